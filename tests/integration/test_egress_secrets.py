@@ -34,7 +34,6 @@ from sealbus.bus.audit.trail import AuditEntry
 from sealbus.bus.nats.transport import NatsTransport
 from sealbus.envelopes.message.user_context import parse_payload
 from sealbus.envelopes.records.work import OutcomeRecord
-from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
 pytestmark = [
     *(pytest.mark.nats, pytest.mark.workload_api, pytest.mark.idp),
@@ -86,13 +85,15 @@ async def _play(run: Run) -> None:
         LegacyApi(ApiKeys({"old": OLD_KEY, "new": NEW_KEY})) as old,
         LoopbackIssuer() as partner,
     ):
-        row = IssuerTable(
-            issuer=partner.issuer,
-            domain=TrustDomain("partner.example"),
-            audiences=(),
-            assertion_audience=TOKEN_ENDPOINT,
-            event_audiences=(RECEIVER,),
-            logout_audiences=(CLIENT_ID,),
+        row = IssuerTable.model_validate(
+            {
+                "issuer": partner.issuer,
+                "domain": "partner.example",
+                "audiences": (),
+                "assertion_audience": TOKEN_ENDPOINT,
+                "event_audiences": (RECEIVER,),
+                "logout_audiences": (CLIENT_ID,),
+            }
         )
         for key in (OLD_KEY, NEW_KEY):
             run.secrets.add("API key", key)

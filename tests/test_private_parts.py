@@ -204,6 +204,7 @@ DOCUMENTED = {
     "authlib.oauth2.rfc7636": "as above",
     "authlib.oauth2.rfc8628": "as above",
     "click": "groups and parameter types",
+    "httpx2": "a transport of one's own is its documented way to answer requests without a network",
     "h11": "`Connection.next_event` is the whole of its interface",
     "pydantic": "models",
     "starlette.responses": "a response is called as an ASGI application",

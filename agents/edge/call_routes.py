@@ -73,7 +73,24 @@ class Calls:
             self._streams.leave(token)
             await chunks.aclose()
             raise
-        return self._streams.entered(token, _events(first, chunks))
+        return self._streams.entered(token, self._events(token, first, chunks))
+
+    async def _events(
+        self, token: AccessToken, first: Content | None, chunks: AsyncGenerator[Content, None]
+    ) -> AsyncGenerator[bytes, None]:
+        number = 0
+        async with aclosing(chunks):
+            try:
+                chunk = first
+                while chunk is not None:
+                    # The answer was decided at its first chunk; whose session ends meanwhile is told no more of it.
+                    self._front.unrevoked(token)
+                    yield event("part", part_document(number, chunk))
+                    number += 1
+                    chunk = await anext(chunks, None)
+                yield event("end", {"parts": number})
+            except SealbusError as error:
+                yield event("problem", json.loads(bytes(problem_of(error).body)))
 
 
 @asynccontextmanager
@@ -94,20 +111,6 @@ async def _watch(request: Request, leaving: asyncio.Timeout) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
     leaving.reschedule(asyncio.get_running_loop().time())
-
-
-async def _events(first: Content | None, chunks: AsyncGenerator[Content, None]) -> AsyncGenerator[bytes, None]:
-    number = 0
-    async with aclosing(chunks):
-        try:
-            chunk = first
-            while chunk is not None:
-                yield event("part", part_document(number, chunk))
-                number += 1
-                chunk = await anext(chunks, None)
-            yield event("end", {"parts": number})
-        except SealbusError as error:
-            yield event("problem", json.loads(bytes(problem_of(error).body)))
 
 
 def _takes_events(request: Request) -> bool:

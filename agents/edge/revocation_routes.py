@@ -23,6 +23,7 @@ from sealbus.agents.runtime.policy.revocation import REVOKE, Revocation
 from sealbus.agents.sdk.bodies import JSON
 from sealbus.agents.sdk.messages import Origin, call_message
 from sealbus.bus.sending.message import Content
+from sealbus.envelopes.encoding.codec import is_text
 from sealbus.envelopes.errors import Code, SealbusError
 from sealbus.envelopes.limits import SECOND
 
@@ -55,6 +56,7 @@ class RevocationRoutes:
         try:
             token = _ascii(body)
             issuer, revoked = await self._front.events.event(token, now=self._front.node.clock())
+            revoked = self._named(revoked) if revoked is not None else None
         except EdgeError as error:
             return _refusal(error, {"err": error.error, "description": error.detail})
         self._take(issuer)
@@ -66,7 +68,8 @@ class RevocationRoutes:
         """Take one logout token (Back-Channel Logout section 2.5): 204 once it is published, or 400 with `error`."""
         try:
             form = await read_form(request, self._front.limits)
-            revoked = await self._front.events.logout(form.get("logout_token", ""), now=self._front.node.clock())
+            token = form.get("logout_token", "")
+            revoked = self._named(await self._front.events.logout(token, now=self._front.node.clock()))
         except EdgeError as error:
             # One word for all: that of OAuth. The others are those of RFC 8935.
             return _refusal(error, {"error": "invalid_request", "error_description": error.detail})
@@ -79,12 +82,19 @@ class RevocationRoutes:
         if wait := self._issuers.take(issuer):
             raise too_often(wait)
 
+    def _named(self, one: Revocation) -> Revocation:
+        """Return `one` with a user as contexts name them; raise 400 for a name that none can hold: nobody is called that."""
+        if one.kind != "user":
+            return one
+        name = self._front.user_id(one.issuer, one.id)
+        if not is_text(name):
+            raise EdgeError(Code.BAD_TOKEN, 400, "the user's id is too long", error="invalid_request")
+        return one.model_copy(update={"id": name})
+
     async def _revoke(self, one: Revocation, request: Request) -> None:
         """Return once `one` is published; raise 503 otherwise, after which its sender comes again."""
         front = self._front
         requests, within = front.node.requests, front.limits.revoke_seconds
-        if one.kind == "user":
-            one = one.model_copy(update={"id": front.user_id(one.issuer, one.id)})
         message = call_message(
             REVOKE,
             Content(body=one.model_dump_json().encode(), typ=JSON),

@@ -196,6 +196,9 @@ class PartSet:
         self._problems: dict[str, str] = {}
         self._composed: Bundle | None = None
         self._revocations = NONE_REVOKED
+        self._listed: VerifiedBundle | None = None
+        """The list of revocations that was last in force. It is again once its signer is named again, and serials count from
+        it while its signer is named: what somebody signed who may no longer does not keep out others."""
 
     @property
     def revocations(self) -> Revocations:
@@ -257,13 +260,7 @@ class PartSet:
         kept: dict[str, VerifiedBundle] = {}
         fallen: dict[str, str] = {}
         for team, part in self._parts.items():
-            if team == PLATFORM:
-                continue
-            if team == REVOCATIONS:
-                if part.signer in revokers:
-                    kept[team] = part
-                else:
-                    fallen[team] = _unowned(team).detail
+            if team in (PLATFORM, REVOCATIONS):
                 continue
             try:
                 if team not in owners or part.signer not in owners[team].signers:
@@ -273,22 +270,31 @@ class PartSet:
                 fallen[team] = refused.detail
             else:
                 kept[team] = part
+        there, listed = REVOCATIONS in self._parts, self._listed
+        if listed is not None and listed.signer in revokers:
+            kept[REVOCATIONS] = listed
+        elif there:
+            fallen[REVOCATIONS] = _unowned(REVOCATIONS).detail
         self._put(self._compose(platform, kept), {PLATFORM: platform, **kept})
         self._problems |= fallen
         if REVOCATIONS not in kept:
             self._revocations = NONE_REVOKED
+        elif listed is not None and not there:
+            self._revocations = revocations_of(listed.bundle)
+            self._problems.pop(REVOCATIONS, None)
         self._ask_again({*owners, REVOCATIONS})
 
     def _offer_revocations(self, raw: bytes) -> None:
         platform = self._parts.get(PLATFORM)
         if platform is None:
             raise _unowned(REVOCATIONS)
-        part = BundleVerifier(keys=revokers_of(platform.bundle), scope=REVOCATIONS).verify(raw)
-        newer(part.bundle, self._last.get(REVOCATIONS))
+        revokers, listed = revokers_of(platform.bundle), self._listed
+        part = BundleVerifier(keys=revokers, scope=REVOCATIONS).verify(raw)
+        newer(part.bundle, listed.bundle if listed is not None and listed.signer in revokers else None)
         check_revocations(part.bundle)
         self._revocations = revocations_of(part.bundle)
         self._parts = {**self._parts, REVOCATIONS: part}
-        self._last[REVOCATIONS] = part.bundle
+        self._listed = part
 
     def _offer_team(self, team: str, raw: bytes) -> None:
         platform = self._parts.get(PLATFORM)

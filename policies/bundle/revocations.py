@@ -80,6 +80,7 @@ def issued_before(data: DataDocument) -> Mapping[SpiffeId, int]:
 class Revocations:
     """Who is revoked, by issuer and id; a user with the time (microseconds) until which a login does not count."""
 
+    serial: int = 0
     revision: str = ""
     users: Mapping[tuple[str, str], int] = field(default_factory=lambda: MappingProxyType({}))
     sessions: AbstractSet[tuple[str, str]] = frozenset()
@@ -152,6 +153,7 @@ def revocations_of(bundle: Bundle) -> Revocations:
                 raise _unfit(_PLACE, f"{kind} of an issuer are not times in microseconds by id")
             found[kind] |= {(issuer, one): time for one, time in times.items() if type(time) is int}
     return Revocations(
+        serial=bundle.serial,
         revision=f"{REVOCATIONS}-{bundle.serial}",
         users=MappingProxyType(found["users"]),
         sessions=frozenset(found["sessions"]),

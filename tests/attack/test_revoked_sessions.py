@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -77,3 +80,40 @@ async def test_with_pseudonyms_a_user_is_known_by_theirs(tmp_path: Path) -> None
             revoked = Revocations(users={(issuer, name): 1 << 52})
             edge.edge.node.revocations = lambda revoked=revoked: revoked  # type: ignore[misc]  # mypy knows no type for it
             assert (await edge.post("/v1/calls/pricing/quote", {"item_id": "42"})).status_code == status
+
+
+@pytest.mark.parametrize("kind", ["task", "call"])
+async def test_a_stream_that_is_open_already_tells_nothing_more(kind: str) -> None:
+    agent, going_on = Agent("inventory"), asyncio.Event()
+
+    @agent.task("write", retry=0)
+    async def write(body: dict[str, int], ctx: Context) -> AsyncIterator[dict[str, str]]:
+        yield {"said": "before"}
+        await going_on.wait()
+        yield {"said": "after"}
+
+    @agent.call("tell", chunks=True)
+    async def tell(body: dict[str, int], ctx: Context) -> AsyncIterator[dict[str, str]]:
+        yield {"said": "before"}
+        await going_on.wait()
+        yield {"said": "after"}
+
+    who: dict[str, Any] = {"sid": "session-1"}
+    async with door(agent, engine=ScriptedEngine()) as edge:
+        headers = {**edge.authorized(**who), "Accept": "text/event-stream", "Content-Type": "application/json"}
+        if kind == "task":
+            stored = await edge.post("/v1/tasks/inventory/write", {}, **who)
+            opening = edge.http.stream("GET", f"{stored.headers['location']}/events", headers=headers)
+        else:
+            opening = edge.http.stream("POST", "/v1/calls/inventory/tell", content=b"{}", headers=headers)
+        told: list[dict[str, Any]] = []
+        async with asyncio.timeout(10), opening as stream:
+            async for line in stream.aiter_lines():
+                if line.startswith("data: "):
+                    told.append(json.loads(line[6:]))
+                if "before" in line:
+                    revoked = Revocations(sessions=frozenset({(edge.issuer.issuer, "session-1")}))
+                    edge.edge.node.revocations = lambda revoked=revoked: revoked  # type: ignore[misc]  # mypy knows no type for it
+                    going_on.set()
+        assert "after" not in json.dumps(told)
+        assert (told[-1]["status"], told[-1]["code"], told[-1]["detail"]) == (401, "revoked", "revoked_session")

@@ -27,8 +27,15 @@ from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, Infrast
 from sealbus.envelopes.trust.keys import PublicKey, SigningKey, key_id
 from sealbus.policies.bundle.format import Bundle, Manifest, pack_bundle, read_bundle
 from sealbus.policies.bundle.ownership import PLATFORM
-from sealbus.policies.bundle.revocations import REVOCATIONS, REVOCATIONS_ROOT, check_revocations, revokers_of
-from sealbus.policies.bundle.signing import BundleVerifier, newer, sign_bundle
+from sealbus.policies.bundle.revocations import (
+    NONE_REVOKED,
+    REVOCATIONS,
+    REVOCATIONS_ROOT,
+    Revocations,
+    check_revocations,
+    revokers_of,
+)
+from sealbus.policies.bundle.signing import BundleVerifier, VerifiedBundle, newer, sign_bundle
 from sealbus.policies.decision.documents import DataDocument
 
 __all__ = ["WAITING", "Revoker"]
@@ -60,7 +67,9 @@ class _Stored:
 class Revoker:
     """The publisher of revocations in `store`, signed by `key`.
 
-    `anchors` are the keys that sign the platform's bundle, which must name `key` among its revokers.
+    `anchors` are the keys that sign the platform's bundle, which must name `key` among its revokers. `in_force` are the
+    revocations by which this process denies: it has kept them from before it was started, so that a store that was emptied,
+    or put back, is not believed.
     """
 
     def __init__(
@@ -69,6 +78,7 @@ class Revoker:
         anchors: Mapping[str, PublicKey],
         key: SigningKey,
         *,
+        in_force: Callable[[], Revocations] = lambda: NONE_REVOKED,
         counters: Counters | None = None,
         clock: Clock = wall_clock,
         elapsed: Callable[[], float] = time.monotonic,
@@ -78,6 +88,7 @@ class Revoker:
         self._store = store
         self._anchors = anchors
         self._key = key
+        self._in_force = in_force
         self._counters = counters or Counters()
         self._clock = clock
         self._elapsed = elapsed
@@ -85,7 +96,7 @@ class Revoker:
         self._told = asyncio.Event()
         self._platform: tuple[int, Mapping[str, PublicKey]] = (0, {})
         """The sequence of the platform's bundle, and the revokers that it names."""
-        self._newest: Bundle | None = None
+        self._newest: VerifiedBundle | None = None
         """The newest list that was seen."""
 
     async def revoke(self, one: Revocation) -> None:
@@ -149,7 +160,7 @@ class Revoker:
                 return
             bundle = await asyncio.to_thread(self._signed, listed, stored.serial + 1)
             if await self._store.objects.replace(REVOCATIONS, bundle.raw, last=stored.last) is not None:
-                self._newest = bundle
+                self._newest = VerifiedBundle(bundle=bundle, signer=key_id(self._key.public))
                 self._counters.add("sealbus_revocations_pushed_total")
                 _log.info("%d revocations are published as %s-%d", len(more), REVOCATIONS, bundle.serial)
                 return
@@ -171,23 +182,35 @@ class Revoker:
             raw = platform.raw if platform is not None else b""
             revokers = await asyncio.to_thread(self._revokers, raw)
             self._platform = (platform.last if platform is not None else 0, revokers)
-        revokers = self._platform[1]
+        revokers, newest, in_force = self._platform[1], self._newest, self._in_force()
+        if newest is not None and newest.signer not in revokers:
+            newest = None
         part = await self._store.read(REVOCATIONS)
-        if part is None:
-            return _Stored(revokers=revokers, listed={}, serial=self._newest.serial if self._newest else 0, last=0)
-        bundle = await asyncio.to_thread(_verified, part.raw, revokers)
-        newer(bundle, self._newest)
-        self._newest = bundle
-        return _Stored(revokers=revokers, listed=_listed(bundle), serial=bundle.serial, last=part.last)
+        if part is not None:
+            listed = await asyncio.to_thread(_verified, part.raw, revokers)
+            newer(listed.bundle, newest.bundle if newest is not None else None)
+            self._newest = newest = listed
+        # Without the part somebody has emptied the store: what was seen goes on.
+        serial = newest.bundle.serial if newest is not None else 0
+        if serial < in_force.serial:
+            raise ConfigurationError(
+                f"the store has no {REVOCATIONS} or older ones than {in_force.revision}, which are in force: push them anew"
+            )
+        return _Stored(
+            revokers=revokers,
+            listed=_listed(newest.bundle) if newest is not None else {},
+            serial=serial,
+            last=part.last if part is not None else 0,
+        )
 
     def _revokers(self, raw: bytes) -> Mapping[str, PublicKey]:
         return revokers_of(BundleVerifier(keys=self._anchors, scope=PLATFORM).verify(raw).bundle)
 
 
-def _verified(raw: bytes, revokers: Mapping[str, PublicKey]) -> Bundle:
-    bundle = BundleVerifier(keys=revokers, scope=REVOCATIONS).verify(raw).bundle
-    check_revocations(bundle)
-    return bundle
+def _verified(raw: bytes, revokers: Mapping[str, PublicKey]) -> VerifiedBundle:
+    found = BundleVerifier(keys=revokers, scope=REVOCATIONS).verify(raw)
+    check_revocations(found.bundle)
+    return found
 
 
 def _listed(bundle: Bundle) -> DataDocument:

@@ -82,7 +82,8 @@ async def open_revoker(settings: Settings, *, counters: Counters) -> AsyncGenera
     key = await asyncio.to_thread(_read_key, settings.control.revoker.key)
     anchors = await asyncio.to_thread(anchors_of, policy)
     async with open_connected_node(REVOKER, settings, counters=counters) as (node, connection):
-        revoker = Revoker(PolicyStore(connection, policy.bucket), anchors, key, counters=counters)
+        store = PolicyStore(connection, policy.bucket)
+        revoker = Revoker(store, anchors, key, in_force=node.revocations, counters=counters)
         async with Worker(revoker_agent(revoker), node, revoker_limits()) as worker:
             yield RevokerRole(revoker, worker)
 

@@ -20,7 +20,7 @@ from sealbus.agents.edge.http.problem import EdgeError, TokenRefused
 from sealbus.agents.edge.oauth.issuers import Issuer
 from sealbus.agents.edge.oauth.jwks import KeySource
 from sealbus.agents.edge.oauth.jwt import Claims, checked_header, is_signed, parsed
-from sealbus.agents.runtime.policy.revocation import Revocation
+from sealbus.agents.runtime.policy.revocation import KEPT, Revocation
 from sealbus.envelopes.errors import Code
 from sealbus.envelopes.limits import SECOND
 
@@ -88,7 +88,8 @@ class SecurityEventVerifier:
         session-revoked, as in CAEP's examples, and a user to all else. Of a `complex` subject the session counts if the event
         is about sessions, else the user, and no other part: they only narrow who is meant, so that this revokes rather more.
 
-        What cannot be mapped to an id, such as `email`, is refused: to take it would be to say that somebody is revoked.
+        What cannot be mapped to an id, such as `email`, is refused, and so is what happened longer ago than the list keeps:
+        to take it would be to say that somebody is revoked.
         """
         with _refusing("invalid_request"):
             issuer, claims = await self._verified(token, EVENT_TOKEN_TYPE, lambda row: row.event_audiences, now)
@@ -101,14 +102,17 @@ class SecurityEventVerifier:
             kind, event = _one_event(claims)
             # The event was not after its token, whatever it says.
             at = min(issued, event.time("event_timestamp")) if "event_timestamp" in event else issued
-            return issuer.issuer, _revoked(issuer, kind, event, subject, at)
+            revoked = _revoked(issuer, kind, event, subject, at)
+            if revoked is not None:
+                _listable(at, now)
+            return issuer.issuer, revoked
 
     async def logout(self, token: str, *, now: int) -> Revocation:
         """Return what the logout token `token` ends: the session `sid`, or without it the sessions of its user until `iat`.
 
         Verified (Back-Channel Logout section 2.6): the header (as of an access token, but for `typ`), issuer, key, signature,
-        audience (`logout_audiences`), `iat`, `exp`, `jti`; that it has the one event, an empty object, and `sub` or `sid` or
-        both, and no `nonce`, with which it would be an ID token.
+        audience (`logout_audiences`), `iat`, not longer ago than the list keeps, `exp`, `jti`; that it has the one event, an
+        empty object, and `sub` or `sid` or both, and no `nonce`, with which it would be an ID token.
         """
         with _refusing("invalid_request"):
             issuer, claims = await self._verified(token, LOGOUT_TOKEN_TYPE, lambda row: row.logout_audiences, now)
@@ -124,6 +128,7 @@ class SecurityEventVerifier:
             session = claims.text("sid") if "sid" in claims else ""
             if not (user or session):
                 raise TokenRefused("neither sub nor sid")
+            _listable(issued, now)
             kind: Literal["session", "user"] = "session" if session else "user"
             return Revocation(kind=kind, issuer=issuer.issuer, id=session or user, at=issued)
 
@@ -157,6 +162,12 @@ class SecurityEventVerifier:
         if issued > now + self._limits.future_seconds * SECOND:
             raise TokenRefused("iat is in the future")
         return issued
+
+
+def _listable(at: int, now: int) -> None:
+    """Refuse a time so long ago that the list lets go of it at once: nobody would be denied."""
+    if at <= now - KEPT:
+        raise TokenRefused("too long ago")
 
 
 @contextmanager

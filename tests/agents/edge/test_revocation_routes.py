@@ -90,6 +90,20 @@ async def test_a_partners_user_is_named_as_policies_know_them() -> None:
         assert [one.id for one in told.of] == ["alice@partner.example"] * 2
 
 
+@pytest.mark.parametrize("user", ["x" * 250, "ä" * 121], ids=["letters", "bytes"])
+async def test_a_name_that_no_context_can_hold_is_refused_and_not_asked_for_again(user: str) -> None:
+    told = Told()
+    async with door(told.agent, engine=ScriptedEngine(), row={**REPORTS, "domain": "partner.example"}) as edge:
+        answer = await report(edge, event_token(edge.issuer, ACCOUNT_DISABLED, iss_sub(edge.issuer, user)))
+        assert (answer.status_code, answer.json()["err"]) == (400, "invalid_request")
+        answer = await log_out(edge, logout_token(edge.issuer, sub=user, sid=None))
+        assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
+        assert user not in answer.text
+        assert told.of == []
+        # Nobody of that name comes in.
+        assert (await edge.post("/v1/calls/pricing/quote", {}, sub=user)).status_code == 401
+
+
 @pytest.mark.parametrize("row", [{}, {"event_audiences": ("x",)}, {"logout_audiences": ("x",)}], ids=str)
 async def test_there_is_no_such_path_unless_an_issuer_reports(row: dict[str, tuple[str, ...]]) -> None:
     async with door(Shop().pricing, engine=ScriptedEngine(), row=row) as edge:

@@ -199,6 +199,36 @@ def test_revocations_of_a_signer_who_is_named_no_longer_end_with_that() -> None:
     assert found.problems == {}
 
 
+def test_revocations_are_in_force_again_once_their_signer_is_named_again() -> None:
+    revoker = signing_key()
+    found = parts()
+    found.offer(PLATFORM, naming(ROOT, TEAMS, revoker, serial=2))
+    found.offer(REVOCATIONS, revocations(revoker, 2, session="s-2"))
+    # By mistake a platform's bundle is pushed that names nobody; and meanwhile somebody stores what counts for nothing.
+    found.offer(PLATFORM, signed_platform(ROOT, TEAMS, serial=3))
+    assert sessions(found) == set()
+    refused(found, REVOCATIONS, revocations(revoker, 1), "may not sign")
+    found.offer(PLATFORM, naming(ROOT, TEAMS, revoker, serial=4))
+    assert sessions(found) == {"s-2"}
+    assert "not after 2" in found.problems[REVOCATIONS]
+    found.offer(REVOCATIONS, revocations(revoker, 3, session="s-3"))
+    assert (sessions(found), found.problems) == ({"s-3"}, {})
+
+
+def test_a_serial_by_a_signer_who_is_named_no_longer_keeps_nobody_out() -> None:
+    stolen, another = signing_key(), signing_key()
+    found = parts()
+    found.offer(PLATFORM, naming(ROOT, TEAMS, stolen, another, serial=2))
+    found.offer(REVOCATIONS, revocations(stolen, (1 << 53) - 1))
+    refused(found, REVOCATIONS, revocations(another, 1, session="s-2"), "not after")
+    found.offer(PLATFORM, naming(ROOT, TEAMS, another, serial=3))
+    # What waited is in force, and what comes counts from there.
+    assert (sessions(found), found.problems) == ({"s-2"}, {})
+    found.offer(REVOCATIONS, revocations(another, 2, session="s-3"))
+    refused(found, REVOCATIONS, revocations(another, 1, session="s-2"), "not after 2")
+    assert sessions(found) == {"s-3"}
+
+
 def test_before_there_is_a_platform_there_are_none() -> None:
     revoker = signing_key()
     found = PartSet({key_id(ROOT.public): ROOT.public})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -61,9 +61,13 @@ async def store(connection: Connection) -> PolicyStore:
 
 @asynccontextmanager
 async def revoking(
-    store: PolicyStore, key: SigningKey = KEY, *, counters: Counters | None = None
+    store: PolicyStore,
+    key: SigningKey = KEY,
+    *,
+    counters: Counters | None = None,
+    in_force: Callable[[], Revocations] = lambda: NONE_REVOKED,
 ) -> AsyncIterator[Revoker]:
-    revoker = Revoker(store, ANCHORS, key, counters=counters)
+    revoker = Revoker(store, ANCHORS, key, in_force=in_force, counters=counters)
     task = asyncio.create_task(revoker.run())
     try:
         yield revoker
@@ -238,6 +242,65 @@ async def test_a_list_that_nobody_believes_is_not_written_over(store: PolicyStor
         await store.push("revocations", revocations(KEY, 10, session="by-hand"), 10, last=last.last)
         await revoker.revoke(session("s-4"))
         assert (IDP, "s-4") in (await listed(store)).sessions
+
+
+async def test_a_store_that_was_emptied_ends_no_revocation(store: PolicyStore, tmp_path: Path) -> None:
+    sync = PolicySync(store, tmp_path / "cache", ANCHORS)
+    async with policy_synced(sync), revoking(store) as revoker:
+        await revoker.revoke(session("s-1"))
+        await until(lambda: bool(sync.in_force.revocations))
+        info = await store.objects.info("revocations")
+        assert info is not None
+        await store.objects.remove(info)
+        await revoker.revoke(session("s-2"))
+        await until(lambda: (IDP, "s-2") in sync.in_force.revocations.sessions)
+        assert sync.in_force.revocations.sessions == {(IDP, "s-1"), (IDP, "s-2")}
+
+
+@pytest.mark.parametrize("there", ["older", "none"])
+async def test_what_nobody_would_put_in_force_is_not_called_published(store: PolicyStore, there: str) -> None:
+    """Whoever writes to the store puts it back while no revoker runs: the next one knows what is in force in its process."""
+    async with revoking(store) as revoker:
+        await revoker.revoke(session("s-1"))
+        first = await store.read("revocations")
+        await revoker.revoke(session("s-2"))
+    in_force, last = await listed(store), await store.read("revocations")
+    assert first is not None
+    assert last is not None
+    if there == "older":
+        assert await store.objects.replace("revocations", first.raw, last=last.last) is not None
+    else:
+        info = await store.objects.info("revocations")
+        assert info is not None
+        await store.objects.remove(info)
+    async with revoking(store, in_force=lambda: in_force) as revoker:
+        with pytest.raises(BusUnavailable):
+            await revoker.revoke(session("s-3"))
+        assert "in force: push them anew" in revoker.problem
+        # As they are kept in each process's cache.
+        found = await store.read("revocations")
+        await store.push("revocations", last.raw, 2, last=found.last if found is not None else 0)
+        await revoker.revoke(session("s-4"))
+    assert (await listed(store)).sessions == {(IDP, "s-1"), (IDP, "s-2"), (IDP, "s-4")}
+
+
+async def test_a_serial_by_a_key_that_was_taken_away_holds_up_nobody(store: PolicyStore) -> None:
+    stolen = signing_key()
+    await pushed(store, "platform", naming(ROOT, {}, KEY, stolen, serial=2), 2)
+    await pushed(store, "revocations", revocations(stolen, 9), 9)
+    async with revoking(store) as revoker:
+        await revoker.revoke(session("s-1"))
+        last = await store.read("revocations")
+        assert last is not None
+        assert await store.objects.replace("revocations", revocations(stolen, 1 << 52), last=last.last) is not None
+        await revoker.revoke(session("s-2"))
+        await pushed(store, "revocations", revocations(stolen, (1 << 53) - 1), 11)
+        with pytest.raises(BusUnavailable):
+            await revoker.revoke(session("s-3"))
+        await pushed(store, "platform", naming(ROOT, {}, KEY, serial=3), 3)
+        await pushed(store, "revocations", revocations(KEY, 12, session="by-hand"), 12)
+        await revoker.revoke(session("s-4"))
+    assert (await listed(store)).revision == "revocations-13"
 
 
 async def test_a_list_that_is_full_takes_nothing_and_drops_nothing(store: PolicyStore) -> None:

@@ -25,7 +25,7 @@ from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS
 from sealbus.agents.edge.http.problem import EdgeError, KeysUnavailable
 from sealbus.agents.edge.oauth.jwks import KeySource
 from sealbus.agents.edge.oauth.security_events import SecurityEventVerifier
-from sealbus.agents.runtime.policy.revocation import Revocation
+from sealbus.agents.runtime.policy.revocation import KEPT, Revocation
 from sealbus.envelopes.limits import SECOND
 
 RISC = "https://schemas.openid.net/secevent/risc/event-type/"
@@ -246,7 +246,25 @@ async def test_shown_again_it_says_the_same() -> None:
     async with verifying() as (issuer, verifier):
         token = event_token(issuer, iat=SECOND_NOW)
         first = await verifier.event(token, now=NOW)
-        assert await verifier.event(token, now=NOW + 365 * 86_400 * SECOND) == first
+        assert await verifier.event(token, now=NOW + KEPT - 1) == first
+
+
+async def test_what_the_list_would_let_go_of_at_once_is_refused() -> None:
+    """To take it would be to say that somebody is denied."""
+    old = SECOND_NOW - KEPT // SECOND
+    async with verifying() as (issuer, verifier):
+        for token in (
+            event_token(issuer, iat=old),
+            event_token(issuer, SESSION_REVOKED, opaque("s-1"), {"event_timestamp": old}, iat=SECOND_NOW),
+            event_token(issuer, f"{RISC}account-disabled", of_alice(issuer), {"event_timestamp": 0}, iat=SECOND_NOW),
+        ):
+            with pytest.raises(EdgeError, match="too long ago") as refused:
+                await verifier.event(token, now=NOW)
+            assert (refused.value.status, refused.value.error) == (400, "invalid_request")
+        with pytest.raises(EdgeError, match="too long ago"):
+            await verifier.logout(logout_token(issuer, iat=old, exp=SECOND_NOW + 1), now=NOW)
+        # What denies nobody has no time that matters.
+        assert await verifier.event(event_token(issuer, VERIFICATION, opaque("stream-1"), iat=old), now=NOW)
 
 
 async def test_without_keys_nobody_is_refused() -> None:

@@ -95,9 +95,11 @@ class TaskOwners:
         return None
 
     def _who(self, token: AccessToken) -> str:
+        # A client or workload is not the user whose id it has.
+        kind = [token.type.value] if token.type is not None else []
         if self._pseudonyms is not None:
-            return self._pseudonyms.of(token.issuer, token.subject)
-        return sha256(json.dumps([token.issuer, token.subject]).encode()).hexdigest()
+            return " ".join([self._pseudonyms.of(token.issuer, token.subject), *kind])
+        return sha256(json.dumps([token.issuer, token.subject, *kind]).encode()).hexdigest()
 
     def _subject(self, task: str) -> str:
         return f"state.{self._node.token}.request.{task}"

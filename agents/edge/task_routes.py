@@ -219,10 +219,11 @@ class TaskEvents:
         loop = asyncio.get_running_loop()
         left = min(front.limits.event_seconds, (token.expires - front.node.clock()) / SECOND)
         ends = loop.time() + left
-        stopping = asyncio.ensure_future(front.stopping.wait())
         parts = PartsReading(resumed=after >= 0)
         # A first line at once: clients and middleboxes then know that the stream is open.
         yield COMMENT
+        # Only now: who leaves before that line leaves nothing behind.
+        stopping = asyncio.ensure_future(front.stopping.wait())
         try:
             async with aclosing(handle.statuses(after=after)) as statuses:
                 following: asyncio.Future[Status | None] = asyncio.ensure_future(_next(statuses))

@@ -9,34 +9,92 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections import OrderedDict, deque
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Self
 
 from sealbus.bus.background import Background
-from sealbus.bus.ports import Clock, Transport
+from sealbus.bus.ports import Clock, Delivery, Transport
 from sealbus.bus.stream_names import RESULTS
 from sealbus.envelopes.backoff import Backoff
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
+from sealbus.envelopes.message.freshness import StreamArrival
 
-__all__ = ["StatusFeed", "Watch"]
+__all__ = ["ReadingTurn", "StatusFeed", "Watch"]
 
 _log: Final = logging.getLogger(__name__)
 
 READINGS: Final = 256
 """Readings that read at a time: each has a consumer while it does. Others wait for their turn."""
+HELD_SECONDS: Final = 1.0
+"""How long a turn lasts while somebody takes a status that was read: who reads slowly holds up nobody else."""
+_RECENT: Final = 16_384
+"""Tasks whose newest status is remembered, for longer than a replica is behind: those of some seconds."""
 _AGAIN: Final = Backoff(initial_interval=0.25, maximum_interval=5.0)
 
 
 @dataclass(slots=True, eq=False)
 class Watch:
-    """One reading that waits. `sequence` is the highest stream sequence that was stored for it since it began to watch."""
+    """One reading that waits. `sequence` is the highest stream sequence that is known to be stored for it.
+
+    It is one of the stream that was created at `created` (microseconds); another one counts anew.
+    """
 
     news: asyncio.Event = field(default_factory=asyncio.Event)
     sequence: int = 0
+    created: int = 0
+
+
+class ReadingTurn:
+    """A turn to read `source`, one of `slots` at a time. Use with `async with`, which closes `source`."""
+
+    def __init__(self, source: AsyncGenerator[Sequence[Delivery], None], slots: asyncio.Semaphore | None) -> None:
+        self.batches: Final = source
+        self.held: Final = deque[Delivery]()
+        """What was read and not looked at yet. It is let go with the turn, and has to be read again."""
+        self._slots = slots
+        self._closing: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        if self._slots is not None:
+            await self._slots.acquire()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._closing is not None:
+            await self._closing
+            return
+        if self._slots is not None:
+            self._slots.release()
+        await self.batches.aclose()
+
+    @property
+    def over(self) -> bool:
+        """Whether it ended because a status was not taken in time."""
+        return self._closing is not None
+
+    @contextmanager
+    def giving(self) -> Iterator[None]:
+        """Give a status to whoever reads, who may take their time, but not the turn of others."""
+        if self._slots is None:
+            yield
+            return
+        timer = asyncio.get_running_loop().call_later(HELD_SECONDS, self._end, self._slots)
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _end(self, slots: asyncio.Semaphore) -> None:
+        self.held.clear()
+        slots.release()
+        self._closing = asyncio.ensure_future(self.batches.aclose())
 
 
 class StatusFeed:
@@ -47,6 +105,8 @@ class StatusFeed:
         self._subjects = subjects
         self._clock = clock
         self._watches: dict[str, set[Watch]] = {}
+        self._recent: OrderedDict[str, int] = OrderedDict()
+        self._created = 0
         self._since = 0
         self.slots: Final = asyncio.Semaphore(READINGS)
         self._group = Background()
@@ -66,8 +126,11 @@ class StatusFeed:
 
     @contextmanager
     def watching(self, subject: str) -> Iterator[Watch]:
-        """Watch the statuses of one task. Whatever is stored after this began wakes the watch, once the server is reached."""
-        watch = Watch()
+        """Watch the statuses of one task. Whatever is stored after this began wakes the watch, once the server is reached.
+
+        What was stored just before is known by its sequence: the replica that is read may not have it yet.
+        """
+        watch = Watch(sequence=self._recent.get(subject, 0), created=self._created)
         self._watches.setdefault(subject, set()).add(watch)
         try:
             yield watch
@@ -88,13 +151,21 @@ class StatusFeed:
                         for delivery in batch:
                             if delivery.arrival is not None:
                                 self._since = max(self._since, delivery.arrival.stored)
-                                self._wake(delivery.subject, delivery.arrival.sequence)
+                                self._wake(delivery.subject, delivery.arrival)
             except (BusUnavailable, ConfigurationError) as error:
                 _log.warning("news of statuses: %s", error.detail)
             failures += 1
             await asyncio.sleep(_AGAIN.interval(failures))
 
-    def _wake(self, subject: str, sequence: int) -> None:
+    def _wake(self, subject: str, arrival: StreamArrival) -> None:
+        if arrival.created != self._created:
+            self._created = arrival.created
+            self._recent.clear()
+        self._recent[subject] = arrival.sequence
+        self._recent.move_to_end(subject)
+        while len(self._recent) > _RECENT:
+            self._recent.popitem(last=False)
         for watch in self._watches.get(subject, ()):
-            watch.sequence = max(watch.sequence, sequence)
+            known = watch.sequence if watch.created == arrival.created else 0
+            watch.sequence, watch.created = max(known, arrival.sequence), arrival.created
             watch.news.set()

@@ -18,7 +18,7 @@ from typing import Final, Self
 
 from sealbus.bus.gate.refusals import Refusals
 from sealbus.bus.gate.reply_policy import Received, ReplyPolicy
-from sealbus.bus.gate.status_feed import StatusFeed, Watch
+from sealbus.bus.gate.status_feed import ReadingTurn, StatusFeed, Watch
 from sealbus.bus.ports import Clock, Delivery, Overloaded, Transport, wall_clock
 from sealbus.bus.sending import status as status_body
 from sealbus.bus.sending.status import State, Status
@@ -112,6 +112,8 @@ class StatusReading:
         self._subject = task.pending.answers_to(reader.profile.own, reader.profile.names)
         self._last = 0
         """The highest stream sequence that was read."""
+        self._created = 0
+        """When its stream was created; 0 if nothing was read."""
         self._postponed: set[int] = set()
         """Sequences of this pass whose key is not known yet."""
         self._retried: set[int] = set()
@@ -120,6 +122,8 @@ class StatusReading:
         """Whether our own policy allows the result: it is asked once, about a result in parts at its first part."""
         self._passed_over = False
         """Whether a status of this pass did not count for an unknown key."""
+        self._cut = False
+        """Whether this pass ended before it had read what is there, because whoever reads was slow."""
         self._follow = False
         self._failures = 0
         self._again = 0.0
@@ -144,6 +148,8 @@ class StatusReading:
                         yield status
                     if status.final:
                         return
+            if self._cut:
+                continue
             if ended and not self._postponed:
                 yield Status(state=State.EXPIRED, code=Code.EXPIRED)
                 return
@@ -160,16 +166,19 @@ class StatusReading:
 
     async def _pass(self, *, follow: bool) -> AsyncGenerator[Status, None]:
         """Read from the first status that was not taken yet, until a new pass is due or the reading concludes."""
+        if self._watch.created > self._created > 0:
+            # The stream was deleted and created again.
+            self._last, self._postponed, self._created = 0, set(), 0
         start = min(self._postponed, default=self._last + 1)
-        self._retried, self._postponed, self._passed_over = self._postponed, set(), False
+        self._retried, self._postponed, self._passed_over, self._cut = self._postponed, set(), False, False
         # With a feed the wait for more is there, and not at the server.
         staying = follow and self._feed is None
         source = self._reader.transport.read(RESULTS, [self._subject], start=start, follow=staying)
-        async with self._feed.slots if self._feed is not None else nullcontext(), aclosing(source) as batches:
+        async with ReadingTurn(source, self._feed.slots if self._feed is not None else None) as turn:
             while True:
                 try:
                     async with asyncio.timeout(self._wait() if follow else None):
-                        batch = await anext(batches, None)
+                        batch = await anext(turn.batches, None)
                 except TimeoutError:
                     return
                 except BusUnavailable as error:
@@ -178,10 +187,17 @@ class StatusReading:
                     _log.warning("reading %s: %s", self._subject, error.detail)
                     self._fail()
                     return
-                for delivery in batch or ():
+                turn.held.extend(batch or ())
+                while turn.held:
+                    delivery = turn.held.popleft()
                     status = await self._status(delivery)
                     if status is not None:
-                        yield status
+                        with turn.giving():
+                            yield status
+                        if turn.over and delivery.arrival is not None:
+                            self._postponed |= {one for one in self._retried if one > delivery.arrival.sequence}
+                            self._cut = True
+                            return
                 if batch is None:
                     # It ended by itself, or a replica answered that is behind what was stored.
                     if staying or (follow and self._last < self._watch.sequence):
@@ -194,7 +210,7 @@ class StatusReading:
         if position is None:
             return None
         first = position.sequence > self._last
-        self._last = max(self._last, position.sequence)
+        self._last, self._created = max(self._last, position.sequence), position.created
         try:
             result = accept_status(
                 delivery.payload,

@@ -153,11 +153,13 @@ class AccessTokenVerifier:
         key = await self._key(issuer, header, now)
         if not is_signed(jws, str(header["alg"]), key):
             raise TokenRefused("signature")
+        contents = self._of_jwt(says, issuer, token, now)
+        # What is refused is not remembered: where anybody can get a token of the issuer, strangers' would push out others.
         if len(token) <= _REMEMBERED_BYTES:
             self._signed[digest] = _Signed(header, says, key)
             while len(self._signed) > _REMEMBERED:
                 self._signed.popitem(last=False)
-        return self._of_jwt(says, issuer, token, now)
+        return contents
 
     async def _key(self, issuer: Issuer, header: Mapping[str, Json], now: int) -> VerificationKey:
         """Return the key that `header` names, if `issuer` may have made it; raises as `KeySource.key`."""
@@ -167,8 +169,9 @@ class AccessTokenVerifier:
     def _of_jwt(self, says: Mapping[str, Json], issuer: Issuer, token: str, now: int) -> AccessToken:
         claims = Claims(says)
         subject = claims.text("sub")
-        # RFC 9068 requires `jti`, and OIDC does not.
-        token_id = claims.text("jti") if "jti" in claims or not issuer.workloads else _digest(token)
+        # RFC 9068 requires `jti`, and OIDC does not. Without the signature, of which anybody can make another one that holds
+        # (ECDSA): a token whose id is revoked has no second one.
+        token_id = claims.text("jti") if "jti" in claims or not issuer.workloads else _digest(token.rpartition(".")[0])
         return self._judged(claims, issuer, now, subject=subject, issued=claims.time("iat"), token_id=token_id)
 
     async def _answered(self, issuer: Issuer, at: IntrospectionEndpoint, token: str, now: int) -> AccessToken:
@@ -183,7 +186,7 @@ class AccessTokenVerifier:
         issued = claims.time("iat") if "iat" in claims else now
         own = claims.text("jti") if "jti" in claims else _digest(token)
         # Of a client that acts for itself a JWT says the client here (RFC 9068 section 2.2), and RFC 7662 nothing.
-        subject = claims.text("sub" if "sub" in claims else "client_id")
+        subject = claims.text("sub" if "sub" in claims else issuer.client_claim)
         return self._judged(claims, issuer, now, subject=subject, issued=issued, token_id=own)
 
     def _row(self, claims: Mapping[str, Json]) -> Issuer:

@@ -2,17 +2,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 import pytest
 from starlette.requests import Request
+from starlette.responses import StreamingResponse
 from support.edge import Door, door
 from support.engines import ScriptedEngine
 from support.shop import Shop
 
 from sealbus import Agent, Context
+from sealbus.agents.edge.event_streams import COMMENT, OpenStreams
 from sealbus.agents.edge.oauth.access_token import AccessToken
-from sealbus.agents.edge.task_routes import Tasks
+from sealbus.agents.edge.task_routes import TaskEvents, Tasks
 from sealbus.agents.sdk.task_handle import TaskHandle
 
 
@@ -93,6 +95,28 @@ async def test_last_event_id_leaves_out_what_was_seen(edge: Door, gate: asyncio.
 async def test_a_last_event_id_of_no_event_is_refused(edge: Door, number: str) -> None:
     answer = await edge.get(await _submitted(edge), headers={"Last-Event-ID": number})
     assert (answer.status_code, answer.json()["code"]) == (400, "malformed")
+
+
+async def test_who_leaves_before_the_first_line_was_sent_leaves_nothing_behind(edge: Door, gate: asyncio.Event) -> None:
+    url = await _submitted(edge)
+    front = edge.edge.front
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": url,
+        "path_params": {"task": url.split("/")[3]},
+        "headers": [(b"authorization", edge.authorized()["Authorization"].encode())],
+    }
+
+    answer = await TaskEvents(front, Tasks(front), OpenStreams(front.limits)).follow(Request(scope))
+    assert isinstance(answer, StreamingResponse)
+    before = asyncio.all_tasks()
+    events = answer.body_iterator
+    assert isinstance(events, AsyncGenerator)
+    assert await anext(events) == COMMENT
+    await events.aclose()
+    waiting = [one.get_coro() for one in asyncio.all_tasks() - before]
+    assert [one for one in waiting if "wait" in str(one)] == []
 
 
 async def test_one_user_has_so_many_streams_and_leaving_one_makes_room(edge: Door, gate: asyncio.Event) -> None:

@@ -24,6 +24,7 @@ from sealbus.bus.streams.key_value import KeyValue
 from sealbus.envelopes.encoding.codec import decode, encode
 from sealbus.envelopes.errors import Code
 from sealbus.envelopes.message.seal import Sealer
+from sealbus.envelopes.message.user_context import SubjectType
 from sealbus.testing import TestBus
 
 ALICE = AccessToken(
@@ -126,6 +127,18 @@ async def test_nobody_else_does(desk: Desk) -> None:
     assert await desk.refuses(token=replace(ALICE, subject="bob"))
     assert await desk.refuses(token=replace(ALICE, issuer="https://other.example"))
     assert await desk.refuses(token=replace(ALICE, issuer="https://idp.examplea", subject="lice"))
+
+
+@pytest.mark.parametrize("pseudonyms", [None, Pseudonyms(bytes(32))], ids=["", "pseudonyms"])
+async def test_a_client_is_not_the_user_whose_id_it_has(desk: Desk, pseudonyms: Pseudonyms | None) -> None:
+    owned = TaskOwners(desk.node, pseudonyms)
+    client = replace(ALICE, client="alice", type=SubjectType.CLIENT)
+    for owner, other in ((ALICE, client), (client, ALICE)):
+        handle: TaskHandle = await desk.node.sending.submit("inventory.update", Update(item_id="42"))
+        await owned.keep(handle, owner)
+        assert (await owned.find(handle.message_id, owner)).text == handle.text
+        with pytest.raises(EdgeError):
+            await owned.find(handle.message_id, other)
 
 
 @pytest.mark.parametrize("task", ["", "0" * 31, "0" * 33, "g" * 32, "*", ">", "A" * 32, "0" * 32 + "\n", "0" * 32])

@@ -18,6 +18,7 @@ from sealbus.agents.dev.memory.broker import MemoryTransport
 from sealbus.bus.gate import status_feed
 from sealbus.bus.gate.status_feed import StatusFeed
 from sealbus.bus.ports import Delivery
+from sealbus.bus.sending.status import State
 from sealbus.envelopes.backoff import Backoff
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
@@ -35,6 +36,8 @@ class Seen(MemoryTransport):
         self.most = 0
         self.since: list[int] = []
         self.failures: list[Exception] = []
+        self.lost = False
+        """Whether a feed finds at once that its stream was created again."""
         self.stale = 0
         """Readings that find nothing, as of a replica that is behind."""
 
@@ -66,6 +69,9 @@ class Seen(MemoryTransport):
         try:
             async with aclosing(source) as batches:
                 async for batch in batches:
+                    if headers_only and self.lost:
+                        self.lost = False
+                        raise ConfigurationError("created again")
                     assert not headers_only or not any(one.payload for one in batch)
                     yield batch
         finally:
@@ -184,3 +190,72 @@ async def test_those_who_wait_together_leave_room_for_others(desk: Desk) -> None
         assert await desk.read(follow=False) == []
         desk.done()
         assert [await one for one in waiting] == [[1025]] * 3
+
+
+async def test_who_takes_statuses_slowly_holds_up_nobody_and_misses_none(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status_feed, "READINGS", 1)
+    monkeypatch.setattr(status_feed, "HELD_SECONDS", 0.01)
+    for number in (1024, 1025, 1026):
+        desk.say("working", number)
+    async with desk.reader.together(), asyncio.timeout(10), aclosing(desk.reader.statuses(desk.task)) as slow:
+        assert (await anext(slow)).sequence == 1024
+        other = asyncio.ensure_future(read(desk))
+        desk.done(1027)
+        assert await other == [1024, 1025, 1026, 1027]
+        assert seen(desk).open == 0
+        assert [one.sequence async for one in slow] == [1025, 1026, 1027]
+    assert desk.counters.value("sealbus_refused_total") == 0
+
+
+async def test_who_is_slow_until_the_end_is_told_what_is_there_before_it_has_expired(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status_feed, "HELD_SECONDS", 0.01)
+    desk.say("working", 1024)
+    desk.done()
+    async with desk.reader.together(), asyncio.timeout(10), aclosing(desk.reader.statuses(desk.task)) as slow:
+        desk.now += 48 * 3_600_000_000
+        assert (await anext(slow)).sequence == 1024
+        await until(lambda: seen(desk).open == 0)
+        assert [(one.sequence, one.state) async for one in slow] == [(1025, State.COMPLETED)]
+
+
+async def test_what_the_feed_knew_before_a_reading_began_is_not_missed_at_a_replica_that_is_behind(desk: Desk) -> None:
+    transport = seen(desk)
+    async with desk.reader.together(), asyncio.timeout(10):
+        await until(lambda: transport.following == 1)
+        with desk.reader._feed.watching(SUBJECT) as watch:  # type: ignore[union-attr]
+            desk.done()
+            await watch.news.wait()
+        transport.stale = 2
+        assert await read(desk) == [1025]
+
+
+async def test_of_tasks_that_were_there_it_remembers_some(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status_feed, "_RECENT", 2)
+    async with StatusFeed(seen(desk), "status.planner.*", clock=lambda: desk.now) as feed:
+        await until(lambda: seen(desk).following == 1)
+        with feed.watching("status.planner.d") as last:
+            for task in "abacd":
+                desk.broker.inject(f"status.planner.{task}", b"x")
+            await last.news.wait()
+        assert list(feed._recent.items()) == [("status.planner.c", 4), ("status.planner.d", 5)]
+
+
+async def test_a_stream_that_was_created_again_is_read_from_its_beginning(desk: Desk) -> None:
+    transport = seen(desk)
+    for number in (1024, 1025):
+        desk.say("working", number)
+    async with desk.reader.together(), asyncio.timeout(10):
+        reading = asyncio.ensure_future(read(desk))
+        await until(lambda: transport.following == 1 and desk.reader.reading == 1 and transport.open == 0)
+        desk.now += 1
+        transport.lost = True
+        desk.broker.inject("status.planner.other", b"x")
+        desk.broker.add_stream("RESULTS", ["status.>"])
+        desk.done(1026)
+        await until(lambda: len(transport.since) == 2)
+        assert await reading == [1024, 1025, 1026]
+    assert desk.counters.value("sealbus_refused_total") == 0

@@ -81,13 +81,15 @@ user_known(user, users) if {
 } else := false
 
 # An owned item is for the user who owns it, and for those who manage the customer that it belongs to. The consuming
-# agent loaded both attributes from its own data.
+# agent loaded both attributes from its own data. An owner is what the registry says that this id is: if it says that it is a
+# client, a user of the same id owns nothing.
 user_may_reach(action, user, properties, users) if {
 	action.resource == "owned"
 	action.user == "required"
 	user.present == true
 	user.id == properties.owner
 	user.id != ""
+	object.get(object.get(users, user.id, {}), "type", "user") == user.type
 } else if {
 	action.resource == "owned"
 	action.user == "required"

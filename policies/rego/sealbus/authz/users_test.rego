@@ -50,13 +50,20 @@ test_client_is_let_in_by_the_registry_alone if {
 }
 
 test_client_with_the_id_of_a_user_is_not_that_user if {
-	why(client("ola")) == ["unknown_user"]
+	why(client("ola")) == ["not_owner", "unknown_user"]
 	why(client("mia")) == ["not_owner", "unknown_user"]
 }
 
 test_user_with_the_id_of_a_client_is_not_that_client if {
 	world := knowing("reports", {"type": "client", "customers": {"acme": true}})
 	why_in(world, by({"id": "reports"})) == ["not_owner"]
+}
+
+test_user_and_client_with_one_id_do_not_own_the_same_things if {
+	world := knowing("ola", {"type": "client", "customers": {}})
+	answer_in(world, client("ola")) == allowed
+	why_in(world, by({"id": "ola"})) == ["not_owner"]
+	answer(by({"id": "ola"})) == allowed
 }
 
 test_workload_is_let_in_as_what_it_is if {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import json
-from base64 import urlsafe_b64decode
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
@@ -24,6 +24,7 @@ from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
 SECOND = 1_000_000
 NOW = 1_800_000_000 * SECOND
+P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 KEYS_OF_NOBODY = KeySource(tls=TRUSTS_NOBODY)
 
 
@@ -177,6 +178,12 @@ async def test_a_workloads_token_of_oidc_is_taken_as_its_row_says(issuer: Loopba
     # Without `jti` the session is that of the token.
     again = await verifier.verify(issuer.token(now=NOW, header=header, **said, more=1), now=NOW)
     assert build.session == (await verifier.verify(text, now=NOW)).session != again.session
+    # Nor is it another one by another signature, of which anybody can make a second: ECDSA does not say which of two.
+    head, _, signature = text.rpartition(".")
+    half = urlsafe_b64decode(signature + "==")
+    other = half[:32] + (P256_ORDER - int.from_bytes(half[32:])).to_bytes(32)
+    malleated = await verifier.verify(f"{head}.{urlsafe_b64encode(other).rstrip(b'=').decode()}", now=NOW)
+    assert malleated.session == build.session
     for owner in ("mallory", None, ["acme"], "acme2", "acm", "ACME"):
         assert (
             await refusal(verifier, issuer.token(now=NOW, header=header, **(said | {"repository_owner": owner})))

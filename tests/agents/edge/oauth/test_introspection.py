@@ -19,6 +19,7 @@ from sealbus.agents.edge.oauth.introspection import Introspection
 from sealbus.agents.edge.oauth.issuers import IntrospectionEndpoint
 from sealbus.agents.edge.oauth.jwks import KeySource
 from sealbus.envelopes.errors import Code, ConfigurationError
+from sealbus.envelopes.message.user_context import SubjectType
 
 SECOND = 1_000_000
 NOW = 1_800_000_000 * SECOND
@@ -72,6 +73,14 @@ async def test_what_its_issuer_says_is_the_token(
     assert (token.scope, token.acr, dict(token.claims), token.bound) == (("read",), "urn:mfa", {"dep": "tools"}, None)
     assert (token.issued, token.expires) == (NOW, NOW + 600 * SECOND)
     assert issuer.fetches == 0
+
+
+async def test_without_a_user_the_client_is_who_acts_by_whichever_claim_names_it(
+    issuer: LoopbackIssuer, keys: KeySource, asking: Introspection
+) -> None:
+    says(issuer, sub=None, azp="service-reports", client_id="alice")
+    token = await verifier(issuer, keys, asking, client_claim="azp").verify(OPAQUE, now=NOW)
+    assert (token.subject, token.client, token.type) == ("service-reports", "service-reports", SubjectType.CLIENT)
 
 
 async def test_what_rfc_7662_leaves_out_may_be_missing(

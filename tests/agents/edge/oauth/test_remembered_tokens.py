@@ -128,6 +128,23 @@ async def test_the_oldest_gives_way_and_long_ones_are_not_remembered(
     assert len(verified) == 6
 
 
+async def test_refused_tokens_push_out_none_that_are_taken(
+    issuer: LoopbackIssuer,
+    verifier: AccessTokenVerifier,
+    verified: list[object],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(access_token, "_REMEMBERED", 2)
+    good = issuer.token(now=NOW)
+    await verifier.verify(good, now=NOW)
+    for number in range(3):
+        stranger = issuer.token(now=NOW, jti=f"token-{number}", aud="https://other.example")
+        assert await code(verifier, stranger) == Code.TOKEN_AUDIENCE
+    assert len(verified) == 4
+    await verifier.verify(good, now=NOW)
+    assert len(verified) == 4
+
+
 async def test_no_token_is_kept(issuer: LoopbackIssuer, verifier: AccessTokenVerifier) -> None:
     token = issuer.token(now=NOW)
     await verifier.verify(token, now=NOW)

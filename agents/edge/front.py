@@ -109,15 +109,16 @@ class Front:
         Raises `TokenRefused` (`revoked`) if its user, session or client is revoked: the bus would deny it, but what the edge
         knows of its user's tasks is not told either.
         """
-        return self._unrevoked(await self.verifier.verify(token, now=now))
+        return self.unrevoked(await self.verifier.verify(token, now=now))
 
     async def asserted(self, assertion: str, *, presenter: SpiffeId, now: int) -> Assertion:
         """Return a partner's `assertion` that `presenter` shows, verified and still to be used; raises as `verified`."""
         found = await self.assertions.verify(assertion, presenter=presenter, now=now)
-        self._unrevoked(found.contents)
+        self.unrevoked(found.contents)
         return found
 
-    def _unrevoked(self, found: AccessToken) -> AccessToken:
+    def unrevoked(self, found: AccessToken) -> AccessToken:
+        """Return `found` unless its user, session or client is revoked by now; raise `TokenRefused` (`revoked`)."""
         revocations = self.node.revocations()
         if not revocations:
             return found

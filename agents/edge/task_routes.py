@@ -206,7 +206,10 @@ class TaskEvents:
         self._streams = streams
 
     async def follow(self, request: Request) -> Response:
-        """Stream the states after `Last-Event-ID`, up to the final state, the token's end, or `event_seconds`."""
+        """Stream the states after `Last-Event-ID`, up to the final state, the token's end, or `event_seconds`.
+
+        Once the token's user, session or client is revoked no state follows, but the problem `revoked`.
+        """
         token, handle = await self._tasks.found(request)
         after = _last_event(request)
         return self._streams.of(token, self._events(handle, token, after))
@@ -229,6 +232,7 @@ class TaskEvents:
                         pause = min(front.limits.event_pause_seconds, ends - loop.time())
                         waited: set[asyncio.Future[Any]] = {following, stopping}
                         await asyncio.wait(waited, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+                        front.unrevoked(token)
                         if not following.done():
                             yield COMMENT
                             continue

@@ -32,7 +32,7 @@ _REMEMBERED: Final = 4_096
 _REMEMBERED_BYTES: Final = 4_096
 """The longest of them: tokens of real issuers have 1 to 4 KiB."""
 _REMEMBERED_VALUES: Final = 128
-"""The most commas, objects and lists in one of them: made of nothing else, 4 KiB of JSON take 64 KiB of memory."""
+"""The most commas, objects and lists in one of them: made of nothing else, a token of 4 KiB takes 64 KiB of memory."""
 _THUMBPRINT: Final = re.compile("[A-Za-z0-9_-]{43}")
 """A SHA-256 in base64url."""
 

@@ -31,6 +31,8 @@ _REMEMBERED: Final = 4_096
 """Tokens whose signature is remembered; the oldest gives way, and is verified again."""
 _REMEMBERED_BYTES: Final = 4_096
 """The longest of them: tokens of real issuers have 1 to 4 KiB."""
+_REMEMBERED_VALUES: Final = 128
+"""The most commas, objects and lists in one of them: made of nothing else, a token of 4 KiB takes 64 KiB of memory."""
 _THUMBPRINT: Final = re.compile("[A-Za-z0-9_-]{43}")
 """A SHA-256 in base64url."""
 
@@ -155,7 +157,8 @@ class AccessTokenVerifier:
             raise TokenRefused("signature")
         contents = self._of_jwt(says, issuer, token, now)
         # What is refused is not remembered: where anybody can get a token of the issuer, strangers' would push out others.
-        if len(token) <= _REMEMBERED_BYTES:
+        values = sum(map(jws.payload.count, (b",", b"{", b"[")))
+        if len(token) <= _REMEMBERED_BYTES and values <= _REMEMBERED_VALUES:
             self._signed[digest] = _Signed(header, says, key)
             while len(self._signed) > _REMEMBERED:
                 self._signed.popitem(last=False)

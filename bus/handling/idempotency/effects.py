@@ -110,5 +110,8 @@ def effect_key(message: VerifiedMessage) -> bytes:
     header, context = message.header, message.context
     if header.idm is None:
         return header.digest
-    user = (context.idp, context.sub) if context is not None else (None, None)
+    user: tuple[str | None, ...] = (context.idp, context.sub) if context is not None else (None, None)
+    if context is not None and context.typ is not None:
+        # A client is not the user whose id it has, and gets no result that was kept for that user.
+        user = (*user, context.typ.value)
     return sha256(pack(("idm", header.iss.value, header.to, *user, header.idm))).digest()

@@ -16,6 +16,7 @@ from sealbus.agents.edge.event_streams import COMMENT, OpenStreams
 from sealbus.agents.edge.oauth.access_token import AccessToken
 from sealbus.agents.edge.task_routes import TaskEvents, Tasks
 from sealbus.agents.sdk.task_handle import TaskHandle
+from sealbus.policies.bundle.revocations import Revocations
 
 
 def _agent(gate: asyncio.Event) -> Agent:
@@ -165,6 +166,18 @@ async def test_streams_that_are_asked_for_at_once_are_no_more_than_allowed(
             group.create_task(follow())
     assert sorted(statuses) == [200, *[429] * 7]
     gate.set()
+
+
+async def test_who_is_revoked_is_told_nothing_more(edge: Door, gate: asyncio.Event) -> None:
+    url = await _submitted(edge)
+    async with asyncio.timeout(10), edge.http.stream("GET", url, headers=edge.authorized(sid="s-1")) as stream:
+        lines = stream.aiter_lines()
+        assert json.loads([line async for line in _until(lines, "data: ")][-1][6:])["state"] == "working"
+        revoked = Revocations(sessions=frozenset({(edge.issuer.issuer, "s-1")}))
+        edge.edge.front.node.revocations = lambda: revoked
+        gate.set()
+        [(_, told)] = await _events(lines)
+    assert (told["code"], "result_url" in told) == ("revoked", False)
 
 
 @pytest.mark.slow

@@ -145,6 +145,18 @@ async def test_refused_tokens_push_out_none_that_are_taken(
     assert len(verified) == 4
 
 
+@pytest.mark.parametrize("one", [{}, [], "ab", {"a": 1}, 7])
+async def test_what_takes_much_memory_is_not_remembered(
+    issuer: LoopbackIssuer, verifier: AccessTokenVerifier, verified: list[object], one: object
+) -> None:
+    for number, count in enumerate((50, 150)):
+        token = issuer.token(now=NOW, jti=f"token-{number}", roles=[one] * count)
+        assert len(token) < access_token._REMEMBERED_BYTES
+        for _ in range(2):
+            await verifier.verify(token, now=NOW)
+        assert len(verified) == (1, 3)[number]
+
+
 async def test_no_token_is_kept(issuer: LoopbackIssuer, verifier: AccessTokenVerifier) -> None:
     token = issuer.token(now=NOW)
     await verifier.verify(token, now=NOW)

@@ -19,6 +19,7 @@ from sealbus.bus.routing.routes import Permitted, Route
 from sealbus.bus.sending.message import Content
 from sealbus.envelopes.errors import BusUnavailable, Code, HandlingError, StateUnavailable
 from sealbus.envelopes.message.kinds import Kind
+from sealbus.envelopes.message.user_context import SubjectType
 
 RESULT = Content(body=b'{"a":1}', typ="application/json")
 BODY = b'{"item":"42"}'
@@ -81,11 +82,13 @@ def test_another_user_or_sender_has_keys_of_its_own() -> None:
             message._replace(context=None),
             message._replace(context=replace(message.context, sub="u-2")),
             message._replace(context=replace(message.context, idp="https://other.example")),
+            message._replace(context=replace(message.context, typ=SubjectType.CLIENT)),
+            message._replace(context=replace(message.context, typ=SubjectType.WORKLOAD)),
             message._replace(header=message.header._replace(to="task.inventory.update.2")),
             message._replace(header=message.header._replace(iss=message.chain[0].iss)),
         )
     }
-    assert len(keys) == 6
+    assert len(keys) == 8
 
 
 @pytest.mark.parametrize("once", [False, True])

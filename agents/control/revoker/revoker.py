@@ -2,18 +2,19 @@
 
 Any number of processes may do this at a time. Each reads the list in the store, adds what it was told, and replaces it by
 compare-and-set; who loses reads again. Nothing is dropped to make room: a list that no longer fits one message refuses what
-is new. The store is not believed: a list counts only if a key signed it that the platform's bundle names, and if it is not
-older than the one before.
+is new, and before that what is new of an issuer who fills it alone. The store is not believed: a list counts only if a key
+signed it that the platform's bundle names, and if it is not older than the one before.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -21,6 +22,7 @@ from typing import Final
 from sealbus.agents.runtime.policy.revocation import Revocation, listed_with
 from sealbus.agents.runtime.policy.store import PolicyStore
 from sealbus.bus.ports import Clock, wall_clock
+from sealbus.bus.streams.object_store import ONE_MESSAGE
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.backoff import Backoff
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, InfrastructureError
@@ -52,6 +54,14 @@ LOST: Final = Backoff(initial_interval=0.02, maximum_interval=0.5, jitter=0.5)
 """Pauses after somebody else wrote to the store, so that of several who try at the same moment one succeeds."""
 WAITING: Final = 4_096
 """Revocations that wait for a push at a time."""
+LEFT: Final = 9
+"""How often what is left an issuer may have, of the list and of `WAITING`: nine tenths if it is alone, less beside others.
+So something is left for every other, however much one reports."""
+PACKED: Final = 4
+"""How small a list is packed at best: it is counted as if it were no smaller, because each process unpacks all of it. Lists
+of UUIDs or pseudonyms come to 0.45 of their text."""
+ENTRY: Final = 22
+"""Bytes of a time, quotes and commas beside each id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +103,8 @@ class Revoker:
         self._clock = clock
         self._elapsed = elapsed
         self._waiting: list[tuple[Revocation, asyncio.Future[None]]] = []
+        self._open: Counter[str] = Counter()
+        """How many of each issuer are not answered yet."""
         self._told = asyncio.Event()
         self._platform: tuple[int, Mapping[str, PublicKey]] = (0, {})
         """The sequence of the platform's bundle, and the revokers that it names."""
@@ -100,13 +112,22 @@ class Revoker:
         """The newest list that was seen."""
 
     async def revoke(self, one: Revocation) -> None:
-        """Return once `one` is published, by `run`. Raises `BusUnavailable` if it could not be, or too many wait."""
-        if len(self._waiting) >= WAITING:
+        """Return once `one` is published, by `run`.
+
+        Raises `BusUnavailable` if it could not be, or too many wait, in all or of its issuer.
+        """
+        left = WAITING - self._open.total()
+        if len(self._waiting) >= WAITING or self._open[one.issuer] >= LEFT * left:
             raise BusUnavailable("too many revocations wait to be published")
         published = asyncio.get_running_loop().create_future()
         self._waiting.append((one, published))
         self._told.set()
-        await published
+        self._open[one.issuer] += 1
+        try:
+            await published
+        finally:
+            self._open[one.issuer] -= 1
+            self._open = +self._open
 
     async def run(self) -> None:
         """Publish what `revoke` is told, at most once in `EVERY` seconds, until cancelled.
@@ -116,11 +137,11 @@ class Revoker:
         while True:
             self._told.clear()
             waiting, self._waiting = self._waiting, []
-            self.problem = await self._tried([one for one, _ in waiting])
-            for _, published in waiting:
+            self.problem, without = await self._tried([one for one, _ in waiting])
+            for one, published in waiting:
                 if published.done():
                     continue  # its caller waits no longer
-                if self.problem:
+                if one.issuer in without:
                     published.set_exception(BusUnavailable("not published"))
                 else:
                     published.set_result(None)
@@ -130,41 +151,61 @@ class Revoker:
                     await self._told.wait()
             await asyncio.sleep(again - self._elapsed())
 
-    async def _tried(self, more: Sequence[Revocation]) -> str:
-        """Publish `more`; return why it failed, empty if it did not."""
+    async def _tried(self, more: Sequence[Revocation]) -> tuple[str, AbstractSet[str]]:
+        """Publish `more`; return why it failed, empty if it did not, and the issuers whose revocations are not published."""
+        without: AbstractSet[str] = {one.issuer for one in more}
         try:
             async with asyncio.timeout(WITHIN):
-                await self._publish(more)
+                without = await self._publish(more)
         except TimeoutError:
             problem = f"the store did not take them within {WITHIN:g} s"
         except (ConfigurationError, InfrastructureError) as error:
             problem = error.detail
         else:
-            return ""
-        self._counters.add("sealbus_revocations_failed_total", len(more))
+            if not without:
+                return "", without
+            problem = f"{', '.join(sorted(without))}: too much of the list, which one message holds"
+        failed = sum(one.issuer in without for one in more)
+        self._counters.add("sealbus_revocations_failed_total", failed)
         if more:
-            _log.error("%d revocations are not published, and not accepted: %s", len(more), problem)
+            _log.error("%d revocations are not published, and not accepted: %s", failed, problem)
         elif problem != self.problem:
             _log.error("revocations cannot be published: %s", problem)
-        return problem
+        return problem, without
 
-    async def _publish(self, more: Sequence[Revocation]) -> None:
-        for lost in itertools.count(1):
+    async def _publish(self, more: Sequence[Revocation]) -> AbstractSet[str]:
+        """Publish those of `more` for whose issuers the list has room; return the other issuers."""
+        lost = 0
+        while True:
             stored = await self._read()
             if key_id(self._key.public) not in stored.revokers:
                 raise ConfigurationError(
                     f"the platform's bundle does not name the key {key_id(self._key.public)} among its revokers"
                 )
-            listed = listed_with(stored.listed, more, now=self._clock())
-            if not more or listed == stored.listed:
-                return
-            bundle = await asyncio.to_thread(self._signed, listed, stored.serial + 1)
+            bundle, without = await asyncio.to_thread(self._fitting, stored, more)
+            if bundle is None:
+                return without
             if await self._store.objects.replace(REVOCATIONS, bundle.raw, last=stored.last) is not None:
                 self._newest = VerifiedBundle(bundle=bundle, signer=key_id(self._key.public))
                 self._counters.add("sealbus_revocations_pushed_total")
-                _log.info("%d revocations are published as %s-%d", len(more), REVOCATIONS, bundle.serial)
-                return
+                _log.info("%s-%d is published", REVOCATIONS, bundle.serial)
+                return without
+            lost += 1
             await asyncio.sleep(LOST.interval(lost, random.random()))  # noqa: S311  not a secret
+
+    def _fitting(self, stored: _Stored, more: Sequence[Revocation]) -> tuple[Bundle | None, AbstractSet[str]]:
+        """Return the list with those of `more` for whose issuers there is room, None if it is unchanged; and the others."""
+        without: set[str] = set()
+        while taken := [one for one in more if one.issuer not in without]:
+            listed = listed_with(stored.listed, taken, now=self._clock())
+            if listed == stored.listed:
+                break
+            bundle = self._signed(listed, stored.serial + 1)
+            crowding = _crowding(stored.listed, listed, len(bundle.raw))
+            if not crowding:
+                return bundle, without
+            without |= crowding
+        return None, without
 
     def _signed(self, listed: DataDocument, serial: int) -> Bundle:
         data: DataDocument = {"sealbus": {"revocations": listed}}
@@ -205,6 +246,24 @@ class Revoker:
 
     def _revokers(self, raw: bytes) -> Mapping[str, PublicKey]:
         return revokers_of(BundleVerifier(keys=self._anchors, scope=PLATFORM).verify(raw).bundle)
+
+
+def _crowding(before: DataDocument, listed: DataDocument, packed: int) -> AbstractSet[str]:
+    """Return the issuers that have more in `listed` than before, and too much for what its `packed` bytes leave."""
+    had, have = _text_bytes(before), _text_bytes(listed)
+    text = sum(have.values())
+    size = max(packed, text // PACKED)
+    most = LEFT * (ONE_MESSAGE - size)
+    return {one for one, its in have.items() if its > had.get(one, 0) and its * size > most * text}
+
+
+def _text_bytes(listed: DataDocument) -> Mapping[str, int]:
+    """Return about how much of a list is each issuer's."""
+    found: Counter[str] = Counter()
+    for issuers in listed.values():
+        for issuer, times in issuers.items() if isinstance(issuers, dict) else ():
+            found[issuer] += sum(len(one.encode()) + ENTRY for one in times) if isinstance(times, dict) else 0
+    return found
 
 
 def _verified(raw: bytes, revokers: Mapping[str, PublicKey]) -> VerifiedBundle:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 from sealbus.policies.decision.documents import DataDocument
 
-__all__ = ["KEPT", "REVOKE", "REVOKER", "Revocation", "listed_with"]
+__all__ = ["AHEAD", "KEPT", "REVOKE", "REVOKER", "Revocation", "listed_with"]
 
 REVOKER: Final = "revoker"
 """Name of the agent, and of its workload, that publishes revocations."""
@@ -23,6 +23,10 @@ REVOKE: Final = f"{REVOKER}.revoke"
 KEPT: Final = 30 * 86_400 * SECOND
 """How long users and sessions stay listed. Contexts live a day at most, access tokens minutes or hours; a provider that ended
 a session gives out no further tokens of it."""
+
+AHEAD: Final = 3 * DEFAULT_LIMITS.clock_skew
+"""How far ahead of the revoker's clock a time may be: the provider's is ahead of the edge's, which is ahead of the broker's,
+and that of ours. A login is dated by the provider's: cut to ours, an event would miss a login just before it."""
 
 _FOREVER: Final = "clients"
 """The kind that is never dropped: a client gets tokens as long as its provider gives it some."""
@@ -47,15 +51,15 @@ class Revocation(BaseModel):
 def listed_with(listed: DataDocument, more: Iterable[Revocation], *, now: int) -> DataDocument:
     """Return the list `listed` with `more`, without users and sessions whose time is `KEPT` or longer before `now`.
 
-    Of two times of one id the later counts: what is said again changes nothing. A time to come counts as `now`, so that
-    nobody is denied beforehand, or for good. `listed` is as `revocations_of` demands.
+    Of two times of one id the later counts: what is said again changes nothing. A time to come counts as `AHEAD` of `now` at
+    most, so that nobody is denied for good. `listed` is as `revocations_of` demands.
     """
     found: dict[str, dict[str, dict[str, int]]] = {
         kind: {issuer: dict(times) for issuer, times in issuers.items()} for kind, issuers in _kinds(listed)
     }
     for one in more:
         times = found.setdefault(f"{one.kind}s", {}).setdefault(one.issuer, {})
-        times[one.id] = max(min(one.at, now), times.get(one.id, 0))
+        times[one.id] = max(min(one.at, now + AHEAD), times.get(one.id, 0))
     left: DataDocument = {}
     for kind, issuers in found.items():
         kept: DataDocument = {}

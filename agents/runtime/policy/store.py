@@ -7,6 +7,7 @@ here verifies bundles: readers do, with `PartSet`.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from dataclasses import dataclass
 from typing import Final
@@ -17,7 +18,7 @@ from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.policies.bundle.ownership import is_part
 from sealbus.policies.bundle.revocations import REVOCATIONS
 
-__all__ = ["BUCKET_BYTES", "SCHEME", "PolicyStore", "StoredPart"]
+__all__ = ["BEHIND", "BUCKET_BYTES", "SCHEME", "PolicyStore", "StoredPart"]
 
 SCHEME: Final = "nats://"
 """Prefix by which `policy.bundle` names a bucket: `nats://policies`."""
@@ -25,6 +26,8 @@ BUCKET_BYTES: Final = 33_554_432
 KEPT: Final = 20
 """Former bundles kept of each part, for `sealbus policy rollback`."""
 TRIES: Final = 5
+BEHIND: Final = 0.2
+"""Seconds that a replica may be behind another: after that an object that does not fit its description is damaged."""
 
 _FORMER: Final = re.compile(r"([a-z0-9_]+)@([1-9][0-9]{0,15})")
 
@@ -72,6 +75,7 @@ class PolicyStore:
             if raw is not None or info.sequence == before:
                 return StoredPart(name=name, raw=raw or b"", last=info.sequence)
             before = info.sequence
+            await asyncio.sleep(BEHIND)
         raise BusUnavailable(f"{name}: replaced each time it was read")
 
     async def push(self, name: str, raw: bytes, serial: int, *, last: int) -> None:

@@ -111,7 +111,9 @@ class PolicySync:
             await asyncio.sleep(AGAIN_AFTER)
 
     async def _take(self, infos: Iterable[ObjectInfo]) -> None:
+        """Offer what is newer than what was seen. Raises `BusUnavailable` if the store is behind what it told of."""
         newest = {info.name: info for info in infos if is_part(info.name) and not info.deleted}
+        behind = ""
         # The platform's bundle says which teams exist.
         for name in sorted(newest, key=lambda one: (one != PLATFORM, one)):
             if self._seen.get(name, 0) < newest[name].sequence:
@@ -120,6 +122,11 @@ class PolicySync:
                     await asyncio.to_thread(self._offer, name, part.raw)
                     await self._enforce()
                     self._seen[name] = part.last
+                # Any replica may have answered. Nothing would tell of this change again, before the next one.
+                if part is None or part.last < newest[name].sequence:
+                    behind = name
+        if behind:
+            raise BusUnavailable(f"{behind}: a replica is behind")
 
     def _offer(self, name: str, raw: bytes) -> None:
         try:

@@ -25,9 +25,11 @@ from sealbus.agents.runtime.policy.sync import PolicySync, policy_synced
 from sealbus.bus.nats.api import stream_state
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.ports import wall_clock
+from sealbus.bus.streams.object_store import ONE_MESSAGE
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import BusUnavailable
 from sealbus.envelopes.trust.keys import SigningKey, key_id
+from sealbus.policies.bundle.archive import unpack_archive
 from sealbus.policies.bundle.revocations import NONE_REVOKED, Revocations, revocations_of
 from sealbus.policies.bundle.signing import BundleVerifier
 
@@ -77,8 +79,8 @@ async def revoking(
         assert task.cancelled()
 
 
-def session(name: str, at: int | None = None) -> Revocation:
-    return Revocation(kind="session", issuer=IDP, id=name, at=wall_clock() if at is None else at)
+def session(name: str, at: int | None = None, *, issuer: str = IDP) -> Revocation:
+    return Revocation(kind="session", issuer=issuer, id=name, at=wall_clock() if at is None else at)
 
 
 async def listed(store: PolicyStore) -> Revocations:
@@ -306,11 +308,11 @@ async def test_a_serial_by_a_key_that_was_taken_away_holds_up_nobody(store: Poli
 async def test_a_list_that_is_full_takes_nothing_and_drops_nothing(store: PolicyStore) -> None:
     # Random ids do not compress: some twelve thousand of these fill one message.
     async with revoking(store) as revoker:
-        many = [session(os.urandom(64).hex()) for _ in range(4_000)]
+        many = [session(os.urandom(64).hex()) for _ in range(3_500)]
         await asyncio.gather(*(revoker.revoke(one) for one in many))
         fitting, problem = len(many), ""
         while not problem:
-            more = [session(os.urandom(64).hex()) for _ in range(4_000)]
+            more = [session(os.urandom(64).hex()) for _ in range(3_500)]
             results = await asyncio.gather(*(revoker.revoke(one) for one in more), return_exceptions=True)
             if any(isinstance(one, BusUnavailable) for one in results):
                 problem = revoker.problem
@@ -321,6 +323,66 @@ async def test_a_list_that_is_full_takes_nothing_and_drops_nothing(store: Policy
         found = await listed(store)
         assert len(found.sessions) == fitting
         assert (IDP, many[0].id) in found.sessions
+
+
+async def test_an_issuer_that_fills_the_list_leaves_room_for_every_other(
+    store: PolicyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(revoker_module, "EVERY", 0.0)
+    async with revoking(store) as revoker:
+        for issuer in ("https://loud.example", "https://louder.example"):
+            for _ in range(20):
+                more = [session(os.urandom(128).hex(), issuer=issuer) for _ in range(3_000)]
+                # In the same push as the others, which are not refused with it.
+                other = asyncio.create_task(revoker.revoke(session("s-1")))
+                results = await asyncio.gather(*(revoker.revoke(one) for one in more), return_exceptions=True)
+                await other
+                if any(isinstance(one, BusUnavailable) for one in results):
+                    break
+            else:
+                pytest.fail("it is never too much")
+            assert issuer in revoker.problem
+        await revoker.revoke(session("s-2"))
+        await revoker.revoke(session("s-3", issuer="https://new.example"))
+    found = (await listed(store)).sessions
+    assert found > {(IDP, "s-1"), (IDP, "s-2"), ("https://new.example", "s-3")}
+    # The first had most of the list, and has it still.
+    assert sum(issuer == "https://loud.example" for issuer, _ in found) >= 3_000
+
+
+async def test_ids_that_pack_well_are_counted_as_what_each_process_unpacks(
+    store: PolicyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(revoker_module, "EVERY", 0.0)
+    async with revoking(store) as revoker:
+        for turn in range(20):
+            more = [session(f"{'a' * 250}{turn:02}{number:04}") for number in range(3_000)]
+            results = await asyncio.gather(*(revoker.revoke(one) for one in more), return_exceptions=True)
+            if any(isinstance(one, BusUnavailable) for one in results):
+                break
+        part = await store.read("revocations")
+        assert part is not None
+        assert sum(len(data) for data in unpack_archive(part.raw).values()) < 4 * ONE_MESSAGE
+
+
+async def test_an_issuer_whose_revocations_wait_leaves_room_for_every_other(
+    store: PolicyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(revoker_module, "WAITING", 20)
+    revoker = Revoker(store, ANCHORS, KEY)
+    waiting: list[asyncio.Task[None]] = []
+    for issuer, most in (("https://loud.example", 18), ("https://louder.example", 2)):
+        for number in range(most):
+            waiting.append(asyncio.create_task(revoker.revoke(session(f"s-{number}", issuer=issuer))))
+            await asyncio.sleep(0)
+        if issuer == "https://loud.example":
+            with pytest.raises(BusUnavailable, match="too many"):
+                await asyncio.wait_for(revoker.revoke(session("s-x", issuer=issuer)), 5)
+    task = asyncio.create_task(revoker.run())
+    await asyncio.wait_for(asyncio.gather(*waiting), 10)
+    task.cancel()
+    await asyncio.wait({task})
+    assert not revoker._open
 
 
 async def test_too_many_that_wait_are_told(store: PolicyStore, monkeypatch: pytest.MonkeyPatch) -> None:

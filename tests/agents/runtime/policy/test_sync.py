@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,11 +13,12 @@ from support.policies import put, signing_key
 from support.teams import naming, revocations, signed_platform, signed_team, team_policy
 
 from sealbus.agents.runtime.policy import sync as policy_sync
-from sealbus.agents.runtime.policy.store import PolicyStore
+from sealbus.agents.runtime.policy.store import BEHIND, PolicyStore
 from sealbus.agents.runtime.policy.sync import PolicySync, policy_synced
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import Outgoing
+from sealbus.bus.streams.object_store import ObjectInfo
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.trust.keys import key_id
@@ -90,6 +92,37 @@ async def test_what_is_pushed_comes_into_the_file(store: PolicyStore, tmp_path: 
         assert sync.problem == ""
         await push(store, "stock", signed_team("stock", STOCK, serial=2), 2)
         await until_in_force(sync, "platform-1.money-1.stock-2")
+
+
+@pytest.mark.parametrize("what", ["description", "bytes"])
+async def test_a_replica_that_is_behind_does_not_hide_what_was_pushed(
+    store: PolicyStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Nothing else is pushed after it: what is missed now would be missed for long."""
+    await push(store, "platform", naming(ROOT, TEAMS, STOCK, serial=1))
+    await push(store, "revocations", revocations(STOCK))
+    other = PolicyStore(store.objects._connection, "policies")
+    async with synced(store, tmp_path / "cache") as sync:
+        await until(lambda: sync.in_force.revocations.serial == 1)
+        old, behind = await store.objects.info("revocations"), [True]
+        info, get, loop = store.objects.info, store.objects.get, asyncio.get_running_loop()
+        first: list[float] = []
+
+        async def old_info(name: str) -> ObjectInfo | None:
+            return old if name == "revocations" and behind and behind.pop() else await info(name)
+
+        async def no_bytes(one: ObjectInfo) -> bytes | None:
+            first.append(loop.time())
+            return None if loop.time() < first[0] + BEHIND / 2 else await get(one)
+
+        if what == "description":
+            monkeypatch.setattr(store.objects, "info", old_info)
+        else:
+            monkeypatch.setattr(store.objects, "get", no_bytes)
+        await push(other, "revocations", revocations(STOCK, 2, session="s-2"), 2)
+        await until(lambda: sync.in_force.revocations.serial == 2)
+        await until(lambda: not sync.problem)
+        assert first or not behind
 
 
 async def test_what_is_refused_is_told_and_changes_nothing(store: PolicyStore, tmp_path: Path) -> None:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import random
 import shutil
 import socket
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,6 +53,11 @@ STORE_SPARE = 1 << 26
 
 LOCK_TRIES = 10
 """A command that checks whether `sealbus dev` runs holds the lock for microseconds; another environment holds it for good."""
+
+_NAMED = range(20_000, 32_768)
+"""Ports below what systems give to outgoing connections and to port 0 (from 32,768 on Linux, 49,152 elsewhere)."""
+
+PORT_TRIES = 100
 
 ALWAYS = ("operator", "cli")
 """Names in addition to the declared agents: who manages streams and reads the audit, and who runs commands."""
@@ -290,10 +296,13 @@ def _check_free(option: str, port: int) -> None:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port of loopback that is free, and that no outgoing connection is given before it is bound."""
+    for _ in range(PORT_TRIES):
+        port = random.SystemRandom().choice(_NAMED)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise ConfigurationError("no port of 127.0.0.1 is free")
 
 
 def _link(folder: Path, name: str, address: str) -> None:

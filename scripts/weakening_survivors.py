@@ -74,6 +74,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.envelopes.message.user_context._typed: 'aut' in present [by case]",
         "sealbus.envelopes.message.user_context._typed: 'req' in present [by prefix]",
         "sealbus.envelopes.message.user_context._typed: 'req' in present [by case]",
+        "sealbus.envelopes.message.user_context._typed: 'typ' in present [by case]",
         "sealbus.envelopes.encoding.jws.check_fit: key.curve.name == algorithm.curve [by prefix]",
         "sealbus.envelopes.encoding.jws.check_fit: key.curve.name == algorithm.curve [by case]",
         ("sealbus.envelopes.export.entries.EntryReader._read_records: record.kind in NOTARY_KINDS [by prefix]"),

@@ -51,7 +51,7 @@ async def test_another_process_finds_the_last_token_of_a_user() -> None:
         ALICE._replace(issuer="https://other.example"),
         ALICE._replace(user="bob"),
         ALICE._replace(client="other"),
-        ALICE._replace(session="s-2"),
+        *(ALICE._replace(session=other) for other in ("s-2", "s-11", "s-", "S-1")),
         Owner("https://idp.examplea", "lice", "shop-web", "s-1"),
     ],
 )

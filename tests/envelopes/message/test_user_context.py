@@ -40,13 +40,17 @@ def test_a_payload_with_what_it_must_have() -> None:
 
 def test_a_payload_with_all_that_it_may_have() -> None:
     long_id = "spiffe://example.org/" + "a" * 2027
-    context = parse_payload(
-        payload(ten="", wkl=long_id, acr="x" * 256, amr=[], aut=0, req={"ip": ""}, clm={"l": [], "n": -(2**53) + 1})
-    )
+    all_of_it: dict[str, Value] = {
+        "sub": "u@p.example", "clm": {"l": [], "n": -(2**53) + 1}, "ten": "", "wkl": long_id, "acr": "x" * 256,
+        "amr": [], "aut": 0, "req": {"ip": ""}, "typ": "client", "dom": "p.example",
+    }  # fmt: skip
+    context = parse_payload(payload(**all_of_it))
     assert context.wkl is not None
     assert context.wkl.value == long_id
     assert (context.ten, context.acr, context.amr, context.aut) == ("", "x" * 256, (), 0)
     assert (context.req, context.clm) == ({"ip": ""}, {"l": (), "n": -(2**53) + 1})
+    assert (context.typ, context.dom) == (SubjectType.CLIENT, TrustDomain("p.example"))
+    refuses(Code.BAD_CONTEXT, 10, lambda: parse_payload(payload(**all_of_it, new=1)))
 
 
 def test_a_subject_that_is_none_of_our_users() -> None:
@@ -86,6 +90,9 @@ def test_many_claims_fit() -> None:
         payload(dom="p.example"), payload(dom="", sub="u@"), payload(dom="P.example", sub="u@P.example"),
         payload(dom=1), payload(dom="p.example", sub="u@o.example"), payload(dom="p.example", sub="u@o.p.example"),
         payload(dom="p.example", sub="@p.example"), payload(dom="p.example", sub="u"), payload(dom="p", sub="u@p@"),
+        payload(dom="p.example", sub="u@P.example"), payload(dom="p.example", sub="u@p.example2"),
+        payload(dom="p.example", sub="u@p.exampl"), payload(dom="p.example", sub="u@p.examplf"),
+        payload(typ="clients"), payload(typ="clien"), payload(typ="clienT"), payload(typ="workloae"), payload(typ="Workload"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("step", [10, 2])

@@ -13,6 +13,7 @@ from support.engines import ScriptedEngine, allow, deny
 
 from sealbus import Agent, Context, Denied, RemoteError
 from sealbus.agents.edge.egress.api import ANSWER_BYTES
+from sealbus.agents.sdk.http import MOST_FIELDS
 from sealbus.envelopes.errors import ConfigurationError
 
 reader = Agent("reader")
@@ -236,7 +237,7 @@ async def test_what_an_agent_may_not_send(request_: dict[str, Any]) -> None:
         answered(200, b"\x1f\x8b", ("Content-Encoding", "identity, gzip")),
         answered(200, b"", ("ETag", "a\tb"), ("Link", "a")),
         answered(200, b"", ("Link", "a"), ("ETag", "a\tb")),
-        answered(200, b"", *[("Link", "a")] * 65),
+        answered(200, b"", *[("Link", "a")] * (MOST_FIELDS + 1)),
     ],
     ids=[
         *("with the token", "with the token in a field", "too long", "compressed", "compressed in the end"),
@@ -248,6 +249,15 @@ async def test_answers_that_are_dropped(said: bytes) -> None:
         with pytest.raises(RemoteError) as failed:
             await out.ask("/customers/acme")
     assert failed.value.code == "answer_refused"
+
+
+async def test_the_most_fields() -> None:
+    async with (
+        ScriptedApi(lambda _: answered(200, b"", *[("Link", "a")] * MOST_FIELDS)) as api,
+        way_out(api_of(api.url)) as out,
+    ):
+        answer = await out.ask("/customers/acme")
+    assert answer.headers == (("link", "a"),) * MOST_FIELDS
 
 
 async def test_the_longest_answer() -> None:

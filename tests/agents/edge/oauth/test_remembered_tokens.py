@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64decode
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -152,6 +153,18 @@ async def test_what_takes_much_memory_is_not_remembered(
     for number, count in enumerate((50, 150)):
         token = issuer.token(now=NOW, jti=f"token-{number}", roles=[one] * count)
         assert len(token) < access_token._REMEMBERED_BYTES
+        for _ in range(2):
+            await verifier.verify(token, now=NOW)
+        assert len(verified) == (1, 3)[number]
+
+
+async def test_the_most_values_of_what_is_remembered(
+    issuer: LoopbackIssuer, verifier: AccessTokenVerifier, verified: list[object]
+) -> None:
+    payload = urlsafe_b64decode(issuer.token(now=NOW, roles=[7]).split(".")[1] + "==")
+    more = access_token._REMEMBERED_VALUES - sum(map(payload.count, (b",", b"{", b"[")))
+    for number, count in enumerate((1 + more, 2 + more)):
+        token = issuer.token(now=NOW, roles=[7] * count)
         for _ in range(2):
             await verifier.verify(token, now=NOW)
         assert len(verified) == (1, 3)[number]

@@ -92,7 +92,11 @@ async def _revoked_meanwhile(stage: Stage, wanted: str) -> Outcome | None:
         return None
     else:
         return Outcome(got="error", code="answered")
-    stopped = await stage.decision(lambda one: _is(one, "inventory.read", session))
+    try:
+        stopped = await stage.decision(lambda one: _is(one, "inventory.read", session))
+    except TimeoutError:
+        # Inventory gave up its item before, and the planner's failure was refused for the revoked session.
+        return None
     if not decision_of(began).allow:
         return Outcome(got="error", code="began")
     return outcome_of(decision_of(stopped))

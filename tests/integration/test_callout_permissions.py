@@ -24,6 +24,7 @@ from sealbus.bus.nats.api import api
 from sealbus.bus.ports import wall_clock
 from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.errors import BusUnavailable
+from sealbus.policies.bundle.revocations import NONE_REVOKED
 
 pytestmark = [pytest.mark.nats, pytest.mark.timeout(120)]
 
@@ -309,7 +310,7 @@ async def test_the_revoker_replaces_revocations_and_nothing_else(site: CalloutSi
         theirs, ours = PolicyStore(operator, "policies"), PolicyStore(connection, "policies")
         await theirs.create()
         await push_signed(theirs, ANCHORS, "platform", naming(ROOT, {}, key, serial=1))
-        revoker = Revoker(ours, ANCHORS, key)
+        revoker = Revoker(ours, ANCHORS, key, in_force=lambda: NONE_REVOKED)
         publishing = asyncio.create_task(revoker.run())
         for number in range(3):
             one = Revocation(kind="session", issuer="https://idp.example", id=f"s-{number}", at=wall_clock())

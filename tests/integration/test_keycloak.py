@@ -256,7 +256,7 @@ async def test_a_key_that_keycloak_has_not_found_yet(provider: Keycloak, publish
             assert await running.outcomes("exit.crm", 1) == ["token_unavailable"]
             with published.changed(lambda: spiffe_bundle(authority)):
                 async with asyncio.timeout(FOUND_SECONDS):
-                    while (await running.look("42", alice)).status_code != 200:  # noqa: ASYNC110
+                    while (await running.look("42", alice)).status_code != 200:  # noqa: ASYNC110  it tells nobody what it has read
                         await asyncio.sleep(0.5)
         [seen] = legacy.received
         assert (seen.caller["azp"], seen.subject in ("alice", EXIT)) == (EXIT, False)
@@ -274,5 +274,5 @@ async def test_spires_svids_and_bundle(provider: Keycloak, published: TrustDomai
         bundle["keys"] += json.loads(published.bundle())["keys"]
         with published.changed(lambda: json.dumps(bundle).encode()):
             async with asyncio.timeout(FOUND_SECONDS):
-                while (await provider.ask(asked)).status_code != 200:  # noqa: ASYNC110
+                while (await provider.ask(asked)).status_code != 200:  # noqa: ASYNC110  it tells nobody what it has read
                     await asyncio.sleep(0.5)

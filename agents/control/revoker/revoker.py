@@ -30,7 +30,6 @@ from sealbus.envelopes.trust.keys import PublicKey, SigningKey, key_id
 from sealbus.policies.bundle.format import Bundle, Manifest, pack_bundle, read_bundle
 from sealbus.policies.bundle.ownership import PLATFORM
 from sealbus.policies.bundle.revocations import (
-    NONE_REVOKED,
     REVOCATIONS,
     REVOCATIONS_ROOT,
     Revocations,
@@ -88,7 +87,7 @@ class Revoker:
         anchors: Mapping[str, PublicKey],
         key: SigningKey,
         *,
-        in_force: Callable[[], Revocations] = lambda: NONE_REVOKED,
+        in_force: Callable[[], Revocations],
         counters: Counters | None = None,
         clock: Clock = wall_clock,
         elapsed: Callable[[], float] = time.monotonic,

@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from support.edge import Door, door
@@ -33,8 +34,8 @@ from sealbus.agents.runtime.policy.revocation import REVOKE, Revocation
 from sealbus.envelopes.limits import SECOND
 
 
-def told_of(edge: Door, kind: str, one: str, at: int) -> Revocation:
-    return Revocation(kind=kind, issuer=edge.issuer.issuer, id=one, at=at * SECOND)  # type: ignore[arg-type]
+def told_of(edge: Door, kind: Literal["user", "session"], one: str, at: int) -> Revocation:
+    return Revocation(kind=kind, issuer=edge.issuer.issuer, id=one, at=at * SECOND)
 
 
 async def test_each_is_handed_on_and_recorded_as_an_action_of_the_edge() -> None:

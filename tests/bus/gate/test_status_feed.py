@@ -152,7 +152,7 @@ async def test_after_a_gap_it_reads_again_from_the_last_it_had(desk: Desk) -> No
                     if named.get("headers_only") and len(self.since) == 1:
                         raise BusUnavailable("lost")
 
-    desk.reader.transport = transport = Breaking(desk.broker)  # type: ignore[misc]
+    desk.reader.transport = transport = Breaking(desk.broker)  # type: ignore[misc]  # final for everybody but this test
     async with desk.reader.together(), asyncio.timeout(10):
         await until(lambda: transport.following == 1)
         desk.now += 60_000_000
@@ -183,7 +183,7 @@ async def test_left_it_is_as_before(desk: Desk) -> None:
 
 
 async def test_those_who_wait_together_leave_room_for_others(desk: Desk) -> None:
-    desk.reader.limits = replace(desk.limits, readers=1)  # type: ignore[misc]
+    desk.reader.limits = replace(desk.limits, readers=1)  # type: ignore[misc]  # final for everybody but this test
     async with desk.reader.together(), asyncio.timeout(10):
         waiting = [asyncio.ensure_future(read(desk)) for _ in range(3)]
         await until(lambda: desk.reader.reading == 3)
@@ -226,7 +226,7 @@ async def test_what_the_feed_knew_before_a_reading_began_is_not_missed_at_a_repl
     transport = seen(desk)
     async with desk.reader.together(), asyncio.timeout(10):
         await until(lambda: transport.following == 1)
-        with desk.reader._feed.watching(SUBJECT) as watch:  # type: ignore[union-attr]
+        with desk.reader._feed.watching(SUBJECT) as watch:  # type: ignore[union-attr]  # the desk has one
             desk.done()
             await watch.news.wait()
         transport.stale = 2

@@ -369,7 +369,7 @@ async def test_an_issuer_whose_revocations_wait_leaves_room_for_every_other(
     store: PolicyStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(revoker_module, "WAITING", 20)
-    revoker = Revoker(store, ANCHORS, KEY)
+    revoker = Revoker(store, ANCHORS, KEY, in_force=lambda: NONE_REVOKED)
     waiting: list[asyncio.Task[None]] = []
     for issuer, most in (("https://loud.example", 18), ("https://louder.example", 2)):
         for number in range(most):
@@ -387,7 +387,7 @@ async def test_an_issuer_whose_revocations_wait_leaves_room_for_every_other(
 
 async def test_too_many_that_wait_are_told(store: PolicyStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(revoker_module, "WAITING", 2)
-    revoker = Revoker(store, ANCHORS, KEY)
+    revoker = Revoker(store, ANCHORS, KEY, in_force=lambda: NONE_REVOKED)
     waiting = [asyncio.create_task(revoker.revoke(session(name))) for name in ("s-1", "s-2")]
     await asyncio.sleep(0)
     with pytest.raises(BusUnavailable, match="too many"):

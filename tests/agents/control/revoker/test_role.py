@@ -25,6 +25,7 @@ from sealbus.bus.ports import wall_clock
 from sealbus.bus.sending.answer import RemoteError
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import ConfigurationError, Denied
+from sealbus.policies.bundle.revocations import NONE_REVOKED
 from sealbus.testing import TestBus
 
 KEY = signing_key()
@@ -42,7 +43,7 @@ async def revoking(folder: Path, counters: Counters) -> AsyncIterator[Revoker]:
         store = PolicyStore(connection, "policies")
         await store.create()
         await push_signed(store, ANCHORS, "platform", naming(ROOT, {}, KEY, serial=1))
-        revoker = Revoker(store, ANCHORS, KEY, counters=counters)
+        revoker = Revoker(store, ANCHORS, KEY, in_force=lambda: NONE_REVOKED, counters=counters)
         task = asyncio.create_task(revoker.run())
         try:
             yield revoker

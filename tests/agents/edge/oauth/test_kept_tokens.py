@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from sealbus.agents.dev.memory.broker import MemoryBroker
@@ -123,10 +125,10 @@ async def test_who_reads_the_stream_reads_no_token_and_no_name() -> None:
 
 
 @pytest.mark.parametrize("process", [lambda site: site.process(bytes(32)), lambda site: site.process(edge="edge2")])
-async def test_who_has_another_key_or_asks_another_edge_finds_nothing(process: object) -> None:
+async def test_who_has_another_key_or_asks_another_edge_finds_nothing(process: Callable[[Site], KeptTokens]) -> None:
     site = Site()
     await keep(site.process())
-    assert await process(site).find(ALICE, now=NOW) is None  # type: ignore[operator]
+    assert await process(site).find(ALICE, now=NOW) is None
 
 
 async def test_a_value_counts_only_in_its_place() -> None:
@@ -176,7 +178,7 @@ async def test_the_oldest_that_a_process_remembers_gives_way(monkeypatch: pytest
     assert len(site.stored) == 3
 
 
-async def test_two_processes_at_the_same_moment() -> None:
+async def test_two_processes_at_the_same_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     site = Site()
     first, second = site.process(), site.process()
     keyed = first._keyed
@@ -184,11 +186,11 @@ async def test_two_processes_at_the_same_moment() -> None:
 
     async def overtaken(subject: str, *, within: float = 5.0) -> StoredValue | None:
         found = await get(subject, within=within)
-        keyed.get = get  # type: ignore[method-assign]
+        monkeypatch.setattr(keyed, "get", get)
         await keep(second, "the-others")
         return found
 
-    keyed.get = overtaken  # type: ignore[method-assign]
+    monkeypatch.setattr(keyed, "get", overtaken)
     await keep(first)
     assert await site.process().find(ALICE, now=NOW) == TOKEN
     assert len(site.stored) == 2
@@ -205,19 +207,19 @@ async def test_a_token_that_cannot_be_kept_is_not_thought_to_be() -> None:
     assert await site.process().find(ALICE, now=NOW) == TOKEN
 
 
-async def test_others_that_write_all_the_time() -> None:
+async def test_others_that_write_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     site = Site()
     process = site.process()
 
     async def never(subject: str, payload: bytes, *, last: int, within: float = 5.0) -> int | None:
         return None
 
-    process._keyed.replace = never  # type: ignore[method-assign]
+    monkeypatch.setattr(process._keyed, "replace", never)
     with pytest.raises(BusUnavailable, match="all the time"):
         await keep(process)
 
 
-async def test_a_replica_that_is_behind() -> None:
+async def test_a_replica_that_is_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     site = Site()
     await keep(site.process(), owner=ALICE._replace(session="s-0"))
     process = site.process()
@@ -228,5 +230,5 @@ async def test_a_replica_that_is_behind() -> None:
     async def behind(subject: str, *, within: float = 5.0) -> StoredValue | None:
         return answers.pop() if answers else await get(subject, within=within)
 
-    process._keyed.get = behind  # type: ignore[method-assign]
+    monkeypatch.setattr(process._keyed, "get", behind)
     assert await process.find(ALICE, now=NOW) == TOKEN

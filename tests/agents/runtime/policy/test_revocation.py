@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 from pydantic import ValidationError
 
@@ -13,8 +15,8 @@ IDP, OTHER = "https://idp.example", "https://other.example"
 NOW = 10 * KEPT
 
 
-def one(kind: str, name: str, at: int, issuer: str = IDP) -> Revocation:
-    return Revocation(kind=kind, issuer=issuer, id=name, at=at)  # type: ignore[arg-type]
+def one(kind: Literal["user", "session"], name: str, at: int, issuer: str = IDP) -> Revocation:
+    return Revocation(kind=kind, issuer=issuer, id=name, at=at)
 
 
 def test_kinds_and_issuers_are_kept_apart() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-__all__ = ["AUDIT", "CONTROL", "DEAD", "EVENTS", "REFUSALS", "RESULTS", "STATE", "SUBJECTS", "TASKS"]
+__all__ = ["AUDIT", "CONTROL", "DEAD", "EVENTS", "HELD", "REFUSALS", "RESULTS", "STATE", "SUBJECTS", "TASKS"]
 
 TASKS: Final = "TASKS"
 EVENTS: Final = "EVENTS"
@@ -15,6 +15,7 @@ DEAD: Final = "DEAD"
 AUDIT: Final = "AUDIT"
 REFUSALS: Final = "REFUSALS"
 STATE: Final = "STATE"
+HELD: Final = "HELD"
 
 CONTROL: Final = "control.>"
 """What agents are told about work; stored in TASKS, as tasks are."""
@@ -28,6 +29,7 @@ SUBJECTS: Final[Mapping[str, str]] = MappingProxyType(
         AUDIT: "audit.>",
         REFUSALS: "refused.>",
         STATE: "state.>",
+        HELD: "held.>",
     }
 )
 """The subjects of each stream, in the order in which streams are declared."""

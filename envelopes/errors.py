@@ -113,6 +113,12 @@ class Code(StrEnum):
     IDEMPOTENCY_CONFLICT = "idempotency_conflict"
     OUTCOME_UNKNOWN = "outcome_unknown"
     STATE_UNAVAILABLE = "state_unavailable"
+    APPROVAL_REQUIRED = "approval_required"
+    APPROVAL_FOREIGN = "approval_foreign"
+    APPROVAL_CLOSED = "approval_closed"
+    APPROVAL_SELF = "approval_self"
+    APPROVAL_REPEATED = "approval_repeated"
+    APPROVAL_WEAK = "approval_weak"
     # The edge, towards HTTP.
     BAD_TOKEN = "bad_token"
     UNKNOWN_ISSUER = "unknown_issuer"

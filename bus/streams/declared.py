@@ -10,6 +10,8 @@
         AUDIT      audit.>     evidence                 for ever, refuses when full, nothing can be deleted
         REFUSALS   refused.>   counts and samples       30 days, small, drops the oldest: never blocks handling
     STATE      state.>     values by key            24 h 5 min, the last of each subject, refuses when full
+    HELD       held.>      values that outlive a    32 days, every version, refuses when full,
+                           day                      nothing can be deleted
 
 The replay guard of SPEC.md section 7 needs these settings because the server rebuilds its memory of message ids from
 what is stored: nothing may be removed from a stream while a copy of it would still be accepted. For the same reason
@@ -27,7 +29,7 @@ from typing import Final, Literal
 
 from sealbus.bus.nats.api import NANOSECONDS
 from sealbus.bus.ports import JsonObject
-from sealbus.bus.stream_names import AUDIT, CONTROL, DEAD, EVENTS, REFUSALS, RESULTS, STATE, SUBJECTS, TASKS
+from sealbus.bus.stream_names import AUDIT, CONTROL, DEAD, EVENTS, HELD, REFUSALS, RESULTS, STATE, SUBJECTS, TASKS
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.subjects import OwnSubject
@@ -51,6 +53,8 @@ DUPLICATE_WINDOW: Final = 120
 """Seconds; twice the time within which a message must be stored after it was made (SPEC.md section 7)."""
 
 _MONTH: Final = 30 * 86_400
+_HELD: Final = 32 * 86_400
+"""Seconds: longer than anything may wait, which is 30 days."""
 _MEBIBYTE: Final = 1_048_576
 _REPLICAS: Final = (1, 3, 5)
 
@@ -61,6 +65,7 @@ DEFAULT_MAX_BYTES: Final[Mapping[str, int]] = MappingProxyType(
         DEAD: 256 * _MEBIBYTE,
         REFUSALS: 64 * _MEBIBYTE,
         STATE: 512 * _MEBIBYTE,
+        HELD: 1_024 * _MEBIBYTE,
     }
 )
 """Default sizes in bytes. TASKS and AUDIT have none: a full TASKS refuses senders, a full AUDIT stops all handling, and
@@ -133,7 +138,7 @@ class Stream:
 def declared_streams(
     max_bytes: Mapping[str, int], *, own: Sequence[OwnSubject] = (), replicas: int = 1
 ) -> tuple[Stream, ...]:
-    """Return the seven declared streams, in the order of `SUBJECTS`.
+    """Return the eight declared streams, in the order of `SUBJECTS`.
 
     `max_bytes` is by stream name; TASKS and AUDIT must be in it. Own subjects join TASKS or EVENTS by their kind; calls
     are never stored. Raises `ConfigurationError` for a size that is missing, unknown or not positive.
@@ -217,6 +222,17 @@ def declared_streams(
             max_bytes=sizes[STATE],
             per_subject=1,
             direct=True,
+            replicas=replicas,
+        ),
+        Stream(
+            name=HELD,
+            description="sealbus: values that outlive a day, every version",
+            subjects=(SUBJECTS[HELD],),
+            guard=Guard.NONE,
+            max_bytes=sizes[HELD],
+            max_age=_HELD,
+            deny_delete=True,
+            deny_purge=True,
             replicas=replicas,
         ),
     )

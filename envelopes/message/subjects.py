@@ -48,7 +48,7 @@ stream's deliveries come. Acceptance does not require it.
 UNHEARD_TOKEN: Final = "unheard"
 """In our own inbox: where the server says that nobody listens to a call. No peer may publish there."""
 
-CONTROLS: Final = frozenset({"cancel"})
+CONTROLS: Final = frozenset({"approve", "cancel", "schedule"})
 """What an agent can be told on `control.<agent>.<what>`; its action is `<agent>._<what>`."""
 
 _TASK_ID: Final = re.compile("[0-9a-f]{32}")

@@ -19,10 +19,10 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Final, Protocol
 
-from sealbus.bus.handling.idempotency.signed_value import PARTS, is_own, signed
 from sealbus.bus.ports import Clock, Transport, wall_clock
 from sealbus.bus.stream_names import HELD
 from sealbus.bus.streams.key_value import KeyValue
+from sealbus.bus.streams.signed_value import PARTS, is_own, signed
 from sealbus.envelopes.encoding.codec import Value, decode, encode
 from sealbus.envelopes.errors import BusUnavailable, EnvelopeError, SealError
 from sealbus.envelopes.limits import DEFAULT_LIMITS

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 
-from sealbus.bus.handling.idempotency.signed_value import PARTS, is_own, signed
 from sealbus.bus.ports import Clock, Identity
 from sealbus.bus.streams.key_value import KeyValue
+from sealbus.bus.streams.signed_value import PARTS, is_own, signed
 from sealbus.envelopes.encoding.codec import decode, encode
 from sealbus.envelopes.errors import Code, EnvelopeError, SealError, StateUnavailable
 from sealbus.envelopes.message.fields import DIGEST_BYTES, RecordMap, check_bytes, check_uint

@@ -14,8 +14,8 @@ import re
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from sealbus.bus.handling.idempotency.signed_value import PARTS, is_own, signed
 from sealbus.bus.sending.cancel import CancelRole
+from sealbus.bus.streams.signed_value import PARTS, is_own, signed
 from sealbus.envelopes.encoding.codec import Value, decode, encode, is_text
 from sealbus.envelopes.errors import Code, EnvelopeError, SealError
 from sealbus.envelopes.limits import DEFAULT_LIMITS

@@ -1,1 +1,1 @@
-"""Effects that happen once: claims, the store of claims, and values signed by their owner."""
+"""Effects that happen once: claims and the store of claims."""

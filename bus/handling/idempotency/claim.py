@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from sealbus.bus.handling.idempotency.signed_value import PARTS, is_own, signed
 from sealbus.bus.sending.message import Content
+from sealbus.bus.streams.signed_value import PARTS, is_own, signed
 from sealbus.envelopes.encoding.codec import Value, decode, encode
 from sealbus.envelopes.errors import Code, EnvelopeError, SealError
 from sealbus.envelopes.message.fields import DIGEST_BYTES, RecordMap, check_bytes, check_uint

@@ -21,9 +21,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from sealbus.bus.handling.idempotency.signed_value import PARTS, is_own, signed
 from sealbus.bus.ports import Clock, Identity, StoredValue
 from sealbus.bus.streams.key_value import KeyValue
+from sealbus.bus.streams.signed_value import PARTS, is_own, signed
 from sealbus.envelopes.encoding.codec import decode, encode
 from sealbus.envelopes.errors import EnvelopeError, StateUnavailable
 from sealbus.envelopes.limits import DEFAULT_LIMITS

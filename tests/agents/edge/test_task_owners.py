@@ -19,8 +19,8 @@ from sealbus.agents.edge.oauth.user_context import Pseudonyms
 from sealbus.agents.edge.task_owners import TaskOwners
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.sdk.task_handle import TaskHandle
-from sealbus.bus.handling.idempotency.signed_value import signed
 from sealbus.bus.streams.key_value import KeyValue
+from sealbus.bus.streams.signed_value import signed
 from sealbus.envelopes.encoding.codec import decode, encode
 from sealbus.envelopes.errors import Code
 from sealbus.envelopes.message.seal import Sealer

@@ -15,8 +15,8 @@ from support.x509 import ThrowawayCa
 from sealbus.agents.dev.memory.broker import MemoryBroker
 from sealbus.bus.handling.idempotency import replay_guard as module
 from sealbus.bus.handling.idempotency.replay_guard import DIGEST_BYTES, MOST, SLOTS, ReplayGuard
-from sealbus.bus.handling.idempotency.signed_value import signed
 from sealbus.bus.streams.key_value import KeyValue
+from sealbus.bus.streams.signed_value import signed
 from sealbus.envelopes.encoding.codec import Value, decode, encode
 from sealbus.envelopes.errors import BusUnavailable, IdentityUnavailable, StateUnavailable
 from sealbus.envelopes.limits import SECOND

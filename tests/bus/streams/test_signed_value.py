@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from support.acceptance import INVENTORY, ISSUER, PLANNER, TRUST
 from support.envelopes import HOUR, NOW
 
-from sealbus.bus.handling.idempotency.signed_value import is_own, signed
+from sealbus.bus.streams.signed_value import is_own, signed
 from sealbus.envelopes.trust.caches import Caches
 
 TYPE = "application/vnd.sealbus.test.v1"

@@ -20,7 +20,11 @@ from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 from sealbus.policies.decision.documents import InputDocument
 
 __all__ = [
+    "APPROVALS",
+    "NOT_PARKED",
     "NO_USER",
+    "GivenApproval",
+    "Parked",
     "Request",
     "Resource",
     "User",
@@ -33,6 +37,9 @@ __all__ = [
 _MAX_INTEGER: Final = DEFAULT_LIMITS.max_integer
 _UNTYPED: Final = re.compile(rb'"auth_time":\d+(?=\},"chain":\[)')
 """End of a user that has no `type`; never inside a text, whose quotes are escaped."""
+_UNAPPROVED: Final = re.compile(rb'"grant":\{"limited":(?:true|false),"actions":\[[^\[\]]*\]\}(?=\}\}\Z)')
+"""End of a context that has no `approvals`; never inside a text, either."""
+_DIGEST: Final = 32
 _EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
@@ -69,13 +76,64 @@ class User:
 
 NO_USER: Final = User(present=False, type="")
 
+APPROVALS: Final = 16
+"""Most approvals of one message."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenApproval:
+    """One verdict of a person on the message, which the agent has counted; raises `PolicyFailed` for an invalid one.
+
+    `verdict` is `approve` or `deny`. `user`, `idp`, `session`, `client`, `acr` and `auth_time` are those of the person's
+    context, as in `User`. `time`, in microseconds, is when the verdict was given, `message` the hash of its header, and
+    `record` the leaf of the decision that let it count.
+    """
+
+    verdict: str
+    user: str
+    idp: str
+    session: str = ""
+    client: str = ""
+    acr: str = ""
+    auth_time: int = 0
+    time: int
+    message: bytes
+    record: bytes
+
+    def __post_init__(self) -> None:
+        if self.verdict not in ("approve", "deny"):
+            raise PolicyFailed("the verdict of an approval is approve or deny")
+        if any(type(text) is not str for text in (self.user, self.idp, self.session, self.client, self.acr)):
+            raise PolicyFailed("an approval lacks a text")
+        for number in (self.auth_time, self.time):
+            if type(number) is not int or not 0 <= number <= _MAX_INTEGER:
+                raise PolicyFailed("time and auth_time of an approval are whole numbers, not below zero")
+        if any(type(digest) is not bytes or len(digest) != _DIGEST for digest in (self.message, self.record)):
+            raise PolicyFailed(f"message and record of an approval are {_DIGEST} bytes")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parked:
+    """Since when the message has waited for approval, as `rfc3339` writes it, and by which revision it was parked."""
+
+    since: str = ""
+    revision: str = ""
+
+    def __post_init__(self) -> None:
+        if type(self.since) is not str or type(self.revision) is not str:
+            raise PolicyFailed("since and revision of a parked message are texts")
+
+
+NOT_PARKED: Final = Parked()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """One question: may this workload do this to this resource, now, for this user, through this chain.
 
     `time` is in microseconds since the Unix epoch; `chain` holds SPIFFE IDs, the root first; `grant` the actions that the
-    chain's narrowest grant allows, None for no limit. Construction raises `PolicyFailed` for values that the engines might
+    chain's narrowest grant allows, None for no limit; `approvals`, at most 16, and `parked` are empty but for a message that
+    is decided on again after it waited for approval. Construction raises `PolicyFailed` for values that the engines might
     read differently: properties and claims hold text, booleans, integers within 2^53-1 and lists of these, without null,
     fractions or nesting; every text field must be text.
     """
@@ -94,6 +152,8 @@ class Request:
     user: User = NO_USER
     chain: tuple[str, ...] = ()
     grant: tuple[str, ...] | None = None
+    approvals: tuple[GivenApproval, ...] = ()
+    parked: Parked = NOT_PARKED
 
     def __post_init__(self) -> None:
         user, resource = self.user, self.resource
@@ -117,6 +177,12 @@ class Request:
             check_properties("resource.properties", resource.properties)
         if user.claims:
             check_properties("context.user.claims", user.claims)
+        if self.parked is not NOT_PARKED and type(self.parked) is not Parked:
+            raise PolicyFailed("parked is no Parked")
+        if self.approvals and (
+            len(self.approvals) > APPROVALS or any(type(one) is not GivenApproval for one in self.approvals)
+        ):
+            raise PolicyFailed(f"approvals are at most {APPROVALS}, each a GivenApproval")
 
 
 def input_document(request: Request) -> InputDocument:
@@ -158,6 +224,8 @@ def input_document(request: Request) -> InputDocument:
             },
             "chain": request.chain,
             "grant": {"limited": grant is not None, "actions": () if grant is None else grant},
+            "approvals": [_given(one) for one in request.approvals] if request.approvals else (),
+            "parked": {"since": request.parked.since, "revision": request.parked.revision},
         },
     }
     try:
@@ -172,16 +240,16 @@ def input_document(request: Request) -> InputDocument:
 def completed_document(document: InputDocument) -> InputDocument:
     """Return a recorded `document` with what documents had not when it was made, so that today's policies can be asked.
 
-    A user from before there were `type` and `domain` gets what was assumed then: to be a user, and one of our own.
+    A user from before there were `type` and `domain` gets what was assumed then: to be a user, and one of our own. A message
+    from before there were approvals had none.
     """
-    found = _UNTYPED.search(document)
-    if found is None:
-        return document
-    kind = b"user" if document.find(b'"user":{"present":true,') >= 0 else b""
-    added = b',"type":"%b","domain":""' % kind
-    if len(document) + len(added) > DEFAULT_LIMITS.input_document_bytes:
-        return document
-    return InputDocument(document[: found.end()] + added + document[found.end() :])
+    completed = bytes(document)
+    if (untyped := _UNTYPED.search(completed)) is not None:
+        kind = b"user" if completed.find(b'"user":{"present":true,') >= 0 else b""
+        completed = _inserted(completed, untyped.end(), b',"type":"%b","domain":""' % kind)
+    if (unapproved := _UNAPPROVED.search(completed)) is not None:
+        completed = _inserted(completed, unapproved.end(), b',"approvals":[],"parked":{"since":"","revision":""}')
+    return InputDocument(completed) if len(completed) <= DEFAULT_LIMITS.input_document_bytes else document
 
 
 @lru_cache(maxsize=64)  # messages of the same second have the same text
@@ -195,6 +263,25 @@ def rfc3339(seconds: int) -> str:
         return (_EPOCH + datetime.timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
     except OverflowError as error:
         raise PolicyFailed("time is beyond the year 9999") from error
+
+
+def _given(one: GivenApproval) -> dict[str, object]:
+    return {
+        "verdict": one.verdict,
+        "user": one.user,
+        "idp": one.idp,
+        "session": one.session,
+        "client": one.client,
+        "acr": one.acr,
+        "auth_time": one.auth_time,
+        "time": rfc3339(one.time // SECOND),
+        "message": one.message.hex(),
+        "record": one.record.hex(),
+    }
+
+
+def _inserted(document: bytes, place: int, added: bytes) -> bytes:
+    return document[:place] + added + document[place:]
 
 
 def _sorted(properties: Mapping[str, object]) -> dict[str, object]:

@@ -50,7 +50,7 @@ from sealbus.policies.lint.syntax import (
 from sealbus.policies.types.builtins import BUILTINS, GUARDS, mixed
 from sealbus.policies.types.conflicts import conflicts, iterates, solutions_of, unique
 from sealbus.policies.types.data import DataTypes
-from sealbus.policies.types.questions import CONNECT_REQUEST, REQUEST, batch_of
+from sealbus.policies.types.questions import APPROVAL_REQUEST, CONNECT_REQUEST, REQUEST, batch_of
 from sealbus.policies.types.value import (
     ANY,
     BOOLEAN,
@@ -81,6 +81,7 @@ _REQUESTS: Final[dict[Names, Type]] = {
     ("sealbus", "authz", "decide"): REQUEST,
     ("sealbus", "platform", "denials"): REQUEST,
     ("sealbus", "connect", "decide"): CONNECT_REQUEST,
+    ("sealbus", "approval", "decide"): APPROVAL_REQUEST,
 }
 _TEAMS: Final = ("sealbus", "teams")
 
@@ -525,7 +526,7 @@ class _Analysis:
             key = (("", head.name),)
             found, alias = self.narrowed(frame, frame.names[head.name], key), False
         elif head.name == "input":
-            request = CONNECT_REQUEST if frame.file.package[:2] == ("sealbus", "connect") else REQUEST
+            request = _REQUESTS.get((*frame.file.package[:2], "decide"), REQUEST)
             found, key, alias = ANY if self.compiling else batch_of(request), (("", "input"),), False
         else:
             return self.outside(frame, expression)

@@ -1,4 +1,4 @@
-"""The types of a policy's questions, as `input_document` and `connect_document` make them.
+"""The types of a policy's questions, as `input_document`, `approval_question` and `connect_document` make them.
 
 Properties and claims come from agents and identity providers: text, whole numbers, booleans and arrays of these, and a
 policy must check which.
@@ -11,6 +11,7 @@ from typing import Final
 from sealbus.policies.types.value import (
     BOOLEAN,
     INSTANT,
+    JSON,
     NUMBER,
     TEXT,
     Type,
@@ -20,7 +21,7 @@ from sealbus.policies.types.value import (
     record,
 )
 
-__all__ = ["CONNECT_REQUEST", "REQUEST", "batch_of"]
+__all__ = ["APPROVAL_REQUEST", "CONNECT_REQUEST", "REQUEST", "batch_of"]
 
 _SCALAR: Final = join_all([TEXT, NUMBER, BOOLEAN])
 _PROPERTIES: Final = object_of(TEXT, join_all([_SCALAR, array_of(_SCALAR)]))
@@ -50,11 +51,32 @@ REQUEST: Final = record(
                 ),
                 "chain": array_of(TEXT),
                 "grant": record({"limited": BOOLEAN, "actions": array_of(TEXT)}),
+                "approvals": array_of(
+                    record(
+                        {
+                            **dict.fromkeys(("verdict", "user", "idp", "session", "client", "acr"), TEXT),
+                            "auth_time": NUMBER,
+                            "time": INSTANT,
+                            "message": TEXT,
+                            "record": TEXT,
+                        }
+                    )
+                ),
+                "parked": record({"since": TEXT, "revision": TEXT}),
             }
         ),
     }
 )
 """The argument of `decide(request)` and `denials(request)`."""
+
+APPROVAL_REQUEST: Final = Type(
+    names=REQUEST.names,
+    fields=tuple(sorted((*REQUEST.fields, ("of", REQUEST), ("obligation", object_of(TEXT, JSON))))),
+)
+"""The argument of `decide(request)` in package sealbus.approval.
+
+An obligation has members that may be absent: a policy asks what they are before it uses them.
+"""
 
 CONNECT_REQUEST: Final = record(
     {

@@ -11,7 +11,10 @@ import pytest
 from sealbus.envelopes.errors import Code, PolicyFailed
 from sealbus.policies.decision.documents import InputDocument, checked_document
 from sealbus.policies.decision.request import (
+    APPROVALS,
     NO_USER,
+    GivenApproval,
+    Parked,
     Request,
     Resource,
     User,
@@ -38,6 +41,11 @@ REQUEST = Request(
     chain=("spiffe://example.org/edge", "spiffe://example.org/agent/planner"),
     grant=("pricing.*",),
 )
+
+GIVEN = GivenApproval(
+    verdict="approve", user="u-2", idp="https://idp", session="s-2", client="desk", acr="urn:x:2", auth_time=7,
+    time=1_795_528_900_000_000, message=b"\x01" * 32, record=b"\xfe" * 32,
+)  # fmt: skip
 
 
 def document(**changes: Any) -> dict[str, Any]:
@@ -77,6 +85,8 @@ def test_the_document_is_the_one_of_the_design() -> None:
             },
             "chain": ["spiffe://example.org/edge", "spiffe://example.org/agent/planner"],
             "grant": {"limited": True, "actions": ["pricing.*"]},
+            "approvals": [],
+            "parked": {"since": "", "revision": ""},
         },
     }
 
@@ -94,6 +104,51 @@ def test_absent_things_are_empty_and_there() -> None:
     }  # fmt: skip
     assert context["grant"] == {"limited": False, "actions": []}
     assert (context["tenant"], context["delivery"], context["chain"]) == ("", 1, [])
+
+
+def test_a_message_that_waited_says_who_approved_and_since_when() -> None:
+    other = replace(GIVEN, verdict="deny", session="", client="", acr="", auth_time=0)
+    found = document(approvals=(GIVEN, other), parked=Parked(since="2026-11-24T14:00:00Z", revision="r1"))["context"]
+    said = {
+        "verdict": "approve", "user": "u-2", "idp": "https://idp", "session": "s-2", "client": "desk",
+        "acr": "urn:x:2", "auth_time": 7, "time": "2026-11-24T14:01:40Z", "message": "01" * 32, "record": "fe" * 32,
+    }  # fmt: skip
+    assert found["approvals"] == [said, {**said, "verdict": "deny", "session": "", "client": "", "acr": "", "auth_time": 0}]
+    assert list(found["approvals"][0]) == list(said)
+    assert found["parked"] == {"since": "2026-11-24T14:00:00Z", "revision": "r1"}
+    assert list(found)[-3:] == ["grant", "approvals", "parked"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"verdict": "withdraw"},
+        {"verdict": True},
+        *({name: None} for name in ("user", "idp", "session", "client", "acr", "auth_time", "time")),
+        {"auth_time": True},
+        {"time": -1},
+        {"time": 2**53},
+        {"message": b"\x01" * 31},
+        {"record": "01" * 16},
+    ],
+)
+def test_an_approval_is_checked(changes: dict[str, Any]) -> None:
+    with pytest.raises(PolicyFailed):
+        replace(GIVEN, **changes)
+
+
+def test_what_waited_is_checked() -> None:
+    assert len(document(approvals=(GIVEN,) * APPROVALS)["context"]["approvals"]) == 16
+    with pytest.raises(PolicyFailed, match="at most 16"):
+        replace(REQUEST, approvals=(GIVEN,) * (APPROVALS + 1))
+    with pytest.raises(PolicyFailed, match="GivenApproval"):
+        replace(REQUEST, approvals=cast("Any", ({"verdict": "approve"},)))
+    with pytest.raises(PolicyFailed, match="texts"):
+        Parked(since=cast("str", 1))
+    with pytest.raises(PolicyFailed, match="texts"):
+        Parked(revision=cast("str", None))
+    with pytest.raises(PolicyFailed, match="no Parked"):
+        replace(REQUEST, parked=cast("Any", None))
 
 
 def test_a_grant_of_nothing_is_limited() -> None:
@@ -176,30 +231,49 @@ def test_types_are_checked(changes: dict[str, Any]) -> None:
         replace(REQUEST, **changes)
 
 
-def test_a_recorded_document_gets_what_there_was_not_yet() -> None:
-    for request, kind in ((REQUEST, "user"), (replace(REQUEST, user=NO_USER), "")):
-        whole = input_document(request)
-        added = f',"type":"{kind}","domain":""'.encode()
-        assert whole.count(added) == 1
-        assert completed_document(checked_document(whole.replace(added, b""))) == whole
-        assert completed_document(whole) == whole
+UNAPPROVED = b',"approvals":[],"parked":{"since":"","revision":""}'
 
 
-def test_nothing_that_looks_like_the_end_of_a_user_is_completed() -> None:
+@pytest.mark.parametrize("grant", [None, (), ("pricing.*", "stock.look")])
+@pytest.mark.parametrize(("user", "kind"), [(REQUEST.user, "user"), (NO_USER, "")])
+def test_a_recorded_document_gets_what_there_was_not_yet(
+    user: User, kind: str, grant: tuple[str, ...] | None
+) -> None:
+    whole = input_document(replace(REQUEST, user=user, grant=grant))
+    assert completed_document(whole) == whole
+    untyped = f',"type":"{kind}","domain":""'.encode()
+    for added in ((untyped,), (UNAPPROVED,), (untyped, UNAPPROVED)):
+        old = bytes(whole)
+        for one in added:
+            assert old.count(one) == 1
+            old = old.replace(one, b"")
+        assert completed_document(checked_document(old)) == whole
+
+
+def test_nothing_that_looks_like_an_end_is_completed() -> None:
     text = '"auth_time":5},"chain":['
-    claims = {"auth_time": 5, "chain": "x", text: text}
+    end = '"grant":{"limited":true,"actions":[]}}}'
+    claims = {"auth_time": 5, "chain": "x", text: text, end: end}
     resource = Resource(type="t", id=text, properties=claims)
     whole = input_document(replace(REQUEST, user=replace(REQUEST.user, claims=claims), resource=resource))
     assert completed_document(whole) == whole
+    parked = input_document(replace(REQUEST, parked=Parked(since="", revision=end)))
+    assert completed_document(parked) == parked
+    approved = input_document(replace(REQUEST, approvals=(GIVEN,)))
+    assert completed_document(approved) == approved
 
 
 def test_a_recorded_document_does_not_become_too_long() -> None:
-    added = b',"type":"user","domain":""'
-    old = input_document(REQUEST).replace(added, b"")
-    for length, completed in ((65_536 - len(added), True), (65_536 - len(added) + 1, False)):
-        long = checked_document(old.replace(b'"u-1001"', b'"' + b"x" * (length - len(old) + 6) + b'"', 1))
-        assert len(long) == length
-        assert (completed_document(long) != long) is completed
+    untyped = b',"type":"user","domain":""'
+    for added in ((untyped,), (UNAPPROVED,), (untyped, UNAPPROVED)):
+        old = bytes(input_document(REQUEST))
+        for one in added:
+            old = old.replace(one, b"")
+        room = sum(map(len, added))
+        for length, completed in ((65_536 - room, True), (65_536 - room + 1, False)):
+            long = checked_document(old.replace(b'"u-1001"', b'"' + b"x" * (length - len(old) + 6) + b'"', 1))
+            assert len(long) == length
+            assert (completed_document(long) != long) is completed
 
 
 def test_half_a_character() -> None:

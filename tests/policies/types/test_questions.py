@@ -6,7 +6,7 @@ import json
 
 from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.policies.decision.connect import ConnectRequest, OwnSubjectFacts, connect_document
-from sealbus.policies.decision.request import Request, Resource, User, input_document
+from sealbus.policies.decision.request import GivenApproval, Request, Resource, User, input_document
 from sealbus.policies.types.data import DataTypes
 from sealbus.policies.types.questions import CONNECT_REQUEST, REQUEST, batch_of
 from sealbus.policies.types.value import Type
@@ -45,6 +45,7 @@ def test_a_request_is_of_its_type() -> None:
         user=User(scope=("a",), claims=PROPERTIES),
         chain=("spiffe://example.org/agent/a",),
         grant=("a.b",),
+        approvals=(GivenApproval(verdict="deny", user="u", idp="i", time=0, message=bytes(32), record=bytes(32)),),
     )
     document = json.loads(input_document(request))
     assert missing(document, REQUEST) == []

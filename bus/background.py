@@ -55,6 +55,11 @@ class BoundedTasks:
         """Run at once what its caller bounds."""
         self._start(running, self._running.discard)
 
+    def cancel(self) -> None:
+        """Cancel everything that runs; what is started after that runs."""
+        for task in self._running:
+            task.cancel()
+
     async def idle(self) -> None:
         """Wait until nothing runs."""
         while self._running:

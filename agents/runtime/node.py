@@ -24,6 +24,7 @@ from sealbus.bus.gate.status_reader import StatusReader
 from sealbus.bus.nats.clock_difference import ClockDifference
 from sealbus.bus.ports import Clock, Identity, Transport, wall_clock
 from sealbus.bus.sending.outbox import Outbox
+from sealbus.bus.streams.held import Held, PastTrust, current_only
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.lifetimes import DEFAULT_LIFETIMES, Lifetimes
@@ -94,6 +95,9 @@ class Node:
         self.random = random
         self.caches = Caches()
         self.own = identity.spiffe_id
+        self.past: PastTrust = current_only
+        """The bundles of earlier times."""
+        self.held = Held(transport, trust=self.trust, names=deployment.names, caches=self.caches, clock=clock)
         self.token = deployment.names.token(self.own)
         self.started = clock()
         self.clocks = ClockDifference(self._broker_time, clock=clock, elapsed=elapsed)
@@ -140,6 +144,7 @@ class Node:
             refusals=self.refusals,
             trust=self.trust,
             caches=self.caches,
+            held=self.held,
             clock=clock,
         )
         self.sending = Sender(

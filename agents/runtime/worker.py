@@ -17,10 +17,17 @@ from sealbus.agents.runtime.endpoint import routes_of
 from sealbus.agents.runtime.health import Readiness
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.sdk.agent import Agent
-from sealbus.bus.background import Background
-from sealbus.bus.gate.gate import CoreOrigin, Gate, Turn
+from sealbus.bus.background import Background, BoundedTasks
+from sealbus.bus.gate.gate import Authorizes, CoreOrigin, Gate, Handling, Turn
+from sealbus.bus.handling.approvals.authorizer import ApprovalAuthorizer
+from sealbus.bus.handling.approvals.canceling import ParkedCancels
+from sealbus.bus.handling.approvals.marker import Markers
+from sealbus.bus.handling.approvals.parked import ParkedTasks
+from sealbus.bus.handling.approvals.parking import A_MINUTE, Parking
+from sealbus.bus.handling.approvals.resumption import Resumption, approve_route
 from sealbus.bus.handling.cancel.endpoint import CancelEndpoint, cancel_route
 from sealbus.bus.handling.cancel.in_force import Stops
+from sealbus.bus.handling.cancel.kept import KeptStops
 from sealbus.bus.handling.dead_letters import DeadLetters
 from sealbus.bus.handling.executor import Executor
 from sealbus.bus.handling.idempotency.claim import INSTANCE_BYTES
@@ -30,17 +37,21 @@ from sealbus.bus.handling.places import Places
 from sealbus.bus.handling.status_writer import Statuses
 from sealbus.bus.ports import Delivery, Pull
 from sealbus.bus.routing.routes import RouteTable
-from sealbus.bus.stream_names import CONTROL, EVENTS, TASKS
-from sealbus.bus.streams.declared import control_durable, own_durable
+from sealbus.bus.stream_names import EVENTS, TASKS
+from sealbus.bus.streams.declared import approval_durable, control_durable, own_durable
 from sealbus.bus.streams.key_value import KeyValue
 from sealbus.envelopes.accept.live import LiveProfile
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.message.kinds import Kind
+from sealbus.envelopes.message.subjects import control_subject
 from sealbus.envelopes.trust.caches import ReplayMemory
 
 __all__ = ["Worker", "WorkerLimits", "settle_collector"]
 
 _log = logging.getLogger(__name__)
+
+APPROVING: Final = 64
+"""Approvals that one process counts and goes on with at a time, beside the handlers."""
 
 CANCELLING: Final = 8
 """Cancels that one process takes in at a time, beside the handlers."""
@@ -70,6 +81,8 @@ class WorkerLimits:
     """Core calls remembered until they expire (step 6); full memory refuses further ones."""
     cancels: int = 256
     """Cancels that are taken in at a time, over all replicas: a few of them, each a few round trips, run at once."""
+    parked_a_minute: int = A_MINUTE
+    """Tasks of one user, or of one requester without a user, that wait for an approval from then on; others are denied."""
     claim_margin: float = MARGIN
     """Seconds beyond a handler's `timeout` after which another process may take over its claim (`once`)."""
     drain: float = 20.0
@@ -133,10 +146,57 @@ class Worker:
             group = await stack.enter_async_context(Background())
             stack.callback(group.create_task(self._stops.run(), name="stops").cancel)
             core = CoreOrigin(started=node.started, audit_created=created)
-            self._work = await self._entered(stack, self.routes, core, limits.concurrency)
+            names, own_subjects = node.deployment.names, node.deployment.own_subjects
+            tasks = ParkedTasks(node.held, identity=node.identity, names=names)
+            markers = Markers(node.held, identity=node.identity, names=names)
+            statuses = Statuses(names=names, outbox=node.outbox, counters=node.counters)
+            kept = KeptStops(node.held, identity=node.identity, names=names, own_subjects=own_subjects)
+            cancels = ParkedCancels(
+                tasks=tasks, markers=markers, stops=kept, statuses=statuses, own_subjects=own_subjects
+            )
+            parking = Parking(
+                tasks=tasks,
+                markers=markers,
+                statuses=statuses,
+                audit=node.audit,
+                stops=self._stops,
+                cancels=cancels,
+                places=self._places,
+                counters=node.counters,
+                random=node.random,
+                a_minute=limits.parked_a_minute,
+                clock=node.clock,
+            )
+            executor = await self._executor(stack, limits.concurrency, parking)
+            self._work = _Handling(await self._gate(stack, self.routes, core, node.authorizer, executor), executor)
+            self._resuming = BoundedTasks(group, APPROVING)
+            resumption = Resumption(
+                tasks=tasks,
+                markers=markers,
+                held=node.held,
+                past=node.past,
+                identity=node.identity,
+                profile=self._profile(),
+                authorizer=node.authorizer,
+                audit=node.audit,
+                executor=executor,
+                routes=self.routes,
+                trust=node.trust,
+                caches=node.caches,
+                counters=node.counters,
+                background=self._resuming,
+                random=node.random,
+                clock=node.clock,
+            )
+            approvals = ApprovalAuthorizer(tasks=tasks, engine=node.engine, canceled=cancels.met, clock=node.clocks.now)
+            approving = RouteTable([approve_route(node.token)])
+            self._approvals = _Handling(await self._gate(stack, approving, core, approvals, resumption), executor)
+            # Before the executor is left, which what waits for room there would wait for.
+            stack.callback(self._resuming.cancel)
             endpoint = CancelEndpoint(
                 keyed=KeyValue(node.transport),
                 stops=self._stops,
+                parked=cancels.stop,
                 identity=node.identity,
                 names=node.deployment.names,
                 trust=node.trust,
@@ -144,16 +204,15 @@ class Worker:
                 clock=node.clocks.now,
             )
             told = RouteTable([cancel_route(endpoint, node.token)])
-            self._control = await self._entered(stack, told, core, CANCELLING)
+            executor = await self._executor(stack, CANCELLING, None)
+            self._control = _Handling(await self._gate(stack, told, core, node.authorizer, executor), executor)
             self._stack = stack.pop_all()
         return self
 
-    async def _entered(
-        self, stack: AsyncExitStack, routes: RouteTable, core: CoreOrigin, concurrency: int
-    ) -> _Handling:
-        """Enter a gate for `routes`, and the executor behind it; cancels have their own, so that no task is before them."""
+    async def _executor(self, stack: AsyncExitStack, concurrency: int, parking: Parking | None) -> Executor:
+        """Enter an executor; cancels have their own, so that no task is before them."""
         node = self.node
-        executor = await stack.enter_async_context(
+        return await stack.enter_async_context(
             Executor(
                 outbox=node.outbox,
                 audit=node.audit,
@@ -164,11 +223,15 @@ class Worker:
                 counters=node.counters,
                 places=self._places,
                 random=node.random,
+                parking=parking,
                 concurrency=concurrency,
                 clock=node.clock,
             )
         )
-        profile = LiveProfile(
+
+    def _profile(self) -> LiveProfile:
+        node = self.node
+        return LiveProfile(
             own=node.own,
             names=node.deployment.names,
             kinds=frozenset({Kind.TASK, Kind.CALL, Kind.EVENT}),
@@ -176,12 +239,23 @@ class Worker:
             minters=node.deployment.minters,
             lifetimes=node.deployment.lifetimes,
         )
-        gate = await stack.enter_async_context(
+
+    async def _gate(
+        self,
+        stack: AsyncExitStack,
+        routes: RouteTable,
+        core: CoreOrigin,
+        authorizer: Authorizes,
+        executor: Handling,
+    ) -> Gate:
+        """Enter a gate for `routes`."""
+        node = self.node
+        return await stack.enter_async_context(
             Gate(
-                profile=profile,
+                profile=self._profile(),
                 routes=routes,
                 trust=node.trust,
-                authorizer=node.authorizer,
+                authorizer=authorizer,
                 audit=node.audit,
                 refusals=node.refusals,
                 executor=executor,
@@ -194,7 +268,6 @@ class Worker:
                 clock=node.clock,
             )
         )
-        return _Handling(gate, executor)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -216,10 +289,12 @@ class Worker:
         async with say_while_draining(self.agent.name, unfinished, within=within, clock=self.node.clock):
             with suppress(TimeoutError):
                 async with asyncio.timeout(within):
-                    for part in (self._work, self._control):
+                    for part in (self._work, self._approvals, self._control):
                         await part.gate.settle()
+                    await self._resuming.idle()
                     drained = await self._work.executor.drain(within)
                     drained = await self._control.executor.drain(within) and drained
+                    await self._resuming.idle()
         if not drained:
             left = describe_unfinished(unfinished(), self.node.clock())
             _log.warning("%s stopped with work unfinished; tasks and events are redelivered: %s", self.agent.name, left)
@@ -237,7 +312,11 @@ class Worker:
                     group.create_task(self._consume(pull, self._work), name=f"source-{name}")
                     for name, pull in self._pulls()
                 ]
-                sources.append(group.create_task(self._consume(self._told(), self._control), name="source-control"))
+                told = [("control", self._told(), self._control), ("approvals", self._approved(), self._approvals)]
+                sources += [
+                    group.create_task(self._consume(pull, handling), name=f"source-{name}")
+                    for name, pull, handling in told
+                ]
                 served = {subject: asyncio.Event() for subject in self._served()}
                 for subject, live in served.items():
                     sources.append(group.create_task(self._serve(subject, live), name=f"source-{subject}"))
@@ -268,6 +347,10 @@ class Worker:
         for part in (self._control, self._work):
             await part.gate.settle()
             await part.executor.drain(self.limits.drain)
+        await self._approvals.gate.settle()
+        await self._resuming.idle()
+        await self._work.executor.drain(self.limits.drain)
+        await self._resuming.idle()
 
     def _pulls(self) -> list[tuple[str, Pull]]:
         token, limits, own = self.node.token, self.limits, self.node.deployment.own_subjects
@@ -318,11 +401,23 @@ class Worker:
         return self.node.transport.pull(
             TASKS,
             control_durable(token),
-            (CONTROL.replace(">", f"{token}.>"),),
+            (control_subject(token, "cancel"),),
             batch=limits.batch,
             # Another replica takes it soon where one hangs: taking a cancel in twice changes nothing.
             ack_wait=CANCEL_ACK_WAIT,
             max_ack_pending=limits.cancels,
+        )
+
+    def _approved(self) -> Pull:
+        """Return the consumer of approvals: what they approve is handled as their delivery."""
+        token, limits = self.node.token, self.limits
+        return self.node.transport.pull(
+            TASKS,
+            approval_durable(token),
+            (control_subject(token, "approve"),),
+            batch=limits.batch,
+            ack_wait=limits.ack_wait,
+            max_ack_pending=limits.max_ack_pending,
         )
 
     async def _consume(self, pull: Pull, handling: _Handling) -> None:

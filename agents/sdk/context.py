@@ -16,6 +16,7 @@ from sealbus.envelopes.errors import SealError
 from sealbus.envelopes.message.user_context import UserContext
 from sealbus.envelopes.records.archive import VerifiedDecided
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
+from sealbus.policies.decision.request import GivenApproval
 
 if TYPE_CHECKING:
     import httpx2
@@ -56,7 +57,7 @@ class Context:
         Raises `HandlingError` `canceled` once this work was canceled.
         """
         self._cancellation.check()
-        return Origin.message(self._permitted.message)
+        return Origin.message(self._permitted.origin)
 
     @property
     def replay(self) -> bool:
@@ -100,6 +101,16 @@ class Context:
     def obligations(self) -> tuple[Mapping[str, object], ...]:
         """The obligations that the policy gives the handler."""
         return self._permitted.obligations
+
+    @property
+    def approvals(self) -> tuple[GivenApproval, ...]:
+        """The verdicts of people that let this task go on; empty unless it was parked.
+
+        What is sent through this context then follows from the last of them: it carries that person's context, and is
+        limited to the actions that the policy let follow.
+        """
+        resumed = self._permitted.resumed
+        return resumed.approvals if resumed is not None else ()
 
     @property
     def cancelled(self) -> bool:

@@ -16,10 +16,14 @@ from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.message.subjects import matches
 from sealbus.envelopes.records.decision import RECORDED_BODY_BYTES, DecisionRecord
 
-__all__ = ["DECISIONS_ALONE", "Pointer", "Recording", "redact"]
+__all__ = ["ALWAYS", "DECISIONS_ALONE", "Pointer", "Recording", "redact"]
 
 REMEMBERED: Final = 1_024
 """Subjects whose choice is cached; bounded, because reply subjects come and go."""
+
+ALWAYS: Final = ("control.*.approve", "control.*.schedule")
+"""Subjects whose bodies are always recorded: they are small, and say what a person approved, or what is to be done later."""
+_TOLD: Final = "control."
 
 _PATTERN: Final = re.compile(r"(?:(?:[^\s.*>]+|\*)\.)*(?:[^\s.*>]+|[*>])")
 
@@ -58,7 +62,7 @@ class Recording:
         A body over 65,536 bytes is left out. Raises `SealError` if the redacted input document is too long to be recorded:
         null may take more room than what it replaces.
         """
-        if not self._pointers and not self._bodies:
+        if not self._pointers and not self._bodies and not subject.startswith(_TOLD):
             return record
         chosen = self._of(subject)
         if chosen.body and len(body) <= RECORDED_BODY_BYTES:
@@ -78,7 +82,8 @@ class Recording:
                 if matches(pattern, subject)
                 for pointer in pointers
             }
-            found = _Chosen(tuple(by_text.values()), any(matches(pattern, subject) for pattern in self._bodies))
+            body = any(matches(pattern, subject) for pattern in (*ALWAYS, *self._bodies))
+            found = _Chosen(tuple(by_text.values()), body)
             if len(self._remembered) >= REMEMBERED:
                 self._remembered.clear()
             self._remembered[subject] = found

@@ -155,7 +155,7 @@ class AuditWriter:
                 leaves.append(COUNTED)
                 continue
             try:
-                record = self._record(one).encode()
+                record = self.record(one).encode()
                 leaf = batches[-1][0].add(record, one.opened.message)
                 if leaf is None:
                     batches.append((AuditBatch(), []))
@@ -191,7 +191,7 @@ class AuditWriter:
                 continue
             batch = AuditBatch()
             try:
-                leaf = batch.add(self._record(one).encode(), one.opened.message)
+                leaf = batch.add(self.record(one).encode(), one.opened.message)
             except SealError as error:
                 answers.append(_unrecordable(error))
                 continue
@@ -231,14 +231,19 @@ class AuditWriter:
             return EnvelopeError(Code.REPLAYED, 6, "sent before the audit stream's period began")
         return None
 
-    def _record(self, decided: Decided) -> DecisionRecord:
+    def record(self, decided: Decided) -> DecisionRecord:
+        """Return the record of a decision as it is stored. Raises `SealError` for one that cannot be recorded."""
         message = decided.opened.message
         return self.recording.record(decision_record(decided), message.header.to, message.body)
 
     def _only_counted(self, decided: Decided) -> bool:
-        """Return whether this is a denial beyond its sender's budget; allowed messages are always recorded."""
+        """Return whether this is a denial beyond its sender's budget; what is allowed or parked is always recorded."""
         code = decided.code
-        return code in DECISION_CODES and self._denials.only_counted(decided.opened.message.header.iss, code)
+        return (
+            not decided.parks
+            and code in DECISION_CODES
+            and self._denials.only_counted(decided.opened.message.header.iss, code)
+        )
 
     async def note(
         self, record: Record, then: Callable[[], None] = lambda: None, about: VerifiedResult | None = None

@@ -26,9 +26,9 @@ from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.user_context import UserContext
 from sealbus.policies.decision.decision import Decision, unknown_obligation
 from sealbus.policies.decision.engine import PolicyEngine
-from sealbus.policies.decision.request import NO_USER, Request, Resource, User, input_document
+from sealbus.policies.decision.request import NO_USER, NOT_PARKED, Request, Resource, User, input_document
 
-__all__ = ["NO_RESOURCE", "Authorizer", "user_input"]
+__all__ = ["NO_RESOURCE", "Authorizer", "request_of", "user_input"]
 
 _log = logging.getLogger(__name__)
 
@@ -188,7 +188,7 @@ async def _load_one(ready: _Prepared, said: OperatorLog) -> None:
 
 def request_of(opened: Opened, properties: object, resource: Resource, *, now: int) -> Request:
     """Return the policy request for one opened message."""
-    message = opened.message
+    message, resumed = opened.message, opened.resumed
     header = message.header
     context = message.context
     return Request(
@@ -206,6 +206,8 @@ def request_of(opened: Opened, properties: object, resource: Resource, *, now: i
         user=user_input(context),
         chain=tuple([link.iss.value for link in message.chain]),
         grant=_grant(message),
+        approvals=resumed.approvals if resumed is not None else (),
+        parked=resumed.parked if resumed is not None else NOT_PARKED,
     )
 
 

@@ -17,17 +17,15 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from sealbus.bus.audit.writer import AuditWriter
 from sealbus.bus.background import Background
-from sealbus.bus.gate.authorizer import Authorizer
 from sealbus.bus.gate.refusals import Refusals
-from sealbus.bus.handling.executor import Executor
 from sealbus.bus.handling.places import Cause, Places
 from sealbus.bus.ports import Clock, Delivery, Pull, wall_clock
 from sealbus.bus.routing.retry import KEY_AWAITED, UNTIL_EXPIRY
-from sealbus.bus.routing.routes import Permitted, RouteTable
+from sealbus.bus.routing.routes import Permitted, RouteTable, TaskReporter
 from sealbus.bus.routing.stages import Decided, Opened
 from sealbus.bus.telemetry import Counters, OperatorLog
 from sealbus.envelopes.accept.live import CoreArrival, LiveProfile, StreamArrival, VerifiedMessage, accept_live
@@ -59,6 +57,35 @@ class CoreOrigin:
     audit_created: int
 
 
+class Authorizes(Protocol):
+    """Does steps 14 to 16: an `Authorizer`, or for approvals one of their own."""
+
+    async def authorize(self, opened: Sequence[Opened]) -> list[Decided]:
+        """Return the decision about each message, in order."""
+
+
+class Handling(Protocol):
+    """What stands behind the gate: an `Executor`, or for approvals what counts them."""
+
+    def reporter(self, message: VerifiedMessage, delivery: Delivery) -> TaskReporter | None:
+        """Return the reporter of a task's status, or `None` for a call or an event."""
+
+    def mark(self, decided: Sequence[Decided]) -> Sequence[Decided]:
+        """Return `decided`, those marked that are to be parked."""
+
+    async def put(self, permitted: Permitted, delivery: Delivery, pull: Pull | None) -> None:
+        """Take one permitted message; returns once there is room for it."""
+
+    async def put_off(self, message: VerifiedMessage, delivery: Delivery, pull: Pull) -> None:
+        """Put off a message whose verb has no handler here."""
+
+    async def turn_down(self, decided: Decided, pull: Pull | None) -> None:
+        """End what steps 14 to 16 refused."""
+
+    async def answer_error(self, decided: Decided, error: SealbusError) -> None:
+        """Answer a call whose decision is not recorded."""
+
+
 class Gate:
     """The gate of one agent's deliveries; `executor` runs the handlers of what is permitted.
 
@@ -71,10 +98,10 @@ class Gate:
         profile: LiveProfile,
         routes: RouteTable,
         trust: Callable[[], Trust],
-        authorizer: Authorizer,
+        authorizer: Authorizes,
         audit: AuditWriter,
         refusals: Refusals,
-        executor: Executor,
+        executor: Handling,
         places: Places,
         counters: Counters,
         core: CoreOrigin,
@@ -124,7 +151,7 @@ class Gate:
         if pull is not None:
             for message, delivery in unknown:
                 await self._executor.put_off(message, delivery, pull)
-        decided = await self._authorizer.authorize(opened)
+        decided = self._executor.mark(await self._authorizer.authorize(opened))
         lasting = [one for one in decided if not self._try_again(one, pull)]
         await self._recording.acquire()
         before, done = turn.take()

@@ -19,14 +19,16 @@ from typing import Final, Self
 from sealbus.bus.gate.refusals import Refusals
 from sealbus.bus.gate.reply_policy import Received, ReplyPolicy
 from sealbus.bus.gate.status_feed import ReadingTurn, StatusFeed, Watch
+from sealbus.bus.handling.approvals.marker import marker_of, waits_note
 from sealbus.bus.ports import Clock, Delivery, Overloaded, Transport, wall_clock
 from sealbus.bus.sending import status as status_body
 from sealbus.bus.sending.status import State, Status
 from sealbus.bus.stream_names import RESULTS
+from sealbus.bus.streams.held import Held
 from sealbus.envelopes.accept.open_request import OpenRequest, PendingRequest
 from sealbus.envelopes.accept.result import ResultProfile, VerifiedResult, accept_status
 from sealbus.envelopes.backoff import Backoff
-from sealbus.envelopes.errors import BadBody, BusUnavailable, Code, EnvelopeError
+from sealbus.envelopes.errors import BadBody, BusUnavailable, Code, ConfigurationError, EnvelopeError, StateUnavailable
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 from sealbus.envelopes.message.freshness import StreamArrival
 from sealbus.envelopes.message.header import Header
@@ -58,6 +60,8 @@ class StatusLimits:
     """How long after it was stored a final status does not count while an earlier status has an unknown key."""
     postponed: int = 16
     """Statuses with unknown keys that one reading tries again; further ones are refused at once."""
+    marker_tries: int = 8
+    """Tries to learn whether a task is parked, before its requester concludes that it is not."""
     backoff: Backoff = Backoff(initial_interval=0.25, maximum_interval=5.0)
     """Pause before a reading starts again."""
 
@@ -127,6 +131,12 @@ class StatusReading:
         self._follow = False
         self._failures = 0
         self._again = 0.0
+        self._end = task.pending.end
+        """Until when the request is open: its end or, if it is parked, until when it waits."""
+        self._over = False
+        """Whether its agent says that it was parked, and has ended."""
+        self._told = False
+        """Whether a status was given to whoever reads."""
 
     async def run(self, *, follow: bool) -> AsyncGenerator[Status, None]:
         """Read, pass after pass, until nothing more can come."""
@@ -145,15 +155,23 @@ class StatusReading:
             async with aclosing(self._pass(follow=following)) as statuses:
                 async for status in statuses:
                     if status.sequence > self._after:
+                        # What is read again, because the task was parked, is not told again.
+                        self._after, self._told = status.sequence, True
                         yield status
                     if status.final:
                         return
             if self._cut:
                 continue
             if ended and not self._postponed:
+                if await self._waits():
+                    continue
                 yield Status(state=State.EXPIRED, code=Code.EXPIRED)
                 return
             if not follow:
+                if self._end != self._task.pending.end and not self._told:
+                    # Its statuses are gone: they are kept for a day.
+                    note = waits_note(self._end)
+                    yield Status(state=State.INPUT_REQUIRED, code=Code.APPROVAL_REQUIRED, note=note)
                 return
             if self._failures != failures:
                 await asyncio.sleep(self._again - asyncio.get_running_loop().time())
@@ -279,9 +297,33 @@ class StatusReading:
         self._failures += 1
         self._again = asyncio.get_running_loop().time() + self._limits.backoff.interval(self._failures)
 
+    async def _waits(self) -> bool:
+        """Return whether the task is parked, so that a status may come after its end; all of them are then read again.
+
+        The agent says until when. What it says of an older date does not count again, so that this ends.
+        """
+        held, profile = self._reader.held, self._reader.profile
+        if held is None or self._task.control:
+            return False
+        try:
+            marker = await marker_of(held, self._task.pending, own=profile.own, names=profile.names)
+        except (BusUnavailable, StateUnavailable, ConfigurationError) as error:
+            _log.warning("whether %s is parked is not known: %s", self._subject, error.detail)
+            self._fail()
+            await asyncio.sleep(self._again - asyncio.get_running_loop().time())
+            return self._failures < self._limits.marker_tries
+        if marker is None or self._over or marker.until <= self._end:
+            return False
+        self._over = marker.ended
+        if not marker.ended:
+            self._end = marker.until
+        self._request = StatusRequest(replace(self._task.pending, end=marker.until))
+        self._last, self._postponed = 0, set()
+        return True
+
     def _left(self) -> float:
         """Return the seconds until the requester concludes `expired`."""
-        return (self._task.pending.end - self._reader.clock()) / SECOND + self._limits.settle
+        return (self._end - self._reader.clock()) / SECOND + self._limits.settle
 
     def _wait(self) -> float:
         """Return how long the next batch may take."""
@@ -315,6 +357,7 @@ class StatusReader:
         refusals: Refusals,
         trust: Callable[[], Trust],
         caches: Caches,
+        held: Held | None = None,
         clock: Clock = wall_clock,
         limits: StatusLimits | None = None,
     ) -> None:
@@ -324,6 +367,7 @@ class StatusReader:
         self.refusals: Final = refusals
         self.trust: Final = trust
         self.caches: Final = caches
+        self.held: Final = held
         self.clock: Final = clock
         self.limits: Final = limits or StatusLimits()
         self.closed = False

@@ -108,7 +108,7 @@ class Completion:
 
     async def _complete(self, batch: Sequence[Done]) -> None:
         told = await self._statuses.store_each(
-            [(one.work.permitted.message, one.reporter.numbered(State.COMPLETED, result=one.result)) for one in batch]
+            [(one.work.header, one.reporter.numbered(State.COMPLETED, result=one.result)) for one in batch]
         )
         for one, known in zip(batch, told, strict=True):
             if not known:

@@ -95,7 +95,7 @@ class DurableWork:
 
     async def handle(self, work: Work) -> None:
         """Run the handler if it may run; return once what follows has been started or queued."""
-        if work.started >= work.header.exp:
+        if work.started >= work.exp:
             await self._background.start(self._expired, work, Code.EXPIRED)
             return
         try:
@@ -262,7 +262,7 @@ class DurableWork:
         if failure.code is Code.DENIED:
             await self._denied(work, failure)
             return
-        policy, number = work.permitted.route.retry, self._places.attempt(work.delivery)
+        policy, number = work.permitted.route.retry, self._attempt_of(work)
         if failure.code in LASTING or policy.is_last(number) or not policy.is_retryable(failure):
             await self._bury(work, failure)
             return
@@ -270,11 +270,11 @@ class DurableWork:
             number,
             random=self._random(),
             now=self._clock(),
-            until=min(work.header.exp, _deadline(work)),
+            until=min(work.exp, _deadline(work)),
             after=asked.after if asked is not None else None,
         )
         if delay is None:
-            await self._bury(work, failure if _deadline(work) >= work.header.exp else _over(work))
+            await self._bury(work, failure if _deadline(work) >= work.exp else _over(work))
             return
         await self._note_and_tell(work, failure.code, work.progress, asked)
         self._say("retried", work, failure.code, f"attempt {number} failed, the next in {delay:.1f} s")
@@ -349,7 +349,7 @@ class DurableWork:
     async def _again(self, work: Work, code: Code, delay: float | None) -> None:
         """Put off a delivery that was not handled, at least `delay` seconds and with backoff, unless it expires before."""
         backoff = self._delay(work, UNTIL_EXPIRY)
-        if delay is None or self._clock() + delay * SECOND >= work.header.exp:
+        if delay is None or self._clock() + delay * SECOND >= work.exp:
             # The copy that we wait for may have more time than we have, but it may be done, or have failed, long before.
             delay = backoff
         elif backoff is not None:
@@ -378,9 +378,13 @@ class DurableWork:
         told = (progress.tell(State.WORKING, code=why, note=note),) if progress is not None else ()
         await asyncio.gather(self._outcomes.note(work, code), *told)
 
+    def _attempt_of(self, work: Work) -> int:
+        """Return which attempt of the handler this is, from 1."""
+        return max(1, self._places.attempt(work.delivery) - work.attempts_before)
+
     def _delay(self, work: Work, schedule: RetryPolicy) -> float | None:
         """Return the seconds until the next delivery, or `None` if there is none."""
-        return schedule.delay(work.delivery.number, random=self._random(), now=self._clock(), until=work.header.exp)
+        return schedule.delay(work.delivery.number, random=self._random(), now=self._clock(), until=work.exp)
 
     def _say(self, event: str, work: Work, code: str, extra: str = "") -> None:
         self._said.message(event, work.header, action=work.permitted.route.action, code=code, extra=extra)
@@ -388,8 +392,7 @@ class DurableWork:
 
 def _deadline(work: Work) -> float:
     """Return when all attempts have to be over, in microseconds; infinite where the handler does not say."""
-    position = work.delivery.arrival
-    return position.stored + work.permitted.route.total_timeout * SECOND if position is not None else math.inf
+    return work.since + work.permitted.route.total_timeout * SECOND if work.since is not None else math.inf
 
 
 def _over(work: Work) -> HandlingError:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from types import TracebackType
 from typing import Self
 
 from sealbus.bus.audit.writer import AuditWriter
 from sealbus.bus.background import Background, BoundedTasks
+from sealbus.bus.handling.approvals.parking import Parking
 from sealbus.bus.handling.cancel.in_force import Stops
 from sealbus.bus.handling.completion import AT_A_TIME, Completion, Outcomes
 from sealbus.bus.handling.concurrency import ConcurrencyLimits
@@ -64,12 +65,14 @@ class Executor:
         counters: Counters,
         places: Places,
         random: Callable[[], float],
+        parking: Parking | None = None,
         concurrency: int = 64,
         waiting: int = 1_024,
         clock: Clock = wall_clock,
     ) -> None:
         self._statuses = statuses
         self._stops = stops
+        self._parking = parking
         self._concurrency = concurrency
         self._clock = clock
         self._queue: asyncio.Queue[Work] = asyncio.Queue()
@@ -140,6 +143,10 @@ class Executor:
         """Return the reporter of a task's status, or `None` for a call or an event."""
         return self._statuses.reporter(message, delivery)
 
+    def mark(self, decided: Sequence[Decided]) -> Sequence[Decided]:
+        """Return `decided`, those marked that are denied until somebody approves, and are to be parked."""
+        return decided if self._parking is None else self._parking.mark(decided)
+
     async def put(self, permitted: Permitted, delivery: Delivery, pull: Pull | None) -> None:
         """Queue one permitted message; waits while the queue is full."""
         work = Work(permitted, delivery, pull, self._unsettled)
@@ -178,7 +185,9 @@ class Executor:
         """
         message, code = decided.opened.message, decided.code or Code.DENIED
         explanation = _told(decided, code)
-        if message.header.kind is Kind.CALL:
+        if decided.parks and self._parking is not None and pull is not None:
+            await self._background.start(self._parking.park, decided, pull, explanation)
+        elif message.header.kind is Kind.CALL:
             await self._background.start(self._replier.refuse, message, code, explanation)
         elif pull is not None:
             await self._background.start(

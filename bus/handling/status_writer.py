@@ -19,6 +19,7 @@ from sealbus.envelopes.accept.live import VerifiedMessage
 from sealbus.envelopes.denial import NOTHING_TOLD, Explanation
 from sealbus.envelopes.errors import SealbusError
 from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.message.header import Header
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.seal import Draft
 from sealbus.envelopes.message.subjects import status_subject
@@ -52,26 +53,30 @@ class Statuses:
 
     def reporter(self, message: VerifiedMessage, delivery: Delivery) -> StatusReporter | None:
         """Return the reporter of a task's status, or `None` for kinds that have none."""
-        return StatusReporter(self, message, delivery.number) if message.header.kind is Kind.TASK else None
+        return self.of(message.header, delivery.number) if message.header.kind is Kind.TASK else None
 
-    async def store(self, message: VerifiedMessage, status: Status) -> bool:
-        """Store `status` of the task `message`; return whether that was acknowledged in time. Raises nothing."""
+    def of(self, task: Header, delivery: int) -> StatusReporter:
+        """Return the reporter of one delivery of the task with this header, which was verified once."""
+        return StatusReporter(self, task, delivery)
+
+    async def store(self, task: Header, status: Status) -> bool:
+        """Store `status` of `task`; return whether that was acknowledged in time. Raises nothing."""
         try:
             with self._deadlines.within(self._within):
-                await self._outbox.publish(self._outgoing(message, status), within=self._within)
+                await self._outbox.publish(self._outgoing(task, status), within=self._within)
         except TimeoutError:
-            return self._note(message, status, "timeout")
+            return self._note(task, status, "timeout")
         except SealbusError as error:
-            return self._note(message, status, str(error.code))
-        return self._note(message, status, _STORED)
+            return self._note(task, status, str(error.code))
+        return self._note(task, status, _STORED)
 
-    async def store_each(self, told: Sequence[tuple[VerifiedMessage, Status | None]]) -> list[bool]:
+    async def store_each(self, told: Sequence[tuple[Header, Status | None]]) -> list[bool]:
         """Store statuses of several tasks in one write; return for each what `store` would. None is not stored."""
-        saying = [(message, status) for message, status in told if status is not None]
+        saying = [(task, status) for task, status in told if status is not None]
         outcomes: list[str]
         try:
             with self._deadlines.within(self._within):
-                messages = [self._outgoing(message, status) for message, status in saying]
+                messages = [self._outgoing(task, status) for task, status in saying]
                 answers = await self._outbox.publish_each(messages, within=self._within)
                 outcomes = [str(one.code) if isinstance(one, SealbusError) else _STORED for one in answers]
         except TimeoutError:
@@ -81,38 +86,38 @@ class Statuses:
         noted = iter([self._note(*said, outcome) for said, outcome in zip(saying, outcomes, strict=True)])
         return [status is not None and next(noted) for _, status in told]
 
-    def _outgoing(self, message: VerifiedMessage, status: Status) -> OutgoingMessage:
-        header, said = message.header, encode(status)
+    def _outgoing(self, task: Header, status: Status) -> OutgoingMessage:
+        said = encode(status)
         return OutgoingMessage(
             Draft(
                 kind=Kind.STATUS,
-                to=status_subject(self._names.token(header.iss), header.id),
-                aud=header.iss,
+                to=status_subject(self._names.token(task.iss), task.id),
+                aud=task.iss,
                 body=said.body,
                 typ=said.typ,
-                re=header.digest,
+                re=task.digest,
                 seq=status.sequence,
                 fin=status.final,
-                tid=header.tid,
+                tid=task.tid,
                 ext={PART_NUMBER: status.number} if status.part is not None else None,
             ),
             life=STATUS_LIFE,
         )
 
-    def _note(self, message: VerifiedMessage, status: Status, outcome: str) -> bool:
+    def _note(self, task: Header, status: Status, outcome: str) -> bool:
         """Count the outcome of storing a status; return whether it was stored."""
         self._counters.add("sealbus_statuses_total", 1, state=status.state.value, outcome=outcome)
         if outcome != _STORED:
-            self._said.warning("status %s of a task of %s not stored: %s", status.state, message.header.iss, outcome)
+            self._said.warning("status %s of a task of %s not stored: %s", status.state, task.iss, outcome)
         return outcome == _STORED
 
 
 class StatusReporter:
     """Reports one delivery of one task to its requester, in numbered statuses."""
 
-    def __init__(self, statuses: Statuses, message: VerifiedMessage, delivery: int) -> None:
+    def __init__(self, statuses: Statuses, task: Header, delivery: int) -> None:
         self._statuses = statuses
-        self._message = message
+        self._task = task
         self._delivery = delivery
         self._next = 0
 
@@ -166,7 +171,7 @@ class StatusReporter:
 
     async def store(self, status: Status | None) -> bool:
         """Store what `numbered` returned; return whether that was acknowledged within a bounded time. Raises nothing."""
-        return status is not None and await self._statuses.store(self._message, status)
+        return status is not None and await self._statuses.store(self._task, status)
 
     async def tell(
         self,

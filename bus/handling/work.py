@@ -6,6 +6,7 @@ from sealbus.bus.handling.idempotency.claim_store import Claim
 from sealbus.bus.handling.places import Cause, Places
 from sealbus.bus.ports import Delivery, Pull
 from sealbus.bus.routing.routes import Permitted, TaskReporter
+from sealbus.envelopes.message.freshness import StreamArrival
 from sealbus.envelopes.message.header import Header
 
 __all__ = ["Work"]
@@ -18,13 +19,29 @@ class Work:
     is settled, absent for a core call, which is only waited for.
     """
 
-    __slots__ = ("_unsettled", "claim", "delivery", "header", "lined_up", "permitted", "pull", "started")
+    __slots__ = (
+        "_unsettled",
+        "attempts_before",
+        "claim",
+        "delivery",
+        "exp",
+        "header",
+        "lined_up",
+        "permitted",
+        "pull",
+        "started",
+    )
 
     def __init__(self, permitted: Permitted, delivery: Delivery, pull: Pull | None, unsettled: set[Work]) -> None:
         self.permitted = permitted
         self.header: Header = permitted.message.header
         self.delivery = delivery
         self.pull = pull
+        resumed = permitted.resumed
+        self.exp: int = self.header.exp if resumed is None else resumed.approval.header.exp
+        """Until when it may be handled: a parked task goes on as long as the approval does."""
+        self.attempts_before = 0 if resumed is None else resumed.deliveries
+        """Deliveries that count for no attempt: those before it was parked."""
         self.started = 0
         """When its turn came, in microseconds."""
         self.claim: Claim | None = None
@@ -33,6 +50,13 @@ class Work:
         """Whether it had to wait for a limit of its handler or partition."""
         self._unsettled = unsettled
         unsettled.add(self)
+
+    @property
+    def since(self) -> int | None:
+        """When the time of all its attempts began, in microseconds; absent for a call."""
+        resumed = self.permitted.resumed
+        arrival = self.delivery.arrival if resumed is None else resumed.approval.arrival
+        return arrival.stored if isinstance(arrival, StreamArrival) else None
 
     @property
     def source(self) -> Pull | str:

@@ -17,9 +17,9 @@ from sealbus.envelopes.errors import Code, ConfigurationError, EnvelopeError
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.subjects import matches
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
-from sealbus.policies.decision.request import Resource
+from sealbus.policies.decision.request import GivenApproval, Parked, Resource
 
-__all__ = ["Endpoint", "Permitted", "Route", "RouteTable", "TaskReporter"]
+__all__ = ["Endpoint", "Permitted", "Resumed", "Route", "RouteTable", "TaskReporter"]
 
 
 class TaskReporter(Protocol):
@@ -64,6 +64,20 @@ class TaskReporter(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Resumed:
+    """How a parked task goes on: by an approval, which what it sends follows from, and which its redeliveries are of.
+
+    `approvals` are the verdicts that count, `parked` since when it waited; `deliveries` how many deliveries there were when
+    it was parked.
+    """
+
+    approval: VerifiedMessage
+    approvals: tuple[GivenApproval, ...]
+    parked: Parked
+    deliveries: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Permitted:
     """A message that was verified, allowed and recorded: the only input that a handler can get.
 
@@ -81,6 +95,13 @@ class Permitted:
     """The reporter of a task's status; absent for every other kind."""
     cancellation: Cancellation = field(default_factory=Cancellation)
     """How its work is stopped."""
+    resumed: Resumed | None = None
+    """How it goes on, if it is a task that was parked."""
+
+    @property
+    def origin(self) -> VerifiedMessage:
+        """The message that what the handler sends follows from: the approval of a task that was parked, or the message."""
+        return self.message if self.resumed is None else self.resumed.approval
 
 
 class Endpoint(Protocol):

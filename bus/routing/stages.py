@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sealbus.bus.ports import Delivery
-from sealbus.bus.routing.routes import Route
+from sealbus.bus.routing.routes import Resumed, Route
 from sealbus.envelopes.accept.live import VerifiedMessage
 from sealbus.envelopes.errors import Code, SealbusError
 from sealbus.policies.decision.decision import Decision
@@ -21,6 +21,8 @@ class Opened:
     route: Route
     message: VerifiedMessage
     time: int
+    resumed: Resumed | None = None
+    """How it goes on, if it is a parked task that is decided on again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +37,8 @@ class Decided:
     input_document: bytes = b""
     decision: Decision | None = None
     error: SealbusError | None = None
+    parks: bool = False
+    """Whether it is a task that was denied until somebody approves, and is to be parked."""
 
     @property
     def allowed(self) -> bool:

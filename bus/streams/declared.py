@@ -40,6 +40,7 @@ __all__ = [
     "KEPT_SECONDS",
     "Guard",
     "Stream",
+    "approval_durable",
     "control_durable",
     "declared_streams",
     "own_durable",
@@ -244,6 +245,14 @@ def control_durable(token: str) -> str:
     No agent can have this name: agent names never begin with `id-`, and other tokens continue in hex digits only.
     """
     return f"id-ctl-{token}"
+
+
+def approval_durable(token: str) -> str:
+    """Return the name of the durable consumer of `control.<token>.approve`: a parked task is handled as its delivery.
+
+    No agent can have this name, as with `control_durable`.
+    """
+    return f"id-apr-{token}"
 
 
 def own_durable(subject: str) -> str:

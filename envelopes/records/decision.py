@@ -23,7 +23,18 @@ from sealbus.envelopes.trust.proof import Proof
 
 __all__ = ["DECISION_CODES", "RECORDED_BODY_BYTES", "CorePlace", "DecisionRecord", "StreamPlace"]
 
-_NOT_ASKED = frozenset({Code.BAD_BODY, Code.RESOURCE_NOT_FOUND, Code.RESOURCE_UNAVAILABLE})
+_NOT_ASKED = frozenset(
+    {
+        Code.BAD_BODY,
+        Code.RESOURCE_NOT_FOUND,
+        Code.RESOURCE_UNAVAILABLE,
+        Code.APPROVAL_FOREIGN,
+        Code.APPROVAL_CLOSED,
+        Code.APPROVAL_SELF,
+        Code.APPROVAL_REPEATED,
+        Code.APPROVAL_WEAK,
+    }
+)
 
 _ANSWERED = frozenset({Code.DENIED, Code.OBLIGATION_UNKNOWN})
 

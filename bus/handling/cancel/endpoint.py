@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Final
 
 from sealbus.bus.handling.cancel.in_force import Stops
@@ -37,6 +37,7 @@ class CancelEndpoint:
         *,
         keyed: KeyValue,
         stops: Stops,
+        parked: Callable[[Stop], Awaitable[None]] | None = None,
         identity: Identity,
         names: Names,
         trust: Callable[[], Trust],
@@ -45,6 +46,7 @@ class CancelEndpoint:
     ) -> None:
         self._keyed = keyed
         self._stops = stops
+        self._parked = parked
         self._identity = identity
         self._names = names
         self._trust = trust
@@ -65,7 +67,16 @@ class CancelEndpoint:
         return Resource(type="task", id=_request(value).digest.hex())
 
     async def handle(self, permitted: Permitted) -> Content | None:
-        """Store the stop (step 18); a stop that is stored already stays. Raises `Retry` where no more are known."""
+        """Store the stop (step 18); a stop that is stored already stays. Raises `Retry` where no more are known.
+
+        What is parked is ended then: whoever parks it meanwhile finds the stop, which stands before.
+        """
+        stop = await self._stored(permitted)
+        if self._parked is not None:
+            await self._parked(stop)
+        return None
+
+    async def _stored(self, permitted: Permitted) -> Stop:
         request, header = _request(permitted.value), permitted.message.header
         if self._stops.full_for(self._names.token(self._identity.spiffe_id), self._names.token(header.iss)):
             raise Retry(after=FULL_AGAIN, note="too many cancels are in force")
@@ -85,7 +96,7 @@ class CancelEndpoint:
         written = await self._keyed.create(place.subject, stored)
         for _ in range(_WRITES):
             if written is not None:
-                return None
+                return stop
             found = await self._keyed.get(place.subject)
             if found is None:
                 continue
@@ -104,13 +115,13 @@ class CancelEndpoint:
                     and known.end >= stop.end
                     and known.role in (stop.role, CancelRole.OPERATOR)
                 ):
-                    return None
+                    return stop
             except EnvelopeError:
                 pass
             written = await self._keyed.replace(place.subject, stored, last=found.sequence)
         if written is None:
             raise StateUnavailable("others write in the place of a stop")
-        return None
+        return stop
 
     def stream(self, permitted: Permitted) -> AsyncGenerator[Content, None] | None:
         """Return nothing: this is no call."""

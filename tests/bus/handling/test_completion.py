@@ -19,8 +19,8 @@ from sealbus.bus.routing.retry import RetryPolicy
 from sealbus.bus.routing.routes import Endpoint, Permitted, Route
 from sealbus.bus.sending.message import Content
 from sealbus.bus.sending.status import State, Status
-from sealbus.envelopes.accept.live import VerifiedMessage
 from sealbus.envelopes.errors import Code
+from sealbus.envelopes.message.header import Header
 from sealbus.envelopes.message.kinds import Kind
 
 TASK = opened()
@@ -46,7 +46,7 @@ class Worker:
             waiting=4 * TOGETHER,
         )
 
-    async def store_each(self, told: Sequence[tuple[VerifiedMessage, Status | None]]) -> list[bool]:
+    async def store_each(self, told: Sequence[tuple[Header, Status | None]]) -> list[bool]:
         self.batches.append(len(told))
         self.storing.set()
         await self.may_store.wait()
@@ -66,7 +66,7 @@ class Worker:
 def done(name: bytes) -> Done:
     permitted = Permitted(message=TASK, value=None, route=ROUTE, leaf=name)
     work = Work(permitted, cast("Delivery", None), None, set())
-    reporter = StatusReporter(cast("Statuses", None), TASK, 1)
+    reporter = StatusReporter(cast("Statuses", None), TASK.header, 1)
     return Done(work, Claim(key=name, dig=b"", first=b""), reporter, Content(body=name, typ="application/json"))
 
 

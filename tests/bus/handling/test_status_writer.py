@@ -17,9 +17,9 @@ from sealbus.bus.sending.message import Content, OutgoingMessage
 from sealbus.bus.sending.outbox import Outbox, Posted
 from sealbus.bus.sending.status import PER_DELIVERY, STATUS_TYPE, State, Status
 from sealbus.bus.telemetry import Counters
-from sealbus.envelopes.accept.live import VerifiedMessage
 from sealbus.envelopes.errors import BusUnavailable, SealbusError
 from sealbus.envelopes.message.freshness import StreamArrival
+from sealbus.envelopes.message.header import Header
 from sealbus.envelopes.message.kinds import Kind
 
 TASK = opened()
@@ -147,12 +147,13 @@ async def test_being_cancelled_is_not_swallowed(box: Box, counters: Counters) ->
         await waiting
 
 
-def three() -> list[tuple[VerifiedMessage, Status | None]]:
+def three() -> list[tuple[Header, Status | None]]:
     """Statuses of three tasks, and one that is too much in between."""
     said = [
-        (TASK, Status(state=State.COMPLETED, result=Content(body=b"%d" % n, typ="application/json"))) for n in range(3)
+        (TASK.header, Status(state=State.COMPLETED, result=Content(body=b"%d" % n, typ="application/json")))
+        for n in range(3)
     ]
-    return [said[0], (TASK, None), said[1], said[2]]
+    return [said[0], (TASK.header, None), said[1], said[2]]
 
 
 async def test_statuses_of_several_tasks_leave_together_and_each_has_its_own_end(box: Box, counters: Counters) -> None:

@@ -1,0 +1,1 @@
+"""Approval as evidence: tasks that wait for a person, what people said about them, and how they go on."""

@@ -1,0 +1,229 @@
+"""Steps 14 to 16 of an approval: what is approved, the floors that no policy lifts, and the question who may approve it.
+
+The floors are checked before any policy is asked: it is a person, by an edge; the task waits, for exactly this decision;
+nobody approves their own; nobody counts twice; their login is strong and fresh enough.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sealbus.policies.decision.approval import ApprovalObligation, approval_question
+
+from sealbus.bus.gate.authorizer import request_of
+from sealbus.bus.handling.approvals.parked import (
+    MOST_VERDICTS,
+    CountedVerdict,
+    Parked,
+    ParkedState,
+    ParkedTasks,
+    without,
+)
+from sealbus.bus.ports import Clock, wall_clock
+from sealbus.bus.routing.stages import Decided, Opened
+from sealbus.bus.routing.timers import being_cancelled
+from sealbus.bus.sending.approval import ApprovalRequest, Verdict, parse_approval
+from sealbus.bus.telemetry import OperatorLog
+from sealbus.envelopes.accept.live import StreamArrival, VerifiedMessage
+from sealbus.envelopes.errors import (
+    BadBody,
+    Code,
+    DecisionError,
+    InfrastructureError,
+    ObligationUnknown,
+    PolicyFailed,
+    PolicyUnavailable,
+    ResourceUnavailable,
+    SealbusError,
+)
+from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.message.user_context import UserContext
+from sealbus.policies.decision.decision import Decision, unknown_obligation
+from sealbus.policies.decision.documents import InputDocument, canonical
+from sealbus.policies.decision.engine import Answer, PolicyEngine
+from sealbus.policies.decision.request import Resource, input_document
+
+__all__ = ["ApprovalAuthorizer", "ApprovalCase", "ApprovalRefused", "ask_about"]
+
+_log: Final = logging.getLogger(__name__)
+
+TAKEN_UP: Final = 10 * SECOND
+"""How long what another approval has just taken up may still come back (microseconds): this one is tried again."""
+
+
+class ApprovalRefused(DecisionError):
+    """Step 15: an approval that cannot count, whatever the policy says; `code` says why."""
+
+    def __init__(self, code: Code, detail: str = "") -> None:
+        super().__init__(detail)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalCase:
+    """An approval, and the parked task that it is about as it stood when it was decided."""
+
+    request: ApprovalRequest
+    parked: Parked
+
+
+class ApprovalAuthorizer:
+    """Decides about approvals for one agent. `canceled` tells whether a parked task was, or what it follows from."""
+
+    def __init__(
+        self,
+        *,
+        tasks: ParkedTasks,
+        engine: PolicyEngine,
+        canceled: Callable[[Parked], Awaitable[bool]],
+        clock: Clock = wall_clock,
+    ) -> None:
+        self._tasks = tasks
+        self._engine = engine
+        self._canceled = canceled
+        self._clock = clock
+        self._said = OperatorLog(_log)
+
+    async def authorize(self, opened: Sequence[Opened]) -> list[Decided]:
+        """Return the decision about each approval, in order; a failure affects only its own."""
+        return [await self._authorize(one) for one in opened]
+
+    async def _authorize(self, opened: Opened) -> Decided:
+        message, document = opened.message, b""
+        case: ApprovalCase | None = None
+        decision: Decision | None = None
+        error: SealbusError | None = None
+        try:
+            request = parse_approval(message.body, message.header.typ)
+            case = ApprovalCase(request=request, parked=await self._parked(message))
+            if await self._canceled(case.parked):
+                raise ApprovalRefused(Code.APPROVAL_CLOSED, "it was canceled")
+            floors(case, message, now=self._clock())
+            document = approval_question(
+                _about(opened, case, now=self._clock()),
+                of=case.parked.decision.input or b"",
+                obligation=_obligation(case.parked),
+            )
+            answer = await ask_about(self._engine, document)
+            if isinstance(answer, Decision):
+                decision = answer
+                unknown = unknown_obligation(answer.obligations, frozenset())
+                if answer.allow is True and unknown is not None:
+                    error = ObligationUnknown(f"no approval honours {unknown[:64]!a}")
+            else:
+                error = answer
+        except (DecisionError, PolicyFailed, ResourceUnavailable) as failure:
+            error = failure
+        except SealbusError as failure:
+            self._said.warning("an approval cannot be decided: %s", failure.code)
+            error = PolicyFailed(failure.detail)
+        return Decided(opened=opened, value=case, input_document=document, decision=decision, error=error)
+
+    async def _parked(self, message: VerifiedMessage) -> Parked:
+        digest = message.header.re
+        if digest is None:
+            raise BadBody("an approval says which task it is about")
+        try:
+            parked = await self._tasks.find(digest)
+        except InfrastructureError as error:
+            raise ResourceUnavailable("parked tasks cannot be read") from error
+        if parked is None:
+            raise ApprovalRefused(Code.APPROVAL_CLOSED, "nothing waits under this hash")
+        return parked
+
+
+async def ask_about(engine: PolicyEngine, document: bytes) -> Answer:
+    """Ask who may approve; whatever the engine raises is a failure, and its text is not passed on."""
+    try:
+        return await engine.approve(document)
+    except asyncio.CancelledError:
+        if being_cancelled():
+            raise
+        return PolicyUnavailable("CancelledError")
+    except Exception as error:  # noqa: BLE001  an engine's fault must not end a worker; only its type is logged
+        _log.warning("the policy engine failed: %s", type(error).__name__)
+        return PolicyUnavailable(type(error).__name__)
+
+
+def floors(case: ApprovalCase, message: VerifiedMessage, *, now: int) -> UserContext:
+    """Return the context of a person who may approve as far as no policy says otherwise; raise `ApprovalRefused`."""
+    parked, header, context, arrival = case.parked, message.header, message.context, message.arrival
+    obligation = parked.obligation
+    if context is None or header.par is not None or context.typ is not None:
+        raise ApprovalRefused(Code.APPROVAL_FOREIGN, "it is by no person")
+    if header.iss != context.iss or context.wkl is not None:
+        raise ApprovalRefused(Code.APPROVAL_FOREIGN, "it is not by the edge where the person is")
+    if header.grt != obligation.follows:
+        raise ApprovalRefused(Code.APPROVAL_FOREIGN, "it lets other actions follow")
+    stored = arrival.stored if isinstance(arrival, StreamArrival) else now
+    if not (stored < parked.until and now < parked.until):
+        raise ApprovalRefused(Code.APPROVAL_CLOSED, "it is too late")
+    if parked.state is ParkedState.ENDED:
+        raise ApprovalRefused(Code.APPROVAL_CLOSED, "the task has ended")
+    if case.request.decision != parked.leaf:
+        raise ApprovalRefused(Code.APPROVAL_FOREIGN, "it is about another decision")
+    again = parked.state is ParkedState.RUNNING and parked.run == header.digest
+    if parked.state is ParkedState.RUNNING and not again:
+        if now < parked.changed + TAKEN_UP:
+            raise ResourceUnavailable("another approval has just taken the task up")
+        raise ApprovalRefused(Code.APPROVAL_CLOSED, "the task is under way")
+    person = (context.idp, context.sub)
+    requester = json.loads(parked.decision.input or b"{}").get("context", {}).get("user", {})
+    if person == (requester.get("idp"), requester.get("id")):
+        raise ApprovalRefused(Code.APPROVAL_SELF, "nobody approves what they asked for")
+    said = [one for one in parked.verdicts if one.person == person]
+    if case.request.verdict is Verdict.WITHDRAW and not said:
+        raise ApprovalRefused(Code.APPROVAL_CLOSED, "there is nothing to withdraw")
+    if any(one.verdict is case.request.verdict and one.message != header.digest for one in said):
+        raise ApprovalRefused(Code.APPROVAL_REPEATED, "this person has said so")
+    if len(without(parked.verdicts, person)) >= MOST_VERDICTS:
+        raise ApprovalRefused(Code.APPROVAL_CLOSED, "too many people have said something")
+    strong_enough(obligation, context, at=header.iat)
+    return context
+
+
+def strong_enough(obligation: ApprovalObligation, context: UserContext, *, at: int) -> None:
+    """Raise `ApprovalRefused` (`approval_weak`) unless the login of `context` is what the obligation asks for, at `at`."""
+    if obligation.acr and context.acr not in obligation.acr:
+        raise ApprovalRefused(Code.APPROVAL_WEAK, "the login is not strong enough")
+    if obligation.max_age is not None and (context.aut is None or at - context.aut > obligation.max_age * SECOND):
+        raise ApprovalRefused(Code.APPROVAL_WEAK, "the login is too old")
+
+
+def verdict_of(case: ApprovalCase, message: VerifiedMessage, *, record: bytes, issued: int) -> CountedVerdict:
+    """Return the verdict of a decided approval as it is counted; `record` is the leaf of the decision about it."""
+    context, arrival = message.context, message.arrival
+    if context is None or not isinstance(arrival, StreamArrival):
+        raise TypeError("an approval is by a person, and comes from a stream")
+    return CountedVerdict(
+        verdict=case.request.verdict,
+        user=context.sub,
+        idp=context.idp,
+        session=context.sid,
+        client=context.cid,
+        acr=context.acr or "",
+        authenticated=context.aut or 0,
+        time=arrival.stored,
+        message=message.header.digest,
+        record=record,
+        edge=message.header.iss,
+        issued=issued,
+    )
+
+
+def _about(opened: Opened, case: ApprovalCase, *, now: int) -> InputDocument:
+    """Return the usual input document about an approval, with what was said before as its approvals."""
+    properties = {"verdict": case.request.verdict.value, "note": case.request.note}
+    resource = Resource(type="task", id=case.parked.digest.hex())
+    return input_document(request_of(opened, properties, resource, now=now))
+
+
+def _obligation(parked: Parked) -> bytes:
+    """Return the obligation as it was recorded."""
+    [asked] = [one for one in json.loads(parked.decision.obligations) if one.get("type") == "approval"]
+    return canonical(asked)

@@ -1,0 +1,99 @@
+"""Cancels of parked tasks: one that is canceled while it waits ends at once, one whose ancestor was when it is to go on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from sealbus.bus.handling.approvals.marker import Markers
+from sealbus.bus.handling.approvals.parked import Parked, ParkedState, ParkedTasks
+from sealbus.bus.handling.cancel.kept import KeptStops
+from sealbus.bus.handling.cancel.stop import Stop
+from sealbus.bus.handling.status_writer import Statuses
+from sealbus.bus.routing.cancellation import Canceled
+from sealbus.bus.sending.status import State
+from sealbus.bus.telemetry import OperatorLog
+from sealbus.envelopes.errors import Code, EnvelopeError
+from sealbus.envelopes.message.header import Header, parse_header
+from sealbus.envelopes.message.subjects import OwnSubjects
+from sealbus.envelopes.message.wire import parse_envelope
+
+__all__ = ["ParkedCancels"]
+
+_log: Final = logging.getLogger(__name__)
+
+_TRIES: Final = 4
+"""Tries to end a task that others change at the same moment."""
+
+
+class ParkedCancels:
+    """Ends the parked tasks of one agent that were canceled."""
+
+    def __init__(
+        self,
+        *,
+        tasks: ParkedTasks,
+        markers: Markers,
+        stops: KeptStops,
+        statuses: Statuses,
+        own_subjects: OwnSubjects,
+    ) -> None:
+        self._tasks = tasks
+        self._markers = markers
+        self._stops = stops
+        self._statuses = statuses
+        self._own_subjects = own_subjects
+        self._said = OperatorLog(_log)
+
+    async def stop(self, stop: Stop) -> None:
+        """Keep a stop for what is parked, and end the task that it is about, if that waits here.
+
+        Raises `BusUnavailable` and `StateUnavailable`: the cancel is then tried again.
+        """
+        await self._stops.keep(stop)
+        for _ in range(_TRIES):
+            parked = await self._tasks.find(stop.digest)
+            if parked is None or parked.state is not ParkedState.WAITING:
+                return
+            if not stop.concerns(parked.header, self._own_subjects):
+                return
+            if await self._end(parked, Canceled(stop.by, stop.reason)):
+                return
+
+    async def met(self, parked: Parked) -> bool:
+        """Return whether a task that is to go on was canceled, or what it follows from; one that waits then ends.
+
+        Raises as `Held.newest` does.
+        """
+        canceled = await self._stops.find(_chain(parked))
+        if canceled is None:
+            return False
+        if parked.state is ParkedState.WAITING:
+            await self._end(parked, canceled)
+        return True
+
+    async def _end(self, parked: Parked, canceled: Canceled) -> bool:
+        if await self._tasks.change(parked, replace(parked, state=ParkedState.ENDED, envelope=b"")) is None:
+            return False
+        header = parked.header
+        self._said.message("canceled", header, action=parked.decision.action, code=Code.CANCELED)
+        # A number above those of all deliveries before, so that it is the last one.
+        reporter = self._statuses.of(header, parked.arrival.delivery + 1)
+        await reporter.tell(State.CANCELED, code=Code.CANCELED, note=canceled.reason, by=canceled.by)
+        await self._markers.put(header, until=parked.until, ended=True)
+        return True
+
+
+def _chain(parked: Parked) -> Sequence[Header]:
+    """Return the headers of a parked task and its ancestors, the root first; what does not parse is left out.
+
+    They are compared by their hashes, which the next one names: nothing here says that they are genuine.
+    """
+    try:
+        envelope = parse_envelope(parked.envelope)
+        ancestors = [parse_header(one.header) for one in envelope.ancestors]
+    except EnvelopeError:
+        return [parked.header]
+    return [*reversed(ancestors), parked.header]

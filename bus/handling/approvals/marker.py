@@ -1,0 +1,102 @@
+"""The marker of a parked task: what its requester may know of it, until when it waits, and whether it has ended.
+
+It stands beside the parked task in HELD, at `held.<agent>.wait.<token of the requester>.<hex id of the task>`, and lives as
+long: statuses are gone after a day. A requester looks for it before it concludes that a task has expired.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from sealbus.bus.ports import Identity
+from sealbus.bus.streams.held import Held, HeldValue
+from sealbus.envelopes.accept.open_request import PendingRequest
+from sealbus.envelopes.encoding.codec import Value
+from sealbus.envelopes.errors import EnvelopeError
+from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.message.header import Header
+from sealbus.envelopes.trust.names import Names
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+from sealbus.policies.decision.request import rfc3339
+
+__all__ = ["MARKER_TYPE", "Marker", "Markers", "marker_of", "marker_subject", "waits_note"]
+
+MARKER_TYPE: Final = "application/vnd.sealbus.parked-marker.v1"
+"""Payload type of the signature."""
+
+_WRITES: Final = 4
+"""Tries to write a marker while others write in its place."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Marker:
+    """What a requester may know of its parked task. `until` is microseconds."""
+
+    digest: bytes
+    until: int
+    ended: bool
+
+    def keys(self) -> dict[str, Value]:
+        """Return the keys of its payload, beside those of every value."""
+        return {"dig": self.digest, "unt": self.until, "end": self.ended}
+
+
+class Markers:
+    """The markers that one agent writes."""
+
+    def __init__(self, held: Held, *, identity: Identity, names: Names) -> None:
+        self._held = held
+        self._identity = identity
+        self._names = names
+
+    async def put(self, task: Header, *, until: int, ended: bool) -> None:
+        """Store the marker of `task`, in place of the one that is there; one that says the same stays.
+
+        Raises `BusUnavailable` and `StateUnavailable` as `Held` does.
+        """
+        own = self._names.token(self._identity.spiffe_id)
+        subject = marker_subject(own, self._names.token(task.iss), task.id)
+        marker = Marker(digest=task.digest, until=until, ended=ended)
+        for _ in range(_WRITES):
+            before = (await self._held.newest(subject, MARKER_TYPE)).get(subject)
+            if before is not None and _parsed(before) == marker:
+                return
+            stored = await self._held.write(
+                subject,
+                marker.keys(),
+                MARKER_TYPE,
+                self._identity.sealer(),
+                own=self._identity.spiffe_id,
+                before=before,
+            )
+            if stored is not None:
+                return
+
+
+async def marker_of(held: Held, pending: PendingRequest, *, own: SpiffeId, names: Names) -> Marker | None:
+    """Return what the agent of our task `pending` says of its waiting, or `None`. Raises as `Held.newest` does."""
+    subject = marker_subject(names.token(pending.aud), names.token(own), pending.id)
+    value = (await held.newest(subject, MARKER_TYPE)).get(subject)
+    marker = _parsed(value) if value is not None and value.own == pending.aud else None
+    return marker if marker is not None and marker.digest == pending.digest else None
+
+
+def waits_note(until: int) -> str:
+    """Return what a requester reads of a task that waits until `until` (microseconds)."""
+    return f"waits for an approval until {rfc3339(until // SECOND)}"
+
+
+def marker_subject(agent: str, requester: str, task: bytes) -> str:
+    """Return the place of a marker; `agent` and `requester` are tokens, `task` is the task's id."""
+    return f"held.{agent}.wait.{requester}.{task.hex()}"
+
+
+def _parsed(value: HeldValue) -> Marker | None:
+    keys = value.keys
+    try:
+        marker = Marker(digest=keys.octets("dig"), until=keys.uint("unt"), ended=keys.flag("end"))
+        keys.end()
+    except EnvelopeError:
+        return None
+    return marker

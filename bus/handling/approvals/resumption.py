@@ -1,0 +1,482 @@
+"""How a parked task goes on: a verdict that was decided and recorded is counted, and the policy is asked about the task anew.
+
+::
+
+    verdict recorded --counted (compare-and-set)--> task decided again, recorded --allowed--> its handler runs, as it came
+                                                         |--the same approval again--> waits on
+                                                         |--another one--> parked anew, what was said is void
+                                                         `--denied--> rejected
+
+What redelivers the approval redelivers all of it: the task runs as the approval's delivery, and is acknowledged with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+from sealbus.policies.decision.approval import approval_of
+
+from sealbus.bus.audit.writer import AuditWriter
+from sealbus.bus.background import BoundedTasks
+from sealbus.bus.gate.authorizer import NO_RESOURCE, Authorizer
+from sealbus.bus.handling.approvals.authorizer import ApprovalCase, verdict_of
+from sealbus.bus.handling.approvals.marker import Markers, waits_note
+from sealbus.bus.handling.approvals.parked import CountedVerdict, Parked, ParkedState, ParkedTasks, counted, without
+from sealbus.bus.handling.executor import Executor
+from sealbus.bus.handling.idempotency.effects import effect_key
+from sealbus.bus.ports import Clock, Delivery, Identity, Pull, wall_clock
+from sealbus.bus.routing.retry import UNTIL_EXPIRY, RetryPolicy
+from sealbus.bus.routing.routes import Permitted, Resumed, Route, RouteTable, TaskReporter
+from sealbus.bus.routing.stages import Decided, Opened
+from sealbus.bus.sending.approval import ApprovalRequest, Verdict, parse_approval
+from sealbus.bus.sending.message import Content
+from sealbus.bus.sending.status import State
+from sealbus.bus.streams.held import Held, PastTrust
+from sealbus.bus.telemetry import Counters, OperatorLog
+from sealbus.envelopes.accept.live import LiveProfile, VerifiedMessage
+from sealbus.envelopes.accept.parked import accept_parked
+from sealbus.envelopes.accept.result import ResultProfile
+from sealbus.envelopes.errors import RETRIED_CODES, Code, EnvelopeError, SealbusError, StateUnavailable
+from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.message.kinds import Kind
+from sealbus.envelopes.message.subjects import action_of, control_subject
+from sealbus.envelopes.trust.bundles import Trust
+from sealbus.envelopes.trust.caches import Caches
+from sealbus.envelopes.trust.credential import verify_credential
+from sealbus.policies.decision.request import Parked as ParkedFacts
+from sealbus.policies.decision.request import Resource, rfc3339
+
+__all__ = ["Resumption", "approve_route", "reopened"]
+
+_log: Final = logging.getLogger(__name__)
+
+LOST: Final = 0.5
+"""Seconds until an approval is tried again where another was counted at the same moment."""
+END_AGAIN: Final = (0.2, 1.0, 5.0)
+"""Pauses between tries to store that a parked task has ended."""
+_EFFECT_TYPE: Final = "application/vnd.sealbus.parked-effect.v1"
+"""Payload type of the note that a request with an idempotency key has gone on."""
+
+
+class _Again(Exception):
+    """The approval is to be delivered again, because something is not available now."""
+
+    def __init__(self, why: str, seconds: float | None = None) -> None:
+        super().__init__(why)
+        self.seconds = seconds
+
+
+class Resumption:
+    """What handles the approvals of one agent behind their gate; the tasks themselves run in `executor`."""
+
+    def __init__(
+        self,
+        *,
+        tasks: ParkedTasks,
+        markers: Markers,
+        held: Held,
+        past: PastTrust,
+        identity: Identity,
+        profile: LiveProfile,
+        authorizer: Authorizer,
+        audit: AuditWriter,
+        executor: Executor,
+        routes: RouteTable,
+        trust: Callable[[], Trust],
+        caches: Caches,
+        counters: Counters,
+        background: BoundedTasks,
+        random: Callable[[], float],
+        clock: Clock = wall_clock,
+    ) -> None:
+        self._tasks = tasks
+        self._markers = markers
+        self._held = held
+        self._past = past
+        self._identity = identity
+        self._profile = profile
+        self._authorizer = authorizer
+        self._audit = audit
+        self._executor = executor
+        self._routes = routes
+        self._trust = trust
+        self._caches = caches
+        self._counters = counters
+        self._background = background
+        self._random = random
+        self._clock = clock
+        self._said = OperatorLog(_log)
+
+    def reporter(self, message: VerifiedMessage, delivery: Delivery) -> TaskReporter | None:
+        """Return the reporter of an approval's status."""
+        return self._executor.reporter(message, delivery)
+
+    def mark(self, decided: Sequence[Decided]) -> Sequence[Decided]:
+        """Return `decided` as it is: no approval waits for an approval."""
+        return decided
+
+    async def put(self, permitted: Permitted, delivery: Delivery, pull: Pull | None) -> None:
+        """Count an approval that was decided and recorded, and go on with its task; return once there is room for that."""
+        if pull is None:
+            raise TypeError("an approval comes from a stream")
+        await self._background.start(self._resume, permitted, delivery, pull)
+
+    async def put_off(self, message: VerifiedMessage, delivery: Delivery, pull: Pull) -> None:
+        """Put off what has no handler here."""
+        await self._executor.put_off(message, delivery, pull)
+
+    async def turn_down(self, decided: Decided, pull: Pull | None) -> None:
+        """End an approval that steps 14 to 16 refused."""
+        await self._executor.turn_down(decided, pull)
+
+    async def answer_error(self, decided: Decided, error: SealbusError) -> None:
+        """Do nothing: an approval is no call, and is delivered again."""
+
+    async def _resume(self, permitted: Permitted, delivery: Delivery, pull: Pull) -> None:
+        message, case = permitted.message, permitted.value
+        if not isinstance(case, ApprovalCase):
+            raise TypeError("not an approval")
+        started = self._clock()
+        try:
+            try:
+                parked = await self._counted(case, permitted)
+            except SealbusError as error:
+                raise _Again(f"it is not counted: {error.code}") from error
+            if (reporter := permitted.reporter) is not None:
+                await reporter.completed(None)
+            micros = max(0, self._clock() - started)
+            await self._audit.outcome(
+                decision=permitted.leaf, code=None, micros=micros, delivery=delivery.number, sent=(), then=lambda: None
+            )
+            if case.request.verdict is Verdict.WITHDRAW:
+                pull.ack([delivery])
+                return
+            await self._go_on(parked, message, delivery, pull)
+        except _Again as again:
+            self._again(message, delivery, pull, again)
+
+    def _again(self, message: VerifiedMessage, delivery: Delivery, pull: Pull, again: _Again) -> None:
+        self._said.warning("an approval is put off: %s", again)
+        delay = again.seconds
+        if delay is None:
+            delay = UNTIL_EXPIRY.delay(
+                delivery.number, random=self._random(), now=self._clock(), until=message.header.exp
+            )
+        if delay is None:
+            pull.term(delivery)
+        else:
+            pull.retry(delivery, delay)
+
+    async def _counted(self, case: ApprovalCase, permitted: Permitted) -> Parked:
+        """Store the verdict with the task, which is then taken up by it; a verdict that is withdrawn is only taken out."""
+        message, parked = permitted.message, case.parked
+        header = message.header
+        issued = verify_credential(
+            message.credential,
+            iss=header.iss,
+            key=header.key,
+            crd=header.crd,
+            reference=header.iat,
+            trust=self._trust(),
+            caches=self._caches,
+        ).iat
+        if case.request.verdict is Verdict.WITHDRAW:
+            person = (message.context.idp, message.context.sub) if message.context is not None else ("", "")
+            after = replace(parked, verdicts=without(parked.verdicts, person))
+        else:
+            verdict = verdict_of(case, message, record=permitted.leaf, issued=issued)
+            after = replace(
+                parked,
+                verdicts=counted(parked.verdicts, verdict),
+                state=ParkedState.RUNNING,
+                run=header.digest,
+                turn=parked.turn + 1,
+            )
+        stored = await self._tasks.change(parked, after)
+        if stored is None:
+            raise _Again("another was counted at the same moment", LOST)
+        return stored
+
+    async def _go_on(self, parked: Parked, approval: VerifiedMessage, delivery: Delivery, pull: Pull) -> None:
+        """Decide about the task again, record that, and do what it says."""
+        ending = _ResumedPull(delivery, pull, lambda: self._end(parked), self._background)
+        route = self._routes.find(parked.header.to)
+        if route is None:
+            raise _Again("its verb has no handler here")
+        try:
+            message = await reopened(
+                parked,
+                profile=self._profile,
+                trust=self._trust(),
+                past=self._past,
+                caches=self._caches,
+            )
+        except StateUnavailable as error:
+            raise _Again("the keys of that time are not known now") from error
+        except EnvelopeError as error:
+            self._said.warning("a parked task does not verify any more: %s", error.code)
+            ending.term(delivery)
+            return
+        task = Delivery(subject=parked.header.to, payload=parked.envelope, header_block=b"", arrival=parked.arrival)
+        resumed = Resumed(
+            approval=approval,
+            approvals=tuple([one.given() for one in self._in_force(parked.verdicts)]),
+            parked=ParkedFacts(since=rfc3339(parked.since // SECOND), revision=parked.decision.revision or ""),
+            deliveries=parked.decision.delivery,
+        )
+        opened = Opened(delivery=task, route=route, message=message, time=self._clock(), resumed=resumed)
+        [decided] = await self._authorizer.authorize([opened])
+        if decided.error is not None and decided.error.code in RETRIED_CODES:
+            raise _Again(f"its task is not decided: {decided.error.code}")
+        decision = decided.decision
+        asked = approval_of(decision.obligations) if decided.code is Code.DENIED and decision is not None else None
+        decided = replace(decided, parks=asked is not None)
+        [leaf] = await self._audit.decisions([decided])
+        if not isinstance(leaf, bytes):
+            raise _Again(f"its decision is not recorded: {leaf.code}")
+        reporter = self._executor.reporter(message, task)
+        if decision is not None and decided.code is None:
+            await self._run(parked, ending, decided, leaf, resumed, reporter)
+        elif asked is not None:
+            await self._wait_on(parked, decided, reporter)
+            pull.ack([delivery])
+        else:
+            await self._executor.turn_down(decided, ending)
+
+    async def _run(
+        self,
+        parked: Parked,
+        ending: _ResumedPull,
+        decided: Decided,
+        leaf: bytes,
+        resumed: Resumed,
+        reporter: TaskReporter | None,
+    ) -> None:
+        opened = decided.opened
+        if not await self._first_of_its_key(opened.message):
+            if reporter is not None:
+                await reporter.tell(
+                    State.FAILED, code=Code.REPLAYED, note="the same request was approved and done before"
+                )
+            await self._audit.outcome(
+                decision=leaf, code=Code.REPLAYED, micros=0, delivery=opened.delivery.number, sent=(), then=lambda: None
+            )
+            ending.ack([opened.delivery])
+            return
+        self._counters.add("sealbus_decisions_total", 1, action=opened.route.action, verdict="allow")
+        end = resumed.approval.header.end or 0
+        if end > parked.until:
+            # Its requester looks for a result as long as it may be under way.
+            try:
+                await self._markers.put(parked.header, until=end, ended=False)
+            except SealbusError as error:
+                raise _Again(f"that it is under way is not stored: {error.code}") from error
+        permitted = Permitted(
+            message=opened.message,
+            value=decided.value,
+            route=opened.route,
+            leaf=leaf,
+            obligations=decided.decision.obligations if decided.decision is not None else (),
+            reporter=reporter,
+            resumed=resumed,
+        )
+        await self._executor.put(permitted, opened.delivery, ending)
+
+    async def _first_of_its_key(self, message: VerifiedMessage) -> bool:
+        """Note that a request with an idempotency key goes on; return whether no other copy of it has done so.
+
+        What `once` remembers is gone after a day. Of the same request, parked twice and approved twice, one runs.
+        """
+        if message.header.idm is None:
+            return True
+        token = self._profile.names.token(self._identity.spiffe_id)
+        subject = f"held.{token}.effect.{effect_key(message).hex()}"
+        try:
+            known = (await self._held.newest(subject, _EFFECT_TYPE)).get(subject)
+            if known is None:
+                stored = await self._held.write(
+                    subject,
+                    {"dig": message.header.digest},
+                    _EFFECT_TYPE,
+                    self._identity.sealer(),
+                    own=self._identity.spiffe_id,
+                )
+                if stored is not None:
+                    return True
+                known = (await self._held.newest(subject, _EFFECT_TYPE)).get(subject)
+            if known is None:
+                raise _Again("the place of its effect is taken", LOST)
+            return known.keys.octets("dig") == message.header.digest
+        except SealbusError as error:
+            raise _Again(f"its effect is not known: {error.code}") from error
+
+    async def _wait_on(self, parked: Parked, decided: Decided, reporter: TaskReporter | None) -> None:
+        """Let the task wait: for more of the same approval, or for another, for which what was said before is void."""
+        record = self._audit.record(decided).encode()
+        anew = replace(parked, record=record, verdicts=(), state=ParkedState.WAITING, run=b"")
+        same = anew.obligation == parked.obligation
+        after = replace(parked, state=ParkedState.WAITING, run=b"") if same else anew
+        try:
+            if same or anew.obligation.queue == parked.obligation.queue:
+                stored = await self._tasks.change(parked, after) is not None
+            else:
+                stored = await self._tasks.create(after) and await self._store_end(parked)
+        except SealbusError as error:
+            raise _Again(f"that it waits on is not stored: {error.code}") from error
+        if not stored:
+            raise _Again("it was changed at the same moment", LOST)
+        if reporter is not None:
+            await reporter.tell(State.INPUT_REQUIRED, code=Code.APPROVAL_REQUIRED, note=waits_note(parked.until))
+
+    def _in_force(self, verdicts: Sequence[CountedVerdict]) -> list[CountedVerdict]:
+        """Return the verdicts without those under a credential that the operator has revoked since."""
+        revoked = self._trust().revoked_before
+        return [one for one in verdicts if one.issued >= revoked.get(one.edge, 0)]
+
+    async def _end(self, parked: Parked) -> bool:
+        """Store that a parked task has ended; return whether that is so."""
+        for pause in (*END_AGAIN, None):
+            try:
+                if await self._store_end(parked):
+                    await self._markers.put(parked.header, until=parked.until, ended=True)
+                    return True
+            except SealbusError as error:
+                self._said.warning("that a parked task has ended is not stored: %s", error.code)
+            if pause is not None:
+                await asyncio.sleep(pause)
+        return False
+
+    async def _store_end(self, parked: Parked) -> bool:
+        ended = replace(parked, state=ParkedState.ENDED, envelope=b"")
+        if await self._tasks.change(parked, ended) is not None:
+            return True
+        now = await self._tasks.find(parked.digest)
+        return now is not None and now.state is ParkedState.ENDED
+
+
+class ApprovalEndpoint:
+    """The code behind the route of approvals, which have an authorizer of their own, and are handled by `Resumption`."""
+
+    def decode(self, body: bytes, typ: str) -> ApprovalRequest:
+        """Return the request (step 14)."""
+        return parse_approval(body, typ)
+
+    def properties(self, value: object) -> Mapping[str, object]:
+        """Return nothing."""
+        del value
+        return {}
+
+    async def resource(self, value: object) -> Resource:
+        """Return none."""
+        del value
+        return NO_RESOURCE
+
+    async def handle(self, permitted: Permitted) -> Content | None:
+        """Raise `TypeError`."""
+        raise TypeError("an approval is handled by what counts it")
+
+    def stream(self, permitted: Permitted) -> AsyncGenerator[Content, None] | None:
+        """Return nothing: this is no call."""
+        del permitted
+        return None
+
+
+def approve_route(token: str) -> Route:
+    """Return the route of approvals that are addressed to the agent with this `token`."""
+    subject = control_subject(token, "approve")
+    return Route(
+        kind=Kind.TASK,
+        subject=subject,
+        action=action_of(subject, {}),
+        endpoint=ApprovalEndpoint(),
+        retry=RetryPolicy(maximum_attempts=None),
+    )
+
+
+class _ResumedPull:
+    """Where a resumed task is settled: the approval's delivery, once it is stored that the task has ended."""
+
+    def __init__(
+        self, approval: Delivery, pull: Pull, end: Callable[[], Awaitable[bool]], background: BoundedTasks
+    ) -> None:
+        self._approval = approval
+        self._pull = pull
+        self._end = end
+        self._background = background
+
+    def batches(self) -> AsyncGenerator[Sequence[Delivery], None]:
+        """Raise `TypeError`: nothing is taken here."""
+        raise TypeError("a resumed task is no consumer")
+
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Store that the task has ended, then acknowledge the approval; if that fails, it is delivered again."""
+        self._background.start_at_once(self._settle(self._acknowledge))
+
+    def retry(self, delivery: Delivery, delay: float) -> None:
+        """Have the approval delivered again, and with it the task."""
+        self._pull.retry(self._approval, delay)
+
+    def term(self, delivery: Delivery) -> None:
+        """Store that the task has ended, then terminate the approval."""
+        self._background.start_at_once(self._settle(self._terminate))
+
+    def working(self, delivery: Delivery) -> None:
+        """Tell the broker that the approval is still being handled."""
+        self._pull.working(self._approval)
+
+    async def _settle(self, then: Callable[[], None]) -> None:
+        if await self._end():
+            then()
+        else:
+            self._pull.retry(self._approval, END_AGAIN[-1])
+
+    def _acknowledge(self) -> None:
+        self._pull.ack([self._approval])
+
+    def _terminate(self) -> None:
+        self._pull.term(self._approval)
+
+
+async def reopened(
+    parked: Parked,
+    *,
+    profile: LiveProfile,
+    trust: Trust,
+    past: PastTrust,
+    caches: Caches,
+) -> VerifiedMessage:
+    """Verify the message of a parked task again, with the bundles of now or of when it was stored, and return it.
+
+    Raises `EnvelopeError` if it is not genuine, `StateUnavailable` if it may be, but the bundles of then are not known now.
+    """
+    arrival = parked.arrival
+    reader = ResultProfile(own=profile.own, names=profile.names, formats=profile.formats)
+
+    def verified(with_trust: Trust) -> VerifiedMessage:
+        return accept_parked(
+            parked.envelope,
+            parked.digest,
+            arrival,
+            reader,
+            own_subjects=profile.own_subjects,
+            minters=profile.minters,
+            trust=with_trust,
+            caches=caches,
+        )
+
+    try:
+        return verified(trust)
+    except EnvelopeError as error:
+        if error.code not in (Code.UNKNOWN_KEY, Code.UNKNOWN_TRUST_DOMAIN):
+            raise
+        failure = error
+    for then in await past.at(arrival.stored):
+        try:
+            return verified(then)
+        except EnvelopeError as error:
+            failure = error
+    raise failure

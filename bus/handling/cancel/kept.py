@@ -1,0 +1,103 @@
+"""Stops that outlive a day: what was canceled while a task waits for an approval, or what it follows from.
+
+STATE forgets a stop after a day, because nothing that it stops is delivered after that. A task that is parked waits longer.
+So each stop is kept in HELD as well, at `held.<agent>.stop.<hex of the message's hash>.<token of who canceled>`, and is looked
+up when a parked task is to go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from sealbus.bus.handling.cancel.stop import Stop
+from sealbus.bus.ports import Identity
+from sealbus.bus.routing.cancellation import Canceled
+from sealbus.bus.sending.answer import is_detached
+from sealbus.bus.sending.cancel import CancelRole
+from sealbus.bus.streams.held import Held, HeldValue
+from sealbus.envelopes.errors import EnvelopeError, SealError
+from sealbus.envelopes.message.header import Header
+from sealbus.envelopes.message.subjects import OwnSubjects
+from sealbus.envelopes.trust.names import Names
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+
+__all__ = ["KEPT_STOP_TYPE", "KeptStops"]
+
+KEPT_STOP_TYPE: Final = "application/vnd.sealbus.kept-stop.v1"
+"""Payload type of the signature."""
+
+
+class KeptStops:
+    """The stops in HELD, written for one agent and read of all."""
+
+    def __init__(self, held: Held, *, identity: Identity, names: Names, own_subjects: OwnSubjects) -> None:
+        self._held = held
+        self._identity = identity
+        self._names = names
+        self._own_subjects = own_subjects
+
+    async def keep(self, stop: Stop) -> None:
+        """Store `stop`; one that is there already stays, but for a requester's where an operator's comes.
+
+        Raises `BusUnavailable` and `StateUnavailable` as `Held` does.
+        """
+        place = stop.place(self._names)
+        subject = f"held.{place.agent}.stop.{place.digest.hex()}.{place.requester}"
+        before = (await self._held.newest(subject, KEPT_STOP_TYPE)).get(subject)
+        known = _stop(before) if before is not None else None
+        if known is not None and known.action == stop.action and known.role in (stop.role, CancelRole.OPERATOR):
+            return
+        await self._held.write(
+            subject,
+            {
+                "dig": stop.digest,
+                "act": stop.action,
+                "by": stop.by.value,
+                "rol": stop.role.value,
+                "rsn": stop.reason,
+                "end": stop.end,
+                "mad": stop.at,
+                "can": stop.cancel,
+            },
+            KEPT_STOP_TYPE,
+            self._identity.sealer(),
+            own=self._identity.spiffe_id,
+            before=before,
+        )
+
+    async def find(self, chain: Sequence[Header]) -> Canceled | None:
+        """Return who canceled the last message of `chain`, or one that it follows from and is not detached from.
+
+        `chain` has the root first. Raises as `Held.newest` does.
+        """
+        for header in reversed(chain):
+            if header.aud is not None:
+                pattern = f"held.{self._names.token(header.aud)}.stop.{header.digest.hex()}.*"
+                for value in (await self._held.newest(pattern, KEPT_STOP_TYPE)).values():
+                    stop = _stop(value)
+                    if stop is not None and stop.concerns(header, self._own_subjects):
+                        return Canceled(stop.by, stop.reason)
+            if is_detached(header):
+                return None
+        return None
+
+
+def _stop(value: HeldValue) -> Stop | None:
+    keys = value.keys
+    try:
+        stop = Stop(
+            agent=value.own,
+            digest=keys.octets("dig"),
+            action=keys.text("act"),
+            by=SpiffeId.parse(keys.text("by")),
+            role=CancelRole(keys.text("rol")),
+            reason=keys.text("rsn"),
+            end=keys.uint("end"),
+            at=keys.uint("mad"),
+            cancel=keys.octets("can"),
+        )
+        keys.end()
+    except (EnvelopeError, SealError, ValueError):
+        return None
+    return stop if value.subject.split(".")[3] == stop.digest.hex() else None

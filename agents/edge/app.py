@@ -18,6 +18,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
+from sealbus.agents.edge.approval_routes import APPROVALS_PATH, ApprovalRoutes
 from sealbus.agents.edge.call_routes import Calls
 from sealbus.agents.edge.event_streams import OpenStreams
 from sealbus.agents.edge.front import NONCE, REQUEST_ID, SCHEME, Front, too_often
@@ -161,6 +162,7 @@ def edge_app(
     streams = OpenStreams(limits)
     tasks, calls = Tasks(front), Calls(front, streams)
     events = TaskEvents(front, tasks, streams)
+    approvals = ApprovalRoutes(front)
 
     async def metadata(request: Request) -> Response:
         del request
@@ -189,6 +191,8 @@ def edge_app(
             Route("/v1/tasks/{task}", Methods(GET=tasks.status, DELETE=tasks.cancel)),
             *(Route(path, described) for path in sorted(paths)),
             *([Route(OPENAPI_PATH, Methods(GET=openapi))] if document is not None else []),
+            Route(APPROVALS_PATH, Methods(GET=approvals.list)),
+            Route(APPROVALS_PATH + "/{task}", Methods(GET=approvals.show, POST=approvals.decide)),
             *_revocation_routes(front),
         ],
         answer_of=answer_of,

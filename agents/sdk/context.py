@@ -245,6 +245,7 @@ class Context:
         grants: Sequence[str] | None = None,
         media_type: str = JSON,
         detached: bool = False,
+        wait: float | None = None,
     ) -> TaskHandle[Any]:
         """Submit a task; see `Sender.submit`."""
         return await self._sending.submit(
@@ -256,6 +257,7 @@ class Context:
             grants=grants,
             media_type=media_type,
             detached=detached or self._cancellation.shielded,
+            wait=wait,
             sent=self._sent,
         )
 

@@ -21,12 +21,14 @@ from sealbus.bus.gate.calls import Requests
 from sealbus.bus.gate.status_reader import AskedTask, StatusReader
 from sealbus.bus.ports import Clock, wall_clock
 from sealbus.bus.sending.answer import DETACHED
+from sealbus.bus.sending.approval import LONGEST_WAIT, ApprovalRequest, approval_message, waiting
 from sealbus.bus.sending.cancel import CancelRequest, CancelRole, cancel_message
 from sealbus.bus.sending.message import Content, OutgoingMessage
 from sealbus.bus.sending.outbox import Outbox, Posted
 from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.errors import HandlingError, SealError
 from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.message.header import ExtValue
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.subjects import OwnSubjects, action_of
 from sealbus.envelopes.message.user_context import parse_payload
@@ -71,6 +73,8 @@ class SubmitOptions(_Options, total=False):
     """Seconds until it may no longer be handled; see `Sender.submit`."""
     partition: str | None
     """The part of the task's subject that it goes to."""
+    wait: float | None
+    """Seconds for which it may wait for an approval; see `Sender.submit`."""
 
 
 class ChildCallOptions(CallOptions, total=False):
@@ -122,6 +126,7 @@ class Sender:
         idempotency_key: str | None = None,
         media_type: str = JSON,
         detached: bool = False,
+        wait: float | None = None,
         sent: list[bytes] | None = None,
     ) -> TaskHandle[Any]:
         """Store a task for `action` and return its handle.
@@ -129,7 +134,8 @@ class Sender:
         `action` is a declared handler or a text: `<agent>.<verb>`, or an own subject or its action. The recipient decides
         about the task later: the handle shows a denial. `life` is seconds until the task may no longer be handled: at most a
         day, and no longer than the user's context or the handled task may go on; by default an hour, or what is left of
-        these. Raises `Overloaded` if the stream is full, `BusUnavailable`, `SealError` for what no reader would accept,
+        these. If the policy then asks for somebody's approval, the task waits for it at most `wait` seconds from now, up to 30
+        days, or without `wait` as long as it may go on. Raises `Overloaded` if the stream is full, `BusUnavailable`, `SealError` for what no reader would accept,
         `IdentityUnavailable`.
         """
         origin = origin or Origin.user(user)
@@ -145,8 +151,13 @@ class Sender:
             idempotency_key=idempotency_key,
             own=self._own_subjects,
         )
-        if detached:
-            message = message.with_entries(ext=DETACHED)
+        ext: dict[str, ExtValue] = dict(DETACHED) if detached else {}
+        if wait is not None:
+            if not 0 < wait * SECOND <= LONGEST_WAIT:
+                raise SealError(f"wait is over 0 and at most {LONGEST_WAIT // SECOND} s")
+            ext |= waiting(self._clock() + int(wait * SECOND))
+        if ext:
+            message = message.with_entries(ext=ext)
         declared = own_subject(Kind.TASK, name, self._own_subjects)
         receipt, pending = await self._submitted(message, sent)
         task = AskedTask(
@@ -189,6 +200,28 @@ class Sender:
         except ValueError as error:
             raise SealError(str(error)) from error
         message = cancel_message(request, task.pending, names=self._names, statement=user, now=self._clock())
+        _, pending = await self._submitted(message, None)
+        told = AskedTask(pending=pending, action=action_of(message.draft.to, self._own_subjects))
+        await TaskHandle(task=told, reader=self._reader).result(object, timeout=timeout)
+
+    async def approve(
+        self,
+        task: bytes,
+        request: ApprovalRequest,
+        *,
+        agent: SpiffeId,
+        follows: Sequence[str],
+        user: Statement,
+        timeout: float = 10.0,
+    ) -> None:
+        """Have `agent` count what the person of `user` says about its parked task with H(header) `task`.
+
+        Returns once that is decided, recorded and counted. Raises as `cancel` does; a floor that it does not meet is the code
+        of a `RemoteError`.
+        """
+        message = approval_message(
+            request, agent=agent, task=task, follows=follows, statement=user, names=self._names, now=self._clock()
+        )
         _, pending = await self._submitted(message, None)
         told = AskedTask(pending=pending, action=action_of(message.draft.to, self._own_subjects))
         await TaskHandle(task=told, reader=self._reader).result(object, timeout=timeout)

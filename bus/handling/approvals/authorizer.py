@@ -48,7 +48,7 @@ from sealbus.policies.decision.documents import InputDocument, canonical
 from sealbus.policies.decision.engine import Answer, PolicyEngine
 from sealbus.policies.decision.request import Resource, input_document
 
-__all__ = ["ApprovalAuthorizer", "ApprovalCase", "ApprovalRefused", "ask_about"]
+__all__ = ["ApprovalAuthorizer", "ApprovalCase", "ApprovalRefused", "ask_about", "floors", "obligation_json", "strong_enough", "verdict_of"]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ class ApprovalAuthorizer:
             document = approval_question(
                 _about(opened, case, now=self._clock()),
                 of=case.parked.decision.input or b"",
-                obligation=_obligation(case.parked),
+                obligation=obligation_json(case.parked),
             )
             answer = await ask_about(self._engine, document)
             if isinstance(answer, Decision):
@@ -223,7 +223,7 @@ def _about(opened: Opened, case: ApprovalCase, *, now: int) -> InputDocument:
     return input_document(request_of(opened, properties, resource, now=now))
 
 
-def _obligation(parked: Parked) -> bytes:
+def obligation_json(parked: Parked) -> bytes:
     """Return the obligation as it was recorded."""
     [asked] = [one for one in json.loads(parked.decision.obligations) if one.get("type") == "approval"]
     return canonical(asked)

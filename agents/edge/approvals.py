@@ -1,0 +1,232 @@
+"""What waits for an approval, as a person may see it: proved again, and only if the policy lets them.
+
+The edge shows what agents have parked. It believes none of them: the task must be its requester's own message, verified as of
+when it was stored, and the decision about it the one that the agent has signed. What is shown is the policy's text, the
+verified facts and the body; an agent has no words of its own here.
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Final
+
+from sealbus.agents.runtime.node import Node
+from sealbus.agents.sdk.bodies import JSON
+from sealbus.bus.gate.authorizer import user_input
+from sealbus.bus.handling.approvals.authorizer import ask_about, obligation_json
+from sealbus.bus.handling.approvals.parked import PARKED_TYPE, Parked, ParkedState, parse_parked
+from sealbus.bus.handling.approvals.resumption import reopened
+from sealbus.bus.handling.cancel.kept import KeptStops
+from sealbus.bus.stream_names import HELD
+from sealbus.bus.streams.held import HeldValue
+from sealbus.envelopes.accept.live import LiveProfile, VerifiedMessage
+from sealbus.envelopes.errors import Denied, EnvelopeError, SealError
+from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.message.kinds import Kind
+from sealbus.envelopes.message.subjects import action_of, control_subject
+from sealbus.envelopes.message.user_context import UserContext
+from sealbus.policies.decision.approval import approval_question
+from sealbus.policies.decision.decision import Decision
+from sealbus.policies.decision.request import Request, Resource, input_document, rfc3339
+
+__all__ = ["PAGE", "Page", "ParkedTask", "Waiting"]
+
+PAGE: Final = 100
+"""Tasks on one page."""
+_VIEW: Final = "view"
+"""The verdict about which the policy is asked before a task is shown."""
+_HIDDEN: Final = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
+"""Categories of characters that a person does not see, or that turn the direction of others."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParkedTask:
+    """A task that waits, and its message, which was proved again."""
+
+    parked: Parked
+    message: VerifiedMessage
+
+    def document(self) -> dict[str, object]:
+        """Return what a person is shown, as JSON; characters that could mislead are written as escapes."""
+        parked, header, context = self.parked, self.message.header, self.message.context
+        asked, obligation = json.loads(parked.decision.input or b"{}"), parked.obligation
+        document: dict[str, object] = {
+            "id": parked.digest.hex(),
+            "decision": parked.leaf.hex(),
+            "queue": obligation.queue,
+            "text": obligation.text,
+            "action": parked.decision.action,
+            "agent": str(header.aud),
+            "requester": header.iss.value,
+            "chain": [link.iss.value for link in self.message.chain],
+            "user": None if context is None else {"id": context.sub, "idp": context.idp},
+            "resource": asked.get("resource"),
+            "facts": asked.get("action", {}).get("properties"),
+            "reasons": list(parked.decision.reasons),
+            "since": rfc3339(parked.since // SECOND),
+            "until": rfc3339(parked.until // SECOND),
+            "needs": {"acr": list(obligation.acr), "max_age": obligation.max_age},
+            "follows": list(obligation.follows),
+            "verdicts": [
+                {"verdict": one.verdict.value, "user": one.user, "idp": one.idp, "time": rfc3339(one.time // SECOND)}
+                for one in parked.verdicts
+            ],
+        }
+        if obligation.body:
+            document["body"] = _body(self.message)
+        shown = _visible(document)
+        return shown if isinstance(shown, dict) else {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Some tasks of a queue, in the order in which they changed last; `after` begins the next page, 0 if there is none."""
+
+    tasks: Sequence[ParkedTask]
+    after: int
+
+
+class Waiting:
+    """The parked tasks of all agents, as one edge reads them."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        deployment = node.deployment
+        self._profile = LiveProfile(
+            own=node.own,
+            names=deployment.names,
+            kinds=frozenset({Kind.TASK}),
+            own_subjects=deployment.own_subjects,
+            minters=deployment.minters,
+        )
+        self._stops = KeptStops(
+            node.held, identity=node.identity, names=deployment.names, own_subjects=deployment.own_subjects
+        )
+
+    async def page(self, queue: str, person: UserContext, *, after: int = 0) -> Page:
+        """Return the next tasks of `queue` that wait and that `person` may see, from the place `after`.
+
+        Raises `BusUnavailable`, `StateUnavailable`.
+        """
+        changed: dict[str, int] = {}
+        last = 0
+        source = self._node.transport.read(HELD, [f"held.*.task.{queue}.*"], start=after + 1, headers_only=True)
+        async with aclosing(source) as batches:
+            async for batch in batches:
+                for one in batch:
+                    if one.arrival is not None and len(changed) < PAGE:
+                        last = one.arrival.sequence
+                        changed[one.subject] = last
+                if len(changed) >= PAGE:
+                    break
+        tasks = []
+        for subject, sequence in changed.items():
+            for value in (await self._node.held.newest(subject, PARKED_TYPE)).values():
+                # One that has changed since is on a later page.
+                if value.last == sequence and (found := await self._shown(_parked(value), person)) is not None:
+                    tasks.append(found)
+        return Page(tasks=tasks, after=last if len(changed) >= PAGE else 0)
+
+    async def find(self, digest: bytes, person: UserContext) -> ParkedTask | None:
+        """Return the task with H(header) `digest` if it waits and `person` may see it. Raises as `page`."""
+        found = await self._node.held.newest(f"held.*.task.*.{digest.hex()}", PARKED_TYPE)
+        for value in found.values():
+            if (task := await self._shown(_parked(value), person)) is not None:
+                return task
+        return None
+
+    async def of_requester(self, digest: bytes) -> ParkedTask | None:
+        """Return the task with H(header) `digest` if it is one that this edge has submitted, whatever has become of it."""
+        found = await self._node.held.newest(f"held.*.task.*.{digest.hex()}", PARKED_TYPE)
+        for value in found.values():
+            parked = _parked(value)
+            if parked is not None and parked.header.iss == self._node.own and parked.envelope:
+                return await self._proved(parked)
+        return None
+
+    async def _shown(self, parked: Parked | None, person: UserContext) -> ParkedTask | None:
+        now = self._node.clock()
+        if parked is None or parked.state is not ParkedState.WAITING or now >= parked.until:
+            return None
+        task = await self._proved(parked)
+        if task is None or await self._stops.find(task.message.chain) is not None:
+            return None
+        return task if await self.may(parked, person, _VIEW, now=now) else None
+
+    async def _proved(self, parked: Parked) -> ParkedTask | None:
+        node = self._node
+        try:
+            message = await reopened(
+                parked, profile=self._profile, trust=node.trust(), past=node.past, caches=node.caches
+            )
+        except EnvelopeError:
+            return None
+        return ParkedTask(parked=parked, message=message)
+
+    async def may(self, parked: Parked, person: UserContext, verdict: str, *, now: int) -> bool:
+        """Return whether the policy lets `person` give this verdict on a task; what is no decision does not.
+
+        The question is the one that the agent asks about the approval itself, which decides.
+        """
+        node = self._node
+        to = control_subject(node.deployment.names.token(parked.value.own), "approve") if parked.value else ""
+        request = Request(
+            subject=node.own.value,
+            trust_domain=node.own.trust_domain.name,
+            action=action_of(to, {}),
+            properties={"verdict": verdict, "note": ""},
+            resource=Resource(type="task", id=parked.digest.hex()),
+            time=now,
+            nats_subject=to,
+            kind=Kind.TASK.value,
+            message_id="",
+            tenant=person.ten or "",
+            user=user_input(person),
+            chain=(node.own.value,),
+        )
+        try:
+            document = approval_question(
+                input_document(request), of=parked.decision.input or b"", obligation=obligation_json(parked)
+            )
+        except (Denied, SealError, ValueError):
+            return False
+        answer = await ask_about(node.engine, document)
+        return isinstance(answer, Decision) and answer.allow is True and not answer.obligations
+
+
+def _parked(value: HeldValue) -> Parked | None:
+    try:
+        return parse_parked(value)
+    except SealError:
+        return None
+
+
+def _body(message: VerifiedMessage) -> object:
+    """Return the body as JSON where it is some, else as base64."""
+    if message.header.typ == JSON:
+        try:
+            return {"type": JSON, "json": json.loads(message.body)}
+        except ValueError:
+            pass
+    return {"type": message.header.typ, "base64": b64encode(message.body).decode()}
+
+
+def _visible(value: object) -> object:
+    """Return `value` with every character that misleads a reader written as `\\u{...}`."""
+    match value:
+        case str():
+            return "".join([_escaped(one) if unicodedata.category(one) in _HIDDEN else one for one in value])
+        case list() | tuple():
+            return [_visible(one) for one in value]
+        case Mapping():
+            return {str(_visible(name)): _visible(one) for name, one in value.items()}
+    return value
+
+
+def _escaped(character: str) -> str:
+    return f"\\u{{{ord(character):x}}}"

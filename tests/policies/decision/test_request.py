@@ -113,7 +113,10 @@ def test_a_message_that_waited_says_who_approved_and_since_when() -> None:
         "verdict": "approve", "user": "u-2", "idp": "https://idp", "session": "s-2", "client": "desk",
         "acr": "urn:x:2", "auth_time": 7, "time": "2026-11-24T14:01:40Z", "message": "01" * 32, "record": "fe" * 32,
     }  # fmt: skip
-    assert found["approvals"] == [said, {**said, "verdict": "deny", "session": "", "client": "", "acr": "", "auth_time": 0}]
+    assert found["approvals"] == [
+        said,
+        {**said, "verdict": "deny", "session": "", "client": "", "acr": "", "auth_time": 0},
+    ]
     assert list(found["approvals"][0]) == list(said)
     assert found["parked"] == {"since": "2026-11-24T14:00:00Z", "revision": "r1"}
     assert list(found)[-3:] == ["grant", "approvals", "parked"]
@@ -236,9 +239,7 @@ UNAPPROVED = b',"approvals":[],"parked":{"since":"","revision":""}'
 
 @pytest.mark.parametrize("grant", [None, (), ("pricing.*", "stock.look")])
 @pytest.mark.parametrize(("user", "kind"), [(REQUEST.user, "user"), (NO_USER, "")])
-def test_a_recorded_document_gets_what_there_was_not_yet(
-    user: User, kind: str, grant: tuple[str, ...] | None
-) -> None:
+def test_a_recorded_document_gets_what_there_was_not_yet(user: User, kind: str, grant: tuple[str, ...] | None) -> None:
     whole = input_document(replace(REQUEST, user=user, grant=grant))
     assert completed_document(whole) == whole
     untyped = f',"type":"{kind}","domain":""'.encode()

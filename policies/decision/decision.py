@@ -112,7 +112,10 @@ def remedies(decision: Decision) -> tuple[Remedy, ...]:
 
 
 def unknown_obligation(obligations: Sequence[Mapping[str, object]], honours: AbstractSet[str]) -> str | None:
-    """Return the type of the first obligation that is neither ours nor in `honours`, or `None` if all are honoured.
+    """Return the type of an allow's first obligation that is neither ours nor in `honours`, or `None` if all are honoured.
+
+    Only `show_reasons` is ours in an allow; `remedy` and `approval` (`approval_of`) are ours in a denial. There all others
+    are ignored.
 
     An obligation without a type, or with a type that is not a text, is never honoured and has the type "". It turns an
     allow into a denial: a decision must not be enforced in part.

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self, TypeAlias
+from typing import Protocol, Self, TypeAlias, TypeVar
 
 from sealbus.envelopes.errors import PolicyFailed, PolicyUnavailable
 from sealbus.policies.decision.connect import ConnectAnswer
 from sealbus.policies.decision.decision import Decision
 
-__all__ = ["Answer", "EngineStatus", "PolicyEngine"]
+__all__ = ["Answer", "EngineStatus", "Parse", "PolicyEngine"]
+
+T_co = TypeVar("T_co", covariant=True)
 
 Answer: TypeAlias = Decision | PolicyUnavailable | PolicyFailed
 """The answer to one document. Errors are values here, so that one does not end the others."""
@@ -30,6 +32,13 @@ class EngineStatus:
     revision: str
     problem: str = ""
     missed: tuple[str, ...] = ()
+
+
+class Parse(Protocol[T_co]):
+    """A reader of answers to one kind of question: `parse_decision`, `parse_connect`."""
+
+    def __call__(self, answer: object, /, *, revision: str, engine: str, micros: int) -> T_co:
+        """Return what `answer`, decoded JSON, says; raise `PolicyFailed` for anything else."""
 
 
 class PolicyEngine(Protocol):
@@ -51,6 +60,13 @@ class PolicyEngine(Protocol):
         """Return the decision on one connection to NATS (`connect_document`), within the engine's deadline.
 
         The policy is asked at `data.sealbus.connect.decision`. Failures are answers, as with `decide`.
+        """
+
+    async def approve(self, document: bytes) -> Answer:
+        """Return the decision on who may approve (`approval_question`), within the engine's deadline.
+
+        The policy is asked at `data.sealbus.approval.decision`; without that rule the answer is `PolicyFailed`, and nobody
+        may. Failures are answers, as with `decide`.
         """
 
     async def status(self) -> EngineStatus:

@@ -16,13 +16,22 @@ from typing import Final, Self, TypeVar
 from urllib.parse import urlsplit
 
 from sealbus.envelopes.errors import ConfigurationError, IdentityUnavailable, PolicyFailed, PolicyUnavailable
-from sealbus.policies.decision.connect import ConnectAnswer
+from sealbus.policies.decision.connect import ConnectAnswer, parse_connect
+from sealbus.policies.decision.decision import parse_decision
 from sealbus.policies.decision.engine import Answer, EngineStatus
 from sealbus.policies.engines.circuit_breaker import Breaker, Passage
 from sealbus.policies.engines.svid_sessions import ClientTls, SvidSessions, TlsSource
-from sealbus.policies.opa.batches import DEADLINE, ask_connect, decide_all
+from sealbus.policies.opa.batches import DEADLINE, ask_single, decide_all
 from sealbus.policies.opa.http import post
-from sealbus.policies.opa.wire import BATCH_PATH, NoPolicy, Reply, batch_question, parse_reply
+from sealbus.policies.opa.wire import (
+    APPROVAL_PATH,
+    BATCH_PATH,
+    CONNECT_PATH,
+    NoPolicy,
+    Reply,
+    batch_question,
+    parse_reply,
+)
 
 __all__ = ["IN_FLIGHT", "URLS", "CentralEngine", "CentralServer"]
 
@@ -90,7 +99,12 @@ class CentralEngine:
     async def connect(self, document: bytes) -> ConnectAnswer:
         """Return the decision on one connection to NATS."""
         until = asyncio.get_running_loop().time() + self._deadline
-        return await ask_connect(document, self.ask, engine=self.name, until=until)
+        return await ask_single(CONNECT_PATH, document, parse_connect, self.ask, engine=self.name, until=until)
+
+    async def approve(self, document: bytes) -> Answer:
+        """Return the decision on who may approve."""
+        until = asyncio.get_running_loop().time() + self._deadline
+        return await ask_single(APPROVAL_PATH, document, parse_decision, self.ask, engine=self.name, until=until)
 
     async def status(self) -> EngineStatus:
         """Ask every server an empty question, even with an open circuit, and return the status of the one that decides.

@@ -15,7 +15,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 from sealbus.envelopes.errors import PolicyFailed, PolicyUnavailable
 from sealbus.policies.bundle.check import BATCH, DECISION
@@ -23,10 +23,11 @@ from sealbus.policies.bundle.files import STARTER, remembered_bundle
 from sealbus.policies.bundle.format import Bundle
 from sealbus.policies.bundle.in_force import BundleFile, InForce
 from sealbus.policies.bundle.signing import BundleVerifier
+from sealbus.policies.decision.approval import APPROVAL
 from sealbus.policies.decision.connect import CONNECT, ConnectAnswer, parse_connect
 from sealbus.policies.decision.decision import parse_decision
 from sealbus.policies.decision.documents import InputDocument, canonical, checked_document
-from sealbus.policies.decision.engine import Answer, EngineStatus
+from sealbus.policies.decision.engine import Answer, EngineStatus, Parse
 from sealbus.policies.lint.regorus import Interpreter
 
 __all__ = ["EmbeddedEngine"]
@@ -36,6 +37,8 @@ _log: Final = logging.getLogger(__name__)
 SLICE: Final = 32
 """Decisions between two turns of the event loop: about 1 ms."""
 DEADLINE: Final = 1.0
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -129,7 +132,7 @@ class EmbeddedEngine:
         """Return one answer for each input document, in order, all under the revision in force when asked."""
         compiled = self._compiled
         if compiled is None:
-            return [PolicyUnavailable("the engine is not entered") for _ in inputs]
+            return [_left() for _ in inputs]
         until = time.monotonic() + self._deadline
         answers: list[Answer] = []
         while len(answers) < len(inputs):
@@ -145,16 +148,12 @@ class EmbeddedEngine:
     async def connect(self, document: bytes) -> ConnectAnswer:
         """Return the decision on one connection to NATS, under the revision in force when asked."""
         compiled = self._compiled
-        if compiled is None:
-            return PolicyUnavailable("the engine is not entered")
-        started = time.perf_counter_ns()
-        try:
-            checked = document if isinstance(document, InputDocument) else checked_document(document)
-            found = compiled.ask(CONNECT, checked)
-            micros = (time.perf_counter_ns() - started) // 1_000
-            return parse_connect(found, revision=compiled.bundle.revision, engine=self.name, micros=micros)
-        except PolicyFailed as error:
-            return _afresh(error)
+        return _left() if compiled is None else self._one(compiled, CONNECT, document, parse_connect)
+
+    async def approve(self, document: bytes) -> Answer:
+        """Return the decision on who may approve, under the revision in force when asked."""
+        compiled = self._compiled
+        return _left() if compiled is None else self._one(compiled, APPROVAL, document, parse_decision)
 
     async def status(self) -> EngineStatus:
         """Return the revision in force, and why the newest bundle is not, if so."""
@@ -173,23 +172,27 @@ class EmbeddedEngine:
                 found = None
             if isinstance(found, list) and len(found) == len(inputs):
                 micros = (time.perf_counter_ns() - started) // (1_000 * len(inputs))
-                return [self._answer(compiled, answer, micros) for answer in found]
-        return [self._one(compiled, document) for document in inputs]
+                return [self._answer(compiled, answer, micros, parse_decision) for answer in found]
+        return [self._one(compiled, DECISION, document, parse_decision) for document in inputs]
 
-    def _one(self, compiled: _Compiled, document: bytes) -> Answer:
+    def _one(self, compiled: _Compiled, rule: str, document: bytes, parse: Parse[T]) -> T | PolicyFailed:
         started = time.perf_counter_ns()
         try:
             checked = document if isinstance(document, InputDocument) else checked_document(document)
-            found = compiled.ask(DECISION, checked)
+            found = compiled.ask(rule, checked)
         except PolicyFailed as error:
             return _afresh(error)
-        return self._answer(compiled, found, (time.perf_counter_ns() - started) // 1_000)
+        return self._answer(compiled, found, (time.perf_counter_ns() - started) // 1_000, parse)
 
-    def _answer(self, compiled: _Compiled, found: object, micros: int) -> Answer:
+    def _answer(self, compiled: _Compiled, found: object, micros: int, parse: Parse[T]) -> T | PolicyFailed:
         try:
-            return parse_decision(found, revision=compiled.bundle.revision, engine=self.name, micros=micros)
+            return parse(found, revision=compiled.bundle.revision, engine=self.name, micros=micros)
         except PolicyFailed as error:
             return _afresh(error)
+
+
+def _left() -> PolicyUnavailable:
+    return PolicyUnavailable("the engine is not entered")
 
 
 def _afresh(error: PolicyFailed) -> PolicyFailed:

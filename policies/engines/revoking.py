@@ -49,6 +49,12 @@ class RevokingEngine:
         """Return the engine's decision on one connection: nobody's user is behind it."""
         return await self._engine.connect(document)
 
+    async def approve(self, document: bytes) -> Answer:
+        """Return the engine's decision on who may approve, or the denial of an approver who is revoked."""
+        revocations = self._current()
+        denial = _denial(document, revocations) if revocations else None
+        return denial if denial is not None else await self._engine.approve(document)
+
     async def status(self) -> EngineStatus:
         """Return the engine's status."""
         return await self._engine.status()

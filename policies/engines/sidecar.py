@@ -11,10 +11,12 @@ from typing import Final, Self, TypeVar
 import aiohttp
 
 from sealbus.envelopes.errors import ConfigurationError, PolicyFailed, PolicyUnavailable
-from sealbus.policies.decision.connect import ConnectAnswer
+from sealbus.policies.decision.connect import ConnectAnswer, parse_connect
+from sealbus.policies.decision.decision import parse_decision
 from sealbus.policies.decision.engine import Answer, EngineStatus
-from sealbus.policies.opa.batches import DEADLINE, ask_batch, ask_connect, decide_all
+from sealbus.policies.opa.batches import DEADLINE, ask_batch, ask_single, decide_all
 from sealbus.policies.opa.http import open_session, post
+from sealbus.policies.opa.wire import APPROVAL_PATH, CONNECT_PATH
 
 __all__ = ["IN_FLIGHT", "SidecarEngine"]
 
@@ -68,7 +70,12 @@ class SidecarEngine:
     async def connect(self, document: bytes) -> ConnectAnswer:
         """Return the decision on one connection to NATS."""
         until = asyncio.get_running_loop().time() + self._deadline
-        return await ask_connect(document, self.ask, engine=self.name, until=until)
+        return await ask_single(CONNECT_PATH, document, parse_connect, self.ask, engine=self.name, until=until)
+
+    async def approve(self, document: bytes) -> Answer:
+        """Return the decision on who may approve."""
+        until = asyncio.get_running_loop().time() + self._deadline
+        return await ask_single(APPROVAL_PATH, document, parse_decision, self.ask, engine=self.name, until=until)
 
     async def status(self) -> EngineStatus:
         """Ask OPA an empty question, and return the revision that answers."""

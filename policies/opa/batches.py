@@ -6,31 +6,31 @@ import asyncio
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 from sealbus.envelopes.errors import PolicyFailed, PolicyUnavailable
-from sealbus.policies.decision.connect import ConnectAnswer, parse_connect
 from sealbus.policies.decision.decision import parse_decision
 from sealbus.policies.decision.documents import InputDocument, checked_document
-from sealbus.policies.decision.engine import Answer
+from sealbus.policies.decision.engine import Answer, Parse
 from sealbus.policies.opa.http import Ask
 from sealbus.policies.opa.wire import (
     BATCH_PATH,
-    CONNECT_PATH,
     NoPolicy,
     Reply,
     batch_question,
-    connect_question,
-    parse_connect_reply,
     parse_reply,
+    parse_single_reply,
+    single_question,
 )
 
-__all__ = ["BATCH", "DEADLINE", "ask_batch", "ask_connect", "decide_all"]
+__all__ = ["BATCH", "DEADLINE", "ask_batch", "ask_single", "decide_all"]
 
 BATCH: Final = 50
 """Documents per question: OPA evaluates a question on one core, and its overhead per call is small by then."""
 DEADLINE: Final = 1.0
 """Default seconds for one call of `decide`."""
+
+T = TypeVar("T")
 
 
 async def decide_all(inputs: Sequence[bytes], ask: Ask, *, engine: str, until: float) -> Sequence[Answer]:
@@ -63,14 +63,16 @@ async def ask_batch(documents: Sequence[InputDocument], ask: Ask, *, until: floa
     return await ask(BATCH_PATH, batch_question(documents), partial(parse_reply, count=len(documents)), until=until)
 
 
-async def ask_connect(document: bytes, ask: Ask, *, engine: str, until: float) -> ConnectAnswer:
-    """Return the decision on one connection to NATS, asking until `until`; errors are answers."""
+async def ask_single(
+    path: str, document: bytes, parse: Parse[T], ask: Ask, *, engine: str, until: float
+) -> T | PolicyUnavailable | PolicyFailed:
+    """Return what `parse` reads in the answer of the rule at `path` about one document; errors are answers."""
     started = time.perf_counter_ns()
     try:
         checked = document if isinstance(document, InputDocument) else checked_document(document)
-        revision, value = await ask(CONNECT_PATH, connect_question(checked), parse_connect_reply, until=until)
+        revision, value = await ask(path, single_question(checked), parse_single_reply, until=until)
         micros = (time.perf_counter_ns() - started) // 1_000
-        return parse_connect(value, revision=revision, engine=engine, micros=micros)
+        return parse(value, revision=revision, engine=engine, micros=micros)
     except (PolicyUnavailable, PolicyFailed) as error:
         return error
 

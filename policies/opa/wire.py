@@ -15,6 +15,7 @@ from sealbus.envelopes.encoding.strict_json import Json, parse_object
 from sealbus.envelopes.errors import PolicyFailed, PolicyUnavailable
 
 __all__ = [
+    "APPROVAL_PATH",
     "BATCH_PATH",
     "CONNECT_PATH",
     "NESTING",
@@ -23,13 +24,14 @@ __all__ = [
     "NoPolicy",
     "Reply",
     "batch_question",
-    "connect_question",
-    "parse_connect_reply",
     "parse_reply",
+    "parse_single_reply",
+    "single_question",
 ]
 
 BATCH_PATH: Final = "/v1/data/sealbus/authz/batch"
 CONNECT_PATH: Final = "/v1/data/sealbus/connect/decision"
+APPROVAL_PATH: Final = "/v1/data/sealbus/approval/decision"
 QUERY: Final[Mapping[str, str]] = {"provenance": "true", "strict-builtin-errors": "true"}
 NESTING: Final = 32
 SYSTEM: Final = "system"
@@ -56,17 +58,21 @@ def batch_question(documents: Sequence[bytes]) -> bytes:
     return b'{"input":{"batch":[' + b",".join(documents) + b"]}}"
 
 
-def connect_question(document: bytes) -> bytes:
-    """Return the body of a question about one connection; `document` is inserted byte for byte."""
+def single_question(document: bytes) -> bytes:
+    """Return the body of a question about one document, such as a connection; `document` is inserted byte for byte."""
     return b'{"input":' + document + b"}"
 
 
-def parse_connect_reply(status: int, body: bytes) -> tuple[str, object]:
-    """Return the revision and value of OPA's answer about one connection; raises as `parse_reply` does."""
+def parse_single_reply(status: int, body: bytes) -> tuple[str, object]:
+    """Return the revision and value of OPA's answer to a single question; raises as `parse_reply` does.
+
+    A policy that has no rule for such a question is one all the same: it answers others, and its server has not failed.
+    """
     answer = _evaluated(status, body)
+    revision = _revision(answer.get("provenance"))
     if "result" not in answer:
-        raise NoPolicy("OPA knows no data.sealbus.connect.decision")
-    return _revision(answer.get("provenance")), answer["result"]
+        raise PolicyFailed("the policy has no rule for this question, or it is undefined")
+    return revision, answer["result"]
 
 
 def parse_reply(status: int, body: bytes, count: int) -> Reply:

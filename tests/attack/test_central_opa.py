@@ -17,7 +17,7 @@ from support.x509 import IssuedSvid, ThrowawayCa
 from sealbus.agents.runtime.policy.opa_tls import OpaTls
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.bundle.files import write_bundle
-from sealbus.policies.opa.wire import BATCH_PATH
+from sealbus.policies.opa.wire import APPROVAL_PATH, BATCH_PATH
 
 pytestmark = pytest.mark.opa
 
@@ -61,6 +61,7 @@ async def test_what_a_known_workload_may_ask(opa: CentralOpa) -> None:
     assert (await said(opa, "POST", BATCH_PATH))[0] == 200
     assert (await said(opa, "POST", f"{BATCH_PATH}{STRICT}"))[0] == 200
     assert (await said(opa, "POST", "/v1/data/sealbus/authz/decision"))[0] == 200
+    assert (await said(opa, "POST", f"{APPROVAL_PATH}{STRICT}"))[0] == 200
     connect = "/v1/data/sealbus/connect/decision"
     assert (await said(opa, "POST", connect, who=tls_of(CA, CONTROL)))[0] == 200
 
@@ -71,7 +72,9 @@ FORBIDDEN = [
     ("DELETE", "/v1/policies/authz.rego"), ("GET", "/v1/policies"), ("GET", "/v1/data"), ("POST", "/v1/data"),
     ("GET", BATCH_PATH), ("PUT", BATCH_PATH), ("POST", f"{BATCH_PATH}/0"), ("POST", "/v1/data/sealbus/authz"),
     ("POST", "/v1/data/sealbus/authz/decide"), ("POST", "/v1/data/sealbus/connect/decision"),
-    ("POST", "/v1/data/sealbus/connect/batch"), ("POST", "/v1/data/sealbus/registry/agents"),
+    ("POST", "/v1/data/sealbus/connect/batch"), ("POST", "/v1/data/sealbus/approval/decide"),
+    ("POST", "/v1/data/sealbus/approval"), ("GET", APPROVAL_PATH), ("PUT", APPROVAL_PATH),
+    ("POST", "/v1/data/sealbus/registry/agents"),
     ("POST", "/v1/data/system/callers"), ("POST", "/v1/data/answers"), ("POST", "/v0/data/sealbus/authz/batch"),
     ("POST", "/v1/query"), ("GET", "/v1/query?q=data"), ("POST", "/"), ("POST", "/v1/compile"),
     ("POST", "/v1/compile/sealbus/authz/batch"), ("GET", "/v1/config"), ("GET", "/v1/status"), ("GET", "/metrics"),
@@ -113,7 +116,8 @@ async def test_what_nobody_may(opa: CentralOpa, method: str, path: str) -> None:
     ],
 )
 async def test_who_may_not_ask(opa: CentralOpa, svid: IssuedSvid) -> None:
-    assert (await said(opa, "POST", BATCH_PATH, who=by(svid)))[0] in (0, 401)
+    for path in (BATCH_PATH, APPROVAL_PATH):
+        assert (await said(opa, "POST", path, who=by(svid)))[0] in (0, 401)
 
 
 @pytest.mark.parametrize(

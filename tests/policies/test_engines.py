@@ -18,6 +18,7 @@ from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.errors import Code, PolicyFailed, PolicyUnavailable
 from sealbus.policies.bundle.files import write_bundle
 from sealbus.policies.bundle.format import Bundle, Manifest, pack_bundle, read_bundle
+from sealbus.policies.decision.approval import approval_question
 from sealbus.policies.decision.connect import ConnectAnswer, ConnectDecision, ConnectRequest, connect_document
 from sealbus.policies.decision.decision import Decision
 from sealbus.policies.decision.documents import checked_document
@@ -382,6 +383,75 @@ async def test_connections_are_decided(opener: Opener, tmp_path: Path) -> None:
         assert isinstance(message, Decision)
         # Bytes that were not made by `connect_document` are checked, and then asked about.
         assert isinstance(await engine.connect(bytes(connecting("in"))), ConnectDecision)
+
+
+# Approvals
+
+
+APPROVALS = """package sealbus.approval
+
+decision := decide(input)
+
+decide(request) := data.answers[request.of.action.name] if request.obligation.queue != "fails"
+
+decide(request) := concat("", [request.subject.type]) if request.obligation.queue == "fails"
+"""
+
+
+def approvals(revision: str = "r1") -> Bundle:
+    """Return a bundle that says to an approval what stands in its data under the action that waits."""
+    modules = {"authz.rego": SCRIPTED.encode(), "approval.rego": APPROVALS.encode()}
+    return read_bundle(
+        pack_bundle(modules, {"answers": SHAPES}, Manifest(revision=revision, roots=("answers", "sealbus")))
+    )
+
+
+def approving(name: str, queue: str = "managers") -> bytes:
+    asked = approval_question(document("x._approve"), of=document(name), obligation=b'{"queue":"%b"}' % queue.encode())
+    return checked_document(asked.replace(b'"type":"workload"', b'"type":1')) if queue == "fails" else asked
+
+
+async def test_approvals_are_decided_by_a_rule_of_their_own(opener: Opener, tmp_path: Path) -> None:
+    file = tmp_path / "bundle.tar.gz"
+    write_bundle(approvals(), file)
+    async with opener(file, 5.0) as engine:
+        allowed, denied = await engine.approve(approving("yes")), await engine.approve(approving("no"))
+        assert isinstance(allowed, Decision)
+        assert isinstance(denied, Decision)
+        assert (allowed.allow, allowed.policy, allowed.revision) == (True, "scripted", "r1")
+        assert (denied.allow, denied.reasons, denied.engine) == (False, ("no",), engine.name)
+        assert [dict(one) for one in denied.obligations] == [{"notify": "owner"}]
+        others = [name for name in SHAPES if name not in ("yes", "no")] + ["undefined"]
+        asked = (*map(approving, others), approving("yes", "fails"), b"{", b'{"a":1.5}', bytes(document("yes")))
+        assert codes([await engine.approve(one) for one in asked]) == [Code.POLICY_ERROR] * (len(others) + 4)
+        # Bytes that were not made by `approval_question` are checked, and then asked about.
+        assert codes([await engine.approve(bytes(approving("yes")))]) == ["allow"]
+        # It is another rule that decides about the message itself.
+        assert codes(await engine.decide([document("no")])) == ["deny"]
+
+
+async def test_under_a_policy_without_that_rule_nobody_approves_and_all_else_goes_on(running: Running) -> None:
+    for _ in range(4):
+        assert codes([await running.engine.approve(approving("yes"))]) == [Code.POLICY_ERROR]
+        assert isinstance(await running.engine.connect(connecting("in")), PolicyFailed)
+    assert codes(await running.engine.decide([document("yes")])) == ["allow"]
+
+
+async def test_the_deadline_is_kept_for_approvals(opener: Opener, tmp_path: Path) -> None:
+    file = tmp_path / "bundle.tar.gz"
+    write_bundle(approvals(), file)
+    async with opener(file, 1e-9) as engine:
+        answer = await engine.approve(approving("yes"))
+    # The embedded engine cannot interrupt a single decision.
+    assert isinstance(answer, Decision if engine.name == "embedded" else PolicyUnavailable)
+
+
+async def test_an_engine_that_was_left_lets_nobody_approve(opener: Opener, tmp_path: Path) -> None:
+    file = tmp_path / "bundle.tar.gz"
+    write_bundle(approvals(), file)
+    async with opener(file, 5.0) as engine:
+        pass
+    assert codes([await engine.approve(approving("yes"))]) == [Code.POLICY_UNAVAILABLE]
 
 
 async def test_a_policy_without_connections_lets_nobody_in(running: Running) -> None:

@@ -54,6 +54,11 @@ class ScriptedEngine:
         """Say that nothing is known of connections."""
         return PolicyFailed("this engine decides about messages")
 
+    async def approve(self, document: bytes) -> Verdict:
+        """Answer as about any other document; this one has `of` and `obligation`."""
+        [answer] = await self.decide([document])
+        return answer
+
     async def status(self) -> EngineStatus:
         """Return a fixed revision."""
         return EngineStatus(engine=self.name, revision="1")

@@ -42,6 +42,10 @@ class Told:
         self.asked.append(len(inputs))
         return [self._answer(one) for one in inputs]
 
+    async def approve(self, document: bytes) -> Answer:
+        [answer] = await self.decide([document])
+        return answer
+
     async def connect(self, document: bytes) -> ConnectAnswer:
         raise AssertionError("a backtest is about messages")
 

@@ -8,7 +8,9 @@ from support.engines import ScriptedEngine, Verdict, allow
 
 from sealbus.envelopes.errors import PolicyFailed
 from sealbus.policies.bundle.revocations import NONE_REVOKED, Revocations
+from sealbus.policies.decision.approval import approval_question
 from sealbus.policies.decision.decision import Decision
+from sealbus.policies.decision.documents import checked_document
 from sealbus.policies.decision.request import NO_USER, Request, Resource, User, input_document
 from sealbus.policies.engines.revoking import RevokingEngine
 
@@ -99,6 +101,27 @@ async def test_answers_of_a_wrong_number_are_none() -> None:
     engine = RevokingEngine(Short(), lambda: REVOKED)
     answers = await engine.decide([question(user()), question(user(session="s-13")), question(user())])
     assert [type(one) for one in answers] == [PolicyFailed] * 3
+
+
+async def test_an_approver_who_is_revoked_is_denied_and_the_policy_is_asked_about_others() -> None:
+    engine = ScriptedEngine()
+    revoking, unrevoking = RevokingEngine(engine, lambda: REVOKED), RevokingEngine(engine, lambda: NONE_REVOKED)
+    of = question(user(session="s-13"))
+
+    def approval(approver: User) -> bytes:
+        return approval_question(checked_document(question(approver)), of=of, obligation=b"{}")
+
+    answer = await revoking.approve(approval(user(session="s-13")))
+    assert answer == Decision(
+        allow=False, reasons=("revoked_session",), policy="revocations", revision="revocations-3", engine="revocations"
+    )
+    assert engine.asked == []
+    # Whose message it is does not matter here: the message itself is decided on again.
+    for asked in (revoking.approve(approval(user())), unrevoking.approve(approval(user(session="s-13")))):
+        answer = await asked
+        assert isinstance(answer, Decision)
+        assert answer.allow is True
+    assert [sorted(one)[:3] for one in engine.asked] == [["action", "context", "obligation"]] * 2
 
 
 async def test_everything_else_is_the_engines() -> None:

@@ -9,7 +9,7 @@ import pytest
 from support.policies import ALLOW, document
 
 from sealbus.envelopes.errors import PolicyFailed, PolicyUnavailable
-from sealbus.policies.opa.wire import NoPolicy, batch_question, connect_question, parse_connect_reply, parse_reply
+from sealbus.policies.opa.wire import NoPolicy, batch_question, parse_reply, parse_single_reply, single_question
 
 BUNDLES: dict[str, Any] = {"bundles": {"b": {"revision": "r1"}}}
 
@@ -112,20 +112,21 @@ def test_an_error_of_evaluation_is_told_without_its_text() -> None:
 
 
 def test_a_connection_is_asked_about_alone() -> None:
-    assert connect_question(b'{"v":1}') == b'{"input":{"v":1}}'
+    assert single_question(b'{"v":1}') == b'{"input":{"v":1}}'
     answer = json.dumps({"result": {"allow": False}, "provenance": BUNDLES}).encode()
-    assert parse_connect_reply(200, answer) == ("r1", {"allow": False})
+    assert parse_single_reply(200, answer) == ("r1", {"allow": False})
 
 
 @pytest.mark.parametrize(
     ("status", "answer", "error"),
     [
         (200, {"provenance": BUNDLES}, PolicyFailed),
-        (200, {"result": 1}, PolicyFailed),
+        (200, {"result": 1}, NoPolicy),
+        (200, {}, NoPolicy),
         (500, {"code": "internal_error", "errors": []}, PolicyFailed),
         (404, {}, PolicyUnavailable),
     ],
 )
 def test_no_answer_about_a_connection(status: int, answer: object, error: type[Exception]) -> None:
     with pytest.raises(error):
-        parse_connect_reply(status, json.dumps(answer).encode())
+        parse_single_reply(status, json.dumps(answer).encode())

@@ -11,9 +11,9 @@ default allow := false
 allow if {
 	input.method == "POST"
 	["v1", "data", "sealbus", kind, rule] = input.path
-	rules[kind][rule]
+	granted := rules[kind][rule]
 	every name, _ in input.params { parameters[name] }
-	data.system.callers[caller][kind] == true
+	data.system.callers[caller][granted] == true
 }
 
 # Health and metrics, for whoever reaches the diagnostic address: the other address lets nobody in without a certificate.
@@ -25,9 +25,11 @@ allow if {
 
 diagnostics := {["health"], ["metrics"]}
 
+# What a caller needs for each question: who asks about messages asks about their approvals.
 rules := {
-	"authz": {"decision": true, "batch": true},
-	"connect": {"decision": true},
+	"authz": {"decision": "authz", "batch": "authz"},
+	"approval": {"decision": "authz"},
+	"connect": {"decision": "connect"},
 }
 
 parameters := {"provenance": true, "strict-builtin-errors": true}

@@ -1,0 +1,126 @@
+"""Approvals: the obligation by which a denial asks for one, and the question whether somebody may give it.
+
+::
+
+    {"type": "approval", "queue": "managers", "text": "Pay 1200 EUR to ACME", "until": 604800, "count": 1,
+     "acr": ["urn:example:silver"], "max_age": 300, "follows": ["ledger.post"], "body": false}
+
+All members but the first four may be left out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, cast
+
+from sealbus.envelopes.encoding.codec import is_text
+from sealbus.envelopes.encoding.strict_json import Json
+from sealbus.envelopes.message.header import is_grant
+from sealbus.envelopes.trust.names import is_token
+from sealbus.policies.decision.documents import InputDocument, canonical, checked_document
+
+__all__ = ["APPROVAL", "APPROVE", "MAX_AGE", "UNTIL", "ApprovalObligation", "approval_of", "approval_question"]
+
+APPROVAL: Final = "data.sealbus.approval.decision"
+"""The rule that decides who may approve; the question is the input itself."""
+
+APPROVE: Final = "._approve"
+"""End of the action of a verdict: `payments._approve`, whatever the action that waits."""
+
+UNTIL: Final = 2_592_000
+"""Longest time in seconds that a message may wait, 30 days."""
+MAX_AGE: Final = 31_536_000
+"""Longest time in seconds that may be asked for as the age of a login, a year."""
+
+_QUEUE_BYTES: Final = 64
+"""Longest queue: it stands in a subject, beside an agent's token and a hash."""
+_ACR: Final = re.compile(r"[!#-\[\]-~]+")
+"""RFC 6749 appendix A.4, one value of a list in a quoted string: a client is told these by RFC 9470."""
+_TYPE: Final = "approval"
+_MEMBERS: Final = frozenset({"type", "queue", "text", "until", "count", "acr", "max_age", "follows", "body"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalObligation:
+    """What a denial asks for; equal to another if it asks for the same. Raises `ValueError` for an invalid one.
+
+    `queue` is a token of a subject, `text` what people are asked, `until` for how many seconds they may be. They have
+    logged in by one of `acr`, if any are said, and at most `max_age` seconds ago. `follows` are the grants of what may be
+    sent on in the approver's name. If `body` is false, nobody is shown the message's body. `count` approvals are enough,
+    which is always 1 so far. `json` is the obligation as it stood in the decision, with sorted names.
+    """
+
+    queue: str
+    text: str
+    until: int
+    count: int = 1
+    acr: tuple[str, ...] = ()
+    max_age: int | None = None
+    follows: tuple[str, ...] = ()
+    body: bool = True
+    json: bytes = field(compare=False)
+
+    def __post_init__(self) -> None:
+        if type(self.queue) is not str or len(self.queue) > _QUEUE_BYTES or not is_token(self.queue):
+            raise ValueError(f"queue is not a token of a subject of at most {_QUEUE_BYTES} bytes")
+        if type(self.text) is not str or not self.text or not is_text(self.text):
+            raise ValueError("text is not one of 1 to 256 bytes without control characters")
+        if type(self.until) is not int or not 0 < self.until <= UNTIL:
+            raise ValueError(f"until is not whole seconds from 1 to {UNTIL}")
+        if type(self.count) is not int or self.count != 1:
+            raise ValueError("count is not 1")
+        if any(type(one) is not str or not _ACR.fullmatch(one) for one in self.acr) or not is_text(" ".join(self.acr)):
+            raise ValueError("acr does not hold values that can be asked for, of at most 256 bytes together")
+        if self.max_age is not None and not (type(self.max_age) is int and 0 <= self.max_age <= MAX_AGE):
+            raise ValueError(f"max_age is not whole seconds from 0 to {MAX_AGE}")
+        if any(type(one) is not str or not is_grant(one) for one in self.follows):
+            raise ValueError("follows does not hold grants")
+        if type(self.body) is not bool:
+            raise ValueError("body is not a boolean")
+
+    @classmethod
+    def parse(cls, members: Mapping[str, object]) -> ApprovalObligation:
+        """Return the obligation that a JSON object says; raise `ValueError` for anything else.
+
+        A member that is not known could ask for more than is checked: with one, nobody is asked.
+        """
+        said = dict(members)
+        if not said.keys() <= _MEMBERS or said.pop("type", None) != _TYPE:
+            raise ValueError("an obligation of another type, or with other members")
+        for name in ("acr", "follows"):
+            listed = said.setdefault(name, [])
+            if type(listed) is not list:
+                raise ValueError(f"{name} is not an array")
+            said[name] = tuple(listed)
+        if "max_age" in said and said["max_age"] is None:
+            raise ValueError("max_age is null")
+        if not {"queue", "text", "until"} <= said.keys():
+            raise ValueError("queue, text or until is missing")
+        return cls(**said, json=canonical(cast("Json", dict(members))))  # type: ignore[arg-type]  # checked above
+
+
+def approval_of(obligations: Sequence[Mapping[str, object]]) -> ApprovalObligation | None:
+    """Return what the obligations of a denial ask for.
+
+    None if they ask for no approval, for several, or in a form that is not valid: such a denial is a plain one.
+    """
+    said = [one for one in obligations if one.get("type") == _TYPE]
+    if len(said) != 1:
+        return None
+    try:
+        return ApprovalObligation.parse(said[0])
+    except ValueError:
+        return None
+
+
+def approval_question(document: InputDocument, *, of: bytes, obligation: bytes) -> InputDocument:
+    """Return the question whether the approver of `document` may give this verdict: the bytes that are decided and recorded.
+
+    `document` is the input document about the verdict, `of` the recorded one that was denied, `obligation` what that denial
+    asks for (`ApprovalObligation.json`). Raises `PolicyFailed` for over 65,536 bytes, and for parts that are not each one
+    JSON object: they could bring other keys with them.
+    """
+    parts = b',"of":' + checked_document(of) + b',"obligation":' + checked_document(obligation) + b"}"
+    return checked_document(document[:-1] + parts)

@@ -198,6 +198,7 @@ class MaxBytesTable(_Table):
     audit: Size | None = None
     refusals: Size | None = None
     state: Size | None = None
+    held: Size | None = None
 
 
 class StreamsTable(_Table):

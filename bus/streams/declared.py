@@ -37,8 +37,8 @@ from sealbus.envelopes.message.subjects import OwnSubject
 __all__ = [
     "DEFAULT_MAX_BYTES",
     "DUPLICATE_WINDOW",
-    "KEPT_SECONDS",
     "HELD_SECONDS",
+    "KEPT_SECONDS",
     "Guard",
     "Stream",
     "approval_durable",

@@ -216,6 +216,16 @@ class OwnSubjectTable(_Table):
     action: str | None = None
 
 
+class TrustTable(_Table):
+    """Whose word for the trust bundles of the past counts: the notaries', by default nobody's.
+
+    They write the key books by which values that outlive a day (the stream HELD) still verify when their keys are gone: the
+    same in every process of a deployment.
+    """
+
+    notaries: tuple[Id, ...] = ()
+
+
 class AuditTable(_Table):
     """How the audit writer waits, how many denials of one sender it records one by one in a minute, and what it keeps.
 
@@ -478,6 +488,7 @@ class Document(_Table):
     agents: AgentsTable = AgentsTable()
     context: ContextTable = ContextTable()
     chain: ChainTable = ChainTable()
+    trust: TrustTable = TrustTable()
     streams: StreamsTable = StreamsTable()
     subjects: dict[str, OwnSubjectTable] = {}
     audit: AuditTable = AuditTable()

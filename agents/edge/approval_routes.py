@@ -7,7 +7,6 @@ and counts it.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from typing import Final
@@ -19,10 +18,10 @@ from sealbus.agents.edge.approvals import ParkedTask, Waiting
 from sealbus.agents.edge.front import Front
 from sealbus.agents.edge.http.problem import HEADERS, EdgeError
 from sealbus.agents.edge.oauth.access_token import AccessToken
-from sealbus.bus.handling.approvals.authorizer import ApprovalRefused, strong_enough
+from sealbus.bus.gate.approval_authorizer import ApprovalRefused, strong_enough
 from sealbus.bus.sending.approval import ApprovalRequest, Verdict
 from sealbus.envelopes.denial import Remedy, RemedyKind
-from sealbus.envelopes.encoding.strict_json import parse_object
+from sealbus.envelopes.encoding.strict_json import Json, parse_object
 from sealbus.envelopes.errors import BusUnavailable, Code, Denied
 from sealbus.envelopes.message.user_context import parse_payload
 from sealbus.envelopes.message.wire import Statement
@@ -46,7 +45,7 @@ class ApprovalRoutes:
         self.waiting = Waiting(front.node)
 
     async def list(self, request: Request) -> Response:
-        """`GET /v1/approvals?queue=managers`: what waits there and may be seen, 100 at a time; `after` begins the next page."""
+        """`GET /v1/approvals?queue=managers`: what waits there and may be seen, 100 at a time; `after` is the next page."""
         token = await self._front.admitted(request)
         queue, after = request.query_params.get("queue", ""), request.query_params.get("after", "0")
         if not is_token(queue) or not _AFTER.fullmatch(after):
@@ -67,8 +66,8 @@ class ApprovalRoutes:
     async def decide(self, request: Request) -> Response:
         """`POST /v1/approvals/{id}`: `{"decision": ..., "verdict": "approve", "note": ""}`, about what was shown.
 
-        200 once the agent has decided, recorded and counted it. A login that is too old or too weak is 401 with what is needed
-        (RFC 9470).
+        200 once the agent has decided, recorded and counted it. A login that is too old or too weak is 401 with what is
+        needed (RFC 9470).
         """
         token = await self._front.admitted(request)
         if SCOPE not in token.scope:
@@ -109,16 +108,21 @@ class ApprovalRoutes:
     async def _asked(self, request: Request, token: AccessToken) -> ApprovalRequest:
         body = await self._front.body(request, token)
         try:
-            said = parse_object(body.body, depth=1)
-            decision, verdict, note = said.pop("decision", None), said.pop("verdict", None), said.pop("note", "")
-            if said or not isinstance(decision, str) or not isinstance(verdict, str) or not isinstance(note, str):
-                raise ValueError("members")
-            if not _ID.fullmatch(decision):
-                raise ValueError("decision")
-            return ApprovalRequest(decision=bytes.fromhex(decision), verdict=Verdict(verdict), note=note)
+            return _parsed(parse_object(body.body, depth=1))
         except ValueError as error:
-            detail = "the body has decision, as it was shown, verdict (approve, deny, withdraw) and perhaps a short note"
+            detail = (
+                "the body has decision, as it was shown, verdict (approve, deny, withdraw) and perhaps a short note"
+            )
             raise EdgeError(Code.MALFORMED, 400, detail) from error
+
+
+def _parsed(said: dict[str, Json]) -> ApprovalRequest:
+    decision, verdict, note = said.pop("decision", None), said.pop("verdict", None), said.pop("note", "")
+    if said or not isinstance(decision, str) or not isinstance(verdict, str) or not isinstance(note, str):
+        raise ValueError("members")
+    if not _ID.fullmatch(decision):
+        raise ValueError("decision")
+    return ApprovalRequest(decision=bytes.fromhex(decision), verdict=Verdict(verdict), note=note)
 
 
 def _nothing() -> EdgeError:

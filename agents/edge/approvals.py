@@ -17,10 +17,10 @@ from typing import Final
 
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.sdk.bodies import JSON
+from sealbus.bus.gate.approval_authorizer import ask_about
 from sealbus.bus.gate.authorizer import user_input
-from sealbus.bus.handling.approvals.authorizer import ask_about, obligation_json
+from sealbus.bus.gate.resumption import reopened
 from sealbus.bus.handling.approvals.parked import PARKED_TYPE, Parked, ParkedState, parse_parked
-from sealbus.bus.handling.approvals.resumption import reopened
 from sealbus.bus.handling.cancel.kept import KeptStops
 from sealbus.bus.stream_names import HELD
 from sealbus.bus.streams.held import HeldValue
@@ -124,13 +124,14 @@ class Waiting:
                         changed[one.subject] = last
                 if len(changed) >= PAGE:
                     break
-        tasks = []
-        for subject, sequence in changed.items():
-            for value in (await self._node.held.newest(subject, PARKED_TYPE)).values():
-                # One that has changed since is on a later page.
-                if value.last == sequence and (found := await self._shown(_parked(value), person)) is not None:
-                    tasks.append(found)
-        return Page(tasks=tasks, after=last if len(changed) >= PAGE else 0)
+        shown = [
+            await self._shown(_parked(value), person)
+            for subject, sequence in changed.items()
+            for value in (await self._node.held.newest(subject, PARKED_TYPE)).values()
+            # One that has changed since is on a later page.
+            if value.last == sequence
+        ]
+        return Page(tasks=[one for one in shown if one is not None], after=last if len(changed) >= PAGE else 0)
 
     async def find(self, digest: bytes, person: UserContext) -> ParkedTask | None:
         """Return the task with H(header) `digest` if it waits and `person` may see it. Raises as `page`."""
@@ -191,7 +192,7 @@ class Waiting:
         )
         try:
             document = approval_question(
-                input_document(request), of=parked.decision.input or b"", obligation=obligation_json(parked)
+                input_document(request), of=parked.decision.input or b"", obligation=parked.obligation.json
             )
         except (Denied, SealError, ValueError):
             return False
@@ -217,7 +218,7 @@ def _body(message: VerifiedMessage) -> object:
 
 
 def _visible(value: object) -> object:
-    """Return `value` with every character that misleads a reader written as `\\u{...}`."""
+    """Return `value` with every character that misleads a reader written as an escape."""
     match value:
         case str():
             return "".join([_escaped(one) if unicodedata.category(one) in _HIDDEN else one for one in value])

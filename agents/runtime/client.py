@@ -109,6 +109,7 @@ class Client:
         grants: Sequence[str] | None = None,
         idempotency_key: str | None = None,
         media_type: str = JSON,
+        wait: float | None = None,
     ) -> TaskHandle[Any]:
         """Submit a task; see `Sender.submit`. `await handle.result()` waits for its result."""
         return await self.node.sending.submit(
@@ -120,6 +121,7 @@ class Client:
             grants=grants,
             idempotency_key=idempotency_key,
             media_type=media_type,
+            wait=wait,
         )
 
     async def user_context(self, token: str, *, asserted: bool = False, within: float = 10.0) -> Statement:

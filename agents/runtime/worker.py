@@ -18,13 +18,13 @@ from sealbus.agents.runtime.health import Readiness
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.sdk.agent import Agent
 from sealbus.bus.background import Background, BoundedTasks
+from sealbus.bus.gate.approval_authorizer import ApprovalAuthorizer
 from sealbus.bus.gate.gate import Authorizes, CoreOrigin, Gate, Handling, Turn
-from sealbus.bus.handling.approvals.authorizer import ApprovalAuthorizer
+from sealbus.bus.gate.resumption import Resumption, approve_route
 from sealbus.bus.handling.approvals.canceling import ParkedCancels
 from sealbus.bus.handling.approvals.marker import Markers
 from sealbus.bus.handling.approvals.parked import ParkedTasks
 from sealbus.bus.handling.approvals.parking import A_MINUTE, Parking
-from sealbus.bus.handling.approvals.resumption import Resumption, approve_route
 from sealbus.bus.handling.cancel.endpoint import CancelEndpoint, cancel_route
 from sealbus.bus.handling.cancel.in_force import Stops
 from sealbus.bus.handling.cancel.kept import KeptStops

@@ -134,9 +134,9 @@ class Sender:
         `action` is a declared handler or a text: `<agent>.<verb>`, or an own subject or its action. The recipient decides
         about the task later: the handle shows a denial. `life` is seconds until the task may no longer be handled: at most a
         day, and no longer than the user's context or the handled task may go on; by default an hour, or what is left of
-        these. If the policy then asks for somebody's approval, the task waits for it at most `wait` seconds from now, up to 30
-        days, or without `wait` as long as it may go on. Raises `Overloaded` if the stream is full, `BusUnavailable`, `SealError` for what no reader would accept,
-        `IdentityUnavailable`.
+        these. If the policy then asks for somebody's approval, the task waits for it at most `wait` seconds from now, up to
+        30 days, or without `wait` as long as it may go on. Raises `Overloaded` if the stream is full, `BusUnavailable`,
+        `SealError` for what no reader would accept, `IdentityUnavailable`.
         """
         origin = origin or Origin.user(user)
         name = _name_of(action, Kind.TASK)

@@ -1,8 +1,8 @@
 """Stops that outlive a day: what was canceled while a task waits for an approval, or what it follows from.
 
 STATE forgets a stop after a day, because nothing that it stops is delivered after that. A task that is parked waits longer.
-So each stop is kept in HELD as well, at `held.<agent>.stop.<hex of the message's hash>.<token of who canceled>`, and is looked
-up when a parked task is to go on.
+So each stop is kept in HELD as well, at `held.<agent>.stop.<hex of the message's hash>.<token of who canceled>`, and
+looked up when a parked task is to go on.
 """
 
 from __future__ import annotations

@@ -18,12 +18,10 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from dataclasses import replace
 from typing import Final
 
-from sealbus.policies.decision.approval import approval_of
-
 from sealbus.bus.audit.writer import AuditWriter
 from sealbus.bus.background import BoundedTasks
+from sealbus.bus.gate.approval_authorizer import ApprovalCase, verdict_of
 from sealbus.bus.gate.authorizer import NO_RESOURCE, Authorizer
-from sealbus.bus.handling.approvals.authorizer import ApprovalCase, verdict_of
 from sealbus.bus.handling.approvals.marker import Markers, waits_note
 from sealbus.bus.handling.approvals.parked import CountedVerdict, Parked, ParkedState, ParkedTasks, counted, without
 from sealbus.bus.handling.executor import Executor
@@ -47,6 +45,7 @@ from sealbus.envelopes.message.subjects import action_of, control_subject
 from sealbus.envelopes.trust.bundles import Trust
 from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.credential import verify_credential
+from sealbus.policies.decision.approval import approval_of
 from sealbus.policies.decision.request import Parked as ParkedFacts
 from sealbus.policies.decision.request import Resource, rfc3339
 

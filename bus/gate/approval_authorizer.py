@@ -13,8 +13,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sealbus.policies.decision.approval import ApprovalObligation, approval_question
-
 from sealbus.bus.gate.authorizer import request_of
 from sealbus.bus.handling.approvals.parked import (
     MOST_VERDICTS,
@@ -43,12 +41,21 @@ from sealbus.envelopes.errors import (
 )
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.user_context import UserContext
+from sealbus.policies.decision.approval import ApprovalObligation, approval_question
 from sealbus.policies.decision.decision import Decision, unknown_obligation
-from sealbus.policies.decision.documents import InputDocument, canonical
+from sealbus.policies.decision.documents import InputDocument
 from sealbus.policies.decision.engine import Answer, PolicyEngine
 from sealbus.policies.decision.request import Resource, input_document
 
-__all__ = ["ApprovalAuthorizer", "ApprovalCase", "ApprovalRefused", "ask_about", "floors", "obligation_json", "strong_enough", "verdict_of"]
+__all__ = [
+    "ApprovalAuthorizer",
+    "ApprovalCase",
+    "ApprovalRefused",
+    "ask_about",
+    "floors",
+    "strong_enough",
+    "verdict_of",
+]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -107,7 +114,7 @@ class ApprovalAuthorizer:
             document = approval_question(
                 _about(opened, case, now=self._clock()),
                 of=case.parked.decision.input or b"",
-                obligation=obligation_json(case.parked),
+                obligation=case.parked.obligation.json,
             )
             answer = await ask_about(self._engine, document)
             if isinstance(answer, Decision):
@@ -221,9 +228,3 @@ def _about(opened: Opened, case: ApprovalCase, *, now: int) -> InputDocument:
     properties = {"verdict": case.request.verdict.value, "note": case.request.note}
     resource = Resource(type="task", id=case.parked.digest.hex())
     return input_document(request_of(opened, properties, resource, now=now))
-
-
-def obligation_json(parked: Parked) -> bytes:
-    """Return the obligation as it was recorded."""
-    [asked] = [one for one in json.loads(parked.decision.obligations) if one.get("type") == "approval"]
-    return canonical(asked)

@@ -20,7 +20,7 @@ from sealbus.agents.sdk.bodies import JSON
 from sealbus.bus.gate.approval_authorizer import ask_about
 from sealbus.bus.gate.authorizer import user_input
 from sealbus.bus.gate.resumption import reopened
-from sealbus.bus.handling.approvals.parked import PARKED_TYPE, Parked, ParkedState, parse_parked
+from sealbus.bus.handling.approvals.parked_tasks import PARKED_TYPE, Parked, ParkedState, parse_parked
 from sealbus.bus.handling.cancel.kept import KeptStops
 from sealbus.bus.stream_names import HELD
 from sealbus.bus.streams.held import HeldValue

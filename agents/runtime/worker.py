@@ -21,9 +21,9 @@ from sealbus.bus.background import Background, BoundedTasks
 from sealbus.bus.gate.approval_authorizer import ApprovalAuthorizer
 from sealbus.bus.gate.gate import Authorizes, CoreOrigin, Gate, Handling, Turn
 from sealbus.bus.gate.resumption import Resumption, approve_route
-from sealbus.bus.handling.approvals.canceling import ParkedCancels
 from sealbus.bus.handling.approvals.marker import Markers
-from sealbus.bus.handling.approvals.parked import ParkedTasks
+from sealbus.bus.handling.approvals.parked_cancels import ParkedCancels
+from sealbus.bus.handling.approvals.parked_tasks import ParkedTasks
 from sealbus.bus.handling.approvals.parking import A_MINUTE, Parking
 from sealbus.bus.handling.cancel.endpoint import CancelEndpoint, cancel_route
 from sealbus.bus.handling.cancel.in_force import Stops

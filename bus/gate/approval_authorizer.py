@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from sealbus.bus.gate.authorizer import request_of
-from sealbus.bus.handling.approvals.parked import (
+from sealbus.bus.handling.approvals.parked_tasks import (
     MOST_VERDICTS,
     CountedVerdict,
     Parked,

@@ -23,7 +23,14 @@ from sealbus.bus.background import BoundedTasks
 from sealbus.bus.gate.approval_authorizer import ApprovalCase, verdict_of
 from sealbus.bus.gate.authorizer import NO_RESOURCE, Authorizer
 from sealbus.bus.handling.approvals.marker import Markers, waits_note
-from sealbus.bus.handling.approvals.parked import CountedVerdict, Parked, ParkedState, ParkedTasks, counted, without
+from sealbus.bus.handling.approvals.parked_tasks import (
+    CountedVerdict,
+    Parked,
+    ParkedState,
+    ParkedTasks,
+    counted,
+    without,
+)
 from sealbus.bus.handling.executor import Executor
 from sealbus.bus.handling.idempotency.effects import effect_key
 from sealbus.bus.ports import Clock, Delivery, Identity, Pull, wall_clock

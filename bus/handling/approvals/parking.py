@@ -12,12 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from sealbus.policies.decision.approval import approval_of
-
 from sealbus.bus.audit.writer import AuditWriter
-from sealbus.bus.handling.approvals.canceling import ParkedCancels
 from sealbus.bus.handling.approvals.marker import Markers, waits_note
-from sealbus.bus.handling.approvals.parked import ENVELOPE_BYTES, INPUT_BYTES, Parked, ParkedState, ParkedTasks
+from sealbus.bus.handling.approvals.parked_cancels import ParkedCancels
+from sealbus.bus.handling.approvals.parked_tasks import ENVELOPE_BYTES, INPUT_BYTES, Parked, ParkedState, ParkedTasks
 from sealbus.bus.handling.cancel.in_force import Stops
 from sealbus.bus.handling.places import Cause, Places
 from sealbus.bus.handling.status_writer import Statuses
@@ -32,6 +30,7 @@ from sealbus.envelopes.errors import Code, InfrastructureError, StateUnavailable
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.header import Header
 from sealbus.envelopes.message.kinds import Kind
+from sealbus.policies.decision.approval import approval_of
 
 __all__ = ["Parking"]
 

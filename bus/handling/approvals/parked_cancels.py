@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Final
 
 from sealbus.bus.handling.approvals.marker import Markers
-from sealbus.bus.handling.approvals.parked import Parked, ParkedState, ParkedTasks
+from sealbus.bus.handling.approvals.parked_tasks import Parked, ParkedState, ParkedTasks
 from sealbus.bus.handling.cancel.kept import KeptStops
 from sealbus.bus.handling.cancel.stop import Stop
 from sealbus.bus.handling.status_writer import Statuses

@@ -18,8 +18,6 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final, Self
 
-from sealbus.policies.decision.approval import ApprovalObligation, approval_of
-
 from sealbus.bus.ports import Identity
 from sealbus.bus.sending.approval import Verdict
 from sealbus.bus.streams.held import Held, HeldValue
@@ -34,6 +32,7 @@ from sealbus.envelopes.records.record import parse_record
 from sealbus.envelopes.trust.merkle import leaf_hash
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
+from sealbus.policies.decision.approval import ApprovalObligation, approval_of
 from sealbus.policies.decision.request import GivenApproval
 
 __all__ = [

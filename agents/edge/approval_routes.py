@@ -58,7 +58,7 @@ class ApprovalRoutes:
         return _json(document)
 
     async def show(self, request: Request) -> Response:
-        """`GET /v1/approvals/{id}`: one task that waits; 404 if it does not, or may not be seen."""
+        """`GET /v1/approvals/{id}`: one task that waits; 409 if it does not any more, 404 if it may not be seen."""
         token = await self._front.admitted(request)
         task, _ = await self._found(request, token)
         return _json(task.document())
@@ -97,8 +97,11 @@ class ApprovalRoutes:
         named, statement = request.path_params["task"], self._statement(token, request)
         if not _ID.fullmatch(named):
             raise _nothing()
-        task = await self.waiting.find(bytes.fromhex(named), parse_payload(statement.payload))
+        digest, person = bytes.fromhex(named), parse_payload(statement.payload)
+        task = await self.waiting.find(digest, person)
         if task is None:
+            if await self.waiting.ended(digest, person):
+                raise EdgeError(Code.APPROVAL_CLOSED, 409, "this waits no longer")
             raise _nothing()
         return task, statement
 

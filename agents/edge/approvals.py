@@ -20,6 +20,7 @@ from sealbus.agents.sdk.bodies import JSON
 from sealbus.bus.gate.approval_authorizer import ask_about
 from sealbus.bus.gate.authorizer import user_input
 from sealbus.bus.gate.resumption import reopened
+from sealbus.bus.handling.approvals.marker import MARKER_TYPE, parsed_marker
 from sealbus.bus.handling.approvals.parked_tasks import PARKED_TYPE, Parked, ParkedState, parse_parked
 from sealbus.bus.handling.cancel.kept import KeptStops
 from sealbus.bus.stream_names import HELD
@@ -135,19 +136,29 @@ class Waiting:
 
     async def find(self, digest: bytes, person: UserContext) -> ParkedTask | None:
         """Return the task with H(header) `digest` if it waits and `person` may see it. Raises as `page`."""
-        found = await self._node.held.newest(f"held.*.task.*.{digest.hex()}", PARKED_TYPE)
-        for value in found.values():
-            if (task := await self._shown(_parked(value), person)) is not None:
+        for parked in await self._all(digest):
+            if (task := await self._shown(parked, person)) is not None:
                 return task
         return None
 
-    async def of_requester(self, digest: bytes) -> ParkedTask | None:
-        """Return the task with H(header) `digest` if it is one that this edge has submitted, whatever has become of it."""
+    async def ended(self, digest: bytes, person: UserContext) -> bool:
+        """Return whether the task with H(header) `digest` waits no longer, and `person` may know that. Raises as `page`."""
+        now = self._node.clock()
+        return any([await self.may(parked, person, _VIEW, now=now) for parked in await self._all(digest)])
+
+    async def _all(self, digest: bytes) -> list[Parked]:
         found = await self._node.held.newest(f"held.*.task.*.{digest.hex()}", PARKED_TYPE)
-        for value in found.values():
-            parked = _parked(value)
-            if parked is not None and parked.header.iss == self._node.own and parked.envelope:
-                return await self._proved(parked)
+        return [parked for value in found.values() if (parked := _parked(value)) is not None]
+
+    async def submitted(self, task: bytes) -> ParkedTask | None:
+        """Return the parked task with this id that this edge has submitted, whatever has become of it. Raises as `page`."""
+        markers = await self._node.held.newest(f"held.*.wait.{self._node.token}.{task.hex()}", MARKER_TYPE)
+        for value in markers.values():
+            marker = parsed_marker(value)
+            for parked in await self._all(marker.digest) if marker is not None else ():
+                found = await self._proved(parked) if parked.header.iss == self._node.own else None
+                if found is not None and found.message.header.id == task:
+                    return found
         return None
 
     async def _shown(self, parked: Parked | None, person: UserContext) -> ParkedTask | None:

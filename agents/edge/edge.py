@@ -112,7 +112,11 @@ async def serve_edge(
     `issuer_tls` verifies the issuers' servers; by default with the system's authorities.
     """
     connections = connections or connection_limits(table)
-    limits = replace(minting_limits(table, node.deployment.lifetimes, limits), event_streams=table.event_streams)
+    limits = replace(
+        minting_limits(table, node.deployment.lifetimes, limits),
+        event_streams=table.event_streams,
+        approval_wait_seconds=table.approval_wait,
+    )
     issuers = issuers_of(table)
     names, own = node.deployment.names, node.deployment.own_subjects
     async with AsyncExitStack() as stack:

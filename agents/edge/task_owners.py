@@ -3,6 +3,9 @@
 Kept on the bus (`state.<edge>.request.<task id>`), so that any process of the edge can answer, also after a restart. The
 value holds the handle and a hash of the user, not the user, and is signed: agents can make the broker store bytes there, and
 the agent that handled a task knows everything in its handle.
+
+What is kept is gone after a day. A task that waits for an approval may take weeks: it is found by its marker then, and its
+owner in its own context (`sealbus.agents.edge.approvals`).
 """
 
 from __future__ import annotations
@@ -11,16 +14,20 @@ import asyncio
 import hmac
 import json
 import re
+from collections.abc import Callable
 from hashlib import sha256
 from typing import Final
 
+from sealbus.agents.edge.approvals import Waiting
 from sealbus.agents.edge.http.problem import EdgeError
 from sealbus.agents.edge.oauth.access_token import AccessToken
 from sealbus.agents.edge.oauth.user_context import Pseudonyms
 from sealbus.agents.runtime.node import Node
-from sealbus.agents.sdk.task_handle import TaskHandle
+from sealbus.agents.sdk.task_handle import TaskHandle, handle_text
+from sealbus.bus.gate.status_reader import AskedTask
 from sealbus.bus.streams.key_value import KeyValue
 from sealbus.bus.streams.signed_value import is_own, signed
+from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.encoding.codec import Value, decode, encode
 from sealbus.envelopes.errors import Code, EnvelopeError
 from sealbus.envelopes.limits import SECOND
@@ -46,8 +53,15 @@ class TaskOwners:
     With `pseudonyms` it keeps a pseudonym instead of a hash of the user, which anyone with a list of users could compute.
     """
 
-    def __init__(self, node: Node, pseudonyms: Pseudonyms | None = None) -> None:
+    def __init__(
+        self,
+        node: Node,
+        pseudonyms: Pseudonyms | None = None,
+        user_id: Callable[[str, str], str] = lambda _, subject: subject,
+    ) -> None:
         self._node = node
+        self._user_id = user_id
+        self._waiting = Waiting(node)
         self._pseudonyms = pseudonyms
         self._keyed = KeyValue(node.transport)
 
@@ -69,7 +83,7 @@ class TaskOwners:
             raise _no_task()
         found = await self._look(task)
         if found is None:
-            raise _no_task()
+            return await self._parked(task, token)
         try:
             parts = [one for one in _array(found) if isinstance(one, bytes)]
             value = json.loads(parts[0])
@@ -82,6 +96,18 @@ class TaskOwners:
         except (ValueError, TypeError, LookupError, OverflowError, RecursionError, EnvelopeError) as error:
             raise _no_task() from error
         return handle
+
+    async def _parked(self, task: str, token: AccessToken) -> TaskHandle:
+        """Return a task that was parked, and whose owner is not kept any more; raise 404 as `find` does."""
+        found = await self._waiting.submitted(bytes.fromhex(task))
+        context = found.message.context if found is not None else None
+        if found is None or context is None:
+            raise _no_task()
+        person = (context.idp, context.sub, context.typ)
+        if person != (token.issuer, self._user_id(token.issuer, token.subject), token.type):
+            raise _no_task()
+        asked = AskedTask(pending=PendingRequest.of(found.message.header), action=found.parked.decision.action)
+        return self._node.sending.handle(handle_text(asked))
 
     async def _look(self, task: str) -> bytes | None:
         # The id is a UUIDv7: its first 48 bits are milliseconds (RFC 9562 section 5.7).

@@ -58,7 +58,7 @@ class Tasks:
 
     def __init__(self, front: Front) -> None:
         self._front = front
-        self.owners = TaskOwners(front.node, front.pseudonyms)
+        self.owners = TaskOwners(front.node, front.pseudonyms, front.user_id)
 
     async def submit(self, request: Request) -> Response:
         """`POST /v1/tasks/{agent}/{verb}`: 202 with the status URL once the task is stored, whether or not its agent runs."""
@@ -71,7 +71,12 @@ class Tasks:
         try:
             async with asyncio.timeout(front.limits.submit_seconds):
                 handle: TaskHandle = await front.node.sending.submit(
-                    action, body, user=front.context(token, request), life=life, idempotency_key=key
+                    action,
+                    body,
+                    user=front.context(token, request),
+                    life=life,
+                    idempotency_key=key,
+                    wait=front.limits.approval_wait_seconds,
                 )
                 await self.owners.keep(handle, token)
         except TimeoutError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypedDict, TypeVar, cast
 
 from sealbus.agents.sdk.bodies import JSON, MSGPACK, Body, TypedAction, body_of, decoded
@@ -19,6 +19,7 @@ from sealbus.agents.sdk.messages import (
 from sealbus.agents.sdk.task_handle import TaskHandle, parse_handle
 from sealbus.bus.gate.calls import Requests
 from sealbus.bus.gate.status_reader import AskedTask, StatusReader
+from sealbus.bus.handling.approvals.marker import marker_of
 from sealbus.bus.ports import Clock, wall_clock
 from sealbus.bus.sending.answer import DETACHED
 from sealbus.bus.sending.approval import LONGEST_WAIT, ApprovalRequest, approval_message, waiting
@@ -193,6 +194,7 @@ class Sender:
     ) -> None:
         """Have the agent of `task` stop it, and what follows from it; see `TaskHandle.cancel`."""
         role = CancelRole.OPERATOR if operator else CancelRole.REQUESTER
+        task = await self._open_until(task)
         try:
             request = CancelRequest(
                 digest=task.pending.digest, action=task.action, end=task.pending.end, role=role, reason=reason
@@ -203,6 +205,16 @@ class Sender:
         _, pending = await self._submitted(message, None)
         told = AskedTask(pending=pending, action=action_of(message.draft.to, self._own_subjects))
         await TaskHandle(task=told, reader=self._reader).result(object, timeout=timeout)
+
+    async def _open_until(self, task: AskedTask) -> AskedTask:
+        """Return `task` with the end until which it waits, if its own has passed and it is parked."""
+        held, profile = self._reader.held, self._reader.profile
+        if held is None or task.pending.rpl is not None or self._clock() < task.pending.end:
+            return task
+        marker = await marker_of(held, task.pending, own=profile.own, names=profile.names)
+        if marker is None or marker.ended or marker.until <= task.pending.end:
+            return task
+        return replace(task, pending=replace(task.pending, end=marker.until))
 
     async def approve(
         self,

@@ -357,7 +357,7 @@ class Resumption:
         return False
 
     async def _store_end(self, parked: Parked) -> bool:
-        ended = replace(parked, state=ParkedState.ENDED, envelope=b"")
+        ended = replace(parked, state=ParkedState.ENDED)
         if await self._tasks.change(parked, ended) is not None:
             return True
         now = await self._tasks.find(parked.digest)

@@ -116,6 +116,8 @@ class EdgeLimits:
     """How long storing a task may take: the broker acknowledges in milliseconds, and finds a new leader in seconds."""
     task_seconds: int = 3_600
     """How long a task may wait to be handled."""
+    approval_wait_seconds: int = 604_800
+    """How long a task may wait for somebody's approval; `edge.approval_wait` takes its place."""
     event_streams: int = 512
     """Streams of states and parts at a time, some 50 kB each; `edge.event_streams` takes its place."""
     event_streams_of_user: int = 16

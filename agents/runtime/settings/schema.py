@@ -377,7 +377,8 @@ class EdgeTable(_Table):
     made in the same way, tokens of issuers that say `keep_tokens` are kept for the exit, encrypted. `client_authorities` is
     a PEM file of the authorities whose certificates clients can show, to which tokens can be bound. `context_start` and
     `context_life` are seconds for which a chain may start with a context that it mints, and go on: 15 minutes and 8 hours,
-    or what readers accept if that is less (`context.start`, `context.life`), and never more than that.
+    or what readers accept if that is less (`context.start`, `context.life`), and never more than that. `approval_wait` is
+    seconds for which a task may wait for somebody's approval, a week unless set, 30 days at most.
     """
 
     address: str = "127.0.0.1:8080"
@@ -395,6 +396,7 @@ class EdgeTable(_Table):
     client_authorities: Path | None = None
     context_start: Life | None = None
     context_life: Life | None = None
+    approval_wait: Annotated[int, Field(ge=60, le=2_592_000)] = 604_800
     actions: tuple[str, ...] = ()
     schemas: tuple[Path, ...] = ()
     cors: tuple[str, ...] = ()

@@ -20,7 +20,7 @@ from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.decision.request import rfc3339
 
-__all__ = ["MARKER_TYPE", "Marker", "Markers", "marker_of", "marker_subject", "waits_note"]
+__all__ = ["MARKER_TYPE", "Marker", "Markers", "marker_of", "marker_subject", "parsed_marker", "waits_note"]
 
 MARKER_TYPE: Final = "application/vnd.sealbus.parked-marker.v1"
 """Payload type of the signature."""
@@ -60,7 +60,7 @@ class Markers:
         marker = Marker(digest=task.digest, until=until, ended=ended)
         for _ in range(_WRITES):
             before = (await self._held.newest(subject, MARKER_TYPE)).get(subject)
-            if before is not None and _parsed(before) == marker:
+            if before is not None and parsed_marker(before) == marker:
                 return
             stored = await self._held.write(
                 subject,
@@ -78,7 +78,7 @@ async def marker_of(held: Held, pending: PendingRequest, *, own: SpiffeId, names
     """Return what the agent of our task `pending` says of its waiting, or `None`. Raises as `Held.newest` does."""
     subject = marker_subject(names.token(pending.aud), names.token(own), pending.id)
     value = (await held.newest(subject, MARKER_TYPE)).get(subject)
-    marker = _parsed(value) if value is not None and value.own == pending.aud else None
+    marker = parsed_marker(value) if value is not None and value.own == pending.aud else None
     return marker if marker is not None and marker.digest == pending.digest else None
 
 
@@ -92,7 +92,8 @@ def marker_subject(agent: str, requester: str, task: bytes) -> str:
     return f"held.{agent}.wait.{requester}.{task.hex()}"
 
 
-def _parsed(value: HeldValue) -> Marker | None:
+def parsed_marker(value: HeldValue) -> Marker | None:
+    """Return the marker in a genuine value, or `None` if it is none."""
     keys = value.keys
     try:
         marker = Marker(digest=keys.octets("dig"), until=keys.uint("unt"), ended=keys.flag("end"))

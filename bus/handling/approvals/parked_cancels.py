@@ -75,7 +75,7 @@ class ParkedCancels:
         return True
 
     async def _end(self, parked: Parked, canceled: Canceled) -> bool:
-        if await self._tasks.change(parked, replace(parked, state=ParkedState.ENDED, envelope=b"")) is None:
+        if await self._tasks.change(parked, replace(parked, state=ParkedState.ENDED)) is None:
             return False
         header = parked.header
         self._said.message("canceled", header, action=parked.decision.action, code=Code.CANCELED)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from multiprocessing import get_context
 from typing import Final, NamedTuple
 
+from sealbus.agents.evidence.approvals import ApprovalChains
 from sealbus.agents.evidence.files import ExportFiles
 from sealbus.envelopes.errors import Code, ConfigurationError, EnvelopeError, LogError
 from sealbus.envelopes.export.entries import EntryReader, OrderReader
@@ -121,12 +122,13 @@ def verify_export(
     ]
     tree = TreeReader(lambda name: tile_bytes(files, name), sizes)
     segment = Segment.of(files, root, trust.archive, span if span is not None else Span())
-    repeated, opening = RepeatedRecords(), dict[int, bytes]()
+    repeated, opening, approvals = RepeatedRecords(), dict[int, bytes](), ApprovalChains()
     for result in _read_tiles(segment, tasks_of(checkpoint.size, sizes), total, processes):
         tree.take(result)
         report.found(result.findings)
         report.tally.add(result.tally)
         repeated.take(result.task.index, result.names)
+        report.found(approvals.take(result.approvals))
         for sequence, digest in result.opening:
             if len(opening) < _OPENING:
                 opening[sequence] = digest

@@ -6,6 +6,7 @@ Each entry's place is checked, even after a wrong one (SPEC.md section 13, "Entr
 from __future__ import annotations
 
 from sealbus.envelopes.errors import Code, EnvelopeError, LogError
+from sealbus.envelopes.export.approvals import ApprovalFact, facts_of
 from sealbus.envelopes.export.finding import Finding, FindingCode, of_file, of_sequence
 from sealbus.envelopes.export.format import Frame, entry_of
 from sealbus.envelopes.export.tally import NAME_BYTES, Span, Tally
@@ -42,7 +43,7 @@ def check_decision(
 
 
 class EntryReader:
-    """Reads entries in any order; `findings` and `tally` are the results. `span` is the time that is counted by row."""
+    """Reads entries in any order; `findings`, `tally` and `approvals` are the results. `span` is what is counted by row."""
 
     def __init__(self, root: Root, archive: TrustArchive, *, span: Span | None = None) -> None:
         self._root = root
@@ -52,7 +53,7 @@ class EntryReader:
         self.begin()
 
     def begin(self, only: frozenset[bytes] | None = None) -> None:
-        """Start over with empty `findings`, `tally`, `names` and `opening`; count only records named in `only`, if given."""
+        """Start over without any results; count only records named in `only`, if given."""
         self._only = only
         self.findings: list[Finding] = []
         self.tally = Tally()
@@ -60,6 +61,8 @@ class EntryReader:
         """The names of the records that were counted (`RepeatedRecords`)."""
         self.opening: list[tuple[int, bytes]] = []
         """Sequence and H(header) of messages that are logged as not opening, but do open."""
+        self.approvals: list[ApprovalFact] = []
+        """What the decisions that verify say about approvals, in their order."""
 
     def read(self, frame: Frame) -> bytes:
         """Return the 32 bytes of the entry that follows from `frame`, and note what is wrong with it."""
@@ -96,7 +99,7 @@ class EntryReader:
         recorder, counted = audit.header.iss, self._span.holds(frame.stored)
         for leaf, record in audit.body.records.items():
             if isinstance(record, DecisionRecord):
-                self._check_decision(frame, audit, record)
+                self._check_decision(frame, audit, leaf, record)
             elif record.kind in NOTARY_KINDS and recorder not in self._root.notaries:
                 self._found(frame, FindingCode.NOT_THE_NOTARY, _by_another(record))
             name = leaf[:NAME_BYTES]
@@ -104,7 +107,7 @@ class EntryReader:
                 self.names[name] = None
                 self.tally.take(record, recorder, counted=counted)
 
-    def _check_decision(self, frame: Frame, audit: VerifiedAudit, record: DecisionRecord) -> None:
+    def _check_decision(self, frame: Frame, audit: VerifiedAudit, leaf: bytes, record: DecisionRecord) -> None:
         try:
             decided = check_decision(record, audit, self._root, self._archive, self._caches)
         except EnvelopeError as error:
@@ -113,6 +116,16 @@ class EntryReader:
         aud = decided.header.aud
         if aud is not None and aud != audit.header.iss:
             self._found(frame, FindingCode.WRONG_AUDIENCE, "a decision not recorded by the message's recipient")
+            return
+        self.approvals += facts_of(
+            leaf,
+            record,
+            decided,
+            recorder=audit.header.iss,
+            names=self._root.names,
+            sequence=frame.sequence,
+            stored=frame.stored,
+        )
 
     def _found(self, frame: Frame, code: FindingCode, detail: str) -> None:
         self.findings.append(Finding("", frame.sequence, code, detail))

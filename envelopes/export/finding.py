@@ -31,6 +31,8 @@ class FindingCode(StrEnum):
     """A policy bundle that is not the one that the notary's record names."""
     BAD_DECISION = "bad_decision"
     """A decision that does not follow from its recorded input and policy."""
+    BAD_APPROVAL = "bad_approval"
+    """An allowed decision that rests on an approval which the log does not show."""
 
 
 class Finding(NamedTuple):

@@ -8,6 +8,7 @@ from itertools import chain
 from typing import Final
 
 from sealbus.envelopes.errors import Code, LogError
+from sealbus.envelopes.export.approvals import ApprovalFact
 from sealbus.envelopes.export.entries import EntryReader
 from sealbus.envelopes.export.finding import Finding, of_file
 from sealbus.envelopes.export.format import Frame, messages_path
@@ -60,6 +61,8 @@ class TileResult:
     """The names of the records that were counted, joined (`RepeatedRecords`)."""
     opening: Sequence[tuple[int, bytes]] = ()
     """Sequence and H(header) of messages of kind 0x00 that do open."""
+    approvals: Sequence[ApprovalFact] = ()
+    """What its decisions say about approvals, in the order of the log."""
 
 
 def read_tile(
@@ -96,6 +99,7 @@ def read_tile(
         tally=reader.tally,
         names=b"".join(reader.names),
         opening=reader.opening,
+        approvals=reader.approvals,
     )
 
 

@@ -16,6 +16,7 @@ import json
 import re
 import struct
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -557,7 +558,9 @@ def read_envelope(payload: bytes) -> Envelope:
 # ---- section 8: audit ------------------------------------------------------------------------------------------------
 
 CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
-NOT_ASKED = frozenset({"bad_body", "resource_not_found", "resource_unavailable"})
+NOT_ASKED = frozenset({"bad_body", "resource_not_found", "resource_unavailable"}) | {
+    f"approval_{what}" for what in ("foreign", "closed", "self", "repeated", "weak")
+}
 ANSWERED = frozenset({"denied", "obligation_unknown"})
 
 
@@ -773,7 +776,23 @@ def read_context(payload: bytes) -> dict[str, Any]:
     return value  # type: ignore[no-any-return]
 
 
-def check_decided(record: dict[str, Any], audit: Audit, entry_time: int, bundles: Bundles, root: Root) -> None:
+class Decided(NamedTuple):
+    """A decision whose message was proved again: its record, that message's header and context, and its log entry's time."""
+
+    record: dict[str, Any]
+    header: dict[str, Any]
+    context: dict[str, Any] | None
+    recorder: str
+    logged: int
+    place: int = 0
+    """How many other decisions the log holds before it."""
+
+    @property
+    def message(self) -> bytes:
+        return H(self.record["hdr"])
+
+
+def check_decided(record: dict[str, Any], audit: Audit, entry_time: int, bundles: Bundles, root: Root) -> Decided:
     """Steps 2, 5 and 7 to 11 at the decision's own time, and who may record it (section 14)."""
     time = record["opn"] if "opn" in record else record["sto"]
     header = read_header(record["hdr"])
@@ -786,6 +805,7 @@ def check_decided(record: dict[str, Any], audit: Audit, entry_time: int, bundles
     context = check_context(header, audit, time, bundles, root)
     check_chain(header, context, audit, time, bundles)
     need(header.get("aud", audit.header["iss"]) == audit.header["iss"], "wrong_audience", "recorded by another")
+    return Decided(record, header, context, audit.header["iss"], entry_time)
 
 
 def check_context(
@@ -836,6 +856,160 @@ def check_chain(
     for parent, credential, raw, proof in links:
         check_credential(credential, parent, parent["iat"], bundles, time)
         check_proof(proof, raw, MESSAGE, parent["key"])
+
+
+# ---- section 14: approvals -------------------------------------------------------------------------------------------
+
+GIVEN = frozenset(["verdict", "user", "idp", "session", "client", "acr", "auth_time", "time", "message", "record"])
+HEX64 = re.compile("[0-9a-f]{64}")
+ACR = re.compile(r"[!#-\[\]-~]+")
+OBLIGATION: dict[str, Callable[[Any], bool]] = {
+    "type": lambda v: v == "approval",
+    "queue": lambda v: is_plain(v) and len(v) <= 64 and bool(TOKEN.fullmatch(v)),
+    "text": lambda v: is_plain(v) and v != "",
+    "until": lambda v: is_uint(v, 1) and v <= 30 * 86_400,
+    "count": lambda v: is_uint(v) and v == 1,
+    "acr": lambda v: (
+        type(v) is list and all(is_plain(one) and ACR.fullmatch(one) for one in v) and is_plain(" ".join(v))
+    ),
+    "max_age": lambda v: is_uint(v) and v <= 365 * 86_400,
+    "follows": lambda v: type(v) is list and all(is_plain(one) and GRANT.fullmatch(one) for one in v),
+    "body": lambda v: type(v) is bool,
+}
+
+
+def is_plain(value: Any) -> bool:
+    """A text of JSON that could stand in a message as well: at most 256 bytes, no control characters, whole characters."""
+    return type(value) is str and not TEXT.search(value) and len(value.encode()) <= 256
+
+
+def read_json(data: bytes, depth: int) -> dict[str, Any]:
+    try:
+        return strict_json(data, depth)
+    except Bad as error:
+        raise Bad("bad_approval", error.words) from error
+
+
+def given_approvals(inp: bytes) -> list[dict[str, Any]]:
+    """The approvals of an input document, each of the right form."""
+    named = inp.count(b'"approvals"')
+    if b"\\u" not in inp and (named == 0 or (named == 1 and b'"approvals":[]' in inp)):
+        return []
+    context = read_json(inp, 32).get("context")
+    given = context.get("approvals", []) if type(context) is dict else []
+    need(type(given) is list and len(given) <= 16, "bad_approval", "approvals")
+    for one in given:
+        need(type(one) is dict and set(one) == GIVEN, "bad_approval", "members of an approval")
+        need(all(is_plain(one[name]) for name in GIVEN - {"auth_time"}), "bad_approval", "a text of an approval")
+        need(
+            one["verdict"] in ("approve", "deny") and is_uint(one["auth_time"]), "bad_approval", "verdict or auth_time"
+        )
+        need(HEX64.fullmatch(one["message"]) and HEX64.fullmatch(one["record"]), "bad_approval", "message or record")
+    return list(given)
+
+
+def asked_approval(obl: bytes) -> dict[str, Any]:
+    """The one obligation of a denial that asks for an approval."""
+    listed = read_json(b'{"obl":%b}' % obl, 33)
+    need(set(listed) == {"obl"} and type(listed["obl"]) is list, "bad_approval", "obligations")
+    need(all(type(one) is dict for one in listed["obl"]), "bad_approval", "obligations")
+    wanted: list[dict[str, Any]] = [one for one in listed["obl"] if one.get("type") == "approval"]
+    need(len(wanted) == 1, "bad_approval", "not one approval that is asked for")
+    [asked] = wanted
+    need(
+        {"type", "queue", "text", "until"} <= set(asked) <= set(OBLIGATION), "bad_approval", "members of what is asked"
+    )
+    for name, value in asked.items():
+        need(OBLIGATION[name](value), "bad_approval", f"obligation: {name}")
+    return asked
+
+
+def said_by(verdict: Decided) -> tuple[str, bytes]:
+    """What a person said, and about which decision."""
+    body = verdict.record.get("bdy")
+    need(body is not None and len(body) <= 4096, "bad_approval", "no body of a verdict")
+    need(verdict.header["typ"] == "application/vnd.sealbus.approval.v1+json", "bad_approval", "typ")
+    said = read_json(body or b"", 1)
+    need(set(said) == {"v", "decision", "verdict", "note"}, "bad_approval", "members of a verdict")
+    need(type(said["v"]) is int and said["v"] == 1 and is_plain(said["note"]), "bad_approval", "v or note")
+    need(is_plain(said["decision"]) and HEX64.fullmatch(said["decision"]), "bad_approval", "decision")
+    need(said["verdict"] in ("approve", "deny", "withdraw"), "bad_approval", "verdict")
+    return said["verdict"], bytes.fromhex(said["decision"])
+
+
+def is_verdict(header: dict[str, Any]) -> bool:
+    return bool(re.fullmatch(r"control\.[A-Za-z0-9_-]+\.approve", header["to"]))
+
+
+def check_approvals(one: Decided, before: Mapping[bytes, Decided], root: Root) -> None:
+    """What an allowed decision says about approvals was said, and stands among the decisions `before`, by their leaves."""
+    if not one.record["alw"]:
+        return
+    for pointer in one.record.get("red", ()):
+        need(pointer not in ("/context", "/context/approvals"), "bad_approval", "redacted")
+        need(not pointer.startswith("/context/approvals/"), "bad_approval", "redacted")
+    if is_verdict(one.header):
+        return
+    people: set[tuple[str, str]] = set()
+    for given in given_approvals(one.record["inp"]):
+        verdict = before.get(bytes.fromhex(given["record"]))
+        need(verdict, "bad_approval", "no such record before it")
+        assert verdict is not None
+        check_verdict(given, verdict, one, before, root)
+        person = given["idp"], given["user"]
+        need(person not in people, "bad_approval", "one person twice")
+        people.add(person)
+
+
+def check_verdict(
+    given: dict[str, Any], verdict: Decided, one: Decided, before: Mapping[bytes, Decided], root: Root
+) -> None:
+    header, context, token = verdict.header, verdict.context, root.token(one.recorder)
+    need(
+        verdict.recorder == one.recorder and verdict.record["alw"], "bad_approval", "not by this agent, or not allowed"
+    )
+    need(verdict.message.hex() == given["message"], "bad_approval", "message")
+    need(verdict.record["act"] == f"{token}._approve", "bad_approval", "act")
+    need(header["to"] == f"control.{token}.approve" and header["t"] == "task", "bad_approval", "no verdict")
+    need("par" not in header and header.get("re") == one.message, "bad_approval", "about another message")
+    need(context is not None and not {"wkl", "typ"} & set(context), "bad_approval", "by no person")
+    assert context is not None
+    need(context["iss"] == header["iss"], "bad_approval", "not by the edge")
+    need("sto" in verdict.record, "bad_approval", "not from a stream")
+    said, leaf = said_by(verdict)
+    need(said == given["verdict"], "bad_approval", "another verdict")
+    asked = check_asked(leaf, verdict, one, before)
+    stored = verdict.record["sto"]
+    login = [context["sub"], context["idp"], context["sid"], context["cid"], context.get("acr", "")]
+    need([given[name] for name in ("user", "idp", "session", "client", "acr")] == login, "bad_approval", "who")
+    need(given["auth_time"] == context.get("aut", 0) // SECOND, "bad_approval", "auth_time")
+    spelled = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(stored // SECOND))
+    need(given["time"] == spelled, "bad_approval", "time")
+    requester = one.context
+    need(
+        requester is None or (requester["idp"], requester["sub"]) != (context["idp"], context["sub"]),
+        "bad_approval",
+        "their own",
+    )
+    need(not asked.get("acr") or context.get("acr") in asked["acr"], "bad_approval", "acr")
+    if "max_age" in asked:
+        need("aut" in context, "bad_approval", "aut")
+        need(header["iat"] - context["aut"] <= asked["max_age"] * SECOND, "bad_approval", "max_age")
+
+
+def check_asked(leaf: bytes, verdict: Decided, one: Decided, before: Mapping[bytes, Decided]) -> dict[str, Any]:
+    """The denial that a verdict is about stood before it, asked for it, and it came in time."""
+    denial = before.get(leaf)
+    need(denial, "bad_approval", "no such denial before it")
+    assert denial is not None
+    need(denial.place < verdict.place, "bad_approval", "the denial came after the verdict")
+    need(denial.recorder == one.recorder and denial.message == one.message, "bad_approval", "a denial of another")
+    need(denial.record.get("cod") == "denied" and "obl" in denial.record, "bad_approval", "no denial")
+    asked = asked_approval(denial.record["obl"])
+    need(verdict.header.get("grt") == asked.get("follows", []), "bad_approval", "grt")
+    last = min(denial.logged + asked["until"] * SECOND, one.header["iat"] + 30 * DAY)
+    need(verdict.record["sto"] < last + 60 * SECOND, "bad_approval", "late")
+    return asked
 
 
 # ---- C2SP signed notes and checkpoints -------------------------------------------------------------------------------
@@ -1065,9 +1239,10 @@ def verify(files: Mapping[str, bytes], root: Root) -> Report:
     check_roots(leaves, checkpoint, root, report)
     bundles = collect_bundles(known, root, report)
     seen: set[bytes] = set()
+    decisions: dict[bytes, Decided] = {}
     for index, frame in enumerate(frames):
         if frame is not None:
-            check_entry(index, frame, bundles, root, leaves, seen, report)
+            check_entry(index, frame, bundles, root, leaves, seen, decisions, report)
     check_unproved(known, bundles, root, report)
     report.entries = len(known)
     return report
@@ -1272,6 +1447,7 @@ def check_entry(
     root: Root,
     leaves: list[bytes],
     seen: set[bytes],
+    decisions: dict[bytes, Decided],
     report: Report,
 ) -> None:
     place = f"#{frame.sequence}"
@@ -1291,7 +1467,10 @@ def check_entry(
         report.decisions += leaf not in seen and record["k"] == "decision"
         seen.add(leaf)
         if record["k"] == "decision":
-            report.check(place, check_decided, record, audit, frame.stored, bundles, root)
+            decided: Decided | None = report.check(place, check_decided, record, audit, frame.stored, bundles, root)
+            if decided is not None:
+                report.check(place, check_approvals, decided, decisions, root)
+                decisions.setdefault(leaf, decided._replace(place=len(decisions)))
         elif record["k"] in ("bundle", "policy", "checkpoint") and audit.header["iss"] not in root.notaries:
             report.add(place, Bad("not_the_notary", f"a {record['k']} record by another"))
         elif record["k"] == "checkpoint":

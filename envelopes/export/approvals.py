@@ -1,0 +1,240 @@
+"""What a log shows of approvals, message by message (SPEC.md section 14, "Approvals").
+
+Three decisions make one: the denial that asks for it, the person's verdict, and the decision that rests on it. They stand
+in different messages, and tiles are read in any order: each gives its facts, which are put together in the order of the log.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from sealbus.envelopes.encoding.codec import is_text
+from sealbus.envelopes.encoding.strict_json import Json, parse_object
+from sealbus.envelopes.errors import Code
+from sealbus.envelopes.message.header import Header
+from sealbus.envelopes.message.kinds import Kind
+from sealbus.envelopes.message.user_context import UserContext
+from sealbus.envelopes.records.archive import VerifiedDecided
+from sealbus.envelopes.records.decision import DecisionRecord, StreamPlace
+from sealbus.envelopes.trust.names import Names
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+
+__all__ = [
+    "REDACTED",
+    "ApprovalAsked",
+    "ApprovalEntry",
+    "ApprovalFact",
+    "ApprovalSaid",
+    "ApprovalUsed",
+    "approvals_of",
+    "covers_approvals",
+    "facts_of",
+]
+
+REDACTED: Final = "its approvals are redacted"
+
+_MOST: Final = 16
+"""Most approvals of one message."""
+_NESTING: Final = 32
+"""Deepest nesting of an input document."""
+_APPROVE: Final = "._approve"
+_CONTROL: Final = re.compile(r"control\.[A-Za-z0-9_-]+\.approve")
+_POINTER: Final = "/context/approvals"
+_HEX: Final = re.compile("[0-9a-f]{64}")
+_TEXTS: Final = ("verdict", "user", "idp", "session", "client", "acr", "time", "message", "record")
+_MEMBERS: Final = frozenset({*_TEXTS, "auth_time"})
+
+
+class ApprovalEntry(NamedTuple):
+    """One entry of `context.approvals` of an input document, of the right form. `auth_time` is in seconds, 0 if unknown."""
+
+    verdict: str
+    user: str
+    idp: str
+    session: str
+    client: str
+    acr: str
+    auth_time: int
+    time: str
+    message: bytes
+    record: bytes
+
+
+class ApprovalAsked(NamedTuple):
+    """A denial that may ask for an approval of the message with H(header) `message`. Times are microseconds."""
+
+    leaf: bytes
+    recorder: str
+    message: bytes
+    obligations: bytes
+    made: int
+    """`iat` of the message."""
+    stored: int
+    """Time of the log entry."""
+
+
+class ApprovalSaid(NamedTuple):
+    """An allowed verdict about the message with H(header) `about`, and by whom. Times are microseconds.
+
+    If `fault` is not empty, it says why this approves nothing, and nothing else counts.
+    """
+
+    leaf: bytes
+    recorder: str
+    message: bytes
+    fault: str = ""
+    about: bytes | None = None
+    grants: tuple[str, ...] | None = None
+    typ: str = ""
+    body: bytes = b""
+    made: int = 0
+    stored: int = 0
+    user: str = ""
+    idp: str = ""
+    session: str = ""
+    client: str = ""
+    acr: str | None = None
+    authenticated: int | None = None
+
+    @property
+    def person(self) -> tuple[str, str]:
+        """Who said it: one person, whatever their session and client."""
+        return self.idp, self.user
+
+
+class ApprovalUsed(NamedTuple):
+    """An allowed decision that rests on approvals. If `fault` is not empty, it says why they cannot be read."""
+
+    sequence: int
+    recorder: str
+    message: bytes
+    requester: tuple[str, str] | None
+    """Identity provider and user of the decided message, if it has one."""
+    entries: tuple[ApprovalEntry, ...] = ()
+    fault: str = ""
+
+
+ApprovalFact = ApprovalAsked | ApprovalSaid | ApprovalUsed
+
+
+def approvals_of(document: bytes) -> tuple[ApprovalEntry, ...]:
+    """Return the approvals that an input document names; none if it has no such member, as older ones.
+
+    Raises `ValueError` for one that cannot be read, and for approvals that are not of the form.
+    """
+    if _says_none(document):
+        return ()
+    context = parse_object(document, depth=_NESTING).get("context")
+    approvals = context.get("approvals", []) if isinstance(context, dict) else []
+    if not isinstance(approvals, list) or len(approvals) > _MOST:
+        raise ValueError(f"approvals are not an array of at most {_MOST}")
+    return tuple([_entry(one) for one in approvals])
+
+
+def covers_approvals(pointer: str) -> bool:
+    """Return whether a JSON pointer takes approvals out of an input document, or anything that they say."""
+    return pointer in ("/context", _POINTER) or pointer.startswith(f"{_POINTER}/")
+
+
+def facts_of(
+    leaf: bytes,
+    record: DecisionRecord,
+    decided: VerifiedDecided,
+    *,
+    recorder: SpiffeId,
+    names: Names,
+    sequence: int,
+    stored: int,
+) -> Iterator[ApprovalFact]:
+    """Yield what a decision says about approvals: of most, nothing.
+
+    `leaf` names it, `decided` is its message, proved again, `sequence` and `stored` are those of its log entry.
+    """
+    header, context = decided.header, decided.context
+    if not record.allow:
+        if record.code == Code.DENIED and _may_ask(record.obligations):
+            yield ApprovalAsked(leaf, recorder.value, header.digest, record.obligations, header.iat, stored)
+        return
+    if record.action.endswith(_APPROVE):
+        yield _said(leaf, record, header, context, recorder=recorder, names=names)
+    if record.redacted and any(map(covers_approvals, record.redacted)):
+        yield ApprovalUsed(sequence, recorder.value, header.digest, None, fault=REDACTED)
+    elif not _says_none(record.input or b"") and _CONTROL.fullmatch(header.to) is None:
+        try:
+            entries = approvals_of(record.input or b"")
+        except ValueError:
+            yield ApprovalUsed(sequence, recorder.value, header.digest, None, fault="its approvals are not of the form")
+            return
+        if entries:
+            requester = (context.idp, context.sub) if context is not None else None
+            yield ApprovalUsed(sequence, recorder.value, header.digest, requester, entries)
+
+
+def _may_ask(obligations: bytes) -> bool:
+    """Return False only if none of them is an approval: the word is not there, and no escape could spell it."""
+    return b"approval" in obligations or b"\\u" in obligations
+
+
+def _says_none(document: bytes) -> bool:
+    """Return True only if no reader finds an approval in it: this decides nearly all without parsing."""
+    if b"\\u" in document:
+        return False
+    named = document.count(b'"approvals"')
+    return named == 0 or (named == 1 and b'"approvals":[]' in document)
+
+
+def _entry(value: Json) -> ApprovalEntry:
+    if not isinstance(value, dict) or value.keys() != _MEMBERS:
+        raise ValueError("an approval has other members")
+    texts = [text for name in _TEXTS if isinstance(text := value[name], str) and is_text(text)]
+    auth_time = value["auth_time"]
+    if len(texts) != len(_TEXTS) or type(auth_time) is not int or auth_time < 0:
+        raise ValueError("a member of an approval has another type")
+    verdict, user, idp, session, client, acr, time, message, record = texts
+    if verdict not in ("approve", "deny") or not _HEX.fullmatch(message) or not _HEX.fullmatch(record):
+        raise ValueError("an approval of another verdict, or that names nothing")
+    return ApprovalEntry(
+        verdict, user, idp, session, client, acr, auth_time, time, bytes.fromhex(message), bytes.fromhex(record)
+    )
+
+
+def _said(
+    leaf: bytes,
+    record: DecisionRecord,
+    header: Header,
+    context: UserContext | None,
+    *,
+    recorder: SpiffeId,
+    names: Names,
+) -> ApprovalSaid:
+    place, token = record.place, names.token(recorder)
+    fault = ""
+    if (record.action, header.to, header.kind) != (f"{token}{_APPROVE}", f"control.{token}.approve", Kind.TASK):
+        fault = "it was no approval for its agent"
+    elif header.par is not None or context is None or context.wkl is not None or context.typ is not None:
+        fault = "it was by no person"
+    elif header.iss != context.iss:
+        fault = "it was not by the edge where the person was"
+    elif not isinstance(place, StreamPlace) or record.body is None:
+        fault = "it was recorded without its body"
+    if fault or context is None:
+        return ApprovalSaid(leaf, recorder.value, header.digest, fault)
+    return ApprovalSaid(
+        leaf,
+        recorder.value,
+        header.digest,
+        about=header.re,
+        grants=header.grt,
+        typ=header.typ,
+        body=record.body or b"",
+        made=header.iat,
+        stored=place.time,
+        user=context.sub,
+        idp=context.idp,
+        session=context.sid,
+        client=context.cid,
+        acr=context.acr,
+        authenticated=context.aut,
+    )

@@ -1,7 +1,7 @@
 """Which agents there are, from the consumers that each has at the broker: nobody announces itself.
 
-Each process of an agent holds one pull request at the consumer of cancels (`control.<agent>.cancel`), where little comes, so that these requests count its processes. They are renewed every few seconds: a process that was killed is counted
-that long.
+Each process of an agent holds one pull request at the consumer of cancels (`control.<agent>.cancel`), where little comes, so
+that these requests count its processes. They are renewed every few seconds: a process that was killed is counted that long.
 """
 
 from __future__ import annotations

@@ -29,6 +29,10 @@ _COMMANDS = MappingProxyType(
         ),
         "dead": ("sealbus.agents.cli.bus.dead", "See messages that could not be handled, send them again, drop them."),
         "call": ("sealbus.agents.cli.bus.call", "Call an action and print the answer."),
+        "approvals": (
+            "sealbus.agents.cli.bus.approvals",
+            "See what waits for somebody's approval, and approve or deny it.",
+        ),
         "login": ("sealbus.agents.cli.bus.login", "Log in at your identity provider."),
         "logout": ("sealbus.agents.cli.bus.logout", "Forget your login, and revoke its tokens."),
         "token": ("sealbus.agents.cli.bus.token", "Print your access token, or one of a user of `sealbus dev`."),

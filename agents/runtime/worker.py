@@ -312,7 +312,9 @@ class Worker:
                     group.create_task(self._consume(pull, self._work), name=f"source-{name}")
                     for name, pull in self._pulls()
                 ]
-                told = [("control", self._told(), self._control), ("approvals", self._approved(), self._approvals)]
+                told = [("control", self._told(), self._control)]
+                if self.routes.subjects(Kind.TASK):
+                    told.append(("approvals", self._approved(), self._approvals))
                 sources += [
                     group.create_task(self._consume(pull, handling), name=f"source-{name}")
                     for name, pull, handling in told

@@ -38,7 +38,9 @@ from sealbus.bus.audit.redaction import Recording
 from sealbus.bus.audit.trail import AuditEntry, AuditTrail, Finding
 from sealbus.bus.audit.writer import AuditLimits
 from sealbus.bus.background import Background
+from sealbus.bus.handling.approvals.parked_tasks import PARKED_TYPE, Parked, ParkedState, parse_parked
 from sealbus.bus.ports import Clock, Delivery, wall_clock
+from sealbus.bus.sending.approval import ApprovalRequest, Verdict
 from sealbus.bus.sending.status import Status
 from sealbus.bus.stream_names import AUDIT, REFUSALS, TASKS
 from sealbus.bus.streams.declared import declared_streams
@@ -207,6 +209,54 @@ class TestBus:
             login_age=login_age,
             typ=typ,
             domain=TrustDomain(domain) if domain is not None else None,
+        )
+
+    async def waiting(self) -> list[Parked]:
+        """Return the tasks that wait for somebody's approval, by when they were parked."""
+        node = (await self.client("edge")).node
+        found = [parse_parked(one) for one in (await node.held.newest("held.*.task.>", PARKED_TYPE)).values()]
+        waiting = [one for one in found if one.state is ParkedState.WAITING and self._clock() < one.until]
+        return sorted(waiting, key=lambda one: one.since)
+
+    async def approve(
+        self,
+        task: TaskHandle | Parked,
+        identifier: str,
+        *,
+        verdict: str = "approve",
+        note: str = "",
+        session: str = "",
+        claims: Mapping[str, ClaimValue] | None = None,
+        acr: str | None = None,
+        login_age: float | None = 0.0,
+    ) -> None:
+        """Say `verdict` about a task that waits, as the user `identifier` would at the edge, and return once it is counted.
+
+        By default they have just logged in; `acr` says how. Raises `Denied` if the policy does not let them, `RemoteError`
+        with the code of a floor that they do not meet: `approval_self`, `approval_weak` and so on; `LookupError` if nothing
+        waits.
+        """
+        digest = task.digest
+        parked = next((one for one in await self.waiting() if one.digest == digest), None)
+        if parked is None or parked.header.aud is None:
+            raise LookupError("this task does not wait for an approval")
+        user = mint_user(
+            self.edge.sealer(),
+            identifier,
+            trust_domain=self.trust_domain,
+            now=self._clock(),
+            session=session,
+            scope=("sealbus:approve",),
+            claims=claims,
+            acr=acr,
+            login_age=login_age,
+        )
+        await (await self.client("edge")).node.sending.approve(
+            digest,
+            ApprovalRequest(decision=parked.leaf, verdict=Verdict(verdict), note=note),
+            agent=parked.header.aud,
+            follows=parked.obligation.follows,
+            user=user,
         )
 
     async def idle(self, within: float = 10.0) -> None:

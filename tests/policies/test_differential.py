@@ -6,15 +6,23 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import pytest
 from support.central_opa import CentralOpa, tls_of
 from support.opa import OpaServer
-from support.policy_inputs import closed_policy, mutated, starter_with_revocations, well_formed
+from support.policy_inputs import (
+    approval_questions,
+    closed_policy,
+    mutated,
+    mutated_questions,
+    starter_with_revocations,
+    well_formed,
+)
 from support.x509 import ThrowawayCa
 
 from sealbus.policies.bundle.files import STARTER, build_bundle, write_bundle
+from sealbus.policies.decision.approval import approval_of
 from sealbus.policies.decision.decision import Decision
 from sealbus.policies.decision.engine import Answer
 from sealbus.policies.engines.central import CentralEngine
@@ -32,9 +40,16 @@ DEADLINE = 30.0
 Decide: TypeAlias = Callable[[Sequence[bytes]], Awaitable[list[tuple[Answer, Answer, Answer]]]]
 
 
+class Asked(NamedTuple):
+    """What asks all engines: about messages, and about who may approve them."""
+
+    decide: Decide
+    approve: Decide
+
+
 @asynccontextmanager
-async def all_three(policy: Path) -> AsyncIterator[Decide]:
-    """Yield a function that asks the embedded engine, a sidecar and a central OPA, all by the bundle of `policy`."""
+async def all_three(policy: Path) -> AsyncIterator[Asked]:
+    """Yield what asks the embedded engine, a sidecar and a central OPA, all by the bundle of `policy`."""
     folder = policy.with_name(f"{policy.name}-bundle")
     folder.mkdir()
     bundle = folder / "policy.tar.gz"
@@ -54,14 +69,26 @@ async def all_three(policy: Path) -> AsyncIterator[Decide]:
                 answers = [await engine.decide(documents) for engine in (embedded, sidecar, central)]
                 return list(zip(*answers, strict=True))
 
-            yield decide
+            async def approve(documents: Sequence[bytes]) -> list[tuple[Answer, Answer, Answer]]:
+                return [
+                    (await embedded.approve(one), await sidecar.approve(one), await central.approve(one))
+                    for one in documents
+                ]
+
+            yield Asked(decide, approve)
 
 
 @pytest.fixture
-async def decide(tmp_path: Path) -> AsyncIterator[Decide]:
-    """Yield a function that asks all engines, on the starter policy with revocations."""
-    async with all_three(starter_with_revocations(tmp_path / "starter")) as asked:
-        yield asked
+async def asked(tmp_path: Path) -> AsyncIterator[Asked]:
+    """Yield what asks all engines, on the starter policy with revocations."""
+    async with all_three(starter_with_revocations(tmp_path / "starter")) as found:
+        yield found
+
+
+@pytest.fixture
+def decide(asked: Asked) -> Decide:
+    """Return the function that asks about messages."""
+    return asked.decide
 
 
 def allows(answer: Answer) -> bool:
@@ -69,7 +96,7 @@ def allows(answer: Answer) -> bool:
     return isinstance(answer, Decision) and answer.allow is True
 
 
-def document_of(answer: Answer) -> tuple[object, ...]:
+def document_of(answer: Answer) -> tuple[bool, tuple[str, ...], list[dict[str, object]], str, str]:
     """Return the whole document that an engine answered; an error is none, and equals nothing."""
     assert isinstance(answer, Decision), answer
     return answer.allow, answer.reasons, [dict(one) for one in answer.obligations], answer.policy, answer.revision
@@ -81,6 +108,27 @@ async def test_well_formed_documents_get_equal_decisions(decide: Decide) -> None
     for document, (embedded, sidecar, central) in zip(documents, answers, strict=True):
         assert document_of(embedded) == document_of(sidecar) == document_of(central), document
     assert sum(allows(central) for _, _, central in answers) >= WELL_FORMED / 4
+    asking = [one for _, _, central in answers for one in document_of(central)[2] if one["type"] == "approval"]
+    assert len(asking) >= WELL_FORMED / 100
+    for obligation in asking:
+        assert approval_of([obligation]) is not None
+
+
+async def test_who_may_approve_is_decided_alike(asked: Asked) -> None:
+    documents = approval_questions(WELL_FORMED // 2)
+    answers = await asked.approve(documents)
+    for document, (embedded, sidecar, central) in zip(documents, answers, strict=True):
+        assert document_of(embedded) == document_of(sidecar) == document_of(central), document
+    allowed = sum(allows(central) for _, _, central in answers)
+    assert len(documents) / 4 <= allowed <= len(documents) * 3 / 4
+
+
+async def test_mutated_questions_who_may_approve_are_allowed_by_all_or_by_none(asked: Asked) -> None:
+    documents = mutated_questions(MUTATED // 2)
+    answers = await asked.approve(documents)
+    for document, (embedded, sidecar, central) in zip(documents, answers, strict=True):
+        assert allows(embedded) is allows(sidecar) is allows(central), document
+    assert sum(not allows(central) for _, _, central in answers) >= len(documents) / 4
 
 
 async def test_mutated_documents_are_allowed_by_all_or_by_none(decide: Decide) -> None:
@@ -108,6 +156,6 @@ async def test_where_no_rule_is_left_what_was_allowed_is_denied(decide: Decide, 
     allowed = [document for document, each in zip(documents, answers, strict=True) if all(map(allows, each))]
     assert len(allowed) >= len(documents) / 4
     async with all_three(closed_policy(tmp_path / "closed")) as asked:
-        for embedded, sidecar, central in await asked(allowed):
+        for embedded, sidecar, central in await asked.decide(allowed):
             assert document_of(embedded) == document_of(sidecar) == document_of(central)
             assert document_of(central)[0] is False

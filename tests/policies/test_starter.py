@@ -18,12 +18,15 @@ from sealbus.policies.rego_tests import disagreements, run_tests
 AUTHZ = STARTER / "sealbus" / "authz"
 RULES = AUTHZ / "decision.rego"
 CONNECT_RULES = STARTER / "sealbus" / "connect" / "decision.rego"
+APPROVAL_RULES = STARTER / "sealbus" / "approval" / "decision.rego"
+ALL_RULES = (RULES, CONNECT_RULES, APPROVAL_RULES)
 
 
 def test_the_folder_is_a_bundle_without_its_tests() -> None:
     bundle = build_bundle(STARTER)
     assert bundle.roots == ("sealbus",)
     assert [module.path for module in bundle.modules] == [
+        "sealbus/approval/decision.rego",
         "sealbus/authz/decision.rego",
         "sealbus/connect/decision.rego",
     ]
@@ -60,7 +63,7 @@ def removals(text: str) -> Iterator[tuple[int, str]]:
     lines = text.splitlines(keepends=True)
     for number, line in enumerate(lines):
         stripped = line.strip()
-        if not line.startswith("\t") or stripped.startswith(("#", "}")) or ":=" in line:
+        if not line.startswith("\t") or stripped.startswith(("#", "}", "]", "some ")) or ":=" in line:
             continue
         end = number + 1
         if stripped.startswith("every "):
@@ -72,14 +75,14 @@ def removals(text: str) -> Iterator[tuple[int, str]]:
         yield number + 1, "".join((*lines[:number], *lines[end:]))
 
 
-MUTANTS = dict(removals(RULES.read_text()))
+MUTANTS = {(file, line): text for file in (RULES, APPROVAL_RULES) for line, text in removals(file.read_text())}
 """The policy without one condition, by the line where that stood."""
 
 
 def test_the_conditions_that_are_removed_are_those_of_the_policy() -> None:
     text = RULES.read_text().splitlines()
     end = text.index("user_known(user, users) if {")
-    removed = [text[line - 1].split()[0] for line in MUTANTS if line < end]
+    removed = [text[line - 1].split()[0] for file, line in MUTANTS if file == RULES and line < end]
     assert removed == [
         "registry.agents[request.subject.id].actions[request.action.name]",
         "request.subject.id",
@@ -96,6 +99,7 @@ def test_the_conditions_that_are_removed_are_those_of_the_policy() -> None:
         *["chain_known(registry.agents,", "none_revoked(registry.revoked.agents,"],
         *["none_revoked(registry.revoked.users,", "none_revoked(registry.revoked.sessions,"],
         *["none_revoked(registry.revoked.clients,", "user_known(user,"],
+        *["approved(request,", "approvable(registry.actions[request.action.name],", "reasons(request)"],
     ]
 
 
@@ -110,12 +114,21 @@ def suite() -> tuple[list[Module], bytes, list[str]]:
     return files, canonical(build_bundle(STARTER).data), tests
 
 
-@pytest.mark.parametrize("line", MUTANTS)
-def test_without_a_condition_a_rego_test_fails(suite: tuple[list[Module], bytes, list[str]], line: int) -> None:
+def mutated(file: Path, text: str, tests: list[Module]) -> list[Module]:
+    """Return the modules of the starter policy and its tests, with `text` for the rules in `file`."""
+    rules = [
+        Module(path=one.relative_to(STARTER).as_posix(), text=text if one == file else one.read_text())
+        for one in ALL_RULES
+    ]
+    return [*rules, *tests]
+
+
+@pytest.mark.parametrize(("file", "line"), [pytest.param(*one, id=f"{one[0].parent.name}:{one[1]}") for one in MUTANTS])
+def test_without_a_condition_a_rego_test_fails(
+    suite: tuple[list[Module], bytes, list[str]], file: Path, line: int
+) -> None:
     files, data, tests = suite
-    mutant = Module(path="sealbus/authz/decision.rego", text=MUTANTS[line])
-    kept = Module(path="sealbus/connect/decision.rego", text=CONNECT_RULES.read_text())
-    interpreter = Interpreter([mutant, kept, *files], data)
+    interpreter = Interpreter(mutated(file, MUTANTS[file, line], files), data)
     assert any(not _passes(interpreter, test) for test in tests), f"no test misses the condition in line {line}"
 
 
@@ -124,11 +137,10 @@ def test_without_a_line_of_what_a_connection_is_granted_a_rego_test_fails(
     suite: tuple[list[Module], bytes, list[str]],
 ) -> None:
     files, data, tests = suite
-    kept = Module(path="sealbus/authz/decision.rego", text=RULES.read_text())
     tried, missed = 0, []
     for line, text in removals(CONNECT_RULES.read_text()):
         try:
-            mutant = Interpreter([kept, Module(path="sealbus/connect/decision.rego", text=text), *files], data)
+            mutant = Interpreter(mutated(CONNECT_RULES, text, files), data)
         except PolicyRefused:
             continue  # a line that others need
         tried += 1
@@ -165,6 +177,7 @@ def test_generated_documents_are_decided_both_ways_and_for_every_reason(tmp_path
     reasons = {word for one in found if isinstance(one["reasons"], list) for word in one["reasons"]}
     assert reasons == {
         "action_not_granted",
+        "not_approved",
         "not_owner",
         "outside_business_hours",
         "over_limit",

@@ -16,9 +16,27 @@ from typing import TypeAlias
 
 from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.policies.bundle.files import STARTER
-from sealbus.policies.decision.request import Request, Resource, User, input_document
+from sealbus.policies.decision.approval import approval_question
+from sealbus.policies.decision.request import (
+    NOT_PARKED,
+    GivenApproval,
+    Parked,
+    Request,
+    Resource,
+    User,
+    input_document,
+)
 
-__all__ = ["REVOKED", "SEED", "closed_policy", "mutated", "starter_with_revocations", "well_formed"]
+__all__ = [
+    "REVOKED",
+    "SEED",
+    "approval_questions",
+    "closed_policy",
+    "mutated",
+    "mutated_questions",
+    "starter_with_revocations",
+    "well_formed",
+]
 
 SEED = 20261124
 
@@ -33,7 +51,7 @@ REVOKED = {
 Steps: TypeAlias = "tuple[str | int, ...]"
 
 _AGENTS = {
-    "spiffe://example.org/edge": ("inventory.read", "inventory.update", "planner.plan"),
+    "spiffe://example.org/edge": ("inventory.read", "inventory.update", "planner.plan", "payments.pay", "payments.pay"),
     "spiffe://example.org/agent/shop-web": ("inventory.read", "inventory.update", "planner.plan", "pricing.quote"),
     "spiffe://example.org/agent/planner": ("inventory.read", "inventory.update", "planner.planned", "pricing.quote"),
     "spiffe://example.org/agent/inventory": ("inventory.low_stock", "inventory.update.reply", "pricing.quote"),
@@ -47,7 +65,7 @@ _STRANGERS = (
 )
 _ACTIONS = (
     *("inventory.read", "inventory.update", "inventory.update", "inventory.low_stock", "planner.plan"),
-    *("pricing.quote", "pricing.quote.reply", "inventory.drop", "constructor", ""),
+    *("payments.pay", "pricing.quote", "pricing.quote.reply", "inventory.drop", "constructor", ""),
 )
 _OTHERS = (
     ("mia@partner.example", "user", "partner.example"),
@@ -104,6 +122,19 @@ def well_formed(count: int, seed: int = SEED) -> list[bytes]:
     return [input_document(_request(chance, number)) for number in range(count)]
 
 
+def approval_questions(count: int, seed: int = SEED) -> list[bytes]:
+    """Return `count` questions as `approval_question` makes them; the starter policy allows over a quarter."""
+    chance = random.Random(seed + 3)  # noqa: S311  the same documents each time
+    return [_approval(chance, number) for number in range(count)]
+
+
+def mutated_questions(count: int, seed: int = SEED) -> list[bytes]:
+    """Return `count` questions that are not as they should be, as `mutated` does for documents."""
+    chance = random.Random(seed + 4)  # noqa: S311  the same documents each time
+    asked = approval_questions(count, seed + 2)
+    return [json.dumps(_broken(chance, json.loads(document))).encode() for document in asked]
+
+
 def mutated(count: int, seed: int = SEED) -> list[bytes]:
     """Return `count` JSON objects that no gate would make: well-formed documents with one to three things wrong."""
     chance = random.Random(seed + 1)  # noqa: S311  the same documents each time
@@ -135,6 +166,51 @@ def _request(chance: random.Random, number: int) -> Request:
         user=user,
         chain=chain,
         grant=chance.choice((None, (), ("inventory.*", "pricing.quote"))),
+        approvals=tuple(_given(chance, user) for _ in range(chance.choice((0, 0, 0, 1, 1, 2)))),
+        parked=chance.choice((NOT_PARKED, Parked(since="2026-11-23T08:00:00Z", revision="r1"))),
+    )
+
+
+def _approval(chance: random.Random, number: int) -> bytes:
+    of = _request(chance, number)
+    edge = _mostly(chance, "spiffe://example.org/edge", _STRANGERS, 0.95)
+    user = _user(chance)
+    if chance.random() < 0.8:
+        managers = {"acme": "bob", "globex": "carol"}
+        manager = managers.get(str(of.resource.properties.get("customer")), "bob")
+        user = User(
+            id=manager, idp="https://idp.example.org", session="s-2", client=_mostly(chance, "desk", ("kiosk",))
+        )
+    verdict = _mostly(chance, chance.choice(("view", "approve", "deny", "withdraw")), ("", "run", "Approve"), 0.95)
+    asked = Request(
+        subject=edge,
+        trust_domain="example.org",
+        action="payments._approve",
+        properties={"verdict": verdict, "note": ""},
+        resource=Resource(type="task", id=f"{number:064x}"),
+        time=_time(chance),
+        nats_subject="control.payments.approve",
+        kind="task",
+        message_id=f"{number:032x}",
+        user=user,
+        chain=(edge,) if chance.random() < 0.97 else (),
+    )
+    obligation = {"type": "approval", "queue": "managers", "text": "Pay", "until": 604_800, "acr": ["mfa"]}
+    return approval_question(input_document(asked), of=input_document(of), obligation=json.dumps(obligation).encode())
+
+
+def _given(chance: random.Random, user: User) -> GivenApproval:
+    return GivenApproval(
+        verdict=_mostly(chance, "approve", ("deny",), 0.9),
+        user=_mostly(chance, chance.choice(_OWNERS[1:3]), (user.id, "dave", "eve", "reports", ""), 0.8),
+        idp="https://idp.example.org",
+        session=_mostly(chance, "s-2", ("s-13", "")),
+        client=_mostly(chance, "desk", ("kiosk", "app", "")),
+        acr="urn:example:silver",
+        auth_time=1_795_500_000,
+        time=1_795_528_800_000_000,
+        message=chance.randbytes(32),
+        record=chance.randbytes(32),
     )
 
 
@@ -170,11 +246,13 @@ def _resource(chance: random.Random, user: User) -> Resource:
         del properties[chance.choice(list(properties))]
     if chance.random() < 0.05:
         properties[chance.choice(("owner", "customer", "region"))] = chance.choice(_ODD)
-    return Resource(type="item", id=str(chance.randrange(100)), properties=properties)
+    id_ = _mostly(chance, str(chance.randrange(100)), ("7, for carol", "7:", "", "ä", "x" * 256, "A-7:b/c@d.e_f+g=h|i"))
+    return Resource(type="item", id=id_, properties=properties)
 
 
 def _properties(chance: random.Random) -> dict[str, object]:
     found: dict[str, object] = {"quantity": chance.randint(0, 100), "items": chance.randint(0, 20)}
+    found["amount"] = chance.choice((0, 99_999, 100_000, 100_001, 250_000, 999_999, 1_000_000, 1_000_001, -1, "250000"))
     draw = chance.random()
     if draw < 0.15:
         found[chance.choice(("quantity", "items"))] = chance.choice(_NUMBERS)

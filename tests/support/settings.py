@@ -98,6 +98,7 @@ nonce_key = "nonces.key"
 token_key = "tokens.key"
 context_start = 600
 context_life = 3_600
+approval_wait = 86_400
 actions = ["inventory.*"]
 schemas = ["schemas/inventory.json", "/etc/pricing.json"]
 cors = ["https://app.example.org"]

@@ -16,9 +16,11 @@ from typing import Final
 from sealbus.bus.ports import Clock, Identity, Transport
 from sealbus.bus.streams.held import PAYLOAD_BYTES, PAYLOAD_ITEMS, Held, HeldValue
 from sealbus.bus.streams.key_book import KEPT, KEY_BOOK_TYPE, RECORDS, YOUNG, history_in, key_book_subject
+from sealbus.bus.streams.signed_value import is_own, signed
 from sealbus.envelopes.backoff import Backoff
 from sealbus.envelopes.errors import SealbusError, StateUnavailable
 from sealbus.envelopes.log.trust_history import TrustHistory
+from sealbus.envelopes.message.seal import Sealer
 from sealbus.envelopes.records.notary import BundleRecord
 from sealbus.envelopes.trust.bundles import Trust
 from sealbus.envelopes.trust.caches import Caches
@@ -94,6 +96,9 @@ class KeyBookWriter:
     async def _write(self, held: Held, history: TrustHistory) -> None:
         if not history.trust_domains:
             raise StateUnavailable("no bundle is known yet")
+        sealer = self._identity.sealer()
+        if not self._counts_now(sealer):
+            raise StateUnavailable("the key of its SVID is not in the bundle, or no longer")
         before, last = await self._last(held)
         needed = continued(history, before).since(max(0, self._clock() - KEPT))
         records = fitting(needed)
@@ -104,13 +109,19 @@ class KeyBookWriter:
             self._subject,
             {RECORDS: [one.encode() for one in records]},
             KEY_BOOK_TYPE,
-            self._identity.sealer(),
+            sealer,
             own=self._identity.spiffe_id,
             before=before,
             last=last,
         )
         if written is None:
             raise StateUnavailable("something else was stored there meanwhile")
+
+    def _counts_now(self, sealer: Sealer) -> bool:
+        """Return whether readers would take what `sealer` signs: bundles may change before the SVID does."""
+        own, trust = self._identity.spiffe_id, Trust(bundles=self._identity.bundles())
+        parts = signed(b"", KEY_BOOK_TYPE, sealer)
+        return is_own(parts, KEY_BOOK_TYPE, own=own, at=self._clock(), trust=trust, caches=self._caches)
 
     async def _last(self, held: Held) -> tuple[HeldValue | None, int]:
         """Return the book before, of any notary under this identity, and the last sequence of its subject."""

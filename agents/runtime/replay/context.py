@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
 
 from sealbus.agents.runtime.replay.sender import Unsent
 from sealbus.agents.sdk.context import Context
 from sealbus.agents.sdk.messages import Origin
 from sealbus.bus.routing.cancellation import Cancellation
 from sealbus.bus.sending.status import State, Status
+from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.records.archive import VerifiedDecided
 from sealbus.envelopes.records.decision import DecisionRecord
+from sealbus.policies.decision.request import GivenApproval
 
 __all__ = ["ReplayContext"]
 
@@ -70,6 +75,19 @@ class ReplayContext(Context):
         """The recorded obligations of the handler."""
         return self._obligations
 
+    @property
+    def approvals(self) -> tuple[GivenApproval, ...]:
+        """The recorded verdicts that let the task go on."""
+        said = json.loads(self._decision.input or b"{}").get("context", {}).get("approvals", [])
+        return tuple([_given(one) for one in said])
+
     async def _tell(self, state: State, note: str) -> None:
         Status(state=state, note=note)  # raises for an invalid note
         self._unsent.note("status", state.value, len(note.encode()))
+
+
+def _given(said: Mapping[str, Any]) -> GivenApproval:
+    """Return an approval as the input document of a decision has it, to the second."""
+    time = int(datetime.fromisoformat(said["time"]).timestamp()) * SECOND
+    hashes = {name: bytes.fromhex(said[name]) for name in ("message", "record")}
+    return GivenApproval(**{**said, **hashes, "time": time})

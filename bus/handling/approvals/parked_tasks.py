@@ -172,8 +172,8 @@ class Parked:
     """A parked task. Raises `SealError` for what is none.
 
     `record` is the decision that denied it, as it stands in the audit log, `envelope` the message as it came. `since` is when
-    it was parked, and it waits until `until`. `turn` counts how often it was taken up, `run` is H(header) of the approval that
-    took it up last. `value` is the stored version that this was read from.
+    it was parked, and it waits until `until`. `turn` counts how often it was taken up, `run` is H(header) of the
+    approval that took it up last. `value` is the stored version that this was read from.
     """
 
     record: bytes = field(repr=False)

@@ -134,7 +134,11 @@ async def test_no_more_handlers_run_at_a_time_than_said() -> None:
 
 async def test_it_consumes_only_what_its_agent_handles() -> None:
     async with TestBus(Shop().inventory, engine=ScriptedEngine()) as bus:
-        assert set(bus.broker.consumers) == {("TASKS", "inventory"), ("TASKS", "id-ctl-inventory")}
+        assert set(bus.broker.consumers) == {
+            ("TASKS", "inventory"),
+            ("TASKS", "id-ctl-inventory"),
+            ("TASKS", "id-apr-inventory"),
+        }
         assert not bus.broker.subscriptions
     async with TestBus(Shop().pricing, engine=ScriptedEngine()) as bus:
         assert set(bus.broker.consumers) == {("EVENTS", "pricing"), ("TASKS", "id-ctl-pricing")}

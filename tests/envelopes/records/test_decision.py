@@ -171,7 +171,7 @@ def test_a_code_stands_exactly_where_it_was_not_allowed() -> None:
 
 @pytest.mark.parametrize(
     "code",
-    ["expired", "approval_closed", "a" * 64, "denie", "denied2", "obligation_unknow", "bad_body2", "resource_not_foun"],
+    ["expired", "approval_lost", "a" * 64, "denie", "denied2", "obligation_unknow", "bad_body2", "resource_not_foun"],
 )
 @pytest.mark.parametrize("record", [NOT_ASKED, DENIED, UNAVAILABLE])
 def test_a_code_that_we_know_nothing_of_stands_with_whatever_its_writer_put_there(

@@ -64,6 +64,12 @@ decide(request) := {"allow": true, "reasons": [], "obligations": [], "policy": "
 	none_revoked(registry.revoked.sessions, [user.session]) == true
 	none_revoked(registry.revoked.clients, [user.client]) == true
 	user_known(user, registry.users) == true
+} else := {"allow": true, "reasons": [], "obligations": [], "policy": "starter"} if {
+	# What is over the limits alone, and within those that hold with an approval, may be done once somebody approved it.
+	registry := data.sealbus.registry
+	approved(request, registry) == true
+	approvable(registry.actions[request.action.name], request) == true
+	reasons(request) == ["over_limit"]
 } else := {"allow": false, "reasons": words, "obligations": told, "policy": "starter"} if {
 	words := reasons(request)
 	told := obligations(request, words)
@@ -125,7 +131,7 @@ within_hours(need, request, regions) if {
 } else := false
 
 # Why a request is denied: a stable word for each condition of `decide` that does not hold, in alphabetical order.
-# Nothing from here on can allow.
+# Nothing from here on can allow, but that these words are all that an approval may set aside.
 reasons(request) := words if {
 	registry := data.sealbus.registry
 	revoked := registry.revoked
@@ -133,6 +139,7 @@ reasons(request) := words if {
 	action := object.get(registry.actions, request.action.name, undeclared)
 	conditions := {
 		"action_not_granted": granted(registry.agents, request),
+		"not_approved": none_denied(request.context.approvals),
 		"not_owner": within_reach(action, user, request.resource.properties, registry.users),
 		"outside_business_hours": within_hours(action.hours, request, registry.regions),
 		"over_limit": within_limits(action.limits, request.action.properties),
@@ -185,13 +192,72 @@ within_limits(limits, properties) if {
 	}
 } else := false
 
+# Somebody denied what was to be approved: that stays so, whatever others say.
+none_denied(approvals) if {
+	every given in approvals {
+		given.verdict == "approve"
+	}
+} else := false
+
+# An approval can help if the action declares one, and its limits hold in place of those that they are for.
+approvable(action, request) if {
+	request.context.user.present == true
+	every field, limit in object.union(action.limits, action.approval.over) {
+		request.action.properties[field] >= 0
+		request.action.properties[field] <= limit
+	}
+} else := false
+
+# Somebody else approved, and is today still one who may: `sealbus.approval` has asked the same of them then.
+approved(request, registry) if {
+	some given in request.context.approvals
+	given.verdict == "approve"
+	given.user != request.context.user.id
+	given.user != ""
+	object.get(registry.users[given.user], "type", "user") == "user"
+	registry.users[given.user].customers[request.resource.properties.customer] == true
+	none_revoked(registry.revoked.users, [given.user]) == true
+	none_revoked(registry.revoked.sessions, [given.session]) == true
+	none_revoked(registry.revoked.clients, [given.client]) == true
+} else := false
+
 # Reasons tell a caller about users, regions and limits: they are shown to agents that the registry trusts with them,
 # unless one of the chain was revoked. If all that is wrong is the session, a new login helps, which the user's identity
 # provider must not answer from the old session.
-obligations(request, words) := [{"type": "show_reasons"}, {"type": "remedy", "kind": "login", "max_age": 0}] if {
+obligations(request, words) := array.concat(shown(request, words), asked(request, words))
+
+shown(request, words) := [{"type": "show_reasons"}, {"type": "remedy", "kind": "login", "max_age": 0}] if {
 	data.sealbus.registry.agents[request.subject.id].show_reasons == true
 	words == ["revoked_session"]
 } else := [{"type": "show_reasons"}] if {
 	data.sealbus.registry.agents[request.subject.id].show_reasons == true
 	not "revoked_agent" in words
 } else := []
+
+# If all that is wrong is the limit, and an approval could set it aside, one is asked for, as the action declares it. People
+# are asked in words that are made of nothing but verified facts; where these do not make a short plain line, nobody is.
+asked(request, words) := [wanted] if {
+	words == ["over_limit"]
+	action := data.sealbus.registry.actions[request.action.name]
+	approvable(action, request) == true
+	text := question(action, request)
+	regex.match("^[0-9A-Za-z._@:/+=|, -]{1,256}$", text)
+	wanted := object.union(object.remove(action.approval, ["over"]), {"type": "approval", "text": text})
+} else := []
+
+# Who chooses an id must not choose what people read: it has no spaces or commas, and no colon at its end.
+question(action, request) := text if {
+	user := request.context.user
+	resource := request.resource
+	every name in [request.action.name, resource.type, resource.id, user.id] {
+		regex.match("^[0-9A-Za-z]([0-9A-Za-z._@:/+=|-]*[0-9A-Za-z=])?$", name)
+	}
+	amounts := sort([amount |
+		some field, _ in action.approval.over
+		value := request.action.properties[field]
+		is_number(value)
+		amount := sprintf("%v %v", [field, value])
+	])
+	said := concat(", ", amounts)
+	text := sprintf("%v: %v, %v %v, for %v", [request.action.name, said, resource.type, resource.id, user.id])
+} else := ""

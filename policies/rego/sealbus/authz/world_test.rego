@@ -62,6 +62,8 @@ request := {
 		},
 		"chain": [edge, shop],
 		"grant": {"limited": false, "actions": []},
+		"approvals": [],
+		"parked": {"since": "", "revision": ""},
 	},
 }
 

@@ -41,7 +41,8 @@ test_every_declared_action_is_granted_to_somebody if {
 
 test_every_action_says_what_it_needs if {
 	every needs in registry.actions {
-		object.keys(needs) == {"user", "resource", "limits", "hours"}
+		object.remove(needs, ["user", "resource", "limits", "hours", "approval"]) == {}
+		object.keys(object.remove(needs, ["approval"])) == {"user", "resource", "limits", "hours"}
 		needs.user in {"required", "none"}
 		needs.resource in {"owned", "any"}
 		is_object(needs.limits)
@@ -53,6 +54,35 @@ test_limits_are_numbers if {
 	every needs in registry.actions {
 		every limit in needs.limits {
 			is_number(limit)
+		}
+	}
+}
+
+# The rest of it becomes the obligation: what is said here is what a denial asks for, and a member too many asks nobody.
+test_approvals_say_whom_they_ask_and_up_to_what if {
+	every needs in registry.actions {
+		approval := object.get(needs, "approval", {"over": {"x": 0}, "queue": "x", "until": 1})
+		object.remove(approval, ["over", "queue", "until", "acr", "max_age", "follows", "body"]) == {}
+		regex.match("^[0-9A-Za-z_-]{1,64}$", approval.queue)
+		approval.until > 0
+		approval.until <= 2592000
+		count(approval.over) > 0
+		every names in [object.get(approval, "acr", []), object.get(approval, "follows", [])] {
+			is_array(names)
+			every name in names {
+				is_string(name)
+			}
+		}
+		object.get(approval, "max_age", 0) >= 0
+		object.get(approval, "max_age", 0) <= 31536000
+		is_boolean(object.get(approval, "body", true))
+	}
+}
+
+test_approvals_are_for_more_than_the_limits if {
+	every needs in registry.actions {
+		every field, limit in object.get(needs, "approval", {"over": {}}).over {
+			limit > needs.limits[field]
 		}
 	}
 }

@@ -1,0 +1,95 @@
+"""What waits for a person's approval, over HTTP at the edge, with their own access token.
+
+The edge shows what it has proved, and takes what the person says; nothing here decides anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Final, Self
+
+import httpx2
+
+from sealbus.envelopes.denial import NOTHING_TOLD, Explanation, remedies_of
+from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, Denied, SealbusError
+
+__all__ = ["Approvals", "Refused"]
+
+_SECONDS: Final = 30.0
+"""For one request: the edge waits for the agent."""
+_PAGES: Final = 1_000
+_OK: Final = 200
+_NEEDS: Final = frozenset({401, 403})
+
+
+class Refused(SealbusError):
+    """The edge's answer is no success; `code` is its own."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+
+
+class Approvals:
+    """The approvals that wait at `edge`, its URL, for who holds `token`. Use with `async with`."""
+
+    def __init__(self, edge: str, token: str) -> None:
+        self._http = httpx2.AsyncClient(
+            base_url=edge,
+            timeout=_SECONDS,
+            trust_env=False,
+            follow_redirects=False,
+            headers={"Authorization": f"Bearer {token}"},
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._http.aclose()
+
+    async def waiting(self, queue: str) -> list[dict[str, Any]]:
+        """Return what waits in `queue` and may be seen. Raises as `say`."""
+        found: list[dict[str, Any]] = []
+        after = 0
+        for _ in range(_PAGES):
+            page = await self._asked("GET", f"/v1/approvals?queue={queue}&after={after}")
+            found += page.get("approvals", [])
+            if not (after := page.get("after", 0)):
+                break
+        return found
+
+    async def one(self, task: str) -> dict[str, Any]:
+        """Return what waits under the id `task`. Raises as `say`."""
+        return await self._asked("GET", f"/v1/approvals/{task}")
+
+    async def say(self, task: str, verdict: str, *, decision: str, note: str = "") -> None:
+        """Say `verdict` about the task as it was shown, whose `decision` is; return once it is counted.
+
+        Raises `Denied` where another login, scope or person is needed, `Refused` for every other answer, `BusUnavailable` if
+        there is none.
+        """
+        await self._asked("POST", f"/v1/approvals/{task}", {"decision": decision, "verdict": verdict, "note": note})
+
+    async def _asked(self, method: str, path: str, body: Mapping[str, object] | None = None) -> dict[str, Any]:
+        try:
+            answer = await self._http.request(method, path, json=body)
+            said = answer.json()
+        except httpx2.HTTPError as error:
+            raise BusUnavailable(
+                f"the edge at {self._http.base_url} does not answer: {type(error).__name__}"
+            ) from error
+        except ValueError as error:
+            raise ConfigurationError(f"{self._http.base_url} is no edge: it does not answer in JSON") from error
+        if not isinstance(said, dict):
+            raise ConfigurationError(f"{self._http.base_url} is no edge")
+        if answer.status_code == _OK:
+            return said
+        remedies = remedies_of(said.get("remedy"))
+        told = Explanation(remedies=remedies) if remedies else NOTHING_TOLD
+        if answer.status_code in _NEEDS:
+            raise Denied(str(said.get("detail", "not allowed")), *told)
+        raise Refused(str(said.get("code", answer.status_code)), str(said.get("detail", "")))

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple, cast
 
 from sealbus.envelopes.encoding.codec import is_text
 from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.export.approvals import covers_approvals
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.message.subjects import matches
 from sealbus.envelopes.records.decision import RECORDED_BODY_BYTES, DecisionRecord
@@ -43,7 +44,8 @@ class Recording:
 
     `pointers` are, by subject pattern, the JSON pointers to what is left out of input documents; a subject that several
     patterns match has the pointers of all. `bodies` are the patterns of the subjects whose bodies are recorded. Raises
-    `ConfigurationError` for an invalid pattern or pointer, and for more pointers than one record can name.
+    `ConfigurationError` for an invalid pattern or pointer, for more pointers than one record can name, and for one that takes
+    out who approved: the log has to show that.
     """
 
     def __init__(self, pointers: Mapping[str, Sequence[str]], bodies: Sequence[str] = ()) -> None:
@@ -51,6 +53,8 @@ class Recording:
             if _PATTERN.fullmatch(pattern) is None:
                 raise ConfigurationError(f"{pattern!r} is not a subject pattern such as task.payroll.>")
         self._pointers = {pattern: tuple(Pointer(text) for text in texts) for pattern, texts in pointers.items()}
+        if any(covers_approvals(one.text) for several in self._pointers.values() for one in several):
+            raise ConfigurationError("audit.redact: who approved what (/context/approvals) is always recorded")
         if len({one.text for several in self._pointers.values() for one in several}) > DEFAULT_LIMITS.text_items:
             raise ConfigurationError(f"audit.redact: a record can name at most {DEFAULT_LIMITS.text_items} places")
         self._bodies = tuple(bodies)

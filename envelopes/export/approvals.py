@@ -213,9 +213,9 @@ def _said(
     fault = ""
     if (record.action, header.to, header.kind) != (f"{token}{_APPROVE}", f"control.{token}.approve", Kind.TASK):
         fault = "it was no approval for its agent"
-    elif header.par is not None or context is None or context.wkl is not None or context.typ is not None:
+    elif context is None or context.wkl is not None or context.typ is not None:
         fault = "it was by no person"
-    elif header.iss != context.iss:
+    elif header.par is not None or header.iss != context.iss:
         fault = "it was not by the edge where the person was"
     elif not isinstance(place, StreamPlace) or record.body is None:
         fault = "it was recorded without its body"

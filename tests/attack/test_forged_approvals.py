@@ -75,6 +75,11 @@ FORGED: dict[str, dict[str, Any]] = {
     "a verdict that lets less follow": {"asked": FOLLOWED},
     "their own approval": {"user": {"sub": "boss"}},
     "their own approval by another login": {"user": {"sub": "boss", "sid": "s-9", "cid": "web"}},
+    "their own approval, with their name redacted": {
+        "user": {"sub": "boss"},
+        "denial": {"red": ["/context/user/id"]},
+        "allowed": {"red": ["/context/user/id"]},
+    },
     "a weak login": {"asked": STRONG, "person": {**PERSON, "acr": "urn:x:1"}},
     "a login of no level": {"asked": STRONG, "person": {**PERSON, "acr": None}},
     "an old login": {"asked": FRESH, "login": 300 * SECOND + 1},

@@ -32,8 +32,8 @@ DENIED: dict[str, Value] = {"alw": False, "cod": "denied", "rsn": ["over_limit"]
 
 
 def compact(value: object) -> bytes:
-    """Return `value` as JSON."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    """Return `value` as JSON; half a character is escaped, and nothing else."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode(errors="backslashreplace")
 
 
 def leaf_of(record: bytes) -> bytes:

@@ -46,6 +46,17 @@ def test_a_record_says_what_was_taken_out_of_it() -> None:
     assert DECISIONS_ALONE.record(RECORD, "task.payroll.pay", b"body") is RECORD
 
 
+@pytest.mark.parametrize(
+    "pointer", ["/context", "/context/approvals", "/context/approvals/0", "/context/approvals/0/user"]
+)
+def test_who_approved_is_always_recorded(pointer: str) -> None:
+    with pytest.raises(ConfigurationError, match="always recorded"):
+        Recording({"task.a.b": ["/a"], "task.payments.pay": ["/context/user/id", pointer]})
+    Recording(
+        {"task.payments.pay": ["/context/user", "/context/parked", "/contexts", "/context/approvals2", "/a/context"]}
+    )
+
+
 def test_a_record_without_an_input_stays_as_it_is() -> None:
     none = RECORD._replace(
         allow=False, code=Code.BAD_BODY, input=None, revision=None, policy=None, engine=None, micros=None

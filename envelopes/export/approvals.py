@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 from sealbus.envelopes.encoding.codec import is_text
 from sealbus.envelopes.encoding.strict_json import Json, parse_object
 from sealbus.envelopes.errors import Code
+from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 from sealbus.envelopes.message.header import Header
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.user_context import UserContext
@@ -37,6 +38,8 @@ REDACTED: Final = "its approvals are redacted"
 
 _MOST: Final = 16
 """Most approvals of one message."""
+_LATEST: Final = DEFAULT_LIMITS.max_integer // SECOND
+"""Latest time in seconds that a context can say."""
 _NESTING: Final = 32
 """Deepest nesting of an input document."""
 _APPROVE: Final = "._approve"
@@ -190,7 +193,7 @@ def _entry(value: Json) -> ApprovalEntry:
         raise ValueError("an approval has other members")
     texts = [text for name in _TEXTS if isinstance(text := value[name], str) and is_text(text)]
     auth_time = value["auth_time"]
-    if len(texts) != len(_TEXTS) or type(auth_time) is not int or auth_time < 0:
+    if len(texts) != len(_TEXTS) or type(auth_time) is not int or not 0 <= auth_time <= _LATEST:
         raise ValueError("a member of an approval has another type")
     verdict, user, idp, session, client, acr, time, message, record = texts
     if verdict not in ("approve", "deny") or not _HEX.fullmatch(message) or not _HEX.fullmatch(record):

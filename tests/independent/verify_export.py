@@ -901,9 +901,8 @@ def given_approvals(inp: bytes) -> list[dict[str, Any]]:
     for one in given:
         need(type(one) is dict and set(one) == GIVEN, "bad_approval", "members of an approval")
         need(all(is_plain(one[name]) for name in GIVEN - {"auth_time"}), "bad_approval", "a text of an approval")
-        need(
-            one["verdict"] in ("approve", "deny") and is_uint(one["auth_time"]), "bad_approval", "verdict or auth_time"
-        )
+        need(one["verdict"] in ("approve", "deny"), "bad_approval", "verdict")
+        need(is_uint(one["auth_time"]) and one["auth_time"] <= TOP // SECOND, "bad_approval", "auth_time")
         need(HEX64.fullmatch(one["message"]) and HEX64.fullmatch(one["record"]), "bad_approval", "message or record")
     return list(given)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,11 +11,13 @@ import click
 from sealbus.agents.cli.audit.source import opened_source, source_options, trusted_root
 from sealbus.agents.cli.options import json_option
 from sealbus.agents.cli.output import print_json, shown_time
+from sealbus.envelopes.limits import SECOND
 
 if TYPE_CHECKING:
     from rich.tree import Tree
 
     from sealbus.agents.evidence.lookup import FoundRecord, Lookup, Told, ToldDecision
+    from sealbus.envelopes.export.approvals import ApprovalEntry
 
 __all__ = ["show"]
 
@@ -78,6 +81,21 @@ def as_document(told: ToldDecision, lookup: Lookup) -> dict[str, object]:
         "revision": record.revision or "",
         "engine": record.engine or "",
         "delivery": record.delivery,
+        "approvals": [
+            {
+                "verdict": one.verdict,
+                "user": one.user,
+                "idp": one.idp,
+                "session": one.session,
+                "client": one.client,
+                "acr": one.acr,
+                "auth_time": one.auth_time,
+                "time": one.time,
+                "message": one.message.hex(),
+                "record": one.record.hex(),
+            }
+            for one in _approvals(told)
+        ],
         "outcomes": [
             _place(one.found, lookup) | {"code": str(one.record.code or ""), "micros": one.record.micros}
             for one in told.outcomes
@@ -96,6 +114,18 @@ def _place(found: FoundRecord, lookup: Lookup) -> dict[str, object]:
         "item": found.item,
         "size": lookup.checkpoint.checkpoint.size,
     }
+
+
+def _approvals(told: ToldDecision) -> Sequence[ApprovalEntry]:
+    """Return what an allowed decision says that it rests on; whether that was said, `sealbus audit verify` finds out."""
+    from sealbus.envelopes.export.approvals import approvals_of
+
+    if not told.record.allow or told.record.input is None:
+        return ()
+    try:
+        return approvals_of(told.record.input)
+    except ValueError:
+        return ()
 
 
 def _print(told: Told, lookup: Lookup) -> None:
@@ -127,11 +157,23 @@ def as_tree(told: ToldDecision) -> Tree:
     why = f" ({', '.join(record.reasons)})" if record.reasons else ""
     by = f" by {record.policy} {record.revision}, {record.engine}" if record.engine is not None else ""
     branch = branch.add(Text(f"{verdict} {record.action}{why}{by}"))
+    for approval in _approvals(told):
+        branch.add(Text(_approved(approval)))
     branch.add(Text(f"recorded by {told.recorder.value} {_proof(told.found)}"))
     for one in told.outcomes:
         result = str(one.record.code) if one.record.code else "done"
         branch.add(Text(f"{result} in {one.record.micros / 1000:.1f} ms {_proof(one.found)}"))
     return top
+
+
+def _approved(one: ApprovalEntry) -> str:
+    """Return who said what about it, when and by which login, and where that is recorded."""
+    said = "approved" if one.verdict == "approve" else "denied"
+    level = f" by {one.acr}" if one.acr else ""
+    since = f" at {shown_time(one.auth_time * SECOND)}" if one.auth_time else ""
+    login = f", logged in{level}{since}" if level or since else ""
+    where = f"[message {one.message.hex()}, record {one.record.hex()}]"
+    return f"{one.time} {said} by {one.user} of {one.idp}, session {one.session}{login} {where}"
 
 
 def _proof(found: FoundRecord) -> str:

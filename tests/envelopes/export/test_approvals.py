@@ -174,6 +174,7 @@ def test_entries_are_typed() -> None:
     assert approvals_of(given(ENTRY)) == (entry,)
     assert approvals_of(given(*[ENTRY] * 16)) == (entry,) * 16
     assert approvals_of(given(ENTRY).replace(b"approvals", b"\\u0061pprovals")) == (entry,)
+    assert approvals_of(given(ENTRY | {"auth_time": 9_007_199_254})) == (entry._replace(auth_time=9_007_199_254),)
     assert approvals_of(given(ENTRY | {"verdict": "deny"})) == (entry._replace(verdict="deny"),)
 
 
@@ -195,7 +196,7 @@ def test_documents_without_approvals(document: bytes) -> None:
         given({name: value for name, value in ENTRY.items() if name != "acr"}),
         *(given(ENTRY | {name: value}) for name, value in (
             ("verdict", "withdraw"), ("verdict", None), ("user", 1), ("user", "x" * 257), ("user", "\ud800"), ("acr", "\n"),
-            ("auth_time", -1), ("auth_time", True), ("auth_time", "0"), ("auth_time", 1.0), ("message", "AB" * 32),
+            ("auth_time", -1), ("auth_time", True), ("auth_time", "0"), ("auth_time", 1.0), ("auth_time", 9_007_199_255), ("message", "AB" * 32),
             ("message", "ab" * 31), ("record", "xx" * 32), ("time", 0),
         )),
         b'{"context":{"approvals":{}}}', b'{"context":{"approvals":null}}', b'{"context":{"approvals":[', b'"approvals"',

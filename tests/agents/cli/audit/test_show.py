@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from support.approved_world import Approval, approval_world
 from support.kept_log import written
 from support.log_world import World, make_world
-from vectors.issuing import INVENTORY
+from vectors.issuing import INVENTORY, SECOND
 from vectors.recorded import decision, evidence
 
 from sealbus.agents.cli.audit.group import command
+from sealbus.agents.cli.output import shown_time
 from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.trust.merkle import leaf_hash
 
 
 def shown(world: World, folder: Path, wanted: str, *options: str) -> Result:
@@ -81,3 +84,41 @@ def test_what_does_not_verify(tmp_path: Path) -> None:
 def test_nothing_of_it(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="this log has nothing about"):
         shown(make_world(2, 12), tmp_path, "00" * 16)
+
+
+def test_who_approved_it(tmp_path: Path) -> None:
+    world = approval_world()
+    approval = Approval(world=world, login=60 * SECOND)
+    approval.put("D A")
+    plain = approval.beside(person={"sub": "chief"}, login=None, said={"verdict": "deny"}, entry={"verdict": "deny"})
+    plain.put("A")
+    approval.entries = [approval.one(), plain.one()]
+    approval.put("R")
+    wanted = leaf_hash(approval.made["R"]).hex()
+    lines = [one.strip("│├└─ ") for one in shown(world, tmp_path, wanted).stdout.splitlines()]
+    first, second = approval.one(), plain.one()
+    login = (approval.made["said"] // SECOND - 60) * SECOND
+    assert (
+        f"{first['time']} approved by boss of https://idp.example, session s-2, logged in by urn:x:2 at {shown_time(login)} "
+        f"[message {first['message']}, record {first['record']}]"
+    ) in lines
+    assert (
+        f"{second['time']} denied by chief of https://idp.example, session s-1 "
+        f"[message {second['message']}, record {second['record']}]"
+    ) in lines
+    document = json.loads(shown(world, tmp_path / "json", wanted, "--json").stdout)
+    assert document["approvals"] == [first, second]
+    [record] = {one["record"] for one in document["approvals"][:1]}
+    assert "ALLOW inventory._approve" in shown(world, tmp_path / "said", record).stdout
+
+
+@pytest.mark.parametrize("document", [b'{"context":{"approvals":[1]}}', b'{"context":{"approvals":['])
+def test_what_nobody_can_read_was_approved_by_nobody(tmp_path: Path, document: bytes) -> None:
+    world = approval_world()
+    approval = Approval(world=world, document=document)
+    approval.put("R")
+    wanted = leaf_hash(approval.made["R"]).hex()
+    assert json.loads(shown(world, tmp_path, wanted, "--json").stdout)["approvals"] == []
+    approval.put("D")
+    wanted = leaf_hash(approval.made["D"]).hex()
+    assert json.loads(shown(world, tmp_path / "denied", wanted, "--json").stdout)["approvals"] == []

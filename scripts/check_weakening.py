@@ -58,6 +58,7 @@ TARGETS: dict[str, str] = {
     ),
     "agents/edge/oauth/possession": "agents/edge/oauth/test_possession",
     "agents/edge/oauth/security_events": "agents/edge/oauth/test_security_events attack/test_security_events",
+    "agents/evidence/approvals": "attack/test_forged_approvals agents/evidence/test_approvals",
     "bus/gate/authorizer": "bus/gate/test_authorizer bus/gate/test_gate",
     "bus/gate/gate": "bus/gate/test_gate",
     "bus/handling/idempotency/replay_guard": "bus/handling/idempotency/test_replay_guard",
@@ -83,6 +84,9 @@ TARGETS: dict[str, str] = {
     ),
     "envelopes/encoding/strict_json": (
         "envelopes/encoding/test_strict_json envelopes/accept/test_steps_near envelopes/trust/test_bundles"
+    ),
+    "envelopes/export/approvals": (
+        "envelopes/export/test_approvals attack/test_forged_approvals agents/evidence/test_approvals"
     ),
     "envelopes/export/entries": (
         "envelopes/export/test_entries envelopes/export/test_export_vectors envelopes/export/test_export_near"
@@ -194,7 +198,7 @@ TARGETS: dict[str, str] = {
         " envelopes/records/test_decision envelopes/records/test_evidence envelopes/encoding/test_codec"
         " envelopes/message/test_header envelopes/message/test_user_context envelopes/encoding/test_strict_json"
         " envelopes/trust/test_bundles envelopes/message/test_wire envelopes/records/test_body"
-        " envelopes/export/test_export_vectors"
+        " envelopes/export/test_export_vectors attack/test_forged_approvals agents/evidence/test_approvals"
     ),
 }
 """The weakened modules, and the tests to run, the module's own first. The last module shares no code with ours."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple, cast
 
-from sealbus.bus.sending.approval import LONGEST_WAIT, ApprovalRequest, parse_approval
+from sealbus.bus.sending.approval import LONGEST_WAIT, ApprovalRequest, Verdict, parse_approval
 from sealbus.envelopes.encoding.strict_json import parse_object
 from sealbus.envelopes.errors import BadBody
 from sealbus.envelopes.export.approvals import ApprovalAsked, ApprovalEntry, ApprovalFact, ApprovalSaid, ApprovalUsed
@@ -61,8 +61,7 @@ class ApprovalChains:
                         self._asked.setdefault(fact.leaf, asked)
                 case ApprovalSaid():
                     # Of a record that is repeated, the first place counts: what it answers has to stand before that one.
-                    if fact.leaf not in self._given:
-                        self._given[fact.leaf] = self._read(fact)
+                    self._given.setdefault(fact.leaf, self._read(fact))
                 case ApprovalUsed():
                     if fault := fact.fault or self._fault_of(fact):
                         yield Finding("", fact.sequence, FindingCode.BAD_APPROVAL, fault)
@@ -125,7 +124,7 @@ def _other_than_said(entry: ApprovalEntry, given: _JudgedVerdict) -> str:
     said = given.said
     if entry.message != said.message:
         return "its record is about another message"
-    if given.request is None or given.request.verdict.value != entry.verdict:
+    if given.request is None or given.request.verdict is not Verdict(entry.verdict):
         return "another verdict was given"
     theirs = (
         said.user,

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import random
 from typing import Any
 
 import pytest
 from independent import verify_export as independent
-from support.approved_world import Approval, approval_world, compact, judged
+from support.approved_world import Approval, approval_world, compact, judged, leaf_of
 from support.bus_export import exported, frames_of_bus
-from support.log_world import EPOCH, Frame
+from support.kept_log import root_of
+from support.log_world import EPOCH, Frame, World
+from support.near import near, nearly
 from support.payments import ASKED, Payments
-from vectors.issuing import SECOND
+from vectors.issuing import INVENTORY, SECOND
 
-from sealbus.agents.evidence.approvals import LATEST
+from sealbus.agents.evidence.approvals import LATEST, ApprovalChains
 from sealbus.agents.evidence.files import MemoryFiles
 from sealbus.agents.evidence.verify import verify_export
+from sealbus.envelopes.export.approvals import ApprovalAsked, ApprovalFact, ApprovalSaid, ApprovalUsed
+from sealbus.envelopes.export.entries import EntryReader
+from sealbus.envelopes.export.format import Frame as ReadFrame
+from sealbus.envelopes.export.trust import TrustReader
+from sealbus.envelopes.log.entries import EntryKind
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.testing import TestBus
 
 DAY = 86_400 * SECOND
@@ -112,14 +121,8 @@ def test_tiles_are_read_by_several_processes_and_put_together_in_order() -> None
     forged.put("R")
     told = [(f"#{world.sequence}", "bad_approval")]
     assert judged(world) == told
-    files, root = MemoryFiles(world.files()), _root(world)
+    files, root = MemoryFiles(world.files()), root_of(world)
     assert [(one.place, one.code) for one in verify_export(files, root, processes=2).findings] == told
-
-
-def _root(world: Any) -> Any:
-    from support.kept_log import root_of
-
-    return root_of(world)
 
 
 BODIES = [
@@ -168,8 +171,6 @@ def test_both_read_the_same_in_what_a_person_said() -> None:
 
 
 def leaf(approval: Approval) -> bytes:
-    from support.approved_world import leaf_of
-
     return leaf_of(approval.made["D"]).hex().encode()
 
 
@@ -195,7 +196,8 @@ def test_both_read_the_same_in_what_was_asked_for() -> None:
     good = compact(GOOD)
     asked += [
         b"[%b]" % good, b"[%b,%b]" % (good, good), b'[{"type":"show_reasons"},%b]' % good, good, b"[[%b]]" % good,
-        b"[1,%b]" % good, b'[%b],"obl":[]' % good, b'[%b],"obligations":[]' % good, b'[%b],"more":[]' % good,
+        b"[1,%b]" % good, b"[%b,1]" % good,
+        b'[%b],"obl":[]' % good, b'[%b],"obligations":[]' % good, b'[%b],"more":[]' % good,
         b"[%b" % good, b"[%b]]" % good, b" [ %b ] " % good, b"[" * 32 + b"]" * 32, b"[" * 33 + b"]" * 33,
         good.replace(b"approval", b"\\u0061pproval").join((b"[", b"]")), b"[%b]" % good.replace(b'"until"', b'"un\\u0074il"'),
         b"[%b]" % good.replace(b'"until"', b'"until":1,"until"'), b"[%b]" % good.replace(b"3600", b"NaN"),
@@ -273,6 +275,64 @@ def independent_refuses(document: bytes) -> bool:
         return independent.given_approvals(document) != []
     except independent.Bad:
         return True
+
+
+def test_what_is_nearly_right() -> None:
+    world = approval_world()
+    Approval(world=world).put()
+    asked, said, used = facts_in(world)
+    assert isinstance(asked, ApprovalAsked)
+    assert isinstance(said, ApprovalSaid)
+    assert isinstance(used, ApprovalUsed)
+    [entry] = used.entries
+
+    def told(*facts: ApprovalFact) -> list[str]:
+        return [one.code for one in ApprovalChains().take(facts)]
+
+    assert told(asked, said, used) == []
+    wrong = ["bad_approval"]
+    for other in near(SpiffeId(INVENTORY)):
+        assert told(asked._replace(recorder=other.value), said, used) == wrong
+        assert told(asked, said._replace(recorder=other.value), used) == wrong
+        assert told(asked._replace(recorder=other.value), said._replace(recorder=other.value), used) == wrong
+        assert told(asked, said, used._replace(recorder=other.value)) == wrong
+    assert told(asked._replace(leaf=nearly(asked.leaf)), said, used) == wrong
+    assert told(asked._replace(message=nearly(asked.message)), said, used) == wrong
+    assert told(asked, said._replace(leaf=nearly(said.leaf)), used) == wrong
+    assert told(asked, said._replace(message=nearly(said.message)), used) == wrong
+    assert told(asked, said._replace(about=nearly(asked.message)), used) == wrong
+    other_task = nearly(used.message)
+    assert told(asked, said, used._replace(message=other_task)) == wrong
+    assert told(asked._replace(message=other_task), said._replace(about=other_task), used) == wrong
+    # Of nearly the same name, each record counts.
+    first = asked._replace(leaf=nearly(asked.leaf), obligations=b"[]"), said._replace(leaf=nearly(said.leaf), body=b"")
+    assert told(*first, asked, said, used) == []
+    for name in ("user", "idp", "session", "client", "acr", "time"):
+        text = getattr(entry, name)
+        for bent in (f"{text}x", text[:-1], text.swapcase()):
+            change: dict[str, Any] = {name: bent}
+            changed = used._replace(entries=(entry._replace(**change),))
+            assert told(asked, said, changed) == (wrong if bent != text else [])
+    idp = "https://idp.example"
+    assert told(asked, said, used._replace(requester=(idp, "boss"))) == wrong
+    for bent in ("bos", "bosss", "Boss"):
+        assert told(asked, said, used._replace(requester=(idp, bent))) == []
+    strong = json.loads(asked.obligations)[0] | {"acr": ["urn:x:2"]}
+    for bent in ("urn:x:", "urn:x:22", "URN:X:2"):
+        weak = said._replace(acr=bent), used._replace(entries=(entry._replace(acr=bent),))
+        assert told(asked, *weak) == []
+        assert told(asked._replace(obligations=compact([strong])), *weak) == wrong
+
+
+def facts_in(world: World) -> list[ApprovalFact]:
+    root, frames = root_of(world), [ReadFrame(EntryKind(one.kind), *one[1:]) for one in world.frames]
+    trust = TrustReader(root)
+    for index, frame in enumerate(frames):
+        trust.take(frame, index)
+    reader = EntryReader(root, trust.archive)
+    for frame in frames:
+        reader.read(frame)
+    return reader.approvals
 
 
 BENT: dict[str, list[object]] = {

@@ -195,8 +195,10 @@ def test_documents_without_approvals(document: bytes) -> None:
         given(*[ENTRY] * 17), given({}), given(1), given(ENTRY | {"more": ""}),
         given({name: value for name, value in ENTRY.items() if name != "acr"}),
         *(given(ENTRY | {name: value}) for name, value in (
-            ("verdict", "withdraw"), ("verdict", None), ("user", 1), ("user", "x" * 257), ("user", "\ud800"), ("acr", "\n"),
-            ("auth_time", -1), ("auth_time", True), ("auth_time", "0"), ("auth_time", 1.0), ("auth_time", 9_007_199_255), ("message", "AB" * 32),
+            ("verdict", "withdraw"), ("verdict", "approved"), ("verdict", "den"), ("verdict", "Approve"),
+            ("verdict", None), ("user", 1), ("user", "x" * 257), ("user", "\ud800"), ("acr", "\n"),
+            ("auth_time", -1), ("auth_time", True), ("auth_time", "0"), ("auth_time", 1.0),
+            ("auth_time", 9_007_199_255), ("message", "AB" * 32),
             ("message", "ab" * 31), ("record", "xx" * 32), ("time", 0),
         )),
         b'{"context":{"approvals":{}}}', b'{"context":{"approvals":null}}', b'{"context":{"approvals":[', b'"approvals"',
@@ -208,11 +210,20 @@ def test_approvals_that_cannot_be_read(document: bytes) -> None:
         approvals_of(document)
 
 
+@pytest.mark.parametrize("action", ["inventory._Approve", "inventory._approve2", "inventory.approve"])
+def test_another_action_says_nothing(action: str) -> None:
+    said = facts(Approval(world=approval_world(), verdict={"act": action}), "D A")
+    assert [type(fact) for fact in said] == [ApprovalAsked]
+
+
 def test_what_takes_approvals_out() -> None:
     for pointer in ("/context", "/context/approvals", "/context/approvals/", "/context/approvals/3"):
         assert covers_approvals(pointer)
     for pointer in (
         "/contexts",
+        "/Context",
+        "/context/Approvals",
+        "/context/Approvals/0",
         "/context/",
         "/context/user",
         "/context/approvals2",

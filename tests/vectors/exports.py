@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from copy import copy
 from hashlib import sha256
 from random import Random
+from typing import Any
 
+from support.approved_world import Approval
 from support.envelopes import base64url
 from support.jose import coordinates_over_the_prime
 from support.log_world import NOTARY, Frame, LogKey, World, entry_of, files_of, note, tree_root
@@ -21,6 +24,18 @@ from sealbus.envelopes.export.trust_root import Root
 __all__ = ["exports"]
 
 
+APPROVAL = 3
+"""Decisions of an approval: the denial, the verdict, and what rests on it."""
+STRONG = {
+    "type": "approval",
+    "queue": "managers",
+    "text": "Pay ACME",
+    "until": 3600,
+    "acr": ["urn:x:2"],
+    "max_age": 300,
+}
+
+
 def exports() -> Json:
     """Return the whole file."""
     world = _world()
@@ -31,8 +46,8 @@ def exports() -> Json:
         "expect": {
             "size": len(world.frames),
             "unverified": sum(frame.kind == 0 for frame in world.frames),
-            "decisions": len(world.decisions),
-            "decisions_and_outcomes": len({*world.decisions, *world.outcomes}),
+            "decisions": len(world.decisions) + APPROVAL,
+            "decisions_and_outcomes": len({*world.decisions, *world.outcomes}) + APPROVAL,
         },
         "held": held.decode(),
         "reject": [*_rejected(world)],
@@ -53,6 +68,7 @@ def _world() -> World:
     world.gap()
     world.record_policy()
     world.record_checkpoint()
+    Approval(world=world, asked=STRONG).put()
     # Stored again: by a recorder that was not sure, and by somebody, once where another's messages are, so that it opens not.
     world.repeat(world.first_decided())
     world.put(world.frames[world.first_decided()].data)
@@ -80,6 +96,12 @@ def _rejected(world: World) -> list[Json]:
     def grown(name: str, code: str, *added: Frame) -> Json:
         grown_files = files_of([*world.frames, *added], world.keys)
         return case(name, code, {**dict.fromkeys(sorted(files.keys() - grown_files.keys())), **grown_files})
+
+    def approved(name: str, **changes: Any) -> Json:
+        longer = copy(world)
+        longer.frames, longer.rng = list(world.frames), Random(0)  # noqa: S311
+        Approval(world=longer, **{"asked": STRONG, **changes}).put()
+        return grown(name, "bad_approval", *longer.frames[size:])
 
     def record(name: str, code: str, iss: str, items: list[bytes], item: bytes) -> Json:
         return grown(name, code, Frame(1, world.sequence + 1, world.time, world.audit(iss, items, [item])))
@@ -128,6 +150,12 @@ def _rejected(world: World) -> list[Json]:
         record("a decided message without evidence", "bad_credential", INVENTORY, [], planted),
         record("a decision by another", "wrong_audience", PLANNER, evidence(task), planted),
         record("a checkpoint of another history", "inconsistent_log", NOTARY, [], record_map("checkpoint", **{"not": again})),
+        approved("an approval of somebody else", entry={"user": "chief"}),
+        approved("an approval that is not in the log", entry={"record": "00" * 32}),
+        approved("an approval by who asked for it", user={"sub": "boss"}),
+        approved("an approval without its body", verdict={"bdy": None}),
+        approved("an approval without a denial", denial={"obl": None}),
+        approved("approvals that are redacted", allowed={"red": ["/context/approvals/0/user"]}),
         record("a bundle that is none", "bad_bundle", NOTARY, [],
                record_map("bundle", dom="example.org", cur=world.time + SECOND, jwt=b"{}")),
         *(record(f"a bundle with {what}", "bad_bundle", NOTARY, [],

@@ -31,7 +31,9 @@ TRUE: dict[str, dict[str, Any]] = {
     "the same name at another identity provider": {"user": {"sub": "boss", "idp": "https://other.example"}},
     "redelivered": {"denial": {"dlv": 3}, "verdict": {"dlv": 2}},
     "just in time": {"asked": {**ASKED, "until": 60}, "wait": 115 * SECOND},
-    "other places redacted": {"allowed": {"red": ["/context/user/id", "/contexts", "/context/approval"]}},
+    "other places redacted": {
+        "allowed": {"red": ["/context/user/id", "/contexts", "/Context", "/context/approval", "/context/Approvals/0"]}
+    },
 }
 
 FORGED: dict[str, dict[str, Any]] = {
@@ -53,11 +55,15 @@ FORGED: dict[str, dict[str, Any]] = {
     "a verdict without its body": {"verdict": {"bdy": None}},
     "a body that is none": {"body": b"{}"},
     "a body of another type": {"verdict_fields": {"typ": "application/json"}},
+    "a body of nearly its type": {"verdict_fields": {"typ": "application/vnd.sealbus.approval.v1+jso"}},
+    "a body of a type that looks alike": {"verdict_fields": {"typ": "application/vnd.sealbus.Approval.v1+json"}},
     "a verdict that was denied": {"verdict": {"alw": False, "cod": "denied"}},
     "a verdict that could not count": {
         "verdict": {"alw": False, "cod": "approval_self", **dict.fromkeys(("rsn", "rev", "pol", "eng", "mic"))}
     },
     "a verdict under another action": {"verdict": {"act": "inventory.update"}},
+    "a verdict under nearly its action": {"verdict": {"act": "inventory._approve2"}},
+    "a verdict under an action that looks alike": {"verdict": {"act": "Inventory._approve"}},
     "a verdict for another agent's action": {"verdict": {"act": "pricing._approve"}},
     "a verdict that came by no stream": {
         "verdict": {"str": None, "seq": None, "sto": None, "opn": 1_764_000_005 * SECOND, "dlv": 1}
@@ -93,6 +99,8 @@ FORGED: dict[str, dict[str, Any]] = {
     "a denial that asks for what nobody can give": {"asked": {**ASKED, "count": 2}},
     "redacted approvals": {"allowed": {"red": ["/context/approvals"]}},
     "an approval with its user redacted": {"allowed": {"red": ["/context/user/id", "/context/approvals/0/user"]}},
+    "approvals redacted among others": {"allowed": {"red": ["/a", "/context/approvals", "/b"]}},
+    "the context redacted before others": {"allowed": {"red": ["/context", "/b"], "inp": b'{"v":1,"context":null}'}},
     "the whole context redacted": {"allowed": {"red": ["/context"], "inp": b'{"v":1,"context":null}'}},
     "approvals of another form": {"entries": [{}]},
     "an approval that says more": {"entry": {"more": ""}},

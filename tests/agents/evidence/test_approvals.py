@@ -145,7 +145,6 @@ BODIES = [
     b'{"v":1,"decision":"%s","verdict":"approve","note":"' + b"x" * 257 + b'"}',
     b' {"v" : 1, "decision" : "%s", "verdict" : "approve", "note" : "" } ',
     b'{"v":1,"decision":"%s","verdict":"approve","note":""}' + b" " * 4000,
-    b'{"v":1,"decision":"%s","verdict":"approve","note":""}' + b" " * 3978,
     b'{"v":1,"decision":"%s","verdict":"approve","note":""}x',
     b'[{"v":1,"decision":"%s","verdict":"approve","note":""}]',
     b'\xef\xbb\xbf{"v":1,"decision":"%s","verdict":"approve","note":""}',
@@ -154,8 +153,8 @@ BODIES = [
 
 
 def test_both_read_the_same_in_what_a_person_said() -> None:
-    counted = 0
-    for body in BODIES:
+    counted, longest = 0, BODIES[0].replace(b"%s", bytes(64)).ljust(4096)
+    for body in (*BODIES, longest.replace(bytes(64), b"%s"), longest.replace(bytes(64), b"%s") + b" "):
         world = approval_world()
         approval = Approval(world=world)
         approval.put("D")
@@ -182,7 +181,7 @@ MEMBERS: dict[str, list[object]] = {
     "until": [1, 0, -1, 2_592_000, 2_592_001, 3600.0, True, "3600", None, 10**400],
     "count": [1, 0, 2, True, 1.0, None, "1"],
     "acr": [[], ["urn:x:2"], ["urn:x:2", "b"], ["a b"], [""], "urn:x:2", None, [1], ["x" * 250], ["x" * 257], ["\\"]],
-    "max_age": [0, 300, 31_536_000, 31_536_001, -1, None, 300.0, False, "300"],
+    "max_age": [300, 0, 31_536_000, 31_536_001, -1, None, 300.0, False, "300"],
     "follows": [[], ["a.b"], ["a.*"], ["*"], [""], "a.b", None, [1], ["a" * 256], ["a" * 257]],
     "body": [True, False, None, 0, "false"],
     "more": [True],
@@ -203,6 +202,8 @@ def test_both_read_the_same_in_what_was_asked_for() -> None:
         b"[%b]" % good.replace(b'"until"', b'"until":1,"until"'), b"[%b]" % good.replace(b"3600", b"NaN"),
         b"[%b]" % good.replace(b"3600", b"36e2"), b"[%b]" % good.replace(b"Pay ACME", b"\\ud800"),
         b'[{"type":"other","a":%b},%b]' % (b"[" * 29 + b"]" * 29, good),
+        b'[%b,{"type":"approvals"},{"type":"Approval"},{"type":"approva"}]' % good,
+        compact([{**GOOD, **{name: values[0] for name, values in MEMBERS.items() if name != "more"}}]),
         b'[{"type":"other","a":%b},%b]' % (b"[" * 30 + b"]" * 30, good),
         b'[{"type":"other","a":%b},%b]' % (b"[" * 31 + b"]" * 31, good),
     ]  # fmt: skip
@@ -214,7 +215,7 @@ def test_both_read_the_same_in_what_was_asked_for() -> None:
             follows = []
         Approval(world=world, denial={"obl": obl}, verdict_fields={"grt": follows}).put()
         counted += judged(world) == []
-    assert counted == 27
+    assert counted == 29
 
 
 ENTRIES: dict[str, list[object]] = {
@@ -333,6 +334,67 @@ def facts_in(world: World) -> list[ApprovalFact]:
     for frame in frames:
         reader.read(frame)
     return reader.approvals
+
+
+def decisions_in(world: World) -> tuple[independent.Root, list[tuple[bytes, independent.Decided]]]:
+    """Return the decisions of a log as the independent verifier keeps them."""
+    root, report = independent.read_root(json.dumps(world.root()).encode()), independent.Report()
+    frames = [independent.Frame(*one) for one in world.frames]
+    bundles, found = independent.collect_bundles(frames, root, report), dict[bytes, independent.Decided]()
+    for index, frame in enumerate(frames):
+        independent.check_entry(index, frame, bundles, root, [], set(), found, report)
+    assert not report.findings
+    return root, list(found.items())
+
+
+def test_what_is_nearly_right_to_the_independent_one() -> None:
+    world = approval_world()
+    approval = Approval(world=world, asked={**GOOD, "acr": ["urn:x:2"], "max_age": 10})
+    approval.put()
+    root, [(denial, asked), (verdict, said), (_, used)] = decisions_in(world)
+
+    def counts(
+        *, by: independent.Decided = asked, of: independent.Decided = said, on: independent.Decided = used
+    ) -> bool:
+        try:
+            independent.check_approvals(on, {denial: by, verdict: of}, root)
+        except independent.Bad:
+            return False
+        return True
+
+    def bent(one: independent.Decided, **changes: object) -> independent.Decided:
+        return one._replace(record={**one.record, **changes})
+
+    def headed(**changes: object) -> independent.Decided:
+        return said._replace(header={**said.header, **changes})
+
+    def resting(**changes: object) -> independent.Decided:
+        return bent(used, inp=compact({"context": {"approvals": [{**approval.one(), **changes}]}}))
+
+    assert counts()
+    for other in near(SpiffeId(INVENTORY)):
+        assert not counts(by=asked._replace(recorder=other.value))
+        assert not counts(of=said._replace(recorder=other.value))
+        assert not counts(on=used._replace(recorder=other.value))
+    assert not counts(of=headed(re=nearly(asked.message)))
+    assert not counts(by=asked._replace(place=said.place))
+    for name, text in (("to", said.header["to"]), ("t", "task"), ("typ", said.header["typ"])):
+        for other_text in (f"{text}s", text[:-1], text.upper()):
+            assert not counts(of=headed(**{name: other_text}))
+    for text in ("inventory._approv", "inventory._approves", "Inventory._approve"):
+        assert not counts(of=bent(said, act=text))
+    for text in ("denie", "deniedly", "Denied"):
+        assert not counts(by=bent(asked, cod=text))
+    one = approval.one()
+    for name in ("user", "idp", "session", "client", "acr", "time", "message", "record"):
+        for text in (f"{one[name]}x", one[name][:-1], one[name].swapcase(), f"{one[name][:-1]}0"):
+            assert counts(on=resting(**{name: text})) == (text == one[name])
+    for text in ("urn:x:", "urn:x:22", "URN:X:2"):
+        weak = said._replace(context={**(said.context or {}), "acr": text})
+        assert not counts(of=weak, on=resting(acr=text))
+    for text in ("bos", "bosss", "Boss"):
+        assert counts(on=used._replace(context={**(used.context or {}), "sub": text}))
+    assert not counts(on=used._replace(context={**(used.context or {}), "sub": "boss"}))
 
 
 BENT: dict[str, list[object]] = {

@@ -8,7 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from independent import verify_export as independent
 from support.approved_world import Approval, approval_world, compact
+from support.both_readers import agreed
 from support.kept_log import root_of
 from vectors.issuing import INVENTORY, PLANNER, SECOND
 from vectors.recorded import decision, evidence
@@ -163,6 +165,13 @@ def test_what_an_approval_says_of_others_is_no_fact() -> None:
     assert [type(fact) for fact in facts(approval, "D A")] == [ApprovalAsked, ApprovalSaid, ApprovalUsed]
 
 
+def read(document: bytes) -> tuple[ApprovalEntry, ...]:
+    """Read approvals with both verifiers."""
+    found = agreed(lambda: approvals_of(document), lambda: independent.given_approvals(document))
+    assert [one.record.hex() for one in found] == [one["record"] for one in independent.given_approvals(document)]
+    return found
+
+
 def given(*entries: object) -> bytes:
     return compact({"context": {"approvals": list(entries)}})
 
@@ -171,11 +180,11 @@ def test_entries_are_typed() -> None:
     entry = ApprovalEntry(
         "approve", "boss", "https://idp.example", "s", "c", "", 0, "2026-11-27T10:00:00Z", b"\xab" * 32, b"\xcd" * 32
     )
-    assert approvals_of(given(ENTRY)) == (entry,)
-    assert approvals_of(given(*[ENTRY] * 16)) == (entry,) * 16
-    assert approvals_of(given(ENTRY).replace(b"approvals", b"\\u0061pprovals")) == (entry,)
-    assert approvals_of(given(ENTRY | {"auth_time": 9_007_199_254})) == (entry._replace(auth_time=9_007_199_254),)
-    assert approvals_of(given(ENTRY | {"verdict": "deny"})) == (entry._replace(verdict="deny"),)
+    assert read(given(ENTRY)) == (entry,)
+    assert read(given(*[ENTRY] * 16)) == (entry,) * 16
+    assert read(given(ENTRY).replace(b"approvals", b"\\u0061pprovals")) == (entry,)
+    assert read(given(ENTRY | {"auth_time": 9_007_199_254})) == (entry._replace(auth_time=9_007_199_254),)
+    assert read(given(ENTRY | {"verdict": "deny"})) == (entry._replace(verdict="deny"),)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +195,7 @@ def test_entries_are_typed() -> None:
     ],
 )  # fmt: skip
 def test_documents_without_approvals(document: bytes) -> None:
-    assert approvals_of(document) == ()
+    assert read(document) == ()
 
 
 @pytest.mark.parametrize(
@@ -207,7 +216,7 @@ def test_documents_without_approvals(document: bytes) -> None:
 )  # fmt: skip
 def test_approvals_that_cannot_be_read(document: bytes) -> None:
     with pytest.raises(ValueError, match=r"approval|JSON|decode|Expecting|twice|object"):
-        approvals_of(document)
+        read(document)
 
 
 @pytest.mark.parametrize("action", ["inventory._Approve", "inventory._approve2", "inventory.approve"])

@@ -6,6 +6,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
     "hashes and points: two that agree in all but their last byte are found by nobody": (
         "independent.verify_export.read_evidence: H(first) not in there [by prefix]",
         "independent.verify_export.read_evidence: H(second) not in audit.credentials [by prefix]",
+        "independent.verify_export.check_asked: denial.message == one.message [by prefix]",
         "sealbus.agents.edge.oauth.kept_tokens.KeptTokens.keep: known == digest [by prefix]",
         "sealbus.envelopes.accept.open_request.OpenRequest.check: header.key.raw != self._key [by prefix]",
         "sealbus.envelopes.records.body.parse_audit_body: leaf not in by_leaf [by prefix]",
@@ -158,7 +159,11 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
             " claims.text('token_type').lower() not in _TOKEN_TYPES [by case]"
         ),
     ),
+    "what was said is then compared with what is said about it, which is one of two": (
+        "independent.verify_export.said_by: said['verdict'] in ('approve', 'deny', 'withdraw') [by prefix]",
+    ),
     "all digests have one length": (
+        "independent.verify_export.check_verdict: verdict.message.hex() == given['message'] [by prefix]",
         "sealbus.bus.handling.idempotency.replay_guard.ReplayGuard.use: digest in slot.uses [by prefix]",
     ),
     "a space is refused before, as white space": ("sealbus.envelopes.log.note.check_key_name: one < ' ' [bound]",),
@@ -238,6 +243,18 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "independent.verify_export.check_entry: record['k'] == 'checkpoint' [by case]",
         "independent.verify_export.check_entry: record['k'] == 'decision' [by prefix] (2)",
         "independent.verify_export.check_entry: record['k'] == 'decision' [by case] (2)",
+        "independent.verify_export.check_verdict: 'max_age' in asked [by prefix]",
+        "independent.verify_export.check_verdict: 'max_age' in asked [by case]",
+        "independent.verify_export.check_verdict: 'sto' in verdict.record [by prefix]",
+        "independent.verify_export.check_verdict: 'sto' in verdict.record [by case]",
+        "independent.verify_export.check_verdict: 'par' not in header [by prefix]",
+        "independent.verify_export.check_verdict: 'par' not in header [by case]",
+        "independent.verify_export.check_verdict: 'aut' in context [by prefix]",
+        "independent.verify_export.check_verdict: 'aut' in context [by case]",
+        "independent.verify_export.check_asked: 'obl' in denial.record [by prefix]",
+        "independent.verify_export.check_asked: 'obl' in denial.record [by case]",
+        "independent.verify_export.check_verdict: said == given['verdict'] [by prefix]",
+        "independent.verify_export.check_verdict: said == given['verdict'] [by case]",
     ),
     "among bytes the whole of each is looked for, weaker or not": (
         "independent.verify_export.read_checkpoint: known[0].key_id not in seen [by prefix]",
@@ -270,6 +287,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "independent.verify_export.pinned: record['dom'] == root.trust_domain [by case]",
     ),
     "both are in lower case, or have no letters, by then": (
+        "independent.verify_export.check_verdict: verdict.message.hex() == given['message'] [by case]",
         "sealbus.agents.edge.egress.api.OpenApi._sent: small not in _SENT | self.api.headers [by case]",
         "sealbus.agents.edge.egress.api.OpenApi._sent: small in fields [by case]",
         "sealbus.agents.edge.egress.api.OpenApi._answered: name in passed [by case]",

@@ -8,8 +8,9 @@ from copy import copy
 from dataclasses import dataclass
 from hashlib import sha256
 from random import Random
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from support.approved_world import Approval
 from support.log_world import (
     NOTARY,
     ORIGIN,
@@ -237,6 +238,26 @@ def body_or_pointers_that_cannot_be(rng: Random, world: World) -> tuple[dict[str
     )  # fmt: skip
     record = decision(task, sto=grown.time, **changes)
     grown.put(grown.audit(INVENTORY, evidence(task, *above), [record]))
+    return grown.files(), world.root()
+
+
+@_class
+def approval_that_nobody_gave(rng: Random, world: World) -> tuple[dict[str, bytes], dict[str, Json]]:
+    """An agent says that somebody approved, and what they said was something else."""
+    grown = _grown(world)
+    changes: list[dict[str, Any]] = [
+        {"entry": {rng.choice(["user", "idp", "session", "client", "acr", "time"]): "another"}},
+        {"entry": {rng.choice(["message", "record"]): rng.randbytes(32).hex()}},
+        {"said": {"verdict": rng.choice(["deny", "withdraw"])}},
+        {"said": {"decision": rng.randbytes(32).hex()}},
+        {"verdict_fields": {"re": rng.randbytes(32)}},
+        {"verdict": rng.choice([{"bdy": None}, {"act": "inventory.update"}, {"alw": False, "cod": "denied"}])},
+        {"user": {"sub": "boss"}},
+        {"denial": rng.choice([{"obl": None}, {"obl": rng.randbytes(9)}, {"cod": "obligation_unknown"}])},
+        {"allowed": {"red": [rng.choice(["/context", "/context/approvals", "/context/approvals/0"])]}},
+        {"document": b'{"context":{"approvals":[%b]}}' % rng.choice([b"1", b"{}", b"[]", b'"', b"\xff"])},
+    ]
+    Approval(world=grown, **rng.choice(changes)).put(rng.choice(["D A R", "DAR", "D AR"]))
     return grown.files(), world.root()
 
 

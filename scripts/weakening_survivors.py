@@ -161,6 +161,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
     ),
     "what was said is then compared with what is said about it, which is one of two": (
         "independent.verify_export.said_by: said['verdict'] in ('approve', 'deny', 'withdraw') [by prefix]",
+        "independent.verify_export.said_by: said['verdict'] in ('approve', 'deny', 'withdraw') [by case]",
     ),
     "all digests have one length": (
         "independent.verify_export.check_verdict: verdict.message.hex() == given['message'] [by prefix]",

@@ -201,7 +201,7 @@ def test_documents_without_approvals(document: bytes) -> None:
 @pytest.mark.parametrize(
     "document",
     [
-        given(*[ENTRY] * 17), given({}), given(1), given(ENTRY | {"more": ""}),
+        given(*[ENTRY] * 17), given({}), given(1), given(ENTRY, ENTRY | {"user": 1}, ENTRY), given(ENTRY | {"more": ""}),
         given({name: value for name, value in ENTRY.items() if name != "acr"}),
         *(given(ENTRY | {name: value}) for name, value in (
             ("verdict", "withdraw"), ("verdict", "approved"), ("verdict", "den"), ("verdict", "Approve"),

@@ -262,19 +262,19 @@ async def _answered(streams: Sequence[Stream], connection: Connection, *, within
 
 @asynccontextmanager
 async def open_audit_trail(
-    name: str, settings: Settings, *, stream: str | None = None
+    name: str, settings: Settings, *, stream: str | None = None, after: int = 0
 ) -> AsyncGenerator[AuditTrail, None]:
     """Open the audit stream for reading under the identity `name`, which must be allowed to.
 
-    `stream` is that of a former period; by default the current one.
+    `stream` is that of a former period; by default the current one. It is read from behind the sequence `after`.
     """
-    async with open_audit_reading(name, settings, stream=stream) as (_, trail):
+    async with open_audit_reading(name, settings, stream=stream, after=after) as (_, trail):
         yield trail
 
 
 @asynccontextmanager
 async def open_audit_reading(
-    name: str, settings: Settings, *, stream: str | None = None
+    name: str, settings: Settings, *, stream: str | None = None, after: int = 0
 ) -> AsyncGenerator[tuple[Transport, AuditTrail], None]:
     """Open the audit stream as `open_audit_trail` does, with the transport to read the other streams."""
     async with open_connection(name, settings) as (identity, connection):
@@ -286,5 +286,6 @@ async def open_audit_reading(
                 profile=ArchiveProfile(names=settings.names, minters=settings.minters),
                 bundles=identity.bundles,
                 stream=stream,
+                after=after,
             ),
         )

@@ -171,14 +171,18 @@ class AuditTrail:
         profile: ArchiveProfile,
         bundles: Callable[[], TrustBundles],
         stream: str | None = None,
+        after: int = 0,
     ) -> None:
-        """Read `stream` (of a former period, for instance), by default the one that takes records when reading begins."""
+        """Read `stream` (of a former period, for instance), by default the one that takes records when reading begins.
+
+        What stands at `after` or before is not read: the bundles may not verify it any more.
+        """
         self._transport = transport
         self._stream = stream
         self._profile = profile
         self._bundles = bundles
         self._caches = Caches()
-        self._after = 0
+        self._after = after
         self._decisions: OrderedDict[bytes, tuple[VerifiedDecided, DecisionRecord]] = OrderedDict()
 
     async def entries(

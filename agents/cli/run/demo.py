@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,7 @@ from sealbus.agents.runtime.settings.state_folder import STATE_FOLDER
 
 if TYPE_CHECKING:
     from sealbus.agents.dev.demo.play import SceneResult
+    from sealbus.agents.dev.demo.scene import Scene
     from sealbus.agents.dev.demo.stage import Stage
 
 __all__ = ["command", "show_scenes"]
@@ -39,21 +42,28 @@ def command(engine: str, opa: Path | None, state: Path, evidence: Path | None, a
 
 
 async def _demo(engine: str, opa: Path | None, state: Path, evidence: Path | None, *, as_json: bool) -> bool:
-    from sealbus.agents.dev.demo.stage import open_stage
+    from sealbus.agents.dev.demo.play import NEXT_DAY, SCENES
+    from sealbus.agents.dev.demo.stage import open_stage, replace_keys
+    from sealbus.agents.dev.environment import free_port
 
-    ok = await show_scenes(open_stage(state, engine=engine, opa=opa, evidence=evidence), as_json=as_json)
+    opening = partial(open_stage, state, engine=engine, opa=opa, ports=(free_port(), free_port()))
+    ok = await show_scenes(opening(), SCENES, as_json=as_json)
+    await asyncio.to_thread(replace_keys, state)
+    if not as_json:
+        note("everything is stopped, every key replaced, and everything started again")
+    ok = await show_scenes(opening(evidence=evidence, again=True), NEXT_DAY, as_json=as_json) and ok
     if evidence is not None and not as_json:
         note(f"the log is in {evidence}: sealbus audit verify {evidence} --root {evidence.parent / 'root.json'}")
     return ok
 
 
-async def show_scenes(opening: AbstractAsyncContextManager[Stage], *, as_json: bool) -> bool:
-    """Open the stage, play all scenes, print each as it ends, and return whether all ended as expected."""
-    from sealbus.agents.dev.demo.play import SCENES, play
+async def show_scenes(opening: AbstractAsyncContextManager[Stage], scenes: Sequence[Scene], *, as_json: bool) -> bool:
+    """Open the stage, play `scenes`, print each as it ends, and return whether all ended as expected."""
+    from sealbus.agents.dev.demo.play import play
 
     results = []
     async with opening as stage:
-        async for result in play(SCENES, stage):
+        async for result in play(scenes, stage):
             results.append(result)
             if not as_json:
                 _print(result)

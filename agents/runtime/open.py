@@ -26,6 +26,8 @@ from sealbus.bus.ports import Identity, Transport
 from sealbus.bus.streams.check import StreamGuard, check_streams
 from sealbus.bus.streams.declared import Stream, declared_streams
 from sealbus.bus.streams.durability import acknowledged_means
+from sealbus.bus.streams.held import PastTrust, current_only
+from sealbus.bus.streams.key_book import KeyBook
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.accept.live import LiveProfile
 from sealbus.envelopes.backoff import Backoff
@@ -33,6 +35,8 @@ from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.subjects import own_subjects
 from sealbus.envelopes.records.archive import ArchiveProfile
+from sealbus.envelopes.trust.bundles import Trust
+from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.bundle.in_force import InForce
 from sealbus.policies.decision.engine import PolicyEngine
@@ -272,6 +276,18 @@ async def open_audit_trail(
         yield trail
 
 
+def _past_trust(settings: Settings, identity: Identity, transport: Transport) -> PastTrust:
+    if not settings.notaries:
+        return current_only
+    return KeyBook(
+        transport,
+        notaries=settings.notaries,
+        trust=lambda: Trust(bundles=identity.bundles()),
+        names=settings.names,
+        caches=Caches(),
+    )
+
+
 @asynccontextmanager
 async def open_audit_reading(
     name: str, settings: Settings, *, stream: str | None = None, after: int = 0
@@ -285,6 +301,7 @@ async def open_audit_reading(
                 transport=transport,
                 profile=ArchiveProfile(names=settings.names, minters=settings.minters),
                 bundles=identity.bundles,
+                past=_past_trust(settings, identity, transport),
                 stream=stream,
                 after=after,
             ),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any, Final
 
+from sealbus.agents.dev.demo.backstage import WITHIN
 from sealbus.agents.dev.demo.people import SHOP
 from sealbus.agents.dev.demo.scene import ALLOW, Outcome, Scene
 from sealbus.agents.dev.demo.stage import Stage
@@ -31,8 +33,7 @@ async def _waits(stage: Stage) -> Outcome:
 
 async def _herself(stage: Stage) -> Outcome:
     """Alice approves what she asked for, with a login as fresh and strong as a manager's: she is not even shown it."""
-    answer = await stage.door.get(f"/v1/approvals?queue={_QUEUE}", await stage.backstage.approver("alice"))
-    return Outcome(got=len(answer.json()["approvals"]))
+    return Outcome(got=len(await _waiting(stage, "alice")))
 
 
 async def _old_login(stage: Stage) -> Outcome:
@@ -66,10 +67,20 @@ async def _again(stage: Stage) -> Outcome:
     return Outcome(got=answer.status_code, code=str(answer.json().get("code", "")))
 
 
+async def _waiting(stage: Stage, user: str) -> list[dict[str, Any]]:
+    """Return what waits for a manager as `user` is shown it, once the notary has vouched for the keys of before."""
+    token = await stage.backstage.approver(user)
+    async with asyncio.timeout(2 * WITHIN):
+        while True:
+            answer = await stage.door.get(f"/v1/approvals?queue={_QUEUE}", token)
+            if answer.status_code != 503:
+                return list(answer.json()["approvals"])
+            await asyncio.sleep(int(answer.headers["retry-after"]))
+
+
 async def _shown(stage: Stage) -> dict[str, Any]:
     """Return the payment as bob is shown it; it must be the only thing that waits."""
-    answer = await stage.door.get(f"/v1/approvals?queue={_QUEUE}", await stage.backstage.approver("bob"))
-    [one] = answer.json()["approvals"]
+    [one] = await _waiting(stage, "bob")
     if one["facts"] != {"amount": AMOUNT} or one["resource"]["id"] != INVOICE:
         raise LookupError("another payment waits")
     return dict(one)

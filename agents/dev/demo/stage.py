@@ -40,10 +40,10 @@ from sealbus.envelopes.export.format import CHECKPOINT
 from sealbus.envelopes.export.trust_root import Root
 from sealbus.envelopes.log.checkpoint import open_strictly
 from sealbus.envelopes.records.decision import DecisionRecord
-from sealbus.envelopes.records.notary import CheckpointRecord
+from sealbus.envelopes.records.notary import BundleRecord, CheckpointRecord
 from sealbus.envelopes.records.work import OutcomeRecord
 
-__all__ = ["ROOT_FILE", "STRANGER", "Stage", "leave_evidence", "open_stage", "replace_keys", "stage_before"]
+__all__ = ["ROOT_FILE", "STRANGER", "Stage", "leave_evidence", "open_stage", "stage_before"]
 
 STRANGER = "stranger"
 """An agent with a good identity that the policy does not know."""
@@ -79,6 +79,13 @@ class Stage:
 
         async with asyncio.timeout(WITHIN), self._changed:
             return (await self._changed.wait_for(look))[0]
+
+    async def bundle(self, jwks: bytes) -> None:
+        """Wait until the notary has recorded that `jwks` is current."""
+        async with asyncio.timeout(WITHIN), self._changed:
+            await self._changed.wait_for(
+                lambda: any(isinstance(one.record, BundleRecord) and one.record.jwt == jwks for one in self.entries)
+            )
 
     async def decision_on(self, message_id: str) -> DecisionRecord:
         """Wait for the recorded decision on one message."""
@@ -167,13 +174,17 @@ async def open_stage(
     issuers: Sequence[IssuerTable] = (),
     ports: tuple[int, int] = (0, 0),
     again: bool = False,
+    rotate: bool = False,
 ) -> AsyncGenerator[Stage, None]:
     """Start everything in `folder`, with a copy of the starter policy that scenes may change.
 
     A notary keeps a log meanwhile, which is exported into the folder `evidence`, if there is one, at the end. The edge also
-    takes tokens of `issuers`. `ports` are those of the edge and of the identity provider, by default any free ones. `again`
-    starts anew what ran in `folder` before, with new keys.
+    takes tokens of `issuers`. `ports` are those of the edge and of the identity provider, by default any free ones. With
+    `rotate` every key of the trust domain is replaced at the end. `again` starts anew what ran in `folder` before, where the
+    keys that were replaced count no more.
     """
+    if again:
+        await asyncio.to_thread(_forget_keys, folder)
     policy = folder / "rego" if again else await asyncio.to_thread(_fresh_policy, folder)
     database = folder / "shop.sqlite"
     options = DevOptions(
@@ -203,20 +214,26 @@ async def open_stage(
             backstage.workers[module.agent.name] = node
         stage = await stack.enter_async_context(stage_before(backstage, anew=again))
         yield stage
+        if rotate:
+            await _rotate(stage, environment.authority)
         if evidence is not None and environment.log is not None:
-            # Imported here: without a stage of its own, a demonstration needs none of this.
-
             await leave_evidence(stage, environment.log, evidence)
 
 
-def replace_keys(folder: Path) -> None:
-    """Replace every key of the development authority in `folder`, which nothing uses now; the old ones count no more."""
+async def _rotate(stage: Stage, authority: DevelopmentAuthority) -> None:
+    """Replace every key, and wait until the notary has recorded that: the old ones vouch for the new ones there."""
+    authority.prepare_x509()
+    authority.prepare_jwt()
+    await stage.bundle(authority.jwt_bundle())
+    authority.activate_x509()
+    authority.activate_jwt()
+
+
+def _forget_keys(folder: Path) -> None:
+    """Take out of the bundles what was replaced."""
     authority = DevelopmentAuthority.open(folder / "authority.json", Declared().names().trust_domain)
-    for step in (
-        authority.prepare_x509, authority.activate_x509, authority.prune_x509,
-        authority.prepare_jwt, authority.activate_jwt, authority.prune_jwt,
-    ):  # fmt: skip
-        step()
+    authority.prune_x509()
+    authority.prune_jwt()
 
 
 @asynccontextmanager

@@ -303,7 +303,11 @@ class ParkedTasks:
 
     async def create(self, parked: Parked) -> bool:
         """Store a newly parked task; return whether nothing genuine stood in its place. Raises as `Held.write` does."""
-        return await self._write(parked, None) is not None
+        if await self._write(parked, None) is not None:
+            return True
+        # What others have stored in its place keeps nobody's task from being parked.
+        value, last = await self._held.standing(parked.subject(self._token), PARKED_TYPE)
+        return value is None and await self._write(parked, None, last=last) is not None
 
     async def change(self, before: Parked, after: Parked) -> Parked | None:
         """Replace the version that `before` was read from; return what is stored, or `None` if it is no longer current."""
@@ -318,7 +322,7 @@ class ParkedTasks:
             value=replace(value, number=value.number + 1, last=sequence, extra=after.envelope),
         )
 
-    async def _write(self, parked: Parked, before: HeldValue | None) -> int | None:
+    async def _write(self, parked: Parked, before: HeldValue | None, *, last: int = 0) -> int | None:
         return await self._held.write(
             parked.subject(self._token),
             parked.keys(),
@@ -326,6 +330,7 @@ class ParkedTasks:
             self._identity.sealer(),
             own=self._identity.spiffe_id,
             before=before,
+            last=last,
             extra=parked.envelope,
         )
 

@@ -132,6 +132,7 @@ class Node:
             caches=self.caches,
             clock=self.clocks.now,
         )
+        """Values that outlive a day, as this identity reads and writes them."""
         self.authorizer = Authorizer(engine=self.engine, clock=clock)
         self.answers = ReplyPolicy(authorizer=self.authorizer, audit=self.audit)
         self.requests = Requests(
@@ -188,7 +189,7 @@ class Node:
             trust=self.trust,
             names=self.deployment.names,
             caches=self.caches,
-            clock=self.clock,
+            clock=self.clocks.now,
         )
 
     def trust(self) -> Trust:

@@ -415,3 +415,27 @@ async def test_an_edge_shows_nothing_that_no_requester_has_sent(bus: TestBus, pa
     )
     assert stored is not None
     assert await waiting.find(handle.digest, boss) is None
+
+
+async def test_what_is_redacted_in_the_log_cannot_be_approved(payments: Payments) -> None:
+    """Who approves is asked about what was recorded; without the requester there it could be anybody, themselves too."""
+    async with TestBus(payments.agent, engine=payments.engine, redact={"task.payments.>": ["/context/user/id"]}) as bus:
+        handle = await payments.submitted(bus)
+        await bus.assert_task(handle, "rejected", "denied")
+        assert not await bus.waiting()
+
+
+async def test_bytes_that_were_there_before_do_not_keep_it_from_being_parked(bus: TestBus, payments: Payments) -> None:
+    first = await payments.submitted(bus)
+    [subject] = [one.subject for one in bus.stored(HELD) if ".task." in one.subject]
+    stored = next(planted(bus, subject))
+    # Whoever knows a task's header before its agent has it can be first in its place.
+    bus.broker.streams[HELD].stored.clear()
+    bus.broker.streams[HELD].last.clear()
+    bus.broker.inject(subject, b"junk")
+    bus.broker.consumers[("TASKS", "payments")].rewind()
+    await bus.idle()
+    assert stored not in set(planted(bus, subject))
+    await bus.approve(first, "boss")
+    await bus.idle()
+    assert payments.paid == [("42", ("boss",))]

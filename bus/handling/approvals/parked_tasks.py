@@ -27,6 +27,8 @@ from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 from sealbus.envelopes.message.fields import DIGEST_BYTES, RecordMap, check_bytes, check_text, check_uint
 from sealbus.envelopes.message.freshness import StreamArrival
 from sealbus.envelopes.message.header import Header, parse_header
+from sealbus.envelopes.message.user_context import parse_payload
+from sealbus.envelopes.message.wire import parse_envelope
 from sealbus.envelopes.records.decision import DecisionRecord, StreamPlace
 from sealbus.envelopes.records.record import parse_record
 from sealbus.envelopes.trust.merkle import leaf_hash
@@ -214,6 +216,13 @@ class Parked:
     def leaf(self) -> bytes:
         """The leaf of the decision record, which names it in the audit log."""
         return leaf_hash(self.record)
+
+    @property
+    def requester(self) -> tuple[str, str] | None:
+        """The user behind the task, an identity provider and a user of it; `None` if there is nobody."""
+        statement = parse_envelope(self.envelope).context
+        context = parse_payload(statement.payload) if statement is not None else None
+        return (context.idp, context.sub) if context is not None else None
 
     @property
     def changed(self) -> int:

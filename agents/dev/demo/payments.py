@@ -80,7 +80,10 @@ async def _waiting(stage: Stage, user: str) -> list[dict[str, Any]]:
 
 async def _shown(stage: Stage) -> dict[str, Any]:
     """Return the payment as bob is shown it; it must be the only thing that waits."""
-    [one] = await _waiting(stage, "bob")
+    found = await _waiting(stage, "bob")
+    if len(found) != 1:
+        raise LookupError(f"{len(found)} payments wait")
+    one = found[0]
     if one["facts"] != {"amount": AMOUNT} or one["resource"]["id"] != INVOICE:
         raise LookupError("another payment waits")
     return dict(one)

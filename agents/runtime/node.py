@@ -155,6 +155,7 @@ class Node:
             trust=self.trust,
             caches=self.caches,
             held=self.held,
+            past=self.past,
             clock=clock,
         )
         self.sending = Sender(

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from sealbus.agents.edge.edge import RunningEdge
     from sealbus.policies.opa.process import OpaProcess
 
-__all__ = ["DevOptions", "Environment", "open_environment", "republish"]
+__all__ = ["DevOptions", "Environment", "free_port", "open_environment", "republish"]
 
 STREAM_BYTES = 1 << 30
 """Most that TASKS and AUDIT may each hold in `sealbus dev`: 1 GiB."""
@@ -178,7 +178,7 @@ async def open_environment(options: DevOptions) -> AsyncGenerator[Environment, N
         # Imported here: building a bundle (`sealbus policy test`) needs no web framework.
         from sealbus.agents.dev.idp import DevelopmentIdp
 
-        edge_address = f"127.0.0.1:{options.edge_port or _free_port()}"
+        edge_address = f"127.0.0.1:{options.edge_port or free_port()}"
         access = folder / "idp.json"
         idp = await stack.enter_async_context(
             DevelopmentIdp(
@@ -206,7 +206,7 @@ async def open_environment(options: DevOptions) -> AsyncGenerator[Environment, N
             opa=opa,
             edge_id=names.id_of("edge"),
             edge_address=edge_address,
-            token_service=f"127.0.0.1:{_free_port()}",
+            token_service=f"127.0.0.1:{free_port()}",
             # Every agent; its policy decides what may be done with it.
             actions=tuple(
                 f"{name}.*" for name in workloads if name not in (*ALWAYS, NOTARY, "edge", options.declared.exit)
@@ -300,7 +300,7 @@ def _check_free(option: str, port: int) -> None:
             ) from error
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """Return a port of loopback that is free, and that no outgoing connection is given before it is bound."""
     for _ in range(PORT_TRIES):
         port = random.SystemRandom().choice(_NAMED)

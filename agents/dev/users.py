@@ -16,7 +16,7 @@ from sealbus.envelopes.message.user_context import ClaimValue, ContextDraft, Sub
 from sealbus.envelopes.message.wire import Statement
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = ["DEV_IDP", "EDGE_PATH", "dev_token", "mint_user"]
+__all__ = ["DEV_IDP", "EDGE_PATH", "approver_token", "dev_token", "mint_user"]
 
 EDGE_PATH: Final = "/edge"
 """Path of the edge's SPIFFE ID."""
@@ -78,6 +78,14 @@ def mint_user(
         ),
         sealer,
     )
+
+
+def approver_token(settings: Settings, identifier: str, *, acr: str = "") -> str:
+    """Return a token of a user of `sealbus dev` who has just logged in by `acr` to approve something; as `dev_token`."""
+    if settings.dev.access is None:
+        raise ConfigurationError("--user needs a running `sealbus dev`: elsewhere log in by `sealbus login`")
+    asked = {"user": identifier, "client": "dev", "scope": "sealbus:approve", "acr": acr, "login_age": "0"}
+    return str(fetch_token(read_access(settings.dev.access), asked)["access_token"])
 
 
 def dev_token(settings: Settings, identifier: str, session: str = "") -> str:

@@ -58,6 +58,7 @@ class ParkedTask:
         asked, obligation = json.loads(parked.decision.input or b"{}"), parked.obligation
         document: dict[str, object] = {
             "id": parked.digest.hex(),
+            "task": header.id.hex(),
             "decision": parked.leaf.hex(),
             "queue": obligation.queue,
             "text": obligation.text,

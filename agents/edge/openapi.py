@@ -22,6 +22,7 @@ from sealbus.agents.edge.oauth.issuers import Issuer
 from sealbus.agents.edge.task_routes import SUBMITTED
 from sealbus.agents.sdk.bodies import JSON, MSGPACK
 from sealbus.agents.sdk.schema import REFERENCE, SCHEMA_BYTES, ActionSchema, AgentSchema, reachable
+from sealbus.bus.sending.approval import Verdict
 from sealbus.bus.sending.status import State
 from sealbus.envelopes.denial import RemedyKind
 from sealbus.envelopes.errors import ConfigurationError
@@ -80,6 +81,7 @@ def openapi_document(
         "paths": {
             **{_path(agent, action): {"post": _operation(agent, action)} for agent, action in shown},
             **_TASK_PATHS,
+            **_APPROVAL_PATHS,
         },
         "components": {
             "schemas": {**_MODELS, **reachable(bodies, models)},
@@ -266,6 +268,30 @@ _MODELS: Final[Member] = {
         result_url=_TEXT,
         **_DENIAL,
     ),
+    "Approval": _object(
+        ["id", "task", "decision", "queue", "text", "action", "agent", "requester", "chain", "since", "until", "needs"],
+        id=_TEXT,
+        task=_TEXT,
+        decision=_TEXT,
+        queue=_TEXT,
+        text=_TEXT,
+        action=_TEXT,
+        agent=_TEXT,
+        requester=_TEXT,
+        chain=_array(_TEXT),
+        since=_TEXT,
+        until=_TEXT,
+        needs=_object(["acr", "max_age"], acr=_array(_TEXT), max_age={"type": ["integer", "null"]}),
+    ),
+    "Verdict": {
+        **_object(
+            ["decision", "verdict"],
+            decision={"type": "string", "pattern": "^[0-9a-f]{64}$"},
+            verdict={"enum": [one.value for one in Verdict]},
+            note={"type": "string", "maxLength": 64, "pattern": "^[ -~]*$"},
+        ),
+        "additionalProperties": False,
+    },
 }
 """Models of the edge itself. Those of agents have a dot in their names."""
 
@@ -377,6 +403,80 @@ _TASK_PATHS: Final[Member] = {
                     }
                 },
                 404,
+            ),
+        },
+    },
+}
+
+_WAITING: Final[Member] = {
+    "name": "task",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+}
+_APPROVAL_PATHS: Final[Member] = {
+    "/v1/approvals": {
+        "parameters": [
+            {
+                "name": "queue",
+                "in": "query",
+                "required": True,
+                "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]+$"},
+            },
+            {"name": "after", "in": "query", "schema": {"type": "string", "pattern": "^[0-9]{1,15}$"}},
+        ],
+        "get": {
+            "operationId": "listApprovals",
+            "tags": ["approvals"],
+            "summary": "List what waits in a queue for somebody's approval, as far as this user may see it.",
+            "responses": _responses(
+                {
+                    "200": {
+                        "description": "At most 100; `after` begins the next page.",
+                        "headers": _EVERY,
+                        "content": {
+                            JSON: {
+                                "schema": _object(
+                                    ["approvals"], approvals=_array(_ref("Approval")), after={"type": "integer"}
+                                )
+                            }
+                        },
+                    }
+                }
+            ),
+        },
+    },
+    "/v1/approvals/{task}": {
+        "parameters": [_WAITING],
+        "get": {
+            "operationId": "getApproval",
+            "tags": ["approvals"],
+            "summary": "Get one task that waits.",
+            "responses": _responses(
+                {
+                    "200": {
+                        "description": "What would be done, to what, for whom.",
+                        "headers": _EVERY,
+                        "content": {JSON: {"schema": _ref("Approval")}},
+                    }
+                },
+                *(404, 409),
+            ),
+        },
+        "post": {
+            "operationId": "decideApproval",
+            "tags": ["approvals"],
+            "summary": "Approve or deny exactly what was shown; needs the scope sealbus:approve.",
+            "requestBody": {"required": True, "content": {JSON: {"schema": _ref("Verdict")}}},
+            "responses": _responses(
+                {
+                    "200": {
+                        "description": "It is decided, recorded and counted.",
+                        "headers": _EVERY,
+                        "content": {JSON: {"schema": _object(["id", "verdict"], id=_TEXT, verdict=_TEXT)}},
+                    }
+                },
+                *(403, 404, 408, 409, 413, 415),
             ),
         },
     },

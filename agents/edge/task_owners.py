@@ -82,20 +82,26 @@ class TaskOwners:
         if not _ID.fullmatch(task):
             raise _no_task()
         found = await self._look(task)
-        if found is None:
+        kept = self._kept(found, task) if found is not None else None
+        if kept is None:
             return await self._parked(task, token)
+        handle, who = kept
+        if not hmac.compare_digest(who.encode(), self._who(token).encode()):
+            raise _no_task()
+        return handle
+
+    def _kept(self, found: bytes, task: str) -> tuple[TaskHandle, str] | None:
+        """Return the handle that was kept, and whose it is; `None` for bytes that this edge has not signed."""
         try:
             parts = [one for one in _array(found) if isinstance(one, bytes)]
             value = json.loads(parts[0])
             handle, who, at = self._node.sending.handle(str(value["handle"])), str(value["who"]), int(value["at"])
             ours = is_own(parts, _TYPE, own=self._node.own, at=at, trust=self._node.trust(), caches=self._node.caches)
             if not ours or value["v"] != _VERSION or handle.message_id != task:
-                raise _no_task()
-            if not hmac.compare_digest(who.encode(), self._who(token).encode()):
-                raise _no_task()
-        except (ValueError, TypeError, LookupError, OverflowError, RecursionError, EnvelopeError) as error:
-            raise _no_task() from error
-        return handle
+                return None
+        except (ValueError, TypeError, LookupError, OverflowError, RecursionError, EnvelopeError):
+            return None
+        return handle, who
 
     async def _parked(self, task: str, token: AccessToken) -> TaskHandle:
         """Return a task that was parked, and whose owner is not kept any more; raise 404 as `find` does."""

@@ -33,6 +33,13 @@ CREATE TABLE IF NOT EXISTS items (
 ) STRICT;
 CREATE TABLE IF NOT EXISTS prices (item_id TEXT PRIMARY KEY, cents INTEGER NOT NULL CHECK (cents >= 0)) STRICT;
 CREATE TABLE IF NOT EXISTS orders (item_id TEXT PRIMARY KEY, quantity INTEGER NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS invoices (
+    invoice_id TEXT PRIMARY KEY,
+    owner      TEXT NOT NULL,
+    customer   TEXT NOT NULL,
+    total      INTEGER NOT NULL,
+    paid       INTEGER NOT NULL DEFAULT 0 CHECK (paid >= 0)
+) STRICT;
 CREATE TABLE IF NOT EXISTS stocktakes (
     item_id  TEXT PRIMARY KEY,
     quantity INTEGER NOT NULL,
@@ -46,6 +53,7 @@ _ITEMS: Final = (
     ("43", "alice", "acme", "frozen", 10),
     ("77", "carol", "globex", "always", 10),
 )
+_INVOICES: Final = (("2041", "alice", "acme", 500_000), ("2042", "carol", "globex", 80_000))
 _PRICES: Final = (("42", 1_999), ("43", 250), ("77", 49_900))
 
 
@@ -104,6 +112,9 @@ class Store:
             # Existing rows stay: agents may share a file, and be started again.
             connection.executemany("INSERT OR IGNORE INTO items VALUES (?, ?, ?, ?, ?)", _ITEMS)
             connection.executemany("INSERT OR IGNORE INTO prices VALUES (?, ?)", _PRICES)
+            connection.executemany(
+                "INSERT OR IGNORE INTO invoices (invoice_id, owner, customer, total) VALUES (?, ?, ?, ?)", _INVOICES
+            )
 
     def _connected(self) -> sqlite3.Connection:
         if self._connection is None:

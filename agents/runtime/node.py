@@ -132,6 +132,7 @@ class Node:
             caches=self.caches,
             clock=self.clocks.now,
         )
+        """Values that outlive a day, as this identity reads and writes them."""
         self.authorizer = Authorizer(engine=self.engine, clock=clock)
         self.answers = ReplyPolicy(authorizer=self.authorizer, audit=self.audit)
         self.requests = Requests(
@@ -154,6 +155,7 @@ class Node:
             trust=self.trust,
             caches=self.caches,
             held=self.held,
+            past=self.past,
             clock=clock,
         )
         self.sending = Sender(
@@ -188,7 +190,7 @@ class Node:
             trust=self.trust,
             names=self.deployment.names,
             caches=self.caches,
-            clock=self.clock,
+            clock=self.clocks.now,
         )
 
     def trust(self) -> Trust:

@@ -26,6 +26,8 @@ from sealbus.bus.ports import Identity, Transport
 from sealbus.bus.streams.check import StreamGuard, check_streams
 from sealbus.bus.streams.declared import Stream, declared_streams
 from sealbus.bus.streams.durability import acknowledged_means
+from sealbus.bus.streams.held import PastTrust, current_only
+from sealbus.bus.streams.key_book import KeyBook
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.accept.live import LiveProfile
 from sealbus.envelopes.backoff import Backoff
@@ -33,6 +35,8 @@ from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.subjects import own_subjects
 from sealbus.envelopes.records.archive import ArchiveProfile
+from sealbus.envelopes.trust.bundles import Trust
+from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.bundle.in_force import InForce
 from sealbus.policies.decision.engine import PolicyEngine
@@ -262,19 +266,31 @@ async def _answered(streams: Sequence[Stream], connection: Connection, *, within
 
 @asynccontextmanager
 async def open_audit_trail(
-    name: str, settings: Settings, *, stream: str | None = None
+    name: str, settings: Settings, *, stream: str | None = None, after: int = 0
 ) -> AsyncGenerator[AuditTrail, None]:
     """Open the audit stream for reading under the identity `name`, which must be allowed to.
 
-    `stream` is that of a former period; by default the current one.
+    `stream` is that of a former period; by default the current one. It is read from behind the sequence `after`.
     """
-    async with open_audit_reading(name, settings, stream=stream) as (_, trail):
+    async with open_audit_reading(name, settings, stream=stream, after=after) as (_, trail):
         yield trail
+
+
+def _past_trust(settings: Settings, identity: Identity, transport: Transport) -> PastTrust:
+    if not settings.notaries:
+        return current_only
+    return KeyBook(
+        transport,
+        notaries=settings.notaries,
+        trust=lambda: Trust(bundles=identity.bundles()),
+        names=settings.names,
+        caches=Caches(),
+    )
 
 
 @asynccontextmanager
 async def open_audit_reading(
-    name: str, settings: Settings, *, stream: str | None = None
+    name: str, settings: Settings, *, stream: str | None = None, after: int = 0
 ) -> AsyncGenerator[tuple[Transport, AuditTrail], None]:
     """Open the audit stream as `open_audit_trail` does, with the transport to read the other streams."""
     async with open_connection(name, settings) as (identity, connection):
@@ -285,6 +301,8 @@ async def open_audit_reading(
                 transport=transport,
                 profile=ArchiveProfile(names=settings.names, minters=settings.minters),
                 bundles=identity.bundles,
+                past=_past_trust(settings, identity, transport),
                 stream=stream,
+                after=after,
             ),
         )

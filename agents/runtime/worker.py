@@ -129,6 +129,7 @@ class Worker:
             trust=node.trust,
             caches=node.caches,
             counters=node.counters,
+            past=node.past,
             # Who spools records wants to work while there is no server, which nobody can cancel anything through either.
             required=node.spool is None,
             clock=node.clocks.now,

@@ -1,21 +1,23 @@
 """The audit trail: the audit stream read back, each message verified as of its stored time, outcomes joined to decisions.
 
-Records that do not verify are yielded as findings, never skipped: a reader must see that something is wrong. Only the
-current trust bundles are known here; their archive is kept by the notary.
+Records that do not verify are yielded as findings, never skipped: a reader must see that something is wrong. The trust
+bundles known here are the current ones, and those of the last month in a notary's key book; their archive is the log.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from typing import cast
+from functools import partial
+from typing import TypeVar, cast
 
 from sealbus.bus.ports import Delivery, Transport
 from sealbus.bus.stream_names import AUDIT, SUBJECTS
+from sealbus.bus.streams.held import PastTrust, current_only
 from sealbus.envelopes.encoding.strict_json import parse_object
-from sealbus.envelopes.errors import ConfigurationError, EnvelopeError
+from sealbus.envelopes.errors import UNAUTHENTICATED_CODES, ConfigurationError, EnvelopeError, StateUnavailable
 from sealbus.envelopes.message.header import Header
 from sealbus.envelopes.records.archive import (
     ArchiveProfile,
@@ -34,6 +36,8 @@ from sealbus.policies.backtest.recorded import CountedDenials, Recorded, Recorde
 from sealbus.policies.decision.documents import NESTING
 
 __all__ = ["AuditEntry", "AuditFilter", "AuditTrail", "Finding", "recorded_decisions"]
+
+T = TypeVar("T")
 
 JOINED = 65_536
 """Decisions remembered to be joined with their outcomes; the outcome of an older one stands alone."""
@@ -162,7 +166,10 @@ class _Followers:
 
 
 class AuditTrail:
-    """A reader of the audit stream; `bundles` is called for the trust bundles at each message."""
+    """A reader of the audit stream; `bundles` is called for the trust bundles at each message.
+
+    A message whose key is not in them any more is verified with those of its time, as far as `past` knows them.
+    """
 
     def __init__(
         self,
@@ -170,15 +177,21 @@ class AuditTrail:
         transport: Transport,
         profile: ArchiveProfile,
         bundles: Callable[[], TrustBundles],
+        past: PastTrust = current_only,
         stream: str | None = None,
+        after: int = 0,
     ) -> None:
-        """Read `stream` (of a former period, for instance), by default the one that takes records when reading begins."""
+        """Read `stream` (of a former period, for instance), by default the one that takes records when reading begins.
+
+        What stands at `after` or before is not read: the bundles may not verify it any more.
+        """
         self._transport = transport
         self._stream = stream
         self._profile = profile
         self._bundles = bundles
+        self._past = past
         self._caches = Caches()
-        self._after = 0
+        self._after = after
         self._decisions: OrderedDict[bytes, tuple[VerifiedDecided, DecisionRecord]] = OrderedDict()
 
     async def entries(
@@ -197,41 +210,56 @@ class AuditTrail:
                 for delivery in batch:
                     if delivery.arrival is not None:
                         self._after = delivery.arrival.sequence
-                    for entry in self._read(delivery):
+                    for entry in await self._read(delivery):
                         if isinstance(entry, Finding) or matches(entry):
                             yield entry
 
-    def _read(self, delivery: Delivery) -> Sequence[AuditEntry | Finding]:
+    async def _read(self, delivery: Delivery) -> Sequence[AuditEntry | Finding]:
         position = delivery.arrival
         if position is None:
             raise ValueError("an audit message comes from a stream")
-        bundles = self._bundles()
+        opened = partial(
+            accept_record,
+            delivery.payload,
+            delivery.subject,
+            self._profile,
+            time=position.stored,
+            caches=self._caches,
+        )
         try:
-            audit = accept_record(
-                delivery.payload,
-                delivery.subject,
-                self._profile,
-                time=position.stored,
-                bundles=bundles,
-                caches=self._caches,
-            )
+            audit = await self._verified(position.stored, opened)
         except EnvelopeError as error:
             return [_finding(delivery, error)]
         found: list[AuditEntry | Finding] = []
         for leaf, record in audit.body.records.items():
             try:
-                found.append(self._entry(delivery, audit, leaf, record, bundles))
+                found.append(await self._entry(delivery, audit, leaf, record))
             except EnvelopeError as error:
                 found.append(_finding(delivery, error))
         return found
 
-    def _entry(
-        self, delivery: Delivery, audit: VerifiedAudit, leaf: bytes, record: Record, bundles: TrustBundles
-    ) -> AuditEntry:
+    async def _verified(self, time: int, opened: Callable[..., T]) -> T:
+        """Return what `opened` gives with the current `bundles`, or for a key that is gone with those of `time`."""
+        try:
+            return opened(bundles=self._bundles())
+        except EnvelopeError as error:
+            if error.code not in UNAUTHENTICATED_CODES:
+                raise
+            failure = error
+        with suppress(StateUnavailable):
+            for then in await self._past.at(time):
+                try:
+                    return opened(bundles=then.bundles)
+                except EnvelopeError as error:
+                    failure = error
+        raise failure
+
+    async def _entry(self, delivery: Delivery, audit: VerifiedAudit, leaf: bytes, record: Record) -> AuditEntry:
         message: VerifiedDecided | None = None
         decision: DecisionRecord | None = None
         if isinstance(record, DecisionRecord):
-            message = accept_decided(record, audit, self._profile, bundles=bundles, caches=self._caches)
+            opened = partial(accept_decided, record, audit, self._profile, caches=self._caches)
+            message = await self._verified(record.place.time, opened)
             self._decisions[leaf] = (message, record)
             if len(self._decisions) > JOINED:
                 self._decisions.popitem(last=False)

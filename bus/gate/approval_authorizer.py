@@ -7,7 +7,6 @@ nobody approves their own; nobody counts twice; their login is strong and fresh 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -180,8 +179,7 @@ def floors(case: ApprovalCase, message: VerifiedMessage, *, now: int) -> UserCon
             raise ResourceUnavailable("another approval has just taken the task up")
         raise ApprovalRefused(Code.APPROVAL_CLOSED, "the task is under way")
     person = (context.idp, context.sub)
-    requester = json.loads(parked.decision.input or b"{}").get("context", {}).get("user", {})
-    if person == (requester.get("idp"), requester.get("id")):
+    if person == parked.requester:
         raise ApprovalRefused(Code.APPROVAL_SELF, "nobody approves what they asked for")
     said = [one for one in parked.verdicts if one.person == person]
     if case.request.verdict is Verdict.WITHDRAW and not said:

@@ -302,23 +302,22 @@ class Resumption:
         token = self._profile.names.token(self._identity.spiffe_id)
         subject = f"held.{token}.effect.{effect_key(message).hex()}"
         try:
-            known = (await self._held.newest(subject, _EFFECT_TYPE)).get(subject)
-            if known is None:
-                stored = await self._held.write(
-                    subject,
-                    {"dig": message.header.digest},
-                    _EFFECT_TYPE,
-                    self._identity.sealer(),
-                    own=self._identity.spiffe_id,
-                )
-                if stored is not None:
-                    return True
-                known = (await self._held.newest(subject, _EFFECT_TYPE)).get(subject)
-            if known is None:
-                raise _Again("the place of its effect is taken", LOST)
-            return known.keys.octets("dig") == message.header.digest
+            known, last = await self._held.standing(subject, _EFFECT_TYPE)
+            if known is not None:
+                return known.keys.octets("dig") == message.header.digest
+            stored = await self._held.write(
+                subject,
+                {"dig": message.header.digest},
+                _EFFECT_TYPE,
+                self._identity.sealer(),
+                own=self._identity.spiffe_id,
+                last=last,
+            )
         except SealbusError as error:
             raise _Again(f"its effect is not known: {error.code}") from error
+        if stored is None:
+            raise _Again("its effect was noted at the same moment", LOST)
+        return True
 
     async def _wait_on(self, parked: Parked, decided: Decided, reporter: TaskReporter | None) -> None:
         """Let the task wait: for more of the same approval, or for another, for which what was said before is void."""

@@ -13,6 +13,7 @@ import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from types import TracebackType
 from typing import Final, Self
 
@@ -24,7 +25,7 @@ from sealbus.bus.ports import Clock, Delivery, Overloaded, Transport, wall_clock
 from sealbus.bus.sending import status as status_body
 from sealbus.bus.sending.status import State, Status
 from sealbus.bus.stream_names import RESULTS
-from sealbus.bus.streams.held import Held
+from sealbus.bus.streams.held import Held, PastTrust, current_only
 from sealbus.envelopes.accept.open_request import OpenRequest, PendingRequest
 from sealbus.envelopes.accept.result import ResultProfile, VerifiedResult, accept_status
 from sealbus.envelopes.backoff import Backoff
@@ -230,15 +231,7 @@ class StatusReading:
         first = position.sequence > self._last
         self._last, self._created = max(self._last, position.sequence), position.created
         try:
-            result = accept_status(
-                delivery.payload,
-                delivery.subject,
-                self._reader.profile,
-                {self._task.pending.digest: self._request},
-                stored=position.stored,
-                trust=self._reader.trust(),
-                caches=self._reader.caches,
-            )
+            result = await self._accepted(delivery, position)
             if result is None:
                 return None
             status = parsed_status(result)
@@ -258,6 +251,32 @@ class StatusReading:
             await self._decide(result, position)
             self._decided = True
         return status
+
+    async def _accepted(self, delivery: Delivery, position: StreamArrival) -> VerifiedResult | None:
+        """Return the verified status, with the bundles of now or of when it was stored."""
+        reader = self._reader
+        accepted = partial(
+            accept_status,
+            delivery.payload,
+            delivery.subject,
+            reader.profile,
+            {self._task.pending.digest: self._request},
+            stored=position.stored,
+            caches=reader.caches,
+        )
+        try:
+            return accepted(trust=reader.trust())
+        except EnvelopeError as error:
+            if error.code not in _UNKNOWN:
+                raise
+            failure = error
+        with suppress(StateUnavailable):
+            for then in await reader.past.at(position.stored):
+                try:
+                    return accepted(trust=then)
+                except EnvelopeError as error:
+                    failure = error
+        raise failure
 
     def _may_be_second(self, position: StreamArrival) -> bool:
         """Return whether a final status waits, because one that was passed over may be the first for every reader."""
@@ -358,6 +377,7 @@ class StatusReader:
         trust: Callable[[], Trust],
         caches: Caches,
         held: Held | None = None,
+        past: PastTrust = current_only,
         clock: Clock = wall_clock,
         limits: StatusLimits | None = None,
     ) -> None:
@@ -368,6 +388,7 @@ class StatusReader:
         self.trust: Final = trust
         self.caches: Final = caches
         self.held: Final = held
+        self.past: Final = past
         self.clock: Final = clock
         self.limits: Final = limits or StatusLimits()
         self.closed = False

@@ -34,9 +34,10 @@ from sealbus.bus.routing.timers import Deadlines, take_back_cancellations
 from sealbus.bus.sending.outbox import Outbox
 from sealbus.bus.telemetry import Counters, OperatorLog
 from sealbus.envelopes.accept.live import VerifiedMessage
-from sealbus.envelopes.denial import NOTHING_TOLD, Denier, Explanation
+from sealbus.envelopes.denial import NOTHING_TOLD, REMEDIES, Denier, Explanation, Remedy, RemedyKind
 from sealbus.envelopes.errors import Code, SealbusError
 from sealbus.envelopes.message.kinds import Kind
+from sealbus.policies.decision.approval import approval_of
 from sealbus.policies.decision.decision import remedies, shows_reasons
 
 __all__ = ["Executor"]
@@ -277,11 +278,13 @@ class Executor:
 
 def _told(decided: Decided, code: str) -> Explanation:
     """Return what the requester is told: nothing, unless an obligation of the decision allows showing its reasons."""
-    decision, header = decided.decision, decided.opened.message.header
+    decision, opened = decided.decision, decided.opened
+    header, action = opened.message.header, opened.route.action
     if decision is None or not shows_reasons(decision.obligations):
         return NOTHING_TOLD
     told = Explanation(reasons=decision.reasons, remedies=remedies(decision))
+    if header.kind is Kind.CALL and decision.allow is False and approval_of(decision.obligations) is not None:
+        # A call cannot wait for somebody to approve it; a task can.
+        told = told._replace(remedies=(Remedy(kind=RemedyKind.APPROVAL, action=action), *told.remedies)[:REMEDIES])
     # An event is for nobody in particular, and nobody is told.
-    return (
-        told if header.aud is None else told.passed_on(Denier(header.aud.value, decided.opened.route.action, str(code)))
-    )
+    return told if header.aud is None else told.passed_on(Denier(header.aud.value, action, str(code)))

@@ -241,7 +241,7 @@ class Held:
         try:
             array = decode(raw, items=PARTS + 1, step=0)
             parts = tuple(one for one in array if isinstance(one, bytes)) if isinstance(array, list) else ()
-            if not isinstance(array, list) or not len(array) == len(parts) == PARTS + 1:
+            if len(parts) != PARTS + 1:
                 return None
             if len(parts[0]) > PAYLOAD_BYTES:
                 return None

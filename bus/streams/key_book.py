@@ -121,7 +121,7 @@ class KeyBook:
                 self._books[token] = book
                 counted = True
         if not counted:
-            _log.warning("no key book counts: %s", self._why)
+            _log.warning("the keys of the past are not known: %s", self._why)
         self._until = asyncio.get_running_loop().time() + (_CACHED if counted else _AGAIN)
 
     async def _newer(self, token: str, notary: SpiffeId) -> _Book:
@@ -129,8 +129,8 @@ class KeyBook:
         now, known = self._clock(), self._books.get(token)
         since = max(0, now - YOUNG - DEFAULT_LIMITS.stored_within)
         value, _ = await self._held.standing(key_book_subject(token), KEY_BOOK_TYPE, since=since, within=_WITHIN)
-        if value is None or value.own != notary:
-            raise StateUnavailable(f"{notary} has written no key book for hours")
+        if value is None:
+            raise StateUnavailable(f"no key book of {notary} counts now")
         # A number starts again with a log that knows nothing of the one before; by then older books are too old anyway.
         if known is not None and known.is_young(now) and value.number <= known.number:
             if (value.number, value.at) == (known.number, known.at):

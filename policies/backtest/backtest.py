@@ -125,11 +125,22 @@ async def _ask_again(asked: Sequence[_Asked], engine: PolicyEngine | None, answe
     again = [at for at, (recorded, _) in enumerate(asked) if not _agrees(recorded, answers.get(at))]
     if engine is None or not again:
         return
-    found = await engine.decide([asked[at][1] for at in again])
+    found = await _decided([asked[at] for at in again], engine)
     for at, answer in zip(again, found, strict=True):
         # What one bundle left unanswered is unknown, whatever another says.
         if at not in answers or isinstance(answer, PolicyUnavailable) or _agrees(asked[at][0], answer):
             answers[at] = answer
+
+
+async def _decided(asked: Sequence[_Asked], engine: PolicyEngine) -> Sequence[Answer]:
+    """Ask about each decision at the rule that made it."""
+    alone = [recorded.of_approval for recorded, _ in asked]
+    together = [document for (_, document), by_itself in zip(asked, alone, strict=True) if not by_itself]
+    answers = iter(await engine.decide(together) if together else ())
+    return [
+        await engine.approve(document) if by_itself else next(answers)
+        for (_, document), by_itself in zip(asked, alone, strict=True)
+    ]
 
 
 def _agrees(recorded: RecordedDecision, answer: Answer | None) -> bool:
@@ -137,7 +148,7 @@ def _agrees(recorded: RecordedDecision, answer: Answer | None) -> bool:
 
 
 async def _ask(asked: Sequence[_Asked], engine: PolicyEngine, report: BacktestReport) -> None:
-    answers = await engine.decide([document for _, document in asked]) if asked else ()
+    answers = await _decided(asked, engine)
     for (recorded, _), answer in zip(asked, answers, strict=True):
         if isinstance(answer, PolicyUnavailable):
             report.unanswered += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,6 +12,7 @@ from sealbus.envelopes.encoding.strict_json import parse_object
 from sealbus.envelopes.errors import Code, PolicyFailed
 from sealbus.envelopes.records.decision import DecisionRecord
 from sealbus.policies.bundle.revocations import REVOCATIONS
+from sealbus.policies.decision.approval import APPROVE
 from sealbus.policies.decision.decision import OBLIGATION_NESTING, Decision, obligations_json, unknown_obligation
 from sealbus.policies.decision.documents import InputDocument, canonical, checked_document
 from sealbus.policies.decision.engine import Answer
@@ -28,7 +30,18 @@ __all__ = [
     "verdict_of",
 ]
 
-_NOT_ASKED: Final = frozenset({Code.BAD_BODY, Code.RESOURCE_NOT_FOUND, Code.RESOURCE_UNAVAILABLE})
+_NOT_ASKED: Final = frozenset(
+    {
+        Code.BAD_BODY,
+        Code.RESOURCE_NOT_FOUND,
+        Code.RESOURCE_UNAVAILABLE,
+        Code.APPROVAL_FOREIGN,
+        Code.APPROVAL_CLOSED,
+        Code.APPROVAL_SELF,
+        Code.APPROVAL_REPEATED,
+        Code.APPROVAL_WEAK,
+    }
+)
 
 
 class Verdict(StrEnum):
@@ -107,6 +120,14 @@ class RecordedDecision:
         if self.code is None or self.code is Code.OBLIGATION_UNKNOWN:
             return Verdict.ALLOW
         return Verdict.DENY if self.code is Code.DENIED else Verdict.ERROR
+
+    @property
+    def of_approval(self) -> bool:
+        """Whether it was made by the rule that says who may approve, of a valid question (`question`)."""
+        if not self.action.endswith(APPROVE) or self.input is None:
+            return False
+        asked = json.loads(self.input)
+        return "of" in asked and "obligation" in asked
 
     def question(self) -> InputDocument | NotReplayable:
         """Return the document to ask an engine about, or why there is nothing to ask.

@@ -11,13 +11,15 @@ from contextlib import asynccontextmanager
 
 import pytest
 from support.engines import allow, deny
-from support.payments import ASKED, Payments
+from support.payments import ASKED, Pay, Payments
 
+from sealbus import Context
 from sealbus.agents.edge.approvals import Waiting
 from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.bus.sending.answer import RemoteError
 from sealbus.bus.sending.approval import ApprovalRequest, Verdict
 from sealbus.bus.stream_names import HELD
+from sealbus.envelopes.denial import Remedy, RemedyKind
 from sealbus.envelopes.errors import Code, Denied
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.user_context import parse_payload
@@ -415,3 +417,44 @@ async def test_an_edge_shows_nothing_that_no_requester_has_sent(bus: TestBus, pa
     )
     assert stored is not None
     assert await waiting.find(handle.digest, boss) is None
+
+
+async def test_a_call_does_not_wait_and_is_told_that_a_task_can(payments: Payments) -> None:
+    @payments.agent.call("ask")
+    async def ask(body: Pay, ctx: Context) -> str:
+        return "asked"
+
+    payments.decide = lambda document: (
+        deny("over_limit", obligations=(ASKED, {"type": "show_reasons"}))
+        if document["action"]["name"] == "payments.ask"
+        else None
+    )
+    async with TestBus(payments.agent, engine=payments.engine) as bus:
+        with pytest.raises(Denied) as raised:
+            await (await bus.client("shop")).call("payments.ask", Pay(), returns=str)
+        assert raised.value.remedies == (Remedy(kind=RemedyKind.APPROVAL, action="payments.ask"),)
+        assert not await bus.waiting()
+
+
+async def test_what_is_redacted_in_the_log_cannot_be_approved(payments: Payments) -> None:
+    """Who approves is asked about what was recorded; without the requester there it could be anybody, themselves too."""
+    async with TestBus(payments.agent, engine=payments.engine, redact={"task.payments.>": ["/context/user/id"]}) as bus:
+        handle = await payments.submitted(bus)
+        await bus.assert_task(handle, "rejected", "denied")
+        assert not await bus.waiting()
+
+
+async def test_bytes_that_were_there_before_do_not_keep_it_from_being_parked(bus: TestBus, payments: Payments) -> None:
+    first = await payments.submitted(bus)
+    [subject] = [one.subject for one in bus.stored(HELD) if ".task." in one.subject]
+    stored = next(planted(bus, subject))
+    # Whoever knows a task's header before its agent has it can be first in its place.
+    bus.broker.streams[HELD].stored.clear()
+    bus.broker.streams[HELD].last.clear()
+    bus.broker.inject(subject, b"junk")
+    bus.broker.consumers[("TASKS", "payments")].rewind()
+    await bus.idle()
+    assert stored not in set(planted(bus, subject))
+    await bus.approve(first, "boss")
+    await bus.idle()
+    assert payments.paid == [("42", ("boss",))]

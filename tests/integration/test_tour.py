@@ -19,6 +19,7 @@ from support.ports import free_port
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CANCEL = (ROOT / "docs" / "cancel.md").read_text(encoding="utf-8")
+APPROVALS = (ROOT / "docs" / "approvals.md").read_text(encoding="utf-8")
 SEALBUS = str(Path(sys.executable).parent / "sealbus")
 WITHIN = 60
 
@@ -305,7 +306,7 @@ def shop(tmp_path: Path) -> Iterator[tuple[Path, str]]:
         stack.callback(stop, dev)
         wait_for(dev, "ready:")
         edge = wait_for(dev, "edge at ").split()[-1]
-        for name in ("pricing", "inventory", "planner"):
+        for name in ("pricing", "inventory", "planner", "payments"):
             worker = start("worker", "run", f"sealbus.agents.examples.{name}:agent", folder=tmp_path)
             stack.callback(stop, worker)
             wait_for(worker, f"{name} runs as")
@@ -393,3 +394,20 @@ def test_without_any_settings_the_line_says_what_to_do(tmp_path: Path) -> None:
     assert finished.returncode == 1
     assert len(finished.stderr.splitlines()) == 1
     assert "sealbus dev" in finished.stderr
+
+
+def test_a_payment_is_approved_as_its_page_says(shop: tuple[Path, str]) -> None:
+    done = walk(tour(APPROVALS, "run"), *shop)
+    assert [one.code for one in done] == [0] * 8, done
+    _, status, listed, _, shown, approved, result, replay = done
+    assert status.out.startswith("input-required  approval_required  over_limit  waits for an approval until ")
+    assert "payments.pay:" in listed.out
+    page = re.search(r"Bob is shown\n\n```\n(.*?)```", APPROVALS, re.DOTALL)
+    assert page is not None
+    told, expected = shown.out.splitlines(), page[1].splitlines()
+    assert [one for one in expected if one not in told] == [one for one in expected if "waits " in one]
+    assert approved.err == "approve: counted, and recorded\n"
+    assert json.loads(result.out) == {"invoice_id": "2041", "amount": 420000, "approved_by": ["bob"]}
+    lines = [(line.split()[2], line.split()[3], line.split()[-1]) for line in replay.out.splitlines()]
+    assert [line[:2] for line in lines][:2] == [("DENY", "payments.pay"), ("ALLOW", "payments._approve")]
+    assert lines.count(("ALLOW", "payments.pay", "alice")) == 1

@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import pytest
 from support.central_opa import CentralOpa, tls_of
@@ -109,9 +109,28 @@ async def test_well_formed_documents_get_equal_decisions(decide: Decide) -> None
         assert document_of(embedded) == document_of(sidecar) == document_of(central), document
     assert sum(allows(central) for _, _, central in answers) >= WELL_FORMED / 4
     asking = [one for _, _, central in answers for one in document_of(central)[2] if one["type"] == "approval"]
-    assert len(asking) >= WELL_FORMED / 100
+    assert len(asking) >= WELL_FORMED / 40
     for obligation in asking:
         assert approval_of([obligation]) is not None
+
+
+async def test_what_is_over_the_limit_is_allowed_by_its_approvals_alone(decide: Decide) -> None:
+    approved = [one for one, (_, _, central) in await answered(decide, well_formed(WELL_FORMED)) if over(one, central)]
+    assert len(approved) >= WELL_FORMED / 100
+    bare = [json.dumps(one | {"context": one["context"] | {"approvals": []}}).encode() for one in approved]
+    for document, answers in zip(bare, await decide(bare), strict=True):
+        assert len({repr(document_of(one)[:3]) for one in answers}) == 1, document
+        assert document_of(answers[0])[:2] == (False, ("over_limit",))
+
+
+async def answered(decide: Decide, documents: Sequence[bytes]) -> list[tuple[Any, tuple[Answer, Answer, Answer]]]:
+    return [(json.loads(one), each) for one, each in zip(documents, await decide(documents), strict=True)]
+
+
+def over(document: Any, answer: Answer) -> bool:
+    """Tell whether a payment of over 100,000, the limit, was allowed."""
+    action = document["action"]
+    return allows(answer) and action["name"] == "payments.pay" and action["properties"]["amount"] > 100_000
 
 
 async def test_who_may_approve_is_decided_alike(asked: Asked) -> None:

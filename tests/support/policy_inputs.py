@@ -151,11 +151,17 @@ def _request(chance: random.Random, number: int) -> Request:
     between = [_mostly(chance, chance.choice(list(_AGENTS)), _STRANGERS, 0.97) for _ in range(chance.randrange(3))]
     chain = (*between, caller) if chance.random() < 0.97 else tuple(between)
     user = _user(chance)
+    properties = _properties(chance)
+    given = chance.choice((0, 0, 0, 1, 2))
+    if chance.random() < 0.2:
+        given = chance.choice((0, 1, 2, 2, 3))
+        caller, action, chain = "spiffe://example.org/edge", "payments.pay", ("spiffe://example.org/edge",)
+        properties["amount"] = chance.choice((100_001, 250_000, 1_000_000, 1_000_001))
     return Request(
         subject=caller,
         trust_domain="example.org",
         action=action,
-        properties=_properties(chance),
+        properties=properties,
         resource=_resource(chance, user),
         time=_time(chance),
         nats_subject=f"task.{action}",
@@ -166,7 +172,7 @@ def _request(chance: random.Random, number: int) -> Request:
         user=user,
         chain=chain,
         grant=chance.choice((None, (), ("inventory.*", "pricing.quote"))),
-        approvals=tuple(_given(chance, user) for _ in range(chance.choice((0, 0, 0, 1, 1, 2)))),
+        approvals=tuple(_given(chance, user) for _ in range(given)),
         parked=chance.choice((NOT_PARKED, Parked(since="2026-11-23T08:00:00Z", revision="r1"))),
     )
 
@@ -201,11 +207,11 @@ def _approval(chance: random.Random, number: int) -> bytes:
 
 def _given(chance: random.Random, user: User) -> GivenApproval:
     return GivenApproval(
-        verdict=_mostly(chance, "approve", ("deny",), 0.9),
+        verdict=_mostly(chance, "approve", ("deny",), 0.95),
         user=_mostly(chance, chance.choice(_OWNERS[1:3]), (user.id, "dave", "eve", "reports", ""), 0.8),
         idp="https://idp.example.org",
-        session=_mostly(chance, "s-2", ("s-13", "")),
-        client=_mostly(chance, "desk", ("kiosk", "app", "")),
+        session=_mostly(chance, "s-2", ("s-13", ""), 0.95),
+        client=_mostly(chance, "desk", ("kiosk", "app", ""), 0.95),
         acr="urn:example:silver",
         auth_time=1_795_500_000,
         time=1_795_528_800_000_000,

@@ -132,22 +132,13 @@ async def _opened(edge: str | None, user: str | None, acr: str, config: str | No
         url, token = edge or table.resource, (await kept(table)).tokens.access_token
     else:
         settings = load_settings(config).for_command()
-        url, token = edge or settings.edge.resource, await asyncio.to_thread(_dev_token, config, user, acr)
+        from sealbus.agents.dev.users import approver_token
+
+        token = await asyncio.to_thread(lambda: approver_token(settings, user, acr=acr))
+        url = edge or settings.edge.resource
     if url is None:
         raise ConfigurationError("name the edge: --edge URL, or client.resource in the settings")
     return Approvals(url, token)
-
-
-def _dev_token(config: str | None, user: str, acr: str) -> str:
-    from sealbus.agents.dev.idp.access import fetch_token, read_access
-    from sealbus.agents.runtime.settings.settings import load_settings
-    from sealbus.envelopes.errors import ConfigurationError
-
-    settings = load_settings(config).for_command()
-    if settings.dev.access is None:
-        raise ConfigurationError("--user needs a running `sealbus dev`: elsewhere log in by `sealbus login`")
-    asked = {"user": user, "client": "dev", "scope": "sealbus:approve", "acr": acr, "login_age": "0"}
-    return str(fetch_token(read_access(settings.dev.access), asked)["access_token"])
 
 
 async def _named(approvals: Approvals, text: str, queue: str) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,9 +17,10 @@ from sealbus.agents.runtime.settings.state_folder import STATE_FOLDER
 
 if TYPE_CHECKING:
     from sealbus.agents.dev.demo.play import SceneResult
+    from sealbus.agents.dev.demo.scene import Scene
     from sealbus.agents.dev.demo.stage import Stage
 
-__all__ = ["command", "show_scenes"]
+__all__ = ["Shown", "command"]
 
 
 @click.command("demo")
@@ -39,32 +42,57 @@ def command(engine: str, opa: Path | None, state: Path, evidence: Path | None, a
 
 
 async def _demo(engine: str, opa: Path | None, state: Path, evidence: Path | None, *, as_json: bool) -> bool:
+    from sealbus.agents.dev.demo.play import NEXT_DAY, SCENES
     from sealbus.agents.dev.demo.stage import open_stage
+    from sealbus.agents.dev.environment import free_port
 
-    ok = await show_scenes(open_stage(state, engine=engine, opa=opa, evidence=evidence), as_json=as_json)
+    opening = partial(open_stage, state, engine=engine, opa=opa, ports=(free_port(), free_port()))
+    shown = Shown(as_json=as_json)
+    await shown.play(opening(rotate=True), SCENES)
+    if not as_json:
+        note("everything was stopped and every key replaced; it is started again")
+    await shown.play(opening(evidence=evidence, again=True), NEXT_DAY)
+    shown.end()
     if evidence is not None and not as_json:
         note(f"the log is in {evidence}: sealbus audit verify {evidence} --root {evidence.parent / 'root.json'}")
-    return ok
+    return shown.ok
 
 
-async def show_scenes(opening: AbstractAsyncContextManager[Stage], *, as_json: bool) -> bool:
-    """Open the stage, play all scenes, print each as it ends, and return whether all ended as expected."""
-    from sealbus.agents.dev.demo.play import SCENES, play
+class Shown:
+    """Plays scenes, and prints each as it ends, and at the end how all of them came out."""
 
-    results = []
-    async with opening as stage:
-        async for result in play(SCENES, stage):
-            results.append(result)
-            if not as_json:
-                _print(result)
-        records, findings = len(stage.entries), len(stage.findings)
-    ok = all(result.ok for result in results) and not findings
-    if as_json:
-        print_json({"scenes": [_document(result) for result in results], "ok": ok, "records": records})
-    else:
-        verdict = "all as expected" if ok else "FAILED"
-        note(f"{len(results)} scenes; {records} records read back and verified, {findings} findings; {verdict}")
-    return ok
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._results: list[SceneResult] = []
+        self._records = 0
+        self._findings = 0
+
+    @property
+    def ok(self) -> bool:
+        """Whether all ended as expected, and every record verified."""
+        return all(result.ok for result in self._results) and not self._findings
+
+    async def play(self, opening: AbstractAsyncContextManager[Stage], scenes: Sequence[Scene]) -> None:
+        """Open the stage, play `scenes`, and close it."""
+        from sealbus.agents.dev.demo.play import play
+
+        async with opening as stage:
+            async for result in play(scenes, stage):
+                self._results.append(result)
+                if not self._as_json:
+                    _print(result)
+            self._records += len(stage.entries)
+            self._findings += len(stage.findings)
+
+    def end(self) -> None:
+        """Print how they came out together."""
+        if self._as_json:
+            scenes = [_document(result) for result in self._results]
+            print_json({"scenes": scenes, "ok": self.ok, "records": self._records})
+        else:
+            verdict = "all as expected" if self.ok else "FAILED"
+            said = f"{self._records} records read back and verified, {self._findings} findings"
+            note(f"{len(self._results)} scenes; {said}; {verdict}")
 
 
 def _document(result: SceneResult) -> dict[str, object]:

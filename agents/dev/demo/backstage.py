@@ -14,10 +14,14 @@ from pathlib import Path
 from typing import Protocol
 
 from sealbus.agents.dev.environment import Environment
+from sealbus.agents.dev.users import approver_token
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.runtime.settings.settings import Settings
 
-__all__ = ["Backstage", "DevBackstage"]
+__all__ = ["STRONG", "Backstage", "DevBackstage"]
+
+STRONG = "urn:example:silver"
+"""How a manager logs in who approves something, by the starter policy."""
 
 WITHIN = 15.0
 """Seconds that any step may take before the demonstration gives up."""
@@ -48,6 +52,10 @@ class Backstage(Protocol):
         """Return an access token as a login of `user` would issue it."""
         ...
 
+    async def approver(self, user: str, *, acr: str = STRONG) -> str:
+        """Return an access token of `user`, who has just logged in to approve something, by `acr`."""
+        ...
+
     async def change_data(self, document: str, change: Callable[[dict[str, object]], None]) -> None:
         """Change one data document of the policy, and return when every worker decides by it."""
         ...
@@ -75,6 +83,10 @@ class DevBackstage:
     def token(self, user: str, *, session: str, audience: str, expires_in: int) -> str:
         """Return an access token of the development IdP."""
         return self.environment.idp.token(user, session=session, audience=audience, expires_in=expires_in)
+
+    async def approver(self, user: str, *, acr: str = STRONG) -> str:
+        """Return an access token of the development IdP."""
+        return await asyncio.to_thread(lambda: approver_token(self.settings, user, acr=acr))
 
     async def change_data(self, document: str, change: Callable[[dict[str, object]], None]) -> None:
         """Change one data document of the policy folder, build it again, and wait for every worker's engine."""

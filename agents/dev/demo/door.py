@@ -64,6 +64,10 @@ class Door:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         return await self._http.post(path, json=body, headers=headers)
 
+    async def get(self, path: str, token: str) -> httpx2.Response:
+        """Get a document."""
+        return await self._http.get(path, headers={"Authorization": f"Bearer {token}"})
+
     async def cancel(self, task: str, reason: str, token: str) -> httpx2.Response:
         """Cancel a task."""
         headers = {"Authorization": f"Bearer {token}"}
@@ -71,11 +75,15 @@ class Door:
 
     async def last_state(self, task: str, token: str) -> dict[str, object]:
         """Follow a task's states and return the last."""
+        return await self.state(task, token)
+
+    async def state(self, task: str, token: str, *, until: str = "") -> dict[str, object]:
+        """Follow a task's states and return the first that is `until`, or the last."""
         url, headers = f"/v1/tasks/{task}/events", {"Authorization": f"Bearer {token}"}
         async with self._http.stream("GET", url, headers=headers) as response:
             async for line in response.aiter_lines():
                 if line.startswith("data: "):
                     state: dict[str, object] = json.loads(line.removeprefix("data: "))
-                    if state["final"]:
+                    if state["final"] or state["state"] == until:
                         return state
         raise TimeoutError(f"task {task} has no end")

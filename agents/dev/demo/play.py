@@ -8,14 +8,15 @@ from typing import Final
 
 from sealbus.agents.dev.demo.attackers import ATTACKERS
 from sealbus.agents.dev.demo.changes import CHANGES
+from sealbus.agents.dev.demo.payments import NEXT_DAY, PAYMENTS
 from sealbus.agents.dev.demo.people import PEOPLE
 from sealbus.agents.dev.demo.scene import Outcome, Scene
 from sealbus.agents.dev.demo.stage import Stage
 from sealbus.envelopes.errors import SealbusError
 
-__all__ = ["SCENES", "SceneResult", "play"]
+__all__ = ["NEXT_DAY", "SCENES", "SceneResult", "play"]
 
-SCENES: Final[tuple[Scene, ...]] = (*PEOPLE, *ATTACKERS, *CHANGES)
+SCENES: Final[tuple[Scene, ...]] = (*PEOPLE, *ATTACKERS, *CHANGES, *PAYMENTS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

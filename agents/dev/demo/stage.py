@@ -10,18 +10,19 @@ import json
 import os
 import shutil
 import sqlite3
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from sealbus.agents.dev.demo.backstage import WITHIN, Backstage, DevBackstage
 from sealbus.agents.dev.demo.door import Door
 from sealbus.agents.dev.environment import DevOptions, open_environment, starter_policy
-from sealbus.agents.dev.settings_file import DevLog
+from sealbus.agents.dev.settings_file import Declared, DevLog
+from sealbus.agents.dev.workload_api import DevelopmentAuthority
 from sealbus.agents.evidence.export import export_log, log_files
 from sealbus.agents.evidence.trust_root import make_root
-from sealbus.agents.examples import inventory, planner, pricing
+from sealbus.agents.examples import inventory, payments, planner, pricing
 from sealbus.agents.examples.store import DATABASE_VARIABLE
 from sealbus.agents.runtime.client import Client
 from sealbus.agents.runtime.open import open_audit_trail, open_connection, open_node
@@ -30,15 +31,16 @@ from sealbus.agents.runtime.settings.state_folder import STARTER_AGENTS
 from sealbus.agents.runtime.worker import Worker
 from sealbus.bus.audit.trail import AuditEntry, AuditFilter, AuditTrail, Finding
 from sealbus.bus.background import Background
+from sealbus.bus.nats.api import existing_stream
 from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import Delivery
-from sealbus.bus.stream_names import REFUSALS, SUBJECTS
+from sealbus.bus.stream_names import AUDIT, REFUSALS, SUBJECTS
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.export.format import CHECKPOINT
 from sealbus.envelopes.export.trust_root import Root
 from sealbus.envelopes.log.checkpoint import open_strictly
 from sealbus.envelopes.records.decision import DecisionRecord
-from sealbus.envelopes.records.notary import CheckpointRecord
+from sealbus.envelopes.records.notary import BundleRecord, CheckpointRecord
 from sealbus.envelopes.records.work import OutcomeRecord
 
 __all__ = ["ROOT_FILE", "STRANGER", "Stage", "leave_evidence", "open_stage", "stage_before"]
@@ -65,6 +67,8 @@ class Stage:
         self.refused: dict[str, int] = {}
         self.waiting = ""
         """The task that waits for the policy engine."""
+        self.approved: Mapping[str, Any] = {}
+        """What a manager has approved, as it was shown."""
         self._changed = asyncio.Condition()
 
     async def decision(self, found: Callable[[AuditEntry], bool]) -> AuditEntry:
@@ -75,6 +79,13 @@ class Stage:
 
         async with asyncio.timeout(WITHIN), self._changed:
             return (await self._changed.wait_for(look))[0]
+
+    async def bundle(self, jwks: bytes) -> None:
+        """Wait until the notary has recorded that `jwks` is current."""
+        async with asyncio.timeout(WITHIN), self._changed:
+            await self._changed.wait_for(
+                lambda: any(isinstance(one.record, BundleRecord) and one.record.jwt == jwks for one in self.entries)
+            )
 
     async def decision_on(self, message_id: str) -> DecisionRecord:
         """Wait for the recorded decision on one message."""
@@ -161,13 +172,20 @@ async def open_stage(
     opa: Path | None,
     evidence: Path | None = None,
     issuers: Sequence[IssuerTable] = (),
+    ports: tuple[int, int] = (0, 0),
+    again: bool = False,
+    rotate: bool = False,
 ) -> AsyncGenerator[Stage, None]:
-    """Start everything in `folder`, on free ports, with a copy of the starter policy that scenes may change.
+    """Start everything in `folder`, with a copy of the starter policy that scenes may change.
 
-    With `evidence` a notary keeps a log meanwhile, which is exported into that folder at the end. The edge also takes tokens
-    of `issuers`.
+    A notary keeps a log meanwhile, which is exported into the folder `evidence`, if there is one, at the end. The edge also
+    takes tokens of `issuers`. `ports` are those of the edge and of the identity provider, by default any free ones. With
+    `rotate` every key of the trust domain is replaced at the end. `again` starts anew what ran in `folder` before, where the
+    keys that were replaced count no more.
     """
-    policy = await asyncio.to_thread(_fresh_policy, folder)
+    if again:
+        await asyncio.to_thread(_forget_keys, folder)
+    policy = folder / "rego" if again else await asyncio.to_thread(_fresh_policy, folder)
     database = folder / "shop.sqlite"
     options = DevOptions(
         folder=folder,
@@ -176,7 +194,9 @@ async def open_stage(
         engine=engine,
         opa=opa,
         policy=policy,
-        notary=evidence is not None,
+        edge_port=ports[0],
+        idp_port=ports[1],
+        notary=True,
         issuers=issuers,
     )
     async with AsyncExitStack() as stack:
@@ -185,31 +205,51 @@ async def open_stage(
         group = await stack.enter_async_context(Background())
         stack.enter_context(_database(database))
         stop = asyncio.Event()
-        for module in (pricing, inventory, planner):
+        for module in (pricing, inventory, planner, payments):
             node = await stack.enter_async_context(open_node(module.agent.name, environment.settings))
             worker = await stack.enter_async_context(Worker(module.agent, node))
             running = group.create_task(worker.run(stop))
             stack.push_async_callback(_finish, stop, running)
             await worker.ready.wait()
             backstage.workers[module.agent.name] = node
-        stage = await stack.enter_async_context(stage_before(backstage))
+        stage = await stack.enter_async_context(stage_before(backstage, anew=again))
         yield stage
+        if rotate:
+            await _rotate(stage, environment.authority)
         if evidence is not None and environment.log is not None:
-            # Imported here: without a stage of its own, a demonstration needs none of this.
-
             await leave_evidence(stage, environment.log, evidence)
 
 
+async def _rotate(stage: Stage, authority: DevelopmentAuthority) -> None:
+    """Replace every key, and wait until the notary has recorded that: the old ones vouch for the new ones there."""
+    authority.prepare_x509()
+    authority.prepare_jwt()
+    await stage.bundle(authority.jwt_bundle())
+    authority.activate_x509()
+    authority.activate_jwt()
+
+
+def _forget_keys(folder: Path) -> None:
+    """Take out of the bundles what was replaced."""
+    authority = DevelopmentAuthority.open(folder / "authority.json", Declared().names().trust_domain)
+    authority.prune_x509()
+    authority.prune_jwt()
+
+
 @asynccontextmanager
-async def stage_before(backstage: Backstage) -> AsyncGenerator[Stage, None]:
-    """Open the stage of a running shop: the door, the clients of the scenes, and the operator who reads the audit stream."""
+async def stage_before(backstage: Backstage, *, anew: bool = False) -> AsyncGenerator[Stage, None]:
+    """Open the stage of a running shop: the door, the clients of the scenes, and the operator who reads the audit stream.
+
+    `anew` reads only what is recorded from now on: the keys of what stands before are gone, and only the log proves it.
+    """
     settings = backstage.settings
     async with AsyncExitStack() as stack:
         _, connection = await stack.enter_async_context(open_connection("operator", settings))
         stage = Stage(backstage, NatsTransport(connection))
         await stack.enter_async_context(stage.door)
         group = await stack.enter_async_context(Background())
-        trail = await stack.enter_async_context(open_audit_trail("operator", settings))
+        after = (await existing_stream(connection.jetstream, AUDIT)).last if anew else 0
+        trail = await stack.enter_async_context(open_audit_trail("operator", settings, after=after))
         for follower in (stage.follow(trail), stage.follow_refusals()):
             stack.callback(group.create_task(follower).cancel)
         for name in ("shop-web", "pricing", STRANGER):

@@ -20,7 +20,7 @@ STATE_FOLDER: Final = ".sealbus"
 DEV_LOCK: Final = "dev"
 """Name of the lock in it that a running `sealbus dev` holds: what it wrote there is valid while it does."""
 
-STARTER_AGENTS: Final = ("shop-web", "planner", "inventory", "pricing")
+STARTER_AGENTS: Final = ("shop-web", "planner", "inventory", "pricing", "payments")
 """The agents that the starter policy knows."""
 
 

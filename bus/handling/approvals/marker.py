@@ -13,7 +13,7 @@ from sealbus.bus.ports import Identity
 from sealbus.bus.streams.held import Held, HeldValue
 from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.encoding.codec import Value
-from sealbus.envelopes.errors import EnvelopeError
+from sealbus.envelopes.errors import EnvelopeError, StateUnavailable
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.header import Header
 from sealbus.envelopes.trust.names import Names
@@ -59,7 +59,7 @@ class Markers:
         subject = marker_subject(own, self._names.token(task.iss), task.id)
         marker = Marker(digest=task.digest, until=until, ended=ended)
         for _ in range(_WRITES):
-            before = (await self._held.newest(subject, MARKER_TYPE)).get(subject)
+            before, last = await self._held.standing(subject, MARKER_TYPE)
             if before is not None and parsed_marker(before) == marker:
                 return
             stored = await self._held.write(
@@ -69,9 +69,11 @@ class Markers:
                 self._identity.sealer(),
                 own=self._identity.spiffe_id,
                 before=before,
+                last=last,
             )
             if stored is not None:
                 return
+        raise StateUnavailable(f"{subject}: others write in its place")
 
 
 async def marker_of(held: Held, pending: PendingRequest, *, own: SpiffeId, names: Names) -> Marker | None:

@@ -27,6 +27,8 @@ from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 from sealbus.envelopes.message.fields import DIGEST_BYTES, RecordMap, check_bytes, check_text, check_uint
 from sealbus.envelopes.message.freshness import StreamArrival
 from sealbus.envelopes.message.header import Header, parse_header
+from sealbus.envelopes.message.user_context import parse_payload
+from sealbus.envelopes.message.wire import parse_envelope
 from sealbus.envelopes.records.decision import DecisionRecord, StreamPlace
 from sealbus.envelopes.records.record import parse_record
 from sealbus.envelopes.trust.merkle import leaf_hash
@@ -216,6 +218,13 @@ class Parked:
         return leaf_hash(self.record)
 
     @property
+    def requester(self) -> tuple[str, str] | None:
+        """The user behind the task, an identity provider and a user of it; `None` if there is nobody."""
+        statement = parse_envelope(self.envelope).context
+        context = parse_payload(statement.payload) if statement is not None else None
+        return (context.idp, context.sub) if context is not None else None
+
+    @property
     def changed(self) -> int:
         """When this version was stored (microseconds); 0 if it is not."""
         return self.value.stored if self.value is not None else 0
@@ -303,7 +312,11 @@ class ParkedTasks:
 
     async def create(self, parked: Parked) -> bool:
         """Store a newly parked task; return whether nothing genuine stood in its place. Raises as `Held.write` does."""
-        return await self._write(parked, None) is not None
+        if await self._write(parked, None) is not None:
+            return True
+        # What others have stored in its place keeps nobody's task from being parked.
+        value, last = await self._held.standing(parked.subject(self._token), PARKED_TYPE)
+        return value is None and await self._write(parked, None, last=last) is not None
 
     async def change(self, before: Parked, after: Parked) -> Parked | None:
         """Replace the version that `before` was read from; return what is stored, or `None` if it is no longer current."""
@@ -318,7 +331,7 @@ class ParkedTasks:
             value=replace(value, number=value.number + 1, last=sequence, extra=after.envelope),
         )
 
-    async def _write(self, parked: Parked, before: HeldValue | None) -> int | None:
+    async def _write(self, parked: Parked, before: HeldValue | None, *, last: int = 0) -> int | None:
         return await self._held.write(
             parked.subject(self._token),
             parked.keys(),
@@ -326,6 +339,7 @@ class ParkedTasks:
             self._identity.sealer(),
             own=self._identity.spiffe_id,
             before=before,
+            last=last,
             extra=parked.envelope,
         )
 

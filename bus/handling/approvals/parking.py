@@ -95,6 +95,12 @@ class Parking:
         if len(one.opened.delivery.payload) > ENVELOPE_BYTES or len(one.input_document) > INPUT_BYTES:
             self._said.warning("a task of %s is too large to be parked", one.opened.route.action)
             return False
+        if self._audit.record(one).redacted:
+            # Who approves is asked about the input document as it was recorded, which must not lack who asked.
+            self._said.warning(
+                "a task of %s is not parked: audit.redact takes from its record", one.opened.route.action
+            )
+            return False
         return one.opened.delivery.number > 1 or self._within_budget(one)
 
     def _within_budget(self, one: Decided) -> bool:

@@ -12,6 +12,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
@@ -22,6 +23,7 @@ from sealbus.bus.routing.routes import Permitted
 from sealbus.bus.sending.answer import is_detached
 from sealbus.bus.stream_names import STATE
 from sealbus.bus.streams.declared import KEPT_SECONDS
+from sealbus.bus.streams.held import PastTrust, current_only
 from sealbus.bus.telemetry import Counters, OperatorLog
 from sealbus.envelopes.accept.live import VerifiedMessage
 from sealbus.envelopes.backoff import Backoff
@@ -86,6 +88,7 @@ class Stops:
         trust: Callable[[], Trust],
         caches: Caches,
         counters: Counters,
+        past: PastTrust = current_only,
         required: bool = True,
         clock: Clock = wall_clock,
     ) -> None:
@@ -96,6 +99,7 @@ class Stops:
         self._own_subjects = own_subjects
         self._trust = trust
         self._caches = caches
+        self._past = past
         self._counters = counters
         self._clock = clock
         self.current = asyncio.Event()
@@ -248,10 +252,17 @@ class Stops:
             self._until[place] = until
             heapq.heappush(self._order, (until, place))
 
-    def _put(self, place: StopPlace, raw: bytes, stored: int) -> None:
+    async def _then(self, stored: int) -> Sequence[Trust]:
+        """Return the trust of when a stop was stored: its key may have left the bundle since."""
+        try:
+            return await self._past.at(stored)
+        except StateUnavailable:
+            return ()
+
+    def _put(self, place: StopPlace, raw: bytes, stored: int, then: Sequence[Trust] = ()) -> None:
         known = self._known.setdefault(place.digest, {})
         try:
-            known[place] = parse(raw, place, stored=stored, names=self._names, trust=self._trust(), caches=self._caches)
+            known[place] = self._parsed(place, raw, stored, then)
         except EnvelopeError as error:
             if place not in self._unproved:
                 self._counters.add("sealbus_stops_unverified_total", 1, code=str(error.code))
@@ -261,6 +272,13 @@ class Stops:
                 self._unproved[place] = stored, raw
         else:
             self._unproved.pop(place, None)
+
+    def _parsed(self, place: StopPlace, raw: bytes, stored: int, then: Sequence[Trust]) -> Stop:
+        parsed = partial(parse, raw, place, stored=stored, names=self._names, caches=self._caches)
+        for trust in then:
+            with suppress(EnvelopeError):
+                return parsed(trust=trust)
+        return parsed(trust=self._trust())
 
     def _stood_still(self) -> bool:
         return 0.0 < self._turned < asyncio.get_running_loop().time() - STILL_WITHIN
@@ -276,12 +294,12 @@ class Stops:
                 self._turned = loop.time()
 
     async def _prove_again(self) -> None:
-        """Verify once more what did not verify, for as long as a bundle may lag."""
+        """Verify once more what did not verify, for as long as a bundle may lag, and with the keys of its time."""
         while True:
             await asyncio.sleep(PROVED_AGAIN)
             unproved = list(self._unproved.items())
             for place, (stored, raw) in unproved:
-                self._put(place, raw, stored)
+                self._put(place, raw, stored, await self._then(stored))
                 if self._clock() > stored + DEFAULT_LIMITS.key_awaited:
                     self._unproved.pop(place, None)
             if unproved:

@@ -16,7 +16,7 @@ from sealbus.bus.routing.cancellation import Canceled
 from sealbus.bus.sending.answer import is_detached
 from sealbus.bus.sending.cancel import CancelRole
 from sealbus.bus.streams.held import Held, HeldValue
-from sealbus.envelopes.errors import EnvelopeError, SealError
+from sealbus.envelopes.errors import EnvelopeError, SealError, StateUnavailable
 from sealbus.envelopes.message.header import Header
 from sealbus.envelopes.message.subjects import OwnSubjects
 from sealbus.envelopes.trust.names import Names
@@ -44,11 +44,11 @@ class KeptStops:
         """
         place = stop.place(self._names)
         subject = f"held.{place.agent}.stop.{place.digest.hex()}.{place.requester}"
-        before = (await self._held.newest(subject, KEPT_STOP_TYPE)).get(subject)
+        before, last = await self._held.standing(subject, KEPT_STOP_TYPE)
         known = _stop(before) if before is not None else None
         if known is not None and known.action == stop.action and known.role in (stop.role, CancelRole.OPERATOR):
             return
-        await self._held.write(
+        stored = await self._held.write(
             subject,
             {
                 "dig": stop.digest,
@@ -64,7 +64,10 @@ class KeptStops:
             self._identity.sealer(),
             own=self._identity.spiffe_id,
             before=before,
+            last=last,
         )
+        if stored is None:
+            raise StateUnavailable("others write in the place of a stop")
 
     async def find(self, chain: Sequence[Header]) -> Canceled | None:
         """Return who canceled the last message of `chain`, or one that it follows from and is not detached from.

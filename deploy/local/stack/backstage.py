@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-from sealbus.agents.dev.demo.backstage import WITHIN, change_document
+from sealbus.agents.dev.demo.backstage import STRONG, WITHIN, change_document
 from sealbus.agents.dev.idp.access import fetch_token, read_access
 from sealbus.agents.runtime.open import open_engine, open_identity
 from sealbus.agents.runtime.settings.settings import Settings, load_settings
@@ -39,6 +39,12 @@ class StackBackstage:
         """Return an access token of the stack's identity provider, as `sealbus token` does."""
         asked = {"user": user, "session": session, "resource": audience, "expires_in": str(expires_in)}
         return str(fetch_token(read_access(self._site.access), asked)["access_token"])
+
+    async def approver(self, user: str, *, acr: str = STRONG) -> str:
+        """Return an access token of somebody who has just logged in to approve something."""
+        asked = {"user": user, "scope": "sealbus:approve", "acr": acr, "login_age": "0"}
+        answer = await asyncio.to_thread(fetch_token, read_access(self._site.access), asked)
+        return str(answer["access_token"])
 
     async def change_data(self, document: str, change: Callable[[dict[str, object]], None]) -> None:
         """Change one data document of the policy folder, push it, and wait until every OPA decides by it."""

@@ -33,6 +33,7 @@ class Ports:
     inventory_health: int = 9111
     pricing_health: int = 9112
     planner_health: int = 9113
+    payments_health: int = 9114
 
     @classmethod
     def free(cls) -> Self:

@@ -51,8 +51,9 @@ AGENTS: Final = (
     _own(11, "inventory", "/agent/inventory", engine="sidecar", gid=SHOP_GROUP),
     _own(12, "pricing", "/agent/pricing", engine="sidecar", gid=SHOP_GROUP),
     _own(13, "planner", "/agent/planner", engine="central", gid=SHOP_GROUP),
+    _own(14, "payments", "/agent/payments", engine="sidecar", gid=SHOP_GROUP),
 )
-"""The example agents. Two ask an OPA beside them, one asks the central one: the answers are the same."""
+"""The example agents. Three ask an OPA beside them, one asks the central one: the answers are the same."""
 
 PEOPLE: Final = tuple(
     Workload(name=name, path=f"/agent/{name}", uid=0, gid=0, engine="central")

@@ -137,7 +137,7 @@ def document(*actions: str, issuers: tuple[Issuer, ...] = (), schema: AgentSchem
 
 
 def agents_part(found: dict[str, Any]) -> tuple[set[str], set[str]]:
-    paths = {path for path in found["paths"] if "{" not in path}
+    paths = {path for path in found["paths"] if "{" not in path and path != "/v1/approvals"}
     return paths, {name for name in found["components"]["schemas"] if "." in name}
 
 
@@ -324,7 +324,7 @@ async def schemathesis(edge: Door, folder: Path, *arguments: str) -> tuple[int, 
 async def test_the_edge_does_what_its_document_says(edge: Door, tmp_path: Path) -> None:
     code, said = await schemathesis(edge, tmp_path, "--phases", "coverage,fuzzing,stateful", "-n", "10")
     assert code == 0, said
-    assert "Tested: 7" in said
+    assert "Tested: 10" in said
     events = ("-H", "Accept: text/event-stream", "--include-operation-id", ANSWERS_IN_CHUNKS)
     code, said = await schemathesis(edge, tmp_path, "--phases", "coverage", *events)
     assert code == 0, said

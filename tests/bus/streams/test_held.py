@@ -187,6 +187,7 @@ FORGED: list[bytes] = [
     made(txt="x" * 2_049),
     made(many=["x"] * (PAYLOAD_ITEMS + 1)),
     made(txt=b"x" * PAYLOAD_BYTES),
+    made(extra=b"x" * VALUE_BYTES),
     made(at=NOW - MINUTE - 1),
     made(at=NOW + 5 * SECOND + 1),
     made(FORMER.sealer(INVENTORY)),
@@ -298,6 +299,13 @@ async def test_what_no_reader_would_take_is_not_written() -> None:
     with pytest.raises(SealError):
         await site.write("y", value, subject="held.inventory.task.q.01")
     assert len(site.stored()) == 1
+
+
+async def test_as_much_as_is_said_can_be_held() -> None:
+    site = Site()
+    keys: dict[str, Value] = {"txt": "large", "all": [b"x" * 100] * PAYLOAD_ITEMS}
+    assert await site.held().write(SUBJECT, keys, TYPE, OWN, own=INVENTORY, extra=b"x" * 300_000) == 1
+    assert await site.text() == "large"
 
 
 async def test_a_flood_under_one_subject_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:

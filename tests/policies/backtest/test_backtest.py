@@ -11,7 +11,7 @@ from typing import Self
 
 import pytest
 from support.opa import require_opa
-from support.policies import ALLOW, DENY, SCRIPTED, bundle
+from support.policies import ALLOW, DENY, SCRIPTED, bundle, document
 from support.policy_inputs import closed_policy, well_formed
 from support.recorded import recorded, source
 
@@ -21,6 +21,8 @@ from sealbus.policies.backtest.archived_policies import ArchivedPolicies
 from sealbus.policies.backtest.backtest import backtest, reproduce
 from sealbus.policies.backtest.recorded import Change, CountedDenials, NotReplayable, Recorded, RecordedDecision
 from sealbus.policies.bundle.files import STARTER
+from sealbus.policies.bundle.format import Manifest, pack_bundle
+from sealbus.policies.decision.approval import approval_question
 from sealbus.policies.decision.connect import ConnectAnswer
 from sealbus.policies.decision.decision import Decision, obligations_json
 from sealbus.policies.decision.engine import Answer, EngineStatus
@@ -37,14 +39,15 @@ class Told:
     def __init__(self, answer: Callable[[bytes], Answer] = lambda _: ALLOWED) -> None:
         self._answer = answer
         self.asked: list[int] = []
+        self.approved: list[bytes] = []
 
     async def decide(self, inputs: Sequence[bytes]) -> Sequence[Answer]:
         self.asked.append(len(inputs))
         return [self._answer(one) for one in inputs]
 
     async def approve(self, document: bytes) -> Answer:
-        [answer] = await self.decide([document])
-        return answer
+        self.approved.append(document)
+        return self._answer(document)
 
     async def connect(self, document: bytes) -> ConnectAnswer:
         raise AssertionError("a backtest is about messages")
@@ -101,6 +104,66 @@ async def test_what_one_bundle_leaves_unanswered_is_not_known(tmp_path: Path) ->
     assert (report.compared, report.unanswered) == (0, 1)
 
 
+def approval(of: str = "yes") -> bytes:
+    return approval_question(document("x._approve"), of=document(of), obligation=b'{"queue":"managers"}')
+
+
+async def test_who_might_approve_is_asked_at_its_own_rule_and_the_rest_together() -> None:
+    engine = Told(lambda one: PolicyFailed("x") if b'"of"' in one else ALLOWED)
+    log = [
+        recorded("a.b"),
+        recorded("x._approve", input=approval()),
+        recorded("a.c"),
+        recorded("x._approve", input=approval("no"), code=Code.POLICY_ERROR),
+        # A verdict that was asked about like any message, a message that looks like a verdict, and a part of one.
+        recorded("x._approve"),
+        recorded("x.approve", input=approval()),
+        recorded("x._approve", input=bytes(approval()).replace(b',"of":', b',"off":')),
+        recorded("x._approve", input=bytes(approval()).replace(b',"obligation":', b',"obliged":')),
+    ]
+    report = await backtest(source(log), engine)
+    assert engine.asked == [6]
+    assert engine.approved == [approval(), approval("no")]
+    assert (report.compared, report.same) == (8, 5)
+    assert dict(report.changes) == {Change.ALLOW_TO_ERROR: 3}
+
+
+async def test_nothing_else_is_asked_where_all_are_approvals() -> None:
+    engine = Told()
+    report = await backtest(source([recorded("x._approve", input=approval())]), engine)
+    assert (engine.asked, len(engine.approved), report.same) == ([], 1, 1)
+
+
+APPROVALS = """package sealbus.approval
+
+decision := decide(input)
+
+decide(request) := data.answers[request.of.action.name]
+"""
+
+
+async def test_an_approval_is_made_again_by_the_policy_of_its_time(tmp_path: Path) -> None:
+    modules = {"authz.rego": SCRIPTED.encode(), "approval.rego": APPROVALS.encode()}
+    manifest = Manifest(revision="r1", roots=("answers", "sealbus"))
+    (tmp_path / "a").write_bytes(pack_bundle(modules, {"answers": {"yes": ALLOW, "x._approve": DENY}}, manifest))
+    (tmp_path / "b").write_bytes(bundle({"yes": ALLOW}, revision="r2").raw)
+    told: list[tuple[str, Sequence[str]]] = []
+    log = [
+        recorded("x._approve", input=approval(), revision="r1"),
+        recorded("x._approve", revision="r1", code=Code.DENIED, reasons=("no",), obligations=b'[{"notify":"owner"}]'),
+        recorded("yes", revision="r1"),
+        # A policy without the rule allowed nobody anything.
+        recorded("x._approve", input=approval(), revision="r2", sequence=4),
+        recorded("x._approve", input=approval(), revision="r2", code=Code.POLICY_ERROR),
+    ]
+    async with ArchivedPolicies(tmp_path, open_engine=open_policy) as policies:
+        report = await reproduce(
+            source(log), policies, on_contradiction=lambda one, why: told.append((str(one.sequence), why))
+        )
+    assert (report.compared, report.same) == (5, 4)
+    assert told == [("4", (Change.ALLOW_TO_ERROR,))]
+
+
 async def test_an_empty_log_asks_nothing() -> None:
     engine = Told()
     assert (await backtest(source([]), engine)).read == 0
@@ -129,12 +192,12 @@ async def log_of(documents: Sequence[bytes], policy: Path) -> list[RecordedDecis
     async with open_policy(policy) as engine:
         answers = await engine.decide(documents)
     log = []
-    for number, (document, answer) in enumerate(zip(documents, answers, strict=True)):
+    for number, (asked, answer) in enumerate(zip(documents, answers, strict=True)):
         assert isinstance(answer, Decision)
         log.append(
             recorded(
                 code=None if answer.allow else Code.DENIED,
-                input=bytes(document),
+                input=bytes(asked),
                 reasons=answer.reasons,
                 obligations=obligations_json(answer),
                 revision=answer.revision,

@@ -38,9 +38,12 @@ def test_accepted(text: str) -> None:
     assert problems(text) == []
 
 
-def test_other_packages_may_have_their_own() -> None:
-    other = "package sealbus.connect\n\ndecision := decide(input)\n\ndecide(r) := r.x\n"
+@pytest.mark.parametrize("package", ["connect", "approval"])
+def test_other_packages_may_have_their_own(package: str) -> None:
+    other = f"package sealbus.{package}\n\ndecision := decide(input)\n\ndecide(r) := r.x\n"
     assert problems(GOOD, other) == []
+    assert len(problems(GOOD, other.replace("decide(input)", "input.of"))) == 1
+    assert len(problems(GOOD, other + "\nothers := input.of\n")) == 1
 
 
 @pytest.mark.parametrize(

@@ -264,6 +264,12 @@ def test_nothing_that_looks_like_an_end_is_completed() -> None:
     assert completed_document(approved) == approved
 
 
+def test_a_document_inside_another_is_left_as_it_is() -> None:
+    whole = bytes(input_document(REQUEST))
+    question = b'%b,"of":%b}' % (whole[:-1], whole.replace(UNAPPROVED, b""))
+    assert completed_document(checked_document(question)) == question
+
+
 def test_a_recorded_document_does_not_become_too_long() -> None:
     untyped = b',"type":"user","domain":""'
     for added in ((untyped,), (UNAPPROVED,), (untyped, UNAPPROVED)):

@@ -228,6 +228,12 @@ def test_a_function_that_is_called_with_very_many_types_is_looked_at_as_if_they_
     [
         ("package sealbus.connect\n\n", "decision := decide(input)\n\ndecide(r) := count(r.context.own_subjects)", []),
         ("package sealbus.connect\n\n", "decide(request) := trim_space(request.subject.properties.token)", []),
+        ("package sealbus.approval\n\n", "decide(request) := trim_space(request.of.context.user.id)", []),
+        ("package sealbus.approval\n\n", "decide(request) := trim_space(request.context.approvals[0].user)", []),
+        ("package sealbus.approval\n\n", "decide(request) := trim_space(request.obligation.queue)", ["type"]),
+        ("package sealbus.approval\n\n", "decision := decide(input)\n\ndecide(r) := trim_space(input.of.resource.id)", []),
+        ("package sealbus.approval\n\n", "other(r) := trim_space(input.obligation.queue)", ["type"]),
+        ("package sealbus.approvals\n\n", "decide(request) := trim_space(request.of.resource.id)", ["type"]),
         ("package sealbus.platform\n\n", "denials(request) := trim_space(request.context.user.id)", []),
         ("package sealbus.teams.stock\n\n", "decide(request) := trim_space(request.action.name)", []),
         ("package sealbus.teams.stock\n\n", "decides(request) := trim_space(request.action.name)", ["type"]),

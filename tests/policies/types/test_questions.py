@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 
 from sealbus.envelopes.encoding.strict_json import Json
+from sealbus.policies.decision.approval import approval_question
 from sealbus.policies.decision.connect import ConnectRequest, OwnSubjectFacts, connect_document
 from sealbus.policies.decision.request import GivenApproval, Request, Resource, User, input_document
 from sealbus.policies.types.data import DataTypes
-from sealbus.policies.types.questions import CONNECT_REQUEST, REQUEST, batch_of
+from sealbus.policies.types.questions import APPROVAL_REQUEST, CONNECT_REQUEST, REQUEST, batch_of
 from sealbus.policies.types.value import Type
 
 PROPERTIES = {"text": "a", "number": 1, "boolean": True, "list": ["a", 1, False], "empty": []}
@@ -52,6 +53,24 @@ def test_a_request_is_of_its_type() -> None:
     assert missing({**document, "batch": [document]}, batch_of(REQUEST)) == []
     assert missing({**document, "v": "1"}, REQUEST) == [".v"]
     assert missing({**document, "more": "1"}, REQUEST) == [".more"]
+
+
+def test_a_question_of_approval_is_of_its_type() -> None:
+    request = Request(
+        subject="s",
+        trust_domain="example.org",
+        action="a._approve",
+        resource=Resource(type="task", id="1"),
+        time=1,
+        nats_subject="control.a.approve",
+        kind="task",
+        message_id="0",
+        approvals=(GivenApproval(verdict="deny", user="u", idp="i", time=0, message=bytes(32), record=bytes(32)),),
+    )
+    document = input_document(request)
+    question = approval_question(document, of=document, obligation=b'{"queue":"q","acr":["x"],"max_age":1,"body":true}')
+    assert missing(json.loads(question), APPROVAL_REQUEST) == []
+    assert missing({**json.loads(question), "of": {}}, APPROVAL_REQUEST) != []
 
 
 def test_a_connection_is_of_its_type() -> None:

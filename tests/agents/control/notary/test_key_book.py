@@ -298,6 +298,8 @@ def test_no_trust_domain_displaces_what_is_older_of_another() -> None:
     flood = [record(1_000 + number, padded(60_000), OTHER) for number in range(100)]
     kept = fitting([*own, *flood])
     assert [one for one in kept if one.trust_domain == OWN] == own
+    first = [record(1_000 + number, padded(1_000), TrustDomain("a.example")) for number in range(1_000)]
+    assert [one for one in fitting([*own, *first]) if one.trust_domain == OWN] == own
     many = [record(1_000 + number, domain=OTHER) for number in range(PAYLOAD_ITEMS * 2)]
     assert [one for one in fitting([*own, *many]) if one.trust_domain == OWN] == own
     assert len(fitting([*own, *many])) == PAYLOAD_ITEMS

@@ -67,6 +67,7 @@ class Site:
 
     now: int = NOW
     trust: Trust = TRUST
+    past: tuple[Trust, ...] = ()
     counters: Counters = field(default_factory=Counters)
 
     def __post_init__(self) -> None:
@@ -79,8 +80,15 @@ class Site:
             trust=lambda: self.trust,
             caches=Caches(),
             counters=self.counters,
+            past=self,
             clock=lambda: self.now,
         )
+
+    async def at(self, time: int) -> tuple[Trust, ...]:
+        """Return what is known of the past."""
+        if not self.past:
+            raise StateUnavailable("no key book")
+        return self.past
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Stops]:
@@ -188,6 +196,20 @@ async def test_one_whose_key_comes_late_counts_then(site: Site, monkeypatch: pyt
             await asyncio.sleep(0)
         assert stops.find(found) is None
         site.trust = TRUST
+        await until(lambda: stops.find(found) == Canceled(EDGE_ID, "enough"))
+
+
+async def test_one_whose_key_is_gone_counts_by_what_is_known_of_the_past(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PROVED_AGAIN", 0.01)
+    found = message()
+    site.trust = Trust(bundles=TrustBundles([]))
+    async with site.reading() as stops:
+        site.put(stop_of(found.chain[0]))
+        await until(lambda: bool(stops._unproved))
+        assert stops.find(found) is None
+        site.past = (Trust(bundles=TrustBundles([])), TRUST)
         await until(lambda: stops.find(found) == Canceled(EDGE_ID, "enough"))
 
 

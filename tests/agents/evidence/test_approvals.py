@@ -55,7 +55,7 @@ async def test_what_people_have_approved_is_found_in_an_export() -> None:
 
 async def test_what_is_redelivered_is_found_as_well() -> None:
     payments = Payments(fail=2)
-    async with TestBus(payments.agent, engine=payments.engine, redact={">": ["/context/user/id"]}) as bus:
+    async with TestBus(payments.agent, engine=payments.engine) as bus:
         handle = await payments.submitted(bus)
         await bus.approve(handle, "boss")
         assert await handle.result(str, timeout=20) == "paid"

@@ -324,6 +324,8 @@ class Resumption:
         record = self._audit.record(decided).encode()
         anew = replace(parked, record=record, verdicts=(), state=ParkedState.WAITING, run=b"")
         same = anew.obligation == parked.obligation
+        if not same:
+            anew = replace(anew, until=min(parked.until, self._clock() + anew.obligation.until * SECOND))
         after = replace(parked, state=ParkedState.WAITING, run=b"") if same else anew
         try:
             if same or anew.obligation.queue == parked.obligation.queue:
@@ -335,7 +337,7 @@ class Resumption:
         if not stored:
             raise _Again("it was changed at the same moment", LOST)
         if reporter is not None:
-            await reporter.tell(State.INPUT_REQUIRED, code=Code.APPROVAL_REQUIRED, note=waits_note(parked.until))
+            await reporter.tell(State.INPUT_REQUIRED, code=Code.APPROVAL_REQUIRED, note=waits_note(after.until))
 
     def _in_force(self, verdicts: Sequence[CountedVerdict]) -> list[CountedVerdict]:
         """Return the verdicts without those under a credential that the operator has revoked since."""

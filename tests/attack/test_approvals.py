@@ -302,6 +302,22 @@ async def test_what_was_said_is_void_once_the_policy_asks_for_something_else(bus
     assert payments.paid == [("42", ("first-director", "second-director"))]
 
 
+async def test_what_is_asked_for_later_has_its_own_end(payments: Payments) -> None:
+    clock = Clock()
+    async with TestBus(payments.agent, engine=payments.engine, clock=clock) as bus:
+        handle = await payments.submitted(bus, wait=86_400)
+        payments.asked = {**ASKED, "queue": "directors", "until": 600}
+        payments.enough = 2
+        await bus.approve(handle, "boss")
+        await bus.idle()
+        [waiting] = await bus.waiting()
+        assert waiting.until <= clock.now + 600 * SECOND
+        clock.forward(601)
+        async with refused(Code.APPROVAL_CLOSED):
+            await say(bus, handle.digest, waiting.leaf, user=person(bus, "first-director"))
+    assert not payments.paid
+
+
 async def test_two_people_at_the_same_moment_have_it_done_once(bus: TestBus, payments: Payments) -> None:
     handle = await payments.submitted(bus)
     said = await asyncio.gather(*(bus.approve(handle, f"boss-{number}") for number in range(4)), return_exceptions=True)

@@ -7,6 +7,7 @@ verified facts and the body; an agent has no words of its own here.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import unicodedata
 from base64 import b64encode
@@ -26,7 +27,8 @@ from sealbus.bus.handling.cancel.kept import KeptStops
 from sealbus.bus.stream_names import HELD
 from sealbus.bus.streams.held import HeldValue
 from sealbus.envelopes.accept.live import LiveProfile, VerifiedMessage
-from sealbus.envelopes.errors import Denied, EnvelopeError, SealError
+from sealbus.envelopes.encoding.strict_json import deeper_than
+from sealbus.envelopes.errors import BusUnavailable, EnvelopeError, SealbusError, SealError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.subjects import action_of, control_subject
@@ -39,6 +41,11 @@ __all__ = ["PAGE", "Page", "ParkedTask", "Waiting"]
 
 PAGE: Final = 100
 """Tasks on one page."""
+LOOKED_AT: Final = 8_192
+"""Messages that are looked at for one page: agents can store any number in one place."""
+_WITHIN: Final = 10.0
+_BODY_NESTING: Final = 64
+"""Deepest nesting of a body that is shown as JSON, as of one that the edge takes."""
 _VIEW: Final = "view"
 """The verdict about which the policy is asked before a task is shown."""
 _HIDDEN: Final = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
@@ -68,7 +75,7 @@ class ParkedTask:
             "chain": [link.iss.value for link in self.message.chain],
             "user": None if context is None else {"id": context.sub, "idp": context.idp},
             "resource": asked.get("resource"),
-            "facts": asked.get("action", {}).get("properties"),
+            "facts": action.get("properties") if isinstance(action := asked.get("action"), dict) else None,
             "reasons": list(parked.decision.reasons),
             "since": rfc3339(parked.since // SECOND),
             "until": rfc3339(parked.until // SECOND),
@@ -115,25 +122,34 @@ class Waiting:
 
         Raises `BusUnavailable`, `StateUnavailable`.
         """
-        changed: dict[str, int] = {}
-        last = 0
-        source = self._node.transport.read(HELD, [f"held.*.task.{queue}.*"], start=after + 1, headers_only=True)
-        async with aclosing(source) as batches:
-            async for batch in batches:
-                for one in batch:
-                    if one.arrival is not None and len(changed) < PAGE:
-                        last = one.arrival.sequence
-                        changed[one.subject] = last
-                if len(changed) >= PAGE:
-                    break
+        changed, last = await self._changed(queue, after)
         shown = [
             await self._shown(_parked(value), person)
             for subject, sequence in changed.items()
-            for value in (await self._node.held.newest(subject, PARKED_TYPE)).values()
+            for value in (await self._node.held.newest(subject, PARKED_TYPE, flooded=False)).values()
             # One that has changed since is on a later page.
             if value.last == sequence
         ]
-        return Page(tasks=[one for one in shown if one is not None], after=last if len(changed) >= PAGE else 0)
+        return Page(tasks=[one for one in shown if one is not None], after=last)
+
+    async def _changed(self, queue: str, after: int) -> tuple[dict[str, int], int]:
+        """Return when which places of `queue` changed last, as far as one page goes, and where the next one begins."""
+        changed: dict[str, int] = {}
+        last = looked = 0
+        source = self._node.transport.read(HELD, [f"held.*.task.{queue}.*"], start=after + 1, headers_only=True)
+        try:
+            async with asyncio.timeout(_WITHIN), aclosing(source) as batches:
+                async for batch in batches:
+                    for one in batch:
+                        if one.arrival is not None and len(changed) < PAGE and looked < LOOKED_AT:
+                            last = one.arrival.sequence
+                            changed[one.subject] = last
+                            looked += 1
+                    if len(changed) >= PAGE or looked >= LOOKED_AT:
+                        return changed, last
+        except TimeoutError as error:
+            raise BusUnavailable(f"{HELD} was not read within {_WITHIN:g} s") from error
+        return changed, 0
 
     async def find(self, digest: bytes, person: UserContext) -> ParkedTask | None:
         """Return the task with H(header) `digest` if it waits and `person` may see it. Raises as `page`."""
@@ -148,12 +164,13 @@ class Waiting:
         return any([await self.may(parked, person, _VIEW, now=now) for parked in await self._all(digest)])
 
     async def _all(self, digest: bytes) -> list[Parked]:
-        found = await self._node.held.newest(f"held.*.task.*.{digest.hex()}", PARKED_TYPE)
+        found = await self._node.held.newest(f"held.*.task.*.{digest.hex()}", PARKED_TYPE, flooded=False)
         return [parked for value in found.values() if (parked := _parked(value)) is not None]
 
     async def submitted(self, task: bytes) -> ParkedTask | None:
         """Return the parked task with this id that this edge has submitted, whatever has become of it. Raises as `page`."""
-        markers = await self._node.held.newest(f"held.*.wait.{self._node.token}.{task.hex()}", MARKER_TYPE)
+        place = f"held.*.wait.{self._node.token}.{task.hex()}"
+        markers = await self._node.held.newest(place, MARKER_TYPE, flooded=False)
         for value in markers.values():
             marker = parsed_marker(value)
             for parked in await self._all(marker.digest) if marker is not None else ():
@@ -166,10 +183,11 @@ class Waiting:
         now = self._node.clock()
         if parked is None or parked.state is not ParkedState.WAITING or now >= parked.until:
             return None
-        task = await self._proved(parked)
-        if task is None or await self._stops.find(task.message.chain) is not None:
+        # Asked first: who may see nothing has nothing verified or looked up.
+        if not await self.may(parked, person, _VIEW, now=now):
             return None
-        return task if await self.may(parked, person, _VIEW, now=now) else None
+        task = await self._proved(parked)
+        return task if task is not None and await self._stops.find(task.message.chain) is None else None
 
     async def _proved(self, parked: Parked) -> ParkedTask | None:
         node = self._node
@@ -206,7 +224,8 @@ class Waiting:
             document = approval_question(
                 input_document(request), of=parked.decision.input or b"", obligation=parked.obligation.json
             )
-        except (Denied, SealError, ValueError):
+        except (SealbusError, ValueError):
+            # Also for a document that an agent has made up, or that has no room for this person.
             return False
         answer = await ask_about(node.engine, document)
         return isinstance(answer, Decision) and answer.allow is True and not answer.obligations
@@ -223,10 +242,22 @@ def _body(message: VerifiedMessage) -> object:
     """Return the body as JSON where it is some, else as base64."""
     if message.header.typ == JSON:
         try:
-            return {"type": JSON, "json": json.loads(message.body)}
+            text = message.body.decode()
+            if not deeper_than(text, _BODY_NESTING):
+                # Nothing is shown that two readers could read differently.
+                value = json.loads(text, object_pairs_hook=_distinct)
+                json.dumps(value, allow_nan=False)
+                return {"type": JSON, "json": value}
         except ValueError:
             pass
     return {"type": message.header.typ, "base64": b64encode(message.body).decode()}
+
+
+def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    entries = dict(pairs)
+    if len(entries) != len(pairs):
+        raise ValueError("a name occurs twice")
+    return entries
 
 
 def _visible(value: object) -> object:

@@ -237,10 +237,11 @@ class AuditWriter:
         return self.recording.record(decision_record(decided), message.header.to, message.body)
 
     def _only_counted(self, decided: Decided) -> bool:
-        """Return whether this is a denial beyond its sender's budget; what is allowed or parked is always recorded."""
+        """Return whether this is a denial beyond its sender's budget; none of what is parked or resumed is."""
         code = decided.code
         return (
             not decided.parks
+            and decided.opened.resumed is None
             and code in DECISION_CODES
             and self._denials.only_counted(decided.opened.message.header.iss, code)
         )

@@ -30,6 +30,7 @@ from sealbus.envelopes.accept.live import StreamArrival, VerifiedMessage
 from sealbus.envelopes.errors import (
     BadBody,
     Code,
+    ConfigurationError,
     DecisionError,
     InfrastructureError,
     ObligationUnknown,
@@ -123,8 +124,11 @@ class ApprovalAuthorizer:
                     error = ObligationUnknown(f"no approval honours {unknown[:64]!a}")
             else:
                 error = answer
-        except (DecisionError, PolicyFailed, ResourceUnavailable) as failure:
+        except (DecisionError, PolicyFailed) as failure:
             error = failure
+        except (InfrastructureError, ConfigurationError) as failure:
+            self._said.warning("an approval cannot be decided now: %s", failure.code)
+            error = ResourceUnavailable("what is parked or canceled cannot be read")
         except SealbusError as failure:
             self._said.warning("an approval cannot be decided: %s", failure.code)
             error = PolicyFailed(failure.detail)
@@ -134,10 +138,7 @@ class ApprovalAuthorizer:
         digest = message.header.re
         if digest is None:
             raise BadBody("an approval says which task it is about")
-        try:
-            parked = await self._tasks.find(digest)
-        except InfrastructureError as error:
-            raise ResourceUnavailable("parked tasks cannot be read") from error
+        parked = await self._tasks.find(digest)
         if parked is None:
             raise ApprovalRefused(Code.APPROVAL_CLOSED, "nothing waits under this hash")
         return parked
@@ -186,6 +187,8 @@ def floors(case: ApprovalCase, message: VerifiedMessage, *, now: int) -> UserCon
         raise ApprovalRefused(Code.APPROVAL_CLOSED, "there is nothing to withdraw")
     if any(one.verdict is case.request.verdict and one.message != header.digest for one in said):
         raise ApprovalRefused(Code.APPROVAL_REPEATED, "this person has said so")
+    if any(one.time > stored for one in said):
+        raise ApprovalRefused(Code.APPROVAL_REPEATED, "this person has said something else since")
     if len(without(parked.verdicts, person)) >= MOST_VERDICTS:
         raise ApprovalRefused(Code.APPROVAL_CLOSED, "too many people have said something")
     strong_enough(obligation, context, at=header.iat)

@@ -24,6 +24,7 @@ from sealbus.bus.gate.approval_authorizer import ApprovalCase, verdict_of
 from sealbus.bus.gate.authorizer import NO_RESOURCE, Authorizer
 from sealbus.bus.handling.approvals.marker import Markers, waits_note
 from sealbus.bus.handling.approvals.parked_tasks import (
+    INPUT_BYTES,
     CountedVerdict,
     Parked,
     ParkedState,
@@ -164,6 +165,9 @@ class Resumption:
             await self._go_on(parked, message, delivery, pull)
         except _Again as again:
             self._again(message, delivery, pull, again)
+        except SealbusError as error:
+            # One task that cannot go on must not end its worker.
+            self._again(message, delivery, pull, _Again(f"its task cannot go on: {error.code}"))
 
     def _again(self, message: VerifiedMessage, delivery: Delivery, pull: Pull, again: _Again) -> None:
         self._said.warning("an approval is put off: %s", again)
@@ -232,7 +236,8 @@ class Resumption:
             approval=approval,
             approvals=tuple([one.given() for one in self._in_force(parked.verdicts)]),
             parked=ParkedFacts(since=rfc3339(parked.since // SECOND), revision=parked.decision.revision or ""),
-            deliveries=parked.decision.delivery,
+            # Tries are the approval's: what was said before it took none.
+            deliveries=max(parked.decision.delivery, parked.arrival.delivery - delivery.number),
         )
         opened = Opened(delivery=task, route=route, message=message, time=self._clock(), resumed=resumed)
         [decided] = await self._authorizer.authorize([opened])
@@ -240,6 +245,8 @@ class Resumption:
             raise _Again(f"its task is not decided: {decided.error.code}")
         decision = decided.decision
         asked = approval_of(decision.obligations) if decided.code is Code.DENIED and decision is not None else None
+        if asked is not None and asked != parked.obligation and not self._can_be_asked(decided):
+            asked = None
         decided = replace(decided, parks=asked is not None)
         [leaf] = await self._audit.decisions([decided])
         if not isinstance(leaf, bytes):
@@ -331,13 +338,17 @@ class Resumption:
             if same or anew.obligation.queue == parked.obligation.queue:
                 stored = await self._tasks.change(parked, after) is not None
             else:
-                stored = await self._tasks.create(after) and await self._store_end(parked)
+                stored = await self._tasks.move(after) and await self._store_end(parked)
         except SealbusError as error:
             raise _Again(f"that it waits on is not stored: {error.code}") from error
         if not stored:
             raise _Again("it was changed at the same moment", LOST)
         if reporter is not None:
             await reporter.tell(State.INPUT_REQUIRED, code=Code.APPROVAL_REQUIRED, note=waits_note(after.until))
+
+    def _can_be_asked(self, decided: Decided) -> bool:
+        """Return whether people can be asked about this decision, as `Parking` asks before a task is parked."""
+        return len(decided.input_document) <= INPUT_BYTES and not self._audit.record(decided).redacted
 
     def _in_force(self, verdicts: Sequence[CountedVerdict]) -> list[CountedVerdict]:
         """Return the verdicts without those under a credential that the operator has revoked since."""

@@ -141,15 +141,16 @@ class Held:
         self._clock = clock
 
     async def newest(
-        self, pattern: str, payload_type: str, *, since: int = 0, within: float = 10.0
+        self, pattern: str, payload_type: str, *, since: int = 0, within: float = 10.0, flooded: bool = True
     ) -> dict[str, HeldValue]:
         """Return what counts under each subject that matches `pattern`, by subject; subjects without are left out.
 
         With `since` (microseconds) only versions stored from then on are looked at. Raises `BusUnavailable` if HELD cannot be
         read within `within` seconds, `ConfigurationError` if there is no such stream, and `StateUnavailable` where a key is
-        unknown and the past is not known now, or where a subject has over `VERSIONS` messages.
+        unknown and the past is not known now, or where a subject has over `VERSIONS` messages. Without `flooded` such a
+        subject is left out, which is only for who lists what several owners hold, and misses nothing of the others.
         """
-        found = await self._read(pattern, payload_type, since, within)
+        found = await self._read(pattern, payload_type, since, within, flooded=flooded)
         return {subject: replace(one.value, last=one.last) for subject, one in found.items() if one.value is not None}
 
     async def standing(
@@ -203,7 +204,9 @@ class Held:
             raise SealError(f"{subject}: not what its owner can hold there")
         return await self._keyed.replace(subject, raw, last=before.last if before is not None else last, within=within)
 
-    async def _read(self, pattern: str, payload_type: str, since: int, within: float) -> dict[str, _Subject]:
+    async def _read(
+        self, pattern: str, payload_type: str, since: int, within: float, *, flooded: bool = True
+    ) -> dict[str, _Subject]:
         found: dict[str, _Subject] = {}
         looked = 0
         try:
@@ -218,8 +221,14 @@ class Held:
                             continue
                         one = found.setdefault(message.subject, _Subject())
                         one.messages, one.last = one.messages + 1, message.arrival.sequence
+                        looked += 1
+                        if looked % _AT_ONCE == 0:
+                            await asyncio.sleep(0)
                         if one.messages > VERSIONS:
-                            raise StateUnavailable(f"{message.subject}: over {VERSIONS} versions")
+                            if flooded:
+                                raise StateUnavailable(f"{message.subject}: over {VERSIONS} versions")
+                            one.value = None
+                            continue
                         claimed = self._claimed(message.subject, message.payload, message.arrival.stored)
                         if (
                             claimed is not None
@@ -227,9 +236,6 @@ class Held:
                             and await self._is_genuine(claimed, payload_type)
                         ):
                             one.value = claimed.value
-                        looked += 1
-                        if looked % _AT_ONCE == 0:
-                            await asyncio.sleep(0)
         except TimeoutError as error:
             raise BusUnavailable(f"{HELD} was not read within {within:g} s") from error
         return found

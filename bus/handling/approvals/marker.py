@@ -53,14 +53,20 @@ class Markers:
     async def put(self, task: Header, *, until: int, ended: bool) -> None:
         """Store the marker of `task`, in place of the one that is there; one that says the same stays.
 
+        One that has ended keeps the later `until` that was said before.
+
         Raises `BusUnavailable` and `StateUnavailable` as `Held` does.
         """
         own = self._names.token(self._identity.spiffe_id)
         subject = marker_subject(own, self._names.token(task.iss), task.id)
-        marker = Marker(digest=task.digest, until=until, ended=ended)
         for _ in range(_WRITES):
             before, last = await self._held.standing(subject, MARKER_TYPE)
-            if before is not None and parsed_marker(before) == marker:
+            known = parsed_marker(before) if before is not None else None
+            # Its last status may have come as late as it was said to be under way.
+            if ended and known is not None and known.digest == task.digest:
+                until = max(until, known.until)
+            marker = Marker(digest=task.digest, until=until, ended=ended)
+            if known == marker:
                 return
             stored = await self._held.write(
                 subject,

@@ -22,6 +22,7 @@ from sealbus.bus.ports import Identity
 from sealbus.bus.sending.approval import Verdict
 from sealbus.bus.streams.held import Held, HeldValue
 from sealbus.envelopes.encoding.codec import Value, decode, encode
+from sealbus.envelopes.encoding.strict_json import deeper_than
 from sealbus.envelopes.errors import EnvelopeError, SealError
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 from sealbus.envelopes.message.fields import DIGEST_BYTES, RecordMap, check_bytes, check_text, check_uint
@@ -35,6 +36,7 @@ from sealbus.envelopes.trust.merkle import leaf_hash
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.decision.approval import ApprovalObligation, approval_of
+from sealbus.policies.decision.decision import OBLIGATION_NESTING
 from sealbus.policies.decision.request import GivenApproval
 
 __all__ = [
@@ -60,6 +62,8 @@ INPUT_BYTES: Final = 49_152
 MOST_VERDICTS: Final = 16
 """People whose verdicts on one task are kept."""
 
+_OBLIGATION_NESTING: Final = OBLIGATION_NESTING + 1
+"""With the array that holds them."""
 _VERDICT_TEXTS: Final = ("usr", "idp", "sid", "cid", "acr")
 _SUBJECT_TOKENS: Final = 5
 
@@ -71,6 +75,9 @@ class ParkedState(StrEnum):
     RUNNING = "running"
     """An approval has taken it up: the policy is asked again, or its handler runs."""
     ENDED = "ended"
+
+
+_LIVELIEST: Final = (ParkedState.WAITING, ParkedState.RUNNING, ParkedState.ENDED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,7 +205,7 @@ class Parked:
             raise SealError("not a record") from error
         if not isinstance(decision, DecisionRecord) or decision.allow or not isinstance(decision.place, StreamPlace):
             raise SealError("not a denial of a task")
-        obligation = approval_of(json.loads(decision.obligations or b"[]"))
+        obligation = approval_of(_obligations(decision.obligations))
         if obligation is None or decision.input is None:
             raise SealError("a denial that asks for no approval")
         if len(self.verdicts) > MOST_VERDICTS:
@@ -304,11 +311,12 @@ class ParkedTasks:
     async def find(self, digest: bytes) -> Parked | None:
         """Return the task with H(header) `digest` if it is or was parked here, in whatever queue.
 
-        Of several, one that has not ended. Raises as `Held.newest` does.
+        Of several, the one that was taken up most often; of these one that waits, as one does that was moved there. Raises as
+        `Held.newest` does.
         """
         found = await self._held.newest(f"held.{self._token}.task.*.{digest.hex()}", PARKED_TYPE)
         parked = [one for value in found.values() if (one := _own(value)) is not None]
-        return min(parked, key=lambda one: one.state is ParkedState.ENDED, default=None)
+        return min(parked, key=lambda one: (-one.turn, _LIVELIEST.index(one.state)), default=None)
 
     async def create(self, parked: Parked) -> bool:
         """Store a newly parked task; return whether nothing genuine stood in its place. Raises as `Held.write` does."""
@@ -317,6 +325,14 @@ class ParkedTasks:
         # What others have stored in its place keeps nobody's task from being parked.
         value, last = await self._held.standing(parked.subject(self._token), PARKED_TYPE)
         return value is None and await self._write(parked, None, last=last) is not None
+
+    async def move(self, parked: Parked) -> bool:
+        """Store a task in the queue where it waits from now on, in place of what was left there when it waited there before.
+
+        Return whether that was done, before anybody else changed something there. Raises as `Held.write` does.
+        """
+        value, last = await self._held.standing(parked.subject(self._token), PARKED_TYPE)
+        return await self._write(parked, value, last=last) is not None
 
     async def change(self, before: Parked, after: Parked) -> Parked | None:
         """Replace the version that `before` was read from; return what is stored, or `None` if it is no longer current."""
@@ -342,6 +358,18 @@ class ParkedTasks:
             last=last,
             extra=parked.envelope,
         )
+
+
+def _obligations(recorded: bytes) -> list[dict[str, object]]:
+    """Return recorded obligations; raise `SealError` for what are none: whoever signs a record can put any bytes there."""
+    try:
+        text = recorded.decode()
+        listed = json.loads(text or "[]") if not deeper_than(text, _OBLIGATION_NESTING) else None
+    except ValueError as error:
+        raise SealError("no obligations") from error
+    if type(listed) is not list or any(type(one) is not dict for one in listed):
+        raise SealError("no obligations")
+    return listed
 
 
 def _own(value: HeldValue) -> Parked | None:

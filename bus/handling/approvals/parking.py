@@ -26,7 +26,7 @@ from sealbus.bus.sending.approval import LONGEST_WAIT, WAIT
 from sealbus.bus.sending.status import State
 from sealbus.bus.telemetry import Counters, OperatorLog
 from sealbus.envelopes.denial import Explanation
-from sealbus.envelopes.errors import Code, InfrastructureError, StateUnavailable
+from sealbus.envelopes.errors import Code, SealbusError, SealError, StateUnavailable
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.header import Header
 from sealbus.envelopes.message.kinds import Kind
@@ -95,7 +95,15 @@ class Parking:
         if len(one.opened.delivery.payload) > ENVELOPE_BYTES or len(one.input_document) > INPUT_BYTES:
             self._said.warning("a task of %s is too large to be parked", one.opened.route.action)
             return False
-        if self._audit.record(one).redacted:
+        if _waits_until(one.opened.message.header) <= self._clock():
+            # Its requester would look for nothing.
+            return False
+        try:
+            redacted = self._audit.record(one).redacted
+        except SealError:
+            # It is refused once it is to be recorded.
+            return False
+        if redacted:
             # Who approves is asked about the input document as it was recorded, which must not lack who asked.
             self._said.warning(
                 "a task of %s is not parked: audit.redact takes from its record", one.opened.route.action
@@ -140,7 +148,7 @@ class Parking:
                 if self._stops.find(message) is not None and (stored := await self._tasks.find(parked.digest)):
                     ended = await self._cancels.met(stored)
                     known = replace(stored, state=ParkedState.ENDED) if ended else stored
-        except InfrastructureError as error:
+        except SealbusError as error:
             delay = UNTIL_EXPIRY.delay(
                 delivery.number, random=self._random(), now=self._clock(), until=message.header.exp
             )
@@ -149,7 +157,8 @@ class Parking:
             if delay is not None:
                 self._places.put_off(Cause.PASSING, delivery, pull, delay)
                 return
-            if (reporter := self._statuses.reporter(message, delivery)) is not None:
+            reporter = self._statuses.reporter(message, delivery)
+            if reporter is not None and await self._given_up(parked.digest):
                 await reporter.tell(State.EXPIRED, code=Code.STATE_UNAVAILABLE)
             pull.term(delivery)
             return
@@ -161,6 +170,17 @@ class Parking:
         action = decided.opened.route.action
         self._said.message("parked", message.header, action=action, code=Code.APPROVAL_REQUIRED)
         pull.ack([delivery])
+
+    async def _given_up(self, digest: bytes) -> bool:
+        """End what was stored of a task that is not parked after all; return whether nobody can approve it any more."""
+        try:
+            known = await self._tasks.find(digest)
+            if known is None:
+                return True
+            ended = replace(known, state=ParkedState.ENDED)
+            return known.state is ParkedState.WAITING and await self._tasks.change(known, ended) is not None
+        except SealbusError:
+            return False
 
     def parked(self, decided: Decided) -> Parked:
         """Return what is to be parked of a decision that `mark` marked."""

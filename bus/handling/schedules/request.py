@@ -123,7 +123,8 @@ class Planned:
         """Raise `ValueError` if this cannot be asked for at `now`: it lasts too long, or is over already."""
         if not now < self.until <= now + LASTS + DEFAULT_LIMITS.clock_skew:
             raise ValueError("until is in the future, and at most 366 days away")
-        if self.when.after(now - _LIFE - DEFAULT_LIMITS.clock_skew) is None:
+        first = self.when.after(now - _LIFE - DEFAULT_LIMITS.clock_skew)
+        if first is None or first >= self.until:
             raise ValueError("it never ticks")
 
 

@@ -58,7 +58,8 @@ class Oracle:
         self.fixed = not minute.startswith("*") and not hour.startswith("*")
         start = night - timedelta(days=1, hours=12)
         self.instants = [start + minute * MINUTE for minute in range(int(timedelta(days=3) / MINUTE))]
-        self.shown = [one.astimezone(zone_of(zone)).replace(tzinfo=None) for one in self.instants]
+        known = zone_of(zone)
+        self.shown = [one.astimezone(known).replace(tzinfo=None) for one in self.instants]
 
     def means(self, local: datetime) -> bool:
         return local.minute in self.minutes and local.hour in self.hours and local.day in self.days

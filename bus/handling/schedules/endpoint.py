@@ -14,7 +14,7 @@ from sealbus.bus.routing.retry import Reject, RetryPolicy
 from sealbus.bus.routing.routes import Permitted, Route
 from sealbus.bus.sending.message import Content
 from sealbus.envelopes.accept.live import StreamArrival, VerifiedMessage
-from sealbus.envelopes.errors import BadBody, Code, HandlingError, SealError, StateUnavailable
+from sealbus.envelopes.errors import BadBody, Code, HandlingError, SealbusError, StateUnavailable
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.subjects import action_of, control_subject
 from sealbus.envelopes.trust.bundles import Trust
@@ -100,7 +100,7 @@ class ScheduleEndpoint:
         try:
             request.planned.check_from(message.header.iat)
             self._scheduler.compose(request.planned)
-        except (ValueError, SealError) as error:
+        except (ValueError, SealbusError) as error:
             raise HandlingError(Code.BAD_BODY, str(error)) from error
 
     def _wanted(

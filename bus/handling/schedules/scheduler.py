@@ -29,7 +29,7 @@ from sealbus.bus.stream_names import HELD
 from sealbus.bus.telemetry import Counters, OperatorLog
 from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.backoff import Backoff
-from sealbus.envelopes.errors import ClockSkew, SealbusError, SealError
+from sealbus.envelopes.errors import ClockSkew, ConfigurationError, SealbusError, SealError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.trust.bundles import Trust
 
@@ -45,6 +45,8 @@ HasEnded = Callable[[PendingRequest, bool], Awaitable[bool]]
 
 AT_A_TIME: Final = 16
 """Ticks that a process sends at a time, each some round trips."""
+PURSUED: Final = 8
+"""Ticks of one schedule that a process sees to at a time; beyond, the oldest is given up."""
 PERSISTS: Final = 120 * SECOND
 """How much longer than its `catchup` a tick is pursued that a process began with."""
 MARGIN: Final = 5 * SECOND
@@ -78,9 +80,9 @@ class TickTimer:
         self._turned.set()
         self._turned = asyncio.Event()
 
-    async def until(self, time: int | None) -> None:
-        """Return at `time`, perhaps a little earlier or when the clock was moved: look again. `None` is never."""
-        left = (time - self._clock()) / SECOND if time is not None else CLOCK_SET
+    async def until(self, time: int) -> None:
+        """Return at `time`, perhaps earlier or when the clock was moved: look again."""
+        left = (time - self._clock()) / SECOND
         try:
             async with asyncio.timeout(max(min(left, CLOCK_SET), 0.0)):
                 await self._turned.wait()
@@ -88,17 +90,35 @@ class TickTimer:
             return
 
 
+class _Act:
+    """Something that this process does for a schedule; `seen` is the turn of the timer in which it began to wait."""
+
+    def __init__(self) -> None:
+        self.seen: int | None = None
+        self.queued = False
+        """Whether it waits for a predecessor to end."""
+
+
+class _Claimed:
+    """What was claimed for a tick, to go on with where a try failed."""
+
+    def __init__(self) -> None:
+        self.taken: TakenTick | None = None
+
+
 class _Run:
-    """One schedule while it is run; `seen` is the turn of the timer in which it began to wait, `None` while it acts."""
+    """One schedule while it is run: the task that looks for its ticks, and those that see to one tick each, by its time."""
 
     def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
-        self.seen: int | None = None
-        self.queued = False
-        """Whether it waits for its predecessor to end."""
         self.task: asyncio.Task[None] | None = None
-        self.taken: TakenTick | None = None
-        """The tick that it has claimed last, to go on with where a try failed."""
+        self.ticks: dict[int, asyncio.Task[None]] = {}
+
+    def cancel(self) -> None:
+        """End all of it."""
+        for task in (self.task, *self.ticks.values()):
+            if task is not None:
+                task.cancel()
 
 
 class Scheduler:
@@ -133,6 +153,7 @@ class Scheduler:
         self._timer = TickTimer(clock)
         self._known: dict[str, Schedule] = {}
         self._runs: dict[str, _Run] = {}
+        self._acts: set[_Act] = set()
         self._unproved: dict[str, int] = {}
         """Names under which nothing genuine stands, which may be because our bundle lags, and until when they are tried."""
         self._group: asyncio.TaskGroup | None = None
@@ -162,6 +183,7 @@ class Scheduler:
         finally:
             self._group = None
             self._runs.clear()
+            self._acts.clear()
             self._rested.set()
 
     async def changed(self, *names: str) -> None:
@@ -188,12 +210,9 @@ class Scheduler:
         """Read all schedules, and wait until each has done what is due by the clock and waits for something."""
         await self.changed()
         self._timer.moved()
-        while self._group is not None and not all(map(self._rests, self._runs.values())):
+        while not all(one.queued or one.seen == self._timer.turn for one in self._acts):
             self._rested.clear()
             await self._rested.wait()
-
-    def _rests(self, run: _Run) -> bool:
-        return run.queued or run.seen == self._timer.turn or run.task is None or run.task.done()
 
     def next_tick(self) -> int | None:
         """Return when the next tick is, of those that are known; `None` if there is none."""
@@ -202,11 +221,27 @@ class Scheduler:
         return min((tick for tick in ticks if tick is not None), default=None)
 
     def _begin(self, name: str, schedule: Schedule) -> None:
-        if (before := self._runs.pop(name, None)) is not None and before.task is not None:
-            before.task.cancel()
+        if (before := self._runs.pop(name, None)) is not None:
+            before.cancel()
         if schedule.state is ScheduleState.ON and self._group is not None:
             run = self._runs[name] = _Run(schedule)
-            run.task = self._group.create_task(self._run_one(run), name=f"schedule-{name}")
+            run.task = self._started(self._group, lambda act: self._look(run, act))
+
+    def _started(self, group: asyncio.TaskGroup, what: Callable[[_Act], Awaitable[None]]) -> asyncio.Task[None]:
+        """Do `what` in a task of its own, and have `settle` wait for it from now on."""
+        act = _Act()
+        self._acts.add(act)
+
+        async def done() -> None:
+            await what(act)
+
+        def over(_: asyncio.Task[None]) -> None:
+            self._acts.discard(act)
+            self._rested.set()
+
+        task = group.create_task(done(), name="schedule")
+        task.add_done_callback(over)
+        return task
 
     async def _follow(self) -> None:
         """Read what is written about schedules, here or by other processes."""
@@ -256,7 +291,8 @@ class Scheduler:
                 await self.book.store(current, current)
             await self.changed(schedule.name)
 
-    async def _run_one(self, run: _Run) -> None:
+    async def _look(self, run: _Run, act: _Act) -> None:
+        """Look for the ticks of a schedule, until cancelled or it is over."""
         schedule = run.schedule
         planned, catchup = schedule.planned, schedule.planned.catchup * SECOND
         after, first = max(schedule.since, self._clock() - catchup - GRACE) - 1, True
@@ -269,37 +305,54 @@ class Scheduler:
             if missed.given_up and not first:
                 self._count("missed", missed.given_up)
             after, first = missed.tick or max(after, now), False
-            if missed.tick is None:
-                await self._wait(run, schedule.next(after))
-                continue
-            sent = await self._pursue(run, missed.tick)
-            after = max(after, sent)
+            if missed.tick is not None and planned.overlap is Overlap.QUEUE:
+                after = await self._pursue(run, missed.tick, act)
+            elif missed.tick is not None:
+                self._pursue_beside(run, missed.tick)
+            elif (following := schedule.next(after)) is None:
+                return
+            else:
+                await self._wait(act, following)
 
-    async def _wait(self, run: _Run, time: int | None) -> None:
-        while time is None or self._clock() < time:
-            run.seen = self._timer.turn
+    def _pursue_beside(self, run: _Run, time: int) -> None:
+        """See to a tick in a task of its own: one whose process died holds up its tick, and not those after it."""
+        if self._group is None:
+            return
+        run.ticks = {at: task for at, task in run.ticks.items() if not task.done()}
+        if len(run.ticks) >= PURSUED:
+            oldest = min(run.ticks)
+            run.ticks.pop(oldest).cancel()
+            self._count("missed")
+
+        async def pursue(act: _Act) -> None:
+            await self._pursue(run, time, act)
+
+        run.ticks[time] = self._started(self._group, pursue)
+
+    async def _wait(self, act: _Act, time: int) -> None:
+        while self._clock() < time:
+            act.seen = self._timer.turn
             self._rested.set()
             await self._timer.until(time)
-            run.seen = None
+            act.seen = None
 
-    async def _pursue(self, run: _Run, time: int) -> int:
+    async def _pursue(self, run: _Run, time: int, act: _Act) -> int:
         """See to it that a tick, or with `queue` the newest that is due, is sent or left out; return which one it was."""
-        schedule = run.schedule
-        catchup = schedule.planned.catchup * SECOND
-        last = self._clock() + catchup + PERSISTS
+        schedule, claim = run.schedule, _Claimed()
+        last = self._clock() + schedule.planned.catchup * SECOND + PERSISTS
         while self._clock() <= last:
             try:
                 if schedule.planned.overlap is Overlap.QUEUE:
-                    await self._predecessor(run)
+                    await self._predecessor(schedule, act)
                     time = self._newest(schedule, time)
                 async with self._room:
-                    waiting = await self._tick(run, Tick(schedule.grant.digest, time))
+                    waiting = await self._tick(schedule, Tick(schedule.grant.digest, time), claim)
                 if waiting is None:
                     return time
             except SealbusError as error:
                 self._said.warning("a tick of %s: %s", schedule.name, error.detail or error.code)
                 waiting = self._clock() + AGAIN
-            await self._wait(run, waiting)
+            await self._wait(act, waiting)
         self._count("missed")
         return time
 
@@ -311,16 +364,16 @@ class Scheduler:
             time = following
         return time
 
-    async def _tick(self, run: _Run, tick: Tick) -> int | None:
+    async def _tick(self, schedule: Schedule, tick: Tick, claim: _Claimed) -> int | None:
         """Send a tick unless that has happened; return when to look again, `None` if all is done. Raises `SealbusError`."""
-        schedule, taken = run.schedule, run.taken
+        taken = claim.taken
         if (skew := await self._settle_clocks()) is not None:
             raise skew
         if taken is None or taken.tick != tick or self._clock() >= taken.until - MARGIN:
             claimed = await self._claims.claim(tick)
             if not isinstance(claimed, TakenTick):
                 return claimed.until if claimed is not None else None
-            run.taken = taken = claimed
+            claim.taken = taken = claimed
         current = await self.book.one(schedule.name)
         if current is None or current.grant != schedule.grant or not current.ticks(self._trust()):
             await self._leave(taken, "void")
@@ -328,7 +381,7 @@ class Scheduler:
             await self._leave(taken, "skipped")
         else:
             # From here on it may be stored, although it is not known to be.
-            run.taken = replace(taken, fresh=False)
+            claim.taken = replace(taken, fresh=False)
             await self._send(current, taken)
         return None
 
@@ -351,7 +404,7 @@ class Scheduler:
             self._said.warning("a tick of %s is withheld: another used its id", schedule.name)
             await self._leave(taken, "withheld")
             return
-        except (NotPermitted, SealError) as error:
+        except (NotPermitted, SealError, ConfigurationError) as error:
             self._said.warning("a tick of %s cannot be sent: %s", schedule.name, error.detail)
             await self._leave(taken, "failed")
             return
@@ -370,17 +423,17 @@ class Scheduler:
         last = await self._claims.sent_last(name)
         return last is not None and not await self._has_ended(last[1], False)
 
-    async def _predecessor(self, run: _Run) -> None:
+    async def _predecessor(self, schedule: Schedule, act: _Act) -> None:
         """Wait until the task of the last tick has ended, or can no longer be handled."""
-        last = await self._claims.sent_last(run.schedule.name)
+        last = await self._claims.sent_last(schedule.name)
         if last is None:
             return
-        run.queued = True
+        act.queued = True
         self._rested.set()
         try:
             await self._has_ended(last[1], True)
         finally:
-            run.queued = False
+            act.queued = False
 
     def _count(self, outcome: str, number: int = 1) -> None:
         self._counters.add("sealbus_ticks_total", number, outcome=outcome)

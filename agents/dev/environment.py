@@ -62,7 +62,12 @@ PORT_TRIES = 100
 ALWAYS = ("operator", "cli")
 """Names in addition to the declared agents: who manages streams and reads the audit, and who runs commands."""
 
-_ROLES = {"operator": BrokerRole.OPERATOR, NOTARY: BrokerRole.NOTARY, REVOKER: BrokerRole.REVOKER}
+_ROLES = {
+    "edge": BrokerRole.EDGE,
+    "operator": BrokerRole.OPERATOR,
+    NOTARY: BrokerRole.NOTARY,
+    REVOKER: BrokerRole.REVOKER,
+}
 
 _log = logging.getLogger(__name__)
 

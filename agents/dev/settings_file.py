@@ -50,8 +50,8 @@ _KEPT: Final = frozenset({"audit", "chain", "context", "egress", "identity", "li
 """Tables that apply unchanged: they are about work, not about addresses, or about those of others."""
 _SHOWN: Final = frozenset({("edge", "schemas"), ("edge", "cors")})
 """And these keys of a table that is about addresses: whoever writes a page against the edge needs both."""
-_OURS: Final = frozenset({("context", "minters"), ("streams", "replicas")})
-"""Keys of these tables that the development environment sets: its edge mints, and it has one server."""
+_OURS: Final = frozenset({("context", "minters"), ("streams", "replicas"), ("trust", "notaries")})
+"""Keys that the development environment sets: its edge mints, it has one server, and its own notary or none."""
 
 NOTARY = "notary"
 """The workload name of its notary."""
@@ -102,6 +102,7 @@ def write_settings(
         *_tables(
             {
                 ("context", "minters"): [edge_id.value],
+                **({("trust", "notaries"): [declared.names().id_of(NOTARY).value]} if log is not None else {}),
                 ("streams", "max_bytes", "tasks"): max_bytes,
                 ("streams", "max_bytes", "audit"): max_bytes,
                 ("edge", "address"): edge_address,

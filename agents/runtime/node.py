@@ -24,6 +24,8 @@ from sealbus.bus.gate.status_reader import StatusReader
 from sealbus.bus.nats.clock_difference import ClockDifference
 from sealbus.bus.ports import Clock, Identity, Transport, wall_clock
 from sealbus.bus.sending.outbox import Outbox
+from sealbus.bus.streams.held import Held, PastTrust, current_only
+from sealbus.bus.streams.key_book import KeyBook
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.lifetimes import DEFAULT_LIFETIMES, Lifetimes
@@ -43,10 +45,11 @@ _NONE: Mapping[SpiffeId, int] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
-    """What every node of one deployment must agree on: names, own subjects, user contexts and chains."""
+    """What every node of one deployment must agree on: names, own subjects, user contexts and chains, and its notaries."""
 
     names: Names
     minters: frozenset[SpiffeId] = frozenset()
+    notaries: frozenset[SpiffeId] = frozenset()
     lifetimes: Lifetimes = DEFAULT_LIFETIMES
     own_subjects: OwnSubjects = field(default_factory=lambda: MappingProxyType({}))
 
@@ -119,6 +122,17 @@ class Node:
         )
         self.counters.gauge("sealbus_clock_ahead_seconds", self.clocks.seconds_ahead)
         self._audit_stream = ""
+        self.past = self._past_trust()
+        """The bundles of the past; of no time unless the deployment has a notary."""
+        self.held = Held(
+            transport,
+            trust=self.trust,
+            past=self.past,
+            names=deployment.names,
+            caches=self.caches,
+            clock=self.clocks.now,
+        )
+        """Values that outlive a day, as this identity reads and writes them."""
         self.authorizer = Authorizer(engine=self.engine, clock=clock)
         self.answers = ReplyPolicy(authorizer=self.authorizer, audit=self.audit)
         self.requests = Requests(
@@ -164,6 +178,18 @@ class Node:
             # The stream of a period may be gone when the next one is current.
             self._audit_stream = ""
             raise
+
+    def _past_trust(self) -> PastTrust:
+        if not self.deployment.notaries:
+            return current_only
+        return KeyBook(
+            self.transport,
+            notaries=self.deployment.notaries,
+            trust=self.trust,
+            names=self.deployment.names,
+            caches=self.caches,
+            clock=self.clocks.now,
+        )
 
     def trust(self) -> Trust:
         """Return the current trust bundles, and the operator's revocations by time."""

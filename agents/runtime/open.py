@@ -62,6 +62,7 @@ def deployment_of(settings: Settings) -> Deployment:
     return Deployment(
         names=settings.names,
         minters=settings.minters,
+        notaries=settings.notaries,
         lifetimes=settings.lifetimes,
         own_subjects=own_subjects(*settings.own_subjects),
     )

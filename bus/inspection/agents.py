@@ -1,8 +1,7 @@
 """Which agents there are, from the consumers that each has at the broker: nobody announces itself.
 
-Each process of an agent holds one pull request at the consumer of what the agent is told (`control.<agent>.>`), where little
-comes, so that these requests count its processes. They are renewed every few seconds: a process that was killed is counted
-that long.
+Each process of an agent holds one pull request at the consumer of cancels (`control.<agent>.cancel`), where little comes, so
+that these requests count its processes. They are renewed every few seconds: a process that was killed is counted that long.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from sealbus.envelopes.trust.names import Names
 __all__ = ["AgentSeen", "Queue", "actions_of", "agents_seen"]
 
 _TASK: Final = "task"
+_CONTROL: Final = "control"
 _REPLY: Final = ".reply"
 _REGISTRY: Final = ("sealbus", "registry", "actions")
 """Where the starter policy declares actions, in its data."""
@@ -115,7 +115,7 @@ def agents_seen(
 def _token(subject: str, owners: Mapping[str, str]) -> str:
     """Return whose tasks, or control messages, are on a consumer's `subject`; empty if nobody's."""
     tokens = subject.split(".")
-    if len(tokens) == 3 and tokens[0] in (_TASK, "control") and tokens[2] == ">":
+    if len(tokens) == 3 and ((tokens[0] == _TASK and tokens[2] == ">") or tokens[0] == _CONTROL):
         return tokens[1]
     return owners.get(subject, "")
 

@@ -18,7 +18,7 @@ from sealbus.bus.nats.api import NANOSECONDS, StreamState, audit_stream, stream_
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.connection.link import Link
 from sealbus.bus.ports import Request
-from sealbus.bus.streams.declared import DUPLICATE_WINDOW, KEPT_SECONDS, Guard, Stream
+from sealbus.bus.streams.declared import DUPLICATE_WINDOW, HELD_SECONDS, KEPT_SECONDS, Guard, Stream
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 
 __all__ = [
@@ -78,9 +78,11 @@ _log = logging.getLogger(__name__)
 
 _ALL: Final = frozenset(Guard)
 _IDS: Final = frozenset({Guard.LIVE, Guard.EVIDENCE})
-_KEPT: Final = _IDS | {Guard.STATE}
+_KEPT: Final = _IDS | {Guard.STATE, Guard.HELD}
+_WHOLE: Final = _IDS | {Guard.HELD}
 _AGED: Final = frozenset({Guard.LIVE, Guard.STATE})
 _STATE: Final = frozenset({Guard.STATE})
+_HELD: Final = frozenset({Guard.HELD})
 _EVIDENCE: Final = frozenset({Guard.EVIDENCE})
 
 AGAIN = 1.0
@@ -117,7 +119,7 @@ _CONDITIONS: Final = (
     _Condition("discard", _KEPT, lambda value: value == "new", "new"),
     _Condition("storage", _KEPT, lambda value: value == "file", "file"),
     _Condition("persist_mode", _KEPT, lambda value: value in (None, "", "default"), "default, stored before PubAck"),
-    _Condition("max_msgs_per_subject", _IDS, lambda value: value in (None, 0, -1), "none"),
+    _Condition("max_msgs_per_subject", _WHOLE, lambda value: value in (None, 0, -1), "none"),
     _Condition(
         "duplicate_window",
         _IDS,
@@ -131,8 +133,16 @@ _CONDITIONS: Final = (
         f"none, or {KEPT_SECONDS} s (24 h 5 min) or more",
     ),
     _Condition("max_age", _EVIDENCE, lambda value: value in (None, 0), "none"),
+    _Condition(
+        "max_age",
+        _HELD,
+        lambda value: value in (None, 0) or _at_least(value, HELD_SECONDS),
+        f"none, or {HELD_SECONDS} s (32 days) or more",
+    ),
     _Condition("deny_delete", _IDS, lambda value: value is True, "true, or a message can be removed with its id"),
+    _Condition("deny_delete", _HELD, lambda value: value is True, "true, or the newest version can be removed"),
     _Condition("deny_purge", _IDS, lambda value: value is True, "true, or messages can be removed with their ids"),
+    _Condition("deny_purge", _HELD, lambda value: value is True, "true, or newer versions can be removed"),
     _Condition("allow_direct", _STATE, lambda value: value is True, "true, or no process can read its values"),
 )
 

@@ -7,8 +7,8 @@
     EVENTS     event.>     facts, fan-out           the same: what is handled needs the replay guard
     RESULTS    status.>    task life cycle          24 h 5 min, refuses when full
     DEAD       dead.>      what was not handled     30 days, drops the oldest
-        AUDIT      audit.>     evidence                 for ever, refuses when full, nothing can be deleted
-        REFUSALS   refused.>   counts and samples       30 days, small, drops the oldest: never blocks handling
+    AUDIT      audit.>     evidence                 for ever, refuses when full, nothing can be deleted
+    REFUSALS   refused.>   counts and samples       30 days, small, drops the oldest: never blocks handling
     STATE      state.>     values by key            24 h 5 min, the last of each subject, refuses when full
     HELD       held.>      values that outlive a    32 days, every version, refuses when full,
                            day                      nothing can be deleted
@@ -37,9 +37,11 @@ from sealbus.envelopes.message.subjects import OwnSubject
 __all__ = [
     "DEFAULT_MAX_BYTES",
     "DUPLICATE_WINDOW",
+    "HELD_SECONDS",
     "KEPT_SECONDS",
     "Guard",
     "Stream",
+    "approval_durable",
     "control_durable",
     "declared_streams",
     "own_durable",
@@ -52,9 +54,10 @@ KEPT_SECONDS: Final = 86_700
 DUPLICATE_WINDOW: Final = 120
 """Seconds; twice the time within which a message must be stored after it was made (SPEC.md section 7)."""
 
+HELD_SECONDS: Final = 32 * 86_400
+"""How long a value in HELD is kept: longer than anything may wait, which is 30 days."""
+
 _MONTH: Final = 30 * 86_400
-_HELD: Final = 32 * 86_400
-"""Seconds: longer than anything may wait, which is 30 days."""
 _MEBIBYTE: Final = 1_048_576
 _REPLICAS: Final = (1, 3, 5)
 
@@ -81,6 +84,8 @@ class Guard(Enum):
     """Signed records: nothing may be removed, and replicas share the guard of calls through its memory of ids."""
     STATE = "state"
     """Values by key: a claim must not be forgotten while its message could be delivered again."""
+    HELD = "held"
+    """Values of which the newest genuine version counts: without its newer versions an older one would count again."""
     NONE = "none"
     """Statuses are counted once by their readers; dead letters and refusals gate nothing."""
 
@@ -228,9 +233,9 @@ def declared_streams(
             name=HELD,
             description="sealbus: values that outlive a day, every version",
             subjects=(SUBJECTS[HELD],),
-            guard=Guard.NONE,
+            guard=Guard.HELD,
             max_bytes=sizes[HELD],
-            max_age=_HELD,
+            max_age=HELD_SECONDS,
             deny_delete=True,
             deny_purge=True,
             replicas=replicas,
@@ -239,11 +244,19 @@ def declared_streams(
 
 
 def control_durable(token: str) -> str:
-    """Return the name of the durable consumer of `control.<token>.>`: what is told does not wait behind tasks.
+    """Return the name of the durable consumer of cancels (`control.<token>.cancel`): they do not wait behind tasks.
 
     No agent can have this name: agent names never begin with `id-`, and other tokens continue in hex digits only.
     """
     return f"id-ctl-{token}"
+
+
+def approval_durable(token: str) -> str:
+    """Return the name of the durable consumer of `control.<token>.approve`, which is named as `control_durable` is.
+
+    Its own: an approval runs the handler of a task, and cancels do not wait behind that either.
+    """
+    return f"id-apr-{token}"
 
 
 def own_durable(subject: str) -> str:

@@ -54,6 +54,16 @@ class TrustHistory:
         records = self._records.get(trust_domain)
         return records[-1] if records else None
 
+    def since(self, time: int) -> tuple[BundleRecord, ...]:
+        """Return what a history needs to answer for `time` and later, the oldest first.
+
+        These are the records from `time` on and, for each trust domain, the last one before.
+        """
+        kept: list[BundleRecord] = []
+        for domain, times in self._times.items():
+            kept += self._records[domain][max(bisect_right(times, time) - 1, 0) :]
+        return tuple(sorted(kept, key=lambda one: (one.current, one.trust_domain.name)))
+
     def at(self, time: int) -> tuple[TrustBundles, ...]:
         """Return at most two sets of bundles; a message of `time` must open under one of them.
 

@@ -37,6 +37,22 @@ TOLD = (
 )
 STOPS = '{"stream_name":"STATE","config":{"name":"x","ack_policy":"none","filter_subject":"state.*.stop.*.*"}}'
 
+APPROVED = (
+    '{"stream_name":"TASKS","config":{"durable_name":"id-apr-inventory","ack_policy":"explicit",'
+    '"filter_subject":"control.inventory.approve"}}'
+)
+
+
+def reader(name: str, filtered: str) -> str:
+    """Return what is typed for a reader of HELD."""
+    config = f'{{"name":"{name}","ack_policy":"none","filter_subject":"{filtered}"}}'
+    return f'request $JS.API.CONSUMER.CREATE.HELD.{name}.{filtered} {{"stream_name":"HELD","config":{config}}} --raw'
+
+
+def no_reader(filtered: str) -> tuple[str, str]:
+    return reader("spy", filtered), f"$JS.API.CONSUMER.CREATE.HELD.spy.{filtered}"
+
+
 INVENTORY: Table = (
     # Asking others: what the policy grants it, and nothing else.
     ("pub task.pricing.quote x", True),
@@ -128,6 +144,26 @@ INVENTORY: Table = (
     (f"request $JS.API.CONSUMER.CREATE.STATE.x.state.*.stop.*.* {STOPS} --raw", True),
     ("request $JS.API.CONSUMER.CREATE.STATE.x.state.*.effect.*.* {}", "$JS.API.CONSUMER.CREATE.STATE.x.state.*.effect.*.*"),
     ("pub state.pricing.stop.00.inventory x", "state.pricing.stop.00.inventory"),
+    # What was approved comes through a consumer of its own; nobody but the edge says so.
+    (f"request $JS.API.CONSUMER.CREATE.TASKS.id-apr-inventory.control.inventory.approve {APPROVED} --raw", True),
+    ("request $JS.API.CONSUMER.INFO.TASKS.id-apr-pricing {}", "$JS.API.CONSUMER.INFO.TASKS.id-apr-pricing"),
+    ("pub control.pricing.approve x", "control.pricing.approve"),
+    # Values that outlive a day: its own, and those of others that concern it.
+    ("pub held.inventory.task.q.00 x", True),
+    ("pub held.pricing.task.q.00 x", "held.pricing.task.q.00"),
+    ("pub held.notary.keys x", "held.notary.keys"),
+    (reader("a", "held.inventory.task.*.00"), True),
+    (reader("b", "held.inventory.schedule.*"), True),
+    (reader("c", "held.*.wait.inventory.00"), True),
+    (reader("d", "held.*.stop.00.*"), True),
+    (reader("e", "held.notary.keys"), True),
+    no_reader("held.pricing.task.*.00"),
+    no_reader("held.*.task.>"),
+    no_reader("held.*.wait.pricing.00"),
+    no_reader("held.*.effect.00"),
+    no_reader("held.>"),
+    ("request $JS.API.DIRECT.GET.HELD.held.inventory.task.q.00 x", "$JS.API.DIRECT.GET.HELD.held.inventory.task.q.00"),
+    ("request $JS.API.STREAM.PURGE.HELD {}", "$JS.API.STREAM.PURGE.HELD"),
     ("consumer next TASKS pricing --count=1", "$JS.API.CONSUMER.INFO.TASKS.pricing"),
     ("request $JS.API.CONSUMER.MSG.NEXT.TASKS.pricing 1", "$JS.API.CONSUMER.MSG.NEXT.TASKS.pricing"),
     ("request $JS.API.CONSUMER.MSG.NEXT.EVENTS.pricing 1", "$JS.API.CONSUMER.MSG.NEXT.EVENTS.pricing"),
@@ -194,6 +230,15 @@ EDGE: Table = (
     ("pub call.revoker.revoke x", True),
     ("pub call.pricing.quote x", "call.pricing.quote"),
     ("pub audit.edge x", True),
+    # Approvals: at whom it may ask; and what waits for them, whoever keeps it.
+    ("pub control.inventory.approve x", True),
+    ("pub control.pricing.approve x", "control.pricing.approve"),
+    ("pub held.edge.x x", True),
+    ("pub held.inventory.task.q.00 x", "held.inventory.task.q.00"),
+    (reader("a", "held.*.task.>"), True),
+    (reader("b", "held.*.task.managers.*"), True),
+    no_reader("held.*.effect.00"),
+    no_reader("held.>"),
     ("pub $O.policies.M.cmV2b2NhdGlvbnM= x", "$O.policies.M.cmV2b2NhdGlvbnM="),
     (f"pub status.edge.{TASK_ID} x", f"status.edge.{TASK_ID}"),
     ("request $JS.API.STREAM.PURGE.TASKS {}", "$JS.API.STREAM.PURGE.TASKS"),
@@ -226,6 +271,8 @@ REVOKER: Table = (
 CONTROL: Table = (
     (f"request $JS.API.CONSUMER.CREATE.AUDIT.look {READER} --raw", True),
     ("pub audit.control x", True),
+    ("pub held.control.keys x", True),
+    ("pub held.notary.keys x", "held.notary.keys"),
     ("pub audit.inventory x", "audit.inventory"),
     ("request $JS.API.STREAM.UPDATE.AUDIT {}", "$JS.API.STREAM.UPDATE.AUDIT"),
     ("pub task.pricing.quote x", "task.pricing.quote"),

@@ -21,10 +21,16 @@ from sealbus.agents.dev.nats.config import BrokerRole
 from sealbus.agents.runtime.open import open_connection
 from sealbus.agents.runtime.settings.settings import load_settings
 from sealbus.bus.nats.transport import NatsTransport
-from sealbus.bus.ports import Outgoing, PubAck, wall_clock
+from sealbus.bus.ports import Identity, Outgoing, PubAck, wall_clock
+from sealbus.bus.streams.held import Held, HeldValue, PastTrust, current_only
+from sealbus.bus.streams.key_book import KeyBook
+from sealbus.envelopes.errors import StateUnavailable
+from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.log.checkpoint import open_checkpoint
 from sealbus.envelopes.log.entries import EntryKind
 from sealbus.envelopes.log.note import NoteVerifier
+from sealbus.envelopes.trust.bundles import Trust
+from sealbus.envelopes.trust.caches import Caches
 
 pytestmark = [pytest.mark.nats, pytest.mark.workload_api, pytest.mark.slow, pytest.mark.timeout(150)]
 
@@ -56,6 +62,18 @@ def sealed(folder: Path, key: NoteVerifier, sequence: int) -> bool:
     return last_place(store, size).sequence >= sequence
 
 
+def held_by(
+    identity: Identity, transport: NatsTransport, environment: Environment, past: PastTrust = current_only
+) -> Held:
+    return Held(
+        transport,
+        trust=lambda: Trust(bundles=identity.bundles()),
+        past=past,
+        names=environment.names,
+        caches=Caches(),
+    )
+
+
 async def test_what_was_signed_with_keys_that_are_gone_verifies(environment: Environment, tmp_path: Path) -> None:
     folder = tmp_path / "log"
     key = make_key_file(tmp_path / "notary.key", ORIGIN).verifier
@@ -66,7 +84,7 @@ async def test_what_was_signed_with_keys_that_are_gone_verifies(environment: Env
     first = authority.jwt_bundle()
     number = 0
     async with (
-        open_connection("shop", environment.settings) as (_, connection),
+        open_connection("shop", environment.settings) as (shop, connection),
         open_notary(load_settings(file, environment={})) as notary,
     ):
         transport = NatsTransport(connection)
@@ -84,6 +102,9 @@ async def test_what_was_signed_with_keys_that_are_gone_verifies(environment: Env
             await until(lambda: sealed(folder, key, answer.sequence))
 
         await record()
+        value, then = "held.shop.task.q.00", wall_clock()
+        held = held_by(shop, transport, environment)
+        assert await held.write(value, {}, "t", shop.sealer(), own=shop.spiffe_id) is not None
         authority.prepare_jwt()
         await record()
         authority.activate_jwt()
@@ -94,6 +115,23 @@ async def test_what_was_signed_with_keys_that_are_gone_verifies(environment: Env
         authority.prune_jwt()
         await record()
         assert notary.problem == ""
+        # What an agent signed with the first key counts by the key book, and by nothing else.
+        await until(lambda: kids(first).isdisjoint(shop.bundles()[NOTARY.trust_domain].keys))
+        assert await held.newest("held.shop.>", "t") == {}
+        found_by_book: dict[str, HeldValue] = {}
+        async with asyncio.timeout(45):
+            while not found_by_book:
+                book = KeyBook(
+                    transport,
+                    notaries=[NOTARY],
+                    trust=lambda: Trust(bundles=shop.bundles()),
+                    names=environment.names,
+                    caches=Caches(),
+                )
+                with suppress(StateUnavailable):
+                    found_by_book = await held_by(shop, transport, environment, book).newest("held.shop.>", "t")
+        assert list(found_by_book) == [value]
+        assert found_by_book[value].stored >= then - SECOND
         keeping.cancel()
         with suppress(asyncio.CancelledError):
             await keeping

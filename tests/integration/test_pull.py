@@ -388,3 +388,27 @@ async def test_the_api_is_asked_by_the_port_of_streams_too(connection: Connectio
     with pytest.raises(StreamRefused, match="not found"):
         await api(connection.jetstream, "CONSUMER.INFO.TASKS.none")
     assert json.loads(await connection.jetstream("$JS.API.STREAM.NAMES", b"{}"))["streams"] == ["TASKS"]
+
+
+async def test_a_narrower_filter_takes_the_place_of_a_wider_one(connection: Connection) -> None:
+    """As in an upgrade where what one consumer took is given to two: what was stored before then, it settles itself."""
+    wide = Worker(pull_of(connection, ack_wait=1.0), lambda _, one: one.payload != b"3")
+    await publish(connection, 1, subject="task.a.cancel")
+    await publish(connection, 2, 3, subject="task.a.approve")
+    await until(lambda: len(wide.seen) == 3)
+    await wide.stop()
+    await publish(connection, 4, subject="task.a.approve")
+    await publish(connection, 5, subject="task.a.cancel")
+    narrow = Worker(pull_of(connection, ack_wait=1.0, subjects=("task.a.cancel",)))
+    # What was delivered and not acknowledged comes again though it is outside now; what nobody had, does not come.
+    await until(lambda: len(narrow.seen) == 2)
+    assert sorted(narrow.seen) == [3, 5]
+    await publish(connection, 6, subject="task.a.approve")
+    await publish(connection, 7, subject="task.a.cancel")
+    await until(lambda: 7 in narrow.seen)
+    await until_settled(connection)
+    await narrow.stop()
+    assert sorted(narrow.seen) == [3, 5, 7]
+    config = (await consumer(connection))["config"]
+    assert isinstance(config, dict)
+    assert config["filter_subject"] == "task.a.cancel"

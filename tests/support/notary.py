@@ -88,7 +88,7 @@ def record_wire(identity: MemoryIdentity, number: int, now: int, record: Record 
 
 @dataclass
 class Bench:
-    """A broker in memory with AUDIT and STATE, and notaries on it."""
+    """A broker in memory with AUDIT, STATE and HELD, and notaries on it."""
 
     folder: Path
     clock: Clock = wall_clock
@@ -101,6 +101,7 @@ class Bench:
         self.broker = MemoryBroker(self.now)
         self.broker.add_stream("AUDIT", ["audit.>"])
         self.broker.add_stream("STATE", ["state.>"])
+        self.broker.add_stream("HELD", ["held.>"])
         self.authority = DevelopmentAuthority(TrustDomain("example.org"))
         self.agent = MemoryIdentity(self.authority, NAMES.id_of("shop"))
 

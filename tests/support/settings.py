@@ -46,6 +46,8 @@ life = 7_200
 [chain]
 life = 14_400
 after = 600
+[trust]
+notaries = ["spiffe://example.org/agent/notary"]
 [streams]
 replicas = 3
 [streams.max_bytes]

@@ -18,6 +18,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Final
 
+from sealbus.agents.control.notary.key_book import KeyBookWriter
 from sealbus.agents.control.notary.lease import Lease, lease_subject
 from sealbus.agents.control.notary.log.message_verifier import MessageVerifier
 from sealbus.agents.control.notary.log.store import LogStore
@@ -101,6 +102,7 @@ class Notary:
             clock=clock,
             waiting=self._stand_by,
         )
+        self._key_book = KeyBookWriter(identity=identity, transport=transport, names=names, clock=clock)
         self._problem = "starting"
         self.serving = asyncio.Event()
         """Set while this notary holds the lease and follows the stream."""
@@ -112,8 +114,11 @@ class Notary:
 
     @property
     def note(self) -> str:
-        """The reason why the archive may miss policies, in a few words; empty while they are followed. The log continues."""
-        return self._policies.problem
+        """The reason why the archive may miss policies or the key book is not written, in a few words; empty if all is well.
+
+        The log continues.
+        """
+        return "; ".join(filter(None, (self._policies.problem, self._key_book.problem)))
 
     async def run(self) -> None:
         """Keep the log until cancelled.
@@ -182,6 +187,7 @@ class Notary:
                 verifier=verifier,
                 history=history,
                 policies=self._policies,
+                key_book=self._key_book,
                 taken=taken,
                 changed=changed,
                 clock=self._clock,

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Final
 
+from sealbus.agents.control.notary.key_book import KeyBookWriter
 from sealbus.agents.control.notary.lease import Lease
 from sealbus.agents.control.notary.log.message_verifier import LoggedMessage, MessageVerifier
 from sealbus.agents.control.notary.log.store import LogStore
@@ -53,6 +54,7 @@ class Term:
         verifier: MessageVerifier,
         history: TrustHistory,
         policies: PolicyArchive,
+        key_book: KeyBookWriter,
         taken: Taken,
         changed: asyncio.Event,
         clock: Clock,
@@ -67,6 +69,7 @@ class Term:
         self._verifier = verifier
         self._history = history
         self._policies = policies
+        self._key_book = key_book
         self._ledger = taken.ledger
         self._last = taken.last
         self._floor = taken.floor
@@ -89,6 +92,8 @@ class Term:
         failure: SealbusError | None = None
         async with asyncio.TaskGroup() as group:
             reading = group.create_task(self._read(), name="notary-reading")
+            # Beside the log, whose lease does not wait for it.
+            writing = group.create_task(self._key_book.run(self._history), name="notary-key-book")
             try:
                 await self._follow()
             except SealbusError as error:
@@ -96,6 +101,7 @@ class Term:
                 failure = error
             finally:
                 reading.cancel()
+                writing.cancel()
         if failure is not None:
             raise failure
 
@@ -118,7 +124,8 @@ class Term:
                 self._counters.add("sealbus_notary_checkpoints_total")
             if self._changed.is_set():
                 self._changed.clear()
-                await self._recording.bundles(self._history, self._ledger.latest)
+                if await self._recording.bundles(self._history, self._ledger.latest):
+                    self._key_book.changed()
             if self._policies.next() is not None:
                 archived = await archive_policies(self._store, self._lease.number, self._policies, self._recording)
                 self._counters.add("sealbus_notary_policies_total", archived)
@@ -167,7 +174,8 @@ class Term:
     async def _take(self, message: LoggedMessage) -> None:
         for record in message.own:
             if isinstance(record, BundleRecord):
-                self._history.add(record)
+                if self._history.add(record):
+                    self._key_book.changed()
                 self._records[trust_path(record)] = record.encode()
             elif isinstance(record, PolicyRecord):
                 self._policies.recorded(record)

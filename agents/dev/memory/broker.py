@@ -231,7 +231,9 @@ class MemoryTransport:
         headers_only: bool = False,
     ) -> AsyncGenerator[Sequence[Delivery], None]:
         """Read a stream in order."""
-        source = self._broker.streams[stream]
+        source = self._broker.streams.get(stream)
+        if source is None:
+            raise ConfigurationError(f"stream {stream} does not exist")
         arrived = asyncio.Event()
         source.arrived.append(arrived)
         try:

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Final
 
 from sealbus.bus.handling.cancel.stop import STOPS
-from sealbus.bus.stream_names import EVENTS, RESULTS, STATE, TASKS
-from sealbus.bus.streams.declared import control_durable, own_durable
+from sealbus.bus.stream_names import EVENTS, HELD, RESULTS, STATE, TASKS
+from sealbus.bus.streams.declared import approval_durable, control_durable, own_durable
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.message.kinds import Kind
@@ -34,6 +34,7 @@ __all__ = [
     "NatsConfig",
     "Permissions",
     "agent_permissions",
+    "edge_permissions",
     "notary_permissions",
     "operator_permissions",
     "permissions_of",
@@ -141,6 +142,8 @@ class BrokerRole(StrEnum):
 
     AGENT = "agent"
     """Sends, handles, records; reads messages addressed to it."""
+    EDGE = "edge"
+    """An agent that may also tell others what was approved, and read what waits for that."""
     EXIT = "exit"
     """An agent that may also read the tokens that the edge keeps for it."""
     NOTARY = "notary"
@@ -163,6 +166,8 @@ def permissions_of(role: BrokerRole, spiffe_id: SpiffeId, names: Names, own: Seq
     """Return the permissions of a workload of `role` under `spiffe_id`."""
     if role is BrokerRole.OPERATOR:
         return operator_permissions(spiffe_id, names, own)
+    if role is BrokerRole.EDGE:
+        return edge_permissions(spiffe_id, names, own)
     if role is BrokerRole.EXIT:
         return exit_permissions(spiffe_id, names, own)
     if role is BrokerRole.NOTARY:
@@ -177,7 +182,7 @@ def agent_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubjec
 
     An agent publishes tasks, cancels and calls to anyone, answers to the part of any inbox where they are read, and
     statuses to any requester, because these subjects name their reader; everything else (events, records, refusals, dead
-    letters, state) under its own token only. It subscribes to its calls and its inbox; messages in streams (its tasks and
+    letters, values) under its own token only. It subscribes to its calls and its inbox; messages in streams (its tasks and
     statuses, all events) come to that inbox through consumers. Of the JetStream API it may use exactly the subjects that
     its own consumers need: it cannot read another agent's tasks or the audit stream, or change a stream.
     """
@@ -185,7 +190,7 @@ def agent_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubjec
     return Permissions(
         publish=(
             "task.>",
-            "control.>",
+            "control.*.cancel",
             "call.>",
             "status.>",
             f"event.{token}.>",
@@ -193,6 +198,7 @@ def agent_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubjec
             f"audit.{token}",
             f"refused.{token}",
             f"state.{token}.>",
+            f"held.{token}.>",
             f"_INBOX.*.{REPLY_TOKEN}.*.*",
             *(one.subject for one in own if one.kind is not Kind.EVENT or one.owner == spiffe_id),
             # Shows how streams are declared. STREAM.INFO is left out: it also tells their subjects, which name others' tasks.
@@ -207,12 +213,20 @@ def agent_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubjec
                 for subject in _durable(TASKS, own_durable(one.subject), one.subject)
             ),
             *_durable(TASKS, control_durable(token), f"control.{token}.>"),
+            *_durable(TASKS, approval_durable(token), f"control.{token}.approve"),
             *_durable(EVENTS, token, ">"),
             f"{_API}.CONSUMER.CREATE.EVENTS.{token}",
             # What was canceled concerns everybody; it names messages by their hashes.
             f"{_API}.CONSUMER.CREATE.{STATE}.*.{STOPS}",
             f"{_API}.CONSUMER.MSG.NEXT.{STATE}.*",
             f"{_API}.CONSUMER.DELETE.{STATE}.*",
+            # Values that outlive a day: its own, what waits for an answer to it, stops, and the key books of notaries.
+            *(
+                f"{_API}.CONSUMER.CREATE.{HELD}.*.{one}"
+                for one in (f"held.{token}.>", f"held.*.wait.{token}.*", "held.*.stop.*.*", "held.*.keys")
+            ),
+            f"{_API}.CONSUMER.MSG.NEXT.{HELD}.*",
+            f"{_API}.CONSUMER.DELETE.{HELD}.*",
             # Each reader of statuses has its own consumer, with a random name that nobody else can guess.
             f"{_API}.CONSUMER.CREATE.{_READERS}.*.status.{token}.>",
             f"{_API}.CONSUMER.MSG.NEXT.{_READERS}.*",
@@ -236,6 +250,13 @@ def _bucket_reader(bucket: str) -> tuple[str, ...]:
         f"{_API}.CONSUMER.MSG.NEXT.{stream}.*",
         f"{_API}.CONSUMER.DELETE.{stream}.*",
     )
+
+
+def edge_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubject] = ()) -> Permissions:
+    """Return the permissions of an edge: those of an agent, to tell any agent of approvals, to read what waits."""
+    agent = agent_permissions(spiffe_id, names, own)
+    approving = ("control.*.approve", f"{_API}.CONSUMER.CREATE.{HELD}.*.held.*.task.>")
+    return Permissions(publish=(*agent.publish, *approving), subscribe=agent.subscribe)
 
 
 def exit_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubject] = ()) -> Permissions:

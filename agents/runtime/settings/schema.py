@@ -198,6 +198,7 @@ class MaxBytesTable(_Table):
     audit: Size | None = None
     refusals: Size | None = None
     state: Size | None = None
+    held: Size | None = None
 
 
 class StreamsTable(_Table):
@@ -213,6 +214,16 @@ class OwnSubjectTable(_Table):
     kind: Literal["task", "call", "event"]
     owner: str
     action: str | None = None
+
+
+class TrustTable(_Table):
+    """Whose word for the trust bundles of the past counts: the notaries', by default nobody's.
+
+    They write the key books by which values that outlive a day (the stream HELD) still verify when their keys are gone: the
+    same in every process of a deployment.
+    """
+
+    notaries: tuple[Id, ...] = ()
 
 
 class AuditTable(_Table):
@@ -477,6 +488,7 @@ class Document(_Table):
     agents: AgentsTable = AgentsTable()
     context: ContextTable = ContextTable()
     chain: ChainTable = ChainTable()
+    trust: TrustTable = TrustTable()
     streams: StreamsTable = StreamsTable()
     subjects: dict[str, OwnSubjectTable] = {}
     audit: AuditTable = AuditTable()

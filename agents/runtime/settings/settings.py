@@ -97,6 +97,11 @@ class Settings(Document):
         return frozenset(self.context.minters)
 
     @property
+    def notaries(self) -> frozenset[SpiffeId]:
+        """The workloads whose key books count."""
+        return frozenset(self.trust.notaries)
+
+    @property
     def lifetimes(self) -> Lifetimes:
         """How long contexts and chains may live."""
         return Lifetimes(

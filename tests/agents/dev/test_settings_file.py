@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sealbus.agents.dev.idp.registry import DEMO_CLIENTS, merged_users
-from sealbus.agents.dev.settings_file import Declared, read_declared, write_settings
+from sealbus.agents.dev.settings_file import Declared, DevLog, read_declared, write_settings
 from sealbus.agents.runtime.settings.schema import IssuerTable
 from sealbus.agents.runtime.settings.settings import Settings, load_settings
 from sealbus.envelopes.limits import SECOND
@@ -26,7 +26,9 @@ action = "mail.post"
 """
 
 
-def written(folder: Path, declared: Declared, issuers: Sequence[IssuerTable] = ()) -> Settings:
+def written(
+    folder: Path, declared: Declared, issuers: Sequence[IssuerTable] = (), log: DevLog | None = None
+) -> Settings:
     path = folder / "dev.toml"
     write_settings(
         path,
@@ -46,6 +48,7 @@ def written(folder: Path, declared: Declared, issuers: Sequence[IssuerTable] = (
         actions=("inventory.*", "pricing.*"),
         max_bytes=1_000,
         policy=folder / "policy",
+        log=log,
     )
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     return load_settings(path, environment={})
@@ -64,6 +67,12 @@ def test_what_is_written_is_read_as_settings(tmp_path: Path) -> None:
     assert settings.names.id_of("edge") == SpiffeId("spiffe://example.org/edge")
     assert settings.max_bytes == {"TASKS": 1_000, "AUDIT": 1_000}
     assert list(folder.iterdir()) == [folder / "dev.toml"]
+
+
+def test_only_a_notary_that_runs_here_vouches_for_past_keys(tmp_path: Path) -> None:
+    log = DevLog(origin="log.example.org/dev", key=tmp_path / "key", folder=tmp_path / "log")
+    assert written(tmp_path, Declared(), log=log).notaries == {SpiffeId("spiffe://example.org/agent/notary")}
+    assert written(tmp_path, Declared()).notaries == frozenset()
 
 
 KEPT = """
@@ -88,6 +97,8 @@ events = 5_000
 [context]
 minters = ["spiffe://shop.example/production/edge"]
 start = 60
+[trust]
+notaries = ["spiffe://shop.example/production/notary"]
 [chain]
 after = 0
 [limits]
@@ -125,7 +136,8 @@ def test_how_work_is_done_holds_as_the_project_says_and_places_do_not(tmp_path: 
     assert settings.edge.schemas == (tmp_path / "inventory.json",)
     assert settings.edge.cors == ("http://localhost:3000",)
     assert (settings.edge.address, settings.nats) == ("127.0.0.1:8080", ("tls://127.0.0.1:4222",))
-    assert declared.unused == ("nats", "policy", "streams.replicas", "context.minters", "edge")
+    assert settings.notaries == frozenset()
+    assert declared.unused == ("nats", "policy", "streams.replicas", "context.minters", "trust.notaries", "edge")
 
 
 def test_names_and_own_subjects_of_the_project_are_those_of_the_environment(tmp_path: Path) -> None:

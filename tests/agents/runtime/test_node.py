@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from support.engines import ScriptedEngine
 from support.lab import until
 from support.shop import Update
 
+from sealbus.agents.control.notary.key_book import KeyBookWriter
 from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.agents.runtime.client import Client
 from sealbus.agents.runtime.node import Deployment, Node
 from sealbus.bus.audit.writer import AuditLimits
 from sealbus.bus.nats import clock_difference
 from sealbus.bus.ports import wall_clock
-from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
+from sealbus.bus.streams.held import current_only
+from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, StateUnavailable
 from sealbus.envelopes.lifetimes import DEFAULT_LIFETIMES
 from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.log.trust_history import TrustHistory
 from sealbus.envelopes.message.header import parse_header
 from sealbus.envelopes.message.wire import parse_envelope
+from sealbus.envelopes.records.notary import BundleRecord
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 from sealbus.testing import TestBus
 
@@ -79,7 +84,7 @@ async def test_trust_is_what_the_identity_gives_now() -> None:
 
 def test_a_deployment_has_no_minters_and_no_own_subjects_unless_said() -> None:
     deployment = Deployment(names=TestBus(engine=ScriptedEngine()).names)
-    assert deployment.minters == frozenset()
+    assert (deployment.minters, deployment.notaries) == (frozenset(), frozenset())
     assert deployment.lifetimes == DEFAULT_LIFETIMES
     assert dict(deployment.own_subjects) == {}
 
@@ -94,6 +99,40 @@ async def test_revocations_by_time_are_those_of_the_moment_and_cost_nothing_whil
     assert node.trust() is before
     now = {planner: 5}
     assert node.trust().revoked_before == {planner: 5}
+
+
+async def test_what_it_holds_counts_by_the_key_book_of_the_deployments_notary_when_its_key_is_gone() -> None:
+    bus = TestBus(engine=ScriptedEngine())
+    shop, notary = bus.names.id_of("shop"), bus.names.id_of("notary")
+    alone = node_on(bus, shop)
+    assert alone.past is current_only
+    sealer = MemoryIdentity(bus.authority, shop).sealer()
+    await alone.held.write("held.shop.task.q.00", {}, "t", sealer, own=shop)
+    assert list(await alone.held.newest("held.shop.>", "t")) == ["held.shop.task.q.00"]
+    history = TrustHistory([record_of(bus)])
+    bus.authority.prepare_jwt()
+    bus.authority.activate_jwt()
+    bus.authority.prune_jwt()
+    history.add(record_of(bus))
+    assert await alone.held.newest("held.shop.>", "t") == {}
+    bus.deployment = replace(bus.deployment, notaries=frozenset({notary}))
+    with pytest.raises(StateUnavailable):
+        await node_on(bus, shop).held.newest("held.shop.>", "t")
+    writer = KeyBookWriter(
+        identity=MemoryIdentity(bus.authority, notary),
+        transport=bus.broker.connect(),
+        names=bus.names,
+        clock=wall_clock,
+    )
+    writing = asyncio.create_task(writer.run(history))
+    await until(lambda: len(bus.stored("HELD")) == 2)
+    writing.cancel()
+    assert list(await node_on(bus, shop).held.newest("held.shop.>", "t")) == ["held.shop.task.q.00"]
+
+
+def record_of(bus: TestBus) -> BundleRecord:
+    [(domain, jwks)] = bus.authority.jwt_bundles().items()
+    return BundleRecord(trust_domain=domain, current=wall_clock(), jwt=jwks)
 
 
 async def test_the_brokers_time_is_asked_about_the_period_that_is_current(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,7 @@ def test_a_deployment_is_what_the_settings_say(tmp_path: Path) -> None:
     deployment = deployment_of(settings)
     assert deployment.names is settings.names
     assert [str(one) for one in deployment.minters] == ["spiffe://example.org/edge"]
+    assert [str(one) for one in deployment.notaries] == ["spiffe://example.org/agent/notary"]
     assert deployment.lifetimes == settings.lifetimes
     assert {subject: one.kind for subject, one in deployment.own_subjects.items()} == {
         "orders.created": Kind.EVENT,

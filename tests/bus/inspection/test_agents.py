@@ -6,7 +6,7 @@ import pytest
 
 from sealbus.bus.inspection.agents import AgentSeen, Queue, actions_of, agents_seen
 from sealbus.bus.nats.api import ConsumerState
-from sealbus.bus.streams.declared import control_durable, own_durable
+from sealbus.bus.streams.declared import approval_durable, control_durable, own_durable
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.subjects import OwnSubject, OwnSubjects
 from sealbus.envelopes.trust.names import Names
@@ -34,7 +34,7 @@ def consumer(name: str, *subjects: str, pulls: int = 0, **counts: int) -> Consum
 
 
 def control(token: str, pulls: int) -> ConsumerState:
-    return consumer(control_durable(token), f"control.{token}.>", pulls=pulls)
+    return consumer(control_durable(token), f"control.{token}.cancel", pulls=pulls)
 
 
 def seen(
@@ -55,6 +55,18 @@ def test_processes_are_counted_where_little_comes_and_queues_where_work_comes() 
     assert one.tasks == Queue(waiting=7, in_hand=2, redelivered=1, active=9)
     assert one.events == Queue(waiting=4)
     assert one.listens == ("event.a.x", "event.b.y")
+
+
+@pytest.mark.parametrize("filtered", ["control.shop.>", "control.shop.cancel"])
+def test_the_consumer_of_cancels_counts_processes_whatever_it_took_in_earlier_versions(filtered: str) -> None:
+    (one,) = seen([consumer(control_durable("shop"), filtered, pulls=2)])
+    assert (one.token, one.processes, one.tasks) == ("shop", 2, Queue())
+
+
+def test_approvals_are_work_that_waits() -> None:
+    approvals = consumer(approval_durable("shop"), "control.shop.approve", pulls=9, pending=2, unacknowledged=1)
+    (one,) = seen([control("shop", 1), approvals, consumer("shop", "task.shop.>", pending=3)])
+    assert (one.processes, one.tasks) == (1, Queue(waiting=5, in_hand=1))
 
 
 def test_an_own_subject_counts_for_its_owner() -> None:

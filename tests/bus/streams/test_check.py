@@ -111,6 +111,16 @@ HOSTILE = [
     (("STATE",), "max_age", 3_600 * SECOND, "3600 s", "none, or 86700 s (24 h 5 min) or more"),
     (("STATE",), "allow_direct", False, "false", "true, or no process can read its values"),
     (("STATE",), "allow_direct", GONE, "absent", "true, or no process can read its values"),
+    (("HELD",), "discard", "old", "old", "new"),
+    (("HELD",), "storage", "memory", "memory", "file"),
+    (("HELD",), "persist_mode", "async", "async", "default, stored before PubAck"),
+    (("HELD",), "max_msgs_per_subject", 1, "1", "none"),
+    (("HELD",), "max_age", 2_764_799 * SECOND, "2764799 s", "none, or 2764800 s (32 days) or more"),
+    (("HELD",), "max_age", 86_700 * SECOND, "86700 s", "none, or 2764800 s (32 days) or more"),
+    (("HELD",), "deny_delete", False, "false", "true, or the newest version can be removed"),
+    (("HELD",), "deny_delete", GONE, "absent", "true, or the newest version can be removed"),
+    (("HELD",), "deny_purge", False, "false", "true, or newer versions can be removed"),
+    (("HELD",), "subjects", ["held.notary.>"], "held.notary.>", "to include"),
     (tuple(SUBJECTS), "retention", "workqueue", "workqueue", "limits"),
     (tuple(SUBJECTS), "sources", [{"name": "ELSEWHERE"}], "set", "stores copies from elsewhere"),
     (tuple(SUBJECTS), "mirror", {"name": "ELSEWHERE"}, "set", "is filled from elsewhere"),
@@ -145,6 +155,18 @@ def test_each_weakness_is_refused_by_itself(name: str, field: str, value: object
         check_stream(stream, real)
     assert caught.value.detail == f"{violation}; run `sealbus streams plan`"
     assert "\n" not in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("max_age", 0), ("max_age", GONE), ("max_age", 366 * 86_400 * SECOND), ("max_msgs_per_subject", GONE)],
+)
+def test_held_may_keep_more_than_declared(field: str, value: object) -> None:
+    assert violations(stream_named(STREAMS, "HELD"), state("HELD", **{field: value})) == ()
+
+
+def test_no_id_is_relied_on_in_held() -> None:
+    assert violations(stream_named(STREAMS, "HELD"), state("HELD", duplicate_window=SECOND)) == ()
 
 
 def test_every_forbidden_setting_is_among_the_hostile_ones() -> None:

@@ -3,7 +3,15 @@ from __future__ import annotations
 import pytest
 
 from sealbus.bus.stream_names import SUBJECTS
-from sealbus.bus.streams.declared import KEPT_SECONDS, Guard, declared_streams, stream_named
+from sealbus.bus.streams.declared import (
+    HELD_SECONDS,
+    KEPT_SECONDS,
+    Guard,
+    approval_durable,
+    control_durable,
+    declared_streams,
+    stream_named,
+)
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.subjects import OwnSubject
@@ -16,7 +24,7 @@ def own(subject: str, kind: Kind) -> OwnSubject:
     return OwnSubject(subject=subject, kind=kind, owner=SpiffeId("spiffe://example.org/agent/orders"), action="a.b")
 
 
-def test_the_seven_streams_are_declared_in_order() -> None:
+def test_the_eight_streams_are_declared_in_order() -> None:
     streams = declared_streams(SIZES)
     assert tuple(stream.name for stream in streams) == tuple(SUBJECTS)
     assert [stream.subjects for stream in streams] == [
@@ -27,6 +35,7 @@ def test_the_seven_streams_are_declared_in_order() -> None:
         ("audit.>",),
         ("refused.>",),
         ("state.>",),
+        ("held.>",),
     ]
 
 
@@ -74,6 +83,20 @@ def test_state_keeps_the_last_of_each_subject_for_as_long_as_a_copy_may_come() -
     config = state.config()
     assert (config["max_msgs_per_subject"], config["allow_direct"]) == (1, True)
     assert "allow_direct" not in stream_named(declared_streams(SIZES), "TASKS").config()
+
+
+def test_held_keeps_every_version_for_longer_than_anything_may_wait() -> None:
+    held = stream_named(declared_streams(SIZES), "HELD")
+    assert (held.discard, held.guard, held.max_age) == ("new", Guard.HELD, HELD_SECONDS)
+    assert (held.per_subject, held.deny_delete, held.deny_purge) == (-1, True, True)
+    assert HELD_SECONDS > 30 * 86_400
+    assert stream_named(declared_streams({**SIZES, "HELD": 7}), "HELD").max_bytes == 7
+
+
+def test_cancels_and_approvals_have_each_a_consumer_that_no_agent_is_named_as() -> None:
+    names = {control_durable("stock"), approval_durable("stock"), control_durable("shop"), approval_durable("shop")}
+    assert len(names) == 4
+    assert all(name.startswith("id-") and set(name[3:]) - set("0123456789abcdef") for name in names)
 
 
 def test_own_subjects_join_the_stream_of_their_kind_and_calls_none() -> None:

@@ -72,7 +72,8 @@ async def test_everybody_finds_the_current_period_whatever_became_of_the_first(c
     await connection.jetstream("$JS.API.STREAM.DELETE.AUDIT", b"")
     assert (await check_streams(STREAMS, connection.jetstream))["AUDIT"].name == "AUDIT-3"
     declared = await in_period(STREAMS, connection.jetstream)
-    assert [one.name for one in declared] == ["TASKS", "EVENTS", "RESULTS", "DEAD", "AUDIT-3", "REFUSALS", "STATE"]
+    names = [one.name for one in declared]
+    assert names == ["TASKS", "EVENTS", "RESULTS", "DEAD", "AUDIT-3", "REFUSALS", "STATE", "HELD"]
     assert plan(declared, await read_streams([one.name for one in declared], connection.jetstream)) == []
 
 

@@ -69,3 +69,20 @@ def test_a_misshapen_bundle_is_refused_and_changes_nothing() -> None:
     with pytest.raises(BundleRefused):
         history.add(BundleRecord(trust_domain=OWN, current=1, jwt=b"{}"))
     assert history.at(5) == ()
+
+
+def test_what_is_needed_from_a_time_on_answers_as_the_whole_does() -> None:
+    records = [record("a", 10), record("x", 15, OTHER), record("ab", 20), record("b", 30), record("bc", 30, OTHER)]
+    whole = TrustHistory(records)
+    assert TrustHistory().since(0) == ()
+    for time in range(40):
+        needed = whole.since(time)
+        assert list(needed) == sorted(needed, key=lambda one: one.current)
+        part = TrustHistory(needed)
+        for later in range(time, 40):
+            assert [found(part, later, domain) for domain in (OWN, OTHER)] == [
+                found(whole, later, domain) for domain in (OWN, OTHER)
+            ]
+    assert [one.current for one in whole.since(0)] == [10, 15, 20, 30, 30]
+    assert [one.current for one in whole.since(20)] == [15, 20, 30, 30]
+    assert [one.current for one in whole.since(100)] == [30, 30]

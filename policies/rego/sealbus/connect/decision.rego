@@ -34,7 +34,7 @@ decide(request) := {
 	is_array(request.context.own_subjects)
 
 	# Named here, not inlined above: an undefined value there would leave one of the engines without an answer.
-	publish := array.concat(publishes(registry, request), role.publish)
+	publish := array.concat(publishes(registry, role, request), role.publish)
 	subscribe := array.concat(subscribes(request), role.subscribe)
 } else := {"allow": false, "reasons": words, "policy": "starter"} if {
 	words := reasons(request)
@@ -82,11 +82,12 @@ tenant_known(registry, id) if {
 	known(registry, id) == false
 } else := false
 
-publishes(registry, request) := [subject |
+publishes(registry, role, request) := [subject |
 	some part in [
 		own,
 		requested(registry, request),
-		cancels(registry, request),
+		told(registry, request, "cancel"),
+		approvals(registry, role, request),
 		answers(registry, request),
 		owned_tasks(request),
 	]
@@ -115,6 +116,7 @@ own := [
 	"audit.{self}",
 	"refused.{self}",
 	"state.{self}.>",
+	"held.{self}.>",
 	# The list of streams, but not STREAM.INFO: that also shows their subjects, which name others' tasks.
 	"$JS.API.STREAM.LIST",
 	"$JS.API.STREAM.NAMES",
@@ -127,10 +129,21 @@ own := [
 	"$JS.API.CONSUMER.INFO.TASKS.id-ctl-{self}",
 	"$JS.API.CONSUMER.MSG.NEXT.TASKS.id-ctl-{self}",
 	"$JS.ACK.TASKS.id-ctl-{self}.>",
+	"$JS.API.CONSUMER.CREATE.TASKS.id-apr-{self}.control.{self}.approve",
+	"$JS.API.CONSUMER.INFO.TASKS.id-apr-{self}",
+	"$JS.API.CONSUMER.MSG.NEXT.TASKS.id-apr-{self}",
+	"$JS.ACK.TASKS.id-apr-{self}.>",
 	# What was canceled concerns every agent that handles what follows from it.
 	"$JS.API.CONSUMER.CREATE.STATE.*.state.*.stop.*.*",
 	"$JS.API.CONSUMER.MSG.NEXT.STATE.*",
 	"$JS.API.CONSUMER.DELETE.STATE.*",
+	# Values that outlive a day: its own, what waits for an answer to it, stops, and the key books of notaries.
+	"$JS.API.CONSUMER.CREATE.HELD.*.held.{self}.>",
+	"$JS.API.CONSUMER.CREATE.HELD.*.held.*.wait.{self}.*",
+	"$JS.API.CONSUMER.CREATE.HELD.*.held.*.stop.*.*",
+	"$JS.API.CONSUMER.CREATE.HELD.*.held.*.keys",
+	"$JS.API.CONSUMER.MSG.NEXT.HELD.*",
+	"$JS.API.CONSUMER.DELETE.HELD.*",
 	"$JS.API.CONSUMER.CREATE.EVENTS.{self}",
 	"$JS.API.CONSUMER.CREATE.EVENTS.{self}.>",
 	"$JS.API.CONSUMER.INFO.EVENTS.{self}",
@@ -165,11 +178,17 @@ requested(registry, request) := array.concat(
 	],
 )
 
-# Whom it may tell to cancel: every agent that it may ask for something.
-cancels(registry, request) := array.concat(
-	[sprintf("control.%v.cancel", [agent]) | some agent in agents_asked(registry, request)],
-	[sprintf("control.{%v}.cancel", [owner]) | some owner in owners_asked(registry, request)],
+# Whom it may tell about work, to cancel it for instance: every agent that it may ask for something.
+told(registry, request, what) := array.concat(
+	[sprintf("control.%v.%v", [agent, what]) | some agent in agents_asked(registry, request)],
+	[sprintf("control.{%v}.%v", [owner, what]) | some owner in owners_asked(registry, request)],
 )
+
+# Approvals come from who mints user contexts, which has a role of its own; from others no agent takes any.
+approvals(registry, role, request) := subjects if {
+	object.get(role, "approves", false) == true
+	subjects := told(registry, request, "approve")
+} else := []
 
 agents_asked(registry, request) := {split(action, ".")[0] |
 	some action, granted in object.get(registry.agents, request.subject.id, {"actions": {}}).actions

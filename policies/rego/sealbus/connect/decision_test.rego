@@ -116,6 +116,50 @@ test_who_may_ask_nothing_may_tell_nobody_to_cancel if {
 	has(asks({"stock.price": true}, declared), "control.{spiffe://example.org/agent/stock}.cancel") == true
 }
 
+minting(role) := decided(
+	object.union(registry, {
+		"workloads": {shop: {"role": "edge", "tenant": "default"}},
+		"roles": object.union(registry.roles, {"edge": role}),
+	}),
+	request(shop, "shop", declared),
+).publish.allow
+
+test_who_mints_tells_whom_it_may_ask_what_was_approved if {
+	allowed := minting({"approves": true, "publish": [], "subscribe": []})
+	has(allowed, "control.stock.approve") == true
+	has(allowed, "control.{spiffe://example.org/agent/stock}.approve") == true
+	every subject in allowed {
+		not subject in ["control.>", "control.*.approve", "control.ops.approve"]
+	}
+}
+
+test_nobody_else_approves if {
+	every allowed in [
+		of_shop.publish.allow,
+		of_stock.publish.allow,
+		of_ops.publish.allow,
+		minting({"publish": [], "subscribe": []}),
+		minting({"approves": false, "publish": [], "subscribe": []}),
+		minting({"approves": "yes", "publish": [], "subscribe": []}),
+	] {
+		every subject in allowed {
+			not startswith(subject, "control.stock.approve")
+			not startswith(subject, "control.{spiffe://example.org/agent/stock}.approve")
+		}
+	}
+}
+
+test_starter_edge_alone_approves if {
+	approving := {id |
+		some id, agent in data.sealbus.registry.agents
+		answer := data.sealbus.connect.decision with input as request(id, "x", [])
+		some subject in answer.publish.allow
+		startswith(subject, "control.")
+		endswith(subject, ".approve")
+	}
+	approving == {"spiffe://example.org/edge"}
+}
+
 test_withdrawn_grant_is_none if {
 	has(of_shop.publish.allow, "task.stock.count") == false
 	has(of_shop.publish.allow, "call.stock.count") == false
@@ -182,7 +226,7 @@ test_name_that_begins_alike_is_another if {
 }
 
 test_own_subjects_of_the_scheme if {
-	every subject in ["event.{self}.*", "dead.{self}.>", "audit.{self}", "refused.{self}", "state.{self}.>"] {
+	every subject in ["event.{self}.*", "dead.{self}.>", "audit.{self}", "refused.{self}", "state.{self}.>", "held.{self}.>"] {
 		subject in of_shop.publish.allow
 	}
 	of_shop.subscribe.allow == ["_INBOX.{self}.>", "call.{self}.* {self}", "heard.agent"]
@@ -202,9 +246,19 @@ test_streams_api_is_its_own_consumers if {
 		"$JS.API.CONSUMER.INFO.TASKS.id-ctl-{self}",
 		"$JS.API.CONSUMER.MSG.NEXT.TASKS.id-ctl-{self}",
 		"$JS.ACK.TASKS.id-ctl-{self}.>",
+		"$JS.API.CONSUMER.CREATE.TASKS.id-apr-{self}.control.{self}.approve",
+		"$JS.API.CONSUMER.INFO.TASKS.id-apr-{self}",
+		"$JS.API.CONSUMER.MSG.NEXT.TASKS.id-apr-{self}",
+		"$JS.ACK.TASKS.id-apr-{self}.>",
 		"$JS.API.CONSUMER.CREATE.STATE.*.state.*.stop.*.*",
 		"$JS.API.CONSUMER.MSG.NEXT.STATE.*",
 		"$JS.API.CONSUMER.DELETE.STATE.*",
+		"$JS.API.CONSUMER.CREATE.HELD.*.held.{self}.>",
+		"$JS.API.CONSUMER.CREATE.HELD.*.held.*.wait.{self}.*",
+		"$JS.API.CONSUMER.CREATE.HELD.*.held.*.stop.*.*",
+		"$JS.API.CONSUMER.CREATE.HELD.*.held.*.keys",
+		"$JS.API.CONSUMER.MSG.NEXT.HELD.*",
+		"$JS.API.CONSUMER.DELETE.HELD.*",
 		"$JS.API.CONSUMER.CREATE.EVENTS.{self}",
 		"$JS.API.CONSUMER.CREATE.EVENTS.{self}.>",
 		"$JS.API.CONSUMER.INFO.EVENTS.{self}",

@@ -52,6 +52,22 @@ ALLOWED = [
     "refused.inventory",
     "state.inventory.effect.00",
     "$JS.API.DIRECT.GET.STATE.state.inventory.effect.00",
+    "control.other.cancel",
+    "held.inventory.task.q.00",
+    "$JS.API.CONSUMER.CREATE.HELD.read-0011.held.inventory.task.*.00",
+    "$JS.API.CONSUMER.CREATE.HELD.read-0011.held.inventory.schedule.*",
+    "$JS.API.CONSUMER.CREATE.HELD.read-0011.held.inventory.effect.00",
+    "$JS.API.CONSUMER.CREATE.HELD.read-0011.held.*.wait.inventory.00",
+    "$JS.API.CONSUMER.CREATE.HELD.read-0011.held.*.stop.00.*",
+    "$JS.API.CONSUMER.CREATE.HELD.read-0011.held.notary.keys",
+    "$JS.API.CONSUMER.MSG.NEXT.HELD.read-0011",
+    "$JS.API.CONSUMER.DELETE.HELD.read-0011",
+    "$JS.API.CONSUMER.CREATE.TASKS.id-ctl-inventory.control.inventory.>",
+    "$JS.API.CONSUMER.CREATE.TASKS.id-ctl-inventory.control.inventory.cancel",
+    "$JS.API.CONSUMER.CREATE.TASKS.id-apr-inventory.control.inventory.approve",
+    "$JS.API.CONSUMER.INFO.TASKS.id-apr-inventory",
+    "$JS.API.CONSUMER.MSG.NEXT.TASKS.id-apr-inventory",
+    "$JS.ACK.TASKS.id-apr-inventory.1.2.3.4.5",
     "_INBOX.other.reply.abc.7",
     "orders.ship",
     "orders.ask",
@@ -81,6 +97,29 @@ DENIED = [
     "audit.inventory.more",
     "refused.other",
     "state.other.effect.00",
+    "control.other.approve",
+    "control.other.schedule",
+    "held.other.task.q.00",
+    "held.inventory",
+    "$JS.API.CONSUMER.CREATE.HELD.read-0011",
+    "$JS.API.CONSUMER.CREATE.HELD.read-0011.held.>",
+    "$JS.API.CONSUMER.CREATE.HELD.read-0011.held.*.task.>",
+    "$JS.API.CONSUMER.CREATE.HELD.read-0011.held.*.task.*.00",
+    "$JS.API.CONSUMER.CREATE.HELD.read-0011.held.other.task.q.00",
+    "$JS.API.CONSUMER.CREATE.HELD.read-0011.held.other.>",
+    "$JS.API.CONSUMER.CREATE.HELD.read-0011.held.*.wait.other.00",
+    "$JS.API.CONSUMER.CREATE.HELD.read-0011.held.*.wait.>",
+    "$JS.API.CONSUMER.CREATE.HELD.read-0011.held.*.wait.*.00",
+    "$JS.API.CONSUMER.CREATE.HELD.read-0011.held.*.stop.>",
+    "$JS.API.CONSUMER.CREATE.HELD.read-0011.held.*.effect.00",
+    "$JS.API.CONSUMER.CREATE.TASKS.id-apr-inventory.control.inventory.>",
+    "$JS.API.CONSUMER.CREATE.TASKS.id-apr-inventory.control.other.approve",
+    "$JS.API.CONSUMER.CREATE.TASKS.id-apr-other.control.other.approve",
+    "$JS.API.CONSUMER.MSG.NEXT.TASKS.id-apr-other",
+    "$JS.API.DIRECT.GET.HELD.held.inventory.task.q.00",
+    "$JS.API.STREAM.INFO.HELD",
+    "$JS.API.STREAM.PURGE.HELD",
+    "$JS.API.STREAM.MSG.DELETE.HELD",
     "$JS.API.DIRECT.GET.STATE",
     "$JS.API.DIRECT.GET.STATE.state.other.effect.00",
     "$JS.API.STREAM.MSG.GET.STATE",
@@ -175,6 +214,28 @@ def test_an_id_without_a_name_goes_by_its_token() -> None:
     assert may_publish(permissions, f"audit.{token}")
     assert may_subscribe(permissions, f"_INBOX.{token}.x")
     assert not may_subscribe(permissions, "_INBOX.workload.x")
+
+
+def test_an_edge_is_an_agent_that_reads_what_waits_and_tells_of_approvals_as_the_starter_policy_has_it() -> None:
+    edge = permissions_of(BrokerRole.EDGE, INVENTORY, NAMES, OWN)
+    roles = json.loads((STARTER / "sealbus" / "registry" / "roles" / "data.json").read_text())
+    assert set(edge.publish) - set(AGENT.publish) == {"control.*.approve", *roles["edge"]["publish"]}
+    assert edge.subscribe == AGENT.subscribe
+    for subject in (
+        "control.other.approve",
+        "$JS.API.CONSUMER.CREATE.HELD.read-0011.held.*.task.>",
+        "$JS.API.CONSUMER.CREATE.HELD.read-0011.held.*.task.managers.00",
+        "$JS.API.CONSUMER.CREATE.HELD.read-0011.held.*.task.managers.*",
+    ):
+        assert may_publish(edge, subject)
+    for subject in (
+        "control.other.schedule",
+        "held.other.task.q.00",
+        "$JS.API.CONSUMER.CREATE.HELD.read-0011.held.>",
+        "$JS.API.CONSUMER.CREATE.HELD.read-0011.held.*.effect.00",
+        "$JS.API.CONSUMER.CREATE.HELD.read-0011.held.*.wait.other.00",
+    ):
+        assert not may_publish(edge, subject)
 
 
 def test_a_revoker_is_an_agent_that_replaces_one_object_as_the_starter_policy_has_it() -> None:

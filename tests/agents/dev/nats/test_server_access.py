@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
 import pytest
-from support.dev_broker import INVENTORY, NAMES, OPERATOR, PRICING, REFUSED, SECONDS, STREAMS, Site, running
+from support.dev_broker import (
+    INVENTORY,
+    NAMES,
+    OPERATOR,
+    PRICING,
+    REFUSED,
+    SECONDS,
+    STREAMS,
+    WORKLOADS,
+    Site,
+    running,
+)
+from support.raw_nats import RawNats
 from support.x509 import ThrowawayCa
 
+from sealbus.agents.dev.nats.config import BrokerRole
 from sealbus.bus.streams.check import check_streams
 from sealbus.bus.streams.declared import declared_streams, own_durable
 from sealbus.bus.streams.plan import apply
@@ -19,6 +33,9 @@ from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.subjects import OwnSubject
 
 pytestmark = pytest.mark.nats
+
+EDGE = NAMES.id_of("edge")
+WITH_EDGE = {**WORKLOADS, EDGE: BrokerRole.EDGE}
 
 
 @pytest.fixture
@@ -180,6 +197,87 @@ async def test_an_agent_reads_its_own_results_and_no_one_elses(site: Site) -> No
                 "$JS.API.CONSUMER.CREATE.RESULTS.read-2.status.pricing.00", {"stream_name": "RESULTS", "config": reader}
             )
         assert (await agent.ask("$JS.API.CONSUMER.DELETE.RESULTS.read-1"))["success"] is True
+
+
+async def test_an_agent_reads_of_held_what_concerns_it_and_an_edge_what_waits(site: Site) -> None:
+    """With the filters that are really used: their wildcards are plain tokens of the API's subject."""
+    own = ("held.inventory.task.*.00", "held.inventory.task.q.00", "held.inventory.schedule.*", "held.inventory.>")
+    everybodys = ("held.*.wait.inventory.00", "held.*.stop.00.*", "held.notary.keys")
+    others = (
+        "held.pricing.task.*.00",
+        "held.*.task.>",
+        "held.*.wait.pricing.00",
+        "held.*.wait.>",
+        "held.>",
+        "held.*.stop.>",
+    )
+    waiting = ("held.*.task.>", "held.*.task.managers.*", "held.*.task.*.00", "held.pricing.task.managers.00")
+    async with (
+        running(site, workloads=WITH_EDGE) as server,
+        site.connect(server, OPERATOR) as operator,
+        site.connect(server, INVENTORY) as agent,
+        site.connect(server, EDGE) as edge,
+    ):
+        await apply(STREAMS, operator.request)
+        numbers = itertools.count()
+
+        async def read(client: RawNats, wanted: str, really: str = "") -> dict[str, object]:
+            name = f"read-{next(numbers)}"
+            config = {"name": name, "ack_policy": "none", "mem_storage": True, "filter_subject": really or wanted}
+            subject = f"$JS.API.CONSUMER.CREATE.HELD.{name}.{wanted}"
+            return await client.ask(subject, {"stream_name": "HELD", "config": config})
+
+        for wanted in (*own, *everybodys):
+            assert "error" not in await read(agent, wanted), wanted
+        for wanted in others:
+            with pytest.raises(PermissionError):
+                await read(agent, wanted)
+        # The permission names the filter; the server holds the request to it.
+        for really in ("held.>", "held.*.task.>", "held.inventory.>"):
+            assert error_code(await read(agent, "held.inventory.task.*.00", really)) == 10_131
+        for wanted in waiting:
+            assert "error" not in await read(edge, wanted), wanted
+        for wanted in ("held.>", "held.pricing.>", "held.*.effect.00"):
+            with pytest.raises(PermissionError):
+                await read(edge, wanted)
+        assert await agent.may_publish("held.inventory.task.q.00")
+        assert not await agent.may_publish("held.pricing.task.q.00")
+        assert not await edge.may_publish("held.pricing.task.q.00")
+        assert await edge.may_publish("control.pricing.approve")
+        assert not await agent.may_publish("control.pricing.approve")
+        # What was parked comes to who may read it, through a consumer of its own.
+        await agent.request("held.inventory.task.managers.00", b"parked")
+        made = await read(edge, "held.*.task.managers.*")
+        edge.subscribe("_INBOX.edge.pull")
+        edge.publish(f"$JS.API.CONSUMER.MSG.NEXT.HELD.{made['name']}", b"1", reply="_INBOX.edge.pull")
+        async with asyncio.timeout(SECONDS):
+            while ("held.inventory.task.managers.00", b"parked") not in edge.messages:
+                await edge.settle()
+
+
+async def test_approvals_come_through_a_consumer_of_their_own(site: Site) -> None:
+    create = "$JS.API.CONSUMER.CREATE.TASKS.id-apr-inventory.control.inventory.approve"
+    config: dict[str, object] = {"durable_name": "id-apr-inventory", "ack_policy": "explicit"}
+    async with (
+        running(site, workloads=WITH_EDGE) as server,
+        site.connect(server, OPERATOR) as operator,
+        site.connect(server, INVENTORY) as agent,
+        site.connect(server, EDGE) as edge,
+    ):
+        await apply(STREAMS, operator.request)
+        mine = {**config, "filter_subject": "control.inventory.approve"}
+        assert "error" not in await agent.ask(create, {"stream_name": "TASKS", "config": mine})
+        wider = {**config, "filter_subject": "control.inventory.>"}
+        assert error_code(await agent.ask(create, {"stream_name": "TASKS", "config": wider})) == 10_131
+        await edge.request("control.inventory.approve", b"approved")
+        await edge.request("control.inventory.cancel", b"canceled")
+        agent.subscribe("_INBOX.inventory.pull")
+        agent.publish("$JS.API.CONSUMER.MSG.NEXT.TASKS.id-apr-inventory", b"1", reply="_INBOX.inventory.pull")
+        async with asyncio.timeout(SECONDS):
+            while not (found := [one for one in agent.messages if one[0].startswith("control.")]):
+                await agent.settle()
+        assert found == [("control.inventory.approve", b"approved")]
+        assert await agent.may_publish("$JS.ACK.TASKS.id-apr-inventory.1.1.1.1.0")
 
 
 async def test_own_subjects_belong_to_their_owner(site: Site) -> None:

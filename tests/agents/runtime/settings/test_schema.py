@@ -100,6 +100,7 @@ def test_every_setting_can_be_said_in_the_file(tmp_path: Path) -> None:
     assert settings.names.id_of("orders") == SpiffeId("spiffe://example.org/ns/shop/sa/orders")
     assert settings.names.id_of("pricing") == SpiffeId("spiffe://example.org/ns/money/sa/pricing")
     assert settings.minters == {SpiffeId("spiffe://example.org/edge")}
+    assert settings.notaries == {SpiffeId("spiffe://example.org/agent/notary")}
     assert settings.lifetimes == Lifetimes(
         context_start=1_800 * SECOND, context_life=7_200 * SECOND, chain_life=14_400 * SECOND, chain_after=600 * SECOND
     )

@@ -1,0 +1,184 @@
+"""The key book that a notary writes beside its log, for values that outlive their keys (`bus/streams/key_book`).
+
+It is written when the history of trust has changed, and hourly, because readers take none that is over three hours old. A new
+log knows nothing from before its first bundles: until it is 32 days old, that is copied from the book before. What fails is
+retried and shown; the log neither waits for it nor ends with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+from sealbus.bus.ports import Clock, Identity, Transport
+from sealbus.bus.streams.held import PAYLOAD_BYTES, PAYLOAD_ITEMS, Held, HeldValue
+from sealbus.bus.streams.key_book import KEPT, KEY_BOOK_TYPE, RECORDS, YOUNG, history_in, key_book_subject
+from sealbus.bus.streams.signed_value import is_own, signed
+from sealbus.envelopes.backoff import Backoff
+from sealbus.envelopes.errors import SealbusError, StateUnavailable
+from sealbus.envelopes.log.trust_history import TrustHistory
+from sealbus.envelopes.message.seal import Sealer
+from sealbus.envelopes.records.notary import BundleRecord
+from sealbus.envelopes.trust.bundles import Trust
+from sealbus.envelopes.trust.caches import Caches
+from sealbus.envelopes.trust.names import Names
+from sealbus.envelopes.trust.spiffe_id import TrustDomain
+
+__all__ = ["KeyBookWriter", "continued", "fitting"]
+
+EVERY: Final = 3_600.0
+"""Seconds after which a book is written that says nothing new."""
+
+_AGAIN: Final = Backoff(initial_interval=1.0, maximum_interval=60.0)
+_REST_BYTES: Final = 8_192
+"""Room for the other keys of the payload, which name the notary and its subject (at most 2,048 bytes each)."""
+_ITEM_BYTES: Final = 5
+"""The most that the codec adds to each record."""
+
+_log: Final = logging.getLogger(__name__)
+
+
+class KeyBookWriter:
+    """One notary's key book. `run` it while the notary holds the lease; `changed` tells it of new bundles."""
+
+    def __init__(self, *, identity: Identity, transport: Transport, names: Names, clock: Clock) -> None:
+        self._identity = identity
+        self._transport = transport
+        self._names = names
+        self._clock = clock
+        self._caches = Caches()
+        self._subject = key_book_subject(names.token(identity.spiffe_id))
+        self._changed = asyncio.Event()
+        self._problem = ""
+        self._dropped = 0
+
+    @property
+    def problem(self) -> str:
+        """The reason why the last book was not written, in a few words; empty if it was."""
+        return self._problem
+
+    def changed(self) -> None:
+        """Request a new book: the history has changed."""
+        self._changed.set()
+
+    async def run(self, history: TrustHistory) -> None:
+        """Write what `history` knows until cancelled. Failures are retried after a second, and then less often."""
+        held = Held(
+            self._transport,
+            trust=lambda: Trust(bundles=self._identity.bundles()),
+            past=_Known(history),
+            names=self._names,
+            caches=self._caches,
+            clock=self._clock,
+        )
+        failures = 0
+        while True:
+            self._changed.clear()
+            try:
+                await self._write(held, history)
+            except SealbusError as error:
+                failures += 1
+                if self._problem != (problem := f"the key book is not written: {error.detail}"):
+                    _log.warning("%s", problem)
+                self._problem = problem
+                await asyncio.sleep(_AGAIN.interval(failures))
+                continue
+            failures, self._problem = 0, ""
+            try:
+                async with asyncio.timeout(EVERY):
+                    await self._changed.wait()
+            except TimeoutError:
+                _log.debug("nothing has changed: the key book is written again")
+
+    async def _write(self, held: Held, history: TrustHistory) -> None:
+        if not history.trust_domains:
+            raise StateUnavailable("no bundle is known yet")
+        sealer = self._identity.sealer()
+        if not self._counts_now(sealer):
+            raise StateUnavailable("the key of its SVID is not in the bundle, or no longer")
+        before, last = await self._last(held)
+        needed = continued(history, before).since(max(0, self._clock() - KEPT))
+        records = fitting(needed)
+        if (dropped := len(needed) - len(records)) > self._dropped:
+            _log.warning("%s: too large, the %d oldest of %d bundles are left out", self._subject, dropped, len(needed))
+        self._dropped = dropped
+        written = await held.write(
+            self._subject,
+            {RECORDS: [one.encode() for one in records]},
+            KEY_BOOK_TYPE,
+            sealer,
+            own=self._identity.spiffe_id,
+            before=before,
+            last=last,
+        )
+        if written is None:
+            raise StateUnavailable("something else was stored there meanwhile")
+
+    def _counts_now(self, sealer: Sealer) -> bool:
+        """Return whether readers would take what `sealer` signs: bundles may change before the SVID does."""
+        own, trust = self._identity.spiffe_id, Trust(bundles=self._identity.bundles())
+        parts = signed(b"", KEY_BOOK_TYPE, sealer)
+        return is_own(parts, KEY_BOOK_TYPE, own=own, at=self._clock(), trust=trust, caches=self._caches)
+
+    async def _last(self, held: Held) -> tuple[HeldValue | None, int]:
+        """Return the book before, of any notary under this identity, and the last sequence of its subject."""
+        recent = max(0, self._clock() - YOUNG)
+        before, last = await held.standing(self._subject, KEY_BOOK_TYPE, since=recent)
+        if before is None:
+            # After hours without a notary, or at the first start: its number goes on even so.
+            before, last = await held.standing(self._subject, KEY_BOOK_TYPE)
+        return before, last
+
+
+class _Known:
+    """What this notary knows of the past itself, to recognise its own books of last week."""
+
+    def __init__(self, history: TrustHistory) -> None:
+        self._history = history
+
+    async def at(self, time: int) -> Sequence[Trust]:
+        """Return the trust of `time`."""
+        return [Trust(bundles=bundles) for bundles in self._history.at(time)]
+
+
+def continued(history: TrustHistory, before: HeldValue | None) -> TrustHistory:
+    """Return `history` with what the book `before` says of the times before its first bundle of each trust domain."""
+    records = history.since(0)
+    first: dict[TrustDomain, int] = {}
+    for one in records:
+        first.setdefault(one.trust_domain, one.current)
+    try:
+        former = history_in(before).since(0) if before is not None else ()
+    except StateUnavailable:
+        former = ()
+    earlier = [one for one in former if one.current < first.get(one.trust_domain, one.current + 1)]
+    return TrustHistory([*earlier, *records])
+
+
+def fitting(records: Sequence[BundleRecord]) -> list[BundleRecord]:
+    """Return as many of `records`, without certificates and the newest first to be kept, as a book holds, in their order.
+
+    Trust domains share the room: one with many or large bundles leaves out its own old ones, not another's.
+    """
+    waiting: dict[str, deque[BundleRecord]] = {}
+    for record in reversed(records):
+        plain = BundleRecord(trust_domain=record.trust_domain, current=record.current, jwt=record.jwt)
+        waiting.setdefault(record.trust_domain.name, deque()).append(plain)
+    taken = dict.fromkeys(waiting, 0)
+    room, kept = PAYLOAD_BYTES - _REST_BYTES, list[BundleRecord]()
+    while waiting and len(kept) < PAYLOAD_ITEMS:
+        domain = min(waiting, key=lambda one: (taken[one], one))
+        record = waiting[domain].popleft()
+        size = len(record.encode()) + _ITEM_BYTES
+        if size > room:
+            # Nothing older of this trust domain either: a gap would give its times to the wrong bundle.
+            del waiting[domain]
+            continue
+        room, taken[domain] = room - size, taken[domain] + size
+        kept.append(record)
+        if not waiting[domain]:
+            del waiting[domain]
+    return sorted(kept, key=lambda one: (one.current, one.trust_domain.name))

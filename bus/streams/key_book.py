@@ -1,0 +1,157 @@
+"""The key book: which bundles were current in the last 32 days, in the word of a notary, for values in HELD.
+
+::
+
+    held.<notary's token>.keys      rec: encoded `bundle` records (SPEC.md section 8), without certificates
+
+A JWT key leaves its bundle about a day after its last use, and then what it vouched for last week verifies for nobody. A
+book counts only under a key that is in its bundle now, so that no book vouches for another, and only for three hours, in
+which a notary writes the next one: who withholds books cannot keep an old one in force.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sealbus.bus.ports import Clock, Transport, wall_clock
+from sealbus.bus.streams.declared import HELD_SECONDS
+from sealbus.bus.streams.held import Held, HeldValue
+from sealbus.envelopes.errors import BundleRefused, EnvelopeError, SealbusError, StateUnavailable
+from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
+from sealbus.envelopes.log.trust_history import TrustHistory
+from sealbus.envelopes.records.notary import BundleRecord
+from sealbus.envelopes.records.record import parse_record
+from sealbus.envelopes.trust.bundles import Trust
+from sealbus.envelopes.trust.caches import Caches
+from sealbus.envelopes.trust.names import Names
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+
+__all__ = ["KEPT", "KEY_BOOK_TYPE", "RECORDS", "YOUNG", "KeyBook", "history_in", "key_book_subject"]
+
+KEY_BOOK_TYPE: Final = "application/vnd.sealbus.keys.v1"
+"""The type of the signature; a signature of another type does not count."""
+RECORDS: Final = "rec"
+"""The key of the payload that holds the records."""
+
+KEPT: Final = HELD_SECONDS * SECOND
+"""How far back a book goes: as long as HELD keeps a value (microseconds)."""
+YOUNG: Final = 3 * 3_600 * SECOND
+"""How old a book that counts may be (microseconds)."""
+
+_CACHED: Final = 60.0
+"""Seconds until a book is read again."""
+_AGAIN: Final = 5.0
+"""Seconds until it is read again if none counted: values that are made up do not each cost a read."""
+_WITHIN: Final = 5.0
+
+_log: Final = logging.getLogger(__name__)
+
+
+def key_book_subject(token: str) -> str:
+    """Return the subject of the key book of the notary whose SPIFFE ID has `token`."""
+    return f"held.{token}.keys"
+
+
+@dataclass(frozen=True, slots=True)
+class _Book:
+    number: int
+    at: int
+    history: TrustHistory
+
+    def is_young(self, now: int) -> bool:
+        return -DEFAULT_LIMITS.stored_within <= now - self.at <= YOUNG
+
+
+class KeyBook:
+    """`PastTrust` by the key books of `notaries`, read when one is needed; any of them that counts is enough.
+
+    `trust` is the current one: its bundles decide who is a notary, and its revocations hold for the past as well.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        notaries: Collection[SpiffeId],
+        trust: Callable[[], Trust],
+        names: Names,
+        caches: Caches,
+        clock: Clock = wall_clock,
+    ) -> None:
+        # With the current bundles only: a book must not make itself, or another one, count.
+        self._held = Held(transport, trust=trust, names=names, caches=caches, clock=clock)
+        self._notaries = {names.token(one): one for one in notaries}
+        self._trust = trust
+        self._clock = clock
+        self._books: dict[str, _Book] = {}
+        self._reading = asyncio.Lock()
+        self._until = float("-inf")
+        self._why = "no key book was read"
+
+    async def at(self, time: int) -> Sequence[Trust]:
+        """Return the trust of `time` by each book that counts: bundles of then, revocations of now.
+
+        Empty for times over 32 days ago. Raises `StateUnavailable` while no book counts; what it waits for ends after 5 s
+        for each notary.
+        """
+        now = self._clock()
+        if time < now - KEPT:
+            return ()
+        async with self._reading:
+            if asyncio.get_running_loop().time() >= self._until:
+                await self._read()
+        books = [book for book in self._books.values() if book.is_young(now)]
+        if not books:
+            raise StateUnavailable(f"the keys of the past are not known: {self._why}")
+        revoked = self._trust().revoked_before
+        return [Trust(bundles=bundles, revoked_before=revoked) for book in books for bundles in book.history.at(time)]
+
+    async def _read(self) -> None:
+        counted = False
+        for token, notary in self._notaries.items():
+            try:
+                book = await self._newer(token, notary)
+            except SealbusError as error:
+                self._why = error.detail
+            else:
+                self._books[token] = book
+                counted = True
+        if not counted:
+            _log.warning("no key book counts: %s", self._why)
+        self._until = asyncio.get_running_loop().time() + (_CACHED if counted else _AGAIN)
+
+    async def _newer(self, token: str, notary: SpiffeId) -> _Book:
+        """Return the book of `notary` that counts now; raise `StateUnavailable` if there is none."""
+        now, known = self._clock(), self._books.get(token)
+        since = max(0, now - YOUNG - DEFAULT_LIMITS.stored_within)
+        value, _ = await self._held.standing(key_book_subject(token), KEY_BOOK_TYPE, since=since, within=_WITHIN)
+        if value is None or value.own != notary:
+            raise StateUnavailable(f"{notary} has written no key book for hours")
+        # A number starts again with a log that knows nothing of the one before; by then older books are too old anyway.
+        if known is not None and known.is_young(now) and value.number <= known.number:
+            if (value.number, value.at) == (known.number, known.at):
+                return known
+            raise StateUnavailable(f"the key book of {notary} is older than the one seen before")
+        history = await asyncio.to_thread(history_in, value)
+        book = _Book(value.number, value.at, history)
+        if not book.is_young(now):
+            raise StateUnavailable(f"the key book of {notary} is too old")
+        return book
+
+
+def history_in(value: HeldValue) -> TrustHistory:
+    """Take the history out of a book; raise `StateUnavailable` for one that breaks a rule: it says nothing then."""
+    try:
+        records = [parse_record(one) for one in value.keys.some_octets(RECORDS)]
+        value.keys.end()
+        history = TrustHistory(one for one in records if isinstance(one, BundleRecord) and not one.x509)
+    except (EnvelopeError, BundleRefused) as error:
+        raise StateUnavailable(f"{value.subject} is no key book") from error
+    # Nothing but bundles without certificates, none twice, and at least one.
+    if not records or len(history.since(0)) != len(records):
+        raise StateUnavailable(f"{value.subject} is no key book")
+    return history

@@ -1,0 +1,374 @@
+"""Values in HELD: the newest genuine version counts, whatever others have stored under its subject, and when."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+import pytest
+from support.acceptance import INVENTORY, ISSUER, PLANNER, TRUST
+from support.envelopes import HOUR, MINUTE, NAMES, NOW, TRUST_DOMAIN, Issuer, agent, private_key
+
+from sealbus.agents.dev.memory.broker import MemoryBroker, MemoryTransport
+from sealbus.bus.ports import Delivery, PubAck
+from sealbus.bus.streams import held as module
+from sealbus.bus.streams.held import PAYLOAD_BYTES, PAYLOAD_ITEMS, VALUE_BYTES, Held, HeldValue, PastTrust, current_only
+from sealbus.bus.streams.signed_value import signed
+from sealbus.envelopes.encoding.codec import Value, encode
+from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, SealError, StateUnavailable
+from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.message.seal import Sealer
+from sealbus.envelopes.trust.bundles import JwtBundle, Trust, TrustBundles
+from sealbus.envelopes.trust.caches import Caches
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+
+TYPE = "application/vnd.sealbus.test.v1"
+OWN = ISSUER.sealer(INVENTORY)
+SUBJECT, PATTERN = "held.inventory.task.q.00", "held.inventory.task.*.00"
+
+FORMER = Issuer(kid="key-0", key=private_key("former issuer"))
+"""The issuer of a key that has left the bundle."""
+FORMER_TRUST = Trust(bundles=TrustBundles([JwtBundle.parse(TRUST_DOMAIN, FORMER.jwks())]))
+
+
+class Past:
+    """The past that a test gives, or nothing that is known."""
+
+    def __init__(self, *trust: Trust, error: StateUnavailable | None = None) -> None:
+        self.trust = trust
+        self.error = error
+        self.asked: list[int] = []
+
+    async def at(self, time: int) -> Sequence[Trust]:
+        self.asked.append(time)
+        if self.error is not None:
+            raise self.error
+        return self.trust
+
+
+@dataclass
+class Site:
+    """A broker with HELD at a time that the test sets, and the inventory's values in it."""
+
+    now: int = NOW
+    past: PastTrust = current_only
+    trust: Trust = TRUST
+    broker: MemoryBroker = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.broker = MemoryBroker(lambda: self.now)
+        self.broker.add_stream("HELD", ["held.>"], max_bytes=1 << 30)
+
+    def held(self, transport: MemoryTransport | None = None) -> Held:
+        return Held(
+            transport or self.broker.connect(),
+            trust=lambda: self.trust,
+            past=self.past,
+            names=NAMES,
+            caches=Caches(),
+            clock=lambda: self.now,
+        )
+
+    async def write(
+        self,
+        text: str,
+        before: HeldValue | None = None,
+        *,
+        last: int = 0,
+        extra: bytes = b"",
+        subject: str = SUBJECT,
+        sealer: Sealer = OWN,
+        own: SpiffeId = INVENTORY,
+    ) -> int | None:
+        return await self.held().write(
+            subject, {"txt": text}, TYPE, sealer, own=own, before=before, last=last, extra=extra
+        )
+
+    async def value(self, pattern: str = PATTERN) -> HeldValue | None:
+        found = await self.held().newest(pattern, TYPE)
+        assert set(found) <= {SUBJECT}
+        return found.get(SUBJECT)
+
+    async def text(self) -> str:
+        """Return what counts; empty if nothing does."""
+        value = await self.value()
+        return value.keys.text("txt") if value is not None else ""
+
+    def plant(self, raw: bytes, subject: str = SUBJECT) -> int:
+        ack = self.broker.inject(subject, raw)
+        assert isinstance(ack, PubAck)
+        return ack.sequence
+
+    def stored(self) -> list[Delivery]:
+        return self.broker.streams["HELD"].stored
+
+
+def made(
+    sealer: Sealer = OWN,
+    *,
+    payload_type: str = TYPE,
+    extra: bytes = b"",
+    change: Callable[[list[Value]], None] = lambda _: None,
+    **keys: Value,
+) -> bytes:
+    """Return a value as whoever has `sealer` would forge it."""
+    payload: dict[str, Value] = {
+        "v": 1,
+        "own": INVENTORY.value,
+        "sub": SUBJECT,
+        "n": 1,
+        "at": NOW,
+        "ext": sha256(extra).digest(),
+        "txt": "forged",
+        **keys,
+    }
+    kept: dict[str, Value] = {key: value for key, value in payload.items() if value is not None}
+    array: list[Value] = [*signed(encode(kept, text_bytes=4_096), payload_type, sealer), extra]
+    change(array)
+    return encode(array)
+
+
+async def test_what_is_written_is_found_and_its_next_version_counts() -> None:
+    site = Site()
+    assert await site.value() is None
+    assert await site.write("first", extra=b"mail") == 1
+    first = await site.value()
+    assert first is not None
+    assert (first.subject, first.own, first.number, first.at, first.stored, first.last) == (
+        SUBJECT,
+        INVENTORY,
+        1,
+        NOW,
+        NOW,
+        1,
+    )
+    assert first.extra == b"mail"
+    site.now += HOUR
+    # A credential lives an hour; a version after that needs another.
+    second = ISSUER.sealer(INVENTORY, iat=site.now, exp=site.now + HOUR)
+    assert await site.write("second", first, sealer=second) == 2
+    found = await site.value()
+    assert found is not None
+    assert (found.keys.text("txt"), found.number, found.extra, found.last) == ("second", 2, b"", 2)
+    assert "second" not in repr(found)
+
+
+FORGED: list[bytes] = [
+    b"",
+    b"junk",
+    encode([]),
+    encode([b"", b"", b"", b"", b""]),
+    encode([b"", b"", b"", b""]),
+    encode([1, b"", b"", b"", b""]),
+    encode({"v": 1}),
+    b"\xdd\xff\xff\xff\xff",
+    encode([b"x" * (VALUE_BYTES + 1)]),
+    made()[:-1],
+    made() + b"\x00",
+    made(change=lambda array: array.append(b"")),
+    made(change=lambda array: array.__setitem__(0, encode({"v": 1}))),
+    made(change=lambda array: array.__setitem__(1, bytes(64))),
+    made(change=lambda array: array.__setitem__(2, b"no key")),
+    made(change=lambda array: array.__setitem__(3, b"no token")),
+    made(change=lambda array: array.__setitem__(4, b"another extra")),
+    made(extra=b"mail", change=lambda array: array.__setitem__(4, b"")),
+    made(PLANNER),
+    made(PLANNER, own=agent("planner").value),
+    made(payload_type=TYPE + "x"),
+    made(sub="held.inventory.task.q.01"),
+    made(n=0),
+    made(n=None),
+    made(own="inventory"),
+    made(own=None),
+    made(ext=bytes(32)),
+    made(v=2),
+    made(txt="x" * 2_049),
+    made(many=["x"] * (PAYLOAD_ITEMS + 1)),
+    made(txt=b"x" * PAYLOAD_BYTES),
+    made(at=NOW - MINUTE - 1),
+    made(at=NOW + 5 * SECOND + 1),
+    made(FORMER.sealer(INVENTORY)),
+    made(ISSUER.sealer(INVENTORY, iat=NOW - 2 * HOUR, exp=NOW - 1 * SECOND)),
+]
+
+
+# Numbered: signatures differ from run to run.
+@pytest.mark.parametrize("raw", FORGED, ids=[str(number) for number in range(len(FORGED))])
+async def test_what_others_or_the_past_made_neither_counts_nor_hides_what_does(raw: bytes) -> None:
+    site = Site()
+    site.plant(raw)
+    assert await site.value() is None
+    assert await site.held().standing(SUBJECT, TYPE) == (None, 1)
+    # Nothing that counts stands there: the first version goes behind what others have stored.
+    assert await site.write("genuine") is None
+    assert await site.write("genuine", last=1) == 2
+    site.plant(raw)
+    found = await site.value()
+    assert found is not None
+    assert (found.keys.text("txt"), found.last) == ("genuine", 3)
+    assert await site.write("next", found) == 4
+    assert await site.text() == "next"
+
+
+@pytest.mark.parametrize("at", [NOW - MINUTE, NOW, NOW + 5 * SECOND])
+async def test_clocks_may_differ_as_much_as_everywhere(at: int) -> None:
+    site = Site()
+    site.plant(made(at=at))
+    assert await site.text() == "forged"
+
+
+async def test_a_genuine_value_elsewhere_is_nobodys_there() -> None:
+    site = Site()
+    await site.write("genuine")
+    [genuine] = site.stored()
+    for subject in ("held.inventory.task.q.01", "held.planner.task.q.00", "held.inventory", "held"):
+        site.broker.streams["HELD"].store(subject, genuine.payload, b"", "", NOW)
+    assert list(await site.held().newest("held.>", TYPE)) == [SUBJECT]
+
+
+async def test_a_broker_that_delivers_more_than_was_asked_for_is_not_believed() -> None:
+    site = Site()
+    await site.write("genuine")
+
+    class Generous(MemoryTransport):
+        async def read(self, stream: str, subjects: Sequence[str], **more: object):  # type: ignore[no-untyped-def]  # the same
+            async for batch in super().read(stream, ["held.>"]):
+                yield [*batch, batch[0]._replace(arrival=None)]
+
+    transport = Generous(site.broker)
+    assert await site.held(transport).newest("held.inventory.task.*.01", TYPE) == {}
+    assert list(await site.held(transport).newest(PATTERN, TYPE)) == [SUBJECT]
+
+
+async def test_an_older_version_stored_again_does_not_come_back() -> None:
+    site = Site()
+    await site.write("approved")
+    first = await site.value()
+    await site.write("withdrawn", first)
+    [old, _] = site.stored()
+    # At once, while it still looks as if it had just been made, the number says that it is older; later the time does.
+    site.plant(old.payload)
+    assert await site.text() == "withdrawn"
+    # Where the newer one is withheld, it has to be stored again within a minute of its making.
+    for seconds, counts in ((60, "approved"), (61, "")):
+        site = Site(now=NOW + seconds * SECOND)
+        site.plant(old.payload)
+        assert await site.text() == counts
+
+
+async def test_of_two_versions_with_one_number_the_first_stored_counts() -> None:
+    site = Site()
+    site.plant(made(txt="first"))
+    site.plant(made(txt="second"))
+    assert await site.text() == "first"
+
+
+async def test_of_two_writers_at_once_one_fails() -> None:
+    site = Site()
+    await site.write("first")
+    before = await site.value()
+    assert await site.write("here", before) == 2
+    assert await site.write("there", before) is None
+    assert await site.text() == "here"
+    assert await site.write("anew") is None
+
+
+async def test_what_no_reader_would_take_is_not_written() -> None:
+    site = Site()
+    before = None
+    bad: list[Mapping[str, object]] = [
+        {"subject": "held.planner.task.q.00"},
+        {"subject": "held"},
+        {"sealer": PLANNER},
+        {"own": agent("planner")},
+        {"extra": b"x" * VALUE_BYTES},
+        {"text": "x" * 2_049},
+    ]
+    for change in bad:
+        with pytest.raises(SealError):
+            await site.write(**{"text": "x", **change})  # type: ignore[arg-type]  # whichever they are
+    large: list[dict[str, Value]] = [{"txt": b"x" * PAYLOAD_BYTES}, {"txt": ["x"] * (PAYLOAD_ITEMS + 1)}]
+    for keys in large:
+        with pytest.raises(SealError):
+            await site.held().write(SUBJECT, keys, TYPE, OWN, own=INVENTORY, before=before)
+    await site.write("x")
+    value = await site.value()
+    with pytest.raises(SealError):
+        await site.write("y", value, subject="held.inventory.task.q.01")
+    assert len(site.stored()) == 1
+
+
+async def test_a_flood_under_one_subject_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "VERSIONS", 200)
+    site = Site()
+    await site.write("genuine")
+    for _ in range(199):
+        site.plant(b"junk")
+    assert await site.text() == "genuine"
+    site.plant(b"junk")
+    with pytest.raises(StateUnavailable, match=f"{SUBJECT}: over 200 versions"):
+        await site.value()
+    # What it is not asked about is no matter, nor what came before the time that is asked about.
+    assert await site.held().newest("held.inventory.task.*.01", TYPE) == {}
+    site.now += HOUR
+    assert await site.held().standing(SUBJECT, TYPE, since=site.now) == (None, 0)
+
+
+async def test_only_versions_since_a_time_are_looked_at() -> None:
+    site = Site()
+    await site.write("first")
+    site.now += MINUTE
+    assert await site.held().newest(PATTERN, TYPE, since=NOW + 1) == {}
+    assert list(await site.held().newest(PATTERN, TYPE, since=NOW)) == [SUBJECT]
+
+
+async def test_a_key_that_is_gone_counts_by_the_past_alone() -> None:
+    former = FORMER.sealer(INVENTORY)
+    site = Site(trust=FORMER_TRUST)
+    await site.write("genuine", sealer=former)
+    assert await site.text() == "genuine"
+    # The key has left the bundle.
+    site.trust = TRUST
+    assert await site.text() == ""
+    site.past = past = Past(FORMER_TRUST)
+    assert await site.text() == "genuine"
+    assert past.asked == [NOW]
+    site.past = Past(TRUST, FORMER_TRUST)
+    assert await site.text() == "genuine"
+    site.past = Past(TRUST)
+    assert await site.text() == ""
+    site.past = Past(error=StateUnavailable("no key book"))
+    with pytest.raises(StateUnavailable, match="no key book"):
+        await site.value()
+
+
+async def test_the_past_is_not_asked_about_what_it_cannot_change() -> None:
+    site = Site(past=Past(error=StateUnavailable("no key book")))
+    await site.write("first")
+    await site.write("second", await site.value())
+    site.plant(b"junk")
+    # Made by others, but not over what counts: whether it is genuine does not matter.
+    site.plant(made(FORMER.sealer(INVENTORY), n=2))
+    assert await site.text() == "second"
+    site.plant(made(FORMER.sealer(INVENTORY), n=3))
+    with pytest.raises(StateUnavailable):
+        await site.value()
+
+
+async def test_a_broker_that_is_silent_is_not_waited_for() -> None:
+    site = Site()
+    with pytest.raises(BusUnavailable, match=r"HELD was not read within 0 s"):
+        await site.held(_Silent(site.broker)).newest(PATTERN, TYPE, within=0)
+    del site.broker.streams["HELD"]
+    with pytest.raises(ConfigurationError, match="stream HELD does not exist"):
+        await site.value()
+    with pytest.raises(BusUnavailable):
+        await site.write("x")
+
+
+class _Silent(MemoryTransport):
+    async def read(self, stream: str, subjects: Sequence[str], **more: object):  # type: ignore[no-untyped-def]  # never ends
+        await asyncio.Event().wait()
+        yield []

@@ -15,7 +15,7 @@ from sealbus.bus.handling.schedules.request import Planned
 from sealbus.bus.handling.schedules.scheduler import Scheduler
 from sealbus.bus.handling.schedules.tick import CLAIMED_FOR, TickClaims
 from sealbus.bus.sending.message import OutgoingMessage
-from sealbus.bus.streams.held import Held, PastTrust, current_only
+from sealbus.bus.streams.held import current_only
 from sealbus.bus.streams.key_value import KeyValue
 from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.limits import SECOND
@@ -28,17 +28,9 @@ QUARTER: Final = 6 * 3_600 * SECOND
 """The same where no past keys are known: bundles keep a key for half a day after it was used last."""
 
 
-def book_of(node: Node, past: PastTrust = current_only) -> ScheduleBook:
+def book_of(node: Node) -> ScheduleBook:
     """Return the schedules of the node's identity as HELD has them."""
-    held = Held(
-        node.transport,
-        trust=node.trust,
-        past=past,
-        names=node.deployment.names,
-        caches=node.caches,
-        clock=node.clocks.now,
-    )
-    return ScheduleBook(held, node.transport, identity=node.identity, token=node.token)
+    return ScheduleBook(node.held, identity=node.identity, token=node.token)
 
 
 def claims_of(node: Node, claimed_for: float = CLAIMED_FOR) -> TickClaims:
@@ -55,7 +47,7 @@ def claims_of(node: Node, claimed_for: float = CLAIMED_FOR) -> TickClaims:
     )
 
 
-def scheduler_of(node: Node, *, past: PastTrust = current_only, claimed_for: float = CLAIMED_FOR) -> Scheduler:
+def scheduler_of(node: Node, *, claimed_for: float = CLAIMED_FOR) -> Scheduler:
     """Return what runs the schedules of the node's identity in this process."""
 
     def compose(planned: Planned) -> OutgoingMessage:
@@ -80,7 +72,7 @@ def scheduler_of(node: Node, *, past: PastTrust = current_only, claimed_for: flo
         return False
 
     return Scheduler(
-        book_of(node, past),
+        book_of(node),
         claims_of(node, claimed_for),
         transport=node.transport,
         outbox=node.outbox,
@@ -89,7 +81,7 @@ def scheduler_of(node: Node, *, past: PastTrust = current_only, claimed_for: flo
         trust=node.trust,
         counters=node.counters,
         settle=node.clocks.settle,
-        renewed_after=WEEK if past is not current_only else QUARTER,
+        renewed_after=WEEK if node.past is not current_only else QUARTER,
         clock=node.clocks.now,
     )
 

@@ -12,9 +12,12 @@ from support.envelopes import NOW
 from support.tick_site import Host, TickSite
 
 from sealbus import Agent, Context, Denied
+from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.bus.handling.schedules.request import ScheduleState
 from sealbus.bus.handling.schedules.tick import TakenTick, Tick, TickStage
 from sealbus.bus.ports import Outgoing
+from sealbus.bus.streams.signed_value import signed
+from sealbus.envelopes.encoding.codec import decode, encode
 from sealbus.envelopes.errors import BusUnavailable
 from sealbus.envelopes.limits import SECOND
 from sealbus.testing import TestBus
@@ -38,16 +41,20 @@ def held(site: TickSite) -> list[bytes]:
     return [one.payload for one in site.broker.streams["HELD"].stored]
 
 
-async def forged(site: TickSite) -> bytes:
-    """Return the best that another identity can make of a schedule of `clerk`."""
+async def forged(site: TickSite) -> list[bytes]:
+    """Return the best that others can make of a schedule of `clerk`: its fields under their keys, and keys of their own."""
     other = TickSite(now=site.now)
-    boss = other.process(Host(other.broker), who="boss")
-    assert await boss.book.store(other.schedule(), None)
-    return held(other)[0]
+    await other.add()
+    [unknown] = held(other)
+    payload = decode(unknown, step=0)
+    assert isinstance(payload, list)
+    fields, *_, body = (one for one in payload if isinstance(one, bytes))
+    boss = MemoryIdentity(site.authority, site.names.id_of("boss")).sealer()
+    return [unknown, encode([*signed(fields, "application/vnd.sealbus.held-schedule.v1", boss), body])]
 
 
 async def test_bytes_of_others_make_no_schedule(site: TickSite) -> None:
-    for payload in (b"", b"\x90", await forged(site)):
+    for payload in (b"", b"\x90", *await forged(site)):
         site.broker.inject(PLACE, payload)
     process = site.start()
     await site.pass_time(60)
@@ -57,7 +64,7 @@ async def test_bytes_of_others_make_no_schedule(site: TickSite) -> None:
 async def test_bytes_of_others_neither_end_a_schedule_nor_change_it(site: TickSite) -> None:
     await site.add()
     site.start()
-    for payload in (b"", await forged(site), b"\x95" + b"\xc4\x00" * 5):
+    for payload in (b"", *await forged(site), b"\x95" + b"\xc4\x00" * 5):
         site.broker.inject(PLACE, payload)
     await site.pass_time(20)
     assert site.ticks() == [10, 20]

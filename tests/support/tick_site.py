@@ -192,7 +192,7 @@ class TickSite:
             clock=lambda: self.now,
         )
         held = Held(host, trust=current, names=self.names, caches=caches, clock=lambda: self.now)
-        book = ScheduleBook(held, host, identity=identity, token="clerk")
+        book = ScheduleBook(held, identity=identity, token="clerk")
         outbox = Outbox(
             identity=identity,
             transport=host,

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from sealbus.bus.handling.schedules.request import Planned, ScheduleState, parse_schedule
 from sealbus.bus.handling.schedules.rule import next_tick
-from sealbus.bus.ports import Identity, Transport
+from sealbus.bus.ports import Identity
 from sealbus.bus.sending.message import Content
-from sealbus.bus.stream_names import HELD
 from sealbus.bus.streams.held import Held, HeldValue
 from sealbus.envelopes.errors import BadBody, EnvelopeError
 from sealbus.envelopes.trust.bundles import Trust
@@ -73,9 +71,8 @@ class Schedule:
 class ScheduleBook:
     """The schedules of the identity `identity`, whose token is `token`."""
 
-    def __init__(self, held: Held, transport: Transport, *, identity: Identity, token: str) -> None:
+    def __init__(self, held: Held, *, identity: Identity, token: str) -> None:
         self._held = held
-        self._transport = transport
         self._identity = identity
         self.prefix: Final = f"held.{token}.schedule."
         """What the subject of each begins with, before its name."""
@@ -107,7 +104,7 @@ class ScheduleBook:
             self._identity.sealer(),
             own=self._identity.spiffe_id,
             before=known,
-            last=await self._last(subject) if known is None else 0,
+            last=(await self._held.standing(subject, _TYPE))[1] if known is None else 0,
             extra=schedule.body.body,
         )
         return stored is not None
@@ -117,14 +114,6 @@ class ScheduleBook:
         parsed = {subject.removeprefix(self.prefix): value for subject, value in found.items()}
         schedules = {name: _parsed(name, value) for name, value in parsed.items()}
         return {name: one for name, one in schedules.items() if one is not None}
-
-    async def _last(self, subject: str) -> int:
-        """Return the sequence of what stands there, though it counts for nothing."""
-        last = 0
-        async with aclosing(self._transport.read(HELD, [subject], headers_only=True)) as batches:
-            async for batch in batches:
-                last = max(last, *(one.arrival.sequence for one in batch if one.arrival is not None))
-        return last
 
 
 def _asked(prefix: str, asked: ScheduleChange) -> Mapping[str, bytes | str | int]:

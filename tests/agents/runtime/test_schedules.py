@@ -10,6 +10,7 @@ from support.engines import ScriptedEngine, deny
 from sealbus import Agent, Context
 from sealbus.agents.runtime.schedules import QUARTER, WEEK, scheduler_of
 from sealbus.bus.handling.schedules.request import ScheduleState
+from sealbus.bus.streams.key_book import KeyBook
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.header import Header, parse_header
 from sealbus.envelopes.message.wire import parse_envelope
@@ -112,11 +113,14 @@ async def test_credentials_come_and_go_while_time_passes() -> None:
 async def test_schedules_are_written_anew_more_often_where_past_keys_are_not_known() -> None:
     assert QUARTER < WEEK
 
-    class Book:
-        async def at(self, time: int) -> tuple[()]:
-            return ()
-
     async with TestBus(Slow().agent, engine=ScriptedEngine()) as bus:
         node = (await bus.client("clerk")).node
         assert scheduler_of(node)._renewed_after == QUARTER
-        assert scheduler_of(node, past=Book())._renewed_after == WEEK
+        node.past = KeyBook(
+            node.transport,
+            notaries=frozenset({bus.names.id_of("notary")}),
+            trust=node.trust,
+            names=bus.names,
+            caches=node.caches,
+        )
+        assert scheduler_of(node)._renewed_after == WEEK

@@ -49,8 +49,6 @@ PURSUED: Final = 8
 """Ticks of one schedule that a process sees to at a time; beyond, the oldest is given up."""
 PERSISTS: Final = 120 * SECOND
 """How much longer than its `catchup` a tick is pursued that a process began with."""
-MARGIN: Final = 5 * SECOND
-"""Before the end of its claim a process sends no more: another would begin."""
 
 CLOCK_SET: Final = 10.0
 """Seconds after which a wait looks at the clock again, which somebody may have set."""
@@ -369,7 +367,7 @@ class Scheduler:
         taken = claim.taken
         if (skew := await self._settle_clocks()) is not None:
             raise skew
-        if taken is None or taken.tick != tick or self._clock() >= taken.until - MARGIN:
+        if taken is None or taken.tick != tick or self._clock() >= taken.send_by:
             claimed = await self._claims.claim(tick)
             if not isinstance(claimed, TakenTick):
                 return claimed.until if claimed is not None else None
@@ -382,10 +380,12 @@ class Scheduler:
         else:
             # From here on it may be stored, although it is not known to be.
             claim.taken = replace(taken, fresh=False)
-            await self._send(current, taken)
+            if not await self._send(current, taken):
+                return taken.until
         return None
 
-    async def _send(self, schedule: Schedule, taken: TakenTick) -> None:
+    async def _send(self, schedule: Schedule, taken: TakenTick) -> bool:
+        """Send the task of a tick, and mark it; return false if it is too late for that: somebody stopped this process."""
         tick = taken.tick
         try:
             message = self.compose(schedule.planned).with_entries(
@@ -394,26 +394,26 @@ class Scheduler:
                 re=schedule.grant.digest,
                 ext={TICK_MARK: tick.time},
             )
-            left = (taken.until - MARGIN - self._clock()) / SECOND
+            left = (taken.send_by - self._clock()) / SECOND
             if left <= 0:
-                # Somebody stopped this process: the tick is another's by now.
-                return
+                return False
             posted = await self._outbox.publish(message, within=left, reseal=False, duplicate_is_ours=not taken.fresh)
         except DuplicateFirstAttempt:
             # Nobody of ours can have sent it: somebody used its id, for whatever that was.
             self._said.warning("a tick of %s is withheld: another used its id", schedule.name)
             await self._leave(taken, "withheld")
-            return
+            return True
         except (NotPermitted, SealError, ConfigurationError) as error:
             self._said.warning("a tick of %s cannot be sent: %s", schedule.name, error.detail)
             await self._leave(taken, "failed")
-            return
+            return True
         self.sent += 1
         self._count("sent")
         await self._claims.mark(taken, TickStage.SENT)
         # A duplicate was sealed by a process that is gone, and its hash with it.
         if posted.ack is not None and not posted.ack.duplicate:
             await self._claims.keep_sent(schedule.name, tick, PendingRequest.of(posted.sealed.header))
+        return True
 
     async def _leave(self, taken: TakenTick, outcome: str) -> None:
         self._count(outcome)

@@ -86,10 +86,14 @@ class TickStage(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TakenTick:
-    """A tick that is ours until `until` (microseconds). `fresh` if nobody of ours can have sent it before."""
+    """A tick that is ours until `until`, and that we send before `send_by` or not at all (both microseconds).
+
+    `fresh` if nobody of ours can have sent it before.
+    """
 
     tick: Tick
     last: int
+    send_by: int
     until: int
     fresh: bool
 
@@ -136,10 +140,12 @@ class TickClaims:
         """
         subject, now = tick.subject(self._token), self._clock()
         until = now + self._claimed_for
+        # Another takes over at its end, by a clock that may differ from ours.
+        send_by = until - self._claimed_for // 9
         mine = self._claim(subject, TickStage.CLAIMED, until=until)
         last = await self._keyed.create(subject, mine)
         if last is not None:
-            return TakenTick(tick=tick, last=last, until=until, fresh=True)
+            return TakenTick(tick=tick, last=last, send_by=send_by, until=until, fresh=True)
         found = await self._keyed.get(subject)
         if found is None:
             raise StateUnavailable("a replica answered that is behind")
@@ -153,7 +159,7 @@ class TickClaims:
         last = await self._keyed.replace(subject, mine, last=found.sequence)
         if last is None:
             raise StateUnavailable("another process claims the tick")
-        return TakenTick(tick=tick, last=last, until=until, fresh=False)
+        return TakenTick(tick=tick, last=last, send_by=send_by, until=until, fresh=False)
 
     async def mark(self, taken: TakenTick, stage: TickStage) -> bool:
         """Write what became of a tick that is ours; return whether that is stored. Raises nothing."""

@@ -14,6 +14,7 @@ from support.envelopes import NOW
 from support.tick_site import Dies, Host, TickSite
 
 from sealbus.bus.handling.schedules import scheduler as scheduler_module
+from sealbus.bus.handling.schedules.book import Schedule
 from sealbus.bus.handling.schedules.request import Overlap, ScheduleState
 from sealbus.bus.handling.schedules.rule import At, Every
 from sealbus.bus.handling.schedules.tick import Tick
@@ -269,3 +270,27 @@ async def test_a_process_takes_up_what_is_written_while_it_runs(site: TickSite) 
     assert len(site.processes[0].scheduler.known) == 11
     await site.pass_time(10)
     assert site.ticks() == [10] * 11
+
+
+async def test_a_process_that_stood_still_sends_nothing_that_may_be_anothers(
+    site: TickSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await site.add()
+    process = site.start()
+    await site.pass_time(5)
+    read = process.book.one
+
+    async def slowly(name: str) -> Schedule | None:
+        found = await read(name)
+        site.now += 41 * SECOND
+        monkeypatch.setattr(process.book, "one", read)
+        return found
+
+    monkeypatch.setattr(process.book, "one", slowly)
+    site.now += 5 * SECOND
+    await site.settle()
+    assert 10 not in site.ticks()
+    site.start()
+    await site.pass_time(10)
+    assert site.ticks().count(10) == 1
+    assert len(set(site.ticks())) == len(site.ticks())

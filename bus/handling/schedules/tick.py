@@ -24,7 +24,7 @@ from sealbus.bus.streams.signed_value import PARTS, is_own, signed
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.encoding.codec import Value, decode, encode
-from sealbus.envelopes.errors import EnvelopeError, SealbusError, StateUnavailable
+from sealbus.envelopes.errors import EnvelopeError, SealbusError
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 from sealbus.envelopes.message.fields import RecordMap
 from sealbus.envelopes.message.header import ExtValue
@@ -44,6 +44,8 @@ _TYPE: Final = "application/vnd.sealbus.tick.v1"
 _LAST_TYPE: Final = "application/vnd.sealbus.last-tick.v1"
 _BYTES: Final = 8_192
 _MARKS: Final = 3
+AGAIN: Final = SECOND
+"""When to look again where another was quicker."""
 
 
 class Tick(NamedTuple):
@@ -99,7 +101,7 @@ class TakenTick:
 
 
 class WaitingTick(NamedTuple):
-    """A tick that another process has until `until` (microseconds)."""
+    """A tick that another process has; look again at `until` (microseconds)."""
 
     until: int
 
@@ -136,7 +138,7 @@ class TickClaims:
     async def claim(self, tick: Tick) -> TakenTick | WaitingTick | None:
         """Claim a tick; return whose it is, `None` if it was sent or left out.
 
-        Raises `BusUnavailable`, `StateUnavailable`, `IdentityUnavailable`.
+        Raises `BusUnavailable`, `IdentityUnavailable`.
         """
         subject, now = tick.subject(self._token), self._clock()
         until = now + self._claimed_for
@@ -148,7 +150,8 @@ class TickClaims:
             return TakenTick(tick=tick, last=last, send_by=send_by, until=until, fresh=True)
         found = await self._keyed.get(subject)
         if found is None:
-            raise StateUnavailable("a replica answered that is behind")
+            # A replica answered that is behind.
+            return WaitingTick(now + AGAIN)
         stored = self._parsed(subject, found)
         if stored is None:
             self._counters.add("sealbus_ticks_unverified_total", 1)
@@ -158,7 +161,7 @@ class TickClaims:
             return WaitingTick(stored.until)
         last = await self._keyed.replace(subject, mine, last=found.sequence)
         if last is None:
-            raise StateUnavailable("another process claims the tick")
+            return WaitingTick(now + AGAIN)
         return TakenTick(tick=tick, last=last, send_by=send_by, until=until, fresh=False)
 
     async def mark(self, taken: TakenTick, stage: TickStage) -> bool:

@@ -369,7 +369,8 @@ def test_schedules_do_what_their_page_says(tmp_path: Path) -> None:
         assert ("often: paused" in paused.err, "often: removed" in removed.err) == (True, True)
         assert all(one in listed.out for one in ("nightly", "often", "paused"))
         assert "soon" not in listed.out
-        assert tasks.out.count("completed") == 2
+        # One that was sent once, and at least one of those every ten seconds.
+        assert tasks.out.count("completed") >= 2
         shown = run(["sealbus", "schedule", "ls", "--as", "clerk", "--json"], tmp_path)
         [nightly] = map(json.loads, shown.stdout.splitlines())
         assert (nightly["name"], nightly["state"], nightly["asked_by"]) == (

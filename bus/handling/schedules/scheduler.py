@@ -97,7 +97,7 @@ class _Act:
         """Whether it waits for a predecessor to end."""
 
 
-class _Claimed:
+class _ClaimedTick:
     """What was claimed for a tick, to go on with where a try failed."""
 
     def __init__(self) -> None:
@@ -336,7 +336,7 @@ class Scheduler:
 
     async def _pursue(self, run: _Run, time: int, act: _Act) -> int:
         """See to it that a tick, or with `queue` the newest that is due, is sent or left out; return which one it was."""
-        schedule, claim = run.schedule, _Claimed()
+        schedule, claim = run.schedule, _ClaimedTick()
         last = self._clock() + schedule.planned.catchup * SECOND + PERSISTS
         while self._clock() <= last:
             try:
@@ -362,7 +362,7 @@ class Scheduler:
             time = following
         return time
 
-    async def _tick(self, schedule: Schedule, tick: Tick, claim: _Claimed) -> int | None:
+    async def _tick(self, schedule: Schedule, tick: Tick, claim: _ClaimedTick) -> int | None:
         """Send a tick unless that has happened; return when to look again, `None` if all is done. Raises `SealbusError`."""
         taken = claim.taken
         if (skew := await self._settle_clocks()) is not None:

@@ -178,7 +178,7 @@ async def test_what_a_process_remembers_decides_nothing(site: TickSite) -> None:
     await site.pass_time(5)
     known = process.scheduler.known["nightly"]
     await site.change("nightly", ScheduleState.REMOVED)
-    await process.scheduler._tick(known, Tick(known.grant.digest, NOW + 10 * SECOND), scheduler_module._Claimed())
+    await process.scheduler._tick(known, Tick(known.grant.digest, NOW + 10 * SECOND), scheduler_module._ClaimedTick())
     assert site.ticks() == []
     assert process.ticks("void") == 1
 

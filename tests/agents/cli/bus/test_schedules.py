@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from sealbus.agents.cli.bus import schedule
+from sealbus.agents.cli.bus import schedules
 from sealbus.agents.sdk.schedules import KnownSchedule
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
@@ -54,12 +54,12 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
     async def opened(config: str | None, as_name: str) -> AsyncGenerator[Asked, None]:
         yield stands
 
-    monkeypatch.setattr(schedule, "_opened", opened)
+    monkeypatch.setattr(schedules, "_opened", opened)
     return stands
 
 
 def invoke(*arguments: str) -> Result:
-    return CliRunner().invoke(schedule.command, arguments)
+    return CliRunner().invoke(schedules.command, arguments)
 
 
 def test_options_are_what_is_asked_for(asked: Asked) -> None:

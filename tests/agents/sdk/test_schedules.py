@@ -91,7 +91,8 @@ async def test_something_is_sent_once_at_a_time(bus: TestBus, client: Client, co
     name = await client.schedules.submit("clerk.count", Count(number=1), at=tomorrow)
     other = await client.schedules.submit("clerk.count", Count(number=2), after=0)
     assert name != other
-    assert await bus.advance(60) == 1
+    await bus.advance(60)
+    assert counted == [2]
     assert await bus.advance(86_400) == 1
     assert counted == [2, 1]
     assert await client.schedules.list() == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from hashlib import sha256
 from itertools import chain, repeat
 
@@ -179,6 +180,17 @@ async def test_what_a_process_remembers_decides_nothing(site: TickSite) -> None:
     known = process.scheduler.known["nightly"]
     await site.change("nightly", ScheduleState.REMOVED)
     await process.scheduler._tick(known, Tick(known.grant.digest, NOW + 10 * SECOND), scheduler_module._ClaimedTick())
+    assert site.ticks() == []
+    assert process.ticks("void") == 1
+
+
+async def test_what_another_message_asked_for_since_is_not_sent_for_the_first(site: TickSite) -> None:
+    first = await site.add()
+    process = site.start()
+    await site.settle()
+    known = await site.operator.book.one("nightly")
+    assert await site.operator.book.store(replace(first, grant=first.grant._replace(digest=bytes(32))), known)
+    await process.scheduler._tick(first, Tick(first.grant.digest, NOW + 10 * SECOND), scheduler_module._ClaimedTick())
     assert site.ticks() == []
     assert process.ticks("void") == 1
 

@@ -23,6 +23,7 @@ _COMMANDS = MappingProxyType(
         "dev": ("sealbus.agents.cli.run.dev", "Run everything on this machine: NATS, Workload API, policy, IdP, edge."),
         "pub": ("sealbus.agents.cli.bus.pub", "Publish a task or an event."),
         "task": ("sealbus.agents.cli.bus.task", "List tasks; ask for a task's status or result."),
+        "schedule": ("sealbus.agents.cli.bus.schedules", "Send tasks at a time, or again and again."),
         "agent": (
             "sealbus.agents.cli.bus.agent",
             "See which agents there are and what waits for them; print what one takes and gives.",

@@ -8,7 +8,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
 from sealbus.agents.runtime.node import Node
+from sealbus.agents.runtime.schedules import schedules_of
 from sealbus.agents.sdk.bodies import JSON, TypedAction
+from sealbus.agents.sdk.schedules import Schedules
 from sealbus.agents.sdk.sender import CallOptions, Receipt, SubmitOptions
 from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.envelopes.errors import ConfigurationError
@@ -141,6 +143,11 @@ class Client:
             )
             self._exchange = await self._stack.enter_async_context(exchange)
         return await self._exchange.user_context(token, asserted=asserted, within=within)
+
+    @property
+    def schedules(self) -> Schedules:
+        """What this identity sends later, or again and again. Raises `RuntimeError` outside `async with`."""
+        return schedules_of(self.node)
 
     def handle(self, text: str) -> TaskHandle:
         """Return the handle of a task that any process of this identity submitted; see `Sender.handle`."""

@@ -16,6 +16,7 @@ from sealbus.agents.runtime.draining import describe_unfinished, say_while_drain
 from sealbus.agents.runtime.endpoint import routes_of
 from sealbus.agents.runtime.health import Readiness
 from sealbus.agents.runtime.node import Node
+from sealbus.agents.runtime.schedules import schedule_endpoint, scheduler_of
 from sealbus.agents.sdk.agent import Agent
 from sealbus.bus.background import Background, BoundedTasks
 from sealbus.bus.gate.approval_authorizer import ApprovalAuthorizer
@@ -34,6 +35,8 @@ from sealbus.bus.handling.idempotency.claim import INSTANCE_BYTES
 from sealbus.bus.handling.idempotency.claim_store import MARGIN, ClaimStore
 from sealbus.bus.handling.idempotency.effects import Effects
 from sealbus.bus.handling.places import Places
+from sealbus.bus.handling.schedules.endpoint import schedule_route
+from sealbus.bus.handling.schedules.tick import CLAIMED_FOR
 from sealbus.bus.handling.status_writer import Statuses
 from sealbus.bus.ports import Delivery, Pull
 from sealbus.bus.routing.routes import RouteTable
@@ -85,6 +88,8 @@ class WorkerLimits:
     """Tasks of one user, or of one requester without a user, that wait for an approval from then on; others are denied."""
     claim_margin: float = MARGIN
     """Seconds beyond a handler's `timeout` after which another process may take over its claim (`once`)."""
+    tick_claim: float = CLAIMED_FOR
+    """Seconds for which a process has a tick of a schedule to itself."""
     drain: float = 20.0
     """Seconds that handlers have to finish after a stop."""
 
@@ -134,6 +139,8 @@ class Worker:
             required=node.spool is None,
             clock=node.clocks.now,
         )
+        self.schedules = scheduler_of(node, claimed_for=self.limits.tick_claim)
+        """The schedules of this agent, as this process runs them."""
         self._places = Places(self.limits.max_ack_pending, counters=node.counters)
         self._stack = AsyncExitStack()
 
@@ -204,7 +211,8 @@ class Worker:
                 caches=node.caches,
                 clock=node.clocks.now,
             )
-            told = RouteTable([cancel_route(endpoint, node.token)])
+            schedules = schedule_endpoint(node, self.schedules)
+            told = RouteTable([cancel_route(endpoint, node.token), schedule_route(schedules, node.token)])
             executor = await self._executor(stack, CANCELLING, None)
             self._control = _Handling(await self._gate(stack, told, core, node.authorizer, executor), executor)
             self._stack = stack.pop_all()
@@ -281,6 +289,7 @@ class Worker:
             running = [
                 group.create_task(self._take(), name="taking"),
                 group.create_task(self._readiness.run(), name="readiness"),
+                group.create_task(self.schedules.run(), name="schedules"),
             ]
             await stop.wait()
             for one in running:
@@ -404,7 +413,7 @@ class Worker:
         return self.node.transport.pull(
             TASKS,
             control_durable(token),
-            (control_subject(token, "cancel"),),
+            (control_subject(token, "cancel"), control_subject(token, "schedule")),
             batch=limits.batch,
             # Another replica takes it soon where one hangs: taking a cancel in twice changes nothing.
             ack_wait=CANCEL_ACK_WAIT,

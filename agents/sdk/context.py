@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from sealbus.agents.sdk.bodies import JSON, TypedAction
 from sealbus.agents.sdk.messages import Origin
+from sealbus.bus.handling.schedules.tick import tick_of
 from sealbus.bus.routing.cancellation import Cancellation
 from sealbus.bus.routing.routes import Permitted
 from sealbus.bus.sending.status import State
 from sealbus.envelopes.accept.live import VerifiedMessage
 from sealbus.envelopes.errors import SealError
+from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.user_context import UserContext
 from sealbus.envelopes.records.archive import VerifiedDecided
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
@@ -96,6 +99,12 @@ class Context:
     def delivery(self) -> int:
         """Which delivery this is, from 1: over 1, an earlier one was not finished."""
         return getattr(self._permitted.message.arrival, "delivery", 1)
+
+    @property
+    def tick(self) -> datetime | None:
+        """The instant that a schedule meant with this task, which may be earlier than now; `None` if none sent it."""
+        time = tick_of(self._message.header.ext)
+        return datetime.fromtimestamp(time / SECOND, UTC) if time is not None else None
 
     @property
     def obligations(self) -> tuple[Mapping[str, object], ...]:

@@ -201,7 +201,12 @@ class Sender:
             )
         except ValueError as error:
             raise SealError(str(error)) from error
-        message = cancel_message(request, task.pending, names=self._names, statement=user, now=self._clock())
+        await self.tell(
+            cancel_message(request, task.pending, names=self._names, statement=user, now=self._clock()), timeout=timeout
+        )
+
+    async def tell(self, message: OutgoingMessage, *, timeout: float) -> None:
+        """Send a control message, and return once its agent has done what it says; raises as `TaskHandle.result` does."""
         _, pending = await self._submitted(message, None)
         told = AskedTask(pending=pending, action=action_of(message.draft.to, self._own_subjects))
         await TaskHandle(task=told, reader=self._reader).result(object, timeout=timeout)

@@ -22,13 +22,13 @@ __all__ = ["ALWAYS", "DECISIONS_ALONE", "Pointer", "Recording", "redact"]
 REMEMBERED: Final = 1_024
 """Subjects whose choice is cached; bounded, because reply subjects come and go."""
 
-ALWAYS: Final = ("control.*.approve", "control.*.schedule")
-"""Subjects whose bodies are always recorded: they are small, and say what a person approved, or what is to be done later."""
-_TOLD: Final = "control."
-
 _PATTERN: Final = re.compile(r"(?:(?:[^\s.*>]+|\*)\.)*(?:[^\s.*>]+|[*>])")
 
+ALWAYS: Final = ("control.*.approve", "control.*.schedule")
+"""Subjects whose bodies are always recorded: they are the evidence of what is done later because of them."""
+
 _POINTER: Final = re.compile(r"(?:/(?:[^~/]|~[01])*)+")
+_CONTROL: Final = "control."
 _INDEX: Final = re.compile(r"0|[1-9][0-9]{0,5}")
 
 
@@ -43,9 +43,9 @@ class Recording:
     """The choice of what is recorded, by the subject of the decided message.
 
     `pointers` are, by subject pattern, the JSON pointers to what is left out of input documents; a subject that several
-    patterns match has the pointers of all. `bodies` are the patterns of the subjects whose bodies are recorded. Raises
-    `ConfigurationError` for an invalid pattern or pointer, for more pointers than one record can name, and for one that takes
-    out who approved: the log has to show that.
+    patterns match has the pointers of all. `bodies` are the patterns of the subjects whose bodies are recorded, besides
+    `ALWAYS`. Raises `ConfigurationError` for an invalid pattern or pointer, for more pointers than one record can name, and
+    for one that takes out who approved: the log has to show that.
     """
 
     def __init__(self, pointers: Mapping[str, Sequence[str]], bodies: Sequence[str] = ()) -> None:
@@ -57,7 +57,8 @@ class Recording:
             raise ConfigurationError("audit.redact: who approved what (/context/approvals) is always recorded")
         if len({one.text for several in self._pointers.values() for one in several}) > DEFAULT_LIMITS.text_items:
             raise ConfigurationError(f"audit.redact: a record can name at most {DEFAULT_LIMITS.text_items} places")
-        self._bodies = tuple(bodies)
+        self._bodies = (*ALWAYS, *bodies)
+        self._more = bool(pointers or bodies)
         self._remembered: dict[str, _Chosen] = {}
 
     def record(self, record: DecisionRecord, subject: str, body: bytes) -> DecisionRecord:
@@ -66,7 +67,7 @@ class Recording:
         A body over 65,536 bytes is left out. Raises `SealError` if the redacted input document is too long to be recorded:
         null may take more room than what it replaces.
         """
-        if not self._pointers and not self._bodies and not subject.startswith(_TOLD):
+        if not self._more and not subject.startswith(_CONTROL):
             return record
         chosen = self._of(subject)
         if chosen.body and len(body) <= RECORDED_BODY_BYTES:
@@ -95,7 +96,7 @@ class Recording:
 
 
 DECISIONS_ALONE: Final = Recording({})
-"""The whole input document is recorded, and no body."""
+"""The whole input document is recorded, and no body but those of `ALWAYS`."""
 
 
 class Pointer:

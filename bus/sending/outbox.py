@@ -76,8 +76,8 @@ class _Waiting:
     """One message in flight. `future` is its sender's; `sealed` and `outgoing` are set and cleared together."""
 
     __slots__ = (
-        "attempts", "durable", "future", "leaving", "message", "outgoing", "repeat_is_ours", "repeat_until", "reply",
-        "reseal", "sealed", "until",
+        "attempts", "duplicate_is_ours", "durable", "future", "leaving", "message", "outgoing", "repeat_is_ours",
+        "repeat_until", "reply", "reseal", "sealed", "until",
     )  # fmt: skip
 
     def __init__(
@@ -100,6 +100,7 @@ class _Waiting:
         self.until = until
         self.leaving = leaving
         self.reply = reply
+        self.duplicate_is_ours = False
         self.sealed: Sealed | None = None
         self.outgoing: Outgoing | None = None
         self.repeat_until = 0
@@ -151,16 +152,24 @@ class Outbox:
         await self._group.__aexit__(kind, error, trace)
 
     async def publish(
-        self, message: OutgoingMessage, *, within: float = 30.0, reseal: bool = True, repeat_is_ours: bool = True
+        self,
+        message: OutgoingMessage,
+        *,
+        within: float = 30.0,
+        reseal: bool = True,
+        repeat_is_ours: bool = True,
+        duplicate_is_ours: bool = False,
     ) -> Posted:
         """Seal `message`, store it in the stream of its subject within `within` seconds, and return it with its PubAck.
 
         `reseal` allows a new id once the same bytes may no longer be repeated; the message then carries an `idm` from its
         first sealing. With `repeat_is_ours=False` even a repeat's `duplicate` counts as another sender's.
+        With `duplicate_is_ours` that of a first attempt is another process of ours, which sealed a message of this id.
         Raises `Overloaded` if the stream is full, `NotPermitted`, `DuplicateFirstAttempt`, `StreamRefused`,
         `BusUnavailable`, `SealError`, `IdentityUnavailable`.
         """
         waiting = self._enqueueable(message, within, durable=True, reseal=reseal, repeat_is_ours=repeat_is_ours)
+        waiting.duplicate_is_ours = duplicate_is_ours
         await self._put(waiting)
         return await waiting.future
 
@@ -357,7 +366,11 @@ class Outbox:
         if waiting.future.done():
             return True
         if isinstance(answer, PubAck) and waiting.sealed is not None:
-            if answer.duplicate and (waiting.attempts == 1 or not waiting.repeat_is_ours):
+            if (
+                answer.duplicate
+                and not waiting.duplicate_is_ours
+                and (waiting.attempts == 1 or not waiting.repeat_is_ours)
+            ):
                 _fail(waiting, DuplicateFirstAttempt(f"{waiting.message.draft.to}: the stream has this id already"))
             else:
                 waiting.future.set_result(Posted(sealed=waiting.sealed, ack=answer))

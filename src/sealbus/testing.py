@@ -93,13 +93,13 @@ class TestBus:
         self._audit_limits = audit_limits
         self._recording = Recording(redact or {}, bodies)
         self._revocations = revocations
-        self._clock = clock
+        self._clock = _MovedClock(clock)
         self._random = (random or random_module.Random()).random  # noqa: S311  jitter, not a secret
         self.trust_domain = TrustDomain(trust_domain)
         edge = SpiffeId(f"spiffe://{trust_domain}{EDGE_PATH}")
         self.names = Names(self.trust_domain, table={"edge": edge})
-        self.authority = DevelopmentAuthority(self.trust_domain, clock=clock)
-        self.broker = MemoryBroker(clock)
+        self.authority = DevelopmentAuthority(self.trust_domain, clock=self._clock)
+        self.broker = MemoryBroker(self._clock)
         self.edge = MemoryIdentity(self.authority, edge)
         self.deployment = Deployment(
             names=self.names, minters=frozenset({self.edge.spiffe_id}), own_subjects=own_subjects(*own)
@@ -157,15 +157,11 @@ class TestBus:
                 recording=self._recording,
                 revocations=self._revocations,
                 clock=self._clock,
-                elapsed=time.monotonic if self._clock is wall_clock else self._elapsed,
+                elapsed=self._clock.elapsed,
                 random=self._random,
             )
             self._nodes[name] = await self._stack.enter_async_context(node)
         return self._nodes[name]
-
-    def _elapsed(self) -> float:
-        # Who sets the clock of a test lets time pass: nobody has set the clock of a host.
-        return self._clock() / SECOND
 
     async def client(self, name: str) -> Client:
         """Return a client with the identity of `name`, which may be one of the agents."""
@@ -267,6 +263,33 @@ class TestBus:
         for worker in self.workers.values():
             await worker.settle()
 
+    async def advance(self, seconds: float, *, idle: bool = True) -> int:
+        """Let `seconds` pass, from tick to tick of all schedules, and return how many were sent.
+
+        After each tick its work is waited for, as by `idle`; with `idle=False` it is not, as if handlers took longer than the
+        schedule's interval. Handlers do not wait less for that: what sleeps goes on sleeping.
+        """
+        end, sent = self._clock() + int(seconds * SECOND), self._sent()
+        while True:
+            await self._settled(idle=idle)
+            # Up to here nothing is due any more: on to the next tick.
+            due = [tick for one in self.workers.values() if (tick := one.schedules.next_tick()) is not None]
+            if self._clock() >= end:
+                return self._sent() - sent
+            self._clock.set(min([end, *due]))
+
+    def _sent(self) -> int:
+        return sum(worker.schedules.sent for worker in self.workers.values())
+
+    async def _settled(self, *, idle: bool) -> None:
+        sent = -1
+        # A tick may have waited for work that is done now.
+        while sent != (sent := self._sent()):
+            for worker in self.workers.values():
+                await worker.schedules.settle()
+            if idle:
+                await self.idle()
+
     async def audit(self) -> list[AuditEntry]:
         """Return every record so far, each verified; raises `AssertionError` if one does not verify."""
         trail = AuditTrail(
@@ -331,6 +354,27 @@ class TestBus:
         if not found:
             raise AssertionError(f"{action}: nothing was decided")
         return found[-1]
+
+
+class _MovedClock:
+    """A clock, and what a test has added to it."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._added = 0
+
+    def __call__(self) -> int:
+        return self._clock() + self._added
+
+    def set(self, time: int) -> None:
+        """Go on to `time`, unless that has passed."""
+        self._added += max(0, time - self())
+
+    def elapsed(self) -> float:
+        """Return what monotonic clocks of hosts show: who moves a test's clock lets time pass, and sets no host's."""
+        if self._clock is wall_clock:
+            return time.monotonic() + self._added / SECOND
+        return self() / SECOND
 
 
 async def _settled(pull: MemoryPull) -> None:

@@ -20,6 +20,7 @@ ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CANCEL = (ROOT / "docs" / "cancel.md").read_text(encoding="utf-8")
 APPROVALS = (ROOT / "docs" / "approvals.md").read_text(encoding="utf-8")
+SCHEDULES = (ROOT / "docs" / "schedules.md").read_text(encoding="utf-8")
 SEALBUS = str(Path(sys.executable).parent / "sealbus")
 WITHIN = 60
 
@@ -291,16 +292,20 @@ def test_a_dead_letter_is_seen_sent_again_and_dropped(folder: Path) -> None:
         assert stop(worker) == 0
 
 
-@pytest.fixture
-def shop(tmp_path: Path) -> Iterator[tuple[Path, str]]:
-    """Return a folder with `sealbus dev` and the example agents running, by a policy with what docs/cancel.md adds to it."""
-    policy = tmp_path / "policy"
+def policy_with(page: str, policy: Path) -> None:
+    """Make the folder `policy`: the starter policy with what a page adds to it."""
     shutil.copytree(ROOT / "policies" / "rego", policy)
     for document, shown in re.findall(
-        r"`policy/sealbus/registry/(\w+)/data.json`:\n\n```json\n(.*?)```", CANCEL, re.DOTALL
+        r"`policy/sealbus/registry/(\w+)/data.json`[^`]*(?:`[^`\n]*`[^`]*)*?\n\n```json\n(.*?)```", page, re.DOTALL
     ):
         file = policy / "sealbus" / "registry" / document / "data.json"
         file.write_text(json.dumps(json.loads(file.read_text()) | json.loads(shown)))
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """Return a folder with `sealbus dev` and the example agents running, by a policy with what docs/cancel.md adds to it."""
+    policy_with(CANCEL, tmp_path / "policy")
     with ExitStack() as stack:
         dev = start("dev", "--port", str(free_port()), "--edge-port", "0", "--policy", "policy", folder=tmp_path)
         stack.callback(stop, dev)
@@ -347,6 +352,40 @@ def test_an_operator_cancels_what_the_policy_grants(shop: tuple[Path, str]) -> N
     assert (other.returncode, other.stdout) == (3, ""), other.stderr
 
 
+def test_schedules_do_what_their_page_says(tmp_path: Path) -> None:
+    policy_with(SCHEDULES, tmp_path / "policy")
+    [clerk] = re.findall(r"in `clerk.py`:\n\n```python\n(.*?)```", SCHEDULES, re.DOTALL)
+    (tmp_path / "clerk.py").write_text(clerk)
+    options = ("--policy", "policy", "--agent", "clerk")
+    with ExitStack() as stack:
+        dev = start("dev", "--port", str(free_port()), "--edge-port", "0", *options, folder=tmp_path)
+        stack.callback(stop, dev)
+        wait_for(dev, "ready:")
+        worker = start("worker", "run", "clerk.py:agent", folder=tmp_path)
+        stack.callback(stop, worker)
+        wait_for(worker, "clerk runs as")
+        done = walk(tour(SCHEDULES, "run"), tmp_path, "")
+        assert [one.code for one in done] == [0] * 8, done
+        *_, paused, listed, tasks, removed = done
+        assert ("often: paused" in paused.err, "often: removed" in removed.err) == (True, True)
+        assert all(one in listed.out for one in ("nightly", "often", "paused"))
+        assert "soon" not in listed.out
+        # One that was sent once, and at least one of those every ten seconds.
+        assert tasks.out.count("completed") >= 2
+        shown = run(["sealbus", "schedule", "ls", "--as", "clerk", "--json"], tmp_path)
+        [nightly] = map(json.loads, shown.stdout.splitlines())
+        assert (nightly["name"], nightly["state"], nightly["asked_by"]) == (
+            "nightly",
+            "on",
+            "spiffe://example.org/agent/clerk",
+        )
+        added = ["sealbus", "schedule", "add", "n", "clerk.count", "{}", "--every", "1m"]
+        denied = run([*added, "--owner", "clerk", "--as", "shop-web"], tmp_path)
+        assert (denied.returncode, denied.stdout) == (3, ""), denied.stderr
+        nobody = run(["sealbus", "schedule", "rm", "none", "--as", "clerk"], tmp_path)
+        assert (nobody.returncode, "there is no such schedule" in nobody.stderr) == (1, True), nobody.stderr
+
+
 def test_the_other_commands_answer(folder: Path) -> None:
     shown = run(["sealbus", "identity", "show", "--json"], folder)
     assert json.loads(shown.stdout)["spiffe_id"] == "spiffe://example.org/agent/shop-web"
@@ -376,6 +415,11 @@ def test_the_other_commands_answer(folder: Path) -> None:
         (["pub", "event.shop-web.opened", "{}", "--wait"], 2, "--wait is for tasks"),
         (["task", "result", "nonsense"], 2, "HANDLE"),
         (["task", "ls", "--agent", "no such"], 2, "neither a name"),
+        (["schedule", "add", "n", "inventory.update", "{}"], 2, "one of --cron"),
+        (["schedule", "add", "n", "inventory.update", "{}", "--every", "soon"], 2, "s, m, h or d"),
+        (["schedule", "add", "n", "inventory.update", "{}", "--at", "soon"], 2, "RFC 3339"),
+        (["schedule", "add", "n", "inventory.update", "{}", "--cron", "0 0 30 2 *"], 1, "day-of-month"),
+        (["schedule", "rm", "n", "--wait", "0.2"], 1, "is a worker of it running"),
         (["audit", "replay", "--chain", "12"], 2, "64 hex digits"),
         (["worker", "run", "nothing.py:agent"], 1, "no such file"),
         (["identity", "show", "--as", "nobody"], 1, "nobody.sock"),

@@ -46,6 +46,8 @@ _HANDSHAKE_SECONDS: Final = 5
 
 _API: Final = "$JS.API"
 _READERS: Final = RESULTS
+SCHEDULES: Final = "control.*.schedule"
+"""What asks others, or oneself, to send something later: as with tasks, who may is for its recipient's policy."""
 POLICIES: Final = "policies"
 """The bucket that policies are pushed to."""
 
@@ -180,8 +182,8 @@ def permissions_of(role: BrokerRole, spiffe_id: SpiffeId, names: Names, own: Seq
 def agent_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubject] = ()) -> Permissions:
     """Return the permissions of an agent, whatever it handles.
 
-    An agent publishes tasks, cancels and calls to anyone, answers to the part of any inbox where they are read, and
-    statuses to any requester, because these subjects name their reader; everything else (events, records, refusals, dead
+    An agent publishes tasks, cancels, schedules and calls to anyone, answers to the part of any inbox where they are read,
+    and statuses to any requester, because these subjects name their reader; everything else (events, records, refusals, dead
     letters, values) under its own token only. It subscribes to its calls and its inbox; messages in streams (its tasks and
     statuses, all events) come to that inbox through consumers. Of the JetStream API it may use exactly the subjects that
     its own consumers need: it cannot read another agent's tasks or the audit stream, or change a stream.
@@ -191,6 +193,7 @@ def agent_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubjec
         publish=(
             "task.>",
             "control.*.cancel",
+            SCHEDULES,
             "call.>",
             "status.>",
             f"event.{token}.>",

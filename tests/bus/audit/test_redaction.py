@@ -57,6 +57,13 @@ def test_who_approved_is_always_recorded(pointer: str) -> None:
     )
 
 
+@pytest.mark.parametrize("recording", [DECISIONS_ALONE, Recording({"task.>": ["/context"]}), Recording({}, ["task.>"])])
+def test_bodies_that_are_evidence_of_what_is_done_later_are_always_recorded(recording: Recording) -> None:
+    for what in ("approve", "schedule"):
+        assert recording.record(RECORD, f"control.payroll.{what}", b"body").body == b"body"
+    assert recording.record(RECORD, "control.payroll.cancel", b"body").body is None
+
+
 def test_a_record_without_an_input_stays_as_it_is() -> None:
     none = RECORD._replace(
         allow=False, code=Code.BAD_BODY, input=None, revision=None, policy=None, engine=None, micros=None

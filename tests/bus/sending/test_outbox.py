@@ -173,6 +173,20 @@ async def test_a_repeat_that_must_not_be_taken_for_ours_is_refused(
             await box.publish(task(id=uuid7(wall_clock())), repeat_is_ours=False)
 
 
+async def test_another_process_of_ours_may_have_sent_a_message_of_this_id(
+    broker: MemoryBroker, identity: MemoryIdentity
+) -> None:
+    message = task(id=uuid7(wall_clock()))
+    async with outbox(identity, broker.connect()) as box:
+        first = await box.publish(message)
+        second = await box.publish(message, duplicate_is_ours=True)
+        assert first.ack is not None
+        assert second.ack == first.ack._replace(duplicate=True)
+        assert len(broker.streams["TASKS"].stored) == 1
+        with pytest.raises(DuplicateFirstAttempt):
+            await box.publish(message)
+
+
 async def test_after_half_a_minute_it_is_sealed_anew_with_the_same_key(
     broker: MemoryBroker, identity: MemoryIdentity
 ) -> None:

@@ -90,6 +90,7 @@ publishes(registry, role, request) := [subject |
 		approvals(registry, role, request),
 		answers(registry, request),
 		owned_tasks(request),
+		schedules(registry, request),
 	]
 	some subject in part
 ]
@@ -189,6 +190,14 @@ approvals(registry, role, request) := subjects if {
 	object.get(role, "approves", false) == true
 	subjects := told(registry, request, "approve")
 } else := []
+
+# Whom it may ask to send something later: each agent whose `<agent>._schedule` it is granted, itself included.
+schedules(registry, request) := [sprintf("control.%v.schedule", [split(action, ".")[0]]) |
+	some action, granted in object.get(registry.agents, request.subject.id, {"actions": {}}).actions
+	granted == true
+	endswith(action, "._schedule")
+	count(split(action, ".")) == 2
+]
 
 agents_asked(registry, request) := {split(action, ".")[0] |
 	some action, granted in object.get(registry.agents, request.subject.id, {"actions": {}}).actions

@@ -107,6 +107,15 @@ asks(actions, own) := decided(
 	request(shop, "shop", own),
 ).publish.allow
 
+test_who_is_granted_it_may_ask_for_schedules if {
+	has(asks({"stock._schedule": true}, []), "control.stock.schedule") == true
+	has(asks({"shop._schedule": true}, []), "control.shop.schedule") == true
+	has(asks({"stock._schedule": false}, []), "control.stock.schedule") == false
+	has(asks({"stock.update": true, "stock._cancel": true}, []), "control.stock.schedule") == false
+	has(asks({"stock._schedule.reply": true, "stock.a_schedule": true}, []), "control.stock.schedule") == false
+	has(asks({"stock.more._schedule": true}, []), "control.stock.schedule") == false
+}
+
 test_who_may_ask_nothing_may_tell_nobody_to_cancel if {
 	has(asks({"stock.update": false}, []), "control.stock.cancel") == false
 	has(asks({"stock.update.reply": true}, []), "control.stock.cancel") == false

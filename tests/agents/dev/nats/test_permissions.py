@@ -53,6 +53,8 @@ ALLOWED = [
     "state.inventory.effect.00",
     "$JS.API.DIRECT.GET.STATE.state.inventory.effect.00",
     "control.other.cancel",
+    "control.other.schedule",
+    "control.inventory.schedule",
     "held.inventory.task.q.00",
     "$JS.API.CONSUMER.CREATE.HELD.read-0011.held.inventory.task.*.00",
     "$JS.API.CONSUMER.CREATE.HELD.read-0011.held.inventory.schedule.*",
@@ -98,7 +100,7 @@ DENIED = [
     "refused.other",
     "state.other.effect.00",
     "control.other.approve",
-    "control.other.schedule",
+    "control.other.other",
     "held.other.task.q.00",
     "held.inventory",
     "$JS.API.CONSUMER.CREATE.HELD.read-0011",
@@ -229,7 +231,7 @@ def test_an_edge_is_an_agent_that_reads_what_waits_and_tells_of_approvals_as_the
     ):
         assert may_publish(edge, subject)
     for subject in (
-        "control.other.schedule",
+        "control.other.other",
         "held.other.task.q.00",
         "$JS.API.CONSUMER.CREATE.HELD.read-0011.held.>",
         "$JS.API.CONSUMER.CREATE.HELD.read-0011.held.*.effect.00",

@@ -1,0 +1,285 @@
+"""Schedules: tasks that an identity sends at a time, or again and again; a client's are `client.schedules`."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, TypedDict, Unpack
+
+from sealbus.agents.sdk.bodies import JSON, TypedAction
+from sealbus.agents.sdk.messages import NO_SUBJECTS, own_subject, split_action
+from sealbus.agents.sdk.sender import Sender, encoded
+from sealbus.agents.sdk.task_handle import TaskHandle, handle_text
+from sealbus.bus.gate.status_reader import AskedTask
+from sealbus.bus.handling.schedules.book import Schedule, ScheduleBook
+from sealbus.bus.handling.schedules.cron import Cron
+from sealbus.bus.handling.schedules.request import (
+    CATCHUP,
+    LASTS,
+    Overlap,
+    Planned,
+    ScheduleRequest,
+    ScheduleState,
+    schedule_message,
+)
+from sealbus.bus.handling.schedules.rule import At, Every, When, shown_when
+from sealbus.bus.handling.schedules.tick import TickClaims
+from sealbus.bus.ports import Clock, wall_clock
+from sealbus.envelopes.errors import SealError
+from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.message.kinds import Kind
+from sealbus.envelopes.message.subjects import OwnSubjects
+from sealbus.envelopes.trust.names import Names
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+
+__all__ = ["KnownSchedule", "ScheduleOptions", "Schedules"]
+
+ONCE_CATCHUP: Final = 3_600
+"""Seconds that a task which is sent once may be late, unless said: as long as a task waits."""
+TIMEOUT: Final = 10.0
+"""Seconds to wait until the owner has decided, recorded and kept it."""
+
+
+class ScheduleOptions(TypedDict, total=False):
+    """Options of a schedule."""
+
+    overlap: str
+    """What becomes of a tick whose predecessor's task has not ended: `skip` (by default) or `queue`."""
+    catchup: int
+    """Seconds that a tick may be late and still be sent, where no process ran: 0 to a day, by default a minute, and an hour
+    for what is sent once."""
+    until: datetime | timedelta | None
+    """When it ends, or after how long: at most, and by default, after 366 days; what is sent once when it is too late."""
+    life: int | None
+    """Seconds that each task may wait; see `Sender.submit`."""
+    partition: str | None
+    """The part of the tasks' subject that they go to."""
+    grants: Sequence[str] | None
+    """The only actions that may follow from each task; by default any."""
+    media_type: str
+    """Media type of the body, by default JSON."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownSchedule:
+    """A schedule of ours: what it sends and when. `asked_by` is who asked for it, `grant` the hash that `re` of its tasks is.
+
+    `next` is when its next tick is; `None` if it is paused, or over.
+    """
+
+    name: str
+    state: str
+    action: str
+    when: str
+    overlap: str
+    catchup: int
+    until: datetime
+    next: datetime | None
+    asked_by: SpiffeId
+    grant: bytes
+
+
+class Schedules:
+    """The schedules of one identity, and how it asks others for some.
+
+    The owner of a schedule is the identity that sends its tasks: its processes send them, while any of them runs. Each change
+    is a message to the owner, whose policy decides about it (`<owner>._schedule`), even where it is ourselves; so a process
+    of the owner has to run. All changes raise `Denied` if it denies, `RemoteError` if there is no such schedule,
+    `TimeoutError` if it has not answered in `timeout` seconds (what was asked for then holds once it is taken in),
+    `SealError` for what nobody would take.
+    """
+
+    def __init__(
+        self,
+        sending: Sender,
+        book: ScheduleBook,
+        claims: TickClaims,
+        *,
+        own: SpiffeId,
+        names: Names,
+        own_subjects: OwnSubjects = NO_SUBJECTS,
+        clock: Clock = wall_clock,
+    ) -> None:
+        self._sending = sending
+        self._book = book
+        self._claims = claims
+        self._own = own
+        self._names = names
+        self._own_subjects = own_subjects
+        self._clock = clock
+
+    async def add(
+        self,
+        name: str,
+        action: TypedAction[Any, object] | str,
+        body: object,
+        *,
+        cron: str | None = None,
+        zone: str = "UTC",
+        every: int | None = None,
+        owner: str | None = None,
+        timeout: float = TIMEOUT,
+        **options: Unpack[ScheduleOptions],
+    ) -> None:
+        """Send a task for `action` with `body` by a cron expression in a time zone, or each `every` seconds.
+
+        `name` is 1 to 64 letters, digits, `_` and `-`; a schedule of that name is replaced. `owner` is the name of the agent
+        that sends the tasks, by default ourselves.
+        """
+        now = self._clock()
+        try:
+            if cron is not None and every is None:
+                when: When = Cron(expression=cron, zone=zone)
+            elif every is not None and cron is None:
+                when = Every(seconds=every, start=now // SECOND * SECOND + every * SECOND)
+            else:
+                raise SealError("give either cron or every")
+        except ValueError as error:
+            raise SealError(str(error)) from error
+        await self._plan(name, action, body, when, now, owner, timeout, options)
+
+    async def submit(
+        self,
+        action: TypedAction[Any, object] | str,
+        body: object,
+        *,
+        at: datetime | None = None,
+        after: float | None = None,
+        name: str | None = None,
+        owner: str | None = None,
+        timeout: float = TIMEOUT,
+        **options: Unpack[ScheduleOptions],
+    ) -> str:
+        """Send a task once, `at` a time or `after` so many seconds; return the name of this schedule, made up unless given.
+
+        Here and not an option of `submit`: what is kept is no task yet, so that there is no handle for it. A user's context
+        cannot go with it, for it would have ended by then.
+        """
+        now = self._clock()
+        if (at is None) == (after is None):
+            raise SealError("give either at or after")
+        time = _micros(at) if at is not None else now + int((after or 0.0) * SECOND)
+        if time < now:
+            raise SealError("this time has passed")
+        name = name if name is not None else f"once-{secrets.token_hex(8)}"
+        try:
+            when = At(time=time)
+        except ValueError as error:
+            raise SealError(str(error)) from error
+        late = options.get("catchup", ONCE_CATCHUP)
+        last = timedelta(microseconds=time - now + (late + 60) * SECOND)
+        once: ScheduleOptions = {"until": min(last, timedelta(microseconds=LASTS)), **options, "catchup": late}
+        await self._plan(name, action, body, when, now, owner, timeout, once)
+        return name
+
+    async def pause(self, name: str, *, owner: str | None = None, timeout: float = TIMEOUT) -> None:
+        """Have a schedule send nothing until it is resumed."""
+        await self._ask(ScheduleState.PAUSED, name, owner, timeout)
+
+    async def resume(self, name: str, *, owner: str | None = None, timeout: float = TIMEOUT) -> None:
+        """Have a paused schedule go on; what it did not send meanwhile is not sent."""
+        await self._ask(ScheduleState.ON, name, owner, timeout)
+
+    async def remove(self, name: str, *, owner: str | None = None, timeout: float = TIMEOUT) -> None:
+        """End a schedule. What is being sent in this moment may still be sent; its tasks go on."""
+        await self._ask(ScheduleState.REMOVED, name, owner, timeout)
+
+    async def list(self) -> list[KnownSchedule]:
+        """Return our own schedules that are neither removed nor over, by name.
+
+        Raises `BusUnavailable`, `StateUnavailable`.
+        """
+        found = await self._book.all()
+        now = self._clock()
+        return [self._known(one, now) for _, one in sorted(found.items()) if one.stands(now)]
+
+    async def last(self, name: str) -> TaskHandle[Any] | None:
+        """Return the task that one of our own schedules sent last, `None` if that is not known. Raises `BusUnavailable`."""
+        schedule, sent = await self._book.one(name), await self._claims.sent_last(name)
+        if schedule is None or sent is None:
+            return None
+        declared = own_subject(Kind.TASK, schedule.planned.action, self._own_subjects)
+        action = declared.action if declared is not None else schedule.planned.action
+        return self._sending.handle(handle_text(AskedTask(pending=sent[1], action=action)))
+
+    def _known(self, schedule: Schedule, now: int) -> KnownSchedule:
+        planned = schedule.planned
+        following = schedule.next(now) if schedule.state is ScheduleState.ON else None
+        return KnownSchedule(
+            name=schedule.name,
+            state=schedule.state.value,
+            action=planned.action,
+            when=shown_when(planned.when),
+            overlap=planned.overlap.value,
+            catchup=planned.catchup,
+            until=_datetime(planned.until),
+            next=_datetime(following) if following is not None else None,
+            asked_by=schedule.grant.by,
+            grant=schedule.grant.digest,
+        )
+
+    async def _plan(
+        self,
+        name: str,
+        action: TypedAction[Any, object] | str,
+        body: object,
+        when: When,
+        now: int,
+        owner: str | None,
+        timeout: float,
+        options: ScheduleOptions,
+    ) -> None:
+        grants = options.get("grants")
+        text = action if isinstance(action, str) else action.action
+        if own_subject(Kind.TASK, text, self._own_subjects) is None:
+            split_action(text)
+        try:
+            planned = Planned(
+                action=text,
+                body=encoded(body, options.get("media_type", JSON)),
+                when=when,
+                until=_end(options.get("until"), now),
+                partition=options.get("partition"),
+                grants=tuple(grants) if grants is not None else None,
+                life=options.get("life"),
+                overlap=Overlap(options.get("overlap", Overlap.SKIP)),
+                catchup=options.get("catchup", CATCHUP),
+            )
+            planned.check_from(now)
+            request = ScheduleRequest(name=name, planned=planned)
+        except ValueError as error:
+            raise SealError(str(error)) from error
+        await self._tell(request, owner, timeout)
+
+    async def _ask(self, state: ScheduleState, name: str, owner: str | None, timeout: float) -> None:
+        try:
+            request = ScheduleRequest(name=name, state=state)
+        except ValueError as error:
+            raise SealError(str(error)) from error
+        await self._tell(request, owner, timeout)
+
+    async def _tell(self, request: ScheduleRequest, owner: str | None, timeout: float) -> None:
+        of = self._names.id_of(owner) if owner is not None else self._own
+        try:
+            message = schedule_message(request, owner=of, names=self._names)
+        except ValueError as error:
+            raise SealError(str(error)) from error
+        await self._sending.tell(message, timeout=timeout)
+
+
+def _end(until: datetime | timedelta | None, now: int) -> int:
+    if until is None:
+        return now + LASTS
+    return now + until // timedelta(microseconds=1) if isinstance(until, timedelta) else _micros(until)
+
+
+def _micros(time: datetime) -> int:
+    if time.tzinfo is None:
+        raise SealError("a time needs a zone: datetime(..., tzinfo=UTC)")
+    return (time - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+def _datetime(time: int) -> datetime:
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time)

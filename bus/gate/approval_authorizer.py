@@ -107,7 +107,8 @@ class ApprovalAuthorizer:
         try:
             request = parse_approval(message.body, message.header.typ)
             case = ApprovalCase(request=request, parked=await self._parked(message))
-            if await self._canceled(case.parked):
+            # What this approval has taken up already meets its stop before its handler, and its requester is told there.
+            if not case.parked.taken_up_by(message.header.digest) and await self._canceled(case.parked):
                 raise ApprovalRefused(Code.APPROVAL_CLOSED, "it was canceled")
             floors(case, message, now=self._clock())
             document = approval_question(
@@ -167,13 +168,14 @@ def floors(case: ApprovalCase, message: VerifiedMessage, *, now: int) -> UserCon
     if header.grt != obligation.follows:
         raise ApprovalRefused(Code.APPROVAL_FOREIGN, "it lets other actions follow")
     stored = arrival.stored if isinstance(arrival, StreamArrival) else now
-    if not (stored < parked.until and now < parked.until):
+    again = parked.taken_up_by(header.digest)
+    # What was counted in time is tried as long as the approval lives: its handler may have run.
+    if not (stored < parked.until and (again or now < parked.until)):
         raise ApprovalRefused(Code.APPROVAL_CLOSED, "it is too late")
     if parked.state is ParkedState.ENDED:
         raise ApprovalRefused(Code.APPROVAL_CLOSED, "the task has ended")
     if case.request.decision != parked.leaf:
         raise ApprovalRefused(Code.APPROVAL_FOREIGN, "it is about another decision")
-    again = parked.state is ParkedState.RUNNING and parked.run == header.digest
     if parked.state is ParkedState.RUNNING and not again:
         if now < parked.changed + TAKEN_UP:
             raise ResourceUnavailable("another approval has just taken the task up")

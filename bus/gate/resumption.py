@@ -232,7 +232,6 @@ class Resumption:
             approval=approval,
             approvals=tuple([one.given() for one in self._in_force(parked.verdicts)]),
             parked=ParkedFacts(since=rfc3339(parked.since // SECOND), revision=parked.decision.revision or ""),
-            deliveries=parked.decision.delivery,
         )
         opened = Opened(delivery=task, route=route, message=message, time=self._clock(), resumed=resumed)
         [decided] = await self._authorizer.authorize([opened])
@@ -329,7 +328,7 @@ class Resumption:
             if same or anew.obligation.queue == parked.obligation.queue:
                 stored = await self._tasks.change(parked, after) is not None
             else:
-                stored = await self._tasks.create(after) and await self._store_end(parked)
+                stored = await self._tasks.create_anew(after) and await self._store_end(parked)
         except SealbusError as error:
             raise _Again(f"that it waits on is not stored: {error.code}") from error
         if not stored:
@@ -346,8 +345,9 @@ class Resumption:
         """Store that a parked task has ended; return whether that is so."""
         for pause in (*END_AGAIN, None):
             try:
+                # The marker first: what has ended is not looked at again, and its marker would wait for ever.
+                await self._markers.put(parked.header, until=parked.until, ended=True)
                 if await self._store_end(parked):
-                    await self._markers.put(parked.header, until=parked.until, ended=True)
                     return True
             except SealbusError as error:
                 self._said.warning("that a parked task has ended is not stored: %s", error.code)

@@ -6,7 +6,7 @@ long: statuses are gone after a day. A requester looks for it before it conclude
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from sealbus.bus.ports import Identity
@@ -53,14 +53,21 @@ class Markers:
     async def put(self, task: Header, *, until: int, ended: bool) -> None:
         """Store the marker of `task`, in place of the one that is there; one that says the same stays.
 
-        Raises `BusUnavailable` and `StateUnavailable` as `Held` does.
+        What was told before holds: a task that has ended does not wait again, and none waits for a shorter time, so that
+        whoever reads its statuses later takes them until then. Raises `BusUnavailable` and `StateUnavailable` as `Held` does.
         """
         own = self._names.token(self._identity.spiffe_id)
         subject = marker_subject(own, self._names.token(task.iss), task.id)
-        marker = Marker(digest=task.digest, until=until, ended=ended)
-        for _ in range(_WRITES):
-            before, last = await self._held.standing(subject, MARKER_TYPE)
-            if before is not None and parsed_marker(before) == marker:
+        before, last = None, 0
+        for number in range(_WRITES):
+            if number or ended:
+                # Most have none yet: the first write needs no look at what is there.
+                before, last = await self._held.standing(subject, MARKER_TYPE)
+            known = parsed_marker(before) if before is not None else None
+            marker = Marker(digest=task.digest, until=until, ended=ended)
+            if known is not None and known.digest == task.digest:
+                marker = replace(marker, until=max(until, known.until), ended=ended or known.ended)
+            if known == marker:
                 return
             stored = await self._held.write(
                 subject,
@@ -74,6 +81,15 @@ class Markers:
             if stored is not None:
                 return
         raise StateUnavailable(f"{subject}: others write in its place")
+
+
+    async def has_ended(self, task: Header) -> bool:
+        """Return whether the marker of `task` says that it has ended. Raises as `put`."""
+        own = self._names.token(self._identity.spiffe_id)
+        subject = marker_subject(own, self._names.token(task.iss), task.id)
+        value, _ = await self._held.standing(subject, MARKER_TYPE)
+        marker = parsed_marker(value) if value is not None else None
+        return marker is not None and marker.digest == task.digest and marker.ended
 
 
 async def marker_of(held: Held, pending: PendingRequest, *, own: SpiffeId, names: Names) -> Marker | None:

@@ -73,6 +73,10 @@ class ParkedState(StrEnum):
     ENDED = "ended"
 
 
+_FIRST: Final = (ParkedState.WAITING, ParkedState.RUNNING, ParkedState.ENDED)
+"""Which one counts of a task that stands in several queues."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CountedVerdict:
     """One person's verdict that was decided and recorded. Raises `SealError` for bad fields.
@@ -245,6 +249,10 @@ class Parked:
             delivery=self.decision.delivery + self.turn,
         )
 
+    def taken_up_by(self, approval: bytes) -> bool:
+        """Return whether the approval with H(header) `approval` has taken it up, and it has not ended or waited since."""
+        return self.state is ParkedState.RUNNING and self.run == approval
+
     def subject(self, agent: str) -> str:
         """Return where the agent with the token `agent` keeps it."""
         return f"held.{agent}.task.{self.obligation.queue}.{self.digest.hex()}"
@@ -304,11 +312,12 @@ class ParkedTasks:
     async def find(self, digest: bytes) -> Parked | None:
         """Return the task with H(header) `digest` if it is or was parked here, in whatever queue.
 
-        Of several, one that has not ended. Raises as `Held.newest` does.
+        Of several one that waits or, if none does, one that has not ended: what was parked anew for another queue stands in
+        two until the former one has ended. Raises as `Held.newest` does.
         """
         found = await self._held.newest(f"held.{self._token}.task.*.{digest.hex()}", PARKED_TYPE)
         parked = [one for value in found.values() if (one := _own(value)) is not None]
-        return min(parked, key=lambda one: one.state is ParkedState.ENDED, default=None)
+        return min(parked, key=lambda one: _FIRST.index(one.state), default=None)
 
     async def create(self, parked: Parked) -> bool:
         """Store a newly parked task; return whether nothing genuine stood in its place. Raises as `Held.write` does."""
@@ -317,6 +326,19 @@ class ParkedTasks:
         # What others have stored in its place keeps nobody's task from being parked.
         value, last = await self._held.standing(parked.subject(self._token), PARKED_TYPE)
         return value is None and await self._write(parked, None, last=last) is not None
+
+    async def create_anew(self, parked: Parked) -> bool:
+        """Store a task that is parked anew, in the place of another queue; return whether it waits there now.
+
+        It may have waited there before, or be there already, where a crash has come in between. Raises as `Held.write` does.
+        """
+        if await self._write(parked, None) is not None:
+            return True
+        value, last = await self._held.standing(parked.subject(self._token), PARKED_TYPE)
+        there = _own(value) if value is not None else None
+        if there is not None and there.state is ParkedState.WAITING:
+            return True
+        return await self._write(parked, value, last=last) is not None
 
     async def change(self, before: Parked, after: Parked) -> Parked | None:
         """Replace the version that `before` was read from; return what is stored, or `None` if it is no longer current."""

@@ -136,10 +136,10 @@ class Parking:
                 known = known or parked
             if known.state is not ParkedState.ENDED:
                 await self._markers.put(message.header, until=known.until, ended=False)
-                # A cancel that came first did not find it here.
-                if self._stops.find(message) is not None and (stored := await self._tasks.find(parked.digest)):
-                    ended = await self._cancels.met(stored)
-                    known = replace(stored, state=ParkedState.ENDED) if ended else stored
+            # A cancel that came first did not find it here.
+            if self._stops.find(message) is not None and (stored := await self._tasks.find(parked.digest)):
+                ended = await self._cancels.met(stored)
+                known = replace(stored, state=ParkedState.ENDED) if ended else stored
         except InfrastructureError as error:
             delay = UNTIL_EXPIRY.delay(
                 delivery.number, random=self._random(), now=self._clock(), until=message.header.exp

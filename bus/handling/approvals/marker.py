@@ -50,18 +50,18 @@ class Markers:
         self._identity = identity
         self._names = names
 
-    async def put(self, task: Header, *, until: int, ended: bool) -> None:
+    async def put(self, task: Header, *, until: int, ended: bool, first: bool = False) -> None:
         """Store the marker of `task`, in place of the one that is there; one that says the same stays.
 
         What was told before holds: a task that has ended does not wait again, and none waits for a shorter time, so that
-        whoever reads its statuses later takes them until then. Raises `BusUnavailable` and `StateUnavailable` as `Held` does.
+        whoever reads its statuses later takes them until then. Where it should be the `first`, it is written before anybody
+        looks what is there, which the write tells. Raises `BusUnavailable` and `StateUnavailable` as `Held` does.
         """
         own = self._names.token(self._identity.spiffe_id)
         subject = marker_subject(own, self._names.token(task.iss), task.id)
         before, last = None, 0
         for number in range(_WRITES):
-            if number or ended:
-                # Most have none yet: the first write needs no look at what is there.
+            if number or not first:
                 before, last = await self._held.standing(subject, MARKER_TYPE)
             known = parsed_marker(before) if before is not None else None
             marker = Marker(digest=task.digest, until=until, ended=ended)
@@ -81,7 +81,6 @@ class Markers:
             if stored is not None:
                 return
         raise StateUnavailable(f"{subject}: others write in its place")
-
 
     async def has_ended(self, task: Header) -> bool:
         """Return whether the marker of `task` says that it has ended. Raises as `put`."""

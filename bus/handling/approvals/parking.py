@@ -135,7 +135,7 @@ class Parking:
                         raise StateUnavailable("the place of a parked task is taken")
                 known = known or parked
             if known.state is not ParkedState.ENDED:
-                await self._markers.put(message.header, until=known.until, ended=False)
+                await self._markers.put(message.header, until=known.until, ended=False, first=known is parked)
             # A cancel that came first did not find it here.
             if self._stops.find(message) is not None and (stored := await self._tasks.find(parked.digest)):
                 ended = await self._cancels.met(stored)

@@ -153,9 +153,9 @@ class Parking:
                 await reporter.tell(State.EXPIRED, code=Code.STATE_UNAVAILABLE)
             pull.term(delivery)
             return
-        reporter = self._statuses.reporter(message, delivery)
-        if reporter is not None and known.state is not ParkedState.ENDED:
-            note = waits_note(known.until)
+        if known.state is ParkedState.WAITING:
+            # By the number of when it was parked, however often it was delivered since: what comes of it has a higher one.
+            reporter, note = self._statuses.of(message.header, known.arrival.delivery), waits_note(known.until)
             await reporter.tell(State.INPUT_REQUIRED, code=Code.APPROVAL_REQUIRED, explanation=explanation, note=note)
         self._counters.add("sealbus_parked_total", 1, outcome="parked")
         action = decided.opened.route.action

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.engines import Verdict, deny
+from support.lab import until
 from support.payments import ASKED, Pay, Payments
 from support.replicas import Fault, Faults, Replicas, hasten
 
@@ -28,6 +29,7 @@ from sealbus.bus.stream_names import AUDIT, DEAD, HELD, TASKS
 from sealbus.bus.streams.declared import approval_durable
 from sealbus.bus.streams.held import current_only
 from sealbus.envelopes.accept.live import LiveProfile
+from sealbus.envelopes.encoding.codec import Value
 from sealbus.envelopes.errors import Code, EnvelopeError, InfrastructureError, SealError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.kinds import Kind
@@ -143,6 +145,7 @@ async def looked_at(bus: TestBus, handle: TaskHandle, played: Played) -> None:
     [played.sent] = [one.payload for one in bus.stored(TASKS) if one.subject == "task.payments.pay"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("once", [True, False], ids=["once", "repeatable"])
 @pytest.mark.parametrize("fault", list(Fault))
 async def test_a_fault_at_any_store_loses_nothing_and_does_nothing_twice(fault: Fault, once: bool) -> None:
@@ -160,6 +163,7 @@ async def test_a_fault_at_any_store_loses_nothing_and_does_nothing_twice(fault: 
             raise
 
 
+@pytest.mark.slow
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     at=st.dictionaries(st.integers(1, STORES + 10), st.sampled_from(Fault), min_size=1, max_size=4),
@@ -196,10 +200,9 @@ async def test_one_approval_delivered_to_two_replicas_is_counted_once() -> None:
         await replicas.idle()
         await bus.approve(handle, "boss")
         await payments.begun.wait()
-        decided = len(await bus.decisions("payments._approve"))
+        versions = len(bus.stored(HELD))
         bus.broker.consumers[(TASKS, approval_durable("payments"))].lapse()
-        while len(await bus.decisions("payments._approve")) == decided:
-            await asyncio.sleep(0.001)
+        await until(lambda: len(bus.stored(HELD)) > versions)
         payments.hold.set()
         await replicas.idle()
         played = Played(payments, replicas.faults)
@@ -234,14 +237,34 @@ async def test_a_handler_has_all_its_tries_after_the_last_approval(people: int, 
     assert len(payments.paid) == 1
 
 
+async def test_what_was_delivered_often_is_told_by_the_numbers_of_when_it_was_parked() -> None:
+    """A reader takes no number below one that it has read: the result must have the highest."""
+    payments = Payments()
+    async with TestBus(engine=payments.engine) as bus:
+        async with Replicas(bus, payments.agent, payments.engine) as replicas:
+            handle = await submitted(bus)
+            await replicas.idle()
+        task = bus.broker.consumers[(TASKS, "payments")]
+        task.rewind()
+        async with aclosing(task.batches()) as batches:
+            for number in range(1, 5):
+                assert [one.number for one in await anext(batches)] == [number]
+                task.lapse()
+        async with Replicas(bus, payments.agent, payments.engine) as replicas:
+            await replicas.idle()
+            await bus.approve(handle, "boss")
+            await replicas.idle()
+        assert await handle.result(str, timeout=10) == "paid"
+        assert [one.sequence for one in await bus.statuses(handle)] == [0, 131_071]
+
+
 async def test_what_was_put_off_before_it_was_parked_is_no_try() -> None:
     payments = Payments(retry=QUICK, fail=9)
     async with one_worker(payments) as (bus, replicas):
         bus.broker.fail(HELD, InfrastructureError())
         handle = await submitted(bus)
-        while not [one for one in bus.broker.consumers.values() if one._timers]:
-            await asyncio.sleep(0)
-        await asyncio.sleep(0.05)
+        put_off = replicas.workers[0].node.counters
+        await until(lambda: put_off.value("sealbus_parked_total", outcome="put_off") > 3)
         bus.broker.fail(HELD, None)
         await replicas.idle()
         await bus.approve(handle, "boss")
@@ -350,6 +373,7 @@ async def test_what_comes_back_to_a_queue_waits_there_again() -> None:
     assert payments.paid == [("42", ("of-managers",))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", list(Fault))
 async def test_a_fault_while_it_moves_to_another_queue_keeps_one_wait(fault: Fault) -> None:
     for place in range(1, 40):
@@ -380,6 +404,7 @@ async def test_a_fault_while_it_moves_to_another_queue_keeps_one_wait(fault: Fau
     raise AssertionError("there is no end of stores")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", list(Fault))
 async def test_a_fault_while_it_is_canceled_is_made_up_for(fault: Fault) -> None:
     for place in range(1, 40):
@@ -411,13 +436,12 @@ async def test_a_cancel_that_comes_between_two_tries_ends_it_also_for_another_pr
         handle = await submitted(bus)
         await replicas.idle()
         await bus.approve(handle, "boss")
-        while payments.fail or not bus.broker.consumers[(TASKS, approval_durable("payments"))]._timers:
-            await asyncio.sleep(0.001)
+        counters = replicas.workers[0].node.counters
+        await until(lambda: counters.value("sealbus_put_off_total", cause="passing") > 0)
         # The process that has put it off is gone when the cancel comes.
         for worker in replicas.workers.values():
             worker.node.transport.killed.set()  # type: ignore[attr-defined]
-        while replicas.killed == 0:
-            await asyncio.sleep(0.001)
+        await until(lambda: replicas.killed > 0)
         await replicas.ready()
         await handle.cancel("a mistake")
         await replicas.idle()
@@ -473,7 +497,7 @@ async def test_a_marker_of_somebody_else_keeps_nobody_waiting(forger: str) -> No
         if forger:
             node = (await bus.client(forger)).node
             own = f"held.{forger}.wait.shop.{handle.message_id}"
-            keys = {"dig": handle.digest, "unt": clock.now + 7 * 86_400 * SECOND, "end": False}
+            keys: dict[str, Value] = {"dig": handle.digest, "unt": clock.now + 7 * 86_400 * SECOND, "end": False}
             assert await node.held.write(own, keys, MARKER_TYPE, node.identity.sealer(), own=node.own) is not None
             [stored] = [one.payload for one in bus.stored(HELD)]
             bus.broker.inject(subject, stored)

@@ -58,6 +58,8 @@ __all__ = [
 
 _log: Final = logging.getLogger(__name__)
 
+AT_ONCE: Final = 64
+"""Approvals that are looked up at a time: each takes some round trips."""
 TAKEN_UP: Final = 10 * SECOND
 """How long what another approval has just taken up may still come back (microseconds): this one is tried again."""
 
@@ -97,7 +99,13 @@ class ApprovalAuthorizer:
 
     async def authorize(self, opened: Sequence[Opened]) -> list[Decided]:
         """Return the decision about each approval, in order; a failure affects only its own."""
-        return [await self._authorize(one) for one in opened]
+        room = asyncio.Semaphore(AT_ONCE)
+
+        async def decided(one: Opened) -> Decided:
+            async with room:
+                return await self._authorize(one)
+
+        return await asyncio.gather(*[decided(one) for one in opened])
 
     async def _authorize(self, opened: Opened) -> Decided:
         message, document = opened.message, b""

@@ -152,16 +152,20 @@ class Resumption:
                 parked = await self._counted(case, permitted)
             except SealbusError as error:
                 raise _Again(f"it is not counted: {error.code}") from error
-            if (reporter := permitted.reporter) is not None:
-                await reporter.completed(None)
             micros = max(0, self._clock() - started)
             await self._audit.outcome(
                 decision=permitted.leaf, code=None, micros=micros, delivery=delivery.number, sent=(), then=lambda: None
             )
-            if case.request.verdict is Verdict.WITHDRAW:
-                pull.ack([delivery])
-                return
-            await self._go_on(parked, message, delivery, pull)
+            # Whoever approves is told that it is counted while its task goes on, and before the approval is acknowledged.
+            told = asyncio.ensure_future(_tell(permitted))
+            try:
+                if case.request.verdict is Verdict.WITHDRAW:
+                    await told
+                    pull.ack([delivery])
+                    return
+                await self._go_on(parked, message, delivery, pull, told)
+            finally:
+                await told
         except _Again as again:
             self._again(message, delivery, pull, again)
 
@@ -207,9 +211,16 @@ class Resumption:
             raise _Again("another was counted at the same moment", LOST)
         return stored
 
-    async def _go_on(self, parked: Parked, approval: VerifiedMessage, delivery: Delivery, pull: Pull) -> None:
-        """Decide about the task again, record that, and do what it says."""
-        ending = _ResumedPull(delivery, pull, lambda: self._end(parked), self._background)
+    async def _go_on(
+        self, parked: Parked, approval: VerifiedMessage, delivery: Delivery, pull: Pull, told: asyncio.Future[None]
+    ) -> None:
+        """Decide about the task again, record that, and do what it says; `told` ends before the approval does."""
+
+        async def end() -> bool:
+            await asyncio.shield(told)
+            return await self._end(parked)
+
+        ending = _ResumedPull(delivery, pull, end, self._background)
         route = self._routes.find(parked.header.to)
         if route is None:
             raise _Again("its verb has no handler here")
@@ -248,6 +259,7 @@ class Resumption:
             await self._run(parked, ending, decided, leaf, resumed, reporter)
         elif asked is not None:
             await self._wait_on(parked, decided, reporter)
+            await asyncio.shield(told)
             pull.ack([delivery])
         else:
             await self._executor.turn_down(decided, ending)
@@ -300,22 +312,28 @@ class Resumption:
             return True
         token = self._profile.names.token(self._identity.spiffe_id)
         subject = f"held.{token}.effect.{effect_key(message).hex()}"
+        last = 0
         try:
-            known, last = await self._held.standing(subject, _EFFECT_TYPE)
-            if known is not None:
-                return known.keys.octets("dig") == message.header.digest
-            stored = await self._held.write(
-                subject,
-                {"dig": message.header.digest},
-                _EFFECT_TYPE,
-                self._identity.sealer(),
-                own=self._identity.spiffe_id,
-                last=last,
-            )
+            # The first has nothing before it: its write tells.
+            while (
+                await self._held.write(
+                    subject,
+                    {"dig": message.header.digest},
+                    _EFFECT_TYPE,
+                    self._identity.sealer(),
+                    own=self._identity.spiffe_id,
+                    last=last,
+                )
+                is None
+            ):
+                known, now = await self._held.standing(subject, _EFFECT_TYPE)
+                if known is not None:
+                    return known.keys.octets("dig") == message.header.digest
+                if now == last:
+                    raise _Again("its effect was noted at the same moment", LOST)
+                last = now
         except SealbusError as error:
             raise _Again(f"its effect is not known: {error.code}") from error
-        if stored is None:
-            raise _Again("its effect was noted at the same moment", LOST)
         return True
 
     async def _wait_on(self, parked: Parked, decided: Decided, reporter: TaskReporter | None) -> None:
@@ -444,6 +462,11 @@ class _ResumedPull:
 
     def _terminate(self) -> None:
         self._pull.term(self._approval)
+
+
+async def _tell(permitted: Permitted) -> None:
+    if permitted.reporter is not None:
+        await permitted.reporter.completed(None)
 
 
 async def reopened(

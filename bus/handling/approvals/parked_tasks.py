@@ -73,10 +73,6 @@ class ParkedState(StrEnum):
     ENDED = "ended"
 
 
-_FIRST: Final = (ParkedState.WAITING, ParkedState.RUNNING, ParkedState.ENDED)
-"""Which one counts of a task that stands in several queues."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CountedVerdict:
     """One person's verdict that was decided and recorded. Raises `SealError` for bad fields.
@@ -312,12 +308,13 @@ class ParkedTasks:
     async def find(self, digest: bytes) -> Parked | None:
         """Return the task with H(header) `digest` if it is or was parked here, in whatever queue.
 
-        Of several one that waits or, if none does, one that has not ended: what was parked anew for another queue stands in
-        two until the former one has ended. Raises as `Held.newest` does.
+        Of several, what was parked anew for another queue, having been taken up; then one that is under way or has ended;
+        last one that was parked again as if it were new, after the broker has forgotten that it was delivered. Raises as
+        `Held.newest` does.
         """
         found = await self._held.newest(f"held.{self._token}.task.*.{digest.hex()}", PARKED_TYPE)
         parked = [one for value in found.values() if (one := _own(value)) is not None]
-        return min(parked, key=lambda one: _FIRST.index(one.state), default=None)
+        return min(parked, key=_order, default=None)
 
     async def create(self, parked: Parked) -> bool:
         """Store a newly parked task; return whether nothing genuine stood in its place. Raises as `Held.write` does."""
@@ -371,6 +368,12 @@ def _own(value: HeldValue) -> Parked | None:
         return parse_parked(value)
     except SealError:
         return None
+
+
+def _order(parked: Parked) -> tuple[int, int]:
+    moved = parked.state is ParkedState.WAITING and parked.turn > 0
+    states = (ParkedState.RUNNING, ParkedState.ENDED, ParkedState.WAITING)
+    return 0 if moved else 1 + states.index(parked.state), parked.since
 
 
 def counted(verdicts: Sequence[CountedVerdict], one: CountedVerdict) -> tuple[CountedVerdict, ...]:

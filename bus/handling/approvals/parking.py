@@ -126,7 +126,8 @@ class Parking:
         delivery, message = decided.opened.delivery, decided.opened.message
         parked = self.parked(decided)
         try:
-            known = await self._tasks.find(parked.digest)
+            # Of a first delivery nothing is here as a rule: its write tells.
+            known = await self._tasks.find(parked.digest) if delivery.number > 1 else None
             if known is None:
                 if not await self._tasks.create(parked):
                     # Another process has stored it since; or bytes of others are in its place.

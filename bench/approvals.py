@@ -197,12 +197,9 @@ async def _resumed(site: Site) -> list[float]:
     return taken
 
 
-async def _put(node: Node, requester: Node, number: int) -> None:
+async def _put(node: Node, requester: Node, number: int, example: Parked) -> None:
     """Store so many parked tasks, as they would be: real messages, real records, signed one by one."""
     names, own, now = node.deployment.names, node.own, wall_clock()
-    example = (
-        b'{"action":{"name":"payments.pay","properties":{}},"context":{"approvals":[]},"resource":{"id":"","type":""}}'
-    )
     for first in range(0, number, BATCH):
         drafts = [
             Draft(
@@ -228,7 +225,7 @@ async def _put(node: Node, requester: Node, number: int) -> None:
                 delivery=1,
                 allow=False,
                 code="denied",
-                input=example,
+                input=example.decision.input,
                 reasons=("over_limit",),
                 obligations=b'[{"type":"approval","queue":"managers","text":"Pay","until":2592000}]',
                 revision="1",
@@ -323,8 +320,12 @@ async def figures() -> AsyncGenerator[Figure, None]:
             async for figure in _few(site):
                 yield figure
             ready, held = await _worker(environment.settings_file)
+            async with _working(site):
+                handles = await site.submit("pay", 1)
+                await site.until_told(handles, 1)
+            [example] = await site.parked(handles)
             async with open_node("payments", environment.settings) as node:
-                await _put(node, shop, MANY)
+                await _put(node, shop, MANY, example)
             async for figure in _many(site, ready, held):
                 yield figure
             watching.cancel()

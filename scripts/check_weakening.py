@@ -63,6 +63,11 @@ TARGETS: dict[str, str] = {
     "bus/gate/gate": "bus/gate/test_gate",
     "bus/handling/idempotency/replay_guard": "bus/handling/idempotency/test_replay_guard",
     "bus/handling/cancel/stop": "bus/handling/cancel/test_stop",
+    "bus/gate/approval_authorizer": "bus/gate/test_approval_authorizer attack/test_approvals",
+    "bus/handling/approvals/marker": ("bus/handling/approvals/test_parked_tasks attack/test_approvals"),
+    "bus/handling/approvals/parked_tasks": ("bus/handling/approvals/test_parked_tasks attack/test_approvals"),
+    "bus/sending/approval": "bus/sending/test_approval",
+    "envelopes/accept/parked": "envelopes/accept/test_parked",
     "envelopes/accept/live": (
         "envelopes/accept/test_live envelopes/accept/test_steps_near envelopes/accept/test_steps"
         " envelopes/accept/test_steps_trust envelopes/records/test_archive_steps"

@@ -59,6 +59,8 @@ __all__ = [
 
 _log: Final = logging.getLogger(__name__)
 
+AT_ONCE: Final = 64
+"""Approvals that are looked up at a time: each takes some round trips."""
 TAKEN_UP: Final = 10 * SECOND
 """How long what another approval has just taken up may still come back (microseconds): this one is tried again."""
 
@@ -98,7 +100,13 @@ class ApprovalAuthorizer:
 
     async def authorize(self, opened: Sequence[Opened]) -> list[Decided]:
         """Return the decision about each approval, in order; a failure affects only its own."""
-        return [await self._authorize(one) for one in opened]
+        room = asyncio.Semaphore(AT_ONCE)
+
+        async def decided(one: Opened) -> Decided:
+            async with room:
+                return await self._authorize(one)
+
+        return await asyncio.gather(*[decided(one) for one in opened])
 
     async def _authorize(self, opened: Opened) -> Decided:
         message, document = opened.message, b""
@@ -108,7 +116,8 @@ class ApprovalAuthorizer:
         try:
             request = parse_approval(message.body, message.header.typ)
             case = ApprovalCase(request=request, parked=await self._parked(message))
-            if await self._canceled(case.parked):
+            # What this approval has taken up already meets its stop before its handler, and its requester is told there.
+            if not case.parked.taken_up_by(message.header.digest) and await self._canceled(case.parked):
                 raise ApprovalRefused(Code.APPROVAL_CLOSED, "it was canceled")
             floors(case, message, now=self._clock())
             document = approval_question(
@@ -168,13 +177,14 @@ def floors(case: ApprovalCase, message: VerifiedMessage, *, now: int) -> UserCon
     if header.grt != obligation.follows:
         raise ApprovalRefused(Code.APPROVAL_FOREIGN, "it lets other actions follow")
     stored = arrival.stored if isinstance(arrival, StreamArrival) else now
-    if not (stored < parked.until and now < parked.until):
+    again = parked.taken_up_by(header.digest)
+    # What was counted in time is tried as long as the approval lives: its handler may have run.
+    if not (stored < parked.until and (again or now < parked.until)):
         raise ApprovalRefused(Code.APPROVAL_CLOSED, "it is too late")
     if parked.state is ParkedState.ENDED:
         raise ApprovalRefused(Code.APPROVAL_CLOSED, "the task has ended")
     if case.request.decision != parked.leaf:
         raise ApprovalRefused(Code.APPROVAL_FOREIGN, "it is about another decision")
-    again = parked.state is ParkedState.RUNNING and parked.run == header.digest
     if parked.state is ParkedState.RUNNING and not again:
         if now < parked.changed + TAKEN_UP:
             raise ResourceUnavailable("another approval has just taken the task up")

@@ -153,16 +153,20 @@ class Resumption:
                 parked = await self._counted(case, permitted)
             except SealbusError as error:
                 raise _Again(f"it is not counted: {error.code}") from error
-            if (reporter := permitted.reporter) is not None:
-                await reporter.completed(None)
             micros = max(0, self._clock() - started)
             await self._audit.outcome(
                 decision=permitted.leaf, code=None, micros=micros, delivery=delivery.number, sent=(), then=lambda: None
             )
-            if case.request.verdict is Verdict.WITHDRAW:
-                pull.ack([delivery])
-                return
-            await self._go_on(parked, message, delivery, pull)
+            # Whoever approves is told that it is counted while its task goes on, and before the approval is acknowledged.
+            told = asyncio.ensure_future(_tell(permitted))
+            try:
+                if case.request.verdict is Verdict.WITHDRAW:
+                    await told
+                    pull.ack([delivery])
+                    return
+                await self._go_on(parked, message, delivery, pull, told)
+            finally:
+                await told
         except _Again as again:
             self._again(message, delivery, pull, again)
         except SealbusError as error:
@@ -211,9 +215,16 @@ class Resumption:
             raise _Again("another was counted at the same moment", LOST)
         return stored
 
-    async def _go_on(self, parked: Parked, approval: VerifiedMessage, delivery: Delivery, pull: Pull) -> None:
-        """Decide about the task again, record that, and do what it says."""
-        ending = _ResumedPull(delivery, pull, lambda: self._end(parked), self._background)
+    async def _go_on(
+        self, parked: Parked, approval: VerifiedMessage, delivery: Delivery, pull: Pull, told: asyncio.Future[None]
+    ) -> None:
+        """Decide about the task again, record that, and do what it says; `told` ends before the approval does."""
+
+        async def end() -> bool:
+            await asyncio.shield(told)
+            return await self._end(parked)
+
+        ending = _ResumedPull(delivery, pull, end, self._background)
         route = self._routes.find(parked.header.to)
         if route is None:
             raise _Again("its verb has no handler here")
@@ -236,8 +247,6 @@ class Resumption:
             approval=approval,
             approvals=tuple([one.given() for one in self._in_force(parked.verdicts)]),
             parked=ParkedFacts(since=rfc3339(parked.since // SECOND), revision=parked.decision.revision or ""),
-            # Tries are the approval's: what was said before it took none.
-            deliveries=max(parked.decision.delivery, parked.arrival.delivery - delivery.number),
         )
         opened = Opened(delivery=task, route=route, message=message, time=self._clock(), resumed=resumed)
         [decided] = await self._authorizer.authorize([opened])
@@ -256,6 +265,7 @@ class Resumption:
             await self._run(parked, ending, decided, leaf, resumed, reporter)
         elif asked is not None:
             await self._wait_on(parked, decided, reporter)
+            await asyncio.shield(told)
             pull.ack([delivery])
         else:
             await self._executor.turn_down(decided, ending)
@@ -308,22 +318,28 @@ class Resumption:
             return True
         token = self._profile.names.token(self._identity.spiffe_id)
         subject = f"held.{token}.effect.{effect_key(message).hex()}"
+        last = 0
         try:
-            known, last = await self._held.standing(subject, _EFFECT_TYPE)
-            if known is not None:
-                return known.keys.octets("dig") == message.header.digest
-            stored = await self._held.write(
-                subject,
-                {"dig": message.header.digest},
-                _EFFECT_TYPE,
-                self._identity.sealer(),
-                own=self._identity.spiffe_id,
-                last=last,
-            )
+            # The first has nothing before it: its write tells.
+            while (
+                await self._held.write(
+                    subject,
+                    {"dig": message.header.digest},
+                    _EFFECT_TYPE,
+                    self._identity.sealer(),
+                    own=self._identity.spiffe_id,
+                    last=last,
+                )
+                is None
+            ):
+                known, now = await self._held.standing(subject, _EFFECT_TYPE)
+                if known is not None:
+                    return known.keys.octets("dig") == message.header.digest
+                if now == last:
+                    raise _Again("its effect was noted at the same moment", LOST)
+                last = now
         except SealbusError as error:
             raise _Again(f"its effect is not known: {error.code}") from error
-        if stored is None:
-            raise _Again("its effect was noted at the same moment", LOST)
         return True
 
     async def _wait_on(self, parked: Parked, decided: Decided, reporter: TaskReporter | None) -> None:
@@ -338,7 +354,7 @@ class Resumption:
             if same or anew.obligation.queue == parked.obligation.queue:
                 stored = await self._tasks.change(parked, after) is not None
             else:
-                stored = await self._tasks.move(after) and await self._store_end(parked)
+                stored = await self._tasks.create_anew(after) and await self._store_end(parked)
         except SealbusError as error:
             raise _Again(f"that it waits on is not stored: {error.code}") from error
         if not stored:
@@ -359,8 +375,9 @@ class Resumption:
         """Store that a parked task has ended; return whether that is so."""
         for pause in (*END_AGAIN, None):
             try:
+                # The marker first: what has ended is not looked at again, and its marker would wait for ever.
+                await self._markers.put(parked.header, until=parked.until, ended=True)
                 if await self._store_end(parked):
-                    await self._markers.put(parked.header, until=parked.until, ended=True)
                     return True
             except SealbusError as error:
                 self._said.warning("that a parked task has ended is not stored: %s", error.code)
@@ -457,6 +474,11 @@ class _ResumedPull:
 
     def _terminate(self) -> None:
         self._pull.term(self._approval)
+
+
+async def _tell(permitted: Permitted) -> None:
+    if permitted.reporter is not None:
+        await permitted.reporter.completed(None)
 
 
 async def reopened(

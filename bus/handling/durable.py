@@ -380,11 +380,11 @@ class DurableWork:
 
     def _attempt_of(self, work: Work) -> int:
         """Return which attempt of the handler this is, from 1."""
-        return max(1, self._places.attempt(work.delivery) - work.attempts_before)
+        return self._places.attempt(work.tried)
 
     def _delay(self, work: Work, schedule: RetryPolicy) -> float | None:
         """Return the seconds until the next delivery, or `None` if there is none."""
-        return schedule.delay(work.delivery.number, random=self._random(), now=self._clock(), until=work.exp)
+        return schedule.delay(work.tried.number, random=self._random(), now=self._clock(), until=work.exp)
 
     def _say(self, event: str, work: Work, code: str, extra: str = "") -> None:
         self._said.message(event, work.header, action=work.permitted.route.action, code=code, extra=extra)

@@ -6,6 +6,7 @@ from sealbus.bus.handling.idempotency.claim_store import Claim
 from sealbus.bus.handling.places import Cause, Places
 from sealbus.bus.ports import Delivery, Pull
 from sealbus.bus.routing.routes import Permitted, TaskReporter
+from sealbus.envelopes.accept.live import VerifiedMessage
 from sealbus.envelopes.message.freshness import StreamArrival
 from sealbus.envelopes.message.header import Header
 
@@ -21,7 +22,6 @@ class Work:
 
     __slots__ = (
         "_unsettled",
-        "attempts_before",
         "claim",
         "delivery",
         "exp",
@@ -30,6 +30,7 @@ class Work:
         "permitted",
         "pull",
         "started",
+        "tried",
     )
 
     def __init__(self, permitted: Permitted, delivery: Delivery, pull: Pull | None, unsettled: set[Work]) -> None:
@@ -40,8 +41,8 @@ class Work:
         resumed = permitted.resumed
         self.exp: int = self.header.exp if resumed is None else resumed.approval.header.exp
         """Until when it may be handled: a parked task goes on as long as the approval does."""
-        self.attempts_before = 0 if resumed is None else resumed.deliveries
-        """Deliveries that count for no attempt: those before it was parked."""
+        self.tried: Delivery = delivery if resumed is None else _delivery_of(resumed.approval)
+        """Whose deliveries are the attempts: a parked task is tried anew with the approval that it goes on by."""
         self.started = 0
         """When its turn came, in microseconds."""
         self.claim: Claim | None = None
@@ -83,5 +84,12 @@ class Work:
         """Have the delivery redelivered in `seconds`; only for stream deliveries."""
         if self.pull is None:
             raise TypeError("a call is not redelivered")
-        places.put_off(Cause.PASSING, self.delivery, self.pull, seconds, attempted=self.claim is not None)
+        places.put_off(Cause.PASSING, self.tried, self.pull, seconds, attempted=self.claim is not None)
         self._unsettled.discard(self)
+
+
+def _delivery_of(approval: VerifiedMessage) -> Delivery:
+    arrival = approval.arrival
+    if not isinstance(arrival, StreamArrival):
+        raise TypeError("an approval comes from a stream")
+    return Delivery(subject=arrival.subject, payload=b"", header_block=b"", arrival=arrival)

@@ -67,14 +67,12 @@ class TaskReporter(Protocol):
 class Resumed:
     """How a parked task goes on: by an approval, which what it sends follows from, and which its redeliveries are of.
 
-    `approvals` are the verdicts that count, `parked` since when it waited; `deliveries` how many deliveries there were when
-    it was parked.
+    `approvals` are the verdicts that count, `parked` since when it waited.
     """
 
     approval: VerifiedMessage
     approvals: tuple[GivenApproval, ...]
     parked: Parked
-    deliveries: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from support.engines import ScriptedEngine, Verdict, allow, deny
 
 from sealbus import Agent, Context
 from sealbus.agents.sdk.task_handle import TaskHandle
+from sealbus.bus.routing.retry import RetryPolicy
 from sealbus.envelopes.message.wire import Statement
 from sealbus.testing import TestBus
 
@@ -39,8 +40,12 @@ class Payments:
     may: Callable[[str], bool] = lambda _: True
     decide: Callable[[dict[str, Any]], Verdict | None] = lambda _: None
     paid: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
+    raises: Callable[[Context], None] = lambda _: None
     contexts: list[Context] = field(default_factory=list)
     fail: int = 0
+    once: bool = False
+    timeout: float = 30.0
+    retry: int | RetryPolicy = 3
     hold: asyncio.Event = field(default_factory=asyncio.Event)
     begun: asyncio.Event = field(default_factory=asyncio.Event)
     agent: Agent = field(init=False)
@@ -51,9 +56,10 @@ class Payments:
         self.agent = Agent("payments")
         self.engine = ScriptedEngine(self._verdict)
 
-        @self.agent.task("pay", facts=["amount"], retry=3)
+        @self.agent.task("pay", facts=["amount"], retry=self.retry, once=self.once, timeout=self.timeout)
         async def pay(body: Pay, ctx: Context) -> str:
             self.contexts.append(ctx)
+            self.raises(ctx)
             self.begun.set()
             await self.hold.wait()
             if self.fail:

@@ -353,6 +353,11 @@ class MemoryPull:
         self._next = 0
         self._arrived.set()
 
+    def lapse(self) -> None:
+        """Deliver again what is not settled, like a server that has waited for its acknowledgement long enough."""
+        for delivery in list(self._open.values()):
+            self.retry(delivery, 0.0)
+
     def term(self, delivery: Delivery) -> None:
         """End the delivery for good, also one that waits to be delivered again."""
         if (timer := self._timers.pop(_sequence(delivery), None)) is not None:

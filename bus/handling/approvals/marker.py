@@ -6,7 +6,7 @@ long: statuses are gone after a day. A requester looks for it before it conclude
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from sealbus.bus.ports import Identity
@@ -50,22 +50,23 @@ class Markers:
         self._identity = identity
         self._names = names
 
-    async def put(self, task: Header, *, until: int, ended: bool) -> None:
+    async def put(self, task: Header, *, until: int, ended: bool, first: bool = False) -> None:
         """Store the marker of `task`, in place of the one that is there; one that says the same stays.
 
-        One that has ended keeps the later `until` that was said before.
-
-        Raises `BusUnavailable` and `StateUnavailable` as `Held` does.
+        What was told before holds: a task that has ended does not wait again, and none waits for a shorter time, so that
+        whoever reads its statuses later takes them until then. Where it should be the `first`, it is written before anybody
+        looks what is there, which the write tells. Raises `BusUnavailable` and `StateUnavailable` as `Held` does.
         """
         own = self._names.token(self._identity.spiffe_id)
         subject = marker_subject(own, self._names.token(task.iss), task.id)
-        for _ in range(_WRITES):
-            before, last = await self._held.standing(subject, MARKER_TYPE)
+        before, last = None, 0
+        for number in range(_WRITES):
+            if number or not first:
+                before, last = await self._held.standing(subject, MARKER_TYPE)
             known = parsed_marker(before) if before is not None else None
-            # Its last status may have come as late as it was said to be under way.
-            if ended and known is not None and known.digest == task.digest:
-                until = max(until, known.until)
             marker = Marker(digest=task.digest, until=until, ended=ended)
+            if known is not None and known.digest == task.digest:
+                marker = replace(marker, until=max(until, known.until), ended=ended or known.ended)
             if known == marker:
                 return
             stored = await self._held.write(
@@ -80,6 +81,14 @@ class Markers:
             if stored is not None:
                 return
         raise StateUnavailable(f"{subject}: others write in its place")
+
+    async def has_ended(self, task: Header) -> bool:
+        """Return whether the marker of `task` says that it has ended. Raises as `put`."""
+        own = self._names.token(self._identity.spiffe_id)
+        subject = marker_subject(own, self._names.token(task.iss), task.id)
+        value, _ = await self._held.standing(subject, MARKER_TYPE)
+        marker = parsed_marker(value) if value is not None else None
+        return marker is not None and marker.digest == task.digest and marker.ended
 
 
 async def marker_of(held: Held, pending: PendingRequest, *, own: SpiffeId, names: Names) -> Marker | None:

@@ -15,7 +15,7 @@ from sealbus.bus.handling.status_writer import Statuses
 from sealbus.bus.routing.cancellation import Canceled
 from sealbus.bus.sending.status import State
 from sealbus.bus.telemetry import OperatorLog
-from sealbus.envelopes.errors import Code, EnvelopeError
+from sealbus.envelopes.errors import Code, EnvelopeError, StateUnavailable
 from sealbus.envelopes.message.header import Header, parse_header
 from sealbus.envelopes.message.subjects import OwnSubjects
 from sealbus.envelopes.message.wire import parse_envelope
@@ -55,7 +55,7 @@ class ParkedCancels:
         await self._stops.keep(stop)
         for _ in range(_TRIES):
             parked = await self._tasks.find(stop.digest)
-            if parked is None or parked.state is not ParkedState.WAITING:
+            if parked is None or parked.state is ParkedState.RUNNING:
                 return
             if not stop.concerns(parked.header, self._own_subjects):
                 return
@@ -70,18 +70,26 @@ class ParkedCancels:
         canceled = await self._stops.find(_chain(parked))
         if canceled is None:
             return False
-        if parked.state is ParkedState.WAITING:
+        if parked.state is not ParkedState.RUNNING:
             await self._end(parked, canceled)
         return True
 
     async def _end(self, parked: Parked, canceled: Canceled) -> bool:
-        if await self._tasks.change(parked, replace(parked, state=ParkedState.ENDED)) is None:
-            return False
+        """End a task, tell its requester and end its marker; return `False` if it has changed meanwhile.
+
+        One that has ended, and whose marker has not, was canceled by somebody who did not come further than that.
+        """
         header = parked.header
+        if parked.state is ParkedState.ENDED:
+            if await self._markers.has_ended(header):
+                return True
+        elif await self._tasks.change(parked, replace(parked, state=ParkedState.ENDED)) is None:
+            return False
         self._said.message("canceled", header, action=parked.decision.action, code=Code.CANCELED)
         # A number above those of all deliveries before, so that it is the last one.
         reporter = self._statuses.of(header, parked.arrival.delivery + 1)
-        await reporter.tell(State.CANCELED, code=Code.CANCELED, note=canceled.reason, by=canceled.by)
+        if not await reporter.tell(State.CANCELED, code=Code.CANCELED, note=canceled.reason, by=canceled.by):
+            raise StateUnavailable("that a parked task is canceled is not told")
         await self._markers.put(header, until=parked.until, ended=True)
         return True
 

@@ -252,6 +252,10 @@ class Parked:
             delivery=self.decision.delivery + self.turn,
         )
 
+    def taken_up_by(self, approval: bytes) -> bool:
+        """Return whether the approval with H(header) `approval` has taken it up, and it has not ended or waited since."""
+        return self.state is ParkedState.RUNNING and self.run == approval
+
     def subject(self, agent: str) -> str:
         """Return where the agent with the token `agent` keeps it."""
         return f"held.{agent}.task.{self.obligation.queue}.{self.digest.hex()}"
@@ -311,12 +315,13 @@ class ParkedTasks:
     async def find(self, digest: bytes) -> Parked | None:
         """Return the task with H(header) `digest` if it is or was parked here, in whatever queue.
 
-        Of several, the one that was taken up most often; of these one that waits, as one does that was moved there. Raises as
+        Of several, the one that was taken up most often; of these one that waits, as one does that was moved there. Of those
+        that nothing has taken up, one that has ended: the other was parked again as if it were new. Raises as
         `Held.newest` does.
         """
         found = await self._held.newest(f"held.{self._token}.task.*.{digest.hex()}", PARKED_TYPE)
         parked = [one for value in found.values() if (one := _own(value)) is not None]
-        return min(parked, key=lambda one: (-one.turn, _LIVELIEST.index(one.state)), default=None)
+        return min(parked, key=_order, default=None)
 
     async def create(self, parked: Parked) -> bool:
         """Store a newly parked task; return whether nothing genuine stood in its place. Raises as `Held.write` does."""
@@ -326,12 +331,17 @@ class ParkedTasks:
         value, last = await self._held.standing(parked.subject(self._token), PARKED_TYPE)
         return value is None and await self._write(parked, None, last=last) is not None
 
-    async def move(self, parked: Parked) -> bool:
-        """Store a task in the queue where it waits from now on, in place of what was left there when it waited there before.
+    async def create_anew(self, parked: Parked) -> bool:
+        """Store a task that is parked anew, in the place of another queue; return whether it waits there now.
 
-        Return whether that was done, before anybody else changed something there. Raises as `Held.write` does.
+        It may have waited there before, or be there already, where a crash has come in between. Raises as `Held.write` does.
         """
+        if await self._write(parked, None) is not None:
+            return True
         value, last = await self._held.standing(parked.subject(self._token), PARKED_TYPE)
+        there = _own(value) if value is not None else None
+        if there is not None and there.state is ParkedState.WAITING:
+            return True
         return await self._write(parked, value, last=last) is not None
 
     async def change(self, before: Parked, after: Parked) -> Parked | None:
@@ -377,6 +387,11 @@ def _own(value: HeldValue) -> Parked | None:
         return parse_parked(value)
     except SealError:
         return None
+
+
+def _order(parked: Parked) -> tuple[int, int]:
+    states = _LIVELIEST if parked.turn else _LIVELIEST[::-1]
+    return -parked.turn, states.index(parked.state)
 
 
 def counted(verdicts: Sequence[CountedVerdict], one: CountedVerdict) -> tuple[CountedVerdict, ...]:

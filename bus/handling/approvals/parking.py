@@ -134,7 +134,8 @@ class Parking:
         delivery, message = decided.opened.delivery, decided.opened.message
         parked = self.parked(decided)
         try:
-            known = await self._tasks.find(parked.digest)
+            # Of a first delivery nothing is here as a rule: its write tells.
+            known = await self._tasks.find(parked.digest) if delivery.number > 1 else None
             if known is None:
                 if not await self._tasks.create(parked):
                     # Another process has stored it since; or bytes of others are in its place.
@@ -143,11 +144,11 @@ class Parking:
                         raise StateUnavailable("the place of a parked task is taken")
                 known = known or parked
             if known.state is not ParkedState.ENDED:
-                await self._markers.put(message.header, until=known.until, ended=False)
-                # A cancel that came first did not find it here.
-                if self._stops.find(message) is not None and (stored := await self._tasks.find(parked.digest)):
-                    ended = await self._cancels.met(stored)
-                    known = replace(stored, state=ParkedState.ENDED) if ended else stored
+                await self._markers.put(message.header, until=known.until, ended=False, first=known is parked)
+            # A cancel that came first did not find it here.
+            if self._stops.find(message) is not None and (stored := await self._tasks.find(parked.digest)):
+                ended = await self._cancels.met(stored)
+                known = replace(stored, state=ParkedState.ENDED) if ended else stored
         except SealbusError as error:
             delay = UNTIL_EXPIRY.delay(
                 delivery.number, random=self._random(), now=self._clock(), until=message.header.exp
@@ -162,9 +163,9 @@ class Parking:
                 await reporter.tell(State.EXPIRED, code=Code.STATE_UNAVAILABLE)
             pull.term(delivery)
             return
-        reporter = self._statuses.reporter(message, delivery)
-        if reporter is not None and known.state is not ParkedState.ENDED:
-            note = waits_note(known.until)
+        if known.state is ParkedState.WAITING:
+            # By the number of when it was parked, however often it was delivered since: what comes of it has a higher one.
+            reporter, note = self._statuses.of(message.header, known.arrival.delivery), waits_note(known.until)
             await reporter.tell(State.INPUT_REQUIRED, code=Code.APPROVAL_REQUIRED, explanation=explanation, note=note)
         self._counters.add("sealbus_parked_total", 1, outcome="parked")
         action = decided.opened.route.action

@@ -1,0 +1,566 @@
+"""Parking and resuming with a fault at each of their stores: done once, never unapproved, told once, and over at the end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support.engines import Verdict, deny
+from support.lab import until
+from support.payments import ASKED, Pay, Payments
+from support.replicas import Fault, Faults, Replicas, hasten
+
+from sealbus import Context, Retry
+from sealbus.agents.sdk.task_handle import TaskHandle
+from sealbus.bus.gate.resumption import reopened
+from sealbus.bus.handling.approvals.marker import MARKER_TYPE, parsed_marker
+from sealbus.bus.handling.approvals.parked_tasks import PARKED_TYPE, Parked, ParkedState, parse_parked
+from sealbus.bus.routing.retry import RetryPolicy
+from sealbus.bus.sending.answer import RemoteError
+from sealbus.bus.sending.status import FINAL
+from sealbus.bus.stream_names import AUDIT, DEAD, HELD, TASKS
+from sealbus.bus.streams.declared import approval_durable
+from sealbus.bus.streams.held import current_only
+from sealbus.envelopes.accept.live import LiveProfile
+from sealbus.envelopes.encoding.codec import Value
+from sealbus.envelopes.errors import Code, EnvelopeError, InfrastructureError, SealError
+from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.message.kinds import Kind
+from sealbus.envelopes.records.decision import DecisionRecord
+from sealbus.envelopes.trust.bundles import Trust, TrustBundles
+from sealbus.envelopes.trust.caches import Caches
+from sealbus.testing import TestBus
+
+QUICK = RetryPolicy(initial_interval=0.001, maximum_interval=0.002, maximum_attempts=3)
+STORES = 24
+"""More stores than there are from the first decision about a task to the last about its approval."""
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    hasten(monkeypatch)
+
+
+@dataclass
+class Played:
+    """What came of a task that was parked and approved."""
+
+    payments: Payments
+    faults: Faults
+    runs: list[tuple[int, int]] = field(default_factory=list)
+    """Of each run of the handler: how many records there were, and how many people had approved."""
+    final: list[tuple[str, str]] = field(default_factory=list)
+    parked: list[Parked] = field(default_factory=list)
+    ended: list[bool] = field(default_factory=list)
+    """What the markers say."""
+    allowed: list[int] = field(default_factory=list)
+    """The places of records that allow it and name an approval."""
+    unapproved: int = 0
+    dead: list[bytes] = field(default_factory=list)
+    sent: bytes = b""
+
+    def check(self, *, once: bool) -> None:
+        """Check what has to hold whatever has failed."""
+        assert self.unapproved == 0
+        assert len(self.final) == 1, "told once"
+        if self.final[0] == ("failed", "outcome_unknown"):
+            # Killed between its claim and the mark: nobody knows whether it was done, and it is not done again.
+            assert once
+            assert set(self.faults.at.values()) & {Fault.KILLED_AFTER, Fault.KILLED_BEFORE}
+            assert len(self.runs) <= 1
+        else:
+            assert self.final[0] == ("completed", "")
+            assert len(self.runs) == 1 or (self.runs and not once)
+        for records, approvals in self.runs:
+            assert approvals > 0
+            assert any(place <= records for place in self.allowed), "run before its decision was stored"
+        assert [one.state for one in self.parked] == [ParkedState.ENDED]
+        assert self.ended == [True]
+
+
+async def play(
+    at: Mapping[int, Fault], *, once: bool, number: int = 1, people: tuple[str, ...] = ("boss",), each: int = 1
+) -> Played:
+    """Park a task and have `people` approve it, with faults at these stores; then everything is delivered again."""
+    payments = Payments(once=once, timeout=0.2, retry=QUICK)
+    faults = Faults(at)
+    played = Played(payments, faults)
+    async with (
+        TestBus(engine=payments.engine) as bus,
+        Replicas(bus, payments.agent, payments.engine, faults=faults, number=number) as replicas,
+    ):
+
+        def run(ctx: Context) -> None:
+            played.runs.append((len(bus.stored(AUDIT)), len(ctx.approvals)))
+
+        payments.raises = run
+        handle = await submitted(bus)
+        await replicas.idle()
+        [parked] = await bus.waiting()
+        await asyncio.gather(*(approved(bus, parked, one) for one in people for _ in range(each)))
+        await replicas.idle()
+        for consumer in list(bus.broker.consumers.values()):
+            consumer.rewind()
+        await replicas.idle()
+        await looked_at(bus, handle, played)
+    return played
+
+
+async def submitted(bus: TestBus, **options: Any) -> TaskHandle:
+    client = await bus.client("shop")
+    return await client.submit("payments.pay", Pay(), user=bus.user("alice", "shop"), **options)
+
+
+async def approved(bus: TestBus, parked: Parked, person: str) -> None:
+    """Say yes, and hear that it was counted, or that somebody else's yes was enough."""
+    try:
+        await bus.approve(parked, person)
+    except RemoteError as error:
+        assert error.code in (Code.APPROVAL_CLOSED, Code.APPROVAL_REPEATED)  # noqa: PT017  others are raised
+    except LookupError:
+        return
+
+
+async def looked_at(bus: TestBus, handle: TaskHandle, played: Played) -> None:
+    """Fill in what came of a task."""
+    played.final = [(one.state.value, one.code) for one in await bus.statuses(handle) if one.state in FINAL]
+    held = (await bus.client("edge")).node.held
+    played.parked = [parse_parked(one) for one in (await held.newest("held.*.task.>", PARKED_TYPE)).values()]
+    markers = [parsed_marker(one) for one in (await held.newest("held.*.wait.>", MARKER_TYPE)).values()]
+    played.ended = [one.ended for one in markers if one is not None]
+    for entry in await bus.audit():
+        record = entry.record
+        if isinstance(record, DecisionRecord) and record.action == "payments.pay" and record.allow:
+            approvals = entry.input["context"]["approvals"]  # type: ignore[index]
+            played.allowed.append(entry.sequence)
+            played.unapproved += not approvals
+    played.dead = [one.payload for one in bus.stored(DEAD)]
+    [played.sent] = [one.payload for one in bus.stored(TASKS) if one.subject == "task.payments.pay"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("once", [True, False], ids=["once", "repeatable"])
+@pytest.mark.parametrize("fault", list(Fault))
+async def test_a_fault_at_any_store_loses_nothing_and_does_nothing_twice(fault: Fault, once: bool) -> None:
+    whole = await play({}, once=once)
+    whole.check(once=once)
+    assert whole.final == [("completed", "")]
+    stores = len(whole.faults.stores)
+    assert {AUDIT, HELD, "RESULTS"} <= set(whole.faults.stores)
+    assert stores <= STORES + 6
+    for place in range(1, stores + 1):
+        try:
+            (await play({place: fault}, once=once)).check(once=once)
+        except Exception as error:
+            error.add_note(f"{fault} at store {place}, to {whole.faults.stores[place - 1]}")
+            raise
+
+
+@pytest.mark.slow
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    at=st.dictionaries(st.integers(1, STORES + 10), st.sampled_from(Fault), min_size=1, max_size=4),
+    once=st.booleans(),
+    number=st.integers(1, 2),
+    people=st.sampled_from([("boss",), ("boss", "second")]),
+)
+def test_several_faults_lose_nothing_either(
+    at: dict[int, Fault], once: bool, number: int, people: tuple[str, ...]
+) -> None:
+    asyncio.run(play(at, once=once, number=number, people=people)).check(once=once)
+
+
+@pytest.mark.parametrize(
+    ("people", "each"), [(("boss",), 2), (("boss", "second"), 1), (tuple("abcdef"), 1)], ids=["same", "two", "six"]
+)
+@pytest.mark.parametrize("once", [True, False], ids=["once", "repeatable"])
+async def test_approvals_at_two_replicas_have_it_done_once(people: tuple[str, ...], each: int, once: bool) -> None:
+    played = await play({}, once=once, number=2, people=people, each=each)
+    played.check(once=once)
+    assert len(played.runs) == 1
+    assert Counter(one for one, _ in played.payments.paid) == {"42": 1}
+
+
+async def test_one_approval_delivered_to_two_replicas_is_counted_once() -> None:
+    """The server gives the approval to another replica while the first one's handler still runs."""
+    payments = Payments(once=True, timeout=5, retry=QUICK)
+    payments.hold.clear()
+    async with (
+        TestBus(engine=payments.engine) as bus,
+        Replicas(bus, payments.agent, payments.engine, number=2) as replicas,
+    ):
+        handle = await submitted(bus)
+        await replicas.idle()
+        await bus.approve(handle, "boss")
+        await payments.begun.wait()
+        versions = len(bus.stored(HELD))
+        bus.broker.consumers[(TASKS, approval_durable("payments"))].lapse()
+        await until(lambda: len(bus.stored(HELD)) > versions)
+        payments.hold.set()
+        await replicas.idle()
+        played = Played(payments, replicas.faults)
+        await looked_at(bus, handle, played)
+    assert payments.paid == [("42", ("boss",))]
+    assert played.final == [("completed", "")]
+    assert [len(one.verdicts) for one in played.parked] == [1]
+    assert [one.state for one in played.parked] == [ParkedState.ENDED]
+
+
+@asynccontextmanager
+async def one_worker(payments: Payments) -> AsyncIterator[tuple[TestBus, Replicas]]:
+    async with (
+        TestBus(engine=payments.engine) as bus,
+        Replicas(bus, payments.agent, payments.engine) as replicas,
+    ):
+        yield bus, replicas
+
+
+@pytest.mark.parametrize("people", [1, 3])
+@pytest.mark.parametrize("once", [True, False], ids=["once", "repeatable"])
+async def test_a_handler_has_all_its_tries_after_the_last_approval(people: int, once: bool) -> None:
+    payments = Payments(once=once, retry=QUICK, enough=people, fail=2)
+    async with one_worker(payments) as (bus, replicas):
+        handle = await submitted(bus)
+        await replicas.idle()
+        for one in range(people):
+            await bus.approve(handle, f"boss-{one}")
+            await replicas.idle()
+        await bus.assert_task(handle, "completed")
+    assert len(payments.contexts) == 3
+    assert len(payments.paid) == 1
+
+
+async def test_what_was_delivered_often_is_told_by_the_numbers_of_when_it_was_parked() -> None:
+    """A reader takes no number below one that it has read: the result must have the highest."""
+    payments = Payments()
+    async with TestBus(engine=payments.engine) as bus:
+        async with Replicas(bus, payments.agent, payments.engine) as replicas:
+            handle = await submitted(bus)
+            await replicas.idle()
+        task = bus.broker.consumers[(TASKS, "payments")]
+        task.rewind()
+        async with aclosing(task.batches()) as batches:
+            for number in range(1, 5):
+                assert [one.number for one in await anext(batches)] == [number]
+                task.lapse()
+        async with Replicas(bus, payments.agent, payments.engine) as replicas:
+            await replicas.idle()
+            await bus.approve(handle, "boss")
+            await replicas.idle()
+        assert await handle.result(str, timeout=10) == "paid"
+        assert [one.sequence for one in await bus.statuses(handle)] == [0, 131_071]
+
+
+async def test_what_was_put_off_before_it_was_parked_is_no_try() -> None:
+    payments = Payments(retry=QUICK, fail=9)
+    async with one_worker(payments) as (bus, replicas):
+        bus.broker.fail(HELD, InfrastructureError())
+        handle = await submitted(bus)
+        put_off = replicas.workers[0].node.counters
+        await until(lambda: put_off.value("sealbus_parked_total", outcome="put_off") > 3)
+        bus.broker.fail(HELD, None)
+        await replicas.idle()
+        await bus.approve(handle, "boss")
+        await replicas.idle()
+        await bus.assert_task(handle, "failed", "handler_failed")
+    assert len(payments.contexts) == 3
+
+
+async def test_after_the_last_try_the_tasks_own_bytes_are_a_dead_letter() -> None:
+    payments = Payments(retry=QUICK, fail=9)
+    async with one_worker(payments) as (bus, replicas):
+        handle = await submitted(bus)
+        await replicas.idle()
+        await bus.approve(handle, "boss")
+        await replicas.idle()
+        played = Played(payments, replicas.faults)
+        await looked_at(bus, handle, played)
+    assert len(payments.contexts) == 3
+    assert played.dead == [played.sent]
+    assert played.final == [("failed", "handler_failed")]
+    assert [one.state for one in played.parked] == [ParkedState.ENDED]
+    assert played.ended == [True]
+    assert not payments.paid
+
+
+async def test_a_handler_may_ask_for_another_try() -> None:
+    payments = Payments(retry=QUICK)
+    asked: list[int] = []
+
+    def later(ctx: Context) -> None:
+        asked.append(len(ctx.approvals))
+        if len(asked) < 3:
+            raise Retry(after=0.01)
+
+    payments.raises = later
+    async with one_worker(payments) as (bus, replicas):
+        handle = await submitted(bus)
+        await replicas.idle()
+        await bus.approve(handle, "boss")
+        await replicas.idle()
+        await bus.assert_task(handle, "completed")
+    assert asked == [1, 1, 1]
+
+
+class Clock:
+    """A clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1_790_000_000 * SECOND
+
+    def __call__(self) -> int:
+        self.now += 1
+        return self.now
+
+    def forward(self, seconds: float) -> None:
+        self.now += int(seconds * SECOND)
+
+
+async def test_what_was_approved_in_time_is_tried_again_after_the_wait_has_ended() -> None:
+    """And whoever reads later is told the same as who waited for it."""
+    clock = Clock()
+    payments = Payments(retry=QUICK, asked={**ASKED, "until": 60})
+
+    def slow(ctx: Context) -> None:
+        if len(payments.contexts) == 1:
+            clock.forward(120)
+            raise RuntimeError("down")
+
+    payments.raises = slow
+    async with TestBus(payments.agent, engine=payments.engine, clock=clock) as bus:
+        handle = await payments.submitted(bus)
+        await bus.approve(handle, "boss")
+        await bus.idle()
+        assert len(payments.paid) == 1
+        text = handle.text
+        await bus.assert_task(handle, "completed")
+        clock.forward(7_200)
+        again = (await bus.client("shop")).handle(text)
+        assert await again.result(str, timeout=10) == "paid"
+
+
+async def test_what_comes_back_to_a_queue_waits_there_again() -> None:
+    """Managers, then directors, then managers: the place of the first wait holds one that has ended."""
+    payments = Payments(enough=9)
+    queues = ["managers", "directors", "managers"]
+
+    def next_queue(document: dict[str, Any]) -> Verdict | None:
+        if "of" in document or document["action"]["name"] != "payments.pay":
+            return None
+        asked = len(payments.engine.asked_about_pay)  # type: ignore[attr-defined]
+        payments.engine.asked_about_pay.append(1)  # type: ignore[attr-defined]
+        return deny("over_limit", obligations=({**ASKED, "queue": queues[asked]},)) if asked < 3 else None
+
+    payments.engine.asked_about_pay = []  # type: ignore[attr-defined]
+    payments.decide = next_queue
+    async with TestBus(payments.agent, engine=payments.engine) as bus:
+        handle = await payments.submitted(bus)
+        for queue in queues:
+            [waiting] = await bus.waiting()
+            assert (waiting.obligation.queue, waiting.verdicts) == (queue, ())
+            if queue == queues[-1]:
+                payments.enough = 1
+            await bus.approve(handle, f"of-{queue}")
+            await bus.idle()
+        await bus.assert_task(handle, "completed")
+    assert payments.paid == [("42", ("of-managers",))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", list(Fault))
+async def test_a_fault_while_it_moves_to_another_queue_keeps_one_wait(fault: Fault) -> None:
+    for place in range(1, 40):
+        payments = Payments(retry=QUICK)
+        faults = Faults({})
+        async with (
+            TestBus(engine=payments.engine) as bus,
+            Replicas(bus, payments.agent, payments.engine, faults=faults) as replicas,
+        ):
+            handle = await submitted(bus)
+            await replicas.idle()
+            payments.asked = {**ASKED, "queue": "directors"}
+            payments.enough = 2
+            faults.at = {len(faults.stores) + place: fault}
+            [first] = await bus.waiting()
+            await approved(bus, first, "boss")
+            await replicas.idle()
+            [waiting] = await bus.waiting()
+            assert (waiting.obligation.queue, waiting.verdicts) == ("directors", ()), f"store {place}"
+            moved = len(faults.stores)
+            payments.enough = 1
+            await bus.approve(waiting, "director")
+            await replicas.idle()
+            await bus.assert_task(handle, "completed")
+            assert payments.paid == [("42", ("director",))]
+            if max(faults.at) > moved:
+                return
+    raise AssertionError("there is no end of stores")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", list(Fault))
+async def test_a_fault_while_it_is_canceled_is_made_up_for(fault: Fault) -> None:
+    for place in range(1, 40):
+        payments = Payments()
+        faults = Faults({})
+        async with (
+            TestBus(engine=payments.engine) as bus,
+            Replicas(bus, payments.agent, payments.engine, faults=faults) as replicas,
+        ):
+            handle = await submitted(bus)
+            await replicas.idle()
+            faults.at = {len(faults.stores) + place: fault}
+            await handle.cancel("a mistake")
+            await replicas.idle()
+            played = Played(payments, faults)
+            await looked_at(bus, handle, played)
+            assert played.final == [("canceled", "canceled")], f"store {place}"
+            assert [one.state for one in played.parked] == [ParkedState.ENDED]
+            assert played.ended == [True], f"store {place}"
+            assert not payments.contexts
+            if max(faults.at) > len(faults.stores):
+                return
+    raise AssertionError("there is no end of stores")
+
+
+async def test_a_cancel_that_comes_between_two_tries_ends_it_also_for_another_process() -> None:
+    payments = Payments(retry=RetryPolicy(initial_interval=0.2, jitter=0.0, maximum_attempts=3), fail=1)
+    async with one_worker(payments) as (bus, replicas):
+        handle = await submitted(bus)
+        await replicas.idle()
+        await bus.approve(handle, "boss")
+        counters = replicas.workers[0].node.counters
+        await until(lambda: counters.value("sealbus_put_off_total", cause="passing") > 0)
+        # The process that has put it off is gone when the cancel comes.
+        for worker in replicas.workers.values():
+            worker.node.transport.killed.set()  # type: ignore[attr-defined]
+        await until(lambda: replicas.killed > 0)
+        await replicas.ready()
+        await handle.cancel("a mistake")
+        await replicas.idle()
+        played = Played(payments, replicas.faults)
+        await looked_at(bus, handle, played)
+    assert played.final == [("canceled", "canceled")]
+    assert not payments.paid
+    assert [one.state for one in played.parked] == [ParkedState.ENDED]
+    assert played.ended == [True]
+
+
+async def read(bus: TestBus, text: str) -> list[tuple[str, str]]:
+    """Return what a process that has nothing but the handle's text reads, until it knows how the task has ended."""
+    handle = (await bus.client("shop")).handle(text)
+    async with asyncio.timeout(10), aclosing(handle.statuses()) as statuses:
+        return [(one.state.value, one.code) async for one in statuses]
+
+
+async def test_a_handle_that_is_read_after_the_end_waits_as_long_as_the_task_does() -> None:
+    clock = Clock()
+    payments = Payments()
+    async with TestBus(payments.agent, engine=payments.engine, clock=clock) as bus:
+        handle = await payments.submitted(bus, wait=7 * 86_400)
+        assert handle.end < clock() + 2 * 86_400 * SECOND
+        clock.forward(2 * 86_400)
+        await bus.assert_task((await bus.client("shop")).handle(handle.text), "input-required", "approval_required")
+        reading = asyncio.create_task(read(bus, handle.text))
+        await asyncio.sleep(0)
+        await bus.approve(handle, "boss")
+        await bus.idle()
+        assert (await reading)[-1] == ("completed", "")
+        assert (await read(bus, handle.text))[-1] == ("completed", "")
+
+
+async def test_a_handle_that_is_read_after_the_wait_has_expired() -> None:
+    clock = Clock()
+    payments = Payments()
+    async with TestBus(payments.agent, engine=payments.engine, clock=clock) as bus:
+        handle = await payments.submitted(bus, wait=7 * 86_400)
+        clock.forward(7 * 86_400 + 10)
+        assert (await read(bus, handle.text))[-1] == ("expired", "expired")
+    assert not payments.paid
+
+
+@pytest.mark.parametrize("forger", ["pricing", "shop", ""])
+async def test_a_marker_of_somebody_else_keeps_nobody_waiting(forger: str) -> None:
+    clock = Clock()
+    # No agent handles it, so that nothing is told.
+    async with TestBus(engine=Payments().engine, clock=clock) as bus:
+        client = await bus.client("shop")
+        handle = await client.submit("payments.pay", Pay(), user=bus.user("alice", "shop"), wait=7 * 86_400)
+        subject = f"held.payments.wait.shop.{handle.message_id}"
+        if forger:
+            node = (await bus.client(forger)).node
+            own = f"held.{forger}.wait.shop.{handle.message_id}"
+            keys: dict[str, Value] = {"dig": handle.digest, "unt": clock.now + 7 * 86_400 * SECOND, "end": False}
+            assert await node.held.write(own, keys, MARKER_TYPE, node.identity.sealer(), own=node.own) is not None
+            [stored] = [one.payload for one in bus.stored(HELD)]
+            bus.broker.inject(subject, stored)
+        else:
+            bus.broker.inject(subject, b"junk")
+        clock.forward((handle.end - clock.now) / SECOND + 10)
+        assert (await read(bus, handle.text)) == [("expired", "expired")]
+
+
+async def test_what_does_not_verify_any_more_is_not_handled() -> None:
+    payments = Payments()
+    async with TestBus(payments.agent, engine=payments.engine) as bus:
+        handle = await payments.submitted(bus)
+        [parked] = await bus.waiting()
+        node = bus.workers["payments"].node
+        assert parked.value is not None
+        forged = parked.envelope.replace(b"5000", b"5001")
+        assert forged != parked.envelope
+        stored = await node.held.write(
+            parked.value.subject,
+            parked.keys(),
+            PARKED_TYPE,
+            node.identity.sealer(),
+            own=node.own,
+            before=parked.value,
+            extra=forged,
+        )
+        assert stored is not None
+        await bus.approve(handle, "boss")
+        await bus.idle()
+        assert not await bus.waiting()
+    assert not payments.contexts
+
+
+async def test_it_is_opened_again_with_the_bundles_of_its_time() -> None:
+    payments = Payments()
+    async with TestBus(payments.agent, engine=payments.engine) as bus:
+        await payments.submitted(bus)
+        [parked] = await bus.waiting()
+        node = bus.workers["payments"].node
+        profile = LiveProfile(
+            own=node.own, names=bus.names, kinds=frozenset({Kind.TASK}), minters=bus.deployment.minters
+        )
+        gone, then = Trust(bundles=TrustBundles([])), node.trust()
+
+        class Past:
+            async def at(self, time: int) -> tuple[Trust, ...]:
+                assert time == parked.arrival.stored
+                return gone, then
+
+        async def opened(trust: Trust, past: Any) -> bytes:
+            message = await reopened(parked, profile=profile, trust=trust, past=past, caches=Caches())
+            return message.header.digest
+
+        assert await opened(then, current_only) == parked.digest
+        assert await opened(gone, Past()) == parked.digest
+        with pytest.raises(EnvelopeError) as raised:
+            await opened(gone, current_only)
+        assert raised.value.code is Code.UNKNOWN_TRUST_DOMAIN
+        # What the operator has revoked is not looked for in the past.
+        revoked = replace(then, revoked_before={parked.header.iss: 1 << 52})
+        with pytest.raises(EnvelopeError) as raised:
+            await opened(revoked, Past())
+        assert raised.value.code is Code.REVOKED
+        with pytest.raises(SealError):
+            replace(parked, record=b"")

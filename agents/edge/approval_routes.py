@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from functools import partial
 from typing import Final
 
 from starlette.requests import Request
@@ -47,13 +48,17 @@ class ApprovalRoutes:
         self.waiting = Waiting(front.node)
 
     async def list(self, request: Request) -> Response:
-        """`GET /v1/approvals?queue=managers`: what waits there and may be seen, 100 at a time; `after` is the next page."""
+        """`GET /v1/approvals?queue=managers`: what waits there and may be seen, at most 100; `after` is the next page.
+
+        What is read for a page counts towards the rates of its user: it ends where these do.
+        """
         token = await self._front.admitted(request)
         queue, after = request.query_params.get("queue", ""), request.query_params.get("after", "0")
         if not is_token(queue) or not _AFTER.fullmatch(after):
             raise EdgeError(Code.MALFORMED, 400, "name a queue: ?queue=managers, and after as the page before says")
         person = parse_payload(self._statement(token, request).payload)
-        page = await self.waiting.page(queue, person, after=int(after))
+        pays = partial(self._front.affords, token)
+        page = await self.waiting.page(queue, person, after=int(after), pays=pays)
         document: dict[str, object] = {"approvals": [one.document() for one in page.tasks]}
         if page.after:
             document["after"] = page.after

@@ -14,9 +14,10 @@ import json
 import logging
 import unicodedata
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Final
 
 from sealbus.agents.runtime.node import Node
@@ -111,7 +112,7 @@ class ParkedTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """Some tasks of a queue, in the order in which they changed last; `after` begins the next page, 0 if there is none."""
+    """At most 100 tasks of a queue, by when they changed last; `after` begins the next page, 0 if there is none."""
 
     tasks: Sequence[ParkedTask]
     after: int
@@ -135,20 +136,30 @@ class Waiting:
             node.held, identity=node.identity, names=deployment.names, own_subjects=deployment.own_subjects
         )
 
-    async def page(self, queue: str, person: UserContext, *, after: int = 0) -> Page:
+    async def page(
+        self, queue: str, person: UserContext, *, after: int = 0, pays: Callable[[float], bool] = lambda _: True
+    ) -> Page:
         """Return the next tasks of `queue` that wait and that `person` may see, from the place `after`.
 
-        Raises `BusUnavailable`, `StateUnavailable`.
+        After each task `pays` is asked for as many requests as it took reads of HELD; where it says no, the page ends there.
+        So every page gets on, and what is read is paid for. Raises `BusUnavailable`, `StateUnavailable`.
         """
         changed, last = await self._changed(queue, after)
-        shown = [
-            await self._shown(_parked(value), person)
-            for subject, sequence in changed.items()
-            for value in (await self._node.held.newest(subject, PARKED_TYPE, flooded=False)).values()
-            # One that has changed since is on a later page.
-            if value.last == sequence
-        ]
-        return Page(tasks=[one for one in shown if one is not None], after=last)
+        tasks: list[ParkedTask] = []
+        # In the order of their last change, so that a page can end after each.
+        rest = sorted(changed.items(), key=itemgetter(1))
+        for number, (subject, sequence) in enumerate(rest, 1):
+            reads = 1
+            for value in (await self._node.held.newest(subject, PARKED_TYPE, flooded=False)).values():
+                # One that has changed since is on a later page.
+                task = await self._seen(_parked(value), person) if value.last == sequence else None
+                if task is not None:
+                    reads += len(task.message.chain)
+                    if not await self._is_canceled(task):
+                        tasks.append(task)
+            if not pays(reads) and number < len(rest):
+                return Page(tasks=tasks, after=sequence)
+        return Page(tasks=tasks, after=last)
 
     async def _changed(self, queue: str, after: int) -> tuple[dict[str, int], int]:
         """Return when which places of `queue` changed last, as far as one page goes, and where the next one begins."""
@@ -172,8 +183,9 @@ class Waiting:
     async def find(self, digest: bytes, person: UserContext) -> ParkedTask | None:
         """Return the task with H(header) `digest` if it waits and `person` may see it. Raises as `page`."""
         for parked in await self._all(digest):
-            if (task := await self._shown(parked, person)) is not None:
-                return task
+            if (task := await self._seen(parked, person)) is not None:
+                # It is one message, in whatever queues its agent says that it waits.
+                return task if not await self._is_canceled(task) else None
         return None
 
     async def ended(self, digest: bytes, person: UserContext) -> bool:
@@ -197,15 +209,18 @@ class Waiting:
                     return found
         return None
 
-    async def _shown(self, parked: Parked | None, person: UserContext) -> ParkedTask | None:
+    async def _seen(self, parked: Parked | None, person: UserContext) -> ParkedTask | None:
+        """Return what waits, if `person` may see it and it is proved; whether it was canceled is not looked up yet."""
         now = self._node.clock()
         if parked is None or parked.state is not ParkedState.WAITING or now >= parked.until:
             return None
         # Asked first: who may see nothing has nothing verified or looked up.
         if not await self.may(parked, person, _VIEW, now=now):
             return None
-        task = await self._proved(parked)
-        return task if task is not None and await self._stops.find(task.message.chain) is None else None
+        return await self._proved(parked)
+
+    async def _is_canceled(self, task: ParkedTask) -> bool:
+        return await self._stops.find(task.message.chain) is not None
 
     async def _proved(self, parked: Parked) -> ParkedTask | None:
         node = self._node

@@ -327,6 +327,23 @@ async def test_an_agent_that_does_not_answer_is_no_failure(payments: Payments) -
         assert answer.headers["retry-after"] == "1"
 
 
+async def test_a_list_costs_what_is_read_for_it(payments: Payments) -> None:
+    limits = {**LIMITS, "user_rate": 0.001, "user_burst": 10}
+    async with door(payments.agent, engine=payments.engine, actions=("payments.*",), limits=limits) as running:
+        counter = Counter(door=running, payments=payments)
+        wait = [await payments.submitted(running.bus, invoice=str(one)) for one in range(8)]
+        first = (await counter.get(QUEUE)).json()
+        # 9 are left after the request, and each task takes 2: the fifth was read, and not paid for.
+        assert [one["id"] for one in first["approvals"]] == [one.digest.hex() for one in wait[:5]]
+        second = (await counter.get(f"{QUEUE}&after={first['after']}")).json()
+        assert [one["id"] for one in second["approvals"]] == [wait[5].digest.hex()]
+        answer = await counter.get(f"{QUEUE}&after={second['after']}")
+        assert told(answer) == (429, "rate_limited")
+        assert int(answer.headers["retry-after"]) > 1
+        # Somebody else is somebody else.
+        assert len((await counter.get(QUEUE, sub="other")).json()["approvals"]) == 5
+
+
 async def test_what_was_planted_is_not_listed(counter: Counter) -> None:
     url = await counter.asked()
     [stored] = [one for one in counter.door.bus.stored(HELD) if ".task." in one.subject]

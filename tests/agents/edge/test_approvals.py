@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -295,6 +296,64 @@ async def test_a_task_that_waits_on_is_shown_anew_with_what_its_policy_was_told(
     assert task is not None
     assert task.document()["text"] == "Pay ACME, at last"
     assert json.loads(task.parked.decision.input or b"")["context"]["approvals"]
+
+
+def counted(site: Site, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the list to which each read of HELD adds what it asks for."""
+    transport = site.edge._node.transport
+    reads: list[str] = []
+    true = transport.read
+
+    def read(stream: str, subjects: Sequence[str], **named: Any) -> Any:
+        assert stream == HELD
+        reads.extend(subjects)
+        return true(stream, subjects, **named)
+
+    monkeypatch.setattr(transport, "read", read)
+    return reads
+
+
+async def test_a_page_is_paid_for_by_what_is_read_for_it(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    for one in range(5):
+        await site.payments.submitted(site.bus, invoice=str(one))
+    reads, paid = counted(site, monkeypatch), list[float]()
+
+    def pays(cost: float) -> bool:
+        paid.append(cost)
+        return True
+
+    page = await site.edge.page("managers", site.person("boss"), pays=pays)
+    assert (len(page.tasks), page.after) == (5, 0)
+    # The list itself is the request's own; then each value, and whether its message was canceled.
+    assert sum(paid) == len(reads) - 1 == 10
+
+
+def _next(pays: Iterator[bool], cost: float) -> bool:
+    return next(pays, False)
+
+
+@pytest.mark.parametrize("most", [0, 1, 3])
+async def test_a_page_ends_where_it_is_not_paid_for_and_the_next_goes_on(
+    site: Site, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    site.payments.enough = 2
+    handles = [await site.payments.submitted(site.bus, invoice=str(one)) for one in range(5)]
+    # The first changes again, and is last then.
+    await site.bus.approve(handles[0], "boss")
+    await site.bus.idle()
+    reads = counted(site, monkeypatch)
+    found: list[bytes] = []
+    after = pages = 0
+    while pages == 0 or after:
+        reads.clear()
+        pays = iter([True] * most)
+        page = await site.edge.page("managers", site.person("boss"), after=after, pays=partial(_next, pays))
+        assert len(reads) <= 1 + 2 * (most + 1)
+        assert len(page.tasks) <= most + 1
+        found += [one.parked.digest for one in page.tasks]
+        after, pages = page.after, pages + 1
+        assert pages <= 6
+    assert found == [one.digest for one in (*handles[1:], handles[0])]
 
 
 async def test_a_task_is_found_by_its_id_for_who_submitted_it_alone(site: Site) -> None:

@@ -8,6 +8,11 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "independent.verify_export.read_evidence: H(second) not in audit.credentials [by prefix]",
         "independent.verify_export.check_asked: denial.message == one.message [by prefix]",
         "sealbus.agents.edge.oauth.kept_tokens.KeptTokens.keep: known == digest [by prefix]",
+        "sealbus.bus.gate.approval_authorizer.floors: said.message != header.digest [by prefix]",
+        "sealbus.bus.handling.approvals.marker.Markers.put: known.digest == task.digest [by prefix]",
+        "sealbus.bus.handling.approvals.marker.Markers.has_ended: marker.digest == task.digest [by prefix]",
+        "sealbus.bus.handling.approvals.marker.marker_of: marker.digest == pending.digest [by prefix]",
+        "sealbus.envelopes.accept.parked.accept_parked: sha256(envelope.body).digest() != header.dig [by prefix]",
         "sealbus.envelopes.accept.open_request.OpenRequest.check: header.key.raw != self._key [by prefix]",
         "sealbus.envelopes.records.body.parse_audit_body: leaf not in by_leaf [by prefix]",
         "sealbus.envelopes.trust.credential._is_of: key.raw == svid.raw_key [by prefix]",
@@ -166,6 +171,11 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
     "all digests have one length": (
         "independent.verify_export.check_verdict: verdict.message.hex() == given['message'] [by prefix]",
         "sealbus.bus.handling.idempotency.replay_guard.ReplayGuard.use: digest in slot.uses [by prefix]",
+    ),
+    "its token stands in the subject that was asked for, and no two IDs have one": (
+        "sealbus.bus.handling.approvals.marker.marker_of: value.own == pending.aud [by prefix]",
+        "sealbus.bus.handling.approvals.marker.marker_of: value.own == pending.aud [by path]",
+        "sealbus.bus.handling.approvals.marker.marker_of: value.own == pending.aud [by case]",
     ),
     "a space is refused before, as white space": ("sealbus.envelopes.log.note.check_key_name: one < ' ' [bound]",),
     "bytes of that length are no handle: its one SPIFFE ID and subject take less": (

@@ -192,13 +192,14 @@ def floors(case: ApprovalCase, message: VerifiedMessage, *, now: int) -> UserCon
     person = (context.idp, context.sub)
     if person == parked.requester:
         raise ApprovalRefused(Code.APPROVAL_SELF, "nobody approves what they asked for")
-    said = [one for one in parked.verdicts if one.person == person]
-    if case.request.verdict is Verdict.WITHDRAW and not said:
-        raise ApprovalRefused(Code.APPROVAL_CLOSED, "there is nothing to withdraw")
-    if any(one.verdict is case.request.verdict and one.message != header.digest for one in said):
-        raise ApprovalRefused(Code.APPROVAL_REPEATED, "this person has said so")
-    if any(one.time > stored for one in said):
-        raise ApprovalRefused(Code.APPROVAL_REPEATED, "this person has said something else since")
+    said = parked.said_by(person)
+    if said is None or said.message != header.digest:
+        if case.request.verdict is Verdict.WITHDRAW and (said is None or said.verdict is Verdict.WITHDRAW):
+            raise ApprovalRefused(Code.APPROVAL_CLOSED, "there is nothing to withdraw")
+        if said is not None and said.verdict is case.request.verdict:
+            raise ApprovalRefused(Code.APPROVAL_REPEATED, "this person has said so")
+        if said is not None and said.time > stored:
+            raise ApprovalRefused(Code.APPROVAL_REPEATED, "this person has said something else since")
     if len(without(parked.verdicts, person)) >= MOST_VERDICTS:
         raise ApprovalRefused(Code.APPROVAL_CLOSED, "too many people have said something")
     strong_enough(obligation, context, at=header.iat)
@@ -235,7 +236,7 @@ def verdict_of(case: ApprovalCase, message: VerifiedMessage, *, record: bytes, i
 
 
 def _about(opened: Opened, case: ApprovalCase, *, now: int) -> InputDocument:
-    """Return the usual input document about an approval, with what was said before as its approvals."""
+    """Return the usual input document about an approval."""
     properties = {"verdict": case.request.verdict.value, "note": case.request.note}
     resource = Resource(type="task", id=case.parked.digest.hex())
     return input_document(request_of(opened, properties, resource, now=now))

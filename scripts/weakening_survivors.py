@@ -8,6 +8,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "independent.verify_export.read_evidence: H(second) not in audit.credentials [by prefix]",
         "sealbus.agents.edge.oauth.kept_tokens.KeptTokens.keep: known == digest [by prefix]",
         "sealbus.envelopes.accept.open_request.OpenRequest.check: header.key.raw != self._key [by prefix]",
+        "sealbus.envelopes.accept.parked.accept_parked: sha256(envelope.body).digest() != header.dig [by prefix]",
         "sealbus.envelopes.records.body.parse_audit_body: leaf not in by_leaf [by prefix]",
         "sealbus.envelopes.trust.credential._is_of: key.raw == svid.raw_key [by prefix]",
         "sealbus.envelopes.records.body._put: name in sort [by prefix]",
@@ -16,6 +17,16 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.envelopes.export.entries.EntryReader._read_records: name in self._only [by prefix]",
         "sealbus.envelopes.export.tally.RepeatedRecords.again: name in seen [by prefix]",
         ("sealbus.envelopes.export.trust.pinned_bundles: sha256(record.jwt).digest() in root.bundles [by prefix]"),
+    ),
+    "of one person there is one verdict": (
+        (
+            "sealbus.bus.gate.approval_authorizer.floors: any((one.verdict is case.request.verdict and one.message !="
+            " header.digest for one in said)) [first only]"
+        ),
+        (
+            "sealbus.bus.gate.approval_authorizer.floors: any((one.verdict is case.request.verdict and one.message !="
+            " header.digest for one in said)) [last only]"
+        ),
     ),
     "what is remembered under a hash is compared with bytes of that hash": (
         "sealbus.envelopes.message.chain._find: found.header.raw == ancestor.header [by prefix]",

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.acceptance import INVENTORY, Message
 from support.envelopes import NAMES, NOW, agent
+from support.near import near
 from support.parked import parked_task, record_of, value_of, verdict
 
 from sealbus.bus.handling.approvals.marker import Marker, parsed_marker
@@ -140,6 +141,9 @@ def test_what_is_no_parked_task_is_refused(keys: dict[str, Any]) -> None:
         "held.inventory.task.managers.{0}.x",
         "held.inventory.wait.managers.{0}",
         "held.inventory.task.managers",
+        "held.inventory.task.managers.{0}x",
+        "held.inventory.Task.managers.{0}",
+        "Held.inventory.task.managers.{0}",
     ],
 )
 def test_a_parked_task_of_another_place_is_none(subject: str) -> None:
@@ -150,8 +154,9 @@ def test_a_parked_task_of_another_place_is_none(subject: str) -> None:
 
 def test_a_task_for_another_agent_is_not_ours_to_keep() -> None:
     parked = parked_task()
-    with pytest.raises(SealError):
-        parse_parked(replace(value_of(parked), own=agent("planner")))
+    for other in (agent("planner"), *near(INVENTORY)):
+        with pytest.raises(SealError):
+            parse_parked(replace(value_of(parked), own=other))
     assert NAMES.token(INVENTORY) == "inventory"
 
 

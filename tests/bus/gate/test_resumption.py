@@ -7,17 +7,20 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from support.engines import Verdict, deny
+from support.envelopes import NOW, agent
 from support.lab import until
+from support.parked import verdict
 from support.payments import ASKED, Pay, Payments
 from support.played import QUICK, Played, looked_at, play, submitted
-from support.replicas import Replicas, hasten
+from support.replicas import Fault, Replicas, hasten
 
 from sealbus import Context, Retry
-from sealbus.bus.gate.resumption import reopened
+from sealbus.bus.gate.resumption import Resumption, reopened
 from sealbus.bus.handling.approvals.marker import MARKER_TYPE
 from sealbus.bus.handling.approvals.parked_tasks import PARKED_TYPE, ParkedState
 from sealbus.bus.routing.retry import RetryPolicy
@@ -209,25 +212,25 @@ async def test_what_was_approved_in_time_is_tried_again_after_the_wait_has_ended
 
 
 async def test_what_comes_back_to_a_queue_waits_there_again() -> None:
-    """Managers, then directors, then managers: the place of the first wait holds one that has ended."""
+    """Managers, then their own manager, then managers: the place of the first wait holds one that has ended."""
     payments = Payments(enough=9)
-    queues = ["managers", "directors", "managers"]
+    queues = ["managers", "manager", "Manager", "managers"]
 
     def next_queue(document: dict[str, Any]) -> Verdict | None:
         if "of" in document or document["action"]["name"] != "payments.pay":
             return None
         asked = len(payments.engine.asked_about_pay)  # type: ignore[attr-defined]
         payments.engine.asked_about_pay.append(1)  # type: ignore[attr-defined]
-        return deny("over_limit", obligations=({**ASKED, "queue": queues[asked]},)) if asked < 3 else None
+        return deny("over_limit", obligations=({**ASKED, "queue": queues[asked]},)) if asked < len(queues) else None
 
     payments.engine.asked_about_pay = []  # type: ignore[attr-defined]
     payments.decide = next_queue
     async with TestBus(payments.agent, engine=payments.engine) as bus:
         handle = await payments.submitted(bus)
-        for queue in queues:
+        for number, queue in enumerate(queues, start=1):
             [waiting] = await bus.waiting()
             assert (waiting.obligation.queue, waiting.verdicts) == (queue, ())
-            if queue == queues[-1]:
+            if number == len(queues):
                 payments.enough = 1
             await bus.approve(handle, f"of-{queue}")
             await bus.idle()
@@ -351,7 +354,7 @@ async def test_it_is_opened_again_with_the_bundles_of_its_time() -> None:
         class Past:
             async def at(self, time: int) -> tuple[Trust, ...]:
                 assert time == parked.arrival.stored
-                return gone, then
+                return gone, then, gone
 
         async def opened(trust: Trust, past: Any) -> bytes:
             message = await reopened(parked, profile=profile, trust=trust, past=past, caches=Caches())
@@ -369,3 +372,22 @@ async def test_it_is_opened_again_with_the_bundles_of_its_time() -> None:
         assert raised.value.code is Code.REVOKED
         with pytest.raises(SealError):
             replace(parked, record=b"")
+
+
+async def test_that_it_has_ended_is_tried_to_be_stored_before_all_is_done_again() -> None:
+    whole = await play({}, once=False)
+    # The last two are its marker's end and its own.
+    held = [place for place, stream in enumerate(whole.faults.stores, start=1) if stream == HELD][-2:]
+    for place in held:
+        played = await play({place: Fault.REFUSED, place + 1: Fault.REFUSED}, once=False)
+        played.check(once=False)
+        assert len(played.runs) == 1
+        assert len(played.allowed) == 1
+
+
+def test_what_the_operator_has_revoked_since_does_not_count() -> None:
+    before, at, after = (verdict(user, issued=NOW + number) for number, user in ((-1, "a"), (0, "b"), (1, "c")))
+    elsewhere = replace(before, edge=agent("edge-2"))
+    trust = Trust(bundles=TrustBundles([]), revoked_before={before.edge: NOW})
+    known: Any = SimpleNamespace(_trust=lambda: trust)
+    assert Resumption._in_force(known, [before, at, after, elsewhere]) == [at, after, elsewhere]

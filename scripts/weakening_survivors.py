@@ -8,12 +8,12 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "independent.verify_export.read_evidence: H(second) not in audit.credentials [by prefix]",
         "independent.verify_export.check_asked: denial.message == one.message [by prefix]",
         "sealbus.agents.edge.oauth.kept_tokens.KeptTokens.keep: known == digest [by prefix]",
-        "sealbus.bus.gate.approval_authorizer.floors: said.message != header.digest [by prefix]",
-        "sealbus.bus.handling.approvals.marker.Markers.put: known.digest == task.digest [by prefix]",
-        "sealbus.bus.handling.approvals.marker.Markers.has_ended: marker.digest == task.digest [by prefix]",
-        "sealbus.bus.handling.approvals.marker.marker_of: marker.digest == pending.digest [by prefix]",
-        "sealbus.envelopes.accept.parked.accept_parked: sha256(envelope.body).digest() != header.dig [by prefix]",
         "sealbus.envelopes.accept.open_request.OpenRequest.check: header.key.raw != self._key [by prefix]",
+        (
+            "sealbus.bus.gate.resumption.Resumption._first_of_its_key:"
+            " known.keys.octets('dig') == message.header.digest [by prefix]"
+        ),
+        "sealbus.envelopes.accept.parked.accept_parked: sha256(envelope.body).digest() != header.dig [by prefix]",
         "sealbus.envelopes.records.body.parse_audit_body: leaf not in by_leaf [by prefix]",
         "sealbus.envelopes.trust.credential._is_of: key.raw == svid.raw_key [by prefix]",
         "sealbus.envelopes.records.body._put: name in sort [by prefix]",
@@ -22,6 +22,18 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.envelopes.export.entries.EntryReader._read_records: name in self._only [by prefix]",
         "sealbus.envelopes.export.tally.RepeatedRecords.again: name in seen [by prefix]",
         ("sealbus.envelopes.export.trust.pinned_bundles: sha256(record.jwt).digest() in root.bundles [by prefix]"),
+    ),
+    "a marker of the same time is the one that is there, and is not written again": (
+        "sealbus.bus.gate.resumption.Resumption._run: end > parked.until [bound]",
+    ),
+    "it is looked for once more, and nothing is there": (
+        "sealbus.bus.handling.approvals.parking.Parking.park: delivery.number > 1 [bound]",
+    ),
+    "one byte more or less of what people are asked is bounded again where the question about it is made": (
+        "sealbus.bus.gate.resumption.Resumption._can_be_asked: len(decided.input_document) <= INPUT_BYTES [bound]",
+    ),
+    "its requester looks at the same moment, and finds it expired either way": (
+        "sealbus.bus.handling.approvals.parking.Parking._parks: _waits_until(one.opened.message.header) <= self._clock() [bound]",
     ),
     "what is remembered under a hash is compared with bytes of that hash": (
         "sealbus.envelopes.message.chain._find: found.header.raw == ancestor.header [by prefix]",
@@ -171,11 +183,6 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
     "all digests have one length": (
         "independent.verify_export.check_verdict: verdict.message.hex() == given['message'] [by prefix]",
         "sealbus.bus.handling.idempotency.replay_guard.ReplayGuard.use: digest in slot.uses [by prefix]",
-    ),
-    "its token stands in the subject that was asked for, and no two IDs have one": (
-        "sealbus.bus.handling.approvals.marker.marker_of: value.own == pending.aud [by prefix]",
-        "sealbus.bus.handling.approvals.marker.marker_of: value.own == pending.aud [by path]",
-        "sealbus.bus.handling.approvals.marker.marker_of: value.own == pending.aud [by case]",
     ),
     "a space is refused before, as white space": ("sealbus.envelopes.log.note.check_key_name: one < ' ' [bound]",),
     "bytes of that length are no handle: its one SPIFFE ID and subject take less": (

@@ -393,9 +393,9 @@ def _own(value: HeldValue) -> Parked | None:
         return None
 
 
-def _order(parked: Parked) -> tuple[int, int]:
+def _order(parked: Parked) -> tuple[int, int, int]:
     states = _LIVELIEST if parked.turn else _LIVELIEST[::-1]
-    return -parked.turn, states.index(parked.state)
+    return -parked.turn, states.index(parked.state), parked.since
 
 
 def counted(verdicts: Sequence[CountedVerdict], one: CountedVerdict) -> tuple[CountedVerdict, ...]:

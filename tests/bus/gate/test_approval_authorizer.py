@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support.acceptance import EDGE, EDGE_ID
 from support.envelopes import MINUTE, NOW, agent
-from support.near import near, shown
+from support.near import near, nearly, shown
 from support.parked import UNTIL, approval, case, parked_task, value_of, verdict
 
 from sealbus.bus.gate.approval_authorizer import (
@@ -140,6 +140,8 @@ def test_one_person_counts_once_and_takes_back_what_is_there() -> None:
     floors(case(parked, Verdict.WITHDRAW), message, now=SOON)
     same = replace(parked, verdicts=(verdict("boss", message=message.header.digest),))
     floors(case(same), message, now=SOON)
+    other_message = replace(parked, verdicts=(verdict("boss", message=nearly(message.header.digest)),))
+    refused(Code.APPROVAL_REPEATED, case(other_message), message)
     refused(Code.APPROVAL_CLOSED, case(parked, Verdict.WITHDRAW), approval(parked, sub="third"))
     gone = replace(parked, verdicts=(verdict("boss", verdict=Verdict.WITHDRAW, message=b"m" * 32),))
     refused(Code.APPROVAL_CLOSED, case(gone, Verdict.WITHDRAW), message)

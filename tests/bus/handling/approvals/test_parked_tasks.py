@@ -142,6 +142,9 @@ def test_what_is_no_parked_task_is_refused(keys: dict[str, Any]) -> None:
         "held.inventory.task.managers.{2}",
         "held.inventory.task.managers.{3}",
         "held.inventory.TASK.managers.{0}",
+        "held.inventory.task.managers.{0}x",
+        "held.inventory.Task.managers.{0}",
+        "Held.inventory.task.managers.{0}",
     ],
 )
 def test_a_parked_task_of_another_place_is_none(subject: str) -> None:

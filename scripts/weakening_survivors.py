@@ -33,7 +33,10 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.bus.gate.resumption.Resumption._can_be_asked: len(decided.input_document) <= INPUT_BYTES [bound]",
     ),
     "its requester looks at the same moment, and finds it expired either way": (
-        "sealbus.bus.handling.approvals.parking.Parking._parks: _waits_until(one.opened.message.header) <= self._clock() [bound]",
+        (
+            "sealbus.bus.handling.approvals.parking.Parking._parks:"
+            " _waits_until(one.opened.message.header) <= self._clock() [bound]"
+        ),
     ),
     "what is remembered under a hash is compared with bytes of that hash": (
         "sealbus.envelopes.message.chain._find: found.header.raw == ancestor.header [by prefix]",

@@ -196,7 +196,7 @@ class Worker:
                 random=node.random,
                 clock=node.clock,
             )
-            approvals = ApprovalAuthorizer(tasks=tasks, engine=node.engine, canceled=cancels.met, clock=node.clocks.now)
+            approvals = ApprovalAuthorizer(tasks=tasks, engine=node.engine, cancels=cancels, clock=node.clocks.now)
             approving = RouteTable([approve_route(node.token)])
             self._approvals = _Handling(await self._gate(stack, approving, core, approvals, resumption), executor)
             # Before the executor is left, which what waits for room there would wait for.

@@ -113,7 +113,9 @@ async def test_what_was_said_can_be_withdrawn_and_said_anew(counter: Counter) ->
     assert told(await counter.verdict(url)) == (409, "approval_repeated")
     answer = await counter.verdict(url, "withdraw")
     assert (answer.status_code, answer.json()["verdict"]) == (200, "withdraw")
-    assert (await counter.get(url)).json()["verdicts"] == []
+    # What was taken back is shown as that.
+    assert [one["verdict"] for one in (await counter.get(url)).json()["verdicts"]] == ["withdraw"]
+    assert told(await counter.verdict(url, "withdraw")) == (409, "approval_closed")
     assert (await counter.verdict(url)).status_code == 200
     assert (await counter.verdict(url, sub="other")).status_code == 200
     assert counter.payments.paid == [("42", ("boss", "other"))]

@@ -114,6 +114,8 @@ class ApprovalRoutes:
         digest, person = bytes.fromhex(named), parse_payload(statement.payload)
         task = await self.waiting.find(digest, person)
         if task is None:
+            # To look once more is one more request.
+            self._front.charge(token, 1.0)
             if await self.waiting.ended(digest, person):
                 raise EdgeError(Code.APPROVAL_CLOSED, 409, "this waits no longer")
             raise _nothing()

@@ -28,13 +28,15 @@ from sealbus.bus.gate.resumption import reopened
 from sealbus.bus.handling.approvals.marker import MARKER_TYPE, parsed_marker
 from sealbus.bus.handling.approvals.parked_tasks import PARKED_TYPE, Parked, ParkedState, parse_parked
 from sealbus.bus.handling.cancel.kept import KeptStops
+from sealbus.bus.sending.approval import LONGEST_WAIT
 from sealbus.bus.stream_names import HELD
 from sealbus.bus.streams.held import HeldValue
 from sealbus.bus.telemetry import OperatorLog
 from sealbus.envelopes.accept.live import LiveProfile, VerifiedMessage
 from sealbus.envelopes.encoding.strict_json import deeper_than
-from sealbus.envelopes.errors import BusUnavailable, EnvelopeError, SealbusError, SealError
-from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.errors import BusUnavailable, Code, ConfigurationError, EnvelopeError, SealbusError, SealError
+from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
+from sealbus.envelopes.message.freshness import check_stored, check_times
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.subjects import OwnSubjects, action_of, control_subject
 from sealbus.envelopes.message.user_context import UserContext
@@ -194,13 +196,21 @@ class Waiting:
         return any([await self.may(parked, person, _VIEW, now=now) for parked in await self._all(digest)])
 
     async def _all(self, digest: bytes) -> list[Parked]:
-        found = await self._node.held.newest(f"held.*.task.*.{digest.hex()}", PARKED_TYPE, flooded=False)
+        found = await self._newest(f"held.*.task.*.{digest.hex()}", PARKED_TYPE)
         return [parked for value in found.values() if (parked := _parked(value)) is not None]
+
+    async def _newest(self, pattern: str, payload_type: str) -> Mapping[str, HeldValue]:
+        try:
+            return await self._node.held.newest(pattern, payload_type, flooded=False)
+        except ConfigurationError as error:
+            # Where nothing is held, nothing waits. What is wrong with a stream that is there is for operators.
+            self._said.warning("what waits was not looked for: %s", error.detail)
+            return {}
 
     async def submitted(self, task: bytes) -> ParkedTask | None:
         """Return the parked task with this id that this edge has submitted, whatever has become of it. Raises as `page`."""
         place = f"held.*.wait.{self._node.token}.{task.hex()}"
-        markers = await self._node.held.newest(place, MARKER_TYPE, flooded=False)
+        markers = await self._newest(place, MARKER_TYPE)
         for value in markers.values():
             marker = parsed_marker(value)
             for parked in await self._all(marker.digest) if marker is not None else ():
@@ -228,6 +238,7 @@ class Waiting:
             message = await reopened(
                 parked, profile=self._profile, trust=node.trust(), past=node.past, caches=node.caches
             )
+            _check_times(parked, message)
         except EnvelopeError as error:
             self._hide(parked, f"its message does not verify, {error.code}")
             return None
@@ -285,6 +296,18 @@ def is_about(parked: Parked, message: VerifiedMessage, own: OwnSubjects) -> bool
     except (SealbusError, ValueError):
         return False
     return parked.decision.action == action and _of_message(asked) == _of_message(expected)
+
+
+def _check_times(parked: Parked, message: VerifiedMessage) -> None:
+    """Raise `EnvelopeError` if the message cannot have been stored when its agent says, or not have waited since then.
+
+    As of that time it was verified: an agent must not bring back an old message as one of today.
+    """
+    stored = parked.arrival.stored
+    check_times(message.header, reference=stored, now=None)
+    check_stored(message.header, stored=stored, created=0)
+    if not stored - DEFAULT_LIMITS.clock_skew <= parked.since <= parked.until <= stored + LONGEST_WAIT:
+        raise EnvelopeError(Code.EXPIRED, 5, "not as long as a task waits")
 
 
 def _of_message(document: dict[str, object]) -> dict[str, object]:

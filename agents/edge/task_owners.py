@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
-import logging
 import re
 from collections.abc import Callable
 from hashlib import sha256
@@ -29,16 +28,13 @@ from sealbus.bus.gate.status_reader import AskedTask
 from sealbus.bus.streams.declared import HELD_SECONDS
 from sealbus.bus.streams.key_value import KeyValue
 from sealbus.bus.streams.signed_value import is_own, signed
-from sealbus.bus.telemetry import OperatorLog
 from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.encoding.codec import Value, decode, encode
-from sealbus.envelopes.errors import Code, ConfigurationError, EnvelopeError
+from sealbus.envelopes.errors import Code, EnvelopeError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.header import is_uuid7
 
 __all__ = ["TaskOwners"]
-
-_log: Final = logging.getLogger(__name__)
 
 _ID: Final = re.compile("[0-9a-f]{32}")
 _VERSION: Final = 1
@@ -70,7 +66,6 @@ class TaskOwners:
         self._node = node
         self._user_id = user_id
         self._charge = charge
-        self._said = OperatorLog(_log)
         self._waiting = Waiting(node)
         self._pseudonyms = pseudonyms
         self._keyed = KeyValue(node.transport)
@@ -118,12 +113,7 @@ class TaskOwners:
         if not self._may_be_held(task):
             raise _no_task()
         self._charge(token, 1.0)
-        try:
-            found = await self._waiting.submitted(bytes.fromhex(task))
-        except ConfigurationError as error:
-            # Where nothing is held, nothing waits.
-            self._said.warning("a parked task was not looked for: %s", error.detail)
-            raise _no_task() from error
+        found = await self._waiting.submitted(bytes.fromhex(task))
         context = found.message.context if found is not None else None
         if found is None or context is None:
             raise _no_task()

@@ -354,3 +354,18 @@ async def test_what_was_planted_is_not_listed(counter: Counter) -> None:
     assert len((await counter.get(QUEUE)).json()["approvals"]) == 1
     assert told(await counter.get(f"{APPROVALS_PATH}/{'0' * 64}")) == (404, "not_found")
     assert (await counter.get(url)).status_code == 200
+
+
+async def test_where_nothing_is_held_nothing_waits(counter: Counter) -> None:
+    url = await counter.asked()
+    del counter.door.bus.broker.streams[HELD]
+    assert told(await counter.get(url)) == (404, "not_found")
+    assert told(await counter.say(url, {"decision": "0" * 64, "verdict": "approve"})) == (404, "not_found")
+
+
+async def test_who_looks_for_what_is_not_there_pays_for_both_looks(payments: Payments) -> None:
+    limits = {**LIMITS, "user_rate": 0.001, "user_burst": 4}
+    async with door(payments.agent, engine=payments.engine, actions=("payments.*",), limits=limits) as running:
+        counter = Counter(door=running, payments=payments)
+        answers = [told(await counter.get(f"{APPROVALS_PATH}/{'0' * 64}")) for _ in range(3)]
+    assert answers == [(404, "not_found"), (404, "not_found"), (429, "rate_limited")]

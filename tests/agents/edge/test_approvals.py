@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from sealbus.bus.stream_names import HELD
 from sealbus.envelopes.encoding.codec import Value
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.user_context import UserContext, parse_payload
+from sealbus.envelopes.records.decision import StreamPlace
 from sealbus.testing import TestBus
 
 
@@ -63,15 +65,22 @@ class Site:
         [parked] = [one for one in await self.bus.waiting() if one.digest == handle.digest]
         return parked
 
-    async def rewritten(self, handle: TaskHandle, *, envelope: bytes | None = None, **changed: Any) -> None:
+    async def rewritten(
+        self,
+        handle: TaskHandle,
+        *,
+        envelope: bytes | None = None,
+        keys: Mapping[str, Value] = MappingProxyType({}),
+        **changed: Any,
+    ) -> None:
         """Have the agent itself store another record of its parked task, or another message, as if it had gone bad."""
         parked = await self.parked(handle)
         node = self.bus.workers["payments"].node
-        keys: dict[str, Value] = {**parked.keys(), "rec": parked.decision._replace(**changed).encode()}
+        said: dict[str, Value] = {**parked.keys(), "rec": parked.decision._replace(**changed).encode(), **keys}
         assert parked.value is not None
         assert await node.held.write(
             parked.value.subject,
-            keys,
+            said,
             PARKED_TYPE,
             node.identity.sealer(),
             own=node.own,
@@ -272,6 +281,28 @@ async def test_a_decision_about_another_message_is_not_shown(
 async def test_a_record_of_another_action_is_not_shown(site: Site) -> None:
     handle = await site.payments.submitted(site.bus)
     await site.rewritten(handle, action="payments.note")
+    assert await site.shown(handle) is None
+
+
+@pytest.mark.parametrize("stored", [-6, 61, 3_600])
+async def test_a_message_of_another_time_is_not_brought_back(site: Site, stored: int) -> None:
+    """An agent that kept a message can say when it was stored, and what its policy said of it today."""
+    handle = await site.payments.submitted(site.bus)
+    parked = await site.parked(handle)
+    place = parked.decision.place
+    assert isinstance(place, StreamPlace)
+    site.clock.forward(max(stored, 0))
+    await site.rewritten(handle, place=place._replace(stored=parked.header.iat + stored * SECOND))
+    assert await site.shown(handle) is None
+
+
+@pytest.mark.parametrize(
+    "changed", [{"snc": -10 * SECOND}, {"unt": 31 * 86_400 * SECOND}, {"snc": 9 * SECOND, "unt": 8 * SECOND}]
+)
+async def test_what_waits_for_longer_than_a_task_waits_is_not_shown(site: Site, changed: dict[str, int]) -> None:
+    handle = await site.payments.submitted(site.bus)
+    stored = (await site.parked(handle)).arrival.stored
+    await site.rewritten(handle, keys={name: stored + value for name, value in changed.items()})
     assert await site.shown(handle) is None
 
 

@@ -298,4 +298,4 @@ async def test_where_nothing_is_held_there_is_no_such_task(waits: Waits, caplog:
     del waits.bus.broker.streams[HELD]
     with caplog.at_level(logging.WARNING, logger="sealbus"):
         await waits.refuses(waits.task, ALICE)
-    assert "a parked task was not looked for: stream HELD does not exist" in caplog.text
+    assert "what waits was not looked for: stream HELD does not exist" in caplog.text

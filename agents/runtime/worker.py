@@ -41,7 +41,7 @@ from sealbus.bus.handling.status_writer import Statuses
 from sealbus.bus.ports import Delivery, Pull
 from sealbus.bus.routing.routes import RouteTable
 from sealbus.bus.stream_names import EVENTS, TASKS
-from sealbus.bus.streams.declared import approval_durable, control_durable, own_durable
+from sealbus.bus.streams.declared import approval_durable, control_durable, own_durable, schedule_durable
 from sealbus.bus.streams.key_value import KeyValue
 from sealbus.envelopes.accept.live import LiveProfile
 from sealbus.envelopes.errors import ConfigurationError
@@ -322,7 +322,7 @@ class Worker:
                     group.create_task(self._consume(pull, self._work), name=f"source-{name}")
                     for name, pull in self._pulls()
                 ]
-                told = [("control", self._told(), self._control)]
+                told = [("control", self._told(), self._control), ("schedules", self._asked(), self._control)]
                 if self.routes.subjects(Kind.TASK):
                     told.append(("approvals", self._approved(), self._approvals))
                 sources += [
@@ -413,9 +413,22 @@ class Worker:
         return self.node.transport.pull(
             TASKS,
             control_durable(token),
-            (control_subject(token, "cancel"), control_subject(token, "schedule")),
+            (control_subject(token, "cancel"),),
             batch=limits.batch,
             # Another replica takes it soon where one hangs: taking a cancel in twice changes nothing.
+            ack_wait=CANCEL_ACK_WAIT,
+            max_ack_pending=limits.cancels,
+        )
+
+    def _asked(self) -> Pull:
+        """Return the consumer of what is asked for by schedules."""
+        token, limits = self.node.token, self.limits
+        return self.node.transport.pull(
+            TASKS,
+            schedule_durable(token),
+            (control_subject(token, "schedule"),),
+            batch=limits.batch,
+            # Another replica takes it soon where one hangs: taking it in twice changes nothing.
             ack_wait=CANCEL_ACK_WAIT,
             max_ack_pending=limits.cancels,
         )

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from independent import verify_export as independent
 from pydantic import BaseModel
+from support.bus_export import exported
 from support.edge import Door, door
 
 from sealbus import Agent, Context, RemoteError
 from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.agents.dev.users import mint_user
+from sealbus.agents.evidence.files import MemoryFiles
+from sealbus.agents.evidence.verify import verify_export
 from sealbus.bus.handling.schedules.request import (
     Planned,
     ScheduleRequest,
@@ -20,12 +25,12 @@ from sealbus.bus.handling.schedules.request import (
     schedule_message,
 )
 from sealbus.bus.handling.schedules.rule import Every
-from sealbus.bus.handling.schedules.standing import standing_name
+from sealbus.bus.handling.schedules.standing import standing_draft, standing_name
 from sealbus.bus.sending.message import Content
 from sealbus.bus.streams.signed_value import signed
 from sealbus.envelopes.encoding.codec import decode, encode
 from sealbus.envelopes.limits import SECOND
-from sealbus.envelopes.message.user_context import SubjectType, parse_payload
+from sealbus.envelopes.message.user_context import SubjectType, mint_context, parse_payload
 from sealbus.envelopes.message.wire import Statement
 
 DAY = 86_400 * SECOND
@@ -123,7 +128,7 @@ async def test_a_grant_of_91_days_is_not_kept(edge: Door) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"scope": ()}, {"login_age": 301.0}, {"login_age": None}, {"session": "standing-00"}, {"typ": SubjectType.CLIENT}],
+    [{"scope": ()}, {"login_age": 361.0}, {"login_age": None}, {"session": "standing-00"}, {"typ": SubjectType.CLIENT}],
 )
 async def test_a_context_that_may_not_grant_grants_nothing(edge: Door, changes: dict[str, Any]) -> None:
     user = context(edge, **changes)
@@ -206,3 +211,39 @@ async def test_no_token_has_a_session_of_a_standing_grant() -> None:
     async with door(agent, row={"session_claim": "sid"}) as edge:
         answer = await edge.post("/v1/tasks/inventory/count", {}, sid="standing-" + "0" * 32)
         assert (answer.status_code, answer.json()["code"]) == (401, "bad_token")
+
+
+def judged(edge: Door) -> list[str]:
+    """Return what both verifiers find in an export of what was recorded."""
+    files, root, text = exported(edge.bus)
+    ours = {(one.place, str(one.code)) for one in verify_export(MemoryFiles(files), root, processes=1).findings}
+    theirs = {(place, code) for place, code, _ in independent.verify(files, independent.read_root(text)).findings}
+    assert ours == theirs
+    return sorted(code for _, code in ours)
+
+
+async def test_an_export_shows_what_each_tick_rests_on_and_what_rests_on_nothing(edge: Door) -> None:
+    await grant(edge, sub="alice", region="north", amr=["pwd"], acr="gold")
+    await grant(edge, sub="bob")
+    assert await edge.bus.advance(65) == 2
+    await grant(edge, sub="alice")
+    assert (await edge.http.delete("/v1/schedules/often", headers=edge.authorized(sub="bob"))).status_code == 204
+    assert await edge.bus.advance(125) == 2
+    assert judged(edge) == []
+    # An edge that lies: the context of a grant that stands, for something else, and one for a grant that nobody gave.
+    scheduling = edge.edge.scheduling
+    assert scheduling is not None
+    [alice] = [one for one in scheduling.schedules.known.values() if one.state is ScheduleState.ON]
+    node = edge.edge.node
+    for digest, body in ((alice.grant.digest, b'{"item_id":"evil"}'), (bytes(32), b"{}")):
+        now = node.clock()
+        draft = standing_draft(
+            parse_payload(alice.user), digest, transaction=bytes(16), now=now, start=60 * SECOND, life=60 * SECOND
+        )
+        message = scheduling.schedules.compose(
+            replace(alice.planned, body=Content(body, "application/json")), mint_context(draft, node.identity.sealer())
+        )
+        await node.outbox.publish(message.with_entries(re=digest, ext={"_tick": now}), within=5)
+    await edge.bus.idle()
+    assert DONE[-2:] == [("alice", "evil"), ("alice", "1")]
+    assert judged(edge) == ["bad_grant"] * 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from bench import backtest, callout, cancel, durability, edge, gate, opa, processes, sealing, streams
+from bench import approvals, backtest, callout, cancel, durability, edge, gate, opa, processes, sealing, streams
 from bench.report import Figure, show
 
 
@@ -19,6 +19,10 @@ async def _durability() -> list[Figure]:
 
 async def _cancel() -> list[Figure]:
     return [figure async for figure in cancel.figures()]
+
+
+async def _approvals() -> list[Figure]:
+    return [figure async for figure in approvals.figures()]
 
 
 async def _edge() -> list[Figure]:
@@ -49,7 +53,7 @@ def main() -> int:
     for figure in processes.figures():
         show(figure)
         found.append(figure)
-    for part in (_gate, _durability, _cancel, _edge, _streams, _callout, _opa):
+    for part in (_gate, _durability, _cancel, _approvals, _edge, _streams, _callout, _opa):
         for figure in asyncio.run(part()):
             show(figure)
             found.append(figure)

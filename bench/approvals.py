@@ -197,8 +197,12 @@ async def _resumed(site: Site) -> list[float]:
     return taken
 
 
-async def _put(node: Node, requester: Node, number: int, example: Parked) -> None:
-    """Store so many parked tasks, as they would be: real messages, real records, signed one by one."""
+async def _put(node: Node, requester: Node, number: int, example: Parked) -> int:
+    """Store so many parked tasks, as they would be: real messages, real records, signed one by one.
+
+    Returns the place in the stream before the first of them.
+    """
+    before = -1
     names, own, now = node.deployment.names, node.own, wall_clock()
     for first in range(0, number, BATCH):
         drafts = [
@@ -238,6 +242,9 @@ async def _put(node: Node, requester: Node, number: int, example: Parked) -> Non
         answers = await node.transport.publish(outgoing, deadline=30.0)
         if not all(isinstance(one, PubAck) for one in answers):
             raise RuntimeError(f"not stored: {answers[0]}")
+        if before < 0:
+            before = min(one.sequence for one in answers if isinstance(one, PubAck)) - 1
+    return before
 
 
 def _value(node: Node, parked: Parked, subject: str) -> Outgoing:
@@ -325,8 +332,8 @@ async def figures() -> AsyncGenerator[Figure, None]:
                 await site.until_told(handles, 1)
             [example] = await site.parked(handles)
             async with open_node("payments", environment.settings) as node:
-                await _put(node, shop, MANY, example)
-            async for figure in _many(site, ready, held):
+                before = await _put(node, shop, MANY, example)
+            async for figure in _many(site, ready, held, before):
                 yield figure
             watching.cancel()
 
@@ -374,7 +381,7 @@ async def _few(site: Site) -> AsyncGenerator[Figure, None]:
     )
 
 
-async def _many(site: Site, ready: float, held: float) -> AsyncGenerator[Figure, None]:
+async def _many(site: Site, ready: float, held: float, before: int) -> AsyncGenerator[Figure, None]:
     full_ready, full_held = await _worker(site.environment.settings_file)
     yield Figure(
         name=f"a worker with {MANY:,} parked tasks, to none: memory",
@@ -411,7 +418,7 @@ async def _many(site: Site, ready: float, held: float) -> AsyncGenerator[Figure,
     taken = []
     for _ in range(ROUNDS):
         began = time.perf_counter()
-        page = await waiting.page("managers", person)
+        page = await waiting.page("managers", person, after=before)
         taken.append(time.perf_counter() - began)
         if page.after == 0:
             raise RuntimeError("there are more pages")

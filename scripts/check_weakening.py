@@ -64,8 +64,12 @@ TARGETS: dict[str, str] = {
     "bus/handling/idempotency/replay_guard": "bus/handling/idempotency/test_replay_guard",
     "bus/handling/cancel/stop": "bus/handling/cancel/test_stop",
     "bus/gate/approval_authorizer": "bus/gate/test_approval_authorizer attack/test_approvals",
-    "bus/handling/approvals/marker": ("bus/handling/approvals/test_parked_tasks attack/test_approvals"),
-    "bus/handling/approvals/parked_tasks": ("bus/handling/approvals/test_parked_tasks attack/test_approvals"),
+    "bus/gate/resumption": "bus/gate/test_resumption attack/test_approvals",
+    "bus/handling/approvals/parking": "bus/handling/approvals/test_parking attack/test_approvals bus/gate/test_resumption",
+    "bus/handling/approvals/marker": "bus/handling/approvals/test_marker",
+    "bus/handling/approvals/parked_tasks": (
+        "bus/handling/approvals/test_parked_tasks bus/handling/approvals/test_marker attack/test_approvals"
+    ),
     "bus/sending/approval": "bus/sending/test_approval",
     "envelopes/accept/parked": "envelopes/accept/test_parked",
     "envelopes/accept/live": (

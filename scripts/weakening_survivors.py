@@ -9,6 +9,11 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "independent.verify_export.check_asked: denial.message == one.message [by prefix]",
         "sealbus.agents.edge.oauth.kept_tokens.KeptTokens.keep: known == digest [by prefix]",
         "sealbus.envelopes.accept.open_request.OpenRequest.check: header.key.raw != self._key [by prefix]",
+        (
+            "sealbus.bus.gate.resumption.Resumption._first_of_its_key:"
+            " known.keys.octets('dig') == message.header.digest [by prefix]"
+        ),
+        "sealbus.envelopes.accept.parked.accept_parked: sha256(envelope.body).digest() != header.dig [by prefix]",
         "sealbus.envelopes.records.body.parse_audit_body: leaf not in by_leaf [by prefix]",
         "sealbus.envelopes.trust.credential._is_of: key.raw == svid.raw_key [by prefix]",
         "sealbus.envelopes.records.body._put: name in sort [by prefix]",
@@ -17,6 +22,21 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.envelopes.export.entries.EntryReader._read_records: name in self._only [by prefix]",
         "sealbus.envelopes.export.tally.RepeatedRecords.again: name in seen [by prefix]",
         ("sealbus.envelopes.export.trust.pinned_bundles: sha256(record.jwt).digest() in root.bundles [by prefix]"),
+    ),
+    "a marker of the same time is the one that is there, and is not written again": (
+        "sealbus.bus.gate.resumption.Resumption._run: end > parked.until [bound]",
+    ),
+    "it is looked for once more, and nothing is there": (
+        "sealbus.bus.handling.approvals.parking.Parking.park: delivery.number > 1 [bound]",
+    ),
+    "one byte more or less of what people are asked is bounded again where the question about it is made": (
+        "sealbus.bus.gate.resumption.Resumption._can_be_asked: len(decided.input_document) <= INPUT_BYTES [bound]",
+    ),
+    "its requester looks at the same moment, and finds it expired either way": (
+        (
+            "sealbus.bus.handling.approvals.parking.Parking._parks:"
+            " _waits_until(one.opened.message.header) <= self._clock() [bound]"
+        ),
     ),
     "what is remembered under a hash is compared with bytes of that hash": (
         "sealbus.envelopes.message.chain._find: found.header.raw == ancestor.header [by prefix]",

@@ -7,8 +7,10 @@ and counts it.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+from functools import partial
 from typing import Final
 
 from starlette.requests import Request
@@ -18,6 +20,7 @@ from sealbus.agents.edge.approvals import ParkedTask, Waiting
 from sealbus.agents.edge.front import Front
 from sealbus.agents.edge.http.problem import HEADERS, EdgeError
 from sealbus.agents.edge.oauth.access_token import AccessToken
+from sealbus.agents.sdk.bodies import JSON
 from sealbus.bus.gate.approval_authorizer import ApprovalRefused, strong_enough
 from sealbus.bus.sending.approval import ApprovalRequest, Verdict
 from sealbus.envelopes.denial import Remedy, RemedyKind
@@ -45,13 +48,17 @@ class ApprovalRoutes:
         self.waiting = Waiting(front.node)
 
     async def list(self, request: Request) -> Response:
-        """`GET /v1/approvals?queue=managers`: what waits there and may be seen, 100 at a time; `after` is the next page."""
+        """`GET /v1/approvals?queue=managers`: what waits there and may be seen, at most 100; `after` is the next page.
+
+        What is read for a page counts towards the rates of its user: it ends where these do.
+        """
         token = await self._front.admitted(request)
         queue, after = request.query_params.get("queue", ""), request.query_params.get("after", "0")
         if not is_token(queue) or not _AFTER.fullmatch(after):
             raise EdgeError(Code.MALFORMED, 400, "name a queue: ?queue=managers, and after as the page before says")
         person = parse_payload(self._statement(token, request).payload)
-        page = await self.waiting.page(queue, person, after=int(after))
+        pays = partial(self._front.affords, token)
+        page = await self.waiting.page(queue, person, after=int(after), pays=pays)
         document: dict[str, object] = {"approvals": [one.document() for one in page.tasks]}
         if page.after:
             document["after"] = page.after
@@ -74,21 +81,28 @@ class ApprovalRoutes:
             raise Denied("no scope", remedies=(Remedy(kind=RemedyKind.SCOPE, scope=SCOPE),))
         task, statement = await self._found(request, token)
         asked = await self._asked(request, token)
+        person = parse_payload(statement.payload)
+        # The agent asks both as well. What cannot count is not sealed in anybody's name.
+        if task.asked_by(person):
+            raise ApprovalRefused(Code.APPROVAL_SELF, "nobody approves what they asked for")
         try:
-            strong_enough(task.parked.obligation, parse_payload(statement.payload), at=self._front.node.clock())
+            strong_enough(task.parked.obligation, person, at=self._front.node.clock())
         except ApprovalRefused as error:
             obligation = task.parked.obligation
             login = Remedy(kind=RemedyKind.LOGIN, acr=" ".join(obligation.acr), max_age=obligation.max_age)
             raise Denied("the login is not enough", remedies=(login,)) from error
+        seconds = self._front.limits.submit_seconds
         try:
-            await self._front.node.sending.approve(
-                task.parked.digest,
-                asked,
-                agent=task.message.header.aud or self._front.node.own,
-                follows=task.parked.obligation.follows,
-                user=statement,
-                timeout=self._front.limits.submit_seconds,
-            )
+            # As long for storing it and for the agent's answer together.
+            async with asyncio.timeout(seconds):
+                await self._front.node.sending.approve(
+                    task.parked.digest,
+                    asked,
+                    agent=task.message.header.aud or self._front.node.own,
+                    follows=task.parked.obligation.follows,
+                    user=statement,
+                    timeout=seconds,
+                )
         except TimeoutError as error:
             raise BusUnavailable("the agent did not confirm in time, but may count it yet") from error
         return _json({"id": task.parked.digest.hex(), "verdict": asked.verdict.value})
@@ -110,6 +124,8 @@ class ApprovalRoutes:
 
     async def _asked(self, request: Request, token: AccessToken) -> ApprovalRequest:
         body = await self._front.body(request, token)
+        if body.typ != JSON:
+            raise EdgeError(Code.UNSUPPORTED_MEDIA_TYPE, 415, f"Content-Type must be {JSON}")
         try:
             return _parsed(parse_object(body.body, depth=1))
         except ValueError as error:

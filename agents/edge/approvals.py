@@ -1,43 +1,51 @@
 """What waits for an approval, as a person may see it: proved again, and only if the policy lets them.
 
-The edge shows what agents have parked. It believes none of them: the task must be its requester's own message, verified as of
-when it was stored, and the decision about it the one that the agent has signed. What is shown is the policy's text, the
-verified facts and the body; an agent has no words of its own here.
+The edge shows what agents have parked. The task must be its requester's own message, verified as of when it was stored: who
+asks, for whom, through whom, and the body are theirs. The decision about it must be about that message, in all that the
+message alone decides. The rest (the text, the facts, the resource, what follows, whether the body is shown, who has said
+what) is what the agent has signed as its policy's answer. An agent that is not honest can sign others, and stands by them in
+the log.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import unicodedata
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Final
 
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.sdk.bodies import JSON
 from sealbus.bus.gate.approval_authorizer import ask_about
-from sealbus.bus.gate.authorizer import user_input
+from sealbus.bus.gate.authorizer import NO_RESOURCE, request_about, user_input
 from sealbus.bus.gate.resumption import reopened
 from sealbus.bus.handling.approvals.marker import MARKER_TYPE, parsed_marker
 from sealbus.bus.handling.approvals.parked_tasks import PARKED_TYPE, Parked, ParkedState, parse_parked
 from sealbus.bus.handling.cancel.kept import KeptStops
 from sealbus.bus.stream_names import HELD
 from sealbus.bus.streams.held import HeldValue
+from sealbus.bus.telemetry import OperatorLog
 from sealbus.envelopes.accept.live import LiveProfile, VerifiedMessage
 from sealbus.envelopes.encoding.strict_json import deeper_than
 from sealbus.envelopes.errors import BusUnavailable, EnvelopeError, SealbusError, SealError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.kinds import Kind
-from sealbus.envelopes.message.subjects import action_of, control_subject
+from sealbus.envelopes.message.subjects import OwnSubjects, action_of, control_subject
 from sealbus.envelopes.message.user_context import UserContext
 from sealbus.policies.decision.approval import approval_question
 from sealbus.policies.decision.decision import Decision
-from sealbus.policies.decision.request import Request, Resource, input_document, rfc3339
+from sealbus.policies.decision.documents import checked_document
+from sealbus.policies.decision.request import Request, Resource, completed_document, input_document, rfc3339
 
-__all__ = ["PAGE", "Page", "ParkedTask", "Waiting"]
+__all__ = ["PAGE", "Page", "ParkedTask", "Waiting", "is_about"]
+
+_log: Final = logging.getLogger(__name__)
 
 PAGE: Final = 100
 """Tasks on one page."""
@@ -48,6 +56,11 @@ _BODY_NESTING: Final = 64
 """Deepest nesting of a body that is shown as JSON, as of one that the edge takes."""
 _VIEW: Final = "view"
 """The verdict about which the policy is asked before a task is shown."""
+_OF_THE_AGENT: Final = {
+    "action": frozenset({"properties"}),
+    "context": frozenset({"time", "delivery", "approvals", "parked"}),
+}
+"""What of an input document, beside the resource, is not in its message: the agent's own words."""
 _HIDDEN: Final = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
 """Categories of characters that a person does not see, or that turn the direction of others."""
 
@@ -58,6 +71,11 @@ class ParkedTask:
 
     parked: Parked
     message: VerifiedMessage
+
+    def asked_by(self, person: UserContext) -> bool:
+        """Return whether `person` is the user behind the task, in whatever session."""
+        context = self.message.context
+        return context is not None and (context.idp, context.sub) == (person.idp, person.sub)
 
     def document(self) -> dict[str, object]:
         """Return what a person is shown, as JSON; characters that could mislead are written as escapes."""
@@ -94,7 +112,7 @@ class ParkedTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """Some tasks of a queue, in the order in which they changed last; `after` begins the next page, 0 if there is none."""
+    """At most 100 tasks of a queue, by when they changed last; `after` begins the next page, 0 if there is none."""
 
     tasks: Sequence[ParkedTask]
     after: int
@@ -105,6 +123,7 @@ class Waiting:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self._said = OperatorLog(_log)
         deployment = node.deployment
         self._profile = LiveProfile(
             own=node.own,
@@ -117,20 +136,30 @@ class Waiting:
             node.held, identity=node.identity, names=deployment.names, own_subjects=deployment.own_subjects
         )
 
-    async def page(self, queue: str, person: UserContext, *, after: int = 0) -> Page:
+    async def page(
+        self, queue: str, person: UserContext, *, after: int = 0, pays: Callable[[float], bool] = lambda _: True
+    ) -> Page:
         """Return the next tasks of `queue` that wait and that `person` may see, from the place `after`.
 
-        Raises `BusUnavailable`, `StateUnavailable`.
+        After each task `pays` is asked for as many requests as it took reads of HELD; where it says no, the page ends there.
+        So every page gets on, and what is read is paid for. Raises `BusUnavailable`, `StateUnavailable`.
         """
         changed, last = await self._changed(queue, after)
-        shown = [
-            await self._shown(_parked(value), person)
-            for subject, sequence in changed.items()
-            for value in (await self._node.held.newest(subject, PARKED_TYPE, flooded=False)).values()
-            # One that has changed since is on a later page.
-            if value.last == sequence
-        ]
-        return Page(tasks=[one for one in shown if one is not None], after=last)
+        tasks: list[ParkedTask] = []
+        # In the order of their last change, so that a page can end after each.
+        rest = sorted(changed.items(), key=itemgetter(1))
+        for number, (subject, sequence) in enumerate(rest, 1):
+            reads = 1
+            for value in (await self._node.held.newest(subject, PARKED_TYPE, flooded=False)).values():
+                # One that has changed since is on a later page.
+                task = await self._seen(_parked(value), person) if value.last == sequence else None
+                if task is not None:
+                    reads += len(task.message.chain)
+                    if not await self._is_canceled(task):
+                        tasks.append(task)
+            if not pays(reads) and number < len(rest):
+                return Page(tasks=tasks, after=sequence)
+        return Page(tasks=tasks, after=last)
 
     async def _changed(self, queue: str, after: int) -> tuple[dict[str, int], int]:
         """Return when which places of `queue` changed last, as far as one page goes, and where the next one begins."""
@@ -154,8 +183,9 @@ class Waiting:
     async def find(self, digest: bytes, person: UserContext) -> ParkedTask | None:
         """Return the task with H(header) `digest` if it waits and `person` may see it. Raises as `page`."""
         for parked in await self._all(digest):
-            if (task := await self._shown(parked, person)) is not None:
-                return task
+            if (task := await self._seen(parked, person)) is not None:
+                # It is one message, in whatever queues its agent says that it waits.
+                return task if not await self._is_canceled(task) else None
         return None
 
     async def ended(self, digest: bytes, person: UserContext) -> bool:
@@ -179,15 +209,18 @@ class Waiting:
                     return found
         return None
 
-    async def _shown(self, parked: Parked | None, person: UserContext) -> ParkedTask | None:
+    async def _seen(self, parked: Parked | None, person: UserContext) -> ParkedTask | None:
+        """Return what waits, if `person` may see it and it is proved; whether it was canceled is not looked up yet."""
         now = self._node.clock()
         if parked is None or parked.state is not ParkedState.WAITING or now >= parked.until:
             return None
         # Asked first: who may see nothing has nothing verified or looked up.
         if not await self.may(parked, person, _VIEW, now=now):
             return None
-        task = await self._proved(parked)
-        return task if task is not None and await self._stops.find(task.message.chain) is None else None
+        return await self._proved(parked)
+
+    async def _is_canceled(self, task: ParkedTask) -> bool:
+        return await self._stops.find(task.message.chain) is not None
 
     async def _proved(self, parked: Parked) -> ParkedTask | None:
         node = self._node
@@ -195,9 +228,17 @@ class Waiting:
             message = await reopened(
                 parked, profile=self._profile, trust=node.trust(), past=node.past, caches=node.caches
             )
-        except EnvelopeError:
+        except EnvelopeError as error:
+            self._hide(parked, f"its message does not verify, {error.code}")
+            return None
+        if not is_about(parked, message, node.deployment.own_subjects):
+            self._hide(parked, "its decision is about another message")
             return None
         return ParkedTask(parked=parked, message=message)
+
+    def _hide(self, parked: Parked, why: str) -> None:
+        """Tell operators that what an agent has signed is not shown, and why."""
+        self._said.warning("parked task %s of %s is not shown: %s", parked.digest.hex(), parked.header.aud, why)
 
     async def may(self, parked: Parked, person: UserContext, verdict: str, *, now: int) -> bool:
         """Return whether the policy lets `person` give this verdict on a task; what is no decision does not.
@@ -229,6 +270,31 @@ class Waiting:
             return False
         answer = await ask_about(node.engine, document)
         return isinstance(answer, Decision) and answer.allow is True and not answer.obligations
+
+
+def is_about(parked: Parked, message: VerifiedMessage, own: OwnSubjects) -> bool:
+    """Return whether the decision that an agent has signed is about `message`.
+
+    Its input document has to have all that the message alone decides: who sent it, for which user, through whom, what for.
+    """
+    try:
+        action = action_of(message.header.to, own)
+        recorded = completed_document(checked_document(parked.decision.input or b""))
+        asked = json.loads(recorded)
+        expected = json.loads(input_document(request_about(message, action, {}, NO_RESOURCE, now=0)))
+    except (SealbusError, ValueError):
+        return False
+    return parked.decision.action == action and _of_message(asked) == _of_message(expected)
+
+
+def _of_message(document: dict[str, object]) -> dict[str, object]:
+    """Return what of an input document its message alone decides."""
+    found = {name: value for name, value in document.items() if name != "resource"}
+    for name, others in _OF_THE_AGENT.items():
+        inner = found.get(name)
+        if isinstance(inner, dict):
+            found[name] = {key: value for key, value in inner.items() if key not in others}
+    return found
 
 
 def _parked(value: HeldValue) -> Parked | None:

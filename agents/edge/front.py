@@ -149,7 +149,7 @@ class Front:
             request.scope[NONCE] = nonce
         token = await self.verified(presented.token, now=now)
         proof = self.possession.check(presented, token, request.scope, now=now)
-        self._take(token, 1.0)
+        self.charge(token, 1.0)
         if proof is not None:
             await self.possession.use(proof)
         await self.keep(presented.token, token, now=now)
@@ -169,14 +169,21 @@ class Front:
 
     async def body(self, request: Request, token: AccessToken) -> Content:
         """Return the request's body, whose size counts towards the rates; raises as `read_body`, or 429."""
-        return await read_body(request, self.limits, lambda size: self._take(token, size / self.limits.charged_bytes))
+        return await read_body(request, self.limits, lambda size: self.charge(token, size / self.limits.charged_bytes))
 
-    def _take(self, token: AccessToken, cost: float) -> None:
+    def charge(self, token: AccessToken, cost: float) -> None:
+        """Count `cost` more requests of the token's user and client; raise 429 where these are over the limit."""
+        if wait := self._wait(token, cost):
+            raise too_often(wait)
+
+    def affords(self, token: AccessToken, cost: float) -> bool:
+        """Count `cost` more requests of the token's user and client, and return whether these are within the limit."""
+        return not self._wait(token, cost)
+
+    def _wait(self, token: AccessToken, cost: float) -> float:
         # First of the user: what one user is refused is not charged to the client.
         wait = self.users.take((token.issuer, token.subject, token.client), cost)
-        wait = wait or self.clients.take((token.issuer, token.client), cost)
-        if wait:
-            raise too_often(wait)
+        return wait or self.clients.take((token.issuer, token.client), cost)
 
     def context(self, token: AccessToken, request: Request, workload: SpiffeId | None = None) -> Statement:
         """Return a fresh user context of `token`, for `request`; without `workload`, for a chain that starts here."""

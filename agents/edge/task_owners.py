@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import logging
 import re
 from collections.abc import Callable
 from hashlib import sha256
@@ -25,15 +26,20 @@ from sealbus.agents.edge.oauth.user_context import Pseudonyms
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.sdk.task_handle import TaskHandle, handle_text
 from sealbus.bus.gate.status_reader import AskedTask
+from sealbus.bus.streams.declared import HELD_SECONDS
 from sealbus.bus.streams.key_value import KeyValue
 from sealbus.bus.streams.signed_value import is_own, signed
+from sealbus.bus.telemetry import OperatorLog
 from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.encoding.codec import Value, decode, encode
-from sealbus.envelopes.errors import Code, EnvelopeError
+from sealbus.envelopes.errors import Code, ConfigurationError, EnvelopeError
 from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.message.header import is_uuid7
 from sealbus.envelopes.message.user_context import UserContext
 
 __all__ = ["TaskOwners"]
+
+_log: Final = logging.getLogger(__name__)
 
 _ID: Final = re.compile("[0-9a-f]{32}")
 _VERSION: Final = 1
@@ -52,6 +58,7 @@ class TaskOwners:
     """The owners of one edge's tasks.
 
     With `pseudonyms` it keeps a pseudonym instead of a hash of the user, which anyone with a list of users could compute.
+    `charge` counts a look into HELD as one more request of the token's user, and may raise 429.
     """
 
     def __init__(
@@ -59,9 +66,12 @@ class TaskOwners:
         node: Node,
         pseudonyms: Pseudonyms | None = None,
         user_id: Callable[[str, str], str] = lambda _, subject: subject,
+        charge: Callable[[AccessToken, float], None] = lambda *_: None,
     ) -> None:
         self._node = node
         self._user_id = user_id
+        self._charge = charge
+        self._said = OperatorLog(_log)
         self._waiting = Waiting(node)
         self._pseudonyms = pseudonyms
         self._keyed = KeyValue(node.transport)
@@ -88,7 +98,7 @@ class TaskOwners:
         await self._keyed.create(self._subject(handle.message_id), encode([*parts], text_bytes=_BYTES))
 
     async def find(self, task: str, token: AccessToken) -> TaskHandle:
-        """Return the task with id `task`; raise 404 if there is none, or if it is another user's."""
+        """Return the task with id `task`; raise 404 if there is none, or if it is another user's, or as `charge` does."""
         if not _ID.fullmatch(task):
             raise _no_task()
         found = await self._look(task)
@@ -115,7 +125,15 @@ class TaskOwners:
 
     async def _parked(self, task: str, token: AccessToken) -> TaskHandle:
         """Return a task that was parked, and whose owner is not kept any more; raise 404 as `find` does."""
-        found = await self._waiting.submitted(bytes.fromhex(task))
+        if not self._may_be_held(task):
+            raise _no_task()
+        self._charge(token, 1.0)
+        try:
+            found = await self._waiting.submitted(bytes.fromhex(task))
+        except ConfigurationError as error:
+            # Where nothing is held, nothing waits.
+            self._said.warning("a parked task was not looked for: %s", error.detail)
+            raise _no_task() from error
         context = found.message.context if found is not None else None
         if found is None or context is None:
             raise _no_task()
@@ -125,9 +143,16 @@ class TaskOwners:
         asked = AskedTask(pending=PendingRequest.of(found.message.header), action=found.parked.decision.action)
         return self._node.sending.handle(handle_text(asked))
 
+    def _may_be_held(self, task: str) -> bool:
+        """Return whether a task with this id can have been parked, and HELD still know it."""
+        return is_uuid7(bytes.fromhex(task)) and -FRESH_SECONDS * SECOND < self._age(task) < HELD_SECONDS * SECOND
+
+    def _age(self, task: str) -> int:
+        """Return how long ago a task was made, by its id: the first 48 bits of a UUIDv7 are milliseconds (RFC 9562, 5.7)."""
+        return self._node.clock() - int(task[:12], 16) * 1_000
+
     async def _look(self, task: str) -> bytes | None:
-        # The id is a UUIDv7: its first 48 bits are milliseconds (RFC 9562 section 5.7).
-        fresh = abs(self._node.clock() - int(task[:12], 16) * 1_000) < FRESH_SECONDS * SECOND
+        fresh = abs(self._age(task)) < FRESH_SECONDS * SECOND
         for look in range(_LOOKS if fresh else 1):
             if look:
                 await asyncio.sleep(_PAUSE)

@@ -5,36 +5,50 @@ The edge shows what it has proved, and takes what the person says; nothing here 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
+from urllib.parse import quote, urlencode
 
 import httpx2
 
+from sealbus.agents.edge.oauth.issuers import is_secure_url
 from sealbus.envelopes.denial import NOTHING_TOLD, Explanation, remedies_of
-from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, Denied, SealbusError
+from sealbus.envelopes.errors import BusUnavailable, Code, ConfigurationError, Denied, SealbusError
 
 __all__ = ["Approvals", "Refused"]
 
 _SECONDS: Final = 30.0
 """For one request: the edge waits for the agent."""
 _PAGES: Final = 1_000
+_WHOLE: Final = re.compile("[0-9]{1,5}")
 _OK: Final = 200
 _NEEDS: Final = frozenset({401, 403})
 
 
 class Refused(SealbusError):
-    """The edge's answer is no success; `code` is its own."""
+    """The edge's answer is no success; `code` is its own, `retry_after` when another try makes sense, in seconds, or 0."""
 
-    def __init__(self, code: str, detail: str) -> None:
+    def __init__(self, code: str, detail: str, retry_after: int = 0) -> None:
         super().__init__(detail)
         self.code = code
+        self.retry_after = retry_after
 
 
 class Approvals:
-    """The approvals that wait at `edge`, its URL, for who holds `token`. Use with `async with`."""
+    """The approvals that wait at `edge`, its URL, for who holds `token`. Use with `async with`.
 
-    def __init__(self, edge: str, token: str) -> None:
+    Raises `ConfigurationError` for a URL that would let others read the token.
+    """
+
+    def __init__(self, edge: str, token: str, pause: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+        if not is_secure_url(edge):
+            raise ConfigurationError(
+                "the edge is named by an https URL, or http on a loopback address: your token goes there"
+            )
+        self._pause = pause
         self._http = httpx2.AsyncClient(
             base_url=edge,
             timeout=_SECONDS,
@@ -52,11 +66,17 @@ class Approvals:
         await self._http.aclose()
 
     async def waiting(self, queue: str) -> list[dict[str, Any]]:
-        """Return what waits in `queue` and may be seen. Raises as `say`."""
+        """Return what waits in `queue` and may be seen; of a long one no faster than the edge lets. Raises as `say`."""
         found: list[dict[str, Any]] = []
         after = 0
         for _ in range(_PAGES):
-            page = await self._asked("GET", f"/v1/approvals?queue={queue}&after={after}")
+            try:
+                page = await self._asked("GET", f"/v1/approvals?{urlencode({'queue': queue, 'after': after})}")
+            except Refused as error:
+                if error.code != Code.RATE_LIMITED or not 0 < error.retry_after <= _SECONDS:
+                    raise
+                await self._pause(error.retry_after)
+                continue
             found += page.get("approvals", [])
             if not (after := page.get("after", 0)):
                 break
@@ -64,7 +84,7 @@ class Approvals:
 
     async def one(self, task: str) -> dict[str, Any]:
         """Return what waits under the id `task`. Raises as `say`."""
-        return await self._asked("GET", f"/v1/approvals/{task}")
+        return await self._asked("GET", _path(task))
 
     async def say(self, task: str, verdict: str, *, decision: str, note: str = "") -> None:
         """Say `verdict` about the task as it was shown, whose `decision` is; return once it is counted.
@@ -72,7 +92,7 @@ class Approvals:
         Raises `Denied` where another login, scope or person is needed, `Refused` for every other answer, `BusUnavailable` if
         there is none.
         """
-        await self._asked("POST", f"/v1/approvals/{task}", {"decision": decision, "verdict": verdict, "note": note})
+        await self._asked("POST", _path(task), {"decision": decision, "verdict": verdict, "note": note})
 
     async def _asked(self, method: str, path: str, body: Mapping[str, object] | None = None) -> dict[str, Any]:
         try:
@@ -92,4 +112,10 @@ class Approvals:
         told = Explanation(remedies=remedies) if remedies else NOTHING_TOLD
         if answer.status_code in _NEEDS:
             raise Denied(str(said.get("detail", "not allowed")), *told)
-        raise Refused(str(said.get("code", answer.status_code)), str(said.get("detail", "")))
+        after = answer.headers.get("retry-after", "")
+        retry_after = int(after) if _WHOLE.fullmatch(after) else 0
+        raise Refused(str(said.get("code", answer.status_code)), str(said.get("detail", "")), retry_after)
+
+
+def _path(task: str) -> str:
+    return f"/v1/approvals/{quote(task, safe='')}"

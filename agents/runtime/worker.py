@@ -42,7 +42,7 @@ from sealbus.bus.handling.status_writer import Statuses
 from sealbus.bus.ports import Delivery, Pull
 from sealbus.bus.routing.routes import RouteTable
 from sealbus.bus.stream_names import EVENTS, TASKS
-from sealbus.bus.streams.declared import approval_durable, control_durable, own_durable
+from sealbus.bus.streams.declared import approval_durable, control_durable, own_durable, schedule_durable
 from sealbus.bus.streams.key_value import KeyValue
 from sealbus.envelopes.accept.live import LiveProfile
 from sealbus.envelopes.errors import ConfigurationError
@@ -208,7 +208,7 @@ class Worker:
                 random=node.random,
                 clock=node.clock,
             )
-            approvals = ApprovalAuthorizer(tasks=tasks, engine=node.engine, canceled=cancels.met, clock=node.clocks.now)
+            approvals = ApprovalAuthorizer(tasks=tasks, engine=node.engine, cancels=cancels, clock=node.clocks.now)
             approving = RouteTable([approve_route(node.token)])
             self._approvals = _Handling(await self._gate(stack, approving, core, approvals, resumption), executor)
             # Before the executor is left, which what waits for room there would wait for.
@@ -334,7 +334,7 @@ class Worker:
                     group.create_task(self._consume(pull, self._work), name=f"source-{name}")
                     for name, pull in self._pulls()
                 ]
-                told = [("control", self._told(), self._control)]
+                told = [("control", self._told(), self._control), ("schedules", self._asked(), self._control)]
                 if self.routes.subjects(Kind.TASK):
                     told.append(("approvals", self._approved(), self._approvals))
                 sources += [
@@ -425,9 +425,22 @@ class Worker:
         return self.node.transport.pull(
             TASKS,
             control_durable(token),
-            (control_subject(token, "cancel"), control_subject(token, "schedule")),
+            (control_subject(token, "cancel"),),
             batch=limits.batch,
             # Another replica takes it soon where one hangs: taking a cancel in twice changes nothing.
+            ack_wait=CANCEL_ACK_WAIT,
+            max_ack_pending=limits.cancels,
+        )
+
+    def _asked(self) -> Pull:
+        """Return the consumer of what is asked for by schedules."""
+        token, limits = self.node.token, self.limits
+        return self.node.transport.pull(
+            TASKS,
+            schedule_durable(token),
+            (control_subject(token, "schedule"),),
+            batch=limits.batch,
+            # Another replica takes it soon where one hangs: taking it in twice changes nothing.
             ack_wait=CANCEL_ACK_WAIT,
             max_ack_pending=limits.cancels,
         )

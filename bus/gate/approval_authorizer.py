@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from sealbus.bus.gate.authorizer import request_of
+from sealbus.bus.handling.approvals.parked_cancels import ParkedCancels
 from sealbus.bus.handling.approvals.parked_tasks import (
     MOST_VERDICTS,
     CountedVerdict,
@@ -21,6 +22,7 @@ from sealbus.bus.handling.approvals.parked_tasks import (
     ParkedTasks,
     without,
 )
+from sealbus.bus.handling.cancel.stop import Stop
 from sealbus.bus.ports import Clock, wall_clock
 from sealbus.bus.routing.stages import Decided, Opened
 from sealbus.bus.routing.timers import being_cancelled
@@ -82,19 +84,19 @@ class ApprovalCase:
 
 
 class ApprovalAuthorizer:
-    """Decides about approvals for one agent. `canceled` tells whether a parked task was, or what it follows from."""
+    """Decides about approvals for one agent. `cancels` knows whether a parked task was canceled, or what it follows from."""
 
     def __init__(
         self,
         *,
         tasks: ParkedTasks,
         engine: PolicyEngine,
-        canceled: Callable[[Parked], Awaitable[bool]],
+        cancels: ParkedCancels,
         clock: Clock = wall_clock,
     ) -> None:
         self._tasks = tasks
         self._engine = engine
-        self._canceled = canceled
+        self._cancels = cancels
         self._clock = clock
         self._said = OperatorLog(_log)
 
@@ -115,9 +117,10 @@ class ApprovalAuthorizer:
         error: SealbusError | None = None
         try:
             request = parse_approval(message.body, message.header.typ)
-            case = ApprovalCase(request=request, parked=await self._parked(message))
+            parked, stops = await self._kept(message)
+            case = ApprovalCase(request=request, parked=parked)
             # What this approval has taken up already meets its stop before its handler, and its requester is told there.
-            if not case.parked.taken_up_by(message.header.digest) and await self._canceled(case.parked):
+            if not parked.taken_up_by(message.header.digest) and await self._cancels.met(parked, stops):
                 raise ApprovalRefused(Code.APPROVAL_CLOSED, "it was canceled")
             floors(case, message, now=self._clock())
             document = approval_question(
@@ -143,14 +146,22 @@ class ApprovalAuthorizer:
             error = PolicyFailed(failure.detail)
         return Decided(opened=opened, value=case, input_document=document, decision=decision, error=error)
 
-    async def _parked(self, message: VerifiedMessage) -> Parked:
+    async def _kept(self, message: VerifiedMessage) -> tuple[Parked, Sequence[Stop]]:
+        """Return the task that an approval is about, and the stops of it."""
         digest = message.header.re
         if digest is None:
             raise BadBody("an approval says which task it is about")
-        parked = await self._tasks.find(digest)
+        # At once, because each takes some round trips.
+        parked, stops = await asyncio.gather(
+            self._tasks.find(digest), self._cancels.under(digest), return_exceptions=True
+        )
+        if isinstance(parked, BaseException):
+            raise parked
         if parked is None:
             raise ApprovalRefused(Code.APPROVAL_CLOSED, "nothing waits under this hash")
-        return parked
+        if isinstance(stops, BaseException):
+            raise stops
+        return parked, stops
 
 
 async def ask_about(engine: PolicyEngine, document: bytes) -> Answer:
@@ -192,13 +203,14 @@ def floors(case: ApprovalCase, message: VerifiedMessage, *, now: int) -> UserCon
     person = (context.idp, context.sub)
     if person == parked.requester:
         raise ApprovalRefused(Code.APPROVAL_SELF, "nobody approves what they asked for")
-    said = [one for one in parked.verdicts if one.person == person]
-    if case.request.verdict is Verdict.WITHDRAW and not said:
-        raise ApprovalRefused(Code.APPROVAL_CLOSED, "there is nothing to withdraw")
-    if any(one.verdict is case.request.verdict and one.message != header.digest for one in said):
-        raise ApprovalRefused(Code.APPROVAL_REPEATED, "this person has said so")
-    if any(one.time > stored for one in said):
-        raise ApprovalRefused(Code.APPROVAL_REPEATED, "this person has said something else since")
+    said = parked.said_by(person)
+    if said is None or said.message != header.digest:
+        if case.request.verdict is Verdict.WITHDRAW and (said is None or said.verdict is Verdict.WITHDRAW):
+            raise ApprovalRefused(Code.APPROVAL_CLOSED, "there is nothing to withdraw")
+        if said is not None and said.verdict is case.request.verdict:
+            raise ApprovalRefused(Code.APPROVAL_REPEATED, "this person has said so")
+        if said is not None and said.time > stored:
+            raise ApprovalRefused(Code.APPROVAL_REPEATED, "this person has said something else since")
     if len(without(parked.verdicts, person)) >= MOST_VERDICTS:
         raise ApprovalRefused(Code.APPROVAL_CLOSED, "too many people have said something")
     strong_enough(obligation, context, at=header.iat)
@@ -235,7 +247,7 @@ def verdict_of(case: ApprovalCase, message: VerifiedMessage, *, record: bytes, i
 
 
 def _about(opened: Opened, case: ApprovalCase, *, now: int) -> InputDocument:
-    """Return the usual input document about an approval, with what was said before as its approvals."""
+    """Return the usual input document about an approval."""
     properties = {"verdict": case.request.verdict.value, "note": case.request.note}
     resource = Resource(type="task", id=case.parked.digest.hex())
     return input_document(request_of(opened, properties, resource, now=now))

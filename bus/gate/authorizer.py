@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 from sealbus.bus.ports import Clock, wall_clock
 from sealbus.bus.routing.stages import Decided, Opened
@@ -26,9 +27,9 @@ from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.user_context import UserContext
 from sealbus.policies.decision.decision import Decision, unknown_obligation
 from sealbus.policies.decision.engine import PolicyEngine
-from sealbus.policies.decision.request import NO_USER, NOT_PARKED, Request, Resource, User, input_document
+from sealbus.policies.decision.request import NO_USER, Request, Resource, User, input_document
 
-__all__ = ["NO_RESOURCE", "Authorizer", "request_of", "user_input"]
+__all__ = ["NO_RESOURCE", "Authorizer", "request_about", "request_of", "user_input"]
 
 _log = logging.getLogger(__name__)
 
@@ -188,13 +189,22 @@ async def _load_one(ready: _Prepared, said: OperatorLog) -> None:
 
 def request_of(opened: Opened, properties: object, resource: Resource, *, now: int) -> Request:
     """Return the policy request for one opened message."""
-    message, resumed = opened.message, opened.resumed
+    request = request_about(opened.message, opened.route.action, properties, resource, now=now)
+    if opened.resumed is None:
+        return request
+    return replace(request, approvals=opened.resumed.approvals, parked=opened.resumed.parked)
+
+
+def request_about(
+    message: VerifiedMessage, action: str, properties: object, resource: Resource, *, now: int
+) -> Request:
+    """Return the policy request for a message that nobody has approved."""
     header = message.header
     context = message.context
     return Request(
         subject=header.iss.value,
         trust_domain=header.iss.trust_domain.name,
-        action=opened.route.action,
+        action=action,
         properties=properties if isinstance(properties, dict) else {},
         resource=resource,
         time=now,
@@ -206,8 +216,6 @@ def request_of(opened: Opened, properties: object, resource: Resource, *, now: i
         user=user_input(context),
         chain=tuple([link.iss.value for link in message.chain]),
         grant=_grant(message),
-        approvals=resumed.approvals if resumed is not None else (),
-        parked=resumed.parked if resumed is not None else NOT_PARKED,
     )
 
 

@@ -30,7 +30,6 @@ from sealbus.bus.handling.approvals.parked_tasks import (
     ParkedState,
     ParkedTasks,
     counted,
-    without,
 )
 from sealbus.bus.handling.executor import Executor
 from sealbus.bus.handling.idempotency.effects import effect_key
@@ -168,12 +167,12 @@ class Resumption:
             finally:
                 await told
         except _Again as again:
-            self._again(message, delivery, pull, again)
+            await self._again(message, delivery, pull, again)
         except SealbusError as error:
             # One task that cannot go on must not end its worker.
-            self._again(message, delivery, pull, _Again(f"its task cannot go on: {error.code}"))
+            await self._again(message, delivery, pull, _Again(f"its task cannot go on: {error.code}"))
 
-    def _again(self, message: VerifiedMessage, delivery: Delivery, pull: Pull, again: _Again) -> None:
+    async def _again(self, message: VerifiedMessage, delivery: Delivery, pull: Pull, again: _Again) -> None:
         self._said.warning("an approval is put off: %s", again)
         delay = again.seconds
         if delay is None:
@@ -181,12 +180,28 @@ class Resumption:
                 delivery.number, random=self._random(), now=self._clock(), until=message.header.exp
             )
         if delay is None:
+            await self._give_up(message)
             pull.term(delivery)
         else:
             pull.retry(delivery, delay)
 
+    async def _give_up(self, message: VerifiedMessage) -> None:
+        """End the task that an approval took up and does not come back to: its requester concludes that it expired.
+
+        It does not wait again: its handler may have begun, and another approval weeks later would not know that.
+        """
+        digest = message.header.re
+        try:
+            parked = await self._tasks.find(digest) if digest is not None else None
+        except SealbusError as error:
+            self._said.warning("what an expired approval has taken up is not known: %s", error.code)
+            return
+        if parked is not None and parked.taken_up_by(message.header.digest):
+            self._said.message("given up", parked.header, action=parked.decision.action, code=Code.EXPIRED)
+            await self._end(parked)
+
     async def _counted(self, case: ApprovalCase, permitted: Permitted) -> Parked:
-        """Store the verdict with the task, which is then taken up by it; a verdict that is withdrawn is only taken out."""
+        """Store the verdict with the task, which is then taken up by it, unless it takes back what was said."""
         message, parked = permitted.message, case.parked
         header = message.header
         issued = verify_credential(
@@ -198,18 +213,12 @@ class Resumption:
             trust=self._trust(),
             caches=self._caches,
         ).iat
+        verdict = verdict_of(case, message, record=permitted.leaf, issued=issued)
+        said = replace(parked, verdicts=counted(parked.verdicts, verdict))
         if case.request.verdict is Verdict.WITHDRAW:
-            person = (message.context.idp, message.context.sub) if message.context is not None else ("", "")
-            after = replace(parked, verdicts=without(parked.verdicts, person))
+            after = said
         else:
-            verdict = verdict_of(case, message, record=permitted.leaf, issued=issued)
-            after = replace(
-                parked,
-                verdicts=counted(parked.verdicts, verdict),
-                state=ParkedState.RUNNING,
-                run=header.digest,
-                turn=parked.turn + 1,
-            )
+            after = replace(said, state=ParkedState.RUNNING, run=header.digest, turn=parked.turn + 1)
         stored = await self._tasks.change(parked, after)
         if stored is None:
             raise _Again("another was counted at the same moment", LOST)
@@ -367,9 +376,11 @@ class Resumption:
         return len(decided.input_document) <= INPUT_BYTES and not self._audit.record(decided).redacted
 
     def _in_force(self, verdicts: Sequence[CountedVerdict]) -> list[CountedVerdict]:
-        """Return the verdicts without those under a credential that the operator has revoked since."""
+        """Return the verdicts without what was withdrawn, or is under a credential that the operator has revoked since."""
         revoked = self._trust().revoked_before
-        return [one for one in verdicts if one.issued >= revoked.get(one.edge, 0)]
+        return [
+            one for one in verdicts if one.verdict is not Verdict.WITHDRAW and one.issued >= revoked.get(one.edge, 0)
+        ]
 
     async def _end(self, parked: Parked) -> bool:
         """Store that a parked task has ended; return whether that is so."""

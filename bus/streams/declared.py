@@ -45,6 +45,7 @@ __all__ = [
     "control_durable",
     "declared_streams",
     "own_durable",
+    "schedule_durable",
     "stream_named",
 ]
 
@@ -257,6 +258,14 @@ def approval_durable(token: str) -> str:
     Its own: an approval runs the handler of a task, and cancels do not wait behind that either.
     """
     return f"id-apr-{token}"
+
+
+def schedule_durable(token: str) -> str:
+    """Return the name of the durable consumer of `control.<token>.schedule`, which is named as `control_durable` is.
+
+    Its own, because a consumer with several filters is created under no subject that permissions could tell them by.
+    """
+    return f"id-sch-{token}"
 
 
 def own_durable(subject: str) -> str:

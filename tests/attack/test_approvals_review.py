@@ -22,6 +22,8 @@ from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.bus.audit.redaction import Recording
 from sealbus.bus.audit.writer import AuditLimits
 from sealbus.bus.handling.approvals.parked_tasks import PARKED_TYPE
+from sealbus.bus.ports import Delivery
+from sealbus.bus.sending.answer import CallExpired, RemoteError
 from sealbus.bus.sending.approval import Verdict
 from sealbus.bus.sending.message import Content
 from sealbus.bus.streams.held import VERSIONS
@@ -184,21 +186,21 @@ async def test_a_held_that_is_gone_does_not_end_the_worker(
     bus: TestBus, payments: Payments, monkeypatch: pytest.MonkeyPatch, error: SealbusError
 ) -> None:
     node = bus.workers["payments"].node
-    true = node.held.newest
+    true = node.held.write
 
     asked = asyncio.Event()
 
-    async def newest(*_: object, **__: object) -> None:
+    async def write(*_: object, **__: object) -> None:
         asked.set()
         raise error
 
-    monkeypatch.setattr(node.held, "newest", newest)
+    monkeypatch.setattr(node.held, "write", write)
     context = bus.user("alice", "shop")
     handle = await (await bus.client("shop")).submit("payments.pay", {"invoice": "42"}, user=context)
     async with asyncio.timeout(5):
         await asked.wait()
     await asyncio.sleep(0.05)
-    monkeypatch.setattr(node.held, "newest", true)
+    monkeypatch.setattr(node.held, "write", true)
     await bus.idle()
     await bus.assert_task(handle, "input-required", "approval_required")
 
@@ -319,8 +321,9 @@ async def test_a_result_after_the_wait_is_found_by_who_asks_later(payments: Paym
         assert await again.result(str, timeout=5) == "paid"
 
 
-async def test_a_verdict_that_was_replaced_does_not_come_back_with_a_redelivery(
-    bus: TestBus, payments: Payments
+@pytest.mark.parametrize("later", [Verdict.DENY, Verdict.WITHDRAW])
+async def test_a_verdict_that_was_taken_back_does_not_come_back_with_a_redelivery(
+    bus: TestBus, payments: Payments, later: Verdict
 ) -> None:
     payments.enough = 2
     payments.decide = lambda document: (
@@ -331,17 +334,62 @@ async def test_a_verdict_that_was_replaced_does_not_come_back_with_a_redelivery(
     handle = await payments.submitted(bus)
     await bus.approve(handle, "boss")
     await bus.idle()
-    await bus.approve(handle, "boss", verdict="deny")
+    await bus.approve(handle, "boss", verdict=later.value)
     await bus.idle()
-    # As if the process had died before it acknowledged, or the server had lost that.
+    approvals = [one for one in bus.stored("TASKS") if one.subject == "control.payments.approve"]
+    assert len(approvals) == 2
+    for one in approvals:
+        await delivered_again(bus, one)
+        [parked] = await bus.waiting()
+        assert [one.verdict for one in parked.verdicts] == [later]
+    # What another person says now is the first that counts.
+    await bus.approve(handle, "director")
+    await bus.idle()
+    assert not payments.paid
+
+
+async def delivered_again(bus: TestBus, approval: Delivery) -> None:
+    """Deliver an approval as if its process had died before it acknowledged, or the server had lost that."""
     pull = bus.broker.consumers["TASKS", "id-apr-payments"]
-    [first, _] = [one for one in bus.stored("TASKS") if one.subject == "control.payments.approve"]
-    pull._again.append(first)
+    pull._again.append(approval)
     pull._arrived.set()
     await asyncio.sleep(0)
     await bus.idle()
-    [parked] = await bus.waiting()
-    assert [one.verdict for one in parked.verdicts] == [Verdict.DENY]
+
+
+async def test_who_withdrew_may_approve_again_and_is_one_person(bus: TestBus, payments: Payments) -> None:
+    payments.enough = 2
+    handle = await payments.submitted(bus)
+    for verdict in ("approve", "withdraw", "approve", "withdraw"):
+        await bus.approve(handle, "boss", verdict=verdict)
+        await bus.idle()
+        [parked] = await bus.waiting()
+        assert [one.verdict.value for one in parked.verdicts] == [verdict]
+    with pytest.raises(RemoteError, match="approval_closed"):
+        await bus.approve(handle, "boss", verdict="withdraw")
+
+
+async def test_a_task_ends_where_its_approval_could_not_be_gone_on_with(payments: Payments) -> None:
+    clock = Clock()
+    async with TestBus(payments.agent, engine=payments.engine, clock=clock) as bus:
+        handle = await payments.submitted(bus, wait=7 * 86_400)
+
+        def away(document: dict[str, Any]) -> None:
+            if "of" not in document:
+                clock.forward(100_000)
+                raise BusUnavailable("the engine is away")
+
+        payments.decide = away
+        with pytest.raises(CallExpired):
+            await bus.approve(handle, "boss")
+        await bus.idle()
+        payments.decide = lambda document: None
+        assert not await bus.waiting()
+        with pytest.raises(CallExpired):
+            await (await bus.client("shop")).handle(handle.text).result(str, timeout=5)
+        with pytest.raises(LookupError):
+            await bus.approve(handle, "director")
+        assert not payments.paid
 
 
 async def test_a_denial_after_approvals_is_recorded_whatever_is_only_counted(payments: Payments) -> None:
@@ -362,15 +410,15 @@ async def test_who_was_told_that_a_task_expired_does_not_see_it_done(
     clock = Clock()
     async with TestBus(payments.agent, engine=payments.engine, clock=clock) as bus:
         node = bus.workers["payments"].node
-        true = node.held.standing
+        true = node.held.write
 
-        async def standing(subject: str, *arguments: object, **named: object) -> object:
+        async def write(subject: str, *arguments: object, **named: object) -> object:
             if ".wait." in subject:
                 clock.forward(100_000)
                 raise BusUnavailable("away")
             return await true(subject, *arguments, **named)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(node.held, "standing", standing)
+        monkeypatch.setattr(node.held, "write", write)
         handle = await payments.submitted(bus, wait=7 * 86_400)
         assert not payments.paid
         assert not await bus.waiting()

@@ -19,7 +19,7 @@ from typing import Final
 
 from sealbus.bus.handling.cancel.stop import STOPS
 from sealbus.bus.stream_names import EVENTS, HELD, RESULTS, STATE, TASKS
-from sealbus.bus.streams.declared import approval_durable, control_durable, own_durable
+from sealbus.bus.streams.declared import approval_durable, control_durable, own_durable, schedule_durable
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.message.kinds import Kind
@@ -217,6 +217,7 @@ def agent_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubjec
             ),
             *_durable(TASKS, control_durable(token), f"control.{token}.>"),
             *_durable(TASKS, approval_durable(token), f"control.{token}.approve"),
+            *_durable(TASKS, schedule_durable(token), f"control.{token}.schedule"),
             *_durable(EVENTS, token, ">"),
             f"{_API}.CONSUMER.CREATE.EVENTS.{token}",
             # What was canceled concerns everybody; it names messages by their hashes.

@@ -62,12 +62,16 @@ class ParkedCancels:
             if await self._end(parked, Canceled(stop.by, stop.reason)):
                 return
 
-    async def met(self, parked: Parked) -> bool:
+    async def under(self, digest: bytes) -> Sequence[Stop]:
+        """Return what is kept here of the message with H(header) `digest`. Raises as `Held.newest` does."""
+        return await self._stops.under(digest)
+
+    async def met(self, parked: Parked, known: Sequence[Stop] | None = None) -> bool:
         """Return whether a task that is to go on was canceled, or what it follows from; one that waits then ends.
 
-        Raises as `Held.newest` does.
+        `known` is what `under` returned of it. Raises as `Held.newest` does.
         """
-        canceled = await self._stops.find(_chain(parked))
+        canceled = await self._stops.find(_chain(parked), last=known)
         if canceled is None:
             return False
         if parked.state is not ParkedState.RUNNING:

@@ -84,6 +84,8 @@ _LIVELIEST: Final = (ParkedState.WAITING, ParkedState.RUNNING, ParkedState.ENDED
 class CountedVerdict:
     """One person's verdict that was decided and recorded. Raises `SealError` for bad fields.
 
+    One that was withdrawn is kept as that, so that what it took back does not count if it is delivered again.
+
     `user`, `idp`, `session`, `client`, `acr` and `authenticated` (microseconds, 0 if unknown) are their context's. `time`
     is when the control message was stored, `message` its H(header), `record` the leaf of the decision about it, `edge` and
     `issued` who sealed it, and when the credential for that was issued.
@@ -109,8 +111,6 @@ class CountedVerdict:
             check_uint(name, getattr(self, name))
         for name in ("user", "idp", "session", "client", "acr"):
             check_text(name, getattr(self, name))
-        if self.verdict is Verdict.WITHDRAW:
-            raise SealError("what was withdrawn is not kept")
 
     @property
     def person(self) -> tuple[str, str]:
@@ -256,6 +256,10 @@ class Parked:
         """Return whether the approval with H(header) `approval` has taken it up, and it has not ended or waited since."""
         return self.state is ParkedState.RUNNING and self.run == approval
 
+    def said_by(self, person: tuple[str, str]) -> CountedVerdict | None:
+        """Return what a person, an identity provider and a user of it, said last; `None` if nothing."""
+        return next((one for one in self.verdicts if one.person == person), None)
+
     def subject(self, agent: str) -> str:
         """Return where the agent with the token `agent` keeps it."""
         return f"held.{agent}.task.{self.obligation.queue}.{self.digest.hex()}"
@@ -389,9 +393,9 @@ def _own(value: HeldValue) -> Parked | None:
         return None
 
 
-def _order(parked: Parked) -> tuple[int, int]:
+def _order(parked: Parked) -> tuple[int, int, int]:
     states = _LIVELIEST if parked.turn else _LIVELIEST[::-1]
-    return -parked.turn, states.index(parked.state)
+    return -parked.turn, states.index(parked.state), parked.since
 
 
 def counted(verdicts: Sequence[CountedVerdict], one: CountedVerdict) -> tuple[CountedVerdict, ...]:

@@ -69,20 +69,26 @@ class KeptStops:
         if stored is None:
             raise StateUnavailable("others write in the place of a stop")
 
-    async def find(self, chain: Sequence[Header]) -> Canceled | None:
+    async def under(self, digest: bytes, agent: SpiffeId | None = None) -> Sequence[Stop]:
+        """Return what `agent`, or we, have kept of the message with H(header) `digest`. Raises as `Held.newest` does."""
+        pattern = f"held.{self._names.token(agent or self._identity.spiffe_id)}.stop.{digest.hex()}.*"
+        found = await self._held.newest(pattern, KEPT_STOP_TYPE)
+        return [stop for value in found.values() if (stop := _stop(value)) is not None]
+
+    async def find(self, chain: Sequence[Header], *, last: Sequence[Stop] | None = None) -> Canceled | None:
         """Return who canceled the last message of `chain`, or one that it follows from and is not detached from.
 
-        `chain` has the root first. Raises as `Held.newest` does.
+        `chain` has the root first; `last` is what `under` returned of its last message. Raises as `Held.newest` does.
         """
         for header in reversed(chain):
-            if header.aud is not None:
-                pattern = f"held.{self._names.token(header.aud)}.stop.{header.digest.hex()}.*"
-                for value in (await self._held.newest(pattern, KEPT_STOP_TYPE)).values():
-                    stop = _stop(value)
-                    if stop is not None and stop.concerns(header, self._own_subjects):
-                        return Canceled(stop.by, stop.reason)
+            if last is None and header.aud is not None:
+                last = await self.under(header.digest, header.aud)
+            for stop in last or ():
+                if stop.concerns(header, self._own_subjects):
+                    return Canceled(stop.by, stop.reason)
             if is_detached(header):
                 return None
+            last = None
         return None
 
 

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 from support.engines import ScriptedEngine
+from support.payments import Payments
 from support.shop import Shop, Update
 
 from sealbus.agents.edge import task_owners as owners
+from sealbus.agents.edge.front import too_often
 from sealbus.agents.edge.http.problem import EdgeError
 from sealbus.agents.edge.oauth.access_token import AccessToken
 from sealbus.agents.edge.oauth.user_context import Pseudonyms
 from sealbus.agents.edge.task_owners import TaskOwners
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.sdk.task_handle import TaskHandle
+from sealbus.bus.stream_names import HELD
 from sealbus.bus.streams.key_value import KeyValue
 from sealbus.bus.streams.signed_value import signed
 from sealbus.envelopes.encoding.codec import decode, encode
 from sealbus.envelopes.errors import Code
+from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.seal import Sealer
 from sealbus.envelopes.message.user_context import SubjectType
 from sealbus.testing import TestBus
@@ -210,3 +215,87 @@ async def test_with_pseudonyms_a_task_is_found_by_them_alone(desk: Desk) -> None
     for pseudonyms, token in ((other, ALICE), (None, ALICE), (under, bob)):
         with pytest.raises(EdgeError):
             await TaskOwners(desk.node, pseudonyms).find(handle.message_id, token)
+
+
+@dataclass(kw_only=True)
+class Waits:
+    """A task of Alice's that waits for an approval, of which nothing is kept any more but that."""
+
+    bus: TestBus
+    owners: TaskOwners
+    task: str
+    charged: list[float] = field(default_factory=list)
+    reads: list[str] = field(default_factory=list)
+
+    async def refuses(self, task: str, token: AccessToken) -> None:
+        with pytest.raises(EdgeError) as raised:
+            await self.owners.find(task, token)
+        assert (raised.value.status, raised.value.code) == (404, Code.NOT_FOUND)
+
+
+@pytest.fixture
+async def waits(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Waits]:
+    monkeypatch.setattr(owners, "_PAUSE", 0.0)
+    payments = Payments()
+    async with TestBus(payments.agent, engine=payments.engine) as bus:
+        handle = await payments.submitted(bus, client="edge")
+        charged: list[float] = []
+        reads: list[str] = []
+        node = (await bus.client("edge")).node
+        true = node.transport.read
+
+        def read(stream: str, subjects: Sequence[str], **named: Any) -> Any:
+            reads.extend(subjects)
+            return true(stream, subjects, **named)
+
+        monkeypatch.setattr(node.transport, "read", read)
+        owned = TaskOwners(node, charge=lambda _, cost: charged.append(cost))
+        yield Waits(bus=bus, owners=owned, task=handle.message_id, charged=charged, reads=reads)
+
+
+async def test_a_task_that_waits_is_found_when_its_owner_is_kept_no_more(waits: Waits) -> None:
+    alice = replace(ALICE, issuer="https://idp.sealbus.invalid")
+    found = await waits.owners.find(waits.task, alice)
+    assert (found.message_id, found.action) == (waits.task, "payments.pay")
+    assert waits.charged == [1.0]
+    for other in (
+        replace(alice, subject="bob"),
+        replace(alice, issuer="https://other.example"),
+        replace(alice, type=SubjectType.CLIENT),
+    ):
+        await waits.refuses(waits.task, other)
+
+
+def made(at: int, *, version: str = "7") -> str:
+    """Return an id of a task that there is not, made `at` (microseconds)."""
+    return f"{at // 1_000:012x}{version}123" + "8" + "4" * 15
+
+
+async def test_an_id_that_nothing_has_is_looked_for_once_and_counts_as_one_more_request(waits: Waits) -> None:
+    await waits.refuses(made(time.time_ns() // 1_000 - 86_400 * SECOND), ALICE)
+    assert (waits.charged, len(waits.reads)) == ([1.0], 1)
+
+
+@pytest.mark.parametrize(
+    ("ago", "version"), [(33 * 86_400, "7"), (-60, "7"), (-(10**7), "7"), (86_400, "4"), (86_400, "0")]
+)
+async def test_an_id_that_no_held_task_can_have_is_not_looked_for(waits: Waits, ago: int, version: str) -> None:
+    await waits.refuses(made(time.time_ns() // 1_000 - ago * SECOND, version=version), ALICE)
+    assert (waits.charged, waits.reads) == ([], [])
+
+
+async def test_who_asks_too_often_is_told_before_anything_is_read(waits: Waits) -> None:
+    def charge(token: AccessToken, cost: float) -> None:
+        raise too_often(cost)
+
+    limited = TaskOwners(waits.owners._node, charge=charge)
+    with pytest.raises(EdgeError) as raised:
+        await limited.find(waits.task, ALICE)
+    assert (raised.value.status, waits.reads) == (429, [])
+
+
+async def test_where_nothing_is_held_there_is_no_such_task(waits: Waits, caplog: pytest.LogCaptureFixture) -> None:
+    del waits.bus.broker.streams[HELD]
+    with caplog.at_level(logging.WARNING, logger="sealbus"):
+        await waits.refuses(waits.task, ALICE)
+    assert "a parked task was not looked for: stream HELD does not exist" in caplog.text

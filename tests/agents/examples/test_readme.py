@@ -14,7 +14,7 @@ import pytest
 
 import sealbus.agents.examples
 from sealbus.agents.cli.run.worker import load_agent
-from sealbus.agents.examples import inventory, planner, pricing
+from sealbus.agents.examples import inventory, payments, planner, pricing
 from sealbus.testing import TestBus
 
 README = (Path(sealbus.agents.examples.__path__[0]) / "README.md").read_text(encoding="utf-8")
@@ -39,7 +39,12 @@ async def test_its_code_runs(capsys: pytest.CaptureFixture[str]) -> None:
 def test_each_worker_that_it_starts_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))  # the command looks in the current folder, too
     targets = [one[3] for one in commands("sealbus", "worker", "run")]
-    assert [load_agent(target) for target in targets] == [pricing.agent, inventory.agent, planner.agent]
+    assert [load_agent(target) for target in targets] == [
+        pricing.agent,
+        inventory.agent,
+        planner.agent,
+        payments.agent,
+    ]
 
 
 def test_each_body_that_it_sends_fits() -> None:

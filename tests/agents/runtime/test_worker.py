@@ -138,10 +138,15 @@ async def test_it_consumes_only_what_its_agent_handles() -> None:
             ("TASKS", "inventory"),
             ("TASKS", "id-ctl-inventory"),
             ("TASKS", "id-apr-inventory"),
+            ("TASKS", "id-sch-inventory"),
         }
         assert not bus.broker.subscriptions
     async with TestBus(Shop().pricing, engine=ScriptedEngine()) as bus:
-        assert set(bus.broker.consumers) == {("EVENTS", "pricing"), ("TASKS", "id-ctl-pricing")}
+        assert set(bus.broker.consumers) == {
+            ("EVENTS", "pricing"),
+            ("TASKS", "id-ctl-pricing"),
+            ("TASKS", "id-sch-pricing"),
+        }
         served = {(one.pattern, one.queue) for one in bus.broker.subscriptions}
         assert served == {(f"call.pricing.{verb}", "pricing") for verb in ("quote", "broken", "count")}
 

@@ -57,7 +57,9 @@ def test_who_approved_is_always_recorded(pointer: str) -> None:
     )
 
 
-@pytest.mark.parametrize("recording", [DECISIONS_ALONE, Recording({"task.>": ["/context"]}), Recording({}, ["task.>"])])
+@pytest.mark.parametrize(
+    "recording", [DECISIONS_ALONE, Recording({"task.>": ["/context/user"]}), Recording({}, ["task.>"])]
+)
 def test_bodies_that_are_evidence_of_what_is_done_later_are_always_recorded(recording: Recording) -> None:
     for what in ("approve", "schedule"):
         assert recording.record(RECORD, f"control.payroll.{what}", b"body").body == b"body"

@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from support.acceptance import EDGE
+from support.acceptance import EDGE, EDGE_ID
 from support.envelopes import MINUTE, NOW, agent
+from support.near import near, nearly, shown
 from support.parked import UNTIL, approval, case, parked_task, value_of, verdict
 
 from sealbus.bus.gate.approval_authorizer import (
@@ -26,6 +27,7 @@ from sealbus.envelopes.accept.live import CoreArrival, VerifiedMessage
 from sealbus.envelopes.errors import Code, PolicyUnavailable, ResourceUnavailable
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.user_context import SubjectType
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 SOON = NOW + 2 * SECOND
 
@@ -60,6 +62,15 @@ def test_a_person_at_the_edge_may_approve_what_waits() -> None:
 def test_what_is_by_no_person_at_the_edge_is_foreign(changed: Callable[[Any], VerifiedMessage]) -> None:
     parked = parked_task()
     refused(Code.APPROVAL_FOREIGN, case(parked), changed(approval(parked)))
+
+
+@pytest.mark.parametrize("edge", near(EDGE_ID), ids=shown)
+def test_the_edge_where_the_person_is_is_no_other(edge: SpiffeId) -> None:
+    parked = parked_task()
+    message = approval(parked)
+    refused(Code.APPROVAL_FOREIGN, case(parked), message._replace(header=replaced(message, iss=edge)))
+    assert message.context is not None
+    refused(Code.APPROVAL_FOREIGN, case(parked), message._replace(context=replace(message.context, iss=edge)))
 
 
 def replaced(message: VerifiedMessage, **fields: Any) -> Any:
@@ -129,10 +140,30 @@ def test_one_person_counts_once_and_takes_back_what_is_there() -> None:
     floors(case(parked, Verdict.WITHDRAW), message, now=SOON)
     same = replace(parked, verdicts=(verdict("boss", message=message.header.digest),))
     floors(case(same), message, now=SOON)
+    other_message = replace(parked, verdicts=(verdict("boss", message=nearly(message.header.digest)),))
+    refused(Code.APPROVAL_REPEATED, case(other_message), message)
     refused(Code.APPROVAL_CLOSED, case(parked, Verdict.WITHDRAW), approval(parked, sub="third"))
+    gone = replace(parked, verdicts=(verdict("boss", verdict=Verdict.WITHDRAW, message=b"m" * 32),))
+    refused(Code.APPROVAL_CLOSED, case(gone, Verdict.WITHDRAW), message)
+    floors(case(gone), message, now=SOON)
+    own = replace(parked, verdicts=(verdict("boss", verdict=Verdict.WITHDRAW, message=message.header.digest),))
+    floors(case(own, Verdict.WITHDRAW), message, now=SOON)
     other = replace(parked, verdicts=(verdict("boss", idp="https://other.example"),))
     floors(case(other), message, now=SOON)
     refused(Code.APPROVAL_CLOSED, case(other, Verdict.WITHDRAW), message)
+
+
+@pytest.mark.parametrize("later", [Verdict.DENY, Verdict.WITHDRAW])
+def test_what_was_said_before_does_not_come_back(later: Verdict) -> None:
+    parked = parked_task()
+    message = approval(parked, stored=NOW + SECOND)
+    for time, well in ((NOW, True), (NOW + SECOND, True), (NOW + SECOND + 1, False)):
+        said = verdict("boss", verdict=later, message=b"m" * 32, time=time)
+        one = case(replace(parked, verdicts=(verdict("second", time=NOW + MINUTE), said)))
+        if well:
+            floors(one, message, now=SOON)
+        else:
+            refused(Code.APPROVAL_REPEATED, one, message)
 
 
 def test_sixteen_people_may_say_something() -> None:

@@ -1,31 +1,30 @@
-"""Parking and resuming with a fault at each of their stores: done once, never unapproved, told once, and over at the end."""
+"""How a parked task goes on: by whom and how often it is tried, what its requester is told, and when nothing goes on."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from support.engines import Verdict, deny
+from support.envelopes import NOW, agent
 from support.lab import until
+from support.parked import verdict
 from support.payments import ASKED, Pay, Payments
-from support.replicas import Fault, Faults, Replicas, hasten
+from support.played import QUICK, Played, looked_at, play, submitted
+from support.replicas import Fault, Replicas, hasten
 
 from sealbus import Context, Retry
-from sealbus.agents.sdk.task_handle import TaskHandle
-from sealbus.bus.gate.resumption import reopened
-from sealbus.bus.handling.approvals.marker import MARKER_TYPE, parsed_marker
-from sealbus.bus.handling.approvals.parked_tasks import PARKED_TYPE, Parked, ParkedState, parse_parked
+from sealbus.bus.gate.resumption import Resumption, reopened
+from sealbus.bus.handling.approvals.marker import MARKER_TYPE
+from sealbus.bus.handling.approvals.parked_tasks import PARKED_TYPE, ParkedState
 from sealbus.bus.routing.retry import RetryPolicy
-from sealbus.bus.sending.answer import RemoteError
-from sealbus.bus.sending.status import FINAL
-from sealbus.bus.stream_names import AUDIT, DEAD, HELD, TASKS
+from sealbus.bus.stream_names import HELD, TASKS
 from sealbus.bus.streams.declared import approval_durable
 from sealbus.bus.streams.held import current_only
 from sealbus.envelopes.accept.live import LiveProfile
@@ -33,148 +32,14 @@ from sealbus.envelopes.encoding.codec import Value
 from sealbus.envelopes.errors import Code, EnvelopeError, InfrastructureError, SealError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.kinds import Kind
-from sealbus.envelopes.records.decision import DecisionRecord
 from sealbus.envelopes.trust.bundles import Trust, TrustBundles
 from sealbus.envelopes.trust.caches import Caches
 from sealbus.testing import TestBus
-
-QUICK = RetryPolicy(initial_interval=0.001, maximum_interval=0.002, maximum_attempts=3)
-STORES = 24
-"""More stores than there are from the first decision about a task to the last about its approval."""
 
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     hasten(monkeypatch)
-
-
-@dataclass
-class Played:
-    """What came of a task that was parked and approved."""
-
-    payments: Payments
-    faults: Faults
-    runs: list[tuple[int, int]] = field(default_factory=list)
-    """Of each run of the handler: how many records there were, and how many people had approved."""
-    final: list[tuple[str, str]] = field(default_factory=list)
-    parked: list[Parked] = field(default_factory=list)
-    ended: list[bool] = field(default_factory=list)
-    """What the markers say."""
-    allowed: list[int] = field(default_factory=list)
-    """The places of records that allow it and name an approval."""
-    unapproved: int = 0
-    dead: list[bytes] = field(default_factory=list)
-    sent: bytes = b""
-
-    def check(self, *, once: bool) -> None:
-        """Check what has to hold whatever has failed."""
-        assert self.unapproved == 0
-        assert len(self.final) == 1, "told once"
-        if self.final[0] == ("failed", "outcome_unknown"):
-            # Killed between its claim and the mark: nobody knows whether it was done, and it is not done again.
-            assert once
-            assert set(self.faults.at.values()) & {Fault.KILLED_AFTER, Fault.KILLED_BEFORE}
-            assert len(self.runs) <= 1
-        else:
-            assert self.final[0] == ("completed", "")
-            assert len(self.runs) == 1 or (self.runs and not once)
-        for records, approvals in self.runs:
-            assert approvals > 0
-            assert any(place <= records for place in self.allowed), "run before its decision was stored"
-        assert [one.state for one in self.parked] == [ParkedState.ENDED]
-        assert self.ended == [True]
-
-
-async def play(
-    at: Mapping[int, Fault], *, once: bool, number: int = 1, people: tuple[str, ...] = ("boss",), each: int = 1
-) -> Played:
-    """Park a task and have `people` approve it, with faults at these stores; then everything is delivered again."""
-    payments = Payments(once=once, timeout=0.2, retry=QUICK)
-    faults = Faults(at)
-    played = Played(payments, faults)
-    async with (
-        TestBus(engine=payments.engine) as bus,
-        Replicas(bus, payments.agent, payments.engine, faults=faults, number=number) as replicas,
-    ):
-
-        def run(ctx: Context) -> None:
-            played.runs.append((len(bus.stored(AUDIT)), len(ctx.approvals)))
-
-        payments.raises = run
-        handle = await submitted(bus)
-        await replicas.idle()
-        [parked] = await bus.waiting()
-        await asyncio.gather(*(approved(bus, parked, one) for one in people for _ in range(each)))
-        await replicas.idle()
-        for consumer in list(bus.broker.consumers.values()):
-            consumer.rewind()
-        await replicas.idle()
-        await looked_at(bus, handle, played)
-    return played
-
-
-async def submitted(bus: TestBus, **options: Any) -> TaskHandle:
-    client = await bus.client("shop")
-    return await client.submit("payments.pay", Pay(), user=bus.user("alice", "shop"), **options)
-
-
-async def approved(bus: TestBus, parked: Parked, person: str) -> None:
-    """Say yes, and hear that it was counted, or that somebody else's yes was enough."""
-    try:
-        await bus.approve(parked, person)
-    except RemoteError as error:
-        assert error.code in (Code.APPROVAL_CLOSED, Code.APPROVAL_REPEATED)  # noqa: PT017  others are raised
-    except LookupError:
-        return
-
-
-async def looked_at(bus: TestBus, handle: TaskHandle, played: Played) -> None:
-    """Fill in what came of a task."""
-    played.final = [(one.state.value, one.code) for one in await bus.statuses(handle) if one.state in FINAL]
-    held = (await bus.client("edge")).node.held
-    played.parked = [parse_parked(one) for one in (await held.newest("held.*.task.>", PARKED_TYPE)).values()]
-    markers = [parsed_marker(one) for one in (await held.newest("held.*.wait.>", MARKER_TYPE)).values()]
-    played.ended = [one.ended for one in markers if one is not None]
-    for entry in await bus.audit():
-        record = entry.record
-        if isinstance(record, DecisionRecord) and record.action == "payments.pay" and record.allow:
-            approvals = entry.input["context"]["approvals"]  # type: ignore[index]
-            played.allowed.append(entry.sequence)
-            played.unapproved += not approvals
-    played.dead = [one.payload for one in bus.stored(DEAD)]
-    [played.sent] = [one.payload for one in bus.stored(TASKS) if one.subject == "task.payments.pay"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("once", [True, False], ids=["once", "repeatable"])
-@pytest.mark.parametrize("fault", list(Fault))
-async def test_a_fault_at_any_store_loses_nothing_and_does_nothing_twice(fault: Fault, once: bool) -> None:
-    whole = await play({}, once=once)
-    whole.check(once=once)
-    assert whole.final == [("completed", "")]
-    stores = len(whole.faults.stores)
-    assert {AUDIT, HELD, "RESULTS"} <= set(whole.faults.stores)
-    assert stores <= STORES + 6
-    for place in range(1, stores + 1):
-        try:
-            (await play({place: fault}, once=once)).check(once=once)
-        except Exception as error:
-            error.add_note(f"{fault} at store {place}, to {whole.faults.stores[place - 1]}")
-            raise
-
-
-@pytest.mark.slow
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    at=st.dictionaries(st.integers(1, STORES + 10), st.sampled_from(Fault), min_size=1, max_size=4),
-    once=st.booleans(),
-    number=st.integers(1, 2),
-    people=st.sampled_from([("boss",), ("boss", "second")]),
-)
-def test_several_faults_lose_nothing_either(
-    at: dict[int, Fault], once: bool, number: int, people: tuple[str, ...]
-) -> None:
-    asyncio.run(play(at, once=once, number=number, people=people)).check(once=once)
 
 
 @pytest.mark.parametrize(
@@ -347,87 +212,30 @@ async def test_what_was_approved_in_time_is_tried_again_after_the_wait_has_ended
 
 
 async def test_what_comes_back_to_a_queue_waits_there_again() -> None:
-    """Managers, then directors, then managers: the place of the first wait holds one that has ended."""
+    """Managers, then their own manager, then managers: the place of the first wait holds one that has ended."""
     payments = Payments(enough=9)
-    queues = ["managers", "directors", "managers"]
+    queues = ["managers", "manager", "Manager", "managers"]
 
     def next_queue(document: dict[str, Any]) -> Verdict | None:
         if "of" in document or document["action"]["name"] != "payments.pay":
             return None
         asked = len(payments.engine.asked_about_pay)  # type: ignore[attr-defined]
         payments.engine.asked_about_pay.append(1)  # type: ignore[attr-defined]
-        return deny("over_limit", obligations=({**ASKED, "queue": queues[asked]},)) if asked < 3 else None
+        return deny("over_limit", obligations=({**ASKED, "queue": queues[asked]},)) if asked < len(queues) else None
 
     payments.engine.asked_about_pay = []  # type: ignore[attr-defined]
     payments.decide = next_queue
     async with TestBus(payments.agent, engine=payments.engine) as bus:
         handle = await payments.submitted(bus)
-        for queue in queues:
+        for number, queue in enumerate(queues, start=1):
             [waiting] = await bus.waiting()
             assert (waiting.obligation.queue, waiting.verdicts) == (queue, ())
-            if queue == queues[-1]:
+            if number == len(queues):
                 payments.enough = 1
             await bus.approve(handle, f"of-{queue}")
             await bus.idle()
         await bus.assert_task(handle, "completed")
     assert payments.paid == [("42", ("of-managers",))]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("fault", list(Fault))
-async def test_a_fault_while_it_moves_to_another_queue_keeps_one_wait(fault: Fault) -> None:
-    for place in range(1, 40):
-        payments = Payments(retry=QUICK)
-        faults = Faults({})
-        async with (
-            TestBus(engine=payments.engine) as bus,
-            Replicas(bus, payments.agent, payments.engine, faults=faults) as replicas,
-        ):
-            handle = await submitted(bus)
-            await replicas.idle()
-            payments.asked = {**ASKED, "queue": "directors"}
-            payments.enough = 2
-            faults.at = {len(faults.stores) + place: fault}
-            [first] = await bus.waiting()
-            await approved(bus, first, "boss")
-            await replicas.idle()
-            [waiting] = await bus.waiting()
-            assert (waiting.obligation.queue, waiting.verdicts) == ("directors", ()), f"store {place}"
-            moved = len(faults.stores)
-            payments.enough = 1
-            await bus.approve(waiting, "director")
-            await replicas.idle()
-            await bus.assert_task(handle, "completed")
-            assert payments.paid == [("42", ("director",))]
-            if max(faults.at) > moved:
-                return
-    raise AssertionError("there is no end of stores")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("fault", list(Fault))
-async def test_a_fault_while_it_is_canceled_is_made_up_for(fault: Fault) -> None:
-    for place in range(1, 40):
-        payments = Payments()
-        faults = Faults({})
-        async with (
-            TestBus(engine=payments.engine) as bus,
-            Replicas(bus, payments.agent, payments.engine, faults=faults) as replicas,
-        ):
-            handle = await submitted(bus)
-            await replicas.idle()
-            faults.at = {len(faults.stores) + place: fault}
-            await handle.cancel("a mistake")
-            await replicas.idle()
-            played = Played(payments, faults)
-            await looked_at(bus, handle, played)
-            assert played.final == [("canceled", "canceled")], f"store {place}"
-            assert [one.state for one in played.parked] == [ParkedState.ENDED]
-            assert played.ended == [True], f"store {place}"
-            assert not payments.contexts
-            if max(faults.at) > len(faults.stores):
-                return
-    raise AssertionError("there is no end of stores")
 
 
 async def test_a_cancel_that_comes_between_two_tries_ends_it_also_for_another_process() -> None:
@@ -546,7 +354,7 @@ async def test_it_is_opened_again_with_the_bundles_of_its_time() -> None:
         class Past:
             async def at(self, time: int) -> tuple[Trust, ...]:
                 assert time == parked.arrival.stored
-                return gone, then
+                return gone, then, gone
 
         async def opened(trust: Trust, past: Any) -> bytes:
             message = await reopened(parked, profile=profile, trust=trust, past=past, caches=Caches())
@@ -564,3 +372,22 @@ async def test_it_is_opened_again_with_the_bundles_of_its_time() -> None:
         assert raised.value.code is Code.REVOKED
         with pytest.raises(SealError):
             replace(parked, record=b"")
+
+
+async def test_that_it_has_ended_is_tried_to_be_stored_before_all_is_done_again() -> None:
+    whole = await play({}, once=False)
+    # The last two are its marker's end and its own.
+    held = [place for place, stream in enumerate(whole.faults.stores, start=1) if stream == HELD][-2:]
+    for place in held:
+        played = await play({place: Fault.REFUSED, place + 1: Fault.REFUSED}, once=False)
+        played.check(once=False)
+        assert len(played.runs) == 1
+        assert len(played.allowed) == 1
+
+
+def test_what_the_operator_has_revoked_since_does_not_count() -> None:
+    before, at, after = (verdict(user, issued=NOW + number) for number, user in ((-1, "a"), (0, "b"), (1, "c")))
+    elsewhere = replace(before, edge=agent("edge-2"))
+    trust = Trust(bundles=TrustBundles([]), revoked_before={before.edge: NOW})
+    known: Any = SimpleNamespace(_trust=lambda: trust)
+    assert Resumption._in_force(known, [before, at, after, elsewhere]) == [at, after, elsewhere]

@@ -10,6 +10,7 @@ from sealbus.bus.streams.declared import (
     approval_durable,
     control_durable,
     declared_streams,
+    schedule_durable,
     stream_named,
 )
 from sealbus.envelopes.errors import ConfigurationError
@@ -93,9 +94,10 @@ def test_held_keeps_every_version_for_longer_than_anything_may_wait() -> None:
     assert stream_named(declared_streams({**SIZES, "HELD": 7}), "HELD").max_bytes == 7
 
 
-def test_cancels_and_approvals_have_each_a_consumer_that_no_agent_is_named_as() -> None:
-    names = {control_durable("stock"), approval_durable("stock"), control_durable("shop"), approval_durable("shop")}
-    assert len(names) == 4
+def test_cancels_approvals_and_schedules_have_each_a_consumer_that_no_agent_is_named_as() -> None:
+    kinds = (control_durable, approval_durable, schedule_durable)
+    names = {durable(token) for durable in kinds for token in ("stock", "shop")}
+    assert len(names) == 6
     assert all(name.startswith("id-") and set(name[3:]) - set("0123456789abcdef") for name in names)
 
 

@@ -140,7 +140,7 @@ async def test_what_comes_again_changes_nothing(bus: TestBus, clerk: Clerk, clie
     await client.schedules.remove("nightly")
     held = len(bus.stored("HELD"))
     # The broker forgets what was acknowledged, and delivers all three again.
-    bus.broker.consumers[("TASKS", "id-ctl-clerk")].rewind()
+    bus.broker.consumers[("TASKS", "id-sch-clerk")].rewind()
     await bus.idle()
     assert len(bus.stored("HELD")) == held == 3
     assert await bus.advance(600) == 0
@@ -150,7 +150,7 @@ async def test_what_comes_again_changes_nothing(bus: TestBus, clerk: Clerk, clie
 async def test_what_comes_twice_is_kept_once(bus: TestBus, client: Client) -> None:
     await client.schedules.add("nightly", "clerk.count", Count(), every=60)
     await client.schedules.add("other", "clerk.count", Count(), every=60)
-    bus.broker.consumers[("TASKS", "id-ctl-clerk")].rewind()
+    bus.broker.consumers[("TASKS", "id-sch-clerk")].rewind()
     await bus.idle()
     assert len(bus.stored("HELD")) == 2
 

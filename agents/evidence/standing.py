@@ -85,7 +85,7 @@ class StandingChains:
             return
         self._newest[said.edge, name] = said
         ending = self._grants.get((said.edge, before.message)) if before is not None else None
-        if ending is not None and ending.ended is None and ending.said.message != said.message:
+        if ending is not None and ending.ended is None:
             ending.ended = said.logged
 
     def _fault_of(self, used: GrantUsed) -> str:

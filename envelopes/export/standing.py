@@ -112,7 +112,7 @@ def standing_facts_of(
         return
     if context.sid.startswith(STANDING):
         yield _used(decided.chain[0], context, sequence)
-    elif record.allow and record.action.endswith(_SCHEDULE):
+    elif record.allow:
         said = _said(record, header, context, recorder=recorder, names=names, stored=stored)
         if said is not None:
             yield said

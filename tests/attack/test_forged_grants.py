@@ -13,6 +13,9 @@ TRUE: dict[str, dict[str, Any]] = {
     "nothing bent": {},
     "a grant for others to follow": {"do": {"grants": ["ledger.post"]}, "task_fields": {"grt": ["ledger.post"]}},
     "a body that is no text": {"do": {"text": ..., "base64": "/w=="}, "task_body": b"\xff"},
+    "a scope that looks like ours": {
+        "user": {"scp": ["inventory", "sealbus:schedule", "Sealbus:x"]}, "away": {"scp": ["inventory", "Sealbus:x"]}
+    },
     "a denial of what was granted": {"done": {"alw": False, "cod": "denied"}},
     "a user of a partner": {
         "user": {"sub": "u-1@p.example", "dom": "p.example"}, "away": {"sub": "u-1@p.example", "dom": "p.example"},
@@ -36,6 +39,7 @@ FORGED: dict[str, dict[str, Any]] = {
     "the session of another grant": {"away": {"sid": "standing-" + "0" * 32}},
     "a session that names less": {"away": {"sid": "standing-"}},
     "another action": {"task_fields": {"to": "task.inventory.update"}},
+    "an action that looks alike": {"task_fields": {"to": "task.inventory.COUNT"}},
     "a partition": {"task_fields": {"to": "task.inventory.count.p"}},
     "another body": {"task_body": b'{"item_id":"8"}'},
     "another type of body": {"task_fields": {"typ": "text/plain"}},
@@ -58,6 +62,18 @@ FORGED: dict[str, dict[str, Any]] = {
     "a grant without the scope": {"user": {"scp": ["inventory"]}},
     "a grant without a login": {"user": {"aut": None}, "away": {"aut": None}},
     "a grant of another type": {"said_fields": {"typ": "application/json"}},
+    "a grant of nearly its type": {"said_fields": {"typ": "application/vnd.sealbus.schedule.v1+jso"}},
+    "a grant of a longer type": {"said_fields": {"typ": "application/vnd.sealbus.schedule.v1+json2"}},
+    "a grant of a type that looks alike": {"said_fields": {"typ": "application/vnd.sealbus.Schedule.v1+json"}},
+    "a grant with nearly the scope": {"user": {"scp": ["inventory", "sealbus:schedul"]}},
+    "a grant with more than the scope": {"user": {"scp": ["inventory", "sealbus:schedules"]}},
+    "a grant with a scope that looks alike": {
+        "user": {"scp": ["inventory", "Sealbus:schedule"]}, "away": {"scp": ["inventory", "Sealbus:schedule"]}
+    },
+    "a grant that is nearly on": {"body": {"state": "o"}},
+    "a grant that is more than on": {"body": {"state": "once"}},
+    "a grant that is On": {"body": {"state": "On"}},
+    "a grant of a name that looks alike": {"body": {"name": named("u-1").upper()}},
     "a grant elsewhere": {"said_fields": {"to": "control.inventory.schedule"}},
     "a grant for another agent": {"recorder": INVENTORY},
     "a grant of 91 days": {"body": {"until": 1_764_000_000 * SECOND + 400 * DAY}},
@@ -156,3 +172,51 @@ def test_a_grant_is_over_at_its_end(tick: int, sent: int, codes: list[str]) -> N
         world=world, body={"until": until}, task_fields={"ext": {"_tick": until + tick}, "iat": world.time}
     ).put("S T")
     assert [code for _, code in judged(world)] == codes
+
+
+def test_a_session_that_looks_alike_is_of_no_grant() -> None:
+    world = approval_world()
+    grant = StandingGrant(world=world)
+    grant.away = {"sid": "standing-" + grant.grant().digest()[:16].hex().upper()}
+    grant.put("S T")
+    assert [code for _, code in judged(world)] == ["bad_grant"]
+
+
+@pytest.mark.parametrize(("later", "codes"), [(0, []), (1, ["bad_grant"])])
+def test_bounds_of_time(later: int, codes: list[str]) -> None:
+    """Each is met exactly, or missed by a microsecond."""
+    world = approval_world()
+    until = world.time + 90 * DAY + 5 * SECOND + later
+    StandingGrant(world=world, body={"until": until}).put("S T")
+    assert [code for _, code in judged(world)] == codes
+    world = approval_world()
+    early = {"ext": {"_tick": world.time + 5 * SECOND + later}, "iat": world.time}
+    StandingGrant(world=world, task_fields=early).put("S T")
+    assert [code for _, code in judged(world)] == codes
+    world = approval_world()
+    grant = StandingGrant(world=world)
+    grant.put("S E")
+    world.time = world.frames[-1].stored + 120 * SECOND + later
+    grant.put("T")
+    assert [code for _, code in judged(world)] == codes
+
+
+def test_of_two_that_were_stored_at_once_the_one_recorded_last_stands() -> None:
+    world = approval_world()
+    stored = {"sto": world.time}
+    first, second = StandingGrant(world=world, said=stored, wait=600 * SECOND), StandingGrant(world=world, said=stored)
+    first.put("S")
+    second.put("S T")
+    assert judged(world) == []
+    first.put("T")
+    second.put("C")
+    assert [code for _, code in judged(world)] == ["bad_grant"]
+
+
+def test_a_grant_may_be_as_long_as_a_record_holds() -> None:
+    world = approval_world()
+    rest = 65_536 - len(StandingGrant(world=world, do={"text": ""}).grant().body)
+    grant = StandingGrant(world=world, do={"text": "x" * rest}, task_body=b"x" * rest)
+    assert len(grant.grant().body) == 65_536
+    grant.put("S T")
+    assert judged(world) == []

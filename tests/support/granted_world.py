@@ -22,7 +22,6 @@ __all__ = ["SCHEDULE", "StandingGrant"]
 
 SCHEDULE = "application/vnd.sealbus.schedule.v1+json"
 DAY = 86_400 * SECOND
-TOKEN = "id-" + sha256(EDGE.encode()).hexdigest()[:32]
 CLAIMS: dict[str, Any] = {"level": 3, "staff": True}
 
 
@@ -54,10 +53,13 @@ class StandingGrant:
     ends: Mapping[str, Any] = field(default_factory=dict)
     ended: Mapping[str, Value] = field(default_factory=dict)
     start: int = field(init=False)
+    token: str = field(init=False)
     made: dict[str, Message] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self.start = self.world.time
+        name = self.recorder.removeprefix("spiffe://example.org/agent/")
+        self.token = name if "/" not in name else "id-" + sha256(self.recorder.encode()).hexdigest()[:32]
 
     def _context(self, **changes: Any) -> Any:
         now = self.world.time
@@ -68,8 +70,8 @@ class StandingGrant:
     def _control(self, body: Mapping[str, Any], user: Any, **fields: object) -> Message:
         now = self.world.time
         own: dict[str, object] = {
-            "aud": self.recorder, "to": f"control.{TOKEN}.schedule", "id": self.world.ident(), "iat": now, "typ": SCHEDULE,
-            "exp": now + HOUR, "end": now + HOUR,
+            "aud": self.recorder, "to": f"control.{self.token}.schedule", "id": self.world.ident(), "iat": now,
+            "exp": now + HOUR, "end": now + HOUR, "typ": SCHEDULE,
         }  # fmt: skip
         text = compact({name: value for name, value in body.items() if value is not None})
         return Message(sender=self.world.who(EDGE), fields={**own, **fields}, body=text, context=user)
@@ -129,7 +131,7 @@ class StandingGrant:
             now = self.world.time
             if name in ("S", "E"):
                 message = self.grant() if name == "S" else self.end()
-                own: dict[str, Any] = {"sto": now, "act": f"{TOKEN}._schedule", "bdy": message.body, "obl": None}
+                own: dict[str, Any] = {"sto": now, "act": f"{self.token}._schedule", "bdy": message.body, "obl": None}
                 record = decision(message, **{**own, **(self.said if name == "S" else self.ended)})
                 self.world.put(self.world.audit(self.recorder, evidence(message), [record]))
             elif name == "T":

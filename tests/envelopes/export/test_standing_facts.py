@@ -9,7 +9,7 @@ import pytest
 from support.approved_world import approval_world
 from support.granted_world import SCHEDULE, StandingGrant
 from support.kept_log import root_of
-from vectors.issuing import EDGE, SECOND
+from vectors.issuing import EDGE, INVENTORY, SECOND
 
 from sealbus.envelopes.export.entries import EntryReader
 from sealbus.envelopes.export.format import Frame
@@ -80,6 +80,8 @@ def test_the_two_of_a_grant_and_what_follows() -> None:
         {"said": {"bdy": None}},
         {"said": {"str": None, "seq": None, "sto": None, "opn": 1_764_000_005 * SECOND, "dlv": 1}},
         {"said_fields": {"to": "control.inventory.schedule"}},
+        # Another identity that is nearly the edge, or is for it what an agent is.
+        *({"recorder": one} for one in (EDGE + "/more", EDGE[:-1], EDGE.replace("/edge", "/Edge"), INVENTORY)),
         {"user": {"wkl": EDGE}},
         {"user": {"typ": "client"}},
     ],
@@ -101,6 +103,12 @@ def test_what_rests_on_nothing(changes: dict[str, Any], fault: str) -> None:
     [used] = facts(StandingGrant(world=approval_world(), **changes), "T")
     assert isinstance(used, GrantUsed)
     assert used == GrantUsed(used.sequence, fault)
+
+
+def test_a_session_that_looks_alike_is_of_one_who_is_there() -> None:
+    grant = StandingGrant(world=approval_world(), user={"sid": "Standing-0"}, away={"sid": "Standing-0"})
+    [said] = facts(grant, "S T")
+    assert isinstance(said, GrantSaid)
 
 
 def test_a_user_of_a_partner() -> None:

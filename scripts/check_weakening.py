@@ -58,6 +58,10 @@ TARGETS: dict[str, str] = {
     ),
     "agents/edge/oauth/possession": "agents/edge/oauth/test_possession",
     "agents/edge/oauth/security_events": "agents/edge/oauth/test_security_events attack/test_security_events",
+    "agents/evidence/standing": "attack/test_forged_grants",
+    "bus/handling/schedules/standing": (
+        "bus/handling/schedules/test_standing attack/test_standing_grants agents/edge/test_schedule_routes"
+    ),
     "agents/evidence/approvals": "attack/test_forged_approvals agents/evidence/test_approvals",
     "bus/gate/authorizer": "bus/gate/test_authorizer bus/gate/test_gate",
     "bus/gate/gate": "bus/gate/test_gate",
@@ -94,6 +98,7 @@ TARGETS: dict[str, str] = {
     "envelopes/encoding/strict_json": (
         "envelopes/encoding/test_strict_json envelopes/accept/test_steps_near envelopes/trust/test_bundles"
     ),
+    "envelopes/export/standing": "envelopes/export/test_standing_facts attack/test_forged_grants",
     "envelopes/export/approvals": (
         "envelopes/export/test_approvals attack/test_forged_approvals agents/evidence/test_approvals"
     ),
@@ -208,7 +213,7 @@ TARGETS: dict[str, str] = {
         " envelopes/message/test_header envelopes/message/test_user_context envelopes/encoding/test_strict_json"
         " envelopes/trust/test_bundles envelopes/message/test_wire envelopes/records/test_body"
         " envelopes/export/test_export_vectors attack/test_forged_approvals agents/evidence/test_approvals"
-        " envelopes/export/test_approvals"
+        " envelopes/export/test_approvals attack/test_forged_grants"
     ),
 }
 """The weakened modules, and the tests to run, the module's own first. The last module shares no code with ours."""

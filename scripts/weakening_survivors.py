@@ -23,6 +23,9 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.envelopes.export.tally.RepeatedRecords.again: name in seen [by prefix]",
         ("sealbus.envelopes.export.trust.pinned_bundles: sha256(record.jwt).digest() in root.bundles [by prefix]"),
     ),
+    "who sent it has minted its context, and minters are of the one trust domain that the recorder is of": (
+        "sealbus.envelopes.export.standing._said: header.iss != recorder [by path]",
+    ),
     "a marker of the same time is the one that is there, and is not written again": (
         "sealbus.bus.gate.resumption.Resumption._run: end > parked.until [bound]",
     ),

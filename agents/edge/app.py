@@ -30,6 +30,8 @@ from sealbus.agents.edge.http.rate_limits import TokenBuckets, address_key
 from sealbus.agents.edge.oauth.bearer import WELL_KNOWN, Scheme, challenge, metadata_answer, metadata_path, needed
 from sealbus.agents.edge.openapi import OPENAPI_PATH, openapi_answer
 from sealbus.agents.edge.revocation_routes import LOGOUT_PATH, SECURITY_EVENTS_PATH, RevocationRoutes
+from sealbus.agents.edge.schedule_routes import SCHEDULES_PATH, ScheduleRoutes
+from sealbus.agents.edge.standing_grants import EdgeGrants
 from sealbus.agents.edge.task_routes import TaskEvents, Tasks
 from sealbus.envelopes.denial import RemedyKind
 from sealbus.envelopes.errors import Code, SealbusError
@@ -155,9 +157,17 @@ def _method(scope: Scope) -> str:
 
 
 def edge_app(
-    front: Front, *, document: Mapping[str, object] | None = None, cors: Cors | None = None, proxies: int = 0
+    front: Front,
+    *,
+    grants: EdgeGrants | None = None,
+    document: Mapping[str, object] | None = None,
+    cors: Cors | None = None,
+    proxies: int = 0,
 ) -> Application:
-    """Return the public application of an edge; `document` is shown to everybody, if there is one."""
+    """Return the public application of an edge; `document` is shown to everybody, if there is one.
+
+    With `grants` users may have things done later.
+    """
     limits = front.limits
     streams = OpenStreams(limits)
     tasks, calls = Tasks(front), Calls(front, streams)
@@ -193,6 +203,7 @@ def edge_app(
             *([Route(OPENAPI_PATH, Methods(GET=openapi))] if document is not None else []),
             Route(APPROVALS_PATH, Methods(GET=approvals.list)),
             Route(APPROVALS_PATH + "/{task}", Methods(GET=approvals.show, POST=approvals.decide)),
+            *(_schedule_routes(front, grants) if grants is not None else []),
             *_revocation_routes(front),
         ],
         answer_of=answer_of,
@@ -201,6 +212,14 @@ def edge_app(
         cors=cors,
         proxies=proxies,
     )
+
+
+def _schedule_routes(front: Front, grants: EdgeGrants) -> list[Route]:
+    schedules = ScheduleRoutes(front, grants)
+    return [
+        Route(SCHEDULES_PATH, Methods(GET=schedules.list, POST=schedules.grant)),
+        Route(SCHEDULES_PATH + "/{name}", Methods(DELETE=schedules.remove)),
+    ]
 
 
 def _revocation_routes(front: Front) -> list[Route]:

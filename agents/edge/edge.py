@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -30,13 +31,18 @@ from sealbus.agents.edge.oauth.private_file import read_key
 from sealbus.agents.edge.oauth.security_events import SecurityEventVerifier
 from sealbus.agents.edge.oauth.user_context import Pseudonyms
 from sealbus.agents.edge.openapi import openapi_document, read_schemas
+from sealbus.agents.edge.standing_grants import EdgeGrants
+from sealbus.agents.edge.task_owners import TaskOwners
 from sealbus.agents.edge.token_service import token_app
 from sealbus.agents.runtime.health import parse_address
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.runtime.open import open_node
 from sealbus.agents.runtime.settings.schema import EdgeTable, IssuerTable
 from sealbus.agents.runtime.settings.settings import Settings
+from sealbus.agents.runtime.worker import Worker
+from sealbus.agents.sdk.agent import Agent
 from sealbus.agents.sdk.messages import NO_SUBJECTS
+from sealbus.bus.background import Background
 from sealbus.bus.handling.idempotency.replay_guard import ReplayGuard
 from sealbus.bus.streams.key_value import KeyValue
 from sealbus.envelopes.errors import ConfigurationError
@@ -68,6 +74,8 @@ class RunningEdge:
     front: Front
     port: int
     token_port: int | None
+    scheduling: Worker | None = None
+    """What takes in and runs the schedules of users, if they may have any."""
 
 
 @asynccontextmanager
@@ -116,6 +124,7 @@ async def serve_edge(
         minting_limits(table, node.deployment.lifetimes, limits),
         event_streams=table.event_streams,
         approval_wait_seconds=table.approval_wait,
+        schedule_login_seconds=table.schedule_login,
     )
     issuers = issuers_of(table)
     names, own = node.deployment.names, node.deployment.own_subjects
@@ -147,9 +156,18 @@ async def serve_edge(
             kept=_kept(table, node),
             limits=limits,
         )
+        owners = TaskOwners(node, front.pseudonyms, front.user_id)
+        grants = EdgeGrants(front, owners) if table.schedules else None
+        scheduling = await stack.enter_async_context(_scheduling(node, grants)) if grants is not None else None
         port = await stack.enter_async_context(
             listening(
-                edge_app(front, document=openapi_of(table, names, own), cors=_cors(table), proxies=table.proxies),
+                edge_app(
+                    front,
+                    grants=grants,
+                    document=openapi_of(table, names, own),
+                    cors=_cors(table),
+                    proxies=table.proxies,
+                ),
                 table.address,
                 setting="edge.address",
                 limits=connections,
@@ -173,7 +191,21 @@ async def serve_edge(
             )
         # Runs first at the end, which would otherwise wait for streams of states.
         stack.callback(front.stopping.set)
-        yield RunningEdge(node=node, front=front, port=port, token_port=token_port)
+        yield RunningEdge(node=node, front=front, port=port, token_port=token_port, scheduling=scheduling)
+
+
+@asynccontextmanager
+async def _scheduling(node: Node, grants: EdgeGrants) -> AsyncGenerator[Worker, None]:
+    """Run what takes in and sends what users grant: an agent without handlers, whose schedules are theirs."""
+    agent, stop = Agent(EDGE), asyncio.Event()
+    async with Worker(agent, node, standing=grants) as worker, Background() as group:
+        running = group.create_task(worker.run(stop), name="scheduling")
+        try:
+            await worker.ready.wait()
+            yield worker
+        finally:
+            stop.set()
+            await asyncio.wait([running])
 
 
 def connection_limits(table: EdgeTable) -> ConnectionLimits:
@@ -245,6 +277,7 @@ def openapi_of(table: EdgeTable, names: Names, own: OwnSubjects = NO_SUBJECTS) -
         Exposed(table.actions, names, own),
         resource=_resource(table),
         issuers=issuers_of(table),
+        schedules=table.schedules,
     )
 
 

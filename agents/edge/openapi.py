@@ -22,6 +22,8 @@ from sealbus.agents.edge.oauth.issuers import Issuer
 from sealbus.agents.edge.task_routes import SUBMITTED
 from sealbus.agents.sdk.bodies import JSON, MSGPACK
 from sealbus.agents.sdk.schema import REFERENCE, SCHEMA_BYTES, ActionSchema, AgentSchema, reachable
+from sealbus.bus.handling.schedules.request import Overlap
+from sealbus.bus.handling.schedules.standing import STANDING_SHORTEST
 from sealbus.bus.sending.approval import Verdict
 from sealbus.bus.sending.status import State
 from sealbus.envelopes.denial import RemedyKind
@@ -61,11 +63,16 @@ def openapi_answer(document: Member) -> Response:
 
 
 def openapi_document(
-    schemas: Sequence[AgentSchema], exposed: Exposed, *, resource: str, issuers: Sequence[Issuer]
+    schemas: Sequence[AgentSchema],
+    exposed: Exposed,
+    *,
+    resource: str,
+    issuers: Sequence[Issuer],
+    schedules: bool = False,
 ) -> dict[str, object]:
     """Return the document of the edge whose resource is `resource`, with those actions of `schemas` that are exposed.
 
-    An action that takes bytes is left out: no request brings it any.
+    An action that takes bytes is left out: no request brings it any. `schedules` says that users may have things done later.
     """
     shown = list(_shown(schemas, exposed))
     models = {name: model for schema in schemas for name, model in schema.models.items()}
@@ -82,9 +89,10 @@ def openapi_document(
             **{_path(agent, action): {"post": _operation(agent, action)} for agent, action in shown},
             **_TASK_PATHS,
             **_APPROVAL_PATHS,
+            **(_SCHEDULE_PATHS if schedules else {}),
         },
         "components": {
-            "schemas": {**_MODELS, **reachable(bodies, models)},
+            "schemas": {**_MODELS, **(_SCHEDULE_MODELS if schedules else {}), **reachable(bodies, models)},
             "responses": _PROBLEMS,
             "headers": _FIELDS,
             "securitySchemes": schemes,
@@ -478,6 +486,92 @@ _APPROVAL_PATHS: Final[Member] = {
                 },
                 *(403, 404, 408, 409, 413, 415),
             ),
+        },
+    },
+}
+
+_WHEN: Final[Member] = {
+    "oneOf": [
+        {**_object(["cron", "zone"], cron=_TEXT, zone=_TEXT), "additionalProperties": False},
+        {
+            **_object(["every"], every={"type": "integer", "minimum": STANDING_SHORTEST}),
+            "additionalProperties": False,
+        },
+        {**_object(["at"], at={"type": "string", "format": "date-time"}), "additionalProperties": False},
+    ]
+}
+_OVERLAP: Final[Member] = {"enum": [one.value for one in Overlap]}
+_NAME: Final[Member] = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,39}$"}
+_TIME: Final[Member] = {"type": "string", "format": "date-time"}
+_SCHEDULE_MODELS: Final[Member] = {
+    "Grant": {
+        **_object(
+            ["name", "action", "body", "when", "grants"],
+            name=_NAME,
+            action={"type": "string", "description": "`<agent>.<verb>` of a task that is exposed."},
+            body={"description": "What the action takes, the same each time."},
+            when=_WHEN,
+            overlap=_OVERLAP,
+            until={**_TIME, "description": "30 days from now unless said, at most 90."},
+            grants={**_array(_TEXT), "description": "The only actions that may follow; none if it is empty."},
+        ),
+        "additionalProperties": False,
+    },
+    "Granted": _object(["name", "action", "until"], name=_NAME, action=_TEXT, until=_TIME),
+    "Schedule": _object(
+        ["name", "action", "when", "overlap", "until", "grants"],
+        name=_NAME,
+        action=_TEXT,
+        when={"type": "string", "description": "A line for people."},
+        overlap=_OVERLAP,
+        until=_TIME,
+        grants=_array(_TEXT),
+        next=_TIME,
+        last=_object(["time", "status_url"], time=_TIME, status_url=_TEXT),
+    ),
+}
+_SCHEDULE_PATHS: Final[Member] = {
+    "/v1/schedules": {
+        "get": {
+            "operationId": "listSchedules",
+            "tags": ["schedules"],
+            "summary": "List what this user has done later.",
+            "responses": _responses(
+                {
+                    "200": {
+                        "description": "Those that are neither removed nor over.",
+                        "headers": _EVERY,
+                        "content": {
+                            JSON: {"schema": _object(["schedules"], schedules=_array(_ref("Schedule")))},
+                        },
+                    }
+                }
+            ),
+        },
+        "post": {
+            "operationId": "grantSchedule",
+            "tags": ["schedules"],
+            "summary": "Have one action done later, or again and again; needs a fresh login and the scope sealbus:schedule.",
+            "requestBody": {"required": True, "content": {JSON: {"schema": _ref("Grant")}}},
+            "responses": _responses(
+                {
+                    "201": {
+                        "description": "It is decided, recorded and kept; one of that name is replaced.",
+                        "headers": {**_EVERY, "Location": {"required": True, "schema": {"type": "string"}}},
+                        "content": {JSON: {"schema": _ref("Granted")}},
+                    }
+                },
+                *(403, 404, 408, 413, 415, REJECTED),
+            ),
+        },
+    },
+    "/v1/schedules/{name}": {
+        "parameters": [{"name": "name", "in": "path", "required": True, "schema": _NAME}],
+        "delete": {
+            "operationId": "removeSchedule",
+            "tags": ["schedules"],
+            "summary": "End it: nothing more is sent.",
+            "responses": _responses({"204": {"description": "It has ended.", "headers": _EVERY}}, 403, 404),
         },
     },
 }

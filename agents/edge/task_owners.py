@@ -33,6 +33,7 @@ from sealbus.envelopes.encoding.codec import Value, decode, encode
 from sealbus.envelopes.errors import Code, EnvelopeError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.header import is_uuid7
+from sealbus.envelopes.message.user_context import UserContext
 
 __all__ = ["TaskOwners"]
 
@@ -75,8 +76,17 @@ class TaskOwners:
 
         Raises `BusUnavailable`, `IdentityUnavailable`.
         """
+        await self._keep(handle, self._who(token))
+
+    async def keep_for(self, handle: TaskHandle, user: UserContext) -> None:
+        """Remember that `handle` was submitted for the user of a context that this edge has minted; raises as `keep`."""
+        domain = f"@{user.dom}" if user.dom is not None else ""
+        kind = [user.typ.value] if user.typ is not None else []
+        await self._keep(handle, self._known_as(user.idp, user.sub.removesuffix(domain), kind))
+
+    async def _keep(self, handle: TaskHandle, who: str) -> None:
         value = json.dumps(
-            {"v": _VERSION, "handle": handle.text, "who": self._who(token), "at": self._node.clock()},
+            {"v": _VERSION, "handle": handle.text, "who": who, "at": self._node.clock()},
             separators=(",", ":"),
         )
         parts = signed(value.encode(), _TYPE, self._node.identity.sealer())
@@ -144,9 +154,16 @@ class TaskOwners:
     def _who(self, token: AccessToken) -> str:
         # A client or workload is not the user whose id it has.
         kind = [token.type.value] if token.type is not None else []
+        known = token.subject
         if self._pseudonyms is not None:
-            return " ".join([self._pseudonyms.of(token.issuer, token.subject), *kind])
-        return sha256(json.dumps([token.issuer, token.subject, *kind]).encode()).hexdigest()
+            known = self._pseudonyms.of(token.issuer, known)
+        return self._known_as(token.issuer, known, kind)
+
+    def _known_as(self, issuer: str, known: str, kind: list[str]) -> str:
+        """Return what is kept of a user who is `known` so in contexts, but for the domain of a partner's."""
+        if self._pseudonyms is not None:
+            return " ".join([known, *kind])
+        return sha256(json.dumps([issuer, known, *kind]).encode()).hexdigest()
 
     def _subject(self, task: str) -> str:
         return f"state.{self._node.token}.request.{task}"

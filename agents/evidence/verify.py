@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 
 from sealbus.agents.evidence.approvals import ApprovalChains
 from sealbus.agents.evidence.files import ExportFiles
+from sealbus.agents.evidence.standing import StandingChains
 from sealbus.envelopes.errors import Code, ConfigurationError, EnvelopeError, LogError
 from sealbus.envelopes.export.entries import EntryReader, OrderReader
 from sealbus.envelopes.export.finding import Finding, FindingCode, of_file, of_sequence
@@ -122,13 +123,15 @@ def verify_export(
     ]
     tree = TreeReader(lambda name: tile_bytes(files, name), sizes)
     segment = Segment.of(files, root, trust.archive, span if span is not None else Span())
-    repeated, opening, approvals = RepeatedRecords(), dict[int, bytes](), ApprovalChains()
+    repeated, opening = RepeatedRecords(), dict[int, bytes]()
+    approvals, standing = ApprovalChains(), StandingChains()
     for result in _read_tiles(segment, tasks_of(checkpoint.size, sizes), total, processes):
         tree.take(result)
         report.found(result.findings)
         report.tally.add(result.tally)
         repeated.take(result.task.index, result.names)
         report.found(approvals.take(result.approvals))
+        report.found(standing.take(result.grants))
         for sequence, digest in result.opening:
             if len(opening) < _OPENING:
                 opening[sequence] = digest

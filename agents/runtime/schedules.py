@@ -13,12 +13,14 @@ from sealbus.bus.handling.schedules.book import ScheduleBook
 from sealbus.bus.handling.schedules.endpoint import ScheduleEndpoint
 from sealbus.bus.handling.schedules.request import Planned
 from sealbus.bus.handling.schedules.scheduler import Scheduler
+from sealbus.bus.handling.schedules.standing import StandingGrants
 from sealbus.bus.handling.schedules.tick import CLAIMED_FOR, TickClaims
 from sealbus.bus.sending.message import OutgoingMessage
 from sealbus.bus.streams.held import current_only
 from sealbus.bus.streams.key_value import KeyValue
 from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.message.wire import Statement
 
 __all__ = ["book_of", "claims_of", "schedule_endpoint", "scheduler_of", "schedules_of"]
 
@@ -47,15 +49,15 @@ def claims_of(node: Node, claimed_for: float = CLAIMED_FOR) -> TickClaims:
     )
 
 
-def scheduler_of(node: Node, *, claimed_for: float = CLAIMED_FOR) -> Scheduler:
-    """Return what runs the schedules of the node's identity in this process."""
+def scheduler_of(node: Node, *, claimed_for: float = CLAIMED_FOR, standing: StandingGrants | None = None) -> Scheduler:
+    """Return what runs the schedules of the node's identity in this process; with `standing`, those for users."""
 
-    def compose(planned: Planned) -> OutgoingMessage:
+    def compose(planned: Planned, statement: Statement | None) -> OutgoingMessage:
         return task_message(
             planned.action,
             planned.body,
             names=node.deployment.names,
-            origin=Origin(),
+            origin=Origin.user(statement),
             life=planned.life * SECOND if planned.life is not None else None,
             partition=planned.partition,
             grants=planned.grants,
@@ -82,13 +84,14 @@ def scheduler_of(node: Node, *, claimed_for: float = CLAIMED_FOR) -> Scheduler:
         counters=node.counters,
         settle=node.clocks.settle,
         renewed_after=WEEK if node.past is not current_only else QUARTER,
+        standing=standing,
         clock=node.clocks.now,
     )
 
 
-def schedule_endpoint(node: Node, scheduler: Scheduler) -> ScheduleEndpoint:
+def schedule_endpoint(node: Node, scheduler: Scheduler, standing: StandingGrants | None = None) -> ScheduleEndpoint:
     """Return what handles the messages that ask for schedules of the node's identity."""
-    return ScheduleEndpoint(scheduler, trust=node.trust, caches=node.caches)
+    return ScheduleEndpoint(scheduler, trust=node.trust, caches=node.caches, standing=standing)
 
 
 def schedules_of(node: Node) -> Schedules:

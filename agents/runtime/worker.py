@@ -36,6 +36,7 @@ from sealbus.bus.handling.idempotency.claim_store import MARGIN, ClaimStore
 from sealbus.bus.handling.idempotency.effects import Effects
 from sealbus.bus.handling.places import Places
 from sealbus.bus.handling.schedules.endpoint import schedule_route
+from sealbus.bus.handling.schedules.standing import StandingGrants
 from sealbus.bus.handling.schedules.tick import CLAIMED_FOR
 from sealbus.bus.handling.status_writer import Statuses
 from sealbus.bus.ports import Delivery, Pull
@@ -102,9 +103,19 @@ class _Handling(NamedTuple):
 
 
 class Worker:
-    """One agent on one node. `async with Worker(agent, node) as worker: await worker.run(stop)`."""
+    """One agent on one node. `async with Worker(agent, node) as worker: await worker.run(stop)`.
 
-    def __init__(self, agent: Agent, node: Node, limits: WorkerLimits | None = None) -> None:
+    With `standing` its schedules are those of users (`sealbus.bus.handling.schedules.standing`).
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        node: Node,
+        limits: WorkerLimits | None = None,
+        *,
+        standing: StandingGrants | None = None,
+    ) -> None:
         own = node.deployment.names.id_of(agent.name)
         if own != node.own:
             raise ConfigurationError(
@@ -139,7 +150,8 @@ class Worker:
             required=node.spool is None,
             clock=node.clocks.now,
         )
-        self.schedules = scheduler_of(node, claimed_for=self.limits.tick_claim)
+        self._standing = standing
+        self.schedules = scheduler_of(node, claimed_for=self.limits.tick_claim, standing=standing)
         """The schedules of this agent, as this process runs them."""
         self._places = Places(self.limits.max_ack_pending, counters=node.counters)
         self._stack = AsyncExitStack()
@@ -211,7 +223,7 @@ class Worker:
                 caches=node.caches,
                 clock=node.clocks.now,
             )
-            schedules = schedule_endpoint(node, self.schedules)
+            schedules = schedule_endpoint(node, self.schedules, self._standing)
             told = RouteTable([cancel_route(endpoint, node.token), schedule_route(schedules, node.token)])
             executor = await self._executor(stack, CANCELLING, None)
             self._control = _Handling(await self._gate(stack, told, core, node.authorizer, executor), executor)

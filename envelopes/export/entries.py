@@ -9,6 +9,7 @@ from sealbus.envelopes.errors import Code, EnvelopeError, LogError
 from sealbus.envelopes.export.approvals import ApprovalFact, facts_of
 from sealbus.envelopes.export.finding import Finding, FindingCode, of_file, of_sequence
 from sealbus.envelopes.export.format import Frame, entry_of
+from sealbus.envelopes.export.standing import GrantFact, standing_facts_of
 from sealbus.envelopes.export.tally import NAME_BYTES, Span, Tally
 from sealbus.envelopes.export.trust import TrustArchive
 from sealbus.envelopes.export.trust_root import Root
@@ -43,7 +44,10 @@ def check_decision(
 
 
 class EntryReader:
-    """Reads entries in any order; `findings`, `tally` and `approvals` are the results. `span` is what is counted by row."""
+    """Reads entries in any order; `findings`, `tally`, `approvals`, `grants` are the results.
+
+    `span` is what is counted by row.
+    """
 
     def __init__(self, root: Root, archive: TrustArchive, *, span: Span | None = None) -> None:
         self._root = root
@@ -63,6 +67,8 @@ class EntryReader:
         """Sequence and H(header) of messages that are logged as not opening, but do open."""
         self.approvals: list[ApprovalFact] = []
         """What the decisions that verify say about approvals, in their order."""
+        self.grants: list[GrantFact] = []
+        """What they say about standing grants, likewise."""
 
     def read(self, frame: Frame) -> bytes:
         """Return the 32 bytes of the entry that follows from `frame`, and note what is wrong with it."""
@@ -119,6 +125,14 @@ class EntryReader:
             return
         self.approvals += facts_of(
             leaf,
+            record,
+            decided,
+            recorder=audit.header.iss,
+            names=self._root.names,
+            sequence=frame.sequence,
+            stored=frame.stored,
+        )
+        self.grants += standing_facts_of(
             record,
             decided,
             recorder=audit.header.iss,

@@ -33,6 +33,8 @@ class FindingCode(StrEnum):
     """A decision that does not follow from its recorded input and policy."""
     BAD_APPROVAL = "bad_approval"
     """An allowed decision that rests on an approval which the log does not show."""
+    BAD_GRANT = "bad_grant"
+    """A decision about what was done for a user who was away, and has not granted it as far as the log shows."""
 
 
 class Finding(NamedTuple):

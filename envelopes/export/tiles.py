@@ -12,6 +12,7 @@ from sealbus.envelopes.export.approvals import ApprovalFact
 from sealbus.envelopes.export.entries import EntryReader
 from sealbus.envelopes.export.finding import Finding, of_file
 from sealbus.envelopes.export.format import Frame, messages_path
+from sealbus.envelopes.export.standing import GrantFact
 from sealbus.envelopes.export.tally import Tally
 from sealbus.envelopes.log.entries import ENTRY_BYTES
 from sealbus.envelopes.log.tiles import TILE_WIDTH, TileName, encode_entries
@@ -63,6 +64,8 @@ class TileResult:
     """Sequence and H(header) of messages of kind 0x00 that do open."""
     approvals: Sequence[ApprovalFact] = ()
     """What its decisions say about approvals, in the order of the log."""
+    grants: Sequence[GrantFact] = ()
+    """What they say about standing grants, likewise."""
 
 
 def read_tile(
@@ -100,6 +103,7 @@ def read_tile(
         names=b"".join(reader.names),
         opening=reader.opening,
         approvals=reader.approvals,
+        grants=reader.grants,
     )
 
 

@@ -784,6 +784,8 @@ class Decided(NamedTuple):
     context: dict[str, Any] | None
     recorder: str
     logged: int
+    began: dict[str, Any]
+    """The header of the root of its chain."""
     place: int = 0
     """How many other decisions the log holds before it."""
 
@@ -803,9 +805,9 @@ def check_decided(record: dict[str, Any], audit: Audit, entry_time: int, bundles
     check_proof(record["prf"], record["hdr"], MESSAGE, header["key"])
     need("bdy" not in record or H(record["bdy"]) == header["dig"], "bad_digest", "a body that the header does not name")
     context = check_context(header, audit, time, bundles, root)
-    check_chain(header, context, audit, time, bundles)
+    began = check_chain(header, context, audit, time, bundles)
     need(header.get("aud", audit.header["iss"]) == audit.header["iss"], "wrong_audience", "recorded by another")
-    return Decided(record, header, context, audit.header["iss"], entry_time)
+    return Decided(record, header, context, audit.header["iss"], entry_time, began)
 
 
 def check_context(
@@ -829,7 +831,8 @@ def check_context(
 
 def check_chain(
     header: dict[str, Any], context: dict[str, Any] | None, audit: Audit, time: int, bundles: Bundles
-) -> None:
+) -> dict[str, Any]:
+    """Step 11; the header that began the chain."""
     child = header
     links: list[tuple[dict[str, Any], Any, bytes, Any]] = []
     while "par" in child:
@@ -856,6 +859,7 @@ def check_chain(
     for parent, credential, raw, proof in links:
         check_credential(credential, parent, parent["iat"], bundles, time)
         check_proof(proof, raw, MESSAGE, parent["key"])
+    return child
 
 
 # ---- section 14: approvals -------------------------------------------------------------------------------------------
@@ -1008,6 +1012,122 @@ def check_asked(leaf: bytes, verdict: Decided, one: Decided, before: Mapping[byt
     last = min(denial.logged + asked["until"] * SECOND, one.header["iat"] + 30 * DAY)
     need(verdict.record["sto"] < last + 60 * SECOND, "bad_approval", "late")
     return asked
+
+
+# ---- section 14: grants of the past ----------------------------------------------------------------------------------
+
+WHO = ("idp", "sub", "cid", "ten", "dom", "acr", "amr", "aut", "clm")
+
+
+class Granted(NamedTuple):
+    """What a user granted, by their message to the edge; `ends` is when it was recorded that it ended."""
+
+    message: bytes
+    context: dict[str, Any]
+    iat: int
+    stored: int
+    logged: int
+    do: dict[str, Any] | None
+    until: int
+    ends: list[int]
+
+
+class Grants:
+    """The grants of all users, as the log shows them so far."""
+
+    def __init__(self) -> None:
+        self.all: dict[tuple[str, bytes], Granted] = {}
+        self.newest: dict[tuple[str, str], Granted] = {}
+
+    def check(self, one: Decided, root: Root) -> None:
+        """What is done for a user who is away was granted before."""
+        if one.context is None:
+            return
+        if one.context["sid"].startswith("standing-"):
+            self.check_used(one.began, one.context)
+        elif one.record["alw"]:
+            self.take(one, one.context, root)
+
+    def take(self, one: Decided, context: dict[str, Any], root: Root) -> None:
+        """Remember what one message grants or ends, if that is what it does."""
+        header, token = one.header, root.token(one.recorder)
+        by_edge = header["iss"] == one.recorder and "par" not in header and not {"wkl", "typ"} & set(context)
+        there = header["t"] == "task" and header["to"] == f"control.{token}.schedule"
+        if (
+            not by_edge
+            or not there
+            or one.record["act"] != f"{token}._schedule"
+            or not {"sto", "bdy"} <= set(one.record)
+        ):
+            return
+        if (one.recorder, one.message) in self.all or header["typ"] != "application/vnd.sealbus.schedule.v1+json":
+            return
+        try:
+            name, do, until = read_grant(one.record["bdy"], context, header["iat"])
+        except (Bad, ValueError):
+            return
+        granted = Granted(one.message, context, header["iat"], one.record["sto"], one.logged, do, until, [])
+        before = self.newest.get((one.recorder, name))
+        if do is not None:
+            self.all[one.recorder, one.message] = granted
+        if before is not None and before.stored > granted.stored:
+            granted.ends.append(before.logged)
+            return
+        if before is not None and before.message != granted.message:
+            before.ends.append(granted.logged)
+        self.newest[one.recorder, name] = granted
+
+    def check_used(self, began: dict[str, Any], context: dict[str, Any]) -> None:
+        tick = began.get("ext", {}).get("_tick")
+        need(began["t"] == "task" and "re" in began and type(tick) is int, "bad_grant", "no tick")
+        need(not {"wkl", "typ", "req"} & set(context), "bad_grant", "not of one who is away")
+        need(context["sid"] == "standing-" + began["re"][:16].hex(), "bad_grant", "session")
+        grant = self.all.get((context["iss"], began["re"]))
+        need(grant, "bad_grant", "no such grant before it")
+        assert grant is not None
+        do = grant.do
+        assert do is not None
+        need(pack_who(context) == pack_who(grant.context), "bad_grant", "somebody else")
+        kept = [one for one in grant.context["scp"] if not one.startswith("sealbus:")]
+        need(context["scp"] == kept, "bad_grant", "scp")
+        need(began["to"] == f"task.{do['action']}" and began["typ"] == do["typ"], "bad_grant", "another action")
+        need(began["dig"] == H(do["body"]), "bad_grant", "another body")
+        need(began.get("grt") == do["grants"], "bad_grant", "grt")
+        need(tick < grant.until and began["iat"] < grant.until + 2 * DAY, "bad_grant", "over")
+        need(max(tick, grant.iat) <= began["iat"] + 5 * SECOND, "bad_grant", "before its time")
+        need(not grant.ends or began["iat"] <= grant.ends[0] + 120 * SECOND, "bad_grant", "ended")
+
+
+def pack_who(context: dict[str, Any]) -> list[Any]:
+    """Who somebody is, in a form in which true and 1 differ."""
+    return [repr(sorted(one.items()) if type(one) is dict else one) for one in map(context.get, WHO)]
+
+
+def read_grant(body: bytes, context: dict[str, Any], made: int) -> tuple[str, dict[str, Any] | None, int]:
+    """The name that a message is about, what is to be done, None where it ends something, and until when."""
+    need(len(body) <= 65_536, "bad_grant", "size")
+    said = strict_json(body, 3)
+    name, until, when, do = (said.get(key) for key in ("name", "until", "when", "do"))
+    users = H(f"{context['idp']}\0{context['sub']}".encode()).hex()[:24]
+    need(type(said.get("v")) is int and said["v"] == 1, "bad_grant", "v")
+    need(type(name) is str and name.startswith(users + "-"), "bad_grant", "name")
+    assert type(name) is str
+    if set(said) == {"v", "name", "state"} and said["state"] == "removed":
+        return name, None, 0
+    need(said.get("state") == "on" and "sealbus:schedule" in context["scp"] and "aut" in context, "bad_grant", "state")
+    need(type(until) is int and type(when) is dict and type(do) is dict, "bad_grant", "until, when or do")
+    assert type(until) is int
+    assert type(when) is dict
+    assert type(do) is dict
+    every = when.get("every", 60)
+    need(until <= made + 90 * DAY + 5 * SECOND and type(every) is int and every >= 60, "bad_grant", "floors")
+    need(type(do.get("action")) is str and type(do.get("typ")) is str, "bad_grant", "action or typ")
+    need(type(do.get("grants")) is list and all(type(one) is str for one in do["grants"]), "bad_grant", "grants")
+    need(do.get("partition") is None, "bad_grant", "partition")
+    shown = [key for key in ("text", "base64") if type(do.get(key)) is str]
+    need(len(shown) == 1, "bad_grant", "body")
+    granted = do["text"].encode() if shown == ["text"] else base64.b64decode(do["base64"], validate=True)
+    return name, {**do, "body": granted}, until
 
 
 # ---- C2SP signed notes and checkpoints -------------------------------------------------------------------------------
@@ -1238,9 +1358,10 @@ def verify(files: Mapping[str, bytes], root: Root) -> Report:
     bundles = collect_bundles(known, root, report)
     seen: set[bytes] = set()
     decisions: dict[bytes, Decided] = {}
+    grants = Grants()
     for index, frame in enumerate(frames):
         if frame is not None:
-            check_entry(index, frame, bundles, root, leaves, seen, decisions, report)
+            check_entry(index, frame, bundles, root, leaves, seen, decisions, grants, report)
     check_unproved(known, bundles, root, report)
     report.entries = len(known)
     return report
@@ -1446,6 +1567,7 @@ def check_entry(
     leaves: list[bytes],
     seen: set[bytes],
     decisions: dict[bytes, Decided],
+    grants: Grants,
     report: Report,
 ) -> None:
     place = f"#{frame.sequence}"
@@ -1468,6 +1590,7 @@ def check_entry(
             decided: Decided | None = report.check(place, check_decided, record, audit, frame.stored, bundles, root)
             if decided is not None:
                 report.check(place, check_approvals, decided, decisions, root)
+                report.check(place, grants.check, decided, root)
                 decisions.setdefault(leaf, decided._replace(place=len(decisions)))
         elif record["k"] in ("bundle", "policy", "checkpoint") and audit.header["iss"] not in root.notaries:
             report.add(place, Bad("not_the_notary", f"a {record['k']} record by another"))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,6 +25,7 @@ from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS, EdgeLimits
 from sealbus.agents.edge.http.protocol import ConnectionLimits
 from sealbus.agents.runtime.settings.schema import EdgeTable, IssuerTable
 from sealbus.envelopes.message.subjects import OwnSubject
+from sealbus.policies.bundle.revocations import NONE_REVOKED, Revocations
 from sealbus.testing import TestBus
 
 __all__ = ["ACTIONS", "QUICK", "Door", "door", "edge_table", "raw"]
@@ -77,6 +78,15 @@ def edge_table(issuer: LoopbackIssuer, *, row: Mapping[str, Any] | None = None, 
     )
 
 
+def _bus(
+    agents: Sequence[Agent],
+    engine: ScriptedEngine | None,
+    own: Sequence[OwnSubject],
+    revocations: Callable[[], Revocations],
+) -> TestBus:
+    return TestBus(*agents, engine=engine or ScriptedEngine(), own=own, revocations=revocations)
+
+
 @asynccontextmanager
 async def door(
     *agents: Agent,
@@ -85,11 +95,12 @@ async def door(
     limits: Mapping[str, float] | None = None,
     actions: Sequence[str] = ACTIONS,
     own: Sequence[OwnSubject] = (),
+    revocations: Callable[[], Revocations] = lambda: NONE_REVOKED,
     **changes: Any,
 ) -> AsyncIterator[Door]:
     """Run `agents` on a bus in memory with an edge in front; `limits` replace some of the edge's, `changes` its settings."""
     bounds: EdgeLimits = replace(DEFAULT_EDGE_LIMITS, **(limits or {}))  # type: ignore[arg-type]
-    async with LoopbackIssuer() as issuer, TestBus(*agents, engine=engine or ScriptedEngine(), own=own) as bus:
+    async with LoopbackIssuer() as issuer, _bus(agents, engine, own, revocations) as bus:
         node = (await bus.client("edge")).node
         table = edge_table(issuer, actions=tuple(actions), **changes)
         async with (

@@ -170,7 +170,7 @@ class TickSite:
         def current() -> Trust:
             return trust if not self.revoked else self.trust(identity)
 
-        def compose(planned: Planned) -> OutgoingMessage:
+        def compose(planned: Planned, _: object) -> OutgoingMessage:
             return task_message(planned.action, planned.body, names=self.names, origin=Origin())
 
         async def has_ended(task: PendingRequest, wait: bool) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 from support.approved_world import Approval
 from support.envelopes import base64url
+from support.granted_world import StandingGrant
 from support.jose import coordinates_over_the_prime
 from support.log_world import NOTARY, Frame, LogKey, World, entry_of, files_of, note, tree_root
 from vectors.issuing import INVENTORY, PLANNER, SECOND, Json
@@ -26,6 +27,8 @@ __all__ = ["exports"]
 
 APPROVAL = 3
 """Decisions of an approval: the denial, the verdict, and what rests on it."""
+GRANT = 4
+"""Decisions of a standing grant: itself, what was done at a tick, what followed from that, and its end."""
 STRONG = {
     "type": "approval",
     "queue": "managers",
@@ -46,8 +49,8 @@ def exports() -> Json:
         "expect": {
             "size": len(world.frames),
             "unverified": sum(frame.kind == 0 for frame in world.frames),
-            "decisions": len(world.decisions) + APPROVAL,
-            "decisions_and_outcomes": len({*world.decisions, *world.outcomes}) + APPROVAL,
+            "decisions": len(world.decisions) + APPROVAL + GRANT,
+            "decisions_and_outcomes": len({*world.decisions, *world.outcomes}) + APPROVAL + GRANT,
         },
         "held": held.decode(),
         "reject": [*_rejected(world)],
@@ -69,6 +72,7 @@ def _world() -> World:
     world.record_policy()
     world.record_checkpoint()
     Approval(world=world, asked=STRONG).put()
+    StandingGrant(world=world).put("S T C E")
     # Stored again: by a recorder that was not sure, and by somebody, once where another's messages are, so that it opens not.
     world.repeat(world.first_decided())
     world.put(world.frames[world.first_decided()].data)
@@ -102,6 +106,12 @@ def _rejected(world: World) -> list[Json]:
         longer.frames, longer.rng = list(world.frames), Random(0)  # noqa: S311
         Approval(world=longer, **{"asked": STRONG, **changes}).put()
         return grown(name, "bad_approval", *longer.frames[size:])
+
+    def granted(name: str, order: str = "S T", **changes: Any) -> Json:
+        longer = copy(world)
+        longer.frames, longer.rng = list(world.frames), Random(0)  # noqa: S311
+        StandingGrant(world=longer, **changes).put(order)
+        return grown(name, "bad_grant", *longer.frames[size:])
 
     def record(name: str, code: str, iss: str, items: list[bytes], item: bytes) -> Json:
         return grown(name, code, Frame(1, world.sequence + 1, world.time, world.audit(iss, items, [item])))
@@ -156,6 +166,18 @@ def _rejected(world: World) -> list[Json]:
         approved("an approval without its body", verdict={"bdy": None}),
         approved("an approval without a denial", denial={"obl": None}),
         approved("approvals that are redacted", allowed={"red": ["/context/approvals/0/user"]}),
+        granted("done for a user who granted nothing", "T"),
+        granted("done for another user", away={"sub": "u-2"}),
+        granted("done with more scope", away={"scp": ["inventory", "sealbus:approve"]}),
+        granted("done with another body", task_body=b"{}"),
+        granted("done to another end", task_fields={"to": "task.inventory.update"}),
+        granted("done so that more may follow", task_fields={"grt": None}),
+        granted("what followed from another body", "S C", task_body=b"{}"),
+        granted("done when the grant was over", body={"until": world.time}),
+        granted("done after the grant had ended", "S E T", wait=600 * SECOND),
+        granted("done for a grant that was denied", said={"alw": False, "cod": "denied"}),
+        granted("done for a grant without its body", said={"bdy": None}),
+        granted("done for a grant of another's name", body={"name": "0" * 24 + "-often"}),
         record("a bundle that is none", "bad_bundle", NOTARY, [],
                record_map("bundle", dom="example.org", cur=world.time + SECOND, jwt=b"{}")),
         *(record(f"a bundle with {what}", "bad_bundle", NOTARY, [],

@@ -91,7 +91,12 @@ async def _serve(address: str | None, health: str | None, config: str | None, *,
             readiness = Readiness(edge.node)
             group = await stack.enter_async_context(Background())
             stack.callback(group.create_task(readiness.run(), name="readiness").cancel)
-            probes = Probes(healthy=dict, ready=readiness.reasons, notes=readiness.notes)
+            scheduling = edge.scheduling
+
+            def reasons() -> dict[str, str]:
+                return readiness.reasons() | (scheduling.not_ready() if scheduling is not None else {})
+
+            probes = Probes(healthy=dict, ready=reasons, notes=readiness.notes)
             server = await stack.enter_async_context(HealthServer(where, probes=probes, counters=edge.node.counters))
             note(f"health at port {server.port}")
         if as_json:

@@ -118,6 +118,8 @@ class EdgeLimits:
     """How long a task may wait to be handled."""
     approval_wait_seconds: int = 604_800
     """How long a task may wait for somebody's approval; `edge.approval_wait` takes its place."""
+    schedule_login_seconds: int = 300
+    """How old a login may be with which a user grants something for later; `edge.schedule_login` takes its place."""
     event_streams: int = 512
     """Streams of states and parts at a time, some 50 kB each; `edge.event_streams` takes its place."""
     event_streams_of_user: int = 16

@@ -21,6 +21,7 @@ from sealbus.agents.edge.oauth.private_file import KEY_BYTES, read_key
 from sealbus.envelopes.errors import Code, ConfigurationError, IdentityUnavailable, SealError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.seal import Sealer
+from sealbus.envelopes.message.standing import STANDING
 from sealbus.envelopes.message.user_context import ContextDraft, mint_context
 from sealbus.envelopes.message.wire import Statement
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
@@ -59,6 +60,9 @@ def mint(
     """
     if now >= token.expires:
         raise TokenRefused("exp", code=Code.TOKEN_EXPIRED)
+    if token.session.startswith(STANDING):
+        # Of such a session a log has to show who asked for it.
+        raise TokenRefused("the session has a name that is ours")
     if now >= sealer.expires:
         raise IdentityUnavailable("the edge's credential has expired")
     draft = ContextDraft(

@@ -378,7 +378,8 @@ class EdgeTable(_Table):
     a PEM file of the authorities whose certificates clients can show, to which tokens can be bound. `context_start` and
     `context_life` are seconds for which a chain may start with a context that it mints, and go on: 15 minutes and 8 hours,
     or what readers accept if that is less (`context.start`, `context.life`), and never more than that. `approval_wait` is
-    seconds for which a task may wait for somebody's approval, a week unless set, 30 days at most.
+    seconds for which a task may wait for somebody's approval, a week unless set, 30 days at most. With `schedules` users may
+    have exposed actions done later (/v1/schedules), after a login that is at most `schedule_login` seconds old.
     """
 
     address: str = "127.0.0.1:8080"
@@ -397,6 +398,8 @@ class EdgeTable(_Table):
     context_start: Life | None = None
     context_life: Life | None = None
     approval_wait: Annotated[int, Field(ge=60, le=2_592_000)] = 604_800
+    schedules: bool = False
+    schedule_login: Annotated[int, Field(ge=10, le=86_400)] = 300
     actions: tuple[str, ...] = ()
     schemas: tuple[Path, ...] = ()
     cors: tuple[str, ...] = ()

@@ -52,6 +52,8 @@ class Schedule:
     change: ScheduleChange
     order: tuple[int, int]
     since: int
+    user: bytes = field(default=b"", repr=False)
+    """The payload of the context in which `grant` was said, if it acts for a user: a standing grant (`standing.py`)."""
     held: HeldValue | None = field(default=None, repr=False, compare=False)
 
     def ticks(self, trust: Trust) -> bool:
@@ -99,6 +101,7 @@ class ScheduleBook:
                 "sto": schedule.order[0],
                 "seq": schedule.order[1],
                 "snc": schedule.since,
+                **({"ctx": schedule.user} if schedule.user else {}),
             },
             _TYPE,
             self._identity.sealer(),
@@ -132,6 +135,7 @@ def _parsed(name: str, value: HeldValue) -> Schedule | None:
             for one in "gc"
         )
         order, since = (keys.uint("sto"), keys.uint("seq")), keys.uint("snc")
+        user = keys.octets("ctx") if "ctx" in keys else b""
         keys.end()
     except (BadBody, EnvelopeError, ValueError):
         return None
@@ -146,5 +150,6 @@ def _parsed(name: str, value: HeldValue) -> Schedule | None:
         change=change,
         order=order,
         since=since,
+        user=user,
         held=value,
     )

@@ -10,6 +10,7 @@ from sealbus.bus.handling.schedules.book import Schedule, ScheduleChange
 from sealbus.bus.handling.schedules.request import ScheduleRequest, ScheduleState, parse_schedule
 from sealbus.bus.handling.schedules.rule import At, shown_when
 from sealbus.bus.handling.schedules.scheduler import Scheduler
+from sealbus.bus.handling.schedules.standing import STANDING_OF_USER, StandingGrants, users_part
 from sealbus.bus.routing.retry import Reject, RetryPolicy
 from sealbus.bus.routing.routes import Permitted, Route
 from sealbus.bus.sending.message import Content
@@ -31,10 +32,21 @@ _WRITES: Final = 4
 
 
 class ScheduleEndpoint:
-    """The handler of schedules for the identity whose schedules `scheduler` runs. Raises what a handler may raise."""
+    """The handler of schedules for the identity whose schedules `scheduler` runs. Raises what a handler may raise.
 
-    def __init__(self, scheduler: Scheduler, *, trust: Callable[[], Trust], caches: Caches) -> None:
+    With `standing` its schedules act for users, and no other is taken.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        *,
+        trust: Callable[[], Trust],
+        caches: Caches,
+        standing: StandingGrants | None = None,
+    ) -> None:
         self._scheduler = scheduler
+        self._standing = standing
         self._trust = trust
         self._caches = caches
 
@@ -83,7 +95,8 @@ class ScheduleEndpoint:
             # The same again is a redelivery; an earlier one must not undo what was asked for after it.
             if known is not None and known.order >= order:
                 return None
-            wanted = self._wanted(request, known, message, change, order)
+            user = self._standing.admit(request, message, known) if self._standing is not None else b""
+            wanted = self._wanted(request, known, message, change, order, user)
             if await self._scheduler.book.store(wanted, known):
                 await self._scheduler.changed(request.name)
                 return None
@@ -99,7 +112,7 @@ class ScheduleEndpoint:
             return
         try:
             request.planned.check_from(message.header.iat)
-            self._scheduler.compose(request.planned)
+            self._scheduler.compose(request.planned, message.statement if self._standing is not None else None)
         except (ValueError, SealbusError) as error:
             raise HandlingError(Code.BAD_BODY, str(error)) from error
 
@@ -110,11 +123,14 @@ class ScheduleEndpoint:
         message: VerifiedMessage,
         change: ScheduleChange,
         order: tuple[int, int],
+        user: bytes,
     ) -> Schedule:
         there = known is not None and known.state is not ScheduleState.REMOVED
         if request.planned is not None:
             if not there and self._scheduler.kept >= MOST:
                 raise Reject("too_many_schedules", note=f"at most {MOST} of one owner")
+            if not there and user and self._scheduler.kept_as(users_part(request.name)) >= STANDING_OF_USER:
+                raise Reject("too_many_schedules", note=f"at most {STANDING_OF_USER} of one user")
             return Schedule(
                 name=request.name,
                 state=request.state,
@@ -124,6 +140,7 @@ class ScheduleEndpoint:
                 change=change,
                 order=order,
                 since=order[0],
+                user=user,
             )
         if known is None or not there:
             raise Reject("unknown_schedule", note="there is no such schedule")

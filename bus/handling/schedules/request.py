@@ -25,6 +25,8 @@ from sealbus.envelopes.message.header import is_grant
 from sealbus.envelopes.message.kinds import RULES, Kind
 from sealbus.envelopes.message.seal import Draft
 from sealbus.envelopes.message.subjects import control_subject
+from sealbus.envelopes.message.user_context import parse_payload
+from sealbus.envelopes.message.wire import Statement
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
@@ -185,12 +187,16 @@ def parse_schedule(body: bytes, typ: str) -> ScheduleRequest:
         raise BadBody(f"the schedule is not well-formed: {error}") from error
 
 
-def schedule_message(request: ScheduleRequest, *, owner: SpiffeId, names: Names) -> OutgoingMessage:
-    """Return the message that asks `owner` for it; raises `ValueError` as `encode_schedule` does.
+def schedule_message(
+    request: ScheduleRequest, *, owner: SpiffeId, names: Names, statement: Statement | None = None
+) -> OutgoingMessage:
+    """Return the message that asks `owner` for it, in a user's name with `statement`.
 
-    It follows from nothing: what a schedule sends goes on when the work is canceled that asked for it.
+    It follows from nothing: what a schedule sends goes on when the work is canceled that asked for it. Raises `ValueError` as
+    `encode_schedule` does, `EnvelopeError` for a payload that is not a user context.
     """
     body = encode_schedule(request)
+    context = parse_payload(statement.payload) if statement is not None else None
     return OutgoingMessage(
         Draft(
             kind=Kind.TASK,
@@ -198,9 +204,12 @@ def schedule_message(request: ScheduleRequest, *, owner: SpiffeId, names: Names)
             aud=owner,
             body=body.body,
             typ=body.typ,
+            context=statement,
         ),
         life=_LIFE,
         end_after=min(_LIFE, RULES[Kind.TASK].life),
+        end_at=context.end if context is not None else None,
+        not_before=context.iat if context is not None else 0,
     )
 
 

@@ -21,6 +21,7 @@ from typing import Final
 from sealbus.bus.handling.schedules.book import Schedule, ScheduleBook
 from sealbus.bus.handling.schedules.request import Overlap, Planned, ScheduleState
 from sealbus.bus.handling.schedules.rule import GRACE, newest_missed
+from sealbus.bus.handling.schedules.standing import StandingGrants
 from sealbus.bus.handling.schedules.tick import TICK_MARK, TakenTick, Tick, TickClaims, TickStage
 from sealbus.bus.ports import Clock, DuplicateFirstAttempt, NotPermitted, Transport, wall_clock
 from sealbus.bus.sending.message import OutgoingMessage
@@ -31,14 +32,18 @@ from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.backoff import Backoff
 from sealbus.envelopes.errors import ClockSkew, ConfigurationError, SealbusError, SealError
 from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.message.wire import Statement
 from sealbus.envelopes.trust.bundles import Trust
 
 __all__ = ["Compose", "HasEnded", "Scheduler", "TickTimer"]
 
 _log = logging.getLogger(__name__)
 
-Compose = Callable[[Planned], OutgoingMessage]
-"""Makes the task that a schedule sends, without what its tick adds; raises `SealError` for what nobody could send."""
+Compose = Callable[[Planned, Statement | None], OutgoingMessage]
+"""Makes the task that a schedule sends, for a user or for nobody, without what its tick adds.
+
+Raises `SealError` for what nobody could send.
+"""
 
 HasEnded = Callable[[PendingRequest, bool], Awaitable[bool]]
 """Says whether a task has ended; if the second argument is true, returns once it has. Raises `SealbusError`."""
@@ -120,7 +125,10 @@ class _Run:
 
 
 class Scheduler:
-    """Runs the schedules in `book`; `run` until cancelled. `settle` says why the clocks do not agree, if they do not."""
+    """Runs the schedules in `book`; `run` until cancelled. `settle` says why the clocks do not agree, if they do not.
+
+    With `standing` it runs those that act for users, and no other; without, no such one.
+    """
 
     def __init__(
         self,
@@ -135,6 +143,7 @@ class Scheduler:
         counters: Counters,
         settle: Callable[[], Awaitable[ClockSkew | None]],
         renewed_after: int,
+        standing: StandingGrants | None = None,
         clock: Clock = wall_clock,
     ) -> None:
         self.book: Final = book
@@ -147,6 +156,7 @@ class Scheduler:
         self._counters = counters
         self._settle_clocks = settle
         self._renewed_after = renewed_after
+        self._standing = standing
         self._clock = clock
         self._timer = TickTimer(clock)
         self._known: dict[str, Schedule] = {}
@@ -166,6 +176,11 @@ class Scheduler:
         """How many schedules there are that are neither removed nor over."""
         now = self._clock()
         return sum(one.stands(now) for one in self._known.values())
+
+    def kept_as(self, prefix: str) -> int:
+        """Return how many of these have names that begin with `prefix`."""
+        now = self._clock()
+        return sum(one.stands(now) for name, one in self._known.items() if name.startswith(prefix))
 
     @property
     def known(self) -> Mapping[str, Schedule]:
@@ -274,7 +289,8 @@ class Scheduler:
                 elif self._unproved:
                     await self.changed(*self._unproved)
                 for schedule in list(self._known.values()):
-                    await self._renew(schedule, now)
+                    if not await self._over(schedule):
+                        await self._renew(schedule, now)
             except SealbusError as error:
                 self._said.warning("tending schedules: %s", error.detail or error.code)
 
@@ -288,6 +304,20 @@ class Scheduler:
             if now - current.held.at >= self._renewed_after:
                 await self.book.store(current, current)
             await self.changed(schedule.name)
+
+    async def _over(self, schedule: Schedule) -> bool:
+        """End a schedule whose user may have nothing done any more; return whether that is so."""
+        if self._standing is None or schedule.state is ScheduleState.REMOVED:
+            return False
+        if not (reason := self._standing.ended(schedule)):
+            return False
+        current = await self.book.one(schedule.name)
+        if current is not None and current.order == schedule.order and current.state is not ScheduleState.REMOVED:
+            await self.book.store(replace(current, state=ScheduleState.REMOVED), current)
+            self._count("ended")
+            _log.warning("the standing grant %s has ended: %s", schedule.name, reason)
+        await self.changed(schedule.name)
+        return True
 
     async def _look(self, run: _Run, act: _Act) -> None:
         """Look for the ticks of a schedule, until cancelled or it is over."""
@@ -375,6 +405,8 @@ class Scheduler:
         current = await self.book.one(schedule.name)
         if current is None or current.grant != schedule.grant or not current.ticks(self._trust()):
             await self._leave(taken, "void")
+        elif not await self._may_send(current):
+            await self._leave(taken, "refused")
         elif schedule.planned.overlap is Overlap.SKIP and await self._is_open(schedule.name):
             await self._leave(taken, "skipped")
         else:
@@ -384,11 +416,17 @@ class Scheduler:
                 return taken.until
         return None
 
+    async def _may_send(self, schedule: Schedule) -> bool:
+        if self._standing is None:
+            return not schedule.user
+        return bool(schedule.user) and not await self._over(schedule) and await self._standing.may_send(schedule)
+
     async def _send(self, schedule: Schedule, taken: TakenTick) -> bool:
         """Send the task of a tick, and mark it; return false if it is too late for that: somebody stopped this process."""
         tick = taken.tick
         try:
-            message = self.compose(schedule.planned).with_entries(
+            statement = self._standing.statement(schedule) if self._standing is not None else None
+            message = self.compose(schedule.planned, statement).with_entries(
                 id=tick.message_id,
                 idm=tick.idempotency_key,
                 re=schedule.grant.digest,
@@ -412,7 +450,10 @@ class Scheduler:
         await self._claims.mark(taken, TickStage.SENT)
         # A duplicate was sealed by a process that is gone, and its hash with it.
         if posted.ack is not None and not posted.ack.duplicate:
-            await self._claims.keep_sent(schedule.name, tick, PendingRequest.of(posted.sealed.header))
+            task = PendingRequest.of(posted.sealed.header)
+            await self._claims.keep_sent(schedule.name, tick, task)
+            if self._standing is not None:
+                await self._standing.sent(schedule, task)
         return True
 
     async def _leave(self, taken: TakenTick, outcome: str) -> None:

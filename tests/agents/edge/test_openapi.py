@@ -173,6 +173,15 @@ def test_an_action_that_is_anothers_subject_is_not_shown() -> None:
     assert agents_part(found)[0] == {CALL}
 
 
+def test_what_users_have_done_later_is_shown_where_they_may() -> None:
+    exposed = Exposed(("shop.*",), NAMES)
+    found: dict[str, Any] = openapi_document([], exposed, resource=AUDIENCE, issuers=(), schedules=True)
+    assert found["paths"]["/v1/schedules"].keys() == {"get", "post"}
+    assert found["paths"]["/v1/schedules/{name}"].keys() == {"parameters", "delete"}
+    assert {"Grant", "Granted", "Schedule"} <= found["components"]["schemas"].keys()
+    assert "/v1/schedules" not in document("shop.*")["paths"]
+
+
 def test_a_task_says_what_its_result_will_be() -> None:
     paths = document("shop.*")["paths"]
     total = {"$ref": "#/components/schemas/shop.Total"}

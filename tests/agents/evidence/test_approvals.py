@@ -342,7 +342,7 @@ def decisions_in(world: World) -> tuple[independent.Root, list[tuple[bytes, inde
     frames = [independent.Frame(*one) for one in world.frames]
     bundles, found = independent.collect_bundles(frames, root, report), dict[bytes, independent.Decided]()
     for index, frame in enumerate(frames):
-        independent.check_entry(index, frame, bundles, root, [], set(), found, report)
+        independent.check_entry(index, frame, bundles, root, [], set(), found, independent.Grants(), report)
     assert not report.findings
     return root, list(found.items())
 

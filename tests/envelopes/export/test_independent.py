@@ -309,5 +309,6 @@ def test_a_gap_has_a_size(count: int, fits: bool) -> None:
 def test_a_previous_checkpoint_has_a_size(size: int) -> None:
     report = independent.Report()
     frame = independent.Frame(4, 0, 5, bytes(size))
-    independent.check_entry(1, frame, independent.Bundles(), root_with("/{name}", {}), [], set(), {}, report)
+    root, grants = root_with("/{name}", {}), independent.Grants()
+    independent.check_entry(1, frame, independent.Bundles(), root, [], set(), {}, grants, report)
     assert bool(report.findings) == (size > 8192)

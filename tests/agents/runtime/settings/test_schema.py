@@ -122,7 +122,7 @@ def test_every_setting_can_be_said_in_the_file(tmp_path: Path) -> None:
     edge = settings.edge
     assert (edge.address, edge.resource, edge.plaintext) == ("0.0.0.0:8443", "https://api.example.org", True)
     assert (edge.connections, edge.connections_of_address, edge.event_streams) == (2_000, 200, 1_000)
-    assert edge.approval_wait == 86_400
+    assert (edge.approval_wait, edge.schedules, edge.schedule_login) == (86_400, True, 60)
     assert (edge.certificate, edge.key) == (tmp_path / "edge.pem", Path("/etc/edge.key"))
     assert edge.pseudonym_key == tmp_path / "pseudonyms.key"
     assert edge.nonce_key == tmp_path / "nonces.key"

@@ -1,0 +1,170 @@
+"""What a log shows of standing grants, message by message (SPEC.md section 14, "Grants of the past").
+
+A context whose session is that of a grant rests on the user's own message to the edge, decided and recorded before. They
+stand in different messages, and tiles are read in any order: each gives its facts, which are put together in the order of
+the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from sealbus.envelopes.message.header import Header
+from sealbus.envelopes.message.kinds import Kind
+from sealbus.envelopes.message.standing import STANDING
+from sealbus.envelopes.message.user_context import UserContext
+from sealbus.envelopes.records.archive import VerifiedDecided
+from sealbus.envelopes.records.decision import DecisionRecord, StreamPlace
+from sealbus.envelopes.trust.names import Names
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+
+__all__ = ["GrantFact", "GrantSaid", "GrantUsed", "StandingUser", "standing_facts_of"]
+
+_SCHEDULE: Final = "._schedule"
+_TICK: Final = "_tick"
+
+
+class StandingUser(NamedTuple):
+    """Who a context is about, and their login, as far as a grant keeps it; claims are spelled out with their types."""
+
+    idp: str
+    user: str
+    client: str
+    tenant: str | None
+    domain: str | None
+    acr: str | None
+    methods: tuple[str, ...] | None
+    authenticated: int | None
+    claims: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def of(cls, context: UserContext) -> StandingUser:
+        """Return those of a context."""
+        return cls(
+            context.idp,
+            context.sub,
+            context.cid,
+            context.ten,
+            context.dom.name if context.dom is not None else None,
+            context.acr,
+            context.amr,
+            context.aut,
+            tuple(sorted((name, repr(value)) for name, value in context.clm.items())),
+        )
+
+
+class GrantSaid(NamedTuple):
+    """An allowed message to an edge about a schedule, by a user who was there. Times are microseconds."""
+
+    edge: str
+    message: bytes
+    """Its H(header)."""
+    user: StandingUser
+    scope: tuple[str, ...]
+    typ: str
+    body: bytes
+    made: int
+    stored: int
+    logged: int
+    """Time of the log entry."""
+
+
+class GrantUsed(NamedTuple):
+    """A decision about what was done for a user who was not there. `root` is what began it.
+
+    If `fault` is not empty, it says why that rests on no grant, and nothing else counts.
+    """
+
+    sequence: int
+    fault: str = ""
+    edge: str = ""
+    grant: bytes = b""
+    session: str = ""
+    user: StandingUser | None = None
+    scope: tuple[str, ...] = ()
+    to: str = ""
+    typ: str = ""
+    body_digest: bytes = b""
+    grants: tuple[str, ...] | None = None
+    tick: int = 0
+    made: int = 0
+
+
+GrantFact = GrantSaid | GrantUsed
+
+
+def standing_facts_of(
+    record: DecisionRecord,
+    decided: VerifiedDecided,
+    *,
+    recorder: SpiffeId,
+    names: Names,
+    sequence: int,
+    stored: int,
+) -> Iterator[GrantFact]:
+    """Yield what a decision says about standing grants: of most, nothing.
+
+    `decided` is its message, proved again, `sequence` and `stored` are those of its log entry.
+    """
+    header, context = decided.header, decided.context
+    if context is None:
+        return
+    if context.sid.startswith(STANDING):
+        yield _used(decided.chain[0], context, sequence)
+    elif record.allow:
+        said = _said(record, header, context, recorder=recorder, names=names, stored=stored)
+        if said is not None:
+            yield said
+
+
+def _said(
+    record: DecisionRecord,
+    header: Header,
+    context: UserContext,
+    *,
+    recorder: SpiffeId,
+    names: Names,
+    stored: int,
+) -> GrantSaid | None:
+    token, place = names.token(recorder), record.place
+    if (record.action, header.to, header.kind) != (f"{token}{_SCHEDULE}", f"control.{token}.schedule", Kind.TASK):
+        return None
+    # A root without `wkl` is by who minted its context: step 11 was done again.
+    if header.iss != recorder or header.par is not None or context.wkl is not None or context.typ is not None:
+        return None
+    if not isinstance(place, StreamPlace) or record.body is None:
+        return None
+    return GrantSaid(
+        edge=recorder.value,
+        message=header.digest,
+        user=StandingUser.of(context),
+        scope=context.scp,
+        typ=header.typ,
+        body=record.body,
+        made=header.iat,
+        stored=place.time,
+        logged=stored,
+    )
+
+
+def _used(root: Header, context: UserContext, sequence: int) -> GrantUsed:
+    tick = (root.ext or {}).get(_TICK)
+    if root.kind is not Kind.TASK or root.re is None or type(tick) is not int:
+        return GrantUsed(sequence, "it began with no tick")
+    if context.wkl is not None or context.typ is not None or context.req is not None:
+        return GrantUsed(sequence, "its context is not of one who is away")
+    return GrantUsed(
+        sequence,
+        edge=context.iss.value,
+        grant=root.re,
+        session=context.sid,
+        user=StandingUser.of(context),
+        scope=context.scp,
+        to=root.to,
+        typ=root.typ,
+        body_digest=root.dig,
+        grants=root.grt,
+        tick=tick,
+        made=root.iat,
+    )

@@ -7,6 +7,8 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "independent.verify_export.read_evidence: H(first) not in there [by prefix]",
         "independent.verify_export.read_evidence: H(second) not in audit.credentials [by prefix]",
         "independent.verify_export.check_asked: denial.message == one.message [by prefix]",
+        "independent.verify_export.Grants.take: before.message != granted.message [by prefix]",
+        "independent.verify_export.Grants.check_used: began['dig'] == H(do['body']) [by prefix]",
         "sealbus.agents.edge.oauth.kept_tokens.KeptTokens.keep: known == digest [by prefix]",
         "sealbus.envelopes.accept.open_request.OpenRequest.check: header.key.raw != self._key [by prefix]",
         (
@@ -22,6 +24,24 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.envelopes.export.entries.EntryReader._read_records: name in self._only [by prefix]",
         "sealbus.envelopes.export.tally.RepeatedRecords.again: name in seen [by prefix]",
         ("sealbus.envelopes.export.trust.pinned_bundles: sha256(record.jwt).digest() in root.bundles [by prefix]"),
+    ),
+    "it is kept under its recorder, and looked for under who minted, who then is another": (
+        "independent.verify_export.Grants.take: header['iss'] == one.recorder [by prefix]",
+        "independent.verify_export.Grants.take: header['iss'] == one.recorder [by path]",
+        "independent.verify_export.Grants.take: header['iss'] == one.recorder [by case]",
+    ),
+    "kinds, and keys of headers, contexts and records, are those of tables, in which no other is like it": (
+        "independent.verify_export.Grants.take: 'par' not in header [by prefix]",
+        "independent.verify_export.Grants.take: 'par' not in header [by case]",
+        "independent.verify_export.Grants.take: header['t'] == 'task' [by prefix]",
+        "independent.verify_export.Grants.take: header['t'] == 'task' [by case]",
+        "independent.verify_export.Grants.take: {'sto', 'bdy'} <= set(one.record) [bound]",
+        "independent.verify_export.Grants.check_used: began['t'] == 'task' [by prefix]",
+        "independent.verify_export.Grants.check_used: began['t'] == 'task' [by case]",
+        "independent.verify_export.Grants.check_used: 're' in began [by prefix]",
+        "independent.verify_export.Grants.check_used: 're' in began [by case]",
+        "independent.verify_export.read_grant: 'aut' in context [by prefix]",
+        "independent.verify_export.read_grant: 'aut' in context [by case]",
     ),
     "who sent it has minted its context, and minters are of the one trust domain that the recorder is of": (
         "sealbus.envelopes.export.standing._said: header.iss != recorder [by path]",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Any
 
 import pytest
 from support.approved_world import approval_world, judged
 from support.granted_world import DAY, StandingGrant, named
 from vectors.issuing import EDGE, INVENTORY, SECOND
+
+TOKEN = "id-" + sha256(EDGE.encode()).hexdigest()[:32]
 
 TRUE: dict[str, dict[str, Any]] = {
     "nothing bent": {},
@@ -17,6 +20,7 @@ TRUE: dict[str, dict[str, Any]] = {
         "user": {"scp": ["inventory", "sealbus:schedule", "Sealbus:x"]}, "away": {"scp": ["inventory", "Sealbus:x"]}
     },
     "a denial of what was granted": {"done": {"alw": False, "cod": "denied"}},
+    "a session that looks alike": {"user": {"sid": "Standing-0"}, "away": {"sid": "Standing-0"}},
     "a user of a partner": {
         "user": {"sub": "u-1@p.example", "dom": "p.example"}, "away": {"sub": "u-1@p.example", "dom": "p.example"},
         "body": {"name": named("u-1@p.example")},
@@ -74,6 +78,14 @@ FORGED: dict[str, dict[str, Any]] = {
     "a grant that is more than on": {"body": {"state": "once"}},
     "a grant that is On": {"body": {"state": "On"}},
     "a grant of a name that looks alike": {"body": {"name": named("u-1").upper()}},
+    "a grant at nearly the place": {"said_fields": {"to": f"control.{TOKEN}.schedul"}},
+    "a grant at a place that looks alike": {"said_fields": {"to": f"control.{TOKEN}.Schedule"}},
+    "a grant under nearly its action": {"said": {"act": f"{TOKEN}._schedul"}},
+    "a grant under more than its action": {"said": {"act": f"{TOKEN}._schedule2"}},
+    "a grant under an action that looks alike": {"said": {"act": f"{TOKEN}._Schedule"}},
+    "a body of nearly its type": {"task_fields": {"typ": "application/jso"}},
+    "a body of more than its type": {"task_fields": {"typ": "application/json2"}},
+    "a body of a type that looks alike": {"task_fields": {"typ": "application/JSON"}},
     "a grant elsewhere": {"said_fields": {"to": "control.inventory.schedule"}},
     "a grant for another agent": {"recorder": INVENTORY},
     "a grant of 91 days": {"body": {"until": 1_764_000_000 * SECOND + 400 * DAY}},
@@ -130,6 +142,9 @@ def test_a_grant_ends_when_its_user_ends_it(seconds: int, codes: list[str]) -> N
         {"ends": {"name": named("u-1", name="other")}},
         {"ends": {"name": named("u-2")}},
         {"ends": {"state": "paused"}},
+        {"ends": {"state": "remove"}},
+        {"ends": {"state": "removed2"}},
+        {"ends": {"state": "Removed"}},
         {"ends": {"more": 1}},
         {"ended": {"alw": False, "cod": "denied"}},
     ],
@@ -219,4 +234,14 @@ def test_a_grant_may_be_as_long_as_a_record_holds() -> None:
     grant = StandingGrant(world=world, do={"text": "x" * rest}, task_body=b"x" * rest)
     assert len(grant.grant().body) == 65_536
     grant.put("S T")
+    assert judged(world) == []
+
+
+@pytest.mark.parametrize("grants", [[1, "a.b"], ["a.b", 1]])
+def test_what_is_no_grant_ends_none(grants: list[object]) -> None:
+    world = approval_world()
+    first = StandingGrant(world=world, wait=600 * SECOND)
+    first.put("S")
+    StandingGrant(world=world, do={"grants": grants}).put("S")
+    first.put("T")
     assert judged(world) == []

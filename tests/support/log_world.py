@@ -330,7 +330,12 @@ class World:
         message, _ = self.task(user=False, chain=0)
         each = 60_000
         records = [
-            decision(message, seq=number + 1, sto=self.time, inp=self.rng.randbytes(each))
+            decision(
+                message,
+                seq=number + 1,
+                sto=self.time,
+                inp=b'{"x":"%s"}' % self.rng.randbytes(each // 2 - 4).hex().encode(),
+            )
             for number in range(size // (each + 600))
         ]
         self.put(self.audit(INVENTORY, evidence(message), records))

@@ -58,9 +58,10 @@ TARGETS: dict[str, str] = {
     ),
     "agents/edge/oauth/possession": "agents/edge/oauth/test_possession",
     "agents/edge/oauth/security_events": "agents/edge/oauth/test_security_events attack/test_security_events",
-    "agents/evidence/standing": "attack/test_forged_grants",
+    "agents/evidence/standing": "agents/evidence/test_standing attack/test_forged_grants",
     "bus/handling/schedules/standing": (
         "bus/handling/schedules/test_standing attack/test_standing_grants agents/edge/test_schedule_routes"
+        " agents/edge/test_standing_grants"
     ),
     "agents/evidence/approvals": "attack/test_forged_approvals agents/evidence/test_approvals",
     "bus/gate/authorizer": "bus/gate/test_authorizer bus/gate/test_gate",

@@ -1,76 +1,18 @@
-"""What users have an edge do later: granted by a fresh login, done in their name while they may, and ended with them."""
+"""What users have an edge do later: granted by a fresh login, listed and removed by them, done in their name."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
-from support.edge import Door, door
+from support.edge import door
 from support.engines import ScriptedEngine, Verdict, allow, deny
+from support.granting import Desk, asked, grant, granting, headers, login
 
-from sealbus import Agent, Context
 from sealbus.bus.handling.schedules import endpoint
-from sealbus.envelopes.errors import PolicyUnavailable
-from sealbus.envelopes.message.header import Header
 from sealbus.envelopes.message.standing import standing_session
-from sealbus.envelopes.records.decision import DecisionRecord
-from sealbus.policies.bundle.revocations import NONE_REVOKED, Revocations
-
-SCOPE = "inventory:write sealbus:schedule sealbus:approve"
-
-
-class Item(BaseModel):
-    item_id: str = "1"
-
-
-class Desk:
-    """An agent that remembers for whom it did what."""
-
-    def __init__(self) -> None:
-        self.done: list[tuple[str, str]] = []
-        self.agent = Agent("inventory")
-
-        @self.agent.task("count")
-        async def count(body: Item, ctx: Context) -> None:
-            assert ctx.user is not None
-            self.done.append((ctx.user.sub, body.item_id))
-
-
-@asynccontextmanager
-async def granting(desk: Desk, engine: ScriptedEngine | None = None, **changes: Any) -> AsyncIterator[Door]:
-    async with door(desk.agent, engine=engine, schedules=True, **changes) as edge:
-        assert edge.edge.scheduling is not None
-        edge.bus.workers["edge"] = edge.edge.scheduling
-        yield edge
-
-
-def asked(**changes: Any) -> dict[str, Any]:
-    body = {"name": "often", "action": "inventory.count", "body": {"item_id": "7"}, "when": {"every": 60}, "grants": []}
-    return {name: value for name, value in {**body, **changes}.items() if value is not ...}
-
-
-def login(edge: Door, **claims: Any) -> dict[str, Any]:
-    now = edge.edge.node.clock() // 1_000_000
-    fresh = {"iat": now, "exp": now + 600, "auth_time": now, "scope": SCOPE, "sid": "s-1"}
-    return {**fresh, **claims}
-
-
-async def grant(edge: Door, body: Mapping[str, Any] | None = None, **claims: Any) -> Any:
-    return await edge.post("/v1/schedules", body or asked(), **login(edge, **claims))
-
-
-async def headers(edge: Door, action: str) -> list[Header]:
-    """Return the headers of what was decided about as `action`."""
-    return [
-        entry.decided
-        for entry in await edge.bus.audit()
-        if isinstance(entry.record, DecisionRecord) and entry.record.action == action and entry.decided is not None
-    ]
 
 
 async def test_a_grant_is_done_for_its_user_who_is_not_there() -> None:
@@ -211,67 +153,3 @@ async def test_one_user_has_a_bounded_number_and_another_is_not_kept_from_any(mo
         assert answers[-1].json()["code"] == "too_many_schedules"
         assert (await grant(edge, asked(name="n1"), sub="alice")).status_code == 201
         assert (await grant(edge, sub="bob")).status_code == 201
-
-
-def revoked(kind: str, issuer: str) -> Revocations:
-    match kind:
-        case "user":
-            return Revocations(users={(issuer, "alice"): 2**52})
-        case "client":
-            return Revocations(clients=frozenset({(issuer, "client-1")}))
-    return Revocations(sessions=frozenset({(issuer, "s-1")}))
-
-
-@pytest.mark.parametrize("kind", ["user", "session", "client"])
-async def test_a_revoked_grant_does_nothing_more_and_does_not_come_back(kind: str) -> None:
-    desk, now = Desk(), NONE_REVOKED
-    async with granting(desk, row={"session_claim": "sid"}, revocations=lambda: now) as edge:
-        await grant(edge, sub="alice", client_id="client-1")
-        await grant(edge, asked(body={"item_id": "8"}), sub="bob", client_id="client-2", sid="s-2")
-        assert await edge.bus.advance(65) == 2
-        now = revoked(kind, edge.issuer.issuer)
-        assert await edge.bus.advance(120) == 2
-        assert desk.done.count(("alice", "7")) == 1
-        # Lists forget: what has ended has ended.
-        now = NONE_REVOKED
-        assert await edge.bus.advance(120) == 2
-        assert desk.done.count(("alice", "7")) == 1
-        assert (await edge.get("/v1/schedules", **login(edge, sub="alice", sid="s-9"))).json() == {"schedules": []}
-
-
-async def test_the_session_of_the_grant_itself_can_be_revoked() -> None:
-    desk, now = Desk(), NONE_REVOKED
-    async with granting(desk, revocations=lambda: now) as edge:
-        await grant(edge)
-        [s0] = await headers(edge, "edge._schedule")
-        now = Revocations(sessions=frozenset({(edge.issuer.issuer, standing_session(s0.digest))}))
-        assert (await edge.bus.advance(180), desk.done) == (0, [])
-
-
-async def test_what_the_policy_does_not_allow_any_more_is_left_out() -> None:
-    desk, engine = Desk(), ScriptedEngine()
-    async with granting(desk, engine) as edge:
-        await grant(edge)
-        engine.verdict = lambda asked: deny("no") if asked["action"]["name"] == "edge._schedule" else allow()
-        assert (await edge.bus.advance(120), desk.done) == (0, [])
-        assert engine.asked[-1]["action"]["properties"]["state"] == "tick"
-        engine.verdict = lambda _: allow()
-        assert await edge.bus.advance(60) == 1
-
-
-async def test_nothing_is_sent_while_the_policy_cannot_be_asked() -> None:
-    desk, engine = Desk(), ScriptedEngine()
-    async with granting(desk, engine) as edge:
-        await grant(edge)
-        engine.verdict = lambda _: PolicyUnavailable("away")
-        assert (await edge.bus.advance(120, idle=False), desk.done) == (0, [])
-
-
-async def test_a_grant_ends_with_the_credential_of_the_edge_that_took_it() -> None:
-    desk = Desk()
-    async with granting(desk) as edge:
-        await grant(edge)
-        node = edge.edge.node
-        later = {node.own: node.clock() + 30 * 1_000_000}
-        node._revoked_before = lambda: later
-        assert (await edge.bus.advance(180), desk.done) == (0, [])

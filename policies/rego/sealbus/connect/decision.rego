@@ -134,6 +134,10 @@ own := [
 	"$JS.API.CONSUMER.INFO.TASKS.id-apr-{self}",
 	"$JS.API.CONSUMER.MSG.NEXT.TASKS.id-apr-{self}",
 	"$JS.ACK.TASKS.id-apr-{self}.>",
+	"$JS.API.CONSUMER.CREATE.TASKS.id-sch-{self}.control.{self}.schedule",
+	"$JS.API.CONSUMER.INFO.TASKS.id-sch-{self}",
+	"$JS.API.CONSUMER.MSG.NEXT.TASKS.id-sch-{self}",
+	"$JS.ACK.TASKS.id-sch-{self}.>",
 	# What was canceled concerns every agent that handles what follows from it.
 	"$JS.API.CONSUMER.CREATE.STATE.*.state.*.stop.*.*",
 	"$JS.API.CONSUMER.MSG.NEXT.STATE.*",

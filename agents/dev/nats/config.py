@@ -232,7 +232,7 @@ def agent_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubjec
             f"{_API}.CONSUMER.MSG.NEXT.{HELD}.*",
             f"{_API}.CONSUMER.DELETE.{HELD}.*",
             # Each reader of statuses has its own consumer, with a random name that nobody else can guess.
-            f"{_API}.CONSUMER.CREATE.{_READERS}.*.status.{token}.>",
+            f"{_API}.CONSUMER.CREATE.{_READERS}.*.status.{token}.*",
             f"{_API}.CONSUMER.MSG.NEXT.{_READERS}.*",
             f"{_API}.CONSUMER.DELETE.{_READERS}.*",
             *_bucket_reader(POLICIES),

@@ -363,22 +363,30 @@ async def _few(site: Site) -> AsyncGenerator[Figure, None]:
     )
     async with _working(site):
         await _latency(site, "note")
-        refused, parked, fresh = [statistics.median(await _latency(site, one)) for one in ("refuse", "pay", "note")]
-        resumed = statistics.median(await _resumed(site))
-    yield Figure(
-        name="  until told that it waits, p50, to denied",
-        value=parked / refused,
-        unit="x",
-        limit=GOAL,
-        beside=f"{parked:.1f} and {refused:.1f} ms",
-    )
-    yield Figure(
-        name="  from the approval until done, p50, to fresh",
-        value=resumed / fresh,
-        unit="x",
-        limit=GOAL,
-        beside=f"{resumed:.1f} and {fresh:.1f} ms",
-    )
+        for figure in await _latencies(site):
+            yield figure
+
+
+async def _latencies(site: Site) -> list[Figure]:
+    """Return what parking and resuming take one after the other, with what they are compared with."""
+    refused, parked, fresh = [statistics.median(await _latency(site, one)) for one in ("refuse", "pay", "note")]
+    resumed = statistics.median(await _resumed(site))
+    return [
+        Figure(
+            name="  until told that it waits, p50, to denied",
+            value=parked / refused,
+            unit="x",
+            limit=GOAL,
+            beside=f"{parked:.1f} and {refused:.1f} ms",
+        ),
+        Figure(
+            name="  from the approval until done, p50, to fresh",
+            value=resumed / fresh,
+            unit="x",
+            limit=GOAL,
+            beside=f"{resumed:.1f} and {fresh:.1f} ms",
+        ),
+    ]
 
 
 async def _many(site: Site, ready: float, held: float, before: int) -> AsyncGenerator[Figure, None]:
@@ -398,22 +406,8 @@ async def _many(site: Site, ready: float, held: float, before: int) -> AsyncGene
         beside=f"{full_ready:.2f} and {ready:.2f} s",
     )
     async with _working(site):
-        refused, parked = [statistics.median(await _latency(site, one)) for one in ("refuse", "pay")]
-        fresh, resumed = statistics.median(await _latency(site, "note")), statistics.median(await _resumed(site))
-    yield Figure(
-        name="  until told that it waits, p50, to denied",
-        value=parked / refused,
-        unit="x",
-        limit=GOAL,
-        beside=f"{parked:.1f} and {refused:.1f} ms",
-    )
-    yield Figure(
-        name="  from the approval until done, p50, to fresh",
-        value=resumed / fresh,
-        unit="x",
-        limit=GOAL,
-        beside=f"{resumed:.1f} and {fresh:.1f} ms",
-    )
+        for figure in await _latencies(site):
+            yield figure
     waiting, person = Waiting(site.edge), parse_payload(site.user().payload)
     taken = []
     for _ in range(ROUNDS):

@@ -21,12 +21,12 @@ from sealbus.agents.sdk.agent import Agent
 from sealbus.bus.background import Background, BoundedTasks
 from sealbus.bus.gate.approval_authorizer import ApprovalAuthorizer
 from sealbus.bus.gate.gate import Authorizes, CoreOrigin, Gate, Handling, Turn
-from sealbus.bus.gate.resumption import Resumption, approve_route
+from sealbus.bus.gate.resumption import ApprovalEndpoint, Resumption
 from sealbus.bus.handling.approvals.marker import Markers
 from sealbus.bus.handling.approvals.parked_cancels import ParkedCancels
 from sealbus.bus.handling.approvals.parked_tasks import ParkedTasks
 from sealbus.bus.handling.approvals.parking import A_MINUTE, Parking
-from sealbus.bus.handling.cancel.endpoint import CancelEndpoint, cancel_route
+from sealbus.bus.handling.cancel.endpoint import CancelEndpoint
 from sealbus.bus.handling.cancel.in_force import Stops
 from sealbus.bus.handling.cancel.kept import KeptStops
 from sealbus.bus.handling.dead_letters import DeadLetters
@@ -35,12 +35,11 @@ from sealbus.bus.handling.idempotency.claim import INSTANCE_BYTES
 from sealbus.bus.handling.idempotency.claim_store import MARGIN, ClaimStore
 from sealbus.bus.handling.idempotency.effects import Effects
 from sealbus.bus.handling.places import Places
-from sealbus.bus.handling.schedules.endpoint import schedule_route
 from sealbus.bus.handling.schedules.standing import StandingGrants
 from sealbus.bus.handling.schedules.tick import CLAIMED_FOR
 from sealbus.bus.handling.status_writer import Statuses
 from sealbus.bus.ports import Delivery, Pull
-from sealbus.bus.routing.routes import RouteTable
+from sealbus.bus.routing.routes import RouteTable, control_route
 from sealbus.bus.stream_names import EVENTS, TASKS
 from sealbus.bus.streams.declared import approval_durable, control_durable, own_durable, schedule_durable
 from sealbus.bus.streams.key_value import KeyValue
@@ -209,7 +208,7 @@ class Worker:
                 clock=node.clock,
             )
             approvals = ApprovalAuthorizer(tasks=tasks, engine=node.engine, cancels=cancels, clock=node.clocks.now)
-            approving = RouteTable([approve_route(node.token)])
+            approving = RouteTable([control_route(ApprovalEndpoint(), node.token, "approve", loads_resource=False)])
             self._approvals = _Handling(await self._gate(stack, approving, core, approvals, resumption), executor)
             # Before the executor is left, which what waits for room there would wait for.
             stack.callback(self._resuming.cancel)
@@ -224,7 +223,9 @@ class Worker:
                 clock=node.clocks.now,
             )
             schedules = schedule_endpoint(node, self.schedules, self._standing)
-            told = RouteTable([cancel_route(endpoint, node.token), schedule_route(schedules, node.token)])
+            told = RouteTable(
+                [control_route(endpoint, node.token, "cancel"), control_route(schedules, node.token, "schedule")]
+            )
             executor = await self._executor(stack, CANCELLING, None)
             self._control = _Handling(await self._gate(stack, told, core, node.authorizer, executor), executor)
             self._stack = stack.pop_all()

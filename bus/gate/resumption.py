@@ -34,29 +34,26 @@ from sealbus.bus.handling.approvals.parked_tasks import (
 from sealbus.bus.handling.executor import Executor
 from sealbus.bus.handling.idempotency.effects import effect_key
 from sealbus.bus.ports import Clock, Delivery, Identity, Pull, wall_clock
-from sealbus.bus.routing.retry import UNTIL_EXPIRY, RetryPolicy
-from sealbus.bus.routing.routes import Permitted, Resumed, Route, RouteTable, TaskReporter
+from sealbus.bus.routing.retry import UNTIL_EXPIRY
+from sealbus.bus.routing.routes import Permitted, Resumed, RouteTable, TaskReporter
 from sealbus.bus.routing.stages import Decided, Opened
 from sealbus.bus.sending.approval import ApprovalRequest, Verdict, parse_approval
 from sealbus.bus.sending.message import Content
 from sealbus.bus.sending.status import State
 from sealbus.bus.streams.held import Held, PastTrust
 from sealbus.bus.telemetry import Counters, OperatorLog
-from sealbus.envelopes.accept.live import LiveProfile, VerifiedMessage
+from sealbus.envelopes.accept.live import LiveProfile, VerifiedMessage, credential_issued
 from sealbus.envelopes.accept.parked import accept_parked
 from sealbus.envelopes.accept.result import ResultProfile
 from sealbus.envelopes.errors import RETRIED_CODES, Code, EnvelopeError, SealbusError, StateUnavailable
 from sealbus.envelopes.limits import SECOND
-from sealbus.envelopes.message.kinds import Kind
-from sealbus.envelopes.message.subjects import action_of, control_subject
 from sealbus.envelopes.trust.bundles import Trust
 from sealbus.envelopes.trust.caches import Caches
-from sealbus.envelopes.trust.credential import verify_credential
 from sealbus.policies.decision.approval import approval_of
 from sealbus.policies.decision.request import Parked as ParkedFacts
 from sealbus.policies.decision.request import Resource, rfc3339
 
-__all__ = ["Resumption", "approve_route", "reopened"]
+__all__ = ["ApprovalEndpoint", "Resumption", "reopened"]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -204,15 +201,7 @@ class Resumption:
         """Store the verdict with the task, which is then taken up by it, unless it takes back what was said."""
         message, parked = permitted.message, case.parked
         header = message.header
-        issued = verify_credential(
-            message.credential,
-            iss=header.iss,
-            key=header.key,
-            crd=header.crd,
-            reference=header.iat,
-            trust=self._trust(),
-            caches=self._caches,
-        ).iat
+        issued = credential_issued(message, trust=self._trust(), caches=self._caches)
         verdict = verdict_of(case, message, record=permitted.leaf, issued=issued)
         said = replace(parked, verdicts=counted(parked.verdicts, verdict))
         if case.request.verdict is Verdict.WITHDRAW:
@@ -429,18 +418,6 @@ class ApprovalEndpoint:
         """Return nothing: this is no call."""
         del permitted
         return None
-
-
-def approve_route(token: str) -> Route:
-    """Return the route of approvals that are addressed to the agent with this `token`."""
-    subject = control_subject(token, "approve")
-    return Route(
-        kind=Kind.TASK,
-        subject=subject,
-        action=action_of(subject, {}),
-        endpoint=ApprovalEndpoint(),
-        retry=RetryPolicy(maximum_attempts=None),
-    )
 
 
 class _ResumedPull:

@@ -15,11 +15,11 @@ from sealbus.envelopes.accept.live import VerifiedMessage
 from sealbus.envelopes.denial import NOTHING_TOLD, Explanation
 from sealbus.envelopes.errors import Code, ConfigurationError, EnvelopeError
 from sealbus.envelopes.message.kinds import Kind
-from sealbus.envelopes.message.subjects import matches
+from sealbus.envelopes.message.subjects import action_of, control_subject, matches
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.decision.request import GivenApproval, Parked, Resource
 
-__all__ = ["Endpoint", "Permitted", "Resumed", "Route", "RouteTable", "TaskReporter"]
+__all__ = ["Endpoint", "Permitted", "Resumed", "Route", "RouteTable", "TaskReporter", "control_route"]
 
 
 class TaskReporter(Protocol):
@@ -152,6 +152,20 @@ class Route:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "limited", self.ordered or self.concurrency is not None)
+
+
+def control_route(endpoint: Endpoint, token: str, what: str, *, loads_resource: bool = True) -> Route:
+    """Return the route of what the agent with this `token` is told of work: `what` is `cancel`, `approve` or `schedule`."""
+    subject = control_subject(token, what)
+    return Route(
+        kind=Kind.TASK,
+        subject=subject,
+        action=action_of(subject, {}),
+        endpoint=endpoint,
+        # It is taken in whenever that is possible, until it expires.
+        retry=RetryPolicy(maximum_attempts=None),
+        loads_resource=loads_resource,
+    )
 
 
 class RouteTable:

@@ -37,7 +37,7 @@ from sealbus.envelopes.trust.proof import Credential, Proof
 from sealbus.envelopes.trust.signature import MESSAGE_TYPE, verify_proof
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["CoreArrival", "LiveProfile", "StreamArrival", "VerifiedMessage", "accept_live"]
+__all__ = ["CoreArrival", "LiveProfile", "StreamArrival", "VerifiedMessage", "accept_live", "credential_issued"]
 
 _STREAM_KINDS: Final = frozenset({Kind.TASK, Kind.EVENT})
 _CORE_KINDS: Final = frozenset({Kind.CALL})
@@ -87,6 +87,23 @@ class VerifiedMessage(NamedTuple):
 
     def __repr__(self) -> str:
         return f"VerifiedMessage(header={self.header!r}, ...)"
+
+
+def credential_issued(message: VerifiedMessage, *, trust: Trust, caches: Caches) -> int:
+    """Return when the credential was issued that `message` was sealed with, microseconds: by that it can be revoked later.
+
+    Raises `EnvelopeError` as step 7 does, for one that was revoked since it passed that.
+    """
+    header, arrival = message.header, message.arrival
+    return verify_credential(
+        message.credential,
+        iss=header.iss,
+        key=header.key,
+        crd=header.crd,
+        reference=arrival.stored if isinstance(arrival, StreamArrival) else header.iat,
+        trust=trust,
+        caches=caches,
+    ).iat
 
 
 def accept_live(

@@ -8,20 +8,18 @@ from typing import Final
 from sealbus.bus.handling.cancel.in_force import Stops
 from sealbus.bus.handling.cancel.stop import Stop, parse, sign
 from sealbus.bus.ports import Clock, Identity, wall_clock
-from sealbus.bus.routing.retry import Retry, RetryPolicy
-from sealbus.bus.routing.routes import Permitted, Route
+from sealbus.bus.routing.retry import Retry
+from sealbus.bus.routing.routes import Permitted
 from sealbus.bus.sending.cancel import CancelRequest, CancelRole, parse_cancel
 from sealbus.bus.sending.message import Content
 from sealbus.bus.streams.key_value import KeyValue
 from sealbus.envelopes.errors import BadBody, EnvelopeError, StateUnavailable
-from sealbus.envelopes.message.kinds import Kind
-from sealbus.envelopes.message.subjects import action_of, control_subject
 from sealbus.envelopes.trust.bundles import Trust
 from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.names import Names
 from sealbus.policies.decision.request import Resource
 
-__all__ = ["CancelEndpoint", "cancel_route"]
+__all__ = ["CancelEndpoint"]
 
 FULL_AGAIN: Final = 10.0
 """Seconds after which a cancel is tried again for which there is no room."""
@@ -127,19 +125,6 @@ class CancelEndpoint:
         """Return nothing: this is no call."""
         del permitted
         return None
-
-
-def cancel_route(endpoint: CancelEndpoint, token: str) -> Route:
-    """Return the route of cancels that are addressed to the agent with this `token`."""
-    subject = control_subject(token, "cancel")
-    return Route(
-        kind=Kind.TASK,
-        subject=subject,
-        action=action_of(subject, {}),
-        endpoint=endpoint,
-        retry=RetryPolicy(maximum_attempts=None),
-        loads_resource=True,
-    )
 
 
 def _request(value: object) -> CancelRequest:

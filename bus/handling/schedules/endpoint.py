@@ -11,19 +11,16 @@ from sealbus.bus.handling.schedules.request import ScheduleRequest, ScheduleStat
 from sealbus.bus.handling.schedules.rule import At, shown_when
 from sealbus.bus.handling.schedules.scheduler import Scheduler
 from sealbus.bus.handling.schedules.standing import STANDING_OF_USER, StandingGrants, users_part
-from sealbus.bus.routing.retry import Reject, RetryPolicy
-from sealbus.bus.routing.routes import Permitted, Route
+from sealbus.bus.routing.retry import Reject
+from sealbus.bus.routing.routes import Permitted
 from sealbus.bus.sending.message import Content
-from sealbus.envelopes.accept.live import StreamArrival, VerifiedMessage
+from sealbus.envelopes.accept.live import StreamArrival, VerifiedMessage, credential_issued
 from sealbus.envelopes.errors import BadBody, Code, HandlingError, SealbusError, StateUnavailable
-from sealbus.envelopes.message.kinds import Kind
-from sealbus.envelopes.message.subjects import action_of, control_subject
 from sealbus.envelopes.trust.bundles import Trust
 from sealbus.envelopes.trust.caches import Caches
-from sealbus.envelopes.trust.credential import verify_credential
 from sealbus.policies.decision.request import Resource
 
-__all__ = ["MOST", "ScheduleEndpoint", "schedule_route"]
+__all__ = ["MOST", "ScheduleEndpoint"]
 
 MOST: Final = 1_024
 """Schedules of one owner that are neither removed nor over."""
@@ -89,7 +86,8 @@ class ScheduleEndpoint:
             raise HandlingError(Code.BAD_BODY, "a schedule comes from a stream")
         order = (arrival.stored, arrival.sequence)
         self._check(request, message)
-        change = ScheduleChange(message.header.digest, message.header.iss, self._issued(message, arrival))
+        issued = credential_issued(message, trust=self._trust(), caches=self._caches)
+        change = ScheduleChange(message.header.digest, message.header.iss, issued)
         for _ in range(_WRITES):
             known = await self._scheduler.book.one(request.name)
             # The same again is a redelivery; an earlier one must not undo what was asked for after it.
@@ -148,32 +146,6 @@ class ScheduleEndpoint:
         resumed = request.state is ScheduleState.ON and not isinstance(known.planned.when, At)
         since = max(known.since, order[0]) if resumed else known.since
         return replace(known, state=request.state, change=change, order=order, since=since)
-
-    def _issued(self, message: VerifiedMessage, arrival: StreamArrival) -> int:
-        """Return when the credential was issued that this was sealed with; it was verified at step 7."""
-        header = message.header
-        return verify_credential(
-            message.credential,
-            iss=header.iss,
-            key=header.key,
-            crd=header.crd,
-            reference=arrival.stored,
-            trust=self._trust(),
-            caches=self._caches,
-        ).iat
-
-
-def schedule_route(endpoint: ScheduleEndpoint, token: str) -> Route:
-    """Return the route of schedules for the owner with this `token`."""
-    subject = control_subject(token, "schedule")
-    return Route(
-        kind=Kind.TASK,
-        subject=subject,
-        action=action_of(subject, {}),
-        endpoint=endpoint,
-        retry=RetryPolicy(maximum_attempts=None),
-        loads_resource=True,
-    )
 
 
 def _request(value: object) -> ScheduleRequest:

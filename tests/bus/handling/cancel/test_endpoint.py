@@ -13,11 +13,11 @@ from support.identity import StaticIdentity
 from support.x509 import ThrowawayCa
 
 from sealbus.agents.dev.memory.broker import MemoryBroker
-from sealbus.bus.handling.cancel.endpoint import CancelEndpoint, cancel_route
+from sealbus.bus.handling.cancel.endpoint import CancelEndpoint
 from sealbus.bus.handling.cancel.in_force import Stops
 from sealbus.bus.handling.cancel.stop import Stop, parse, place_of
 from sealbus.bus.routing.retry import Retry
-from sealbus.bus.routing.routes import Permitted
+from sealbus.bus.routing.routes import Permitted, control_route
 from sealbus.bus.sending.cancel import CancelRequest, CancelRole, encode_cancel
 from sealbus.bus.streams.key_value import KeyValue
 from sealbus.envelopes.errors import BadBody, StateUnavailable
@@ -180,7 +180,7 @@ async def test_the_policy_is_asked_about_what_is_canceled(site: Site) -> None:
 
 
 def test_its_route_is_the_agents_own(site: Site) -> None:
-    route = cancel_route(site.endpoint, "inventory")
+    route = control_route(site.endpoint, "inventory", "cancel")
     assert (route.subject, route.action) == ("control.inventory.cancel", "inventory._cancel")
     assert route.loads_resource
     assert route.retry.maximum_attempts is None

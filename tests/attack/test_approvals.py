@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from support.engines import allow, deny
@@ -74,12 +75,12 @@ async def say(
     )
 
 
-def person(bus: TestBus, name: str, **options: object) -> Statement:
+def person(bus: TestBus, name: str, **options: Any) -> Statement:
     """Return a context as the edge mints it for somebody who is there themselves: for no workload."""
     from sealbus.agents.dev.users import mint_user
 
     options.setdefault("login_age", 0.0)
-    return mint_user(bus.edge.sealer(), name, trust_domain=bus.trust_domain, now=bus._clock(), **options)  # type: ignore[arg-type]
+    return mint_user(bus.edge.sealer(), name, trust_domain=bus.trust_domain, now=bus._clock(), **options)
 
 
 async def leaf(bus: TestBus, handle: TaskHandle) -> bytes:

@@ -23,11 +23,12 @@ KEY = LogKey("log 0")
 def frames_of_bus(bus: TestBus) -> list[Frame]:
     """Return the log of everything that the agents of `bus` have recorded; its last message has the trust bundle."""
     notary = MemoryIdentity(bus.authority, bus.names.id_of("notary"))
-    # Not before its credential, however long ago the last message was.
-    now = max(bus.authority.clock(), bus.broker.streams[AUDIT].stored[-1].arrival.stored)  # type: ignore[union-attr]
     frames = [Frame(3, 0, 0, AUDIT.encode())]
     for number, one in enumerate(bus.broker.streams[AUDIT].stored, 1):
-        frames.append(Frame(1, number, one.arrival.stored, one.payload))  # type: ignore[union-attr]
+        assert one.arrival is not None
+        frames.append(Frame(1, number, one.arrival.stored, one.payload))
+    # Not before its credential, however long ago the last message was.
+    now = max(bus.authority.clock(), frames[-1].stored)
     record = BundleRecord(trust_domain=bus.trust_domain, current=now, jwt=_jwks(bus))
     _, payload = record_wire(notary, 1, now, record)
     return [*frames, Frame(1, len(frames), now, payload)]

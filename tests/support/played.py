@@ -19,6 +19,7 @@ from sealbus.bus.sending.answer import RemoteError
 from sealbus.bus.sending.status import FINAL
 from sealbus.bus.stream_names import AUDIT, DEAD, TASKS
 from sealbus.envelopes.errors import Code
+from sealbus.envelopes.export.approvals import approvals_of
 from sealbus.envelopes.records.decision import DecisionRecord
 from sealbus.testing import TestBus
 
@@ -117,7 +118,7 @@ async def looked_at(bus: TestBus, handle: TaskHandle, played: Played) -> None:
     for entry in await bus.audit():
         record = entry.record
         if isinstance(record, DecisionRecord) and record.action == "payments.pay" and record.allow:
-            approvals = entry.input["context"]["approvals"]  # type: ignore[index]
+            approvals = approvals_of(record.input or b"")
             played.allowed.append(entry.sequence)
             played.unapproved += not approvals
     played.dead = [one.payload for one in bus.stored(DEAD)]

@@ -56,7 +56,7 @@ class Faults:
         return self.at.get(len(self.stores))
 
 
-class _Transport(MemoryTransport):
+class FaultyTransport(MemoryTransport):
     """The transport of one worker."""
 
     def __init__(self, bus: TestBus, faults: Faults) -> None:
@@ -86,7 +86,7 @@ class _Transport(MemoryTransport):
             answers.append(BusUnavailable("not acknowledged") if fault is Fault.UNACKNOWLEDGED else answer)
         return answers
 
-    def pull(  # type: ignore[override]
+    def pull(  # type: ignore[override]  # it wraps what the broker gives
         self, stream: str, consumer: str, subjects: Sequence[str], *, batch: int, ack_wait: float, max_ack_pending: int
     ) -> Pull:
         bound = super().pull(
@@ -167,7 +167,7 @@ class Replicas:
 
     async def _run(self, number: int) -> None:
         while True:
-            transport = _Transport(self._bus, self.faults)
+            transport = FaultyTransport(self._bus, self.faults)
             running = asyncio.create_task(self._live(number, transport))
             killed = asyncio.create_task(transport.killed.wait())
             try:
@@ -186,7 +186,7 @@ class Replicas:
             for pull in self._bus.broker.consumers.values():
                 pull.lapse()
 
-    async def _live(self, number: int, transport: _Transport) -> None:
+    async def _live(self, number: int, transport: FaultyTransport) -> None:
         bus = self._bus
         node = Node(
             deployment=bus.deployment,

@@ -108,6 +108,7 @@ class Process:
     claims: TickClaims
     book: ScheduleBook
     counters: Counters
+    run: Callable[[], Awaitable[None]]
     running: asyncio.Task[None] | None = None
 
     async def settle(self) -> None:
@@ -217,14 +218,12 @@ class TickSite:
             async with outbox:
                 await scheduler.run()
 
-        made = Process(host, scheduler, claims, book, counters)
-        made.run = run  # type: ignore[attr-defined]
-        return made
+        return Process(host, scheduler, claims, book, counters, run)
 
     def start(self, host: Host | None = None, *, claimed_for: float = 45.0) -> Process:
         """Start a process of the owner."""
         process = self.process(host or Host(self.broker), claimed_for=claimed_for)
-        process.running = asyncio.create_task(process.run())  # type: ignore[attr-defined]
+        process.running = asyncio.ensure_future(process.run())
         self.processes.append(process)
         return process
 

@@ -55,7 +55,7 @@ def die_at(point: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return posted
 
-    Outbox.publish = dying  # type: ignore[method-assign]
+    Outbox.publish = dying  # type: ignore[method-assign]  # of this process alone, which dies there
 
 
 async def run(settings: Path) -> None:

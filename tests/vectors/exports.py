@@ -103,13 +103,13 @@ def _rejected(world: World) -> list[Json]:
 
     def approved(name: str, **changes: Any) -> Json:
         longer = copy(world)
-        longer.frames, longer.rng = list(world.frames), Random(0)  # noqa: S311
+        longer.frames, longer.rng = list(world.frames), Random(0)  # noqa: S311  vectors that can be made again
         Approval(world=longer, **{"asked": STRONG, **changes}).put()
         return grown(name, "bad_approval", *longer.frames[size:])
 
     def granted(name: str, order: str = "S T", **changes: Any) -> Json:
         longer = copy(world)
-        longer.frames, longer.rng = list(world.frames), Random(0)  # noqa: S311
+        longer.frames, longer.rng = list(world.frames), Random(0)  # noqa: S311  vectors that can be made again
         StandingGrant(world=longer, **changes).put(order)
         return grown(name, "bad_grant", *longer.frames[size:])
 

@@ -420,7 +420,7 @@ BENT: dict[str, list[object]] = {
 
 @pytest.mark.timeout(120)
 def test_both_say_the_same_of_whatever_is_bent_at_once() -> None:
-    rng, good = random.Random(7), 0  # noqa: S311
+    rng, good = random.Random(7), 0  # noqa: S311  a run that can be made again
     for _ in range(200):
         changes: dict[str, Any] = {name: BENT[name][0] for name in ("user", "person", "login")}
         changes |= {name: rng.choice(BENT[name]) for name in rng.sample(list(BENT), rng.randint(0, 3))}

@@ -27,11 +27,14 @@ class Slow:
     def __init__(self) -> None:
         self.go = asyncio.Event()
         self.begun = 0
+        self.twice = asyncio.Event()
         self.agent = Agent("clerk")
 
         @self.agent.task("count")
         async def count(body: Count, ctx: Context) -> None:
             self.begun += 1
+            if self.begun > 1:
+                self.twice.set()
             await self.go.wait()
 
 
@@ -74,8 +77,7 @@ async def test_a_predecessor_that_runs_is_waited_for_where_one_is_to_queue() -> 
         assert await bus.advance(300, idle=False) == 1
         slow.go.set()
         async with asyncio.timeout(10):
-            while slow.begun < 2:  # noqa: ASYNC110  the second is sent once the status of the first was read
-                await asyncio.sleep(0.01)
+            await slow.twice.wait()
         await bus.idle()
         first, second = map(_tick, tasks(bus))
         assert second - first == 240 * SECOND

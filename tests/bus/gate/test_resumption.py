@@ -17,7 +17,7 @@ from support.lab import until
 from support.parked import verdict
 from support.payments import ASKED, Pay, Payments
 from support.played import QUICK, Played, looked_at, play, submitted
-from support.replicas import Fault, Replicas, hasten
+from support.replicas import Fault, FaultyTransport, Replicas, hasten
 
 from sealbus import Context, Retry
 from sealbus.bus.gate.resumption import Resumption, reopened
@@ -215,15 +215,14 @@ async def test_what_comes_back_to_a_queue_waits_there_again() -> None:
     """Managers, then their own manager, then managers: the place of the first wait holds one that has ended."""
     payments = Payments(enough=9)
     queues = ["managers", "manager", "Manager", "managers"]
+    left = iter(queues)
 
     def next_queue(document: dict[str, Any]) -> Verdict | None:
         if "of" in document or document["action"]["name"] != "payments.pay":
             return None
-        asked = len(payments.engine.asked_about_pay)  # type: ignore[attr-defined]
-        payments.engine.asked_about_pay.append(1)  # type: ignore[attr-defined]
-        return deny("over_limit", obligations=({**ASKED, "queue": queues[asked]},)) if asked < len(queues) else None
+        queue = next(left, None)
+        return deny("over_limit", obligations=({**ASKED, "queue": queue},)) if queue is not None else None
 
-    payments.engine.asked_about_pay = []  # type: ignore[attr-defined]
     payments.decide = next_queue
     async with TestBus(payments.agent, engine=payments.engine) as bus:
         handle = await payments.submitted(bus)
@@ -248,7 +247,8 @@ async def test_a_cancel_that_comes_between_two_tries_ends_it_also_for_another_pr
         await until(lambda: counters.value("sealbus_put_off_total", cause="passing") > 0)
         # The process that has put it off is gone when the cancel comes.
         for worker in replicas.workers.values():
-            worker.node.transport.killed.set()  # type: ignore[attr-defined]
+            assert isinstance(worker.node.transport, FaultyTransport)
+            worker.node.transport.killed.set()
         await until(lambda: replicas.killed > 0)
         await replicas.ready()
         await handle.cancel("a mistake")

@@ -296,12 +296,13 @@ class Counting(MemoryTransport):
         super().__init__(broker)
         self.reads = 0
         self.since: object = 0
-        self.going = asyncio.Event()
+        self.going, self.asked = asyncio.Event(), asyncio.Event()
 
     async def read(
         self, stream: str, subjects: Sequence[str], **more: object
     ) -> AsyncGenerator[Sequence[Delivery], None]:
         self.reads += 1
+        self.asked.set()
         self.since = more["since"]
         await self.going.wait()
         async for batch in super().read(stream, subjects, **more):  # type: ignore[arg-type]  # the same
@@ -314,7 +315,7 @@ async def test_it_is_read_once_for_all_who_ask_and_again_after_a_minute(monkeypa
     transport = Counting(site.broker)
     book = site.reader(transport)
     asking = [asyncio.create_task(book.at(NOW)) for _ in range(5)]
-    await asyncio.sleep(0)
+    await transport.asked.wait()
     transport.going.set()
     assert all([len(await one) == 1 for one in asking])
     assert transport.reads == 1
@@ -351,7 +352,7 @@ async def test_who_stops_waiting_leaves_the_next_one_to_read(monkeypatch: pytest
     transport = Counting(site.broker)
     book = site.reader(transport)
     first, second = asyncio.create_task(book.at(NOW)), asyncio.create_task(book.at(NOW))
-    await asyncio.sleep(0)
+    await transport.asked.wait()
     first.cancel()
     await asyncio.wait({first})
     transport.going.set()

@@ -68,7 +68,8 @@ def test_the_two_of_a_grant_and_what_follows() -> None:
     assert (used.to, used.grants, used.tick) == ("task.inventory.count", (), used.made)
     assert used.body_digest == task.entries()["dig"]
     # What followed rests on the same: the root of its chain.
-    assert followed == used._replace(sequence=followed.sequence)  # type: ignore[union-attr]
+    assert isinstance(followed, GrantUsed)
+    assert followed == used._replace(sequence=followed.sequence)
 
 
 @pytest.mark.parametrize(

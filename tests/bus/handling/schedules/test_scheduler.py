@@ -220,8 +220,7 @@ async def test_a_schedule_is_written_anew_before_its_key_is_gone(
     for _ in range(3):
         site.now += 7 * 3_600 * SECOND
         before = len(held)
-        for _ in range(100):
-            await asyncio.sleep(0)
+        await site.settle()
         assert [one.subject for one in held[before:]] == ["held.clerk.schedule.nightly"]
     known = await site.operator.book.one("nightly")
     assert known is not None
@@ -250,7 +249,6 @@ async def test_overlap_queue_has_one_wait(site: TickSite) -> None:
     assert site.ticks() == [10]
     site.waits.set()
     site.ended = True
-    await asyncio.sleep(0.05)
     await site.settle()
     assert site.ticks() == [10, 40]
     await site.pass_time(15)
@@ -277,8 +275,7 @@ async def test_a_process_takes_up_what_is_written_while_it_runs(site: TickSite) 
     await site.add("one")
     for number in range(10):
         await site.add(f"many-{number}")
-    for _ in range(500):
-        await asyncio.sleep(0)
+    await site.settle()
     assert len(site.processes[0].scheduler.known) == 11
     await site.pass_time(10)
     assert site.ticks() == [10] * 11

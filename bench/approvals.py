@@ -23,11 +23,12 @@ from bench.report import Figure, show
 from sealbus import Client
 from sealbus.agents.dev.environment import DevOptions, Environment, open_environment
 from sealbus.agents.dev.users import mint_user
-from sealbus.agents.edge.approvals import Waiting
+from sealbus.agents.edge.approvals import PAGE, Waiting
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.runtime.open import open_node
 from sealbus.agents.runtime.worker import Worker, settle_collector
 from sealbus.agents.sdk.task_handle import TaskHandle
+from sealbus.bus.gate.authorizer import NO_RESOURCE
 from sealbus.bus.handling.approvals.parked_tasks import PARKED_TYPE, Parked, parse_parked
 from sealbus.bus.nats.api import EXPECTED_LAST
 from sealbus.bus.ports import Outgoing, PubAck, uuid7, wall_clock
@@ -41,6 +42,7 @@ from sealbus.envelopes.message.seal import Draft, seal
 from sealbus.envelopes.message.user_context import parse_payload
 from sealbus.envelopes.message.wire import Statement
 from sealbus.envelopes.records.decision import DecisionRecord, StreamPlace
+from sealbus.policies.decision.request import Request, input_document
 
 __all__ = ["figures"]
 
@@ -197,7 +199,7 @@ async def _resumed(site: Site) -> list[float]:
     return taken
 
 
-async def _put(node: Node, requester: Node, number: int, example: Parked) -> int:
+async def _put(node: Node, requester: Node, number: int) -> int:
     """Store so many parked tasks, as they would be: real messages, real records, signed one by one.
 
     Returns the place in the stream before the first of them.
@@ -221,15 +223,29 @@ async def _put(node: Node, requester: Node, number: int, example: Parked) -> int
         ]
         outgoing = []
         for sealed in seal(drafts, requester.identity.sealer()):
+            header = sealed.header
+            asked = Request(
+                subject=header.iss.value,
+                trust_domain=header.iss.trust_domain.name,
+                action="payments.pay",
+                properties={},
+                resource=NO_RESOURCE,
+                time=now,
+                nats_subject=header.to,
+                kind=header.kind.value,
+                message_id=header.id.hex(),
+                tenant="",
+                chain=(header.iss.value,),
+            )
             record = DecisionRecord(
-                header=sealed.header.raw,
+                header=header.raw,
                 proof=sealed.ancestor.proof,
                 action="payments.pay",
                 place=StreamPlace(stream="TASKS", sequence=1, stored=now),
                 delivery=1,
                 allow=False,
                 code="denied",
-                input=example.decision.input,
+                input=input_document(asked),
                 reasons=("over_limit",),
                 obligations=b'[{"type":"approval","queue":"managers","text":"Pay","until":2592000}]',
                 revision="1",
@@ -327,12 +343,8 @@ async def figures() -> AsyncGenerator[Figure, None]:
             async for figure in _few(site):
                 yield figure
             ready, held = await _worker(environment.settings_file)
-            async with _working(site):
-                handles = await site.submit("pay", 1)
-                await site.until_told(handles, 1)
-            [example] = await site.parked(handles)
             async with open_node("payments", environment.settings) as node:
-                before = await _put(node, shop, MANY, example)
+                before = await _put(node, shop, MANY)
             async for figure in _many(site, ready, held, before):
                 yield figure
             watching.cancel()
@@ -414,8 +426,8 @@ async def _many(site: Site, ready: float, held: float, before: int) -> AsyncGene
         began = time.perf_counter()
         page = await waiting.page("managers", person, after=before)
         taken.append(time.perf_counter() - began)
-        if page.after == 0:
-            raise RuntimeError("there are more pages")
+        if len(page.tasks) != min(PAGE, MANY):
+            raise RuntimeError(f"{len(page.tasks)} of them are shown")
     yield Figure(name=f"the first page of {len(page.tasks)} of them", value=min(taken), unit="s", limit=2.0)
 
 

@@ -11,15 +11,16 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 
 import pytest
 from support import tick_worker
 from support.tick_worker import Effect
+from support.worker_process import small_environment, worker_process
 
 from sealbus import Client
-from sealbus.agents.dev.environment import DevOptions, Environment, open_environment
+from sealbus.agents.dev.environment import Environment
 from sealbus.agents.runtime.open import open_connection, open_node
 from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.stream_names import TASKS
@@ -32,39 +33,11 @@ SCHEDULES = 24
 
 pytestmark = [pytest.mark.nats, pytest.mark.slow, pytest.mark.timeout(180 + 6 * KILLS)]
 
-POLICY = """package sealbus.authz
-
-decision := decide(input)
-
-batch := [decide(request) | some request in input.batch]
-
-decide(request) := {"allow": true, "reasons": [], "obligations": [], "policy": "all"} if request.v == 1
-"""
-
 
 @pytest.fixture
 async def environment(tmp_path: Path) -> AsyncIterator[Environment]:
-    policy = tmp_path / "policy"
-    policy.mkdir()
-    (policy / "authz.rego").write_text(POLICY)
-    options = DevOptions(folder=tmp_path / "dev", agents=("effects", "shop"), port=-1, policy=policy, max_bytes=1 << 27)
-    async with open_environment(options) as running:
+    async with small_environment(tmp_path, "effects", "shop", max_bytes=1 << 27) as running:
         yield running
-
-
-@asynccontextmanager
-async def worker(settings: Path, dies: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, tick_worker.__file__, str(settings), dies, stdout=asyncio.subprocess.PIPE
-    )
-    try:
-        assert process.stdout is not None
-        assert await process.stdout.readline() == b"ready\n"
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
 
 
 async def sent(environment: Environment) -> list[Header]:
@@ -81,12 +54,20 @@ async def sent(environment: Environment) -> list[Header]:
 
 async def test_each_tick_is_sent_once_whoever_is_killed(environment: Environment) -> None:
     settings, killed, asked = environment.settings_file, 0, 0
-    async with open_node("shop", environment.settings) as node, worker(settings, "never"):
+    async with (
+        open_node("shop", environment.settings) as node,
+        worker_process(tick_worker, settings, "never", says=b"ready"),
+    ):
         schedules = Client.on(node).schedules
         while killed < KILLS:
             async with AsyncExitStack() as stack:
                 points = ["claimed", "published"] * (AT_A_TIME // 2)
-                dying = await asyncio.gather(*(stack.enter_async_context(worker(settings, point)) for point in points))
+                dying = await asyncio.gather(
+                    *(
+                        stack.enter_async_context(worker_process(tick_worker, settings, point, says=b"ready"))
+                        for point in points
+                    )
+                )
                 names = [f"n{asked + number}" for number in range(SCHEDULES)]
                 asked += SCHEDULES
                 # Due together, a moment after all have heard of them.

@@ -8,9 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -20,9 +18,10 @@ from support.lab import until
 from support.real_bus import RealBus, real_bus
 from support.shop import Shop, Update
 from support.spool_worker import Effect
+from support.worker_process import small_environment, worker_process
 
 from sealbus import Client
-from sealbus.agents.dev.environment import DevOptions, Environment, open_environment
+from sealbus.agents.dev.environment import Environment
 from sealbus.agents.runtime.open import open_audit_trail, open_node
 from sealbus.agents.runtime.worker import Worker
 from sealbus.bus.audit.spool import SpoolOptions
@@ -36,39 +35,11 @@ KILLS = int(os.environ.get("SPOOL_KILLS", "6"))
 
 pytestmark = [pytest.mark.nats, pytest.mark.timeout(120 + 6 * KILLS)]
 
-POLICY = """package sealbus.authz
-
-decision := decide(input)
-
-batch := [decide(request) | some request in input.batch]
-
-decide(request) := {"allow": true, "reasons": [], "obligations": [], "policy": "all"} if request.v == 1
-"""
-
 
 @pytest.fixture
 async def environment(tmp_path: Path) -> AsyncIterator[Environment]:
-    policy = tmp_path / "policy"
-    policy.mkdir()
-    (policy / "authz.rego").write_text(POLICY)
-    options = DevOptions(folder=tmp_path / "dev", agents=("effects", "shop"), port=-1, policy=policy, max_bytes=1 << 26)
-    async with open_environment(options) as running:
+    async with small_environment(tmp_path, "effects", "shop") as running:
         yield running
-
-
-@asynccontextmanager
-async def worker(settings: Path, file: Path) -> AsyncIterator[asyncio.subprocess.Process]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, spool_worker.__file__, str(settings), str(file), stdout=asyncio.subprocess.PIPE
-    )
-    try:
-        assert process.stdout is not None
-        assert await process.stdout.readline() == b"open\n"
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
 
 
 def with_spool(environment: Environment, folder: Path) -> Path:
@@ -96,7 +67,7 @@ async def test_whatever_a_killed_worker_handled_is_in_evidence(environment: Envi
     async with open_node("shop", environment.settings) as node:
         client = Client.on(node)
         for _ in range(KILLS):
-            async with worker(settings, file) as process:
+            async with worker_process(spool_worker, settings, file, says=b"open") as process:
                 before = handled(file)
                 async with asyncio.TaskGroup() as group:
                     for _ in range(100):
@@ -106,7 +77,7 @@ async def test_whatever_a_killed_worker_handled_is_in_evidence(environment: Envi
                 await asyncio.sleep(chance.uniform(0, 0.1))
                 process.kill()
                 await process.wait()
-        async with worker(settings, file) as process:
+        async with worker_process(spool_worker, settings, file, says=b"open") as process:
             await until(lambda: len(set(handled(file))) == sent, seconds=60)
             process.terminate()
             assert await process.wait() == 0

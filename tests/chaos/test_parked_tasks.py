@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
@@ -25,9 +24,10 @@ from support.lab import until
 from support.parked_worker import Invoice
 from support.payments import Pay, Payments
 from support.real_bus import RealBus, real_bus
+from support.worker_process import small_environment, worker_process
 
 from sealbus import Client
-from sealbus.agents.dev.environment import DevOptions, Environment, open_environment
+from sealbus.agents.dev.environment import Environment
 from sealbus.agents.dev.users import mint_user
 from sealbus.agents.edge.edge import serve_edge
 from sealbus.agents.edge.http.limits import EdgeLimits
@@ -77,30 +77,8 @@ decide(request) := {"allow": true, "reasons": [], "obligations": [], "policy": "
 
 @pytest.fixture
 async def environment(tmp_path: Path) -> AsyncIterator[Environment]:
-    policy = tmp_path / "policy"
-    policy.mkdir()
-    (policy / "authz.rego").write_text(POLICY)
-    (policy / "approval.rego").write_text(APPROVERS)
-    options = DevOptions(
-        folder=tmp_path / "dev", agents=("payments", "shop"), port=-1, policy=policy, max_bytes=1 << 26
-    )
-    async with open_environment(options) as running:
+    async with small_environment(tmp_path, "payments", "shop", authz=POLICY, approval=APPROVERS) as running:
         yield running
-
-
-@asynccontextmanager
-async def worker(settings: Path, file: Path) -> AsyncIterator[asyncio.subprocess.Process]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, parked_worker.__file__, str(settings), str(file), stdout=asyncio.subprocess.PIPE
-    )
-    try:
-        assert process.stdout is not None
-        assert await process.stdout.readline() == b"open\n"
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
 
 
 class Ledger:
@@ -187,13 +165,13 @@ async def test_a_killed_worker_loses_no_task_and_does_none_twice(environment: En
 
             submitting = group.create_task(submit())
             for _ in range(KILLS):
-                async with worker(environment.settings_file, file) as process:
+                async with worker_process(parked_worker, environment.settings_file, file, says=b"open") as process:
                     before = ledger.seen
                     await until(partial(ledger.is_beyond, before), seconds=20)
                     await asyncio.sleep(chance.uniform(0, 0.3))
                     process.kill()
                     await process.wait()
-            async with worker(environment.settings_file, file) as process:
+            async with worker_process(parked_worker, environment.settings_file, file, says=b"open") as process:
                 await submitting
                 await until(lambda: len(ledger.ended) == TASKS, seconds=WITHIN)
                 process.terminate()

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from support import once_worker
 from support.once_worker import Effect
+from support.worker_process import small_environment, worker_process
 
 from sealbus import Client
-from sealbus.agents.dev.environment import DevOptions, Environment, open_environment
+from sealbus.agents.dev.environment import Environment
 from sealbus.agents.runtime.open import open_connection, open_node
 from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.bus.nats.transport import NatsTransport
@@ -26,43 +25,11 @@ from sealbus.envelopes.limits import SECOND
 
 pytestmark = [pytest.mark.nats, pytest.mark.timeout(120)]
 
-POLICY = """package sealbus.authz
-
-decision := decide(input)
-
-batch := [decide(request) | some request in input.batch]
-
-decide(request) := {"allow": true, "reasons": [], "obligations": [], "policy": "all"} if request.v == 1
-"""
-
 
 @pytest.fixture
 async def environment(tmp_path: Path) -> AsyncIterator[Environment]:
-    policy = tmp_path / "policy"
-    policy.mkdir()
-    (policy / "authz.rego").write_text(POLICY)
-    options = DevOptions(folder=tmp_path / "dev", agents=("effects", "shop"), port=-1, policy=policy, max_bytes=1 << 26)
-    async with open_environment(options) as running:
+    async with small_environment(tmp_path, "effects", "shop") as running:
         yield running
-
-
-@asynccontextmanager
-async def worker(environment: Environment, file: Path, how: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run a worker as a process of its own; it is killed at the end if it has not ended."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        once_worker.__file__,
-        str(environment.settings_file),
-        str(file),
-        how,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
 
 
 async def begun(process: asyncio.subprocess.Process) -> None:
@@ -74,12 +41,12 @@ async def test_what_a_killed_worker_began_is_not_repeated(environment: Environme
     file = tmp_path / "effects.txt"
     async with open_node("shop", environment.settings) as node, asyncio.timeout(90):
         client = Client.on(node)
-        async with worker(environment, file, "begin") as first:
+        async with worker_process(once_worker, environment.settings_file, file, "begin") as first:
             handle = await client.submit("effects.happen", Effect(name="a"))
             await begun(first)
             first.kill()
             await first.wait()
-        async with worker(environment, file, "finish"):
+        async with worker_process(once_worker, environment.settings_file, file, "finish"):
             with pytest.raises(RemoteError) as unknown:
                 await handle.result(Effect)
             assert unknown.value.code is Code.OUTCOME_UNKNOWN
@@ -88,7 +55,7 @@ async def test_what_a_killed_worker_began_is_not_repeated(environment: Environme
             assert (last.state, last.code) == (State.FAILED, "outcome_unknown")
             # And the worker that found it goes on with what is new, whose result a copy gets, too.
             assert await result(client, "b") == Effect(name="b")
-        async with worker(environment, file, "finish"):
+        async with worker_process(once_worker, environment.settings_file, file, "finish"):
             assert await result(client, "b") == Effect(name="b")
     assert file.read_text() == "a\nb\n"
 

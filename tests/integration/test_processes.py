@@ -14,21 +14,13 @@ from urllib.request import urlopen
 
 import pytest
 from stack.ports import free_ports
+from support.worker_process import small_environment
 
 from sealbus import Client
-from sealbus.agents.dev.environment import DevOptions, Environment, open_environment
+from sealbus.agents.dev.environment import Environment
 from sealbus.agents.runtime.open import open_node
 
 pytestmark = [pytest.mark.nats, pytest.mark.slow, pytest.mark.timeout(180)]
-
-POLICY = """package sealbus.authz
-
-decision := decide(input)
-
-batch := [decide(request) | some request in input.batch]
-
-decide(request) := {"allow": true, "reasons": [], "obligations": [], "policy": "all"} if request.v == 1
-"""
 
 APP = """
 import asyncio, os
@@ -52,15 +44,9 @@ WITHIN = 90.0
 
 @pytest.fixture
 async def environment(tmp_path: Path) -> AsyncIterator[Environment]:
-    policy = tmp_path / "policy"
-    policy.mkdir()
-    (policy / "authz.rego").write_text(POLICY)
     (tmp_path / "app").mkdir()
     (tmp_path / "app" / "app.py").write_text(APP)
-    options = DevOptions(
-        folder=tmp_path / "dev", agents=("here", "there", "shop"), port=-1, policy=policy, max_bytes=1 << 26
-    )
-    async with open_environment(options) as running:
+    async with small_environment(tmp_path, "here", "there", "shop") as running:
         yield running
 
 

@@ -87,7 +87,7 @@ class Recording:
                 if matches(pattern, subject)
                 for pointer in pointers
             }
-            body = any(matches(pattern, subject) for pattern in (*ALWAYS, *self._bodies))
+            body = any(matches(pattern, subject) for pattern in self._bodies)
             found = _Chosen(tuple(by_text.values()), body)
             if len(self._remembered) >= REMEMBERED:
                 self._remembered.clear()

@@ -15,6 +15,7 @@ from support.acceptance import (
     ISSUER,
     PLANNER,
     PROFILE,
+    TRUST,
     Delivery,
     Message,
     header_block,
@@ -22,9 +23,9 @@ from support.acceptance import (
     root_task,
     statement,
 )
-from support.envelopes import MINUTE, NAMES, NOW, agent, message_id
+from support.envelopes import HOUR, MINUTE, NAMES, NOW, agent, message_id
 
-from sealbus.envelopes.accept.live import CoreArrival, LiveProfile, StreamArrival
+from sealbus.envelopes.accept.live import CoreArrival, LiveProfile, StreamArrival, credential_issued
 from sealbus.envelopes.errors import Code, ConfigurationError, EnvelopeError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.kinds import Kind
@@ -62,6 +63,29 @@ def test_a_call_comes_out_with_how_it_arrived() -> None:
     accepted = Delivery(core=True, subject="call.inventory.update").accept(Message(fields=CALL))
     assert isinstance(accepted.arrival, CoreArrival)
     assert accepted.header.rpl == "_INBOX.planner.1"
+
+
+def test_the_credential_of_an_accepted_message_tells_when_it_was_issued() -> None:
+    """A stream's message at its stored time, which is after the credential's beginning here; a call at its `iat`."""
+    caches = Caches()
+    later = ISSUER.sealer(PLANNER.iss, iat=NOW + 30 * SECOND, exp=NOW + 10 * MINUTE)
+    fields: dict[str, object] = {"exp": NOW + HOUR, "end": NOW + HOUR}
+    task = Delivery(stored=NOW + MINUTE, now=NOW + 30 * MINUTE).accept(Message(sealer=later, fields=fields))
+    assert credential_issued(task, trust=TRUST, caches=caches) == NOW + 30 * SECOND
+    assert isinstance(task.arrival, StreamArrival)
+    early = task._replace(arrival=task.arrival._replace(stored=NOW + 24 * SECOND))
+    refuses(Code.BAD_CREDENTIAL, 7, lambda: credential_issued(early, trust=TRUST, caches=caches))
+
+    call = Delivery(core=True, subject="call.inventory.update").accept(Message(fields=CALL))
+    assert credential_issued(call, trust=TRUST, caches=caches) == NOW - MINUTE
+    old = call._replace(header=call.header._replace(iat=NOW - 2 * MINUTE))
+    refuses(Code.BAD_CREDENTIAL, 7, lambda: credential_issued(old, trust=TRUST, caches=caches))
+
+
+def test_a_credential_that_was_revoked_since_is_refused() -> None:
+    accepted = Delivery().accept(Message())
+    revoking = replace(TRUST, revoked_before={PLANNER.iss: NOW})
+    refuses(Code.REVOKED, 7, lambda: credential_issued(accepted, trust=revoking, caches=Caches()))
 
 
 def test_what_was_accepted_is_what_a_child_carries() -> None:

@@ -141,7 +141,7 @@ class PubAck(NamedTuple):
 
 
 class StoredValue(NamedTuple):
-    """The last message of one subject: its sequence, its payload, and when the broker stored it (microseconds)."""
+    """A message of one subject, as it is stored: its sequence, its payload, and when the broker stored it (microseconds)."""
 
     sequence: int
     payload: bytes
@@ -213,6 +213,15 @@ class Transport(Protocol):
         Ends at the last message that was there when it began, unless `follow`. With `headers_only` payloads are left out.
         `current` is set while everything that the stream held a few seconds ago was passed on, and cleared while that is not
         known.
+        """
+
+    def values(
+        self, stream: str, pattern: str, *, since: int = 0
+    ) -> AsyncGenerator[Sequence[tuple[str, StoredValue]], None]:
+        """Read once what `stream` holds now on the subjects of `pattern`, in order, each with its subject.
+
+        With `since` (microseconds) only what was stored from then on. Unlike `read` it costs little, and raises
+        `BusUnavailable` where it is interrupted.
         """
 
     async def last(self, stream: str, subject: str, *, within: float) -> StoredValue | None:

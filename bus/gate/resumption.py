@@ -22,7 +22,7 @@ from sealbus.bus.audit.writer import AuditWriter
 from sealbus.bus.background import BoundedTasks
 from sealbus.bus.gate.approval_authorizer import ApprovalCase, verdict_of
 from sealbus.bus.gate.authorizer import NO_RESOURCE, Authorizer
-from sealbus.bus.handling.approvals.marker import Markers, waits_note
+from sealbus.bus.handling.approvals.marker import Markers, StoredMarker, waits_note
 from sealbus.bus.handling.approvals.parked_tasks import (
     INPUT_BYTES,
     CountedVerdict,
@@ -218,9 +218,9 @@ class Resumption:
     ) -> None:
         """Decide about the task again, record that, and do what it says; `told` ends before the approval does."""
 
-        async def end() -> bool:
+        async def end(marker: StoredMarker | None) -> bool:
             await asyncio.shield(told)
-            return await self._end(parked)
+            return await self._end(parked, marker)
 
         ending = _ResumedPull(delivery, pull, end, self._background)
         route = self._routes.find(parked.header.to)
@@ -293,7 +293,7 @@ class Resumption:
         if end > parked.until:
             # Its requester looks for a result as long as it may be under way.
             try:
-                await self._markers.put(parked.header, until=end, ended=False)
+                ending.marker = await self._markers.put(parked.header, until=end, ended=False)
             except SealbusError as error:
                 raise _Again(f"that it is under way is not stored: {error.code}") from error
         permitted = Permitted(
@@ -371,12 +371,12 @@ class Resumption:
             one for one in verdicts if one.verdict is not Verdict.WITHDRAW and one.issued >= revoked.get(one.edge, 0)
         ]
 
-    async def _end(self, parked: Parked) -> bool:
-        """Store that a parked task has ended; return whether that is so."""
+    async def _end(self, parked: Parked, marker: StoredMarker | None = None) -> bool:
+        """Store that a parked task has ended, whose marker may be known; return whether that is so."""
         for pause in (*END_AGAIN, None):
             try:
                 # The marker first: what has ended is not looked at again, and its marker would wait for ever.
-                await self._markers.put(parked.header, until=parked.until, ended=True)
+                marker = await self._markers.put(parked.header, until=parked.until, ended=True, known=marker)
                 if await self._store_end(parked):
                     return True
             except SealbusError as error:
@@ -424,8 +424,14 @@ class _ResumedPull:
     """Where a resumed task is settled: the approval's delivery, once it is stored that the task has ended."""
 
     def __init__(
-        self, approval: Delivery, pull: Pull, end: Callable[[], Awaitable[bool]], background: BoundedTasks
+        self,
+        approval: Delivery,
+        pull: Pull,
+        end: Callable[[StoredMarker | None], Awaitable[bool]],
+        background: BoundedTasks,
     ) -> None:
+        self.marker: StoredMarker | None = None
+        """The task's marker, as it was stored last by whoever runs it."""
         self._approval = approval
         self._pull = pull
         self._end = end
@@ -452,7 +458,7 @@ class _ResumedPull:
         self._pull.working(self._approval)
 
     async def _settle(self, then: Callable[[], None]) -> None:
-        if await self._end():
+        if await self._end(self.marker):
             then()
         else:
             self._pull.retry(self._approval, END_AGAIN[-1])

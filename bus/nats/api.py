@@ -41,6 +41,7 @@ __all__ = [
     "existing_stream",
     "iso_time",
     "make_reader",
+    "no_stream",
     "parse_time",
     "stream_names",
     "stream_state",
@@ -61,6 +62,7 @@ EXPECTED_LAST_OF_STREAM: Final = "Nats-Expected-Last-Sequence"
 NOT_THE_LAST: Final = frozenset({10_071, 10_164})
 """JetStream's codes for "wrong last sequence", with the sequence and without."""
 
+STREAM_NOT_FOUND = 10_059
 CONSUMER_NOT_FOUND = 10_014
 CONSUMER_EXISTS = frozenset({10_148, 10_012})
 
@@ -344,8 +346,13 @@ async def existing_stream(request: Request, name: str) -> StreamState:
         raise ConfigurationError(f"{name[:255]!r} cannot be the name of a stream")
     state = await stream_state(request, name)
     if state is None:
-        raise ConfigurationError(f"stream {name} does not exist; run `sealbus streams apply`")
+        raise no_stream(name)
     return state
+
+
+def no_stream(name: str) -> ConfigurationError:
+    """Return the error that says that there is no stream of this name."""
+    return ConfigurationError(f"stream {name} does not exist; run `sealbus streams apply`")
 
 
 async def stream_names(request: Request, subject: str) -> list[str]:

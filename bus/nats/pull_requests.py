@@ -57,9 +57,9 @@ class PullRequests:
         self.asking = False
         """Whether requests may be made now."""
 
-    def open(self, link: Link) -> None:
-        """Open pull requests on `link`, which is now the newest. Raises `BusUnavailable`."""
-        self._pulls += [self._pull(link) for _ in range(PULLS)]
+    def open(self, link: Link, number: int = PULLS) -> None:
+        """Open `number` pull requests on `link`, which is now the newest. Raises `BusUnavailable`."""
+        self._pulls += [self._pull(link) for _ in range(number)]
 
     def close(self, link: Link) -> None:
         """Close those on `link`; messages sent to them already may still be delivered while the link lives."""

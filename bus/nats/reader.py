@@ -18,16 +18,16 @@ from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 
 from sealbus.bus.nats.acks import AckSubjects
-from sealbus.bus.nats.api import StreamState, existing_stream, make_reader, parse_time
+from sealbus.bus.nats.api import STREAM_NOT_FOUND, StreamState, existing_stream, make_reader, no_stream, parse_time
 from sealbus.bus.nats.connection.connection import Connection, ask
 from sealbus.bus.nats.connection.frames import check_pattern, check_subject, header_value, status_of
 from sealbus.bus.nats.connection.link import Link
-from sealbus.bus.nats.pull_requests import PullRequest, PullRequests
-from sealbus.bus.ports import Delivery, StoredValue
+from sealbus.bus.nats.pull_requests import PULLS, PullRequest, PullRequests
+from sealbus.bus.ports import Delivery, StoredValue, StreamRefused
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.message.freshness import StreamArrival
 
-__all__ = ["last", "read"]
+__all__ = ["last", "read", "values"]
 
 _log = logging.getLogger(__name__)
 
@@ -51,19 +51,34 @@ class _Reader:
         self._name = f"read-{secrets.token_hex(8)}"
         self._acks = AckSubjects(stream, self._name)
         self._created = created
+        self._made = False
         self._pending = 0
         self._count = 0
         self._buffer: deque[Delivery] = deque()
         self._pulls: PullRequests | None = None
 
     async def open(
-        self, connection: Connection, subjects: tuple[str, ...], start: int, since: int, *, headers_only: bool
-    ) -> None:
-        """Create the consumer, which starts at sequence `start`, or at the time `since` if given."""
+        self,
+        connection: Connection,
+        subjects: tuple[str, ...],
+        start: int,
+        since: int,
+        *,
+        headers_only: bool = False,
+        once: bool = False,
+    ) -> int:
+        """Create the consumer, which starts at sequence `start`, or at the time `since` if given; return what it has.
+
+        Who reads `once` asks for no more than that.
+        """
         self.link.watchers.append(self.arrived.set)
         self._pending = await make_reader(
             connection.jetstream, self._stream, self._name, subjects, start, since, headers_only=headers_only
         )
+        self._made = True
+        found = self._pending
+        if once and not found:
+            return found
         self._pulls = PullRequests(
             f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._name}",
             PullRequest(batch=BATCH),
@@ -73,8 +88,9 @@ class _Reader:
             refused=self._break,
             waiting=lambda: len(self._buffer),
         )
-        self._pulls.open(self.link)
+        self._pulls.open(self.link, 1 if once and found <= BATCH else PULLS)
         self._pulls.asking = True
+        return found
 
     @property
     def exhausted(self) -> bool:
@@ -108,6 +124,7 @@ class _Reader:
         if self._pulls is not None:
             self._pulls.asking = False
             self._pulls.close(self.link)
+        if self._made:
             with contextlib.suppress(BusUnavailable):
                 _delete(self.link, self._stream, self._name)
 
@@ -213,9 +230,9 @@ async def read(
 
 
 async def _batches(
-    connection: Connection, reader: _Reader, last: int | None, current: asyncio.Event | None
+    connection: Connection, reader: _Reader, last: int | None, current: asyncio.Event | None, *, once: bool = False
 ) -> AsyncGenerator[Sequence[Delivery], None]:
-    """Yield what one attempt delivers, until it is broken or has reached stream sequence `last`."""
+    """Yield what one attempt delivers, until it is broken, has reached stream sequence `last`, or has all, to read `once`."""
     while True:
         reader.arrived.clear()
         reader.ask()
@@ -223,7 +240,7 @@ async def _batches(
             yield batch
             if last is not None and _sequence(batch[-1]) >= last:
                 return
-        elif reader.broken or (last is not None and reader.exhausted):
+        elif reader.broken or ((once or last is not None) and reader.exhausted):
             return
         elif connection.link is not reader.link:
             reader.broken = MOVED
@@ -238,6 +255,39 @@ async def _batches(
                 # A heartbeat may have come meanwhile, which is not a delivery but extends the time.
                 if asyncio.get_running_loop().time() >= reader.silent_at:
                     reader.broken = "the server has forgotten the request"
+
+
+async def values(
+    connection: Connection, stream: str, pattern: str, *, since: int = 0
+) -> AsyncGenerator[Sequence[tuple[str, StoredValue]], None]:
+    """Yield what `stream` holds now on the subjects of `pattern`, in order (`Transport.values`).
+
+    It is read once, on one connection, and the stream itself is not looked at: of what it yields nothing can be accepted as a
+    message. Raises `BusUnavailable` where that is interrupted, `ConfigurationError` if there is no such stream.
+    """
+    check_pattern(pattern)
+    reader = _Reader(await connection.ready(READY_SECONDS), stream, created=0)
+    try:
+        left = await reader.open(connection, (pattern,), 1, since, once=True)
+        async with contextlib.aclosing(_batches(connection, reader, None, None, once=True)) as batches:
+            async for batch in batches:
+                # What is stored from now on would keep a reader of a busy subject for ever.
+                wanted, left = batch[:left], max(0, left - len(batch))
+                yield [
+                    (one.subject, StoredValue(one.arrival.sequence, one.payload, one.arrival.stored))
+                    for one in wanted
+                    if one.arrival is not None
+                ]
+                if not left:
+                    return
+        if reader.broken:
+            raise BusUnavailable(f"{stream}: {reader.broken}")
+    except StreamRefused as error:
+        if error.err_code == STREAM_NOT_FOUND:
+            raise no_stream(stream) from error
+        raise
+    finally:
+        reader.close()
 
 
 async def _again(connection: Connection, stream: str) -> StreamState:

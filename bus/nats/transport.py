@@ -10,7 +10,7 @@ from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.connection.frames import publish_parts
 from sealbus.bus.nats.consumer import NatsPull
 from sealbus.bus.nats.publisher import BulkPublisher
-from sealbus.bus.nats.reader import last, read
+from sealbus.bus.nats.reader import last, read, values
 from sealbus.bus.nats.subscription import listen
 from sealbus.bus.ports import Delivery, Outgoing, PubAck, Pull, StoredValue
 from sealbus.envelopes.errors import BusUnavailable
@@ -85,6 +85,12 @@ class NatsTransport:
             current=current,
             headers_only=headers_only,
         )
+
+    def values(
+        self, stream: str, pattern: str, *, since: int = 0
+    ) -> AsyncGenerator[Sequence[tuple[str, StoredValue]], None]:
+        """Read once what a stream holds (`sealbus.bus.nats.reader.values`)."""
+        return values(self._connection, stream, pattern, since=since)
 
     async def last(self, stream: str, subject: str, *, within: float) -> StoredValue | None:
         """Return the last message of `subject` (`sealbus.bus.nats.reader.last`); the stream must have `allow_direct`."""

@@ -85,7 +85,8 @@ class HeldValue:
     """The genuine version of a value that counts. `keys` are those of its payload beside what is here.
 
     `own` is whose it is, `number` counts versions from 1, `at` is when it was made (microseconds), `stored` when the broker
-    had it, `last` the sequence of the last message of its subject, genuine or not, which a write names.
+    had it (for what was written here: when it was sent), `last` the sequence of the last message of its subject, genuine or
+    not, which a write names.
     """
 
     subject: str
@@ -175,8 +176,8 @@ class Held:
         last: int = 0,
         extra: bytes = b"",
         within: float = 5.0,
-    ) -> int | None:
-        """Store the version that follows `before`, or the first; return its sequence, or `None` if another was stored.
+    ) -> HeldValue | None:
+        """Store the version that follows `before`, or the first; return it, or `None` if another was stored.
 
         `last` is the last sequence of the subject where nothing genuine stands (`standing`). Raises `SealError` for what no
         reader would take: too large a value, another's subject or sealer, keys beyond the codec's bounds; `BusUnavailable` as
@@ -200,9 +201,12 @@ class Held:
         if len(payload) > PAYLOAD_BYTES or len(raw) > VALUE_BYTES:
             raise SealError(f"{subject}: too large to be held")
         # A version that nobody can read would stand in the way of the next one.
-        if sealer.iss != own or self._claimed(subject, raw, self._clock()) is None:
+        claimed = self._claimed(subject, raw, self._clock())
+        if sealer.iss != own or claimed is None:
             raise SealError(f"{subject}: not what its owner can hold there")
-        return await self._keyed.replace(subject, raw, last=before.last if before is not None else last, within=within)
+        follows = before.last if before is not None else last
+        sequence = await self._keyed.replace(subject, raw, last=follows, within=within)
+        return replace(claimed.value, last=sequence) if sequence is not None else None
 
     async def _read(
         self, pattern: str, payload_type: str, since: int, within: float, *, flooded: bool = True
@@ -212,24 +216,24 @@ class Held:
         try:
             async with (
                 asyncio.timeout(within),
-                aclosing(self._transport.read(HELD, [pattern], since=since)) as batches,
+                aclosing(self._transport.values(HELD, pattern, since=since)) as batches,
             ):
                 async for batch in batches:
-                    for message in batch:
+                    for subject, stored in batch:
                         # Whoever runs the broker may deliver more than was asked for.
-                        if message.arrival is None or not matches(pattern, message.subject):
+                        if not matches(pattern, subject):
                             continue
-                        one = found.setdefault(message.subject, _Subject())
-                        one.messages, one.last = one.messages + 1, message.arrival.sequence
+                        one = found.setdefault(subject, _Subject())
+                        one.messages, one.last = one.messages + 1, stored.sequence
                         looked += 1
                         if looked % _AT_ONCE == 0:
                             await asyncio.sleep(0)
                         if one.messages > VERSIONS:
                             if flooded:
-                                raise StateUnavailable(f"{message.subject}: over {VERSIONS} versions")
+                                raise StateUnavailable(f"{subject}: over {VERSIONS} versions")
                             one.value = None
                             continue
-                        claimed = self._claimed(message.subject, message.payload, message.arrival.stored)
+                        claimed = self._claimed(subject, stored.payload, stored.stored)
                         if (
                             claimed is not None
                             and (one.value is None or claimed.value.number > one.value.number)

@@ -27,7 +27,7 @@ from sealbus.bus.ports import Delivery
 from sealbus.bus.sending.answer import CallExpired, RemoteError
 from sealbus.bus.sending.approval import Verdict
 from sealbus.bus.sending.message import Content
-from sealbus.bus.streams.held import VERSIONS
+from sealbus.bus.streams.held import VERSIONS, HeldValue
 from sealbus.envelopes.encoding.codec import Value
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, SealbusError
 from sealbus.envelopes.limits import SECOND
@@ -266,7 +266,7 @@ async def test_a_move_that_was_interrupted_is_finished(
     true = node.held.write
     failed: list[str] = []
 
-    async def write(subject: str, keys: dict[str, Value], *arguments: Any, **named: Any) -> int | None:
+    async def write(subject: str, keys: dict[str, Value], *arguments: Any, **named: Any) -> HeldValue | None:
         if keys.get("sta") == "ended" and not failed:
             failed.append(subject)
             raise BusUnavailable("away")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from support.nats_server import User
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.publisher import BATCH, IN_FLIGHT
 from sealbus.bus.nats.transport import NatsTransport
-from sealbus.bus.ports import Delivery, NotPermitted, Outgoing, PubAck, StreamRefused
+from sealbus.bus.ports import Delivery, NotPermitted, Outgoing, PubAck, StoredValue, StreamRefused
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 
 pytestmark = pytest.mark.nats
@@ -355,6 +356,53 @@ async def test_reading_ends_at_what_was_there_when_it_began(transport: NatsTrans
             await transport.publish([outgoing(number) for number in range(1000, 1010)], deadline=5.0)
         seen += numbers([batch])
     assert seen == list(range(1000))
+
+
+async def values(transport: NatsTransport, pattern: str, since: int = 0) -> list[tuple[str, StoredValue]]:
+    return [one async for batch in transport.values("TASKS", pattern, since=since) for one in batch]
+
+
+async def test_what_a_stream_holds_is_read_once(transport: NatsTransport, connection: Connection) -> None:
+    assert await values(transport, "task.>") == []
+    await transport.publish([outgoing(number, f"task.{'ab'[number % 2]}.run") for number in range(1200)], deadline=9)
+    read = [one async for batch in transport.read("TASKS", ["task.>"]) for one in batch]
+    whole = await values(transport, "task.>")
+    assert whole == [
+        (one.subject, StoredValue(one.arrival.sequence, one.payload, one.arrival.stored)) for one in read if one.arrival
+    ]
+    assert [one.sequence for _, one in await values(transport, "task.b.*")] == list(range(2, 1201, 2))
+    assert await values(transport, "task.c.>") == []
+    since = whole[-1][1].stored
+    assert await values(transport, "task.>", since) == [one for one in whole if one[1].stored >= since]
+    assert await values(transport, "task.>", since + 1) == []
+    with pytest.raises(ConfigurationError, match="sealbus streams apply"):
+        await anext(transport.values("AUDIT", "audit.>"))
+    with pytest.raises(ConfigurationError):
+        await anext(transport.values("TASKS", "task..run"))
+    # No consumer of it stays: each is deleted, the first one as well, which found nothing.
+    async with asyncio.timeout(10):
+        while json.loads(await connection.jetstream("$JS.API.CONSUMER.NAMES.TASKS", b"{}"))["consumers"]:
+            pass
+
+
+async def test_reading_once_ends_while_others_write(transport: NatsTransport) -> None:
+    await transport.publish([outgoing(number) for number in range(700)], deadline=5.0)
+    seen: list[int] = []
+    async for batch in transport.values("TASKS", "task.>"):
+        seen += [one.sequence for _, one in batch]
+        await transport.publish([outgoing(700 + len(seen) + number) for number in range(300)], deadline=5.0)
+    assert seen == list(range(1, 701))
+
+
+async def test_reading_once_through_a_crash_says_so(lab: Lab, transport: NatsTransport) -> None:
+    await transport.publish([outgoing(number) for number in range(700)], deadline=5.0)
+    reading = transport.values("TASKS", "task.>")
+    await anext(reading)
+    await lab.server.kill9()
+    with pytest.raises(BusUnavailable):
+        _ = [batch async for batch in reading]
+    await lab.server.restart()
+    assert len(await values(transport, "task.>")) == 700
 
 
 async def test_following_through_a_rotation_and_a_crash(lab: Lab) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from sealbus.bus.ports import Clock, Delivery, Outgoing, PubAck, StoredValue, StreamRefused, wall_clock
@@ -257,6 +258,18 @@ class MemoryTransport:
                 arrived.clear()
         finally:
             source.arrived.remove(arrived)
+
+    async def values(
+        self, stream: str, pattern: str, *, since: int = 0
+    ) -> AsyncGenerator[Sequence[tuple[str, StoredValue]], None]:
+        """Read once what `stream` holds."""
+        async with aclosing(self.read(stream, [pattern], since=since)) as batches:
+            async for batch in batches:
+                yield [
+                    (one.subject, StoredValue(one.arrival.sequence, one.payload, one.arrival.stored))
+                    for one in batch
+                    if one.arrival is not None
+                ]
 
     async def last(self, stream: str, subject: str, *, within: float) -> StoredValue | None:
         """Return the last message of `subject`; `within` never passes here."""

@@ -20,7 +20,16 @@ from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.decision.request import rfc3339
 
-__all__ = ["MARKER_TYPE", "Marker", "Markers", "marker_of", "marker_subject", "parsed_marker", "waits_note"]
+__all__ = [
+    "MARKER_TYPE",
+    "Marker",
+    "Markers",
+    "StoredMarker",
+    "marker_of",
+    "marker_subject",
+    "parsed_marker",
+    "waits_note",
+]
 
 MARKER_TYPE: Final = "application/vnd.sealbus.parked-marker.v1"
 """Payload type of the signature."""
@@ -42,6 +51,14 @@ class Marker:
         return {"dig": self.digest, "unt": self.until, "end": self.ended}
 
 
+@dataclass(frozen=True, slots=True)
+class StoredMarker:
+    """A marker, and the version of its value that says so."""
+
+    marker: Marker
+    value: HeldValue
+
+
 class Markers:
     """The markers that one agent writes."""
 
@@ -50,25 +67,29 @@ class Markers:
         self._identity = identity
         self._names = names
 
-    async def put(self, task: Header, *, until: int, ended: bool, first: bool = False) -> None:
-        """Store the marker of `task`, in place of the one that is there; one that says the same stays.
+    async def put(
+        self, task: Header, *, until: int, ended: bool, first: bool = False, known: StoredMarker | None = None
+    ) -> StoredMarker:
+        """Store the marker of `task`, in place of the one that is there, and return it; one that says the same stays.
 
         What was told before holds: a task that has ended does not wait again, and none waits for a shorter time, so that
-        whoever reads its statuses later takes them until then. Where it should be the `first`, it is written before anybody
-        looks what is there, which the write tells. Raises `BusUnavailable` and `StateUnavailable` as `Held` does.
+        whoever reads its statuses later takes them until then. Where it should be the `first`, or follow `known`, it is
+        written before anybody looks what is there, which the write tells. Raises `BusUnavailable` and `StateUnavailable` as
+        `Held` does.
         """
         own = self._names.token(self._identity.spiffe_id)
         subject = marker_subject(own, self._names.token(task.iss), task.id)
-        before, last = None, 0
+        before, last = (known.value if known is not None else None), 0
+        said = known.marker if known is not None else None
         for number in range(_WRITES):
-            if number or not first:
+            if number or not (first or known):
                 before, last = await self._held.standing(subject, MARKER_TYPE)
-            known = parsed_marker(before) if before is not None else None
+                said = parsed_marker(before) if before is not None else None
             marker = Marker(digest=task.digest, until=until, ended=ended)
-            if known is not None and known.digest == task.digest:
-                marker = replace(marker, until=max(until, known.until), ended=ended or known.ended)
-            if known == marker:
-                return
+            if said is not None and said.digest == task.digest:
+                marker = replace(marker, until=max(until, said.until), ended=ended or said.ended)
+            if before is not None and said == marker:
+                return StoredMarker(marker, before)
             stored = await self._held.write(
                 subject,
                 marker.keys(),
@@ -79,7 +100,7 @@ class Markers:
                 last=last,
             )
             if stored is not None:
-                return
+                return StoredMarker(marker, stored)
         raise StateUnavailable(f"{subject}: others write in its place")
 
     async def has_ended(self, task: Header) -> bool:

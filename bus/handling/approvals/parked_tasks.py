@@ -16,6 +16,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final, Self
 
 from sealbus.bus.ports import Identity
@@ -62,6 +63,8 @@ INPUT_BYTES: Final = 49_152
 MOST_VERDICTS: Final = 16
 """People whose verdicts on one task are kept."""
 
+_DENIALS: Final = 64
+"""Denials that are kept parsed: a task changes several times while it goes on, and its denial never does."""
 _OBLIGATION_NESTING: Final = OBLIGATION_NESTING + 1
 """With the array that holds them."""
 _VERDICT_TEXTS: Final = ("usr", "idp", "sid", "cid", "acr")
@@ -199,19 +202,11 @@ class Parked:
     obligation: ApprovalObligation = field(init=False)
 
     def __post_init__(self) -> None:
-        try:
-            decision = parse_record(self.record)
-        except EnvelopeError as error:
-            raise SealError("not a record") from error
-        if not isinstance(decision, DecisionRecord) or decision.allow or not isinstance(decision.place, StreamPlace):
-            raise SealError("not a denial of a task")
-        obligation = approval_of(_obligations(decision.obligations))
-        if obligation is None or decision.input is None:
-            raise SealError("a denial that asks for no approval")
+        decision, header, obligation = _denial(self.record)
         if len(self.verdicts) > MOST_VERDICTS:
             raise SealError("too many verdicts")
         object.__setattr__(self, "decision", decision)
-        object.__setattr__(self, "header", parse_header(decision.header))
+        object.__setattr__(self, "header", header)
         object.__setattr__(self, "obligation", obligation)
 
     @property
@@ -352,16 +347,10 @@ class ParkedTasks:
         """Replace the version that `before` was read from; return what is stored, or `None` if it is no longer current."""
         if before.value is None:
             raise ValueError("what was not read cannot be replaced")
-        sequence = await self._write(after, before.value)
-        if sequence is None:
-            return None
-        value = before.value
-        return replace(
-            after,
-            value=replace(value, number=value.number + 1, last=sequence, extra=after.envelope),
-        )
+        stored = await self._write(after, before.value)
+        return replace(after, value=stored) if stored is not None else None
 
-    async def _write(self, parked: Parked, before: HeldValue | None, *, last: int = 0) -> int | None:
+    async def _write(self, parked: Parked, before: HeldValue | None, *, last: int = 0) -> HeldValue | None:
         return await self._held.write(
             parked.subject(self._token),
             parked.keys(),
@@ -372,6 +361,21 @@ class ParkedTasks:
             last=last,
             extra=parked.envelope,
         )
+
+
+@lru_cache(maxsize=_DENIALS)
+def _denial(record: bytes) -> tuple[DecisionRecord, Header, ApprovalObligation]:
+    """Return the denial that asked for an approval, the header of its task, and what it asked for; raise `SealError`."""
+    try:
+        decision = parse_record(record)
+    except EnvelopeError as error:
+        raise SealError("not a record") from error
+    if not isinstance(decision, DecisionRecord) or decision.allow or not isinstance(decision.place, StreamPlace):
+        raise SealError("not a denial of a task")
+    obligation = approval_of(_obligations(decision.obligations))
+    if obligation is None or decision.input is None:
+        raise SealError("a denial that asks for no approval")
+    return decision, parse_header(decision.header), obligation
 
 
 def _obligations(recorded: bytes) -> list[dict[str, object]]:

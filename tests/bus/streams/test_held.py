@@ -82,9 +82,10 @@ class Site:
         sealer: Sealer = OWN,
         own: SpiffeId = INVENTORY,
     ) -> int | None:
-        return await self.held().write(
+        stored = await self.held().write(
             subject, {"txt": text}, TYPE, sealer, own=own, before=before, last=last, extra=extra
         )
+        return stored.last if stored is not None else None
 
     async def value(self, pattern: str = PATTERN) -> HeldValue | None:
         found = await self.held().newest(pattern, TYPE)
@@ -304,7 +305,9 @@ async def test_what_no_reader_would_take_is_not_written() -> None:
 async def test_as_much_as_is_said_can_be_held() -> None:
     site = Site()
     keys: dict[str, Value] = {"txt": "large", "all": [b"x" * 100] * PAYLOAD_ITEMS}
-    assert await site.held().write(SUBJECT, keys, TYPE, OWN, own=INVENTORY, extra=b"x" * 300_000) == 1
+    stored = await site.held().write(SUBJECT, keys, TYPE, OWN, own=INVENTORY, extra=b"x" * 300_000)
+    assert stored is not None
+    assert stored.last == 1
     assert await site.text() == "large"
 
 

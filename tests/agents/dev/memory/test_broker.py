@@ -8,7 +8,7 @@ from contextlib import aclosing
 import pytest
 
 from sealbus.agents.dev.memory.broker import MemoryBroker, MemoryTransport
-from sealbus.bus.ports import Outgoing, PubAck, StreamRefused
+from sealbus.bus.ports import Outgoing, PubAck, StoredValue, StreamRefused
 from sealbus.envelopes.errors import BusUnavailable
 from sealbus.envelopes.limits import SECOND
 
@@ -130,3 +130,6 @@ async def test_reading_begins_where_it_is_told(transport: MemoryTransport, clock
     assert await sequences("task.>", start=2) == [2, 3]
     assert await sequences("task.>", since=clock.now) == [2, 3]
     assert await transport.created("TASKS") == Clock.now
+
+    source = transport.values("TASKS", "task.b.*", since=clock.now)
+    assert [one async for batch in source for one in batch] == [("task.b.run", StoredValue(3, b"x", clock.now))]

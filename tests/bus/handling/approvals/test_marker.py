@@ -42,6 +42,7 @@ class Shelf:
         self.values: dict[str, HeldValue] = {}
         self.lost = lost
         self.writes: list[int] = []
+        self.reads = 0
 
     def put(self, subject: str, keys: Mapping[str, Value], number: int = 1) -> None:
         bare = value_of(parked_task(), subject=subject)
@@ -52,10 +53,11 @@ class Shelf:
         return {subject: replace(one, keys=fresh(one)) for subject, one in self.values.items()}
 
     async def standing(self, subject: str, payload_type: str) -> tuple[HeldValue | None, int]:
+        self.reads += 1
         value = (await self.newest(subject, payload_type)).get(subject)
         return value, value.last if value is not None else 0
 
-    async def write(self, subject: str, keys: Mapping[str, Value], *_: object, **more: Any) -> int | None:
+    async def write(self, subject: str, keys: Mapping[str, Value], *_: object, **more: Any) -> HeldValue | None:
         before = more.get("before")
         last: int = before.last if before is not None else more.get("last", 0)
         self.writes.append(last)
@@ -63,7 +65,7 @@ class Shelf:
             self.lost = max(0, self.lost - 1)
             return None
         self.put(subject, keys, last + 1)
-        return last + 1
+        return self.values[subject]
 
     def marker(self) -> Marker | None:
         value = self.values.get(SUBJECT)
@@ -101,6 +103,19 @@ async def test_what_was_said_holds() -> None:
     await markers(shelf).put(TASK, until=NOW + 5, ended=False, first=True)
     await markers(shelf).put(TASK, until=NOW + 99, ended=False)
     assert shelf.marker() == Marker(digest=TASK.digest, until=NOW + 99, ended=True)
+
+
+async def test_what_follows_a_marker_that_is_known_is_written_without_a_look() -> None:
+    shelf = Shelf()
+    known = await markers(shelf).put(TASK, until=NOW + 9, ended=False, first=True)
+    ended = await markers(shelf).put(TASK, until=NOW, ended=True, known=known)
+    assert ended.marker == shelf.marker() == Marker(digest=TASK.digest, until=NOW + 9, ended=True)
+    assert await markers(shelf).put(TASK, until=NOW, ended=True, known=ended) == ended
+    assert (shelf.reads, shelf.writes) == (0, [0, 1])
+    # What is known is no longer so: what was said since holds.
+    again = await markers(shelf).put(TASK, until=NOW + 99, ended=False, known=known)
+    assert again.marker == shelf.marker() == Marker(digest=TASK.digest, until=NOW + 99, ended=True)
+    assert (shelf.reads, shelf.writes) == (1, [0, 1, 1, 2])
 
 
 async def test_what_is_said_of_another_message_does_not_hold() -> None:

@@ -62,11 +62,43 @@ async def test_a_server_that_proves_itself_is_read_and_written(good: Server) -> 
     stream = await connect(good)
     assert await stream.readline() == b"INFO {}\r\n"  # type: ignore[no-untyped-call]
     await stream.connect_tls("", CONTEXT, READ_BYTES, 1.0)
-    stream.write(b"PING!")  # type: ignore[no-untyped-call]
-    await stream.drain()  # type: ignore[no-untyped-call]
+    stream.write(b"PING!")
+    await stream.drain()
     assert await good.first.get() == b"PING!"
     assert stream.buffered() == 0
-    stream.close()  # type: ignore[no-untyped-call]
+    stream.close()
+    await stream.wait_closed()
+
+
+async def test_what_is_written_in_one_turn_is_sent_as_one_piece(good: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = await connect(good)
+    writes = list[bytes]()
+    assert stream._io_writer is not None
+    send = stream._io_writer.write
+
+    def write(data: bytes) -> None:
+        writes.append(data)
+        send(data)
+
+    monkeypatch.setattr(stream._io_writer, "write", write)
+    stream.write(b"PI")
+    stream.writelines([b"N", b"G"])
+    assert (writes, stream.buffered()) == ([], 4)
+    await asyncio.sleep(0)
+    assert writes == [b"PING"]
+    stream.write(b"!")
+    stream.close()
+    assert await good.first.get() == b"PING!"
+    await stream.wait_closed()
+    assert writes == [b"PING", b"!"]
+
+
+async def test_what_was_not_sent_when_a_connection_is_cut_is_dropped(good: Server) -> None:
+    stream = await connect(good)
+    stream.write(b"PING!")
+    stream.abort()
+    assert stream.buffered() == 0
+    assert await good.first.get() == b""
     await stream.wait_closed()
 
 

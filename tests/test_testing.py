@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
-from support.engines import ScriptedEngine, deny
+from support.engines import ScriptedEngine, allow, deny
 from support.shop import Price, Shop, Update
 
 from sealbus import Denied
-from sealbus.testing import SubjectType, TestBus
+from sealbus.envelopes.errors import ConfigurationError
+from sealbus.testing import LiveBus, SubjectType, TestBus
 
 
 async def test_the_starter_policy_decides_where_no_other_is_given() -> None:
@@ -125,3 +130,96 @@ async def test_what_is_raised_inside_a_bus_comes_out_as_itself() -> None:
         await denied()
     with pytest.raises(AssertionError, match=r"^1 is not 2$"):
         await failed()
+
+
+async def test_a_denial_that_is_expected_is_the_recorded_one() -> None:
+    engine = ScriptedEngine()
+    async with TestBus(Shop().inventory, engine=engine) as bus:
+        client = await bus.client("shop-web")
+        engine.verdict = lambda _: deny("not_owner")
+        # Its reasons are shown to nobody here: the record has them.
+        async with bus.expect_denied("inventory.update", reason="not_owner"):
+            await (await client.submit("inventory.update", Update(item_id="1"))).result(Price)
+        async with bus.expect_denied("inventory.update"):
+            await client.submit("inventory.update", Update(item_id="1"))
+        with pytest.raises(AssertionError, match="over_limit was expected, and decided was: denied not_owner"):
+            async with bus.expect_denied("inventory.update", reason="over_limit"):
+                await client.submit("inventory.update", Update(item_id="1"))
+        with pytest.raises(AssertionError, match="decided was: nothing"):
+            async with bus.expect_denied("inventory.update", reason="not_owner"):
+                pass
+        engine.verdict = lambda _: allow()
+        with pytest.raises(AssertionError, match="decided was: allowed"):
+            async with bus.expect_denied("inventory.update"):
+                await client.submit("inventory.update", Update(item_id="1"))
+        with pytest.raises(ZeroDivisionError):
+            async with bus.expect_denied("inventory.update"):
+                raise ZeroDivisionError
+        with pytest.raises(ConfigurationError):
+            async with bus.expect_denied("inventory.update"):
+                raise ConfigurationError("another one")
+
+
+PROJECT = """
+trust_domain = "shop.example"
+[client]
+name = "web"
+[dev.agents]
+pricing = "project_pricing:agent"
+"""
+PRICING = """
+from pydantic import BaseModel
+from sealbus import Agent, Context
+agent = Agent("pricing")
+class Ask(BaseModel):
+    item_id: str
+    quantity: int = 1
+@agent.call("quote")
+async def quote(body: Ask, ctx: Context) -> int:
+    return 7 * body.quantity
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Return a folder with an agent, its settings, and the starter policy for its trust domain."""
+    (tmp_path / "project_pricing.py").write_text(PRICING)
+    (tmp_path / "sealbus.toml").write_text(PROJECT)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    yield tmp_path
+    sys.modules.pop("project_pricing", None)
+
+
+async def test_the_agents_of_a_project_run_in_memory(project: Path) -> None:
+    bus = TestBus.of_project(project)
+    assert bus.trust_domain.name == "shop.example"
+    # The starter policy, which knows nobody of this trust domain.
+    async with bus, bus.expect_denied("pricing.quote", reason="unknown_agent"):
+        await (await bus.client("web")).call("pricing.quote", {"item_id": "1"}, returns=int)
+
+
+def test_a_project_without_agents_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"\[dev.agents\]"):
+        TestBus.of_project(tmp_path)
+
+
+@pytest.mark.nats
+@pytest.mark.workload_api
+async def test_the_agents_of_a_project_run_on_a_real_server(
+    project: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    (project / "sealbus.toml").write_text(PROJECT.replace("shop.example", "example.org").replace('"web"', '"shop-web"'))
+    async with LiveBus.of_project(project, tmp_path_factory.mktemp("state")) as bus:
+        user = await bus.user("alice", "shop-web")
+        client = await bus.client("shop-web")
+        assert await client.call("pricing.quote", {"item_id": "1", "quantity": 2}, returns=int, user=user) == 14
+        assert await bus.client("shop-web") is client
+        with pytest.raises(ConfigurationError):
+            await bus.user("nobody", "shop-web")
+
+
+async def test_a_live_project_without_agents_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"\[dev.agents\]"):
+        async with LiveBus.of_project(tmp_path, tmp_path / "state"):
+            pass

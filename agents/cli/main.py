@@ -20,7 +20,11 @@ EXIT_UNVERIFIED = 4
 
 _COMMANDS = MappingProxyType(
     {
-        "dev": ("sealbus.agents.cli.run.dev", "Run everything on this machine: NATS, Workload API, policy, IdP, edge."),
+        "init": ("sealbus.agents.cli.run.init", "Make a project: an agent, its policy, tests of both."),
+        "dev": (
+            "sealbus.agents.cli.run.dev",
+            "Run everything on this machine: NATS, identities, policy, IdP, edge, agents.",
+        ),
         "pub": ("sealbus.agents.cli.bus.pub", "Publish a task or an event."),
         "task": ("sealbus.agents.cli.bus.task", "List tasks; ask for a task's status or result."),
         "schedule": ("sealbus.agents.cli.bus.schedules", "Send tasks at a time, or again and again."),

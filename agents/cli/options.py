@@ -25,6 +25,7 @@ __all__ = [
     "Moment",
     "agent_option",
     "as_option",
+    "client_option",
     "config_option",
     "ended_by",
     "json_option",
@@ -45,6 +46,7 @@ def config_option(function: F) -> F:
     return click.option(
         "--config",
         default=None,
+        is_eager=True,  # what else is not said may be in it
         metavar="FILE",
         help="Settings file; by default those of a running `sealbus dev`, or ./sealbus.toml.",
     )(function)
@@ -65,6 +67,24 @@ def as_option(default: str) -> Callable[[F], F]:
         metavar="NAME",
         help="Whose identity to use where the settings name one Workload API socket per workload.",
     )
+
+
+def client_option(function: F) -> F:
+    """Add `--as NAME` for commands that send: by default the workload that the settings name (`client.name`)."""
+
+    def named(ctx: click.Context, _: click.Parameter, value: str | None) -> str:
+        from sealbus.agents.runtime.settings.settings import load_client
+
+        return value if value is not None else load_client(ctx.params.get("config")).name
+
+    return click.option(
+        "--as",
+        "as_name",
+        default=None,
+        callback=named,
+        metavar="NAME",
+        help="Whose identity to use where the settings name one Workload API socket per workload.  [default: client.name]",
+    )(function)
 
 
 def login_options(function: F) -> F:

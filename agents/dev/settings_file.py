@@ -23,7 +23,7 @@ from sealbus.agents.control.notary.role import open_notary
 from sealbus.agents.dev.idp.registry import DEMO_USERS, DemoUser, merged_users
 from sealbus.agents.dev.users import EDGE_PATH
 from sealbus.agents.edge.egress.exit import open_exit
-from sealbus.agents.runtime.settings.schema import IssuerTable
+from sealbus.agents.runtime.settings.schema import ClientTable, IssuerTable
 from sealbus.agents.runtime.settings.settings import Flag, Settings, load_settings
 from sealbus.agents.runtime.settings.source import Key, dotted, file_entries
 from sealbus.bus.background import Background
@@ -48,6 +48,8 @@ _TEMPLATE = "/agent/{name}"
 _READ: Final = frozenset({"trust_domain", "agents", "subjects"})
 _KEPT: Final = frozenset({"audit", "chain", "context", "egress", "identity", "limits", "streams", "worker"})
 """Tables that apply unchanged: they are about work, not about addresses, or about those of others."""
+_OF_PROJECT: Final = frozenset({("dev", "agents"), ("dev", "policy"), ("dev", "users"), ("client", "name")})
+"""Keys that are about the project itself."""
 _SHOWN: Final = frozenset({("edge", "schemas"), ("edge", "cors")})
 """And these keys of a table that is about addresses: whoever writes a page against the edge needs both."""
 _OURS: Final = frozenset({("context", "minters"), ("streams", "replicas"), ("trust", "notaries")})
@@ -117,6 +119,7 @@ def write_settings(
         *(line for one in (own, *issuers) for line in _issuer(one)),
         *(_notary(log) if log is not None else []),
         "[client]",
+        f"name = {_text(declared.client)}",
         f"token_service = {_text(f'https://{token_service}')}",
         f"issuer = {_text(issuer)}",
         'client_id = "sealbus-cli"',
@@ -192,6 +195,13 @@ class Declared:
     unused: tuple[str, ...] = ()
     """Tables or keys in the file that do not apply here."""
 
+    run: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """The agents to run, by name, as MODULE:AGENT."""
+    policy: Path | None = None
+    """The folder of their policy."""
+    client: str = ClientTable().name
+    """The workload as which commands in other terminals send."""
+
     exit: str = ""
     """The name of the exit, if there are APIs outside."""
     exchanges: bool = False
@@ -232,11 +242,14 @@ def read_declared(path: Path) -> Declared:
         trust_domain=settings.trust_domain.name,
         template=str(template.value) if template is not None else _TEMPLATE,
         table=MappingProxyType({name: names.id_of(name) for name in listed}),
-        agents=tuple(dict.fromkeys((*listed, *owners))),
+        agents=tuple(dict.fromkeys((*listed, *owners, *settings.dev.agents, settings.client.name))),
         own=settings.own_subjects,
         users=merged_users(users),
         kept=MappingProxyType({key: entry.value for key, entry in entries.items() if _is_kept(key)}),
         max_bytes=settings.max_bytes,
+        run=MappingProxyType(dict(settings.dev.agents)),
+        policy=settings.dev.policy,
+        client=settings.client.name,
         exit=settings.egress.agent if settings.egress.apis else "",
         exchanges=any(api.grant == "token_exchange" for api in settings.egress.apis.values()),
         unused=tuple(dict.fromkeys(_shown(key) for key in entries if not _is_used(key))),
@@ -248,7 +261,7 @@ def _is_kept(key: Key) -> bool:
 
 
 def _is_used(key: Key) -> bool:
-    return key[0] in _READ or key[:2] == ("dev", "users") or _is_kept(key)
+    return key[0] in _READ or key[:2] in _OF_PROJECT or _is_kept(key)
 
 
 def _shown(key: Key) -> str:

@@ -1,4 +1,4 @@
-"""Tests of agents in memory: real sealing, real policy, real records; no server and no network.
+"""Tests of agents: `TestBus` in memory, with real sealing, policy and records, and `LiveBus` on a real NATS server.
 
 ::
 
@@ -10,7 +10,7 @@
         await bus.assert_allowed("inventory.update")
 
 A task's handle gives its result: `await (await client.submit(...)).result(Update)`. The clock is the host's unless
-another is given. Deployments run the same code over NATS and the Workload API.
+another is given. Deployments run the same code over NATS and the Workload API. `sealbus.pytest_plugin` has fixtures of both.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import asyncio
 import json
 import random as random_module
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from sealbus.agents.dev.memory.broker import MemoryBroker, MemoryPull
 from sealbus.agents.dev.memory.identity import MemoryIdentity
@@ -44,6 +44,7 @@ from sealbus.bus.sending.approval import ApprovalRequest, Verdict
 from sealbus.bus.sending.status import Status
 from sealbus.bus.stream_names import AUDIT, REFUSALS, TASKS
 from sealbus.bus.streams.declared import declared_streams
+from sealbus.envelopes.errors import ConfigurationError, SealbusError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.subjects import OwnSubject, own_subjects
 from sealbus.envelopes.message.user_context import ClaimValue, SubjectType
@@ -55,7 +56,10 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 from sealbus.policies.bundle.revocations import NONE_REVOKED, Revocations
 from sealbus.policies.decision.engine import PolicyEngine
 
-__all__ = ["SubjectType", "TestBus"]
+if TYPE_CHECKING:
+    from sealbus.agents.dev.environment import Environment
+
+__all__ = ["LiveBus", "SubjectType", "TestBus"]
 
 STREAM_BYTES = 64 * 1_048_576
 """What each stream may hold."""
@@ -111,6 +115,25 @@ class TestBus:
         self._stop = asyncio.Event()
         self._stack = AsyncExitStack()
         self._all = AsyncExitStack()
+
+    @classmethod
+    def of_project(cls, folder: Path) -> Self:
+        """Return a bus with the agents and the policy of the project in `folder`, as its `sealbus.toml` names them.
+
+        Raises `ConfigurationError` for a file that the settings would not accept, or that names no agent.
+        """
+        from sealbus.agents.cli.run.worker import load_agents
+        from sealbus.agents.dev.settings_file import read_declared
+
+        declared = read_declared(folder / "sealbus.toml")
+        if not declared.run:
+            raise ConfigurationError(f"{folder / 'sealbus.toml'} names no agent under [dev.agents]")
+        return cls(
+            *load_agents(list(declared.run.values())),
+            policy=declared.policy,
+            trust_domain=declared.trust_domain,
+            own=declared.own,
+        )
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
@@ -323,6 +346,27 @@ class TestBus:
         if last.allow or last.code != code or (reason is not None and reason not in last.reasons):
             raise AssertionError(f"{action}: allow {last.allow}, code {last.code}, reasons {last.reasons}")
 
+    @asynccontextmanager
+    async def expect_denied(
+        self, action: str, *, code: str = "denied", reason: str | None = None
+    ) -> AsyncGenerator[None, None]:
+        """Raise `AssertionError` unless `action` is denied in the body with `code` and, if given, for `reason`.
+
+        What counts is the decision that was recorded, which has reasons that the requester may not be shown. The error with
+        this code ends here; any other comes out as itself.
+        """
+        before = len(await self.decisions(action))
+        try:
+            yield
+        except SealbusError as error:
+            if error.code != code:
+                raise
+        await self.idle()
+        made = (await self.decisions(action))[before:]
+        if not any(one.code == code and (reason is None or reason in one.reasons) for one in made):
+            wanted = f"{action}: {code} {reason or ''}".rstrip()
+            raise AssertionError(f"{wanted} was expected, and decided was: {', '.join(map(_said, made)) or 'nothing'}")
+
     async def statuses(self, handle: TaskHandle) -> list[Status]:
         """Return the statuses of a task so far, as its requester reads them; its policy decides about a result."""
         async with aclosing(handle.reader.statuses(handle.task, follow=False)) as statuses:
@@ -354,6 +398,68 @@ class TestBus:
         if not found:
             raise AssertionError(f"{action}: nothing was decided")
         return found[-1]
+
+
+class LiveBus:
+    """The agents of a project on a real NATS server, with identities, policy and edge as `sealbus dev` runs them.
+
+    Everything is on loopback, at free ports, and in `folder`. Enter with `async with`.
+    """
+
+    def __init__(self, agents: Sequence[Agent], environment: Environment, stack: AsyncExitStack) -> None:
+        self.environment = environment
+        self.agents = tuple(agents)
+        self._stack = stack
+        self._clients: dict[str, Client] = {}
+
+    @classmethod
+    @asynccontextmanager
+    async def of_project(cls, project: Path, folder: Path) -> AsyncGenerator[Self, None]:
+        """Run what the `sealbus.toml` in `project` names, with its state in `folder`; raise as `TestBus.of_project`."""
+        from sealbus.agents.cli.run.worker import load_agents
+        from sealbus.agents.dev.environment import DevOptions, open_environment
+        from sealbus.agents.dev.settings_file import read_declared
+        from sealbus.agents.runtime.open import open_node
+
+        declared = read_declared(project / "sealbus.toml")
+        if not declared.run:
+            raise ConfigurationError(f"{project / 'sealbus.toml'} names no agent under [dev.agents]")
+        agents = load_agents(list(declared.run.values()))
+        options = DevOptions(folder=folder, agents=(), declared=declared, policy=declared.policy, port=-1, sync=False)
+        async with AsyncExitStack() as stack:
+            environment = await stack.enter_async_context(open_environment(options))
+            group = await stack.enter_async_context(Background())
+            stop = asyncio.Event()
+            for agent in agents:
+                node = await stack.enter_async_context(open_node(agent.name, environment.settings))
+                worker = await stack.enter_async_context(Worker(agent, node))
+                running = group.create_task(worker.run(stop))
+                stack.push_async_callback(_ended, stop, running)
+                await worker.ready.wait()
+            yield cls(agents, environment, await stack.enter_async_context(AsyncExitStack()))
+
+    async def client(self, name: str) -> Client:
+        """Return a client with the identity of the workload `name`."""
+        if name not in self._clients:
+            client = Client(name, settings=self.environment.settings)
+            self._clients[name] = await self._stack.enter_async_context(client)
+        return self._clients[name]
+
+    async def user(self, identifier: str, workload: str) -> Statement:
+        """Log a user of `[dev.users]` in, and return the context that the edge mints of that for `workload`."""
+        from sealbus.agents.dev.users import dev_token
+
+        token = await asyncio.to_thread(dev_token, self.environment.settings, identifier)
+        return await (await self.client(workload)).user_context(token)
+
+
+async def _ended(stop: asyncio.Event, running: asyncio.Task[bool]) -> None:
+    stop.set()
+    await asyncio.wait([running])
+
+
+def _said(record: DecisionRecord) -> str:
+    return "allowed" if record.allow else f"{record.code} {' '.join(record.reasons)}".rstrip()
 
 
 class _MovedClock:

@@ -8,7 +8,7 @@ import click
 
 from sealbus.agents.cli.bus.body_argument import json_body
 from sealbus.agents.cli.bus.on_behalf import OnBehalf, user_options
-from sealbus.agents.cli.options import as_option, config_option
+from sealbus.agents.cli.options import client_option, config_option
 from sealbus.agents.cli.output import print_json
 
 __all__ = ["command"]
@@ -21,7 +21,7 @@ __all__ = ["command"]
 @click.option("--timeout", default=10.0, show_default=True, type=click.FloatRange(0.1, 60), help="Seconds.")
 @click.option("--chunks", is_flag=True, help="Print each chunk of the answer as it comes.")
 @config_option
-@as_option("shop-web")
+@client_option
 @click.option("--json", "as_json", is_flag=True, help="Accepted as everywhere; answers are always JSON.")
 def command(
     action: str,

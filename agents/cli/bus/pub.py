@@ -11,7 +11,7 @@ import click
 from sealbus.agents.cli.bus.body_argument import json_body
 from sealbus.agents.cli.bus.on_behalf import OnBehalf, user_options
 from sealbus.agents.cli.bus.task import finish
-from sealbus.agents.cli.options import as_option, config_option, json_option
+from sealbus.agents.cli.options import client_option, config_option, json_option
 from sealbus.agents.cli.output import note, print_json
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ __all__ = ["command"]
     help="Wait for a task's result (60 s by default) and print it; exit with 3 if it was denied.",
 )
 @config_option
-@as_option("shop-web")
+@client_option
 @json_option
 def command(
     subject: str,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sealbus.agents.cli.bus.body_argument import json_body
-from sealbus.agents.cli.options import as_option, config_option, json_option
+from sealbus.agents.cli.options import client_option, config_option, json_option
 from sealbus.agents.cli.output import note, print_json, print_table
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def command() -> None:
 @owner_option
 @wait_option
 @config_option
-@as_option("shop-web")
+@client_option
 @json_option
 def add(
     name: str,
@@ -176,7 +176,7 @@ def add(
 @owner_option
 @wait_option
 @config_option
-@as_option("shop-web")
+@client_option
 @json_option
 def pause(name: str, owner: str | None, wait: float, config: str | None, as_name: str, as_json: bool) -> None:
     """Have the schedule NAME send nothing until it is resumed."""
@@ -192,7 +192,7 @@ def pause(name: str, owner: str | None, wait: float, config: str | None, as_name
 @owner_option
 @wait_option
 @config_option
-@as_option("shop-web")
+@client_option
 @json_option
 def resume(name: str, owner: str | None, wait: float, config: str | None, as_name: str, as_json: bool) -> None:
     """Have the schedule NAME go on; what it did not send while it was paused is not sent."""
@@ -208,7 +208,7 @@ def resume(name: str, owner: str | None, wait: float, config: str | None, as_nam
 @owner_option
 @wait_option
 @config_option
-@as_option("shop-web")
+@client_option
 @json_option
 def rm(name: str, owner: str | None, wait: float, config: str | None, as_name: str, as_json: bool) -> None:
     """End the schedule NAME. Tasks that it has sent go on."""
@@ -221,7 +221,7 @@ def rm(name: str, owner: str | None, wait: float, config: str | None, as_name: s
 
 @command.command("ls")
 @config_option
-@as_option("shop-web")
+@client_option
 @json_option
 def ls(config: str | None, as_name: str, as_json: bool) -> None:
     """List the schedules of our own identity (--as): others' are shown to nobody else."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sealbus.agents.cli.bus.task_list import ls
-from sealbus.agents.cli.options import as_option, config_option, json_option
+from sealbus.agents.cli.options import client_option, config_option, json_option
 from sealbus.agents.cli.output import explained, note, print_json
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ command.add_command(ls)
 @click.argument("handle")
 @click.option("--follow", is_flag=True, help="Print each status as it comes, up to the final one.")
 @config_option
-@as_option("shop-web")
+@client_option
 @json_option
 def status(handle: str, follow: bool, config: str | None, as_name: str, as_json: bool) -> None:
     """Print the newest status of the task HANDLE."""
@@ -45,7 +45,7 @@ def status(handle: str, follow: bool, config: str | None, as_name: str, as_json:
 @click.argument("handle")
 @click.option("--wait", default=60.0, show_default=True, type=click.FloatRange(0.1, 86_400), help="Seconds.")
 @config_option
-@as_option("shop-web")
+@client_option
 @json_option
 def result(handle: str, wait: float, config: str | None, as_name: str, as_json: bool) -> None:
     """Print the result of the task HANDLE once it is done; exit with 3 if it was denied."""
@@ -58,7 +58,7 @@ def result(handle: str, wait: float, config: str | None, as_name: str, as_json: 
 @click.option("--operator", is_flag=True, help="Cancel another workload's task, if the agent's policy allows that.")
 @click.option("--wait", default=10.0, show_default=True, type=click.FloatRange(0.1, 86_400), help="Seconds.")
 @config_option
-@as_option("shop-web")
+@client_option
 @json_option
 def cancel(
     handle: str, reason: str, operator: bool, wait: float, config: str | None, as_name: str, as_json: bool

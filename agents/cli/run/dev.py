@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import sys
 from pathlib import Path
 
 import click
@@ -31,11 +32,17 @@ __all__ = ["command"]
 )
 @click.option("--engine", type=click.Choice(["embedded", "sidecar"]), default="embedded", show_default=True)
 @click.option("--opa", type=click.Path(path_type=Path), default=None, help="The opa executable, for --engine sidecar.")
-@click.option("--policy", type=click.Path(path_type=Path, exists=True, file_okay=False), default=None)
+@click.option(
+    "--policy",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    default=None,
+    help="A folder of Rego and data; by default that of sealbus.toml, or the starter policy.",
+)
 @click.option("--watch/--no-watch", default=True, help="Publish the policy folder again when it changes.")
 @click.option(
     "--fast", is_flag=True, help="Let NATS acknowledge before writing to disk: a power failure loses up to 2 minutes."
 )
+@click.option("--notary/--no-notary", default=True, help="Keep a verifiable log of the audit stream.")
 @click.option("--clean", is_flag=True, help="Remove the state folder first.")
 @json_option
 def command(
@@ -49,10 +56,14 @@ def command(
     policy: Path | None,
     watch: bool,
     fast: bool,
+    notary: bool,
     clean: bool,
     as_json: bool,
 ) -> None:
-    """Run NATS, the Workload API, the policy, the identity provider and the edge, and print what to type next."""
+    """Run NATS, identities, policy, identity provider, edge and notary, and the agents that sealbus.toml names.
+
+    Agents are run by the interpreter of `.venv` in this folder, if there is one, and started again when their files change.
+    """
     from sealbus.agents.dev.environment import DevOptions
     from sealbus.agents.dev.settings_file import read_declared
 
@@ -60,10 +71,12 @@ def command(
         if is_locked(state, DEV_LOCK):
             raise click.UsageError(f"{state} is in use by a running `sealbus dev`: stop that one before --clean")
         shutil.rmtree(state, ignore_errors=True)
+    declared = read_declared(Path("sealbus.toml"))
+    policy = policy or declared.policy
     options = DevOptions(
         folder=state,
-        agents=tuple(dict.fromkeys((*STARTER_AGENTS, *agents))),
-        declared=read_declared(Path("sealbus.toml")),
+        agents=agents if policy is declared.policy is not None else tuple(dict.fromkeys((*STARTER_AGENTS, *agents))),
+        declared=declared,
         port=port,
         edge_port=edge_port,
         idp_port=idp_port,
@@ -71,6 +84,7 @@ def command(
         opa=opa,
         policy=policy,
         sync=not fast,
+        notary=notary,
     )
     asyncio.run(_run(options, watch=watch, as_json=as_json))
 
@@ -83,6 +97,11 @@ async def _run(options: object, *, watch: bool, as_json: bool) -> None:
     stop = stop_signalled()
     async with open_environment(options) as environment, asyncio.TaskGroup() as group:
         watching = group.create_task(republish(environment)) if watch else None
+        if options.declared.run:
+            from sealbus.agents.cli.run.processes import run_project
+
+            targets = list(options.declared.run.values())
+            group.create_task(run_project(targets, python=_python(), config=environment.settings_file, stop=stop))
         if as_json:
             print_json(
                 {
@@ -93,6 +112,7 @@ async def _run(options: object, *, watch: bool, as_json: bool) -> None:
                     "settings": str(environment.settings_file),
                     "policy": str(environment.policy),
                     "engine": options.engine,
+                    "agents": sorted(options.declared.run),
                     "unused": list(options.declared.unused),
                 }
             )
@@ -103,8 +123,9 @@ async def _run(options: object, *, watch: bool, as_json: bool) -> None:
             if options.declared.unused:
                 note(f"settings of sealbus.toml not used here: {', '.join(options.declared.unused)}")
             note("in other terminals, in this folder, for instance:")
-            note("  sealbus worker run app.py:agent")
-            note("""  sealbus pub task.inventory.update '{"item_id": "42", "quantity": 3}' --user alice --wait""")
+            if not options.declared.run:
+                note("  sealbus worker run app.py:agent")
+                note("""  sealbus pub task.inventory.update '{"item_id": "42", "quantity": 3}' --user alice --wait""")
             note("  sealbus audit tail --follow")
             note("  sealbus token --user alice")
             if not options.sync:
@@ -117,3 +138,9 @@ async def _run(options: object, *, watch: bool, as_json: bool) -> None:
             watching.cancel()
     if not as_json:
         note("stopped")
+
+
+def _python() -> str:
+    """Return the interpreter of the project in this folder, or our own."""
+    own = Path(".venv", "bin", "python")
+    return str(own.absolute()) if own.exists() else sys.executable

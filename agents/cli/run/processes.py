@@ -1,4 +1,7 @@
-"""The parent of `sealbus worker run --processes N` and `--reload`: it starts workers as processes, and imports no agent."""
+"""The parent of `sealbus worker run --processes N` and `--reload`, and of the agents that `sealbus dev` runs.
+
+It starts workers as processes, and imports no agent.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from sealbus.agents.runtime.source_files import SourceFiles
 from sealbus.agents.runtime.supervisor import Supervisor
 from sealbus.envelopes.errors import ConfigurationError
 
-__all__ = ["folders_of", "run_processes"]
+__all__ = ["folders_of", "run_processes", "run_project"]
 
 GRACE = 10.0
 """Seconds that a process has to end beyond its own `worker.drain`; a handler that blocks its thread never ends."""
@@ -50,12 +53,34 @@ def run_processes(
         given = [word for option, value in options.items() if value is not None for word in (option, value)]
         if as_json:
             given.append("--json")
-        # With -P a folder or file `sealbus` in the current folder is not taken for the package.
-        own = [sys.executable, "-P", "-m", "sealbus", "worker", "run"]
-        return [*own, "--supervised", str(number), str(line), *given, "--", *targets]
+        return [*_worker(sys.executable), "--supervised", str(number), str(line), *given, "--", *targets]
 
     supervisor = Supervisor(command, processes=processes, grace=settings.worker.drain + GRACE, say=note)
     return asyncio.run(_supervise(supervisor, SourceFiles(folders_of(targets)) if reloading else None))
+
+
+async def run_project(targets: Sequence[str], *, python: str, config: Path, stop: asyncio.Event) -> None:
+    """Run each of `targets` in a process of the interpreter `python` until `stop`, anew after each change of their files."""
+
+    def command(number: int, line: int) -> list[str]:
+        return [
+            *_worker(python),
+            "--supervised",
+            str(number),
+            str(line),
+            "--config",
+            str(config),
+            "--",
+            targets[number - 1],
+        ]
+
+    supervisor = Supervisor(command, processes=len(targets), grace=load_settings(config).worker.drain + GRACE, say=note)
+    await supervisor.run_changing(stop, SourceFiles(folders_of(targets)).changed)
+
+
+def _worker(python: str) -> list[str]:
+    # With -P a folder or file `sealbus` in the current folder is not taken for the package.
+    return [python, "-P", "-m", "sealbus", "worker", "run"]
 
 
 async def _supervise(supervisor: Supervisor, files: SourceFiles | None) -> int:

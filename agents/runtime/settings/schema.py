@@ -410,11 +410,13 @@ class EdgeTable(_Table):
 class ClientTable(_Table):
     """What clients need besides the bus: the edge's token service, an https URL, and where a person logs in.
 
+    Commands that send do so as the workload `name`, where the settings name one Workload API socket for each.
     `sealbus login` is the public client `client_id` at `issuer`, exactly as in its metadata, and asks for `scope`, and for a
     token for `resource` if that is set (RFC 8707). `redirect_uri` is where a browser brings the answer: on loopback, at any
     free port unless it names one. `logins` is the file in which logins are kept, by default in the user's state folder.
     """
 
+    name: str = "shop-web"
     token_service: str | None = None
     issuer: str | None = None
     client_id: str | None = None
@@ -425,8 +427,13 @@ class ClientTable(_Table):
 
 
 class DevTable(_Table):
-    """For `sealbus dev` only: users of its identity provider by name, and what it tells commands in other terminals."""
+    """For `sealbus dev` only: what a project declares, and what it tells commands in other terminals.
 
+    A project says which agents it runs, by name, as MODULE:AGENT, the folder of their policy, and the users of its identity
+    provider by name.
+    """
+
+    agents: dict[str, str] = {}
     users: Annotated[dict[str, dict[str, object]], Field(repr=False)] = {}
     issuer: str | None = None
     access: Path | None = None

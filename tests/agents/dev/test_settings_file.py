@@ -181,3 +181,15 @@ def test_an_edge_of_the_projects_own_name_is_kept(tmp_path: Path) -> None:
     (tmp_path / "sealbus.toml").write_text('[agents]\nedge = "spiffe://example.org/front/door"\n')
     settings = written(tmp_path, read_declared(tmp_path / "sealbus.toml"))
     assert settings.minters == {SpiffeId("spiffe://example.org/front/door")}
+
+
+def test_a_project_says_which_agents_run_by_which_policy_and_who_sends(tmp_path: Path) -> None:
+    (tmp_path / "sealbus.toml").write_text(
+        '[client]\nname = "web"\n[dev]\npolicy = "rules"\n[dev.agents]\nnotes = "notes.agent:agent"\n'
+    )
+    declared = read_declared(tmp_path / "sealbus.toml")
+    assert dict(declared.run) == {"notes": "notes.agent:agent"}
+    assert declared.policy == tmp_path / "rules"
+    assert (declared.client, declared.agents, declared.unused) == ("web", ("notes", "web"), ())
+    assert written(tmp_path, declared).client.name == "web"
+    assert (Declared().client, written(tmp_path, Declared()).client.name) == ("shop-web", "shop-web")

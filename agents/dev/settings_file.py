@@ -91,6 +91,7 @@ def write_settings(
         f"nats = [{_text(nats)}]",
         f"nats_ids = [{_text(server_id.value)}]",
         f"workload_api = {_text(workload_api)}",
+        "development = true",
         "[policy]",
         f"engine = {_text(engine)}",
         f"bundle = {_text(str(bundle))}",
@@ -235,6 +236,7 @@ def read_declared(path: Path) -> Declared:
     names = settings.names
     listed = [key[1] for key in entries if key[0] == "agents" and key[1] != "template"]
     owners = [name for one in settings.own_subjects if (name := names.name_of(one.owner)) is not None]
+    sender = [settings.client.name] if ("client", "name") in entries else []
     template = entries.get(("agents", "template"))
     # Read again unparsed: a user without claims is an empty table, which the settings' keys do not represent.
     users = tomllib.loads(path.read_text(encoding="utf-8")).get("dev", {}).get("users", {})
@@ -242,7 +244,7 @@ def read_declared(path: Path) -> Declared:
         trust_domain=settings.trust_domain.name,
         template=str(template.value) if template is not None else _TEMPLATE,
         table=MappingProxyType({name: names.id_of(name) for name in listed}),
-        agents=tuple(dict.fromkeys((*listed, *owners, *settings.dev.agents, settings.client.name))),
+        agents=tuple(dict.fromkeys((*listed, *owners, *settings.dev.agents, *sender))),
         own=settings.own_subjects,
         users=merged_users(users),
         kept=MappingProxyType({key: entry.value for key, entry in entries.items() if _is_kept(key)}),

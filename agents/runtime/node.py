@@ -45,13 +45,17 @@ _NONE: Mapping[SpiffeId, int] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
-    """What every node of one deployment must agree on: names, own subjects, user contexts and chains, and its notaries."""
+    """What every node of one deployment must agree on: names, own subjects, user contexts and chains, and its notaries.
+
+    In one for `development` requesters are told the texts behind errors (`told_detail`).
+    """
 
     names: Names
     minters: frozenset[SpiffeId] = frozenset()
     notaries: frozenset[SpiffeId] = frozenset()
     lifetimes: Lifetimes = DEFAULT_LIFETIMES
     own_subjects: OwnSubjects = field(default_factory=lambda: MappingProxyType({}))
+    development: bool = False
 
 
 class Node:

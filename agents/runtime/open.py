@@ -69,6 +69,7 @@ def deployment_of(settings: Settings) -> Deployment:
         notaries=settings.notaries,
         lifetimes=settings.lifetimes,
         own_subjects=own_subjects(*settings.own_subjects),
+        development=settings.development,
     )
 
 

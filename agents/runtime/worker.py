@@ -38,6 +38,7 @@ from sealbus.bus.handling.places import Places
 from sealbus.bus.handling.schedules.standing import StandingGrants
 from sealbus.bus.handling.schedules.tick import CLAIMED_FOR
 from sealbus.bus.handling.status_writer import Statuses
+from sealbus.bus.handling.told_detail import tell_nothing, tell_text
 from sealbus.bus.ports import Delivery, Pull
 from sealbus.bus.routing.routes import RouteTable, control_route
 from sealbus.bus.stream_names import EVENTS, TASKS
@@ -247,6 +248,7 @@ class Worker:
                 random=node.random,
                 parking=parking,
                 concurrency=concurrency,
+                tell=tell_text if node.deployment.development else tell_nothing,
                 clock=node.clock,
             )
         )

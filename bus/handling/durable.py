@@ -24,6 +24,7 @@ from sealbus.bus.handling.idempotency.effects import Effects
 from sealbus.bus.handling.parts import PartWriter
 from sealbus.bus.handling.places import Cause, Places
 from sealbus.bus.handling.status_writer import NOTHING, Statuses
+from sealbus.bus.handling.told_detail import TellDetail, tell_nothing
 from sealbus.bus.handling.work import Work
 from sealbus.bus.ports import Clock, Delivery, Pull, wall_clock
 from sealbus.bus.routing.cancellation import Canceled
@@ -75,6 +76,7 @@ class DurableWork:
         background: BoundedTasks,
         give_up: Callable[[Work], None],
         ending: Callable[[], bool],
+        tell: TellDetail = tell_nothing,
         clock: Clock = wall_clock,
     ) -> None:
         self._statuses = statuses
@@ -90,6 +92,7 @@ class DurableWork:
         self._background = background
         self._give_up = give_up
         self._ending = ending
+        self._tell_detail = tell
         self._clock = clock
         self._said = OperatorLog(_log)
 
@@ -173,11 +176,17 @@ class DurableWork:
             await self._bury(work, HandlingError(Code.HANDLER_TIMEOUT, "it did not stop"))
 
     async def reject(
-        self, message: VerifiedMessage, delivery: Delivery, pull: Pull, code: Code, explanation: Explanation
+        self,
+        message: VerifiedMessage,
+        delivery: Delivery,
+        pull: Pull,
+        code: Code,
+        explanation: Explanation,
+        note: str = "",
     ) -> None:
         """Tell the requester of a task that steps 14 to 17 refused it, and terminate the delivery."""
         if (reporter := self._statuses.reporter(message, delivery)) is not None:
-            await reporter.tell(State.REJECTED, code=code, explanation=explanation)
+            await reporter.tell(State.REJECTED, code=code, explanation=explanation, note=note)
         pull.term(delivery)
 
     async def put_off(self, message: VerifiedMessage, delivery: Delivery, pull: Pull) -> None:
@@ -276,7 +285,7 @@ class DurableWork:
         if delay is None:
             await self._bury(work, failure if _deadline(work) >= work.exp else _over(work))
             return
-        await self._note_and_tell(work, failure.code, work.progress, asked)
+        await self._note_and_tell(work, failure.code, work.progress, asked, self._tell_detail(failure))
         self._say("retried", work, failure.code, f"attempt {number} failed, the next in {delay:.1f} s")
         self._put_off(work, delay)
 
@@ -339,7 +348,7 @@ class DurableWork:
             return
         self._say("dead-lettered", work, failure.code, f"after {work.delivery.number} deliveries")
         if (reporter := work.permitted.reporter) is not None:
-            told = await reporter.tell(State.FAILED, code=failure.code)
+            told = await reporter.tell(State.FAILED, code=failure.code, note=self._tell_detail(failure))
             # Not claimed: nothing was run, and a redelivery runs nothing but tells the same.
             repeatable = failure.code is Code.OUTCOME_UNKNOWN and work.claim is None
             if not told and repeatable and await self._tell_later(work, failure.code):
@@ -370,11 +379,11 @@ class DurableWork:
         await self._outcomes.settle(work, code)
 
     async def _note_and_tell(
-        self, work: Work, code: Code, progress: TaskReporter | None, asked: Retry | None = None
+        self, work: Work, code: Code, progress: TaskReporter | None, asked: Retry | None = None, detail: str = ""
     ) -> None:
         """Record the outcome of an attempt that is not the last, and report it to `progress`."""
         # A handler that asks for another attempt has not failed as far as the requester is concerned.
-        why, note = (code, "") if asked is None else ("", asked.note)
+        why, note = (code, detail) if asked is None else ("", asked.note)
         told = (progress.tell(State.WORKING, code=why, note=note),) if progress is not None else ()
         await asyncio.gather(self._outcomes.note(work, code), *told)
 

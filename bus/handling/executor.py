@@ -26,6 +26,7 @@ from sealbus.bus.handling.idempotency.effects import Effects
 from sealbus.bus.handling.places import Places
 from sealbus.bus.handling.replies import Replier
 from sealbus.bus.handling.status_writer import Statuses
+from sealbus.bus.handling.told_detail import TellDetail, tell_nothing
 from sealbus.bus.handling.work import Work
 from sealbus.bus.ports import Clock, Delivery, Pull, wall_clock
 from sealbus.bus.routing.routes import Permitted, TaskReporter
@@ -69,12 +70,14 @@ class Executor:
         parking: Parking | None = None,
         concurrency: int = 64,
         waiting: int = 1_024,
+        tell: TellDetail = tell_nothing,
         clock: Clock = wall_clock,
     ) -> None:
         self._statuses = statuses
         self._stops = stops
         self._parking = parking
         self._concurrency = concurrency
+        self._tell = tell
         self._clock = clock
         self._queue: asyncio.Queue[Work] = asyncio.Queue()
         """What may be handled: at most `waiting`, and what has a limited place."""
@@ -94,6 +97,7 @@ class Executor:
             counters=counters,
             give_up=self._give_up,
             ending=self._ending,
+            tell=tell,
             clock=clock,
         )
         self._durable = DurableWork(
@@ -110,6 +114,7 @@ class Executor:
             background=self._background,
             give_up=self._give_up,
             ending=self._ending,
+            tell=tell,
             clock=clock,
         )
         self._counters = counters
@@ -186,20 +191,21 @@ class Executor:
         """
         message, code = decided.opened.message, decided.code or Code.DENIED
         explanation = _told(decided, code)
+        note = self._tell(decided.error) if decided.error is not None else ""
         if decided.parks and self._parking is not None and pull is not None:
             await self._background.start(self._parking.park, decided, pull, explanation)
         elif message.header.kind is Kind.CALL:
-            await self._background.start(self._replier.refuse, message, code, explanation)
+            await self._background.start(self._replier.refuse, message, code, explanation, note)
         elif pull is not None:
             await self._background.start(
-                self._durable.reject, message, decided.opened.delivery, pull, code, explanation
+                self._durable.reject, message, decided.opened.delivery, pull, code, explanation, note
             )
 
     async def answer_error(self, decided: Decided, error: SealbusError) -> None:
         """Answer a call whose decision is not recorded, so that nothing of it may be told; a stream delivery is retried."""
         message = decided.opened.message
         if message.header.kind is Kind.CALL:
-            await self._background.start(self._replier.refuse, message, error.code, NOTHING_TOLD)
+            await self._background.start(self._replier.refuse, message, error.code, NOTHING_TOLD, self._tell(error))
 
     async def _run(self) -> None:
         while True:

@@ -10,6 +10,7 @@ from functools import partial
 from sealbus.bus.handling.attempt import REJECTED, GivenUp, attempt, passed_on
 from sealbus.bus.handling.cancel.in_force import Stops
 from sealbus.bus.handling.completion import Outcomes
+from sealbus.bus.handling.told_detail import TellDetail, tell_nothing
 from sealbus.bus.handling.work import Work
 from sealbus.bus.ports import Clock, wall_clock
 from sealbus.bus.routing.retry import Reject, Retry
@@ -45,6 +46,7 @@ class Replier:
         counters: Counters,
         give_up: Callable[[Work], None],
         ending: Callable[[], bool],
+        tell: TellDetail = tell_nothing,
         clock: Clock = wall_clock,
     ) -> None:
         self._outbox = outbox
@@ -54,6 +56,7 @@ class Replier:
         self._counters = counters
         self._give_up = give_up
         self._ending = ending
+        self._tell = tell
         self._clock = clock
 
     async def handle(self, work: Work) -> None:
@@ -79,10 +82,10 @@ class Replier:
             answer = error_answer(code)
         except StateUnavailable as error:
             code = counted = error.code
-            answer = error_answer(code)
+            answer = error_answer(code, note=self._tell(error))
         except HandlingError as error:
             code = counted = error.code
-            answer = error_answer(code, passed_on(permitted, error))
+            answer = error_answer(code, passed_on(permitted, error), self._tell(error))
         self._counters.add("sealbus_handled_total", 1, action=permitted.route.action, outcome=counted)
         if answer is not None:
             await self._send(permitted.message, answer)
@@ -95,9 +98,9 @@ class Replier:
         await self._send(work.permitted.message, error_answer(code))
         await self._outcomes.settle(work, code)
 
-    async def refuse(self, message: VerifiedMessage, code: str, explanation: Explanation) -> None:
+    async def refuse(self, message: VerifiedMessage, code: str, explanation: Explanation, note: str = "") -> None:
         """Answer a call that is not handled."""
-        await self._send(message, error_answer(code, explanation))
+        await self._send(message, error_answer(code, explanation, note))
 
     async def _send(self, message: VerifiedMessage, answer: Content) -> None:
         """Send a reply; if it cannot be sent this is logged, and its caller concludes `expired`."""

@@ -46,11 +46,11 @@ def is_detached(header: Header) -> bool:
 class RemoteError(SealbusError):
     """An error reply: the recipient verified the request, and did not handle it or failed; `code` is a `Code` if known.
 
-    A handler that rejects (`Reject`) has a code of its own, and perhaps a `note`.
+    A handler that rejects (`Reject`) has a code of its own, and perhaps a `note`; so have recipients in development.
     """
 
     def __init__(self, code: str, detail: str = "", note: str = "") -> None:
-        super().__init__(detail)
+        super().__init__(": ".join(one for one in (detail, note) if one))
         self.code = code
         self.note = note
 

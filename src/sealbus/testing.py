@@ -69,8 +69,8 @@ class TestBus:
     """A bus that runs `agents` behind the gate in memory, decided by the policy folder `policy`, or by `engine` if given.
 
     Without either the starter policy decides. `redact` and `bodies` are as the settings `audit.redact` and `audit.bodies`.
-    `revocations` gives those in force, by word of identity providers. Enter with `async with`; leaving stops the workers and
-    finishes their work.
+    Without `development` requesters are told no texts of errors, as in deployments. `revocations` gives those in force, by
+    word of identity providers. Enter with `async with`; leaving stops the workers and finishes their work.
     """
 
     __test__ = False  # pytest would otherwise collect the class by its name
@@ -86,6 +86,7 @@ class TestBus:
         audit_limits: AuditLimits | None = None,
         redact: Mapping[str, Sequence[str]] | None = None,
         bodies: Sequence[str] = (),
+        development: bool = True,
         revocations: Callable[[], Revocations] = lambda: NONE_REVOKED,
         clock: Clock = wall_clock,
         random: random_module.Random | None = None,
@@ -106,7 +107,10 @@ class TestBus:
         self.broker = MemoryBroker(self._clock)
         self.edge = MemoryIdentity(self.authority, edge)
         self.deployment = Deployment(
-            names=self.names, minters=frozenset({self.edge.spiffe_id}), own_subjects=own_subjects(*own)
+            names=self.names,
+            minters=frozenset({self.edge.spiffe_id}),
+            own_subjects=own_subjects(*own),
+            development=development,
         )
         for stream in declared_streams({TASKS: STREAM_BYTES, AUDIT: STREAM_BYTES}, own=own):
             self.broker.add_stream(stream.name, stream.subjects, max_bytes=STREAM_BYTES)

@@ -22,6 +22,7 @@ engine = "sidecar"
 """The least that a settings file must say."""
 
 FULL = """
+development = true
 trust_domain = "example.org"
 nats = ["tls://a:4222", "tls://b:4222"]
 nats_ids = ["spiffe://example.org/nats/a", "spiffe://example.org/nats/b"]
@@ -133,6 +134,7 @@ headers = ["x-tenant"]
 seconds = 2.5
 
 [client]
+name = "web"
 token_service = "https://edge:8444"
 issuer = "https://idp.example.org"
 client_id = "sealbus-cli"

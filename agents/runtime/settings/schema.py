@@ -490,7 +490,7 @@ class ControlTable(_Table):
 
 
 class Document(_Table):
-    """All settings."""
+    """All settings. With `development` requesters are told the texts behind errors, which only `sealbus dev` allows."""
 
     trust_domain: Domain
     nats: Annotated[tuple[Server, ...], Field(min_length=1)]
@@ -513,3 +513,4 @@ class Document(_Table):
     egress: EgressTable = EgressTable()
     client: ClientTable = ClientTable()
     control: ControlTable = ControlTable()
+    development: bool = False

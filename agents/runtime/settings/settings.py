@@ -76,7 +76,11 @@ class Settings(Document):
     _for_command: bool = False
 
     def model_post_init(self, entries: Mapping[Key, Entry], /) -> None:
-        """Refuse impossible names and own subjects. `entries` hold the origin of each value."""
+        """Refuse impossible names and own subjects, and development elsewhere. `entries` hold the origin of each value."""
+        if self.development and self.dev.access is None:
+            raise ConfigurationError(
+                "development: requesters are told the texts behind errors only where `sealbus dev` runs: leave it out here"
+            )
         self._names = Names(self.trust_domain, self.agents.template, dict(self.agents.__pydantic_extra__ or {}))
         self._own_subjects = tuple(_own_subject(subject, one, self._names) for subject, one in self.subjects.items())
         self._entries = entries

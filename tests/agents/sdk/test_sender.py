@@ -53,7 +53,7 @@ def engine() -> ScriptedEngine:
 
 @pytest.fixture
 async def bus(engine: ScriptedEngine) -> AsyncIterator[TestBus]:
-    async with TestBus(PRICES, Shop().pricing, engine=engine) as running:
+    async with TestBus(PRICES, Shop().pricing, engine=engine, development=False) as running:
         yield running
 
 

@@ -122,7 +122,7 @@ def engine() -> ScriptedEngine:
 
 @pytest.fixture
 async def bus(works: Works, engine: ScriptedEngine) -> AsyncIterator[TestBus]:
-    async with TestBus(works.agent, engine=engine) as running:
+    async with TestBus(works.agent, engine=engine, development=False) as running:
         yield running
 
 
@@ -348,7 +348,7 @@ async def test_once_outlives_the_memory_of_the_process(
 ) -> None:
     monkeypatch.setattr(effects, "REMEMBERED", 1)
     monkeypatch.setattr(effects, "RESULTS", 1)
-    async with TestBus(works.agent, engine=engine) as bus:
+    async with TestBus(works.agent, engine=engine, development=False) as bus:
         first = await submit(bus, "works.once", idempotency_key="k")
         await first.result(Report)
         await (await submit(bus, "works.once", name="two")).result(Report)

@@ -106,7 +106,7 @@ def engine() -> ScriptedEngine:
 
 @pytest.fixture
 async def bus(works: Works, engine: ScriptedEngine) -> AsyncIterator[TestBus]:
-    async with TestBus(works.agent, engine=engine, limits=WorkerLimits(concurrency=3)) as running:
+    async with TestBus(works.agent, engine=engine, development=False, limits=WorkerLimits(concurrency=3)) as running:
         yield running
         works.leave.set()
 
@@ -132,14 +132,14 @@ async def test_no_more_run_than_its_concurrency(bus: TestBus, works: Works) -> N
 
 async def test_a_concurrency_of_one_keeps_the_order(works: Works, engine: ScriptedEngine) -> None:
     works.leave.set()
-    async with TestBus(works.agent, engine=engine, limits=WorkerLimits(concurrency=1)) as bus:
+    async with TestBus(works.agent, engine=engine, development=False, limits=WorkerLimits(concurrency=1)) as bus:
         await submit(bus, 20)
         await bus.idle()
     assert works.left == list(range(20))
 
 
 async def test_what_was_taken_is_finished_before_the_end(works: Works, engine: ScriptedEngine) -> None:
-    async with TestBus(works.agent, engine=engine) as bus:
+    async with TestBus(works.agent, engine=engine, development=False) as bus:
         await submit(bus, 5)
         works.wanted = 5
         await works.full.wait()
@@ -149,7 +149,7 @@ async def test_what_was_taken_is_finished_before_the_end(works: Works, engine: S
 
 
 async def test_what_does_not_end_is_left_after_the_time_to_drain(works: Works, engine: ScriptedEngine) -> None:
-    async with TestBus(works.agent, engine=engine, limits=WorkerLimits(drain=0.05)) as bus:
+    async with TestBus(works.agent, engine=engine, development=False, limits=WorkerLimits(drain=0.05)) as bus:
         await submit(bus, 1)
         await works.full.wait()
     assert works.left == []
@@ -157,7 +157,7 @@ async def test_what_does_not_end_is_left_after_the_time_to_drain(works: Works, e
 
 async def test_what_a_handler_leaves_behind_ends_no_more_than_itself(works: Works, engine: ScriptedEngine) -> None:
     """Each message would otherwise cost the worker one of its places, and nobody would see it stand still."""
-    async with TestBus(works.agent, engine=engine, limits=WorkerLimits(concurrency=1)) as bus:
+    async with TestBus(works.agent, engine=engine, development=False, limits=WorkerLimits(concurrency=1)) as bus:
         client = await bus.client("shop")
         ends: list[object] = []
         for number in range(5):
@@ -170,7 +170,7 @@ async def test_what_a_handler_leaves_behind_ends_no_more_than_itself(works: Work
 
 
 async def test_what_cancels_a_handler_after_its_end_ends_nothing(works: Works, engine: ScriptedEngine) -> None:
-    async with TestBus(works.agent, engine=engine, limits=WorkerLimits(concurrency=1)) as bus:
+    async with TestBus(works.agent, engine=engine, development=False, limits=WorkerLimits(concurrency=1)) as bus:
         works.leave.set()
         client = await bus.client("shop")
         for number in range(2):
@@ -208,7 +208,7 @@ async def test_what_follows_a_handler_is_bounded(
     """With room for one, everything is still done: nothing waits for room while it holds some."""
     monkeypatch.setattr(module, "FINISHING", 1)
     works.leave.set()
-    async with TestBus(works.agent, engine=engine) as bus:
+    async with TestBus(works.agent, engine=engine, development=False) as bus:
         await submit(bus, 50)
         await bus.idle()
     assert sorted(works.left) == list(range(50))

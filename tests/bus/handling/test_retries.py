@@ -110,7 +110,7 @@ def engine() -> ScriptedEngine:
 
 @pytest.fixture
 async def bus(works: Works, engine: ScriptedEngine) -> AsyncIterator[TestBus]:
-    async with TestBus(works.agent, engine=engine) as running:
+    async with TestBus(works.agent, engine=engine, development=False) as running:
         yield running
 
 
@@ -163,7 +163,7 @@ async def test_an_event_is_tried_again_by_its_policy_as_well(
         deliveries.append(ctx.delivery)
         raise Retry(after=0.01)
 
-    async with TestBus(agent, engine=engine) as bus:
+    async with TestBus(agent, engine=engine, development=False) as bus:
         await (await bus.client("shop")).emit("happened", Job())
         await bus.idle()
         assert len(bus.stored("DEAD")) == 1
@@ -247,7 +247,7 @@ async def test_a_rejected_event_is_over(engine: ScriptedEngine) -> None:
     async def happened(job: Job, ctx: Context) -> None:
         raise Reject("sold_out")
 
-    async with TestBus(agent, engine=engine) as bus:
+    async with TestBus(agent, engine=engine, development=False) as bus:
         await (await bus.client("shop")).emit("happened", Job())
         await bus.idle()
         assert await outcomes(bus) == ["sold_out"]
@@ -306,7 +306,7 @@ async def test_an_attempt_that_comes_too_late_for_all_is_none(
 
     monkeypatch.setattr(gate, "UNTIL_EXPIRY", ENDLESS)
     engine.verdict = verdict
-    async with TestBus(works.agent, engine=engine) as bus:
+    async with TestBus(works.agent, engine=engine, development=False) as bus:
         handle = await submit(bus, "works.late")
         asyncio.get_running_loop().call_later(0.15, stored.set)
         assert await told(handle) == [(State.FAILED, "handler_timeout", "")]
@@ -336,5 +336,5 @@ async def test_a_retry_of_a_quiet_task_is_told_to_nobody(
     async def run(job: Job, ctx: Context) -> None:
         raise Reject("sold_out") if ctx.delivery > 1 else Retry(after=0.01, note="again")
 
-    async with TestBus(agent, engine=engine) as bus:
+    async with TestBus(agent, engine=engine, development=False) as bus:
         assert await told(await submit(bus, "quiet.run")) == [(State.FAILED, "sold_out", "")]

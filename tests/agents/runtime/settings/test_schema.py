@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.settings import FULL, load
+from support.settings import FULL, SMALLEST, load
 
 from sealbus.agents.runtime.worker import WorkerLimits
 from sealbus.bus.streams.declared import declared_streams
@@ -194,3 +194,12 @@ def test_the_smallest_file_gives_everything_else_by_default(tmp_path: Path) -> N
 def test_a_worker_without_settings_works_as_one_whose_settings_say_nothing(tmp_path: Path) -> None:
     settings = load(tmp_path)
     assert WorkerLimits(**dict(settings.worker), **dict(settings.limits)) == WorkerLimits()
+
+
+def test_texts_behind_errors_are_told_in_development_alone(tmp_path: Path) -> None:
+    assert not load(tmp_path).development
+    assert load(tmp_path, SMALLEST + '[dev]\naccess = "idp.json"\n', SEALBUS_DEVELOPMENT="true").development
+    with pytest.raises(ConfigurationError, match="only where `sealbus dev` runs"):
+        load(tmp_path, SEALBUS_DEVELOPMENT="true")
+    with pytest.raises(ConfigurationError, match="only where `sealbus dev` runs"):
+        load(tmp_path, "development = true\n" + SMALLEST)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from sealbus.agents.cli.run import processes
-from sealbus.agents.cli.run.processes import folders_of, run_processes
+from sealbus.agents.cli.run.processes import folders_of, run_processes, run_project
 from sealbus.agents.cli.run.worker import command
 from sealbus.envelopes.errors import ConfigurationError
 
@@ -41,6 +42,10 @@ class Started:
         del stop
         return 5
 
+    async def run_changing(self, stop: object, changed: object) -> int:
+        del stop, changed
+        return 0
+
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> type[Started]:
@@ -63,6 +68,18 @@ def test_what_is_not_said_is_not_passed_on(started: type[Started], config: str) 
         ["a.py:one"], processes=1, reloading=False, concurrency=None, health=None, config=config, as_json=False
     )
     assert started.command(1, 9)[-6:] == ["1", "9", "--config", config, "--", "a.py:one"]
+
+
+async def test_each_agent_of_a_project_has_a_process_of_its_interpreter(
+    started: type[Started], config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shop").mkdir()
+    agents = ["shop.orders:agent", "shop.stock:agent"]
+    await run_project(agents, python="/project/.venv/bin/python", config=Path(config), stop=asyncio.Event())
+    assert started.processes == 2
+    own = ["/project/.venv/bin/python", "-P", "-m", "sealbus", "worker", "run", "--supervised"]
+    assert started.command(2, 9) == [*own, "2", "9", "--config", config, "--", "shop.stock:agent"]
 
 
 def test_ports_are_counted_before_anything_is_started(started: type[Started], config: str) -> None:

@@ -1,8 +1,8 @@
 """The Rego tests of a policy folder, run on the embedded engine and on OPA: both must give every test the same result.
 
 A test is a rule `test_...` of any Rego file in the folder, and it passes if it is `true`, as with `opa test`. The
-policy under test is what `build_bundle` makes of the folder; test files (`*_test.rego`) are added to it for the tests,
-and never become part of a bundle.
+policy under test is what `build_bundle` makes of the folder, so with the library; test files (`*_test.rego`) are added to it
+for the tests, and never become part of a bundle. OPA is given the same files, laid out in a folder of their own.
 """
 
 from __future__ import annotations
@@ -10,13 +10,17 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.errors import ConfigurationError, PolicyFailed
 from sealbus.policies.bundle.files import build_bundle
+from sealbus.policies.bundle.format import MANIFEST, Bundle
+from sealbus.policies.bundle.library import carries_library, library_modules, with_library_root
 from sealbus.policies.decision.documents import canonical
 from sealbus.policies.lint.lint import parse_all, refused_forms
 from sealbus.policies.lint.module import TEST_SUFFIX, Module, PolicyRefused, Problem
@@ -66,14 +70,18 @@ def run_tests(
     `deadline` seconds.
     """
     bundle = build_bundle(folder, part=part)
-    modules = [*bundle.modules, *_tests(folder)]
+    carries = carries_library(bundle.roots)
+    modules = [*bundle.modules, *(() if carries else library_modules()), *_tests(folder)]
     files, problems = parse_all(modules)
     problems.extend(refused_forms(files))
     if problems:
         raise PolicyRefused(problems)
     results = _run_embedded(Interpreter(modules, canonical(bundle.data)), files)
     if opa is not None:
-        asked = _run_opa(folder, opa, deadline)
+        with tempfile.TemporaryDirectory(prefix="sealbus-") as name:
+            laid_out = Path(name) / folder.absolute().name
+            _lay_out(laid_out, modules, bundle)
+            asked = _run_opa(laid_out, opa, deadline)
         results = [*results, *asked, *_missing(results, asked, OPA), *_missing(asked, results, EMBEDDED)]
     return tuple(sorted(results))
 
@@ -126,6 +134,16 @@ def _evaluate(interpreter: Interpreter, rule: Rule, path: str) -> tuple[bool, st
         return interpreter.evaluate(path, b"{}") is True, ""
     except PolicyFailed as error:
         return False, error.detail
+
+
+def _lay_out(folder: Path, modules: Iterable[Module], bundle: Bundle) -> None:
+    roots: list[Json] = list(with_library_root(bundle.roots))
+    manifest = canonical({"roots": roots, "rego_version": 1})
+    files = {module.path: module.text.encode() for module in modules}
+    for path, content in {**files, "data.json": canonical(bundle.data), MANIFEST: manifest}.items():
+        file = folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
 
 
 def _run_opa(folder: Path, opa: Path, deadline: float) -> list[RegoTestResult]:

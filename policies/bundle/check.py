@@ -23,10 +23,12 @@ from typing import Final
 
 from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.policies.bundle.format import Bundle
+from sealbus.policies.bundle.library import OWN_LIBRARY, in_library
+from sealbus.policies.bundle.reasons import reason_words
 from sealbus.policies.bundle.revocations import issued_before
 from sealbus.policies.decision.documents import canonical
 from sealbus.policies.lint.lint import parse_all, problem_at, refused_forms
-from sealbus.policies.lint.module import PolicyRefused, Problem
+from sealbus.policies.lint.module import LIBRARY, Module, PolicyRefused, Problem
 from sealbus.policies.lint.regorus import check_compiles
 from sealbus.policies.lint.syntax import (
     Call,
@@ -69,44 +71,54 @@ def check_bundle(bundle: Bundle) -> None:
     _check(bundle, whole=True)
 
 
-def check_part(bundle: Bundle) -> None:
-    """Check as `check_bundle` does a bundle that is only part of a policy, and so needs no entry points."""
-    _check(bundle, whole=False)
+def check_part(bundle: Bundle, library: Sequence[Module] = ()) -> None:
+    """Check as `check_bundle` does a bundle that is only part of a policy, and so needs no entry points.
+
+    It may call the functions of `library`, Rego files that the composition will have from another part. Whether these can
+    fail depends on the data of all parts: only the check of the composition knows.
+    """
+    _check(bundle, library, whole=False)
 
 
-def _check(bundle: Bundle, *, whole: bool) -> None:
+def _check(bundle: Bundle, library: Sequence[Module] = (), *, whole: bool) -> None:
     data = canonical(bundle.data)
-    seen = (_contents(bundle, data), whole)
+    modules = (*bundle.modules, *library)
+    seen = (_contents(bundle, modules, data), whole)
     if seen in _passed:
         return
-    files, problems = parse_all(bundle.modules)
+    own, problems = parse_all(bundle.modules)
+    others, more = parse_all(library)
+    files = [*own, *others]
+    problems.extend(more)
     if not problems:
         problems.extend(refused_forms(files))
-        problems.extend(entrypoint_problems(files) if whole else input_problems(files))
-        problems.extend(_data_problems(files, bundle))
+        problems.extend(entrypoint_problems(own) if whole else input_problems(own))
+        problems.extend(_data_problems(own, bundle))
     if not problems:
         roots = [()] if whole else [_path(root) for root in bundle.roots]
-        problems.extend(type_problems(files, bundle.data, roots))
+        found = type_problems(files, bundle.data, roots)
+        problems.extend(one for one in found if whole or not in_library(one.file))
     if problems:
         raise PolicyRefused(problems)
-    check_compiles(bundle.modules, data)
+    check_compiles(modules, data)
     _passed.append(seen)
 
 
-def _contents(bundle: Bundle, data: bytes) -> bytes:
+def _contents(bundle: Bundle, modules: Iterable[Module], data: bytes) -> bytes:
     """Return the digest of everything that is checked."""
     roots: list[Json] = list(bundle.roots)
     summary = sha256(canonical(roots) + data)
-    for module in bundle.modules:
+    for module in modules:
         summary.update(canonical([module.path, module.text]))
     return summary.digest()
 
 
 def _data_problems(files: Iterable[File], bundle: Bundle) -> Iterator[Problem]:
-    try:
-        issued_before(bundle.data)
-    except ValueError as error:
-        yield Problem(file="data.json", line=0, column=0, form="revocation", text=str(error))
+    for form, read in (("revocation", issued_before), ("reasons", reason_words)):
+        try:
+            read(bundle.data)
+        except ValueError as error:
+            yield Problem(file="data.json", line=0, column=0, form=form, text=str(error))
     roots = [_path(root) for root in bundle.roots]
     for path in _tops(bundle.data, ()):
         if not any(_related(path, root) for root in roots):
@@ -115,6 +127,8 @@ def _data_problems(files: Iterable[File], bundle: Bundle) -> Iterator[Problem]:
     for file in files:
         if not any(file.package[: len(root)] == root for root in roots):
             yield problem_at(file, Place(line=1, column=1), "roots", "the package is outside the bundle's roots")
+        if (file.package[: len(LIBRARY)] == LIBRARY) is not in_library(file.path):
+            yield problem_at(file, Place(line=1, column=1), "library", OWN_LIBRARY)
         for rule in file.rules:
             path = file.package + leading_names(rule.head)
             if _stands_at(bundle.data, path):

@@ -11,7 +11,7 @@ goes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +23,7 @@ from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.trust.keys import PublicKey
 from sealbus.policies.bundle.check import PACKAGE, check_bundle, check_part
 from sealbus.policies.bundle.format import Bundle, Manifest, merge_data, pack_bundle, read_bundle
+from sealbus.policies.bundle.library import in_library, of_library
 from sealbus.policies.bundle.ownership import (
     DISPATCH_PATH,
     MOST_TEAMS,
@@ -44,7 +45,7 @@ from sealbus.policies.bundle.revocations import (
 from sealbus.policies.bundle.signing import BundleVerifier, VerifiedBundle, newer
 from sealbus.policies.decision.documents import DataDocument, canonical
 from sealbus.policies.lint.lint import parse_all
-from sealbus.policies.lint.module import PolicyRefused, Problem
+from sealbus.policies.lint.module import Module, PolicyRefused, Problem
 from sealbus.policies.lint.syntax import (
     Call,
     Expression,
@@ -83,16 +84,16 @@ def check_platform(bundle: Bundle) -> None:
     _check_rules(bundle, None, ("sealbus", "platform"), "denials")
 
 
-def check_team(bundle: Bundle, team: str) -> None:
+def check_team(bundle: Bundle, team: str, library: Sequence[Module] = ()) -> None:
     """Raise `PolicyRefused`, with file and line if possible, unless `bundle` may be the part of `team`.
 
     It must have the team's one root and define nothing outside it, have the function `decide(request)` in package
-    sealbus.teams.<team>, refer to no other team, and call only its own functions.
+    sealbus.teams.<team>, refer to no other team, and call only its own functions and those of `library`, the platform's.
     """
     if bundle.roots != (team_root(team),):
         text = f"the roots of {team} are {team_root(team)} alone, not {', '.join(bundle.roots)}"
         raise PolicyRefused([_problem(".manifest", "roots", text)])
-    check_part(bundle)
+    check_part(bundle, library)
     _check_rules(bundle, team, (*TEAMS_ROOT, team), "decide")
 
 
@@ -107,9 +108,11 @@ def compose(platform: Bundle, teams: Mapping[str, Bundle]) -> Bundle:
     modules: dict[str, bytes] = {}
     data: DataDocument = {}
     for name, part in parts.items():
-        # A whole policy keeps the paths that its authors know.
+        # A whole policy keeps the paths that its authors know, and the library its own.
         folder = "" if owners is None else f"{name}/"
-        modules |= {folder + module.path: module.text.encode() for module in part.modules}
+        for module in part.modules:
+            library = name == PLATFORM and in_library(module.path)
+            modules[module.path if library else folder + module.path] = module.text.encode()
         merge_data(data, "data.json", canonical(part.data))
     roots = platform.roots
     if owners is not None:
@@ -303,7 +306,7 @@ class PartSet:
             raise _unowned(team)
         part = BundleVerifier(keys=owner.signers, scope=team).verify(raw)
         newer(part.bundle, self._last.get(team))
-        check_team(part.bundle, team)
+        check_team(part.bundle, team, of_library(platform.bundle.modules))
         parts = {**self._parts, team: part}
         self._put(self._compose(platform, parts), parts)
 

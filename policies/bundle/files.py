@@ -23,6 +23,13 @@ from sealbus.policies.bundle.format import (
     parse_manifest,
     read_bundle,
 )
+from sealbus.policies.bundle.library import (
+    carries_library,
+    library_files,
+    library_modules,
+    refuse_own_library,
+    with_library_root,
+)
 from sealbus.policies.bundle.signing import BundleVerifier, newer
 from sealbus.policies.decision.documents import DataDocument
 from sealbus.policies.lint.module import TEST_SUFFIX, PolicyRefused, Problem
@@ -58,8 +65,9 @@ def build_bundle(folder: Path, *, revision: str = "", serial: int = 0, part: boo
     `*.rego` become its policy, each `data.json` its data under the path of its folder. Its roots are those of `.manifest`,
     or everything without one; the revision is `revision`, else that of `.manifest`, else derived from the contents. Tests
     (`*_test.rego`), texts (`*.md`, `*.txt`), links and names that start with a dot are left out; any other file is
-    refused, because OPA would not read it. `serial` is for a bundle to be pushed; a `part` is checked without entry
-    points, which only the composition of all parts has.
+    refused, because OPA would not read it. The library is laid in, and its root added (`bundle.library`), but for the part
+    of a team. `serial` is for a bundle to be pushed; a `part` is checked without entry points, which only the composition
+    of all parts has.
 
     Raises `PolicyRefused` with file and line, `ConfigurationError` if `folder` is not a folder. Blocks.
     """
@@ -78,7 +86,9 @@ def build_bundle(folder: Path, *, revision: str = "", serial: int = 0, part: boo
             continue
         elif file.name == "data.json":
             merge_data(data, path, file.read_bytes())
+            refuse_own_library(path, data)
         elif file.suffix == ".rego":
+            refuse_own_library(path, data)
             modules[path] = file.read_bytes()
         else:
             text = "OPA reads only *.rego and data.json of a bundle: rename it, or move it away"
@@ -87,8 +97,19 @@ def build_bundle(folder: Path, *, revision: str = "", serial: int = 0, part: boo
         manifest = replace(manifest, revision=revision)
     if serial:
         manifest = replace(manifest, serial=serial)
+    carries = carries_library(manifest.roots)
+    if carries:
+        manifest = replace(manifest, roots=with_library_root(manifest.roots))
+        for path, content in library_files().items():
+            if path.endswith(".rego"):
+                modules[path] = content
+            else:
+                merge_data(data, path, content)
     bundle = read_bundle(pack_bundle(modules, data, manifest))
-    (check_part if part else check_bundle)(bundle)
+    if part:
+        check_part(bundle, () if carries else library_modules())
+    else:
+        check_bundle(bundle)
     return bundle
 
 

@@ -23,6 +23,7 @@ division        `/`: OPA computes with decimal, regorus with binary fractions; p
 else            a value that may be undefined before an else: OPA goes on to the else, regorus has none; and one that is
                 looked up there by a name of the body: regorus takes every key for it
 encoding        U+0000 and U+FEFF, which OPA reads nowhere
+function        a call, by an import or `data`, of a function that is not there
 function-value  a function that is not called, a variable that is
 head            what `contains`, or a head with keys, says for several solutions, where it may be undefined: regorus
                 forgets the others

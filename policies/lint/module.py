@@ -9,10 +9,13 @@ from typing import Final
 
 from sealbus.envelopes.errors import ConfigurationError
 
-__all__ = ["MODULE_BYTES", "TEST_SUFFIX", "Module", "PolicyRefused", "Problem"]
+__all__ = ["LIBRARY", "MODULE_BYTES", "TEST_SUFFIX", "Module", "PolicyRefused", "Problem"]
 
 TEST_SUFFIX: Final = "_test.rego"
 """Files with this ending never become part of a bundle."""
+
+LIBRARY: Final = ("sealbus", "lib")
+"""The package above those of the library (`bundle.library`), which is in every bundle, whether or not a policy calls it."""
 
 MODULE_BYTES: Final = 262_144
 NESTING: Final = 10

@@ -6,6 +6,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final, Literal
 
 from sealbus.policies.lint.module import Module, PolicyRefused, Problem
@@ -49,6 +50,7 @@ _COMPREHENSIONS: Final[Mapping[str, Literal["array", "set", "object"]]] = {
 }
 
 
+@lru_cache(maxsize=16)  # the library's files are in every bundle, and each bundle is checked in several places
 def parse(module: Module) -> File:
     """Parse `module`; raise `PolicyRefused` with file and line for what regorus does not read as Rego."""
     reader = _Reader(source=SourceText(path=module.path, text=module.text.encode()))

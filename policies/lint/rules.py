@@ -136,6 +136,9 @@ class RuleTable:
                     if len(expression.arguments) != called.arity:
                         text = f"{'.'.join(expression.name)} takes {called.arity} arguments"
                         self._refuse(file.path, expression.place, "arity", text)
+                elif path is not None and (expression.name[0] == "data" or expression.name[0] in aliases):
+                    text = f"{'.'.join(expression.name)}: there is no such function"
+                    self._refuse(file.path, expression.place, "function", text)
                 else:
                     problem = call_problem(expression, relaxed=relaxed)
                     if problem is not None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from sealbus.envelopes.encoding.strict_json import Json
-from sealbus.policies.lint.module import TEST_SUFFIX, Problem
+from sealbus.policies.lint.module import LIBRARY, TEST_SUFFIX, Problem
 from sealbus.policies.lint.rules import RuleTable, data_aliases
 from sealbus.policies.lint.syntax import (
     Array,
@@ -142,9 +142,10 @@ class _Analysis:
                 if request is not None and len(definitions[0][1].arguments) == 1:
                     self.function(path, [request])
         if not self.compiling:
-            # A function that is never called is analysed as if with any arguments.
+            # A function that is never called is analysed as if with any arguments; but the library's then decides nothing.
             for path, definitions in self.table.definitions.items():
-                if self.table.kind(path) == "function" and not self.calls[path]:
+                never = self.table.kind(path) == "function" and not self.calls[path]
+                if never and path[: len(LIBRARY)] != LIBRARY:
                     self.function(path, [ANY] * len(definitions[0][1].arguments))
 
     def refuse(self, frame: _Frame, place: Place, form: str, text: str) -> None:
@@ -352,11 +353,21 @@ class _Analysis:
             case Reference():
                 return self.key(frame, expression) in frame.stated
             case Call():
-                builtin = BUILTINS.get(".".join(expression.name))
-                known = builtin is not None and not builtin.partial and self.called(frame, expression) is None
+                path, builtin = self.called(frame, expression), BUILTINS.get(".".join(expression.name))
+                known = self.total(path) if path is not None else builtin is not None and not builtin.partial
                 return known and all(self.certain(frame, one) for one in expression.arguments)
             case _:
                 return all(self.certain(frame, one) for one in children(expression))
+
+    def total(self, function: Names) -> bool:
+        """Return whether `function` has a value whatever it is given: one of its definitions asks nothing."""
+        for file, rule in self.table.definitions[function]:
+            if not rule.bodies and rule.value is not None and all(isinstance(one, Variable) for one in rule.arguments):
+                frame = _Frame(file=file)
+                for one in rule.arguments:
+                    self.bind(frame, one, ANY)
+                return self.certain(frame, rule.value)
+        return False
 
     # Expressions
 

@@ -37,7 +37,7 @@ def test_the_same_parts_give_the_same_bytes_whoever_signed_them_and_in_whatever_
     assert first.raw == again.raw
     assert first.revision.endswith(".platform-3.money-5.stock-2")
     assert first.roots == (
-        "sealbus/platform", "sealbus/registry", "sealbus/authz", "sealbus/teams/money", "sealbus/teams/stock",
+        "sealbus/platform", "sealbus/registry", "sealbus/lib", "sealbus/authz", "sealbus/teams/money", "sealbus/teams/stock",
     )  # fmt: skip
     other = compose(above, {"stock": team("stock", team_policy("stock", allow="1 == 1"), serial=2)})
     assert other.revision != first.revision

@@ -201,7 +201,7 @@ test_approval_of_who_may_no_longer_give_it_does_not_count if {
 	answer_in(one_left, with_approvals([{}, {"user": "max"}])) == allowed
 }
 
-approved_by(one) := data.sealbus.authz.approved(object.union(request, {"context": {"approvals": [one]}}), bank)
+approved_by(one) := data.sealbus.lib.rules.approved(object.union(request, {"context": {"approvals": [one]}}), bank)
 
 test_denial_is_no_approval if {
 	approved_by(given) == true
@@ -210,7 +210,7 @@ test_denial_is_no_approval if {
 
 test_amount_that_is_no_number_is_not_told if {
 	asked := object.union(request, paying({"action": {"properties": {"amount": "250"}}}))
-	text := data.sealbus.authz.question(bank.actions["bank.pay"], asked)
+	text := data.sealbus.lib.rules.question(bank.actions["bank.pay"], asked)
 	text == "bank.pay: , invoice i-7, for ola"
 }
 

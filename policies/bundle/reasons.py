@@ -1,0 +1,66 @@
+"""Title and remedy of each reason that a policy denies for: data of the policy, signed and kept with it.
+
+The library has those of its own reasons, `data.sealbus.lib.reasons`; a project adds and replaces some in
+`sealbus/reasons/data.json`::
+
+    {"too_much_at_once": {"title": "this is too much for one order", "remedy": "order in several parts"}}
+
+They are for people who ask why: no decision reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from sealbus.envelopes.encoding.strict_json import Json
+from sealbus.policies.bundle.format import Bundle
+from sealbus.policies.decision.documents import DataDocument
+from sealbus.policies.lint.module import LIBRARY
+
+__all__ = ["MOST_LETTERS", "OWN_REASONS", "ReasonWords", "reason_words"]
+
+OWN_REASONS: Final = ("sealbus", "reasons")
+"""Path of a project's own document in the data."""
+MOST_LETTERS: Final = 256
+"""Of a title, and of a remedy: each is a line."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReasonWords:
+    """What a reason means, and what would help; either is a line of plain text, and `remedy` may be empty."""
+
+    title: str
+    remedy: str
+
+
+def reason_words(policy: Bundle | DataDocument) -> Mapping[str, ReasonWords]:
+    """Return the words of each reason that a bundle, or its data, has any for; a project's own before the library's.
+
+    Raises `ValueError` for a document that is malformed, which no checked bundle has.
+    """
+    data = policy.data if isinstance(policy, Bundle) else policy
+    found: dict[str, ReasonWords] = {}
+    for path in ((*LIBRARY, "reasons"), OWN_REASONS):
+        found |= {reason: _words(path, reason, said) for reason, said in _document(data, path).items()}
+    return MappingProxyType(found)
+
+
+def _document(data: DataDocument, path: tuple[str, ...]) -> DataDocument:
+    value: Json = data
+    for name in path:
+        value = value.get(name, {}) if isinstance(value, dict) else None
+    if isinstance(value, dict):
+        return value
+    raise ValueError(f"data.{'.'.join(path)} is not an object of words by reason")
+
+
+def _words(path: tuple[str, ...], reason: str, said: Json) -> ReasonWords:
+    title, remedy = (said.get("title"), said.get("remedy")) if isinstance(said, dict) else (None, None)
+    lines = [one for one in (title, remedy) if isinstance(one, str) and one.isprintable() and len(one) <= MOST_LETTERS]
+    if not isinstance(said, dict) or said.keys() != {"title", "remedy"} or len(lines) < 2 or not title:
+        text = f'{reason[:64]!r} of data.{".".join(path)} is not {{"title": ..., "remedy": ...}}, lines of text'
+        raise ValueError(f"{text} of at most {MOST_LETTERS} letters")
+    return ReasonWords(title=lines[0], remedy=lines[1])

@@ -1,0 +1,153 @@
+"""A newcomer's path: from the built wheel to an agent of one's own that runs, a call allowed, and one denied.
+
+What pip would fetch is taken from the environment of the tests, because tests have no network: everything but sealbus itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import site
+import subprocess
+import sys
+import time
+import venv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from support.ports import free_port
+
+ROOT = Path(__file__).parent.parent.parent
+WITHIN = 90
+
+pytestmark = [pytest.mark.nats, pytest.mark.slow, pytest.mark.timeout(240)]
+
+
+def run(*command: object, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("SEALBUS_", "PYTEST_"))}
+    done = subprocess.run(
+        [str(one) for one in command],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=WITHIN,
+        check=False,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+def environment(folder: Path, wheel: Path) -> Path:
+    """Make an environment in `folder` with the wheel, and beside it what the tests have; return its `bin`."""
+    venv.create(folder, with_pip=True)
+    run(folder / "bin" / "python", "-m", "pip", "install", "-q", "--no-deps", "--no-index", wheel, cwd=folder)
+    (packages,) = folder.glob("lib/python3*/site-packages")
+    (packages / "of-the-tests.pth").write_text("\n".join(site.getsitepackages()) + "\n", encoding="utf-8")
+    (folder / "bin" / "nats-server").symlink_to(Path(sys.executable).parent / "nats-server")
+    return folder / "bin"
+
+
+@dataclass(frozen=True, slots=True)
+class Newcomer:
+    """Where somebody has installed sealbus, and their project."""
+
+    tool: Path
+    project: Path
+
+    def sealbus(self, *arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+        """Run a command in the project's folder."""
+        return run(self.tool / "sealbus", *arguments, cwd=self.project, code=code)
+
+
+@pytest.fixture(scope="module")
+def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Newcomer:
+    """Build the wheel, install it, and make a project, whose own environment has the wheel and pytest."""
+    place = tmp_path_factory.mktemp("newcomer")
+    run(sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", place, ROOT, cwd=place)
+    (wheel,) = place.glob("*.whl")
+    tool = environment(place / "tool", wheel)
+    run(tool / "sealbus", "init", "billing", cwd=place)
+    project = place / "billing"
+    assert (project / "requirements.txt").read_text().splitlines()[0] == f"sealbus @ {wheel.as_uri()}"
+    own = environment(project / ".venv", wheel)
+    pytest_script = f"#!{own / 'python'}\nimport pytest\nraise SystemExit(pytest.main())\n"
+    (own / "pytest").write_text(pytest_script, encoding="utf-8")
+    (own / "pytest").chmod(0o755)
+    return Newcomer(tool, project)
+
+
+def test_the_policy_and_the_agent_of_a_new_project_are_tested(newcomer: Newcomer) -> None:
+    done = run("make", "test", cwd=newcomer.project)
+    assert "3 passed, 0 failed, on embedded" in done.stderr
+    assert "3 passed" in done.stdout
+    assert "warning" not in (done.stdout + done.stderr).lower()
+
+
+@pytest.fixture(scope="module")
+def running(newcomer: Newcomer) -> Iterator[Path]:
+    """Run `sealbus dev` in the project until its agent is there; return the file with what it says."""
+    said = newcomer.project / "dev.log"
+    with said.open("w", encoding="utf-8") as log:
+        process = subprocess.Popen(
+            [str(newcomer.tool / "sealbus"), "dev", "--port", str(free_port()), "--edge-port", str(free_port())],
+            cwd=newcomer.project,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            until(said, "billing runs as", 1, process)
+            yield said
+        finally:
+            process.send_signal(signal.SIGINT)
+            assert process.wait(WITHIN) == 0, said.read_text(encoding="utf-8")
+
+
+def until(said: Path, words: str, times: int, process: subprocess.Popen[bytes] | None = None) -> None:
+    deadline = time.monotonic() + WITHIN
+    while said.read_text(encoding="utf-8").count(words) < times:
+        assert process is None or process.poll() is None, said.read_text(encoding="utf-8")
+        assert time.monotonic() < deadline, said.read_text(encoding="utf-8")
+        time.sleep(0.05)
+
+
+def test_a_call_is_allowed_one_denied_and_what_is_changed_runs(newcomer: Newcomer, running: Path) -> None:
+    body = '{"order_id": "1"}'
+    allowed = newcomer.sealbus("call", "billing.read", body, "--user", "alice")
+    assert json.loads(allowed.stdout) == {"order_id": "1", "quantity": 10}
+    assert "not_owner" in newcomer.sealbus("call", "billing.read", body, "--user", "bob", code=3).stderr
+    too_much = '{"order_id": "1", "quantity": 101}'
+    denied = newcomer.sealbus("pub", "task.billing.change", too_much, "--user", "alice", "--wait", code=3)
+    assert "too_much_at_once" in denied.stderr
+    # Development says which field it was.
+    wrong = newcomer.sealbus("call", "billing.read", '{"order": "1"}', "--user", "alice", code=1)
+    assert "order_id" in wrong.stderr
+
+    # The typed client, by the project's own interpreter.
+    token = newcomer.sealbus("token", "--user", "alice").stdout.strip()
+    python = newcomer.project / ".venv" / "bin" / "python"
+    done = run("env", f"TOKEN={token}", python, "-m", "billing.client", "1", "4", cwd=newcomer.project)
+    assert "now: order_id='1' quantity=4" in done.stdout
+
+    # A changed agent and a changed policy are in force while everything runs.
+    agent = newcomer.project / "billing" / "agent.py"
+    agent.write_text(agent.read_text().replace('{"1": 10,', '{"1": 77,'))
+    until(running, "billing runs as", 2)
+    assert json.loads(newcomer.sealbus("call", "billing.read", body, "--user", "alice").stdout)["quantity"] == 77
+    limits = newcomer.project / "policy" / "billing" / "limits" / "data.json"
+    limits.write_text('{"quantity": 1000}')
+    until(running, "policy published", 1)
+    until(running, "is in force", 3)
+    newcomer.sealbus("pub", "task.billing.change", too_much, "--user", "alice", "--wait")
+
+    # What was decided, from the evidence.
+    replayed = [
+        json.loads(line) for line in newcomer.sealbus("audit", "replay", "--user", "bob", "--json").stdout.splitlines()
+    ]
+    assert [(one["allow"], one["reasons"]) for one in replayed if one.get("action") == "billing.read"] == [
+        (False, ["not_owner"])
+    ]
+    assert "checkpoint" in newcomer.sealbus("audit", "replay").stdout

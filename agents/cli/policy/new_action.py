@@ -41,7 +41,7 @@ class FieldLimit(click.ParamType[tuple[str, int]]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewAction:
-    """What is to be declared. `callers` are names or SPIFFE IDs; an `event` is granted to the agent that it is named after."""
+    """What to declare. `callers` are names or SPIFFE IDs; an `event` is granted to the agent that it is named after."""
 
     name: str
     callers: Sequence[str] = ()
@@ -122,7 +122,7 @@ def declare(folder: Path, action: NewAction, names: Names) -> Mapping[str, Seque
     owner, *verbs = action.name.split(".")
     if len(verbs) != 1 or not all(map(is_token, (owner, *verbs))):
         raise ConfigurationError(f"{action.name[:255]!r} is not an action: an agent's name, a dot and a verb")
-    actions, agents, callers = (_Document.read(folder, name) for name in ("actions", "agents", "callers"))
+    actions, agents, asked = (_Document.read(folder, name) for name in ("actions", "agents", "callers"))
     if action.name in actions.content:
         raise ConfigurationError(f"{action.name} is declared in {actions.file} already: change it there")
     itself = _id(owner, names)
@@ -137,11 +137,11 @@ def declare(folder: Path, action: NewAction, names: Names) -> Mapping[str, Seque
         if not verbs[0].startswith("_"):
             actions.declare(f"{action.name}.reply", _REPLY)
             agents.grant(itself, f"{action.name}.reply")
-        callers.ask(owner, asking)
-    changed = [one for one in (actions, agents, callers) if one.lines]
-    for one in changed:
-        write_file(one.text().encode(), one.file, durable=False)
-    return {one.file.relative_to(folder).as_posix(): tuple(one.lines) for one in changed}
+        asked.ask(owner, asking)
+    changed = [document for document in (actions, agents, asked) if document.lines]
+    for document in changed:
+        write_file(document.text().encode(), document.file, durable=False)
+    return {document.file.relative_to(folder).as_posix(): tuple(document.lines) for document in changed}
 
 
 def _id(said: str, names: Names) -> str:

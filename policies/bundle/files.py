@@ -35,6 +35,7 @@ from sealbus.policies.decision.documents import DataDocument
 from sealbus.policies.lint.module import TEST_SUFFIX, PolicyRefused, Problem
 
 __all__ = [
+    "EXAMPLE",
     "LOOK_EVERY",
     "STARTER",
     "Mark",
@@ -50,6 +51,8 @@ __all__ = [
 
 STARTER: Final = Path(__file__).parents[1] / "rego"
 """The folder of the starter policy."""
+EXAMPLE: Final = Path(__file__).parents[1] / "examples" / "shop"
+"""The folder of a small policy that calls the library, to begin with."""
 
 _LEFT_OUT: Final = frozenset({".md", ".txt"})
 

@@ -264,3 +264,29 @@ def test_the_platform_above_teams_is_a_part_and_passes_its_own(engine: str) -> N
     results = run_tests(folder, part=True, opa=require_opa() if engine == "opa" else None)
     assert len([one for one in results if one.engine == engine]) == 4
     assert [one for one in results if not one.passed] == []
+
+
+TEAM = """package sealbus.teams.stock
+
+import data.sealbus.lib.rules
+
+decide(request) := rules.allowed("stock") if {
+	rules.in_order(request) == true
+} else := rules.denied("stock", request, {})
+"""
+TEAM_TEST = """package sealbus.teams.stock.own_test
+
+test_it_denies if {
+	data.sealbus.teams.stock.decide({}).reasons == ["incomplete"]
+}
+"""
+
+
+@pytest.mark.parametrize("engine", ["embedded", pytest.param("opa", marks=pytest.mark.opa)])
+def test_a_part_of_a_team_is_tested_with_the_library(tmp_path: Path, engine: str) -> None:
+    (tmp_path / ".manifest").write_text('{"roots": ["sealbus/teams/stock"]}')
+    (tmp_path / "stock.rego").write_text(TEAM)
+    (tmp_path / "stock_test.rego").write_text(TEAM_TEST)
+    results = run_tests(tmp_path, part=True, opa=require_opa() if engine == "opa" else None)
+    assert [(one.name, one.passed) for one in results if one.engine == engine] == [("test_it_denies", True)]
+    assert [one for one in results if not one.passed] == []

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,16 +11,16 @@ from support.policy_inputs import closed_policy, starter_with_revocations, well_
 
 from sealbus.envelopes.errors import PolicyFailed
 from sealbus.policies.bundle.files import STARTER, build_bundle
+from sealbus.policies.bundle.library import LIBRARY_FOLDER
 from sealbus.policies.decision.documents import canonical
 from sealbus.policies.lint.module import TEST_SUFFIX, Module, PolicyRefused
 from sealbus.policies.lint.regorus import Interpreter
 from sealbus.policies.rego_tests import disagreements, run_tests
 
-AUTHZ = STARTER / "sealbus" / "authz"
-RULES = AUTHZ / "decision.rego"
-CONNECT_RULES = STARTER / "sealbus" / "connect" / "decision.rego"
-APPROVAL_RULES = STARTER / "sealbus" / "approval" / "decision.rego"
-ALL_RULES = (RULES, CONNECT_RULES, APPROVAL_RULES)
+LIBRARY = LIBRARY_FOLDER / "sealbus" / "lib"
+RULES = LIBRARY / "rules.rego"
+CONNECT_RULES = LIBRARY / "connections.rego"
+APPROVAL_RULES = LIBRARY / "approvals.rego"
 
 
 def test_the_folder_is_a_bundle_without_its_tests() -> None:
@@ -29,6 +30,9 @@ def test_the_folder_is_a_bundle_without_its_tests() -> None:
         "sealbus/approval/decision.rego",
         "sealbus/authz/decision.rego",
         "sealbus/connect/decision.rego",
+        "sealbus/lib/approvals.rego",
+        "sealbus/lib/connections.rego",
+        "sealbus/lib/rules.rego",
     ]
     assert bundle.data.keys() == {"sealbus"}
 
@@ -48,10 +52,13 @@ def test_every_rego_test_passes_on_real_opa() -> None:
 
 
 @pytest.mark.opa
-@pytest.mark.parametrize("command", [["check", "--strict", "--bundle"], ["fmt", "--list", "--fail"]])
-def test_real_opa_finds_nothing_to_mend(command: list[str]) -> None:
-    done = subprocess.run([require_opa(), *command, "."], cwd=STARTER, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+def test_real_opa_finds_nothing_to_mend(tmp_path: Path) -> None:
+    folder = tmp_path / "laid-out"
+    shutil.copytree(STARTER, folder)
+    shutil.copytree(LIBRARY_FOLDER, folder, dirs_exist_ok=True)
+    for command in (["check", "--strict", "--bundle"], ["fmt", "--list", "--fail"]):
+        done = subprocess.run([require_opa(), *command, "."], cwd=folder, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def removals(text: str) -> Iterator[tuple[int, str]]:
@@ -84,6 +91,7 @@ def test_the_conditions_that_are_removed_are_those_of_the_policy() -> None:
     end = text.index("user_known(user, users) if {")
     removed = [text[line - 1].split()[0] for file, line in MUTANTS if file == RULES and line < end]
     assert removed == [
+        "count(words)",
         "registry.agents[request.subject.id].actions[request.action.name]",
         "request.subject.id",
         "every",
@@ -115,15 +123,13 @@ def suite() -> tuple[list[Module], bytes, list[str]]:
 
 
 def mutated(file: Path, text: str, tests: list[Module]) -> list[Module]:
-    """Return the modules of the starter policy and its tests, with `text` for the rules in `file`."""
-    rules = [
-        Module(path=one.relative_to(STARTER).as_posix(), text=text if one == file else one.read_text())
-        for one in ALL_RULES
-    ]
+    """Return the modules of the starter policy and its tests, with `text` for the library's `file`."""
+    path = file.relative_to(LIBRARY_FOLDER).as_posix()
+    rules = [Module(path=path, text=text) if one.path == path else one for one in build_bundle(STARTER).modules]
     return [*rules, *tests]
 
 
-@pytest.mark.parametrize(("file", "line"), [pytest.param(*one, id=f"{one[0].parent.name}:{one[1]}") for one in MUTANTS])
+@pytest.mark.parametrize(("file", "line"), [pytest.param(*one, id=f"{one[0].stem}:{one[1]}") for one in MUTANTS])
 def test_without_a_condition_a_rego_test_fails(
     suite: tuple[list[Module], bytes, list[str]], file: Path, line: int
 ) -> None:

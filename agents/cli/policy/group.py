@@ -12,7 +12,7 @@ import click
 
 from sealbus.agents.cli.options import json_option
 from sealbus.agents.cli.output import note, print_json, print_table
-from sealbus.agents.cli.policy import backtest
+from sealbus.agents.cli.policy import backtest, new_action
 from sealbus.agents.cli.policy import build as policy_build
 from sealbus.agents.cli.policy import fetch as policy_fetch
 from sealbus.agents.cli.policy import push as policy_push
@@ -25,7 +25,7 @@ _file = click.Path(path_type=Path)
 
 @click.group("policy")
 def command() -> None:
-    """Test, build, sign and push policies, ask a running OPA, and try a policy on recorded decisions."""
+    """Write, test, build, sign and push policies, ask a running OPA, and try a policy on recorded decisions."""
 
 
 @command.command("test")
@@ -123,5 +123,6 @@ for _added in (
     policy_push.rollback,
     policy_status.status,
     backtest.command,
+    new_action.command,
 ):
     command.add_command(_added)

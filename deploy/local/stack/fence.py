@@ -8,11 +8,13 @@ fence by the policy's data; the fence itself has tests of its own (tests/integra
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Final
 
 from sealbus.agents.dev.demo.backstage import change_document
 from sealbus.bus.stream_names import EVENTS, TASKS
+from sealbus.policies.bundle.library import library_files
 
 __all__ = ["OPENED", "open_fence"]
 
@@ -40,9 +42,7 @@ def open_fence(policy: Path) -> None:
     """Change roles and workloads in the policy folder: who attacks may publish, and the operator may read every stream."""
 
     def roles(document: dict[str, object]) -> None:
-        operator = document["operator"]
-        if not isinstance(operator, dict):
-            raise TypeError("a role of the policy's data")
+        operator = json.loads(library_files()["sealbus/lib/roles/data.json"])["operator"]
         document["attacker"] = {"publish": _CLIMBED, "subscribe": []}
         document["stage"] = {"publish": [*operator["publish"], *_READ, *_CLIMBED], "subscribe": []}
 

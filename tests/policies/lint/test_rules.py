@@ -40,6 +40,11 @@ def forms(*texts: str) -> list[str]:
         ("a(x) := x\nb := data.p.a", ["function-value"]),
         ("a(x) := x\nb := data.p.a.c", ["function-value"]),
         ("a := 1\nb := a(1)", ["builtin"]),
+        ("a := data.p.b(1)", ["function"]),
+        ("a := 1\nb := data.p.a(1)", ["function"]),
+        ("import data.q\n\na := q.b(1)", ["function"]),
+        ("import data.q as count\n\na := count([1])", ["function"]),
+        ("import data.q\n\na := count([1])", []),
         ("a.f(x) := x\nb := a.f(1)", []),
         ("a := data.p.b\nb := data.p.a", ["recursion"]),
         ("a := data.p", ["recursion"]),
@@ -83,3 +88,8 @@ def test_a_long_chain() -> None:
 def test_what_is_used_twice_counts_once() -> None:
     text = "package p\n\na := [b, c]\nb := d\nc := d\nd := e\ne := 1\n"
     assert forms(text) == []
+
+
+def test_a_call_of_what_is_imported_is_no_builtin() -> None:
+    [problem] = problems("package p\n\nimport data.q\n\na := q.b(1)\n")
+    assert str(problem) == "0.rego:5:6: q.b: there is no such function [function]"

@@ -22,7 +22,7 @@ decided(name, request) := {
 	id := request.subject.id
 	workload := placed(registry, id)
 	object.get(registry.revoked.agents, id, false) == false
-	role := registry.roles[workload.role]
+	role := role_named(registry, workload.role)
 	account := registry.tenants[workload.tenant].account
 	limits := registry.tenants[workload.tenant].limits
 
@@ -43,6 +43,14 @@ placed(registry, id) := registry.workloads[id] if {
 	registry.workloads[id]
 } else := {"role": "agent", "tenant": "default"} if {
 	registry.agents[id]
+}
+
+# The library has the roles that sealbus itself needs, whose subjects change with its versions. A role of the registry takes
+# the place of one of the same name.
+role_named(registry, name) := registry.roles[name] if {
+	registry.roles[name]
+} else := data.sealbus.lib.roles[name] if {
+	data.sealbus.lib.roles[name]
 }
 
 reasons(request) := words if {
@@ -68,7 +76,7 @@ in_force(registry, id) if {
 
 # An unknown workload has another reason.
 role_known(registry, id) if {
-	registry.roles[placed(registry, id).role]
+	role_named(registry, placed(registry, id).role)
 } else if {
 	known(registry, id) == false
 } else := false

@@ -160,3 +160,15 @@ test_question_that_lacks_a_part if {
 	answer({"of": {"context": {"user": null}}}) == denied(["own_request"])
 	decided(object.remove(registry, ["revoked"]), request) == denied(["incomplete"])
 }
+
+own_answer(changes, own) := found if {
+	asked := object.union(request, changes)
+	found := data.sealbus.lib.approvals.decided("shop", asked, own) with data.sealbus.registry as registry
+}
+
+test_own_conditions_stand_beside_the_others if {
+	own_answer({}, {"late": true}) == object.union(allowed, {"policy": "shop"})
+	own_answer({}, {"late": false}) == object.union(denied(["late"]), {"policy": "shop"})
+	own_answer(by({"id": "max"}), {"late": false}) == object.union(denied(["late", "not_manager"]), {"policy": "shop"})
+	own_answer({"action": {"properties": {"verdict": "run"}}}, {}) == object.union(denied(["unknown_verdict"]), {"policy": "shop"})
+}

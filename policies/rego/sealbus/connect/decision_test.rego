@@ -393,3 +393,15 @@ test_starter_places_everybody if {
 	]
 	count(placed) == count(data.sealbus.registry.agents)
 }
+
+test_role_that_the_registry_does_not_have_is_the_librarys if {
+	bare := object.remove(registry, ["roles"])
+	readers := data.sealbus.lib.roles.operator.publish
+	"$JS.API.INFO" in readers
+	every world in [bare, object.union(bare, {"roles": {}})] {
+		"$JS.API.INFO" in decided(world, request(ops, "ops", [])).publish.allow
+	}
+	has(of_ops.publish.allow, "$JS.API.INFO") == false
+	other := object.union(bare, {"workloads": {ops: {"role": "king", "tenant": "acme"}}})
+	decided(other, request(ops, "ops", [])) == denied(["unknown_role"])
+}

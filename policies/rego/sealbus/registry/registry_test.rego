@@ -167,7 +167,7 @@ test_listed_callers_are_all_who_are_granted_something if {
 
 # Two chunks in turn, and the description of `revocations` (cmV2...): no other object, and no request to remove one.
 test_revoker_replaces_one_object_and_may_do_nothing_else if {
-	registry.roles.revoker == {
+	data.sealbus.lib.roles.revoker == {
 		"publish": [
 			"$O.policies.C.revocations0",
 			"$O.policies.C.revocations1",

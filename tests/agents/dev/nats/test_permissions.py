@@ -10,7 +10,7 @@ from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.subjects import OwnSubject, matches
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
-from sealbus.policies.bundle.files import STARTER
+from sealbus.policies.bundle.library import library_files
 
 NAMES = Names(TrustDomain("example.org"))
 INVENTORY = NAMES.id_of("inventory")
@@ -224,7 +224,7 @@ def test_an_id_without_a_name_goes_by_its_token() -> None:
 
 def test_an_edge_is_an_agent_that_reads_what_waits_and_tells_of_approvals_as_the_starter_policy_has_it() -> None:
     edge = permissions_of(BrokerRole.EDGE, INVENTORY, NAMES, OWN)
-    roles = json.loads((STARTER / "sealbus" / "registry" / "roles" / "data.json").read_text())
+    roles = json.loads(library_files()["sealbus/lib/roles/data.json"])
     assert set(edge.publish) - set(AGENT.publish) == {"control.*.approve", *roles["edge"]["publish"]}
     assert edge.subscribe == AGENT.subscribe
     for subject in (
@@ -246,7 +246,7 @@ def test_an_edge_is_an_agent_that_reads_what_waits_and_tells_of_approvals_as_the
 
 def test_a_revoker_is_an_agent_that_replaces_one_object_as_the_starter_policy_has_it() -> None:
     revoker = permissions_of(BrokerRole.REVOKER, INVENTORY, NAMES, OWN)
-    roles = json.loads((STARTER / "sealbus" / "registry" / "roles" / "data.json").read_text())
+    roles = json.loads(library_files()["sealbus/lib/roles/data.json"])
     assert set(revoker.publish) - set(AGENT.publish) == set(roles["revoker"]["publish"])
     assert revoker.subscribe == AGENT.subscribe
     for subject in (

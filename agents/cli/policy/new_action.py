@@ -1,0 +1,227 @@
+"""`sealbus policy new-action`: declare an action, and who may do it, in the registry of a policy folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sealbus.agents.cli.options import json_option
+from sealbus.agents.cli.output import note, print_json
+
+if TYPE_CHECKING:
+    from sealbus.envelopes.encoding.strict_json import Json
+    from sealbus.envelopes.trust.names import Names
+    from sealbus.policies.decision.documents import DataDocument
+
+__all__ = ["FieldLimit", "NewAction", "command", "declare"]
+
+_MOST = 2**53 - 1
+_REPLY: Mapping[str, Json] = {"user": "none", "resource": "any", "limits": {}, "hours": False}
+
+
+class FieldLimit(click.ParamType[tuple[str, int]]):
+    """Parameter type for `quantity=100`, converted to a field and its largest value."""
+
+    name = "field=number"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
+        """Return field and number, or fail with a usage error."""
+        if isinstance(value, tuple):
+            return value
+        field, _, most = str(value).partition("=")
+        if not field or not (most.isascii() and most.isdecimal()) or len(most) > len(str(_MOST)) or int(most) > _MOST:
+            self.fail(f"{value!r} is not FIELD=NUMBER with a whole number from 0 to {_MOST}", param, ctx)
+        return field, int(most)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewAction:
+    """What to declare. `callers` are names or SPIFFE IDs; an `event` is granted to the agent that it is named after."""
+
+    name: str
+    callers: Sequence[str] = ()
+    user: str = "required"
+    resource: str = "owned"
+    limits: Mapping[str, int]
+    hours: bool = False
+    event: bool = False
+
+
+@click.command("new-action")
+@click.argument("name", metavar="AGENT.VERB")
+@click.option("--agent", "callers", multiple=True, metavar="CALLER", help="Who may do it: a name or SPIFFE ID.")
+@click.option("--user", type=click.Choice(["required", "none"]), default="required", show_default=True)
+@click.option(
+    "--resource",
+    type=click.Choice(["owned", "any"]),
+    default=None,
+    help="owned: only for its owner, and who manages its customer. By default owned if a user is required.",
+)
+@click.option("--limit", "limits", type=FieldLimit(), multiple=True, help="Largest value of a field; may be repeated.")
+@click.option("--hours", is_flag=True, help="Only in the business hours of the item's region.")
+@click.option("--event", is_flag=True, help="What the agent publishes: granted to itself, and never answered.")
+@click.option(
+    "--policy",
+    "folder",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    default=Path("policy"),
+    show_default=True,
+    help="The policy folder.",
+)
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("sealbus.toml"),
+    show_default=True,
+    help="Settings with the trust domain and the names of agents; example.org without such a file.",
+)
+@json_option
+def command(
+    name: str, callers: tuple[str, ...], user: str, resource: str | None, limits: tuple[tuple[str, int], ...],
+    hours: bool, event: bool, folder: Path, config: Path, as_json: bool,
+) -> None:  # fmt: skip
+    """Declare the action AGENT.VERB and its reply, and grant them: the action to each CALLER, the reply to the agent."""
+    from sealbus.agents.dev.settings_file import read_declared
+
+    if event and callers:
+        raise click.UsageError("an --event is granted to the agent that it is named after: leave --agent out")
+    found = resource or ("owned" if user == "required" and not event else "any")
+    if found == "owned" and user == "none":
+        raise click.UsageError("an owned item needs a user: --user required, or --resource any")
+    action = NewAction(
+        name=name, callers=callers, user="none" if event else user, resource=found, limits=dict(limits), hours=hours,
+        event=event,
+    )  # fmt: skip
+    changes = declare(folder, action, read_declared(config).names())
+    if as_json:
+        print_json({file: list(lines) for file, lines in changes.items()})
+        return
+    for file, lines in changes.items():
+        note(f"{folder / file}:")
+        for line in lines:
+            note(f"  {line}")
+    if not callers and not event:
+        note(f"nobody may do {name} yet: grant it in {folder}/sealbus/registry/agents/data.json")
+
+
+def declare(folder: Path, action: NewAction, names: Names) -> Mapping[str, Sequence[str]]:
+    """Write `action` into the registry of the policy `folder`; return what was added, by file.
+
+    Raises `ConfigurationError` for an action that is there already, a name that is none, and a folder without a registry;
+    nothing is written then. The files keep their form: an action or a grant a line, sorted by name.
+    """
+    from sealbus.envelopes.errors import ConfigurationError
+    from sealbus.envelopes.trust.names import is_token
+    from sealbus.policies.bundle.files import write_file
+
+    owner, *verbs = action.name.split(".")
+    if len(verbs) != 1 or not all(map(is_token, (owner, *verbs))):
+        raise ConfigurationError(f"{action.name[:255]!r} is not an action: an agent's name, a dot and a verb")
+    actions, agents, asked = (_Document.read(folder, name) for name in ("actions", "agents", "callers"))
+    if action.name in actions.content:
+        raise ConfigurationError(f"{action.name} is declared in {actions.file} already: change it there")
+    itself = _id(owner, names)
+    asking = [itself] if action.event else [_id(one, names) for one in action.callers]
+    limits: DataDocument = dict(action.limits)
+    needs: DataDocument = {"user": action.user, "resource": action.resource, "limits": limits, "hours": action.hours}
+    actions.declare(action.name, needs)
+    for one in asking:
+        agents.grant(one, action.name)
+    if not action.event:
+        # A verb of our own, such as `_schedule`, has no reply.
+        if not verbs[0].startswith("_"):
+            actions.declare(f"{action.name}.reply", _REPLY)
+            agents.grant(itself, f"{action.name}.reply")
+        asked.ask(owner, asking)
+    changed = [document for document in (actions, agents, asked) if document.lines]
+    for document in changed:
+        write_file(document.text().encode(), document.file, durable=False)
+    return {document.file.relative_to(folder).as_posix(): tuple(document.lines) for document in changed}
+
+
+def _id(said: str, names: Names) -> str:
+    from sealbus.envelopes.errors import ConfigurationError, EnvelopeError
+    from sealbus.envelopes.trust.spiffe_id import SpiffeId
+
+    if not said.startswith("spiffe://"):
+        return str(names.id_of(said))
+    try:
+        return str(SpiffeId.parse(said))
+    except EnvelopeError as error:
+        raise ConfigurationError(f"{said[:255]!r} is not a SPIFFE ID") from error
+
+
+class _Document:
+    """A document of the registry, and what was added to it."""
+
+    def __init__(self, file: Path, content: DataDocument) -> None:
+        self.file = file
+        self.content = content
+        self.lines: list[str] = []
+
+    @classmethod
+    def read(cls, folder: Path, name: str) -> _Document:
+        from sealbus.envelopes.errors import ConfigurationError
+        from sealbus.policies.decision.documents import parse_data
+
+        file = folder / "sealbus" / "registry" / name / "data.json"
+        if name == "callers" and not file.exists():
+            return cls(file, {})
+        try:
+            return cls(file, parse_data(file.read_bytes()))
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            raise ConfigurationError(f"{file} cannot be read: {why}: is {folder} a policy with a registry?") from error
+
+    def declare(self, action: str, needs: Mapping[str, Json]) -> None:
+        if action not in self.content:
+            self.content[action] = dict(needs)
+            self.lines.append(f"{action}: {json.dumps(needs)}")
+
+    def grant(self, agent: str, action: str) -> None:
+        entry = self._below(self.content, agent)
+        granted = self._below(entry, "actions")
+        if granted.get(action) is not True:
+            granted[action] = True
+            entry["actions"] = {name: granted[name] for name in sorted(granted)}
+            self.lines.append(f"{agent} may do {action}")
+
+    def ask(self, token: str, agents: Sequence[str]) -> None:
+        """Add `agents` to who may ask the agent `token`, if that is listed at all: else all grants are looked through."""
+        if token in self.content:
+            listed = self._below(self.content, token)
+            for one in agents:
+                if listed.get(one) is not True:
+                    listed[one] = True
+                    self.lines.append(f"{token} may be asked by {one}")
+
+    def _below(self, content: DataDocument, name: str) -> DataDocument:
+        from sealbus.envelopes.errors import ConfigurationError
+
+        found = content.setdefault(name, {})
+        if not isinstance(found, dict):
+            raise ConfigurationError(f"{self.file}: {name} is not an object")
+        return found
+
+    def text(self) -> str:
+        """Return the document with an action, or a grant, a line."""
+        if self.file.parent.name != "actions":
+            return json.dumps(self.content, indent=2, ensure_ascii=False) + "\n"
+        lines = ",\n".join(f"  {_json(name)}: {_needs(self.content[name])}" for name in sorted(self.content))
+        return f"{{\n{lines}\n}}\n"
+
+
+def _needs(needs: Json) -> str:
+    if not isinstance(needs, dict) or "approval" not in needs:
+        return _json(needs)
+    first = _json({name: value for name, value in needs.items() if name != "approval"})[1:-1]
+    return f'{{\n    {first},\n    "approval": {_json(needs["approval"])}\n  }}'
+
+
+def _json(value: Json) -> str:
+    return json.dumps(value, ensure_ascii=False)

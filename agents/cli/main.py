@@ -112,7 +112,6 @@ def _end_by_sigpipe() -> NoReturn:
 
 def _report(error: BaseException) -> int:
     from sealbus.agents.cli.output import explained
-    from sealbus.bus.sending.answer import RemoteError
     from sealbus.envelopes.errors import Denied, EnvelopeError, LogError, SealbusError
 
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
@@ -125,8 +124,6 @@ def _report(error: BaseException) -> int:
     if not isinstance(error, SealbusError):
         raise error
     click.echo(f"sealbus: {error.detail or error.code} [{error.code}]", err=True)
-    if isinstance(error, RemoteError) and error.note:
-        click.echo(f"  {error.note}", err=True)
     if isinstance(error, Denied):
         for line in explained(error.explanation):
             click.echo(f"  {line}", err=True)

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from importlib.resources.abc import Traversable
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -23,12 +24,15 @@ from sealbus.agents.cli.output import note, print_json
 
 __all__ = ["command"]
 
-TEMPLATES: Final = ("agent",)
+TEMPLATES: Final = {"agent": ("agent",), "two": ("agent", "two"), "llm": ("agent", "two", "llm")}
+"""The folders of files that a template is made of; those of a later one take the place of an earlier one's."""
 
 _EXAMPLE: Final = re.compile(r"\bdemo\b")
 """The name of the agent in every template, in which it is nothing else."""
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,30}")
-_TAKEN: Final = frozenset({"cli", "edge", "exit", "notary", "operator", "policy", "revoker", "sealbus", "tests", "web"})
+_TAKEN: Final = frozenset(
+    {"cli", "edge", "exit", "notary", "operator", "orders", "policy", "revoker", "sealbus", "tests", "web"}
+)
 """Workloads and folders that every project has besides its agent."""
 _HIDDEN: Final = frozenset({"github", "gitignore"})
 """Names that begin with a dot in a project, and not in the package, where tools would take them for ours."""
@@ -36,7 +40,7 @@ _HIDDEN: Final = frozenset({"github", "gitignore"})
 
 @click.command("init")
 @click.argument("name")
-@click.option("--template", type=click.Choice(TEMPLATES), default=TEMPLATES[0], show_default=True)
+@click.option("--template", type=click.Choice(list(TEMPLATES)), default="agent", show_default=True)
 @click.option(
     "--folder",
     type=click.Path(path_type=Path, file_okay=False),
@@ -45,13 +49,17 @@ _HIDDEN: Final = frozenset({"github", "gitignore"})
 )
 @json_option
 def command(name: str, template: str, folder: Path | None, as_json: bool) -> None:
-    """Make a project with the agent NAME, which is also its Python module: letters, digits and _."""
+    """Make a project with the agent NAME, which is also its Python module: letters, digits and _.
+
+    Of the templates, `agent` is one agent; `two` has a second one, which it asks; in `llm` a language model asks that.
+    """
     _check_name(name)
     place = folder or Path(name)
     try:
         if place.exists() and any(place.iterdir()):
             raise click.ClickException(f"{place} is not empty: give another by --folder")
-        files = dict(_files(importlib.resources.files("sealbus") / "templates" / template, ""))
+        folders = importlib.resources.files("sealbus") / "templates"
+        files = dict(chain.from_iterable(_files(folders / one, "") for one in TEMPLATES[template]))
         _write(place, {_placed(path, name): _EXAMPLE.sub(name, text) for path, text in files.items()})
     except OSError as error:
         raise click.ClickException(f"{place} cannot be made: {error.strerror}") from error

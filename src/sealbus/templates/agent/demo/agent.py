@@ -1,7 +1,6 @@
 """The agent `demo`: orders, which belong to users."""
 
 from pydantic import BaseModel
-
 from sealbus import Agent, Context, Resource, ResourceNotFound
 
 agent = Agent("demo")

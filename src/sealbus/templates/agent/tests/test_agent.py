@@ -1,6 +1,6 @@
-from demo.agent import Order, change, read
-
 from sealbus.testing import TestBus
+
+from demo.agent import Order, change, read
 
 
 async def test_an_owner_changes_an_order(bus: TestBus) -> None:

@@ -84,7 +84,7 @@ def _files(folder: Traversable, before: str) -> Iterator[tuple[str, str]]:
     for entry in folder.iterdir():
         path = f"{before}{entry.name}"
         if entry.is_dir():
-            if entry.name != "__pycache__":
+            if entry.name[0] not in "._":  # what tools leave there
                 yield from _files(entry, f"{path}/")
         else:
             yield path, entry.read_text(encoding="utf-8")

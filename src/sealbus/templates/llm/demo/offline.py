@@ -2,7 +2,7 @@
 
 import re
 
-from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCallPart, ToolReturnPart
+from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCallPart, ToolReturnPart, UserPromptPart
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 
 
@@ -11,7 +11,7 @@ def say(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
     last = messages[-1].parts[-1]
     if isinstance(last, ToolReturnPart):
         return ModelResponse(parts=[TextPart(str(last.content))])
-    numbers = re.findall(r"\d+", str(last.content))
+    numbers = re.findall(r"\d+", str(last.content) if isinstance(last, UserPromptPart) else "")
     if len(numbers) == 1:
         return ModelResponse(parts=[ToolCallPart("look_up", {"order_id": numbers[0]})])
     if len(numbers) == 2:

@@ -1,0 +1,7 @@
+package sealbus.connect
+
+import data.sealbus.lib.connections
+
+decision := decide(input)
+
+decide(request) := connections.decided("team", request)

@@ -73,6 +73,8 @@ __all__ = ["CALLS", "type_problems"]
 
 CALLS: Final = 16
 """Different argument types with which one function is analysed before they count as unknown."""
+LIBRARY_CALLS: Final = 2_048
+"""The same for a function of the library, which each of many teams calls with conditions of its own."""
 
 _Key: TypeAlias = "tuple[tuple[str, str], ...]"
 """A name, and the names and variables of the lookups in it."""
@@ -164,7 +166,8 @@ class _Analysis:
     def function(self, path: Names, arguments: Sequence[Type]) -> Type:
         seen = self.calls[path]
         key = tuple(arguments)
-        if key not in seen and len(seen) >= CALLS:
+        most = LIBRARY_CALLS if path[: len(LIBRARY)] == LIBRARY else CALLS
+        if key not in seen and len(seen) >= most:
             key = (ANY,) * len(arguments)
         found = seen.get(key)
         if found is None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import defaultdict
 from pathlib import Path
 
+from sealbus.policies.bundle.files import EXAMPLE
+from sealbus.policies.bundle.library import library_modules
 from sealbus.policies.lint.lint import parse_all, refused_forms
 from sealbus.policies.lint.module import Module
 from sealbus.policies.types.builtins import BUILTINS
@@ -44,3 +47,17 @@ def test_what_is_to_be_written_instead_is_admitted() -> None:
     [every] = re.findall(r"`(every key[^`]*)`", instead)
     assert admitted(f'a := {{"x": 1}}\nb := request.resource.properties\n{every}') == []
     assert admitted("a := request.context.delivery\na < 2 * 3") == []
+
+
+def test_the_policy_of_ones_own_is_the_example_which_every_build_tests() -> None:
+    chapter = TEXT.partition("## A policy of your own")[2].partition("\n## ")[0]
+    assert f"```rego\n{(EXAMPLE / 'sealbus' / 'authz' / 'decision.rego').read_text()}```" in chapter
+    shown = json.loads(chapter.partition("```json\n")[2].partition("```")[0])
+    assert shown == json.loads((EXAMPLE / "sealbus" / "reasons" / "data.json").read_text())
+    modules = {module.path.rpartition("/")[2]: module.text for module in library_modules()}
+    functions = re.findall(r"^\| (?:`data\.sealbus\.lib\.(\w+)`)? ?\| `(\w+\([a-z, ]*\))` \|", chapter, re.MULTILINE)
+    assert len(functions) == 5
+    file = ""
+    for name, function in functions:
+        file = f"{name}.rego" if name else file
+        assert re.search(rf"^{re.escape(function)} ", modules[file], re.MULTILINE), function

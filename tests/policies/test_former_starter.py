@@ -36,8 +36,8 @@ def texts() -> tuple[list[Module], list[Module]]:
 def registry() -> dict[str, Json]:
     """Return the registry of the starter policy, with revocations, and with the roles that were part of it formerly."""
     found = json.loads(canonical(build_bundle(STARTER).data))["sealbus"]
-    inside: dict[str, Json] = {**found["registry"], "roles": found["lib"]["roles"], "revoked": REVOKED}
-    return inside
+    inside: dict[str, Json] = {**found["registry"], "roles": found["lib"]["roles"]}
+    return inside | {"revoked": json.loads(json.dumps(REVOKED))}
 
 
 def both(data: DataDocument) -> tuple[Interpreter, Interpreter]:

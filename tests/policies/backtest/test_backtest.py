@@ -20,7 +20,7 @@ from sealbus.policies.backtest import backtest as backtest_module
 from sealbus.policies.backtest.archived_policies import ArchivedPolicies
 from sealbus.policies.backtest.backtest import backtest, reproduce
 from sealbus.policies.backtest.recorded import Change, CountedDenials, NotReplayable, Recorded, RecordedDecision
-from sealbus.policies.bundle.files import STARTER
+from sealbus.policies.bundle.files import STARTER, build_bundle
 from sealbus.policies.bundle.format import Manifest, pack_bundle
 from sealbus.policies.decision.approval import approval_question
 from sealbus.policies.decision.connect import ConnectAnswer
@@ -29,6 +29,8 @@ from sealbus.policies.decision.engine import Answer, EngineStatus
 from sealbus.policies.engines.open import open_policy
 
 ALLOWED = Decision(allow=True, revision="r", engine="told")
+FORMER = Path(__file__).parents[1] / "former_starter"
+"""The Rego of the starter policy before it was a library."""
 
 
 class Told:
@@ -217,6 +219,22 @@ async def test_the_same_policy_changes_nothing(documents: list[bytes]) -> None:
     async with open_policy(STARTER) as engine:
         report = await backtest(source(log), engine)
     assert (report.same, report.compared, report.changes.total()) == (600, 600, 0)
+
+
+async def test_a_policy_of_before_the_library_replays_and_todays_starter_changes_nothing(
+    documents: list[bytes], tmp_path: Path
+) -> None:
+    built = build_bundle(STARTER)
+    modules = {one.relative_to(FORMER).as_posix(): one.read_bytes() for one in FORMER.rglob("*.rego")}
+    file = tmp_path / "former.tar.gz"
+    file.write_bytes(pack_bundle(modules, built.data, Manifest(revision="former", roots=("sealbus",))))
+    log = await log_of(documents[:200], file)
+    async with ArchivedPolicies(tmp_path, open_engine=open_policy) as policies:
+        report = await reproduce(source(log), policies)
+    assert (report.same, report.compared, policies.problems) == (200, 200, {})
+    async with open_policy(STARTER) as engine:
+        report = await backtest(source(log), engine)
+    assert (report.same, report.compared) == (200, 200)
 
 
 async def test_decisions_about_users_who_had_no_type_yet_are_asked_about_as_ours() -> None:

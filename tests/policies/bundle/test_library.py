@@ -30,8 +30,9 @@ from sealbus.policies.bundle.library import (
     with_library_root,
 )
 from sealbus.policies.bundle.ownership import PLATFORM
+from sealbus.policies.bundle.signing import sign_bundle
 from sealbus.policies.decision.documents import canonical
-from sealbus.policies.lint.module import PolicyRefused
+from sealbus.policies.lint.module import Module, PolicyRefused
 from sealbus.policies.lint.regorus import Interpreter
 from sealbus.policies.opa.compiler import opa_check
 
@@ -177,14 +178,14 @@ def test_no_such_function_of_the_library(tmp_path: Path) -> None:
 # Teams
 
 
-def with_library(serial: int = 1, **registry: Json) -> bytes:
-    """Return a platform's bundle with the whole registry of the starter policy, signed."""
-    built = platform(OWNERS, serial=serial)
+def with_library(owners: Mapping[str, Json] = OWNERS, **registry: Json) -> bytes:
+    """Return a platform's bundle with the whole registry of the starter policy, in which some documents are others."""
+    built = platform(owners)
     sealbus = built.data["sealbus"]
     assert isinstance(sealbus, dict)
     data: dict[str, Json] = {"sealbus": {**sealbus, "registry": {**REGISTRY, **registry}}}
     modules = {module.path: module.text.encode() for module in built.modules}
-    return pack_bundle(modules, data, Manifest(roots=built.roots, serial=serial))
+    return pack_bundle(modules, data, Manifest(roots=built.roots, serial=1))
 
 
 def test_the_part_of_a_team_calls_the_library_and_does_not_carry_it(tmp_path: Path) -> None:
@@ -213,6 +214,15 @@ def test_a_composition_has_the_library_once_from_the_platform() -> None:
     assert (answer["allow"], answer["policy"]) == (False, "platform")
 
 
+def test_many_teams_call_it_with_conditions_of_their_own() -> None:
+    names = [f"team{number}" for number in range(40)]
+    text = STOCK.replace("{})", '{"own_WORD": 1 == 1})')
+    parts = {name: team(name, text.replace("stock", name).replace("WORD", name)) for name in names}
+    owners = {name: owner(KEY, [f"agent-{name}"]) for name in names}
+    above = read_bundle(with_library(owners=owners))
+    assert len(compose(above, parts).modules) == 40 + 2 + len(library_modules())
+
+
 @pytest.mark.opa
 def test_a_real_opa_accepts_the_composition() -> None:
     opa_check(compose(read_bundle(with_library()), {"stock": team("stock", STOCK)}), require_opa())
@@ -232,8 +242,6 @@ def test_a_team_is_refused_where_the_platform_carries_no_library() -> None:
     found.offer("stock", signed_team("stock", KEY, STOCK))
     bare = platform(OWNERS, serial=2)
     modules = {one.path: one.text.encode() for one in bare.modules if not in_library(one.path)}
-    from sealbus.policies.bundle.signing import sign_bundle
-
     without = read_bundle(pack_bundle(modules, bare.data, Manifest(roots=bare.roots, serial=2)))
     found.offer(PLATFORM, sign_bundle(without, KEY, scope=PLATFORM).raw)
     assert "there is no such function" in found.problems["stock"]
@@ -258,7 +266,5 @@ def test_a_team_cannot_write_the_library_nor_hide_in_it(path: str, text: str) ->
 
 
 def test_a_library_that_does_not_parse_is_reported() -> None:
-    from sealbus.policies.lint.module import Module
-
     with pytest.raises(PolicyRefused, match=r"sealbus/lib/x\.rego:1:"):
         check_part(team("stock"), [Module(path="sealbus/lib/x.rego", text="package sealbus.lib.x {")])

@@ -49,9 +49,7 @@ placed(registry, id) := registry.workloads[id] if {
 # the place of one of the same name.
 role_named(registry, name) := registry.roles[name] if {
 	registry.roles[name]
-} else := data.sealbus.lib.roles[name] if {
-	data.sealbus.lib.roles[name]
-}
+} else := data.sealbus.lib.roles[name]
 
 reasons(request) := words if {
 	registry := data.sealbus.registry

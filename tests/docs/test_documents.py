@@ -81,27 +81,6 @@ def check_command(arguments: list[str]) -> None:
     command.make_parser(click.Context(command)).parse_args(rest)
 
 
-def strange_lines(diagram: str) -> Iterator[str]:
-    """Yield the lines of a Mermaid diagram that are not of the few forms which the documents use."""
-    kind, *lines = [line.strip() for line in diagram.splitlines()]
-    participants = set(re.findall(r"^ *participant (\w+) as ", diagram, re.MULTILINE))
-    state, node = r"(?:\[\*\]|\w+)", r"\w+(?:\[\(.+\)\]|\[\[.+\]\]|\(\[.+\]\)|\{\{.+\}\}|\[[^\[\]()]+\])?"
-    edge = r"(?:-- [^-]+ -->|== [^=]+ ==>|---|-\.-)"
-    forms = {
-        "sequenceDiagram": r"participant \w+ as .+|Note over \w+(,\w+)?: .+|(?P<a>\w+)--?>>(?P<b>\w+): [^;#]+",
-        "stateDiagram-v2": rf"{state} --> {state}(: [^:;]+)?",
-        "flowchart LR": rf"{node} {edge} {node}",
-    }
-    if kind not in forms:
-        yield kind
-        return
-    for line in lines:
-        found = re.fullmatch(forms[kind], line)
-        named = {name for name in found.groupdict().values() if name} if found is not None else set()
-        if found is None or not participants >= named:
-            yield line
-
-
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_links_lead_somewhere(document: str) -> None:
     path = ROOT / document
@@ -135,9 +114,9 @@ def test_commands_and_their_options_are_there(document: str) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_diagrams_are_of_known_forms(document: str) -> None:
-    for diagram in blocks((ROOT / document).read_text(encoding="utf-8"), "mermaid"):
-        assert not list(strange_lines(diagram))
+def test_diagrams_are_pictures(document: str) -> None:
+    # A site's reader would fetch what draws Mermaid from elsewhere.
+    assert blocks((ROOT / document).read_text(encoding="utf-8"), "mermaid") == []
 
 
 @pytest.mark.parametrize("picture", sorted(path.name for path in ROOT.glob("docs/*.svg")))
@@ -177,17 +156,3 @@ def test_a_command_that_is_not_there_is_found(line: str) -> None:
     (arguments,) = commands(f"```sh\n{line}\n```\n")
     with pytest.raises((LookupError, click.UsageError)):
         check_command(arguments)
-
-
-@pytest.mark.parametrize(
-    "diagram",
-    [
-        "graph TD\n  a --> b",
-        "sequenceDiagram\n  participant A as Agent\n  A->>B: to somebody unknown",
-        "sequenceDiagram\n  participant A as Agent\n  A->>A: one; two",
-        "stateDiagram-v2\n  a -> b",
-        "flowchart LR\n  a[open -- x --> b",
-    ],
-)
-def test_a_diagram_that_is_not_one_is_found(diagram: str) -> None:
-    assert list(strange_lines(diagram))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from support.howto import commands_of, lay
 from support.ports import free_port
 
 ROOT = Path(__file__).parent.parent.parent
@@ -455,3 +456,46 @@ def test_a_payment_is_approved_as_its_page_says(shop: tuple[Path, str]) -> None:
     lines = [(line.split()[2], line.split()[3], line.split()[-1]) for line in replay.out.splitlines()]
     assert [line[:2] for line in lines][:2] == [("DENY", "payments.pay"), ("ALLOW", "payments._approve")]
     assert lines.count(("ALLOW", "payments.pay", "alice")) == 1
+
+
+def walk_page(name: str, agent: str, folder: Path) -> list[Done]:
+    """Run the commands of a how-to page beside its files, with `sealbus dev` and its agent running as it says."""
+    page = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    lay(page, folder)
+    assert f"`sealbus dev --agent {agent} --policy policy`" in page
+    assert f"`sealbus worker run {agent}.py:agent`" in page
+    with ExitStack() as stack:
+        options = ("--agent", agent, "--policy", "policy")
+        dev = start("dev", "--port", str(free_port()), "--edge-port", "0", *options, folder=folder)
+        stack.callback(stop, dev)
+        wait_for(dev, "ready:")
+        worker = start("worker", "run", f"{agent}.py:agent", folder=folder)
+        stack.callback(stop, worker)
+        wait_for(worker, f"{agent} runs as")
+        return walk(commands_of(page), folder, "")
+
+
+def test_answers_in_parts_come_as_their_page_says(tmp_path: Path) -> None:
+    called, submitted, result = walk_page("streaming.md", "stories", tmp_path)
+    assert (called.code, submitted.code, result.code) == (0, 0, 0), (called, submitted, result)
+    assert [json.loads(line)["text"] for line in called.out.splitlines()] == [
+        "Once there was a fox.", "It slept.", "That was the fox."
+    ]  # fmt: skip
+    assert [json.loads(line)["text"] for line in result.out.splitlines()] == [
+        "Once there was a bear.", "It slept.", "That was the bear."
+    ]  # fmt: skip
+
+
+def test_a_stronger_login_is_asked_for_as_its_page_says(tmp_path: Path) -> None:
+    weak, strong = walk_page("step-up.md", "disk", tmp_path)
+    assert (weak.code, weak.out) == (3, ""), weak
+    assert "sealbus login --acr urn:example:silver --max-age 300" in weak.err
+    assert (strong.code, strong.out) == (0, '"sda is empty"\n'), strong
+
+
+def test_a_refund_waits_for_an_approval_as_its_page_says(tmp_path: Path) -> None:
+    *_, approved, result = done = walk_page("approving.md", "refunds", tmp_path)
+    assert [one.code for one in done] == [0] * 5, done
+    assert done[1].out.startswith("input-required  approval_required  over_limit")
+    assert approved.err == "approve: counted, and recorded\n"
+    assert json.loads(result.out) == {"cents": 20_000, "approved_by": ["bob"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 from collections.abc import Iterator
@@ -117,6 +118,30 @@ def test_commands_and_their_options_are_there(document: str) -> None:
 def test_diagrams_are_pictures(document: str) -> None:
     # A site's reader would fetch what draws Mermaid from elsewhere.
     assert blocks((ROOT / document).read_text(encoding="utf-8"), "mermaid") == []
+
+
+def lists_read_otherwise(text: str) -> Iterator[str]:
+    """Yield items of lists that a forge shows and the site does not, which wants an empty line before, or four spaces."""
+    lines = FENCE.sub("", text).splitlines()
+    inside = False
+    for before, line in itertools.pairwise(["", *lines]):
+        item = re.match(r"( *)(?:[-*]|\d+\.) ", line)
+        if item is not None and (
+            0 < len(item[1]) < 4 or not (item[1] or inside or not before or before.startswith("#"))
+        ):
+            yield line
+        inside = item is not None or (inside and (not line or line.startswith(" ")))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_lists_are_lists_everywhere(document: str) -> None:
+    assert not list(lists_read_otherwise((ROOT / document).read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("text", ["So:\n- one\n", "So:\n1. one\n", "- one\n  - two\n"])
+def test_a_list_that_is_none_everywhere_is_found(text: str) -> None:
+    assert list(lists_read_otherwise(text))
+    assert not list(lists_read_otherwise(text.replace("So:\n", "So:\n\n").replace("  - ", "    - ")))
 
 
 @pytest.mark.parametrize("picture", sorted(path.name for path in ROOT.glob("docs/*.svg")))

@@ -38,12 +38,6 @@ class Done:
     err: str
 
 
-def tour(text: str = README, mark: str = "tour") -> list[str]:
-    """Return the commands of the blocks after the marks, each with the lines that it goes on in."""
-    blocks = re.findall(rf"<!-- {mark} -->\n```sh\n(.*?)```", text, re.DOTALL)
-    return re.findall(r"(?:.*\\\n)*.+\n", "".join(blocks))
-
-
 def walk(commands: list[str], folder: Path, edge: str) -> list[Done]:
     """Run `commands` in one shell, so that what one sets the next ones have; the edge is at `edge`, and not at README's."""
     steps = [folder / f"step-{number}" for number in range(len(commands))]
@@ -128,7 +122,7 @@ def folder(running: tuple[Path, str]) -> Path:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_the_tour_is_what_it_says(running: tuple[Path, str]) -> None:
-    commands = tour()
+    commands = commands_of(README, "tour")
     assert len(commands) == 14
     done = walk(commands, *running)
     # Denied are the second and the result of the fifth, and nothing else fails: curl tells what it was answered.
@@ -321,7 +315,7 @@ def shop(tmp_path: Path) -> Iterator[tuple[Path, str]]:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_work_is_canceled_as_its_page_says(shop: tuple[Path, str]) -> None:
-    done = walk(tour(CANCEL, "run"), *shop)
+    done = walk(commands_of(CANCEL, "run"), *shop)
     assert [one.code for one in done] == [0, 0, 1, 0, 0, 0, 0, 0], done
     _, _, result, replay, _, _, deleted, events = done
     assert result.out == ""
@@ -344,7 +338,7 @@ def test_an_operator_cancels_what_the_policy_grants(shop: tuple[Path, str]) -> N
     sent = run(["sealbus", "pub", "task.planner.stocktake", body, "--user", "alice"], folder)
     while "working" not in run(["sealbus", "task", "status", sent.stdout.strip()], folder).stdout:
         pass
-    found, canceled = walk(tour(CANCEL, "operator"), *shop)
+    found, canceled = walk(commands_of(CANCEL, "operator"), *shop)
     assert (found.code, canceled.code, canceled.out) == (0, 0, ""), canceled.err
     assert "in force" in canceled.err
     ended = run(["sealbus", "task", "result", sent.stdout.strip()], folder)
@@ -365,7 +359,7 @@ def test_schedules_do_what_their_page_says(tmp_path: Path) -> None:
         worker = start("worker", "run", "clerk.py:agent", folder=tmp_path)
         stack.callback(stop, worker)
         wait_for(worker, "clerk runs as")
-        done = walk(tour(SCHEDULES, "run"), tmp_path, "")
+        done = walk(commands_of(SCHEDULES, "run"), tmp_path, "")
         assert [one.code for one in done] == [0] * 8, done
         *_, paused, listed, tasks, removed = done
         assert ("often: paused" in paused.err, "often: removed" in removed.err) == (True, True)
@@ -442,7 +436,7 @@ def test_without_any_settings_the_line_says_what_to_do(tmp_path: Path) -> None:
 
 
 def test_a_payment_is_approved_as_its_page_says(shop: tuple[Path, str]) -> None:
-    done = walk(tour(APPROVALS, "run"), *shop)
+    done = walk(commands_of(APPROVALS, "run"), *shop)
     assert [one.code for one in done] == [0] * 8, done
     _, status, listed, _, shown, approved, result, replay = done
     assert status.out.startswith("input-required  approval_required  over_limit  waits for an approval until ")

@@ -19,7 +19,6 @@ from sealbus.policies.bundle.files import STARTER
 __all__ = ["commands_of", "files_of", "lay", "run_tests_of", "unmarked"]
 
 _MARKED = re.compile(r"^<!-- file: (\S+) -->\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_RUN = re.compile(r"^<!-- run -->\n```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _MARK = re.compile(r"<!-- (file: \S+|run) -->\n\Z")
 _REGISTRY = re.compile(r"policy/sealbus/registry/\w+/data\.json")
@@ -33,9 +32,10 @@ def files_of(page: str) -> dict[str, str]:
     return dict(found)
 
 
-def commands_of(page: str) -> list[str]:
-    """Return the commands of a page, each with the lines that it goes on in."""
-    return re.findall(r"(?:.*\\\n)*.+\n", "".join(_RUN.findall(page)))
+def commands_of(page: str, mark: str = "run") -> list[str]:
+    """Return the commands of the blocks after a mark, each with the lines that it goes on in."""
+    blocks = re.findall(rf"^<!-- {mark} -->\n```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    return re.findall(r"(?:.*\\\n)*.+\n", "".join(blocks))
 
 
 def unmarked(page: str) -> list[str]:

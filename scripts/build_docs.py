@@ -38,6 +38,7 @@ ELSEWHERE = {
 }
 """Pages that stand outside docs/, and their names on the site."""
 
+STYLE = "docs/site.css"
 _PICTURES = (".svg",)
 _FENCE = re.compile(r"^( *)```.*?^\1```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^)\s]+)\)")
@@ -78,9 +79,10 @@ class Staging:
         self._pages = pages(root)
 
     def all(self) -> None:
-        """Lay every page that is written by hand."""
+        """Lay every page that is written by hand, and the site's own style."""
         for path in self._pages:
             self.page(path)
+        shutil.copyfile(self._root / STYLE, self._stage / Path(STYLE).name)
 
     def page(self, path: str) -> None:
         """Lay one page, its links rewritten."""

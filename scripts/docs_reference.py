@@ -7,12 +7,13 @@ add a page, write a function that returns it and name it in `pages`; to add a co
 from __future__ import annotations
 
 import ast
+import html
 import inspect
 import re
 import types
 import typing
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -100,7 +101,14 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    # In code a stroke is taken as it is, and a backslash before it would be shown.
+    return outside_code(" ".join(text.split()), lambda part: part.replace("|", "\\|"))
+
+
+def outside_code(text: str, change: Callable[[str], str]) -> str:
+    """Return `text` with `change` made to what is not code in it."""
+    parts = re.split(r"(`[^`]*`)", text)
+    return "".join(one if one.startswith("`") else change(one) for one in parts)
 
 
 def _first_paragraph(text: str | None) -> str:
@@ -166,8 +174,7 @@ def _help(command: click.Command) -> str:
 
 def _literal(text: str) -> str:
     """Return a text for terminals as Markdown: nothing in it is a tag or emphasis, but for its code."""
-    parts = re.split(r"(`[^`]*`)", text)
-    return "".join(one if one.startswith("`") else re.sub(r"([<>*_\[\]])", r"\\\1", one) for one in parts)
+    return outside_code(text, lambda part: re.sub(r"([*_\[\]])", r"\\\1", html.escape(part, quote=False)))
 
 
 def _option(option: click.Option, context: click.Context) -> tuple[str, str]:

@@ -159,4 +159,4 @@ def test_each_public_name_is_there(reference: ModuleType) -> None:
 
 
 def test_cells_hold_what_is_in_them(reference: ModuleType) -> None:
-    assert reference.table(("a",), [("x | y\nz",)]) == "| a |\n| --- |\n| x \\| y z |\n"
+    assert reference.table(("a",), [("x | y\n`v|w`",)]) == "| a |\n| --- |\n| x \\| y `v|w` |\n"

@@ -381,8 +381,6 @@ def find_metrics(root: Path = ROOT) -> dict[str, Metric]:
             if isinstance(target, ast.Name)
         }
         for node in ast.walk(tree):
-            for name in _names(node, constants):
-                found[name].modules.add(path.relative_to(root).as_posix())
             if isinstance(node, ast.Dict):
                 for key, value in zip(node.keys, node.values, strict=True):
                     name_ = _metric(key, constants)
@@ -392,6 +390,7 @@ def find_metrics(root: Path = ROOT) -> dict[str, Metric]:
                 for name in _names(node.args[0], constants):
                     found[name].kind = "gauge" if node.func.attr == "gauge" else found[name].kind
                     found[name].labels |= {one.arg for one in node.keywords if one.arg}
+                    found[name].modules.add(path.relative_to(root).as_posix())
     return dict(found)
 
 

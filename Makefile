@@ -27,7 +27,7 @@ COVERED := envelopes/*,policies/*
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools demo stack stack-demo stack-down soak chaos test test-systems test-quick keycloak-test policies-hour check format bench bench-audit lock removal weaken clean
+.PHONY: help setup tools docs demo stack stack-demo stack-down soak chaos test test-systems test-quick keycloak-test policies-hour check format bench bench-audit lock removal weaken clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -40,6 +40,15 @@ $(READY): requirements.txt requirements-dev.txt pyproject.toml
 	@touch $@
 
 setup: $(READY) ## make the environment, with every package locked by hash
+
+DOCS := $(VENV)/.docs-ready
+
+$(DOCS): requirements-docs.txt | $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-docs.txt
+	@touch $@
+
+docs: $(DOCS) ## build the documents as a site, site/index.html, with a reference from the code
+	@$(BIN)/python scripts/build_docs.py
 
 $(TOOLS)/opa: deploy/tools/opa/go.mod deploy/tools/opa/go.sum
 	@mkdir -p $(TOOLS)
@@ -124,7 +133,7 @@ BUILT := $(if $(CI),tools,$(if $(and $(shell command -v go),$(shell command -v g
 PARALLEL := --dist loadfile --no-loadscope-reorder --numprocesses
 PURE := tests/envelopes tests/policies
 
-test: $(READY) $(BUILT) ## run all tests except those of `make test-systems`, with the coverage of the pure parts
+test: $(READY) $(BUILT) $(if $(CI),$(DOCS)) ## run all tests except those of `make test-systems`, with the coverage of the pure parts
 	@$(BIN)/python -m coverage erase
 	@$(BIN)/python -m coverage run -m pytest $(PARALLEL) $(CORES) $(PYTEST_ARGS) $(PURE)
 	@$(BIN)/python -m coverage combine --quiet
@@ -174,6 +183,8 @@ lock: ## write the locked requirements for pyproject.toml; packages that are loc
 	@$(COMPILE) --output-file requirements.txt pyproject.toml
 	@$(BIN)/dependency-groups dev | $(COMPILE) --allow-unsafe --output-file requirements-dev.txt requirements.txt -
 	@sed -i 's/-r -$$/sealbus (pyproject.toml, dependency group dev)/' requirements-dev.txt
+	@$(BIN)/dependency-groups docs | $(COMPILE) --allow-unsafe --constraint requirements-dev.txt --output-file requirements-docs.txt -
+	@sed -i -e 's/-r -$$/sealbus (pyproject.toml, dependency group docs)/' -e '/-c requirements-dev.txt$$/d' requirements-docs.txt
 
 clean: ## remove everything that the targets made
-	@rm -rf $(VENV) .tools .sealbus .stack .stack.log .soak dist build .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) .tools .sealbus .stack .stack.log .soak dist build site .cache .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -124,8 +124,9 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
     [
         (PYPROJECT["project"]["dependencies"], "requirements.txt"),
         (dependency_groups.resolve(PYPROJECT["dependency-groups"], "dev"), "requirements-dev.txt"),
+        (dependency_groups.resolve(PYPROJECT["dependency-groups"], "docs"), "requirements-docs.txt"),
     ],
-    ids=["dependencies", "dev"],
+    ids=["dependencies", "dev", "docs"],
 )
 def test_what_is_asked_for_is_locked(asked: Sequence[str], lock: str) -> None:
     pins = re.findall(r"^([a-z0-9.-]+)==([^ ]+)", (ROOT / lock).read_text(encoding="utf-8"), re.MULTILINE)
@@ -136,8 +137,10 @@ def test_what_is_asked_for_is_locked(asked: Sequence[str], lock: str) -> None:
 
 
 def test_what_is_locked_for_use_is_what_is_tested() -> None:
-    used, tested = (
-        set(re.findall(r"^[a-z0-9.-]+==[^ ]+", (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE))
-        for name in ("requirements.txt", "requirements-dev.txt")
+    used, tested, docs = (
+        dict(re.findall(r"^([a-z0-9.-]+)==([^ ]+)", (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE))
+        for name in ("requirements.txt", "requirements-dev.txt", "requirements-docs.txt")
     )
-    assert used <= tested
+    assert used.items() <= tested.items()
+    # All are installed in one environment.
+    assert {name: docs[name] for name in docs.keys() & tested} == {name: tested[name] for name in docs.keys() & tested}

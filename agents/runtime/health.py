@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
+from sealbus.agents.runtime.metric_texts import METRIC_TEXTS
 from sealbus.bus.telemetry import CONTENT_TYPE, Counters
 from sealbus.envelopes.errors import ConfigurationError, SealbusError
 from sealbus.policies.decision.engine import EngineStatus
@@ -105,6 +106,7 @@ class HealthServer:
     def __init__(self, address: str, *, probes: Probes, counters: Counters) -> None:
         self._host, self._port = parse_address(address)
         self._probes = probes
+        counters.describe(METRIC_TEXTS)
         self._counters = counters
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.Task[None]] = set()

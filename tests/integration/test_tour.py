@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from support.howto import commands_of, lay
 from support.ports import free_port
 
 ROOT = Path(__file__).parent.parent.parent
@@ -35,12 +36,6 @@ class Done:
     code: int
     out: str
     err: str
-
-
-def tour(text: str = README, mark: str = "tour") -> list[str]:
-    """Return the commands of the blocks after the marks, each with the lines that it goes on in."""
-    blocks = re.findall(rf"<!-- {mark} -->\n```sh\n(.*?)```", text, re.DOTALL)
-    return re.findall(r"(?:.*\\\n)*.+\n", "".join(blocks))
 
 
 def walk(commands: list[str], folder: Path, edge: str) -> list[Done]:
@@ -127,7 +122,7 @@ def folder(running: tuple[Path, str]) -> Path:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_the_tour_is_what_it_says(running: tuple[Path, str]) -> None:
-    commands = tour()
+    commands = commands_of(README, "tour")
     assert len(commands) == 14
     done = walk(commands, *running)
     # Denied are the second and the result of the fifth, and nothing else fails: curl tells what it was answered.
@@ -320,7 +315,7 @@ def shop(tmp_path: Path) -> Iterator[tuple[Path, str]]:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_work_is_canceled_as_its_page_says(shop: tuple[Path, str]) -> None:
-    done = walk(tour(CANCEL, "run"), *shop)
+    done = walk(commands_of(CANCEL, "run"), *shop)
     assert [one.code for one in done] == [0, 0, 1, 0, 0, 0, 0, 0], done
     _, _, result, replay, _, _, deleted, events = done
     assert result.out == ""
@@ -343,7 +338,7 @@ def test_an_operator_cancels_what_the_policy_grants(shop: tuple[Path, str]) -> N
     sent = run(["sealbus", "pub", "task.planner.stocktake", body, "--user", "alice"], folder)
     while "working" not in run(["sealbus", "task", "status", sent.stdout.strip()], folder).stdout:
         pass
-    found, canceled = walk(tour(CANCEL, "operator"), *shop)
+    found, canceled = walk(commands_of(CANCEL, "operator"), *shop)
     assert (found.code, canceled.code, canceled.out) == (0, 0, ""), canceled.err
     assert "in force" in canceled.err
     ended = run(["sealbus", "task", "result", sent.stdout.strip()], folder)
@@ -364,7 +359,7 @@ def test_schedules_do_what_their_page_says(tmp_path: Path) -> None:
         worker = start("worker", "run", "clerk.py:agent", folder=tmp_path)
         stack.callback(stop, worker)
         wait_for(worker, "clerk runs as")
-        done = walk(tour(SCHEDULES, "run"), tmp_path, "")
+        done = walk(commands_of(SCHEDULES, "run"), tmp_path, "")
         assert [one.code for one in done] == [0] * 8, done
         *_, paused, listed, tasks, removed = done
         assert ("often: paused" in paused.err, "often: removed" in removed.err) == (True, True)
@@ -441,7 +436,7 @@ def test_without_any_settings_the_line_says_what_to_do(tmp_path: Path) -> None:
 
 
 def test_a_payment_is_approved_as_its_page_says(shop: tuple[Path, str]) -> None:
-    done = walk(tour(APPROVALS, "run"), *shop)
+    done = walk(commands_of(APPROVALS, "run"), *shop)
     assert [one.code for one in done] == [0] * 8, done
     _, status, listed, _, shown, approved, result, replay = done
     assert status.out.startswith("input-required  approval_required  over_limit  waits for an approval until ")
@@ -455,3 +450,46 @@ def test_a_payment_is_approved_as_its_page_says(shop: tuple[Path, str]) -> None:
     lines = [(line.split()[2], line.split()[3], line.split()[-1]) for line in replay.out.splitlines()]
     assert [line[:2] for line in lines][:2] == [("DENY", "payments.pay"), ("ALLOW", "payments._approve")]
     assert lines.count(("ALLOW", "payments.pay", "alice")) == 1
+
+
+def walk_page(name: str, agent: str, folder: Path) -> list[Done]:
+    """Run the commands of a how-to page beside its files, with `sealbus dev` and its agent running as it says."""
+    page = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    lay(page, folder)
+    assert f"`sealbus dev --agent {agent} --policy policy`" in page
+    assert f"`sealbus worker run {agent}.py:agent`" in page
+    with ExitStack() as stack:
+        options = ("--agent", agent, "--policy", "policy")
+        dev = start("dev", "--port", str(free_port()), "--edge-port", "0", *options, folder=folder)
+        stack.callback(stop, dev)
+        wait_for(dev, "ready:")
+        worker = start("worker", "run", f"{agent}.py:agent", folder=folder)
+        stack.callback(stop, worker)
+        wait_for(worker, f"{agent} runs as")
+        return walk(commands_of(page), folder, "")
+
+
+def test_answers_in_parts_come_as_their_page_says(tmp_path: Path) -> None:
+    called, submitted, result = walk_page("streaming.md", "stories", tmp_path)
+    assert (called.code, submitted.code, result.code) == (0, 0, 0), (called, submitted, result)
+    assert [json.loads(line)["text"] for line in called.out.splitlines()] == [
+        "Once there was a fox.", "It slept.", "That was the fox."
+    ]  # fmt: skip
+    assert [json.loads(line)["text"] for line in result.out.splitlines()] == [
+        "Once there was a bear.", "It slept.", "That was the bear."
+    ]  # fmt: skip
+
+
+def test_a_stronger_login_is_asked_for_as_its_page_says(tmp_path: Path) -> None:
+    weak, strong = walk_page("step-up.md", "disk", tmp_path)
+    assert (weak.code, weak.out) == (3, ""), weak
+    assert "sealbus login --acr urn:example:silver --max-age 300" in weak.err
+    assert (strong.code, strong.out) == (0, '"sda is empty"\n'), strong
+
+
+def test_a_refund_waits_for_an_approval_as_its_page_says(tmp_path: Path) -> None:
+    *_, approved, result = done = walk_page("approving.md", "refunds", tmp_path)
+    assert [one.code for one in done] == [0] * 5, done
+    assert done[1].out.startswith("input-required  approval_required  over_limit")
+    assert approved.err == "approve: counted, and recorded\n"
+    assert json.loads(result.out) == {"cents": 20_000, "approved_by": ["bob"]}

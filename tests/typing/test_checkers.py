@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.howto import files_of
 
 pytestmark = pytest.mark.slow
 
@@ -98,3 +99,13 @@ def test_the_code_of_readme_and_guide_is_typed(tmp_path: Path) -> None:
     for name, code in files.items():
         (tmp_path / name).write_text(code, encoding="utf-8")
     assert mypy(tmp_path, *files) == (0, [])
+
+
+def test_the_code_of_how_to_pages_is_typed(tmp_path: Path) -> None:
+    pages = (path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md")))
+    files = [(name, code) for page in pages for name, code in files_of(page).items() if name.endswith(".py")]
+    for name, code in files:
+        (tmp_path / name).write_text(code, encoding="utf-8")
+    names = [name for name, _ in files]
+    assert len(set(names)) == len(names) > 8
+    assert mypy(tmp_path, *names) == (0, [])

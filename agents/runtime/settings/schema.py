@@ -170,7 +170,7 @@ class ContextTable(_Table):
     """Who may mint user contexts, and how many seconds readers let one live: the same in every process of a deployment.
 
     A chain may start with a context for `start` and go on for `life`, whatever the context says. These bound what an edge's
-    key could do after its end, so keep them as short as the work allows (docs/guide.md, "What is not protected").
+    key could do after its end, so keep them as short as the work allows (docs/threat-model.md, "What is not protected").
     """
 
     minters: tuple[Id, ...] = ()

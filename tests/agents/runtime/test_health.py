@@ -83,6 +83,7 @@ async def test_counters_are_shown_in_prometheus_text(state: State) -> None:
     status, headers, body = await get(state, "/metrics")
     assert status == 200
     assert headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert "# HELP sealbus_refused_total Messages that failed verification (steps 1 to 13), by code.\n" in body
     assert 'sealbus_refused_total{code="malformed"} 3\n' in body
 
 

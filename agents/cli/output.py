@@ -13,6 +13,7 @@ import click
 
 from sealbus.envelopes.denial import Explanation, Remedy, RemedyKind
 from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.printable import printable
 
 __all__ = ["explained", "note", "print_json", "print_table", "printable", "progress_bar", "shown_time"]
 
@@ -40,17 +41,6 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     for row in rows:
         table.add_row(*(Text("\n".join(map(printable, cell.split("\n")))) for cell in row))
     Console().print(table)
-
-
-def printable(text: str) -> str:
-    """Return `text` on one line, with everything escaped that would not be seen as itself.
-
-    That is control characters, line ends, changes of direction and lone surrogates. Anyone may have chosen what a log holds,
-    and a terminal obeys what it is sent.
-    """
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
 
 
 def explained(told: Explanation) -> Iterator[str]:

@@ -20,6 +20,7 @@ from enum import StrEnum
 from typing import Final
 
 from sealbus.envelopes.errors import PolicyFailed
+from sealbus.envelopes.printable import printable
 from sealbus.policies.backtest.recorded import NotReplayable, RecordedDecision, changes_of
 from sealbus.policies.bundle.check import DECISION
 from sealbus.policies.bundle.format import Bundle
@@ -43,7 +44,6 @@ __all__ = [
     "ReasonShown",
     "RuleShown",
     "Unexplained",
-    "visible",
 ]
 
 KEPT: Final = 4
@@ -230,7 +230,7 @@ class Explainer:
 
 
 def _untraced(error: PolicyRefused | PolicyFailed) -> NotExplained:
-    return NotExplained(why=Unexplained.NO_TRACE, detail=visible(error.detail))
+    return NotExplained(why=Unexplained.NO_TRACE, detail=printable(error.detail))
 
 
 _WHY: Final = {
@@ -257,8 +257,8 @@ class _Teller:
                 break
             rules.append(self.rule(body, depth))
         return ExplainedDecision(
-            revision=visible(decision.revision),
-            policy=visible(decision.policy),
+            revision=printable(decision.revision),
+            policy=printable(decision.policy),
             allow=decision.allow,
             reasons=tuple(self.reason(reason, roots) for reason in decision.reasons),
             rules=tuple(rules),
@@ -270,7 +270,7 @@ class _Teller:
         of = self.written.bodies[body.body]
         failed = None if body.held else next((one for one in reversed(body.literals) if one.failed), None)
         return RuleShown(
-            rule=visible(".".join(of.rule)),
+            rule=printable(".".join(of.rule)),
             file=of.file,
             line=of.line,
             depth=depth,
@@ -290,7 +290,7 @@ class _Teller:
             for literal in body.literals:
                 for name, bodies in literal.named:
                     failed += causes(bodies, self.written) if name == reason else ()
-        return ReasonShown(reason=visible(reason), failed=self.literals(failed), held=self.literals(held))
+        return ReasonShown(reason=printable(reason), failed=self.literals(failed), held=self.literals(held))
 
     def literals(self, several: Iterable[LiteralTried]) -> tuple[LiteralShown, ...]:
         return tuple(dict.fromkeys(map(self.literal, several)))
@@ -301,9 +301,9 @@ class _Teller:
         return LiteralShown(
             file=site.file,
             line=site.line,
-            written=_cut(visible(" ".join(site.written.split()))),
+            written=_cut(printable(" ".join(site.written.split()))),
             looked=tuple(
-                Looked(written=_cut(visible(name)), value=_shown(value))
+                Looked(written=_cut(printable(name)), value=_shown(value))
                 for name, value in looked
                 if not (isinstance(value, dict) and "members" in value)
             ),
@@ -322,18 +322,8 @@ def _shown(value: Value) -> str | None:
         return None
     if isinstance(value, dict):
         return f"({value['items']} items)"
-    return _cut(visible(json.dumps(value, ensure_ascii=False)))
+    return _cut(printable(json.dumps(value, ensure_ascii=False)))
 
 
 def _cut(text: str) -> str:
     return text if len(text) <= CHARACTERS else f"{text[: CHARACTERS - 3]}..."
-
-
-def visible(text: str) -> str:
-    """Return `text` on one line with everything escaped that would not be seen as itself, as a terminal or page shows it.
-
-    That is control characters, line ends, changes of direction and lone surrogates.
-    """
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from sealbus.policies.lint.module import Module, PolicyRefused
-from sealbus.policies.lint.parse import SourceText, as_kind, as_list, as_map
+from sealbus.policies.lint.parse import SourceText, as_kind, as_list, as_map, offsets
 from sealbus.policies.lint.regorus import parse_module
 
 __all__ = ["Rewritten", "Site", "WrittenBody", "rewrite"]
@@ -240,7 +240,7 @@ class _File:
         """Put prints into one body; return its number."""
         number = len(self.table.bodies)
         statements = [as_map(one) for one in as_list(query["stmts"])]
-        start, end = _span(query)
+        start, end = offsets(query["span"])
         first = self.whole(statements[0])[0]
         line = self.source.place(statements[0]["span"]).line
         self.table.bodies.append(
@@ -319,7 +319,7 @@ class _File:
                 _, key, value = as_list(one)
                 (form, name), (call, called) = as_kind(key), as_kind(value)
                 if form == "String" and call == "Call" and self.scope.named(called["fcn"], self.table.rules.below):
-                    start, end = _span(called)
+                    start, end = offsets(called["span"])
                     self.insert(start, f"data.{self.table.package}.named({len(self.table.marks)},\n")
                     self.insert(end, "\n)")
                     self.table.marks.append((site, str(name["value"])))
@@ -332,7 +332,7 @@ class _File:
         elif isinstance(node, dict):
             for key, value in node.items():
                 if key in _REFERENCES and self.tellable({key: value}, around):
-                    yield _span(as_map(value))
+                    yield offsets(as_map(value)["span"])
                     for _, content in _kinds({key: value}):
                         # By which key it looked is told beside it.
                         yield from self.references(content.get("index"), around)
@@ -354,7 +354,7 @@ class _File:
 
     def whole(self, statement: dict[str, object]) -> tuple[int, int]:
         """Return the span of a statement: that of a text leaves out its quotes."""
-        start, end = _span(statement)
+        start, end = offsets(statement["span"])
         start -= self.source.text[start - 1 : start] in _QUOTES
         end += self.source.text[end : end + 1] in _QUOTES
         return start, end
@@ -370,7 +370,7 @@ class _Scope:
     def named(self, node: object, below: Mapping[Names, frozenset[Names]]) -> frozenset[Names]:
         """Return the rules that an expression names, or looks up a part of; `below` has those under each path."""
         found: set[Names] = set()
-        for path in {self.absolute(one) for one in _paths(node)}:
+        for path in {self.absolute(one) for one in _paths(node) if one}:
             found |= below.get(path, frozenset())
             found |= {path[:most] for most in range(1, len(path)) if path[:most] in below.get(path[:most], ())}
         return frozenset(found)
@@ -416,14 +416,6 @@ def _reached(rule: Names, names: Mapping[Names, frozenset[Names]]) -> frozenset[
             found.add(one)
             waiting.extend(names[one])
     return frozenset(found)
-
-
-def _span(node: dict[str, object]) -> tuple[int, int]:
-    at = as_map(node["span"])
-    start, end = at["start"], at["end"]
-    if not isinstance(start, int) or not isinstance(end, int):
-        raise TypeError("regorus' syntax tree has a span without offsets")
-    return start, end
 
 
 def _given(names: AbstractSet[str]) -> str:
@@ -473,11 +465,22 @@ def _texts(node: object) -> set[str]:
 
 
 def _paths(node: object) -> Iterator[Names]:
-    """Yield the leading names of every reference in an expression; those of its parts come too, and do no harm."""
-    for kind, content in _kinds(node):
-        names = _leading({kind: content}) if kind in _REFERENCES else ()
-        if names:
-            yield names
+    """Yield the leading names of every reference in an expression, and of those by which they look something up."""
+    if isinstance(node, list):
+        for one in node:
+            yield from _paths(one)
+    elif isinstance(node, dict):
+        for kind, content in node.items():
+            if kind not in _REFERENCES:
+                yield from _paths(content)
+                continue
+            yield _leading({kind: content})
+            inner = as_map(content)
+            while "refr" in inner:
+                yield from _paths(inner.get("index"))
+                kind, inner = as_kind(inner["refr"])
+                if kind not in _REFERENCES:
+                    yield from _paths({kind: inner})
 
 
 def _declared(what: str, literal: dict[str, object]) -> frozenset[str]:

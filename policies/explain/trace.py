@@ -92,12 +92,7 @@ class _Prints:
         number = self.written.sites[site].body
         if self.written.bodies[number].first == site:
             self.begin(number)
-        body = self.back_to(number)
-        for open_one in _open(body):
-            # A loop came back to it for another value: with the one before, it failed.
-            if open_one.site == site:
-                open_one.failed = True
-        body.literals.append(LiteralTried(site=site))
+        self.back_to(number).literals.append(LiteralTried(site=site))
 
     def begin(self, number: int) -> None:
         rule, every = self.written.bodies[number].rule, self.written.bodies[number].every

@@ -14,6 +14,7 @@ from support.recorded import recorded
 
 from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.errors import Code, PolicyFailed
+from sealbus.envelopes.printable import printable
 from sealbus.policies.backtest.recorded import RecordedDecision
 from sealbus.policies.bundle.files import build_bundle
 from sealbus.policies.bundle.format import Bundle
@@ -114,6 +115,10 @@ def test_who_may_approve_is_explained_alike(starter: Bundle) -> None:
     assert {one.failed[0].file for one in reasons} == {"sealbus/approval/decision.rego"}
 
 
+def shown(value: object) -> str:
+    return printable(json.dumps(value, ensure_ascii=False))
+
+
 def test_what_was_looked_at_is_shown_and_whole_objects_are_not(starter: Bundle) -> None:
     explainer = Explainer()
     owners: list[tuple[InputDocument, LiteralShown]] = []
@@ -128,9 +133,9 @@ def test_what_was_looked_at_is_shown_and_whole_objects_are_not(starter: Bundle) 
         said = json.loads(asked)
         properties = said["resource"]["properties"]
         assert one.looked == (
-            Looked(written="user.id", value=json.dumps(said["context"]["user"]["id"])),
+            Looked(written="user.id", value=shown(said["context"]["user"]["id"])),
             Looked(
-                written="properties.owner", value=json.dumps(properties["owner"]) if "owner" in properties else None
+                written="properties.owner", value=shown(properties["owner"]) if "owner" in properties else None
             ),
         )
     assert len(owners) > 5

@@ -1,0 +1,304 @@
+"""`sealbus policy explain`: which rules made a decision, recorded or about an input document, where, and by what values."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from sealbus.agents.cli.options import as_option, config_option, json_option
+from sealbus.agents.cli.output import note, print_json, printable, shown_time
+
+if TYPE_CHECKING:
+    from sealbus.bus.audit.trail import AuditEntry, Finding
+    from sealbus.policies.backtest.archived_policies import ArchivedPolicies
+    from sealbus.policies.backtest.recorded import RecordedDecision
+    from sealbus.policies.bundle.format import Bundle
+    from sealbus.policies.explain.explanation import ExplainedDecision, LiteralShown, NotExplained
+
+__all__ = ["as_document", "as_lines", "explain"]
+
+_UNVERIFIED: Final = 4
+
+_WHY: Final[Mapping[str, str]] = {
+    "not_asked": "the policy was not asked about it",
+    "unanswered": "the policy engine did not answer then",
+    "no_input": "the record has no input document",
+    "redacted": "a part of the input was left out of the record, so that it cannot be made again",
+    "bad_input": "no engine can have been given the recorded input",
+    "no_policy": "the policy of its revision is not archived, or is refused today (--policy names another)",
+    "other_result": "made again, it comes out otherwise",
+    "no_trace": "the policy cannot be traced",
+}
+
+
+@click.command("explain")
+@click.argument("wanted", metavar="[ID]", required=False)
+@click.option(
+    "--input",
+    "input_file",
+    type=click.Path(path_type=Path, allow_dash=True),
+    default=None,
+    metavar="FILE",
+    help="Explain the decision on this input document instead; - for standard input.",
+)
+@click.option(
+    "--policy",
+    type=click.Path(path_type=Path, exists=True),
+    default=None,
+    metavar="FOLDER|FILE",
+    help="The policy: a folder or a bundle file. By default the archived policy that made the decision.",
+)
+@click.option(
+    "--export", "export", type=click.Path(path_type=Path), default=None, metavar="DIR",
+    help="Find the decision in this export, with --root; by default in the running deployment.",
+)  # fmt: skip
+@click.option(
+    "--root", "root", type=click.Path(path_type=Path), default=None, metavar="FILE",
+    help="What is known of the log of --export from another source.",
+)  # fmt: skip
+@click.option(
+    "--log", "log_folder", type=click.Path(path_type=Path), default=None, metavar="DIR",
+    help="The folder in which the notary keeps the log and policies.",
+)  # fmt: skip
+@click.option("--all", "everything", is_flag=True, help="List every rule that was evaluated, not only the outermost.")
+@config_option
+@as_option("operator")
+@json_option
+def explain(
+    wanted: str | None,
+    input_file: Path | None,
+    policy: Path | None,
+    export: Path | None,
+    root: Path | None,
+    log_folder: Path | None,
+    everything: bool,
+    config: str | None,
+    as_name: str,
+    as_json: bool,
+) -> None:
+    """Explain the decisions on message ID (32 hex digits), or the record or message with a hash (64).
+
+    Each is made again by the policy that made it, and is explained only if it comes out as it was recorded. The explanation
+    shows values of the input document and of the policy's data: treat it like the record.
+
+    Exit codes: 0 explained; 1 a decision that cannot be explained, or none found; 2 usage; 4 records that do not verify.
+    """
+    from sealbus.agents.evidence.lookup import identifier
+
+    if (wanted is None) is (input_file is None):
+        raise click.UsageError("give either the ID of a message or record, or --input FILE")
+    if (export is None) is not (root is None):
+        raise click.UsageError("--export and --root go together")
+    if input_file is not None:
+        if policy is None:
+            raise click.UsageError("--input needs --policy")
+        raise SystemExit(_explain_input(input_file, policy, everything=everything, as_json=as_json))
+
+    sought = identifier(wanted or "")
+
+    async def run() -> int:
+        from sealbus.policies.explain.explanation import Explainer
+
+        explainer, explained, missed, findings = Explainer(), 0, 0, 0
+        async with _opened(export, root, log_folder, config, as_name, archived=policy is None) as (entries, policies):
+            async for entry, recorded in _decisions(entries, sought):
+                if recorded is None:
+                    findings += 1
+                    continue
+                bundles = _archived(policies, recorded.revision) if policies is not None else [_bundle(policy)]
+                told = explainer.explain_recorded(recorded, bundles)
+                explained, missed = _counted(told, explained, missed)
+                _print(_about(entry, recorded), told, everything=everything, as_json=as_json)
+        if findings:
+            note(f"{findings} records do not verify: sealbus audit replay names them")
+        if not explained and not missed:
+            note("no decision with this id is recorded")
+        return _UNVERIFIED if findings else int(missed > 0 or not explained)
+
+    raise SystemExit(asyncio.run(run()))
+
+
+def _counted(told: ExplainedDecision | NotExplained, explained: int, missed: int) -> tuple[int, int]:
+    from sealbus.policies.explain.explanation import ExplainedDecision
+
+    return (explained + 1, missed) if isinstance(told, ExplainedDecision) else (explained, missed + 1)
+
+
+def _explain_input(file: Path, policy: Path, *, everything: bool, as_json: bool) -> int:
+    from sealbus.envelopes.errors import ConfigurationError, PolicyFailed
+    from sealbus.policies.decision.approval import is_question
+    from sealbus.policies.decision.documents import checked_document
+    from sealbus.policies.explain.explanation import Explainer
+
+    try:
+        data = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"{file} cannot be read: {error.strerror}") from error
+    try:
+        document = checked_document(data)
+    except PolicyFailed as error:
+        raise ConfigurationError(error.detail) from error
+    told = Explainer().explain(_bundle(policy), document, of_approval=is_question(document))
+    _print({}, told, everything=everything, as_json=as_json)
+    return _counted(told, 0, 0)[1]
+
+
+def _bundle(policy: Path | None) -> Bundle:
+    from sealbus.policies.bundle.files import STARTER, build_bundle, load_bundle
+
+    chosen = policy or STARTER
+    return build_bundle(chosen) if chosen.is_dir() else load_bundle(chosen)
+
+
+@asynccontextmanager
+async def _opened(
+    export: Path | None, root: Path | None, log_folder: Path | None, config: str | None, as_name: str, *, archived: bool
+) -> AsyncGenerator[tuple[AsyncIterable[AuditEntry | Finding], ArchivedPolicies | None], None]:
+    """Open the entries to look for decisions in and, if `archived`, the policies that are kept beside them."""
+    from sealbus.agents.evidence.decisions import POLICIES, archived_policies, decision_entries
+    from sealbus.agents.evidence.files import FolderFiles, LogPlace
+    from sealbus.policies.backtest.archived_policies import ArchivedPolicies
+    from sealbus.policies.engines.open import open_policy
+
+    if export is not None and root is not None:
+        from sealbus.agents.cli.audit.source import read_root
+        from sealbus.agents.evidence.verify import verify_export
+
+        trusted, files = read_root(root), FolderFiles(export)
+        report = await asyncio.to_thread(lambda: verify_export(files, trusted))
+        async with aclosing(decision_entries(files, trusted, report)) as entries:
+            if not archived:
+                yield entries, None
+                return
+            async with archived_policies(files, report) as policies:
+                yield entries, policies
+        return
+    from sealbus.agents.runtime.open import open_audit_trail
+    from sealbus.agents.runtime.settings.settings import load_settings
+
+    settings = load_settings(config).for_command()
+    async with open_audit_trail(as_name, settings) as trail, aclosing(trail.entries()) as stored:
+        if not archived:
+            yield stored, None
+            return
+        folder = LogPlace.of(settings, log_folder).folder / POLICIES
+        async with ArchivedPolicies(folder, open_engine=open_policy) as policies:
+            yield stored, policies
+
+
+def _archived(policies: ArchivedPolicies, revision: str) -> Iterator[Bundle]:
+    from sealbus.policies.bundle.files import load_bundle
+    from sealbus.policies.lint.module import PolicyRefused
+
+    for file in policies.files(revision):
+        try:
+            yield load_bundle(file)
+        except PolicyRefused as error:
+            note(f"{file.name} is refused today: {printable(error.detail)}")
+
+
+async def _decisions(
+    entries: AsyncIterable[AuditEntry | Finding], sought: bytes
+) -> AsyncGenerator[tuple[AuditEntry | Finding, RecordedDecision | None], None]:
+    """Yield each decision about the message or in the record `sought`, and each finding without one."""
+    from sealbus.bus.audit.trail import Finding
+    from sealbus.envelopes.records.decision import DecisionRecord
+    from sealbus.policies.backtest.recorded import RecordedDecision
+
+    async for entry in entries:
+        if isinstance(entry, Finding):
+            yield entry, None
+        elif (
+            isinstance(entry.record, DecisionRecord)
+            and entry.decided is not None
+            and sought in (entry.leaf, entry.decided.id, entry.decided.digest)
+        ):
+            recorder, caller = entry.recorder.value, entry.decided.iss.value
+            yield (
+                entry,
+                RecordedDecision.of(
+                    entry.record,
+                    sequence=entry.sequence,
+                    time=entry.stored,
+                    leaf=entry.leaf,
+                    recorder=recorder,
+                    caller=caller,
+                ),
+            )
+
+
+def _about(entry: AuditEntry | Finding, recorded: RecordedDecision) -> Mapping[str, object]:
+    from sealbus.bus.audit.trail import AuditEntry
+
+    decided = entry.decided if isinstance(entry, AuditEntry) else None
+    return {
+        "sequence": recorded.sequence,
+        "time": shown_time(recorded.time),
+        "record": recorded.leaf.hex(),
+        "message": decided.id.hex() if decided is not None else "",
+        "action": recorded.action,
+        "verdict": str(recorded.verdict),
+        "revision": recorded.revision,
+    }
+
+
+def _print(
+    about: Mapping[str, object], told: ExplainedDecision | NotExplained, *, everything: bool, as_json: bool
+) -> None:
+    if as_json:
+        print_json({**about, **as_document(told)})
+        return
+    if about:
+        click.echo(printable(f"{about['time']} #{about['sequence']} {about['action']}"))
+    for line in as_lines(told, everything=everything):
+        click.echo(line)
+
+
+def as_document(told: ExplainedDecision | NotExplained) -> Mapping[str, object]:
+    """Return an explanation as the JSON object that `--json` prints."""
+    from sealbus.policies.explain.explanation import NotExplained
+
+    if isinstance(told, NotExplained):
+        return {"explained": False, "why": str(told.why), "detail": told.detail}
+    return {"explained": True, **asdict(told)}
+
+
+def as_lines(told: ExplainedDecision | NotExplained, *, everything: bool) -> Iterator[str]:
+    """Yield the lines of an explanation: each reason with its causes, then the rules, with `everything` the inner ones too."""
+    from sealbus.policies.explain.explanation import NotExplained
+
+    if isinstance(told, NotExplained):
+        detail = f": {told.detail}" if told.detail else ""
+        yield f"not explained ({told.why}): {_WHY[told.why]}{detail}"
+        return
+    yield f"{'ALLOW' if told.allow else 'DENY'} by {told.policy} {told.revision}"
+    for reason in told.reasons:
+        yield reason.reason
+        yield from _literals(reason.failed, "<- failed")
+        yield from _literals(reason.held, "held")
+    everything = everything or any(not one.failed and not one.held for one in told.reasons)
+    yield "rules"
+    for rule in told.rules:
+        if everything or not rule.depth:
+            indent = "  " * (rule.depth + 1)
+            verdict = "held  " if rule.held else "failed"
+            yield f"{indent}{verdict} {rule.file}:{rule.line}  {rule.rule}"
+            if rule.failed is not None:
+                yield from _literals([rule.failed], "<- failed", indent=f"{indent}       ")
+    if told.cut:
+        yield "  ... and more"
+    for file in told.untraced:
+        yield f"  {file} cannot be traced: what it did is not told"
+
+
+def _literals(literals: Iterable[LiteralShown], verdict: str, indent: str = "  ") -> Iterator[str]:
+    for one in literals:
+        looked = ", ".join(f"{of.written} = {'undefined' if of.value is None else of.value}" for of in one.looked)
+        yield "   ".join(part for part in (f"{indent}{one.file}:{one.line}  {one.written}", looked, verdict) if part)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import click
 
@@ -16,11 +16,14 @@ from sealbus.agents.cli.options import as_option, config_option, json_option
 from sealbus.agents.cli.output import note, print_json, printable, shown_time
 
 if TYPE_CHECKING:
+    from sealbus.agents.runtime.settings.settings import Settings
     from sealbus.bus.audit.trail import AuditEntry, Finding
     from sealbus.policies.backtest.archived_policies import ArchivedPolicies
     from sealbus.policies.backtest.recorded import RecordedDecision
     from sealbus.policies.bundle.format import Bundle
     from sealbus.policies.explain.explanation import ExplainedDecision, LiteralShown, NotExplained
+
+    BundlesOf: TypeAlias = Callable[[str], Awaitable[Sequence[Bundle]]]
 
 __all__ = ["as_document", "as_lines", "explain"]
 
@@ -32,7 +35,7 @@ _WHY: Final[Mapping[str, str]] = {
     "no_input": "the record has no input document",
     "redacted": "a part of the input was left out of the record, so that it cannot be made again",
     "bad_input": "no engine can have been given the recorded input",
-    "no_policy": "the policy of its revision is not archived, or is refused today (--policy names another)",
+    "no_policy": "its policy is not kept, or is refused today: name a copy with --policy",
     "other_result": "made again, it comes out otherwise",
     "no_trace": "the policy cannot be traced",
 }
@@ -107,12 +110,12 @@ def explain(
         from sealbus.policies.explain.explanation import Explainer
 
         explainer, explained, missed, findings = Explainer(), 0, 0, 0
-        async with _opened(export, root, log_folder, config, as_name, archived=policy is None) as (entries, policies):
+        async with _opened(export, root, log_folder, config, as_name) as (entries, bundles_of):
             async for entry, recorded in _decisions(entries, sought):
                 if recorded is None:
                     findings += 1
                     continue
-                bundles = _archived(policies, recorded.revision) if policies is not None else [_bundle(policy)]
+                bundles = [_bundle(policy)] if policy is not None else await bundles_of(recorded.revision)
                 told = explainer.explain_recorded(recorded, bundles)
                 explained, missed = _counted(told, explained, missed)
                 _print(_about(entry, recorded), told, everything=everything, as_json=as_json)
@@ -150,20 +153,19 @@ def _explain_input(file: Path, policy: Path, *, everything: bool, as_json: bool)
     return _counted(told, 0, 0)[1]
 
 
-def _bundle(policy: Path | None) -> Bundle:
-    from sealbus.policies.bundle.files import STARTER, build_bundle, load_bundle
+def _bundle(policy: Path) -> Bundle:
+    from sealbus.policies.bundle.files import build_bundle, load_bundle
 
-    chosen = policy or STARTER
-    return build_bundle(chosen) if chosen.is_dir() else load_bundle(chosen)
+    return build_bundle(policy) if policy.is_dir() else load_bundle(policy)
 
 
 @asynccontextmanager
 async def _opened(
-    export: Path | None, root: Path | None, log_folder: Path | None, config: str | None, as_name: str, *, archived: bool
-) -> AsyncGenerator[tuple[AsyncIterable[AuditEntry | Finding], ArchivedPolicies | None], None]:
-    """Open the entries to look for decisions in and, if `archived`, the policies that are kept beside them."""
+    export: Path | None, root: Path | None, log_folder: Path | None, config: str | None, as_name: str
+) -> AsyncGenerator[tuple[AsyncIterable[AuditEntry | Finding], BundlesOf], None]:
+    """Open the entries to look for decisions in, and what finds the policies of a revision."""
     from sealbus.agents.evidence.decisions import POLICIES, archived_policies, decision_entries
-    from sealbus.agents.evidence.files import FolderFiles, LogPlace
+    from sealbus.agents.evidence.files import FolderFiles
     from sealbus.policies.backtest.archived_policies import ArchivedPolicies
     from sealbus.policies.engines.open import open_policy
 
@@ -173,35 +175,59 @@ async def _opened(
 
         trusted, files = read_root(root), FolderFiles(export)
         report = await asyncio.to_thread(lambda: verify_export(files, trusted))
-        async with aclosing(decision_entries(files, trusted, report)) as entries:
-            if not archived:
-                yield entries, None
-                return
-            async with archived_policies(files, report) as policies:
-                yield entries, policies
+        async with (
+            archived_policies(files, report) as archived,
+            aclosing(decision_entries(files, trusted, report)) as entries,
+        ):
+            yield entries, _of_archive(archived)
         return
     from sealbus.agents.runtime.open import open_audit_trail
     from sealbus.agents.runtime.settings.settings import load_settings
 
     settings = load_settings(config).for_command()
-    async with open_audit_trail(as_name, settings) as trail, aclosing(trail.entries()) as stored:
-        if not archived:
-            yield stored, None
-            return
-        folder = LogPlace.of(settings, log_folder).folder / POLICIES
-        async with ArchivedPolicies(folder, open_engine=open_policy) as policies:
-            yield stored, policies
+    folder = log_folder or settings.control.notary.folder
+    async with AsyncExitStack() as opened:
+        trail = await opened.enter_async_context(open_audit_trail(as_name, settings))
+        stored = await opened.enter_async_context(aclosing(trail.entries()))
+        if folder is not None:
+            policies = ArchivedPolicies(folder / POLICIES, open_engine=open_policy)
+            yield stored, _of_archive(await opened.enter_async_context(policies))
+        else:
+            yield stored, _of_settings(settings, config, as_name)
 
 
-def _archived(policies: ArchivedPolicies, revision: str) -> Iterator[Bundle]:
+def _of_archive(archived: ArchivedPolicies) -> BundlesOf:
     from sealbus.policies.bundle.files import load_bundle
     from sealbus.policies.lint.module import PolicyRefused
 
-    for file in policies.files(revision):
-        try:
-            yield load_bundle(file)
-        except PolicyRefused as error:
-            note(f"{file.name} is refused today: {printable(error.detail)}")
+    async def find(revision: str) -> Sequence[Bundle]:
+        found: list[Bundle] = []
+        for file in archived.files(revision):
+            try:
+                found.append(await asyncio.to_thread(load_bundle, file))
+            except PolicyRefused as error:
+                note(f"{file.name} is refused today: {printable(error.detail)}")
+        return found
+
+    return find
+
+
+def _of_settings(settings: Settings, config: str | None, as_name: str) -> BundlesOf:
+    """Find policies where no archive is at hand: in the store, which keeps the last parts, or in the file of the settings."""
+    from sealbus.agents.cli.policy.push import open_store
+    from sealbus.agents.runtime.policy.history import former_policy
+    from sealbus.policies.bundle.files import load_bundle
+
+    async def find(revision: str) -> Sequence[Bundle]:
+        if settings.policy.bucket is not None and settings.policy.keys:
+            async with open_store(config, as_name) as (store, anchors):
+                former = await former_policy(store, anchors, revision)
+            return [] if former is None else [former]
+        file = settings.policy.file
+        bundle = await asyncio.to_thread(load_bundle, file) if file is not None else None
+        return [] if bundle is None or bundle.revision != revision else [bundle]
+
+    return find
 
 
 async def _decisions(
@@ -271,7 +297,7 @@ def as_document(told: ExplainedDecision | NotExplained) -> Mapping[str, object]:
 
 
 def as_lines(told: ExplainedDecision | NotExplained, *, everything: bool) -> Iterator[str]:
-    """Yield the lines of an explanation: each reason with its causes, then the rules, with `everything` the inner ones too."""
+    """Yield the lines of an explanation: each reason with its causes, then the rules, with `everything` inner ones too."""
     from sealbus.policies.explain.explanation import NotExplained
 
     if isinstance(told, NotExplained):

@@ -134,9 +134,7 @@ def test_what_was_looked_at_is_shown_and_whole_objects_are_not(starter: Bundle) 
         properties = said["resource"]["properties"]
         assert one.looked == (
             Looked(written="user.id", value=shown(said["context"]["user"]["id"])),
-            Looked(
-                written="properties.owner", value=shown(properties["owner"]) if "owner" in properties else None
-            ),
+            Looked(written="properties.owner", value=shown(properties["owner"]) if "owner" in properties else None),
         )
     assert len(owners) > 5
     assert {one.looked for one in calls} == {()}

@@ -57,6 +57,7 @@ _COMMANDS = MappingProxyType(
         ),
         "streams": ("sealbus.agents.cli.operate.streams", "Compare streams with their declaration, and repair them."),
         "doctor": ("sealbus.agents.cli.operate.doctor", "Show the settings in force and what is wrong."),
+        "explain": ("sealbus.agents.cli.explain", "Say what an error code means, and what to do next."),
         "demo": ("sealbus.agents.cli.run.demo", "Play the scenes: allowed, denied, refused, changed, replayed."),
     }
 )
@@ -84,7 +85,7 @@ def root() -> None:
 
 
 def main() -> None:
-    """Run the command and exit: results go to stdout, everything else to stderr, one line for an error."""
+    """Run the command and exit: results go to stdout, everything else to stderr, an error in one form (`print_error`)."""
     try:
         code = root(standalone_mode=False)
         # Flush here, where a broken pipe is handled.
@@ -111,8 +112,8 @@ def _end_by_sigpipe() -> NoReturn:
 
 
 def _report(error: BaseException) -> int:
-    from sealbus.agents.cli.output import explained
-    from sealbus.envelopes.errors import Denied, EnvelopeError, LogError, SealbusError
+    from sealbus.agents.cli.output import print_error
+    from sealbus.envelopes.errors import ConfigurationError, Denied, EnvelopeError, LogError, SealbusError
 
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
@@ -121,11 +122,12 @@ def _report(error: BaseException) -> int:
         return error.exit_code
     if isinstance(error, BrokenPipeError):
         _end_by_sigpipe()
+    if isinstance(error, OSError) and error.filename is not None:
+        # A file that was named, such as a key: everything that is opened by ourselves has its own words.
+        error = ConfigurationError(f"{error.filename}: {error.strerror}")
     if not isinstance(error, SealbusError):
         raise error
-    click.echo(f"sealbus: {error.detail or error.code} [{error.code}]", err=True)
+    print_error(error)
     if isinstance(error, Denied):
-        for line in explained(error.explanation):
-            click.echo(f"  {line}", err=True)
         return EXIT_DENIED
     return EXIT_UNVERIFIED if isinstance(error, EnvelopeError | LogError) else EXIT_ERROR

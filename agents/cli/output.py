@@ -8,13 +8,22 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from sealbus.envelopes.denial import Explanation, Remedy, RemedyKind
 from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.printable import printable
 
-__all__ = ["explained", "note", "print_json", "print_table", "printable", "progress_bar", "shown_time"]
+if TYPE_CHECKING:
+    from sealbus.envelopes.errors import SealbusError
+
+__all__ = ["explained", "note", "print_error", "print_json", "print_table", "printable", "progress_bar", "shown_time"]
+
+
+_WIDEST: Final = 1_000_000
+"""Columns of a table in a pipe."""
 
 
 def print_json(value: object) -> None:
@@ -29,7 +38,10 @@ def print_json(value: object) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table on stdout, as wide as the terminal; cells are plain text, without markup or control sequences."""
+    """Print a table on stdout, as wide as the terminal, and in a pipe as wide as its cells.
+
+    Cells are plain text, without markup or control sequences.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -39,18 +51,29 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(Text("\n".join(map(printable, cell.split("\n")))) for cell in row))
-    Console().print(table)
+    # Whatever reads a pipe should find each cell on one line.
+    Console(width=None if sys.stdout.isatty() else _WIDEST).print(table)
 
 
-def printable(text: str) -> str:
-    """Return `text` on one line, with everything escaped that would not be seen as itself.
+def print_error(error: SealbusError) -> None:
+    """Print an error on stderr: what failed, with its code in brackets; what is told of why; and what to do next.
 
-    That is control characters, line ends, changes of direction and lone surrogates. Anyone may have chosen what a log holds,
-    and a terminal obeys what it is sent.
+    What the other side said is indented and made visible, so that it is never taken for our own words.
     """
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
+    from sealbus.envelopes.errors import Denied
+    from sealbus.envelopes.explanations import CODES
+
+    first, *more = (error.detail or str(error.code)).split("\n")
+    note("\n".join((f"sealbus: {first} [{error.code}]", *more)))
+    said = getattr(error, "note", "")
+    if said:
+        note(f"  {printable(said)}")
+    if isinstance(error, Denied):
+        for line in explained(error.explanation):
+            note(f"  {line}")
+    text = next((text for code, text in CODES.items() if code == error.code), None)
+    if text is not None:
+        note(f"  next: {text.advice} (sealbus explain {error.code})")
 
 
 def explained(told: Explanation) -> Iterator[str]:
@@ -80,8 +103,8 @@ def _to_do(remedy: Remedy) -> str:
 
 
 def note(text: str) -> None:
-    """Print one line for people on stderr."""
-    click.echo(text, err=True)
+    """Print one line for people on stderr, made visible (`printable`); further lines of `text` are indented."""
+    click.echo("\n  ".join(map(printable, text.split("\n"))), err=True)
 
 
 def shown_time(time: int) -> str:

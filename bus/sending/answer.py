@@ -50,9 +50,12 @@ class RemoteError(SealbusError):
     """
 
     def __init__(self, code: str, detail: str = "", note: str = "") -> None:
-        super().__init__(": ".join(one for one in (detail, note) if one))
+        super().__init__(detail)
         self.code = code
         self.note = note
+
+    def __str__(self) -> str:
+        return f"{super().__str__()} ({self.note})" if self.note else super().__str__()
 
 
 def code_of(said: object) -> str:

@@ -72,6 +72,10 @@ class ArchivedPolicies:
         """Return how many different bundles of `revision` there are that were not refused yet."""
         return len(self._files.get(revision, ()))
 
+    def files(self, revision: str) -> tuple[Path, ...]:
+        """Return the bundle files of `revision` that were not refused yet."""
+        return tuple(self._files.get(revision, ()))
+
     async def engine(self, revision: str, number: int = 0) -> PolicyEngine | None:
         """Return an open engine that decides by the bundle `number` of `revision`, valid until the next call.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,7 +11,7 @@ from sealbus.envelopes.encoding.strict_json import parse_object
 from sealbus.envelopes.errors import Code, PolicyFailed
 from sealbus.envelopes.records.decision import DecisionRecord
 from sealbus.policies.bundle.revocations import REVOCATIONS
-from sealbus.policies.decision.approval import APPROVE
+from sealbus.policies.decision.approval import APPROVE, is_question
 from sealbus.policies.decision.decision import OBLIGATION_NESTING, Decision, obligations_json, unknown_obligation
 from sealbus.policies.decision.documents import InputDocument, canonical, checked_document
 from sealbus.policies.decision.engine import Answer
@@ -124,10 +123,7 @@ class RecordedDecision:
     @property
     def of_approval(self) -> bool:
         """Whether it was made by the rule that says who may approve, of a valid question (`question`)."""
-        if not self.action.endswith(APPROVE) or self.input is None:
-            return False
-        asked = json.loads(self.input)
-        return "of" in asked and "obligation" in asked
+        return self.action.endswith(APPROVE) and self.input is not None and is_question(self.input)
 
     def question(self) -> InputDocument | NotReplayable:
         """Return the document to ask an engine about, or why there is nothing to ask.

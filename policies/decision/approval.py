@@ -10,6 +10,7 @@ All members but the first four may be left out.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,16 @@ from sealbus.envelopes.message.header import is_grant
 from sealbus.envelopes.trust.names import is_token
 from sealbus.policies.decision.documents import InputDocument, canonical, checked_document
 
-__all__ = ["APPROVAL", "APPROVE", "MAX_AGE", "UNTIL", "ApprovalObligation", "approval_of", "approval_question"]
+__all__ = [
+    "APPROVAL",
+    "APPROVE",
+    "MAX_AGE",
+    "UNTIL",
+    "ApprovalObligation",
+    "approval_of",
+    "approval_question",
+    "is_question",
+]
 
 APPROVAL: Final = "data.sealbus.approval.decision"
 """The rule that decides who may approve; the question is the input itself."""
@@ -124,3 +134,9 @@ def approval_question(document: InputDocument, *, of: bytes, obligation: bytes) 
     """
     parts = b',"of":' + checked_document(of) + b',"obligation":' + checked_document(obligation) + b"}"
     return checked_document(document[:-1] + parts)
+
+
+def is_question(document: bytes) -> bool:
+    """Return whether a valid input document is the question who may approve (`approval_question`)."""
+    asked = json.loads(document)
+    return "of" in asked and "obligation" in asked

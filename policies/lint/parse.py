@@ -41,7 +41,7 @@ from sealbus.policies.lint.syntax import (
     leading_names,
 )
 
-__all__ = ["SourceText", "as_kind", "as_list", "as_map", "parse"]
+__all__ = ["SourceText", "as_kind", "as_list", "as_map", "offsets", "parse"]
 
 _COMPREHENSIONS: Final[Mapping[str, Literal["array", "set", "object"]]] = {
     "ArrayCompr": "array",
@@ -279,7 +279,8 @@ def as_kind(node: object) -> tuple[str, dict[str, object]]:
     return kind, as_map(content)
 
 
-def _offsets(span: object) -> tuple[int, int]:
+def offsets(span: object) -> tuple[int, int]:
+    """Return where a span starts and ends, in bytes."""
     at = as_map(span)
     start, end = at["start"], at["end"]
     if not isinstance(start, int) or not isinstance(end, int):
@@ -301,19 +302,19 @@ class SourceText:
 
     def place(self, span: object) -> Place:
         """Return where `span` starts. Regorus' own column of a reference is that of its last part."""
-        start, _ = _offsets(span)
+        start, _ = offsets(span)
         line = bisect_right(self.lines, start)
         before = self.text[self.lines[line - 1] : start]
         return Place(line=line, column=len(before.decode()) + 1)
 
     def written(self, span: object) -> str:
         """Return the text at `span`."""
-        start, end = _offsets(span)
+        start, end = offsets(span)
         return self.text[start:end].decode()
 
     def follows(self, span: object, text: str) -> bool:
         """Return whether `text` follows directly after `span`."""
-        _, end = _offsets(span)
+        _, end = offsets(span)
         return self.text.startswith(text.encode(), end)
 
     def unknown(self, kind: str, span: object) -> PolicyRefused:

@@ -42,6 +42,8 @@ class _Engine(Protocol):
     def eval_rule_as_json(self, rule: str, /) -> str: ...
     def eval_query_as_json(self, query: str, /) -> str: ...
     def get_ast_as_json(self) -> str: ...
+    def set_gather_prints(self, gather: bool, /) -> None: ...
+    def take_prints(self) -> list[str]: ...
 
 
 class Interpreter:
@@ -50,10 +52,11 @@ class Interpreter:
     An engine that panicked is not used again: its state is unknown, and `broken` says so.
     """
 
-    def __init__(self, modules: Iterable[Module], data: bytes) -> None:
+    def __init__(self, modules: Iterable[Module], data: bytes, *, gather: bool = False) -> None:
         """Compile `modules` over the JSON object `data`; raise `PolicyRefused` with file and line.
 
-        Forms are not checked here (`check_bundle` does): regorus accepts much that OPA decides otherwise.
+        Forms are not checked here (`check_bundle` does): regorus accepts much that OPA decides otherwise. With `gather`,
+        what the policy prints is kept for `prints`; otherwise regorus writes it to stderr.
         """
         self._thread = threading.get_ident()
         self.broken = False
@@ -61,6 +64,12 @@ class Interpreter:
         if engine is None:
             raise PolicyRefused([problem])
         self._engine = engine
+        if gather:
+            engine.set_gather_prints(True)
+
+    def prints(self) -> list[str]:
+        """Return what was printed since the last call, one text each, without the place of the `print`."""
+        return [text.partition(": ")[2] for text in self._engine.take_prints()]
 
     def evaluate(self, rule: str, document: bytes) -> object:
         """Return the value of `rule` (`data.` and dotted names) for the JSON input `document`, as JSON values.

@@ -25,7 +25,7 @@ def test_the_settings_of_a_login_are_a_client() -> None:
         "scope": "openid offline_access",
         "resource": "https://api.example.org",
     }
-    assert set(re.findall(r"^(?:# )?(\w+) =", text, re.MULTILINE)) == set(ClientTable.model_fields) - {"name"}  # who sends, not who logs in
+    assert set(re.findall(r"^(?:# )?(\w+) =", text, re.MULTILINE)) == set(ClientTable.model_fields) - {"name"}
     assert f'redirect_uri = "{ClientTable().redirect_uri}"' in text
 
 

@@ -210,6 +210,6 @@ async def test_what_a_killed_dev_leaves_is_told_and_ignored(tmp_path: Path) -> N
     assert (tmp_path / ".sealbus" / "dev.toml").exists()
     refused = await asyncio.to_thread(sealbus, tmp_path, "token", "--user", "dora")
     assert refused.returncode == EXIT_ERROR
-    warning, complaint = refused.stderr.splitlines()
+    warning, complaint, _ = refused.stderr.splitlines()
     assert "no longer runs, and is ignored" in warning
     assert "sealbus.toml" in complaint

@@ -14,6 +14,7 @@ from sealbus.agents.cli.options import json_option
 from sealbus.agents.cli.output import note, print_json, print_table
 from sealbus.agents.cli.policy import backtest, new_action
 from sealbus.agents.cli.policy import build as policy_build
+from sealbus.agents.cli.policy import explain as policy_explain
 from sealbus.agents.cli.policy import fetch as policy_fetch
 from sealbus.agents.cli.policy import push as policy_push
 from sealbus.agents.cli.policy import status as policy_status
@@ -124,5 +125,6 @@ for _added in (
     policy_status.status,
     backtest.command,
     new_action.command,
+    policy_explain.explain,
 ):
     command.add_command(_added)

@@ -12,7 +12,8 @@ import pytest
 
 from sealbus.bus.sending.answer import RemoteError
 from sealbus.envelopes.denial import Remedy, RemedyKind
-from sealbus.envelopes.errors import BusUnavailable, Code, Denied, EnvelopeError
+from sealbus.envelopes.errors import BusUnavailable, Code, ConfigurationError, Denied, EnvelopeError
+from sealbus.envelopes.explanations import CODES
 
 root = importlib.import_module("sealbus.agents.cli.main")
 """By its path: the package gives the name to the function."""
@@ -77,3 +78,49 @@ main.main()
     command.stdout = None
     _, said = command.communicate("go\n", timeout=60)
     assert (command.returncode, said) == (-signal.SIGPIPE, "")
+
+
+@pytest.mark.parametrize(
+    ("error", "lines"),
+    [
+        (
+            BusUnavailable("away"),
+            [
+                "sealbus: away [bus_unavailable]",
+                f"  next: {CODES[Code.BUS_UNAVAILABLE].advice} (sealbus explain bus_unavailable)",
+            ],
+        ),
+        (
+            RemoteError("sold_out", "failed", "none\nleft\x1b[2J"),
+            ["sealbus: failed [sold_out]", "  none\\nleft\\x1b[2J"],
+        ),
+        (
+            FileNotFoundError(2, "No such file or directory", "key\u202e.pem"),
+            [
+                "sealbus: key\\u202e.pem: No such file or directory [configuration]",
+                f"  next: {CODES[Code.CONFIGURATION].advice} (sealbus explain configuration)",
+            ],
+        ),
+        (ConfigurationError("a:1: one\nb:2: two"), ["sealbus: a:1: one [configuration]", "  b:2: two"]),
+    ],
+)
+def test_an_error_says_what_why_and_what_next(
+    error: Exception, lines: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*, standalone_mode: bool) -> None:
+        raise error
+
+    monkeypatch.setattr(root, "root", fail)
+    with pytest.raises(SystemExit) as ended:
+        root.main()
+    assert ended.value.code == root.EXIT_ERROR
+    assert capsys.readouterr().err.splitlines()[: len(lines)] == lines
+
+
+def test_what_is_no_error_of_ours_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*, standalone_mode: bool) -> None:
+        raise ConnectionError("without a file")
+
+    monkeypatch.setattr(root, "root", fail)
+    with pytest.raises(ConnectionError):
+        root.main()

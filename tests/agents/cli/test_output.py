@@ -29,6 +29,19 @@ def test_a_note_is_not_a_result(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == ("", "for people\n")
 
 
+def test_a_note_obeys_nothing_and_its_further_lines_are_indented(capsys: pytest.CaptureFixture[str]) -> None:
+    note("one \x1b[2J\u202e\nsealbus: forged [denied]\r")
+    assert capsys.readouterr().err == "one \\x1b[2J\\u202e\n  sealbus: forged [denied]\\r\n"
+
+
+def test_a_table_in_a_pipe_is_as_wide_as_its_cells(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table("a title", ("cell", "other"), [("x" * 10_000, "[red]y[/]"), ("z", "")])
+    out = capsys.readouterr().out
+    assert "x" * 10_000 in out
+    assert "[red]y[/]" in out
+    assert len(out.splitlines()) == 7
+
+
 def test_a_time_is_shown_in_utc_with_milliseconds() -> None:
     assert shown_time(1_795_528_800_123_000) == "2026-11-24T14:00:00.123Z"
 

@@ -154,6 +154,7 @@ def test_its_parts_stand_in_files_of_their_own() -> None:
     assert sorted(command.commands) == [
         "backtest",
         "build",
+        "explain",
         "fetch",
         "opa-config",
         "push",

@@ -35,14 +35,15 @@ def test_as_json(tmp_path: Path) -> None:
     assert found.keys() == {"folder", "CALLOUT_ISSUER", "CALLOUT_USER", "CALLOUT_XKEY"}
 
 
-def test_a_second_time_is_one_line_and_changes_nothing(tmp_path: Path) -> None:
+def test_a_second_time_is_refused_and_changes_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "keys"
     keygen(str(folder))
     before = (folder / "issuer.seed").read_bytes()
     done = keygen(str(folder))
     assert done.returncode == 1
-    assert done.stderr.count("\n") == 1
-    assert "never overwritten" in done.stderr
+    said, advice = done.stderr.splitlines()
+    assert "never overwritten" in said
+    assert advice.endswith("(sealbus explain configuration)")
     assert (folder / "issuer.seed").read_bytes() == before
 
 

@@ -1,0 +1,330 @@
+"""`sealbus policy explain`: which rules made a decision, recorded or about an input document, where, and by what values."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import click
+
+from sealbus.agents.cli.options import as_option, config_option, json_option
+from sealbus.agents.cli.output import note, print_json, printable, shown_time
+
+if TYPE_CHECKING:
+    from sealbus.agents.runtime.settings.settings import Settings
+    from sealbus.bus.audit.trail import AuditEntry, Finding
+    from sealbus.policies.backtest.archived_policies import ArchivedPolicies
+    from sealbus.policies.backtest.recorded import RecordedDecision
+    from sealbus.policies.bundle.format import Bundle
+    from sealbus.policies.explain.explanation import ExplainedDecision, LiteralShown, NotExplained
+
+    BundlesOf: TypeAlias = Callable[[str], Awaitable[Sequence[Bundle]]]
+
+__all__ = ["as_document", "as_lines", "explain"]
+
+_UNVERIFIED: Final = 4
+
+_WHY: Final[Mapping[str, str]] = {
+    "not_asked": "the policy was not asked about it",
+    "unanswered": "the policy engine did not answer then",
+    "no_input": "the record has no input document",
+    "redacted": "a part of the input was left out of the record, so that it cannot be made again",
+    "bad_input": "no engine can have been given the recorded input",
+    "no_policy": "its policy is not kept, or is refused today: name a copy with --policy",
+    "other_result": "made again, it comes out otherwise",
+    "no_trace": "the policy cannot be traced",
+}
+
+
+@click.command("explain")
+@click.argument("wanted", metavar="[ID]", required=False)
+@click.option(
+    "--input",
+    "input_file",
+    type=click.Path(path_type=Path, allow_dash=True),
+    default=None,
+    metavar="FILE",
+    help="Explain the decision on this input document instead; - for standard input.",
+)
+@click.option(
+    "--policy",
+    type=click.Path(path_type=Path, exists=True),
+    default=None,
+    metavar="FOLDER|FILE",
+    help="The policy: a folder or a bundle file. By default the archived policy that made the decision.",
+)
+@click.option(
+    "--export", "export", type=click.Path(path_type=Path), default=None, metavar="DIR",
+    help="Find the decision in this export, with --root; by default in the running deployment.",
+)  # fmt: skip
+@click.option(
+    "--root", "root", type=click.Path(path_type=Path), default=None, metavar="FILE",
+    help="What is known of the log of --export from another source.",
+)  # fmt: skip
+@click.option(
+    "--log", "log_folder", type=click.Path(path_type=Path), default=None, metavar="DIR",
+    help="The folder in which the notary keeps the log and policies.",
+)  # fmt: skip
+@click.option("--all", "everything", is_flag=True, help="List every rule that was evaluated, not only the outermost.")
+@config_option
+@as_option("operator")
+@json_option
+def explain(
+    wanted: str | None,
+    input_file: Path | None,
+    policy: Path | None,
+    export: Path | None,
+    root: Path | None,
+    log_folder: Path | None,
+    everything: bool,
+    config: str | None,
+    as_name: str,
+    as_json: bool,
+) -> None:
+    """Explain the decisions on message ID (32 hex digits), or the record or message with a hash (64).
+
+    Each is made again by the policy that made it, and is explained only if it comes out as it was recorded. The explanation
+    shows values of the input document and of the policy's data: treat it like the record.
+
+    Exit codes: 0 explained; 1 a decision that cannot be explained, or none found; 2 usage; 4 records that do not verify.
+    """
+    from sealbus.agents.evidence.lookup import identifier
+
+    if (wanted is None) is (input_file is None):
+        raise click.UsageError("give either the ID of a message or record, or --input FILE")
+    if (export is None) is not (root is None):
+        raise click.UsageError("--export and --root go together")
+    if input_file is not None:
+        if policy is None:
+            raise click.UsageError("--input needs --policy")
+        raise SystemExit(_explain_input(input_file, policy, everything=everything, as_json=as_json))
+
+    sought = identifier(wanted or "")
+
+    async def run() -> int:
+        from sealbus.policies.explain.explanation import Explainer
+
+        explainer, explained, missed, findings = Explainer(), 0, 0, 0
+        async with _opened(export, root, log_folder, config, as_name) as (entries, bundles_of):
+            async for entry, recorded in _decisions(entries, sought):
+                if recorded is None:
+                    findings += 1
+                    continue
+                bundles = [_bundle(policy)] if policy is not None else await bundles_of(recorded.revision)
+                told = explainer.explain_recorded(recorded, bundles)
+                explained, missed = _counted(told, explained, missed)
+                _print(_about(entry, recorded), told, everything=everything, as_json=as_json)
+        if findings:
+            note(f"{findings} records do not verify: sealbus audit replay names them")
+        if not explained and not missed:
+            note("no decision with this id is recorded")
+        return _UNVERIFIED if findings else int(missed > 0 or not explained)
+
+    raise SystemExit(asyncio.run(run()))
+
+
+def _counted(told: ExplainedDecision | NotExplained, explained: int, missed: int) -> tuple[int, int]:
+    from sealbus.policies.explain.explanation import ExplainedDecision
+
+    return (explained + 1, missed) if isinstance(told, ExplainedDecision) else (explained, missed + 1)
+
+
+def _explain_input(file: Path, policy: Path, *, everything: bool, as_json: bool) -> int:
+    from sealbus.envelopes.errors import ConfigurationError, PolicyFailed
+    from sealbus.policies.decision.approval import is_question
+    from sealbus.policies.decision.documents import checked_document
+    from sealbus.policies.explain.explanation import Explainer
+
+    try:
+        data = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"{file} cannot be read: {error.strerror}") from error
+    try:
+        document = checked_document(data)
+    except PolicyFailed as error:
+        raise ConfigurationError(error.detail) from error
+    told = Explainer().explain(_bundle(policy), document, of_approval=is_question(document))
+    _print({}, told, everything=everything, as_json=as_json)
+    return _counted(told, 0, 0)[1]
+
+
+def _bundle(policy: Path) -> Bundle:
+    from sealbus.policies.bundle.files import build_bundle, load_bundle
+
+    return build_bundle(policy) if policy.is_dir() else load_bundle(policy)
+
+
+@asynccontextmanager
+async def _opened(
+    export: Path | None, root: Path | None, log_folder: Path | None, config: str | None, as_name: str
+) -> AsyncGenerator[tuple[AsyncIterable[AuditEntry | Finding], BundlesOf], None]:
+    """Open the entries to look for decisions in, and what finds the policies of a revision."""
+    from sealbus.agents.evidence.decisions import POLICIES, archived_policies, decision_entries
+    from sealbus.agents.evidence.files import FolderFiles
+    from sealbus.policies.backtest.archived_policies import ArchivedPolicies
+    from sealbus.policies.engines.open import open_policy
+
+    if export is not None and root is not None:
+        from sealbus.agents.cli.audit.source import read_root
+        from sealbus.agents.evidence.verify import verify_export
+
+        trusted, files = read_root(root), FolderFiles(export)
+        report = await asyncio.to_thread(lambda: verify_export(files, trusted))
+        async with (
+            archived_policies(files, report) as archived,
+            aclosing(decision_entries(files, trusted, report)) as entries,
+        ):
+            yield entries, _of_archive(archived)
+        return
+    from sealbus.agents.runtime.open import open_audit_trail
+    from sealbus.agents.runtime.settings.settings import load_settings
+
+    settings = load_settings(config).for_command()
+    folder = log_folder or settings.control.notary.folder
+    async with AsyncExitStack() as opened:
+        trail = await opened.enter_async_context(open_audit_trail(as_name, settings))
+        stored = await opened.enter_async_context(aclosing(trail.entries()))
+        if folder is not None:
+            policies = ArchivedPolicies(folder / POLICIES, open_engine=open_policy)
+            yield stored, _of_archive(await opened.enter_async_context(policies))
+        else:
+            yield stored, _of_settings(settings, config, as_name)
+
+
+def _of_archive(archived: ArchivedPolicies) -> BundlesOf:
+    from sealbus.policies.bundle.files import load_bundle
+    from sealbus.policies.lint.module import PolicyRefused
+
+    async def find(revision: str) -> Sequence[Bundle]:
+        found: list[Bundle] = []
+        for file in archived.files(revision):
+            try:
+                found.append(await asyncio.to_thread(load_bundle, file))
+            except PolicyRefused as error:
+                note(f"{file.name} is refused today: {printable(error.detail)}")
+        return found
+
+    return find
+
+
+def _of_settings(settings: Settings, config: str | None, as_name: str) -> BundlesOf:
+    """Find policies where no archive is at hand: in the store, which keeps the last parts, or in the file of the settings."""
+    from sealbus.agents.cli.policy.push import open_store
+    from sealbus.agents.runtime.policy.history import former_policy
+    from sealbus.policies.bundle.files import load_bundle
+
+    async def find(revision: str) -> Sequence[Bundle]:
+        if settings.policy.bucket is not None and settings.policy.keys:
+            async with open_store(config, as_name) as (store, anchors):
+                former = await former_policy(store, anchors, revision)
+            return [] if former is None else [former]
+        file = settings.policy.file
+        bundle = await asyncio.to_thread(load_bundle, file) if file is not None else None
+        return [] if bundle is None or bundle.revision != revision else [bundle]
+
+    return find
+
+
+async def _decisions(
+    entries: AsyncIterable[AuditEntry | Finding], sought: bytes
+) -> AsyncGenerator[tuple[AuditEntry | Finding, RecordedDecision | None], None]:
+    """Yield each decision about the message or in the record `sought`, and each finding without one."""
+    from sealbus.bus.audit.trail import Finding
+    from sealbus.envelopes.records.decision import DecisionRecord
+    from sealbus.policies.backtest.recorded import RecordedDecision
+
+    async for entry in entries:
+        if isinstance(entry, Finding):
+            yield entry, None
+        elif (
+            isinstance(entry.record, DecisionRecord)
+            and entry.decided is not None
+            and sought in (entry.leaf, entry.decided.id, entry.decided.digest)
+        ):
+            recorder, caller = entry.recorder.value, entry.decided.iss.value
+            yield (
+                entry,
+                RecordedDecision.of(
+                    entry.record,
+                    sequence=entry.sequence,
+                    time=entry.stored,
+                    leaf=entry.leaf,
+                    recorder=recorder,
+                    caller=caller,
+                ),
+            )
+
+
+def _about(entry: AuditEntry | Finding, recorded: RecordedDecision) -> Mapping[str, object]:
+    from sealbus.bus.audit.trail import AuditEntry
+
+    decided = entry.decided if isinstance(entry, AuditEntry) else None
+    return {
+        "sequence": recorded.sequence,
+        "time": shown_time(recorded.time),
+        "record": recorded.leaf.hex(),
+        "message": decided.id.hex() if decided is not None else "",
+        "action": recorded.action,
+        "verdict": str(recorded.verdict),
+        "revision": recorded.revision,
+    }
+
+
+def _print(
+    about: Mapping[str, object], told: ExplainedDecision | NotExplained, *, everything: bool, as_json: bool
+) -> None:
+    if as_json:
+        print_json({**about, **as_document(told)})
+        return
+    if about:
+        click.echo(printable(f"{about['time']} #{about['sequence']} {about['action']}"))
+    for line in as_lines(told, everything=everything):
+        click.echo(line)
+
+
+def as_document(told: ExplainedDecision | NotExplained) -> Mapping[str, object]:
+    """Return an explanation as the JSON object that `--json` prints."""
+    from sealbus.policies.explain.explanation import NotExplained
+
+    if isinstance(told, NotExplained):
+        return {"explained": False, "why": str(told.why), "detail": told.detail}
+    return {"explained": True, **asdict(told)}
+
+
+def as_lines(told: ExplainedDecision | NotExplained, *, everything: bool) -> Iterator[str]:
+    """Yield the lines of an explanation: each reason with its causes, then the rules, with `everything` inner ones too."""
+    from sealbus.policies.explain.explanation import NotExplained
+
+    if isinstance(told, NotExplained):
+        detail = f": {told.detail}" if told.detail else ""
+        yield f"not explained ({told.why}): {_WHY[told.why]}{detail}"
+        return
+    yield f"{'ALLOW' if told.allow else 'DENY'} by {told.policy} {told.revision}"
+    for reason in told.reasons:
+        yield reason.reason
+        yield from _literals(reason.failed, "<- failed")
+        yield from _literals(reason.held, "held")
+    everything = everything or any(not one.failed and not one.held for one in told.reasons)
+    yield "rules"
+    for rule in told.rules:
+        if everything or not rule.depth:
+            indent = "  " * (rule.depth + 1)
+            verdict = "held  " if rule.held else "failed"
+            yield f"{indent}{verdict} {rule.file}:{rule.line}  {rule.rule}"
+            if rule.failed is not None:
+                yield from _literals([rule.failed], "<- failed", indent=f"{indent}       ")
+    if told.cut:
+        yield "  ... and more"
+    for file in told.untraced:
+        yield f"  {file} cannot be traced: what it did is not told"
+
+
+def _literals(literals: Iterable[LiteralShown], verdict: str, indent: str = "  ") -> Iterator[str]:
+    for one in literals:
+        looked = ", ".join(f"{of.written} = {'undefined' if of.value is None else of.value}" for of in one.looked)
+        yield "   ".join(part for part in (f"{indent}{one.file}:{one.line}  {one.written}", looked, verdict) if part)

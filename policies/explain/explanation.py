@@ -1,0 +1,329 @@
+"""Explanations of decisions: made again by a policy with prints in it, after the fact, for people who may read its records.
+
+::
+
+    explainer = Explainer()
+    told = explainer.explain(bundle, document)                  # an input document
+    told = explainer.explain_recorded(recorded, bundles)        # a recorded decision, by the policies of its revision
+
+An explanation shows values of the input document and of the policy's data: whoever may not read these may not be shown it.
+All its texts have what a terminal would obey made visible. Nothing here is logged, and the decision itself is not touched.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from sealbus.envelopes.errors import PolicyFailed
+from sealbus.envelopes.printable import printable
+from sealbus.policies.backtest.recorded import NotReplayable, RecordedDecision, changes_of
+from sealbus.policies.bundle.check import DECISION
+from sealbus.policies.bundle.format import Bundle
+from sealbus.policies.decision.approval import APPROVAL
+from sealbus.policies.decision.decision import Decision, parse_decision
+from sealbus.policies.decision.documents import InputDocument, canonical
+from sealbus.policies.decision.engine import Answer
+from sealbus.policies.explain.rewriting import CHARACTERS, Rewritten, rewrite
+from sealbus.policies.explain.trace import UNDEFINED, BodyTried, LiteralTried, Value, causes, read_prints
+from sealbus.policies.lint.module import PolicyRefused
+from sealbus.policies.lint.regorus import Interpreter
+
+__all__ = [
+    "KEPT",
+    "LINES",
+    "ExplainedDecision",
+    "Explainer",
+    "LiteralShown",
+    "Looked",
+    "NotExplained",
+    "ReasonShown",
+    "RuleShown",
+    "Unexplained",
+]
+
+KEPT: Final = 4
+"""Rewritten policies that an explainer keeps; the least recently used one is dropped for another."""
+LINES: Final = 500
+"""Bodies that one explanation lists; a decision over long lists may evaluate more."""
+
+
+class Unexplained(StrEnum):
+    """Why a decision is not explained."""
+
+    NOT_ASKED = "not_asked"
+    UNANSWERED = "unanswered"
+    NO_INPUT = "no_input"
+    REDACTED = "redacted"
+    BAD_INPUT = "bad_input"
+    NO_POLICY = "no_policy"
+    """The policy of its revision is not archived, or is refused today."""
+    OTHER_RESULT = "other_result"
+    """The archived policy decides otherwise than was recorded."""
+    NO_TRACE = "no_trace"
+    """With prints in it the policy cannot be asked, or would answer otherwise."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotExplained:
+    """There is no explanation; `detail` is for people and may be empty."""
+
+    why: Unexplained
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looked:
+    """What a literal looked at, as written, and its value as JSON, at most 200 characters; None if it was undefined.
+
+    Objects are left out.
+    """
+
+    written: str
+    value: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiteralShown:
+    """A literal of a policy, as written, and what it looked at; `file` is its path in the bundle."""
+
+    file: str
+    line: int
+    written: str
+    looked: tuple[Looked, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleShown:
+    """One evaluated body of a rule: whether it held, else the literal that failed; `depth` counts the bodies around it.
+
+    A body of an `every` is listed under its rule, once for each element.
+    """
+
+    rule: str
+    file: str
+    line: int
+    depth: int
+    held: bool
+    failed: LiteralShown | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReasonShown:
+    """A reason of the decision, and the literals that made it one: those that failed, or those that held.
+
+    Empty where the policy does not show it: a reason that it computes from data, for instance.
+    """
+
+    reason: str
+    failed: tuple[LiteralShown, ...] = ()
+    held: tuple[LiteralShown, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExplainedDecision:
+    """One decision and how it came about. `cut` is set if not all bodies are listed, `untraced` names files without any."""
+
+    revision: str
+    policy: str
+    allow: bool
+    reasons: tuple[ReasonShown, ...]
+    rules: tuple[RuleShown, ...]
+    cut: bool = False
+    untraced: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Traced:
+    """A policy as it is, and with prints in it."""
+
+    bundle: Bundle
+    written: Rewritten
+    plain: Interpreter
+    printing: Interpreter
+
+    @property
+    def broken(self) -> bool:
+        return self.plain.broken or self.printing.broken
+
+
+class Explainer:
+    """Explains decisions, in the thread that made it; keeps the last few rewritten policies by revision and hash."""
+
+    def __init__(self, *, most: int = KEPT) -> None:
+        self._most = most
+        self._kept: OrderedDict[tuple[str, bytes], _Traced] = OrderedDict()
+
+    def explain(
+        self, bundle: Bundle, document: InputDocument, *, of_approval: bool = False
+    ) -> ExplainedDecision | NotExplained:
+        """Ask `bundle`, which passed `check_bundle`, about `document`, and tell how its decision came about.
+
+        `of_approval` asks the rule that says who may approve. Blocks for a moment, the first time for a policy.
+        """
+        told, _ = self._ask(bundle, document, APPROVAL if of_approval else DECISION)
+        return told
+
+    def explain_recorded(
+        self, recorded: RecordedDecision, bundles: Iterable[Bundle]
+    ) -> ExplainedDecision | NotExplained:
+        """Make a recorded decision again by one of `bundles`, those of its revision, and tell how it came about.
+
+        Only a decision that comes out as it was recorded is explained.
+        """
+        document = recorded.question()
+        if isinstance(document, NotReplayable):
+            return NotExplained(why=_WHY[document])
+        rule = APPROVAL if recorded.of_approval else DECISION
+        found: ExplainedDecision | NotExplained = NotExplained(why=Unexplained.NO_POLICY)
+        for bundle in bundles:
+            told, answer = self._ask(bundle, document, rule)
+            changes = () if answer is None else changes_of(recorded, answer)
+            if answer is not None and not changes:
+                return told
+            found = NotExplained(why=Unexplained.OTHER_RESULT, detail=", ".join(changes)) if changes else told
+        return found
+
+    def _ask(
+        self, bundle: Bundle, document: InputDocument, rule: str
+    ) -> tuple[ExplainedDecision | NotExplained, Answer | None]:
+        """Return what is told, and the decision of the policy as it is, None if it could not be asked."""
+        try:
+            traced = self._traced(bundle)
+        except PolicyRefused as error:
+            return _untraced(error), None
+        try:
+            said = traced.plain.evaluate(rule, document)
+            decision = parse_decision(said, revision=bundle.revision, engine="embedded", micros=0)
+        except PolicyFailed as error:
+            return _untraced(error), PolicyFailed(error.detail)
+        try:
+            again = traced.printing.evaluate(rule, document)
+        except PolicyFailed as error:
+            return _untraced(error), decision
+        finally:
+            prints = traced.printing.prints()
+        if again != said:
+            return NotExplained(why=Unexplained.NO_TRACE), decision
+        return _Teller(written=traced.written).tell(read_prints(prints, traced.written), decision), decision
+
+    def _traced(self, bundle: Bundle) -> _Traced:
+        key = bundle.revision, bundle.digest
+        found = self._kept.pop(key, None)
+        if found is None or found.broken:
+            data = canonical(bundle.data)
+            written = rewrite(bundle.modules, bundle.data.keys())
+            found = _Traced(
+                bundle=bundle,
+                written=written,
+                plain=Interpreter(bundle.modules, data),
+                printing=Interpreter(written.modules, data, gather=True),
+            )
+        self._kept[key] = found
+        while len(self._kept) > self._most:
+            self._kept.popitem(last=False)
+        return found
+
+
+def _untraced(error: PolicyRefused | PolicyFailed) -> NotExplained:
+    return NotExplained(why=Unexplained.NO_TRACE, detail=printable(error.detail))
+
+
+_WHY: Final = {
+    NotReplayable.NOT_ASKED: Unexplained.NOT_ASKED,
+    NotReplayable.UNANSWERED: Unexplained.UNANSWERED,
+    NotReplayable.NO_INPUT: Unexplained.NO_INPUT,
+    NotReplayable.REDACTED: Unexplained.REDACTED,
+    NotReplayable.BAD_INPUT: Unexplained.BAD_INPUT,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Teller:
+    """Makes what was traced into what is shown."""
+
+    written: Rewritten
+
+    def tell(self, roots: Sequence[BodyTried], decision: Decision) -> ExplainedDecision:
+        rules: list[RuleShown] = []
+        cut = False
+        for depth, body in _every_body(roots):
+            if len(rules) == LINES:
+                cut = True
+                break
+            rules.append(self.rule(body, depth))
+        return ExplainedDecision(
+            revision=printable(decision.revision),
+            policy=printable(decision.policy),
+            allow=decision.allow,
+            reasons=tuple(self.reason(reason, roots) for reason in decision.reasons),
+            rules=tuple(rules),
+            cut=cut,
+            untraced=self.written.untraced,
+        )
+
+    def rule(self, body: BodyTried, depth: int) -> RuleShown:
+        of = self.written.bodies[body.body]
+        failed = None if body.held else next((one for one in reversed(body.literals) if one.failed), None)
+        return RuleShown(
+            rule=printable(".".join(of.rule)),
+            file=of.file,
+            line=of.line,
+            depth=depth,
+            held=body.held,
+            failed=self.literal(failed) if failed is not None else None,
+        )
+
+    def reason(self, reason: str, roots: Sequence[BodyTried]) -> ReasonShown:
+        """Return why `reason` is one: what failed for the value of its name, or held in the body that says it."""
+        failed: list[LiteralTried] = []
+        held: list[LiteralTried] = []
+        for _, body in _every_body(roots):
+            if body.held and reason in self.written.bodies[body.body].texts:
+                for one in body.literals:
+                    held += [one] if one.held else []
+                    failed += causes(one.bodies, self.written) if self.written.sites[one.site].negation else ()
+            for literal in body.literals:
+                for name, bodies in literal.named:
+                    failed += causes(bodies, self.written) if name == reason else ()
+        return ReasonShown(reason=printable(reason), failed=self.literals(failed), held=self.literals(held))
+
+    def literals(self, several: Iterable[LiteralTried]) -> tuple[LiteralShown, ...]:
+        return tuple(dict.fromkeys(map(self.literal, several)))
+
+    def literal(self, literal: LiteralTried) -> LiteralShown:
+        site = self.written.sites[literal.site]
+        looked = zip(site.shown, literal.values, strict=False)
+        return LiteralShown(
+            file=site.file,
+            line=site.line,
+            written=_cut(printable(" ".join(site.written.split()))),
+            looked=tuple(
+                Looked(written=_cut(printable(name)), value=_shown(value))
+                for name, value in looked
+                if not (isinstance(value, dict) and "members" in value)
+            ),
+        )
+
+
+def _every_body(bodies: Iterable[BodyTried], depth: int = 0) -> Iterator[tuple[int, BodyTried]]:
+    for body in bodies:
+        yield depth, body
+        for literal in body.literals:
+            yield from _every_body(literal.bodies, depth + 1)
+
+
+def _shown(value: Value) -> str | None:
+    if value is UNDEFINED:
+        return None
+    if isinstance(value, dict):
+        return f"({value['items']} items)"
+    return _cut(printable(json.dumps(value, ensure_ascii=False)))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= CHARACTERS else f"{text[: CHARACTERS - 3]}..."

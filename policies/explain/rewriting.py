@@ -1,0 +1,501 @@
+"""A policy with prints in it, before and after each literal, so that asking it again tells what happened.
+
+The prints change no answer. Each stands where regorus can run it neither before nor after its literal's turn: it names the
+variables that the literal uses (before) or has given a value (after), because regorus runs a statement once these are known.
+Each is a line of its own, because a line has at most 1,024 columns. What is rewritten passed the form checks before; the
+result would not, and is never stored.
+
+What is printed, one word and a number each, is read by `trace`:
+
+==== ==============================================================================
+p    a literal is about to be evaluated
+v    the values that it looks at, as JSON texts by the functions of `shown`
+q    it held
+e    the body held, for one solution
+a    a value with a name was computed, as in `{"not_owner": within_reach(user)}`
+==== ==============================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+from sealbus.policies.lint.module import Module, PolicyRefused
+from sealbus.policies.lint.parse import SourceText, as_kind, as_list, as_map, offsets
+from sealbus.policies.lint.regorus import parse_module
+
+__all__ = ["Rewritten", "Site", "WrittenBody", "rewrite"]
+
+SHOWN: Final = 6
+"""References of one literal whose values are printed."""
+CHARACTERS: Final = 200
+"""Characters of a text that are printed; one more tells that it was cut."""
+ITEMS: Final = 8
+"""Items of an array or a set that are printed; of a longer one only how many there are."""
+
+_FUNCTIONS: Final = f"""package PACKAGE
+
+s(x) := json.marshal(substring(x, 0, {CHARACTERS + 1})) if {{
+	is_string(x)
+}} else := json.marshal({{"members": count(x)}}) if {{
+	is_object(x)
+}} else := json.marshal({{"items": count(x)}}) if {{
+	listed(x)
+	count(x) > {ITEMS}
+}} else := text if {{
+	listed(x)
+	items := [item | some one in x; item := leaf(one)]
+	text := json.marshal(items)
+}} else := json.marshal(x)
+
+first(found) := s(found[0])
+
+listed(x) if is_array(x)
+listed(x) if is_set(x)
+
+leaf(x) := substring(x, 0, {CHARACTERS + 1}) if {{
+	is_string(x)
+}} else := "(more)" if {{
+	is_object(x)
+}} else := "(more)" if {{
+	listed(x)
+}} else := x
+
+named(number, x) := x if print("a", number)
+"""
+
+Names: TypeAlias = tuple[str, ...]
+
+
+_QUOTES: Final = (b'"', b"`")
+_REFERENCES: Final = ("Var", "RefDot", "RefBrack")
+_COMPREHENSIONS: Final = ("ArrayCompr", "SetCompr", "ObjectCompr")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """One literal: where it stands and what it says.
+
+    `shown` are the references whose values are printed, as written. `uses` are the rules that its evaluation may run,
+    `every` the body of an `every`. A `negation` fails because what it names holds.
+    """
+
+    body: int
+    file: str
+    line: int
+    written: str
+    shown: tuple[str, ...] = ()
+    uses: frozenset[Names] = frozenset()
+    every: int | None = None
+    negation: bool = False
+    copies: bool = False
+    """Whether it only gives a value another name, which regorus does when nothing else is left to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenBody:
+    """One body: the rule that it belongs to, the line on which it begins, its first literal, and the texts of its head."""
+
+    rule: Names
+    file: str
+    line: int
+    first: int
+    every: bool = False
+    texts: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rewritten:
+    """The rewritten modules, and what the numbers in their prints stand for.
+
+    `marks` holds the site and the name of each named value. `untraced` are the files that were left as they are, because
+    they would grow beyond what may be parsed, or call a rule `print`.
+    """
+
+    modules: tuple[Module, ...]
+    sites: tuple[Site, ...]
+    bodies: tuple[WrittenBody, ...]
+    marks: tuple[tuple[int, str], ...]
+    untraced: tuple[str, ...] = ()
+
+
+def rewrite(modules: Iterable[Module], names: Iterable[str]) -> Rewritten:
+    """Return `modules`, which passed the form checks, with prints in them; `names` are the top names of their data.
+
+    Raises `PolicyRefused` for what cannot be parsed.
+    """
+    parsed = [_Parsed.of(module) for module in modules]
+    package = _free({*names, *(one.scope.package[0] for one in parsed)}, "shown")
+    table = _Table(package=package, rules=_Rules.of(parsed))
+    written: list[Module] = []
+    untraced: list[str] = []
+    for one in parsed:
+        if "print" in _variables(one.tree):
+            untraced.append(one.module.path)
+            written.append(one.module)
+            continue
+        try:
+            value = _free(_variables(one.tree), "value")
+            written.append(_File(source=one.source, scope=one.scope, table=table, value=value).write(one))
+        except PolicyRefused:
+            untraced.append(one.module.path)
+            written.append(one.module)
+    written.append(Module(path=f"{package}.rego", text=_FUNCTIONS.replace("PACKAGE", package)))
+    return Rewritten(
+        modules=tuple(written),
+        sites=tuple(one for one in table.sites if one is not None),
+        bodies=tuple(table.bodies),
+        marks=tuple(table.marks),
+        untraced=tuple(untraced),
+    )
+
+
+def _free(taken: AbstractSet[str], name: str) -> str:
+    while name in taken:
+        name += "_"
+    return name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parsed:
+    module: Module
+    source: SourceText
+    tree: dict[str, object]
+    scope: _Scope
+
+    @classmethod
+    def of(cls, module: Module) -> _Parsed:
+        source = SourceText(path=module.path, text=module.text.encode())
+        tree = as_map(parse_module(module))
+        aliases: dict[str, Names] = {}
+        for node in as_list(tree["imports"]):
+            path, alias = _leading(as_map(node)["refr"]), as_map(node).get("as")
+            if path[0] == "data":
+                aliases[path[-1] if alias is None else source.written(alias)] = path[1:]
+        package = _leading(as_map(tree["package"])["refr"])
+        return cls(module=module, source=source, tree=tree, scope=_Scope(package=package, aliases=aliases))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Table:
+    """What the numbers stand for, for all files of a policy."""
+
+    package: str
+    rules: _Rules
+    sites: list[Site | None] = field(default_factory=list)
+    bodies: list[WrittenBody] = field(default_factory=list)
+    marks: list[tuple[int, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Around:
+    """What surrounds a body: its rule, the names that have a value, and those of them that only this body's order knows."""
+
+    rule: Names
+    known: frozenset[str]
+    local: frozenset[str] = frozenset()
+    waiting: frozenset[str] = frozenset()
+    """Names of `some x` that the first literal that uses them gives a value."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _File:
+    source: SourceText
+    scope: _Scope
+    table: _Table
+    value: str
+    """A name that the file does not use."""
+    insertions: list[tuple[int, str]] = field(default_factory=list)
+
+    def write(self, parsed: _Parsed) -> Module:
+        for node in as_list(parsed.tree["rules"]):
+            kind, content = as_kind(node)
+            if kind != "Spec":
+                continue
+            shape, head = as_kind(content["head"])
+            arguments = _variables(head["args"]) if shape == "Func" else set()
+            around = _Around(
+                rule=(*self.scope.package, *_leading(head["refr"])), known=frozenset({"input", "data", *arguments})
+            )
+            for body in as_list(content["bodies"]):
+                query = as_map(as_map(body)["query"])
+                if as_list(query["stmts"]):
+                    said = as_map(body)["assign"] if as_map(body)["is_else"] is True else head
+                    self.body(query, around, frozenset(_texts(said)))
+        return Module(path=self.source.path, text=self.inserted())
+
+    def inserted(self) -> str:
+        parts: list[bytes] = []
+        at = 0
+        # Sorted by place only: what is inserted at one place stays in order.
+        for place, text in sorted(self.insertions, key=lambda one: one[0]):
+            parts += [self.source.text[at:place], text.encode()]
+            at = place
+        return b"".join((*parts, self.source.text[at:])).decode()
+
+    def body(self, query: dict[str, object], around: _Around, texts: frozenset[str], *, every: bool = False) -> int:
+        """Put prints into one body; return its number."""
+        number = len(self.table.bodies)
+        statements = [as_map(one) for one in as_list(query["stmts"])]
+        start, end = offsets(query["span"])
+        first = self.whole(statements[0])[0]
+        line = self.source.place(statements[0]["span"]).line
+        self.table.bodies.append(
+            WrittenBody(
+                rule=around.rule,
+                file=self.source.path,
+                line=line,
+                first=len(self.table.sites),
+                every=every,
+                texts=texts,
+            )
+        )
+        braces = first > start and self.source.text[start : start + 1] == b"{"
+        if not braces:
+            self.insert(first, "{")
+        after = ""
+        for statement in statements:
+            around, before, follows = self.statement(statement, number, around)
+            self.insert(self.whole(statement)[0], f"\n{after}{before}")
+            after = follows
+        closing = f'{after}print("e", {number}{_given(around.local)})\n'
+        if braces:
+            self.insert(end - 1, f"\n{closing}")
+        else:
+            self.insert(self.whole(statements[-1])[1], f"\n{closing}}}")
+        return number
+
+    def statement(self, statement: dict[str, object], body: int, around: _Around) -> tuple[_Around, str, str]:
+        """Return what is known after a statement, what is inserted before it, and what is to follow it."""
+        number, rules = len(self.table.sites), self.table.rules
+        self.table.sites.append(None)
+        what, literal = as_kind(statement["literal"])
+        start, end = self.whole(statement)
+        used = _variables(literal)
+        if what == "SomeVars":
+            declared = frozenset[str]()
+            waiting = around.waiting | {self.source.written(one) for one in as_list(literal["vars"])}
+        else:
+            declared = _declared(what, literal) | (around.waiting & used)
+            waiting = around.waiting - used
+        shown = dict.fromkeys(self.source.text[a:b].decode() for a, b in self.references(literal, around))
+        looked = tuple(one for one in shown if "\n" not in one)[:SHOWN]
+        inner: int | None = None
+        if what == "Every":
+            spans = [one for one in (literal["key"], literal["value"]) if one is not None]
+            named = {self.source.written(one) for one in spans} - {"_"}
+            inside = _Around(rule=around.rule, known=around.known | around.local | named)
+            inner = self.body(as_map(literal["query"]), inside, frozenset(), every=True)
+        self.name_values(literal["domain"] if what == "Every" else literal, number)
+        self.table.sites[number] = Site(
+            body=body,
+            file=self.source.path,
+            line=self.source.place(statement["span"]).line,
+            written=self.source.text[start:end].decode(),
+            shown=looked,
+            uses=frozenset[Names]().union(*(rules.runs[one] for one in self.scope.named(literal, rules.below))),
+            every=inner,
+            negation=what == "NotExpr",
+            copies=_copies(what, literal),
+        )
+        waits = _given(used & around.local)
+        before = f'print("p", {number}{waits});\n'
+        if looked:
+            # In a comprehension, because regorus takes a reference by a name of an `every` for a loop: without a value
+            # there, the `print` would fail, and the body with it.
+            value = self.value
+            values = ",\n".join(f"data.{self.table.package}.first([{value} | {value} := {one}])" for one in looked)
+            before += f'print("v", {number}, {values}{waits});\n'
+        known = _Around(rule=around.rule, known=around.known, local=around.local | declared, waiting=waiting)
+        return known, before, f'print("q", {number}{_given((used | declared) & known.local)});\n'
+
+    def name_values(self, node: object, site: int) -> None:
+        """Wrap the calls that are values of an object under a name: `{"not_owner": within_reach(user)}`."""
+        for kind, content in _kinds(node):
+            for one in as_list(content["fields"]) if kind == "Object" else ():
+                _, key, value = as_list(one)
+                (form, name), (call, called) = as_kind(key), as_kind(value)
+                if form == "String" and call == "Call" and self.scope.named(called["fcn"], self.table.rules.below):
+                    start, end = offsets(called["span"])
+                    self.insert(start, f"data.{self.table.package}.named({len(self.table.marks)},\n")
+                    self.insert(end, "\n)")
+                    self.table.marks.append((site, str(name["value"])))
+
+    def references(self, node: object, around: _Around) -> Iterator[tuple[int, int]]:
+        """Yield the spans of the references and names whose value can be told before the literal is evaluated."""
+        if isinstance(node, list):
+            for one in node:
+                yield from self.references(one, around)
+        elif isinstance(node, dict):
+            for key, value in node.items():
+                if key in _REFERENCES and self.tellable({key: value}, around):
+                    yield offsets(as_map(value)["span"])
+                    for _, content in _kinds({key: value}):
+                        # By which key it looked is told beside it.
+                        yield from self.references(content.get("index"), around)
+                elif key not in ("fcn", "query", *_COMPREHENSIONS):
+                    yield from self.references(value, around)
+
+    def tellable(self, node: dict[str, object], around: _Around) -> bool:
+        names = _variables(node)
+        if names in ({"input"}, {"data"}) and "Var" in node:
+            return False
+        inside = {kind for kind, _ in _kinds(node)}
+        return names <= around.known | around.local | self.scope.aliases.keys() and not inside & {
+            "Call",
+            *_COMPREHENSIONS,
+        }
+
+    def insert(self, place: int, text: str) -> None:
+        self.insertions.append((place, text))
+
+    def whole(self, statement: dict[str, object]) -> tuple[int, int]:
+        """Return the span of a statement: that of a text leaves out its quotes."""
+        start, end = offsets(statement["span"])
+        start -= self.source.text[start - 1 : start] in _QUOTES
+        end += self.source.text[end : end + 1] in _QUOTES
+        return start, end
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Scope:
+    """What the names of a file stand for outside its rules."""
+
+    package: Names
+    aliases: Mapping[str, Names]
+
+    def named(self, node: object, below: Mapping[Names, frozenset[Names]]) -> frozenset[Names]:
+        """Return the rules that an expression names, or looks up a part of; `below` has those under each path."""
+        found: set[Names] = set()
+        for path in {self.absolute(one) for one in _paths(node) if one}:
+            found |= below.get(path, frozenset())
+            found |= {path[:most] for most in range(1, len(path)) if path[:most] in below.get(path[:most], ())}
+        return frozenset(found)
+
+    def absolute(self, path: Names) -> Names:
+        if path[0] == "data":
+            return path[1:]
+        return (*self.aliases.get(path[0], (*self.package, path[0])), *path[1:])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rules:
+    """Which rules there are under each path, and which others each rule may run, directly or through others."""
+
+    below: Mapping[Names, frozenset[Names]]
+    runs: Mapping[Names, frozenset[Names]]
+
+    @classmethod
+    def of(cls, files: Iterable[_Parsed]) -> _Rules:
+        nodes: dict[Names, list[tuple[_Scope, object]]] = {}
+        for one in files:
+            for node in as_list(one.tree["rules"]):
+                kind, content = as_kind(node)
+                head = content["refr"] if kind == "Default" else as_kind(content["head"])[1]["refr"]
+                nodes.setdefault((*one.scope.package, *_leading(head)), []).append((one.scope, content))
+        below: dict[Names, set[Names]] = {}
+        for rule in nodes:
+            for most in range(1, len(rule) + 1):
+                below.setdefault(rule[:most], set()).add(rule)
+        frozen = {path: frozenset(rules) for path, rules in below.items()}
+        names = {
+            rule: frozenset[Names]().union(*(scope.named(node, frozen) for scope, node in several)) - {rule}
+            for rule, several in nodes.items()
+        }
+        return cls(below=frozen, runs={rule: _reached(rule, names) for rule in names})
+
+
+def _reached(rule: Names, names: Mapping[Names, frozenset[Names]]) -> frozenset[Names]:
+    found, waiting = set[Names](), [rule]
+    while waiting:
+        one = waiting.pop()
+        if one not in found:
+            found.add(one)
+            waiting.extend(names[one])
+    return frozenset(found)
+
+
+def _given(names: AbstractSet[str]) -> str:
+    """Return arguments of `print` that make it wait for variables, without printing what they hold."""
+    return "".join(f", is_null({name})" for name in sorted(names))
+
+
+def _leading(node: object) -> Names:
+    """Return the plain names at the start of a reference."""
+    parts: list[str | None] = []
+    kind, content = as_kind(node)
+    while kind in ("RefDot", "RefBrack"):
+        if kind == "RefDot":
+            parts.append(str(as_list(content["field"])[1]))
+        else:
+            index, literal = as_kind(content["index"])
+            parts.append(str(literal["value"]) if index == "String" else None)
+        kind, content = as_kind(content["refr"])
+    if kind != "Var":
+        return ()
+    found = [str(content["value"])]
+    for part in reversed(parts):
+        if part is None:
+            break
+        found.append(part)
+    return tuple(found)
+
+
+def _kinds(node: object) -> Iterator[tuple[str, dict[str, object]]]:
+    """Yield every `{"Kind": {...}}` of an expression."""
+    if isinstance(node, list):
+        for one in node:
+            yield from _kinds(one)
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            if key[:1].isupper() and isinstance(value, dict):
+                yield key, value
+            yield from _kinds(value)
+
+
+def _variables(node: object) -> set[str]:
+    return {str(content["value"]) for kind, content in _kinds(node) if kind == "Var"}
+
+
+def _texts(node: object) -> set[str]:
+    return {str(content["value"]) for kind, content in _kinds(node) if kind == "String"}
+
+
+def _paths(node: object) -> Iterator[Names]:
+    """Yield the leading names of every reference in an expression, and of those by which they look something up."""
+    if isinstance(node, list):
+        for one in node:
+            yield from _paths(one)
+    elif isinstance(node, dict):
+        for kind, content in node.items():
+            if kind not in _REFERENCES:
+                yield from _paths(content)
+                continue
+            yield _leading({kind: content})
+            inner = as_map(content)
+            while "refr" in inner:
+                yield from _paths(inner.get("index"))
+                kind, inner = as_kind(inner["refr"])
+                if kind not in _REFERENCES:
+                    yield from _paths({kind: inner})
+
+
+def _declared(what: str, literal: dict[str, object]) -> frozenset[str]:
+    """Return the variables that a statement declares for those after it."""
+    found: set[str] = set()
+    if what == "Expr":
+        kind, content = as_kind(literal["expr"])
+        found = _variables(content["lhs"]) if kind == "AssignExpr" else found
+    elif what == "SomeIn":
+        found = _variables([literal["key"], literal["value"]])
+    return frozenset(found) - {"_"}
+
+
+def _copies(what: str, literal: dict[str, object]) -> bool:
+    if what != "Expr":
+        return False
+    kind, content = as_kind(literal["expr"])
+    return kind == "AssignExpr" and as_kind(content["rhs"])[0] == "Var"

@@ -1,0 +1,176 @@
+"""What the prints of a rewritten policy tell: the bodies that were evaluated, in which literal, and how far each came."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+from sealbus.policies.explain.rewriting import Rewritten
+
+__all__ = ["EVENTS", "UNDEFINED", "BodyTried", "LiteralTried", "Undefined", "Value", "causes", "read_prints"]
+
+EVENTS: Final = 50_000
+"""Prints that are read; what a policy did after them is not told."""
+
+_UNDEFINED: Final = "<undefined>"
+_DECODER: Final = json.JSONDecoder()
+
+
+@dataclass(frozen=True, slots=True)
+class Undefined:
+    """The value of what has none."""
+
+
+UNDEFINED: Final = Undefined()
+
+Value: TypeAlias = "str | int | float | bool | list[object] | dict[str, int] | Undefined | None"
+"""A printed value: of an object and of a long list only how many `members` or `items` it has."""
+
+
+@dataclass(slots=True, kw_only=True)
+class LiteralTried:
+    """One evaluation of a literal: what it looked at, the bodies that ran in it, and whether it held."""
+
+    site: int
+    values: tuple[Value, ...] = ()
+    bodies: list[BodyTried] = field(default_factory=list)
+    named: list[tuple[str, Sequence[BodyTried]]] = field(default_factory=list)
+    """What ran for each value with a name."""
+    held: bool = False
+    failed: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class BodyTried:
+    """One evaluation of a body: all that was tried in it, and whether it had a solution."""
+
+    body: int
+    literals: list[LiteralTried] = field(default_factory=list)
+    held: bool = False
+
+
+def read_prints(prints: Iterable[str], written: Rewritten) -> tuple[BodyTried, ...]:
+    """Return the bodies that were evaluated outside any other, in order."""
+    reader = _Prints(written=written)
+    for number, text in enumerate(prints):
+        if number == EVENTS:
+            break
+        word, _, rest = text.partition(" ")
+        which, _, rest = rest.partition(" ")
+        reader.take(word, int(which), rest)
+    reader.leave(0)
+    return tuple(reader.roots)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Prints:
+    written: Rewritten
+    roots: list[BodyTried] = field(default_factory=list)
+    inside: list[BodyTried] = field(default_factory=list)
+    """The bodies in evaluation, the innermost last: no rule uses itself, so that each is there once."""
+
+    def take(self, word: str, number: int, rest: str) -> None:
+        match word:
+            case "p":
+                self.enter(number)
+            case "v":
+                self.literal(number).values = tuple(_values(rest, len(self.written.sites[number].shown)))
+            case "q":
+                self.hold(number)
+            case "e":
+                self.back_to(number).held = True
+            case _:
+                site, name = self.written.marks[number]
+                literal = self.literal(site)
+                done = sum(len(bodies) for _, bodies in literal.named)
+                literal.named.append((name, literal.bodies[done:]))
+
+    def enter(self, site: int) -> None:
+        """Take up a literal, in a body that is begun by its first one."""
+        number = self.written.sites[site].body
+        if self.written.bodies[number].first == site:
+            self.begin(number)
+        self.back_to(number).literals.append(LiteralTried(site=site))
+
+    def begin(self, number: int) -> None:
+        rule, every = self.written.bodies[number].rule, self.written.bodies[number].every
+        tried = BodyTried(body=number)
+        for depth in range(len(self.inside), 0, -1):
+            for literal in reversed(_open(self.inside[depth - 1])):
+                site = self.written.sites[literal.site]
+                if site.every == number or (not every and rule in site.uses):
+                    self.leave(depth)
+                    literal.bodies.append(tried)
+                    self.inside.append(tried)
+                    return
+        self.leave(0)
+        self.roots.append(tried)
+        self.inside.append(tried)
+
+    def hold(self, site: int) -> None:
+        body = self.back_to(self.written.sites[site].body)
+        literal = next(one for one in reversed(body.literals) if one.site == site)
+        if literal.held:
+            # A loop took its next value: what was still open failed with the one before.
+            self.fail(body)
+        literal.held = True
+
+    def literal(self, site: int) -> LiteralTried:
+        body = self.back_to(self.written.sites[site].body)
+        return next(one for one in reversed(body.literals) if one.site == site)
+
+    def back_to(self, number: int) -> BodyTried:
+        """Return the body in evaluation with this number; those inside it have ended."""
+        depth = next(at for at, one in enumerate(self.inside) if one.body == number)
+        self.leave(depth + 1)
+        return self.inside[depth]
+
+    def leave(self, depth: int) -> None:
+        while len(self.inside) > depth:
+            self.fail(self.inside.pop())
+
+    def fail(self, body: BodyTried) -> None:
+        """Mark the literal at which a body came to an end: the last that was begun and did not hold.
+
+        Copies of a name are begun early and evaluated last: one of them failed only if nothing else did.
+        """
+        still = _open(body)
+        evaluated = [one for one in still if not self.written.sites[one.site].copies]
+        for one in evaluated[-1:] or still[:1]:
+            one.failed = True
+
+
+def _open(body: BodyTried) -> list[LiteralTried]:
+    return [one for one in body.literals if not one.held and not one.failed]
+
+
+def _values(text: str, count: int) -> Iterator[Value]:
+    at = 0
+    for _ in range(count):
+        if text.startswith(_UNDEFINED, at):
+            yield UNDEFINED
+            at += len(_UNDEFINED) + 1
+        else:
+            value, end = _DECODER.raw_decode(text, at)
+            yield value
+            at = end + 1
+
+
+def causes(bodies: Sequence[BodyTried], written: Rewritten) -> Iterator[LiteralTried]:
+    """Yield the literals because of which none of `bodies` had a solution, the innermost ones.
+
+    A rule of which any body held is no cause, and neither is what a `not` names: that held, which is why the `not` failed.
+    The elements of an `every` each count: one that held excuses no other.
+    """
+    ran = [(one, written.bodies[one.body]) for one in bodies]
+    held = {of.rule for one, of in ran if one.held and not of.every}
+    for body, of in ran:
+        if body.held or (of.rule in held and not of.every):
+            continue
+        for literal in body.literals:
+            if literal.failed:
+                negation = written.sites[literal.site].negation
+                inside = [] if negation else list(causes(literal.bodies, written))
+                yield from inside or [literal]

@@ -1,0 +1,70 @@
+"""`sealbus explain CODE`."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from sealbus.agents.cli.explain import command
+from sealbus.envelopes.explanations import CODES, FINDINGS, CodeText
+
+root = importlib.import_module("sealbus.agents.cli.main").root
+COMMAND = re.compile(r"sealbus ([a-z]+(?: [a-z-]+)*)")
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(command, arguments)
+
+
+@pytest.mark.parametrize("code", [*CODES, *FINDINGS])
+def test_each_code_is_explained(code: str) -> None:
+    result = run(code)
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith(code)
+    assert [line.split()[0] for line in lines[2:5]] == ["fault:", "next:", "more:"]
+
+
+def test_a_code_of_both_kinds_is_explained_twice() -> None:
+    told = [json.loads(line) for line in run("wrong_audience", "--json").stdout.splitlines()]
+    assert [(one["code"], one["kind"]) for one in told] == [("wrong_audience", "code"), ("wrong_audience", "finding")]
+    assert told[0].keys() == {"code", "kind", "meaning", "fault", "next", "page"}
+
+
+def test_a_step_is_explained() -> None:
+    assert run("8").stdout.startswith("step 8, Proof: ")
+    assert json.loads(run("8", "--json").stdout)["step"] == 8
+
+
+def test_without_a_code_all_are_listed() -> None:
+    assert len(run().stdout.splitlines()) == len(CODES) + len(FINDINGS)
+    assert [json.loads(one)["code"] for one in run("--json").stdout.splitlines()] == [*CODES, *FINDINGS]
+
+
+@pytest.mark.parametrize(
+    ("code", "hint"),
+    [("denid", "did you mean denied?"), ("19", "lists all"), ("zzzzzz", "lists all"), ("[b]\x1b" * 50, "lists all")],
+)
+def test_what_is_no_code_is_a_usage_error(code: str, hint: str) -> None:
+    result = run(code)
+    assert result.exit_code == 2
+    assert hint in result.stderr
+    assert "\x1b" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "text", [*CODES.values(), *FINDINGS.values()], ids=[*CODES, *(f"finding-{one}" for one in FINDINGS)]
+)
+def test_the_commands_that_are_advised_exist(text: CodeText) -> None:
+    for words in COMMAND.findall(text.advice):
+        group: click.Command | None = root
+        for word in words.split():
+            if not isinstance(group, click.Group):
+                break
+            group = group.get_command(click.Context(group), word)
+            assert group is not None, words

@@ -10,7 +10,9 @@ from support.howto import commands_of, files_of, lay, run_tests_of, unmarked
 from sealbus.policies.rego_tests import run_tests
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = {path.name: text for path in sorted(DOCS.glob("*.md")) if files_of(text := path.read_text(encoding="utf-8"))}
+TEXTS = {path.name: path.read_text(encoding="utf-8") for path in sorted(DOCS.glob("*.md"))}
+PAGES = {name: text for name, text in TEXTS.items() if any(file.startswith("test_") for file in files_of(text))}
+"""Pages with tests among their files. What other pages show is run by tests of their own."""
 PAGE = """
 <!-- file: test_one.py -->
 ```python

@@ -287,20 +287,10 @@ def test_a_dead_letter_is_seen_sent_again_and_dropped(folder: Path) -> None:
         assert stop(worker) == 0
 
 
-def policy_with(page: str, policy: Path) -> None:
-    """Make the folder `policy`: the starter policy with what a page adds to it."""
-    shutil.copytree(ROOT / "policies" / "rego", policy)
-    for document, shown in re.findall(
-        r"`policy/sealbus/registry/(\w+)/data.json`[^`]*(?:`[^`\n]*`[^`]*)*?\n\n```json\n(.*?)```", page, re.DOTALL
-    ):
-        file = policy / "sealbus" / "registry" / document / "data.json"
-        file.write_text(json.dumps(json.loads(file.read_text()) | json.loads(shown)))
-
-
 @pytest.fixture
 def shop(tmp_path: Path) -> Iterator[tuple[Path, str]]:
     """Return a folder with `sealbus dev` and the example agents running, by a policy with what docs/cancel.md adds to it."""
-    policy_with(CANCEL, tmp_path / "policy")
+    lay(CANCEL, tmp_path)
     with ExitStack() as stack:
         dev = start("dev", "--port", str(free_port()), "--edge-port", "0", "--policy", "policy", folder=tmp_path)
         stack.callback(stop, dev)
@@ -348,9 +338,7 @@ def test_an_operator_cancels_what_the_policy_grants(shop: tuple[Path, str]) -> N
 
 
 def test_schedules_do_what_their_page_says(tmp_path: Path) -> None:
-    policy_with(SCHEDULES, tmp_path / "policy")
-    [clerk] = re.findall(r"in `clerk.py`:\n\n```python\n(.*?)```", SCHEDULES, re.DOTALL)
-    (tmp_path / "clerk.py").write_text(clerk)
+    lay(SCHEDULES, tmp_path)
     options = ("--policy", "policy", "--agent", "clerk")
     with ExitStack() as stack:
         dev = start("dev", "--port", str(free_port()), "--edge-port", "0", *options, folder=tmp_path)

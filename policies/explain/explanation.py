@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -24,6 +24,7 @@ from sealbus.envelopes.printable import printable
 from sealbus.policies.backtest.recorded import NotReplayable, RecordedDecision, changes_of
 from sealbus.policies.bundle.check import DECISION
 from sealbus.policies.bundle.format import Bundle
+from sealbus.policies.bundle.reasons import ReasonWords, reason_words
 from sealbus.policies.decision.approval import APPROVAL
 from sealbus.policies.decision.decision import Decision, parse_decision
 from sealbus.policies.decision.documents import InputDocument, canonical
@@ -116,10 +117,13 @@ class RuleShown:
 class ReasonShown:
     """A reason of the decision, and the literals that made it one: those that failed, or those that held.
 
-    Empty where the policy does not show it: a reason that it computes from data, for instance.
+    Empty where the policy does not show it: a reason that it computes from data, for instance. `title` and `remedy` are the
+    policy's own words for it, empty if it has none.
     """
 
     reason: str
+    title: str = ""
+    remedy: str = ""
     failed: tuple[LiteralShown, ...] = ()
     held: tuple[LiteralShown, ...] = ()
 
@@ -209,7 +213,8 @@ class Explainer:
             prints = traced.printing.prints()
         if again != said:
             return NotExplained(why=Unexplained.NO_TRACE), decision
-        return _Teller(written=traced.written).tell(read_prints(prints, traced.written), decision), decision
+        teller = _Teller(written=traced.written, words=reason_words(bundle))
+        return teller.tell(read_prints(prints, traced.written), decision), decision
 
     def _traced(self, bundle: Bundle) -> _Traced:
         key = bundle.revision, bundle.digest
@@ -247,6 +252,7 @@ class _Teller:
     """Makes what was traced into what is shown."""
 
     written: Rewritten
+    words: Mapping[str, ReasonWords]
 
     def tell(self, roots: Sequence[BodyTried], decision: Decision) -> ExplainedDecision:
         rules: list[RuleShown] = []
@@ -290,7 +296,18 @@ class _Teller:
             for literal in body.literals:
                 for name, bodies in literal.named:
                     failed += causes(bodies, self.written) if name == reason else ()
-        return ReasonShown(reason=printable(reason), failed=self.literals(failed), held=self.literals(held))
+        if not failed and not held:
+            rules = self.written.heads.get(reason, frozenset())
+            ran = [body for _, body in _every_body(roots) if self.written.bodies[body.body].rule in rules]
+            failed += causes(ran, self.written)
+        words = self.words.get(reason)
+        return ReasonShown(
+            reason=printable(reason),
+            title=printable(words.title) if words is not None else "",
+            remedy=printable(words.remedy) if words is not None else "",
+            failed=self.literals(failed),
+            held=self.literals(held),
+        )
 
     def literals(self, several: Iterable[LiteralTried]) -> tuple[LiteralShown, ...]:
         return tuple(dict.fromkeys(map(self.literal, several)))

@@ -111,14 +111,16 @@ class WrittenBody:
 class Rewritten:
     """The rewritten modules, and what the numbers in their prints stand for.
 
-    `marks` holds the site and the name of each named value. `untraced` are the files that were left as they are, because
-    they would grow beyond what may be parsed, or call a rule `print`.
+    `marks` holds the site and the name of each named value; `heads` the rules that give the values with names in heads, as in
+    `else := denied(request, {"too_much": small_enough(request)})`, which are evaluated in no literal. `untraced` are the
+    files that were left as they are, because they would grow beyond what may be parsed, or call a rule `print`.
     """
 
     modules: tuple[Module, ...]
     sites: tuple[Site, ...]
     bodies: tuple[WrittenBody, ...]
     marks: tuple[tuple[int, str], ...]
+    heads: Mapping[str, frozenset[Names]]
     untraced: tuple[str, ...] = ()
 
 
@@ -149,6 +151,7 @@ def rewrite(modules: Iterable[Module], names: Iterable[str]) -> Rewritten:
         sites=tuple(one for one in table.sites if one is not None),
         bodies=tuple(table.bodies),
         marks=tuple(table.marks),
+        heads={name: frozenset(rules) for name, rules in table.heads.items()},
         untraced=tuple(untraced),
     )
 
@@ -188,6 +191,7 @@ class _Table:
     sites: list[Site | None] = field(default_factory=list)
     bodies: list[WrittenBody] = field(default_factory=list)
     marks: list[tuple[int, str]] = field(default_factory=list)
+    heads: dict[str, set[Names]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,8 +226,10 @@ class _File:
             )
             for body in as_list(content["bodies"]):
                 query = as_map(as_map(body)["query"])
+                said = as_map(body)["assign"] if as_map(body)["is_else"] is True else head
+                for name, _, rules in self.named_calls(said):
+                    self.table.heads.setdefault(name, set()).update(rules)
                 if as_list(query["stmts"]):
-                    said = as_map(body)["assign"] if as_map(body)["is_else"] is True else head
                     self.body(query, around, frozenset(_texts(said)))
         return Module(path=self.source.path, text=self.inserted())
 
@@ -314,15 +320,21 @@ class _File:
 
     def name_values(self, node: object, site: int) -> None:
         """Wrap the calls that are values of an object under a name: `{"not_owner": within_reach(user)}`."""
+        for name, called, _ in self.named_calls(node):
+            start, end = offsets(called["span"])
+            self.insert(start, f"data.{self.table.package}.named({len(self.table.marks)},\n")
+            self.insert(end, "\n)")
+            self.table.marks.append((site, name))
+
+    def named_calls(self, node: object) -> Iterator[tuple[str, dict[str, object], frozenset[Names]]]:
+        """Yield the name, the call and its rules of each value of an object that calls a rule."""
         for kind, content in _kinds(node):
             for one in as_list(content["fields"]) if kind == "Object" else ():
                 _, key, value = as_list(one)
                 (form, name), (call, called) = as_kind(key), as_kind(value)
-                if form == "String" and call == "Call" and self.scope.named(called["fcn"], self.table.rules.below):
-                    start, end = offsets(called["span"])
-                    self.insert(start, f"data.{self.table.package}.named({len(self.table.marks)},\n")
-                    self.insert(end, "\n)")
-                    self.table.marks.append((site, str(name["value"])))
+                rules = self.scope.named(called["fcn"], self.table.rules.below) if call == "Call" else frozenset()
+                if form == "String" and rules:
+                    yield str(name["value"]), called, rules
 
     def references(self, node: object, around: _Around) -> Iterator[tuple[int, int]]:
         """Yield the spans of the references and names whose value can be told before the literal is evaluated."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import site
 import subprocess
@@ -14,10 +15,12 @@ import sys
 import time
 import venv
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from support.howto import commands_of
 from support.ports import free_port
 
 ROOT = Path(__file__).parent.parent.parent
@@ -62,22 +65,70 @@ class Newcomer:
         """Run a command in the project's folder."""
         return run(self.tool / "sealbus", *arguments, cwd=self.project, code=code)
 
+    def shell(self, command: str) -> subprocess.CompletedProcess[str]:
+        """Run a line of the tutorial there."""
+        path = f"{self.tool}{os.pathsep}{os.environ['PATH']}"
+        return subprocess.run(
+            ["sh", "-c", command],
+            cwd=self.project,
+            env={**os.environ, "PATH": path},
+            capture_output=True,
+            text=True,
+            timeout=WITHIN,
+            check=False,
+        )
+
+    @contextmanager
+    def dev(self) -> Iterator[Path]:
+        """Run `sealbus dev` in the project until its agent is there; yield the file with what it says."""
+        said = self.project / "dev.log"
+        with said.open("w", encoding="utf-8") as log:
+            process = subprocess.Popen(
+                [str(self.tool / "sealbus"), "dev", "--port", str(free_port()), "--edge-port", str(free_port())],
+                cwd=self.project,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+            try:
+                until(said, f"{self.project.name} runs as", 1, process)
+                yield said
+            finally:
+                process.send_signal(signal.SIGINT)
+                assert process.wait(WITHIN) == 0, said.read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """The wheel, and an environment that has it."""
+
+    wheel: Path
+    tool: Path
+
+    def project(self, place: Path, name: str) -> Newcomer:
+        """Make a project in `place`, whose own environment has the wheel and pytest."""
+        run(self.tool / "sealbus", "init", name, cwd=place)
+        project = place / name
+        assert (project / "requirements.txt").read_text().splitlines()[0] == f"sealbus @ {self.wheel.as_uri()}"
+        own = environment(project / ".venv", self.wheel)
+        script = f"#!{own / 'python'}\nimport pytest\nraise SystemExit(pytest.main())\n"
+        (own / "pytest").write_text(script, encoding="utf-8")
+        (own / "pytest").chmod(0o755)
+        return Newcomer(self.tool, project)
+
 
 @pytest.fixture(scope="module")
-def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Newcomer:
-    """Build the wheel, install it, and make a project, whose own environment has the wheel and pytest."""
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """Build the wheel, and install it."""
     place = tmp_path_factory.mktemp("newcomer")
     run(sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", place, ROOT, cwd=place)
     (wheel,) = place.glob("*.whl")
-    tool = environment(place / "tool", wheel)
-    run(tool / "sealbus", "init", "billing", cwd=place)
-    project = place / "billing"
-    assert (project / "requirements.txt").read_text().splitlines()[0] == f"sealbus @ {wheel.as_uri()}"
-    own = environment(project / ".venv", wheel)
-    pytest_script = f"#!{own / 'python'}\nimport pytest\nraise SystemExit(pytest.main())\n"
-    (own / "pytest").write_text(pytest_script, encoding="utf-8")
-    (own / "pytest").chmod(0o755)
-    return Newcomer(tool, project)
+    return Installed(wheel, environment(place / "tool", wheel))
+
+
+@pytest.fixture(scope="module")
+def newcomer(installed: Installed, tmp_path_factory: pytest.TempPathFactory) -> Newcomer:
+    """Make a project."""
+    return installed.project(tmp_path_factory.mktemp("projects"), "billing")
 
 
 def test_the_policy_and_the_agent_of_a_new_project_are_tested(newcomer: Newcomer) -> None:
@@ -89,21 +140,8 @@ def test_the_policy_and_the_agent_of_a_new_project_are_tested(newcomer: Newcomer
 
 @pytest.fixture(scope="module")
 def running(newcomer: Newcomer) -> Iterator[Path]:
-    """Run `sealbus dev` in the project until its agent is there; return the file with what it says."""
-    said = newcomer.project / "dev.log"
-    with said.open("w", encoding="utf-8") as log:
-        process = subprocess.Popen(
-            [str(newcomer.tool / "sealbus"), "dev", "--port", str(free_port()), "--edge-port", str(free_port())],
-            cwd=newcomer.project,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            until(said, "billing runs as", 1, process)
-            yield said
-        finally:
-            process.send_signal(signal.SIGINT)
-            assert process.wait(WITHIN) == 0, said.read_text(encoding="utf-8")
+    with newcomer.dev() as said:
+        yield said
 
 
 def until(said: Path, words: str, times: int, process: subprocess.Popen[bytes] | None = None) -> None:
@@ -122,6 +160,16 @@ def test_a_call_is_allowed_one_denied_and_what_is_changed_runs(newcomer: Newcome
     too_much = '{"order_id": "1", "quantity": 101}'
     denied = newcomer.sealbus("pub", "task.billing.change", too_much, "--user", "alice", "--wait", code=3)
     assert "too_much_at_once" in denied.stderr
+    # Why: the newest denial, with its rule, line and values.
+    why = json.loads(newcomer.sealbus("policy", "explain", "--json").stdout)
+    assert (why["action"], why["verdict"]) == ("billing.change", "deny")
+    [reason] = why["reasons"]
+    assert (reason["reason"], reason["title"]) == ("too_much_at_once", "this is too much for one order")
+    rule = (newcomer.project / "policy" / "sealbus" / "authz" / "decision.rego").read_text().splitlines()
+    [limit] = [one for one in reason["failed"] if "quantity <=" in one["written"]]
+    assert limit["file"] == "sealbus/authz/decision.rego"
+    assert limit["written"] in rule[limit["line"] - 1]
+    assert [one["value"] for one in limit["looked"]] == ["101", "100"]
     # Development says which field it was.
     wrong = newcomer.sealbus("call", "billing.read", '{"order": "1"}', "--user", "alice", code=1)
     assert "order_id" in wrong.stderr
@@ -151,3 +199,54 @@ def test_a_call_is_allowed_one_denied_and_what_is_changed_runs(newcomer: Newcome
         (False, ["not_owner"])
     ]
     assert "checkpoint" in newcomer.sealbus("audit", "replay").stdout
+
+
+def tutorial(mark: str) -> list[str]:
+    return commands_of((ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8"), mark)
+
+
+def test_the_tutorial_is_what_it_says(installed: Installed, tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
+    assert tutorial("init") == ["sealbus init shop\n", "cd shop\n"]
+    reader = installed.project(tmp_path, "shop")
+    [test] = tutorial("test")
+    assert reader.shell(test).returncode == 0
+    with reader.dev() as said:
+        sealbus = iter(tutorial("run"))
+
+        def next_of(number: int) -> list[subprocess.CompletedProcess[str]]:
+            return [reader.shell(next(sealbus)) for _ in range(number)]
+
+        read, other, changed, too_much, why = next_of(5)
+        assert [one.returncode for one in (read, other, changed, too_much, why)] == [0, 3, 0, 3, 0], (
+            read,
+            changed,
+            why,
+        )
+        assert ("not_owner" in other.stderr, "too_much_at_once" in too_much.stderr) == (True, True)
+        [shown] = re.findall(r"^```\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+        for line in shown.splitlines():
+            assert line.split("   ")[0] in why.stdout, why.stdout
+
+        limits = reader.project / "policy" / "shop" / "limits" / "data.json"
+        limits.write_text('{"quantity": 10000}')
+        until(said, "is in force", 2)
+        [limit] = tutorial("limit")
+        assert reader.shell(limit).returncode == 0
+
+        added = re.findall(r"^<!-- add: (\S+) -->\n```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+        for name, text in added:
+            file = reader.project / name
+            file.write_text(f"{file.read_text()}\n\n{text}")
+        declare, again = tutorial("declare")
+        assert reader.shell(again).returncode == 2
+        assert reader.shell(declare).returncode == 0
+        tested = reader.shell(again)
+        assert tested.returncode == 0, tested.stdout + tested.stderr
+        until(said, "task.shop.remove", 1)
+        until(said, "is in force", 4)
+        denied, removed, gone, replay, stats, verified = next_of(6)
+        assert [one.returncode for one in (denied, removed, gone, replay, stats, verified)] == [3, 0, 1, 0, 0, 0]
+        assert "resource_not_found" in gone.stderr
+        assert "verified" in verified.stdout
+        assert next(sealbus, None) is None

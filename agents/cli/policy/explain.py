@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["as_document", "as_lines", "explain"]
 
 _UNVERIFIED: Final = 4
+_RECENT: Final = 2_000
+"""Messages of the audit stream among which the newest denial is looked for."""
 
 _WHY: Final[Mapping[str, str]] = {
     "not_asked": "the policy was not asked about it",
@@ -88,6 +90,8 @@ def explain(
 ) -> None:
     """Explain the decisions on message ID (32 hex digits), or the record or message with a hash (64).
 
+    Without an ID it is the newest denial among the last 2000 messages of the audit stream.
+
     Each is made again by the policy that made it, and is explained only if it comes out as it was recorded. The explanation
     shows values of the input document and of the policy's data: treat it like the record.
 
@@ -95,23 +99,27 @@ def explain(
     """
     from sealbus.agents.evidence.lookup import identifier
 
-    if (wanted is None) is (input_file is None):
+    if wanted is not None and input_file is not None:
         raise click.UsageError("give either the ID of a message or record, or --input FILE")
     if (export is None) is not (root is None):
         raise click.UsageError("--export and --root go together")
+    if export is not None and wanted is None:
+        raise click.UsageError("--export needs the ID of a message or record")
     if input_file is not None:
         if policy is None:
             raise click.UsageError("--input needs --policy")
         raise SystemExit(_explain_input(input_file, policy, everything=everything, as_json=as_json))
 
-    sought = identifier(wanted or "")
+    sought = identifier(wanted) if wanted is not None else None
 
     async def run() -> int:
         from sealbus.policies.explain.explanation import Explainer
 
         explainer, explained, missed, findings = Explainer(), 0, 0, 0
-        async with _opened(export, root, log_folder, config, as_name) as (entries, bundles_of):
-            async for entry, recorded in _decisions(entries, sought):
+        recent = sought is None
+        async with _opened(export, root, log_folder, config, as_name, recent=recent) as (entries, bundles_of):
+            decisions = _decisions(entries, sought) if sought is not None else _newest_denial(entries)
+            async for entry, recorded in decisions:
                 if recorded is None:
                     findings += 1
                     continue
@@ -122,7 +130,7 @@ def explain(
         if findings:
             note(f"{findings} records do not verify: sealbus audit replay names them")
         if not explained and not missed:
-            note("no decision with this id is recorded")
+            note("no decision with this id is recorded" if sought is not None else "no denial was recorded lately")
         return _UNVERIFIED if findings else int(missed > 0 or not explained)
 
     raise SystemExit(asyncio.run(run()))
@@ -161,7 +169,13 @@ def _bundle(policy: Path) -> Bundle:
 
 @asynccontextmanager
 async def _opened(
-    export: Path | None, root: Path | None, log_folder: Path | None, config: str | None, as_name: str
+    export: Path | None,
+    root: Path | None,
+    log_folder: Path | None,
+    config: str | None,
+    as_name: str,
+    *,
+    recent: bool,
 ) -> AsyncGenerator[tuple[AsyncIterable[AuditEntry | Finding], BundlesOf], None]:
     """Open the entries to look for decisions in, and what finds the policies of a revision."""
     from sealbus.agents.evidence.decisions import POLICIES, archived_policies, decision_entries
@@ -187,13 +201,23 @@ async def _opened(
     settings = load_settings(config).for_command()
     folder = log_folder or settings.control.notary.folder
     async with AsyncExitStack() as opened:
-        trail = await opened.enter_async_context(open_audit_trail(as_name, settings))
+        after = await _recent(as_name, settings) if recent else 0
+        trail = await opened.enter_async_context(open_audit_trail(as_name, settings, after=after))
         stored = await opened.enter_async_context(aclosing(trail.entries()))
         if folder is not None:
             policies = ArchivedPolicies(folder / POLICIES, open_engine=open_policy)
             yield stored, _of_archive(await opened.enter_async_context(policies))
         else:
             yield stored, _of_settings(settings, config, as_name)
+
+
+async def _recent(as_name: str, settings: Settings) -> int:
+    """Return the sequence of the audit stream behind which its last messages stand."""
+    from sealbus.agents.runtime.open import open_connection
+    from sealbus.bus.nats.api import audit_stream
+
+    async with open_connection(as_name, settings) as (_, connection):
+        return max(0, (await audit_stream(connection.jetstream)).last - _RECENT)
 
 
 def _of_archive(archived: ArchivedPolicies) -> BundlesOf:
@@ -231,9 +255,9 @@ def _of_settings(settings: Settings, config: str | None, as_name: str) -> Bundle
 
 
 async def _decisions(
-    entries: AsyncIterable[AuditEntry | Finding], sought: bytes
+    entries: AsyncIterable[AuditEntry | Finding], sought: bytes | None
 ) -> AsyncGenerator[tuple[AuditEntry | Finding, RecordedDecision | None], None]:
-    """Yield each decision about the message or in the record `sought`, and each finding without one."""
+    """Yield each decision about the message or in the record `sought`, or every one, and each finding without one."""
     from sealbus.bus.audit.trail import Finding
     from sealbus.envelopes.records.decision import DecisionRecord
     from sealbus.policies.backtest.recorded import RecordedDecision
@@ -244,7 +268,7 @@ async def _decisions(
         elif (
             isinstance(entry.record, DecisionRecord)
             and entry.decided is not None
-            and sought in (entry.leaf, entry.decided.id, entry.decided.digest)
+            and sought in (None, entry.leaf, entry.decided.id, entry.decided.digest)
         ):
             recorder, caller = entry.recorder.value, entry.decided.iss.value
             yield (
@@ -258,6 +282,22 @@ async def _decisions(
                     caller=caller,
                 ),
             )
+
+
+async def _newest_denial(
+    entries: AsyncIterable[AuditEntry | Finding],
+) -> AsyncGenerator[tuple[AuditEntry | Finding, RecordedDecision | None], None]:
+    """Yield the last decision that denied, and each finding before it."""
+    from sealbus.policies.backtest.recorded import Verdict
+
+    newest = None
+    async for entry, recorded in _decisions(entries, None):
+        if recorded is None:
+            yield entry, None
+        elif recorded.verdict is Verdict.DENY:
+            newest = entry, recorded
+    if newest is not None:
+        yield newest
 
 
 def _about(entry: AuditEntry | Finding, recorded: RecordedDecision) -> Mapping[str, object]:
@@ -306,7 +346,9 @@ def as_lines(told: ExplainedDecision | NotExplained, *, everything: bool) -> Ite
         return
     yield f"{'ALLOW' if told.allow else 'DENY'} by {told.policy} {told.revision}"
     for reason in told.reasons:
-        yield reason.reason
+        yield f"{reason.reason}: {reason.title}" if reason.title else reason.reason
+        if reason.remedy:
+            yield f"  next: {reason.remedy}"
         yield from _literals(reason.failed, "<- failed")
         yield from _literals(reason.held, "held")
     everything = everything or any(not one.failed and not one.held for one in told.reasons)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import defaultdict
 from dataclasses import replace
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -16,7 +18,7 @@ from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.errors import Code, PolicyFailed
 from sealbus.envelopes.printable import printable
 from sealbus.policies.backtest.recorded import RecordedDecision
-from sealbus.policies.bundle.files import build_bundle
+from sealbus.policies.bundle.files import STARTER, build_bundle
 from sealbus.policies.bundle.format import Bundle
 from sealbus.policies.decision.documents import InputDocument, checked_document
 from sealbus.policies.explain import explanation
@@ -92,7 +94,7 @@ def explained(bundle: Bundle, asked: InputDocument, *, of_approval: bool = False
 
 def test_each_reason_of_the_starter_points_at_a_condition_that_failed(starter: Bundle) -> None:
     explainer = Explainer()
-    source = next(one.text for one in starter.modules if "authz" in one.path).splitlines()
+    source = next(one.text for one in starter.modules if one.path == "sealbus/lib/rules.rego").splitlines()
     seen: dict[str, set[str]] = defaultdict(set)
     for asked in well_formed(250):
         told = explainer.explain(starter, checked_document(asked))
@@ -101,7 +103,7 @@ def test_each_reason_of_the_starter_points_at_a_condition_that_failed(starter: B
             assert reason.failed, reason
             assert reason.held == ()
             for one in reason.failed:
-                assert one.file == "sealbus/authz/decision.rego"
+                assert one.file == "sealbus/lib/rules.rego"
                 assert one.written in source[one.line - 1]
                 seen[reason.reason].add(one.written)
     assert seen.keys() == CONDITIONS.keys()
@@ -112,7 +114,7 @@ def test_who_may_approve_is_explained_alike(starter: Bundle) -> None:
     asked = [checked_document(one) for one in approval_questions(60)]
     told = [explained(starter, one, of_approval=True) for one in asked[:20]]
     reasons = [reason for one in told for reason in one.reasons]
-    assert {one.failed[0].file for one in reasons} == {"sealbus/approval/decision.rego"}
+    assert {one.failed[0].file for one in reasons} == {"sealbus/lib/approvals.rego"}
 
 
 def shown(value: object) -> str:
@@ -318,3 +320,41 @@ def test_long_lists_are_counted() -> None:
     told = explained(one_policy(text), document(properties={"list": ["a"] * 9}))
     [literal] = [one.failed for one in told.rules if one.failed is not None]
     assert literal.looked == (Looked(written="request.action.properties.list", value="(9 items)"),)
+
+
+HEADS = """package sealbus.authz
+
+import data.sealbus.lib.rules
+
+decision := decide(input)
+
+batch := [decide(request) | some request in input.batch]
+
+decide(request) := rules.allowed("shop") if {
+	rules.in_order(request) == true
+	small_enough(request) == true
+} else := rules.denied("shop", request, {"too_much": small_enough(request), "too_late": in_time(request)})
+
+small_enough(request) if {
+	request.action.properties.quantity <= 3
+} else := false
+
+in_time(request) if {
+	request.context.time < "2030"
+} else := false
+"""
+
+
+def test_a_reason_with_a_name_in_a_head_points_at_its_rule(tmp_path: Path) -> None:
+    """As policies on the library have them: `denied` is given an object of what is special."""
+    shutil.copytree(STARTER, tmp_path / "policy", ignore=shutil.ignore_patterns("*_test.rego"))
+    (tmp_path / "policy" / "sealbus" / "authz" / "decision.rego").write_text(HEADS)
+    bundle = build_bundle(tmp_path / "policy")
+    asked = json.loads(document("inventory.update"))
+    asked["action"]["properties"]["quantity"] = 5
+    told = explained(bundle, checked_document(json.dumps(asked, separators=(",", ":")).encode()))
+    reasons = {one.reason: one.failed for one in told.reasons}
+    [cause] = reasons["too_much"]
+    assert (cause.file, cause.line) == ("sealbus/authz/decision.rego", 15)
+    assert cause.looked == (Looked(written="request.action.properties.quantity", value="5"),)
+    assert "too_late" not in reasons

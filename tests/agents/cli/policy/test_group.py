@@ -156,6 +156,7 @@ def test_its_parts_stand_in_files_of_their_own() -> None:
         "build",
         "explain",
         "fetch",
+        "new-action",
         "opa-config",
         "push",
         "query",

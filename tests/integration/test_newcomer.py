@@ -224,7 +224,7 @@ def test_the_tutorial_is_what_it_says(installed: Installed, tmp_path: Path) -> N
             why,
         )
         assert ("not_owner" in other.stderr, "too_much_at_once" in too_much.stderr) == (True, True)
-        [shown] = re.findall(r"^```\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+        [shown] = re.findall(r"^<!-- shown -->\n```\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
         for line in shown.splitlines():
             assert line.split("   ")[0] in why.stdout, why.stdout
 
@@ -233,6 +233,9 @@ def test_the_tutorial_is_what_it_says(installed: Installed, tmp_path: Path) -> N
         until(said, "is in force", 2)
         [limit] = tutorial("limit")
         assert reader.shell(limit).returncode == 0
+        assert "test_nobody_may_too_much" in reader.shell(test).stdout
+        limits.write_text('{"quantity": 100}')
+        until(said, "is in force", 3)
 
         added = re.findall(r"^<!-- add: (\S+) -->\n```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
         for name, text in added:
@@ -244,7 +247,7 @@ def test_the_tutorial_is_what_it_says(installed: Installed, tmp_path: Path) -> N
         tested = reader.shell(again)
         assert tested.returncode == 0, tested.stdout + tested.stderr
         until(said, "task.shop.remove", 1)
-        until(said, "is in force", 4)
+        until(said, "is in force", 5)
         denied, removed, gone, replay, stats, verified = next_of(6)
         assert [one.returncode for one in (denied, removed, gone, replay, stats, verified)] == [3, 0, 1, 0, 0, 0]
         assert "resource_not_found" in gone.stderr

@@ -27,7 +27,7 @@ COVERED := envelopes/*,policies/*
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools docs demo stack stack-demo stack-down soak chaos test test-systems test-quick keycloak-test policies-hour check format bench bench-audit lock removal weaken clean
+.PHONY: help setup tools docs demo stack stack-demo stack-down soak chaos test test-systems test-quick keycloak-test policies-hour check format bench bench-audit lock removal weaken wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -40,6 +40,10 @@ $(READY): requirements.txt requirements-dev.txt pyproject.toml
 	@touch $@
 
 setup: $(READY) ## make the environment, with every package locked by hash
+
+wheel: $(READY) ## build what pip installs, dist/sealbus-*.whl
+	@$(BIN)/python -m build --wheel --no-isolation --outdir dist . >/dev/null
+	@ls dist/sealbus-*.whl
 
 DOCS := $(VENV)/.docs-ready
 

@@ -155,6 +155,7 @@ def test_its_parts_stand_in_files_of_their_own() -> None:
         "backtest",
         "build",
         "fetch",
+        "new-action",
         "opa-config",
         "push",
         "query",

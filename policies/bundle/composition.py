@@ -100,8 +100,8 @@ def check_team(bundle: Bundle, team: str, library: Sequence[Module] = ()) -> Non
 def compose(platform: Bundle, teams: Mapping[str, Bundle]) -> Bundle:
     """Compose `platform` and those of `teams` (by name) that it names into one bundle, checked as a whole.
 
-    Each part has passed its own check. Raises `PolicyRefused` if they do not fit together; with teams, the part's name
-    precedes the path of the file.
+    Each part has passed its own check. The library is the one that the platform's bundle carries. Raises `PolicyRefused` if
+    they do not fit together; with teams, the part's name precedes the path of the file.
     """
     owners = owners_of(platform)
     parts = {PLATFORM: platform, **{team: teams[team] for team in sorted(teams.keys() & (owners or {}).keys())}}

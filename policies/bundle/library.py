@@ -74,7 +74,8 @@ def carries_library(roots: Sequence[str]) -> bool:
 
 
 def with_library_root(roots: Sequence[str]) -> tuple[str, ...]:
-    """Return `roots` with that of the library, if none of them is above it."""
+    """Return `roots` with that of the library, if none of them is above it, and none below it: it has them all."""
+    roots = [root for root in roots if not in_library(root.strip("/"))]
     above = any(f"{LIBRARY_ROOT}/".startswith(f"{root}/") for root in (one.strip("/") for one in roots) if root)
     return tuple(roots) if above or "" in roots else (*roots, LIBRARY_ROOT)
 

@@ -53,7 +53,8 @@ with            outside test files (`*_test.rego`), which may also call `print`
 
 `check_bundle` adds what needs the data or the whole bundle: `type`, `else`, `in`, `match`, `order` and most of
 `conflict` (`types.inference`), `lookup` (`undefined`, and numbers that look up a text), `entrypoint` (`bundle.check`),
-`roots`, and `conflict` where data stands in the place of a rule.
+`roots`, `library` and `reasons` (modules of `bundle` that are called so), and `conflict` where data stands in the place of
+a rule.
 
 What the text does not show, the complete and typed input document rules out: its keys are always present and their
 types fixed; it holds no null, no fraction and no integer beyond 2^53-1, and the policy's data no fraction.

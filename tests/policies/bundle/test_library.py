@@ -87,6 +87,7 @@ def test_the_files_of_the_library_are_rego_and_data() -> None:
         (["sealbus/lib"], ["sealbus/lib"]),
         (["sealbus/authz", "shop"], ["sealbus/authz", "shop", "sealbus/lib"]),
         (["sealbus/library"], ["sealbus/library", "sealbus/lib"]),
+        (["shop", "sealbus/lib/mine"], ["shop", "sealbus/lib"]),
     ],
 )
 def test_its_root_is_added_where_no_other_is_above_it(roots: list[str], with_it: list[str]) -> None:

@@ -91,8 +91,7 @@ def main() -> None:
         # Flush here, where a broken pipe is handled.
         sys.stdout.flush()
     except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        sys.exit(_show(error))
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     except BrokenPipeError:
@@ -111,6 +110,17 @@ def _end_by_sigpipe() -> NoReturn:
     sys.exit(128 + signal.SIGPIPE)
 
 
+def _show(error: click.ClickException) -> int:
+    """Print an error of the command line: of usage as click does, any other as all errors are printed."""
+    if isinstance(error, click.UsageError):
+        error.show()
+    else:
+        from sealbus.agents.cli.output import note
+
+        note(f"sealbus: {error.format_message()}")
+    return error.exit_code
+
+
 def _report(error: BaseException) -> int:
     from sealbus.agents.cli.output import print_error
     from sealbus.envelopes.errors import ConfigurationError, Denied, EnvelopeError, LogError, SealbusError
@@ -118,8 +128,7 @@ def _report(error: BaseException) -> int:
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     if isinstance(error, click.ClickException):
-        error.show()
-        return error.exit_code
+        return _show(error)
     if isinstance(error, BrokenPipeError):
         _end_by_sigpipe()
     if isinstance(error, OSError) and error.filename is not None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -19,7 +20,17 @@ from sealbus.envelopes.printable import printable
 if TYPE_CHECKING:
     from sealbus.envelopes.errors import SealbusError
 
-__all__ = ["explained", "note", "print_error", "print_json", "print_table", "printable", "progress_bar", "shown_time"]
+__all__ = [
+    "explained",
+    "log_to_stderr",
+    "note",
+    "print_error",
+    "print_json",
+    "print_table",
+    "printable",
+    "progress_bar",
+    "shown_time",
+]
 
 
 _WIDEST: Final = 1_000_000
@@ -40,15 +51,15 @@ def print_json(value: object) -> None:
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table on stdout, as wide as the terminal, and in a pipe as wide as its cells.
 
-    Cells are plain text, without markup or control sequences.
+    All of it is plain text, without markup or control sequences.
     """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(title, "table.title") if title else None, title_justify="left")
+    table = Table(title=Text(printable(title), "table.title") if title else None, title_justify="left")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(Text(printable(column)), overflow="fold")
     for row in rows:
         table.add_row(*(Text("\n".join(map(printable, cell.split("\n")))) for cell in row))
     # Whatever reads a pipe should find each cell on one line.
@@ -81,7 +92,7 @@ def explained(told: Explanation) -> Iterator[str]:
     yield from map(printable, told.reasons)
     # Whom one has asked oneself is known.
     if len(told.via) > 1:
-        yield "denied by " + ", by ".join(f"{one.agent} for {one.action}" for one in told.via)
+        yield printable("denied by " + ", by ".join(f"{one.agent} for {one.action}" for one in told.via))
     yield from map(_to_do, told.remedies)
 
 
@@ -105,6 +116,23 @@ def _to_do(remedy: Remedy) -> str:
 def note(text: str) -> None:
     """Print one line for people on stderr, made visible (`printable`); further lines of `text` are indented."""
     click.echo("\n  ".join(map(printable, text.split("\n"))), err=True)
+
+
+class _VisibleFormatter(logging.Formatter):
+    """Formats a record on one line that obeys nothing, with the lines of a traceback under it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  logging's name
+        return printable(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802  logging's name
+        return "\n".join(map(printable, super().formatException(ei).split("\n")))
+
+
+def log_to_stderr(prefix: str = "") -> None:
+    """Log from INFO on to stderr, with `prefix` before each logger's name; names and texts of others obey nothing there."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_VisibleFormatter(f"%(levelname)s {prefix.replace('%', '%%')}%(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
 def shown_time(time: int) -> str:

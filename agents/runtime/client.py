@@ -8,9 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
 from sealbus.agents.runtime.node import Node
-from sealbus.agents.runtime.schedules import schedules_of
 from sealbus.agents.sdk.bodies import JSON, TypedAction
-from sealbus.agents.sdk.schedules import Schedules
 from sealbus.agents.sdk.sender import CallOptions, Receipt, SubmitOptions
 from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.envelopes.errors import ConfigurationError
@@ -18,6 +16,7 @@ from sealbus.envelopes.message.wire import Statement
 
 if TYPE_CHECKING:
     from sealbus.agents.runtime.settings.settings import Settings
+    from sealbus.agents.sdk.schedules import Schedules
     from sealbus.agents.sdk.token_exchange import TokenExchange
 
 __all__ = ["Client"]
@@ -147,6 +146,8 @@ class Client:
     @property
     def schedules(self) -> Schedules:
         """What this identity sends later, or again and again. Raises `RuntimeError` outside `async with`."""
+        from sealbus.agents.runtime.schedules import schedules_of
+
         return schedules_of(self.node)
 
     def handle(self, text: str) -> TaskHandle:

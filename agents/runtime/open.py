@@ -7,11 +7,10 @@ import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from sealbus.agents.identity import WorkloadIdentity
 from sealbus.agents.runtime.node import Deployment, Node
-from sealbus.agents.runtime.policy.source import file_verifier, open_source
 from sealbus.agents.runtime.settings.schema import PolicyTable
 from sealbus.agents.runtime.settings.settings import Settings, load_settings
 from sealbus.bus.audit.redaction import Recording
@@ -38,8 +37,10 @@ from sealbus.envelopes.records.archive import ArchiveProfile
 from sealbus.envelopes.trust.bundles import Trust
 from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
-from sealbus.policies.bundle.in_force import InForce
 from sealbus.policies.decision.engine import PolicyEngine
+
+if TYPE_CHECKING:
+    from sealbus.policies.bundle.in_force import InForce
 
 __all__ = [
     "connection_of",
@@ -163,6 +164,7 @@ async def open_engine(
     The embedded one decides by what is `in_force`, or else by the settings' file.
     """
     if policy.engine == "embedded":
+        from sealbus.agents.runtime.policy.source import file_verifier
         from sealbus.policies.engines.embedded import EmbeddedEngine
 
         if in_force is None or in_force.bundle is None:
@@ -210,6 +212,9 @@ async def open_connected_node(
     name: str, settings: Settings, *, counters: Counters | None = None
 ) -> AsyncGenerator[tuple[Node, Connection], None]:
     """Open a node as `open_node` does, for who also needs its connection to NATS."""
+    # Here, because who only reads a stream needs no policy: its checks are a tenth of what a short command imports.
+    from sealbus.agents.runtime.policy.source import open_source
+
     counters = counters or Counters()
     async with AsyncExitStack() as stack:
         identity = await stack.enter_async_context(open_identity(name, settings, counters=counters))

@@ -11,7 +11,7 @@ import pytest
 from support.engines import ScriptedEngine
 from support.shop import Shop, Update
 
-from sealbus.agents.cli.policy.backtest import BacktestResult, run_backtest
+from sealbus.agents.cli.policy.backtest_run import BacktestResult, run_backtest
 from sealbus.bus.audit.trail import AuditTrail
 from sealbus.envelopes.records.archive import ArchiveProfile
 from sealbus.policies.backtest.recorded import Change

@@ -9,6 +9,7 @@ from pathlib import Path
 from sealbus.agents.runtime.settings.schema import AuditTable, EdgeTable
 from sealbus.policies.backtest.recorded import Change, NotReplayable
 from sealbus.policies.backtest.report import GROUPS, BacktestReport
+from sealbus.policies.explain.explanation import Unexplained
 
 PAST = (Path(__file__).parent.parent.parent / "docs" / "past.md").read_text(encoding="utf-8")
 
@@ -26,6 +27,10 @@ def test_every_change_is_explained_and_no_other() -> None:
 
 def test_every_reason_for_not_asking_again_is_named() -> None:
     assert [why for why in NotReplayable if f"`{why}`" not in PAST] == []
+
+
+def test_every_cause_for_no_explanation_is_named() -> None:
+    assert [why for why in Unexplained if f"`{why}`" not in PAST] == []
 
 
 def test_what_a_limit_may_be_set_for_is_named() -> None:

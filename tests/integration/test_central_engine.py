@@ -17,7 +17,7 @@ from support.settings import changed, load
 from support.workload_api import Rotations, RunningWorkloadApi, short_folder, workload_api
 
 from sealbus import Client
-from sealbus.agents.cli.operate.doctor import examine, policy_status
+from sealbus.agents.cli.operate.examination import examine, policy_status
 from sealbus.agents.dev.environment import DevOptions, open_environment
 from sealbus.agents.dev.workload_api.server_svid import write_server_svid
 from sealbus.agents.examples import pricing

@@ -15,7 +15,7 @@ import pytest
 from support.policies import eventually
 from support.policy_desk import key_file
 
-from sealbus.agents.cli.operate.doctor import examine
+from sealbus.agents.cli.operate.examination import examine
 from sealbus.agents.dev.environment import DevOptions, open_environment
 from sealbus.agents.examples.pricing import Price, Quote, agent
 from sealbus.agents.runtime.client import Client

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import click
 
-from sealbus.agents.cli.audit.entries import print_entry
 from sealbus.agents.cli.audit.export import export, root_file
 from sealbus.agents.cli.audit.receipt import receipt
 from sealbus.agents.cli.audit.reveal import command as reveal
@@ -14,7 +14,9 @@ from sealbus.agents.cli.audit.show import show
 from sealbus.agents.cli.audit.stats import stats
 from sealbus.agents.cli.audit.verify import verify
 from sealbus.agents.cli.options import HexDigits, Moment, as_option, config_option, json_option
-from sealbus.bus.audit.trail import AuditEntry, AuditFilter, Finding
+
+if TYPE_CHECKING:
+    from sealbus.bus.audit.trail import AuditEntry, AuditFilter, Finding
 
 __all__ = ["command"]
 
@@ -45,6 +47,8 @@ _stream_option = click.option(
 @json_option
 def tail(follow: bool, last: int, stream: str | None, config: str | None, as_name: str, as_json: bool) -> None:
     """Show the newest records."""
+    from sealbus.bus.audit.trail import AuditFilter
+
     shown = _show(AuditFilter(), config, as_name, as_json=as_json, follow=follow, last=last, stream=stream)
     raise SystemExit(asyncio.run(shown))
 
@@ -105,6 +109,8 @@ def replay(
     With --json each entry has the message's id and hash and, if it has a user, the txn of the user's request. A chain ends
     at events: what is sent while handling one starts another chain.
     """
+    from sealbus.bus.audit.trail import AuditFilter
+
     wanted = AuditFilter(
         since=since or 0,
         until=until,
@@ -136,6 +142,7 @@ async def _show(
     last: int | None,
     stream: str | None,
 ) -> int:
+    from sealbus.agents.cli.audit.entries import print_entry
     from sealbus.agents.runtime.open import open_audit_trail
     from sealbus.agents.runtime.settings.settings import load_settings
 

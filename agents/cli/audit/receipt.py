@@ -9,7 +9,7 @@ import click
 
 from sealbus.agents.cli.audit.source import opened_source, source_options, trusted_root
 from sealbus.agents.cli.options import json_option
-from sealbus.agents.cli.output import note, print_json, shown_time
+from sealbus.agents.cli.output import note, print_json, printable, shown_time
 
 if TYPE_CHECKING:
     from sealbus.envelopes.export.receipt import ProvenRecord
@@ -84,13 +84,13 @@ def _verify(file: Path, root: Root, *, as_json: bool) -> None:
     try:
         proven = check_receipt(data, root)
     except (EnvelopeError, LogError, ConfigurationError) as error:
-        click.echo(f"NOT VERIFIED: {error}")
+        click.echo(printable(f"NOT VERIFIED: {error}"))
         raise SystemExit(4) from None
     if as_json:
         print_json(as_document(proven))
     else:
         for name, value in as_document(proven).items():
-            click.echo(f"{name + ':':<12} {value}")
+            click.echo(printable(f"{name + ':':<12} {value}"))
         click.echo("verified")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from sealbus.agents.cli.options import config_option, json_option
-from sealbus.agents.cli.output import note, print_json
+from sealbus.agents.cli.output import note, print_json, printable
 
 __all__ = ["command"]
 
@@ -67,7 +67,7 @@ def command(
             if as_json:
                 print_json({"pseudonym": pseudonym, "issuer": issuer, "user": user})
             else:
-                click.echo(f"{pseudonym}  {user}  {issuer}")
+                click.echo(printable(f"{pseudonym}  {user}  {issuer}"))
         if pseudonyms and not wanted:
             break
     for one in sorted(wanted):

@@ -10,7 +10,7 @@ import click
 
 from sealbus.agents.cli.audit.source import opened_source, source_options, trusted_root
 from sealbus.agents.cli.options import json_option
-from sealbus.agents.cli.output import print_json, shown_time
+from sealbus.agents.cli.output import note, print_json, printable, shown_time
 from sealbus.envelopes.limits import SECOND
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["show"]
 
 _UNVERIFIED = 4
-_WIDE = 500
+_WIDE = 1_000_000
 
 
 @click.command("show")
@@ -57,7 +57,7 @@ def show(
     else:
         _print(told, lookup)
     for found, error in told.refused:
-        click.echo(f"#{found.frame.sequence} DOES NOT VERIFY: {error}", err=True)
+        note(f"#{found.frame.sequence} DOES NOT VERIFY: {error}")
     raise SystemExit(_UNVERIFIED if told.refused else 0)
 
 
@@ -138,9 +138,10 @@ def _print(told: Told, lookup: Lookup) -> None:
     for decision in told.decisions:
         console.print(as_tree(decision))
     for found in told.others:
-        console.print(f"{found.record.kind} {_proof(found)}", markup=False)
+        console.print(printable(f"{found.record.kind} {_proof(found)}"), markup=False)
     checkpoint = lookup.checkpoint.checkpoint
-    console.print(f"log {checkpoint.origin}: {checkpoint.size} entries, root {checkpoint.root.hex()}", markup=False)
+    said = f"log {checkpoint.origin}: {checkpoint.size} entries, root {checkpoint.root.hex()}"
+    console.print(printable(said), markup=False)
 
 
 def as_tree(told: ToldDecision) -> Tree:
@@ -148,21 +149,24 @@ def as_tree(told: ToldDecision) -> Tree:
     from rich.text import Text
     from rich.tree import Tree
 
+    def line(text: str) -> Text:
+        return Text(printable(text))
+
     header, record, context = told.decided.header, told.record, told.decided.context
     user = f"{context.sub} of {context.idp}, session {context.sid}" if context is not None else "nobody"
-    top = branch = Tree(Text(f"message {header.id.hex()} for {user}"))
+    top = branch = Tree(line(f"message {header.id.hex()} for {user}"))
     for link in told.decided.chain:
-        branch = branch.add(Text(f"{shown_time(link.iat)} {link.iss.value} -> {link.to}"))
+        branch = branch.add(line(f"{shown_time(link.iat)} {link.iss.value} -> {link.to}"))
     verdict = "ALLOW" if record.allow else f"DENY {record.code}"
     why = f" ({', '.join(record.reasons)})" if record.reasons else ""
     by = f" by {record.policy} {record.revision}, {record.engine}" if record.engine is not None else ""
-    branch = branch.add(Text(f"{verdict} {record.action}{why}{by}"))
+    branch = branch.add(line(f"{verdict} {record.action}{why}{by}"))
     for approval in _approvals(told):
-        branch.add(Text(_approved(approval)))
-    branch.add(Text(f"recorded by {told.recorder.value} {_proof(told.found)}"))
+        branch.add(line(_approved(approval)))
+    branch.add(line(f"recorded by {told.recorder.value} {_proof(told.found)}"))
     for one in told.outcomes:
         result = str(one.record.code) if one.record.code else "done"
-        branch.add(Text(f"{result} in {one.record.micros / 1000:.1f} ms {_proof(one.found)}"))
+        branch.add(line(f"{result} in {one.record.micros / 1000:.1f} ms {_proof(one.found)}"))
     return top
 
 

@@ -10,7 +10,7 @@ import click
 
 from sealbus.agents.cli.audit.source import opened_source, root_option, trusted_root
 from sealbus.agents.cli.options import as_option, config_option, json_option
-from sealbus.agents.cli.output import note, print_json, progress_bar
+from sealbus.agents.cli.output import note, print_json, printable, progress_bar
 
 if TYPE_CHECKING:
     from sealbus.agents.evidence.verify import Verification
@@ -73,7 +73,7 @@ def show_report(report: Verification, *, as_json: bool, made: BacktestReport | N
             place = {"file": _shown(finding.file)} if finding.file else {"sequence": finding.sequence}
             print_json({"kind": "finding", **place, "code": finding.code, "detail": finding.detail})
         else:
-            click.echo(f"{_shown(finding.place)} {finding.code} {finding.detail}".rstrip())
+            click.echo(printable(f"{_shown(finding.place)} {finding.code} {finding.detail}".rstrip()))
     entries, size = report.tally.entries, report.checkpoint.size if report.checkpoint is not None else 0
     if as_json:
         print_json(

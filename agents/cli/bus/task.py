@@ -12,7 +12,7 @@ import click
 
 from sealbus.agents.cli.bus.task_list import ls
 from sealbus.agents.cli.options import client_option, config_option, json_option
-from sealbus.agents.cli.output import explained, note, print_json
+from sealbus.agents.cli.output import explained, note, print_json, printable
 
 if TYPE_CHECKING:
     from sealbus.agents.sdk.task_handle import TaskHandle
@@ -169,7 +169,7 @@ def _print(status: Status | None, *, as_json: bool) -> None:
     else:
         by = f"by {status.by}" if status.by is not None else ""
         said: Sequence[str] = (status.state.value, status.code, ", ".join(status.reasons), by, status.note)
-        click.echo("  ".join(one for one in said if one))
+        click.echo(printable("  ".join(one for one in said if one)))
         for line in explained(status.explanation._replace(reasons=())):
             click.echo(f"  {line}")
 

@@ -10,14 +10,16 @@ import click
 
 from sealbus.agents.cli.options import Moment, agent_option, as_option, config_option, json_option, workload_named
 from sealbus.agents.cli.output import note, print_json, printable, shown_time
-from sealbus.bus.sending.status import State
 
 if TYPE_CHECKING:
     from sealbus.bus.inspection.tasks import ListedTask, TaskFilter
 
 __all__ = ["as_document", "as_line", "ls"]
 
-_SUBMITTED: Final = "submitted"
+_STATES: Final = (
+    "submitted", "working", "input-required", "completed", "failed", "rejected", "canceled", "expired",
+)  # fmt: skip
+"""Those of `bus.sending.status`, and that of a task without a status; written out, because `--help` imports no bus."""
 
 
 @click.command("ls")
@@ -26,7 +28,7 @@ _SUBMITTED: Final = "submitted"
     "--state",
     "states",
     multiple=True,
-    type=click.Choice([_SUBMITTED, *(one.value for one in State)]),
+    type=click.Choice(_STATES),
     help="Only tasks in this state; may be given several times.",
 )
 @click.option("--user", default=None, metavar="ID", help="Only tasks for this user.")

@@ -3,45 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncIterable, Mapping, Sequence, Set
-from contextlib import AbstractAsyncContextManager, aclosing
-from dataclasses import dataclass, field
+from contextlib import aclosing
 from pathlib import Path
-from typing import Final
 
 import click
 
-from sealbus.agents.cli.audit.source import read_root
 from sealbus.agents.cli.options import Moment, as_option, config_option, json_option
-from sealbus.agents.cli.output import note, print_json, print_table, progress_bar, shown_time
-from sealbus.bus.audit.trail import AuditEntry, AuditFilter, Finding, recorded_decisions
-from sealbus.policies.backtest.archived_policies import ArchivedPolicies
-from sealbus.policies.backtest.backtest import backtest, reproduce
-from sealbus.policies.backtest.recorded import Change
-from sealbus.policies.backtest.report import BacktestReport, Dimension, Latencies, Sample
-from sealbus.policies.decision.engine import PolicyEngine
-from sealbus.policies.engines.open import open_policy
+from sealbus.agents.cli.output import print_json
 
-__all__ = [
-    "FINDINGS_SHOWN",
-    "BacktestResult",
-    "Limit",
-    "as_document",
-    "backtest_export",
-    "command",
-    "print_result",
-    "run_backtest",
-]
-
-FINDINGS_SHOWN = 20
-"""How many findings are printed one by one; all are counted."""
-
-_ERROR: Final = 1
-_UNVERIFIED: Final = 4
-_GROUPS_SHOWN: Final = 5
-_GROUPS_PRINTED: Final = 100
-"""How many values of each dimension are shown, on a screen and in JSON."""
+__all__ = ["Limit", "command"]
 
 
 class Limit(click.ParamType[tuple[str, int]]):
@@ -53,6 +23,8 @@ class Limit(click.ParamType[tuple[str, int]]):
         """Return name and number, or fail with a usage error."""
         if isinstance(value, tuple):
             return value
+        from sealbus.policies.backtest.report import BacktestReport
+
         name, _, most = str(value).partition("=")
         names = BacktestReport().counted()
         if name not in names or not (most.isascii() and most.isdecimal()):
@@ -134,10 +106,12 @@ def command(
     Exit codes: 0 done; 1 over a --fail-on limit, or the engine left questions unanswered; 2 usage; 4 records that do not
     verify or, without --policy, do not follow from their input and policy.
     """
+    from sealbus.agents.cli.policy.backtest_run import as_document, backtest_export, print_result, run_backtest
     from sealbus.agents.evidence.decisions import POLICIES
     from sealbus.agents.evidence.files import LogPlace
     from sealbus.agents.runtime.open import open_audit_trail
     from sealbus.agents.runtime.settings.settings import load_settings
+    from sealbus.bus.audit.trail import AuditFilter
 
     if policy is not None and bundles is not None:
         raise click.UsageError("give either --policy or --bundles")
@@ -164,240 +138,3 @@ def command(
         return result.exit_code
 
     raise SystemExit(asyncio.run(run()))
-
-
-async def run_backtest(
-    entries: AsyncIterable[AuditEntry | Finding],
-    *,
-    policy: Path | None,
-    bundles: Path | None,
-    opa: Path | None,
-    limits: tuple[tuple[str, int], ...],
-    digests: Set[bytes] | None = None,
-) -> BacktestResult:
-    """Ask `policy`, or else each decision's own policy from `bundles`, about the decisions of `entries`.
-
-    With `digests` only the bundles with these hashes count (`ArchivedPolicies`).
-    """
-    result = BacktestResult(limits=limits)
-
-    def on_finding(finding: Finding) -> None:
-        result.findings += 1
-        if result.findings <= FINDINGS_SHOWN:
-            note(f"{_place(finding)} DOES NOT VERIFY: {finding.code} at {finding.step}")
-
-    def opening(file: Path) -> AbstractAsyncContextManager[PolicyEngine]:
-        return open_policy(file, opa=opa)
-
-    async with aclosing(recorded_decisions(entries, on_finding)) as decisions:
-        if policy is not None:
-            async with opening(policy) as engine:
-                status = await engine.status()
-                result.revision, result.engine = status.revision, status.engine
-                result.report = await backtest(decisions, engine)
-        elif bundles is not None:
-            async with ArchivedPolicies(bundles, open_engine=opening, digests=digests) as archived:
-                result.own_policies = True
-                result.engine = "embedded" if opa is None else "sidecar"
-                result.report = await reproduce(decisions, archived)
-                for name, problem in archived.problems.items():
-                    note(f"{name}: {problem}")
-    return result
-
-
-async def backtest_export(
-    folder: Path,
-    root: Path,
-    wanted: AuditFilter,
-    *,
-    policy: Path | None,
-    bundles: Path | None,
-    opa: Path | None,
-    limits: tuple[tuple[str, int], ...],
-) -> BacktestResult:
-    """Verify the export in `folder` with the root file `root`, then `run_backtest` on its decisions.
-
-    Without `policy` and `bundles` each decision is checked against its own policy from those that the log names.
-    """
-    from sealbus.agents.evidence.decisions import POLICIES, decision_entries
-    from sealbus.agents.evidence.files import FolderFiles
-    from sealbus.agents.evidence.verify import verify_export
-
-    trusted, files = read_root(root), FolderFiles(folder)
-    with progress_bar("verifying") as progress:
-        report = await asyncio.to_thread(lambda: verify_export(files, trusted, progress=progress))
-    own, digests = bundles, None
-    if policy is None and bundles is None:
-        own, digests = folder / POLICIES, report.policies
-    async with aclosing(decision_entries(files, trusted, report, wanted)) as entries:
-        return await run_backtest(entries, policy=policy, bundles=own, opa=opa, limits=limits, digests=digests)
-
-
-def _place(finding: Finding) -> str:
-    # Anyone may have chosen a file name in an export: print it escaped.
-    place = ascii(finding.subject)[1:-1] if not finding.sequence else f"#{finding.sequence}"
-    return f"{shown_time(finding.stored)} {place}" if finding.stored else place
-
-
-@dataclass(slots=True, kw_only=True)
-class BacktestResult:
-    """A finished backtest: what was asked, the results, and how many records did not verify."""
-
-    limits: Sequence[tuple[str, int]] = ()
-    own_policies: bool = False
-    """Whether each decision was made again by its own policy."""
-    revision: str = ""
-    engine: str = ""
-    findings: int = 0
-    report: BacktestReport = field(default_factory=BacktestReport)
-
-    @property
-    def failed(self) -> list[str]:
-        """Describe the limits that are exceeded."""
-        counted = self.report.counted()
-        return [f"{name}: {counted[name]}, at most {most}" for name, most in self.limits if counted[name] > most]
-
-    @property
-    def exit_code(self) -> int:
-        """Return the command's exit code."""
-        if self.findings or (self.own_policies and self.report.contradictions):
-            return _UNVERIFIED
-        return _ERROR if self.failed or self.report.unanswered else 0
-
-
-def as_document(result: BacktestResult) -> Mapping[str, object]:
-    """Return a result as one JSON object; each part lists the risks first."""
-    report = result.report
-    return {
-        "asked": "own" if result.own_policies else "candidate",
-        "revision": result.revision,
-        "engine": result.engine,
-        "read": report.read,
-        "compared": report.compared,
-        "same": report.same,
-        "unanswered": report.unanswered,
-        "changes": {str(change): report.changes[change] for change in Change},
-        "not_replayable": {str(why): count for why, count in sorted(report.not_replayable.items())},
-        "groups": {
-            str(change): {
-                str(dimension): _most(report.groups[change][dimension], _GROUPS_PRINTED) for dimension in Dimension
-            }
-            for change in Change
-            if change in report.groups
-        },
-        "samples": {
-            str(change): [_sample(one) for one in report.samples[change]]
-            for change in Change
-            if change in report.samples
-        },
-        "micros": {
-            "recorded": {engine: _latency(one) for engine, one in sorted(report.recorded_latency.items())},
-            "now": _latency(report.latency),
-        },
-        "findings": result.findings,
-        "failed": result.failed,
-        "exit_code": result.exit_code,
-    }
-
-
-def print_result(result: BacktestResult) -> None:
-    """Print tables on stdout, the risks first, and the reasons for the exit code on stderr."""
-    report = result.report
-    asked = "its own policy" if result.own_policies else f"revision {result.revision}"
-    rows = [(str(change), str(report.changes[change])) for change in Change]
-    rows += [(f"not replayable: {why}", str(count)) for why, count in sorted(report.not_replayable.items())]
-    rows += [("unanswered", str(report.unanswered))] if report.unanswered else []
-    rows += [("same", str(report.same)), ("all", str(report.read))]
-    print_table(f"recorded decisions against {asked}, {result.engine}", ("decisions", "number"), rows)
-    for change in Change:
-        if change in report.groups:
-            _print_change(change, report.groups[change], report.samples[change])
-    times = [(f"recorded, {engine}", one) for engine, one in sorted(report.recorded_latency.items())]
-    times.append((f"now, {result.engine}", report.latency))
-    print_table(
-        "microseconds a decision",
-        ("when", "mean", "half within", "99 % within"),
-        [
-            (name, f"{one.mean:.0f}", str(one.quantile(0.5)), str(one.quantile(0.99)))
-            for name, one in times
-            if one.count
-        ],
-    )
-    if result.findings:
-        note(f"{result.findings} records do not verify and were not asked about")
-    if result.own_policies and report.contradictions:
-        note(f"{report.contradictions} decisions do not follow from their recorded input and policy")
-    if report.unanswered:
-        note(f"{report.unanswered} questions were not answered: nothing is known about their decisions")
-    for text in result.failed:
-        note(f"failed on {text}")
-
-
-def _print_change(change: Change, groups: Mapping[Dimension, Counter[str]], samples: Sequence[Sample]) -> None:
-    rows = [
-        (str(dimension), value or "-", str(count))
-        for dimension in Dimension
-        for value, count in groups[dimension].most_common(_GROUPS_SHOWN)
-    ]
-    print_table(str(change), ("by", "value", "number"), rows)
-    print_table(
-        "",
-        ("record", "time", "caller", "action", "on", "for", "then", "now"),
-        [
-            (
-                f"#{one.recorded.sequence}",
-                shown_time(one.recorded.time),
-                one.recorded.caller,
-                one.recorded.action,
-                one.resource,
-                one.user or "-",
-                _said(str(one.recorded.verdict), one.recorded.reasons, one.recorded.obligations, ""),
-                _said(str(one.verdict), one.reasons, one.obligations, one.error),
-            )
-            for one in samples
-        ],
-    )
-
-
-def _said(verdict: str, reasons: Sequence[str], obligations: bytes, error: str) -> str:
-    return " ".join(part for part in (verdict, ", ".join(reasons), obligations.decode(errors="replace"), error) if part)
-
-
-def _most(counter: Counter[str], most: int) -> list[Mapping[str, object]]:
-    return [{"value": value, "count": count} for value, count in counter.most_common(most)]
-
-
-def _sample(one: Sample) -> Mapping[str, object]:
-    recorded = one.recorded
-    return {
-        "sequence": recorded.sequence,
-        "time": shown_time(recorded.time),
-        "record": recorded.leaf.hex(),
-        "recorder": recorded.recorder,
-        "caller": recorded.caller,
-        "action": recorded.action,
-        "resource": one.resource,
-        "user": one.user,
-        "then": {
-            "verdict": str(recorded.verdict),
-            "code": str(recorded.code) if recorded.code is not None else "",
-            "reasons": list(recorded.reasons),
-            "obligations": recorded.obligations.decode(errors="replace"),
-            "revision": recorded.revision,
-        },
-        "now": {
-            "verdict": str(one.verdict),
-            "reasons": list(one.reasons),
-            "obligations": one.obligations.decode(),
-            "error": one.error,
-        },
-    }
-
-
-def _latency(one: Latencies) -> Mapping[str, object]:
-    return {
-        "count": one.count,
-        "mean": round(one.mean, 1),
-        "half_within": one.quantile(0.5),
-        "99_percent_within": one.quantile(0.99),
-    }

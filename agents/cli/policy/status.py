@@ -61,7 +61,7 @@ async def _of_store(config: str | None, as_name: str, *, as_json: bool) -> int:
 
 
 async def _of_engine(config: str | None, as_name: str, *, as_json: bool) -> int:
-    from sealbus.agents.cli.operate.doctor import policy_status
+    from sealbus.agents.cli.operate.examination import policy_status
     from sealbus.agents.runtime.settings.settings import load_settings
 
     found = await policy_status(load_settings(config).for_command(), as_name)

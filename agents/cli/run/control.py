@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import logging
-import sys
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from sealbus.agents.cli.options import config_option, json_option, stop_signalled
-from sealbus.agents.cli.output import note, print_json
+from sealbus.agents.cli.output import log_to_stderr, note, print_json
 
 if TYPE_CHECKING:
     from sealbus.agents.control.control import Opener
@@ -77,7 +75,7 @@ def run(roles: str, health: str | None, config: str | None, as_json: bool) -> No
     unknown = [role for role in chosen if role not in ROLES]
     if unknown:
         raise click.BadParameter(f"{unknown[0]!r} is not one of {', '.join(ROLES)}", param_hint="--roles")
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    log_to_stderr()
     asyncio.run(_run(chosen, health, config, as_json=as_json))
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import click
 
 from sealbus.agents.cli.options import config_option, ended_by, json_option, stop_signalled
-from sealbus.agents.cli.output import note, print_json
+from sealbus.agents.cli.output import log_to_stderr, note, print_json
 
 __all__ = ["command"]
 
@@ -28,7 +26,7 @@ def command() -> None:
 @json_option
 def serve(address: str | None, health: str | None, config: str | None, as_json: bool) -> None:
     """Accept access tokens, mint user contexts, and pass tasks and calls on to agents."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    log_to_stderr()
     asyncio.run(_serve(address, health, config, as_json=as_json))
 
 
@@ -38,7 +36,7 @@ def serve(address: str | None, health: str | None, config: str | None, as_json: 
 @json_option
 def exit_(health: str | None, config: str | None, as_json: bool) -> None:
     """Call the APIs in egress.apis for agents, whose policy decides about each request, and show them their tokens."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    log_to_stderr()
     raise SystemExit(0 if asyncio.run(_exit(health, config, as_json=as_json)) else 1)
 
 

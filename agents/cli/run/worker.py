@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import importlib
 import importlib.util
-import logging
 import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sealbus.agents.cli.options import config_option, ended_by, json_option, stop_signalled
-from sealbus.agents.cli.output import note, print_json
+from sealbus.agents.cli.output import log_to_stderr, note, print_json
 
 if TYPE_CHECKING:
     from sealbus.agents.runtime.settings.settings import Settings
@@ -81,7 +80,7 @@ def run(
         )
     number, line = supervised or (0, None)
     name = f"process {number}: " if number else ""
-    logging.basicConfig(level=logging.INFO, format=f"%(levelname)s {name}%(name)s: %(message)s", stream=sys.stderr)
+    log_to_stderr(name)
     agents = load_agents(targets)
     drained = asyncio.run(_run(agents, concurrency, health, config, line=line, as_json=as_json))
     raise SystemExit(0 if drained else 1)

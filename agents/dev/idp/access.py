@@ -14,7 +14,6 @@ from typing import Final
 from urllib.parse import quote, urlencode, urlsplit
 
 from sealbus.agents.dev.idp.registry import SCRIPTS
-from sealbus.agents.dev.workload_api.state import PRIVATE, replace_file
 from sealbus.envelopes.errors import ConfigurationError
 
 __all__ = ["ScriptAccess", "fetch_token", "read_access", "write_access"]
@@ -33,6 +32,8 @@ class ScriptAccess:
 
 def write_access(path: Path, access: ScriptAccess) -> None:
     """Put `access` at `path`, mode 0600 from the start."""
+    from sealbus.agents.dev.workload_api.state import PRIVATE, replace_file
+
     document = {"issuer": access.issuer, "secret": access.secret}
     replace_file(path, json.dumps(document).encode(), mode=PRIVATE)
 

@@ -28,6 +28,7 @@ root = importlib.import_module("sealbus.agents.cli.main")
         (RemoteError("sold_out", "the task was failed", "none left"), root.EXIT_ERROR),
         (ExceptionGroup("one", [BusUnavailable("away")]), root.EXIT_ERROR),
         (click.UsageError("what"), 2),
+        (click.ClickException("[late]"), 1),
         (ExceptionGroup("one", [ExceptionGroup("more", [click.UsageError("what")])]), 2),
         (KeyboardInterrupt(), 130),
     ],

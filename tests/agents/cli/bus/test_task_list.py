@@ -15,6 +15,7 @@ from sealbus.agents.cli.options import workload_named
 from sealbus.agents.cli.output import printable
 from sealbus.agents.sdk.task_handle import parse_handle
 from sealbus.bus.inspection.tasks import ListedTask, Told
+from sealbus.bus.sending.status import State
 from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.message.header import parse_header
 from sealbus.envelopes.message.wire import parse_envelope
@@ -120,3 +121,9 @@ def test_other_values_are_usage_errors(arguments: list[str]) -> None:
 def test_help_says_what_is_not_verified() -> None:
     said = " ".join(CliRunner().invoke(ls, ["--help"]).output.split())
     assert "Not verified: that the list is complete" in said
+
+
+def test_the_states_that_may_be_asked_for_are_all_there_are() -> None:
+    [states] = [one.type for one in ls.params if one.name == "states"]
+    assert isinstance(states, click.Choice)
+    assert list(states.choices) == ["submitted", *State]

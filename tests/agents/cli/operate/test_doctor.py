@@ -13,8 +13,8 @@ import pytest
 from support.settings import FULL, changed, load
 from support.x509 import ThrowawayCa
 
-from sealbus.agents.cli.operate import doctor as diagnosis
-from sealbus.agents.cli.operate.doctor import Check, examine
+from sealbus.agents.cli.operate import examination as diagnosis
+from sealbus.agents.cli.operate.examination import Check, examine
 from sealbus.agents.runtime.settings.schema import PolicyTable
 from sealbus.agents.runtime.settings.settings import Settings
 from sealbus.bus.ports import wall_clock

@@ -17,7 +17,8 @@ from support.policy_inputs import closed_policy
 from support.shop import Update
 
 from sealbus import Agent, Context, Resource
-from sealbus.agents.cli.policy.backtest import FINDINGS_SHOWN, Limit, run_backtest
+from sealbus.agents.cli.policy.backtest import Limit
+from sealbus.agents.cli.policy.backtest_run import FINDINGS_SHOWN, run_backtest
 from sealbus.agents.cli.policy.group import command
 from sealbus.bus.audit.trail import AuditEntry, Finding
 from sealbus.envelopes.errors import ConfigurationError

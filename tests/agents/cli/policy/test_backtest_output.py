@@ -8,7 +8,7 @@ import pytest
 from support.recorded import recorded
 
 from sealbus.agents.cli.output import print_json
-from sealbus.agents.cli.policy.backtest import BacktestResult, as_document, print_result
+from sealbus.agents.cli.policy.backtest_run import BacktestResult, as_document, print_result
 from sealbus.envelopes.errors import Code, PolicyFailed
 from sealbus.policies.backtest.report import BacktestReport
 from sealbus.policies.decision.decision import Decision

@@ -1,0 +1,203 @@
+"""The checks of `sealbus doctor`: each part of a deployment, what is wrong with it and what to do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from sealbus.agents.runtime.nats_monitor import read_varz
+from sealbus.agents.runtime.open import open_connection, open_engine, open_identity, streams_of
+from sealbus.agents.runtime.policy.source import open_source
+from sealbus.agents.runtime.settings.settings import Settings
+from sealbus.bus.nats.api import existing_stream
+from sealbus.bus.ports import wall_clock
+from sealbus.bus.stream_names import TASKS
+from sealbus.bus.streams.check import check_streams
+from sealbus.bus.streams.durability import acknowledged_means, describe_sync
+from sealbus.envelopes.errors import (
+    BusUnavailable,
+    ConfigurationError,
+    IdentityUnavailable,
+    PolicyUnavailable,
+    SealbusError,
+)
+from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
+from sealbus.policies.bundle.files import build_bundle
+from sealbus.policies.decision.engine import EngineStatus
+
+__all__ = ["Check", "examine", "policy_status"]
+
+LATE: Final = 0.25
+"""Least share of an X.509-SVID's life that must be left: SPIRE renews at half, so less means that nothing renews it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """The result of checking one part."""
+
+    part: str
+    ok: bool
+    text: str
+
+
+async def examine(
+    settings: Settings, name: str, *, opa: str | None = None, nats_monitors: Sequence[str] = ()
+) -> list[Check]:
+    """Check identity, NATS, streams and policy as the workload `name`.
+
+    Optionally also check a running OPA by its URL and, by the URLs of their monitoring ports, whether nats-servers
+    acknowledge only what is on the disk.
+    """
+    settings = settings.for_command()
+    checks = [
+        await _check("identity", lambda: _identity(settings, name)),
+        await _check("trust", lambda: _trust(settings, name)),
+        await _check("nats", lambda: _nats(settings, name)),
+        await _check("clock", lambda: _clock(settings, name)),
+        await _check("context", lambda: _context(settings)),
+        await _check("policy", lambda: _policy(settings, name)),
+    ]
+    checks += [await _check("disk", partial(_disk, monitor)) for monitor in nats_monitors]
+    if opa is not None:
+        checks.append(await _check("opa", lambda: _opa(opa)))
+    return checks
+
+
+async def _check(part: str, look: Callable[[], Awaitable[str]]) -> Check:
+    try:
+        return Check(part=part, ok=True, text=await look())
+    except SealbusError as error:
+        return Check(part=part, ok=False, text=error.detail or str(error.code))
+
+
+async def _identity(settings: Settings, name: str) -> str:
+    """Check whose identity it is and whether it is renewed in time."""
+    async with open_identity(name, settings) as identity:
+        now, own = wall_clock(), identity.x509()
+        left, life = own.not_after - now, own.not_after - own.not_before
+        if left < life * LATE:
+            raise IdentityUnavailable(
+                f"the X.509-SVID of {identity.spiffe_id} ends in {left // SECOND} s of {life // SECOND} and there is no "
+                "newer one: look at the log of the SPIRE agent, and whether it reaches its server"
+            )
+        jwt = (identity.sealer().expires - now) // SECOND
+        return f"{identity.spiffe_id}, X.509-SVID for {left // SECOND} s, JWT-SVID for {jwt} s"
+
+
+async def _trust(settings: Settings, name: str) -> str:
+    """Check that the X.509 trust bundle outlives the certificates that it vouches for."""
+    from sealbus.agents.identity.x509_svid import authority_end
+
+    async with open_identity(name, settings) as identity:
+        now, own = wall_clock(), identity.x509()
+        anchors = own.bundles.get(identity.spiffe_id.trust_domain, ())
+        last = max((authority_end(anchor) for anchor in anchors), default=0)
+        if last <= own.not_after:
+            raise IdentityUnavailable(
+                f"the trust bundle of {identity.spiffe_id.trust_domain} is stale: its last authority ends in "
+                f"{max(0, last - now) // SECOND} s, before the X.509-SVID does; restart the SPIRE agent, or rotate the CA"
+            )
+        foreign = len(own.bundles) - 1
+        federated = f", {foreign} foreign trust domains" if foreign else ""
+        return f"{len(anchors)} authorities, the last one for {(last - now) // SECOND} s{federated}"
+
+
+async def _clock(settings: Settings, name: str) -> str:
+    """Check this host's clock against the broker's, whose stored times messages are judged by (SPEC.md section 7, step 5)."""
+    async with open_connection(name, settings) as (_, connection):
+        before = wall_clock()
+        state = await existing_stream(connection.jetstream, TASKS)
+        if not state.told:
+            raise BusUnavailable("the server does not report its time")
+        ahead = (before + wall_clock()) // 2 - state.told
+        text = f"this host is {abs(ahead) / SECOND:.2f} s {'ahead of' if ahead > 0 else 'behind'} the broker"
+        if abs(ahead) > DEFAULT_LIMITS.clock_skew:
+            allowed = DEFAULT_LIMITS.clock_skew // SECOND
+            raise ConfigurationError(f"{text}, {allowed} s are allowed: synchronize the clocks (NTP)")
+        return text
+
+
+async def _nats(settings: Settings, name: str) -> str:
+    async with open_connection(name, settings) as (_, connection):
+        states = await check_streams(streams_of(settings), connection.jetstream)
+        return f"{connection.state}, {len(states)} streams as declared; {acknowledged_means(states)}"
+
+
+async def _disk(monitor: str) -> str:
+    return describe_sync(await read_varz(monitor))
+
+
+async def _context(settings: Settings) -> str:
+    """Check that agents accept the user contexts that the edge mints; report for how long one may start and go on."""
+    from sealbus.agents.edge.edge import minting_limits
+
+    minted, taken = minting_limits(settings.edge, settings.lifetimes), settings.lifetimes
+    return (
+        f"minted for {minted.context_start_seconds} s to start and {minted.context_end_seconds} s to go on, "
+        f"taken for {taken.context_start // SECOND} s and {taken.context_life // SECOND} s"
+    )
+
+
+async def _policy(settings: Settings, name: str) -> str:
+    if settings.policy.bucket is not None:
+        return await _stored_policy(settings, name)
+    status = await policy_status(settings, name)
+    if status.missed or not status.revision:
+        raise PolicyUnavailable(f"{status.engine}: {'; '.join(status.missed) or status.problem}")
+    problem = status.problem or await _newest_of_dev(settings.dev.policy, status.revision)
+    if problem:
+        raise ConfigurationError(f"{status.engine}, revision {status.revision} stays in force: {problem}")
+    return f"{status.engine}, revision {status.revision}"
+
+
+async def _newest_of_dev(folder: Path | None, revision: str) -> str:
+    """Return why the policy folder of a running `sealbus dev` is not in force as it is now; empty if it is."""
+    if folder is None:
+        return ""
+    try:
+        newest = await asyncio.to_thread(build_bundle, folder)
+    except ConfigurationError as error:
+        return f"{folder} is refused as it is now: {error.detail}".replace("\n", "; ")
+    return "" if newest.revision == revision else f"{folder} was changed but is not published: look at `sealbus dev`"
+
+
+async def policy_status(settings: Settings, name: str) -> EngineStatus:
+    """Return the status that the policy engine of the settings reports, asked as the workload `name`."""
+    async with AsyncExitStack() as stack:
+        # Only the central engine needs an identity: the others are checked even without a Workload API.
+        central = settings.policy.engine == "central"
+        identity = await stack.enter_async_context(open_identity(name, settings)) if central else None
+        engine = await stack.enter_async_context(open_engine(settings.policy, identity))
+        return await engine.status()
+
+
+async def _stored_policy(settings: Settings, name: str) -> str:
+    async with (
+        open_connection(name, settings) as (identity, connection),
+        open_source(name, settings.policy, connection) as source,
+        open_engine(settings.policy, identity, source.in_force) as engine,
+    ):
+        status = await engine.status()
+        problem = "; ".join(one for one in (source.problem(), status.problem) if one).replace("\n", "; ")
+    # Raised out here because the task groups of what is open would wrap it in an exception group.
+    if problem:
+        raise ConfigurationError(f"{status.engine}, revision {status.revision} stays in force: {problem}")
+    return f"{status.engine}, revision {status.revision} from bucket {settings.policy.bucket}"
+
+
+async def _opa(url: str) -> str:
+    from sealbus.policies.opa.admin import OpaAdmin
+
+    status = await OpaAdmin(url).status()
+    if not status.healthy:
+        raise PolicyUnavailable(f"OPA at {url} is not healthy, or does not answer")
+    if status.problems:
+        raise ConfigurationError(
+            f"OPA at {url}: revisions {dict(status.revisions)} stay in force: {dict(status.problems)}"
+        )
+    return f"healthy {status.healthy}, revisions {dict(status.revisions)}"

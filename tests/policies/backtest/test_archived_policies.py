@@ -47,6 +47,8 @@ async def test_bundles_are_found_by_the_revision_inside(tmp_path: Path) -> None:
         assert policies.revisions == {"r1"}
         assert policies.has("r1")
         assert not policies.has("r2")
+        assert policies.files("r1") == (tmp_path / "whatever",)
+        assert policies.files("r2") == ()
         assert list(policies.problems) == ["no-bundle"]
         assert await policies.engine("r2") is None
 

@@ -118,6 +118,7 @@ PARTS = [
             "read": "self, buffer_size",
             "wait_closed": "self",
             "write": "self, payload",
+            "writelines": "self, payload",
         },
     ),
     Part("nats-py", Parser, (ProtocolParser,), {"parse": "self, data=b''", "reset": "self"}),

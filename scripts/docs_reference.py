@@ -29,6 +29,7 @@ from sealbus.bus.stream_names import AUDIT, TASKS
 from sealbus.bus.streams.declared import Stream, declared_streams
 from sealbus.envelopes import errors
 from sealbus.envelopes.errors import RETRIED_CODES, Code, SealbusError
+from sealbus.envelopes.explanations import CODES
 from sealbus.envelopes.message import subjects
 from sealbus.envelopes.records.decision import DecisionRecord
 from sealbus.envelopes.records.notary import BundleRecord, CheckpointRecord, PolicyRecord
@@ -47,6 +48,15 @@ _COMMANDS = """# Command line
 
 Results go to stdout, with `--json` one JSON object per line; everything else goes to stderr. Exit codes: 0 done, 1 error, 2
 usage, 3 denied by policy, 4 something does not verify.
+
+Names are completed with Tab after one of these lines, which belong into `~/.bashrc` or `~/.zshrc`, or, for fish, into
+`~/.config/fish/completions/sealbus.fish`:
+
+```sh
+eval "$(_SEALBUS_COMPLETE=bash_source sealbus)"
+eval "$(_SEALBUS_COMPLETE=zsh_source sealbus)"
+_SEALBUS_COMPLETE=fish_source sealbus | source
+```
 """
 _SETTINGS = """# Settings
 
@@ -56,7 +66,7 @@ a command override both. An unknown key is an error. `sealbus doctor` shows thos
 _CODES = """# Codes
 
 A code never changes its meaning. *Step* is the acceptance step of [SPEC.md](../spec.md#7-acceptance) that finds it; *again*
-says that a task or event that fails with it is tried again until it expires.
+says that a task or event that fails with it is tried again until it expires. `sealbus explain CODE` tells the same.
 
 """
 _METRICS = """# Metrics
@@ -311,7 +321,7 @@ _CODE_ROW = re.compile(r"^\| `(\w+)` \|([^|]*)\|([^|]*)\|([^|]*)\|$", re.MULTILI
 
 
 def codes() -> str:
-    """Return the page of all codes. Texts for people, by code, would be one more column here."""
+    """Return the page of all codes, with what is to be done about each, as `sealbus explain` says."""
     said = {code: (step.strip(), meaning.strip()) for code, step, _, meaning in _CODE_ROW.findall(_section("Codes"))}
     raised = defaultdict(list)
     for error in _errors(SealbusError):
@@ -323,13 +333,15 @@ def codes() -> str:
             said[code.value][0],
             "yes" if code in RETRIED_CODES else "",
             said[code.value][1],
+            CODES[code].fault.split(":")[0],
+            CODES[code].advice,
             ", ".join(raised[code]),
         )
         for code in Code
     )
     return (
         _CODES
-        + table(("code", "step", "again", "meaning", "error in Python"), rows)
+        + table(("code", "step", "again", "meaning", "whose fault", "what next", "error in Python"), rows)
         + f"\nThe errors, and whose fault each is:\n\n```\n{_tree()}\n```\n"
     )
 

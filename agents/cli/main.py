@@ -56,6 +56,7 @@ _COMMANDS = MappingProxyType(
             "Deny a workload, user, session or client from the next message on.",
         ),
         "streams": ("sealbus.agents.cli.operate.streams", "Compare streams with their declaration, and repair them."),
+        "top": ("sealbus.agents.cli.operate.top", "Show what is decided and handled now, by agent and action."),
         "doctor": ("sealbus.agents.cli.operate.doctor", "Show the settings in force and what is wrong."),
         "explain": ("sealbus.agents.cli.explain", "Say what an error code means, and what to do next."),
         "demo": ("sealbus.agents.cli.run.demo", "Play the scenes: allowed, denied, refused, changed, replayed."),

@@ -20,6 +20,7 @@ from sealbus.agents.cli.main import root as root_command
 from sealbus.agents.runtime.settings.schema import Document
 from sealbus.bus.stream_names import SUBJECTS
 from sealbus.envelopes.errors import RETRIED_CODES, Code
+from sealbus.envelopes.explanations import CODES
 from sealbus.envelopes.records.record import NOTARY_KINDS
 from sealbus.envelopes.records.work import DenialsRecord, OutcomeRecord
 
@@ -104,12 +105,14 @@ def test_each_code_is_there_with_what_it_means(reference: ModuleType) -> None:
         for cells in [[cell.strip() for cell in line.strip("|").split(" | ")]]
     }
     for code in Code:
-        step, again, meaning, _ = rows[f'`{code}`{{ id="{code}" }}']
+        step, again, meaning, fault, advice, _ = rows[f'`{code}`{{ id="{code}" }}']
         assert meaning
+        assert fault
+        assert advice == CODES[code].advice
         assert (again == "yes") is (code in RETRIED_CODES)
         assert re.fullmatch(r"(\d+(, \d+)*)?", step)
     assert len(rows) == len(Code)
-    assert "`Denied`" in rows['`denied`{ id="denied" }'][3]
+    assert "`Denied`" in rows['`denied`{ id="denied" }'][5]
 
 
 def test_each_metric_is_there(reference: ModuleType) -> None:

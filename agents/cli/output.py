@@ -128,10 +128,35 @@ class _VisibleFormatter(logging.Formatter):
         return "\n".join(map(printable, super().formatException(ei).split("\n")))
 
 
-def log_to_stderr(prefix: str = "") -> None:
+class _JsonFormatter(logging.Formatter):
+    """Formats a record as one JSON object: time, level, process if there are several, logger, message and exception."""
+
+    def __init__(self, process: str) -> None:
+        super().__init__()
+        self._process = process
+
+    def format(self, record: logging.LogRecord) -> str:
+        said = {
+            "time": shown_time(int(record.created * SECOND)),
+            "level": record.levelname,
+            **({"process": self._process} if self._process else {}),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            said["exception"] = self.formatException(record.exc_info)
+        # As ASCII: what others chose obeys nothing in a terminal.
+        return json.dumps(said, separators=(",", ":"))
+
+
+def log_to_stderr(prefix: str = "", *, as_json: bool = False) -> None:
     """Log from INFO on to stderr, with `prefix` before each logger's name; names and texts of others obey nothing there."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_VisibleFormatter(f"%(levelname)s {prefix.replace('%', '%%')}%(name)s: %(message)s"))
+    handler.setFormatter(
+        _JsonFormatter(prefix.strip(": "))
+        if as_json
+        else _VisibleFormatter(f"%(levelname)s {prefix.replace('%', '%%')}%(name)s: %(message)s")
+    )
     logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 

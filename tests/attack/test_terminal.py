@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import sys
 from dataclasses import replace
+from datetime import datetime
 
 import pytest
 from click.testing import CliRunner
@@ -111,6 +113,27 @@ def test_a_log_line_and_a_traceback(text: str, monkeypatch: pytest.MonkeyPatch) 
     assert harmless("".join(lines))
     assert lines[0].startswith("ERROR 50 %: sealbus.test: handler said ")
     assert lines[1] == "Traceback (most recent call last):"
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_log_line_of_json(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.StringIO()
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    monkeypatch.setattr(sys, "stderr", written)
+    log_to_stderr("process 1: ", as_json=True)
+    try:
+        raise ValueError(text)
+    except ValueError:
+        logging.getLogger("sealbus.test").exception("handler said %s", text)
+    logging.getLogger("sealbus.test").warning("plain")
+    monkeypatch.undo()
+    first, second = (json.loads(line) for line in written.getvalue().splitlines())
+    assert harmless(written.getvalue())
+    assert (first["level"], first["process"], first["logger"]) == ("ERROR", "process 1", "sealbus.test")
+    assert first["message"] == f"handler said {text}"
+    assert first["exception"].startswith("Traceback (most recent call last):")
+    assert "exception" not in second
+    assert datetime.fromisoformat(second["time"]).tzinfo is not None
 
 
 def test_a_usage_error_does_not_repeat_it_raw() -> None:

@@ -75,7 +75,7 @@ def run(roles: str, health: str | None, config: str | None, as_json: bool) -> No
     unknown = [role for role in chosen if role not in ROLES]
     if unknown:
         raise click.BadParameter(f"{unknown[0]!r} is not one of {', '.join(ROLES)}", param_hint="--roles")
-    log_to_stderr()
+    log_to_stderr(as_json=as_json)
     asyncio.run(_run(chosen, health, config, as_json=as_json))
 
 

@@ -26,7 +26,7 @@ def command() -> None:
 @json_option
 def serve(address: str | None, health: str | None, config: str | None, as_json: bool) -> None:
     """Accept access tokens, mint user contexts, and pass tasks and calls on to agents."""
-    log_to_stderr()
+    log_to_stderr(as_json=as_json)
     asyncio.run(_serve(address, health, config, as_json=as_json))
 
 
@@ -36,7 +36,7 @@ def serve(address: str | None, health: str | None, config: str | None, as_json: 
 @json_option
 def exit_(health: str | None, config: str | None, as_json: bool) -> None:
     """Call the APIs in egress.apis for agents, whose policy decides about each request, and show them their tokens."""
-    log_to_stderr()
+    log_to_stderr(as_json=as_json)
     raise SystemExit(0 if asyncio.run(_exit(health, config, as_json=as_json)) else 1)
 
 

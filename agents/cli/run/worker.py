@@ -80,7 +80,7 @@ def run(
         )
     number, line = supervised or (0, None)
     name = f"process {number}: " if number else ""
-    log_to_stderr(name)
+    log_to_stderr(name, as_json=as_json)
     agents = load_agents(targets)
     drained = asyncio.run(_run(agents, concurrency, health, config, line=line, as_json=as_json))
     raise SystemExit(0 if drained else 1)

@@ -244,7 +244,7 @@ CODES: Final[Mapping[Code, CodeText]] = MappingProxyType(
         Code.DENIED: CodeText(
             "The policy of the agent that handles it denies this.",
             Fault.POLICY,
-            "See which rule denied it: sealbus policy explain, with the id of the message.",
+            "See which rule denied it: sealbus policy explain, which explains the newest denial, or that of an id.",
             "docs/policy.md#denials-that-help",
         ),
         Code.OBLIGATION_UNKNOWN: CodeText(

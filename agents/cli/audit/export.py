@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from sealbus.agents.cli.audit.source import export_live, root_option, trusted_root
-from sealbus.agents.cli.options import as_option, config_option
-from sealbus.agents.cli.output import note, progress_bar
+from sealbus.agents.cli.options import as_option, config_option, json_option
+from sealbus.agents.cli.output import note, print_json, progress_bar
 
 __all__ = ["export", "root_file"]
 
@@ -25,7 +25,10 @@ _log_option = click.option(
 @_log_option
 @config_option
 @as_option("operator")
-def export(folder: Path, root: Path | None, log_folder: Path | None, config: str | None, as_name: str) -> None:
+@json_option
+def export(
+    folder: Path, root: Path | None, log_folder: Path | None, config: str | None, as_name: str, as_json: bool
+) -> None:
     """Write the log up to its last checkpoint, with all its messages, into the new folder FOLDER.
 
     Only the checkpoint is verified here: `sealbus audit verify FOLDER` verifies the rest, at once or years later.
@@ -33,7 +36,12 @@ def export(folder: Path, root: Path | None, log_folder: Path | None, config: str
     trusted = trusted_root(root, live=True, log_folder=log_folder, config=config)
     with progress_bar("exporting") as progress:
         written = asyncio.run(export_live(folder, log_folder, config, as_name, trusted, progress))
-    note(f"{folder}: {written.entries} entries, {written.policies} policy bundles")
+    if as_json:
+        print_json(
+            {"folder": str(folder), "entries": written.entries, "policies": written.policies, "whole": written.whole}
+        )
+    else:
+        note(f"{folder}: {written.entries} entries, {written.policies} policy bundles")
     for path in written.missing_policies:
         note(f"{path} is named in the log but no longer in the notary's folder")
     if written.missing_count:

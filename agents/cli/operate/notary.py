@@ -20,7 +20,8 @@ def command() -> None:
 @command.command("keygen")
 @click.argument("origin")
 @click.argument("file", type=click.Path(path_type=Path))
-def keygen(origin: str, file: Path) -> None:
+@json_option
+def keygen(origin: str, file: Path, as_json: bool) -> None:
     """Make a key for the log ORIGIN in FILE (mode 0600), and print its verifier key.
 
     Give the verifier key to everyone who verifies the log. To replace a key, list the new file after the old one in
@@ -28,7 +29,11 @@ def keygen(origin: str, file: Path) -> None:
     """
     from sealbus.agents.control.notary.keys import make_key_file
 
-    click.echo(make_key_file(file, origin).verifier.text)
+    verifier = make_key_file(file, origin).verifier.text
+    if as_json:
+        print_json({"origin": origin, "file": str(file), "verifier": verifier})
+    else:
+        click.echo(verifier)
 
 
 @command.command("show")
@@ -62,7 +67,8 @@ def show(folder: Path, keys: tuple[str, ...], origin: str | None, as_json: bool)
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--key", "keys", multiple=True, required=True, help="Verifier key of that log; may be repeated.")
 @click.option("--origin", help="Origin of that log; by default the name of its first key.")
-def hold(log: Path, folder: Path, keys: tuple[str, ...], origin: str | None) -> None:
+@json_option
+def hold(log: Path, folder: Path, keys: tuple[str, ...], origin: str | None, as_json: bool) -> None:
     """Keep the checkpoint of another LOG (a folder of its tiles) in FOLDER if it extends the one held there."""
     from sealbus.agents.control.notary.keys import CheckpointHolder
     from sealbus.agents.control.notary.log.folder_store import FolderStore
@@ -77,4 +83,7 @@ def hold(log: Path, folder: Path, keys: tuple[str, ...], origin: str | None) -> 
         raise ConfigurationError(f"{log} holds no checkpoint")
     holder = CheckpointHolder(folder, origin=origin or verifiers[0].name, verifiers=verifiers)
     held = holder.hold_from(found, tile_reader(store.get)).checkpoint
-    note(f"{held.origin}: {held.size} entries held")
+    if as_json:
+        print_json({"origin": held.origin, "size": held.size, "root": held.root.hex()})
+    else:
+        note(f"{held.origin}: {held.size} entries held")

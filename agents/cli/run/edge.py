@@ -42,7 +42,8 @@ def exit_(health: str | None, config: str | None, as_json: bool) -> None:
 
 @command.command("key")
 @click.argument("file", type=click.Path(path_type=Path))
-def key(file: Path) -> None:
+@json_option
+def key(file: Path, as_json: bool) -> None:
     """Write a new key to FILE, which must not exist yet, readable by its owner alone.
 
     For edge.nonce_key, edge.token_key, or edge.pseudonym_key.
@@ -50,6 +51,9 @@ def key(file: Path) -> None:
     from sealbus.agents.edge.oauth.private_file import write_key
 
     write_key(file)
+    if as_json:
+        print_json({"file": str(file)})
+        return
     note(f"{file} is a new key; of one for pseudonyms keep a copy where the log is: without it none can be revealed")
 
 

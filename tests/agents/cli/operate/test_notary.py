@@ -78,3 +78,12 @@ def test_a_checkpoint_is_held_and_a_rewritten_log_is_not(tmp_path: Path) -> None
     write_log(tmp_path / "forged", signer, 400, b"forged")
     with pytest.raises(LogError, match="bad_proof"):
         run("hold", tmp_path / "forged", tmp_path / "held", "--key", text)
+
+
+def test_a_program_reads_what_was_made_and_held(tmp_path: Path) -> None:
+    made = json.loads(run("keygen", ORIGIN, tmp_path / "a.key", "--json").stdout)
+    [signer] = load_signers([tmp_path / "a.key"], ORIGIN)
+    assert made == {"origin": ORIGIN, "file": str(tmp_path / "a.key"), "verifier": signer.verifier.text}
+    write_log(tmp_path / "log", signer, 5)
+    held = run("hold", tmp_path / "log", tmp_path / "held", "--key", made["verifier"], "--json")
+    assert {key: json.loads(held.stdout)[key] for key in ("origin", "size")} == {"origin": ORIGIN, "size": 5}

@@ -1,15 +1,17 @@
 """Questions to a running OPA over TCP, for operators: is it healthy, which policy is in force, how would it decide.
 
-Built on opa-python-client, which is imported only when something is asked. Never used on the path of a message.
+Never used on the path of a message.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, Protocol, cast
+from http import HTTPStatus
+from types import MappingProxyType
+from typing import Final
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -18,8 +20,11 @@ from sealbus.envelopes.errors import ConfigurationError, PolicyFailed, PolicyUna
 
 __all__ = ["OpaAdmin", "OpaStatus"]
 
+ANSWER_BYTES: Final = 16_777_216
+"""Longest answer that is read."""
 _DOCUMENT: Final = re.compile(r"data(?:\.[A-Za-z_][A-Za-z0-9_]*)*")
-_PROVENANCE: Final = {"provenance": True}
+_NONE: Final[Mapping[str, str]] = MappingProxyType({})
+_PROVENANCE: Final = {"provenance": "true"}
 _STRICT: Final = {"strict-builtin-errors": "true"}
 
 
@@ -37,19 +42,6 @@ class OpaStatus:
     problems: Mapping[str, str] = field(default_factory=dict)
 
 
-class _Client(Protocol):
-    """The used part of `opa_client.AsyncOpaClient`, which is untyped."""
-
-    async def check_health(self) -> bool: ...
-    async def get_status(self) -> dict[str, object]: ...
-    async def query_rule(
-        self, input_data: object, package_path: str, *, query_params: Mapping[str, object]
-    ) -> dict[str, object]: ...
-    async def ad_hoc_query(
-        self, query: str, input_data: object, query_params: Mapping[str, object]
-    ) -> dict[str, object]: ...
-
-
 class OpaAdmin:
     """Asks the OPA at `url`, such as `http://127.0.0.1:8181` or `https://opa.example.org:8443`.
 
@@ -65,18 +57,17 @@ class OpaAdmin:
             raise ConfigurationError(f"{url!r} is not a URL: {error}") from error
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
             raise ConfigurationError(f"{url!r} is not http://HOST:PORT or https://HOST:PORT")
-        self._host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-        self._tls = parts.scheme == "https"
-        self._port = port or 8181
+        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+        self._place = f"{host}:{port or 8181}"
+        self._url = f"{parts.scheme}://{self._place}"
         self._token = token
         self._seconds = seconds
 
     async def status(self) -> OpaStatus:
         """Return health, version and bundle revisions; only `healthy` false if OPA does not answer."""
         try:
-            async with self._client() as client:
-                healthy = await client.check_health()
-                said = await client.query_rule({"batch": []}, "sealbus.authz.batch", query_params=_PROVENANCE)
+            healthy = await self._is_healthy()
+            said = await self._asked("POST", "/v1/data/sealbus/authz/batch", _PROVENANCE, {"input": {"batch": []}})
         except (PolicyFailed, PolicyUnavailable):
             return OpaStatus(healthy=False)
         provenance = said.get("provenance")
@@ -93,10 +84,16 @@ class OpaAdmin:
             problems=await self._problems(),
         )
 
+    async def _is_healthy(self) -> bool:
+        try:
+            await self._asked("GET", "/health")
+        except PolicyFailed:
+            return False
+        return True
+
     async def _problems(self) -> Mapping[str, str]:
         try:
-            async with self._client() as client:
-                said = (await client.get_status()).get("result")
+            said = (await self._asked("GET", "/v1/status")).get("result")
         except (PolicyFailed, PolicyUnavailable):
             return {}  # OPA's answer where nobody configured it
         bundles = said.get("bundles") if isinstance(said, dict) else None
@@ -113,32 +110,47 @@ class OpaAdmin:
         ad-hoc query and gives its list of bindings. Raises `PolicyFailed` if OPA refuses the query or cannot evaluate it,
         `PolicyUnavailable` if it does not answer.
         """
-        async with self._client() as client:
-            if _DOCUMENT.fullmatch(query):
-                path = query.removeprefix("data").removeprefix(".")
-                said = await client.query_rule(document, path, query_params=_STRICT)
-            else:
-                said = await client.ad_hoc_query(query, document, _STRICT)
+        given = {"input": document} if document is not None else {}
+        if _DOCUMENT.fullmatch(query):
+            path = query.removeprefix("data").replace(".", "/")
+            said = await self._asked("POST", f"/v1/data{path}", _STRICT, given)
+        else:
+            said = await self._asked("POST", "/v1/query", _STRICT, {"query": query, **given})
         return said.get("result")
 
-    @asynccontextmanager
-    async def _client(self) -> AsyncGenerator[_Client, None]:
-        from opa_client import AsyncOpaClient  # type: ignore[import-untyped]  # it has no types
-
+    async def _asked(
+        self, method: str, path: str, parameters: Mapping[str, str] = _NONE, body: Mapping[str, object] | None = None
+    ) -> dict[str, object]:
+        """Return OPA's answer, a JSON object; of what is none, nothing. Raises as `query`."""
+        headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        limit = aiohttp.ClientTimeout(total=self._seconds)
         try:
-            async with AsyncOpaClient(
-                host=self._host,
-                port=self._port,
-                ssl=self._tls,
-                token=self._token or None,
-                retries=0,
-                timeout=self._seconds,
-            ) as client:
-                yield cast("_Client", client)
-        except aiohttp.ClientResponseError as error:
-            if error.status in (400, 500):
-                raise PolicyFailed(f"OPA refuses the query or cannot evaluate it: status {error.status}") from error
-            raise PolicyUnavailable(f"OPA answered with status {error.status}") from error
+            async with (
+                aiohttp.ClientSession(headers=headers, timeout=limit) as session,
+                session.request(
+                    method, f"{self._url}{path}", params=parameters, json=body, allow_redirects=False
+                ) as answer,
+            ):
+                raw = await _read(answer)
         except (aiohttp.ClientError, TimeoutError) as error:
-            text = f"OPA at {self._host}:{self._port} does not answer: {type(error).__name__}"
+            text = f"OPA at {self._place} does not answer: {type(error).__name__}"
             raise PolicyUnavailable(text) from error
+        if answer.status in (400, 500):
+            raise PolicyFailed(f"OPA refuses the query or cannot evaluate it: status {answer.status}")
+        if answer.status != HTTPStatus.OK:
+            raise PolicyUnavailable(f"OPA answered with status {answer.status}")
+        try:
+            said = json.loads(raw or b"{}")
+        except ValueError as error:
+            raise PolicyUnavailable("OPA's answer is not JSON") from error
+        return said if isinstance(said, dict) else {}
+
+
+async def _read(answer: aiohttp.ClientResponse) -> bytes:
+    """Return the body of an answer; raise `PolicyUnavailable` for one beyond `ANSWER_BYTES`."""
+    raw = bytearray()
+    async for part in answer.content.iter_any():
+        raw += part
+        if len(raw) > ANSWER_BYTES:
+            raise PolicyUnavailable("OPA's answer is too long")
+    return bytes(raw)

@@ -17,10 +17,8 @@ HEAVY = (
     "grpc",
     "httpx2",
     "nats",
-    "opa_client",
     "pydantic",
     "regorus",
-    "requests",
     "rich",
     "sealbus.agents.runtime.open",
     "sealbus.bus.ports",
@@ -34,15 +32,13 @@ HEAVY = (
 SERVERS = (
     "authlib",
     "nats_server",
-    "opa_client",
-    "requests",
     "sealbus.agents.control",
     "sealbus.agents.dev",
     "sealbus.agents.edge",
     "starlette",
     "uvicorn",
 )
-"""Programs that a worker or a short command never is: the edge, the development provider, its NATS, OPA's administration."""
+"""Programs that a worker or a short command never is: the edge, the development provider, its NATS."""
 
 
 def loaded(code: str, among: tuple[str, ...]) -> list[str]:
@@ -76,7 +72,7 @@ def test_the_help_of_every_command_imports_nothing_heavy() -> None:
 
 def test_what_is_heavy_is_there_to_be_imported() -> None:
     # Otherwise a renamed module would never be found.
-    imports = "\n".join(f"import {one}" for one in {*HEAVY, *SERVERS} - {"requests", "nats_server"})
+    imports = "\n".join(f"import {one}" for one in {*HEAVY, *SERVERS} - {"nats_server"})
     assert sorted(loaded(imports, HEAVY)) == sorted(HEAVY)
 
 

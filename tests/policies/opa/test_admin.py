@@ -14,6 +14,7 @@ from support.ports import free_port
 
 from sealbus.envelopes.errors import ConfigurationError, PolicyFailed, PolicyUnavailable
 from sealbus.policies.bundle.files import write_bundle
+from sealbus.policies.opa import admin as module
 from sealbus.policies.opa.admin import OpaAdmin, OpaStatus
 
 
@@ -118,7 +119,7 @@ def test_what_is_no_url(url: str) -> None:
 )
 def test_urls(url: str, shown: str) -> None:
     admin = OpaAdmin(url)
-    assert f"{admin._host}:{admin._port}" == shown
+    assert admin._place == shown
 
 
 @asynccontextmanager
@@ -133,6 +134,39 @@ async def served(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
         yield f"http://127.0.0.1:{port}"
     finally:
         await runner.cleanup()
+
+
+@pytest.mark.parametrize("answer", [b"<html>", b'{"result":', b"\xff", b'"' + b"x" * 100 + b'"'])
+async def test_what_is_no_answer_of_an_opa(answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ANSWER_BYTES", 100)
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        del request
+        return web.Response(body=answer)
+
+    async with served(handler) as url:
+        with pytest.raises(PolicyUnavailable, match="OPA's answer is"):
+            await OpaAdmin(url).query("data")
+
+
+@pytest.mark.parametrize("answer", [b"", b"[]", b"1"])
+async def test_an_answer_without_anything_is_nothing(answer: bytes) -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        del request
+        return web.Response(body=answer)
+
+    async with served(handler) as url:
+        assert await OpaAdmin(url).query("data") is None
+
+
+async def test_a_token_goes_nowhere_else() -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        del request
+        return web.Response(status=302, headers={"Location": "/v1/elsewhere"})
+
+    async with served(handler) as url:
+        with pytest.raises(PolicyUnavailable, match="status 302"):
+            await OpaAdmin(url, token="t").query("data")
 
 
 async def test_a_refused_bundle_is_a_problem_of_a_healthy_opa() -> None:

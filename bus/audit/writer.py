@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
 from sealbus.bus.audit.denial_budget import Denials
 from sealbus.bus.audit.redaction import DECISIONS_ALONE, Recording
@@ -36,6 +37,8 @@ __all__ = ["COUNTED", "AuditLimits", "AuditWriter", "decision_record"]
 
 _log = logging.getLogger(__name__)
 
+LEAVING: Final = 5.0
+"""Seconds for what waits when a writer is left with an error."""
 RECENT = 30.0
 """Seconds for which `AuditWriter.problem` reports a refused record."""
 _TAKEN = ("", 0.0)
@@ -101,12 +104,13 @@ class AuditWriter:
             clock=clock,
         )
         self._group = Background()
+        self._writing: asyncio.Task[None] | None = None
         self._counting: asyncio.Task[None] | None = None
         self._refused = _TAKEN
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
-        self._group.create_task(self._run(), name="audit-outcomes")
+        self._writing = self._group.create_task(self._run(), name="audit-outcomes")
         self._counting = self._group.create_task(self._denials.run(), name="audit-denials")
         return self
 
@@ -116,9 +120,18 @@ class AuditWriter:
         if self._counting is not None:
             self._counting.cancel()
         if kind is None:
-            await self._denials.flush(closing=True)
-            await self._noted.put(None)
+            await self._finish()
+        elif issubclass(kind, Exception) and self._writing is not None:
+            # Who leaves with an error has decided before, and may leave because of that: it is recorded all the same.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LEAVING):
+                    await self._finish()
+                    await asyncio.wait([self._writing])
         await self._group.__aexit__(kind, error, trace)
+
+    async def _finish(self) -> None:
+        await self._denials.flush(closing=True)
+        await self._noted.put(None)
 
     @property
     def problem(self) -> str:

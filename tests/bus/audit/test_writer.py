@@ -6,16 +6,17 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import pytest
-from support.engines import ScriptedEngine, deny
+from support.engines import ScriptedEngine, allow, deny
 from support.lab import until
 from support.shop import Price, Shop, Update
 
 from sealbus.agents.dev.memory.broker import header_block
+from sealbus.bus.audit import writer as module
 from sealbus.bus.audit.writer import AuditWriter
 from sealbus.bus.ports import Outgoing, StreamRefused
 from sealbus.bus.routing.stages import Decided
 from sealbus.bus.sending.outbox import Outbox
-from sealbus.envelopes.errors import AuditUnavailable, Code, EnvelopeError, SealbusError
+from sealbus.envelopes.errors import AuditUnavailable, Code, Denied, EnvelopeError, SealbusError
 from sealbus.envelopes.message.header import parse_header
 from sealbus.envelopes.message.wire import parse_envelope
 from sealbus.envelopes.records.decision import DecisionRecord
@@ -179,3 +180,43 @@ async def test_leaving_stores_what_waits(engine: ScriptedEngine, shop: Shop) -> 
         await bus.idle()
     outcomes = [one for one in await bus.audit() if isinstance(one.record, OutcomeRecord)]
     assert len(outcomes) == 5
+
+
+async def test_leaving_with_a_denial_stores_it(engine: ScriptedEngine, shop: Shop) -> None:
+    """Our own policy denies a result, and we leave with that: what it decided is what anybody would look for."""
+    bus = TestBus(shop.inventory, engine=engine)
+    engine.verdict = lambda asked: deny("no") if str(asked["action"]["name"]).endswith(".reply") else allow()
+
+    async def ask() -> None:
+        async with bus:
+            handle = await (await bus.client("shop-web")).submit("inventory.update", Update(item_id="1"))
+            await handle.result(int)
+
+    with pytest.raises(Denied):
+        await ask()
+    denied = await bus.decisions("inventory.update.reply")
+    assert [(one.allow, one.reasons) for one in denied] == [(False, ("no",))]
+
+
+async def test_a_bus_that_takes_nothing_keeps_nobody_who_leaves_with_an_error(
+    engine: ScriptedEngine, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LEAVING", 0.01)
+    bus = TestBus(shop.inventory, engine=engine)
+    never = asyncio.Event()
+
+    async def ask() -> None:
+        async with bus:
+            node = (await bus.client("shop-web")).node
+
+            async def stuck(batch: object) -> None:
+                del batch
+                await never.wait()
+
+            monkeypatch.setattr(node.audit, "_store", stuck)
+            handle = await (await bus.client("shop-web")).submit("inventory.update", Update(item_id="1"))
+            await handle.result(object)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await ask()

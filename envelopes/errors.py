@@ -295,6 +295,9 @@ class Denied(DecisionError):
         self.remedies = tuple(remedies)
         self.via = tuple(via)
 
+    def __str__(self) -> str:
+        return f"{super().__str__()} ({', '.join(self.reasons)})" if self.reasons else super().__str__()
+
     @property
     def explanation(self) -> Explanation:
         """What is told of the denial."""

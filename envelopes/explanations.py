@@ -129,7 +129,7 @@ CODES: Final[Mapping[Code, CodeText]] = MappingProxyType(
         Code.NO_LISTENER: CodeText(
             "No process subscribes to this call now.",
             Fault.OPERATOR,
-            "Start the agent: sealbus agent ls shows which agents run. The call was not done.",
+            "Start the agent (sealbus agent ls shows which run); tasks are sent by sealbus pub. The call was not done.",
             "docs/operations.md#agents",
         ),
         Code.REPLAYED: CodeText(

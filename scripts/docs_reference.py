@@ -131,7 +131,7 @@ def _first_paragraph(text: str | None) -> str:
 def python() -> str:
     """Return the page of what `from sealbus import ...` gives, and `sealbus.testing`; mkdocstrings fills it in."""
     homes = sorted((name, getattr(sealbus, name).__module__) for name in sealbus.__all__)
-    testing = [("TestBus", "sealbus.testing")]
+    testing = [("TestBus", "sealbus.testing"), ("LiveBus", "sealbus.testing")]
     blocks = [
         f"## {name}\n\n`from {'sealbus' if home != 'sealbus.testing' else home} import {name}`\n\n"
         f"::: {home}.{name}\n    options:\n      show_root_heading: false\n"

@@ -229,7 +229,8 @@ async def open_connected_node(
         group = await stack.enter_async_context(Background())
         streams = streams_of(settings)
         checked = await _answered(streams, connection, within=settings.identity_within * settings.identity_patient)
-        _log.info("%s", acknowledged_means(checked))
+        if not settings.development:
+            _log.info("%s", acknowledged_means(checked))
         guard = StreamGuard(streams, connection)
         checking = group.create_task(guard.run(), name="stream-guard")
         await connection.attach(guard)

@@ -26,7 +26,7 @@ Given = TypeVar("Given", bound=Coroutine[Any, Any, object] | AsyncIterator[objec
 Given_co = TypeVar("Given_co", covariant=True)
 
 Loader = Callable[[Any], Awaitable[Resource]]
-"""Loads the resource that a message is about from the agent's own data; raises `ResourceNotFound`."""
+"""Loads the resource that a message is about, given its body, from the agent's own data; raises `ResourceNotFound`."""
 
 
 class Handler(Generic[Req, Given_co]):
@@ -58,6 +58,7 @@ class Handler(Generic[Req, Given_co]):
         self.subject = subject
         self.action = action
         self.function = function
+        _check_loader(action, resource)
         self.resource = resource
         self.facts = tuple(facts)
         self.retry = _retry_policy(action, retry)
@@ -288,6 +289,16 @@ def _retry_policy(action: str, retry: object) -> RetryPolicy:
     if type(retry) is not int or retry < 0:
         raise ConfigurationError(f"{action}: retry is a RetryPolicy or 0 or more tries after the first, not {retry!r}")
     return RetryPolicy(maximum_attempts=retry + 1)
+
+
+def _check_loader(action: str, loader: Loader | None) -> None:
+    """Raise `ConfigurationError` for a loader that cannot be called with a body alone."""
+    if loader is None:
+        return
+    try:
+        inspect.signature(loader).bind(object())
+    except TypeError as error:
+        raise ConfigurationError(f"{action}: a resource loader takes the body, and nothing else") from error
 
 
 def _signature(function: Callable[..., object], streams: bool) -> tuple[type, type]:

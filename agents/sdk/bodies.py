@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from functools import lru_cache
 from typing import Generic, Never, Protocol, TypeVar, cast
 
@@ -72,8 +72,7 @@ class Body(Generic[T]):
                 return self._adapter.validate_python(_unpacked(body))
         except pydantic.ValidationError as error:
             # The error's own text quotes the input, which is a payload: only the place of the error may be shown.
-            places = sorted({".".join(str(part) for part in one["loc"]) or "body" for one in error.errors()})
-            raise BadBody(f"does not fit at {', '.join(places)[:200]}") from None
+            raise BadBody("; ".join(_misfits(error))) from None
         except EnvelopeError as error:
             raise BadBody("not canonical msgpack") from error
         raise BadBody("media type not known")
@@ -106,6 +105,16 @@ class Body(Generic[T]):
             raise HandlingError(Code.BAD_RESULT, type(error).__name__) from None
         except (ValueError, TypeError, RecursionError) as error:
             raise HandlingError(Code.BAD_RESULT, type(error).__name__) from None
+
+
+def _misfits(error: pydantic.ValidationError) -> Iterator[str]:
+    places = {
+        (one["type"] == "missing", ".".join(str(part) for part in one["loc"]) or "body") for one in error.errors()
+    }
+    for missing, words in ((False, "does not fit at"), (True, "lacks")):
+        named = sorted(place for lacks, place in places if lacks is missing)
+        if named:
+            yield f"{words} {', '.join(named)[:200]}"
 
 
 def _unpacked(body: bytes) -> Value:

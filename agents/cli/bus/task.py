@@ -127,7 +127,9 @@ async def finish(handle: TaskHandle, wait: float, *, as_json: bool) -> None:
                 else:
                     _print_result(one.part)
     except TimeoutError as error:
-        so_far = "no worker has reported on it: is one running?" if last is None else last.state.value
+        so_far = "no worker has reported on it: is one running?"
+        if last is not None:
+            so_far = printable("  ".join(one for one in (last.state.value, last.code, last.note) if one))
         raise click.ClickException(
             f"{handle.action}: not done within {wait:g} s ({so_far}); ask again: sealbus task result {handle}"
         ) from error

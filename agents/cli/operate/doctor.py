@@ -6,7 +6,7 @@ import asyncio
 
 import click
 
-from sealbus.agents.cli.options import as_option, config_option, json_option
+from sealbus.agents.cli.options import config_option, json_option
 from sealbus.agents.cli.output import print_json, print_table
 
 __all__ = ["command"]
@@ -18,21 +18,27 @@ __all__ = ["command"]
     "--nats-monitor", "monitors", multiple=True, metavar="URL", help="Also ask this monitoring port of a nats-server."
 )
 @config_option
-@as_option("shop-web")
+@click.option(
+    "--as",
+    "as_name",
+    default=None,
+    metavar="NAME",
+    help="Whose identity to use where the settings name one Workload API socket per workload.  [default: client.name]",
+)
 @json_option
-def command(url: str | None, monitors: tuple[str, ...], config: str | None, as_name: str, as_json: bool) -> None:
+def command(url: str | None, monitors: tuple[str, ...], config: str | None, as_name: str | None, as_json: bool) -> None:
     """Check settings, identity, NATS, streams and policy; exit code 1 if anything is wrong."""
     raise SystemExit(asyncio.run(_doctor(url, monitors, config, as_name, as_json=as_json)))
 
 
 async def _doctor(
-    url: str | None, monitors: tuple[str, ...], config: str | None, as_name: str, *, as_json: bool
+    url: str | None, monitors: tuple[str, ...], config: str | None, as_name: str | None, *, as_json: bool
 ) -> int:
     from sealbus.agents.cli.operate.examination import examine
     from sealbus.agents.runtime.settings.settings import load_settings
 
     settings = load_settings(config)
-    checks = await examine(settings, as_name, opa=url, nats_monitors=monitors)
+    checks = await examine(settings, as_name or settings.client.name, opa=url, nats_monitors=monitors)
     if as_json:
         print_json(
             {

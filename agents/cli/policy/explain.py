@@ -294,7 +294,7 @@ async def _newest_denial(
     async for entry, recorded in _decisions(entries, None):
         if recorded is None:
             yield entry, None
-        elif recorded.verdict is Verdict.DENY:
+        elif recorded.verdict is not Verdict.ALLOW:
             newest = entry, recorded
     if newest is not None:
         yield newest

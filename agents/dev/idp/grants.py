@@ -102,7 +102,7 @@ class ScriptGrant(Issuing, TokenEndpointMixin):  # type: ignore[misc]  # authlib
         data: dict[str, str] = self.request.payload.data
         user = self.server.users.get(data.get("user", ""))
         if user is None:
-            raise InvalidRequestError("there is no such user")
+            raise InvalidRequestError("there is no such user; [dev.users] in sealbus.toml names more")
         texts = {name: data.get(name, "") for name in ("client", "session")}
         if any(value and not _TEXT.fullmatch(value) for value in texts.values()) or not valid_scope(
             data.get("scope", "")

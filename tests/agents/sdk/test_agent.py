@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support.shop import Shop, Update
 
-from sealbus import Agent, Context, RetryPolicy
+from sealbus import Agent, Context, Resource, RetryPolicy
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.message.kinds import Kind
 
@@ -142,3 +142,17 @@ def test_a_timeout_is_one_that_a_message_can_live_for(kind: str, timeout: Any) -
 @pytest.mark.parametrize(("kind", "timeout"), [("call", 60), ("call", 0.1), ("task", 86_400), ("task", 300)])
 def test_the_longest_timeout_is_allowed(kind: str, timeout: float) -> None:
     declare(kind, timeout)
+
+
+def test_a_loader_that_wants_more_than_the_body_is_refused_where_it_is_declared() -> None:
+    agent = Agent("shop")
+
+    async def item(body: int, ctx: Context) -> Resource:
+        del body, ctx
+        return Resource("item", "1")
+
+    async def look(body: int, ctx: Context) -> None:
+        del body, ctx
+
+    with pytest.raises(ConfigurationError, match=r"shop\.look: a resource loader takes the body"):
+        agent.task("look", resource=item)(look)  # type: ignore[arg-type]  # what is refused

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pydantic
 import pytest
 from support.shop import Update
 
@@ -77,3 +78,14 @@ def test_a_float_does_not_fit_canonical_msgpack() -> None:
 
 def test_bodies_are_kept() -> None:
     assert body_of(Update) is body_of(Update)
+
+
+def test_what_is_missing_is_told_apart_from_what_does_not_fit() -> None:
+    class Order(pydantic.BaseModel):
+        title: str
+        pieces: int
+
+    with pytest.raises(BadBody, match=r"^bad_body: lacks title$"):
+        Body(Order).decode(b'{"titel": "x", "pieces": 1}', JSON)
+    with pytest.raises(BadBody, match=r"^bad_body: does not fit at pieces; lacks title$"):
+        Body(Order).decode(b'{"pieces": "many"}', JSON)

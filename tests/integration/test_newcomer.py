@@ -176,22 +176,21 @@ def test_a_call_is_allowed_one_denied_and_what_is_changed_runs(newcomer: Newcome
     assert "order_id" in wrong.stderr
 
     # What happens now, while it happens.
-    top = subprocess.Popen(
+    with subprocess.Popen(
         [str(newcomer.tool / "sealbus"), "top", "--times", "40", "--every", "0.5", "--json"],
         cwd=newcomer.project,
         stdout=subprocess.PIPE,
         text=True,
-    )
-    assert top.stdout is not None
-    seen: list[dict[str, object]] = json.loads(top.stdout.readline())
-    newcomer.sealbus("call", "billing.read", body, "--user", "alice")
-    for line in top.stdout:
-        seen = [one for one in json.loads(line) if one["action"] == "billing.read"]
-        if seen:
-            break
+    ) as top:
+        assert top.stdout is not None
+        top.stdout.readline()
+        newcomer.sealbus("call", "billing.read", body, "--user", "alice")
+        looks = ([one for one in json.loads(line) if one["action"] == "billing.read"] for line in top.stdout)
+        seen = next(filter(None, looks))
+        top.send_signal(signal.SIGINT)
+        top.stdout.read()
+    assert top.returncode == 0
     assert [(one["agent"], one["denied"]) for one in seen] == [("/agent/billing", 0.0)]
-    top.send_signal(signal.SIGINT)
-    assert top.wait(WITHIN) == 0
 
     # The typed client, by the project's own interpreter.
     token = newcomer.sealbus("token", "--user", "alice").stdout.strip()

@@ -22,6 +22,7 @@ from sealbus.policies.bundle.files import build_bundle
 from sealbus.policies.bundle.format import MANIFEST, Bundle
 from sealbus.policies.bundle.library import carries_library, library_modules, with_library_root
 from sealbus.policies.decision.documents import canonical
+from sealbus.policies.explain.failed_test import FailedTests
 from sealbus.policies.lint.lint import parse_all, refused_forms
 from sealbus.policies.lint.module import TEST_SUFFIX, Module, PolicyRefused, Problem
 from sealbus.policies.lint.regorus import Interpreter
@@ -41,8 +42,8 @@ _PREFIX: Final = "test_"
 class RegoTestResult:
     """The result of one test on one engine (`embedded` or `opa`).
 
-    `package` is without `data.`; `error` is empty, or why there was no result; `file` is relative to the policy folder,
-    `line` counts from 1.
+    `package` is without `data.`; `error` says why it did not pass, where that is known; `file` is relative to the policy
+    folder, `line` counts from 1.
     """
 
     package: str
@@ -76,7 +77,8 @@ def run_tests(
     problems.extend(refused_forms(files))
     if problems:
         raise PolicyRefused(problems)
-    results = _run_embedded(Interpreter(modules, canonical(bundle.data)), files)
+    failed = FailedTests(modules, bundle.data)
+    results = _run_embedded(Interpreter(modules, canonical(bundle.data)), files, failed)
     if opa is not None:
         with tempfile.TemporaryDirectory(prefix="sealbus-") as name:
             laid_out = Path(name) / folder.absolute().name
@@ -103,7 +105,7 @@ def _tests(folder: Path) -> Iterable[Module]:
             raise PolicyRefused([Problem(file=name, line=0, column=0, form="encoding", text=str(error))]) from error
 
 
-def _run_embedded(interpreter: Interpreter, files: Iterable[File]) -> list[RegoTestResult]:
+def _run_embedded(interpreter: Interpreter, files: Iterable[File], failed: FailedTests) -> list[RegoTestResult]:
     results: dict[tuple[str, str], RegoTestResult] = {}
     for file in files:
         package = ".".join(file.package)
@@ -115,6 +117,7 @@ def _run_embedded(interpreter: Interpreter, files: Iterable[File]) -> list[RegoT
                 passed, error = False, "defined twice: the two would be judged together"
             else:
                 passed, error = _evaluate(interpreter, rule, f"data.{package}.{name}")
+                error = error if passed or error else failed.told(package, name)
             results[package, name] = RegoTestResult(
                 package=package,
                 name=name,

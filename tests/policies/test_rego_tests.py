@@ -89,7 +89,7 @@ def test_a_test_that_is_false_undefined_or_no_boolean_fails(folder: Path) -> Non
     found = by_name(run_tests(folder))
     assert {name: (found[name].passed, found[name].error) for name in found if "more" in found[name].package} == {
         "test_false": (False, ""),
-        "test_undefined": (False, ""),
+        "test_undefined": (False, "line 5 does not hold: data.nothing"),
         "test_number": (False, ""),
         "test_null": (False, ""),
     }

@@ -32,6 +32,7 @@ def test_a_denial_has_its_reasons() -> None:
     denied = Denied("no", ["not_owner"])
     assert denied.reasons == ("not_owner",)
     assert denied.explanation == (("not_owner",), (), ())
+    assert (str(denied), str(Denied("no"))) == ("denied: no (not_owner)", "denied: no")
 
 
 def test_a_refused_connection_says_why() -> None:

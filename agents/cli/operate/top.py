@@ -31,8 +31,9 @@ _COLUMNS = ("agent", "action", "allowed/s", "denied/s", "failed/s", "p50 ms", "p
 @as_option("operator")
 @json_option
 def command(every: float, times: int, config: str | None, as_name: str, as_json: bool) -> None:
-    """Show what is decided and handled now, by agent and action: rates of the last 10 seconds, the busiest first.
+    """Show what is decided and handled now, by agent and action, the busiest first: rates over 10 seconds, from its start on.
 
+    With --json each look is one line, an array.
     Everything comes from the audit stream, and each record is verified as it is read.
     """
     asyncio.run(_top(every, times, config, as_name, as_json=as_json))

@@ -287,15 +287,18 @@ async def _decisions(
 async def _newest_denial(
     entries: AsyncIterable[AuditEntry | Finding],
 ) -> AsyncGenerator[tuple[AuditEntry | Finding, RecordedDecision | None], None]:
-    """Yield the last decision that denied, and each finding before it."""
-    from sealbus.policies.backtest.recorded import Verdict
+    """Yield the last denial that the policy was asked about, and each finding before it; say how many others followed."""
+    from sealbus.policies.backtest.recorded import NotReplayable, Verdict
 
-    newest = None
+    newest, after = None, 0
     async for entry, recorded in _decisions(entries, None):
         if recorded is None:
             yield entry, None
         elif recorded.verdict is not Verdict.ALLOW:
-            newest = entry, recorded
+            asked = recorded.question() is not NotReplayable.NOT_ASKED
+            newest, after = ((entry, recorded), 0) if asked else (newest, after + 1)
+    if after:
+        note(f"{after} newer denials came before the policy was asked: sealbus audit replay shows them")
     if newest is not None:
         yield newest
 

@@ -65,7 +65,7 @@ def test_wheel_from_the_sdist_holds_every_module_and_the_policy(wheel: Path) -> 
             if path.suffix in {".py", ".rego", ".json"} and "__pycache__" not in path.parts:
                 assert f"sealbus/{path.relative_to(ROOT)}" in inside
     for path in (ROOT / "src" / "sealbus").rglob("*"):
-        if path.is_file() and "__pycache__" not in path.parts:
+        if path.is_file() and not {"__pycache__", ".ruff_cache"} & set(path.parts):
             assert str(path.relative_to(ROOT / "src")) in inside
     assert not [
         name for name in inside if name.split("/")[0] not in {"sealbus", wheel.name.rsplit("-", 3)[0] + ".dist-info"}

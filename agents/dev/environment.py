@@ -97,6 +97,8 @@ class DevOptions:
     x509_ttl: int = 600
     jwt_ttl: int = 300
     max_bytes: int = STREAM_BYTES
+    development: bool = False
+    """Whether requesters are told the texts behind errors."""
     sync: bool = True
     """Whether NATS acknowledges only what is on the disk; without it a power failure loses up to two minutes of work."""
 
@@ -215,6 +217,7 @@ async def open_environment(options: DevOptions) -> AsyncGenerator[Environment, N
             policy=policy.absolute(),
             token_key=await asyncio.to_thread(_token_key, folder) if options.declared.exchanges else None,
             log=log,
+            development=options.development,
         )
         stack.callback(settings_file.unlink, missing_ok=True)
         settings = load_settings(settings_file)

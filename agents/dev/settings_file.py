@@ -80,6 +80,7 @@ def write_settings(
     policy: Path,
     token_key: Path | None = None,
     log: DevLog | None = None,
+    development: bool = False,
 ) -> None:
     """Write `path` by rename, mode 0600. For these values TOML basic strings and JSON strings are the same."""
     # Every claim of the declared users: the edge passes on only listed claims, here too.
@@ -91,7 +92,7 @@ def write_settings(
         f"nats = [{_text(nats)}]",
         f"nats_ids = [{_text(server_id.value)}]",
         f"workload_api = {_text(workload_api)}",
-        "development = true",
+        *(["development = true"] if development else []),
         "[policy]",
         f"engine = {_text(engine)}",
         f"bundle = {_text(str(bundle))}",

@@ -429,7 +429,9 @@ class LiveBus:
         if not declared.run:
             raise ConfigurationError(f"{project / 'sealbus.toml'} names no agent under [dev.agents]")
         agents = load_agents(list(declared.run.values()))
-        options = DevOptions(folder=folder, agents=(), declared=declared, policy=declared.policy, port=-1, sync=False)
+        options = DevOptions(
+            folder=folder, agents=(), declared=declared, policy=declared.policy, port=-1, sync=False, development=True
+        )
         async with AsyncExitStack() as stack:
             environment = await stack.enter_async_context(open_environment(options))
             group = await stack.enter_async_context(Background())

@@ -223,10 +223,10 @@ def tutorial(mark: str) -> list[str]:
     return commands_of((ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8"), mark)
 
 
-def test_the_tutorial_is_what_it_says(installed: Installed, tmp_path: Path) -> None:
+def test_the_tutorial_is_what_it_says(installed: Installed, tmp_path_factory: pytest.TempPathFactory) -> None:
     page = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
     assert tutorial("init") == ["sealbus init shop\n", "cd shop\n"]
-    reader = installed.project(tmp_path, "shop")
+    reader = installed.project(tmp_path_factory.mktemp("t"), "shop")
     [test] = tutorial("test")
     assert reader.shell(test).returncode == 0
     with reader.dev() as said:

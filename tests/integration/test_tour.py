@@ -441,7 +441,9 @@ def test_a_payment_is_approved_as_its_page_says(shop: tuple[Path, str]) -> None:
     assert [one for one in expected if one not in told] == [one for one in expected if "waits " in one]
     assert approved.err == "approve: counted, and recorded\n"
     assert json.loads(result.out) == {"invoice_id": "2041", "amount": 420000, "approved_by": ["bob"]}
-    lines = [(line.split()[2], line.split()[3], line.split()[-1]) for line in replay.out.splitlines()]
+    lines = [
+        (line.split()[2], line.split()[3], line.split()[-1]) for line in replay.out.splitlines() if " by " not in line
+    ]
     assert [line[:2] for line in lines][:2] == [("DENY", "payments.pay"), ("ALLOW", "payments._approve")]
     assert lines.count(("ALLOW", "payments.pay", "alice")) == 1
 

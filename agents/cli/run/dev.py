@@ -85,6 +85,7 @@ def command(
         policy=policy,
         sync=not fast,
         notary=notary,
+        development=True,
     )
     asyncio.run(_run(options, watch=watch, as_json=as_json))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -223,3 +225,24 @@ async def test_a_live_project_without_agents_says_so(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"\[dev.agents\]"):
         async with LiveBus.of_project(tmp_path, tmp_path / "state"):
             pass
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_plug_in_disturbs_no_tests_of_those_without_pytest_asyncio(there: bool, tmp_path: Path) -> None:
+    (tmp_path / "test_one.py").write_text("def test_one() -> None:\n    assert True\n")
+    hidden = (
+        "" if there else "importlib.util.find_spec = lambda name: None if name == 'pytest_asyncio' else find(name)\n"
+    )
+    program = "import importlib.util, sys, pytest\nfind = importlib.util.find_spec\n" + hidden
+    asyncio_of_pytest = ["-p", "pytest_asyncio", "-o", "asyncio_default_fixture_loop_scope=function"]
+    plugins = [*(asyncio_of_pytest if there else []), "-p", "sealbus.pytest_plugin"]
+    done = subprocess.run(
+        [sys.executable, "-c", f"{program}sys.exit(pytest.main(sys.argv[1:]))", *plugins, "--fixtures", "test_one.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ("live_bus" in done.stdout) is there

@@ -33,7 +33,7 @@ class _Event(NamedTuple):
 class Rate:
     """One agent and one action. Rates are events a second; of handling, the median and the 99th percentile in milliseconds.
 
-    `half` and `most` are `None` where nothing was handled.
+    `p50` and `p99` are `None` where nothing was handled.
     """
 
     agent: str
@@ -41,8 +41,8 @@ class Rate:
     allowed: float
     denied: float
     failed: float
-    half: float | None
-    most: float | None
+    p50: float | None
+    p99: float | None
 
 
 class Rates:
@@ -85,6 +85,6 @@ def _rates(found: dict[tuple[str, str], list[_Event]]) -> Iterator[Rate]:
             allowed=sum(one.allowed for one in events) / seconds,
             denied=sum(one.denied for one in events) / seconds,
             failed=sum(one.failed for one in events) / seconds,
-            half=taken[len(taken) // 2] / 1_000 if taken else None,
-            most=taken[min(len(taken) - 1, len(taken) * 99 // 100)] / 1_000 if taken else None,
+            p50=taken[len(taken) // 2] / 1_000 if taken else None,
+            p99=taken[min(len(taken) - 1, len(taken) * 99 // 100)] / 1_000 if taken else None,
         )

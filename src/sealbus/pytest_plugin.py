@@ -1,38 +1,14 @@
 """Fixtures for the tests of a project, from its `sealbus.toml`: `bus` in memory, `live_bus` on a real NATS server.
 
-They are there wherever sealbus and pytest-asyncio are installed. The agents are those under `[dev.agents]`, the policy is
-`dev.policy`; a project that has neither defines a fixture `bus` of its own.
+They are there where pytest-asyncio is installed; pytest loads this wherever sealbus is, and without it nothing happens.
+The agents are those under `[dev.agents]`, the policy is `dev.policy`; who has neither defines a fixture `bus` of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING
+import importlib.util
 
-import pytest
-import pytest_asyncio
+if importlib.util.find_spec("pytest_asyncio") is not None:
+    from sealbus.pytest_fixtures import bus, live_bus
 
-if TYPE_CHECKING:
-    from sealbus.testing import LiveBus, TestBus
-
-__all__ = ["bus", "live_bus"]
-
-
-@pytest_asyncio.fixture
-async def bus(pytestconfig: pytest.Config) -> AsyncGenerator[TestBus, None]:
-    """Run the project's agents on a bus in memory, decided by its policy."""
-    from sealbus.testing import TestBus
-
-    async with TestBus.of_project(pytestconfig.rootpath) as made:
-        yield made
-
-
-@pytest_asyncio.fixture
-async def live_bus(
-    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncGenerator[LiveBus, None]:
-    """Run the project's agents as `sealbus dev` does, on a real NATS server: takes a second."""
-    from sealbus.testing import LiveBus
-
-    async with LiveBus.of_project(pytestconfig.rootpath, tmp_path_factory.mktemp("sealbus")) as made:
-        yield made
+    __all__ = ["bus", "live_bus"]

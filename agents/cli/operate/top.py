@@ -82,7 +82,7 @@ def _show(rows: list[Rate], *, as_json: bool) -> None:
         [
             printable(one.agent),
             printable(one.action),
-            *map(_number, (one.allowed, one.denied, one.failed, one.half, one.most)),
+            *map(_number, (one.allowed, one.denied, one.failed, one.p50, one.p99)),
         ]
         for one in rows
     ]

@@ -115,10 +115,15 @@ def _write(place: Path, files: dict[str, str]) -> None:
 
 
 def _requirement() -> str:
-    """Return the line by which pip installs the sealbus that runs here: its version, or the wheel or folder it came from."""
+    """Return the line by which pip installs the sealbus that runs here: its version, or the place it came from (PEP 610)."""
     installed = importlib.metadata.distribution("sealbus")
     origin = installed.read_text("direct_url.json")
-    return f"sealbus @ {json.loads(origin)['url']}" if origin else f"sealbus=={installed.version}"
+    if not origin:
+        return f"sealbus=={installed.version}"
+    said = json.loads(origin)
+    version = said.get("vcs_info")
+    place = f"{version['vcs']}+{said['url']}@{version['commit_id']}" if version else said["url"]
+    return f"sealbus @ {place}"
 
 
 def _made(place: Path) -> Iterator[str]:

@@ -41,11 +41,11 @@ async def test_decisions_and_outcomes_are_counted_by_agent_and_action() -> None:
     rows = {(one.agent, one.action): one for one in counted.rows(NOW)}
     quote = rows[PRICING, "pricing.quote"]
     assert (quote.allowed, quote.denied, quote.failed) == (0.2, 0.1, 0.0)
-    assert quote.half is not None
-    assert quote.most is not None
-    assert 0 < quote.half <= quote.most
+    assert quote.p50 is not None
+    assert quote.p99 is not None
+    assert 0 < quote.p50 <= quote.p99
     assert counted.rows(NOW)[0] == quote
-    assert rows["/agent/shop-web", "pricing.quote.reply"].half is None
+    assert rows["/agent/shop-web", "pricing.quote.reply"].p50 is None
 
 
 async def test_what_is_older_is_forgotten() -> None:

@@ -10,9 +10,9 @@ from sealbus.agents.cli.operate.top import _show
 from sealbus.bus.inspection.rates import Rate
 
 ROWS = [
-    Rate(agent="/agent/shop", action="shop.read", allowed=1.5, denied=0.25, failed=0.0, half=2.0, most=9.5),
+    Rate(agent="/agent/shop", action="shop.read", allowed=1.5, denied=0.25, failed=0.0, p50=2.0, p99=9.5),
     Rate(
-        agent="/agent/[red]x\u202e", action="shop.read.reply", allowed=1.0, denied=0.0, failed=0.0, half=None, most=None
+        agent="/agent/[red]x\u202e", action="shop.read.reply", allowed=1.0, denied=0.0, failed=0.0, p50=None, p99=None
     ),
 ]
 
@@ -30,4 +30,4 @@ def test_a_look_is_a_table(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_look_is_one_line_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
     _show(ROWS, as_json=True)
     [line] = capsys.readouterr().out.splitlines()
-    assert [one["half"] for one in json.loads(line)] == [2.0, None]
+    assert [one["p50"] for one in json.loads(line)] == [2.0, None]

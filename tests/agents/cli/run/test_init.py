@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import stat
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner, Result
@@ -112,3 +113,27 @@ def test_what_cannot_be_made_leaves_nothing(tmp_path: Path, monkeypatch: pytest.
     assert made.exit_code == 1
     assert "No space left" in made.output
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("origin", "line"),
+    [
+        (None, "sealbus==1.2"),
+        (
+            {"url": "file:///w/sealbus-1.2-py3-none-any.whl", "archive_info": {}},
+            "sealbus @ file:///w/sealbus-1.2-py3-none-any.whl",
+        ),
+        (
+            {"url": "https://forge.example/sealbus", "vcs_info": {"vcs": "git", "commit_id": "c0ffee"}},
+            "sealbus @ git+https://forge.example/sealbus@c0ffee",
+        ),
+    ],
+)
+def test_a_project_asks_for_the_sealbus_that_made_it(
+    origin: dict[str, object] | None, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = json.dumps(origin) if origin is not None else None
+    installed = SimpleNamespace(version="1.2", read_text=lambda _: text)
+    monkeypatch.setattr("importlib.metadata.distribution", lambda _: installed)
+    assert run("billing", "--folder", tmp_path).exit_code == 0
+    assert (tmp_path / "requirements.txt").read_text().splitlines()[0] == line

@@ -12,11 +12,10 @@ import signal
 import site
 import subprocess
 import sys
-import time
 import venv
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -55,6 +54,22 @@ def environment(folder: Path, wheel: Path) -> Path:
 
 
 @dataclass(frozen=True, slots=True)
+class Running:
+    """A process, and the lines that it has said."""
+
+    process: subprocess.Popen[str]
+    said: list[str] = field(default_factory=list)
+
+    def until(self, words: str, times: int) -> None:
+        """Read on until so many lines hold `words`; the test's own timeout ends a wait for ever."""
+        assert self.process.stdout is not None
+        while sum(words in line for line in self.said) < times:
+            line = self.process.stdout.readline()
+            assert line, "".join(self.said)
+            self.said.append(line)
+
+
+@dataclass(frozen=True, slots=True)
 class Newcomer:
     """Where somebody has installed sealbus, and their project."""
 
@@ -79,22 +94,23 @@ class Newcomer:
         )
 
     @contextmanager
-    def dev(self) -> Iterator[Path]:
-        """Run `sealbus dev` in the project until its agent is there; yield the file with what it says."""
-        said = self.project / "dev.log"
-        with said.open("w", encoding="utf-8") as log:
-            process = subprocess.Popen(
-                [str(self.tool / "sealbus"), "dev", "--port", str(free_port()), "--edge-port", str(free_port())],
-                cwd=self.project,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-            try:
-                until(said, f"{self.project.name} runs as", 1, process)
-                yield said
-            finally:
-                process.send_signal(signal.SIGINT)
-                assert process.wait(WITHIN) == 0, said.read_text(encoding="utf-8")
+    def dev(self) -> Iterator[Running]:
+        """Run `sealbus dev` in the project, from when its agent is there."""
+        process = subprocess.Popen(
+            [str(self.tool / "sealbus"), "dev", "--port", str(free_port()), "--edge-port", str(free_port())],
+            cwd=self.project,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        running = Running(process)
+        try:
+            running.until(f"{self.project.name} runs as", 1)
+            yield running
+        finally:
+            process.send_signal(signal.SIGINT)
+            rest, _ = process.communicate(timeout=WITHIN)
+        assert process.returncode == 0, "".join([*running.said, rest])
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,20 +156,12 @@ def test_the_policy_and_the_agent_of_a_new_project_are_tested(newcomer: Newcomer
 
 
 @pytest.fixture(scope="module")
-def running(newcomer: Newcomer) -> Iterator[Path]:
+def running(newcomer: Newcomer) -> Iterator[Running]:
     with newcomer.dev() as said:
         yield said
 
 
-def until(said: Path, words: str, times: int, process: subprocess.Popen[bytes] | None = None) -> None:
-    deadline = time.monotonic() + WITHIN
-    while said.read_text(encoding="utf-8").count(words) < times:
-        assert process is None or process.poll() is None, said.read_text(encoding="utf-8")
-        assert time.monotonic() < deadline, said.read_text(encoding="utf-8")
-        time.sleep(0.05)
-
-
-def test_a_call_is_allowed_one_denied_and_what_is_changed_runs(newcomer: Newcomer, running: Path) -> None:
+def test_a_call_is_allowed_one_denied_and_what_is_changed_runs(newcomer: Newcomer, running: Running) -> None:
     body = '{"order_id": "1"}'
     allowed = newcomer.sealbus("call", "billing.read", body, "--user", "alice")
     assert json.loads(allowed.stdout) == {"order_id": "1", "quantity": 10}
@@ -201,12 +209,12 @@ def test_a_call_is_allowed_one_denied_and_what_is_changed_runs(newcomer: Newcome
     # A changed agent and a changed policy are in force while everything runs.
     agent = newcomer.project / "billing" / "agent.py"
     agent.write_text(agent.read_text().replace('{"1": 10,', '{"1": 77,'))
-    until(running, "billing runs as", 2)
+    running.until("billing runs as", 2)
     assert json.loads(newcomer.sealbus("call", "billing.read", body, "--user", "alice").stdout)["quantity"] == 77
     limits = newcomer.project / "policy" / "billing" / "limits" / "data.json"
     limits.write_text('{"quantity": 1000}')
-    until(running, "policy published", 1)
-    until(running, "is in force", 3)
+    running.until("policy published", 1)
+    running.until("is in force", 3)
     newcomer.sealbus("pub", "task.billing.change", too_much, "--user", "alice", "--wait")
 
     # What was decided, from the evidence.
@@ -248,12 +256,12 @@ def test_the_tutorial_is_what_it_says(installed: Installed, tmp_path_factory: py
 
         limits = reader.project / "policy" / "shop" / "limits" / "data.json"
         limits.write_text('{"quantity": 10000}')
-        until(said, "is in force", 2)
+        said.until("is in force", 2)
         [limit] = tutorial("limit")
         assert reader.shell(limit).returncode == 0
         assert "test_nobody_may_too_much" in reader.shell(test).stdout
         limits.write_text('{"quantity": 100}')
-        until(said, "is in force", 3)
+        said.until("is in force", 3)
 
         added = re.findall(r"^<!-- add: (\S+) -->\n```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
         for name, text in added:
@@ -264,8 +272,8 @@ def test_the_tutorial_is_what_it_says(installed: Installed, tmp_path_factory: py
         assert reader.shell(declare).returncode == 0
         tested = reader.shell(again)
         assert tested.returncode == 0, tested.stdout + tested.stderr
-        until(said, "task.shop.remove", 1)
-        until(said, "is in force", 5)
+        said.until("task.shop.remove", 1)
+        said.until("is in force", 5)
         denied, removed, gone, replay, stats, verified = next_of(6)
         assert [one.returncode for one in (denied, removed, gone, replay, stats, verified)] == [3, 0, 1, 0, 0, 0]
         assert "resource_not_found" in gone.stderr

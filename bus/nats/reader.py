@@ -263,7 +263,7 @@ async def values(
     """Yield what `stream` holds now on the subjects of `pattern`, in order (`Transport.values`).
 
     It is read once, on one connection, and the stream itself is not looked at: of what it yields nothing can be accepted as a
-    message. Raises `BusUnavailable` where that is interrupted, `ConfigurationError` if there is no such stream.
+    message. Raises `BusUnavailable` where less comes than was there, `ConfigurationError` if there is no such stream.
     """
     check_pattern(pattern)
     reader = _Reader(await connection.ready(READY_SECONDS), stream, created=0)
@@ -280,8 +280,9 @@ async def values(
                 ]
                 if not left:
                     return
-        if reader.broken:
-            raise BusUnavailable(f"{stream}: {reader.broken}")
+        if left:
+            # Of a subject whose newest version counts, a part is no answer.
+            raise BusUnavailable(f"{stream}: {reader.broken or 'less came than was there'}")
     except StreamRefused as error:
         if error.err_code == STREAM_NOT_FOUND:
             raise no_stream(stream) from error

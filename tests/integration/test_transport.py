@@ -8,11 +8,13 @@ import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.lab import Lab, agent_id, make_stream, outgoing, running, until
 from support.nats_server import User
 
+from sealbus.bus.nats.api import make_reader
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.publisher import BATCH, IN_FLIGHT
 from sealbus.bus.nats.transport import NatsTransport
@@ -392,6 +394,23 @@ async def test_reading_once_ends_while_others_write(transport: NatsTransport) ->
         seen += [one.sequence for _, one in batch]
         await transport.publish([outgoing(700 + len(seen) + number) for number in range(300)], deadline=5.0)
     assert seen == list(range(1, 701))
+
+
+async def test_reading_once_gives_no_part_for_the_whole(
+    transport: NatsTransport, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server forgets what it said that it had: the stream is emptied after the consumer was made."""
+    await transport.publish([outgoing(number) for number in range(700)], deadline=5.0)
+    made = make_reader
+
+    async def emptied(*arguments: Any, **named: Any) -> int:
+        found = await made(*arguments, **named)
+        await connection.jetstream("$JS.API.STREAM.PURGE.TASKS", b'{"keep": 5}')
+        return found
+
+    monkeypatch.setattr("sealbus.bus.nats.reader.make_reader", emptied)
+    with pytest.raises(BusUnavailable, match="less came than was there"):
+        await values(transport, "task.>")
 
 
 async def test_reading_once_through_a_crash_says_so(lab: Lab, transport: NatsTransport) -> None:

@@ -30,6 +30,14 @@ __all__ = ["command"]
     show_default=True,
     help="Of the development identity provider; 0: any free port.",
 )
+@click.option(
+    "--console-port",
+    type=click.IntRange(0, 65_535),
+    default=8081,
+    show_default=True,
+    help="Console; 0: any free port.",
+)
+@click.option("--console/--no-console", default=True, help="Show what happens in a browser.")
 @click.option("--engine", type=click.Choice(["embedded", "sidecar"]), default="embedded", show_default=True)
 @click.option("--opa", type=click.Path(path_type=Path), default=None, help="The opa executable, for --engine sidecar.")
 @click.option(
@@ -51,6 +59,8 @@ def command(
     port: int,
     edge_port: int,
     idp_port: int,
+    console_port: int,
+    console: bool,
     engine: str,
     opa: Path | None,
     policy: Path | None,
@@ -60,7 +70,7 @@ def command(
     clean: bool,
     as_json: bool,
 ) -> None:
-    """Run NATS, identities, policy, identity provider, edge and notary, and the agents that sealbus.toml names.
+    """Run NATS, identities, policy, identity provider, edge, notary and console, and the agents that sealbus.toml names.
 
     Agents are run by the interpreter of `.venv` in this folder, if there is one, and started again when their files change.
     """
@@ -80,6 +90,7 @@ def command(
         port=port,
         edge_port=edge_port,
         idp_port=idp_port,
+        console_port=console_port if console else None,
         engine=engine,
         opa=opa,
         policy=policy,
@@ -110,6 +121,7 @@ async def _run(options: object, *, watch: bool, as_json: bool) -> None:
                     "nats": environment.nats.url,
                     "idp": environment.idp.issuer,
                     "edge": environment.edge.front.resource,
+                    "console": environment.console,
                     "settings": str(environment.settings_file),
                     "policy": str(environment.policy),
                     "engine": options.engine,
@@ -120,6 +132,8 @@ async def _run(options: object, *, watch: bool, as_json: bool) -> None:
         else:
             note(f"ready: NATS at {environment.nats.url}, policy {environment.policy} ({options.engine})")
             note(f"edge at {environment.edge.front.resource}")
+            if environment.console:
+                note(f"console at {environment.console}")
             note(f"development IdP, without passwords: {environment.idp.issuer}")
             if options.declared.unused:
                 note(f"settings of sealbus.toml not used here: {', '.join(options.declared.unused)}")

@@ -34,6 +34,7 @@ __all__ = [
     "NatsConfig",
     "Permissions",
     "agent_permissions",
+    "console_permissions",
     "edge_permissions",
     "notary_permissions",
     "operator_permissions",
@@ -152,6 +153,8 @@ class BrokerRole(StrEnum):
     """An agent that may also read all of AUDIT, to keep a log of it."""
     REVOKER = "revoker"
     """An agent that may also replace the revocations in the bucket of policies."""
+    CONSOLE = "console"
+    """An agent that may also read what was asked, told, recorded and could not be handled, and who consumes."""
     OPERATOR = "operator"
     """An agent that may also manage and read every stream: `sealbus streams apply`, `sealbus audit replay`."""
 
@@ -174,6 +177,8 @@ def permissions_of(role: BrokerRole, spiffe_id: SpiffeId, names: Names, own: Seq
         return exit_permissions(spiffe_id, names, own)
     if role is BrokerRole.NOTARY:
         return notary_permissions(spiffe_id, names, own)
+    if role is BrokerRole.CONSOLE:
+        return console_permissions(spiffe_id, names, own)
     if role is BrokerRole.REVOKER:
         return revoker_permissions(spiffe_id, names, own)
     return agent_permissions(spiffe_id, names, own)
@@ -290,6 +295,19 @@ def revoker_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubj
         f"$O.{POLICIES}.M.{described}",
     )
     return Permissions(publish=(*agent.publish, *writing), subscribe=agent.subscribe)
+
+
+def console_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubject] = ()) -> Permissions:
+    """Return the permissions of a console: those of an agent, to read streams by consumers of its own, and to list these."""
+    agent = agent_permissions(spiffe_id, names, own)
+    reading = [
+        f"{_API}.CONSUMER.{what}"
+        for stream in ("AUDIT", TASKS, RESULTS, EVENTS, "DEAD")
+        for what in (f"CREATE.{stream}.*", f"CREATE.{stream}.*.>", f"MSG.NEXT.{stream}.*", f"DELETE.{stream}.*")
+    ]
+    held = f"{_API}.CONSUMER.CREATE.{HELD}.*.held.*.schedule.*"
+    listed = [f"{_API}.CONSUMER.LIST.{stream}" for stream in (TASKS, EVENTS)]
+    return Permissions(publish=(*agent.publish, *reading, held, *listed), subscribe=agent.subscribe)
 
 
 def operator_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubject] = ()) -> Permissions:

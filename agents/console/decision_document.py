@@ -22,7 +22,7 @@ from sealbus.policies.bundle.format import Bundle
 from sealbus.policies.bundle.reasons import reason_words
 from sealbus.policies.explain.explanation import ExplainedDecision, LiteralShown, NotExplained
 
-__all__ = ["approval_queue", "decision_document", "explanation_document", "reason_documents"]
+__all__ = ["approval_queue", "decision_document", "explanation_document", "looked_at", "reason_documents"]
 
 AROUND: Final = 3
 """Lines of a policy that are shown before and after one that counts."""
@@ -77,7 +77,7 @@ def decision_document(
         "explanation": explanation,
         "input": given or None,
         "redacted": list(record.redacted),
-        "looked": _looked(explanation, given),
+        "looked": looked_at(explanation, given),
         "outcome": outcome.document() if outcome is not None else None,
         "timeline": _timeline(entry, record, header, outcome),
         "evidence": {
@@ -211,7 +211,7 @@ def _timeline(
     return found
 
 
-def _looked(explanation: Mapping[str, object], given: Mapping[str, object]) -> list[str]:
+def looked_at(explanation: Mapping[str, object], given: Mapping[str, object]) -> list[str]:
     """Return the dotted paths of `given`, the input document, whose values the rules that count looked at.
 
     A rule names them by its own words, `user.id` for instance: a path counts if it ends with these, less their first at most,

@@ -12,6 +12,7 @@ import httpx2
 
 from sealbus.agents.console.agent import CONSOLE
 from sealbus.agents.edge.oauth.issuers import is_secure_url
+from sealbus.envelopes.encoding.strict_json import deeper_than
 from sealbus.envelopes.errors import BusUnavailable, Code, ConfigurationError, SealbusError
 
 __all__ = ["EdgeClient", "EdgeRefused", "quoted"]
@@ -19,6 +20,8 @@ __all__ = ["EdgeClient", "EdgeRefused", "quoted"]
 _SECONDS: Final = 30.0
 """For one request: the edge waits for the agent."""
 _ANSWER_BYTES: Final = 8 << 20
+_NESTING: Final = 80
+"""Deeper than a body of a task, and what it stands in."""
 _REQUEST_ID: Final = "x-request-id"
 _OK: Final = frozenset({200, 202, 204})
 
@@ -86,7 +89,10 @@ def _object(data: bytes) -> Mapping[str, Any]:
     if not data:
         return {}
     try:
-        said = json.loads(data)
+        text = data.decode()
+        if deeper_than(text, _NESTING):
+            raise BusUnavailable("the edge does not answer in JSON that can be read")
+        said = json.loads(text)
     except ValueError as error:
         raise BusUnavailable("the edge does not answer in JSON") from error
     return said if isinstance(said, dict) else {}

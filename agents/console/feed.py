@@ -108,8 +108,10 @@ class DecisionFeed:
         edges: Sequence[str],
         after: int,
         kept: int = KEPT,
+        again: Backoff = AGAIN,
         clock: Clock = wall_clock,
     ) -> None:
+        self._again = again
         self._trail = trail
         self._names = names
         self._edges = tuple(edges)
@@ -159,6 +161,8 @@ class DecisionFeed:
     @contextmanager
     def reading(self, after: int | None = None) -> Iterator[FeedReader]:
         """Give a reader of what comes from now on; with `after`, of what is in memory behind that sequence, too."""
+        # What has come belongs to those who were here; the new one gets it with the rest.
+        self._give()
         backlog: list[_Message] = [_Message(event("hello", {"sequence": self._after, "window": 60}), 0)]
         known = [row for row in self._rows if after is not None and row.sequence > after]
         if after is not None and self._rows and self._rows[0].sequence > after + 1 and len(self._rows) == self._kept:
@@ -185,23 +189,28 @@ class DecisionFeed:
         if isinstance(entry, Finding):
             self.unverified[entry.code] += 1
             return
+        if isinstance(entry.record, DecisionRecord) and (queue := approval_queue(entry.record)):
+            self.queues[queue] = None
+            self.queues.move_to_end(queue)
+            if len(self.queues) > QUEUES:
+                self.queues.popitem(last=False)
         row = row_of(entry, self._names)
+        if row is not None:
+            self.add(row)
+
+    def add(self, row: DecisionRow | OutcomeRow) -> None:
+        """Show a row to who reads, and keep it for who comes."""
         if isinstance(row, DecisionRow):
             self._rows.append(row)
+            # An answer is decided by who asked: it is no request of the agent that gives it.
             if not (row.allow and row.action.endswith(REPLY)):
                 second = row.time // SECOND
                 self.traffic.add(row.sender, row.decider, allow=row.allow, second=second, count=row.times)
-            if isinstance(entry.record, DecisionRecord) and (queue := approval_queue(entry.record)):
-                self.queues[queue] = None
-                self.queues.move_to_end(queue)
-                if len(self.queues) > QUEUES:
-                    self.queues.popitem(last=False)
-            self._fresh.append(row)
-        elif isinstance(row, OutcomeRow):
+        else:
             self._outcomes[row.record] = row
             if len(self._outcomes) > self._kept:
                 self._outcomes.popitem(last=False)
-            self._fresh.append(row)
+        self._fresh.append(row)
         self._come.set()
 
     async def _read(self) -> None:
@@ -217,7 +226,7 @@ class DecisionFeed:
             except (BusUnavailable, ConfigurationError) as error:
                 self.problem = error.detail or str(error.code)
             failures += 1
-            pause = AGAIN.interval(failures)
+            pause = self._again.interval(failures)
             _log.warning("console: the audit stream cannot be read: %s; again in %.1f s", self.problem, pause)
             await asyncio.sleep(pause)
 
@@ -225,13 +234,15 @@ class DecisionFeed:
         while True:
             await self._come.wait()
             await asyncio.sleep(TOGETHER)
-            fresh, self._fresh = self._fresh, []
-            self._come.clear()
-            if not self._readers:
-                continue
-            for message in _messages(fresh):
-                for reader in self._readers:
-                    reader.offer(message)
+            self._give()
+
+    def _give(self) -> None:
+        """Give what has come since the last time to all readers."""
+        fresh, self._fresh = self._fresh, []
+        self._come.clear()
+        for message in _messages(fresh) if self._readers else ():
+            for reader in self._readers:
+                reader.offer(message)
 
     async def _draw(self) -> None:
         while True:

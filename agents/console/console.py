@@ -25,6 +25,7 @@ from sealbus.agents.console.routes import ApiRoutes
 from sealbus.agents.console.search import DecisionSearch
 from sealbus.agents.console.sessions import Sessions
 from sealbus.agents.console.views import Views
+from sealbus.agents.console.what_if import WhatIfRefused
 from sealbus.agents.edge.app import Application, Methods
 from sealbus.agents.edge.http.problem import STATUS, EdgeError, problem, problem_of
 from sealbus.agents.edge.http.protocol import ConnectionLimits
@@ -170,6 +171,8 @@ def _routes(pages: Pages, login: BrowserLogin, api: ApiRoutes) -> list[BaseRoute
         Route("/api/agents", Methods(GET=api.agents)),
         Route("/api/schedules", Methods(GET=api.schedules)),
         Route("/api/policy", Methods(GET=api.policy)),
+        Route("/api/policy/source", Methods(GET=api.source)),
+        Route("/api/what-if", Methods(POST=api.what_if)),
         Route("/api/log", Methods(GET=api.log)),
         Route("/api/log/verify", Methods(POST=api.verify)),
     ]
@@ -200,6 +203,8 @@ def _answer(error: SealbusError, scope: Scope) -> Response:
         answer = Response(page, 502, media_type="text/html; charset=utf-8")
     elif isinstance(error, EdgeError):
         answer = problem_of(error)
+    elif isinstance(error, WhatIfRefused):
+        answer = problem(error.code, detail=error.detail, status=422)
     else:
         # Operators look: why something cannot be read is for them, and errors hold no contents.
         answer = problem(error.code, detail=error.detail, status=STATUS.get(error.code, 503))

@@ -23,20 +23,22 @@ from sealbus.agents.console.pages import PAGE_HEADERS
 from sealbus.agents.console.permission import FOR, Permissions
 from sealbus.agents.console.policies import DecidingPolicies
 from sealbus.agents.console.rows import shown_time
-from sealbus.agents.console.search import DecisionFilter, DecisionSearch, FoundDecision
+from sealbus.agents.console.search import DecisionFilter, DecisionSearch, FoundDecision, recorded_of
 from sealbus.agents.console.sessions import Session
 from sealbus.agents.console.views import Views
+from sealbus.agents.console.what_if import MOST, answers_of
 from sealbus.agents.edge.event_streams import EventStream, event
 from sealbus.agents.edge.http.bodies import read_bytes
 from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS
 from sealbus.agents.edge.http.problem import EdgeError
 from sealbus.agents.evidence.lookup import identifier
 from sealbus.bus.inspection.tasks import TaskFilter
+from sealbus.bus.ports import wall_clock
 from sealbus.envelopes.encoding.strict_json import parse_object
 from sealbus.envelopes.errors import Code, SealbusError
 from sealbus.envelopes.records.decision import DecisionRecord
 from sealbus.envelopes.trust.names import Names
-from sealbus.policies.backtest.recorded import RecordedDecision
+from sealbus.policies.bundle.library import in_library
 from sealbus.policies.explain.explanation import ExplainedDecision
 
 __all__ = ["MARK", "ApiRoutes"]
@@ -48,6 +50,8 @@ QUIET: Final = 15.0
 STREAMS: Final = 512
 STREAMS_OF_SESSION: Final = 8
 _BODY_BYTES: Final = 16_384
+_POLICY_BYTES: Final = 2 << 20
+_DAY: Final = 86_400 * 1_000_000
 _WHOLE: Final = re.compile("[0-9]{1,16}")
 _STATES: Final = re.compile(r"[a-z-]{1,32}(?:,[a-z-]{1,32}){0,8}")
 _ID: Final = re.compile("[0-9a-f]{32}|[0-9a-f]{64}")
@@ -79,6 +83,7 @@ class ApiRoutes:
         self._names = names
         self._queues = queues
         self._streams: Counter[int] = Counter()
+        self._asking = asyncio.Lock()
 
     async def session(self, request: Request) -> Response:
         """`GET /api/session`: who looks. Which areas they may see is asked when they look."""
@@ -159,16 +164,9 @@ class ApiRoutes:
 
     async def _document(self, found: FoundDecision) -> dict[str, object]:
         entry, record = found.entry, found.entry.record
-        if not isinstance(record, DecisionRecord) or entry.decided is None:
+        if not isinstance(record, DecisionRecord):
             raise TypeError("not a decision")
-        recorded = RecordedDecision.of(
-            record,
-            sequence=entry.sequence,
-            time=entry.stored,
-            leaf=entry.leaf,
-            recorder=entry.recorder.value,
-            caller=entry.decided.iss.value,
-        )
+        recorded = recorded_of(entry)
         again: Mapping[str, object] | None = None
         looked = await self._policies.reexamined(recorded)
         if isinstance(looked.again, ExplainedDecision):
@@ -271,6 +269,34 @@ class ApiRoutes:
         await self._let(request, "policy")
         return _json(await self._views.policy())
 
+    async def source(self, request: Request) -> Response:
+        """`GET /api/policy/source`: the files of the policy in force, less the library's."""
+        await self._let(request, "what_if")
+        bundle = await self._policies.in_force()
+        if bundle is None:
+            raise EdgeError(Code.NOT_FOUND, 404, "the policy in force is not at hand here")
+        files = {one.path: one.text for one in bundle.modules if not in_library(one.path)}
+        return _json({"revision": bundle.revision, "files": files})
+
+    async def what_if(self, request: Request) -> Response:
+        """`POST /api/what-if`: which decisions of a period another policy would have made otherwise."""
+        self._changing(request)
+        await self._let(request, "what_if", "ask")
+        body = await _body(request, _POLICY_BYTES)
+        files = body.get("files")
+        if not isinstance(files, dict) or not all(isinstance(one, str) for one in (*files, *files.values())):
+            raise EdgeError(Code.MALFORMED, 400, "files are texts by their paths in the policy")
+        bundle = await self._policies.in_force()
+        if bundle is None:
+            raise EdgeError(Code.NOT_FOUND, 404, "the policy in force is not at hand here")
+        now = wall_clock()
+        until = _time(str(body.get("until", ""))) or now
+        since = _time(str(body.get("since", ""))) or until - _DAY
+        async with self._asking:
+            decisions = await self._search.period(since=since, until=until, most=MOST)
+            found = await answers_of(bundle, files, decisions)
+        return _json(found.document())
+
     async def log(self, request: Request) -> Response:
         """`GET /api/log`."""
         await self._let(request, "log")
@@ -303,8 +329,8 @@ async def _next(reader: FeedReader) -> bytes | None:
         return b":\n\n"
 
 
-async def _body(request: Request) -> Mapping[str, Any]:
-    data = await read_bytes(request, _BODY_BYTES, DEFAULT_EDGE_LIMITS.body_seconds)
+async def _body(request: Request, most: int = _BODY_BYTES) -> Mapping[str, Any]:
+    data = await read_bytes(request, most, DEFAULT_EDGE_LIMITS.body_seconds)
     try:
         return parse_object(data, depth=4)
     except ValueError as error:

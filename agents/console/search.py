@@ -14,6 +14,7 @@ from typing import Final
 
 from sealbus.agents.console.feed import DecisionFeed
 from sealbus.agents.console.rows import DecisionRow, OutcomeRow, row_of
+from sealbus.agents.console.what_if import AskedAgain
 from sealbus.bus.audit.trail import AuditEntry, AuditTrail, Finding
 from sealbus.bus.inspection.backwards import backwards
 from sealbus.bus.nats.api import audit_stream
@@ -21,8 +22,9 @@ from sealbus.bus.ports import Delivery, Request, Transport
 from sealbus.bus.stream_names import AUDIT, SUBJECTS
 from sealbus.envelopes.records.decision import DecisionRecord
 from sealbus.envelopes.trust.names import Names
+from sealbus.policies.backtest.recorded import RecordedDecision
 
-__all__ = ["DecisionFilter", "DecisionPage", "DecisionSearch", "FoundDecision"]
+__all__ = ["DecisionFilter", "DecisionPage", "DecisionSearch", "FoundDecision", "recorded_of"]
 
 SEARCHED: Final = 10.0
 """Seconds for which one request looks backwards; then it says where it stopped."""
@@ -144,6 +146,28 @@ class DecisionSearch:
         reached = end >= max(first, 1) and not (rows and rows[-1].time < wanted.since)
         return DecisionPage(rows=tuple(rows), before=end + 1 if reached else 0)
 
+    async def period(self, *, since: int, until: int, most: int) -> list[AskedAgain]:
+        """Return up to `most` decisions of a period that are recorded singly, the newest first. Raises `BusUnavailable`."""
+        found: list[AskedAgain] = []
+        state = await audit_stream(self._request)
+        end = state.last
+        deadline = asyncio.get_running_loop().time() + SEARCHED
+        while end >= max(state.first, 1) and len(found) < most and asyncio.get_running_loop().time() < deadline:
+            begin = max(state.first, end - WINDOW + 1)
+            some: list[AskedAgain] = []
+            oldest = until
+            async with aclosing(self._entries(begin, end)) as entries:
+                async for entry in entries:
+                    oldest = min(oldest, entry.stored)
+                    one = _again(entry, self._names)
+                    if one is not None and since <= one.row.time < until:
+                        some.append(one)
+            found += reversed(some)
+            end = begin - 1
+            if oldest < since:
+                break
+        return found[:most]
+
     async def _stored(self, name: bytes) -> list[int]:
         """Return the sequences of messages that hold `name`, of the newest that do."""
         state = await audit_stream(self._request)
@@ -182,3 +206,24 @@ class DecisionSearch:
                 if entry.sequence > last:
                     return
                 yield entry
+
+
+def recorded_of(entry: AuditEntry) -> RecordedDecision:
+    """Return the decision in `entry` as it can be made again. Raises `ValueError` for another record."""
+    if not isinstance(entry.record, DecisionRecord) or entry.decided is None:
+        raise ValueError("not a decision")
+    return RecordedDecision.of(
+        entry.record,
+        sequence=entry.sequence,
+        time=entry.stored,
+        leaf=entry.leaf,
+        recorder=entry.recorder.value,
+        caller=entry.decided.iss.value,
+    )
+
+
+def _again(entry: AuditEntry | Finding, names: Names) -> AskedAgain | None:
+    row = row_of(entry, names) if isinstance(entry, AuditEntry) else None
+    if not isinstance(row, DecisionRow) or not row.message or isinstance(entry, Finding):
+        return None
+    return AskedAgain(row=row, recorded=recorded_of(entry))

@@ -16,9 +16,12 @@ from sealbus.agents.cli.options import config_option, json_option, stop_signalle
 from sealbus.agents.cli.output import log_to_stderr, note, print_json
 
 if TYPE_CHECKING:
-    from sealbus.agents.control.control import Opener
+    from collections.abc import Callable, Sequence
 
-__all__ = ["ROLES", "USUAL", "command"]
+    from sealbus.agents.control.control import Opener
+    from sealbus.agents.runtime.settings.settings import Flag, Settings
+
+__all__ = ["ROLES", "USUAL", "command", "run_roles"]
 
 ROLES = MappingProxyType(
     {
@@ -77,16 +80,25 @@ def run(roles: str, health: str | None, config: str | None, as_json: bool) -> No
     if unknown:
         raise click.BadParameter(f"{unknown[0]!r} is not one of {', '.join(ROLES)}", param_hint="--roles")
     log_to_stderr(as_json=as_json)
-    asyncio.run(_run(chosen, health, config, as_json=as_json))
+    asyncio.run(run_roles(chosen, health, config, as_json=as_json))
 
 
-async def _run(roles: tuple[str, ...], health: str | None, config: str | None, *, as_json: bool) -> None:
+async def run_roles(
+    roles: tuple[str, ...],
+    health: str | None,
+    config: str | None,
+    *,
+    as_json: bool,
+    flags: Sequence[Flag] = (),
+    said: Callable[[Settings], str] | None = None,
+) -> None:
+    """Run `roles` together until a signal; `said` says what is there for people once they run, by default their names."""
     from sealbus.agents.control.control import Control
     from sealbus.agents.runtime.health import HealthServer, Probes
     from sealbus.agents.runtime.settings.settings import load_settings
     from sealbus.bus.telemetry import Counters
 
-    settings = load_settings(config)
+    settings = load_settings(config, flags=flags)
     counters = Counters()
     stop = stop_signalled()
     control = Control({role: partial(_opener(role), settings, counters=counters) for role in roles})
@@ -105,7 +117,7 @@ async def _run(roles: tuple[str, ...], health: str | None, config: str | None, *
         if as_json:
             print_json({"ready": True, "roles": list(roles)})
         else:
-            note(f"control runs: {', '.join(roles)}")
+            note(said(settings) if said is not None else f"control runs: {', '.join(roles)}")
 
 
 def _opener(role: str) -> Opener:

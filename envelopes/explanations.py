@@ -127,9 +127,9 @@ CODES: Final[Mapping[Code, CodeText]] = MappingProxyType(
             "envelopes/SPEC.md#7-acceptance",
         ),
         Code.NO_LISTENER: CodeText(
-            "No process subscribes to this call now.",
+            "No process takes this call now: its agent does not run, or has no call of this name.",
             Fault.OPERATOR,
-            "Start the agent (sealbus agent ls shows which run); tasks are sent by sealbus pub. The call was not done.",
+            "Compare the name with sealbus agent schema, and see who runs: sealbus agent ls. Tasks are sent by sealbus pub.",
             "docs/operations.md#agents",
         ),
         Code.REPLAYED: CodeText(

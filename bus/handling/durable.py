@@ -77,6 +77,8 @@ class DurableWork:
         give_up: Callable[[Work], None],
         ending: Callable[[], bool],
         tell: TellDetail = tell_nothing,
+        verbs: str = "",
+        verbs_awaited: bool = True,
         clock: Clock = wall_clock,
     ) -> None:
         self._statuses = statuses
@@ -93,6 +95,8 @@ class DurableWork:
         self._give_up = give_up
         self._ending = ending
         self._tell_detail = tell
+        self._verbs = verbs
+        self._verbs_awaited = verbs_awaited
         self._clock = clock
         self._said = OperatorLog(_log)
 
@@ -196,7 +200,9 @@ class DurableWork:
         is left, the task fails. There is no dead letter: DEAD drops the oldest, so any permitted sender could flush it.
         """
         header, count = message.header, delivery.number
-        delay = VERB_AWAITED.delay(count, random=self._random(), now=self._clock(), until=header.exp)
+        delay = None
+        if self._verbs_awaited:
+            delay = VERB_AWAITED.delay(count, random=self._random(), now=self._clock(), until=header.exp)
         again = delay is not None and self._places.put_off(
             Cause.UNKNOWN_VERB, delivery, pull, delay, sender=header.iss.value
         )
@@ -204,7 +210,8 @@ class DurableWork:
         self._said.message("put off", header, action="no handler here", code=Code.UNKNOWN_VERB, extra=extra)
         reporter = self._statuses.reporter(message, delivery)
         if reporter is not None and (not again or count == 1):
-            await reporter.tell(State.WORKING if again else State.FAILED, code=Code.UNKNOWN_VERB)
+            state = State.WORKING if again else State.FAILED
+            await reporter.tell(state, code=Code.UNKNOWN_VERB, note=self._verbs)
         if not again:
             pull.term(delivery)
 

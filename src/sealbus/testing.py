@@ -39,6 +39,7 @@ from sealbus.bus.audit.trail import AuditEntry, AuditTrail, Finding
 from sealbus.bus.audit.writer import AuditLimits
 from sealbus.bus.background import Background
 from sealbus.bus.handling.approvals.parked_tasks import PARKED_TYPE, Parked, ParkedState, parse_parked
+from sealbus.bus.handling.told_detail import verbs_served
 from sealbus.bus.ports import Clock, Delivery, wall_clock
 from sealbus.bus.sending.approval import ApprovalRequest, Verdict
 from sealbus.bus.sending.status import Status
@@ -70,7 +71,8 @@ class TestBus:
 
     Without either the starter policy decides. `redact` and `bodies` are as the settings `audit.redact` and `audit.bodies`.
     Without `development` requesters are told no texts of errors, as in deployments. `revocations` gives those in force, by
-    word of identity providers. Enter with `async with`; leaving stops the workers and finishes their work.
+    word of identity providers. Unless `limits` say otherwise, a task whose verb no agent has fails instead of waiting for one
+    that has. Enter with `async with`; leaving stops the workers and finishes their work.
     """
 
     __test__ = False  # pytest would otherwise collect the class by its name
@@ -94,7 +96,8 @@ class TestBus:
         self._agents = agents
         self._policy = policy
         self._engine = engine
-        self._limits = limits
+        # No other process has a verb that none has here.
+        self._limits = limits or WorkerLimits(verbs_awaited=False)
         self._audit_limits = audit_limits
         self._recording = Recording(redact or {}, bodies)
         self._revocations = revocations
@@ -183,12 +186,16 @@ class TestBus:
                 audit_limits=self._audit_limits,
                 recording=self._recording,
                 revocations=self._revocations,
+                served=self._served if self.deployment.development else str,
                 clock=self._clock,
                 elapsed=self._clock.elapsed,
                 random=self._random,
             )
             self._nodes[name] = await self._stack.enter_async_context(node)
         return self._nodes[name]
+
+    def _served(self) -> str:
+        return verbs_served(route for worker in self.workers.values() for route in worker.routes.routes)
 
     async def client(self, name: str) -> Client:
         """Return a client with the identity of `name`, which may be one of the agents."""

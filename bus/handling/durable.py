@@ -166,7 +166,15 @@ class DurableWork:
 
     async def _attempt(self, work: Work, send: SendChunk, left: float) -> Content | None:
         give_up = partial(self._give_up, work)
-        return await attempt(work.permitted, send, self._deadlines, give_up=give_up, ending=self._ending, left=left)
+        return await attempt(
+            work.permitted,
+            send,
+            self._deadlines,
+            give_up=give_up,
+            ending=self._ending,
+            left=left,
+            tell=self._tell_detail,
+        )
 
     async def end_given_up(self, work: Work) -> None:
         """End a task or event whose handler does not stop, as what it would be had it stopped; it is not tried again.

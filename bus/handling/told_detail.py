@@ -1,7 +1,7 @@
-"""What a requester is told of an error beside its code: nothing, or, where all is one developer's own, the text behind it.
+"""What requester and log are told of an error beside its code: nothing, or, where all is one developer's own, its text.
 
-Texts of errors may hold what a body or a resource says. They leave a process only where the settings say that it is for
-development (`sealbus dev`), and in tests.
+Texts of errors may hold what a body or a resource says. They are told only where the settings say that it is for development
+(`sealbus dev`), and in tests.
 """
 
 from __future__ import annotations

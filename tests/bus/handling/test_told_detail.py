@@ -68,6 +68,19 @@ async def test_in_a_test_the_field_and_the_exception_are_told(kind: str) -> None
 
 
 @pytest.mark.parametrize("kind", ["task", "call"])
+@pytest.mark.parametrize("development", [True, False])
+async def test_the_log_has_the_text_of_an_exception_where_it_is_told(
+    kind: str, development: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with TestBus(shop(), engine=ScriptedEngine(), development=development) as bus:
+        await failed(bus, kind, {"quantity": 3})
+    [line] = [one for one in caplog.messages if "failed: ValueError < " in one]
+    assert "test_told_detail.py" in line
+    assert line.endswith(f": ValueError: {SECRET}: 3") is development
+    assert (SECRET in caplog.text) is development
+
+
+@pytest.mark.parametrize("kind", ["task", "call"])
 async def test_elsewhere_nothing_is_told_but_the_code(kind: str) -> None:
     async with TestBus(shop(), engine=ScriptedEngine(), development=False) as bus:
         bodies: list[dict[str, object]] = [{"quantity": "many"}, {"quantity": 3}, {"quantity": 3, "of": "resource"}]

@@ -411,7 +411,7 @@ CODES: Final[Mapping[Code, CodeText]] = MappingProxyType(
         Code.NOT_FOUND: CodeText(
             "There is no such path, action or task, or not for this user.",
             Fault.SENDER,
-            "Correct the name; an action must be exposed at the edge (edge.actions).",
+            "Correct the name, or ask as who may see it; an action must be exposed at the edge (edge.actions).",
             "docs/edge.md#requests",
         ),
         Code.METHOD_NOT_ALLOWED: CodeText(

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from sealbus.envelopes.errors import Code
 from sealbus.envelopes.export.finding import FindingCode
 
-__all__ = ["CODES", "FINDINGS", "STEPS", "CodeText", "Fault", "StepText"]
+__all__ = ["CODES", "FINDINGS", "STEPS", "CodeText", "Fault", "StepText", "page_named"]
 
 
 class Fault(StrEnum):
@@ -38,12 +38,25 @@ class CodeText(NamedTuple):
     advice: str
     page: str
 
+    @property
+    def place(self) -> str:
+        """The page as readers without the repository find it: by its name in the documentation."""
+        return page_named(self.page)
+
 
 class StepText(NamedTuple):
     """The name of an acceptance step, and what it checks."""
 
     name: str
     checks: str
+
+
+def page_named(page: str) -> str:
+    """Return what a page of the repository, with a section perhaps, is called in the documentation."""
+    path, _, section = page.partition("#")
+    name = path.rpartition("/")[2].removesuffix(".md").lower()
+    under = f", under '{section.replace('-', ' ')}'" if section else ""
+    return f"page {name} of the documentation{under}"
 
 
 STEPS: Final[Mapping[int, StepText]] = MappingProxyType(
@@ -127,9 +140,9 @@ CODES: Final[Mapping[Code, CodeText]] = MappingProxyType(
             "envelopes/SPEC.md#7-acceptance",
         ),
         Code.NO_LISTENER: CodeText(
-            "No process subscribes to this call now.",
+            "No process takes this call now: its agent does not run, or has no call of this name.",
             Fault.OPERATOR,
-            "Start the agent (sealbus agent ls shows which run); tasks are sent by sealbus pub. The call was not done.",
+            "Compare the name with sealbus agent schema, and see who runs: sealbus agent ls. Tasks are sent by sealbus pub.",
             "docs/operations.md#agents",
         ),
         Code.REPLAYED: CodeText(
@@ -398,13 +411,13 @@ CODES: Final[Mapping[Code, CodeText]] = MappingProxyType(
         Code.NOT_FOUND: CodeText(
             "There is no such path, action or task, or not for this user.",
             Fault.SENDER,
-            "Correct the name; an action must be exposed at the edge (edge.actions).",
+            "Correct the name, or ask as who may see it; an action must be exposed at the edge (edge.actions).",
             "docs/edge.md#requests",
         ),
         Code.METHOD_NOT_ALLOWED: CodeText(
             "The path exists, but not with this method.",
             Fault.SENDER,
-            "Use the method that docs/edge.md names for it.",
+            "Use the method that the page edge of the documentation names for it.",
             "docs/edge.md#requests",
         ),
         Code.UNSUPPORTED_MEDIA_TYPE: CodeText(
@@ -441,7 +454,7 @@ CODES: Final[Mapping[Code, CodeText]] = MappingProxyType(
         Code.BAD_AUTH_REQUEST: CodeText(
             "The request is not one of a NATS server, or not sealed for this callout.",
             Fault.OPERATOR,
-            "Compare auth_callout in the server's configuration with that of docs/callout.md.",
+            "Compare auth_callout in the server's configuration with that on the page callout of the documentation.",
             "docs/callout.md",
         ),
         Code.UNKNOWN_SERVER: CodeText(
@@ -538,7 +551,7 @@ CODES: Final[Mapping[Code, CodeText]] = MappingProxyType(
         Code.LOG_MISMATCH: CodeText(
             "The tiles or the stream do not match the last checkpoint, so that the notary adds nothing.",
             Fault.OPERATOR,
-            "Do not repair it by hand: restore the folder from a copy, as docs/notary.md says.",
+            "Keep everything as it is, and compare it with a backup and with a checkpoint that others hold.",
             "docs/notary.md",
         ),
         Code.CLOCK_DISAGREEMENT: CodeText(

@@ -13,6 +13,7 @@ from support.engines import ScriptedEngine, allow, deny
 from support.shop import Price, Shop, Update
 
 from sealbus import Denied
+from sealbus.agents.login.approvals import Refused
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.testing import LiveBus, SubjectType, TestBus
 
@@ -219,6 +220,45 @@ async def test_the_agents_of_a_project_run_on_a_real_server(
         assert await bus.client("shop-web") is client
         with pytest.raises(ConfigurationError):
             await bus.user("nobody", "shop-web")
+        async with bus.expect_denied("pricing.quote", code="bad_body"):
+            await client.call("pricing.quote", {"item_id": 1}, returns=int, user=user)
+        with pytest.raises(AssertionError, match=r"pricing.quote: denied .* decided was: allowed$"):
+            async with bus.expect_denied("pricing.quote", within=0.5):
+                await client.call("pricing.quote", {"item_id": "1"}, returns=int, user=user)
+        # Only what is decided in the body counts.
+        with pytest.raises(AssertionError, match="decided was: nothing"):
+            async with bus.expect_denied("pricing.quote", code="bad_body", within=0.5):
+                pass
+        with pytest.raises(ZeroDivisionError):
+            async with bus.expect_denied("pricing.quote"):
+                raise ZeroDivisionError
+
+
+PAYING = """
+[client]
+name = "shop-web"
+[dev.agents]
+payments = "sealbus.agents.examples.payments:agent"
+"""
+
+
+@pytest.mark.nats
+@pytest.mark.workload_api
+async def test_a_person_approves_at_the_edge_of_a_live_bus(tmp_path: Path) -> None:
+    (tmp_path / "sealbus.toml").write_text(PAYING)
+    async with LiveBus.of_project(tmp_path, tmp_path / "state") as bus:
+        client, alice = await bus.client("shop-web"), await bus.user("alice", "shop-web")
+        handle = await client.submit("payments.pay", {"invoice_id": "2041", "amount": 420_000}, user=alice)
+        with pytest.raises(Denied):
+            await bus.approve(handle, "bob")
+        await bus.approve(handle, "bob", acr="urn:example:silver", note="as agreed")
+        assert await handle.result(object) is not None
+        with pytest.raises(Refused) as closed:
+            await bus.approve(handle, "bob", acr="urn:example:silver")
+        assert closed.value.code == "approval_closed"
+        small = await client.submit("payments.pay", {"invoice_id": "2041", "amount": 1}, user=alice)
+        with pytest.raises(LookupError):
+            await bus.approve(small, "bob")
 
 
 async def test_a_live_project_without_agents_says_so(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def command(code: str | None, as_json: bool) -> None:
     Codes stand in brackets behind errors, and in records, statuses and findings. Without CODE all are listed. To explain a
     decision of a policy, see `sealbus policy explain`.
     """
-    from sealbus.envelopes.explanations import CODES, FINDINGS, STEPS
+    from sealbus.envelopes.explanations import CODES, FINDINGS, STEPS, page_named
 
     if code is None:
         _list(as_json=as_json)
@@ -35,7 +35,7 @@ def command(code: str | None, as_json: bool) -> None:
         if as_json:
             print_json({"step": int(code), "name": step.name, "checks": step.checks})
         else:
-            click.echo(f"step {int(code)}, {step.name}: {step.checks}\n  more: envelopes/SPEC.md#7-acceptance")
+            click.echo(f"step {int(code)}, {step.name}: {step.checks}\n  more: {page_named('spec.md#7-acceptance')}")
         return
     found = {
         "": next((text for one, text in CODES.items() if one == code), None),
@@ -64,14 +64,14 @@ def _list(*, as_json: bool) -> None:
 
 def _document(code: str, kind: str, text: CodeText) -> Mapping[str, object]:
     named = {"code": str(code), "kind": kind or "code"}
-    return {**named, "meaning": text.meaning, "fault": str(text.fault), "next": text.advice, "page": text.page}
+    return {**named, "meaning": text.meaning, "fault": str(text.fault), "next": text.advice, "page": text.place}
 
 
 def _lines(text: CodeText) -> Iterator[str]:
     yield f"  {text.meaning}"
     yield f"  fault: {text.fault}"
     yield f"  next: {text.advice}"
-    yield f"  more: {text.page}"
+    yield f"  more: {text.place}"
 
 
 def _unknown(code: str) -> str:

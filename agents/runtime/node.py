@@ -79,6 +79,7 @@ class Node:
         revoked_before: Callable[[], Mapping[SpiffeId, int]] = lambda: _NONE,
         revocations: Callable[[], Revocations] = lambda: NONE_REVOKED,
         policy_problem: Callable[[], str] = str,
+        served: Callable[[], str] = str,
         clock: Clock = wall_clock,
         elapsed: Callable[[], float] = time.monotonic,
         random: Callable[[], float] = random.random,
@@ -148,6 +149,7 @@ class Node:
             refusals=self.refusals,
             trust=self.trust,
             caches=self.caches,
+            served=served,
             clock=clock,
         )
         self.status_reader = StatusReader(

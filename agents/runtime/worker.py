@@ -38,7 +38,7 @@ from sealbus.bus.handling.places import Places
 from sealbus.bus.handling.schedules.standing import StandingGrants
 from sealbus.bus.handling.schedules.tick import CLAIMED_FOR
 from sealbus.bus.handling.status_writer import Statuses
-from sealbus.bus.handling.told_detail import tell_nothing, tell_text
+from sealbus.bus.handling.told_detail import as_note, tell_nothing, tell_text, verbs_served
 from sealbus.bus.ports import Delivery, Pull
 from sealbus.bus.routing.routes import RouteTable, control_route
 from sealbus.bus.stream_names import EVENTS, TASKS
@@ -91,6 +91,8 @@ class WorkerLimits:
     """Seconds beyond a handler's `timeout` after which another process may take over its claim (`once`)."""
     tick_claim: float = CLAIMED_FOR
     """Seconds for which a process has a tick of a schedule to itself."""
+    verbs_awaited: bool = True
+    """Whether a task whose verb has no handler here waits for a replica that has one, or fails."""
     drain: float = 20.0
     """Seconds that handlers have to finish after a stop."""
 
@@ -249,6 +251,8 @@ class Worker:
                 parking=parking,
                 concurrency=concurrency,
                 tell=tell_text if node.deployment.development else tell_nothing,
+                verbs=as_note(verbs_served(self.routes.routes)) if node.deployment.development else "",
+                verbs_awaited=self.limits.verbs_awaited,
                 clock=node.clock,
             )
         )

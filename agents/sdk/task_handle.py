@@ -167,7 +167,10 @@ class TaskHandle(Generic[Res_co]):
                             parts.clear()
                         parts.append(status.part)
         except TimeoutError as error:
-            raise TimeoutError(f"{self.action}: not done within {timeout:g} s, and still open") from error
+            said = " ".join(one for one in (last.state, last.code, last.note) if one) if last is not None else ""
+            raise TimeoutError(
+                f"{self.action}: not done within {timeout:g} s, and still open{f' ({said})' if said else ''}"
+            ) from error
         if last is None:
             raise CallExpired(f"{self.action}: its statuses ended without a final one")
         if last.result is None:

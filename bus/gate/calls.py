@@ -116,6 +116,7 @@ class Requests:
         refusals: Refusals,
         trust: Callable[[], Trust],
         caches: Caches,
+        served: Callable[[], str] = str,
         clock: Clock = wall_clock,
     ) -> None:
         self._profile = ResultProfile(own=own, names=names)
@@ -125,6 +126,7 @@ class Requests:
         self._refusals = refusals
         self._trust = trust
         self._caches = caches
+        self._served = served
         self._clock = clock
         self._prefix = f"{names.inbox_prefix(own)}{REPLY_TOKEN}.{secrets.token_hex(8)}"
         self._unheard = f"{names.inbox_prefix(own)}{UNHEARD_TOKEN}.{secrets.token_hex(8)}"
@@ -292,7 +294,8 @@ class Requests:
                 for delivery in batch:
                     waiting = self._asked.get(delivery.subject)
                     if waiting is not None and delivery.header_block.startswith(_NO_RESPONDERS):
-                        waiting.put(NoListener(f"{waiting.action}: nobody listens"))
+                        served = f"; {self._served()}" if self._served() else ""
+                        waiting.put(NoListener(f"{waiting.action}: nobody takes such a call now{served}"))
 
     async def _take(self, deliveries: Sequence[Delivery]) -> None:
         """Verify a batch of answers, decide on them together, and hand on the allowed ones."""

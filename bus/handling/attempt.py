@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
 
+from sealbus.bus.handling.told_detail import TellDetail, tell_nothing
 from sealbus.bus.routing.retry import Reject, Retry, leaves
 from sealbus.bus.routing.routes import Permitted
 from sealbus.bus.routing.timers import Deadlines, Stuck, being_cancelled, cancellations, take_back_cancellations
@@ -76,6 +77,7 @@ async def attempt(
     give_up: Callable[[], None],
     ending: Callable[[], bool] = being_cancelled,
     left: float = math.inf,
+    tell: TellDetail = tell_nothing,
 ) -> Content | None:
     """Run the handler once, at most `left` seconds.
 
@@ -86,13 +88,13 @@ async def attempt(
     A handler that goes on for `GIVEN_UP_AFTER` seconds after it was cancelled at its deadline swallows that: `give_up` is
     called then, and `GivenUp` raised when it ends after all.
 
-    `ending` tells whether the current task is to end. Unless it is, no request to cancel it that a handler leaves behind
-    outlasts the attempt.
+    The log has where a handler failed, and what `tell` gives of it. `ending` tells whether the current task is to end.
+    Unless it is, no request to cancel it that a handler leaves behind outlasts the attempt.
     """
     watch, before = _Watch(give_up), cancellations()
     try:
         try:
-            content = await _attempt(permitted, send, deadlines, watch, ending, left)
+            content = await _attempt(permitted, send, deadlines, watch, ending, left, tell)
         finally:
             if cancellations() > before and not ending():
                 await take_back_cancellations(before)
@@ -112,6 +114,7 @@ async def _attempt(
     watch: _Watch,
     ending: Callable[[], bool],
     left: float,
+    tell: TellDetail,
 ) -> Content | None:
     route, cancellation = permitted.route, permitted.cancellation
     seconds = min(route.timeout, left)
@@ -153,7 +156,7 @@ async def _attempt(
     except (KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:  # a handler that calls `sys.exit` has failed, and ends no worker
-        failure = _failure(error, route.action)
+        failure = _failure(error, route.action, tell)
         raise (failure if cancellation.canceled is None else _canceled()) from error
     finally:
         cancellation.end()
@@ -171,15 +174,17 @@ def passed_on(permitted: Permitted, failure: HandlingError) -> Explanation:
     return failure.explanation.passed_on(Denier(header.aud.value, permitted.route.action, Code.DENIED.value))
 
 
-def _failure(error: BaseException, action: str) -> HandlingError | Reject | Retry:
+def _failure(error: BaseException, action: str, tell: TellDetail) -> HandlingError | Reject | Retry:
     """Return the failure of the attempt for a handler's error; all errors of an exception group must be clear."""
     clear = [_clear(one) for one in leaves(error)]
     if clear[0] is not None and None not in clear:
         return clear[0]
-    if isinstance(error, SealbusError):
-        return HandlingError(Code.HANDLER_FAILED, f"{type(error).__name__}: {error.code}")
-    _log.error("handler of %s failed: %s", action, _where(error))
-    return HandlingError(Code.HANDLER_FAILED, type(error).__name__)
+    said = type(error).__name__
+    failure = HandlingError(Code.HANDLER_FAILED, f"{said}: {error.code}" if isinstance(error, SealbusError) else said)
+    failure.__cause__ = error
+    if (text := tell(failure)) or not isinstance(error, SealbusError):
+        _log.error("handler of %s failed: %s%s", action, _where(error), f": {text}" if text else "")
+    return failure
 
 
 def _clear(error: BaseException) -> HandlingError | Reject | Retry | None:

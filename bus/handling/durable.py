@@ -77,6 +77,8 @@ class DurableWork:
         give_up: Callable[[Work], None],
         ending: Callable[[], bool],
         tell: TellDetail = tell_nothing,
+        verbs: str = "",
+        verbs_awaited: bool = True,
         clock: Clock = wall_clock,
     ) -> None:
         self._statuses = statuses
@@ -93,6 +95,8 @@ class DurableWork:
         self._give_up = give_up
         self._ending = ending
         self._tell_detail = tell
+        self._verbs = verbs
+        self._verbs_awaited = verbs_awaited
         self._clock = clock
         self._said = OperatorLog(_log)
 
@@ -162,7 +166,15 @@ class DurableWork:
 
     async def _attempt(self, work: Work, send: SendChunk, left: float) -> Content | None:
         give_up = partial(self._give_up, work)
-        return await attempt(work.permitted, send, self._deadlines, give_up=give_up, ending=self._ending, left=left)
+        return await attempt(
+            work.permitted,
+            send,
+            self._deadlines,
+            give_up=give_up,
+            ending=self._ending,
+            left=left,
+            tell=self._tell_detail,
+        )
 
     async def end_given_up(self, work: Work) -> None:
         """End a task or event whose handler does not stop, as what it would be had it stopped; it is not tried again.
@@ -196,7 +208,9 @@ class DurableWork:
         is left, the task fails. There is no dead letter: DEAD drops the oldest, so any permitted sender could flush it.
         """
         header, count = message.header, delivery.number
-        delay = VERB_AWAITED.delay(count, random=self._random(), now=self._clock(), until=header.exp)
+        delay = None
+        if self._verbs_awaited:
+            delay = VERB_AWAITED.delay(count, random=self._random(), now=self._clock(), until=header.exp)
         again = delay is not None and self._places.put_off(
             Cause.UNKNOWN_VERB, delivery, pull, delay, sender=header.iss.value
         )
@@ -204,7 +218,8 @@ class DurableWork:
         self._said.message("put off", header, action="no handler here", code=Code.UNKNOWN_VERB, extra=extra)
         reporter = self._statuses.reporter(message, delivery)
         if reporter is not None and (not again or count == 1):
-            await reporter.tell(State.WORKING if again else State.FAILED, code=Code.UNKNOWN_VERB)
+            state = State.WORKING if again else State.FAILED
+            await reporter.tell(state, code=Code.UNKNOWN_VERB, note=self._verbs)
         if not again:
             pull.term(delivery)
 

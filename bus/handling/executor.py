@@ -71,6 +71,8 @@ class Executor:
         concurrency: int = 64,
         waiting: int = 1_024,
         tell: TellDetail = tell_nothing,
+        verbs: str = "",
+        verbs_awaited: bool = True,
         clock: Clock = wall_clock,
     ) -> None:
         self._statuses = statuses
@@ -115,6 +117,8 @@ class Executor:
             give_up=self._give_up,
             ending=self._ending,
             tell=tell,
+            verbs=verbs,
+            verbs_awaited=verbs_awaited,
             clock=clock,
         )
         self._counters = counters

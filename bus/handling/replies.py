@@ -71,7 +71,9 @@ class Replier:
             if (canceled := await self._stops.met(permitted)) is not None:
                 permitted.cancellation.request(canceled)
             give_up = partial(self._give_up, work)
-            answer = await attempt(permitted, self._chunk, self._deadlines, give_up=give_up, ending=self._ending)
+            answer = await attempt(
+                permitted, self._chunk, self._deadlines, give_up=give_up, ending=self._ending, tell=self._tell
+            )
         except GivenUp:
             return
         except Reject as rejected:

@@ -25,7 +25,7 @@ from sealbus.policies.backtest.recorded import NotReplayable, RecordedDecision, 
 from sealbus.policies.bundle.check import DECISION
 from sealbus.policies.bundle.format import Bundle
 from sealbus.policies.bundle.reasons import ReasonWords, reason_words
-from sealbus.policies.decision.approval import APPROVAL
+from sealbus.policies.decision.approval import APPROVAL, approval_of
 from sealbus.policies.decision.decision import Decision, parse_decision
 from sealbus.policies.decision.documents import InputDocument, canonical
 from sealbus.policies.decision.engine import Answer
@@ -139,6 +139,10 @@ class ExplainedDecision:
     rules: tuple[RuleShown, ...]
     cut: bool = False
     untraced: tuple[str, ...] = ()
+    queue: str = ""
+    """Where a task waits for the approval that a denial asks for; empty for none."""
+    asked: str = ""
+    """What people are asked there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,6 +266,7 @@ class _Teller:
                 cut = True
                 break
             rules.append(self.rule(body, depth))
+        approval = None if decision.allow else approval_of(decision.obligations)
         return ExplainedDecision(
             revision=printable(decision.revision),
             policy=printable(decision.policy),
@@ -270,6 +275,8 @@ class _Teller:
             rules=tuple(rules),
             cut=cut,
             untraced=self.written.untraced,
+            queue=approval.queue if approval is not None else "",
+            asked=printable(approval.text) if approval is not None else "",
         )
 
     def rule(self, body: BodyTried, depth: int) -> RuleShown:

@@ -52,8 +52,9 @@ def call_problem(call: Call, *, relaxed: bool = False) -> tuple[Place, str, str]
         if relaxed and name in TEST_BUILTINS:
             return None
         text = (
-            f"{name} is not among the builtins that every engine answers alike: docs/policy.md has the list and what to "
-            "write instead; what needs more is for OPA alone (engine sidecar or central, with a bundle that OPA loads itself)"
+            f"{name} is not among the builtins that every engine answers alike (page policy of the documentation, with what "
+            "to write instead); what needs more is for OPA alone (engine sidecar or central, with a bundle that OPA loads "
+            "itself)"
         )
         return call.place, "builtin", text
     arity = len(builtin.arguments)

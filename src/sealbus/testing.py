@@ -39,9 +39,10 @@ from sealbus.bus.audit.trail import AuditEntry, AuditTrail, Finding
 from sealbus.bus.audit.writer import AuditLimits
 from sealbus.bus.background import Background
 from sealbus.bus.handling.approvals.parked_tasks import PARKED_TYPE, Parked, ParkedState, parse_parked
+from sealbus.bus.handling.told_detail import verbs_served
 from sealbus.bus.ports import Clock, Delivery, wall_clock
 from sealbus.bus.sending.approval import ApprovalRequest, Verdict
-from sealbus.bus.sending.status import Status
+from sealbus.bus.sending.status import State, Status
 from sealbus.bus.stream_names import AUDIT, REFUSALS, TASKS
 from sealbus.bus.streams.declared import declared_streams
 from sealbus.envelopes.errors import ConfigurationError, SealbusError
@@ -70,7 +71,8 @@ class TestBus:
 
     Without either the starter policy decides. `redact` and `bodies` are as the settings `audit.redact` and `audit.bodies`.
     Without `development` requesters are told no texts of errors, as in deployments. `revocations` gives those in force, by
-    word of identity providers. Enter with `async with`; leaving stops the workers and finishes their work.
+    word of identity providers. Unless `limits` say otherwise, a task whose verb no agent has fails instead of waiting for one
+    that has. Enter with `async with`; leaving stops the workers and finishes their work.
     """
 
     __test__ = False  # pytest would otherwise collect the class by its name
@@ -94,7 +96,8 @@ class TestBus:
         self._agents = agents
         self._policy = policy
         self._engine = engine
-        self._limits = limits
+        # No other process has a verb that none has here.
+        self._limits = limits or WorkerLimits(verbs_awaited=False)
         self._audit_limits = audit_limits
         self._recording = Recording(redact or {}, bodies)
         self._revocations = revocations
@@ -183,12 +186,16 @@ class TestBus:
                 audit_limits=self._audit_limits,
                 recording=self._recording,
                 revocations=self._revocations,
+                served=self._served if self.deployment.development else str,
                 clock=self._clock,
                 elapsed=self._clock.elapsed,
                 random=self._random,
             )
             self._nodes[name] = await self._stack.enter_async_context(node)
         return self._nodes[name]
+
+    def _served(self) -> str:
+        return verbs_served(route for worker in self.workers.values() for route in worker.routes.routes)
 
     async def client(self, name: str) -> Client:
         """Return a client with the identity of `name`, which may be one of the agents."""
@@ -327,7 +334,7 @@ class TestBus:
         entries = [entry async for entry in trail.entries()]
         findings = [entry for entry in entries if isinstance(entry, Finding)]
         if findings:
-            raise AssertionError(f"the audit stream does not verify: {findings}")
+            raise _unverified(findings)
         return [entry for entry in entries if isinstance(entry, AuditEntry)]
 
     async def decisions(self, action: str) -> list[DecisionRecord]:
@@ -360,16 +367,12 @@ class TestBus:
         this code ends here; any other comes out as itself.
         """
         before = len(await self.decisions(action))
-        try:
+        async with _ended_by(code):
             yield
-        except SealbusError as error:
-            if error.code != code:
-                raise
         await self.idle()
         made = (await self.decisions(action))[before:]
-        if not any(one.code == code and (reason is None or reason in one.reasons) for one in made):
-            wanted = f"{action}: {code} {reason or ''}".rstrip()
-            raise AssertionError(f"{wanted} was expected, and decided was: {', '.join(map(_said, made)) or 'nothing'}")
+        if not any(_is_denial(one, code, reason) for one in made):
+            raise _another(action, code, reason, made)
 
     async def statuses(self, handle: TaskHandle) -> list[Status]:
         """Return the statuses of a task so far, as its requester reads them; its policy decides about a result."""
@@ -457,6 +460,90 @@ class LiveBus:
 
         token = await asyncio.to_thread(dev_token, self.environment.settings, identifier)
         return await (await self.client(workload)).user_context(token)
+
+    async def decisions(self, action: str) -> list[DecisionRecord]:
+        """Return the decisions that the audit stream has for `action` so far, in order, each verified."""
+        return [one async for one in self._decisions(action, follow=False)]
+
+    async def _decisions(self, action: str, *, follow: bool) -> AsyncGenerator[DecisionRecord, None]:
+        from sealbus.agents.runtime.open import open_audit_trail
+
+        async with (
+            open_audit_trail("operator", self.environment.settings) as trail,
+            aclosing(trail.entries(follow=follow)) as entries,
+        ):
+            async for entry in entries:
+                if isinstance(entry, Finding):
+                    raise _unverified([entry])
+                if isinstance(entry.record, DecisionRecord) and entry.record.action == action:
+                    yield entry.record
+
+    @asynccontextmanager
+    async def expect_denied(
+        self, action: str, *, code: str = "denied", reason: str | None = None, within: float = 5.0
+    ) -> AsyncGenerator[None, None]:
+        """Raise `AssertionError` unless `action` is denied in the body, as `TestBus.expect_denied`.
+
+        A task may be decided up to `within` seconds after the body.
+        """
+        made: list[DecisionRecord] = []
+        before = len(await self.decisions(action))
+        async with _ended_by(code):
+            yield
+        try:
+            async with asyncio.timeout(within), aclosing(self._decisions(action, follow=True)) as decisions:
+                async for one in decisions:
+                    made.append(one)
+                    if len(made) > before and _is_denial(one, code, reason):
+                        return
+        except TimeoutError:
+            raise _another(action, code, reason, made[before:]) from None
+
+    async def approve(
+        self, task: TaskHandle, identifier: str, *, verdict: str = "approve", note: str = "", acr: str = ""
+    ) -> None:
+        """Say `verdict` at the edge about a task that waits, as a user of `[dev.users]` who has just logged in by `acr`.
+
+        Waits for the task to wait. Returns once it is counted; raises `Denied` or `sealbus.agents.login.approvals.Refused`
+        with the edge's code otherwise, and `LookupError` if the task ends without waiting.
+        """
+        from sealbus.agents.dev.users import approver_token
+        from sealbus.agents.login.approvals import Approvals
+
+        settings = self.environment.settings
+        async with aclosing(task.statuses()) as statuses:
+            async for status in statuses:
+                if status.state is State.INPUT_REQUIRED:
+                    break
+            else:
+                raise LookupError("this task does not wait for an approval")
+        token = await asyncio.to_thread(lambda: approver_token(settings, identifier, acr=acr))
+        async with Approvals(settings.edge.resource or "", token) as approvals:
+            shown = await approvals.one(task.digest.hex())
+            await approvals.say(task.digest.hex(), verdict, decision=str(shown["decision"]), note=note)
+
+
+@asynccontextmanager
+async def _ended_by(code: str) -> AsyncGenerator[None, None]:
+    """Let the error with this code end the body."""
+    try:
+        yield
+    except SealbusError as error:
+        if error.code != code:
+            raise
+
+
+def _unverified(findings: Sequence[Finding]) -> AssertionError:
+    return AssertionError(f"the audit stream does not verify: {findings}")
+
+
+def _is_denial(record: DecisionRecord, code: str, reason: str | None) -> bool:
+    return record.code == code and (reason is None or reason in record.reasons)
+
+
+def _another(action: str, code: str, reason: str | None, made: Sequence[DecisionRecord]) -> AssertionError:
+    wanted = f"{action}: {code} {reason or ''}".rstrip()
+    return AssertionError(f"{wanted} was expected, and decided was: {', '.join(map(_said, made)) or 'nothing'}")
 
 
 async def _ended(stop: asyncio.Event, running: asyncio.Task[bool]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sealbus.envelopes.errors import Code
-from sealbus.envelopes.explanations import CODES, FINDINGS, STEPS, CodeText, Fault
+from sealbus.envelopes.explanations import CODES, FINDINGS, STEPS, CodeText, Fault, page_named
 from sealbus.envelopes.export.finding import FindingCode
 
 ROOT = Path(__file__).parents[2]
@@ -48,6 +48,12 @@ def test_the_page_of_an_entry_is_there(text: CodeText) -> None:
     headings = re.findall(r"^#+ (.*)$", (ROOT / name).read_text(), re.MULTILINE)
     anchors = {re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in headings}
     assert not anchor or anchor in anchors
+
+
+def test_a_page_is_named_as_readers_without_the_repository_find_it() -> None:
+    assert page_named("docs/login.md") == "page login of the documentation"
+    assert page_named("envelopes/SPEC.md#9-limits") == "page spec of the documentation, under '9 limits'"
+    assert CODES[Code.APPROVAL_WEAK].place == "page approvals of the documentation, under 'what no policy lifts'"
 
 
 def test_each_fault_is_that_of_some_code() -> None:

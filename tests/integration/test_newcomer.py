@@ -183,6 +183,15 @@ def test_a_call_is_allowed_one_denied_and_what_is_changed_runs(newcomer: Newcome
     wrong = newcomer.sealbus("call", "billing.read", '{"order": "1"}', "--user", "alice", code=1)
     assert "order_id" in wrong.stderr
 
+    # And what there is instead of a name that is wrong.
+    wrong = newcomer.sealbus("call", "billing.raed", body, "--user", "alice", code=1)
+    assert "[no_listener]" in wrong.stderr
+    assert "billing runs now; the policy declares for it billing.change, billing.read" in wrong.stderr
+    wrong = newcomer.sealbus("call", "biling.read", body, "--user", "alice", code=1)
+    assert "no agent biling is known; there is billing" in wrong.stderr
+    wrong = newcomer.sealbus("pub", "task.billing.chnage", body, "--user", "alice", "--wait", "1", code=1)
+    assert "there is billing.read (a call), billing.change (a task)" in wrong.stderr
+
     # What happens now, while it happens.
     with subprocess.Popen(
         [str(newcomer.tool / "sealbus"), "top", "--times", "40", "--every", "0.5", "--json"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -51,6 +52,46 @@ def test_a_new_project_is_typed_and_linted(template: str, tmp_path: Path) -> Non
             [sys.executable, "-m", *tool, *checked, "tests"], cwd=tmp_path, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+APPROVED = """
+from sealbus.testing import TestBus
+from orders.agent import QUANTITIES
+
+WHAT = {"two": ("billing.double", {"order_id": "1"}), "llm": ("billing.ask", {"text": "set order 1 to 20"})}
+
+
+async def test_what_waits_is_told_and_asked_for_once(bus: TestBus) -> None:
+    QUANTITIES["1"] = 10
+    action, body = WHAT["TEMPLATE"]
+    handle = await (await bus.client("web")).submit(action, body, user=bus.user("alice", "web"))
+    assert "waits for an approval" in str(await handle.result(object, timeout=10))
+    [waiting] = await bus.waiting()
+    assert QUANTITIES["1"] == 10
+    await bus.approve(waiting, "bob")
+    await bus.idle()
+    assert QUANTITIES["1"] == 20
+    assert await bus.waiting() == []
+"""
+
+
+@pytest.mark.parametrize("template", ["two", "llm"])
+def test_an_agent_that_asks_another_does_not_wait_for_an_approval(template: str, tmp_path: Path) -> None:
+    """Once the policy lets the second agent's action wait for a person, the first one's handler ends at once."""
+    CliRunner().invoke(command, ["billing", "--template", template, "--folder", str(tmp_path)])
+    registry = tmp_path / "policy" / "sealbus" / "registry"
+    actions = json.loads((registry / "actions" / "data.json").read_text())
+    actions["orders.change"] |= {
+        "limits": {"quantity": 15},
+        "approval": {"over": {"quantity": 100}, "queue": "managers", "until": 604_800},
+    }
+    (registry / "actions" / "data.json").write_text(json.dumps(actions))
+    (registry / "users" / "data.json").write_text('{"alice": {}, "bob": {"customers": {"acme": true}}}')
+    orders = tmp_path / "orders" / "agent.py"
+    owned = "owner=OWNERS[body.order_id]"
+    orders.write_text(orders.read_text().replace(owned, f'{owned}, customer="acme"'))
+    (tmp_path / "tests" / "test_agent.py").write_text(APPROVED.replace("TEMPLATE", template))
+    run_own_tests(tmp_path)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sealbus.bus.inspection.agents import AgentSeen, Queue
     from sealbus.bus.nats.connection.connection import Connection
 
-__all__ = ["as_document", "as_lines", "command"]
+__all__ = ["as_document", "as_lines", "command", "seen"]
 
 
 @click.group("agent")
@@ -69,24 +69,28 @@ def schema(target: str, output: Path | None) -> None:
 
 
 async def _list(config: str | None, as_name: str, *, as_json: bool) -> None:
-    from sealbus.agents.runtime.open import deployment_of, open_connection
     from sealbus.agents.runtime.settings.settings import load_settings
-    from sealbus.bus.inspection.agents import agents_seen
-    from sealbus.bus.nats.api import consumer_states
-    from sealbus.bus.stream_names import EVENTS, TASKS
 
-    settings = load_settings(config).for_command()
-    async with open_connection(as_name, settings) as (_, connection):
-        tasks = await consumer_states(connection.jetstream, TASKS)
-        events = await consumer_states(connection.jetstream, EVENTS)
-        actions = await _actions(as_name, settings, connection)
-    own = deployment_of(settings).own_subjects
-    for one in agents_seen(tasks, events, actions, names=settings.names, own=own):
+    for one in await seen(as_name, load_settings(config).for_command()):
         if as_json:
             print_json(as_document(one))
         else:
             for line in as_lines(one):
                 click.echo(printable(line))
+
+
+async def seen(as_name: str, settings: Settings) -> list[AgentSeen]:
+    """Return the agents that there are, as the workload `as_name` sees them; raises as `open_connection`."""
+    from sealbus.agents.runtime.open import deployment_of, open_connection
+    from sealbus.bus.inspection.agents import agents_seen
+    from sealbus.bus.nats.api import consumer_states
+    from sealbus.bus.stream_names import EVENTS, TASKS
+
+    async with open_connection(as_name, settings) as (_, connection):
+        tasks = await consumer_states(connection.jetstream, TASKS)
+        events = await consumer_states(connection.jetstream, EVENTS)
+        actions = await _actions(as_name, settings, connection)
+    return agents_seen(tasks, events, actions, names=settings.names, own=deployment_of(settings).own_subjects)
 
 
 async def _actions(name: str, settings: Settings, connection: Connection) -> dict[str, tuple[str, ...]]:

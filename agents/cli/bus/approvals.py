@@ -146,6 +146,11 @@ async def _named(approvals: Approvals, text: str, queue: str) -> dict[str, Any]:
     if len(text) == 64:
         return await approvals.one(text)
     found = [one for one in await approvals.waiting(queue) if str(one["id"]).startswith(text)]
+    if not found:
+        raise click.ClickException(
+            f"no task that waits in {queue} and that you may approve begins with {text}: the policy says who may, "
+            "and never who asked for it"
+        )
     if len(found) != 1:
         raise click.ClickException(f"{len(found)} tasks in {queue} begin with {text}: give the whole id")
     return found[0]

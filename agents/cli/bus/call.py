@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,7 +12,13 @@ from sealbus.agents.cli.bus.on_behalf import OnBehalf, user_options
 from sealbus.agents.cli.options import client_option, config_option
 from sealbus.agents.cli.output import print_json
 
+if TYPE_CHECKING:
+    from sealbus.agents.runtime.settings.settings import Settings
+
 __all__ = ["command"]
+
+_LOOKING = 3.0
+"""Seconds to find out who is there instead."""
 
 
 @click.command("call")
@@ -55,15 +62,39 @@ async def _call(
     from sealbus.agents.runtime.client import Client
     from sealbus.agents.runtime.settings.settings import load_settings
     from sealbus.agents.sdk.bodies import JSON
+    from sealbus.bus.sending.answer import NoListener
     from sealbus.bus.sending.message import Content
 
     settings = load_settings(config).for_command()
     token = await who.token(settings)
     answer = Content(body=payload, typ=JSON)
-    async with Client(as_name, settings=settings) as bus:
-        statement = await bus.user_context(token) if token is not None else None
-        if chunks:
-            async for chunk in bus.stream(action, answer, returns=object, user=statement, timeout=timeout):
-                print_json(chunk)
-        else:
-            print_json(await bus.call(action, answer, returns=object, user=statement, timeout=timeout))
+    try:
+        async with Client(as_name, settings=settings) as bus:
+            statement = await bus.user_context(token) if token is not None else None
+            if chunks:
+                async for chunk in bus.stream(action, answer, returns=object, user=statement, timeout=timeout):
+                    print_json(chunk)
+            else:
+                print_json(await bus.call(action, answer, returns=object, user=statement, timeout=timeout))
+    except NoListener as error:
+        # What there is concerns an operator alone, who is the developer where `sealbus dev` runs.
+        if settings.development and (found := await _there(action.partition(".")[0], settings)):
+            raise NoListener(f"{error.detail}\n{found}") from error
+        raise
+
+
+async def _there(token: str, settings: Settings) -> str:
+    """Return what an operator sees of the agent that was called; empty if nobody can say."""
+    from sealbus.agents.cli.bus.agent import seen
+    from sealbus.envelopes.errors import SealbusError
+
+    try:
+        async with asyncio.timeout(_LOOKING):
+            agents = {one.token: one for one in await seen("operator", settings)}
+    except (SealbusError, TimeoutError):
+        return ""
+    if token not in agents:
+        return f"no agent {token} is known; there is {', '.join(agents) or 'none'}"
+    one = agents[token]
+    declared = f"; the policy declares for it {', '.join(one.actions)}" if one.actions else ""
+    return f"{token} {'runs' if one.processes else 'does not run'} now{declared}"

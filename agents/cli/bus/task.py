@@ -110,6 +110,7 @@ async def finish(handle: TaskHandle, wait: float, *, as_json: bool) -> None:
     """
     from sealbus.agents.sdk.task_handle import failure_of
     from sealbus.bus.sending.parts import PARTS_TYPE, PartsReading
+    from sealbus.envelopes.errors import Code
 
     last: Status | None = None
     reading, parts = PartsReading(), list[object]()
@@ -117,6 +118,9 @@ async def finish(handle: TaskHandle, wait: float, *, as_json: bool) -> None:
         async with asyncio.timeout(wait), aclosing(handle.statuses()) as statuses:
             async for one in statuses:
                 last = one
+                if one.code == Code.UNKNOWN_VERB and not one.final:
+                    waits = f"{handle.action}: its agent has no such task, which waits for a process that has"
+                    note("\n".join(filter(None, (waits, one.note))))
                 if one.part is None:
                     continue
                 if reading.take(one):

@@ -45,7 +45,8 @@ def apply(config: str | None, as_name: str, as_json: bool) -> None:
 def roll(to: str, since: str | None, config: str | None, as_name: str, as_json: bool) -> None:
     """Begin a new period of the audit stream: the current stream is closed and kept, NAME takes its place.
 
-    Nothing is restarted or deleted: docs/evidence.md says what to do next.
+    Nothing is restarted or deleted. Then let the notary reach the end of the closed stream, export and verify that log, and
+    give the notary a new one (`control.notary`: folder, origin, stream and previous).
     """
     asyncio.run(_roll(to, since, config, as_name, as_json=as_json))
 

@@ -348,6 +348,9 @@ def as_lines(told: ExplainedDecision | NotExplained, *, everything: bool) -> Ite
         yield f"not explained ({told.why}): {_WHY[told.why]}{detail}"
         return
     yield f"{'ALLOW' if told.allow else 'DENY'} by {told.policy} {told.revision}"
+    if told.queue:
+        yield f"asks for an approval in the queue {told.queue}: {told.asked}"
+        yield f"  next: as a task it waits there for who may approve it: sealbus approvals ls --queue {told.queue}"
     for reason in told.reasons:
         yield f"{reason.reason}: {reason.title}" if reason.title else reason.reason
         if reason.remedy:

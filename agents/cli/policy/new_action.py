@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from sealbus.envelopes.trust.names import Names
     from sealbus.policies.decision.documents import DataDocument
 
-__all__ = ["FieldLimit", "NewAction", "command", "declare"]
+__all__ = ["Approval", "FieldLimit", "NewAction", "command", "declare"]
 
 _MOST = 2**53 - 1
+_WEEK = 604_800
+"""Seconds that a task waits for an approval at most."""
 _REPLY: Mapping[str, Json] = {"user": "none", "resource": "any", "limits": {}, "hours": False}
 
 
@@ -40,6 +42,15 @@ class FieldLimit(click.ParamType[tuple[str, int]]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Approval:
+    """What may be done above the limits once somebody approves it: up to `over`, by who is asked in `queue`."""
+
+    queue: str
+    over: Mapping[str, int]
+    acr: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NewAction:
     """What to declare. `callers` are names or SPIFFE IDs; an `event` is granted to the agent that it is named after."""
 
@@ -50,6 +61,7 @@ class NewAction:
     limits: Mapping[str, int]
     hours: bool = False
     event: bool = False
+    approval: Approval | None = None
 
 
 @click.command("new-action")
@@ -64,6 +76,11 @@ class NewAction:
 )
 @click.option("--limit", "limits", type=FieldLimit(), multiple=True, help="Largest value of a field; may be repeated.")
 @click.option("--hours", is_flag=True, help="Only in the business hours of the item's region.")
+@click.option(
+    "--approval", "queue", metavar="QUEUE", help="What is over a limit waits in this queue until somebody approves it."
+)
+@click.option("--over", type=FieldLimit(), multiple=True, help="With --approval: largest value once it is approved.")
+@click.option("--acr", multiple=True, help="With --approval: how who approves must have logged in; may be repeated.")
 @click.option("--event", is_flag=True, help="What the agent publishes: granted to itself, and never answered.")
 @click.option(
     "--policy",
@@ -83,7 +100,8 @@ class NewAction:
 @json_option
 def command(
     name: str, callers: tuple[str, ...], user: str, resource: str | None, limits: tuple[tuple[str, int], ...],
-    hours: bool, event: bool, folder: Path, config: Path, as_json: bool,
+    hours: bool, queue: str | None, over: tuple[tuple[str, int], ...], acr: tuple[str, ...], event: bool,
+    folder: Path, config: Path, as_json: bool,
 ) -> None:  # fmt: skip
     """Declare the action AGENT.VERB and its reply, and grant them: the action to each CALLER, the reply to the agent."""
     from sealbus.agents.dev.settings_file import read_declared
@@ -93,9 +111,14 @@ def command(
     found = resource or ("owned" if user == "required" and not event else "any")
     if found == "owned" and user == "none":
         raise click.UsageError("an owned item needs a user: --user required, or --resource any")
+    if queue is None and (over or acr):
+        raise click.UsageError("--over and --acr say more of an --approval")
+    approval = None if queue is None else Approval(queue=queue, over=dict(over), acr=acr)
+    if approval is not None:
+        _check(approval, dict(limits), user="none" if event else user)
     action = NewAction(
         name=name, callers=callers, user="none" if event else user, resource=found, limits=dict(limits), hours=hours,
-        event=event,
+        event=event, approval=approval,
     )  # fmt: skip
     changes = declare(folder, action, read_declared(config).names())
     if as_json:
@@ -105,8 +128,24 @@ def command(
         note(f"{folder / file}:")
         for line in lines:
             note(f"  {line}")
+    if approval is not None:
+        note(f"who manages the item's customer may approve, by {folder}/sealbus/registry/users/data.json")
     if not callers and not event:
         note(f"nobody may do {name} yet: grant it in {folder}/sealbus/registry/agents/data.json")
+
+
+def _check(approval: Approval, limits: Mapping[str, int], *, user: str) -> None:
+    """Refuse an approval that nobody could ever be asked for, or that no worker takes."""
+    from sealbus.policies.decision.approval import ApprovalObligation
+
+    if user == "none":
+        raise click.UsageError("an --approval is of what a user asks for: --user required")
+    if not approval.over or any(most <= limits.get(field, most) for field, most in approval.over.items()):
+        raise click.UsageError("each --over FIELD=NUMBER is above a --limit of its field, and --approval needs one")
+    try:
+        ApprovalObligation(queue=approval.queue, text="-", until=_WEEK, acr=tuple(approval.acr), json=b"")
+    except ValueError as error:
+        raise click.UsageError(f"--approval: {error}") from error
 
 
 def declare(folder: Path, action: NewAction, names: Names) -> Mapping[str, Sequence[str]]:
@@ -129,6 +168,9 @@ def declare(folder: Path, action: NewAction, names: Names) -> Mapping[str, Seque
     asking = [itself] if action.event else [_id(one, names) for one in action.callers]
     limits: DataDocument = dict(action.limits)
     needs: DataDocument = {"user": action.user, "resource": action.resource, "limits": limits, "hours": action.hours}
+    if action.approval is not None:
+        asked_for: DataDocument = {"over": dict(action.approval.over), "queue": action.approval.queue, "until": _WEEK}
+        needs["approval"] = asked_for | ({"acr": list(action.approval.acr)} if action.approval.acr else {})
     actions.declare(action.name, needs)
     for one in asking:
         agents.grant(one, action.name)

@@ -27,6 +27,8 @@ __all__ = ["command"]
 TEMPLATES: Final = {"agent": ("agent",), "two": ("agent", "two"), "llm": ("agent", "two", "llm")}
 """The folders of files that a template is made of; those of a later one take the place of an earlier one's."""
 
+_SECOND: Final = "orders/agent.py"
+"""The second agent, where there is one: that of `agent` under another name."""
 _EXAMPLE: Final = re.compile(r"\bdemo\b")
 """The name of the agent in every template, in which it is nothing else."""
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,30}")
@@ -60,6 +62,9 @@ def command(name: str, template: str, folder: Path | None, as_json: bool) -> Non
             raise click.ClickException(f"{place} is not empty: give another by --folder")
         folders = importlib.resources.files("sealbus") / "templates"
         files = dict(chain.from_iterable(_files(folders / one, "") for one in TEMPLATES[template]))
+        if len(TEMPLATES[template]) > 1:
+            first = (folders / "agent" / "demo" / "agent.py").read_text(encoding="utf-8")
+            files[_SECOND] = _EXAMPLE.sub("orders", first)
         _write(place, {_placed(path, name): _EXAMPLE.sub(name, text) for path, text in files.items()})
     except OSError as error:
         raise click.ClickException(f"{place} cannot be made: {error.strerror}") from error

@@ -26,4 +26,4 @@ def too_old(version: object) -> str:
 
 
 def _wanted() -> str:
-    return f"nats-server {'.'.join(map(str, LEAST))} or newer is needed (docs/guide.md, Deployment)"
+    return f"nats-server {'.'.join(map(str, LEAST))} or newer is needed"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import json
 import re
+from pathlib import Path
 
 import click
 import pytest
@@ -14,6 +16,7 @@ from sealbus.agents.cli.explain import command
 from sealbus.envelopes.explanations import CODES, FINDINGS, CodeText
 
 root = importlib.import_module("sealbus.agents.cli.main").root
+ROOT = Path(__file__).parents[3]
 COMMAND = re.compile(r"sealbus ([a-z]+(?: [a-z-]+)*)")
 
 
@@ -28,6 +31,33 @@ def test_each_code_is_explained(code: str) -> None:
     lines = result.stdout.splitlines()
     assert lines[0].startswith(code)
     assert [line.split()[0] for line in lines[2:5]] == ["fault:", "next:", "more:"]
+
+
+def test_nothing_is_told_of_files_that_only_the_repository_has() -> None:
+    shown = [run().stdout, run("--json").stdout, run("8").stdout, *(run(code).stdout for code in (*CODES, *FINDINGS))]
+    assert not [text for text in shown if ".md" in text or "docs/" in text]
+
+
+@pytest.mark.parametrize("folder", ["agents", "bus", "envelopes", "policies", "src"])
+def test_no_text_names_a_file_that_only_the_repository_has(folder: str) -> None:
+    """No error, help or note; docstrings of modules and functions are for who has the code, those of commands are help."""
+    found = []
+    for file in (ROOT / folder).rglob("*.py"):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+                node.value.value = None
+            if isinstance(node, ast.FunctionDef) and any("command" in ast.unparse(one) for one in node.decorator_list):
+                found += [file.name] * ("docs/" in (ast.get_docstring(node) or ""))
+        if file.name != "explanations.py":
+            found += [
+                f"{file.name}:{one.lineno}: {one.value}"
+                for one in ast.walk(tree)
+                if isinstance(one, ast.Constant)
+                and isinstance(one.value, str)
+                and re.search(r"docs/\w+\.md", one.value)
+            ]
+    assert found == []
 
 
 def test_a_code_of_both_kinds_is_explained_twice() -> None:

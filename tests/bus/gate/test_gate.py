@@ -52,7 +52,8 @@ def engine() -> ScriptedEngine:
 
 @pytest.fixture
 async def bus(shop: Shop, engine: ScriptedEngine) -> AsyncIterator[TestBus]:
-    async with TestBus(shop.inventory, shop.pricing, engine=engine) as running:
+    # As a worker of a deployment, which may not be alone.
+    async with TestBus(shop.inventory, shop.pricing, engine=engine, limits=WorkerLimits()) as running:
         yield running
 
 

@@ -178,6 +178,18 @@ def test_a_reason_in_the_head_of_a_rule_is_told_by_what_held_in_its_body() -> No
     )
 
 
+ASKS = '{"type": "approval", "queue": "managers", "text": "a sum", "until": 60}'
+
+
+@pytest.mark.parametrize(
+    ("obligations", "said"),
+    [(f"[{ASKS}]", ("managers", "a sum")), (f"[{ASKS}, {ASKS}]", ("", "")), ('[{"type": "show_reasons"}]', ("", ""))],
+)
+def test_a_denial_that_asks_for_an_approval_says_where(obligations: str, said: tuple[str, str]) -> None:
+    told = explained(one_policy(OWNER.replace('"obligations": []', f'"obligations": {obligations}')), document())
+    assert (told.allow, told.queue, told.asked) == (False, *said)
+
+
 def test_a_reason_that_the_policy_does_not_show_is_told_without_a_cause() -> None:
     [reason] = explained(bundle({"no": DENY}), document("no")).reasons
     assert (reason.reason, reason.failed, reason.held) == ("no", (), ())

@@ -13,6 +13,12 @@ package sealbus.lib.rules
 # The answer of the policy `name` that allows.
 allowed(name) := {"allow": true, "reasons": [], "obligations": [], "policy": name}
 
+# The same, for an agent that asks others in its turn: if one of these denies, its reasons are passed on to the caller, if the
+# registry trusts it with reasons (`show_reasons`).
+allowed_showing(name, request) := {"allow": true, "reasons": [], "obligations": trusted(request), "policy": name}
+
+trusted(request) := [{"type": "show_reasons"} | data.sealbus.registry.agents[request.subject.id].show_reasons == true]
+
 # The answer of the policy `name` that denies, with a word for each condition that does not hold: those of `in_order`, and
 # those of `own`, an object from words to whether their conditions hold. Its last branch is for a request, or a registry,
 # that lacks even what the reasons need.

@@ -19,6 +19,21 @@ test_allowed_names_the_policy if {
 	rules.allowed("shop") == {"allow": true, "reasons": [], "obligations": [], "policy": "shop"}
 }
 
+showing(caller) := found if {
+	asked := object.union(request, {"subject": {"id": caller}})
+	world := {"agents": {"trusted": {"show_reasons": true}, "no": {"show_reasons": false}, "odd": {"show_reasons": "true"}}}
+	found := rules.allowed_showing("shop", asked) with data.sealbus.registry as world
+}
+
+test_reasons_of_others_are_passed_on_to_who_is_trusted_with_reasons if {
+	shown := {"allow": true, "reasons": [], "obligations": [{"type": "show_reasons"}], "policy": "shop"}
+	showing("trusted") == shown
+	every caller in ["no", "odd", "unknown"] {
+		showing(caller) == rules.allowed("shop")
+	}
+	rules.allowed_showing("shop", {}) == rules.allowed("shop")
+}
+
 test_in_order_is_true_or_false if {
 	orderly(registry, request) == true
 	orderly(registry, object.union(request, quantity(101))) == false

@@ -73,6 +73,21 @@ def test_a_document_is_explained_by_the_policy_of_a_folder(tmp_path: Path) -> No
     assert len(more.stdout.splitlines()) > len(result.stdout.splitlines())
 
 
+def test_a_denial_that_asks_for_an_approval_is_told_as_one(tmp_path: Path) -> None:
+    asked = json.loads(document("payments.pay"))
+    asked["action"]["properties"] = {"amount": 420_000}
+    asked["subject"]["id"] = "spiffe://example.org/agent/shop-web"
+    asked["context"]["chain"] = [asked["subject"]["id"]]
+    asked["resource"] = {"type": "invoice", "id": "2041", "properties": {"owner": "alice", "customer": "acme"}}
+    asked["context"]["user"] |= {"present": True, "id": "alice", "type": "user", "domain": ""}
+    result = run("--input", "-", "--policy", STARTER, input=json.dumps(asked).encode())
+    lines = result.stdout.splitlines()
+    assert lines[1:3] == [
+        "asks for an approval in the queue managers: payments.pay: amount 420000, invoice 2041, for alice",
+        "  next: as a task it waits there for who may approve it: sealbus approvals ls --queue managers",
+    ], result.output
+
+
 def test_a_document_may_come_from_standard_input_and_go_out_as_json() -> None:
     result = run("--input", "-", "--policy", STARTER, "--json", input=document("nonsense"))
     told = json.loads(result.stdout)

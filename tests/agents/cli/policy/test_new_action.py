@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from pydantic import BaseModel
 
+from sealbus import Agent, Context, Resource
 from sealbus.agents.cli.policy.group import command
 from sealbus.agents.cli.policy.new_action import NewAction, declare
 from sealbus.agents.dev.settings_file import Declared
@@ -16,10 +18,12 @@ from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.policies.bundle.files import EXAMPLE, STARTER
 from sealbus.policies.rego_tests import run_tests
+from sealbus.testing import TestBus
 
 NAMES = Declared().names()
 SHOP = "spiffe://example.org/agent/shop-web"
 NOTES = "spiffe://example.org/agent/notes"
+QUANTITY = ["--limit", "quantity=3", "--over", "quantity=4"]
 REPLY = {"user": "none", "resource": "any", "limits": {}, "hours": False}
 
 
@@ -77,6 +81,43 @@ def test_what_was_there_stays_as_it_stood(folder: Path) -> None:
     names = list(document(folder, "actions"))
     assert names == sorted(names)
     assert list(granted(folder, SHOP)) == sorted(granted(folder, SHOP))
+
+
+class Sum(BaseModel):
+    cents: int
+
+
+async def item(body: Sum) -> Resource:
+    return Resource("item", "7", owner="alice", customer="acme")
+
+
+async def test_what_is_over_a_limit_waits_for_an_approval(folder: Path) -> None:
+    agent = Agent("till")
+
+    @agent.task("pay", resource=item, facts=["cents"])
+    async def pay(body: Sum, ctx: Context) -> list[str]:
+        return [one.user for one in ctx.approvals]
+
+    silver = "urn:example:silver"
+    limits = ["--limit", "cents=1000", "--approval", "managers", "--over", "cents=9000", "--acr", silver]
+    said = run(folder, "till.pay", "--agent", "shop-web", *limits)
+    assert said.exit_code == 0, said.output
+    assert "who manages the item's customer may approve" in said.stderr
+    assert document(folder, "actions")["till.pay"] == {
+        "user": "required", "resource": "owned", "limits": {"cents": 1000}, "hours": False,
+        "approval": {"over": {"cents": 9000}, "queue": "managers", "until": 604_800, "acr": [silver]},
+    }  # fmt: skip
+    assert [one for one in run_tests(folder) if not one.passed] == []
+    async with TestBus(agent, policy=folder) as bus:
+        client, alice = await bus.client("shop-web"), bus.user("alice", "shop-web")
+        assert await (await client.submit(pay, Sum(cents=1000), user=alice)).result() == []
+        waits = await client.submit(pay, Sum(cents=9000), user=alice)
+        too_much = await client.submit(pay, Sum(cents=9001), user=alice)
+        await bus.idle()
+        await bus.assert_task(waits, "input-required", "approval_required")
+        await bus.assert_task(too_much, "rejected", "denied")
+        await bus.approve(waits, "bob", acr=silver)
+        assert await waits.result() == ["bob"]
 
 
 def test_an_event_is_granted_to_its_agent_and_has_no_reply(folder: Path) -> None:
@@ -152,6 +193,15 @@ def test_what_is_refused_writes_nothing(folder: Path, arguments: list[str], why:
         (["a.b", "--event", "--agent", "shop-web"], "leave --agent out"),
         (["a.b", "--user", "none", "--resource", "owned"], "an owned item needs a user"),
         (["a.b", "--limit", "quantity"], "is not FIELD=NUMBER"),
+        (["a.b", "--over", "quantity=3"], "say more of an --approval"),
+        (["a.b", "--acr", "silver"], "say more of an --approval"),
+        (["a.b", "--limit", "quantity=3", "--approval", "q"], "above a --limit of its field"),
+        (["a.b", "--approval", "q", "--over", "quantity=3"], "above a --limit of its field"),
+        (["a.b", "--limit", "quantity=3", "--approval", "q", "--over", "quantity=3"], "above a --limit of its field"),
+        (["a.b", *QUANTITY, "--approval", "q q"], "queue is not a token"),
+        (["a.b", *QUANTITY, "--approval", "q", "--acr", "a b"], "acr does not hold values"),
+        (["a.b", *QUANTITY, "--approval", "q", "--user", "none"], "of what a user asks for"),
+        (["a.b", *QUANTITY, "--approval", "q", "--event"], "of what a user asks for"),
         (["a.b", "--limit", "=3"], "is not FIELD=NUMBER"),
         (["a.b", "--limit", "quantity=-1"], "is not FIELD=NUMBER"),
         (["a.b", "--limit", "quantity=9007199254740992"], "is not FIELD=NUMBER"),

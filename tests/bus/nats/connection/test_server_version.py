@@ -12,9 +12,7 @@ def test_what_is_new_enough_passes(version: str) -> None:
 
 @pytest.mark.parametrize("version", ["2.12.6", "2.11.16", "2.9.25", "1.99.99", "0.0.0"])
 def test_what_is_older_is_named_with_what_is_needed(version: str) -> None:
-    assert too_old(version) == (
-        f"the server is nats-server {version}; nats-server 2.12.7 or newer is needed (docs/guide.md, Deployment)"
-    )
+    assert too_old(version) == (f"the server is nats-server {version}; nats-server 2.12.7 or newer is needed")
 
 
 @pytest.mark.parametrize("version", [None, 2, "", "2.15", "2.15.1.1", "two", "2.15.1\n", "٢.15.1", ["2.15.1"]])

@@ -6,7 +6,7 @@ decision := decide(input)
 
 batch := [decide(request) | some request in input.batch]
 
-decide(request) := rules.allowed("demo") if {
+decide(request) := rules.allowed_showing("demo", request) if {
 	rules.in_order(request) == true
 	small_enough(request) == true
 } else := rules.denied("demo", request, {"too_much_at_once": small_enough(request)})

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -175,6 +176,15 @@ async def test_a_denial_is_explained_from_the_id_in_the_403(working: Environment
         "same": True, "allow": False, "reasons": ["not_owner"], "revision": decision["policy"]["revision"],
     }  # fmt: skip
     assert decision["outcome"] is None
+    # In a terminal it is one command.
+    process = await asyncio.create_subprocess_exec(
+        str(Path(sys.executable).parent / "sealbus"), "policy", "explain", request, "--json",
+        "--config", str(working.settings_file), stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, _ = await process.communicate()
+    [said] = [one for one in map(json.loads, out.splitlines()) if one["action"] == "inventory.read"]
+    assert said["explained"]
+    assert [one["reason"] for one in said["reasons"]] == ["not_owner"]
 
 
 async def test_what_was_allowed_has_its_outcome(working: Environment, web: httpx2.AsyncClient) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from support.browser import cookies_of, json_of, log_in
+from support.console_login import cookies_of, json_of, log_in
 from support.settings import changed
 
 from sealbus.agents.console.console import open_console

@@ -1,10 +1,10 @@
 // What waits for a person: a list, one opened, and a verdict with a note.
 
 import { get, path, post } from "./api.js";
-import { card, h, say, terms } from "./dom.js";
+import { card, h, say, stamp, terms } from "./dom.js";
 import { confirmed, empty, filled, mark } from "./states.js";
 import { filters, table } from "./tables.js";
-import { code, name, since, when, whole } from "./text.js";
+import { code, name, sentence, since, when, whole } from "./text.js";
 
 const list = (values, show = code) => values.map((value, index) => [index > 0 && ", ", show(value)]);
 
@@ -36,12 +36,14 @@ const opened = (one, signal, go) => {
   };
   const said = one.verdicts ?? [];
   return [
+    h("div", { class: "verdict" }, stamp("wait", "Waiting"), h("h1", { tabindex: "-1" }, h("em", { class: "wait" }, "Waiting."), " ", name(sentence(one.text || one.action), 200)),
+      h("p", { class: "asked" }, name(one.requester), " asked for ", code(one.action), one.user && [", for ", name(one.user.id)], "."),
+      h("div", { class: "acts" }, h("button", { type: "button", onclick: () => decide("deny") }, "Deny"), h("button", { type: "button", class: "main", onclick: () => decide("approve") }, "Approve"))),
     h("div", { class: "columns" },
       h("div", { class: "stack" },
-        card("What is asked", null, h("div", { class: "pad" }, h("p", { class: "large" }, whole(one.text || one.action))),
+        card("What is asked", null, (one.text ?? "").length > 200 && h("div", { class: "pad" }, whole(one.text)),
           terms([["Action", code(one.action)], ["Because of", one.reasons?.length && list(one.reasons)], ["Ends", [mark("wait", since(one.until)), " ", h("span", { class: "soft" }, when(one.until, true), " UTC")]],
-            ["Needs", needs(one.needs).length && needs(one.needs)], ["Then", one.follows?.length && list(one.follows.map((each) => (typeof each === "string" ? each : JSON.stringify(each))))]]),
-          h("div", { class: "acts foot" }, h("button", { type: "button", onclick: () => decide("deny") }, "Deny"), h("button", { type: "button", class: "main", onclick: () => decide("approve") }, "Approve"))),
+            ["Needs", needs(one.needs).length && needs(one.needs)], ["Then", one.follows?.length && list(one.follows.map((each) => (typeof each === "string" ? each : JSON.stringify(each))))]])),
         said.length > 0 && card("Said so far", null, terms(said.map((each) => [each.verdict, name(each.user), h("span", { class: "soft" }, " ", when(each.time, true), " UTC, by ", name(each.idp))])))),
       h("div", { class: "stack" },
         card("Who asks", null, terms([["Agent", name(one.requester)], ["For", one.user ? [name(one.user.id), h("span", { class: "soft line" }, name(one.user.idp))] : "no user"],
@@ -54,12 +56,12 @@ const opened = (one, signal, go) => {
 const show = (main, { signal, id, query, go, titled }) => {
   const place = h("div");
   if (id) {
-    main.replaceChildren(h("p", { class: "crumb" }, h("a", { href: "/approvals" }, "Approvals"), h("span", { "aria-hidden": "true" }, "/"), name(id, 24)), h("h1", { tabindex: "-1" }, "One approval"), place);
+    main.replaceChildren(h("p", { class: "crumb" }, h("a", { href: "/approvals" }, "Approvals"), h("span", { "aria-hidden": "true" }, "/"), name(id, 24)), place);
     titled("Approval");
     filled(place, signal, async () => {
       const { approvals: found } = await get("/api/approvals", signal);
       const one = found.find((each) => each.id === id);
-      return one ? opened(one, signal, go) : empty("This does not wait any more.", "Somebody decided it, it ended, or it is not for you. See ", h("a", { href: "/approvals" }, "what waits"), ".");
+      return one ? opened(one, signal, go) : [h("h1", { tabindex: "-1" }, "Approval"), empty("This does not wait any more.", "Somebody decided it, it ended, or it is not for you. See ", h("a", { href: "/approvals" }, "what waits"), ".")];
     }, "Reading what waits");
     return;
   }

@@ -1,7 +1,7 @@
 // One decision: the verdict as a sentence, then its proof.
 
 import { get, path } from "./api.js";
-import { card, h, icon, say, svg, terms } from "./dom.js";
+import { card, h, icon, say, stamp, terms } from "./dom.js";
 import { inputDocument } from "./input.js";
 import { rules } from "./rules.js";
 import { empty, filled } from "./states.js";
@@ -10,9 +10,6 @@ import { clock, code, milliseconds, name, number, sentence, short, when } from "
 
 const ROLES = { user: "User", minter: "Signed the user context", hop: "Passed it on", sender: "Acting agent, sent it", decider: "Decided here" };
 const HAPPENED = { sent: "Sent", stored: "Stored by NATS", decided: "Decided and recorded", ended: "Ended" };
-
-const stamp = (allow) => svg("svg", { class: `stamp ${allow ? "" : "no"}`, viewBox: "0 0 52 52", role: "img", "aria-label": allow ? "Allowed" : "Denied" },
-  svg("circle", { cx: 26, cy: 26, r: 24 }), svg("path", { d: allow ? "M17 27l6.500 6.500L36 20" : "M18 18l16 16M34 18L18 34" }));
 
 const lower = (text) => (text ? text[0].toLowerCase() + text.slice(1).replace(/\.$/, "") : "");
 
@@ -44,7 +41,7 @@ const copied = async (event) => {
 const hour = (time, minutes) => new Date(Date.parse(time) + minutes * 60_000).toISOString();
 
 const top = (one) =>
-  h("div", { class: "verdict" }, stamp(one.allow), h("h1", { tabindex: "-1" }, verdict(one)), asked(one),
+  h("div", { class: "verdict" }, stamp(one.allow ? "ok" : "no", one.allow ? "Allowed" : "Denied"), h("h1", { tabindex: "-1" }, verdict(one)), asked(one),
     h("p", { class: "facts" }, h("span", null, "at ", h("b", null, when(one.record.time)), " UTC"), h("span", null, "decided by ", h("b", null, name(one.record.name))),
       h("span", null, "message ", h("b", null, short(one.message.id || one.message.hash))),
       one.outcome && h("span", null, "then ", h("b", null, name(one.outcome.outcome)))),

@@ -61,7 +61,7 @@ const rowOf = () => {
       if (!row) return;
       cells[0].set(clock(row.time));
       action.set(row.action);
-      cells[2].set(row.from === row.by || !row.by ? row.from : `${row.from} → ${row.by}`);
+      cells[2].set(!row.by || row.action.startsWith(`${row.by}.`) ? row.from : `${row.from} → ${row.by}`);
       cells[3].set(row.user || "–");
       cells[4].set(row.allow ? `allowed${row.told}` : `✕ ${row.reasons.join(", ") || row.code}${row.count ? ` ×${number(row.count)}` : ""}`);
       const to = row.message || row.record;
@@ -77,7 +77,7 @@ const rowOf = () => {
 
 const table = (rows) =>
   h("table", { class: "stream" }, h("caption", { class: "unseen" }, "Newest decisions, newest first"),
-    h("thead", null, h("tr", null, [["time", "Time, UTC"], ["", "Action"], ["from", "From, decided by"], ["for", "For"], ["out", "Outcome"]].map(([kind, title]) =>
+    h("thead", null, h("tr", null, [["time", "Time, UTC"], ["", "Action"], ["from", "From"], ["for", "For"], ["out", "Outcome"]].map(([kind, title]) =>
       h("th", { scope: "col", class: kind }, title)))),
     h("tbody", null, rows.map(({ tr }) => tr)));
 

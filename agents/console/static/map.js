@@ -5,6 +5,7 @@ import { count, cut, name, nodes, number, plain } from "./text.js";
 
 const MOST = 60;
 const ROW = 46;
+const TALL = 640;
 const BOX = 34;
 
 const rate = (value) => `${value < 10 ? value.toFixed(1) : number(Math.round(value))}/s`;
@@ -60,20 +61,21 @@ export const drawnMap = (chosen) => {
 
   const build = (agents, edges) => {
     const columns = ordered(agents, edges);
-    const gap = Math.min(64, Math.max(22, width * 0.075));
-    const wide = Math.min(150, Math.max(62, (width - 32 - gap * (columns.length - 1)) / columns.length));
-    const step = columns.length > 1 ? Math.max(wide + 18, (width - 32 - wide) / (columns.length - 1)) : 0;
+    const edge = width < 500 ? 8 : 16;
+    const gap = Math.min(64, Math.max(18, width * 0.075));
+    const wide = Math.min(150, Math.max(62, (width - 2 * edge - gap * (columns.length - 1)) / columns.length));
+    const step = columns.length > 1 ? Math.max(wide + 18, (width - 2 * edge - wide) / (columns.length - 1)) : 0;
     const most = Math.max(...columns.map((column) => column.length), 1);
-    const high = Math.max(most * ROW, Math.min(width, 420) * 0.6) + 30;
-    const letters = Math.floor((wide - 16) / 6.4);
+    const high = Math.max(most * ROW, width < 500 ? 240 : Math.min(TALL, most * ROW * 1.5)) + 24;
+    const letters = Math.floor((wide - 12) / 6.3);
     const at = new Map();
     boxes = new Map();
     lines = new Map();
     columns.forEach((column, c) => column.forEach((one, index) => {
-      const slot = (high - 30) / column.length;
-      at.set(one, { x: 16 + c * step, y: 16 + slot * index + slot / 2 - BOX / 2 });
+      const slot = (high - 24) / column.length;
+      at.set(one, { x: edge + c * step, y: 12 + slot * index + slot / 2 - BOX / 2 });
     }));
-    drawing.setAttribute("viewBox", `0 0 ${Math.max(width, 32 + wide + step * (columns.length - 1))} ${high}`);
+    drawing.setAttribute("viewBox", `0 0 ${Math.max(width, 2 * edge + wide + step * (columns.length - 1))} ${high}`);
     const paths = [], pills = [], groups = [];
     for (const edge of edges) {
       const [a, b] = [at.get(edge.from), at.get(edge.to)];
@@ -88,8 +90,8 @@ export const drawnMap = (chosen) => {
     }
     for (const agent of agents) {
       const { x, y } = at.get(agent.name);
-      const speed = svg("text", { x: x + 8, y: y + 27, class: "rate" });
-      const label = svg("text", { x: x + 8, y: y + 14 });
+      const speed = svg("text", { x: x + 7, y: y + 27, class: "rate" });
+      const label = svg("text", { x: x + 7, y: y + 14 });
       label.textContent = nodes(cut(agent.name, letters)).map((part) => part.textContent ?? part).join("");
       const group = svg("g", { onclick: () => chosen(agent.name) }, svg("title", null, plain(agent.name)), svg("rect", { x, y, width: wide, height: BOX, rx: 7 }), label, speed);
       boxes.set(agent.name, { group, speed });

@@ -5,6 +5,7 @@ import { code, count, name, nodes, sentence, whole } from "./text.js";
 
 const AROUND = 2;
 const APART = 3;
+const HEAD = 8;
 const SHOWN = 3;
 const WHY = {
   redacted: "The recorded input was redacted, so its rules cannot be asked again.",
@@ -27,7 +28,7 @@ const judged = (literal, failed) => {
   const [a, b] = [of(left), of(right)];
   if (failed && a && b && a.value !== null && b.value !== null) return [value(a), ` ${FAILS[operator]} `, value(b)];
   if (!literal.looked.length) return [failed ? "did not hold" : "held"];
-  return literal.looked.slice(0, SHOWN).map((looked, index) => [index > 0 && ", ", literal.looked.length > 1 || looked.value === null ? [name(looked.written, 48), " "] : "", value(looked)]);
+  return literal.looked.slice(0, SHOWN).map((looked, index) => [index > 0 && ", ", literal.looked.length > 1 ? [name(looked.written, 48), " "] : "", value(looked)]);
 };
 
 const marked = (literals, failed, marks) => {
@@ -39,8 +40,16 @@ const marked = (literals, failed, marks) => {
   }
 };
 
+/** The first line to show: the head of the rule if it is near, else a few lines before. */
+const begin = (at, source) => {
+  if (!source) return at;
+  for (let number = at; number >= Math.max(source.first, at - HEAD); number--)
+    if (/^\S.*\{$/.test(source.lines[number - source.first] ?? "")) return number;
+  return Math.max(source.first, at - AROUND);
+};
+
 const line = (number, text, at) =>
-  h("li", { class: at ? (at.failed ? "hit" : "held") : "" }, h("span", { class: "nr" }, String(number)), h("span", { class: "txt" }, nodes(text, "\t") ),
+  h("li", { class: at ? (at.failed ? "hit" : "held") : "" }, h("span", { class: "nr" }, String(number)), h("span", { class: "txt" }, nodes(text, "\t")),
     at && h("span", { class: "val" }, at.literals.map(([literal, failed], index) => [index > 0 && h("br"), h("span", { class: "sign" }, failed ? "✕ " : "✓ "), h("span", { class: "unseen" }, failed ? "failed: " : "held: "), judged(literal, failed)])));
 
 /** The lines of a file around what was judged; long stretches between are left out. */
@@ -49,8 +58,7 @@ const listing = (file, marks, source) => {
   const items = [];
   let last = 0;
   for (const at of wanted) {
-    const from = Math.max(source?.first ?? at, at - AROUND, last + 1);
-    const first = last && at - last <= APART ? last + 1 : from;
+    const first = last && at - last <= APART ? last + 1 : Math.max(last ? at - AROUND : begin(at, source), source?.first ?? at, last + 1);
     if (last && first > last + 1) items.push(h("li", { class: "cut" }, h("span", { class: "nr" }, "⋯"), h("span", null, count(first - last - 1, "line"))));
     for (let number = first; number <= at; number++) {
       const text = source?.lines[number - source.first] ?? (marks.get(number)?.literals[0][0].written ?? "");

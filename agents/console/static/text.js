@@ -63,7 +63,7 @@ export const number = (value) => (typeof value === "number" ? GROUPED.format(val
 export const count = (value, one, many = `${one}s`) => `${number(value)} ${value === 1 ? one : many}`;
 
 /** Write milliseconds. */
-export const milliseconds = (value) => (value < 100 ? `${value.toFixed(value < 10 ? 2 : 1)} ms` : value < 10_000 ? `${Math.round(value)} ms` : span(value / 1000));
+export const milliseconds = (value) => (value < 10_000 ? `${GROUPED.format(value)} ms` : span(value / 1000));
 
 /** Write a span of seconds in its largest unit. */
 export const span = (seconds) => {

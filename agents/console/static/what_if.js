@@ -35,6 +35,7 @@ const show = (main, { signal, query }) => {
     const name = h("input", { id: `${id}-path`, class: "m", value: plain(path, 300), required: true, maxlength: "300", spellcheck: "false" });
     const body = h("textarea", { id, class: "m", rows: "12", required: true, spellcheck: "false", maxlength: String(LARGEST) });
     body.value = text;
+    body.placeholder = "package sealbus.authz …";
     const group = h("fieldset", null, h("legend", { class: "unseen" }, `File ${made}`), h("div", { class: "file-head" }, h("div", { class: "field" }, h("label", { for: `${id}-path` }, "Path in the policy"), name),
       h("button", { type: "button", onclick: () => { group.remove(); if (!files.children.length) file("authz/decision.rego", ""); } }, "Remove")),
     h("label", { for: id }, "Its text, changed"), body);
@@ -67,9 +68,9 @@ const show = (main, { signal, query }) => {
     },
   },
   h("div", { class: "by" }, time("since", "Since, UTC", query.get("since") ?? hours(1)), time("until", "Until, UTC", query.get("until") ?? hours(0)),
-    h("div", { class: "field" }, h("label", { for: "upload" }, "Files from here"), upload)),
+    h("div", { class: "field" }, h("label", { for: "upload" }, "Or read files of this computer"), upload)),
   files,
-  h("p", { class: "acts foot" }, h("button", { type: "button", onclick: () => file("", "").name.focus() }, "Add a file"), h("button", { type: "submit", class: "main" }, "Ask it")));
+  h("p", { class: "acts foot" }, h("button", { type: "button", onclick: () => file("", "").name.focus() }, "Add a file"), h("button", { type: "submit", class: "main" }, "Compare")));
   file("authz/decision.rego", "");
   main.append(h("p", { class: "lead" }, "Choose a period and paste a changed policy file. Each recorded decision of the period is made again with it, and those that flip are listed. Nothing is pushed, sent or kept."),
     h("section", { class: "card", "aria-label": "Question" }, form), place);

@@ -47,17 +47,25 @@ class ConsoleSite:
         self.sequence = 1_204_331
         self.streams = 0
         """Streams that are open."""
+        self.left_out = 0
+        """Rows that were not sent to a browser that did not read."""
         self.ended = asyncio.Event()
         self.over: dict[str, Any] | None = None
         """If set, streams end with it."""
         self.url = ""
         self._queues: list[_Waiting] = []
 
+    def end(self) -> None:
+        """Let every stream end."""
+        self.ended.set()
+        for queue in self._queues:
+            queue.some.set()
+
     def push(self, event: str, data: Any, last: int | None = None) -> None:
         """Send an event to every open stream."""
         text = f"event: {event}\n" + (f"id: {last}\n" if last is not None else "") + f"data: {json.dumps(data)}\n\n"
         for queue in self._queues:
-            queue.put(text, len(data["rows"]) if event == "decisions" else 0)
+            self.left_out += queue.put(text, len(data["rows"]) if event == "decisions" else 0)
 
     def decide(self, many: int) -> None:
         """Send that many new rows, at most 500 in a message."""
@@ -139,20 +147,22 @@ class _Waiting:
     def __init__(self) -> None:
         self._texts: deque[str] = deque()
         self._left_out = 0
-        self._some = asyncio.Event()
+        self.some = asyncio.Event()
 
-    def put(self, text: str, decided: int) -> None:
+    def put(self, text: str, decided: int) -> int:
+        """Take a message, if there is room; return how many rows there was no room for."""
         if len(self._texts) < _WAITING:
             self._texts.append(text)
-        else:
-            self._left_out += decided
-        self._some.set()
+            self.some.set()
+            return 0
+        self._left_out += decided
+        return decided
 
     async def take(self) -> list[str]:
         """Return what waits; waits at most a second."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._some.wait(), 1.0)
-        self._some.clear()
+            await asyncio.wait_for(self.some.wait(), 1.0)
+        self.some.clear()
         found = list(self._texts)
         self._texts.clear()
         if self._left_out:
@@ -194,12 +204,11 @@ async def console_site(*, rate: float = 0.0, hostile: bool = False) -> AsyncGene
         # A browser that sleeps shall be noticed soon: little is kept for it by the system.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SENT_AHEAD)
         site.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        async with asyncio.TaskGroup() as group:
-            serving = group.create_task(server.serve(sockets=[listener]))
-            beating = group.create_task(site.beat())
-            try:
-                yield site
-            finally:
-                site.ended.set()
-                server.should_exit = True
-                await asyncio.wait([serving, beating])
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        beating = asyncio.create_task(site.beat())
+        try:
+            yield site
+        finally:
+            site.end()
+            server.should_exit = server.force_exit = True
+            await asyncio.gather(serving, beating)

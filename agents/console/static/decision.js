@@ -136,9 +136,7 @@ const show = (main, { signal, id, titled }) => {
     }
     return [h("h1", { tabindex: "-1" }, `${decisions.length} decisions about this message`),
       h("section", { class: "card", "aria-label": "Decisions" }, table("Decisions about this message, newest first", DECISIONS, decisions.map(asRow), { denied: (row) => !row.allow }))];
-  }, "Looking for the decision, and asking its policy again").then(() => {
-    if (!signal.aborted && document.activeElement === document.body) main.querySelector("h1")?.focus({ preventScroll: true });
-  });
+  }, "Looking for the decision, and asking its policy again");
 };
 
 export const decision = { title: "Decision", show };

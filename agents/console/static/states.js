@@ -47,7 +47,10 @@ export const filled = async (place, signal, load, what) => {
   place.setAttribute("aria-busy", "true");
   try {
     const made = await load();
-    if (!signal.aborted) place.replaceChildren(...[made].flat(Infinity).filter(Boolean));
+    if (signal.aborted) return;
+    place.replaceChildren(...[made].flat(Infinity).filter(Boolean));
+    // Who came here by keyboard waits on the area itself until there is a heading.
+    if (document.activeElement?.id === "content") place.querySelector("h1")?.focus({ preventScroll: true });
   } catch (error) {
     if (signal.aborted) return;
     if (error.status === undefined) throw error;

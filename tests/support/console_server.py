@@ -16,7 +16,7 @@ from typing import Any
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import Route
 from support.console_answers import answers, live_map, rows
 
@@ -122,16 +122,16 @@ class ConsoleSite:
         path = request.url.path
         if request.method == "POST":
             if request.headers.get("x-sealbus-console") != "1":
-                return JSONResponse({"code": "forged", "title": "refused", "detail": "", "remedy": []}, 400, _HEADERS)
+                return _json({"code": "forged", "title": "refused", "detail": "", "remedy": []}, 400)
             self.posted.append((path, await request.json() if await request.body() else {}, dict(request.headers)))
         if path == "/api/decisions":
-            return JSONResponse(self.page(request), headers=_HEADERS)
+            return _json(self.page(request))
         found = self.answers.get(path)
         if found is None:
             found = (404, {"code": "not_found", "title": "Not found", "detail": "", "remedy": []})
         if isinstance(found, tuple):
-            return JSONResponse(found[1], found[0], _HEADERS)
-        return JSONResponse(found, headers=_HEADERS)
+            return _json(found[1], found[0])
+        return _json(found)
 
     def page(self, request: Request) -> dict[str, Any]:
         asked = request.query_params
@@ -169,6 +169,11 @@ class _Waiting:
             found.append(f"event: gap\ndata: {json.dumps({'left_out': self._left_out})}\n\n")
             self._left_out = 0
         return found
+
+
+def _json(body: Any, status: int = 200) -> Response:
+    # In ASCII, which can say half a character, as strangers may.
+    return Response(json.dumps(body), status, _HEADERS, "application/json")
 
 
 async def _page(request: Request) -> Response:

@@ -48,8 +48,9 @@ const cell = (className, place = h("bdi")) => {
 };
 
 const rowOf = () => {
-  const link = h("a", null, h("bdi"));
-  const action = cell("m", link.firstChild);
+  const label = h("bdi");
+  const action = cell("m", label);
+  const link = h("a", null, label);
   action.td.append(link);
   const cells = [cell("m time"), action, cell("from"), cell("for"), cell("out")];
   const tr = h("tr", { hidden: true }, cells.map(({ td }) => td));

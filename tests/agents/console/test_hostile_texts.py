@@ -39,7 +39,7 @@ async def test_long_texts_are_folded_and_can_be_opened(browser: Browser) -> None
         context = await browser.new_context(**DESK)
         page = (await Watched.of(context, f"{site.url}/dead")).page
         fold = page.locator("details.fold").first
-        await expect(fold.locator("summary")).to_contain_text("10,003 characters")
+        await expect(fold.locator("summary")).to_contain_text("10,005 characters")
         await expect(fold.locator(".whole")).to_be_hidden()
         await fold.locator("summary").click()
         await expect(fold.locator(".whole")).to_be_visible()

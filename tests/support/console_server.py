@@ -10,6 +10,7 @@ import socket
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,8 @@ class ConsoleSite:
         self.ended = asyncio.Event()
         self.over: dict[str, Any] | None = None
         """If set, streams end with it."""
+        self.timed = False
+        """Whether rows say when they were sent."""
         self.url = ""
         self._queues: list[_Waiting] = []
 
@@ -59,6 +62,12 @@ class ConsoleSite:
         """Let every stream end."""
         self.ended.set()
         for queue in self._queues:
+            queue.some.set()
+
+    def cut(self) -> None:
+        """End the streams that are open; `over`, if set, is the last that they say."""
+        for queue in self._queues:
+            queue.ended = True
             queue.some.set()
 
     def push(self, event: str, data: Any, last: int | None = None) -> None:
@@ -72,6 +81,10 @@ class ConsoleSite:
         while many > 0:
             some = min(many, 500)
             found = rows(self.sequence + 1, some, hostile=self.hostile)
+            if self.timed:
+                now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+                for row in found:
+                    row["time"] = now
             self.sequence += some
             many -= some
             self.push("decisions", {"rows": found}, self.sequence)
@@ -106,12 +119,11 @@ class ConsoleSite:
             try:
                 yield f"event: hello\ndata: {json.dumps({'sequence': self.sequence, 'window': 60})}\n\n"
                 yield f"event: map\ndata: {json.dumps(live_map(0, rate=self.rate or 412.3, hostile=self.hostile))}\n\n"
-                while not self.ended.is_set():
-                    if self.over is not None:
-                        yield f"event: over\ndata: {json.dumps(self.over)}\n\n"
-                        return
+                while not self.ended.is_set() and not queue.ended:
                     for text in await queue.take():
                         yield text
+                if self.over is not None:
+                    yield f"event: over\ndata: {json.dumps(self.over)}\n\n"
             finally:
                 self.streams -= 1
                 self._queues.remove(queue)
@@ -147,6 +159,7 @@ class _Waiting:
     def __init__(self) -> None:
         self._texts: deque[str] = deque()
         self._left_out = 0
+        self.ended = False
         self.some = asyncio.Event()
 
     def put(self, text: str, decided: int) -> int:

@@ -3,16 +3,18 @@
 
 import { events } from "./stream.js";
 
+const LOCK = "sealbus-live";
 const HIDDEN = 30_000;
 const QUIET = 6_000;
 const LONGEST = 8_000;
 
-const channel = navigator.locks && typeof BroadcastChannel === "function" ? new BroadcastChannel("sealbus-live") : null;
+const channel = navigator.locks && typeof BroadcastChannel === "function" ? new BroadcastChannel(LOCK) : null;
 const listeners = new Map();
 const known = new Map();
 let last = "";
 let heard = 0;
 let holds = false;
+let others = false;
 let running = null;
 
 /** How the stream stands: `connecting`, `open`, `lost` or `over`. */
@@ -47,7 +49,13 @@ const take = ({ type, id, data }) => {
 
 const share = (event) => {
   take(event);
-  channel?.postMessage(event);
+  if (others) channel.postMessage(event);
+};
+
+/** Look whether other tabs wait for the lock: without any, nothing is copied for them. */
+const look = async () => {
+  const { pending } = await navigator.locks.query();
+  others = pending.some(({ name }) => name === LOCK);
 };
 
 const pause = (wait, signal) =>
@@ -84,7 +92,7 @@ const start = async () => {
   running = new AbortController();
   const { signal } = running;
   try {
-    if (channel) await navigator.locks.request("sealbus-live", { signal }, () => read(signal));
+    if (channel) await navigator.locks.request(LOCK, { signal }, () => read(signal));
     else await read(signal);
   } catch (error) {
     if (error.name !== "AbortError") throw error;
@@ -98,7 +106,10 @@ export const follow = () => {
   let hiding;
   channel?.addEventListener("message", ({ data }) => {
     if (!data.asks) take(data);
-    else if (holds) for (const [type, text] of known) channel.postMessage({ type, id: "", data: text });
+    else if (holds) {
+      others = true;
+      for (const [type, text] of known) channel.postMessage({ type, id: "", data: text });
+    }
   });
   channel?.postMessage({ asks: true });
   document.addEventListener("visibilitychange", () => {
@@ -106,6 +117,9 @@ export const follow = () => {
     if (document.hidden) hiding = setTimeout(() => running?.abort(), HIDDEN);
     else start();
   });
-  setInterval(() => state === "open" && Date.now() - heard > QUIET && turn("lost"), 2_000);
+  setInterval(() => {
+    if (state === "open" && Date.now() - heard > QUIET) turn("lost");
+    if (channel && holds) look();
+  }, 2_000);
   start();
 };

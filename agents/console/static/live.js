@@ -16,10 +16,12 @@ const FIELDS = { agent: (row) => `${row.from} ${row.by}`, user: (row) => row.use
 // A slice of a long string keeps all of it in memory.
 const kept = (text) => (text.length <= FIELD ? text : [...cut(text, FIELD)].join(""));
 
-const slim = (row) => ({
-  ...row, action: kept(row.action ?? ""), from: kept(row.from ?? ""), by: kept(row.by ?? ""), user: kept(row.user ?? ""),
-  reasons: (row.reasons ?? []).slice(0, 8).map(kept), told: "",
-});
+const slim = (row) => {
+  for (const field of ["action", "from", "by", "user"]) row[field] = kept(row[field] ?? "");
+  row.reasons = (row.reasons ?? []).slice(0, 8).map(kept);
+  row.told = "";
+  return row;
+};
 
 /** Return what tells whether a row is wanted: words anywhere, or `user:alice` in one field; `denied` only denials. */
 export const wanted = (text, denied) => {
@@ -49,7 +51,7 @@ const cell = (className, place = h("bdi")) => {
 
 const rowOf = () => {
   const label = h("bdi");
-  const action = cell("m", label);
+  const action = cell("m main", label);
   const link = h("a", null, label);
   action.td.append(link);
   const cells = [cell("m time"), action, cell("from"), cell("for"), cell("out")];

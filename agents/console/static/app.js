@@ -34,7 +34,7 @@ const route = (where) => {
   return { area, id: id && decodeURIComponent(id), view: VIEWS[area] };
 };
 
-const allowed = (area) => session.areas[area === "what-if" ? "decisions" : area] !== false;
+const allowed = (area) => session.areas?.[area === "what-if" ? "decisions" : area] !== false;
 
 const show = async (moved) => {
   shown?.abort();

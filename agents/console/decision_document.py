@@ -38,6 +38,7 @@ def decision_document(
     explanation: Mapping[str, object],
     again: Mapping[str, object] | None,
     words: Sequence[Mapping[str, str]],
+    logged: Mapping[str, object] | None,
     receipt: str | None,
 ) -> dict[str, object]:
     """Return the decision in `entry` as JSON; `entry.record` must be a decision, and `entry.message` its message."""
@@ -83,6 +84,7 @@ def decision_document(
         "evidence": {
             "record": f"#{entry.sequence}",
             "signed_by": shown_name(entry.recorder, names),
+            "logged": logged,
             "receipt": receipt,
         },
         "policy": {"name": record.policy or "", "revision": record.revision or "", "engine": record.engine or ""},

@@ -184,6 +184,7 @@ class ApiRoutes:
             explanation=explanation_document(looked.told, looked.bundle),
             again=again,
             words=reason_documents(record.reasons, looked.bundle),
+            logged=await self._views.logged(entry.sequence),
             receipt=f"/api/decisions/{entry.leaf.hex()}/receipt" if self._views.has_log else None,
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -37,10 +37,12 @@ from sealbus.envelopes.export.format import CHECKPOINT
 from sealbus.envelopes.export.trust_root import Root
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.log.checkpoint import open_strictly
+from sealbus.envelopes.log.places import Place, parse_places
+from sealbus.envelopes.log.tiles import TILE_WIDTH, TileName
 from sealbus.envelopes.message.user_context import parse_payload
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["Views"]
+__all__ = ["Views", "entry_of"]
 
 
 class Views:
@@ -126,6 +128,26 @@ class Views:
         """Whether the log can be read here."""
         table = self._settings.control.notary
         return table.folder is not None and table.origin is not None
+
+    async def logged(self, sequence: int) -> Mapping[str, object] | None:
+        """Return which entry of the log the message `sequence` is, under which checkpoint; None if it is in none here.
+
+        The log's own word for it, which a receipt proves.
+        """
+        table = self._settings.control.notary
+        if table.folder is None or table.origin is None:
+            return None
+        folder, origin = table.folder, table.origin
+
+        def look() -> Mapping[str, object] | None:
+            found = self._checkpoint(folder, origin)
+            size = found["size"] if found is not None else 0
+            if found is None or not isinstance(size, int):
+                return None
+            entry = entry_of(log_files(folder), size, sequence)
+            return {"entry": entry, "checkpoint": size, "time": found["time"]} if entry is not None else None
+
+        return await asyncio.to_thread(look)
 
     async def verify(self) -> dict[str, object]:
         """Verify the whole log against the stream, as `sealbus audit verify --live` does; one at a time."""
@@ -215,6 +237,27 @@ class Views:
             "by": told.by,
             "unverified_statuses": list(told.unverified),
         }
+
+
+def entry_of(get: Callable[[str], bytes | None], size: int, sequence: int) -> int | None:
+    """Return the number of the entry for the message `sequence` among `size` of a log, which are in the stream's order."""
+
+    def places(tile: int) -> tuple[Place, ...]:
+        name = TileName("places", tile, min(TILE_WIDTH, size - tile * TILE_WIDTH))
+        data = get(name.path) or get(name.full.path)
+        return parse_places(data[: name.bytes], name.width) if data is not None else ()
+
+    low, high = 0, (size - 1) // TILE_WIDTH
+    while low < high:
+        middle = (low + high) // 2
+        rows = places(middle)
+        if not rows:
+            return None
+        low, high = (middle + 1, high) if rows[-1].sequence < sequence else (low, middle)
+    for number, place in enumerate(places(low) if size else ()):
+        if place.sequence == sequence:
+            return low * TILE_WIDTH + number
+    return None
 
 
 def _receipt(files: FolderFiles, root: Root, record: bytes) -> bytes:

@@ -68,6 +68,7 @@ class WhatIf:
             "changes": {str(change): count for change, count in sorted(self.changes.items())},
             "not_replayable": {str(why): count for why, count in sorted(self.not_replayable.items())},
             "flipped": self.flipped,
+            "problems": [f"{count} {why}" for why, count in sorted(self.not_replayable.items())],
         }
 
 

@@ -215,6 +215,9 @@ async def test_a_record_is_proved_by_a_receipt_and_the_log_verifies(
         assert "not come so far" in json_of(receipt, 503)["detail"]
     else:
         assert receipt.text.startswith("sealbus-receipt@v1\n")
+        [decision] = json_of(await web.get(f"/api/decisions/{row['record']}"))["decisions"]
+        logged = decision["evidence"]["logged"]
+        assert 0 <= logged["entry"] < logged["checkpoint"]
 
 
 async def test_the_live_stream_brings_what_is_decided(working: Environment, web: httpx2.AsyncClient) -> None:

@@ -27,7 +27,7 @@ COVERED := envelopes/*,policies/*
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools docs demo stack stack-demo stack-down soak chaos test test-systems test-quick keycloak-test policies-hour check format bench bench-audit lock removal weaken wheel clean
+.PHONY: help setup tools docs demo stack stack-demo stack-down soak chaos test test-systems test-quick keycloak-test policies-hour check format bench bench-audit lock removal weaken wheel release clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -40,6 +40,9 @@ $(READY): requirements.txt requirements-dev.txt pyproject.toml
 	@touch $@
 
 setup: $(READY) ## make the environment, with every package locked by hash
+
+release: $(READY) ## make a release of the commit into dist/release, signed with the SSH key KEY: wheel, sdist, SBOM, notes, hashes
+	@$(BIN)/python scripts/release.py $(if $(KEY),--key $(KEY))
 
 wheel: $(READY) ## build what pip installs, dist/sealbus-*.whl
 	@$(BIN)/python -m build --wheel --no-isolation --outdir dist . >/dev/null

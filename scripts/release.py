@@ -22,6 +22,7 @@ import sys
 import tarfile
 import tempfile
 import tomllib
+from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
 from typing import Final
@@ -31,7 +32,7 @@ NAMESPACE: Final = "sealbus-release"
 """Of the SSH signature: one that was made for anything else is none of a release."""
 
 _LOCKED: Final = re.compile(
-    r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^ \\]+)(?P<rest>(?: \\\n    --hash=sha256:[0-9a-f]{64})+)", re.M
+    r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^ \\]+)(?P<rest>(?: \\\n    --hash=sha256:[0-9a-f]{64})+)", re.MULTILINE
 )
 _HASH: Final = re.compile("[0-9a-f]{64}")
 
@@ -50,7 +51,7 @@ def clean_commit(root: Path = ROOT) -> tuple[str, int]:
 
 def notes_of(version: str, changelog: str) -> str:
     """Return the section of the changelog for `version`; exits without one: a release says what is new in it."""
-    found = re.search(rf"^## {re.escape(version)}\b[^\n]*\n(.*?)(?=^## |\Z)", changelog, re.M | re.S)
+    found = re.search(rf"^## {re.escape(version)}\b[^\n]*\n(.*?)(?=^## |\Z)", changelog, re.MULTILINE | re.DOTALL)
     if found is None:
         sys.exit(f"release: CHANGELOG.md has no section ## {version}: rename Unreleased when it is to be released")
     return f"# sealbus {version}\n\n{found[1].strip()}\n"
@@ -76,9 +77,7 @@ def sbom(version: str, commit: str, time: int, locked: str) -> str:
         "specVersion": "1.6",
         "version": 1,
         "metadata": {
-            "timestamp": subprocess.run(
-                ["date", "-u", "-d", f"@{time}", "+%Y-%m-%dT%H:%M:%SZ"], check=True, capture_output=True, text=True
-            ).stdout.strip(),
+            "timestamp": datetime.fromtimestamp(time, UTC).isoformat().replace("+00:00", "Z"),
             "component": {
                 "type": "library", "name": "sealbus", "version": version, "purl": own, "bom-ref": own,
                 "properties": [{"name": "commit", "value": commit}],

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import shutil
 import subprocess
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-import release
+ROOT = Path(__file__).resolve().parents[2]
 
-ROOT = Path(__file__).parents[2]
+
+@pytest.fixture(scope="module")
+def release() -> ModuleType:
+    """Load the script, which stands beside the packages and is not installed."""
+    spec = importlib.util.spec_from_file_location("release", ROOT / "scripts" / "release.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def run(*words: str | Path, cwd: Path, given: bytes = b"") -> str:
@@ -32,7 +43,9 @@ def tree(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_a_release_is_built_twice_alike_and_lists_all_that_is_in_it(tree: Path, tmp_path: Path) -> None:
+def test_a_release_is_built_twice_alike_and_lists_all_that_is_in_it(
+    release: ModuleType, tree: Path, tmp_path: Path
+) -> None:
     key = tmp_path / "key"
     signer = shutil.which("ssh-keygen")
     if signer is not None:
@@ -73,19 +86,21 @@ def test_a_release_is_built_twice_alike_and_lists_all_that_is_in_it(tree: Path, 
         run(*verify, cwd=out, given=(out / "SHA256SUMS").read_bytes() + b"x")
 
 
-def test_a_tree_with_changes_is_not_released(tree: Path, tmp_path: Path) -> None:
+def test_a_tree_with_changes_is_not_released(release: ModuleType, tree: Path, tmp_path: Path) -> None:
     (tree / "new.py").write_text("")
     with pytest.raises(SystemExit, match="not committed"):
         release.release(tmp_path / "out", root=tree)
 
 
-def test_a_version_without_notes_is_not_released() -> None:
+def test_a_version_without_notes_is_not_released(release: ModuleType) -> None:
     with pytest.raises(SystemExit, match=r"no section ## 9\.9\.9"):
         release.notes_of("9.9.9", "# Changelog\n\n## Unreleased\n\nx\n")
     assert release.notes_of("1.0", "## 1.0 - day\n\n- a\n\n## 0.9\n\n- b\n") == "# sealbus 1.0\n\n- a\n"
 
 
-def test_what_differs_is_not_released(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_differs_is_not_released(
+    release: ModuleType, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     builds = iter([{"a.whl": b"one"}, {"a.whl": b"two"}])
     monkeypatch.setattr(release, "built", lambda *_: next(builds))
     with pytest.raises(SystemExit, match=r"these differ: a\.whl"):

@@ -53,7 +53,8 @@ def test_a_release_is_built_twice_alike_and_lists_all_that_is_in_it(
     out = tmp_path / "out"
     names = release.release(out, root=tree, key=key if signer is not None else None)
     assert {name.rpartition(".")[2] for name in names} >= {"whl", "gz", "json", "md", "txt", "SHA256SUMS"}
-    sums = dict(reversed(line.split("  ")) for line in (out / "SHA256SUMS").read_text().splitlines())
+    lines = (out / "SHA256SUMS").read_text().splitlines()
+    sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
     assert set(sums) == set(names) - {"SHA256SUMS", "SHA256SUMS.sig"}
     for name, digest in sums.items():
         assert hashlib.sha256((out / name).read_bytes()).hexdigest() == digest

@@ -65,6 +65,7 @@ class RunningConsole:
         self.feed = feed
         self._worker = worker
         self._views = views
+        self._stream = ""
 
     @property
     def problem(self) -> str:
@@ -82,6 +83,10 @@ class RunningConsole:
     async def _look(self) -> None:
         while True:
             with suppress(SealbusError):
+                stream, _ = await self._worker.node.transport.audit_stream()
+                if self._stream not in ("", stream):
+                    self.feed.begin_again()
+                self._stream = stream
                 self.feed.states = {one.token: one.state for one in await self._views.seen()}
             await asyncio.sleep(LOOK_EVERY)
 

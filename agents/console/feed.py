@@ -122,6 +122,8 @@ class DecisionFeed:
         self._kept = kept
         self._fresh: list[DecisionRow | OutcomeRow] = []
         self._come = asyncio.Event()
+        self._reading: asyncio.Task[None] | None = None
+        self._failures = 0
         self._readers: set[FeedReader] = set()
         self.traffic = Traffic()
         self.states: Mapping[str, str] = {}
@@ -178,6 +180,14 @@ class DecisionFeed:
         finally:
             self._readers.discard(reader)
 
+    def begin_again(self) -> None:
+        """Read from the beginning of the stream that takes records now: a new period has begun, with sequences of its own."""
+        self._rows.clear()
+        self._outcomes.clear()
+        self._after = 0
+        if self._reading is not None:
+            self._reading.cancel()
+
     def end(self) -> None:
         """End all readers."""
         for reader in self._readers:
@@ -214,21 +224,29 @@ class DecisionFeed:
         self._come.set()
 
     async def _read(self) -> None:
-        failures = 0
         while True:
-            trail = self._trail(self._after)
+            self._reading = asyncio.create_task(self._follow(), name="console-follow")
             try:
-                async with aclosing(trail.entries(follow=True)) as entries:
-                    async for entry in entries:
-                        self.take(entry)
-                        failures, self.problem = 0, ""
-                self.problem = "the stream has ended"
-            except (BusUnavailable, ConfigurationError) as error:
-                self.problem = error.detail or str(error.code)
-            failures += 1
-            pause = self._again.interval(failures)
+                await asyncio.wait([self._reading])
+            finally:
+                self._reading.cancel()
+                [ended] = await asyncio.gather(self._reading, return_exceptions=True)
+            if isinstance(ended, asyncio.CancelledError):
+                # A new period has begun.
+                continue
+            if ended is not None and not isinstance(ended, BusUnavailable | ConfigurationError):
+                raise ended
+            self.problem = (ended.detail or str(ended.code)) if ended is not None else "the stream has ended"
+            self._failures += 1
+            pause = self._again.interval(self._failures)
             _log.warning("console: the audit stream cannot be read: %s; again in %.1f s", self.problem, pause)
             await asyncio.sleep(pause)
+
+    async def _follow(self) -> None:
+        async with aclosing(self._trail(self._after).entries(follow=True)) as entries:
+            async for entry in entries:
+                self.take(entry)
+                self._failures, self.problem = 0, ""
 
     async def _tell(self) -> None:
         while True:

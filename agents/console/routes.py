@@ -120,6 +120,9 @@ class ApiRoutes:
                 data = await _next(reader)
                 if data is None:
                     return
+                if not session.lives(wall_clock()):
+                    yield event("over", {"code": str(Code.LOGIN_REQUIRED), "detail": "the login has ended"})
+                    return
                 if time.monotonic() - asked > FOR:
                     try:
                         await self._permissions.check(session, "live")
@@ -293,6 +296,8 @@ class ApiRoutes:
         now = wall_clock()
         until = _time(str(body.get("until", ""))) or now
         since = _time(str(body.get("since", ""))) or until - _DAY
+        if self._asking.locked():
+            raise EdgeError(Code.RATE_LIMITED, 429, "somebody else asks just now", retry_after=5)
         async with self._asking:
             decisions = await self._search.period(since=since, until=until, most=MOST)
             found = await answers_of(bundle, files, decisions)

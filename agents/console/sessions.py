@@ -35,6 +35,12 @@ class Session:
     tokens: Tokens = field(repr=False)
     name: str = ""
     idp: str = ""
+    ended: bool = False
+    """Whether its person has left, or it made room for others."""
+
+    def lives(self, now: int) -> bool:
+        """Return whether it counts at `now` (microseconds)."""
+        return not self.ended and self.tokens.expires > now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +71,7 @@ class Sessions:
         session = self._sessions.get(key)
         if session is None:
             return None
-        if session.tokens.expires <= now:
+        if not session.lives(now):
             del self._sessions[key]
             return None
         self._sessions.move_to_end(key)
@@ -76,12 +82,16 @@ class Sessions:
         value = secrets.token_urlsafe(32)
         self._sessions[_hash(value)] = session
         if len(self._sessions) > self._most:
-            self._sessions.popitem(last=False)
+            _, longest = self._sessions.popitem(last=False)
+            longest.ended = True
         return value
 
     def end(self, value: str) -> Session | None:
         """Forget the session behind `value`, and return it."""
-        return self._sessions.pop(_hash(value), None)
+        session = self._sessions.pop(_hash(value), None)
+        if session is not None:
+            session.ended = True
+        return session
 
     def begin_login(self, login: PendingLogin) -> str:
         """Keep a login that begins, and return its cookie's value."""

@@ -8,10 +8,12 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
+from typing import Final
 
 from sealbus.agents.console.policies import DecidingPolicies
 from sealbus.agents.console.rows import shown_time
 from sealbus.agents.control.notary.keys import load_signers
+from sealbus.agents.edge.http.problem import EdgeError
 from sealbus.agents.evidence.export import export_log, log_files
 from sealbus.agents.evidence.files import FolderFiles, LogPlace
 from sealbus.agents.evidence.lookup import look_up
@@ -32,7 +34,7 @@ from sealbus.bus.nats.api import consumer_states, existing_stream
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.stream_names import DEAD, EVENTS, TASKS
 from sealbus.envelopes.accept.open_request import PendingRequest
-from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.errors import Code, ConfigurationError
 from sealbus.envelopes.export.format import CHECKPOINT
 from sealbus.envelopes.export.trust_root import Root
 from sealbus.envelopes.limits import DEFAULT_LIMITS
@@ -43,6 +45,9 @@ from sealbus.envelopes.message.user_context import parse_payload
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 __all__ = ["Views", "entry_of"]
+
+ENTRIES: Final = 200_000
+"""Most entries of a log that is exported and verified for a page: some seconds, and some 200 MB of disk for them."""
 
 
 class Views:
@@ -177,7 +182,12 @@ class Views:
         if table.folder is None or table.origin is None:
             raise ConfigurationError("the log is not here: set control.notary.folder, origin and keys")
         place, origin = LogPlace.of(self._settings, None), table.origin
+        if self._verifying.locked():
+            raise EdgeError(Code.RATE_LIMITED, 429, "the log is being read for somebody else", retry_after=5)
         async with self._verifying:
+            found = await asyncio.to_thread(self._checkpoint, place.folder, origin)
+            if found is not None and isinstance(size := found["size"], int) and size > ENTRIES:
+                raise ConfigurationError(f"the log has {size:,} entries: verify it with `sealbus audit verify --live`")
             keys = [one.verifier.text for one in await asyncio.to_thread(load_signers, table.keys, origin)]
             root = await asyncio.to_thread(lambda: make_root(self._settings, keys=keys))
             with TemporaryDirectory(prefix="sealbus-console-") as folder:

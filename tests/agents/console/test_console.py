@@ -231,6 +231,11 @@ async def test_the_live_stream_brings_what_is_decided(working: Environment, web:
                 break
         row = next(one for one in json.loads(line[6:])["rows"] if one["user"] == "carol")
         assert (row["allow"], row["reasons"]) == (False, ["not_owner"])
+        # Who logs out sees no more, in any tab.
+        await web.post("/logout", headers=MARK)
+        said = [line async for line in lines]
+        assert "event: over" in said
+        assert "login_required" in said[said.index("event: over") + 1]
 
 
 async def test_agents_tasks_and_policy_are_shown(working: Environment, web: httpx2.AsyncClient) -> None:

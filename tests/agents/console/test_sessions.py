@@ -47,6 +47,16 @@ def test_the_one_that_was_used_longest_ago_makes_room() -> None:
     assert sessions.of(second, now=NOW) is None
 
 
+def test_who_holds_a_session_that_has_ended_sees_that() -> None:
+    sessions = Sessions(most=1)
+    left, room, old = session(), session(), session()
+    sessions.end(sessions.begin(left))
+    sessions.begin(room)
+    sessions.begin(old)
+    assert [one.lives(NOW) for one in (left, room, old)] == [False, False, True]
+    assert not old.lives(NOW + 1)
+
+
 def test_a_login_is_ended_once_by_its_own_answer_in_time() -> None:
     def begun() -> tuple[Sessions, str]:
         sessions = Sessions()

@@ -87,6 +87,7 @@ class RunningConsole:
                 if self._stream not in ("", stream):
                     self.feed.begin_again()
                 self._stream = stream
+                self.feed.recovered()
                 self.feed.states = {one.token: one.state for one in await self._views.seen()}
             await asyncio.sleep(LOOK_EVERY)
 

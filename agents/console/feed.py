@@ -180,6 +180,11 @@ class DecisionFeed:
         finally:
             self._readers.discard(reader)
 
+    def recovered(self) -> None:
+        """Take note that the broker answers: nothing is wrong where nothing comes."""
+        if self._reading is not None and not self._reading.done():
+            self.problem = ""
+
     def begin_again(self) -> None:
         """Read from the beginning of the stream that takes records now: a new period has begun, with sequences of its own."""
         self._rows.clear()

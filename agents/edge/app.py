@@ -33,6 +33,7 @@ from sealbus.agents.edge.revocation_routes import LOGOUT_PATH, SECURITY_EVENTS_P
 from sealbus.agents.edge.schedule_routes import SCHEDULES_PATH, ScheduleRoutes
 from sealbus.agents.edge.standing_grants import EdgeGrants
 from sealbus.agents.edge.task_routes import TaskEvents, Tasks
+from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.denial import RemedyKind
 from sealbus.envelopes.errors import Code, SealbusError
 
@@ -42,6 +43,9 @@ _log: Final = logging.getLogger(__name__)
 
 _ROUTE: Final = "sealbus.route"
 """Key of the scope that marks a path as one of our routes: other paths are a stranger's text."""
+
+_PATTERN: Final = "sealbus.pattern"
+"""Key of the scope that holds the pattern of a path, where that of its route stands for several."""
 
 _STOPPING: Final = "The edge is stopping. Whether the request was done is not known."
 
@@ -80,6 +84,7 @@ class Application:
         routes: Sequence[BaseRoute],
         *,
         answer_of: Callable[[SealbusError, Scope], Response],
+        counters: Counters,
         addresses: TokenBuckets | None = None,
         secure: bool = False,
         cors: Cors | None = None,
@@ -87,6 +92,9 @@ class Application:
     ) -> None:
         self._router = Router(routes, redirect_slashes=False, default=_not_found)
         self._answer_of = answer_of
+        self._counters = counters
+        self._patterns = {route.endpoint: route.path for route in routes if isinstance(route, Route)}
+        self._took = counters.histogram("sealbus_edge_request_seconds", ("route",))
         self._addresses = addresses
         self._secure = secure
         self._cors = cors
@@ -139,6 +147,9 @@ class Application:
                 await problem(Code.INTERNAL, status=HTTPStatus.INTERNAL_SERVER_ERROR)(scope, receive, noting)
         finally:
             taken = (time.perf_counter() - started) * 1e3
+            route = scope.get(_PATTERN) or self._patterns.get(scope.get("endpoint", _not_found), "none")
+            self._counters.add("sealbus_edge_requests_total", route=route, status=str(status))
+            self._took.observe(taken / 1e3, route)
             # Neither query nor fields: tokens have been seen in both.
             shown = (address, scope["method"][:16], _shown(scope), status, taken, request_id.hex())
             _log.info("%s %s %s %d %.1f ms %s", *shown)
@@ -207,6 +218,7 @@ def edge_app(
             *_revocation_routes(front),
         ],
         answer_of=answer_of,
+        counters=front.node.counters,
         addresses=TokenBuckets(rate=limits.address_rate, burst=limits.address_burst, entries=limits.rate_entries),
         secure=front.resource.startswith("https://"),
         cors=cors,
@@ -261,6 +273,7 @@ class _TaskPaths:
         part = self._parts.get(parameters["verb"])
         if part is not None and _method(scope) != "POST":
             scope["path_params"] = {"task": parameters["agent"]}
+            scope[_PATTERN] = f"/v1/tasks/{{task}}/{parameters['verb']}"
             await part(scope, receive, send)
         else:
             await self._submit(scope, receive, send)

@@ -74,7 +74,7 @@ def token_app(front: Front) -> Application:
             200,
         )
 
-    return Application([Route(TOKEN_PATH, Methods(POST=exchange))], answer_of=_refusal)
+    return Application([Route(TOKEN_PATH, Methods(POST=exchange))], answer_of=_refusal, counters=front.node.counters)
 
 
 def _peer(request: Request, now: int) -> Peer:

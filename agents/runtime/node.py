@@ -126,6 +126,7 @@ class Node:
             transport=transport, subject=refused_subject(self.token), counters=self.counters, clock=clock
         )
         self.counters.gauge("sealbus_clock_ahead_seconds", self.clocks.seconds_ahead)
+        self.counters.gauge("sealbus_outbox_waiting_messages", lambda: self.outbox.waiting)
         self._audit_stream = ""
         self.past = self._past_trust()
         """The bundles of the past; of no time unless the deployment has a notary."""
@@ -138,7 +139,7 @@ class Node:
             clock=self.clocks.now,
         )
         """Values that outlive a day, as this identity reads and writes them."""
-        self.authorizer = Authorizer(engine=self.engine, clock=clock)
+        self.authorizer = Authorizer(engine=self.engine, counters=self.counters, clock=clock)
         self.answers = ReplyPolicy(authorizer=self.authorizer, audit=self.audit)
         self.requests = Requests(
             names=deployment.names,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -103,6 +104,12 @@ class AuditWriter:
             issuers=self._limits.issuers,
             clock=clock,
         )
+        self._took = counters.histogram("sealbus_audit_seconds")
+        # Shown before the first, which would otherwise be no increase.
+        counters.add("sealbus_outcomes_lost_total", 0)
+        for code in (Code.AUDIT_UNAVAILABLE, Code.BUS_UNAVAILABLE):
+            counters.add("sealbus_audit_failures_total", 0, code=code.value)
+        counters.gauge("sealbus_audit_waiting_records", self._noted.qsize)
         self._group = Background()
         self._writing: asyncio.Task[None] | None = None
         self._counting: asyncio.Task[None] | None = None
@@ -154,6 +161,7 @@ class AuditWriter:
             self._refused = _TAKEN
         elif isinstance(error, BusUnavailable | AuditUnavailable) and not isinstance(error, DuplicateFirstAttempt):
             self._refused = (str(error.code), asyncio.get_running_loop().time() + RECENT)
+            self._counters.add("sealbus_audit_failures_total", code=str(error.code))
 
     async def decisions(self, decided: Sequence[Decided]) -> Sequence[bytes | SealbusError]:
         """Store the decisions of one batch of stream deliveries; return each record's leaf, or why it is not stored.
@@ -213,9 +221,11 @@ class AuditWriter:
                 id_ = guard_id(self._own, one.opened.message.header.digest)
                 messages.append((place, record_message(self._subject, batch.close(), id_)))
         if messages:
+            began = time.perf_counter()
             stored = await self._outbox.publish_each(
                 [message for _, message in messages], within=self._limits.within, reseal=False, repeat_is_ours=False
             )
+            self._took.observe(time.perf_counter() - began, n=len(messages))
             for (place, _), answer in zip(messages, stored, strict=True):
                 self._heard(answer if isinstance(answer, SealbusError) else None)
                 if isinstance(answer, SealbusError):
@@ -280,7 +290,7 @@ class AuditWriter:
         await self.note(record, then)
 
     async def _store(self, batch: AuditBatch) -> None:
-        closed = batch.close()
+        closed, records, began = batch.close(), len(batch), time.perf_counter()
         try:
             if self._spool is not None:
                 await self._spool.store(closed)
@@ -290,6 +300,7 @@ class AuditWriter:
         except SealbusError as error:
             self._heard(error)
             raise
+        self._took.observe(time.perf_counter() - began, n=records)
         self._heard(None)
 
     async def _run(self) -> None:

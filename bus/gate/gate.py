@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -124,6 +125,7 @@ class Gate:
         self._replay = replay
         self._random = random
         self._clock = clock
+        self._took = counters.histogram("sealbus_gate_seconds", ("source",))
         self._said = OperatorLog(_log)
         self._group = Background()
         self._finishing: set[asyncio.Task[None]] = set()
@@ -147,6 +149,7 @@ class Gate:
         `pull` settles stream deliveries and is `None` for core calls. `turn` keeps the order of one source. Returns once the
         batch is decided; waits first while `RECORDING` batches are being recorded.
         """
+        began = time.perf_counter()
         opened, unknown = self._open(deliveries, pull)
         if pull is not None:
             for message, delivery in unknown:
@@ -155,7 +158,7 @@ class Gate:
         lasting = [one for one in decided if not self._try_again(one, pull)]
         await self._recording.acquire()
         before, done = turn.take()
-        task = self._group.create_task(self._finish(lasting, pull, before, done), name="gate-finish")
+        task = self._group.create_task(self._finish(lasting, pull, before, done, began), name="gate-finish")
         self._finishing.add(task)
         task.add_done_callback(self._finishing.discard)
 
@@ -245,12 +248,18 @@ class Gate:
         return self._places.put_off(Cause.PASSING, delivery, pull, delay)
 
     async def _finish(
-        self, decided: Sequence[Decided], pull: Pull | None, before: asyncio.Event, done: asyncio.Event
+        self,
+        decided: Sequence[Decided],
+        pull: Pull | None,
+        before: asyncio.Event,
+        done: asyncio.Event,
+        began: float,
     ) -> None:
         """Do step 17, then hand on to the executor: a message whose record is not stored is not handled."""
         try:
             leaves = await self._record(decided, pull)
             await before.wait()
+            self._took.observe(time.perf_counter() - began, "call" if pull is None else "stream", n=len(decided))
             for one, leaf in zip(decided, leaves, strict=True):
                 if isinstance(leaf, bytes):
                     await self._pass_on(one, leaf, pull)

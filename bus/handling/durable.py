@@ -89,6 +89,7 @@ class DurableWork:
         self._completion = completion
         self._deadlines = deadlines
         self._counters = counters
+        self._took = counters.histogram("sealbus_handler_seconds", ("action",))
         self._places = places
         self._random = random
         self._background = background
@@ -229,7 +230,9 @@ class DurableWork:
             self._background.start_at_once(_store(progress, progress.numbered(State.WORKING)))
 
     def _count(self, work: Work, outcome: str) -> None:
-        self._counters.add("sealbus_handled_total", 1, action=work.permitted.route.action, outcome=outcome)
+        action = work.permitted.route.action
+        self._counters.add("sealbus_handled_total", 1, action=action, outcome=outcome)
+        self._took.observe((self._clock() - work.started) / SECOND, action)
 
     async def _done(self, work: Work, claim: Claim, result: Content) -> None:
         code: Code | None = None

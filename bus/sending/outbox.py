@@ -132,6 +132,11 @@ class Outbox:
         """When a message was last left unacknowledged, by its subject's first token; our own declarations bound these."""
 
     @property
+    def waiting(self) -> int:
+        """How many messages wait to be sealed."""
+        return self._queue.qsize()
+
+    @property
     def unstored(self) -> tuple[str, ...]:
         """First tokens of subjects to which messages were sent recently without an acknowledgement that any was stored."""
         since = asyncio.get_running_loop().time() - RECENT

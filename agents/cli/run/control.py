@@ -25,12 +25,16 @@ ROLES = MappingProxyType(
         "callout": "sealbus.agents.control.callout.role:open_callout_role",
         "policy": "sealbus.agents.control.policy_server.server:open_policy_role",
         "notary": "sealbus.agents.control.notary.role:open_notary",
+        "streams": "sealbus.agents.control.streams:open_streams",
         "revoker": "sealbus.agents.control.revoker.role:open_revoker",
     }
 )
 """How each role is opened, as `module:name`; imported only where it runs."""
 USUAL = ("callout", "policy", "notary")
-"""The roles of a process that does not say which. The revoker has an identity and a key of its own."""
+"""The roles of a process that does not say which.
+
+The revoker has an identity and a key of its own, and `streams` is for who looks at metrics.
+"""
 
 
 @click.group("control")

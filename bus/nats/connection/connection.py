@@ -102,6 +102,9 @@ class Connection:
         """The supervisor, and one task for each link that is being left."""
         self._unsubscribe: Callable[[], None] = lambda: None
         self.closed = False
+        self.counters.gauges("sealbus_bus_connected", ("connection",), lambda: {(name,): float(self.connected)})
+        for reason in ("permissions", "slow"):
+            self.counters.add("sealbus_bus_dropped_total", 0, reason=reason)
 
     async def __aenter__(self) -> Self:
         link = await self._dialer.dial_any(self._lost, self._lame_duck)

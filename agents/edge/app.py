@@ -33,7 +33,7 @@ from sealbus.agents.edge.revocation_routes import LOGOUT_PATH, SECURITY_EVENTS_P
 from sealbus.agents.edge.schedule_routes import SCHEDULES_PATH, ScheduleRoutes
 from sealbus.agents.edge.standing_grants import EdgeGrants
 from sealbus.agents.edge.task_routes import TaskEvents, Tasks
-from sealbus.bus.telemetry import Counters
+from sealbus.bus.telemetry import FIELDS, Counters
 from sealbus.envelopes.denial import RemedyKind
 from sealbus.envelopes.errors import Code, SealbusError
 
@@ -103,6 +103,7 @@ class Application:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request in every case, and log it."""
         started, status = time.perf_counter(), 0
+        code = ""
         request_id = scope[REQUEST_ID] = os.urandom(16)
         client: Mapping[int, object] | None = scope.get("client")
         address = str(client[0]) if client else ""
@@ -133,6 +134,7 @@ class Application:
                     scope[PREFLIGHT] = asked
                 await self._router(scope, receive, noting)
             except SealbusError as error:
+                code = str(error.code)
                 if status:
                     raise
                 await self._answer_of(error, scope)(scope, receive, noting)
@@ -151,8 +153,21 @@ class Application:
             self._counters.add("sealbus_edge_requests_total", route=route, status=str(status))
             self._took.observe(taken / 1e3, route)
             # Neither query nor fields: tokens have been seen in both.
-            shown = (address, scope["method"][:16], _shown(scope), status, taken, request_id.hex())
-            _log.info("%s %s %s %d %.1f ms %s", *shown)
+            method, path = scope["method"][:16], _shown(scope)
+            told = (address, method, path, status, taken, request_id.hex(), f" {code}" if code else "")
+            fields = {
+                "event": "request",
+                "code": code,
+                "address": address,
+                "method": method,
+                "path": path,
+                "status": status,
+                "ms": round(taken, 1),
+                "request_id": request_id.hex(),
+            }
+            _log.info(
+                "%s %s %s %d %.1f ms %s%s", *told, extra={FIELDS: {name: one for name, one in fields.items() if one}}
+            )
 
     def _admit(self, address: str) -> None:
         if self._addresses is not None:

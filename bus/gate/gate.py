@@ -298,7 +298,16 @@ class Gate:
             return
         extra = decided.error.detail if isinstance(decided.error, ObligationUnknown) else ""
         code = code or Code.DENIED
-        self._said.message("denied", opened.message.header, action=opened.route.action, code=code, extra=extra)
+        self._said.message(
+            "denied",
+            opened.message.header,
+            action=opened.route.action,
+            code=code,
+            extra=extra,
+            reasons=decided.decision.reasons if decided.decision is not None else (),
+            context=opened.message.context,
+            user=self._audit.recording.shows_user(opened.message.header.to),
+        )
         await self._executor.turn_down(decided, pull)
 
 

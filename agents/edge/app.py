@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
@@ -36,6 +36,9 @@ from sealbus.agents.edge.task_routes import TaskEvents, Tasks
 from sealbus.bus.telemetry import FIELDS, Counters
 from sealbus.envelopes.denial import RemedyKind
 from sealbus.envelopes.errors import Code, SealbusError
+
+if TYPE_CHECKING:
+    from sealbus.bus.telemetry.tracing import HttpRequest, Tracer
 
 __all__ = ["Application", "Methods", "edge_app"]
 
@@ -85,6 +88,7 @@ class Application:
         *,
         answer_of: Callable[[SealbusError, Scope], Response],
         counters: Counters,
+        tracer: Tracer | None = None,
         addresses: TokenBuckets | None = None,
         secure: bool = False,
         cors: Cors | None = None,
@@ -93,6 +97,7 @@ class Application:
         self._router = Router(routes, redirect_slashes=False, default=_not_found)
         self._answer_of = answer_of
         self._counters = counters
+        self._tracer = tracer
         self._patterns = {route.endpoint: route.path for route in routes if isinstance(route, Route)}
         self._took = counters.histogram("sealbus_edge_request_seconds", ("route",))
         self._addresses = addresses
@@ -102,6 +107,13 @@ class Application:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request in every case, and log it."""
+        if self._tracer is None:
+            await self._serve(scope, receive, send, None)
+        else:
+            with self._tracer.request(Headers(scope=scope).get("traceparent", "")) as span:
+                await self._serve(scope, receive, send, span)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, span: HttpRequest | None) -> None:
         started, status = time.perf_counter(), 0
         code = ""
         request_id = scope[REQUEST_ID] = os.urandom(16)
@@ -164,7 +176,10 @@ class Application:
                 "status": status,
                 "ms": round(taken, 1),
                 "request_id": request_id.hex(),
+                "trace_id": span.trace_id if span is not None else "",
             }
+            if span is not None:
+                span.answered(method, route, status, request_id.hex())
             _log.info(
                 "%s %s %s %d %.1f ms %s%s", *told, extra={FIELDS: {name: one for name, one in fields.items() if one}}
             )
@@ -234,6 +249,7 @@ def edge_app(
         ],
         answer_of=answer_of,
         counters=front.node.counters,
+        tracer=front.node.tracer,
         addresses=TokenBuckets(rate=limits.address_rate, burst=limits.address_burst, entries=limits.rate_entries),
         secure=front.resource.startswith("https://"),
         cors=cors,

@@ -209,6 +209,7 @@ class Worker:
                 background=self._resuming,
                 random=node.random,
                 clock=node.clock,
+                tracer=node.tracer,
             )
             approvals = ApprovalAuthorizer(tasks=tasks, engine=node.engine, cancels=cancels, clock=node.clocks.now)
             approving = RouteTable([control_route(ApprovalEndpoint(), node.token, "approve", loads_resource=False)])
@@ -299,6 +300,7 @@ class Worker:
                 replay=ReplayMemory(self.limits.replay_entries),
                 random=node.random,
                 clock=node.clock,
+                tracer=node.tracer,
             )
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -92,7 +93,12 @@ def command(
         notary=notary,
         development=True,
     )
-    asyncio.run(_run(options, watch=watch, as_json=as_json, log_json=log_json))
+    from sealbus.agents.runtime.tracing import SAMPLER, exporting_spans
+
+    # Somebody looks at each trace here, and agents have this environment.
+    os.environ.setdefault(SAMPLER, "parentbased_always_on")
+    with exporting_spans("edge"):
+        asyncio.run(_run(options, watch=watch, as_json=as_json, log_json=log_json))
 
 
 async def _run(options: object, *, watch: bool, as_json: bool, log_json: bool) -> None:

@@ -28,7 +28,10 @@ def command() -> None:
 def serve(address: str | None, health: str | None, config: str | None, as_json: bool, log_json: bool) -> None:
     """Accept access tokens, mint user contexts, and pass tasks and calls on to agents."""
     log_to_stderr(as_json=log_json)
-    asyncio.run(_serve(address, health, config, as_json=as_json))
+    from sealbus.agents.runtime.tracing import exporting_spans
+
+    with exporting_spans("edge"):
+        asyncio.run(_serve(address, health, config, as_json=as_json))
 
 
 @command.command("exit")
@@ -39,7 +42,11 @@ def serve(address: str | None, health: str | None, config: str | None, as_json: 
 def exit_(health: str | None, config: str | None, as_json: bool, log_json: bool) -> None:
     """Call the APIs in egress.apis for agents, whose policy decides about each request, and show them their tokens."""
     log_to_stderr(as_json=log_json)
-    raise SystemExit(0 if asyncio.run(_exit(health, config, as_json=as_json)) else 1)
+    from sealbus.agents.runtime.tracing import exporting_spans
+
+    with exporting_spans("exit"):
+        drained = asyncio.run(_exit(health, config, as_json=as_json))
+    raise SystemExit(0 if drained else 1)
 
 
 @command.command("key")

@@ -84,8 +84,11 @@ def run(
     number, line = supervised or (0, None)
     name = f"process {number}: " if number else ""
     log_to_stderr(name, as_json=log_json)
+    from sealbus.agents.runtime.tracing import exporting_spans
+
     agents = load_agents(targets)
-    drained = asyncio.run(_run(agents, concurrency, health, config, line=line, as_json=as_json))
+    with exporting_spans(",".join(agent.name for agent in agents)):
+        drained = asyncio.run(_run(agents, concurrency, health, config, line=line, as_json=as_json))
     raise SystemExit(0 if drained else 1)
 
 

@@ -67,6 +67,10 @@ def exporting_spans(service: str) -> Generator[None, None, None]:
         raise ConfigurationError(
             f"an OTLP endpoint is set, and {error.name} is not installed: pip install 'sealbus[otel]'"
         ) from error
+    if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+        # An agent's own module has set one.
+        yield
+        return
     named = "OTEL_SERVICE_NAME" in os.environ or "service.name=" in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
     provider = TracerProvider(
         resource=Resource.create({} if named else {"service.name": service}),

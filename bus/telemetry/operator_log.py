@@ -62,6 +62,8 @@ class OperatorLog:
         `reasons` are those of the policy, `context` is the message's: with it the id of the edge's request is told, and with
         `user` the user as the context calls them, which is a pseudonym where the edge has such.
         """
+        if not self._due(logging.INFO):
+            return
         who = context.sub if context is not None and user else ""
         request = context.txn.hex() if context is not None else ""
         trace = header.tid.hex() if header.tid is not None else ""
@@ -97,24 +99,31 @@ class OperatorLog:
 
     def refused(self, subject: str, *, code: str, step: int) -> None:
         """Log that a delivery on `subject` failed verification; nothing in it is known to be true."""
+        if not self._due(logging.INFO):
+            return
         # A stranger chooses the subject within our subscription, and it may hold terminal control sequences.
         said = {"event": "refused", "code": str(code), "subject": shown(subject), "step": step}
         self._write(logging.INFO, "refused: on %.255a, %s at step %d", subject, code, step, fields=said)
 
     def warning(self, text: str, *args: object, fields: Fields = _NO_FIELDS) -> None:
         """Log a failure of ours that a sender can cause as often as it likes."""
-        self._write(logging.WARNING, text, *args, fields=fields)
+        if self._due(logging.WARNING):
+            self._write(logging.WARNING, text, *args, fields=fields)
 
-    def _write(self, level: int, text: str, *args: object, fields: Fields) -> None:
+    def _due(self, level: int) -> bool:
+        """Return whether another line is to be written; before it is made, because most of a flood's lines are not."""
         if not self._log.isEnabledFor(level):
-            return
+            return False
         now = self._clock()
         if now >= self._until:
             self._until, self._written = now + self._seconds, 0
         if self._written >= self._most:
             self._left_out += 1
-            return
+            return False
         self._written += 1
+        return True
+
+    def _write(self, level: int, text: str, *args: object, fields: Fields) -> None:
         left_out, self._left_out = self._left_out, 0
         if left_out:
             text, args, fields = text + _LEFT_OUT, (*args, left_out), {**fields, "left_out": left_out}

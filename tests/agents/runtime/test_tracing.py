@@ -64,6 +64,12 @@ def test_spans_are_exported_where_the_environment_says(environment: dict[str, st
     assert span.raw.status.code == 2
 
 
+def test_a_provider_of_the_agents_own_stays() -> None:
+    code = f"from opentelemetry import trace\n{PROVIDER}mine = trace.get_tracer_provider()\n{EXPORT}"
+    code += "print(trace.get_tracer_provider() is mine)\n"
+    assert run(code, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9") == ["True", "True", "True"]
+
+
 def test_a_share_of_what_begins_here_is_sampled_unless_the_environment_says_which() -> None:
     code = """
 from sealbus.agents.runtime.tracing import exporting_spans

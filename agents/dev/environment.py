@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sealbus.agents.control.control import CONTROL
 from sealbus.agents.dev.nats.config import BrokerRole
 from sealbus.agents.dev.nats.server import EmbeddedNatsServer
 from sealbus.agents.dev.settings_file import CONSOLE, NOTARY, Declared, DevLog, write_settings
@@ -67,6 +68,7 @@ _ROLES = {
     "operator": BrokerRole.OPERATOR,
     CONSOLE: BrokerRole.CONSOLE,
     NOTARY: BrokerRole.NOTARY,
+    CONTROL: BrokerRole.CONTROL,
     REVOKER: BrokerRole.REVOKER,
 }
 

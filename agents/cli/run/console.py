@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sealbus.agents.cli.options import config_option, json_option
+from sealbus.agents.cli.options import config_option, json_option, log_option
 from sealbus.agents.cli.output import log_to_stderr
 from sealbus.agents.cli.run.control import run_roles
 
@@ -22,7 +22,8 @@ __all__ = ["command"]
 @click.option("--health", default=None, metavar="HOST:PORT", help="Serve /healthz, /readyz and /metrics here.")
 @config_option
 @json_option
-def command(address: str | None, health: str | None, config: str | None, as_json: bool) -> None:
+@log_option
+def command(address: str | None, health: str | None, config: str | None, as_json: bool, log_json: bool) -> None:
     """Show the deployment in a browser: decisions as they come and why, tasks, approvals, policy, and the log.
 
     Runs as the workload `console`, as `sealbus control run --roles console` does; `sealbus dev` has one of its own. People
@@ -34,6 +35,6 @@ def command(address: str | None, health: str | None, config: str | None, as_json
     def said(settings: Settings) -> str:
         return f"console at {settings.console.url or f'http://{settings.console.address}'}"
 
-    log_to_stderr(as_json=as_json)
+    log_to_stderr(as_json=log_json)
     flags = [Flag(option="--address", key="console.address", value=address)]
     asyncio.run(run_roles(("console",), health, config, as_json=as_json, flags=flags, said=said))

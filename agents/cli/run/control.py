@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from sealbus.agents.cli.options import config_option, json_option, stop_signalled
+from sealbus.agents.cli.options import config_option, json_option, log_option, stop_signalled
 from sealbus.agents.cli.output import log_to_stderr, note, print_json
 
 if TYPE_CHECKING:
@@ -28,13 +28,17 @@ ROLES = MappingProxyType(
         "callout": "sealbus.agents.control.callout.role:open_callout_role",
         "policy": "sealbus.agents.control.policy_server.server:open_policy_role",
         "notary": "sealbus.agents.control.notary.role:open_notary",
+        "streams": "sealbus.agents.control.streams:open_streams",
         "console": "sealbus.agents.console.console:open_console",
         "revoker": "sealbus.agents.control.revoker.role:open_revoker",
     }
 )
 """How each role is opened, as `module:name`; imported only where it runs."""
 USUAL = ("callout", "policy", "notary")
-"""The roles of a process that does not say which. The revoker and the console have identities of their own."""
+"""The roles of a process that does not say which.
+
+The revoker and the console have identities of their own, and `streams` is for who looks at metrics.
+"""
 
 
 @click.group("control")
@@ -73,13 +77,14 @@ def keygen(folder: Path, as_json: bool) -> None:
 @click.option("--health", default=None, metavar="HOST:PORT", help="Serve /healthz, /readyz and /metrics here.")
 @config_option
 @json_option
-def run(roles: str, health: str | None, config: str | None, as_json: bool) -> None:
+@log_option
+def run(roles: str, health: str | None, config: str | None, as_json: bool, log_json: bool) -> None:
     """Run the chosen roles together; the process ends if one of them does."""
     chosen = tuple(dict.fromkeys(role.strip() for role in roles.split(",")))
     unknown = [role for role in chosen if role not in ROLES]
     if unknown:
         raise click.BadParameter(f"{unknown[0]!r} is not one of {', '.join(ROLES)}", param_hint="--roles")
-    log_to_stderr(as_json=as_json)
+    log_to_stderr(as_json=log_json)
     asyncio.run(run_roles(chosen, health, config, as_json=as_json))
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import shutil
 import sys
 from pathlib import Path
 
 import click
 
-from sealbus.agents.cli.options import json_option, stop_signalled
-from sealbus.agents.cli.output import note, print_json
+from sealbus.agents.cli.options import json_option, log_option, stop_signalled
+from sealbus.agents.cli.output import log_to_stderr, note, print_json
 from sealbus.agents.runtime.settings.state_folder import DEV_LOCK, STARTER_AGENTS, STATE_FOLDER, is_locked
 
 __all__ = ["command"]
@@ -53,6 +55,7 @@ __all__ = ["command"]
 @click.option("--notary/--no-notary", default=True, help="Keep a verifiable log of the audit stream.")
 @click.option("--clean", is_flag=True, help="Remove the state folder first.")
 @json_option
+@log_option
 def command(
     agents: tuple[str, ...],
     state: Path,
@@ -69,6 +72,7 @@ def command(
     notary: bool,
     clean: bool,
     as_json: bool,
+    log_json: bool,
 ) -> None:
     """Run NATS, identities, policy, identity provider, edge, notary and console, and the agents that sealbus.toml names.
 
@@ -76,6 +80,8 @@ def command(
     """
     from sealbus.agents.dev.environment import DevOptions
     from sealbus.agents.dev.settings_file import read_declared
+
+    log_to_stderr(as_json=log_json, level=logging.WARNING)
 
     if clean:
         if is_locked(state, DEV_LOCK):
@@ -98,10 +104,15 @@ def command(
         notary=notary,
         development=True,
     )
-    asyncio.run(_run(options, watch=watch, as_json=as_json))
+    from sealbus.agents.runtime.tracing import SAMPLER, exporting_spans
+
+    # Somebody looks at each trace here, and agents have this environment.
+    os.environ.setdefault(SAMPLER, "parentbased_always_on")
+    with exporting_spans("edge"):
+        asyncio.run(_run(options, watch=watch, as_json=as_json, log_json=log_json))
 
 
-async def _run(options: object, *, watch: bool, as_json: bool) -> None:
+async def _run(options: object, *, watch: bool, as_json: bool, log_json: bool) -> None:
     from sealbus.agents.dev.environment import DevOptions, open_environment, republish
 
     if not isinstance(options, DevOptions):
@@ -113,7 +124,9 @@ async def _run(options: object, *, watch: bool, as_json: bool) -> None:
             from sealbus.agents.cli.run.processes import run_project
 
             targets = list(options.declared.run.values())
-            group.create_task(run_project(targets, python=_python(), config=environment.settings_file, stop=stop))
+            group.create_task(
+                run_project(targets, python=_python(), config=environment.settings_file, stop=stop, log_json=log_json)
+            )
         if as_json:
             print_json(
                 {

@@ -35,6 +35,7 @@ __all__ = [
     "Permissions",
     "agent_permissions",
     "console_permissions",
+    "control_permissions",
     "edge_permissions",
     "notary_permissions",
     "operator_permissions",
@@ -151,6 +152,8 @@ class BrokerRole(StrEnum):
     """An agent that may also read the tokens that the edge keeps for it."""
     NOTARY = "notary"
     """An agent that may also read all of AUDIT, to keep a log of it."""
+    CONTROL = "control"
+    """A notary that may also see which consumers there are of TASKS and EVENTS, and how much waits for them."""
     REVOKER = "revoker"
     """An agent that may also replace the revocations in the bucket of policies."""
     CONSOLE = "console"
@@ -179,6 +182,8 @@ def permissions_of(role: BrokerRole, spiffe_id: SpiffeId, names: Names, own: Seq
         return notary_permissions(spiffe_id, names, own)
     if role is BrokerRole.CONSOLE:
         return console_permissions(spiffe_id, names, own)
+    if role is BrokerRole.CONTROL:
+        return control_permissions(spiffe_id, names, own)
     if role is BrokerRole.REVOKER:
         return revoker_permissions(spiffe_id, names, own)
     return agent_permissions(spiffe_id, names, own)
@@ -284,6 +289,13 @@ def notary_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubje
         f"{_API}.CONSUMER.DELETE.AUDIT.*",
     )
     return Permissions(publish=(*agent.publish, *reading), subscribe=agent.subscribe)
+
+
+def control_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubject] = ()) -> Permissions:
+    """Return the permissions of a control process: those of a notary, and to see how much waits for each agent."""
+    notary = notary_permissions(spiffe_id, names, own)
+    listing = tuple(f"{_API}.CONSUMER.LIST.{stream}" for stream in (TASKS, EVENTS))
+    return Permissions(publish=(*notary.publish, *listing), subscribe=notary.subscribe)
 
 
 def revoker_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubject] = ()) -> Permissions:

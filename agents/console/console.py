@@ -15,12 +15,12 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from sealbus.agents.console.agent import CONSOLE, console_agent
+from sealbus.agents.console.area_access import AreaAccess
+from sealbus.agents.console.deciding_policies import DecidingPolicies
 from sealbus.agents.console.edge_client import EdgeClient, EdgeRefused
 from sealbus.agents.console.feed import DecisionFeed
 from sealbus.agents.console.login import BrowserLogin
 from sealbus.agents.console.pages import PAGE_HEADERS, Pages
-from sealbus.agents.console.permission import Permissions
-from sealbus.agents.console.policies import DecidingPolicies
 from sealbus.agents.console.routes import ApiRoutes
 from sealbus.agents.console.search import DecisionSearch
 from sealbus.agents.console.sessions import Sessions
@@ -124,7 +124,7 @@ async def open_console(
         api = ApiRoutes(
             login=login,
             edge=edge,
-            permissions=Permissions(edge),
+            access=AreaAccess(edge),
             feed=feed,
             search=DecisionSearch(feed, trail, transport=node.transport, request=connection.jetstream, names=names),
             policies=policies,
@@ -137,6 +137,7 @@ async def open_console(
             answer_of=_answer,
             addresses=TokenBuckets(rate=200.0, burst=400, entries=4_096),
             secure=origin.startswith("https:"),
+            counters=counters,
         )
         await stack.enter_async_context(
             listening(

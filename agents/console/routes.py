@@ -15,13 +15,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sealbus.agents.console.agent import Area
+from sealbus.agents.console.area_access import FOR, AreaAccess
+from sealbus.agents.console.deciding_policies import DecidingPolicies
 from sealbus.agents.console.decision_document import decision_document, explanation_document, reason_documents
 from sealbus.agents.console.edge_client import EdgeClient, quoted
 from sealbus.agents.console.feed import DecisionFeed, FeedReader
 from sealbus.agents.console.login import BrowserLogin
 from sealbus.agents.console.pages import PAGE_HEADERS
-from sealbus.agents.console.permission import FOR, Permissions
-from sealbus.agents.console.policies import DecidingPolicies
 from sealbus.agents.console.rows import shown_time
 from sealbus.agents.console.search import DecisionFilter, DecisionSearch, FoundDecision, recorded_of
 from sealbus.agents.console.sessions import Session
@@ -65,7 +65,7 @@ class ApiRoutes:
         *,
         login: BrowserLogin,
         edge: EdgeClient,
-        permissions: Permissions,
+        access: AreaAccess,
         feed: DecisionFeed,
         search: DecisionSearch,
         policies: DecidingPolicies,
@@ -75,7 +75,7 @@ class ApiRoutes:
     ) -> None:
         self._login = login
         self._edge = edge
-        self._permissions = permissions
+        self._access = access
         self._feed = feed
         self._search = search
         self._policies = policies
@@ -125,7 +125,7 @@ class ApiRoutes:
                     return
                 if time.monotonic() - asked > FOR:
                     try:
-                        await self._permissions.check(session, "live")
+                        await self._access.check(session, "live")
                     except SealbusError as error:
                         yield event("over", {"code": str(error.code), "detail": error.detail})
                         return
@@ -316,7 +316,7 @@ class ApiRoutes:
 
     async def _let(self, request: Request, area: Area, item: str = "") -> Session:
         session = self._login.session(request)
-        await self._permissions.check(session, area, item)
+        await self._access.check(session, area, item)
         return session
 
     def _changing(self, request: Request) -> Session:

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Final
 
-from sealbus.agents.console.policies import DecidingPolicies
+from sealbus.agents.console.deciding_policies import DecidingPolicies
 from sealbus.agents.console.rows import shown_time
 from sealbus.agents.control.notary.keys import load_signers
 from sealbus.agents.edge.http.problem import EdgeError

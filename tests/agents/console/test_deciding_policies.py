@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 from support.settings import changed, smallest_environment
 
-from sealbus.agents.console.policies import DecidingPolicies
+from sealbus.agents.console.deciding_policies import DecidingPolicies
 from sealbus.agents.console.views import Views, entry_of
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.runtime.settings.settings import Settings, load_settings

@@ -11,7 +11,7 @@ from sealbus.agents.console.agent import Area
 from sealbus.agents.console.edge_client import EdgeClient
 from sealbus.agents.console.sessions import Session
 
-__all__ = ["FOR", "Permissions"]
+__all__ = ["FOR", "AreaAccess"]
 
 FOR: Final = 30.0
 """Seconds for which a yes counts: who loses the right sees no more after that."""
@@ -23,7 +23,7 @@ class _Seen(NamedTuple):
     until: float
 
 
-class Permissions:
+class AreaAccess:
     """What the policy has said lately. A no is never kept: the next try asks again."""
 
     def __init__(self, edge: EdgeClient, *, elapsed: Callable[[], float] = time.monotonic) -> None:

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from sealbus.agents.console.edge_client import EdgeClient, EdgeRefused
-from sealbus.agents.console.permission import FOR, KEPT, Permissions
+from sealbus.agents.console.area_access import FOR, KEPT, AreaAccess
 from sealbus.agents.console.sessions import Session
 from sealbus.agents.login.token_answer import Tokens
 
@@ -31,40 +31,40 @@ def session(name: str = "t") -> Session:
 
 async def test_a_yes_counts_for_half_a_minute_and_for_one_area_of_one_session() -> None:
     edge, now = Edge(), [0.0]
-    permissions = Permissions(cast("EdgeClient", edge), elapsed=lambda: now[0])
+    access = AreaAccess(cast("EdgeClient", edge), elapsed=lambda: now[0])
     one, other = session("one"), session("other")
-    await permissions.check(one, "live")
-    await permissions.check(one, "live")
+    await access.check(one, "live")
+    await access.check(one, "live")
     assert edge.asked == [("one", "view", "live")]
     assert one.name == "olga"
-    await permissions.check(one, "tasks")
-    await permissions.check(other, "live")
+    await access.check(one, "tasks")
+    await access.check(other, "live")
     assert len(edge.asked) == 3
     now[0] = FOR
     edge.refuses = True
     with pytest.raises(EdgeRefused):
-        await permissions.check(one, "live")
+        await access.check(one, "live")
     edge.refuses = False
-    await permissions.check(one, "live")
+    await access.check(one, "live")
     assert len(edge.asked) == 5
 
 
 async def test_one_thing_is_asked_about_each_time() -> None:
     edge = Edge()
-    permissions = Permissions(cast("EdgeClient", edge))
+    access = AreaAccess(cast("EdgeClient", edge))
     person = session()
-    await permissions.check(person, "decision", "a" * 32)
-    await permissions.check(person, "decision", "a" * 32)
+    await access.check(person, "decision", "a" * 32)
+    await access.check(person, "decision", "a" * 32)
     assert len(edge.asked) == 2
 
 
 async def test_what_is_remembered_is_bounded() -> None:
     edge = Edge()
-    permissions = Permissions(cast("EdgeClient", edge))
+    access = AreaAccess(cast("EdgeClient", edge))
     people = [session() for _ in range(KEPT + 1)]
     for person in people:
-        await permissions.check(person, "live")
+        await access.check(person, "live")
     edge.asked.clear()
-    await permissions.check(people[-1], "live")
-    await permissions.check(people[0], "live")
+    await access.check(people[-1], "live")
+    await access.check(people[0], "live")
     assert len(edge.asked) == 1

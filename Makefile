@@ -89,11 +89,10 @@ $(TOOLS)/powercut: deploy/tools/powercut/main.go deploy/tools/powercut/go.mod de
 	@cd deploy/tools/powercut && GOBIN=$(CURDIR)/$(TOOLS) GOFLAGS=-mod=readonly CGO_ENABLED=0 go install .
 	@touch $@
 
-# From Debian, without installing it: no service starts. Elsewhere put prometheus and promtool on PATH.
-$(TOOLS)/prometheus:
-	@mkdir -p $(TOOLS) .tools/prometheus
-	@cd .tools/prometheus && apt-get -o APT::Sandbox::User=root download prometheus >/dev/null && dpkg-deb --extract prometheus_*.deb . && rm prometheus_*.deb
-	@cp .tools/prometheus/usr/bin/promtool .tools/prometheus/usr/bin/prometheus $(TOOLS)
+DEBIAN := .tools/debian/missing
+
+$(DEBIAN): scripts/debian_tools.sh
+	@scripts/debian_tools.sh $(CURDIR)/.tools
 
 $(NPM): .tools/%/.ready: deploy/tools/%/package.json deploy/tools/%/package-lock.json deploy/tools/%/.npmrc
 	@mkdir -p $(dir $@)
@@ -101,7 +100,7 @@ $(NPM): .tools/%/.ready: deploy/tools/%/package.json deploy/tools/%/package-lock
 	@cd $(dir $@) && npm ci --omit=dev --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null
 	@touch $@
 
-tools: $(TOOLS)/opa $(TOOLS)/nats $(TOOLS)/helm $(TOOLS)/powercut $(TOOLS)/spire-server $(TOOLS)/spire-agent $(if $(shell command -v apt-get),$(TOOLS)/prometheus) $(NPM) ## build the programs that the tests need
+tools: $(TOOLS)/opa $(TOOLS)/nats $(TOOLS)/helm $(TOOLS)/powercut $(TOOLS)/spire-server $(TOOLS)/spire-agent $(DEBIAN) $(NPM) ## build the programs that the tests need
 
 KEYCLOAK := 26.7.3
 KEYCLOAK_HAS := $(and $(shell command -v java),$(shell command -v mvn))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -13,24 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-import pytest
+from support.debian import require_program
 from support.ports import free_port
 
 __all__ = ["Prometheus", "require_prometheus", "running_prometheus"]
 
-_BUILT = Path(__file__).parents[2] / ".tools" / "bin"
-_MISSING = "there is no prometheus: `make tools` fetches it where there is apt-get"
 _WITHIN = 30.0
 
 
 def require_prometheus(name: str = "prometheus") -> Path:
-    """Return the program, `prometheus` or `promtool`; without it skip the test, or fail it in CI."""
-    found = shutil.which(name, path=f"{_BUILT}{os.pathsep}{os.environ['PATH']}")
-    if found is not None:
-        return Path(found)
-    if os.environ.get("CI"):
-        pytest.fail(_MISSING)
-    pytest.skip(_MISSING)
+    """Return the program, `prometheus` or `promtool`; without it skip the test (`require_program`)."""
+    return require_program(name, "prometheus")
 
 
 class Prometheus:

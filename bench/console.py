@@ -83,8 +83,15 @@ async def _memory_of_a_plain_browser(site: ConsoleSite) -> float:
     mark = "--sealbus-test=memory"
     with tempfile.TemporaryDirectory() as folder:
         browser = await asyncio.create_subprocess_exec(
-            require_chromium(), *FLAGS, "--headless", "--window-size=1320,860", f"--user-data-dir={folder}", mark, site.url, stderr=DEVNULL
-        )  # fmt: skip
+            require_chromium(),
+            *FLAGS,
+            "--headless",
+            "--window-size=1320,860",
+            f"--user-data-dir={folder}",
+            mark,
+            site.url,
+            stderr=DEVNULL,
+        )
         try:
             await asyncio.sleep(SECONDS)
             return _memory(mark) if site.streams else 0.0
@@ -102,7 +109,12 @@ async def figures() -> AsyncIterator[Figure]:
             page, start = await _opened(context, site)
             starts.append(start)
             await context.close()
-        yield Figure(name="console: first row stands after, median", value=statistics.median(starts), unit="ms", limit=LIMIT_START)
+        yield Figure(
+            name="console: first row stands after, median",
+            value=statistics.median(starts),
+            unit="ms",
+            limit=LIMIT_START,
+        )
         context = await browser.new_context(**DESK)
         page, _ = await _opened(context, site)
         session = await context.new_cdp_session(page)
@@ -112,12 +124,28 @@ async def figures() -> AsyncIterator[Figure]:
             note = "" if slower == 1 else f", processor {slower} times slower"
             limit = LIMIT_FRAMES if slower == 1 else None
             per_second = 1_000 * len(told["frames"]) / sum(told["frames"])
-            yield Figure(name=f"console: frames at {RATE} decisions/s{note}", value=per_second, unit="1/s", limit=limit, at_least=True,
-                         beside=f"longest of 100 {_high(told['frames'], 0.99):.0f} ms")  # fmt: skip
-            yield Figure(name=f"console: sent until in a frame, median{note}", value=statistics.median(told["late"]), unit="ms",
-                         limit=LIMIT_LATE if slower == 1 else None, beside=f"99 of 100 {_high(told['late'], 0.99):.0f} ms")  # fmt: skip
+            yield Figure(
+                name=f"console: frames at {RATE} decisions/s{note}",
+                value=per_second,
+                unit="1/s",
+                limit=limit,
+                at_least=True,
+                beside=f"longest of 100 {_high(told['frames'], 0.99):.0f} ms",
+            )
+            yield Figure(
+                name=f"console: sent until in a frame, median{note}",
+                value=statistics.median(told["late"]),
+                unit="ms",
+                limit=LIMIT_LATE if slower == 1 else None,
+                beside=f"99 of 100 {_high(told['late'], 0.99):.0f} ms",
+            )
         await context.close()
-        yield Figure(name="console: memory of the renderer (PSS)", value=await _memory_of_a_plain_browser(site), unit="MB", limit=LIMIT_MEMORY)
+        yield Figure(
+            name="console: memory of the renderer (PSS)",
+            value=await _memory_of_a_plain_browser(site),
+            unit="MB",
+            limit=LIMIT_MEMORY,
+        )
 
 
 async def _show() -> int:

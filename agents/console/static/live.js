@@ -11,6 +11,8 @@ import { clock, count, cut, milliseconds, nodes, number, unseen } from "./text.j
 const RING = 2_000;
 const FIELD = 200;
 const SPOKEN = 15_000;
+const FRAME = 16;
+const REST = 250;
 const FIELDS = { agent: (row) => `${row.from} ${row.by}`, user: (row) => row.user, action: (row) => row.action, reason: (row) => row.reasons.join(" ") };
 
 // A slice of a long string keeps all of it in memory.
@@ -87,7 +89,7 @@ const table = (rows) =>
 const show = (main, { signal, query, go }) => {
   const rows = Array.from({ length: matchMedia("(max-width: 820px)").matches ? 20 : 24 }, rowOf);
   let ring = [], matching = [], byRecord = new Map();
-  let fits = () => true, newest = 0, paused = false, held = false, due = false, missed = 0, spoken = 0;
+  let fits = () => true, newest = 0, paused = false, held = false, due = false, missed = 0, spoken = 0, rest = 0;
 
   const told = h("p", { class: "soft" }, "waiting for the first news");
   const gap = h("p", { class: "note", role: "status", hidden: true });
@@ -103,16 +105,21 @@ const show = (main, { signal, query, go }) => {
   const state = h("span", { class: "soft", id: "stream-state" });
 
   const paint = () => {
+    const began = performance.now();
     due = false;
     if (signal.aborted) return;
     if (paused || held) return settle();
     rows.forEach((row, index) => row.set(matching[index]));
     none.hidden = matching.length > 0;
+    // The frame is laid out and drawn before this runs. On a slow machine as long a rest follows, for the other frames.
+    setTimeout(() => { rest = performance.now() + Math.min(REST, performance.now() - began); });
   };
   const soon = () => {
     if (due) return;
     due = true;
-    requestAnimationFrame(paint);
+    const wait = rest - performance.now();
+    if (wait > FRAME) setTimeout(() => requestAnimationFrame(paint), wait - FRAME);
+    else requestAnimationFrame(paint);
   };
   const settle = () => {
     pause.textContent = paused ? "Resume" : "Pause";

@@ -10,7 +10,18 @@ from support.console_server import console_site
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
-AREAS = ["/", "/decisions", f"/decisions/{MESSAGE}", "/tasks", "/approvals", "/approvals/ap-1", "/dead", "/schedules", "/agents", "/policy"]
+AREAS = [
+    "/",
+    "/decisions",
+    f"/decisions/{MESSAGE}",
+    "/tasks",
+    "/approvals",
+    "/approvals/ap-1",
+    "/dead",
+    "/schedules",
+    "/agents",
+    "/policy",
+]
 
 
 @pytest.mark.parametrize("device", [DESK, PHONE], ids=["desk", "phone"])
@@ -27,7 +38,9 @@ async def test_hostile_texts_stay_texts(browser: Browser, device: dict[str, obje
             assert await page.locator("a[href^='javascript' i], a[href*='<']").count() == 0
             assert (await page.title()) not in {"1", "2"}
             shown = await page.locator("body").inner_text()
-            assert not {character for bad in HOSTILE[1:2] for character in bad if not character.isprintable()} & set(shown)
+            assert not {character for bad in HOSTILE[1:2] for character in bad if not character.isprintable()} & set(
+                shown
+            )
             width = await page.evaluate("document.documentElement.scrollWidth")
             assert width <= device["viewport"]["width"], area  # type: ignore[index]
             assert found.errors == [], area
@@ -58,6 +71,8 @@ async def test_the_browser_itself_refuses_markup(browser: Browser) -> None:
             "() => { trustedTypes.createPolicy('mine', { createHTML: text => text }); }",
             "() => new SharedWorker('/static/feed.js')",
         ):
-            refused = await page.evaluate(f"() => {{ try {{ ({attempt})(); return 'done'; }} catch (error) {{ return error.name; }} }}")
+            refused = await page.evaluate(
+                f"() => {{ try {{ ({attempt})(); return 'done'; }} catch (error) {{ return error.name; }} }}"
+            )
             assert refused == "TypeError", attempt
         await context.close()

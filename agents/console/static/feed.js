@@ -1,5 +1,6 @@
 // One stream for all tabs. A browser gives an origin six connections, and a SharedWorker's address cannot be set under
-// `trusted-types 'none'`: so the tab that holds a lock reads the stream and tells the others. Tabs hidden for 30 seconds let go.
+// `trusted-types 'none'`: so the tab that holds a lock reads the stream and tells the others. Tabs that are hidden for
+// 30 seconds let go.
 
 import { events } from "./stream.js";
 
@@ -79,7 +80,8 @@ const read = async (signal) => {
       } catch (error) {
         if (signal.aborted) return;
         if (error.status === 401 || error.status === 403)
-          return share({ type: "over", id: "", data: JSON.stringify({ status: error.status, code: error.code, detail: error.detail || error.title }) });
+          return share({ type: "over", id: "", data: JSON.stringify({ status: error.status, code: error.code,
+            detail: error.detail || error.title }) });
       }
       share({ type: "state", id: "", data: "lost" });
       await pause(wait * (0.5 + Math.random() / 2), signal);

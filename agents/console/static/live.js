@@ -13,7 +13,8 @@ const FIELD = 200;
 const SPOKEN = 15_000;
 const FRAME = 16;
 const REST = 250;
-const FIELDS = { agent: (row) => `${row.from} ${row.by}`, user: (row) => row.user, action: (row) => row.action, reason: (row) => row.reasons.join(" ") };
+const FIELDS = { agent: (row) => `${row.from} ${row.by}`, user: (row) => row.user, action: (row) => row.action,
+  reason: (row) => row.reasons.join(" ") };
 
 // A slice of a long string keeps all of it in memory.
 const kept = (text) => (text.length <= FIELD ? text : [...cut(text, FIELD)].join(""));
@@ -68,7 +69,8 @@ const rowOf = () => {
       action.set(row.action);
       cells[2].set(!row.by || row.action.startsWith(`${row.by}.`) ? row.from : `${row.from} → ${row.by}`);
       cells[3].set(row.user || "–");
-      cells[4].set(row.allow ? `allowed${row.told}` : `✕ ${row.reasons.join(", ") || row.code}${row.count ? ` ×${number(row.count)}` : ""}`);
+      cells[4].set(row.allow ? `allowed${row.told}` : `✕ ${row.reasons.join(", ") || row.code}${row.count
+        ? ` ×${number(row.count)}` : ""}`);
       const to = row.message || row.record;
       if (to !== href) {
         href = to;
@@ -82,7 +84,8 @@ const rowOf = () => {
 
 const table = (rows) =>
   h("table", { class: "stream" }, h("caption", { class: "unseen" }, "Newest decisions, newest first"),
-    h("thead", null, h("tr", null, [["time", "Time, UTC"], ["", "Action"], ["from", "From"], ["for", "For"], ["out", "Outcome"]].map(([kind, title]) =>
+    h("thead", null, h("tr", null, [["time", "Time, UTC"], ["", "Action"], ["from", "From"], ["for", "For"],
+      ["out", "Outcome"]].map(([kind, title]) =>
       h("th", { scope: "col", class: kind }, title)))),
     h("tbody", null, rows.map(({ tr }) => tr)));
 
@@ -94,13 +97,17 @@ const show = (main, { signal, query, go }) => {
   const told = h("p", { class: "soft" }, "waiting for the first news");
   const gap = h("p", { class: "note", role: "status", hidden: true });
   const none = h("div", { hidden: true });
-  const map = drawnMap((agent) => { filter.value = filter.value === `agent:${agent}` ? "" : `agent:${agent}`; filtered(); });
-  const filter = h("input", { type: "search", "data-filter": true, "aria-label": "Filter decisions by agent, user, action or reason", maxlength: "400",
+  const map = drawnMap((agent) => { filter.value = filter.value === `agent:${agent}` ? ""
+    : `agent:${agent}`; filtered(); });
+  const filter = h("input", { type: "search", "data-filter": true,
+    "aria-label": "Filter decisions by agent, user, action or reason", maxlength: "400",
     placeholder: "Filter: agent, user, action, reason", value: query.get("q") ?? "", oninput: () => filtered() });
-  const choice = (title, denied) => h("button", { type: "button", "aria-pressed": "false", onclick: () => { only = denied; filtered(); } }, title);
+  const choice = (title, denied) => h("button", { type: "button", "aria-pressed": "false",
+    onclick: () => { only = denied; filtered(); } }, title);
   let only = query.get("decision") === "deny";
   const choices = [choice("All", false), choice("Denied", true)];
-  const pause = h("button", { type: "button", "aria-pressed": "false", onclick: () => { paused = !paused; missed = 0; settle(); } }, "Pause");
+  const pause = h("button", { type: "button", "aria-pressed": "false",
+    onclick: () => { paused = !paused; missed = 0; settle(); } }, "Pause");
   const older = h("a", { href: "/decisions" }, "Older decisions");
   const state = h("span", { class: "soft", id: "stream-state" });
 
@@ -124,7 +131,8 @@ const show = (main, { signal, query, go }) => {
   const settle = () => {
     pause.textContent = paused ? "Resume" : "Pause";
     pause.setAttribute("aria-pressed", String(paused));
-    state.textContent = paused ? `Paused, ${number(missed)} since` : held ? `Held while you are in the rows, ${number(missed)} since` : "";
+    state.textContent = paused ? `Paused, ${number(missed)} since` : held
+      ? `Held while you are in the rows, ${number(missed)} since` : "";
     if (!paused && !held) { missed = 0; soon(); }
   };
   const filtered = () => {
@@ -133,9 +141,12 @@ const show = (main, { signal, query, go }) => {
     go(path("/", { q: filter.value, decision: only ? "deny" : "" }), { replace: true });
     older.href = path("/decisions", { decision: only ? "deny" : "" });
     matching = [];
-    for (let index = ring.length - 1; index >= 0 && matching.length < rows.length; index--) if (fits(ring[index])) matching.push(ring[index]);
-    const nothing = filter.value || only ? empty("No decision of the last 2,000 fits.", "Change the filter, or look among older decisions.")
-      : empty("No decisions yet.", "As soon as an agent asks another, it appears here. sealbus pub sends a first task.");
+    for (let index = ring.length - 1; index >= 0
+      && matching.length < rows.length; index--) if (fits(ring[index])) matching.push(ring[index]);
+    const nothing = filter.value || only ? empty("No decision of the last 2,000 fits.",
+      "Change the filter, or look among older decisions.")
+      : empty("No decisions yet.",
+        "As soon as an agent asks another, it appears here. sealbus pub sends a first task.");
     none.replaceChildren(nothing);
     if (paused || held) rows.forEach((row, index) => row.set(matching[index]));
     none.hidden = matching.length > 0;
@@ -179,7 +190,8 @@ const show = (main, { signal, query, go }) => {
   main.append(gap, h("div", { class: "live" },
     h("section", { class: "card", "aria-label": "Who asks whom" }, map.element),
     h("section", { class: "card", "aria-label": "Decisions" },
-      h("div", { class: "filters" }, filter, h("span", { class: "choices", role: "group", "aria-label": "Which decisions" }, choices), pause),
+      h("div", { class: "filters" }, filter, h("span",
+        { class: "choices", role: "group", "aria-label": "Which decisions" }, choices), pause),
       h("div", { class: "rows" }, shown, none), h("p", { class: "foot" }, older, state))));
   filtered();
 
@@ -187,14 +199,16 @@ const show = (main, { signal, query, go }) => {
   feed.on("outcomes", ({ rows: found }) => {
     for (const { record, outcome, ms } of found) {
       const row = byRecord.get(record);
-      if (row) row.told = outcome === "done" ? (typeof ms === "number" ? `, ${milliseconds(ms)}` : "") : `, then ${outcome}`;
+      if (row) row.told = outcome === "done" ? (typeof ms === "number" ? `, ${milliseconds(ms)}` : "")
+        : `, then ${outcome}`;
     }
     soon();
   }, signal);
   feed.on("map", (news) => {
     map.draw(news);
     const denied = `${number(news.denied_minute)} denied in the last minute`;
-    told.replaceChildren(`${count(news.agents.length, "agent")}, ${count(Math.round(news.decided), "decision")} a second, `, h("span", { class: news.denied_minute ? "no" : "" }, denied));
+    told.replaceChildren(`${count(news.agents.length, "agent")}, ${count(Math.round(news.decided),
+      "decision")} a second, `, h("span", { class: news.denied_minute ? "no" : "" }, denied));
     if (Date.now() - spoken > SPOKEN && news.denied_minute) {
       spoken = Date.now();
       say(told.textContent);
@@ -202,10 +216,12 @@ const show = (main, { signal, query, go }) => {
   }, signal);
   feed.on("gap", ({ left_out: left }) => {
     gap.hidden = false;
-    gap.replaceChildren(`${count(left, "decision")} left out here, because this page could not follow. All of them are among `, h("a", { href: "/decisions" }, "the older decisions"), ".");
+    gap.replaceChildren(`${count(left, "decision")} left out here, because this page could not follow. All are among `,
+      h("a", { href: "/decisions" }, "the older decisions"), ".");
   }, signal);
   feed.on("over", ({ code, detail, status }) => main.replaceChildren(h("h1", null, "Live"), problem({
-    status: status ?? (code === "denied" ? 403 : 401), code, title: "", detail: detail ?? "", remedy: [], reasons: [], decision: "" })), signal);
+    status: status ?? (code === "denied" ? 403 : 401), code, title: "", detail: detail ?? "", remedy: [], reasons: [],
+      decision: "" })), signal);
   get("/api/decisions?limit=40", signal).then(({ rows: found }) => {
     if (!ring.length) take([...found].reverse());
     else {

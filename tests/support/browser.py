@@ -9,7 +9,7 @@ import signal
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright
@@ -21,6 +21,7 @@ __all__ = [
     "Watched",
     "asleep",
     "chromium",
+    "findings",
     "kept_picture",
     "process_tree",
     "require_axe",
@@ -48,7 +49,7 @@ PHONE: dict[str, Any] = {
 _PICTURES = Path(os.environ["SEALBUS_SCREENSHOTS"]) if "SEALBUS_SCREENSHOTS" in os.environ else None
 
 
-def _missing(what: str, how: str) -> None:
+def _missing(what: str, how: str) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(f"there is no {what}: {how}")
     pytest.skip(f"there is no {what}: {how}")
@@ -59,7 +60,7 @@ def require_chromium() -> str:
     found = shutil.which("chromium")
     if found is None:
         _missing("chromium", "Debian's package of that name has it")
-    return str(found)
+    return found
 
 
 def require_axe() -> str:
@@ -113,6 +114,14 @@ async def settled(page: Page) -> None:
     await page.wait_for_function(
         "() => document.querySelector('main h1, main [role=alert]') && !document.querySelector('main [aria-busy]')"
     )
+
+
+async def findings(page: Page) -> list[str]:
+    """Return what axe, which was put into the page, finds that people cannot use."""
+    found = await page.evaluate(
+        "() => axe.run(document, { resultTypes: ['violations'] }).then((told) => told.violations)"
+    )
+    return [f"{one['id']}: {node['html'][:160]}" for one in found for node in one["nodes"]]
 
 
 async def kept_picture(page: Page, name: str) -> None:

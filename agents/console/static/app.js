@@ -21,18 +21,27 @@ const AREAS = [
   ["policy", "/policy", "Policy"], ["log", "/log", "Log"], ["what-if", "/what-if", "What if"],
 ];
 const VIEWS = { live, decisions, tasks, approvals, dead, schedules, agents, policy, log, "what-if": whatIf };
+const COUNTED = 60_000;
 const ID = /\b(?:[0-9a-f]{64}|[0-9a-f]{32}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\b/i;
 
 const main = document.getElementById("content");
 let session = { areas: {} };
 let shown = null;
 
+/** Return which view shows a path, or null. */
 const route = (where) => {
   const [, area = "", id = ""] = where.split("/");
   if (where === "/") return { area: "live", view: live };
   if (!(area in VIEWS) || area === "live") return null;
-  if (id && (area === "decisions" || area === "tasks")) return { area, id: decodeURIComponent(id), view: decision };
-  return { area, id: id && decodeURIComponent(id), view: VIEWS[area] };
+  return { area, id: unquoted(id), view: id && (area === "decisions" || area === "tasks") ? decision : VIEWS[area] };
+};
+
+const unquoted = (text) => {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
 };
 
 const allowed = (area) => session.areas[area === "what-if" ? "decisions" : area] !== false;
@@ -192,6 +201,7 @@ const begin = async () => {
   show(false);
   waiting();
   addEventListener("verdict", waiting);
+  setInterval(() => document.hidden || waiting(), COUNTED);
 };
 
 begin();

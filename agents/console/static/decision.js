@@ -53,7 +53,7 @@ const top = (one) =>
       one.outcome && h("span", null, "then ", h("b", null, name(one.outcome.outcome)))),
     h("div", { class: "acts" },
       h("button", { type: "button", onclick: copied }, "Copy link"),
-      one.evidence?.receipt && h("a", { class: "button", href: one.evidence.receipt, download: true }, "Save receipt"),
+      one.evidence?.receipt?.startsWith("/api/") && h("a", { class: "button", href: one.evidence.receipt, download: true }, "Save receipt"),
       h("a", { class: "button main", href: path("/what-if",
         { since: hour(one.record.time, -30), until: hour(one.record.time, 30) }) }, "Try another policy")));
 

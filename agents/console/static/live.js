@@ -66,7 +66,7 @@ const rowOf = () => {
       if (tr.hidden !== !row) tr.hidden = !row;
       if (!row) return;
       cells[0].set(clock(row.time));
-      action.set(row.action);
+      action.set(row.action || "empty");
       cells[2].set(!row.by || row.action.startsWith(`${row.by}.`) ? row.from : `${row.from} → ${row.by}`);
       cells[3].set(row.user || "–");
       cells[4].set(row.allow ? `allowed${row.told}` : `✕ ${row.reasons.join(", ") || row.code}${row.count
@@ -101,9 +101,11 @@ const show = (main, { signal, query, go }) => {
     : `agent:${agent}`; filtered(); });
   const filter = h("input", { type: "search", "data-filter": true,
     "aria-label": "Filter decisions by agent, user, action or reason", maxlength: "400",
-    placeholder: "Filter: agent, user, action, reason", value: query.get("q") ?? "", oninput: () => filtered() });
+    placeholder: "Filter: agent, user, action, reason", value: query.get("q") ?? "",
+    oninput: () => filtered(), onchange: () => addressed() });
+  const addressed = () => go(path("/", { q: filter.value, decision: only ? "deny" : "" }), { replace: true });
   const choice = (title, denied) => h("button", { type: "button", "aria-pressed": "false",
-    onclick: () => { only = denied; filtered(); } }, title);
+    onclick: () => { only = denied; filtered(); addressed(); } }, title);
   let only = query.get("decision") === "deny";
   const choices = [choice("All", false), choice("Denied", true)];
   const pause = h("button", { type: "button", "aria-pressed": "false",
@@ -138,7 +140,6 @@ const show = (main, { signal, query, go }) => {
   const filtered = () => {
     fits = wanted(filter.value, only);
     choices.forEach((button, index) => button.setAttribute("aria-pressed", String(Boolean(index) === only)));
-    go(path("/", { q: filter.value, decision: only ? "deny" : "" }), { replace: true });
     older.href = path("/decisions", { decision: only ? "deny" : "" });
     matching = [];
     for (let index = ring.length - 1; index >= 0

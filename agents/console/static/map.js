@@ -1,7 +1,7 @@
 // Who asks whom: columns by distance from the edges, curves as wide as the logarithm of their rate. Only denials have colour.
 
 import { h, svg } from "./dom.js";
-import { count, cut, name, nodes, number, plain } from "./text.js";
+import { count, cut, name, number, plain } from "./text.js";
 
 const MOST = 60;
 const ROW = 46;
@@ -56,7 +56,7 @@ export const drawnMap = (chosen) => {
       "Denied, last minute"].map((title) => h("th", { scope: "col" }, title)))), body));
   const legend = h("p", { class: "soft legend" });
   const element = h("div", { class: "map-box" }, drawing, legend, listed);
-  let drawn = "", boxes = new Map(), lines = new Map(), news = null, width = 0;
+  let letters = 20, drawn = "", boxes = new Map(), lines = new Map(), news = null, width = 0;
 
   const listing = () => {
     if (!listed.open || !news) return;
@@ -75,7 +75,7 @@ export const drawnMap = (chosen) => {
     const step = columns.length > 1 ? Math.max(wide + 18, (width - 2 * edge - wide) / (columns.length - 1)) : 0;
     const most = Math.max(...columns.map((column) => column.length), 1);
     const high = Math.max(most * ROW, width < 500 ? 240 : Math.min(TALL, most * ROW * 1.5)) + 24;
-    const letters = Math.floor((wide - 12) / 6.3);
+    letters = Math.floor((wide - 12) / 6.3);
     const at = new Map();
     boxes = new Map();
     lines = new Map();
@@ -101,7 +101,7 @@ export const drawnMap = (chosen) => {
       const { x, y } = at.get(agent.name);
       const speed = svg("text", { x: x + 7, y: y + 27, class: "rate" });
       const label = svg("text", { x: x + 7, y: y + 14 });
-      label.textContent = nodes(cut(agent.name, letters)).map((part) => part.textContent ?? part).join("");
+      label.textContent = cut(plain(agent.name) || "no name", letters);
       const group = svg("g", { onclick: () => chosen(agent.name) }, svg("title", null, plain(agent.name)),
         svg("rect", { x, y, width: wide, height: BOX, rx: 7 }), label, speed);
       boxes.set(agent.name, { group, speed });
@@ -136,8 +136,9 @@ export const drawnMap = (chosen) => {
       if (!group) continue;
       set(group, "class", `${hot.has(agent.name) ? "hot" : ""} ${agent.state === "away" || agent.state === "unknown"
         ? "away" : ""}`);
-      words(speed, agent.state === "full" ? `full, ${rate(agent.rate)}` : agent.state === "away" ? "away"
-        : rate(agent.rate));
+      const full = `full, ${rate(agent.rate)}`;
+      words(speed, agent.state === "full" ? (full.length > letters ? "full" : full)
+        : agent.state === "away" ? "away" : rate(agent.rate));
     }
     const many = told.agents.length > MOST ? `The first ${MOST} of ${count(told.agents.length, "agent")}.`
       : "Left asks right. ✕ counts denials of the last minute.";

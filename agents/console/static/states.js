@@ -1,6 +1,6 @@
 // What an area shows when it has nothing to show yet: loading, empty, refused, out of reach. Each says what to do next.
 
-import { login } from "./api.js";
+import { login, Refused } from "./api.js";
 import { h, icon } from "./dom.js";
 import { code, name, short, whole } from "./text.js";
 
@@ -19,6 +19,7 @@ const WORDS = {
   0: "The console's server does not answer. It may be starting again, or the way to it is interrupted.",
   404: "There is nothing here by this name.",
   429: "Too much was asked at once. Wait a few seconds.",
+  502: "The console and its pages may be of different versions: reload the page.",
   503: "What this area reads cannot be reached now: the bus, the log, or the edge.",
 };
 
@@ -56,8 +57,9 @@ export const filled = async (place, signal, load, what) => {
     if (document.activeElement?.id === "content") place.querySelector("h1")?.focus({ preventScroll: true });
   } catch (error) {
     if (signal.aborted) return;
-    if (error.status === undefined) throw error;
-    place.replaceChildren(problem(error, () => filled(place, signal, load, what)));
+    const told = error.status === undefined ? new Refused(502, { title: "The answer is not what this page expects" }) : error;
+    place.replaceChildren(problem(told, () => filled(place, signal, load, what)));
+    if (told !== error) throw error;
   } finally {
     place.removeAttribute("aria-busy");
   }

@@ -41,7 +41,10 @@ export const nodes = (text, keep = "") => {
 };
 
 /** Show a name: one line, cut if it is long. */
-export const name = (value, most = CUT) => h("bdi", null, nodes(cut(String(value ?? ""), most)));
+export const name = (value, most = CUT) => {
+  const text = String(value ?? "");
+  return text ? h("bdi", null, nodes(cut(text, most))) : h("i", { class: "soft" }, "empty");
+};
 
 /** Show a name in the type of code. */
 export const code = (value, most = CUT) => h("code", null, name(value, most));

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 import pytest
-from playwright.async_api import Browser, Page
-from support.browser import DESK, PHONE, Watched, kept_picture, require_axe
+from playwright.async_api import Browser
+from support.browser import DESK, PHONE, Watched, findings, kept_picture, require_axe
 from support.console_answers import ALLOWED, MANY, MESSAGE
 from support.console_server import console_site
 
@@ -34,13 +34,6 @@ SMALL = """() => [...document.querySelectorAll(
     'button, input, select, summary, nav a, .table a, .foot > a, .crumb a, .button')]
   .filter((one) => one.checkVisibility() && one.getBoundingClientRect().height > 0 && !one.closest('.unseen'))
   .filter((one) => one.getBoundingClientRect().height < 43.5).map((one) => one.outerHTML.slice(0, 120))"""
-
-
-async def findings(page: Page) -> list[str]:
-    found = await page.evaluate(
-        "() => axe.run(document, { resultTypes: ['violations'] }).then((told) => told.violations)"
-    )
-    return [f"{one['id']}: {node['html'][:160]}" for one in found for node in one["nodes"]]
 
 
 @pytest.mark.timeout(300)

@@ -339,6 +339,18 @@ async def test_what_is_empty_refused_or_out_of_reach_says_what_to_do_next(browse
         await context.close()
 
 
+async def test_an_answer_of_another_version_is_told_instead_of_loading_for_ever(browser: Browser) -> None:
+    async with console_site() as site:
+        site.answers["/api/agents"] = {"workers": []}
+        context = await browser.new_context(**DESK)
+        found = await Watched.of(context, f"{site.url}/agents")
+        await expect(found.page.get_by_role("alert")).to_contain_text("reload the page")
+        assert len(found.errors) == 1, "who looks for the cause finds it"
+        await found.open(f"{site.url}/decisions/%zz")
+        await expect(found.page.locator("h1")).to_have_text("No decision about this id")
+        await context.close()
+
+
 async def test_who_is_not_logged_in_is_sent_to_log_in_and_comes_back(browser: Browser) -> None:
     async with console_site() as site:
         site.answers["/api/session"] = (401, {"code": "no_login", "title": "", "detail": "", "remedy": []})

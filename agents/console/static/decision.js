@@ -10,6 +10,7 @@ import { clock, code, milliseconds, name, number, sentence, short, when } from "
 
 const ROLES = { user: "User", minter: "Signed the user context", hop: "Passed it on", sender: "Acting agent, sent it",
   decider: "Decided here" };
+const SIGNS = { user: "person", bad: "cross", good: "check" };
 const HAPPENED = { sent: "Sent", stored: "Stored by NATS", decided: "Decided and recorded", ended: "Ended" };
 
 const lower = (text) => (text ? text[0].toLowerCase() + text.slice(1).replace(/\.$/, "") : "");
@@ -44,8 +45,10 @@ const copied = async (event) => {
 
 const hour = (time, minutes) => new Date(Date.parse(time) + minutes * 60_000).toISOString();
 
-const top = (one) =>
-  h("div", { class: "verdict" }, stamp(one.allow ? "ok" : "no", one.allow ? "Allowed" : "Denied"),
+const top = (one) => {
+  const receipt = one.evidence?.receipt;
+  const around = { since: hour(one.record.time, -30), until: hour(one.record.time, 30) };
+  return h("div", { class: "verdict" }, stamp(one.allow ? "ok" : "no", one.allow ? "Allowed" : "Denied"),
     h("h1", { tabindex: "-1" }, verdict(one)), asked(one),
     h("p", { class: "facts" }, h("span", null, "at ", h("b", null, when(one.record.time)), " UTC"),
       h("span", null, "decided by ", h("b", null, name(one.record.name))),
@@ -53,9 +56,9 @@ const top = (one) =>
       one.outcome && h("span", null, "then ", h("b", null, name(one.outcome.outcome)))),
     h("div", { class: "acts" },
       h("button", { type: "button", onclick: copied }, "Copy link"),
-      one.evidence?.receipt?.startsWith("/api/") && h("a", { class: "button", href: one.evidence.receipt, download: true }, "Save receipt"),
-      h("a", { class: "button main", href: path("/what-if",
-        { since: hour(one.record.time, -30), until: hour(one.record.time, 30) }) }, "Try another policy")));
+      receipt?.startsWith("/api/") && h("a", { class: "button", href: receipt, download: true }, "Save receipt"),
+      h("a", { class: "button main", href: path("/what-if", around) }, "Try another policy")));
+};
 
 const check = ({ what, ok }) => h("li", { class: ok ? "ok" : "no" }, icon(ok ? "check" : "cross", 14),
   h("span", { class: "unseen" }, ok ? "verified: " : "failed: "), h("span", { class: "ink" }, name(what, 200)));
@@ -65,23 +68,25 @@ const link = (one) => {
   const bad = checks.some(({ ok }) => !ok);
   const kind = one.role === "user" ? "user" : bad ? "bad" : checks.length ? "good" : "plain";
   return h("li", { class: `link ${kind}` },
-    h("span", { class: "dot" }, icon(kind === "user" ? "person" : bad ? "cross" : "check", 16)),
+    h("span", { class: "dot" }, SIGNS[kind] && icon(SIGNS[kind], 16)),
     h("div", null, h("p", { class: "role" }, ROLES[one.role] ?? name(one.role)),
       h("p", { class: "name" }, name(one.name, 60)),
       checks.length > 0 && h("ul", { class: "checks" }, checks.slice(0, 8).map(check)),
       terms([["from", one.idp && name(one.idp.replace(/^https:\/\//, ""))],
-        ["login", (one.acr || one.login) && [name(one.acr), one.acr && one.login ? ", " : "",
-        one.login ? when(one.login, true) : ""]],
+        ["login", one.acr && name(one.acr)], ["since", one.login && when(one.login, true)],
         ["client", one.client && name(one.client)], ["time", one.time && clock(one.time)],
-          ["until", one.until && clock(one.until)], ["id", one.id && name(one.id.replace(/^spiffe:\/\//, ""), 120)]],
-          "about")));
+        ["until", one.until && clock(one.until)],
+        ["id", one.id && name(one.id.replace(/^spiffe:\/\//, ""), 120)]], "about")));
 };
 
 const chain = (one) => {
-  const failed = one.chain.flatMap((each) => each.checks ?? [])
-    .filter(({ ok, what }) => !ok && !String(what).startsWith("policy")).length;
+  // What the decider says of its own policy is no link.
+  const links = one.chain.filter(({ role }) => role !== "user" && role !== "decider");
+  const failed = links.some(({ checks = [] }) => checks.some(({ ok }) => !ok));
+  const every = links.length > 0 && links.every(({ checks = [] }) => checks.length > 0);
   const approvers = one.approver ?? [];
-  return card("Who asked, and for whom", failed ? "a link did not verify" : "every link verified by the decider",
+  const verified = every ? "every link verified by the decider" : "links without a sign were not verified here";
+  return card("Who asked, and for whom", failed ? "a link did not verify" : verified,
     h("ol", { class: `chain ${one.chain.length > 6 ? "upright" : ""}` }, one.chain.map(link)),
     terms([["Acting agent", one.acting ? name(one.acting) : h("span", { class: "soft" }, "unknown")],
       ["Owner of the work", one.owner ? name(one.owner) : h("span", { class: "soft" }, "nobody; an agent's own work")],
@@ -98,24 +103,24 @@ const timeline = (one) => {
   const all = Math.max(last - first, 0.001);
   return card("What happened", `${milliseconds(last - first)} from first to last`,
     h("ol", { class: "steps" }, steps.map(({ what, time, at }, index) => {
-    const before = index ? steps[index - 1].at : first;
-    const bar = h("i");
-    bar.style.left = `${Math.min(98, Math.max(0, (before - first) / all * 100))}%`;
-    bar.style.width = `${Math.max(1, (at - before) / all * 100)}%`;
-    return h("li", { class: what === "ended" && !one.allow ? "no-bar" : "" },
-      h("span", null, HAPPENED[what] ?? name(what), what === "ended" && one.outcome
-      && [": ", name(one.outcome.outcome)]),
-      h("span", { class: "track", "aria-hidden": "true" }, index > 0 && bar),
+      const before = index ? steps[index - 1].at : first;
+      const bar = h("i");
+      bar.style.left = `${Math.min(98, Math.max(0, (before - first) / all * 100))}%`;
+      bar.style.width = `${Math.max(1, (at - before) / all * 100)}%`;
+      const end = what === "ended" && one.outcome && [": ", name(one.outcome.outcome)];
+      return h("li", { class: what === "ended" && !one.allow ? "no-bar" : "" },
+        h("span", null, HAPPENED[what] ?? name(what), end),
+        h("span", { class: "track", "aria-hidden": "true" }, index > 0 && bar),
         h("span", { class: "num" }, index ? `+${milliseconds(Math.max(0, at - before))}` : clock(time)));
-  })));
+    })));
 };
 
 const again = (now) => {
   if (!now) return null;
   const words = now.allow ? "Allowed by the policy in force" : "Denied by the policy in force";
-  return [now.same ? `Still ${lower(words)}` : words,
-    !now.allow && now.reasons?.length > 0 && [": ", now.reasons.map((reason, index) =>
-    [index > 0 && ", ", code(reason)])], now.revision && h("span", { class: "soft line" }, code(now.revision))];
+  const reasons = now.allow ? [] : (now.reasons ?? []).map((reason, index) => [index ? ", " : ": ", code(reason)]);
+  return [now.same ? `Still ${lower(words)}` : words, reasons,
+    now.revision && h("span", { class: "soft line" }, code(now.revision))];
 };
 
 const evidence = (one) => {
@@ -133,10 +138,10 @@ const evidence = (one) => {
         typeof one.outcome.ms === "number" && `, ${milliseconds(one.outcome.ms)}`]],
       ["Trace", one.message.trace && code(one.message.trace)], ["Again today?", again(one.again)]]),
     h("details", { class: "more" }, h("summary", null, "Hashes and times of the message"),
-      terms([["Message", code(one.message.id, 80)], ["Its hash", code(one.message.hash, 80)],
+      terms([["Message", one.message.id && code(one.message.id, 80)], ["Its hash", code(one.message.hash, 80)],
         ["Record leaf", code(one.record.leaf, 80)], ["Recorder", code(one.record.recorder, 200)],
-        ["Subject", code(one.message.subject)], ["Kind", name(one.message.kind)], ["Sent", when(one.message.sent)],
-          ["Expires", when(one.message.expires)],
+        ["Subject", code(one.message.subject)], ["Kind", name(one.message.kind)],
+        ["Sent", when(one.message.sent)], ["Expires", when(one.message.expires)],
         ["Size", typeof one.message.size === "number" && `${number(one.message.size)} bytes`]])));
 };
 

@@ -200,6 +200,7 @@ async def test_a_tab_that_is_hidden_for_long_lets_go_of_the_stream(browser: Brow
         await page.locator("#pulse[data-state=open]").wait_for()
         await page.evaluate(_HIDE, True)
         await page.clock.fast_forward(31_000)
+        await page.wait_for_function("async () => (await navigator.locks.query()).held.length === 0")
         await site.until(lambda: site.streams == 0)
         site.resumed.clear()
         await page.evaluate(_HIDE, False)

@@ -69,6 +69,7 @@ async def test_two_clicks_lead_from_the_id_in_a_403_to_rule_line_value_and_remed
         await expect(rule.locator(".at")).to_have_text(re.compile(r"^sealbus/lib/rules\.rego:\d+$"))
         failed = rule.locator(".hit").first
         await expect(failed).to_contain_text("user.id == properties.owner")
+        await expect(failed.locator(".sign")).to_have_text("✕ ")
         await expect(failed.locator(".val")).to_contain_text('"alice" is not "bob"')
         await expect(page.locator(".rule").nth(1).locator(".hit")).to_contain_text("5000 is over 100")
         await expect(rule.locator(".remedy")).to_contain_text("Let its owner ask")

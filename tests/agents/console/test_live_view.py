@@ -22,6 +22,10 @@ _HIDE = """(hidden) => {
   document.dispatchEvent(new Event("visibilitychange"));
 }"""
 
+_LET_GO = """async () => {
+  while ((await navigator.locks.query()).held.length) await new Promise(requestAnimationFrame);
+}"""
+
 
 async def live(context: BrowserContext, site: ConsoleSite, path: str = "/") -> Page:
     page = (await Watched.of(context, site.url + path)).page
@@ -200,7 +204,8 @@ async def test_a_tab_that_is_hidden_for_long_lets_go_of_the_stream(browser: Brow
         await page.locator("#pulse[data-state=open]").wait_for()
         await page.evaluate(_HIDE, True)
         await page.clock.fast_forward(31_000)
-        await page.wait_for_function("async () => (await navigator.locks.query()).held.length === 0")
+        async with asyncio.timeout(20):
+            await page.evaluate(_LET_GO)
         await site.until(lambda: site.streams == 0)
         site.resumed.clear()
         await page.evaluate(_HIDE, False)

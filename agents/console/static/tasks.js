@@ -42,8 +42,7 @@ const show = (main, { signal, query, go }) => {
       title: "Cancel this task?", action: "Cancel the task", danger: true, required: true, label: "Reason",
         hint: "It is signed, recorded and shown to who asked for the task.",
       about: h("p", null, code(task.action || task.subject), " for ", task.user ? name(task.user) : "no user",
-        ", asked for by ", name(task.from), task.root ? " from the start" : "",
-        ". What it has caused is canceled with it."),
+        ", asked for by ", name(task.from), ". What it has caused is canceled with it."),
       act: (reason) => post("/api/tasks/cancel", { handle: task.handle, reason }, signal),
     });
     if (!done) return;

@@ -9,24 +9,47 @@ import signal
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
-__all__ = ["DESK", "PHONE", "Watched", "asleep", "chromium", "kept_picture", "process_tree", "require_axe", "require_chromium", "settled"]
+__all__ = [
+    "DESK",
+    "FLAGS",
+    "PHONE",
+    "Watched",
+    "asleep",
+    "chromium",
+    "findings",
+    "kept_picture",
+    "process_tree",
+    "require_axe",
+    "require_chromium",
+    "settled",
+]
 
 _AXE = Path(__file__).parents[2] / ".tools" / "axe-core" / "node_modules" / "axe-core" / "axe.min.js"
-_FLAGS = (
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-)  # fmt: skip
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
 DESK: dict[str, Any] = {"viewport": {"width": 1320, "height": 860}}
-PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True, "device_scale_factor": 2}
-_PICTURES = os.environ.get("SEALBUS_SCREENSHOTS")
+PHONE: dict[str, Any] = {
+    "viewport": {"width": 390, "height": 844},
+    "is_mobile": True,
+    "has_touch": True,
+    "device_scale_factor": 2,
+}
+_PICTURES = Path(os.environ["SEALBUS_SCREENSHOTS"]) if "SEALBUS_SCREENSHOTS" in os.environ else None
 
 
-def _missing(what: str, how: str) -> None:
+def _missing(what: str, how: str) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(f"there is no {what}: {how}")
     pytest.skip(f"there is no {what}: {how}")
@@ -37,7 +60,7 @@ def require_chromium() -> str:
     found = shutil.which("chromium")
     if found is None:
         _missing("chromium", "Debian's package of that name has it")
-    return str(found)
+    return found
 
 
 def require_axe() -> str:
@@ -53,7 +76,7 @@ async def chromium() -> AsyncGenerator[tuple[Browser, str]]:
     mark = f"--sealbus-test={secrets.token_hex(8)}"
     program = require_chromium()
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=program, args=[*_FLAGS, mark])
+        browser = await playwright.chromium.launch(executable_path=program, args=[*FLAGS, mark])
         try:
             yield browser, mark
         finally:
@@ -66,7 +89,10 @@ class Watched:
     def __init__(self, page: Page) -> None:
         self.page = page
         self.errors: list[str] = []
-        page.on("console", lambda message: self.errors.append(message.text) if message.type in {"error", "warning"} else None)
+        page.on(
+            "console",
+            lambda message: self.errors.append(message.text) if message.type in {"error", "warning"} else None,
+        )
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("dialog", lambda dialog: self.errors.append(f"dialog: {dialog.message}"))
 
@@ -85,14 +111,23 @@ class Watched:
 
 async def settled(page: Page) -> None:
     """Wait until the view of a page has got its answers."""
-    await page.wait_for_function("() => document.querySelector('main h1, main [role=alert]') && !document.querySelector('main [aria-busy]')")
+    await page.wait_for_function(
+        "() => document.querySelector('main h1, main [role=alert]') && !document.querySelector('main [aria-busy]')"
+    )
+
+
+async def findings(page: Page) -> list[str]:
+    """Return what axe, which was put into the page, finds that people cannot use."""
+    found = await page.evaluate(
+        "() => axe.run(document, { resultTypes: ['violations'] }).then((told) => told.violations)"
+    )
+    return [f"{one['id']}: {node['html'][:160]}" for one in found for node in one["nodes"]]
 
 
 async def kept_picture(page: Page, name: str) -> None:
     """Keep a picture of the page in the folder `SEALBUS_SCREENSHOTS`, if that is set."""
     if _PICTURES:
-        Path(_PICTURES).mkdir(parents=True, exist_ok=True)
-        await page.screenshot(path=Path(_PICTURES) / f"{name}.png", full_page=True)
+        await page.screenshot(path=_PICTURES / f"{name}.png", full_page=True)
 
 
 def process_tree(mark: str) -> list[int]:

@@ -1,20 +1,27 @@
-"""What the console's server says in tests of its pages: every area with something in it, and texts that strangers choose."""
+"""What the console's server says in tests of its pages: every area with something in it, and texts that strangers choose.
+
+What is fixed stands in the JSON file beside this one, where `@-16` is the time 16 seconds before the denied message was
+decided.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-__all__ = ["DENIED", "HOSTILE", "LEAF", "MANY", "MESSAGE", "NOW", "answers", "decision", "live_map", "rows"]
+__all__ = ["ALLOWED", "HOSTILE", "LEAF", "MANY", "MESSAGE", "answers", "live_map", "rows"]
 
+_TOLD = Path(__file__).with_suffix(".json")
 _LIBRARY = Path(__file__).parents[2] / "policies" / "library" / "sealbus" / "lib" / "rules.rego"
 
-NOW = datetime.now(UTC).replace(hour=2, minute=14, second=7, microsecond=318_000) - timedelta(days=1)
+_NOW = datetime.now(UTC).replace(hour=2, minute=14, second=7, microsecond=318_000) - timedelta(days=1)
 MESSAGE = "01a218817c3f4be0a52cd4a1b8fe38e8"
-DENIED = "5ce01a90d1f44c2fb6e1c2a7a0d9127a"
+ALLOWED = "5ce01a90d1f44c2fb6e1c2a7a0d9127a"
 MANY = "00000000000000000000000000000002"
 """A message about which several decisions were made."""
 LEAF = hashlib.sha256(b"leaf").hexdigest()
@@ -43,7 +50,7 @@ _REASONS = ("not_owner", "over_limit", "outside_business_hours")
 
 def at(seconds: float = 0.0) -> str:
     """Return the time so many seconds after the denied message was decided."""
-    return (NOW + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+    return (_NOW + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
 
 
 def rows(first: int, many: int, *, hostile: bool = False) -> list[dict[str, Any]]:
@@ -77,159 +84,135 @@ def rows(first: int, many: int, *, hostile: bool = False) -> list[dict[str, Any]
 def live_map(beat: int, *, rate: float, hostile: bool = False) -> dict[str, Any]:
     """Return the news of the map for one half second."""
     names = {name: column for column, some in enumerate(_COLUMNS) for name in some}
-    edges = []
+    edges: list[dict[str, Any]] = []
     for column, some in enumerate(_COLUMNS[:-1]):
         following = _COLUMNS[column + 1]
         for index, name in enumerate(some):
             for step in range(3 if column == 0 else 1 + (index + column) % 2):
                 to = following[(index * len(following) // len(some) + step * (1 + index % 2)) % len(following)]
-                edges.append({"from": name, "to": to, "rate": (index * 7 + step * 13 + beat) % 60 / 2 + 0.4, "denied": 0})
+                rate_there = (index * 7 + step * 13 + beat) % 60 / 2 + 0.4
+                edges.append({"from": name, "to": to, "rate": rate_there, "denied": 0})
     wanted = {("shop-web", "inventory"): 6, ("claims", "ledger-view"): 3}
     for edge in edges:
         edge["denied"] = wanted.pop((edge["from"], edge["to"]), 0)
     edges += [{"from": a, "to": b, "rate": 9.0, "denied": n} for (a, b), n in wanted.items()]
+    states = {"crm-legacy": "away", "fraud": "full"}
     agents = [
-        {"name": name, "kind": "edge" if column == 0 else "agent", "column": column, "rate": (index * 17 + beat) % 600 / 10,
-         "state": "away" if name == "crm-legacy" else "full" if name == "fraud" else "ready"}
+        {
+            "name": name,
+            "kind": "edge" if column == 0 else "agent",
+            "column": column,
+            "rate": (index * 17 + beat) % 600 / 10,
+            "state": states.get(name, "ready"),
+        }
         for index, (name, column) in enumerate(names.items())
-    ]  # fmt: skip
+    ]
     if hostile:
         agents += [{"name": bad or "-", "kind": "agent", "column": 2, "rate": 1.0, "state": "ready"} for bad in HOSTILE]
         edges += [{"from": "edge", "to": bad or "-", "rate": 1.0, "denied": 1} for bad in HOSTILE]
     return {"decided": rate, "denied_minute": 9, "agents": agents, "edges": edges}
 
 
-def _literal(line: int, written: str, **looked: str | None) -> dict[str, Any]:
-    values = [{"written": name.replace("__", "."), "value": value} for name, value in looked.items()]
-    return {"file": "sealbus/lib/rules.rego", "line": line, "written": written, "looked": values}
+_CHOSEN = frozenset(
+    {
+        "acr",
+        "acting",
+        "action",
+        "agent",
+        "by",
+        "client",
+        "code",
+        "detail",
+        "engine",
+        "from",
+        "idp",
+        "key",
+        "name",
+        "note",
+        "origin",
+        "owner",
+        "part",
+        "problem",
+        "problems",
+        "reason",
+        "reasons",
+        "remedy",
+        "requester",
+        "revision",
+        "rule",
+        "state",
+        "subject",
+        "text",
+        "title",
+        "user",
+        "what",
+        "words",
+    }
+)
+"""Fields whose texts strangers choose, or could."""
 
 
-def decision(*, hostile: bool = False) -> dict[str, Any]:
-    """Return a denied decision for two reasons, explained, with the true source of the rules."""
+def _timed(told: Any) -> Any:
+    if isinstance(told, dict):
+        return {key: _timed(value) for key, value in told.items()}
+    if isinstance(told, list):
+        return [_timed(value) for value in told]
+    return at(float(told[1:])) if isinstance(told, str) and told.startswith("@") else told
+
+
+def _chosen(told: Any, texts: Iterator[str], *, inside: bool = False) -> Any:
+    """Return what is told with every text that strangers choose replaced by the next hostile one."""
+    if isinstance(told, dict):
+        return {
+            key: value if key == "role" else _chosen(value, texts, inside=key in _CHOSEN) for key, value in told.items()
+        }
+    if isinstance(told, list):
+        return [_chosen(value, texts, inside=inside) for value in told]
+    return next(texts) if inside and isinstance(told, str) else told
+
+
+def _decision() -> dict[str, Any]:
+    """Return the denied decision, with the true source of the rules and their true lines."""
+    told: dict[str, Any] = _timed(json.loads(_TOLD.read_text(encoding="utf-8"))["decision"])
     lines = _LIBRARY.read_text(encoding="utf-8").split("\n")
     number = {text.strip(): index for index, text in reversed(list(enumerate(lines, 1)))}
-    owner, manages = number["user.id == properties.owner"], number["users[user.id].customers[properties.customer] == true"]
-    limit = number["properties[field] <= limit"]
-    owned = _literal(owner - 3, 'action.resource == "owned"', action__resource='"owned"')
-    present = _literal(owner - 1, "user.present == true", user__present="true")
-    not_owner = _literal(owner, "user.id == properties.owner", user__id='"alice"', properties__owner='"bob"')
-    manager = _literal(manages, "users[user.id].customers[properties.customer] == true")
-    manager["looked"] = [{"written": "users[user.id].customers[properties.customer]", "value": None}]
-    over = _literal(limit, "properties[field] <= limit", limit="100")
-    over["looked"].insert(0, {"written": "properties[field]", "value": "5000"})
-    explained = {
-        "explained": True, "allow": False, "policy": "sealbus.authz", "revision": "1f0c2d3e4a5b.platform-12", "cut": False, "untraced": [],
-        "reasons": [
-            {"reason": "not_owner", "title": "the item belongs to somebody else", "remedy": "let its owner ask, or who manages its customer",
-             "failed": [not_owner, manager], "held": [owned, present]},
-            {"reason": "over_limit", "title": "5,000 is over the limit of 100", "remedy": "ask for less, or raise the limit in registry/actions",
-             "failed": [over], "held": []},
-        ],
-        "rules": [
-            {"rule": "decide", "file": "sealbus/authz/decision.rego", "line": 7, "held": False, "depth": 0, "failed": None},
-            {"rule": "user_may_reach", "file": "sealbus/lib/rules.rego", "line": owner - 4, "held": False, "depth": 1, "failed": not_owner},
-            {"rule": "user_may_reach", "file": "sealbus/lib/rules.rego", "line": manages - 5, "held": False, "depth": 1, "failed": manager},
-            {"rule": "chain_known", "file": "sealbus/lib/rules.rego", "line": 30, "held": True, "depth": 1, "failed": None},
-            {"rule": "within_limits", "file": "sealbus/lib/rules.rego", "line": limit - 2, "held": False, "depth": 1, "failed": over},
-        ],
-        "sources": {"sealbus/lib/rules.rego": {"first": owner - 6, "lines": lines[owner - 7 : limit + 4]}},
-    }  # fmt: skip
-    document = {
-        "subject": {"id": "spiffe://example.org/agent/shop-web", "type": "agent"},
-        "action": {"name": "inventory.update", "properties": {"quantity": 5000, "item_id": "42"}},
-        "resource": {"type": "item", "id": "42", "properties": {"owner": "bob", "customer": "acme", "region": "always", "note": "fragile\u202e<b>now", "version": 7, "shelf": "B2", "weight": 1.25, "labels": ["red", "heavy"]}},
-        "context": {
-            "user": {"id": "alice", "present": True, "type": "user", "domain": "", "session": "s-81f2", "client": "web", "acr": "mfa", "idp": "https://idp.example.org"},
-            "chain": ["spiffe://example.org/edge", "spiffe://example.org/agent/shop-web"],
-            "time": at(), "message": {"id": MESSAGE, "kind": "task", "age": 0.002}, "delivery": {"attempt": 1, "mode": "durable"}, "tenant": "", "region": "eu",
-        },
-    }  # fmt: skip
-    sent = {"what": "sealed by key 7f3a…c1", "ok": True}
-    chain: list[dict[str, Any]] = [
-        {"role": "user", "name": "alice", "idp": "https://idp.example.org", "client": "web", "login": at(-16), "acr": "mfa"},
-        {"role": "minter", "name": "edge", "id": "spiffe://example.org/edge", "checks": [{"what": "user context signed, bound to shop-web", "ok": True}], "until": at(298)},
-        {"role": "sender", "name": "shop-web", "id": "spiffe://example.org/agent/shop-web", "checks": [sent, {"what": "SVID of the trust domain", "ok": True}], "until": at(1803)},
-        {"role": "decider", "name": "inventory", "id": "spiffe://example.org/agent/inventory", "checks": [{"what": "policy: denied by 2 rules", "ok": False}, {"what": "handler not called", "ok": True}]},
-    ]  # fmt: skip
-    told: dict[str, Any] = {
-        "record": {"sequence": 1_204_331, "leaf": LEAF, "time": at(), "recorder": "spiffe://example.org/agent/inventory", "name": "inventory"},
-        "message": {"id": MESSAGE, "hash": hashlib.sha256(b"message").hexdigest(), "action": "inventory.update", "subject": "task.inventory.update", "kind": "task",
-                    "sent": at(-0.0026), "expires": at(600), "trace": "4bf92f3577b34da6a3ce929d0e0e4736", "size": 412},
-        "allow": False, "code": "denied", "reasons": ["not_owner", "over_limit"],
-        "words": [{"reason": "not_owner", "title": "the item belongs to somebody else", "remedy": "let its owner ask, or who manages its customer"},
-                  {"reason": "over_limit", "title": "5,000 is over the limit of 100", "remedy": "ask for less, or raise the limit in registry/actions"}],
-        "chain": chain, "acting": "shop-web", "owner": "alice", "approver": [], "explanation": explained, "input": document, "redacted": [],
-        "looked": ["subject.id", "action.name", "action.properties.quantity", "resource.properties.owner", "resource.properties.customer", "context.user.id", "context.user.present", "context.user.type", "context.chain"],
-        "outcome": {"outcome": "rejected", "code": "denied", "ms": 7.4, "time": at(0.0041)},
-        "timeline": [{"what": "sent", "time": at(-0.0026)}, {"what": "stored", "time": at(-0.001)}, {"what": "decided", "time": at()}, {"what": "ended", "time": at(0.0041)}],
-        "evidence": {"record": "AUDIT 1,204,331", "signed_by": "inventory", "logged": {"entry": 1_204_333, "checkpoint": 1_204_500, "time": at(0.8)}, "receipt": f"/api/decisions/{LEAF}/receipt"},
-        "policy": {"name": "sealbus.authz", "revision": "1f0c2d3e4a5b.platform-12", "engine": "embedded"},
-        "again": {"same": True, "allow": False, "reasons": ["not_owner", "over_limit"], "revision": "77ab19c0d2e1.platform-14"},
-    }  # fmt: skip
-    if hostile:
-        told["chain"] = [{**link, "name": HOSTILE[index], "id": HOSTILE[index]} for index, link in enumerate(chain)]
-        told["acting"], told["owner"], told["reasons"] = HOSTILE[0], HOSTILE[1], list(HOSTILE[:3])
-        told["words"] = [{"reason": bad, "title": bad, "remedy": bad} for bad in HOSTILE[:3]]
-        told["message"] = {**told["message"], "action": HOSTILE[0], "subject": HOSTILE[2], "id": HOSTILE[4]}
-        told["input"] = {bad or "-": {"value": bad, "list": list(HOSTILE)} for bad in HOSTILE}
-        told["policy"] = {"name": HOSTILE[0], "revision": HOSTILE[2], "engine": HOSTILE[1]}
-        told["approver"] = [{"user": HOSTILE[1], "verdict": HOSTILE[0], "time": at()}]
-        told["explanation"] = json.loads(json.dumps(explained).replace("alice", "<b>\\u202e</b>"))
+    explained = told["explanation"]
+    for one in explained["reasons"]:
+        for literal in (*one["failed"], *one["held"]):
+            literal["line"] = number[literal["written"]]
+    # The first alternative of `user_may_reach` looks at these two before it comes to the owner.
+    for back, literal in zip((3, 1), explained["reasons"][0]["held"], strict=True):
+        literal["line"] = number["user.id == properties.owner"] - back
+    first, last = number["user.id == properties.owner"] - 6, number["properties[field] <= limit"] + 4
+    explained["sources"] = {"sealbus/lib/rules.rego": {"first": first, "lines": lines[first - 1 : last]}}
     return told
-
-
-def _task(number: int, state: str, **more: Any) -> dict[str, Any]:
-    return {
-        "message": f"{number:032x}", "hash": f"{number:064x}", "handle": f"handle-{number}", "subject": "task.inventory.update", "action": "inventory.update", "agent": "inventory",
-        "from": "shop-web", "user": "alice", "root": True, "verified": True, "refused": "", "time": at(number * -37.0), "until": at(600), "sequence": number, "state": state, "code": "",
-        "reasons": [], "note": "", "by": "inventory", "unverified_statuses": [],
-    } | more  # fmt: skip
 
 
 def answers(*, hostile: bool = False) -> dict[str, Any]:
     """Return the answer of each path of the interface that has a fixed one."""
-    bad = HOSTILE if hostile else ("refund of 240.00 EUR for order 8841", "the amount is over the limit of 100", "agent", "note", "x", "y", "z", "")
-    one = decision(hostile=hostile)
-    allowed = decision() | {"allow": True, "code": "", "reasons": [], "words": [], "outcome": {"outcome": "done", "code": "", "ms": 3.1, "time": at(0.003)}}  # fmt: skip
-    allowed["explanation"] = allowed["explanation"] | {"allow": True, "reasons": []}
-    allowed["again"] = {"same": True, "allow": True, "reasons": [], "revision": "77ab19c0d2e1.platform-14"}
-    allowed["chain"] = [*allowed["chain"][:-1], allowed["chain"][-1] | {"checks": [{"what": "policy: allowed", "ok": True}]}]
-    areas = ("live", "decisions", "tasks", "approvals", "dead", "schedules", "policy", "log", "agents")
-    approval = {
-        "id": "ap-1", "task": MESSAGE, "decision": LEAF, "queue": "refunds", "text": bad[0], "action": "payments.refund", "agent": "payments", "requester": "helpdesk", "chain": ["edge", "helpdesk"],
-        "user": {"id": "alice", "idp": "https://idp.example.org"}, "resource": {"type": "order", "id": "8841", "properties": {"total": 240}}, "facts": {"paid_by": "card", "days": 12}, "reasons": ["over_limit"],
-        "since": at(86_000), "until": at(90_000), "needs": {"acr": ["mfa"], "max_age": 300}, "follows": ["payments.notify"],
-        "verdicts": [{"verdict": "approve", "user": "mona", "idp": "https://idp.example.org", "time": at(86_100)}], "body": {"order": "8841", "amount": 240, "note": bad[1]},
-    }  # fmt: skip
-    tasks = [
-        _task(1, "working", note="3 of 8 shelves counted"), _task(2, "failed", code="handler_error", note=bad[0] if hostile else "the shelf reader did not answer"),
-        _task(3, "completed"), _task(4, "rejected", reasons=["not_owner"], user="carol"), _task(5, "input-required", action="payments.refund", code="approval_required", reasons=["over_limit"]),
-        _task(6, "submitted", agent="pricing", action="pricing.quote", user=""), _task(7, "canceled", note="ordered twice"), _task(8, "completed", unverified_statuses=["x"], verified=False),
-    ]  # fmt: skip
+    told = {
+        path: answer
+        for path, answer in _timed(json.loads(_TOLD.read_text(encoding="utf-8"))).items()
+        if path != "decision"
+    }
+    denied, allowed = _decision(), _decision()
+    allowed |= {"allow": True, "code": "", "reasons": [], "words": []}
+    allowed["explanation"] |= {"allow": True, "reasons": []}
+    allowed["again"] |= {"allow": True, "reasons": []}
+    allowed["outcome"] |= {"outcome": "done", "code": ""}
+    allowed["chain"][-1]["checks"] = [{"what": "policy: allowed", "ok": True}]
+    told |= {
+        f"/api/decisions/{one}": {"decisions": found}
+        for one, found in ((MESSAGE, [denied]), (ALLOWED, [allowed]), (MANY, [denied, allowed]))
+    }
+    flips = [("over_limit", ""), ("not_owner", ""), ("", "outside_business_hours")]
+    told["/api/what-if"]["flipped"] = [
+        {"row": row, "was": {"allow": not was, "reasons": [was]}, "now": {"allow": not now, "reasons": [now]}}
+        for row, (was, now) in zip(rows(1_204_100, 3), flips, strict=True)
+    ]
     if hostile:
-        tasks += [_task(10 + index, text, action=text, agent=text, user=text, note=text, code=text) for index, text in enumerate(HOSTILE)]
-    return {
-        "/api/session": {"user": bad[1] if hostile else "olga", "idp": "https://idp.example.org", "trust_domain": "example.org", "until": at(120_000), "areas": dict.fromkeys(areas, True)},
-        f"/api/decisions/{MESSAGE}": {"decisions": [one]},
-        f"/api/decisions/{DENIED}": {"decisions": [allowed]},
-        f"/api/decisions/{MANY}": {"decisions": [one, allowed]},
-        "/api/tasks": {"tasks": tasks, "unreadable": 1},
-        "/api/approvals": {"approvals": [approval, approval | {"id": "ap-2", "text": "delete the account of customer acme", "action": "crm.erase", "queue": "privacy", "reasons": ["irreversible"]}], "queues": ["refunds", "privacy"]},
-        "/api/dead": {"letters": [{"sequence": 5 + index, "time": at(index * -400), "subject": "task.billing.invoice", "agent": "billing", "action": "billing.invoice", "message": f"{index:032x}", "user": "bob", "from": "planner",
-                                   "code": "handler_error", "detail": text, "deliveries": 5, "refused": ""} for index, text in enumerate(bad[:5])]},
-        "/api/agents": {"agents": [{"name": name, "state": ("ready", "full", "away", "unknown")[index % 7 % 4 if index % 7 > 3 else 0], "processes": 1 + index % 3,
-                                    "tasks": {"waiting": index * 3 % 40, "in_hand": index % 8, "redelivered": index % 5 // 4, "active": at(86_000), "full": index == 4} if index % 3 else None, "events": None,
-                                    "listens": ["event.stock.changed"] if index % 4 == 0 else [], "actions": [f"{name}.read", f"{name}.update"]} for index, name in enumerate((*_COLUMNS[2], *(bad[:6] if hostile else ())))]},
-        "/api/schedules": {"schedules": [{"owner": "reports", "name": bad[0] if hostile else "weekly summary", "action": "reports.weekly", "user": "alice", "rule": "0 7 * * MON", "next": at(200_000), "last": at(-400_000), "state": "active", "note": ""},
-                                         {"owner": "treasury", "name": bad[1] if hostile else "close of day", "action": "ledger.close", "user": "", "rule": "30 18 * * 1-5", "next": None, "last": at(-40_000), "state": "paused", "note": "paused by mona during the audit"}]},
-        "/api/policy": {"engine": "embedded", "revision": "1f0c2d3e4a5b.platform-12", "problem": "", "roots": ["sealbus/authz", "shop"],
-                        "parts": [{"part": "platform", "serial": 12, "revision": "1f0c2d3e4a5b", "key": "platform-2026", "pushed": at(-200_000), "kept": 3, "problem": ""},
-                                  {"part": "shop", "serial": 41, "revision": bad[1] if hostile else "c0ffee12ab34", "key": "shop-team", "pushed": at(-3_000), "kept": 3, "problem": bad[0] if hostile else ""}]},
-        "/api/log": {"log": {"origin": "example.org/audit", "size": 1_204_500, "root": hashlib.sha256(b"root").hexdigest(), "time": at(86_000), "checkpoint_age_s": 1.4}},
-        "/api/log/verify": {"passed": True, "findings": 0, "size": 1_204_500, "seconds": 8.2},
-        "/api/tasks/cancel": {"canceled": True, "message": MESSAGE},
-        "/api/approvals/ap-1": {},
-        "/api/what-if": {"read": 4_320, "compared": 4_210, "same": 4_207, "problems": ["record 1204001: its input was redacted"],
-                         "flipped": [{"row": row, "was": {"allow": False, "reasons": ["over_limit"]}, "now": {"allow": True, "reasons": []}} for row in rows(1_204_100, 2, hostile=hostile)]
-                         + [{"row": row, "was": {"allow": True, "reasons": []}, "now": {"allow": False, "reasons": ["outside_business_hours"]}} for row in rows(1_204_200, 1, hostile=hostile)]},
-    }  # fmt: skip
+        told = {path: _chosen(answer, cycle(HOSTILE)) for path, answer in told.items()}
+        told[f"/api/decisions/{MESSAGE}"]["decisions"][0]["input"] = {
+            text or "-": {"value": text, "list": list(HOSTILE)} for text in HOSTILE
+        }
+    return told

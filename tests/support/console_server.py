@@ -8,7 +8,7 @@ import json
 import logging
 import socket
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -56,7 +56,15 @@ class ConsoleSite:
         self.timed = False
         """Whether rows say when they were sent."""
         self.url = ""
+        self._changed = asyncio.Event()
         self._queues: list[_Waiting] = []
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Wait, at most 20 seconds, until something holds that streams change as they begin and end."""
+        async with asyncio.timeout(20):
+            while not holds():
+                self._changed.clear()
+                await self._changed.wait()
 
     def end(self) -> None:
         """Let every stream end."""
@@ -88,7 +96,9 @@ class ConsoleSite:
             self.sequence += some
             many -= some
             self.push("decisions", {"rows": found}, self.sequence)
-            self.push("outcomes", {"rows": [{"record": row["record"], "outcome": "done", "ms": 3.2} for row in found[::2]]})
+            self.push(
+                "outcomes", {"rows": [{"record": row["record"], "outcome": "done", "ms": 3.2} for row in found[::2]]}
+            )
 
     async def beat(self) -> None:
         """Send rows at `rate` and the map twice a second, until the site ends."""
@@ -116,6 +126,7 @@ class ConsoleSite:
             queue = _Waiting()
             self._queues.append(queue)
             self.streams += 1
+            self._changed.set()
             try:
                 yield f"event: hello\ndata: {json.dumps({'sequence': self.sequence, 'window': 60})}\n\n"
                 yield f"event: map\ndata: {json.dumps(live_map(0, rate=self.rate or 412.3, hostile=self.hostile))}\n\n"
@@ -126,6 +137,7 @@ class ConsoleSite:
                     yield f"event: over\ndata: {json.dumps(self.over)}\n\n"
             finally:
                 self.streams -= 1
+                self._changed.set()
                 self._queues.remove(queue)
 
         return StreamingResponse(stream(), media_type="text/event-stream", headers=_HEADERS)
@@ -148,8 +160,12 @@ class ConsoleSite:
     def page(self, request: Request) -> dict[str, Any]:
         asked = request.query_params
         limit, before = int(asked.get("limit", "100")), int(asked.get("before", str(self.sequence + 1)))
-        found = [row for row in reversed(rows(max(1, before - limit), min(limit, before - 1), hostile=self.hostile))
-                 if asked.get("decision", "") in {"", "allow" if row["allow"] else "deny"} and asked.get("user", row["user"]) == row["user"]]  # fmt: skip
+        found = [
+            row
+            for row in reversed(rows(max(1, before - limit), min(limit, before - 1), hostile=self.hostile))
+            if asked.get("decision", "") in {"", "allow" if row["allow"] else "deny"}
+            and asked.get("user", row["user"]) == row["user"]
+        ]
         return {"rows": found, "before": max(0, before - limit) if before > 1_203_000 else 0}
 
 
@@ -212,11 +228,19 @@ class _Server(uvicorn.Server):
 async def console_site(*, rate: float = 0.0, hostile: bool = False) -> AsyncGenerator[ConsoleSite, None]:
     """Run a site on a free port of loopback."""
     site = ConsoleSite(rate=rate, hostile=hostile)
-    app = Starlette(routes=[
-        Route("/api/live", site.live), Route("/api/{path:path}", site.answer, methods=["GET", "POST"]), Route("/logout", site.answer, methods=["POST"]),
-        Route("/static/{name}", _file), Route("/favicon.ico", _file), Route("/{path:path}", _page),
-    ])  # fmt: skip
-    config = uvicorn.Config(app, log_config=None, log_level=logging.ERROR, access_log=False, lifespan="off", timeout_graceful_shutdown=1)
+    app = Starlette(
+        routes=[
+            Route("/api/live", site.live),
+            Route("/api/{path:path}", site.answer, methods=["GET", "POST"]),
+            Route("/logout", site.answer, methods=["POST"]),
+            Route("/static/{name}", _file),
+            Route("/favicon.ico", _file),
+            Route("/{path:path}", _page),
+        ]
+    )
+    config = uvicorn.Config(
+        app, log_config=None, log_level=logging.ERROR, access_log=False, lifespan="off", timeout_graceful_shutdown=1
+    )
     server = _Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         # A browser that sleeps shall be noticed soon: little is kept for it by the system.

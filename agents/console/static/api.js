@@ -21,7 +21,8 @@ const ask = async (path, { signal, within = WITHIN, ...options } = {}) => {
   const deadline = AbortSignal.timeout(within);
   let answer, body;
   try {
-    answer = await fetch(path, { ...options, signal: signal ? AbortSignal.any([signal, deadline]) : deadline, cache: "no-store" });
+    answer = await fetch(path, { ...options, signal: signal ? AbortSignal.any([signal, deadline]) : deadline,
+      cache: "no-store" });
     body = await answer.json().catch(() => null);
   } catch (error) {
     if (signal?.aborted) throw error;
@@ -43,7 +44,8 @@ export const get = (where, signal) => ask(where, { signal });
 
 /** Post JSON, and return the JSON that answers it. */
 export const post = (where, body, signal) =>
-  ask(where, { method: "POST", headers: { "content-type": "application/json", "x-sealbus-console": "1" }, body: JSON.stringify(body), signal, within: LONG });
+  ask(where, { method: "POST", headers: { "content-type": "application/json", "x-sealbus-console": "1" },
+    body: JSON.stringify(body), signal, within: LONG });
 
 /** Return the path at which one logs in and comes back to here; `needs` is a remedy that asks for another login. */
 export const login = (needs = {}) => {

@@ -15,23 +15,33 @@ import { name, number, when } from "./text.js";
 import { whatIf } from "./what_if.js";
 
 const AREAS = [
-  ["live", "/", "Live"], ["decisions", "/decisions", "Decisions"], ["tasks", "/tasks", "Tasks"], ["approvals", "/approvals", "Approvals"],
+  ["live", "/", "Live"], ["decisions", "/decisions", "Decisions"], ["tasks", "/tasks", "Tasks"],
+    ["approvals", "/approvals", "Approvals"],
   ["dead", "/dead", "Dead letters"], ["schedules", "/schedules", "Schedules"], ["agents", "/agents", "Agents"],
   ["policy", "/policy", "Policy"], ["log", "/log", "Log"], ["what-if", "/what-if", "What if"],
 ];
 const VIEWS = { live, decisions, tasks, approvals, dead, schedules, agents, policy, log, "what-if": whatIf };
+const COUNTED = 60_000;
 const ID = /\b(?:[0-9a-f]{64}|[0-9a-f]{32}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\b/i;
 
 const main = document.getElementById("content");
 let session = { areas: {} };
 let shown = null;
 
+/** Return which view shows a path, or null. */
 const route = (where) => {
   const [, area = "", id = ""] = where.split("/");
   if (where === "/") return { area: "live", view: live };
   if (!(area in VIEWS) || area === "live") return null;
-  if (id && (area === "decisions" || area === "tasks")) return { area, id: decodeURIComponent(id), view: decision };
-  return { area, id: id && decodeURIComponent(id), view: VIEWS[area] };
+  return { area, id: unquoted(id), view: id && (area === "decisions" || area === "tasks") ? decision : VIEWS[area] };
+};
+
+const unquoted = (text) => {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
 };
 
 const allowed = (area) => session.areas?.[area === "what-if" ? "decisions" : area] !== false;
@@ -49,12 +59,14 @@ const show = async (moved) => {
   }
   main.className = `view-${found?.area ?? "none"}`;
   if (!found) {
-    main.replaceChildren(h("h1", null, "No such page"), h("p", { class: "state" }, "Choose an area above, or paste an id into the search."));
+    main.replaceChildren(h("h1", null, "No such page"),
+      h("p", { class: "state" }, "Choose an area above, or paste an id into the search."));
   } else {
     const title = h("h1", { tabindex: "-1" }, found.view.title);
     main.replaceChildren(h("div", { class: "head" }, title));
     titled(found.view.title);
-    found.view.show(main, { signal, id: found.id ?? "", query: new URLSearchParams(location.search), session, go, titled });
+    found.view.show(main, { signal, id: found.id ?? "", query: new URLSearchParams(location.search), session, go,
+      titled });
   }
   if (moved) {
     scrollTo(0, 0);
@@ -74,13 +86,15 @@ const go = (where, { replace = false } = {}) => {
 
 const header = () => {
   document.getElementById("domain").textContent = session.trust_domain ?? "";
-  document.getElementById("tabs").replaceChildren(...AREAS.filter(([area]) => allowed(area)).map(([area, href, title]) =>
+  document.getElementById("tabs").replaceChildren(...AREAS.filter(([area]) => allowed(area))
+    .map(([area, href, title]) =>
     h("a", { href, "data-area": area }, title)));
   const who = document.getElementById("who");
   who.hidden = !session.user;
   who.children[0].replaceChildren(name(session.user, 24));
   who.children[1].replaceChildren(
-    h("p", { class: "soft" }, "Logged in by ", name(session.idp)), h("p", { class: "soft" }, "until ", when(session.until, true), " UTC"),
+    h("p", { class: "soft" }, "Logged in by ", name(session.idp)),
+      h("p", { class: "soft" }, "until ", when(session.until, true), " UTC"),
     h("button", {
       type: "button",
       onclick: async () => {
@@ -95,7 +109,8 @@ const waiting = async () => {
   const found = await get("/api/approvals").catch(() => null);
   const tab = document.querySelector("#tabs a[data-area=approvals]");
   const open = found?.approvals?.length ?? 0;
-  tab?.replaceChildren("Approvals", ...(open ? [h("b", null, number(open), h("span", { class: "unseen" }, " waiting"))] : []));
+  tab?.replaceChildren("Approvals", ...(open ? [h("b", null, number(open), h("span", { class: "unseen" }, " waiting"))]
+    : []));
 };
 
 const pulse = () => {
@@ -118,7 +133,8 @@ const search = () => {
   document.getElementById("find").addEventListener("submit", (event) => {
     event.preventDefault();
     const id = ID.exec(field.value);
-    field.setCustomValidity(id ? "" : "An id has 32 or 64 digits from 0 to f: the field message_id of a refusal, for instance.");
+    field.setCustomValidity(id ? ""
+      : "An id has 32 or 64 digits from 0 to f: the field message_id of a refusal, for instance.");
     if (!id) return field.reportValidity();
     field.value = "";
     go(`/decisions/${id[0].replaceAll("-", "").toLowerCase()}`);
@@ -127,7 +143,8 @@ const search = () => {
 };
 
 const rowsBy = (link, step) => {
-  const links = [...link.closest("tbody").querySelectorAll("tr:not([hidden]) td a, tr:not([hidden]) th a")].filter((one, index, all) =>
+  const links = [...link.closest("tbody")
+    .querySelectorAll("tr:not([hidden]) td a, tr:not([hidden]) th a")].filter((one, index, all) =>
     one.href && all.findIndex((other) => other.closest("tr") === one.closest("tr")) === index);
   const row = link.closest("tr");
   return links[links.findIndex((one) => one.closest("tr") === row) + step];
@@ -142,7 +159,8 @@ const keyboard = (event) => {
   } else if (event.key === "ArrowDown" || event.key === "ArrowUp") {
     const link = event.target.closest?.("tbody a");
     const next = link ? rowsBy(link, event.key === "ArrowDown" ? 1 : -1)
-      : event.key === "ArrowDown" && event.target.matches("[data-filter]") && main.querySelector("tbody tr:not([hidden]) a[href]");
+      : event.key === "ArrowDown" && event.target.matches("[data-filter]")
+        && main.querySelector("tbody tr:not([hidden]) a[href]");
     if (!next) return;
     event.preventDefault();
     next.focus();
@@ -151,8 +169,10 @@ const keyboard = (event) => {
 
 const follows = (event) => {
   const link = event.target.closest?.("a[href]");
-  if (!link || event.defaultPrevented || event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
-  if (link.origin !== location.origin || link.hasAttribute("download") || link.target || /^\/(login|api|static)\b/.test(link.pathname)) return;
+  if (!link || event.defaultPrevented || event.button || event.metaKey || event.ctrlKey || event.shiftKey
+    || event.altKey) return;
+  if (link.origin !== location.origin || link.hasAttribute("download") || link.target
+    || /^\/(login|api|static)\b/.test(link.pathname)) return;
   event.preventDefault();
   if (link.classList.contains("skip")) return main.focus();
   go(link.pathname + link.search);
@@ -181,6 +201,7 @@ const begin = async () => {
   show(false);
   waiting();
   addEventListener("verdict", waiting);
+  setInterval(() => document.hidden || waiting(), COUNTED);
 };
 
 begin();

@@ -1,5 +1,6 @@
 // One stream for all tabs. A browser gives an origin six connections, and a SharedWorker's address cannot be set under
-// `trusted-types 'none'`: so the tab that holds a lock reads the stream and tells the others. Tabs hidden for 30 seconds let go.
+// `trusted-types 'none'`: so the tab that holds a lock reads the stream and tells the others. Tabs that are hidden for
+// 30 seconds let go.
 
 import { events } from "./stream.js";
 
@@ -7,6 +8,7 @@ const LOCK = "sealbus-live";
 const HIDDEN = 30_000;
 const QUIET = 6_000;
 const LONGEST = 8_000;
+const ALONE = 2;
 
 const channel = navigator.locks && typeof BroadcastChannel === "function" ? new BroadcastChannel(LOCK) : null;
 const listeners = new Map();
@@ -14,7 +16,7 @@ const known = new Map();
 let last = "";
 let heard = 0;
 let holds = false;
-let others = false;
+let alone = 0;
 let running = null;
 
 /** How the stream stands: `connecting`, `open`, `lost` or `over`. */
@@ -48,14 +50,14 @@ const take = ({ type, id, data }) => {
 };
 
 const share = (event) => {
+  if (alone < ALONE) channel?.postMessage(event);
   take(event);
-  if (others) channel.postMessage(event);
 };
 
 /** Look whether other tabs wait for the lock: without any, nothing is copied for them. */
 const look = async () => {
   const { pending } = await navigator.locks.query();
-  others = pending.some(({ name }) => name === LOCK);
+  alone = pending.some(({ name }) => name === LOCK) ? 0 : alone + 1;
 };
 
 const pause = (wait, signal) =>
@@ -66,6 +68,7 @@ const pause = (wait, signal) =>
 
 const read = async (signal) => {
   holds = true;
+  alone = 0;
   try {
     for (let wait = 500; !signal.aborted && state !== "over"; wait = Math.min(wait * 2, LONGEST)) {
       try {
@@ -77,7 +80,8 @@ const read = async (signal) => {
       } catch (error) {
         if (signal.aborted) return;
         if (error.status === 401 || error.status === 403)
-          return share({ type: "over", id: "", data: JSON.stringify({ status: error.status, code: error.code, detail: error.detail || error.title }) });
+          return share({ type: "over", id: "", data: JSON.stringify({ status: error.status, code: error.code,
+            detail: error.detail || error.title }) });
       }
       share({ type: "state", id: "", data: "lost" });
       await pause(wait * (0.5 + Math.random() / 2), signal);
@@ -107,7 +111,7 @@ export const follow = () => {
   channel?.addEventListener("message", ({ data }) => {
     if (!data.asks) take(data);
     else if (holds) {
-      others = true;
+      alone = 0;
       for (const [type, text] of known) channel.postMessage({ type, id: "", data: text });
     }
   });

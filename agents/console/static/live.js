@@ -1,7 +1,7 @@
 // The live view: who asks whom as a map, and the newest decisions. The ring, the rows and the paints are bounded: however
 // much comes, at most one paint a frame touches a fixed set of rows.
 
-import { get, path } from "./api.js";
+import { get, path, Refused } from "./api.js";
 import { h, say } from "./dom.js";
 import * as feed from "./feed.js";
 import { drawnMap } from "./map.js";
@@ -11,7 +11,11 @@ import { clock, count, cut, milliseconds, nodes, number, unseen } from "./text.j
 const RING = 2_000;
 const FIELD = 200;
 const SPOKEN = 15_000;
-const FIELDS = { agent: (row) => `${row.from} ${row.by}`, user: (row) => row.user, action: (row) => row.action, reason: (row) => row.reasons.join(" ") };
+const FRAME = 16;
+const REST = 250;
+const COLUMNS = [["time", "Time, UTC"], ["", "Action"], ["from", "From"], ["for", "For"], ["out", "Outcome"]];
+const FIELDS = { agent: (row) => `${row.from} ${row.by}`, user: (row) => row.user, action: (row) => row.action,
+  reason: (row) => row.reasons.join(" ") };
 
 // A slice of a long string keeps all of it in memory.
 const kept = (text) => (text.length <= FIELD ? text : [...cut(text, FIELD)].join(""));
@@ -63,10 +67,11 @@ const rowOf = () => {
       if (tr.hidden !== !row) tr.hidden = !row;
       if (!row) return;
       cells[0].set(clock(row.time));
-      action.set(row.action);
+      action.set(row.action || "empty");
       cells[2].set(!row.by || row.action.startsWith(`${row.by}.`) ? row.from : `${row.from} → ${row.by}`);
       cells[3].set(row.user || "–");
-      cells[4].set(row.allow ? `allowed${row.told}` : `✕ ${row.reasons.join(", ") || row.code}${row.count ? ` ×${number(row.count)}` : ""}`);
+      const times = row.count ? ` ×${number(row.count)}` : "";
+      cells[4].set(row.allow ? `allowed${row.told}` : `✕ ${row.reasons.join(", ") || row.code}${times}`);
       const to = row.message || row.record;
       if (to !== href) {
         href = to;
@@ -80,64 +85,80 @@ const rowOf = () => {
 
 const table = (rows) =>
   h("table", { class: "stream" }, h("caption", { class: "unseen" }, "Newest decisions, newest first"),
-    h("thead", null, h("tr", null, [["time", "Time, UTC"], ["", "Action"], ["from", "From"], ["for", "For"], ["out", "Outcome"]].map(([kind, title]) =>
-      h("th", { scope: "col", class: kind }, title)))),
+    h("thead", null, h("tr", null, COLUMNS.map(([kind, title]) => h("th", { scope: "col", class: kind }, title)))),
     h("tbody", null, rows.map(({ tr }) => tr)));
 
 const show = (main, { signal, query, go }) => {
   const rows = Array.from({ length: matchMedia("(max-width: 820px)").matches ? 20 : 24 }, rowOf);
   let ring = [], matching = [], byRecord = new Map();
-  let fits = () => true, newest = 0, paused = false, held = false, due = false, missed = 0, spoken = 0;
+  let fits = () => true, newest = 0, paused = false, held = false, due = false, missed = 0, spoken = 0, rest = 0;
 
   const told = h("p", { class: "soft" }, "waiting for the first news");
   const gap = h("p", { class: "note", role: "status", hidden: true });
   const none = h("div", { hidden: true });
-  const map = drawnMap((agent) => { filter.value = filter.value === `agent:${agent}` ? "" : `agent:${agent}`; filtered(); });
-  const filter = h("input", { type: "search", "data-filter": true, "aria-label": "Filter decisions by agent, user, action or reason", maxlength: "400",
-    placeholder: "Filter: agent, user, action, reason", value: query.get("q") ?? "", oninput: () => filtered() });
-  const choice = (title, denied) => h("button", { type: "button", "aria-pressed": "false", onclick: () => { only = denied; filtered(); } }, title);
+  const map = drawnMap((agent) => {
+    const chosen = `agent:${agent}`;
+    filter.value = filter.value === chosen ? "" : chosen;
+    filtered();
+    addressed();
+  });
+  const filter = h("input", { type: "search", "data-filter": true,
+    "aria-label": "Filter decisions by agent, user, action or reason", maxlength: "400",
+    placeholder: "Filter: agent, user, action, reason", value: query.get("q") ?? "",
+    oninput: () => filtered(), onchange: () => addressed() });
+  const addressed = () => go(path("/", { q: filter.value, decision: only ? "deny" : "" }), { replace: true });
+  const choice = (title, denied) => h("button", { type: "button", "aria-pressed": "false",
+    onclick: () => { only = denied; filtered(); addressed(); } }, title);
   let only = query.get("decision") === "deny";
   const choices = [choice("All", false), choice("Denied", true)];
-  const pause = h("button", { type: "button", "aria-pressed": "false", onclick: () => { paused = !paused; missed = 0; settle(); } }, "Pause");
+  const pause = h("button", { type: "button", onclick: () => { paused = !paused; missed = 0; settle(); } }, "Pause");
   const older = h("a", { href: "/decisions" }, "Older decisions");
   const state = h("span", { class: "soft", id: "stream-state" });
 
   const paint = () => {
+    const began = performance.now();
     due = false;
     if (signal.aborted) return;
     if (paused || held) return settle();
     rows.forEach((row, index) => row.set(matching[index]));
     none.hidden = matching.length > 0;
+    // The frame is laid out and drawn before this runs. On a slow machine as long a rest follows, for the other frames.
+    setTimeout(() => { rest = performance.now() + Math.min(REST, performance.now() - began); });
   };
   const soon = () => {
     if (due) return;
     due = true;
-    requestAnimationFrame(paint);
+    const wait = rest - performance.now();
+    if (wait > FRAME) setTimeout(() => requestAnimationFrame(paint), wait - FRAME);
+    else requestAnimationFrame(paint);
   };
   const settle = () => {
     pause.textContent = paused ? "Resume" : "Pause";
-    pause.setAttribute("aria-pressed", String(paused));
-    state.textContent = paused ? `Paused, ${number(missed)} since` : held ? `Held while you are in the rows, ${number(missed)} since` : "";
+    pause.className = paused ? "main" : "";
+    const why = paused ? "Paused" : held ? "Held while you are in the rows" : "";
+    state.textContent = why && `${why}, ${number(missed)} since`;
     if (!paused && !held) { missed = 0; soon(); }
   };
   const filtered = () => {
     fits = wanted(filter.value, only);
     choices.forEach((button, index) => button.setAttribute("aria-pressed", String(Boolean(index) === only)));
-    go(path("/", { q: filter.value, decision: only ? "deny" : "" }), { replace: true });
     older.href = path("/decisions", { decision: only ? "deny" : "" });
     matching = [];
-    for (let index = ring.length - 1; index >= 0 && matching.length < rows.length; index--) if (fits(ring[index])) matching.push(ring[index]);
-    const nothing = filter.value || only ? empty("No decision of the last 2,000 fits.", "Change the filter, or look among older decisions.")
-      : empty("No decisions yet.", "As soon as an agent asks another, it appears here. sealbus pub sends a first task.");
-    none.replaceChildren(nothing);
+    for (let index = ring.length - 1; index >= 0 && matching.length < rows.length; index--)
+      if (fits(ring[index])) matching.push(ring[index]);
+    none.replaceChildren(filter.value || only
+      ? empty("No decision of the last 2,000 fits.", "Change the filter, or look among older decisions.")
+      : empty("No decisions yet.", "As soon as an agent asks another, it appears here. sealbus pub sends a first task."));
     if (paused || held) rows.forEach((row, index) => row.set(matching[index]));
     none.hidden = matching.length > 0;
     soon();
   };
   const take = (found) => {
     const fresh = [];
+    const before = newest;
     for (const one of found) {
-      if (one.sequence <= newest) continue;
+      // What the first page and the stream both told; one record may be several rows.
+      if (one.sequence <= before) continue;
       newest = one.sequence;
       const row = slim(one);
       ring.push(row);
@@ -172,7 +193,8 @@ const show = (main, { signal, query, go }) => {
   main.append(gap, h("div", { class: "live" },
     h("section", { class: "card", "aria-label": "Who asks whom" }, map.element),
     h("section", { class: "card", "aria-label": "Decisions" },
-      h("div", { class: "filters" }, filter, h("span", { class: "choices", role: "group", "aria-label": "Which decisions" }, choices), pause),
+      h("div", { class: "filters" }, filter, h("span",
+        { class: "choices", role: "group", "aria-label": "Which decisions" }, choices), pause),
       h("div", { class: "rows" }, shown, none), h("p", { class: "foot" }, older, state))));
   filtered();
 
@@ -180,14 +202,17 @@ const show = (main, { signal, query, go }) => {
   feed.on("outcomes", ({ rows: found }) => {
     for (const { record, outcome, ms } of found) {
       const row = byRecord.get(record);
-      if (row) row.told = outcome === "done" ? (typeof ms === "number" ? `, ${milliseconds(ms)}` : "") : `, then ${outcome}`;
+      if (row) row.told = outcome === "done" ? (typeof ms === "number" ? `, ${milliseconds(ms)}` : "")
+        : `, then ${outcome}`;
     }
     soon();
   }, signal);
   feed.on("map", (news) => {
     map.draw(news);
     const denied = `${number(news.denied_minute)} denied in the last minute`;
-    told.replaceChildren(`${count(news.agents.length, "agent")}, ${count(Math.round(news.decided), "decision")} a second, `, h("span", { class: news.denied_minute ? "no" : "" }, denied));
+    const decided = count(Math.round(news.decided), "decision");
+    told.replaceChildren(`${count(news.agents.length, "agent")}, ${decided} a second, `,
+      h("span", { class: news.denied_minute ? "no" : "" }, denied));
     if (Date.now() - spoken > SPOKEN && news.denied_minute) {
       spoken = Date.now();
       say(told.textContent);
@@ -195,10 +220,11 @@ const show = (main, { signal, query, go }) => {
   }, signal);
   feed.on("gap", ({ left_out: left }) => {
     gap.hidden = false;
-    gap.replaceChildren(`${count(left, "decision")} left out here, because this page could not follow. All of them are among `, h("a", { href: "/decisions" }, "the older decisions"), ".");
+    gap.replaceChildren(`${count(left, "decision")} left out here, because this page could not follow. All are among `,
+      h("a", { href: "/decisions" }, "the older decisions"), ".");
   }, signal);
-  feed.on("over", ({ code, detail, status }) => main.replaceChildren(h("h1", null, "Live"), problem({
-    status: status ?? (code === "denied" ? 403 : 401), code, title: "", detail: detail ?? "", remedy: [], reasons: [], decision: "" })), signal);
+  feed.on("over", ({ code, detail, status }) => main.replaceChildren(h("h1", null, "Live"),
+    problem(new Refused(status ?? (code === "denied" ? 403 : 401), { code, detail }))), signal);
   get("/api/decisions?limit=40", signal).then(({ rows: found }) => {
     if (!ring.length) take([...found].reverse());
     else {

@@ -1,7 +1,7 @@
-// Who asks whom: columns by distance from the edges, curves whose width is the logarithm of their rate. Only denials have colour.
+// Who asks whom: columns by distance from the edges, curves as wide as the logarithm of their rate. Only denials have colour.
 
 import { h, svg } from "./dom.js";
-import { count, cut, name, nodes, number, plain } from "./text.js";
+import { count, cut, name, number, plain } from "./text.js";
 
 const MOST = 60;
 const ROW = 46;
@@ -23,7 +23,8 @@ const ordered = (agents, edges) => {
     const other = side === "from" ? "to" : "from";
     for (const column of side === "from" ? filled : [...filled].reverse()) {
       const mean = new Map(column.map((one) => {
-        const near = edges.filter((edge) => edge[other] === one && edge[side] !== one).map((edge) => place.get(edge[side])).filter((at) => at !== undefined);
+        const near = edges.filter((edge) => edge[other] === one && edge[side] !== one)
+          .map((edge) => place.get(edge[side])).filter((at) => at !== undefined);
         return [one, near.length ? near.reduce((sum, at) => sum + at, 0) / near.length : place.get(one)];
       }));
       put(column.sort((one, next) => mean.get(one) - mean.get(next)));
@@ -40,23 +41,30 @@ const curve = (a, b, wide) => {
   }
   // To the same column, or back: around the right side.
   const out = Math.max(x1, x2 + wide) + 18, end = x2 + wide;
-  return { d: `M${x1} ${y1}C${out} ${y1} ${out} ${y2} ${end} ${y2}`, x: (out + Math.max(x1, end)) / 2, y: (y1 + y2) / 2 };
+  return { d: `M${x1} ${y1}C${out} ${y1} ${out} ${y2} ${end} ${y2}`, x: (out + Math.max(x1, end)) / 2,
+    y: (y1 + y2) / 2 };
 };
 
 /** Make the map; `chosen(name)` is called when an agent is clicked, `draw(news)` shows the news of a half second. */
 export const drawnMap = (chosen) => {
-  const drawing = svg("svg", { class: "map", role: "img", "aria-label": "Agents, and who asks whom. The table below says the same." });
+  const drawing = svg("svg", { class: "map", role: "img",
+    "aria-label": "Agents, and who asks whom. The table below says the same." });
   const body = h("tbody");
-  const listed = h("details", { class: "map-table", ontoggle: () => listing() }, h("summary", null, "The map as a table"),
-    h("table", null, h("thead", null, h("tr", null, ["From", "To", "A second", "Denied, last minute"].map((title) => h("th", { scope: "col" }, title)))), body));
+  const listed = h("details", { class: "map-table", ontoggle: () => listing() },
+    h("summary", null, "The map as a table"),
+    h("table", null, h("thead", null, h("tr", null, ["From", "To", "A second",
+      "Denied, last minute"].map((title) => h("th", { scope: "col" }, title)))), body));
   const legend = h("p", { class: "soft legend" });
   const element = h("div", { class: "map-box" }, drawing, legend, listed);
-  let drawn = "", boxes = new Map(), lines = new Map(), news = null, width = 0;
+  let letters = 20, drawn = "", boxes = new Map(), lines = new Map(), news = null, width = 0;
 
   const listing = () => {
     if (!listed.open || !news) return;
-    body.replaceChildren(...news.edges.slice(0, 200).map((edge) => h("tr", { class: edge.denied ? "denied" : "" }, h("td", null, name(edge.from, 40)), h("td", null, name(edge.to, 40)),
-      h("td", { class: "num" }, rate(edge.rate)), h("td", { class: "num" }, edge.denied ? `✕ ${number(edge.denied)}` : "0"))));
+    body.replaceChildren(...news.edges.slice(0, 200).map((edge) =>
+      h("tr", { class: edge.denied ? "denied" : "" }, h("td", null, name(edge.from, 40)),
+      h("td", null, name(edge.to, 40)),
+      h("td", { class: "num" }, rate(edge.rate)), h("td", { class: "num" },
+        edge.denied ? `✕ ${number(edge.denied)}` : "0"))));
   };
 
   const build = (agents, edges) => {
@@ -67,7 +75,7 @@ export const drawnMap = (chosen) => {
     const step = columns.length > 1 ? Math.max(wide + 18, (width - 2 * edge - wide) / (columns.length - 1)) : 0;
     const most = Math.max(...columns.map((column) => column.length), 1);
     const high = Math.max(most * ROW, width < 500 ? 240 : Math.min(TALL, most * ROW * 1.5)) + 24;
-    const letters = Math.floor((wide - 12) / 6.3);
+    letters = Math.floor((wide - 12) / 6.3);
     const at = new Map();
     boxes = new Map();
     lines = new Map();
@@ -83,7 +91,8 @@ export const drawnMap = (chosen) => {
       const { d, x, y } = curve(a, b, wide);
       const line = svg("path", { d });
       const text = svg("text", { x, y: y + 4, "text-anchor": "middle" });
-      const pill = svg("g", { class: "pill", visibility: "hidden" }, svg("rect", { x: x - 16, y: y - 9, width: 32, height: 18, rx: 9 }), text);
+      const pill = svg("g", { class: "pill", visibility: "hidden" },
+        svg("rect", { x: x - 16, y: y - 9, width: 32, height: 18, rx: 9 }), text);
       lines.set(keyOf(edge), { line, pill, text });
       paths.push(line);
       pills.push(pill);
@@ -92,8 +101,9 @@ export const drawnMap = (chosen) => {
       const { x, y } = at.get(agent.name);
       const speed = svg("text", { x: x + 7, y: y + 27, class: "rate" });
       const label = svg("text", { x: x + 7, y: y + 14 });
-      label.textContent = nodes(cut(agent.name, letters)).map((part) => part.textContent ?? part).join("");
-      const group = svg("g", { onclick: () => chosen(agent.name) }, svg("title", null, plain(agent.name)), svg("rect", { x, y, width: wide, height: BOX, rx: 7 }), label, speed);
+      label.textContent = cut(plain(agent.name) || "no name", letters);
+      const group = svg("g", { onclick: () => chosen(agent.name) }, svg("title", null, plain(agent.name)),
+        svg("rect", { x, y, width: wide, height: BOX, rx: 7 }), label, speed);
       boxes.set(agent.name, { group, speed });
       groups.push(group);
     }
@@ -124,10 +134,15 @@ export const drawnMap = (chosen) => {
     for (const agent of agents) {
       const { group, speed } = boxes.get(agent.name) ?? {};
       if (!group) continue;
-      set(group, "class", `${hot.has(agent.name) ? "hot" : ""} ${agent.state === "away" || agent.state === "unknown" ? "away" : ""}`);
-      words(speed, agent.state === "full" ? `full, ${rate(agent.rate)}` : agent.state === "away" ? "away" : rate(agent.rate));
+      set(group, "class", `${hot.has(agent.name) ? "hot" : ""} ${agent.state === "away" || agent.state === "unknown"
+        ? "away" : ""}`);
+      const full = `full, ${rate(agent.rate)}`;
+      words(speed, agent.state === "full" ? (full.length > letters ? "full" : full)
+        : agent.state === "away" ? "away" : rate(agent.rate));
     }
-    words(legend, told.agents.length > MOST ? `The first ${MOST} of ${count(told.agents.length, "agent")}. Choose one to see its decisions alone.` : "Left asks right. ✕ counts denials of the last minute. Choose an agent to see its decisions alone.");
+    const many = told.agents.length > MOST ? `The first ${MOST} of ${count(told.agents.length, "agent")}.`
+      : "Left asks right. ✕ counts denials of the last minute.";
+    words(legend, `${many} Choose an agent to see its decisions alone.`);
     listing();
   };
 
@@ -138,5 +153,6 @@ export const drawnMap = (chosen) => {
   return { element, draw };
 };
 
-const set = (element, attribute, value) => element.getAttribute(attribute) !== value && element.setAttribute(attribute, value);
+const set = (element, attribute, value) => element.getAttribute(attribute) !== value
+  && element.setAttribute(attribute, value);
 const words = (element, text) => element.textContent !== text && (element.textContent = text);

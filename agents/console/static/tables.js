@@ -3,10 +3,12 @@
 import { h } from "./dom.js";
 import { code, count, name, number, when } from "./text.js";
 
-/** Make a table: `columns` are `{title, cell(row), kind}`; `kind` "num" is for numbers, "main" for what a card is headed by. */
+/** Make a table: `columns` are `{title, cell(row), kind}`; `kind` "num" is for numbers,
+  "main" for what a card is headed by. */
 export const table = (caption, columns, rows, { denied = () => false } = {}) =>
   h("div", { class: "table" }, h("table", { role: "table" }, h("caption", { class: "unseen" }, caption),
-    h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, columns.map(({ title, kind }) => h("th", { scope: "col", role: "columnheader", class: kind }, title)))),
+    h("thead", { role: "rowgroup" }, h("tr", { role: "row" },
+      columns.map(({ title, kind }) => h("th", { scope: "col", role: "columnheader", class: kind }, title)))),
     h("tbody", { role: "rowgroup" }, rows.map((row) => rowOf(columns, row, denied(row))))));
 
 /** Make one row of a table, to be added to it. */
@@ -17,7 +19,8 @@ export const rowOf = (columns, row, denied) =>
 /** Show an outcome of a decision: allowed is quiet. */
 export const outcome = (row) =>
   row.allow ? h("span", { class: "soft" }, "allowed")
-    : h("span", { class: "no strong" }, "✕ ", row.reasons?.length ? row.reasons.slice(0, 4).map((one, index) => [index > 0 && ", ", name(one, 40)]) : name(row.code || "denied"),
+    : h("span", { class: "no strong" }, "✕ ", row.reasons?.length
+      ? row.reasons.slice(0, 4).map((one, index) => [index > 0 && ", ", name(one, 40)]) : name(row.code || "denied"),
       row.count ? ` ×${number(row.count)}` : "");
 
 /** The columns of decisions. */
@@ -39,8 +42,10 @@ export const filters = (fields, query, change) => {
     const id = `by-${key}`;
     const value = query.get(key) ?? "";
     const input = options
-      ? h("select", { id, name: key }, options.map(([one, title]) => h("option", { value: one, selected: one === value }, title)))
-      : h("input", { id, name: key, type, value, maxlength: "400", placeholder: hint, autocomplete: "off", spellcheck: "false", "data-filter": index === 0 });
+      ? h("select", { id, name: key }, options.map(([one, title]) =>
+        h("option", { value: one, selected: one === value }, title)))
+      : h("input", { id, name: key, type, value, maxlength: "400", placeholder: hint, autocomplete: "off",
+        spellcheck: "false", "data-filter": index === 0 });
     return h("div", { class: "field" }, h("label", { for: id }, label), input);
   });
   const form = h("form", {

@@ -15,7 +15,8 @@ export const unseen = (text) => UNSEEN.test(text);
 
 /** Return a text for attributes: what cannot be seen is spelled out. */
 export const plain = (value, most = CUT) =>
-  cut(String(value ?? ""), most).split(UNSEEN_PARTS).map((part, index) => (index % 2 ? `[${point(part)}]` : part)).join("");
+  cut(String(value ?? ""), most).split(UNSEEN_PARTS).map((part, index) => (index % 2 ? `[${point(part)}]` : part))
+    .join("");
 
 /** Return at most `most` UTF-16 units of a text, no half characters, with an ellipsis if something is left out. */
 export const cut = (text, most = CUT) => {
@@ -40,7 +41,10 @@ export const nodes = (text, keep = "") => {
 };
 
 /** Show a name: one line, cut if it is long. */
-export const name = (value, most = CUT) => h("bdi", null, nodes(cut(String(value ?? ""), most)));
+export const name = (value, most = CUT) => {
+  const text = String(value ?? "");
+  return text ? h("bdi", null, nodes(cut(text, most))) : h("i", { class: "soft" }, "empty");
+};
 
 /** Show a name in the type of code. */
 export const code = (value, most = CUT) => h("code", null, name(value, most));
@@ -67,7 +71,8 @@ export const milliseconds = (value) => (value < 10_000 ? `${GROUPED.format(value
 
 /** Write a span of seconds in its largest unit. */
 export const span = (seconds) => {
-  for (const [unit, size] of [["d", 86_400], ["h", 3_600], ["min", 60]]) if (seconds >= size * 2) return `${Math.floor(seconds / size)} ${unit}`;
+  for (const [unit, size] of [["d", 86_400], ["h", 3_600],
+    ["min", 60]]) if (seconds >= size * 2) return `${Math.floor(seconds / size)} ${unit}`;
   return `${Math.max(0, Math.round(seconds))} s`;
 };
 
@@ -82,7 +87,8 @@ export const when = (time, short = false) => {
   if (!read) return h("span", { class: "soft" }, "unknown");
   const [, year, month, day, seconds, fraction = ""] = read;
   const told = Number(year) === new Date().getUTCFullYear() ? "" : ` ${year}`;
-  return h("time", { datetime: time }, `${Number(day)} ${MONTHS[month - 1]}${told}, ${seconds}${short ? "" : fraction}`);
+  return h("time", { datetime: time }, `${Number(day)} ${MONTHS[month - 1]}${told}, ${seconds}${short ? ""
+    : fraction}`);
 };
 
 /** Write how long ago a time was, or how long it is until then. */
@@ -92,7 +98,9 @@ export const since = (time) => {
 };
 
 /** Show an id shortened in its middle. */
-export const short = (id) => h("code", null, h("bdi", null, nodes(String(id ?? "").length > 20 ? `${id.slice(0, 8)}…${id.slice(-4)}` : String(id ?? ""))));
+export const short = (id) => h("code", null, h("bdi", null,
+  nodes(String(id ?? "").length > 20 ? `${id.slice(0, 8)}…${id.slice(-4)}` : String(id ?? ""))));
 
 /** Write a sentence: its first letter large, a full stop at its end. */
-export const sentence = (text) => (text ? text[0].toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".") : "");
+export const sentence = (text) => (text ? text[0].toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".")
+  : "");

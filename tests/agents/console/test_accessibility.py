@@ -2,34 +2,44 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
-from playwright.async_api import Browser, Page
-from support.browser import DESK, PHONE, Watched, kept_picture, require_axe
-from support.console_answers import DENIED, MANY, MESSAGE
+from playwright.async_api import Browser
+from support.browser import DESK, PHONE, Watched, findings, kept_picture, require_axe
+from support.console_answers import ALLOWED, MANY, MESSAGE
 from support.console_server import console_site
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 AREAS = {
-    "live": "/", "decisions": "/decisions", "decision": f"/decisions/{MESSAGE}", "allowed": f"/decisions/{DENIED}", "several": f"/decisions/{MANY}",
-    "tasks": "/tasks", "approvals": "/approvals", "approval": "/approvals/ap-1", "dead": "/dead", "schedules": "/schedules", "agents": "/agents",
-    "policy": "/policy", "log": "/log", "what-if": "/what-if", "nothing": "/nonsense",
-}  # fmt: skip
+    "live": "/",
+    "decisions": "/decisions",
+    "decision": f"/decisions/{MESSAGE}",
+    "allowed": f"/decisions/{ALLOWED}",
+    "several": f"/decisions/{MANY}",
+    "tasks": "/tasks",
+    "approvals": "/approvals",
+    "approval": "/approvals/ap-1",
+    "dead": "/dead",
+    "schedules": "/schedules",
+    "agents": "/agents",
+    "policy": "/policy",
+    "log": "/log",
+    "what-if": "/what-if",
+    "nothing": "/nonsense",
+}
 DEVICES = {"desk": DESK, "phone": PHONE}
-SMALL = """() => [...document.querySelectorAll('button, input, select, summary, nav a, .table a, .foot > a, .crumb a, .button')]
+SMALL = """() => [...document.querySelectorAll(
+    'button, input, select, summary, nav a, .table a, .foot > a, .crumb a, .button')]
   .filter((one) => one.checkVisibility() && one.getBoundingClientRect().height > 0 && !one.closest('.unseen'))
   .filter((one) => one.getBoundingClientRect().height < 43.5).map((one) => one.outerHTML.slice(0, 120))"""
-
-
-async def findings(page: Page) -> list[str]:
-    found = await page.evaluate("async () => (await axe.run(document, { resultTypes: ['violations'] })).violations")
-    return [f"{one['id']}: {node['html'][:160]}" for one in found for node in one["nodes"]]
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("device", DEVICES)
-async def test_axe_finds_nothing_in_any_area(browser: Browser, device: str, scheme: str) -> None:
+async def test_axe_finds_nothing_in_any_area(browser: Browser, device: str, scheme: Literal["light", "dark"]) -> None:
     axe = require_axe()
     async with console_site() as site:
         context = await browser.new_context(color_scheme=scheme, reduced_motion="reduce", **DEVICES[device])
@@ -50,7 +60,9 @@ async def test_axe_finds_nothing_in_any_area(browser: Browser, device: str, sche
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_axe_finds_nothing_in_dialogs_results_and_refusals(browser: Browser, scheme: str) -> None:
+async def test_axe_finds_nothing_in_dialogs_results_and_refusals(
+    browser: Browser, scheme: Literal["light", "dark"]
+) -> None:
     axe = require_axe()
     async with console_site() as site:
         context = await browser.new_context(color_scheme=scheme, reduced_motion="reduce", **DESK)
@@ -68,8 +80,17 @@ async def test_axe_finds_nothing_in_dialogs_results_and_refusals(browser: Browse
         await kept_picture(page, f"flipped-{scheme}-desk")
         assert await findings(page) == []
         for name, status in (("refused", 403), ("unreachable", 503)):
-            site.answers["/api/tasks"] = (status, {"code": "x", "title": "" if status == 403 else "The bus cannot be reached", "detail": "", "reasons": ["not_an_operator"],
-                                                   "message": MESSAGE, "remedy": [{"kind": "login", "text": "log in by mfa"}]})  # fmt: skip
+            site.answers["/api/tasks"] = (
+                status,
+                {
+                    "code": "x",
+                    "title": "" if status == 403 else "The bus cannot be reached",
+                    "detail": "",
+                    "reasons": ["not_an_operator"],
+                    "message": MESSAGE,
+                    "remedy": [{"kind": "login", "text": "log in by mfa"}],
+                },
+            )
             await found.open(f"{site.url}/tasks")
             await page.evaluate(axe)
             await kept_picture(page, f"{name}-{scheme}-desk")
@@ -87,7 +108,9 @@ async def test_the_live_view_does_not_read_out_each_row(browser: Browser) -> Non
         context = await browser.new_context(**DESK)
         page = (await Watched.of(context, site.url)).page
         assert await page.locator("[aria-live] table, [role=status] table, [role=log]").count() == 0
-        await page.wait_for_function("() => document.getElementById('said').textContent.includes('denied in the last minute')")
+        await page.wait_for_function(
+            "() => document.getElementById('said').textContent.includes('denied in the last minute')"
+        )
         await context.close()
 
 
@@ -96,7 +119,10 @@ async def test_what_is_marked_stays_marked_in_forced_colours(browser: Browser) -
         context = await browser.new_context(forced_colors="active", **DESK)
         page = (await Watched.of(context, f"{site.url}/decisions/{MESSAGE}")).page
         assert await page.locator(".hit").first.evaluate("hit => getComputedStyle(hit).outlineStyle") == "solid"
-        assert await page.locator("#tabs a[aria-current]").evaluate("tab => getComputedStyle(tab).borderBottomStyle") == "solid"
+        assert (
+            await page.locator("#tabs a[aria-current]").evaluate("tab => getComputedStyle(tab).borderBottomStyle")
+            == "solid"
+        )
         await context.close()
 
 

@@ -12,11 +12,32 @@ _ROOTS = re.findall(r":root \{(.*?)\}", _STYLE, re.DOTALL)
 _SCHEMES = [dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6});", root)) for root in _ROOTS[:2]]
 
 TEXTS = [
-    ("ink", "paper"), ("ink", "panel"), ("ink", "sunk"), ("ink", "seen"), ("ink", "no-wash"), ("soft", "paper"), ("soft", "panel"),
-    ("soft", "sunk"), ("soft", "no-wash"), ("link", "paper"), ("link", "panel"), ("link", "sunk"), ("link", "no-wash"), ("no", "paper"),
-    ("no", "panel"), ("no", "no-wash"), ("ok", "panel"), ("ok", "ok-wash"), ("ok", "sunk"), ("wait", "panel"), ("wait", "wait-wash"),
-    ("wait", "no-wash"), ("panel", "ink"), ("panel", "soft"), ("panel", "no"),
-]  # fmt: skip
+    ("ink", "paper"),
+    ("ink", "panel"),
+    ("ink", "sunk"),
+    ("ink", "seen"),
+    ("ink", "no-wash"),
+    ("soft", "paper"),
+    ("soft", "panel"),
+    ("soft", "sunk"),
+    ("soft", "no-wash"),
+    ("link", "paper"),
+    ("link", "panel"),
+    ("link", "sunk"),
+    ("link", "no-wash"),
+    ("no", "paper"),
+    ("no", "panel"),
+    ("no", "no-wash"),
+    ("ok", "panel"),
+    ("ok", "ok-wash"),
+    ("ok", "sunk"),
+    ("wait", "panel"),
+    ("wait", "wait-wash"),
+    ("wait", "no-wash"),
+    ("panel", "ink"),
+    ("panel", "soft"),
+    ("panel", "no"),
+]
 """Text on what it stands on."""
 CONTROLS = [("edge", "panel"), ("edge", "paper"), ("no", "panel"), ("ok", "panel"), ("link", "panel")]
 """Borders and signs that mean something."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from playwright.async_api import Browser, expect
-from support.browser import DESK, PHONE, Watched
+from support.browser import DESK, PHONE, Watched, findings, require_axe
 from support.console_answers import HOSTILE, MESSAGE
 from support.console_server import console_site
 
@@ -26,6 +26,7 @@ AREAS = [
 
 @pytest.mark.parametrize("device", [DESK, PHONE], ids=["desk", "phone"])
 async def test_hostile_texts_stay_texts(browser: Browser, device: dict[str, object]) -> None:
+    axe = require_axe()
     async with console_site(hostile=True) as site:
         context = await browser.new_context(**device)  # type: ignore[arg-type]
         found = await Watched.of(context, site.url)
@@ -43,6 +44,8 @@ async def test_hostile_texts_stay_texts(browser: Browser, device: dict[str, obje
             )
             width = await page.evaluate("document.documentElement.scrollWidth")
             assert width <= device["viewport"]["width"], area  # type: ignore[index]
+            await page.evaluate(axe)
+            assert await findings(page) == [], area
             assert found.errors == [], area
         await context.close()
 

@@ -6,9 +6,9 @@ import json
 import re
 
 import pytest
-from playwright.async_api import Browser, expect
+from playwright.async_api import Browser, FilePayload, expect
 from support.browser import DESK, PHONE, Watched, settled
-from support.console_answers import DENIED, LEAF, MANY, MESSAGE
+from support.console_answers import ALLOWED, LEAF, MANY, MESSAGE
 from support.console_server import console_site
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.asyncio(loop_sc
 VIEWS = {
     "/": ("Live", ["30 agents", "inventory.read"]),
     "/decisions": ("Decisions", ["not_owner", "Show older"]),
-    f"/decisions/{DENIED}": ("Allowed.", ["The rules that allowed", "Still allowed by the policy in force"]),
+    f"/decisions/{ALLOWED}": ("Allowed.", ["The rules that allowed", "Still allowed by the policy in force"]),
     f"/decisions/{MANY}": ("2 decisions about this message", ["not_owner"]),
     "/tasks": ("Tasks", ["input-required", "3 of 8 shelves counted", "✕ not verified", "1 message could not be read"]),
     f"/tasks/{MESSAGE}": ("Denied.", ["The rules that denied"]),
@@ -51,7 +51,9 @@ async def test_each_area_shows_what_it_is_told(browser: Browser, device: dict[st
 
 async def test_two_clicks_lead_from_the_id_in_a_403_to_rule_line_value_and_remedy(browser: Browser) -> None:
     """The first click is into the search, the second on Find; what was pasted may be the whole answer."""
-    refusal = json.dumps({"type": "about:blank", "status": 403, "code": "denied", "message_id": MESSAGE, "reasons": ["not_owner"]})
+    refusal = json.dumps(
+        {"type": "about:blank", "status": 403, "code": "denied", "message_id": MESSAGE, "reasons": ["not_owner"]}
+    )
     async with console_site() as site:
         context = await browser.new_context(**DESK)
         found = await Watched.of(context, site.url)
@@ -59,12 +61,15 @@ async def test_two_clicks_lead_from_the_id_in_a_403_to_rule_line_value_and_remed
         await page.get_by_role("searchbox", name="Id of a message or record").click()
         await page.keyboard.insert_text(refusal)
         await page.get_by_role("button", name="Find").click()
-        await expect(page.locator("h1")).to_have_text("Denied. The item belongs to somebody else, and 5,000 is over the limit of 100.")
+        await expect(page.locator("h1")).to_have_text(
+            "Denied. The item belongs to somebody else, and 5,000 is over the limit of 100."
+        )
         rule = page.locator(".rule").first
         await expect(rule.locator(".tag-no")).to_have_text("not_owner")
         await expect(rule.locator(".at")).to_have_text(re.compile(r"^sealbus/lib/rules\.rego:\d+$"))
         failed = rule.locator(".hit").first
         await expect(failed).to_contain_text("user.id == properties.owner")
+        await expect(failed.locator(".sign")).to_have_text("✕ ")
         await expect(failed.locator(".val")).to_contain_text('"alice" is not "bob"')
         await expect(page.locator(".rule").nth(1).locator(".hit")).to_contain_text("5000 is over 100")
         await expect(rule.locator(".remedy")).to_contain_text("Let its owner ask")
@@ -76,7 +81,9 @@ async def test_two_clicks_lead_from_the_id_in_a_403_to_rule_line_value_and_remed
 
 async def test_the_decision_keeps_acting_agent_owner_and_approver_apart(browser: Browser) -> None:
     async with console_site() as site:
-        site.answers[f"/api/decisions/{MESSAGE}"]["decisions"][0]["approver"] = [{"user": "mona", "verdict": "approve", "time": "2026-11-26T02:14:07.318Z"}]
+        site.answers[f"/api/decisions/{MESSAGE}"]["decisions"][0]["approver"] = [
+            {"user": "mona", "verdict": "approve", "time": "2026-11-26T02:14:07.318Z"}
+        ]
         context = await browser.new_context(**DESK)
         page = (await Watched.of(context, f"{site.url}/decisions/{MESSAGE}")).page
         parts = page.locator(".parts > div")
@@ -87,8 +94,13 @@ async def test_the_decision_keeps_acting_agent_owner_and_approver_apart(browser:
         await expect(links).to_have_count(4)
         await expect(links.nth(1)).to_contain_text("user context signed, bound to shop-web")
         await expect(links.nth(3)).to_contain_text("policy: denied by 2 rules")
-        assert await page.locator("mark.bad").all_text_contents() == ["bob (looked at, failed)", "alice (looked at, failed)"]
-        await expect(page.get_by_role("link", name="Save receipt")).to_have_attribute("href", f"/api/decisions/{LEAF}/receipt")
+        assert await page.locator("mark.bad").all_text_contents() == [
+            "bob (looked at, failed)",
+            "alice (looked at, failed)",
+        ]
+        await expect(page.get_by_role("link", name="Save receipt")).to_have_attribute(
+            "href", f"/api/decisions/{LEAF}/receipt"
+        )
         await page.get_by_role("link", name="Try another policy").click()
         await expect(page.get_by_label("Since, UTC")).to_have_value(re.compile(r"^\d{4}-\d\d-\d\dT01:44:07"))
         await context.close()
@@ -96,12 +108,25 @@ async def test_the_decision_keeps_acting_agent_owner_and_approver_apart(browser:
 
 @pytest.mark.parametrize(
     ("why", "text"),
-    [("redacted", "was redacted"), ("other_result", "decides otherwise than was recorded"), ("no_policy", "not in the archive"), ("new_word", "cannot be explained")],
+    [
+        ("redacted", "was redacted"),
+        ("other_result", "decides otherwise than was recorded"),
+        ("no_policy", "not in the archive"),
+        ("new_word", "cannot be explained"),
+    ],
 )
-async def test_a_decision_that_cannot_be_explained_says_why_and_still_what_would_help(browser: Browser, why: str, text: str) -> None:
+async def test_a_decision_that_cannot_be_explained_says_why_and_still_what_would_help(
+    browser: Browser, why: str, text: str
+) -> None:
     async with console_site() as site:
         one = site.answers[f"/api/decisions/{MESSAGE}"]["decisions"][0]
-        one |= {"explanation": {"explained": False, "why": why, "detail": "the field x"}, "input": None, "again": None, "outcome": None, "policy": None}
+        one |= {
+            "explanation": {"explained": False, "why": why, "detail": "the field x"},
+            "input": None,
+            "again": None,
+            "outcome": None,
+            "policy": None,
+        }
         one["evidence"] |= {"logged": None, "receipt": None}
         context = await browser.new_context(**DESK)
         found = await Watched.of(context, f"{site.url}/decisions/{MESSAGE}")
@@ -137,7 +162,10 @@ async def test_a_task_is_canceled_with_a_reason_after_being_asked(browser: Brows
         await dialog.get_by_role("button", name="Cancel the task").click()
         assert site.posted == [], "a reason is required"
         await dialog.get_by_label("Reason").fill("ordered twice")
-        site.answers["/api/tasks/cancel"] = (403, {"code": "denied", "title": "", "detail": "", "reasons": ["not_granted"], "remedy": [], "message": MESSAGE})
+        site.answers["/api/tasks/cancel"] = (
+            403,
+            {"code": "denied", "title": "", "detail": "", "reasons": ["not_granted"], "remedy": [], "message": MESSAGE},
+        )
         await dialog.get_by_role("button", name="Cancel the task").click()
         await expect(dialog).to_contain_text("Denied by policy")
         await expect(dialog).to_contain_text("not_granted")
@@ -186,7 +214,16 @@ async def test_a_verdict_is_given_with_a_note_and_another_login_is_offered_where
     async with console_site() as site:
         context = await browser.new_context(**DESK)
         page = (await Watched.of(context, f"{site.url}/approvals/ap-1")).page
-        site.answers["/api/approvals/ap-1"] = (403, {"code": "denied", "title": "", "detail": "", "reasons": ["login_too_old"], "remedy": [{"kind": "login", "text": "log in again by mfa", "acr": ["mfa"], "max_age": 300}]})  # fmt: skip
+        site.answers["/api/approvals/ap-1"] = (
+            403,
+            {
+                "code": "denied",
+                "title": "",
+                "detail": "",
+                "reasons": ["login_too_old"],
+                "remedy": [{"kind": "login", "text": "log in again by mfa", "acr": ["mfa"], "max_age": 300}],
+            },
+        )
         await page.get_by_role("button", name="Approve").click()
         dialog = page.get_by_role("dialog", name="Approve this?")
         await dialog.get_by_label("Note").fill("seen the order")
@@ -203,16 +240,34 @@ async def test_a_verdict_is_given_with_a_note_and_another_login_is_offered_where
 async def test_what_if_sends_the_files_and_lists_what_flips(browser: Browser) -> None:
     async with console_site() as site:
         context = await browser.new_context(**DESK)
-        found = await Watched.of(context, f"{site.url}/what-if?since=2026-11-26T01:44:07.318Z&until=2026-11-26T02:44:07.318Z")
+        found = await Watched.of(
+            context, f"{site.url}/what-if?since=2026-11-26T01:44:07.318Z&until=2026-11-26T02:44:07.318Z"
+        )
         page = found.page
         await page.get_by_label("Its text, changed").fill("package sealbus.authz")
-        await page.locator("#upload").set_input_files([{"name": "limits.rego", "mimeType": "text/plain", "buffer": b"package shop"}])
+        await page.locator("#upload").set_input_files(
+            FilePayload(name="limits.rego", mimeType="text/plain", buffer=b"package shop")
+        )
         await expect(page.locator("fieldset")).to_have_count(2)
         await page.get_by_role("button", name="Compare").click()
-        await expect(page.locator("main")).to_contain_text("3 decisions would flip of 4,210 that were made again. 1 to denied, 2 to allowed.")
+        await expect(page.locator("main")).to_contain_text(
+            "3 decisions would flip of 4,210 that were made again. 1 to denied, 2 to allowed."
+        )
         body = site.posted[-1][1]
-        assert body == {"since": "2026-11-26T01:44:07.318Z", "until": "2026-11-26T02:44:07.318Z", "files": {"authz/decision.rego": "package sealbus.authz", "authz/limits.rego": "package shop"}}  # fmt: skip
-        site.answers["/api/what-if"] = (400, {"code": "policy_refused", "title": "This policy is refused", "detail": "decision.rego:3: no such function", "remedy": []})  # fmt: skip
+        assert body == {
+            "since": "2026-11-26T01:44:07.318Z",
+            "until": "2026-11-26T02:44:07.318Z",
+            "files": {"authz/decision.rego": "package sealbus.authz", "authz/limits.rego": "package shop"},
+        }
+        site.answers["/api/what-if"] = (
+            400,
+            {
+                "code": "policy_refused",
+                "title": "This policy is refused",
+                "detail": "decision.rego:3: no such function",
+                "remedy": [],
+            },
+        )
         await page.get_by_role("button", name="Compare").click()
         await expect(page.get_by_role("alert")).to_contain_text("decision.rego:3: no such function")
         await context.close()
@@ -240,7 +295,11 @@ EMPTY = {
     "/dead": ("/api/dead", {"letters": []}, "No dead letters."),
     "/agents": ("/api/agents", {"agents": []}, "No agent is known."),
     "/schedules": ("/api/schedules", {"schedules": []}, "No schedules."),
-    "/policy": ("/api/policy", {"engine": "sidecar", "revision": "r", "problem": "", "parts": [], "roots": []}, "one file of the deployment"),
+    "/policy": (
+        "/api/policy",
+        {"engine": "sidecar", "revision": "r", "problem": "", "parts": [], "roots": []},
+        "one file of the deployment",
+    ),
 }
 
 
@@ -253,11 +312,23 @@ async def test_what_is_empty_refused_or_out_of_reach_says_what_to_do_next(browse
             await found.open(site.url + path)
             await expect(found.page.locator("main")).to_contain_text(text)
             assert found.errors == [], path
-            site.answers[asked] = (503, {"code": "bus_unavailable", "title": "The bus cannot be reached", "detail": "", "remedy": []})
+            site.answers[asked] = (
+                503,
+                {"code": "bus_unavailable", "title": "The bus cannot be reached", "detail": "", "remedy": []},
+            )
             await found.page.reload()
             await expect(found.page.get_by_role("alert")).to_contain_text("The bus cannot be reached")
-            site.answers[asked] = (403, {"code": "denied", "title": "", "detail": "", "reasons": ["not_an_operator"], "message": MESSAGE,
-                                         "remedy": [{"kind": "ask", "text": "ask an administrator for the role"}]})  # fmt: skip
+            site.answers[asked] = (
+                403,
+                {
+                    "code": "denied",
+                    "title": "",
+                    "detail": "",
+                    "reasons": ["not_an_operator"],
+                    "message": MESSAGE,
+                    "remedy": [{"kind": "ask", "text": "ask an administrator for the role"}],
+                },
+            )
             await found.page.get_by_role("button", name="Try again").click()
             alert = found.page.get_by_role("alert")
             await expect(alert).to_contain_text("Denied by policy")
@@ -269,12 +340,26 @@ async def test_what_is_empty_refused_or_out_of_reach_says_what_to_do_next(browse
         await context.close()
 
 
+async def test_an_answer_of_another_version_is_told_instead_of_loading_for_ever(browser: Browser) -> None:
+    async with console_site() as site:
+        site.answers["/api/agents"] = {"workers": []}
+        context = await browser.new_context(**DESK)
+        found = await Watched.of(context, f"{site.url}/agents")
+        await expect(found.page.get_by_role("alert")).to_contain_text("reload the page")
+        assert len(found.errors) == 1, "who looks for the cause finds it"
+        await found.open(f"{site.url}/decisions/%zz")
+        await expect(found.page.locator("h1")).to_have_text("No decision about this id")
+        await context.close()
+
+
 async def test_who_is_not_logged_in_is_sent_to_log_in_and_comes_back(browser: Browser) -> None:
     async with console_site() as site:
         site.answers["/api/session"] = (401, {"code": "no_login", "title": "", "detail": "", "remedy": []})
         context = await browser.new_context(**PHONE)
         page = (await Watched.of(context, f"{site.url}/decisions/{MESSAGE}?x=1")).page
-        await expect(page.get_by_role("link", name="Log in")).to_have_attribute("href", f"/login?to=%2Fdecisions%2F{MESSAGE}%3Fx%3D1")
+        await expect(page.get_by_role("link", name="Log in")).to_have_attribute(
+            "href", f"/login?to=%2Fdecisions%2F{MESSAGE}%3Fx%3D1"
+        )
         await expect(page.locator("#tabs a")).to_have_count(10)
         await context.close()
 

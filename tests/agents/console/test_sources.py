@@ -9,9 +9,10 @@ from support.console_server import STATIC
 
 MODULES = sorted(STATIC.glob("*.js"))
 SINKS = re.compile(
-    r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|DOMParser|createContextualFragment|setHTML|parseHTML|srcdoc|\beval\(|new Function"
-    r"|setTimeout\(\s*[\"'`]|import\(|\.cssText|\"style\"|javascript:|localStorage|sessionStorage|document\.cookie"
-)  # fmt: skip
+    r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|DOMParser|createContextualFragment|setHTML|parseHTML|srcdoc"
+    r"|\beval\(|new Function|setTimeout\(\s*[\"'`]|import\(|\.cssText|\"style\"|javascript:|document\.cookie"
+    r"|localStorage|sessionStorage"
+)
 
 
 def test_there_are_modules() -> None:
@@ -36,4 +37,6 @@ def test_the_page_has_nothing_inline_and_nothing_from_elsewhere() -> None:
     assert not re.search(r"\sstyle=|<style|\son[a-z]+=|https?://|<script(?![^>]*\ssrc=)", page)
     for name in re.findall(r"(?:src|href)=\"/static/([^\"]+)\"", page):
         assert (STATIC / name).is_file()
+    preloaded = set(re.findall(r"modulepreload\" href=\"/static/([^\"]+)\"", page))
+    assert preloaded == {path.name for path in MODULES} - {"app.js"}, "else they come one after the other"
     assert not re.search(r"https?://|@import|url\(", (STATIC / "app.css").read_text(encoding="utf-8"))

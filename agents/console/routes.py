@@ -52,6 +52,8 @@ STREAMS_OF_SESSION: Final = 8
 _BODY_BYTES: Final = 16_384
 _POLICY_BYTES: Final = 2 << 20
 _DAY: Final = 86_400 * 1_000_000
+_AGO: Final = re.compile("([0-9]{1,5})([mhd])")
+_UNITS: Final = {"m": 60, "h": 3_600, "d": 86_400}
 _WHOLE: Final = re.compile("[0-9]{1,16}")
 _STATES: Final = re.compile(r"[a-z-]{1,32}(?:,[a-z-]{1,32}){0,8}")
 _ID: Final = re.compile("[0-9a-f]{32}|[0-9a-f]{64}")
@@ -348,9 +350,11 @@ def _approval(request: Request) -> str:
 
 
 def _time(text: str) -> int | None:
-    """Return an RFC 3339 time as microseconds; None for an empty text."""
+    """Return an RFC 3339 time, or so many minutes, hours or days ago (`15m`, `1h`, `2d`), in microseconds; None without one."""
     if not text:
         return None
+    if (ago := _AGO.fullmatch(text)) is not None:
+        return wall_clock() - int(ago[1]) * _UNITS[ago[2]] * 1_000_000
     try:
         time = datetime.fromisoformat(text)
     except ValueError as error:

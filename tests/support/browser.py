@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import signal
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -13,6 +12,7 @@ from typing import Any, NoReturn
 
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+from support.debian import require_program
 
 __all__ = [
     "DESK",
@@ -56,11 +56,8 @@ def _missing(what: str, how: str) -> NoReturn:
 
 
 def require_chromium() -> str:
-    """Return the path of chromium; without it skip the test, or fail it in CI."""
-    found = shutil.which("chromium")
-    if found is None:
-        _missing("chromium", "Debian's package of that name has it")
-    return found
+    """Return the path of chromium; without it skip the test (`require_program`)."""
+    return str(require_program("chromium"))
 
 
 def require_axe() -> str:

@@ -27,14 +27,17 @@ const slim = (row) => {
   return row;
 };
 
-/** Return what tells whether a row is wanted: words anywhere, or `user:alice` in one field; `denied` only denials. */
-export const wanted = (text, denied) => {
+const isAnswer = (row) => row.allow && row.action.endsWith(".reply");
+
+/** Return what tells whether a row is wanted: words anywhere, or `user:alice` in one field; `denied` only denials. An
+  answer, about which its requester's policy decides, is wanted only with `answers`, or if it was denied. */
+export const wanted = (text, denied, answers = true) => {
   const words = text.toLowerCase().split(/\s+/).filter(Boolean).map((word) => {
     const [, field, value] = /^(agent|user|action|reason):(.+)$/.exec(word) ?? [];
     return field ? (row) => FIELDS[field](row).toLowerCase().includes(value)
       : (row) => Object.values(FIELDS).some((of) => of(row).toLowerCase().includes(word));
   });
-  return (row) => !(denied && row.allow) && words.every((holds) => holds(row));
+  return (row) => !(denied && row.allow) && (answers || !isAnswer(row)) && words.every((holds) => holds(row));
 };
 
 /** A cell whose text is replaced only if it changed; chips only where they are needed. */
@@ -106,11 +109,15 @@ const show = (main, { signal, query, go }) => {
     "aria-label": "Filter decisions by agent, user, action or reason", maxlength: "400",
     placeholder: "Filter: agent, user, action, reason", value: query.get("q") ?? "",
     oninput: () => filtered(), onchange: () => addressed() });
-  const addressed = () => go(path("/", { q: filter.value, decision: only ? "deny" : "" }), { replace: true });
+  const addressed = () => go(path("/", { q: filter.value, decision: only ? "deny" : "", answers: answers ? "yes" : "" }),
+    { replace: true });
   const choice = (title, denied) => h("button", { type: "button", "aria-pressed": "false",
     onclick: () => { only = denied; filtered(); addressed(); } }, title);
   let only = query.get("decision") === "deny";
+  let answers = query.get("answers") === "yes";
   const choices = [choice("All", false), choice("Denied", true)];
+  const replies = h("button", { type: "button", "aria-pressed": String(answers),
+    onclick: () => { answers = !answers; filtered(); addressed(); } }, "Answers");
   const pause = h("button", { type: "button", onclick: () => { paused = !paused; missed = 0; settle(); } }, "Pause");
   const older = h("a", { href: "/decisions" }, "Older decisions");
   const state = h("span", { class: "soft", id: "stream-state" });
@@ -140,7 +147,8 @@ const show = (main, { signal, query, go }) => {
     if (!paused && !held) { missed = 0; soon(); }
   };
   const filtered = () => {
-    fits = wanted(filter.value, only);
+    fits = wanted(filter.value, only, answers);
+    replies.setAttribute("aria-pressed", String(answers));
     choices.forEach((button, index) => button.setAttribute("aria-pressed", String(Boolean(index) === only)));
     older.href = path("/decisions", { decision: only ? "deny" : "" });
     matching = [];
@@ -157,8 +165,8 @@ const show = (main, { signal, query, go }) => {
     const fresh = [];
     const before = newest;
     for (const one of found) {
-      // What the first page and the stream both told; one record may be several rows.
-      if (one.sequence <= before) continue;
+      // What the first page and the stream both told. A message of the stream holds several records.
+      if (one.sequence < before || byRecord.has(one.record)) continue;
       newest = one.sequence;
       const row = slim(one);
       ring.push(row);
@@ -194,7 +202,7 @@ const show = (main, { signal, query, go }) => {
     h("section", { class: "card", "aria-label": "Who asks whom" }, map.element),
     h("section", { class: "card", "aria-label": "Decisions" },
       h("div", { class: "filters" }, filter, h("span",
-        { class: "choices", role: "group", "aria-label": "Which decisions" }, choices), pause),
+        { class: "choices", role: "group", "aria-label": "Which decisions" }, choices), replies, pause),
       h("div", { class: "rows" }, shown, none), h("p", { class: "foot" }, older, state))));
   filtered();
 

@@ -1,6 +1,6 @@
 // What another policy would have decided: recorded decisions of a period, asked again with changed files.
 
-import { post } from "./api.js";
+import { get, post } from "./api.js";
 import { typed } from "./decisions.js";
 import { h, say } from "./dom.js";
 import { empty, filled } from "./states.js";
@@ -36,7 +36,7 @@ const result = (told) => {
 const show = (main, { signal, query }) => {
   const place = h("div");
   const files = h("div", { class: "files" });
-  let made = 0;
+  let made = 0, known = {}, first = "authz/decision.rego";
   const file = (path, text) => {
     const id = `file-${++made}`;
     const name = h("input", { id: `${id}-path`, class: "m", value: plain(path, 300), required: true, maxlength: "300",
@@ -49,7 +49,7 @@ const show = (main, { signal, query }) => {
       h("div", { class: "file-head" }, h("div", { class: "field" },
       h("label", { for: `${id}-path` }, "Path in the policy"), name),
       h("button", { type: "button",
-        onclick: () => { group.remove(); if (!files.children.length) file("authz/decision.rego", ""); } }, "Remove")),
+        onclick: () => { group.remove(); if (!files.children.length) file(first, known[first] ?? ""); } }, "Remove")),
     h("label", { for: id }, "Its text, changed"), body);
     files.append(group);
     return { name, body, group };
@@ -57,11 +57,18 @@ const show = (main, { signal, query }) => {
   const upload = h("input", { id: "upload", type: "file", multiple: true, accept: ".rego,.json", onchange: async () => {
     for (const one of upload.files) {
       if (one.size > LARGEST) { say("A file is over 4 MiB"); continue; }
-      const [first] = files.children;
-      if (first && !first.querySelector("textarea").value) first.remove();
-      file(one.name.endsWith(".json") ? one.name : `authz/${one.name}`, await one.text());
+      const [empty] = files.children;
+      if (empty && !empty.querySelector("textarea").value) empty.remove();
+      const at = Object.keys(known).find((path) => path.endsWith(`/${one.name}`));
+      const beside = first.slice(0, first.lastIndexOf("/") + 1);
+      file(at ?? (one.name.endsWith(".json") ? one.name : beside + one.name), await one.text());
     }
     upload.value = "";
+  } });
+  const choice = h("select", { id: "of-policy", onchange: () => {
+    const [one] = files.children;
+    if (one && [known[one.querySelector("input").value], ""].includes(one.querySelector("textarea").value)) one.remove();
+    file(choice.value, known[choice.value] ?? "");
   } });
   const time = (id, label, value) => [h("div", { class: "field" }, h("label", { for: id }, label),
     h("input", { id, value, required: true, maxlength: "40", class: "m", spellcheck: "false",
@@ -83,15 +90,23 @@ const show = (main, { signal, query }) => {
       });
     },
   },
-  h("div", { class: "by" }, time("since", "Since, UTC", query.get("since") ?? hours(1)),
+  h("div", { class: "by" }, h("div", { class: "field" }, h("label", { for: "of-policy" }, "File of the policy in force"), choice),
+    time("since", "Since, UTC", query.get("since") ?? hours(1)),
     time("until", "Until, UTC", query.get("until") ?? hours(0)),
     h("div", { class: "field" }, h("label", { for: "upload" }, "Or read files of this computer"), upload)),
   files,
   h("p", { class: "acts foot" }, h("button", { type: "button", onclick: () => file("", "").name.focus() },
     "Add a file"), h("button", { type: "submit", class: "main" }, "Compare")));
-  file("authz/decision.rego", "");
+  get("/api/policy/source", signal).then(({ files: found }) => { known = found; }).catch(() => null).then(() => {
+    if (signal.aborted) return;
+    const paths = Object.keys(known).sort();
+    first = paths.find((path) => path.endsWith("authz/decision.rego")) ?? paths[0] ?? first;
+    choice.replaceChildren(...paths.map((path) => h("option", { value: path, selected: path === first }, plain(path, 80))));
+    choice.closest(".field").hidden = !paths.length;
+    if (!files.children.length) file(first, known[first] ?? "");
+  });
   main.append(h("p", { class: "lead" },
-    "Choose a period and paste a changed policy file. Each decision of the period is made again with it. ",
+    "Choose a period and change a file of the policy. Each decision of the period is made again with it. ",
     "Those that flip are listed. Nothing is pushed, sent or kept."),
     h("section", { class: "card", "aria-label": "Question" }, form), place);
 };

@@ -7,8 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from sealbus.agents.console.edge_client import EdgeClient, EdgeRefused
 from sealbus.agents.console.area_access import FOR, KEPT, AreaAccess
+from sealbus.agents.console.edge_client import EdgeClient, EdgeRefused
 from sealbus.agents.console.sessions import Session
 from sealbus.agents.login.token_answer import Tokens
 

@@ -244,6 +244,14 @@ async def test_what_if_sends_the_files_and_lists_what_flips(browser: Browser) ->
             context, f"{site.url}/what-if?since=2026-11-26T01:44:07.318Z&until=2026-11-26T02:44:07.318Z"
         )
         page = found.page
+        # The file that decides is there already, to be changed; another takes its place while nothing is.
+        await expect(page.get_by_label("Its text, changed")).to_have_value(
+            "package sealbus.authz\n\ndecision := decide(input)\n"
+        )
+        await page.get_by_label("File of the policy in force").select_option("approval/decision.rego")
+        await expect(page.get_by_label("Its text, changed")).to_have_value("package sealbus.approval\n")
+        await page.get_by_label("File of the policy in force").select_option("authz/decision.rego")
+        await expect(page.locator("fieldset")).to_have_count(1)
         await page.get_by_label("Its text, changed").fill("package sealbus.authz")
         await page.locator("#upload").set_input_files(
             FilePayload(name="limits.rego", mimeType="text/plain", buffer=b"package shop")

@@ -1,4 +1,4 @@
-"""Server and pages together, on a whole environment and in a real browser: from a 403 to the reason, by a person who logs in."""
+"""Server and pages together, on a whole environment and in a real browser: from a 403 to its reason, for who logs in."""
 
 from __future__ import annotations
 

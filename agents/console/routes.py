@@ -350,7 +350,7 @@ def _approval(request: Request) -> str:
 
 
 def _time(text: str) -> int | None:
-    """Return an RFC 3339 time, or so many minutes, hours or days ago (`15m`, `1h`, `2d`), in microseconds; None without one."""
+    """Return an RFC 3339 time, or so many minutes, hours or days ago (`15m`, `1h`, `2d`), in microseconds; None without."""
     if not text:
         return None
     if (ago := _AGO.fullmatch(text)) is not None:

@@ -166,7 +166,7 @@ class Application:
             self._took.observe(taken / 1e3, route)
             # Neither query nor fields: tokens have been seen in both.
             method, path = scope["method"][:16], _shown(scope)
-            told = (address, method, path, status, taken, request_id.hex(), f" {code}" if code else "")
+            told = (address, method, path, status, taken, request_id.hex())
             fields = {
                 "event": "request",
                 "code": code,
@@ -181,7 +181,7 @@ class Application:
             if span is not None:
                 span.answered(method, route, status, request_id.hex())
             _log.info(
-                "%s %s %s %d %.1f ms %s%s", *told, extra={FIELDS: {name: one for name, one in fields.items() if one}}
+                "%s %s %s %d %.1f ms %s", *told, extra={FIELDS: {name: one for name, one in fields.items() if one}}
             )
 
     def _admit(self, address: str) -> None:

@@ -42,7 +42,7 @@ ELSEWHERE = {
 """Pages that stand outside docs/, and their names on the site."""
 
 STYLE = "docs/site.css"
-_PICTURES = (".svg",)
+_PICTURES = (".png", ".svg")
 _FENCE = re.compile(r"^( *)```.*?^\1```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^)\s]+)\)")
 _OUTSIDE = re.compile(r"[a-z]+:")

@@ -34,6 +34,7 @@ __all__ = [
     "NatsConfig",
     "Permissions",
     "agent_permissions",
+    "backup_permissions",
     "edge_permissions",
     "notary_permissions",
     "operator_permissions",
@@ -152,6 +153,8 @@ class BrokerRole(StrEnum):
     """An agent that may also read all of AUDIT, to keep a log of it."""
     REVOKER = "revoker"
     """An agent that may also replace the revocations in the bucket of policies."""
+    BACKUP = "backup"
+    """An agent that may also take whole streams out of the server, and put them into it: `sealbus backup`, `restore`."""
     OPERATOR = "operator"
     """An agent that may also manage and read every stream: `sealbus streams apply`, `sealbus audit replay`."""
 
@@ -168,6 +171,8 @@ def permissions_of(role: BrokerRole, spiffe_id: SpiffeId, names: Names, own: Seq
     """Return the permissions of a workload of `role` under `spiffe_id`."""
     if role is BrokerRole.OPERATOR:
         return operator_permissions(spiffe_id, names, own)
+    if role is BrokerRole.BACKUP:
+        return backup_permissions(spiffe_id, names, own)
     if role is BrokerRole.EDGE:
         return edge_permissions(spiffe_id, names, own)
     if role is BrokerRole.EXIT:
@@ -290,6 +295,25 @@ def revoker_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubj
         f"$O.{POLICIES}.M.{described}",
     )
     return Permissions(publish=(*agent.publish, *writing), subscribe=agent.subscribe)
+
+
+def backup_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubject] = ()) -> Permissions:
+    """Return the permissions of who backs up: those of an agent, and what snapshots, restoring and its check need.
+
+    Who has them can read everything, and replace every stream that does not exist; `audit.>` is for the check, which offers
+    the server a copy of the last record.
+    """
+    agent = agent_permissions(spiffe_id, names, own)
+    whole = (
+        f"{_API}.STREAM.SNAPSHOT.*",
+        "$JS.SNAPSHOT.ACK.>",
+        f"{_API}.STREAM.RESTORE.*",
+        "$JS.SNAPSHOT.RESTORE.>",
+        f"{_API}.STREAM.DELETE.*",
+        f"{_API}.STREAM.MSG.GET.*",
+        "audit.>",
+    )
+    return Permissions(publish=(*agent.publish, *whole), subscribe=agent.subscribe)
 
 
 def operator_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubject] = ()) -> Permissions:

@@ -585,6 +585,12 @@ CODES: Final[Mapping[Code, CodeText]] = MappingProxyType(
             "Look whether NATS runs where the settings say: sealbus doctor.",
             "docs/operations.md",
         ),
+        Code.BAD_BACKUP: CodeText(
+            "A backup is damaged, of another deployment or older than what is here, or would be restored over something.",
+            Fault.OPERATOR,
+            "Nothing was restored. Do what the text says, or take another backup.",
+            "docs/backup.md",
+        ),
         Code.CONFIGURATION: CodeText(
             "A setting, a file, an argument or a stream is not as it must be.",
             Fault.CALLER,

@@ -233,25 +233,25 @@ class StoredId:
     stored: int
 
 
-async def last_id(request: Request, stream: StreamState) -> StoredId | None:
-    """Return the last message of a stream; None for an empty one. Raises `BusUnavailable`, `StreamRefused`."""
+async def last_id(request: Request, stream: str, subject: str) -> StoredId | None:
+    """Return the last message of `subject`, a filter, in a stream; None if there is none. Raises `BusUnavailable`."""
     try:
-        answer = await api(request, f"STREAM.MSG.GET.{stream.name}", {"seq": stream.last})
+        answer = await api(request, f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject})
     except StreamRefused as error:
         if error.err_code != _NO_MESSAGE:
             raise
         return None
     message = answer.get("message")
     found = message if isinstance(message, dict) else {}
-    subject, time, headers = found.get("subject"), found.get("time"), found.get("hdrs", "")
+    told, time, headers = found.get("subject"), found.get("time"), found.get("hdrs", "")
     try:
-        if not isinstance(subject, str) or not isinstance(time, str) or not isinstance(headers, str):
+        if not isinstance(told, str) or not isinstance(time, str) or not isinstance(headers, str):
             raise ValueError("a member is missing")
         block, stored = b64decode(headers, validate=True), parse_time(time)
     except ValueError as error:
-        raise BusUnavailable(f"stream {stream.name}: the server's answer is not a message") from error
+        raise BusUnavailable(f"stream {stream}: the server's answer is not a message") from error
     found_id = header_value(block, "Nats-Msg-Id")
-    return StoredId(stream=stream.name, subject=subject, id=found_id if _ID.fullmatch(found_id) else "", stored=stored)
+    return StoredId(stream=stream, subject=told, id=found_id if _ID.fullmatch(found_id) else "", stored=stored)
 
 
 async def refuses_copies(connection: Connection, known: StoredId) -> bool:

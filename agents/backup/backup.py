@@ -62,9 +62,7 @@ async def take_backup(
     Raises `ConfigurationError` if the folder is not empty, or a key or the log cannot be read; `BusUnavailable`. Without its
     manifest, which is written last, a folder is no backup.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if any(folder.iterdir()):
-        raise ConfigurationError(f"{folder} is not empty: a backup is written into a new folder")
+    await asyncio.to_thread(_begin, folder)
     taken, files = clock(), list[BackedUpFile]()
     if log is not None:
         files += await asyncio.to_thread(copy_log, log, folder, LOG)
@@ -100,6 +98,12 @@ async def take_backup(
     with await asyncio.to_thread(FileWriter, folder, MANIFEST) as writer:
         writer.write(manifest.encode())
     return manifest
+
+
+def _begin(folder: Path) -> None:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise ConfigurationError(f"{folder} is not empty: a backup is written into a new folder")
 
 
 def _copy_keys(folder: Path, settings: Settings) -> list[BackedUpFile]:

@@ -16,6 +16,7 @@ from typing import Final, cast
 from sealbus.bus.ports import JsonObject
 from sealbus.bus.stream_names import AUDIT, SUBJECTS
 from sealbus.envelopes.errors import BackupRefused
+from sealbus.envelopes.trust.names import is_token
 
 __all__ = ["KEYS", "LOG", "MANIFEST", "STREAMS", "BackedUpFile", "BackedUpStream", "Manifest", "is_audit"]
 
@@ -25,6 +26,7 @@ LOG: Final = "log"
 KEYS: Final = "keys"
 _MOST_BYTES: Final = 67_108_864
 _BLOCK: Final = 1_048_576
+_DAMAGED: Final = f"{MANIFEST} is damaged, or of another version of sealbus"
 
 
 def is_audit(config: JsonObject) -> bool:
@@ -75,6 +77,10 @@ class BackedUpStream:
     messages: int
     first: int
     last: int
+
+    def __post_init__(self) -> None:
+        if not is_token(self.name):
+            raise BackupRefused(f"{MANIFEST}: {self.name[:200]!r} cannot be the name of a stream")
 
     @property
     def path(self) -> str:
@@ -141,9 +147,8 @@ class Manifest:
         try:
             document = json.loads(data)
             body = document["backup"]
-            if document["sha256"] != _hash(body) or body["v"] != 1:
-                raise ValueError("another hash or version")
-            return cls(
+            whole = document["sha256"] == _hash(body) and body["v"] == 1
+            manifest = cls(
                 version=str(body["sealbus"]),
                 taken=int(body["taken"]),
                 trust_domain=str(body["trust_domain"]),
@@ -153,7 +158,10 @@ class Manifest:
                 files=tuple(BackedUpFile(**one) for one in body["files"]),
             )
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise BackupRefused(f"{MANIFEST} is damaged, or of another version of sealbus") from error
+            raise BackupRefused(_DAMAGED) from error
+        if not whole:
+            raise BackupRefused(_DAMAGED)
+        return manifest
 
 
 _OF_STREAM: Final = ("config", "state", "created", "messages", "first", "last")

@@ -1,4 +1,4 @@
-"""Restores a backup into a deployment that has nothing yet: all is checked first, compared afterwards, and removed on failure.
+"""Restores a backup where nothing is yet: all is checked first, compared afterwards, and removed on failure.
 
 ::
 
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sealbus.agents.backup.files import FileWriter, log_end
+from sealbus.agents.backup.files import FileWriter, key_files, log_end
 from sealbus.agents.backup.manifest import KEYS, LOG, BackedUpStream, Manifest
 from sealbus.agents.runtime.settings.settings import Settings
 from sealbus.bus.nats.api import NANOSECONDS, StreamState
@@ -94,20 +94,20 @@ async def restore_backup(
     """Validate the backup in `folder`, and restore its streams, its log into the folder `log`, and its keys if asked for.
 
     Nothing is written over: no stream of the backup, or of sealbus, may exist, and a key file must be missing or the same. A
-    log that is here is kept. Raises `BackupRefused`, `ConfigurationError`, `BusUnavailable`; what had been restored is removed.
+    log that is here is kept. Raises `BackupRefused`, `ConfigurationError`, `BusUnavailable`; what was restored is removed.
     """
     manifest = await asyncio.to_thread(lambda: validate(folder, settings, log=log, lose=lose))
+    missing_keys = await asyncio.to_thread(_missing_keys, folder, manifest, key_files(settings)) if keys else []
     here = {one.name for one in await list_streams(connection.jetstream)}
     if running := sorted(here & {*SUBJECTS, *(one.name for one in manifest.streams)}):
         raise BackupRefused(
             f"streams are here already ({', '.join(running)}): a backup is restored into an empty server"
         )
-    missing_keys = await asyncio.to_thread(_missing_keys, folder, manifest) if keys else []
     streams: list[StreamState] = []
     try:
         # As they were taken, so that AUDIT comes last: without it nothing is handled.
         for one in manifest.streams:
-            streams.append(await _restore_stream(folder, connection, one))
+            streams.append(await _restore_stream(folder, connection, one))  # noqa: PERF401 - counted if one fails
         kept = await asyncio.to_thread(_restore_log, folder, manifest, log) if log is not None else ""
         for path, target in missing_keys:
             await asyncio.to_thread(_write_key, folder / path, target)
@@ -158,11 +158,16 @@ def _restore_log(folder: Path, manifest: Manifest, log: Path) -> str:
     return "restored"
 
 
-def _missing_keys(folder: Path, manifest: Manifest) -> list[tuple[str, Path]]:
-    """Return the keys that are not here; raise `BackupRefused` if another one is in the place of one."""
+def _missing_keys(folder: Path, manifest: Manifest, named: Sequence[Path]) -> list[tuple[str, Path]]:
+    """Return the keys that are not here; raise `BackupRefused` if another one is in the place of one.
+
+    Only files that the settings name as keys are written: the manifest could name any.
+    """
     found = []
     for one in manifest.under(KEYS):
         target = Path(one.keeps)
+        if target not in named:
+            raise BackupRefused(f"{one.path} is of no key that these settings name")
         if not target.exists():
             found.append((one.path, target))
         elif target.read_bytes() != (folder / one.path).read_bytes():
@@ -194,7 +199,7 @@ async def check_copies(connection: Connection) -> list[StoredId]:
             continue
         if not await refuses_copies(connection, known):
             raise BackupRefused(
-                f"stream {stream.name} would store a copy of a message as a new one: start nats-server again, then check again"
+                f"stream {stream.name} would store a copy of its last message: start nats-server again, then check again"
             )
         asked.append(known)
     return asked

@@ -194,9 +194,9 @@ def _accepted(stream: str, payload: bytes) -> None:
         answer = json.loads(payload)
     except ValueError as error:
         raise BusUnavailable(f"stream {stream}: the answer is not JSON") from error
-    error = answer.get("error") if isinstance(answer, dict) else None
-    if error is not None:
-        text = str(error.get("description", ""))[:200] if isinstance(error, dict) else ""
+    refused = answer.get("error") if isinstance(answer, dict) else None
+    if refused is not None:
+        text = str(refused.get("description", ""))[:200] if isinstance(refused, dict) else ""
         raise ConfigurationError(f"stream {stream}: the server refused what it was sent: {text or 'no reason given'}")
 
 
@@ -225,7 +225,7 @@ async def list_streams(request: Request) -> list[StreamState]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredId:
-    """The last message of a stream: its subject, its id (empty if it has none of ours), when it was stored in microseconds."""
+    """The last message of a stream: subject, id (empty if it has none of ours), and when it was stored, in microseconds."""
 
     stream: str
     subject: str
@@ -245,20 +245,18 @@ async def last_id(request: Request, stream: str, subject: str) -> StoredId | Non
     found = message if isinstance(message, dict) else {}
     told, time, headers = found.get("subject"), found.get("time"), found.get("hdrs", "")
     try:
-        if not isinstance(told, str) or not isinstance(time, str) or not isinstance(headers, str):
-            raise ValueError("a member is missing")
-        block, stored = b64decode(headers, validate=True), parse_time(time)
+        block, stored = b64decode(str(headers), validate=True), parse_time(str(time))
     except ValueError as error:
         raise BusUnavailable(f"stream {stream}: the server's answer is not a message") from error
     found_id = header_value(block, "Nats-Msg-Id")
-    return StoredId(stream=stream, subject=told, id=found_id if _ID.fullmatch(found_id) else "", stored=stored)
+    return StoredId(stream=stream, subject=str(told), id=found_id if _ID.fullmatch(found_id) else "", stored=stored)
 
 
 async def refuses_copies(connection: Connection, known: StoredId) -> bool:
     """Return whether the server refuses another message with this id; nothing is stored either way.
 
     The copy is empty, and asks to be stored only after a message of an id that no message of ours has; the server looks for
-    duplicates first. Raises `BusUnavailable` if it answers anything but that it is a duplicate, or that the last id is another.
+    duplicates first. Raises `BusUnavailable` if it answers anything but that it is a duplicate, or not the last.
     """
     message = Outgoing(
         subject=known.subject,

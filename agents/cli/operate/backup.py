@@ -21,8 +21,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 def log_option(function: F) -> F:
     """Add `--log DIR` and `--without-log`."""
     function = click.option("--without-log", is_flag=True, help="The notary's log is not on this machine.")(function)
-    return click.option("--log", "log_folder", default=None, type=click.Path(path_type=Path), metavar="DIR",
-                        help="The folder in which the notary keeps the log; by default that of the settings.")(function)  # fmt: skip
+    return click.option(
+        "--log",
+        "log_folder",
+        default=None,
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help="The folder in which the notary keeps the log; by default that of the settings.",
+    )(function)
 
 
 @click.command("backup")

@@ -46,8 +46,9 @@ _MESSAGES: Final = re.compile(r"messages/((?:x[0-9]{3}/){0,5}[0-9]{3})", re.ASCI
 
 
 class Frame(NamedTuple):
-    """One entry and its data: the payload of a message, a gap's count, the stream's name, a previous checkpoint or
-    a restoration. Of a message that is lost it is the entry itself, and `stored` is 0.
+    """One entry and its data: the payload of a message, a gap's count, a stream's name, or the note of an entry that has one.
+
+    Of a message that is lost it is the entry itself, and `stored` is 0.
     """
 
     kind: EntryKind

@@ -1,9 +1,9 @@
 """A stream that was restored from a backup: what the operator says of it, and how the log goes on over it.
 
 A restored stream was created anew, so a notary refuses it as another one. `say_restored` puts a note into the log's folder,
-signed by the log's key, which names the operator, both times of creation and the last sequence. A notary that finds notes that
-lead from its log's stream to this one adds each as an entry once the log has come to that sequence. What was logged after it
-stays in the log, and is missing from then on.
+signed by the log's key, which names the operator, both times of creation and the last sequence. A notary whose notes lead
+from its log's stream to this one adds each as an entry once the log has come to that sequence. What was logged after it stays
+in the log, and is missing from then on.
 """
 
 from __future__ import annotations
@@ -129,8 +129,8 @@ def say_restored(
 ) -> Restoration:
     """Write the note that `stream` was restored up to the sequence `last` by the operator `by`, and return what it says.
 
-    No notary may run on this folder. Raises `ConfigurationError` if there is no log, if nothing was restored, or if the stream
-    does not hold `last`; `LogError` for a log that is not in order; `StateUnavailable` for a folder in use.
+    Raises `ConfigurationError` if there is no log, if nothing was restored, or if the stream does not hold `last`; `LogError`
+    for a log that is not in order; `StateUnavailable` if a notary runs on this folder.
     """
     verifiers = [signer.verifier for signer in signers]
     store.enter()

@@ -170,12 +170,12 @@ class Term:
             if len(some) == _AT_ONCE or size >= _BYTES_AT_ONCE:
                 break
         if not some:
-            # The restoration comes first, and the log has come to its place unless the stream ended before that.
+            # The restoration comes first, and would have come if the log could come to its place.
             if self._ledger.next <= (last or 0):
                 raise LogError(
                     Code.LOG_MISMATCH, f"the stream was restored up to {self._ledger.next - 1}, not to {last}"
                 )
-            return True
+            raise LogError(Code.LOG_MISMATCH, "another notary has signed more than was restored")
         following, now = self._ledger.next, self._clock()
         found = await asyncio.to_thread(lambda: list(self._verifier.verify(some, following, now)))
         for message in found:

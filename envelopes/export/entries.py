@@ -207,9 +207,9 @@ class OrderReader:
         except LogError:
             self._order = None
             return
+        before = entry.sequence if restored is not None else entry.sequence - 1
         if self._order is None:
             # What came before is lost: order starts over with this one.
-            before = entry.sequence if restored is not None else entry.sequence - 1
             self._order = EntryOrder(index, max(before, 0)) if index else EntryOrder()
         if entry.kind is EntryKind.CREATION:
             self._created = entry.time
@@ -219,7 +219,7 @@ class OrderReader:
             self._order.take(entry)
         except LogError as error:
             self.findings.append(of_sequence(frame.sequence, error))
-            self._order = EntryOrder(index + 1, entry.sequence + entry.count - 1) if entry.sequence else None
+            self._order = EntryOrder(index + 1, before + entry.count) if entry.sequence else None
 
     def _take_lost(self, frame: Frame, index: int) -> None:
         sequence = frame.sequence

@@ -247,3 +247,46 @@ async def test_a_deployment_goes_on_from_its_backup(site: Site, tmp_path: Path) 
     assert theirs.findings == []
     for what, seconds in site.clock:
         print(f"{what}: {seconds:.1f} s")  # noqa: T201
+
+
+async def test_what_a_backup_does_not_have_is_named_for_ever(site: Site, tmp_path: Path) -> None:
+    """Work goes on after the backup, so that the log reaches further: nothing is lost unless an operator says how much."""
+    backup, root, common = tmp_path / "backup", tmp_path / "root.json", ("--config", site.settings)
+    async with site.open() as (environment, client):
+        await (await client.submit("inventory.update", Update(item_id="1", quantity=1))).result()
+        await site.logged(environment)
+        assert environment.log is not None
+        root.write_text(await sealbus("audit", "root", "--key", environment.log.verifier, *common))
+        last = json.loads(await sealbus("backup", backup, *common, "--json"))["streams"][-1]["last"]
+        for number in range(3):
+            await (await client.submit("inventory.update", Update(item_id=f"lost {number}", quantity=1))).result()
+        # The authority of this deployment changes, and what the log knows of that is lost, too.
+        environment.authority.prepare_jwt()
+        environment.authority.activate_jwt()
+        await site.logged(environment)
+    logged = log_end(site.log)
+    lost = logged - last
+    assert lost >= 6
+    site.empty()
+    async with site.bare():
+        said = await sealbus("restore", backup, *common, code=1)
+        assert f"has {lost} records after the backup's last: give `--lose {lost}`" in said
+        assert "no records" not in said
+        await sealbus("restore", backup, "--lose", str(lost - 1), *common, code=1)
+        done = json.loads(await sealbus("restore", backup, "--lose", str(lost), *common, "--json"))
+        assert (done["records"], done["lost"], done["log"]) == (last, lost, "kept")
+    async with site.bare():
+        await sealbus("notary", "restored", "--last", str(last), *common)
+        await sealbus("notary", "restored", "--last", str(last + 1), *common, code=1)
+    async with site.open() as (environment, client):
+        assert await (await client.submit("inventory.update", Update(item_id="new", quantity=1))).result() == 1
+        await site.logged(environment)
+        lines = (await sealbus("audit", "verify", "--live", "--root", root, *common, "--json", code=4)).splitlines()
+        report = [json.loads(line) for line in lines if line.startswith("{")]
+        export = tmp_path / "export"
+        await sealbus("audit", "export", export, "--root", root, *common)
+    assert [(one["code"], one["sequence"]) for one in report if one["kind"] == "finding"] == [("lost_records", last + 1)]
+    shown = next(one for one in report if one["kind"] == "restored")
+    assert (shown["lost"], shown["logged"], shown["ranges"]) == (lost, logged, [[last + 1, logged]])
+    theirs = independent.verify(independent.read_folder(export), independent.read_root(root.read_bytes()))
+    assert [code for _, code, _ in theirs.findings] == ["lost_records"]

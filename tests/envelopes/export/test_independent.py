@@ -281,7 +281,7 @@ def test_frames_are_as_large_as_may_be() -> None:
     for frame in good:
         [ours] = read_frames(BytesIO(encode_frame(frame)).read)
         assert [tuple(ours)] == [tuple(one) for one in independent.read_frames(encode_frame(frame))] == [tuple(frame)]
-    for frame in (Frame(0, top + 1, 5, b""), Frame(0, 5, top + 1, b""), Frame(5, 1, 5, b"")):
+    for frame in (Frame(0, top + 1, 5, b""), Frame(0, 5, top + 1, b""), Frame(7, 1, 5, b"")):
         data = encode_frame(frame)
         with pytest.raises(LogError):
             list(read_frames(BytesIO(data).read))

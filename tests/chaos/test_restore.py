@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 from independent import verify_export as independent
+from pydantic import BaseModel
 from support.ports import free_port
 
 from sealbus import Agent, Client, Context
-from sealbus.agents.control.notary.log.store import CHECKPOINT
 from sealbus.agents.backup.files import log_end
 from sealbus.agents.dev.environment import DevOptions, Environment, open_environment
 from sealbus.agents.dev.nats.config import BrokerRole
@@ -29,13 +29,11 @@ from sealbus.agents.dev.workload_api import DevelopmentAuthority, EmbeddedWorklo
 from sealbus.agents.runtime.open import open_connection, open_node
 from sealbus.agents.runtime.worker import Worker
 from sealbus.bus.background import Background
-from sealbus.bus.nats.api import existing_stream
+from sealbus.bus.nats.connection.frames import header_value
 from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import Delivery, Outgoing, PubAck
-from sealbus.bus.nats.connection.frames import header_value
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
-from pydantic import BaseModel
 
 pytestmark = [pytest.mark.nats, pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -170,9 +168,7 @@ def site(tmp_path: Path) -> Site:
 async def captured(environment: Environment) -> Delivery:
     """Return the last task as somebody on the wire has it."""
     async with open_connection("operator", environment.settings) as (_, connection):
-        found = [
-            one async for some in NatsTransport(connection).read("TASKS", ["task.>"]) for one in some
-        ]
+        found = [one async for some in NatsTransport(connection).read("TASKS", ["task.>"]) for one in some]
     return found[-1]
 
 
@@ -239,9 +235,10 @@ async def test_a_deployment_goes_on_from_its_backup(site: Site, tmp_path: Path) 
         await site.logged(environment)
         site.timed("open, old and new work, logged", began)
         began = time.monotonic()
-        report = [json.loads(line) for line in (
-            await sealbus("audit", "verify", "--live", "--root", root, *common, "--json")
-        ).splitlines()]
+        report = [
+            json.loads(line)
+            for line in (await sealbus("audit", "verify", "--live", "--root", root, *common, "--json")).splitlines()
+        ]
         assert report[-1]["passed"], report
         assert (report[0]["kind"], report[0]["lost"], report[0]["by"]) == (
             "restored", 0, "spiffe://example.org/agent/operator",
@@ -270,7 +267,7 @@ async def test_what_a_backup_does_not_have_is_named_for_ever(site: Site, tmp_pat
         environment.authority.prepare_jwt()
         # Recorded by the notary, which nothing else waits for.
         async with asyncio.timeout(30):
-            while len(list((site.log / "trust").iterdir())) < 2:  # noqa: ASYNC110  files of another task
+            while len(list((site.log / "trust").iterdir())) < 2:
                 await asyncio.sleep(0.05)
         await site.logged(environment)
     logged = log_end(site.log)
@@ -297,7 +294,9 @@ async def test_what_a_backup_does_not_have_is_named_for_ever(site: Site, tmp_pat
         report = [json.loads(line) for line in lines if line.startswith("{")]
         export = tmp_path / "export"
         await sealbus("audit", "export", export, "--root", root, *common)
-    assert [(one["code"], one["sequence"]) for one in report if one["kind"] == "finding"] == [("lost_records", last + 1)]
+    assert [(one["code"], one["sequence"]) for one in report if one["kind"] == "finding"] == [
+        ("lost_records", last + 1)
+    ]
     shown = next(one for one in report if one["kind"] == "restored")
     assert (shown["lost"], shown["logged"], shown["ranges"]) == (lost, logged, [[last + 1, logged]])
     theirs = independent.verify(independent.read_folder(export), independent.read_root(root.read_bytes()))

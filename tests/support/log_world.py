@@ -213,7 +213,12 @@ class World:
             self.frames.append(Frame(4, 0, self.time, previous))
 
     def restoration(
-        self, last: int | None = None, *, before: int | None = None, keys: Iterable[LogKey] | None = None, **other: object
+        self,
+        last: int | None = None,
+        *,
+        before: int | None = None,
+        keys: Iterable[LogKey] | None = None,
+        **other: object,
     ) -> Frame:
         """Return the entry of a restoration just now, by default of this log's stream and with nothing lost."""
         said = [json.loads(frame.data.split(b"\n")[3]) for frame in self.frames if frame.kind == 5]
@@ -222,7 +227,9 @@ class World:
         rows = {"first": "sealbus.restored.v1", "origin": ORIGIN, "before": created, "created": self.time + 1,
                 "last": last, "by": "spiffe://example.org/agent/operator", "time": self.time + 2} | other  # fmt: skip
         text = "".join(f"{row}\n" for row in rows.values())
-        return Frame(5, last, self.time + 2, (text + "\n" + "".join(key.line(text) for key in keys or self.keys)).encode())
+        return Frame(
+            5, last, self.time + 2, (text + "\n" + "".join(key.line(text) for key in keys or self.keys)).encode()
+        )
 
     def restore(self) -> None:
         """Let the stream be restored, and lose nothing."""

@@ -16,8 +16,8 @@ from sealbus.envelopes.log.entries import (
     verified_entry,
 )
 from sealbus.envelopes.log.note import NoteSigner, base64_text, sign_note
-from sealbus.envelopes.log.restoration import Restoration, restoration_entry, sign_restoration
 from sealbus.envelopes.log.receipt import Receipt, encode_receipt
+from sealbus.envelopes.log.restoration import Restoration, restoration_entry, sign_restoration
 from sealbus.envelopes.log.tiles import TiledTree, TileName
 from sealbus.envelopes.log.tree_builder import TreeBuilder
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
@@ -30,7 +30,12 @@ LOG, NEXT, WITNESS = (
     NoteSigner(name, bytes([number]) * 32) for number, name in enumerate([ORIGIN, ORIGIN, "witness.example"], 1)
 )
 RESTORED = Restoration(
-    origin=ORIGIN, before=CREATED, created=CREATED + 5, last=2, by=SpiffeId("spiffe://example.org/agent/operator"), time=CREATED + 6
+    origin=ORIGIN,
+    before=CREATED,
+    created=CREATED + 5,
+    last=2,
+    by=SpiffeId("spiffe://example.org/agent/operator"),
+    time=CREATED + 6,
 )
 SIZES = (1, 2, 3, 7, 8, 255, 256, 257, 300)
 

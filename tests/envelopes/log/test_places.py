@@ -37,7 +37,17 @@ def test_other_bytes_are_refused(data: bytes) -> None:
     assert caught.value.code is Code.BAD_TILE
 
 
-@given(st.lists(st.builds(Place, st.sampled_from([one for one in EntryKind if one is not EntryKind.LOST]), st.integers(0, MAX), st.integers(0, MAX)), max_size=9))
+@given(
+    st.lists(
+        st.builds(
+            Place,
+            st.sampled_from([one for one in EntryKind if one is not EntryKind.LOST]),
+            st.integers(0, MAX),
+            st.integers(0, MAX),
+        ),
+        max_size=9,
+    )
+)
 def test_places_are_read_as_they_were_written(places: list[Place]) -> None:
     assert parse_places(encode_places(places), len(places)) == tuple(places)
 

@@ -55,14 +55,25 @@ def restore(bench: Bench, upto: int) -> None:
 
 def say(bench: Bench, upto: int) -> Restoration:
     return say_restored(
-        FolderStore(bench.folder), state(bench), origin=ORIGIN, signers=[SIGNER], last=upto, by=OPERATOR, now=bench.now()
+        FolderStore(bench.folder),
+        state(bench),
+        origin=ORIGIN,
+        signers=[SIGNER],
+        last=upto,
+        by=OPERATOR,
+        now=bench.now(),
     )
 
 
 def say_path(bench: Bench, upto: int) -> Path:
     """Say that more was restored than was, as whoever has the log's key can; return the file."""
     one = Restoration(
-        origin=ORIGIN, before=first_creation(bench), created=state(bench).created, last=upto, by=OPERATOR, time=bench.now()
+        origin=ORIGIN,
+        before=first_creation(bench),
+        created=state(bench).created,
+        last=upto,
+        by=OPERATOR,
+        time=bench.now(),
     )
     path = bench.folder / restoration_path(one.time)
     path.parent.mkdir(exist_ok=True)

@@ -585,17 +585,17 @@ CODES: Final[Mapping[Code, CodeText]] = MappingProxyType(
             "Look whether NATS runs where the settings say: sealbus doctor.",
             "docs/operations.md",
         ),
-        Code.BAD_BACKUP: CodeText(
-            "A backup is damaged, of another deployment or older than what is here, or would be restored over something.",
-            Fault.OPERATOR,
-            "Nothing was restored. Do what the text says, or take another backup.",
-            "docs/backup.md",
-        ),
         Code.CONFIGURATION: CodeText(
             "A setting, a file, an argument or a stream is not as it must be.",
             Fault.CALLER,
             "Correct what the text names; sealbus doctor shows the settings in force.",
             "docs/operations.md",
+        ),
+        Code.BAD_BACKUP: CodeText(
+            "A backup is damaged, of another deployment or older than what is here, or would be restored over something.",
+            Fault.OPERATOR,
+            "Nothing was restored. Do what the text says, or take another backup.",
+            "docs/backup.md",
         ),
         Code.CANCELED: CodeText(
             "The requester or an operator canceled it.",

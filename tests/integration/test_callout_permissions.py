@@ -418,10 +418,10 @@ async def test_who_backs_up_has_a_role_of_its_own(tmp_path: Path) -> None:
             assert await check_copies(connection) == []
         nats = cli(running, "backup", tmp_path)
         for refused in ("STREAM.PURGE.AUDIT", "STREAM.UPDATE.AUDIT", "STREAM.MSG.DELETE.AUDIT"):
-            assert await outcome(nats, f"request $JS.API.{refused} {{}}") == f"$JS.API.{refused}"
+            assert await outcome(nats, f"request $JS.API.{refused} {{}}") == f"$JS.API.{refused}".lower()
         nats = cli(running, "operator", tmp_path)
         for refused in ("STREAM.SNAPSHOT.AUDIT", "STREAM.RESTORE.AUDIT", "STREAM.DELETE.AUDIT"):
-            assert await outcome(nats, f"request $JS.API.{refused} {{}}") == f"$JS.API.{refused}"
+            assert await outcome(nats, f"request $JS.API.{refused} {{}}") == f"$JS.API.{refused}".lower()
 
 
 async def test_a_certificate_that_is_not_let_in_does_nothing_at_all(site: CalloutSite, tmp_path: Path) -> None:

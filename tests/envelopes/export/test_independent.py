@@ -301,7 +301,8 @@ def test_no_more_frames_are_read_than_there_are_entries() -> None:
 @pytest.mark.parametrize(("count", "fits"), [(0, False), (1, True), (2**53 - 1, True), (2**53, False)])
 def test_a_gap_has_a_size(count: int, fits: bool) -> None:
     report = independent.Report()
-    independent.check_order([independent.Frame(2, 1, 5, count.to_bytes(8, "big"))], report, complete=False)
+    frame, known = independent.Frame(2, 1, 5, count.to_bytes(8, "big")), root_of(WORLD["defaults"]["archive"])
+    independent.check_order([frame], known, report, complete=False)
     assert (not report.findings) is fits
 
 

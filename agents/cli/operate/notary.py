@@ -55,7 +55,7 @@ def restored(last: int, config: str | None, as_name: str, as_json: bool) -> None
 
 async def _restored(last: int, config: str | None, as_name: str, *, as_json: bool) -> None:
     from sealbus.agents.control.notary.log.folder_store import FolderStore
-    from sealbus.agents.control.notary.restored import say_restored
+    from sealbus.agents.control.notary.restored_stream import say_restored
     from sealbus.agents.control.notary.role import notary_options
     from sealbus.agents.runtime.open import open_connection
     from sealbus.agents.runtime.settings.settings import load_settings

@@ -13,7 +13,7 @@ from sealbus.agents.control.notary.log.ledger import Ledger, entry_rows, stored_
 from sealbus.agents.control.notary.log.message_verifier import MessageVerifier, placed
 from sealbus.agents.control.notary.log.store import TRUST, LogStore
 from sealbus.agents.control.notary.policy_archive import RECORDS, PolicyArchive, recall_policies, record_path
-from sealbus.agents.control.notary.restored import Restorations, StoredRestoration
+from sealbus.agents.control.notary.restored_stream import Restorations, StoredRestoration
 from sealbus.bus.ports import Delivery, Identity, Transport
 from sealbus.bus.stream_names import AUDIT, SUBJECTS
 from sealbus.envelopes.errors import Code, EnvelopeError, LogError

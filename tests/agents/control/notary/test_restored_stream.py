@@ -11,7 +11,7 @@ from support.notary import ORIGIN, SIGNER, Bench
 from sealbus.agents.control.notary import term
 from sealbus.agents.control.notary.log.folder_store import FolderStore
 from sealbus.agents.control.notary.log.ledger import entry_rows
-from sealbus.agents.control.notary.restored import say_restored
+from sealbus.agents.control.notary.restored_stream import say_restored
 from sealbus.bus.nats.api import StreamState
 from sealbus.envelopes.errors import Code, ConfigurationError, LogError, StateUnavailable
 from sealbus.envelopes.log.entries import EntryKind

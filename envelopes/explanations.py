@@ -635,6 +635,12 @@ FINDINGS: Final[Mapping[FindingCode, CodeText]] = MappingProxyType(
             "Remove it if you put it there; otherwise find out who did.",
             "docs/evidence.md#export-and-verify",
         ),
+        FindingCode.LOST_RECORDS: CodeText(
+            "Messages that were logged are gone since the stream was restored from a backup, as an operator said.",
+            Fault.LOG,
+            "Ask that operator why no newer backup was there; checkpoints that others hold show how far the log had come.",
+            "docs/backup.md#tell-the-notary",
+        ),
         FindingCode.ROLLED_BACK: CodeText(
             "A checkpoint that others hold covers more entries than are here.",
             Fault.LOG,

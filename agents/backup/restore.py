@@ -22,7 +22,7 @@ from sealbus.agents.backup.manifest import KEYS, LOG, BackedUpStream, Manifest
 from sealbus.agents.runtime.settings.settings import Settings
 from sealbus.bus.nats.api import NANOSECONDS, StreamState
 from sealbus.bus.nats.connection.connection import Connection
-from sealbus.bus.ports import Request
+from sealbus.bus.ports import Request, StreamRefused
 from sealbus.bus.stream_names import AUDIT, SUBJECTS, TASKS
 from sealbus.bus.streams.snapshot import (
     Snapshot,
@@ -111,8 +111,10 @@ async def restore_backup(
         kept = await asyncio.to_thread(_restore_log, folder, manifest, log) if log is not None else ""
         for path, target in missing_keys:
             await asyncio.to_thread(_write_key, folder / path, target)
-    except BaseException:
-        await asyncio.shield(_remove(connection.jetstream, manifest.streams[: len(streams) + 1]))
+    except BaseException as error:
+        # Where the server did not even begin, somebody else has made the stream meanwhile.
+        begun = len(streams) + (not isinstance(error, StreamRefused))
+        await asyncio.shield(_remove(connection.jetstream, manifest.streams[:begun]))
         raise
     return Restored(manifest=manifest, streams=tuple(streams), log=kept, lost=lose, keys=len(missing_keys))
 

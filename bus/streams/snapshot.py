@@ -167,15 +167,13 @@ async def put_snapshot(
 ) -> StreamState:
     """Restore `stream` from the bytes that `read` returns; return it as it is then. It must not exist.
 
-    Raises `ConfigurationError` with the server's reason if it refuses, `BusUnavailable`; after either the stream may exist in
-    part. The caller compares and removes.
+    Raises `StreamRefused` if the server does not begin, as where there is such a stream; `ConfigurationError` with its reason
+    if it refuses what it is sent, and `BusUnavailable`: after these the stream may exist in part. The caller compares and
+    removes.
     """
     link = await connection.ready(SILENCE)
     body = {"config": snapshot.config, "state": snapshot.state}
-    try:
-        answer = await api(_asking(connection), f"STREAM.RESTORE.{stream}", body)
-    except StreamRefused as error:
-        raise ConfigurationError(f"stream {stream}: the server refused to restore it: {error.detail}") from error
+    answer = await api(_asking(connection), f"STREAM.RESTORE.{stream}", body)
     to = answer.get("deliver_subject")
     if not isinstance(to, str):
         raise BusUnavailable(f"stream {stream}: the server does not say where to send it")

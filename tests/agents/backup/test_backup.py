@@ -12,6 +12,7 @@ from support.kept_log import log_settings
 from support.lab import Lab, running
 from support.notary import SIGNER, Bench
 
+from sealbus.agents.backup import restore
 from sealbus.agents.backup.backup import in_order, take_backup
 from sealbus.agents.backup.files import copy_log, key_files, log_end
 from sealbus.agents.backup.manifest import MANIFEST, BackedUpFile, BackedUpStream, Manifest
@@ -20,7 +21,7 @@ from sealbus.agents.runtime.settings.settings import Settings
 from sealbus.bus.nats.api import StreamState
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.transport import NatsTransport
-from sealbus.bus.ports import Outgoing
+from sealbus.bus.ports import Outgoing, StreamRefused
 from sealbus.bus.streams.declared import declared_streams
 from sealbus.bus.streams.plan import apply
 from sealbus.bus.streams.snapshot import delete_stream, list_streams
@@ -159,6 +160,20 @@ async def test_a_bad_one_is_refused_and_leaves_nothing(
     assert caught.value.code is Code.BAD_BACKUP
     assert "\n" not in str(caught.value)
     assert await list_streams(connection.jetstream) == []
+
+
+@pytest.mark.nats
+async def test_a_stream_that_somebody_makes_meanwhile_is_not_removed(
+    backup: Path, connection: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nothing(request: object) -> list[StreamState]:
+        return []
+
+    await apply([one for one in STREAMS if one.name == "STATE"], connection.jetstream)
+    monkeypatch.setattr(restore, "list_streams", nothing)
+    with pytest.raises(StreamRefused):
+        await restore_backup(backup, connection, settings, log=None)
+    assert [one.name for one in await list_streams(connection.jetstream)] == ["STATE"]
 
 
 @pytest.mark.nats

@@ -301,3 +301,28 @@ async def test_what_a_backup_does_not_have_is_named_for_ever(site: Site, tmp_pat
     assert (shown["lost"], shown["logged"], shown["ranges"]) == (lost, logged, [[last + 1, logged]])
     theirs = independent.verify(independent.read_folder(export), independent.read_root(root.read_bytes()))
     assert [code for _, code, _ in theirs.findings] == ["lost_records"]
+
+
+async def test_a_cold_copy_goes_on_by_itself(site: Site, tmp_path: Path) -> None:
+    root, common, copy = tmp_path / "root.json", ("--config", site.settings), tmp_path / "copy"
+    store = site.folder / "dev" / "nats" / "store"
+    async with site.open() as (environment, client):
+        old = await client.submit("inventory.update", Update(item_id="old", quantity=7), idempotency_key="old")
+        assert await old.result() == 7
+        message = await captured(environment)
+        await site.logged(environment)
+        assert environment.log is not None
+        root.write_text(await sealbus("audit", "root", "--key", environment.log.verifier, *common))
+    shutil.copytree(store, copy / "store")
+    shutil.copytree(site.log, copy / "log")
+    site.empty()
+    shutil.rmtree(site.log)
+    shutil.copytree(copy / "store", store)
+    shutil.copytree(copy / "log", site.log)
+    async with site.open() as (environment, client):
+        assert await send_again(environment, message)
+        assert await client.handle(str(old)).result() == 7
+        assert await (await client.submit("inventory.update", Update(item_id="new", quantity=1))).result() == 1
+        assert site.effects == ["old", "new"]
+        await site.logged(environment)
+        assert await sealbus("audit", "verify", "--live", "--root", root, *common) == "verified\n"

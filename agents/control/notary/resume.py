@@ -133,7 +133,7 @@ async def take_up(
         await asyncio.to_thread(check_beginning, store, last.size, beginning)
         first = 0 if plan.whole or pending else (last.size - 1) // TILE_WIDTH * TILE_WIDTH
         await check_stream(transport, plan.stream, store, last.size, first=first, restorations=restorations)
-        if pending and ledger.next > pending[0].restoration.last + 1:
+        if any(ledger.next > one.restoration.last + 1 for one in pending):
             start = 1
         for known in await asyncio.to_thread(remembered, store):
             history.add(known)

@@ -241,3 +241,27 @@ async def test_what_cannot_be_said(bench: Bench) -> None:
     with pytest.raises(StateUnavailable):
         say(bench, upto)
     running.leave()
+
+
+async def test_a_copy_of_the_servers_store_that_is_older_than_the_log(bench: Bench) -> None:
+    """It is the same stream, created when it was, and shorter than it was: that needs a word, too."""
+    bench.record(4)
+    async with bench.running():
+        await bench.sealed(4)
+        upto = last(bench)
+        bench.record(3)
+        await bench.sealed(upto + 3)
+    size = len(kinds(bench))
+    created = bench.broker.streams["AUDIT"].created
+    restore(bench, upto)
+    bench.broker.streams["AUDIT"].created = created
+    with pytest.raises(LogError) as caught:
+        async with bench.notary() as notary:
+            await notary.run()
+    assert caught.value.code is Code.LOG_MISMATCH
+    one = say(bench, upto)
+    assert one.before == one.created == created
+    bench.record()
+    async with bench.running():
+        await bench.until(lambda: len(kinds(bench)) > size + 1)
+    assert kinds(bench)[size] is EntryKind.RESTORED

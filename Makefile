@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 TOOLS := .tools/bin
-NPM := .tools/oidc-provider/.ready .tools/pyright/.ready
+NPM := .tools/oidc-provider/.ready .tools/pyright/.ready .tools/axe-core/.ready
 READY := $(VENV)/.ready
 BASE ?= HEAD~1
 ENGINE ?= embedded
@@ -27,7 +27,7 @@ COVERED := envelopes/*,policies/*
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools docs demo stack stack-demo stack-down soak chaos test test-systems test-quick keycloak-test policies-hour check format bench bench-audit lock removal weaken wheel clean
+.PHONY: help setup tools docs demo stack stack-demo stack-down soak chaos test test-systems test-quick keycloak-test policies-hour check format bench bench-audit lock removal weaken wheel release clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -40,6 +40,9 @@ $(READY): requirements.txt requirements-dev.txt pyproject.toml
 	@touch $@
 
 setup: $(READY) ## make the environment, with every package locked by hash
+
+release: $(READY) ## make a release of the commit into dist/release, signed with the SSH key KEY: wheel, sdist, SBOM, notes, hashes
+	@$(BIN)/python scripts/release.py $(if $(KEY),--key $(KEY))
 
 wheel: $(READY) ## build what pip installs, dist/sealbus-*.whl
 	@$(BIN)/python -m build --wheel --no-isolation --outdir dist . >/dev/null
@@ -86,13 +89,18 @@ $(TOOLS)/powercut: deploy/tools/powercut/main.go deploy/tools/powercut/go.mod de
 	@cd deploy/tools/powercut && GOBIN=$(CURDIR)/$(TOOLS) GOFLAGS=-mod=readonly CGO_ENABLED=0 go install .
 	@touch $@
 
+DEBIAN := .tools/debian/missing
+
+$(DEBIAN): scripts/debian_tools.sh
+	@scripts/debian_tools.sh $(CURDIR)/.tools
+
 $(NPM): .tools/%/.ready: deploy/tools/%/package.json deploy/tools/%/package-lock.json deploy/tools/%/.npmrc
 	@mkdir -p $(dir $@)
 	@cp $^ $(dir $@)
 	@cd $(dir $@) && npm ci --omit=dev --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null
 	@touch $@
 
-tools: $(TOOLS)/opa $(TOOLS)/nats $(TOOLS)/helm $(TOOLS)/powercut $(TOOLS)/spire-server $(TOOLS)/spire-agent $(NPM) ## build the programs that the tests need
+tools: $(TOOLS)/opa $(TOOLS)/nats $(TOOLS)/helm $(TOOLS)/powercut $(TOOLS)/spire-server $(TOOLS)/spire-agent $(DEBIAN) $(NPM) ## build the programs that the tests need
 
 KEYCLOAK := 26.7.3
 KEYCLOAK_HAS := $(and $(shell command -v java),$(shell command -v mvn))

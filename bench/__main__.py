@@ -5,7 +5,20 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from bench import approvals, backtest, callout, cancel, durability, edge, gate, opa, processes, sealing, streams
+from bench import (
+    approvals,
+    backtest,
+    callout,
+    cancel,
+    durability,
+    edge,
+    gate,
+    opa,
+    processes,
+    sealing,
+    streams,
+    tracing,
+)
 from bench.report import Figure, show
 
 
@@ -33,6 +46,10 @@ async def _streams() -> list[Figure]:
     return [figure async for figure in streams.figures()]
 
 
+async def _tracing() -> list[Figure]:
+    return [figure async for figure in tracing.figures()]
+
+
 async def _callout() -> list[Figure]:
     return [figure async for figure in callout.figures()]
 
@@ -53,7 +70,7 @@ def main() -> int:
     for figure in processes.figures():
         show(figure)
         found.append(figure)
-    for part in (_gate, _durability, _cancel, _approvals, _edge, _streams, _callout, _opa):
+    for part in (_gate, _durability, _cancel, _approvals, _edge, _streams, _callout, _opa, _tracing):
         for figure in asyncio.run(part()):
             show(figure)
             found.append(figure)

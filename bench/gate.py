@@ -85,8 +85,8 @@ async def figures() -> AsyncIterator[Figure]:
     yield Figure(name="  ratio to bare", value=calls / bare_requests, unit="x", limit=CALLS_GOAL, at_least=True)
 
 
-async def task_rate(client: Client, node: Node, *, status: bool) -> float:
-    """Fill the stream, and return how many of its tasks a worker handles per second."""
+async def task_rate(client: Client, node: Node, *, status: bool, begin: Callable[[], None] = lambda: None) -> float:
+    """Fill the stream, call `begin`, and return how many of its tasks a worker handles per second."""
     agent = Agent("pricing")
     done = asyncio.Event()
     handled = 0
@@ -102,6 +102,7 @@ async def task_rate(client: Client, node: Node, *, status: bool) -> float:
     for _ in range(0, TASKS, 500):
         await asyncio.gather(*(client.submit("pricing.quote", Quote(item_id="42")) for _ in range(500)))
     stop = asyncio.Event()
+    begin()
     async with Worker(agent, node) as worker, asyncio.TaskGroup() as group:
         started = time.perf_counter()
         group.create_task(worker.run(stop))

@@ -72,7 +72,8 @@ says that a task or event that fails with it is tried again until it expires. `s
 _METRICS = """# Metrics
 
 `--health HOST:PORT` of a worker, an edge or control serves them at `/metrics` as Prometheus text. A label set beyond 512 of
-one counter is counted under `other`.
+one name is counted under `other`. A histogram `x` is shown as `x_bucket`, `x_sum` and `x_count`. [How to use
+them](../telemetry.md#metrics).
 
 """
 _AFTER_STREAMS = """
@@ -369,7 +370,7 @@ def _section(heading: str) -> str:
 
 @dataclass(slots=True)
 class Metric:
-    """A counter or gauge: its help line, its labels, and the modules that count it."""
+    """A counter, gauge or histogram: its help line, its labels, and the modules that count it."""
 
     text: str = ""
     kind: str = "counter"
@@ -377,6 +378,8 @@ class Metric:
     modules: set[str] = field(default_factory=set)
 
 
+_KINDS = types.MappingProxyType({"gauge": "gauge", "gauges": "gauge", "histogram": "histogram"})
+"""Kind of metric by the method of `Counters` that makes it, whose second argument are its labels."""
 _METRIC = re.compile(r"sealbus_[a-z_]+")
 
 
@@ -399,9 +402,13 @@ def find_metrics(root: Path = ROOT) -> dict[str, Metric]:
                     if name_ is not None and isinstance(value, ast.Constant):
                         found[name_].text = str(value.value)
             elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
+                kind = _KINDS.get(node.func.attr, "counter")
                 for name in _names(node.args[0], constants):
-                    found[name].kind = "gauge" if node.func.attr == "gauge" else found[name].kind
-                    found[name].labels |= {one.arg for one in node.keywords if one.arg}
+                    found[name].kind = kind
+                    if kind == "counter":
+                        found[name].labels |= {one.arg for one in node.keywords if one.arg}
+                    elif len(node.args) > 1 and isinstance(node.args[1], ast.Tuple):
+                        found[name].labels |= {str(ast.literal_eval(one)) for one in node.args[1].elts}
                     found[name].modules.add(path.relative_to(root).as_posix())
     return dict(found)
 

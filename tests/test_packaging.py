@@ -62,7 +62,10 @@ def test_wheel_from_the_sdist_holds_every_module_and_the_policy(wheel: Path) -> 
     inside = set(zipfile.ZipFile(wheel).namelist())
     for folder in FOLDERS:
         for path in (ROOT / folder).rglob("*"):
-            if path.suffix in {".py", ".rego", ".json"} and "__pycache__" not in path.parts:
+            if (
+                path.suffix in {".py", ".rego", ".json", ".js", ".css", ".html", ".svg"}
+                and "__pycache__" not in path.parts
+            ):
                 assert f"sealbus/{path.relative_to(ROOT)}" in inside
     for path in (ROOT / "src" / "sealbus").rglob("*"):
         if path.is_file() and not {"__pycache__", ".ruff_cache"} & set(path.parts):

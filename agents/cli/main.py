@@ -43,6 +43,7 @@ _COMMANDS = MappingProxyType(
         "token": ("sealbus.agents.cli.bus.token", "Print your access token, or one of a user of `sealbus dev`."),
         "worker": ("sealbus.agents.cli.run.worker", "Run an agent's handlers."),
         "edge": ("sealbus.agents.cli.run.edge", "Serve users and backends over HTTP."),
+        "console": ("sealbus.agents.cli.run.console", "Show the deployment in a browser."),
         "control": (
             "sealbus.agents.cli.run.control",
             "Run the central roles of a deployment: callout, policy, notary.",

@@ -29,6 +29,7 @@ __all__ = [
     "config_option",
     "ended_by",
     "json_option",
+    "log_option",
     "login_options",
     "stop_signalled",
     "workload_named",
@@ -55,6 +56,23 @@ def config_option(function: F) -> F:
 def json_option(function: F) -> F:
     """Add `--json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")(function)
+
+
+def log_option(function: F) -> F:
+    """Add `--log-format`; it becomes `log_json`."""
+
+    @functools.wraps(function)
+    def with_format(*, log_format: str | None, **given: Any) -> Any:
+        log_json = log_format == "json" if log_format is not None else bool(given.get("as_json"))
+        return function(log_json=log_json, **given)
+
+    added = click.option(
+        "--log-format",
+        type=click.Choice(["text", "json"]),
+        default=None,
+        help="How stderr is written: lines for people, or one JSON object a line.  [default: text; json with --json]",
+    )(with_format)
+    return cast("F", added)
 
 
 def as_option(default: str) -> Callable[[F], F]:

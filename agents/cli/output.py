@@ -33,8 +33,13 @@ __all__ = [
 ]
 
 
+_log: Final = logging.getLogger("sealbus")
+
 _WIDEST: Final = 1_000_000
 """Columns of a table in a pipe."""
+_LINE: Final = 4_096
+"""Most characters of a log line's message."""
+_TRACEBACK: Final = 16_384
 
 
 def print_json(value: object) -> None:
@@ -114,26 +119,40 @@ def _to_do(remedy: Remedy) -> str:
 
 
 def note(text: str) -> None:
-    """Print one line for people on stderr, made visible (`printable`); further lines of `text` are indented."""
+    """Print one line for people on stderr, made visible (`printable`); further lines of `text` are indented.
+
+    Where JSON is logged it is a line of that.
+    """
+    if any(isinstance(handler.formatter, _JsonFormatter) for handler in logging.root.handlers):
+        # So that whoever reads JSON finds nothing else; whatever the level is, this is to be said.
+        _log.handle(_log.makeRecord(_log.name, logging.INFO, "", 0, text, (), None))
+        return
     click.echo("\n  ".join(map(printable, text.split("\n"))), err=True)
 
 
 class _VisibleFormatter(logging.Formatter):
     """Formats a record on one line that obeys nothing, with the lines of a traceback under it."""
 
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802  logging's name
+        del datefmt
+        return shown_time(int(record.created * SECOND))
+
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  logging's name
-        return printable(super().formatMessage(record))
+        return printable(_bounded(super().formatMessage(record), _LINE))
 
     def formatException(self, ei: Any) -> str:  # noqa: N802  logging's name
-        return "\n".join(map(printable, super().formatException(ei).split("\n")))
+        return "\n".join(map(printable, _bounded(super().formatException(ei), _TRACEBACK).split("\n")))
 
 
 class _JsonFormatter(logging.Formatter):
-    """Formats a record as one JSON object: time, level, process if there are several, logger, message and exception."""
+    """Formats a record as one JSON object of the fields in docs/telemetry.md."""
 
     def __init__(self, process: str) -> None:
         super().__init__()
-        self._process = process
+        # Here, because most commands log nothing, and need none of what this imports.
+        from sealbus.bus.telemetry import FIELDS
+
+        self._process, self._fields = process, FIELDS
 
     def format(self, record: logging.LogRecord) -> str:
         said = {
@@ -141,23 +160,31 @@ class _JsonFormatter(logging.Formatter):
             "level": record.levelname,
             **({"process": self._process} if self._process else {}),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _bounded(record.getMessage(), _LINE),
+            **getattr(record, self._fields, {}),
         }
         if record.exc_info:
-            said["exception"] = self.formatException(record.exc_info)
+            said["exception"] = _bounded(self.formatException(record.exc_info), _TRACEBACK)
         # As ASCII: what others chose obeys nothing in a terminal.
         return json.dumps(said, separators=(",", ":"))
 
 
-def log_to_stderr(prefix: str = "", *, as_json: bool = False) -> None:
-    """Log from INFO on to stderr, with `prefix` before each logger's name; names and texts of others obey nothing there."""
+def log_to_stderr(prefix: str = "", *, as_json: bool = False, level: int = logging.INFO) -> None:
+    """Log from `level` on to stderr, with `prefix` before each logger's name; texts of others obey nothing there.
+
+    With `as_json` notes and errors are lines of the log.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         _JsonFormatter(prefix.strip(": "))
         if as_json
-        else _VisibleFormatter(f"%(levelname)s {prefix.replace('%', '%%')}%(name)s: %(message)s")
+        else _VisibleFormatter(f"%(asctime)s %(levelname)s {prefix.replace('%', '%%')}%(name)s: %(message)s")
     )
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.basicConfig(level=level, handlers=[handler])
+
+
+def _bounded(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}... ({len(text) - most} more)"
 
 
 def shown_time(time: int) -> str:

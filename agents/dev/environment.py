@@ -19,9 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sealbus.agents.control.control import CONTROL
 from sealbus.agents.dev.nats.config import BrokerRole
 from sealbus.agents.dev.nats.server import EmbeddedNatsServer
-from sealbus.agents.dev.settings_file import NOTARY, Declared, DevLog, write_settings
+from sealbus.agents.dev.settings_file import CONSOLE, NOTARY, Declared, DevLog, write_settings
 from sealbus.agents.dev.workload_api import DevelopmentAuthority, EmbeddedWorkloadApi
 from sealbus.agents.dev.workload_api.state import PRIVATE, replace_file
 from sealbus.agents.runtime.open import open_connection, streams_of
@@ -66,7 +67,9 @@ _ROLES = {
     "edge": BrokerRole.EDGE,
     "operator": BrokerRole.OPERATOR,
     "backup": BrokerRole.BACKUP,
+    CONSOLE: BrokerRole.CONSOLE,
     NOTARY: BrokerRole.NOTARY,
+    CONTROL: BrokerRole.CONTROL,
     REVOKER: BrokerRole.REVOKER,
 }
 
@@ -94,6 +97,8 @@ class DevOptions:
     opa: Path | None = None
     policy: Path | None = None
     notary: bool = False
+    console_port: int | None = None
+    """Of the console; 0 for any free port, None for no console."""
     issuers: Sequence[IssuerTable] = ()
     x509_ttl: int = 600
     jwt_ttl: int = 300
@@ -120,6 +125,8 @@ class Environment:
     bundle: Path
     names: Names
     log: DevLog | None
+    console: str = ""
+    """Where the console is, if there is one."""
 
     def publish_policy(self, folder: Path | None = None) -> str:
         """Build the policy folder (or another) into the bundle in force, by rename; return the revision."""
@@ -134,6 +141,7 @@ async def open_environment(options: DevOptions) -> AsyncGenerator[Environment, N
     # Check first what takes no time: these are the most common mistakes.
     _check_free("--edge-port", options.edge_port)
     _check_free("--idp-port", options.idp_port)
+    _check_free("--console-port", options.console_port or 0)
     folder = options.folder.absolute()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     names = options.declared.names()
@@ -191,6 +199,7 @@ async def open_environment(options: DevOptions) -> AsyncGenerator[Environment, N
                 access=access,
             )
         )
+        console = f"127.0.0.1:{options.console_port or free_port()}" if options.console_port is not None else ""
         settings_file = folder / "dev.toml"
         log: DevLog | None = None
         if options.notary:
@@ -218,6 +227,7 @@ async def open_environment(options: DevOptions) -> AsyncGenerator[Environment, N
             policy=policy.absolute(),
             token_key=await asyncio.to_thread(_token_key, folder) if options.declared.exchanges else None,
             log=log,
+            console=console,
             development=options.development,
         )
         stack.callback(settings_file.unlink, missing_ok=True)
@@ -235,6 +245,10 @@ async def open_environment(options: DevOptions) -> AsyncGenerator[Environment, N
             from sealbus.agents.dev.settings_file import running_exit
 
             await stack.enter_async_context(running_exit(settings))
+        if console:
+            from sealbus.agents.dev.settings_file import running_console
+
+            await stack.enter_async_context(running_console(settings))
         yield Environment(
             settings_file=settings_file,
             settings=settings,
@@ -248,6 +262,7 @@ async def open_environment(options: DevOptions) -> AsyncGenerator[Environment, N
             bundle=bundle,
             names=names,
             log=log,
+            console=f"http://{console}" if console else "",
         )
 
 
@@ -272,7 +287,9 @@ def _role(name: str, declared: Declared) -> BrokerRole:
 
 
 def _workloads(options: DevOptions, names: Names) -> dict[str, SpiffeId]:
-    more = (*((NOTARY,) if options.notary else ()), *((options.declared.exit,) if options.declared.exit else ()))
+    more = [NOTARY] if options.notary else []
+    more += [options.declared.exit] if options.declared.exit else []
+    more += [CONSOLE] if options.console_port is not None else []
     wanted = dict.fromkeys((*ALWAYS, *more, *options.agents, *options.declared.agents, "edge"))
     return {name: names.id_of(name) for name in wanted}
 

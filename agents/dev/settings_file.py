@@ -27,16 +27,19 @@ from sealbus.agents.runtime.settings.schema import ClientTable, IssuerTable
 from sealbus.agents.runtime.settings.settings import Flag, Settings, load_settings
 from sealbus.agents.runtime.settings.source import Key, dotted, file_entries
 from sealbus.bus.background import Background
+from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.message.subjects import OwnSubject
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
 __all__ = [
+    "CONSOLE",
     "DEFAULT_TRUST_DOMAIN",
     "NOTARY",
     "Declared",
     "DevLog",
     "read_declared",
+    "running_console",
     "running_exit",
     "running_notary",
     "write_settings",
@@ -57,6 +60,8 @@ _OURS: Final = frozenset({("context", "minters"), ("streams", "replicas"), ("tru
 
 NOTARY = "notary"
 """The workload name of its notary."""
+CONSOLE = "console"
+"""The workload name of its console (`sealbus.agents.console.agent`)."""
 
 
 def write_settings(
@@ -80,6 +85,7 @@ def write_settings(
     policy: Path,
     token_key: Path | None = None,
     log: DevLog | None = None,
+    console: str = "",
     development: bool = False,
 ) -> None:
     """Write `path` by rename, mode 0600. For these values TOML basic strings and JSON strings are the same."""
@@ -113,6 +119,7 @@ def write_settings(
                 ("edge", "resource"): f"http://{edge_address}",
                 ("edge", "token_service"): token_service,
                 ("edge", "actions"): list(actions),
+                **({("console", "address"): console} if console else {}),
                 **({("edge", "token_key"): str(token_key)} if token_key is not None else {}),
                 **declared.kept,
             }
@@ -314,5 +321,18 @@ async def running_notary(settings: Settings) -> AsyncGenerator[Notary, None]:
         running = group.create_task(notary.run(), name="notary")
         try:
             yield notary
+        finally:
+            running.cancel()
+
+
+@asynccontextmanager
+async def running_console(settings: Settings) -> AsyncGenerator[None, None]:
+    """Run the console of `settings` while entered."""
+    from sealbus.agents.console.console import open_console
+
+    async with open_console(settings, counters=Counters()) as console, asyncio.TaskGroup() as group:
+        running = group.create_task(console.run(), name="console")
+        try:
+            yield
         finally:
             running.cancel()

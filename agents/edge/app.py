@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
@@ -33,8 +33,12 @@ from sealbus.agents.edge.revocation_routes import LOGOUT_PATH, SECURITY_EVENTS_P
 from sealbus.agents.edge.schedule_routes import SCHEDULES_PATH, ScheduleRoutes
 from sealbus.agents.edge.standing_grants import EdgeGrants
 from sealbus.agents.edge.task_routes import TaskEvents, Tasks
+from sealbus.bus.telemetry import FIELDS, Counters
 from sealbus.envelopes.denial import RemedyKind
 from sealbus.envelopes.errors import Code, SealbusError
+
+if TYPE_CHECKING:
+    from sealbus.bus.telemetry.tracing import HttpRequest, Tracer
 
 __all__ = ["Application", "Methods", "edge_app"]
 
@@ -42,6 +46,9 @@ _log: Final = logging.getLogger(__name__)
 
 _ROUTE: Final = "sealbus.route"
 """Key of the scope that marks a path as one of our routes: other paths are a stranger's text."""
+
+_PATTERN: Final = "sealbus.pattern"
+"""Key of the scope that holds the pattern of a path, where that of its route stands for several."""
 
 _STOPPING: Final = "The edge is stopping. Whether the request was done is not known."
 
@@ -80,6 +87,8 @@ class Application:
         routes: Sequence[BaseRoute],
         *,
         answer_of: Callable[[SealbusError, Scope], Response],
+        counters: Counters,
+        tracer: Tracer | None = None,
         addresses: TokenBuckets | None = None,
         secure: bool = False,
         cors: Cors | None = None,
@@ -87,6 +96,10 @@ class Application:
     ) -> None:
         self._router = Router(routes, redirect_slashes=False, default=_not_found)
         self._answer_of = answer_of
+        self._counters = counters
+        self._tracer = tracer
+        self._patterns = {route.endpoint: route.path for route in routes if isinstance(route, Route)}
+        self._took = counters.histogram("sealbus_edge_request_seconds", ("route",))
         self._addresses = addresses
         self._secure = secure
         self._cors = cors
@@ -94,7 +107,15 @@ class Application:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request in every case, and log it."""
+        if self._tracer is None:
+            await self._serve(scope, receive, send, None)
+        else:
+            with self._tracer.request(Headers(scope=scope).get("traceparent", "")) as span:
+                await self._serve(scope, receive, send, span)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, span: HttpRequest | None) -> None:
         started, status = time.perf_counter(), 0
+        code = ""
         request_id = scope[REQUEST_ID] = os.urandom(16)
         client: Mapping[int, object] | None = scope.get("client")
         address = str(client[0]) if client else ""
@@ -125,6 +146,7 @@ class Application:
                     scope[PREFLIGHT] = asked
                 await self._router(scope, receive, noting)
             except SealbusError as error:
+                code = str(error.code)
                 if status:
                     raise
                 await self._answer_of(error, scope)(scope, receive, noting)
@@ -139,9 +161,28 @@ class Application:
                 await problem(Code.INTERNAL, status=HTTPStatus.INTERNAL_SERVER_ERROR)(scope, receive, noting)
         finally:
             taken = (time.perf_counter() - started) * 1e3
+            route = scope.get(_PATTERN) or self._patterns.get(scope.get("endpoint", _not_found), "none")
+            self._counters.add("sealbus_edge_requests_total", route=route, status=str(status))
+            self._took.observe(taken / 1e3, route)
             # Neither query nor fields: tokens have been seen in both.
-            shown = (address, scope["method"][:16], _shown(scope), status, taken, request_id.hex())
-            _log.info("%s %s %s %d %.1f ms %s", *shown)
+            method, path = scope["method"][:16], _shown(scope)
+            told = (address, method, path, status, taken, request_id.hex())
+            fields = {
+                "event": "request",
+                "code": code,
+                "address": address,
+                "method": method,
+                "path": path,
+                "status": status,
+                "ms": round(taken, 1),
+                "request_id": request_id.hex(),
+                "trace_id": span.trace_id if span is not None else "",
+            }
+            if span is not None:
+                span.answered(method, route, status, request_id.hex())
+            _log.info(
+                "%s %s %s %d %.1f ms %s", *told, extra={FIELDS: {name: one for name, one in fields.items() if one}}
+            )
 
     def _admit(self, address: str) -> None:
         if self._addresses is not None:
@@ -207,6 +248,8 @@ def edge_app(
             *_revocation_routes(front),
         ],
         answer_of=answer_of,
+        counters=front.node.counters,
+        tracer=front.node.tracer,
         addresses=TokenBuckets(rate=limits.address_rate, burst=limits.address_burst, entries=limits.rate_entries),
         secure=front.resource.startswith("https://"),
         cors=cors,
@@ -261,6 +304,7 @@ class _TaskPaths:
         part = self._parts.get(parameters["verb"])
         if part is not None and _method(scope) != "POST":
             scope["path_params"] = {"task": parameters["agent"]}
+            scope[_PATTERN] = f"/v1/tasks/{{task}}/{parameters['verb']}"
             await part(scope, receive, send)
         else:
             await self._submit(scope, receive, send)

@@ -130,7 +130,7 @@ async def serve_edge(
     names, own = node.deployment.names, node.deployment.own_subjects
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(node.status_reader.together())
-        keys = await stack.enter_async_context(KeySource(limits, tls=issuer_tls))
+        keys = await stack.enter_async_context(KeySource(limits, tls=issuer_tls, counters=node.counters))
         introspection = await stack.enter_async_context(Introspection(limits, tls=issuer_tls))
         guard = partial(
             ReplayGuard,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Final
 
@@ -19,7 +19,7 @@ from sealbus.agents.sdk.bodies import JSON
 from sealbus.bus.sending.message import Content
 from sealbus.envelopes.errors import Code, HandlingError
 
-__all__ = ["COMMENT", "EVENT_STREAM", "OpenStreams", "event", "part_document"]
+__all__ = ["COMMENT", "EVENT_STREAM", "EventStream", "OpenStreams", "event", "part_document"]
 
 EVENT_STREAM: Final = "text/event-stream"
 COMMENT: Final = b":\n\n"
@@ -56,7 +56,7 @@ class OpenStreams:
 
     def entered(self, token: AccessToken, events: AsyncGenerator[bytes, None]) -> Response:
         """Return the response of a stream that was counted."""
-        return _EventStream(events, lambda: self.leave(token))
+        return EventStream(events, lambda: self.leave(token))
 
     def leave(self, token: AccessToken) -> None:
         """Take a stream off that was counted."""
@@ -66,11 +66,16 @@ class OpenStreams:
             del self._open[user]
 
 
-class _EventStream(StreamingResponse):
+class EventStream(StreamingResponse):
     """A response of `events` that calls `left` when it has ended, even if it never began."""
 
-    def __init__(self, events: AsyncGenerator[bytes, None], left: Callable[[], None]) -> None:
-        super().__init__(events, 200, HEADERS, EVENT_STREAM)
+    def __init__(
+        self,
+        events: AsyncGenerator[bytes, None],
+        left: Callable[[], None],
+        headers: Mapping[str, str] = HEADERS,
+    ) -> None:
+        super().__init__(events, 200, headers, EVENT_STREAM)
         self._events = events
         self._left = left
 

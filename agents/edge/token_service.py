@@ -74,7 +74,9 @@ def token_app(front: Front) -> Application:
             200,
         )
 
-    return Application([Route(TOKEN_PATH, Methods(POST=exchange))], answer_of=_refusal)
+    node = front.node
+    routes = [Route(TOKEN_PATH, Methods(POST=exchange))]
+    return Application(routes, answer_of=_refusal, counters=node.counters, tracer=node.tracer)
 
 
 def _peer(request: Request, now: int) -> Peer:

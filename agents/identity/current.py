@@ -12,6 +12,7 @@ from sealbus.agents.identity.workload_api import Endpoint, explain, is_final, is
 from sealbus.agents.identity.x509_svid import X509Reading
 from sealbus.bus.ports import X509Material
 from sealbus.bus.telemetry import Counters
+from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.trust.bundles import TrustBundles
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
@@ -54,6 +55,8 @@ class CurrentIdentity:
                 "sealbus_identity_updates_total": "Changes of X.509-SVID, JWT bundles and JWT-SVID.",
             }
         )
+        counters.gauges("sealbus_svid_expiry_timestamp_seconds", ("workload", "source"), lambda: self._times(end=True))
+        counters.gauges("sealbus_svid_issued_timestamp_seconds", ("workload", "source"), lambda: self._times(end=False))
 
     def apply_x509(self, reading: X509Reading) -> None:
         """Put an X.509-SVID in force; the first one fixes the SPIFFE ID."""
@@ -122,6 +125,16 @@ class CurrentIdentity:
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
         self._wake.clear()
+
+    def _times(self, *, end: bool) -> dict[tuple[str, ...], float]:
+        """Return when each SVID ends or began, by workload and source, in seconds since the Unix epoch."""
+        found: dict[tuple[str, ...], float] = {}
+        workload = str(self.spiffe_id)
+        if (x509 := self.material) is not None:
+            found[workload, X509_SVID] = (x509.not_after if end else x509.not_before) / SECOND
+        if (jwt := self.credential.says) is not None:
+            found[workload, JWT_SVID] = (jwt.exp if end else jwt.iat) / SECOND
+        return found
 
     def _withdraw(self, source: str) -> None:
         if source == JWT_BUNDLES:

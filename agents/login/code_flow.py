@@ -17,7 +17,7 @@ from sealbus.agents.login.provider import Answer, LoginFailed, Provider, refusal
 from sealbus.agents.login.token_answer import Tokens, is_token
 from sealbus.bus.ports import Clock, wall_clock
 
-__all__ = ["by_browser"]
+__all__ = ["authorization_page", "by_browser", "new_secrets", "tokens_for"]
 
 SECONDS: Final = 300.0
 """How long a person may take in the browser."""
@@ -37,23 +37,9 @@ async def by_browser(
 
     Raises `LoginFailed` when that is refused, or does not happen `within` seconds.
     """
-    client, endpoints = provider.client, provider.endpoints
-    if endpoints.authorization is None or not endpoints.s256:
-        raise LoginFailed(f"{client.issuer} has no login in a browser with PKCE by S256: try `sealbus login --device`")
-    verifier, state = secrets.token_urlsafe(48), secrets.token_urlsafe(32)
-    async with Loopback(client.redirect_uri) as loopback:
-        asked = {
-            "response_type": "code",
-            "client_id": client.client_id,
-            "redirect_uri": loopback.uri,
-            "state": state,
-            "code_challenge": _challenge(verifier),
-            "code_challenge_method": "S256",
-            # Without it a provider has to leave the scope out (OpenID Connect Core section 11).
-            **({"prompt": "consent"} if "offline_access" in client.scope.split() else {}),
-            **client.asked,
-        }
-        page = f"{endpoints.authorization}{'&' if '?' in endpoints.authorization else '?'}{urlencode(asked)}"
+    verifier, state = new_secrets()
+    async with Loopback(provider.client.redirect_uri) as loopback:
+        page = authorization_page(provider, redirect_uri=loopback.uri, state=state, verifier=verifier)
         tell(f"In a browser on this machine, open {page}")
         tell(f"Waiting for you, {within / 60:g} min at most.")
         open_page(page)
@@ -64,14 +50,52 @@ async def by_browser(
             raise LoginFailed(
                 "nobody has logged in: run `sealbus login` again, with --device if the browser is on another machine"
             ) from error
-        code = _code(query, state=state, issuer=client.issuer, says_issuer=endpoints.says_issuer)
-        form = {
-            "grant_type": "authorization_code",
-            "code": code,
-            "redirect_uri": loopback.uri,
-            "code_verifier": verifier,
-            **client.target,
-        }
+        return await tokens_for(provider, query, redirect_uri=loopback.uri, state=state, verifier=verifier, clock=clock)
+
+
+def new_secrets() -> tuple[str, str]:
+    """Return a code verifier (RFC 7636) and a state for one login."""
+    return secrets.token_urlsafe(48), secrets.token_urlsafe(32)
+
+
+def authorization_page(provider: Provider, *, redirect_uri: str, state: str, verifier: str) -> str:
+    """Return the address of the provider's page that asks a person to log in.
+
+    Raises `LoginFailed` for a provider without such a page, or without PKCE by S256.
+    """
+    client, endpoints = provider.client, provider.endpoints
+    if endpoints.authorization is None or not endpoints.s256:
+        raise LoginFailed(f"{client.issuer} has no login in a browser with PKCE by S256: try `sealbus login --device`")
+    asked = {
+        "response_type": "code",
+        "client_id": client.client_id,
+        "redirect_uri": redirect_uri,
+        "state": state,
+        "code_challenge": _challenge(verifier),
+        "code_challenge_method": "S256",
+        # Without it a provider has to leave the scope out (OpenID Connect Core section 11).
+        **({"prompt": "consent"} if "offline_access" in client.scope.split() else {}),
+        **client.asked,
+    }
+    return f"{endpoints.authorization}{'&' if '?' in endpoints.authorization else '?'}{urlencode(asked)}"
+
+
+async def tokens_for(
+    provider: Provider, query: str, *, redirect_uri: str, state: str, verifier: str, clock: Clock = wall_clock
+) -> Tokens:
+    """Return the tokens for the answer in `query`, which a browser brought to `redirect_uri`. Raises `LoginFailed`.
+
+    The answer must be that to the request with `state`, and of the provider's issuer (RFC 9207).
+    """
+    client, endpoints = provider.client, provider.endpoints
+    code = _code(query, state=state, issuer=client.issuer, says_issuer=endpoints.says_issuer)
+    form = {
+        "grant_type": "authorization_code",
+        "code": code,
+        "redirect_uri": redirect_uri,
+        "code_verifier": verifier,
+        **client.target,
+    }
     answer = await provider.ask(endpoints.token, form)
     if answer.error:
         raise refusal(answer, client.issuer)

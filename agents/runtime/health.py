@@ -16,6 +16,7 @@ import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
@@ -49,6 +50,8 @@ _REASONS: Final = {
 }
 _PLAIN: Final = "text/plain; charset=utf-8"
 _JSON: Final = "application/json"
+
+_VERSION: Final = version("sealbus")
 
 ASK_EVERY = 2.0
 """Seconds between two queries of the policy engine; a sidecar may have gone since the last decision."""
@@ -107,6 +110,9 @@ class HealthServer:
         self._host, self._port = parse_address(address)
         self._probes = probes
         counters.describe(METRIC_TEXTS)
+        counters.gauge("sealbus_ready", lambda: not probes.ready())
+        counters.gauges("sealbus_not_ready", ("part",), lambda: {(part,): 1.0 for part in probes.ready()})
+        counters.gauges("sealbus_build_info", ("version",), lambda: {(_VERSION,): 1.0})
         self._counters = counters
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.Task[None]] = set()
@@ -214,12 +220,14 @@ class Readiness:
         self._every = every
         self._engine: EngineStatus | None = None
         self._unstored = ""
+        node.counters.gauges("sealbus_policy_info", ("engine", "revision"), self._in_force)
 
     async def run(self) -> None:
         """Query the policy engine, and NATS where it stores nothing, from time to time, until cancelled."""
         while True:
             self._unstored = await self._looked_at_stores()
             found = await self._node.engine.status()
+            self._node.counters.add("sealbus_policy_bundle_refused_total", 0, engine=found.engine)
             before = self._engine.problem if self._engine is not None else ""
             if found.revision and found.problem and found.problem != before:
                 self._node.counters.add("sealbus_policy_bundle_refused_total", engine=found.engine)
@@ -273,6 +281,10 @@ class Readiness:
         except (SealbusError, TimeoutError):
             return ""
         return f"nats-server answers but does not store {', '.join(f'{token}.*' for token in silent)}: {_DISK}"
+
+    def _in_force(self) -> dict[tuple[str, ...], float]:
+        engine = self._engine
+        return {(engine.engine, engine.revision): 1.0} if engine is not None and engine.revision else {}
 
     def notes(self) -> dict[str, str]:
         """Return what an operator should look at although work is taken, by part."""

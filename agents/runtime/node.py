@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType, TracebackType
 from typing import Self
 
+from sealbus.agents.runtime.tracing import find_tracer
 from sealbus.agents.sdk.sender import Sender
 from sealbus.bus.audit.redaction import DECISIONS_ALONE, Recording
 from sealbus.bus.audit.spool import Spool, SpoolOptions
@@ -105,7 +106,9 @@ class Node:
         self.token = deployment.names.token(self.own)
         self.started = clock()
         self.clocks = ClockDifference(self._broker_time, clock=clock, elapsed=elapsed)
-        self.outbox = Outbox(identity=identity, transport=transport, clock=self.clocks.now)
+        self.tracer = find_tracer()
+        """What makes spans, if somebody wants any."""
+        self.outbox = Outbox(identity=identity, transport=transport, clock=self.clocks.now, tracer=self.tracer)
         self.spool = (
             Spool(spool, subject=audit_subject(self.token), outbox=self.outbox, counters=self.counters)
             if spool is not None
@@ -126,6 +129,7 @@ class Node:
             transport=transport, subject=refused_subject(self.token), counters=self.counters, clock=clock
         )
         self.counters.gauge("sealbus_clock_ahead_seconds", self.clocks.seconds_ahead)
+        self.counters.gauge("sealbus_outbox_waiting_messages", lambda: self.outbox.waiting)
         self._audit_stream = ""
         self.past = self._past_trust()
         """The bundles of the past; of no time unless the deployment has a notary."""
@@ -138,7 +142,7 @@ class Node:
             clock=self.clocks.now,
         )
         """Values that outlive a day, as this identity reads and writes them."""
-        self.authorizer = Authorizer(engine=self.engine, clock=clock)
+        self.authorizer = Authorizer(engine=self.engine, counters=self.counters, clock=clock)
         self.answers = ReplyPolicy(authorizer=self.authorizer, audit=self.audit)
         self.requests = Requests(
             names=deployment.names,

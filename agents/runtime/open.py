@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from sealbus.policies.bundle.in_force import InForce
 
 __all__ = [
+    "audit_trail",
     "connection_of",
     "deployment_of",
     "open_audit_reading",
@@ -302,14 +303,18 @@ async def open_audit_reading(
     """Open the audit stream as `open_audit_trail` does, with the transport to read the other streams."""
     async with open_connection(name, settings) as (identity, connection):
         transport = NatsTransport(connection)
-        yield (
-            transport,
-            AuditTrail(
-                transport=transport,
-                profile=ArchiveProfile(names=settings.names, minters=settings.minters),
-                bundles=identity.bundles,
-                past=_past_trust(settings, identity, transport),
-                stream=stream,
-                after=after,
-            ),
-        )
+        yield transport, audit_trail(settings, identity, transport, stream=stream, after=after)
+
+
+def audit_trail(
+    settings: Settings, identity: Identity, transport: Transport, *, stream: str | None = None, after: int = 0
+) -> AuditTrail:
+    """Return a reader of the audit stream, as `open_audit_trail` opens it, on a transport that is open."""
+    return AuditTrail(
+        transport=transport,
+        profile=ArchiveProfile(names=settings.names, minters=settings.minters),
+        bundles=identity.bundles,
+        past=_past_trust(settings, identity, transport),
+        stream=stream,
+        after=after,
+    )

@@ -209,6 +209,7 @@ class Worker:
                 background=self._resuming,
                 random=node.random,
                 clock=node.clock,
+                tracer=node.tracer,
             )
             approvals = ApprovalAuthorizer(tasks=tasks, engine=node.engine, cancels=cancels, clock=node.clocks.now)
             approving = RouteTable([control_route(ApprovalEndpoint(), node.token, "approve", loads_resource=False)])
@@ -229,6 +230,11 @@ class Worker:
             told = RouteTable(
                 [control_route(endpoint, node.token, "cancel"), control_route(schedules, node.token, "schedule")]
             )
+            work = self._work.executor
+            for route in self.routes.routes:
+                node.counters.add("sealbus_handlers_given_up_total", 0, action=route.action)
+            stack.callback(node.counters.gauge("sealbus_waiting_messages", work.waiting))
+            stack.callback(node.counters.gauge("sealbus_unsettled_messages", lambda: len(work.unfinished())))
             executor = await self._executor(stack, CANCELLING, None)
             self._control = _Handling(await self._gate(stack, told, core, node.authorizer, executor), executor)
             self._stack = stack.pop_all()
@@ -294,6 +300,7 @@ class Worker:
                 replay=ReplayMemory(self.limits.replay_entries),
                 random=node.random,
                 clock=node.clock,
+                tracer=node.tracer,
             )
         )
 

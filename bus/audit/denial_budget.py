@@ -53,6 +53,8 @@ class Denials:
     ) -> None:
         self._store = store
         self._counters = counters
+        counters.add("sealbus_denials_counted_total", 0, code=Code.DENIED.value)
+        counters.add("sealbus_denials_lost_total", 0)
         self._budget = budget
         self._most = issuers
         self._clock = clock

@@ -32,6 +32,9 @@ _CONTROL: Final = "control."
 _INDEX: Final = re.compile(r"0|[1-9][0-9]{0,5}")
 
 
+_USER: Final = ("context", "user", "id")
+
+
 class _Chosen(NamedTuple):
     """What is recorded for one subject."""
 
@@ -78,6 +81,10 @@ class Recording:
                 record = record._replace(input=document, redacted=redacted)
         return record
 
+    def shows_user(self, subject: str) -> bool:
+        """Return whether records about messages to `subject` say who the user is, which nothing else may say otherwise."""
+        return not self._pointers or not any(pointer.covers(_USER) for pointer in self._of(subject).pointers)
+
     def _of(self, subject: str) -> _Chosen:
         found = self._remembered.get(subject)
         if found is None:
@@ -113,6 +120,10 @@ class Pointer:
 
     def __repr__(self) -> str:
         return f"Pointer({self.text!r})"
+
+    def covers(self, way: Sequence[str]) -> bool:
+        """Return whether what stands at `way` is taken out with what this points to."""
+        return tuple(way[: len(self._steps)]) == self._steps
 
     def take_out(self, document: object) -> bool:
         """Replace what this points to inside `document` with null; return whether anything but null was there."""

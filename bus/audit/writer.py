@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ from sealbus.envelopes.records.work import OutcomeRecord
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.decision.decision import obligations_json
 
-__all__ = ["COUNTED", "AuditLimits", "AuditWriter", "decision_record"]
+__all__ = ["COUNTED", "AuditLimits", "AuditWriter", "RecordPlaces", "decision_record"]
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +43,9 @@ LEAVING: Final = 5.0
 RECENT = 30.0
 """Seconds for which `AuditWriter.problem` reports a refused record."""
 _TAKEN = ("", 0.0)
+
+RecordPlaces = dict[int, tuple[str, int]]
+"""Stream and sequence of the message that holds each record, by its place in the batch; not of what a spool holds."""
 
 COUNTED = b""
 """Stands for the leaf of a denial that is counted in its minute's `denials` record and has no record of its own."""
@@ -103,6 +107,12 @@ class AuditWriter:
             issuers=self._limits.issuers,
             clock=clock,
         )
+        self._took = counters.histogram("sealbus_audit_seconds")
+        # Shown before the first, which would otherwise be no increase.
+        counters.add("sealbus_outcomes_lost_total", 0)
+        for code in (Code.AUDIT_UNAVAILABLE, Code.BUS_UNAVAILABLE):
+            counters.add("sealbus_audit_failures_total", 0, code=code.value)
+        counters.gauge("sealbus_audit_waiting_records", self._noted.qsize)
         self._group = Background()
         self._writing: asyncio.Task[None] | None = None
         self._counting: asyncio.Task[None] | None = None
@@ -154,12 +164,16 @@ class AuditWriter:
             self._refused = _TAKEN
         elif isinstance(error, BusUnavailable | AuditUnavailable) and not isinstance(error, DuplicateFirstAttempt):
             self._refused = (str(error.code), asyncio.get_running_loop().time() + RECENT)
+            self._counters.add("sealbus_audit_failures_total", code=str(error.code))
 
-    async def decisions(self, decided: Sequence[Decided]) -> Sequence[bytes | SealbusError]:
+    async def decisions(
+        self, decided: Sequence[Decided], places: RecordPlaces | None = None
+    ) -> Sequence[bytes | SealbusError]:
         """Store the decisions of one batch of stream deliveries; return each record's leaf, or why it is not stored.
 
         Returns once the stream has acknowledged them (step 17) or, with a spool, once they are on its disk. They go in one
-        message, or as few as the body limit allows. The leaf of a denial that was only counted is `COUNTED`.
+        message, or as few as the body limit allows. The leaf of a denial that was only counted is `COUNTED`. With `places`
+        it is noted there where the stream has each.
         """
         batches: list[tuple[AuditBatch, list[int]]] = [(AuditBatch(), [])]
         leaves: list[bytes | SealbusError] = []
@@ -178,19 +192,23 @@ class AuditWriter:
                 continue
             leaves.append(leaf or _unrecordable(None))
             batches[-1][1].append(place)
-        for batch, places in batches:
-            if not places:
+        for batch, those in batches:
+            if not those:
                 continue
             try:
-                await self._store(batch)
+                posted = await self._store(batch)
+                if places is not None and posted is not None and posted.ack is not None:
+                    places.update(dict.fromkeys(those, (posted.ack.stream, posted.ack.sequence)))
             except SealbusError as error:
                 refused = AuditUnavailable(f"decisions not stored: {error.code}")
                 refused.__cause__ = error
-                for place in places:
+                for place in those:
                     leaves[place] = refused
         return leaves
 
-    async def call_decisions(self, decided: Sequence[Decided]) -> Sequence[bytes | SealbusError]:
+    async def call_decisions(
+        self, decided: Sequence[Decided], places: RecordPlaces | None = None
+    ) -> Sequence[bytes | SealbusError]:
         """Store each decision on a core call in its own message, all in one write; `replayed` if another replica was first.
 
         Never through a spool: only the stream knows the guard ids of all replicas.
@@ -213,14 +231,19 @@ class AuditWriter:
                 id_ = guard_id(self._own, one.opened.message.header.digest)
                 messages.append((place, record_message(self._subject, batch.close(), id_)))
         if messages:
+            began = time.perf_counter()
             stored = await self._outbox.publish_each(
                 [message for _, message in messages], within=self._limits.within, reseal=False, repeat_is_ours=False
             )
+            self._took.observe(time.perf_counter() - began, n=len(messages))
             for (place, _), answer in zip(messages, stored, strict=True):
                 self._heard(answer if isinstance(answer, SealbusError) else None)
                 if isinstance(answer, SealbusError):
                     answers[place] = _not_stored(answer)
-                elif (late := await self._before_period(answer, decided[place])) is not None:
+                    continue
+                if places is not None and answer.ack is not None:
+                    places[place] = answer.ack.stream, answer.ack.sequence
+                if (late := await self._before_period(answer, decided[place])) is not None:
                     answers[place] = late
             self._counters.add("sealbus_audit_messages_total", sum(isinstance(answer, Posted) for answer in stored))
         return answers
@@ -279,18 +302,21 @@ class AuditWriter:
         record = OutcomeRecord.of(decision=decision, code=code, micros=micros, delivery=delivery, sent=tuple(sent))
         await self.note(record, then)
 
-    async def _store(self, batch: AuditBatch) -> None:
-        closed = batch.close()
+    async def _store(self, batch: AuditBatch) -> Posted | None:
+        posted = None
+        closed, records, began = batch.close(), len(batch), time.perf_counter()
         try:
             if self._spool is not None:
                 await self._spool.store(closed)
             else:
-                await self._outbox.publish(record_message(self._subject, closed), within=self._limits.within)
+                posted = await self._outbox.publish(record_message(self._subject, closed), within=self._limits.within)
                 self._counters.add("sealbus_audit_messages_total")
         except SealbusError as error:
             self._heard(error)
             raise
+        self._took.observe(time.perf_counter() - began, n=records)
         self._heard(None)
+        return posted
 
     async def _run(self) -> None:
         last = False

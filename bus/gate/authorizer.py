@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 
 from sealbus.bus.ports import Clock, wall_clock
 from sealbus.bus.routing.stages import Decided, Opened
 from sealbus.bus.routing.timers import being_cancelled
-from sealbus.bus.telemetry import OperatorLog
+from sealbus.bus.telemetry import Counters, OperatorLog
 from sealbus.envelopes.accept.live import StreamArrival, VerifiedMessage
 from sealbus.envelopes.errors import (
     BadBody,
@@ -43,8 +44,9 @@ LOADING = 32
 class Authorizer:
     """Asks one policy engine about opened messages."""
 
-    def __init__(self, *, engine: PolicyEngine, clock: Clock = wall_clock) -> None:
+    def __init__(self, *, engine: PolicyEngine, counters: Counters | None = None, clock: Clock = wall_clock) -> None:
         self._engine = engine
+        self._took = (counters or Counters()).histogram("sealbus_decision_seconds")
         self._clock = clock
         self._said = OperatorLog(_log)
 
@@ -81,6 +83,7 @@ class Authorizer:
 
     async def decide(self, documents: Sequence[bytes]) -> Sequence[Decision | PolicyUnavailable | PolicyFailed]:
         """Ask the engine; if it raises or returns a wrong number of answers, no message has a decision."""
+        began = time.perf_counter()
         try:
             answers = await self._engine.decide(documents)
         except (PolicyUnavailable, PolicyFailed) as error:
@@ -92,6 +95,8 @@ class Authorizer:
         except Exception as error:  # noqa: BLE001  an engine's fault must not end a worker; only its type is logged
             _log.warning("the policy engine failed: %s", type(error).__name__)
             return [PolicyUnavailable(type(error).__name__)] * len(documents)
+        finally:
+            self._took.observe(time.perf_counter() - began, n=len(documents))
         if len(answers) != len(documents):
             return [PolicyFailed("the engine's answers do not match the questions")] * len(documents)
         return answers

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
-from sealbus.bus.audit.writer import AuditWriter
+from sealbus.bus.audit.writer import AuditWriter, RecordPlaces
 from sealbus.bus.background import Background
 from sealbus.bus.gate.refusals import Refusals
 from sealbus.bus.handling.places import Cause, Places
@@ -40,6 +41,9 @@ from sealbus.envelopes.errors import (
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 from sealbus.envelopes.trust.bundles import Trust
 from sealbus.envelopes.trust.caches import Caches, ReplayMemory
+
+if TYPE_CHECKING:
+    from sealbus.bus.telemetry.tracing import Processing, Tracer
 
 __all__ = ["CoreOrigin", "Gate", "Turn"]
 
@@ -109,7 +113,9 @@ class Gate:
         replay: ReplayMemory,
         random: Callable[[], float],
         clock: Clock = wall_clock,
+        tracer: Tracer | None = None,
     ) -> None:
+        self._tracer = tracer
         self._profile = profile
         self._routes = routes
         self._trust = trust
@@ -124,6 +130,7 @@ class Gate:
         self._replay = replay
         self._random = random
         self._clock = clock
+        self._took = counters.histogram("sealbus_gate_seconds", ("source",))
         self._said = OperatorLog(_log)
         self._group = Background()
         self._finishing: set[asyncio.Task[None]] = set()
@@ -147,15 +154,17 @@ class Gate:
         `pull` settles stream deliveries and is `None` for core calls. `turn` keeps the order of one source. Returns once the
         batch is decided; waits first while `RECORDING` batches are being recorded.
         """
+        began = time.perf_counter()
         opened, unknown = self._open(deliveries, pull)
         if pull is not None:
             for message, delivery in unknown:
                 await self._executor.put_off(message, delivery, pull)
         decided = self._executor.mark(await self._authorizer.authorize(opened))
+        at = self._clock() if self._tracer is not None else 0
         lasting = [one for one in decided if not self._try_again(one, pull)]
         await self._recording.acquire()
         before, done = turn.take()
-        task = self._group.create_task(self._finish(lasting, pull, before, done), name="gate-finish")
+        task = self._group.create_task(self._finish(lasting, pull, before, done, began, at), name="gate-finish")
         self._finishing.add(task)
         task.add_done_callback(self._finishing.discard)
 
@@ -245,15 +254,24 @@ class Gate:
         return self._places.put_off(Cause.PASSING, delivery, pull, delay)
 
     async def _finish(
-        self, decided: Sequence[Decided], pull: Pull | None, before: asyncio.Event, done: asyncio.Event
+        self,
+        decided: Sequence[Decided],
+        pull: Pull | None,
+        before: asyncio.Event,
+        done: asyncio.Event,
+        began: float,
+        at: int,
     ) -> None:
         """Do step 17, then hand on to the executor: a message whose record is not stored is not handled."""
         try:
-            leaves = await self._record(decided, pull)
+            places: RecordPlaces | None = {} if self._tracer is not None else None
+            leaves = await self._record(decided, pull, places)
             await before.wait()
-            for one, leaf in zip(decided, leaves, strict=True):
+            self._took.observe(time.perf_counter() - began, "call" if pull is None else "stream", n=len(decided))
+            for number, (one, leaf) in enumerate(zip(decided, leaves, strict=True)):
                 if isinstance(leaf, bytes):
-                    await self._pass_on(one, leaf, pull)
+                    span = self._processing(one, leaf, at, (places or {}).get(number))
+                    await self._pass_on(one, leaf, pull, span)
                 else:
                     # A call that another replica took is refused like any replay and never answered:
                     # an answer from here would end the call that is being handled there.
@@ -264,14 +282,30 @@ class Gate:
             done.set()
             self._recording.release()
 
-    async def _record(self, decided: Sequence[Decided], pull: Pull | None) -> Sequence[bytes | SealbusError]:
+    async def _record(
+        self, decided: Sequence[Decided], pull: Pull | None, places: RecordPlaces | None
+    ) -> Sequence[bytes | SealbusError]:
         if not decided:
             return ()
         if pull is None:
-            return await self._audit.call_decisions(decided)
-        return await self._audit.decisions(decided)
+            return await self._audit.call_decisions(decided, places)
+        return await self._audit.decisions(decided, places)
 
-    async def _pass_on(self, decided: Decided, leaf: bytes, pull: Pull | None) -> None:
+    def _processing(self, decided: Decided, leaf: bytes, at: int, place: tuple[str, int] | None) -> Processing | None:
+        if self._tracer is None:
+            return None
+        return self._tracer.processing(
+            decided.opened.message,
+            action=decided.opened.route.action,
+            opened=decided.opened.time,
+            decided=at,
+            code=decided.code,
+            revision=(decided.decision.revision or "") if decided.decision is not None else "",
+            record=leaf,
+            place=place,
+        )
+
+    async def _pass_on(self, decided: Decided, leaf: bytes, pull: Pull | None, span: Processing | None) -> None:
         opened = decided.opened
         code = decided.code
         verdict = "allow" if code is None else str(code)
@@ -284,12 +318,24 @@ class Gate:
                 leaf=leaf,
                 obligations=decided.decision.obligations,
                 reporter=self._executor.reporter(opened.message, opened.delivery),
+                span=span,
             )
             await self._executor.put(permitted, opened.delivery, pull)
             return
         extra = decided.error.detail if isinstance(decided.error, ObligationUnknown) else ""
         code = code or Code.DENIED
-        self._said.message("denied", opened.message.header, action=opened.route.action, code=code, extra=extra)
+        self._said.message(
+            "denied",
+            opened.message.header,
+            action=opened.route.action,
+            code=code,
+            extra=extra,
+            reasons=decided.decision.reasons if decided.decision is not None else (),
+            context=opened.message.context,
+            user=self._audit.recording.shows_user(opened.message.header.to),
+        )
+        if span is not None:
+            span.end("denied")
         await self._executor.turn_down(decided, pull)
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from sealbus.bus.ports import Clock, Delivery, Outgoing, PubAck, Transport, wall_clock
 from sealbus.bus.telemetry import Counters, OperatorLog
-from sealbus.envelopes.errors import EnvelopeError, SealbusError
+from sealbus.envelopes.errors import Code, EnvelopeError, SealbusError
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 
 __all__ = ["Refusals"]
@@ -55,6 +55,7 @@ class Refusals:
         self._every = every
         self._counts: dict[tuple[str, str, int], _Count] = {}
         self._said = OperatorLog(_log)
+        counters.add("sealbus_refused_total", 0, code=Code.MALFORMED.value)
 
     def count(self, error: SealbusError, delivery: Delivery) -> None:
         """Count one refused delivery; of the first of its key, keep a sample of at most 1,024 bytes of its payload."""

@@ -16,7 +16,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from sealbus.bus.audit.writer import AuditWriter
 from sealbus.bus.background import BoundedTasks
@@ -52,6 +52,9 @@ from sealbus.envelopes.trust.caches import Caches
 from sealbus.policies.decision.approval import approval_of
 from sealbus.policies.decision.request import Parked as ParkedFacts
 from sealbus.policies.decision.request import Resource, rfc3339
+
+if TYPE_CHECKING:
+    from sealbus.bus.telemetry.tracing import Processing, Tracer
 
 __all__ = ["ApprovalEndpoint", "Resumption", "reopened"]
 
@@ -95,7 +98,9 @@ class Resumption:
         background: BoundedTasks,
         random: Callable[[], float],
         clock: Clock = wall_clock,
+        tracer: Tracer | None = None,
     ) -> None:
+        self._tracer = tracer
         self._tasks = tasks
         self._markers = markers
         self._held = held
@@ -126,6 +131,9 @@ class Resumption:
         """Count an approval that was decided and recorded, and go on with its task; return once there is room for that."""
         if pull is None:
             raise TypeError("an approval comes from a stream")
+        if permitted.span is not None:
+            # What follows has the span of the task that goes on.
+            permitted.span.end("taken up")
         await self._background.start(self._resume, permitted, delivery, pull)
 
     async def put_off(self, message: VerifiedMessage, delivery: Delivery, pull: Pull) -> None:
@@ -304,8 +312,23 @@ class Resumption:
             obligations=decided.decision.obligations if decided.decision is not None else (),
             reporter=reporter,
             resumed=resumed,
+            span=self._span(opened, decided, leaf, resumed),
         )
         await self._executor.put(permitted, opened.delivery, ending)
+
+    def _span(self, opened: Opened, decided: Decided, leaf: bytes, resumed: Resumed) -> Processing | None:
+        if self._tracer is None:
+            return None
+        return self._tracer.processing(
+            opened.message,
+            action=opened.route.action,
+            opened=opened.time,
+            decided=self._clock(),
+            code=None,
+            revision=(decided.decision.revision or "") if decided.decision is not None else "",
+            record=leaf,
+            after=resumed.approval.header,
+        )
 
     async def _first_of_its_key(self, message: VerifiedMessage) -> bool:
         """Note that a request with an idempotency key goes on; return whether no other copy of it has done so.

@@ -7,7 +7,7 @@ import logging
 import math
 import traceback
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from pathlib import Path
 
 from sealbus.bus.handling.told_detail import TellDetail, tell_nothing
@@ -37,6 +37,8 @@ REJECTED = "rejected"
 
 GIVEN_UP_AFTER = 10.0
 """Seconds that a handler may clean up after it was cancelled at its deadline."""
+
+_UNTRACED = nullcontext()
 
 FRAMES = 8
 """Innermost frames of a failed handler that are logged."""
@@ -94,7 +96,8 @@ async def attempt(
     watch, before = _Watch(give_up), cancellations()
     try:
         try:
-            content = await _attempt(permitted, send, deadlines, watch, ending, left, tell)
+            with permitted.span.handling() if permitted.span is not None else _UNTRACED:
+                content = await _attempt(permitted, send, deadlines, watch, ending, left, tell)
         finally:
             if cancellations() > before and not ending():
                 await take_back_cancellations(before)

@@ -43,6 +43,8 @@ class Outcomes:
     async def note(self, work: Work, code: str | None, then: Callable[[], None] = lambda: None) -> None:
         """Record the outcome of this attempt and call `then` once that was tried."""
         permitted = work.permitted
+        if permitted.span is not None and code is not None:
+            permitted.span.failed(code)
         await self._audit.outcome(
             decision=permitted.leaf,
             code=code,

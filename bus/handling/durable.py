@@ -89,6 +89,7 @@ class DurableWork:
         self._completion = completion
         self._deadlines = deadlines
         self._counters = counters
+        self._took = counters.histogram("sealbus_handler_seconds", ("action",))
         self._places = places
         self._random = random
         self._background = background
@@ -215,7 +216,14 @@ class DurableWork:
             Cause.UNKNOWN_VERB, delivery, pull, delay, sender=header.iss.value
         )
         extra = f"for {delay:.1f} s" if again else "given up"
-        self._said.message("put off", header, action="no handler here", code=Code.UNKNOWN_VERB, extra=extra)
+        self._said.message(
+            "put off",
+            header,
+            action="no handler here",
+            code=Code.UNKNOWN_VERB,
+            extra=extra,
+            context=message.context,
+        )
         reporter = self._statuses.reporter(message, delivery)
         if reporter is not None and (not again or count == 1):
             state = State.WORKING if again else State.FAILED
@@ -229,7 +237,9 @@ class DurableWork:
             self._background.start_at_once(_store(progress, progress.numbered(State.WORKING)))
 
     def _count(self, work: Work, outcome: str) -> None:
-        self._counters.add("sealbus_handled_total", 1, action=work.permitted.route.action, outcome=outcome)
+        action = work.permitted.route.action
+        self._counters.add("sealbus_handled_total", 1, action=action, outcome=outcome)
+        self._took.observe((self._clock() - work.started) / SECOND, action)
 
     async def _done(self, work: Work, claim: Claim, result: Content) -> None:
         code: Code | None = None
@@ -411,7 +421,8 @@ class DurableWork:
         return schedule.delay(work.tried.number, random=self._random(), now=self._clock(), until=work.exp)
 
     def _say(self, event: str, work: Work, code: str, extra: str = "") -> None:
-        self._said.message(event, work.header, action=work.permitted.route.action, code=code, extra=extra)
+        action, context = work.permitted.route.action, work.permitted.message.context
+        self._said.message(event, work.header, action=action, code=code, extra=extra, context=context)
 
 
 def _deadline(work: Work) -> float:

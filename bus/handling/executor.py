@@ -173,6 +173,10 @@ class Executor:
         """Return what was put here and is not settled yet."""
         return self._unsettled
 
+    def waiting(self) -> int:
+        """Return how many of these wait for their turn."""
+        return sum(not work.started for work in self._unsettled)
+
     async def drain(self, within: float) -> bool:
         """Wait at most `within` seconds until everything queued was handled; return whether it was."""
         try:

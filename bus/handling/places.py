@@ -59,6 +59,8 @@ class Places:
         self._unattempted: BoundedMap[tuple[str, int], int] = BoundedMap(max_ack_pending)
         """How often what stands there in a stream was put off though its handler had not run."""
         self._said = OperatorLog(_log)
+        for cause in Cause:
+            counters.add("sealbus_put_off_total", 0, cause=cause.value)
 
     def put_off(
         self,

@@ -54,6 +54,7 @@ class Replier:
         self._stops = stops
         self._deadlines = deadlines
         self._counters = counters
+        self._took = counters.histogram("sealbus_handler_seconds", ("action",))
         self._give_up = give_up
         self._ending = ending
         self._tell = tell
@@ -89,6 +90,7 @@ class Replier:
             code = counted = error.code
             answer = error_answer(code, passed_on(permitted, error), self._tell(error))
         self._counters.add("sealbus_handled_total", 1, action=permitted.route.action, outcome=counted)
+        self._took.observe((self._clock() - work.started) / SECOND, permitted.route.action)
         if answer is not None:
             await self._send(permitted.message, answer)
         await self._outcomes.settle(work, code)

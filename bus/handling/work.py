@@ -79,6 +79,8 @@ class Work:
         if self.pull is not None:
             self.pull.ack([self.delivery])
         self._unsettled.discard(self)
+        if self.permitted.span is not None:
+            self.permitted.span.end("acknowledged")
 
     def put_off(self, seconds: float, places: Places) -> None:
         """Have the delivery redelivered in `seconds`; only for stream deliveries."""
@@ -86,6 +88,8 @@ class Work:
             raise TypeError("a call is not redelivered")
         places.put_off(Cause.PASSING, self.tried, self.pull, seconds, attempted=self.claim is not None)
         self._unsettled.discard(self)
+        if self.permitted.span is not None:
+            self.permitted.span.end("put off")
 
 
 def _delivery_of(approval: VerifiedMessage) -> Delivery:

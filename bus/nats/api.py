@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final, cast
@@ -45,6 +45,7 @@ __all__ = [
     "parse_time",
     "stream_names",
     "stream_state",
+    "stream_states",
     "subjects_of",
     "takes_records",
     "update_stream",
@@ -261,23 +262,39 @@ async def stream_state(request: Request, name: str) -> StreamState | None:
     It is looked up in the list of all streams. A client that may ask for one (`STREAM.INFO`) may also ask which subjects it
     holds, and some of ours end in the ids of other agents' tasks; the list shows no subjects (SECURITY.md).
     """
+    async for listed, missing in _stream_lists(request, f"stream {name}"):
+        for one in listed:
+            if _name(one) == name:
+                return _state(name, cast("JsonObject", one))
+        if name in missing:
+            raise BusUnavailable(f"stream {name}: none of its servers answers")
+    return None
+
+
+async def stream_states(request: Request) -> list[StreamState]:
+    """Return all streams whose servers answer. Raises `BusUnavailable`."""
+    return [
+        _state(str(_name(one)), cast("JsonObject", one))
+        async for listed, _ in _stream_lists(request, "streams")
+        for one in listed
+    ]
+
+
+async def _stream_lists(request: Request, what: str) -> AsyncGenerator[tuple[list[object], list[object]], None]:
+    """Yield the list of streams, part by part: those that answer, and the names of those that do not."""
     seen = 0
     while True:
         answer = await _ask(request, "$JS.API.STREAM.LIST", {"offset": seen} if seen else {})
         error, total = _error(answer), answer.get("total")
         listed, missing = _array(answer, "streams"), _array(answer, "missing")
         if error is not None:
-            raise BusUnavailable(f"stream {name}: the server cannot tell: {error[1]} ({error[0]})")
+            raise BusUnavailable(f"{what}: the server cannot tell: {error[1]} ({error[0]})")
         if listed is None or missing is None or not isinstance(total, int):
-            raise BusUnavailable(f"stream {name}: the server's answer is not a list of streams")
-        for one in listed:
-            if _name(one) == name:
-                return _state(name, cast("JsonObject", one))
-        if name in missing:
-            raise BusUnavailable(f"stream {name}: none of its servers answers")
+            raise BusUnavailable(f"{what}: the server's answer is not a list of streams")
+        yield listed, missing
         seen += len(listed)
         if not listed or seen >= total:
-            return None
+            return
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

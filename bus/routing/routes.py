@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sealbus.bus.routing.cancellation import Cancellation
 from sealbus.bus.routing.retry import RetryPolicy
@@ -18,6 +18,9 @@ from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.subjects import action_of, control_subject, matches
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.decision.request import GivenApproval, Parked, Resource
+
+if TYPE_CHECKING:
+    from sealbus.bus.telemetry.tracing import Processing
 
 __all__ = ["Endpoint", "Permitted", "Resumed", "Route", "RouteTable", "TaskReporter", "control_route"]
 
@@ -95,6 +98,8 @@ class Permitted:
     """How its work is stopped."""
     resumed: Resumed | None = None
     """How it goes on, if it is a task that was parked."""
+    span: Processing | None = None
+    """Its span, if this process makes any."""
 
     @property
     def origin(self) -> VerifiedMessage:

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from sealbus.bus.background import Background
 from sealbus.bus.ports import (
@@ -35,6 +35,9 @@ from sealbus.envelopes.errors import BusUnavailable, SealbusError, SealError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.seal import Sealed, Sealer, seal
+
+if TYPE_CHECKING:
+    from sealbus.bus.telemetry.tracing import Sending, Tracer
 
 __all__ = ["Outbox", "OutboxLimits", "Posted"]
 
@@ -118,7 +121,9 @@ class Outbox:
         clock: Clock = wall_clock,
         new_id: NewId = uuid7,
         limits: OutboxLimits | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
+        self._tracer = tracer
         self._identity = identity
         self._transport = transport
         self._clock = clock
@@ -130,6 +135,11 @@ class Outbox:
         self._closed = True
         self._unstored: dict[str, float] = {}
         """When a message was last left unacknowledged, by its subject's first token; our own declarations bound these."""
+
+    @property
+    def waiting(self) -> int:
+        """How many messages wait to be sealed."""
+        return self._queue.qsize()
 
     @property
     def unstored(self) -> tuple[str, ...]:
@@ -168,10 +178,10 @@ class Outbox:
         Raises `Overloaded` if the stream is full, `NotPermitted`, `DuplicateFirstAttempt`, `StreamRefused`,
         `BusUnavailable`, `SealError`, `IdentityUnavailable`.
         """
+        message, span = self._traced(message)
         waiting = self._enqueueable(message, within, durable=True, reseal=reseal, repeat_is_ours=repeat_is_ours)
         waiting.duplicate_is_ours = duplicate_is_ours
-        await self._put(waiting)
-        return await waiting.future
+        return await self._posted(waiting, span)
 
     async def publish_each(
         self,
@@ -207,11 +217,34 @@ class Outbox:
 
         Raises `BusUnavailable` if not connected, `SealError`, `IdentityUnavailable`.
         """
+        message, span = self._traced(message)
         waiting = self._enqueueable(
             message, 30.0, durable=False, reseal=False, repeat_is_ours=True, leaving=leaving, reply=reply
         )
-        await self._put(waiting)
-        return await waiting.future
+        return await self._posted(waiting, span)
+
+    def _traced(self, message: OutgoingMessage) -> tuple[OutgoingMessage, Sending | None]:
+        """Return the message as it carries its span, if it has one."""
+        tracer = self._tracer
+        if tracer is None or message.draft.kind not in _TRACED:
+            return message, None
+        span = tracer.sending(message.draft)
+        tid, ext = span.carried(message.draft)
+        return message.with_entries(tid=tid, ext=ext), span
+
+    async def _posted(self, waiting: _Waiting, span: Sending | None) -> Posted:
+        if span is None:
+            await self._put(waiting)
+            return await waiting.future
+        try:
+            await self._put(waiting)
+            posted = await waiting.future
+        except BaseException as error:
+            span.failed(error)
+            raise
+        ack = posted.ack
+        span.sent(posted.sealed, ack.stream if ack is not None else "", ack.sequence if ack is not None else 0)
+        return posted
 
     def _enqueueable(
         self,
@@ -402,6 +435,8 @@ def _outcome(future: asyncio.Future[Posted]) -> Posted | SealbusError:
 
 
 _KEYED = frozenset({Kind.TASK, Kind.EVENT})
+_TRACED = frozenset({Kind.TASK, Kind.CALL, Kind.EVENT})
+"""Kinds that have spans: statuses, answers and records belong to those of what they are about."""
 """Kinds whose reader recognises two sealings of one message by `idm`; a record itself says what it is about."""
 
 _FULL = frozenset({10047, 10077})

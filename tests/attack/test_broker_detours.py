@@ -259,15 +259,7 @@ class Victim:
     async def refused(self, code: str, least: int = 1) -> None:
         """Wait until the worker has refused so many by `code`."""
 
-        def seen() -> bool:
-            line = f'sealbus_refused_total{{code="{code}"}} '
-            return any(
-                int(one.removeprefix(line)) >= least
-                for one in self.counters.render().splitlines()
-                if one.startswith(line)
-            )
-
-        await until(seen)
+        await until(lambda: self.counters.value("sealbus_refused_total", code=code) >= least)
 
     async def still_works(self) -> None:
         price = await self.client.call("orders.price", Update(item_id="1", quantity=2), returns=Price)

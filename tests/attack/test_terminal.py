@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 import sys
 from dataclasses import replace
 from datetime import datetime
@@ -111,7 +112,7 @@ def test_a_log_line_and_a_traceback(text: str, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.undo()
     lines = written.getvalue().split("\n")
     assert harmless("".join(lines))
-    assert lines[0].startswith("ERROR 50 %: sealbus.test: handler said ")
+    assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z ERROR 50 %: sealbus\.test: handler said ", lines[0])
     assert lines[1] == "Traceback (most recent call last):"
 
 
@@ -130,10 +131,39 @@ def test_a_log_line_of_json(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = (json.loads(line) for line in written.getvalue().splitlines())
     assert harmless(written.getvalue())
     assert (first["level"], first["process"], first["logger"]) == ("ERROR", "process 1", "sealbus.test")
-    assert first["message"] == f"handler said {text}"
+    assert f"handler said {text}".startswith(first["message"].partition("... (")[0])
+    assert len(first["message"]) < 4_200
     assert first["exception"].startswith("Traceback (most recent call last):")
     assert "exception" not in second
     assert datetime.fromisoformat(second["time"]).tzinfo is not None
+
+
+def test_a_long_line_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    for as_json in (False, True):
+        written = io.StringIO()
+        monkeypatch.setattr(logging.getLogger(), "handlers", [])
+        monkeypatch.setattr(sys, "stderr", written)
+        log_to_stderr(as_json=as_json)
+        logging.getLogger("sealbus.test").warning("%s", "x" * 100_000)
+        monkeypatch.undo()
+        assert len(written.getvalue()) < 5_000
+        assert "more)" in written.getvalue()
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_note_is_a_line_of_json_where_those_are_logged(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.StringIO()
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    monkeypatch.setattr(sys, "stderr", written)
+    # Whatever the level: a note is to be read.
+    log_to_stderr(as_json=True, level=logging.ERROR)
+    note(text)
+    monkeypatch.undo()
+    assert harmless(written.getvalue())
+    [line] = written.getvalue().splitlines()
+    said = json.loads(line)
+    assert said["level"] == "INFO"
+    assert text.startswith(said["message"].partition("... (")[0])
 
 
 def test_a_usage_error_does_not_repeat_it_raw() -> None:

@@ -25,7 +25,7 @@ from stack.program import output_of
 from stack.site import SEALBUS
 from stack.spire import open_spire
 from stack.spire_entry import Entry
-from stack.tools import find_tool
+from support.helm import CHART, require_helm
 from support.kubernetes_yaml import deployed
 from support.network_policies import Network
 from support.node import Node, entries, in_order, numbered
@@ -40,12 +40,10 @@ from sealbus.agents.dev.environment import starter_policy
 from sealbus.agents.dev.idp import DevelopmentIdp
 from sealbus.agents.examples import inventory, pricing
 from sealbus.agents.runtime.settings.settings import load_settings
-from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 from sealbus.policies.opa.process import MutualTls, server_arguments
 
 ROOT = Path(__file__).parents[2]
-CHART = ROOT / "deploy" / "kubernetes" / "sealbus"
 NATS = ROOT / "deploy" / "kubernetes" / "nats"
 TRUST_DOMAIN = TrustDomain("example.org")
 RESOURCE = "https://api.example.org"
@@ -61,16 +59,6 @@ ORDER = {
 """What is started after what; all others once a policy was pushed."""
 HERE = ("operator", "shop-web")
 """Whose commands the test gives, as root."""
-
-
-def require_helm() -> str:
-    """Return the program; without it skip the test, or fail it in CI."""
-    try:
-        return str(find_tool("helm"))
-    except ConfigurationError as error:
-        if os.environ.get("CI"):
-            pytest.fail(error.detail)
-        pytest.skip(error.detail)
 
 
 async def render(folder: Path, *, issuer: str, public_key: Path, opa_config: str) -> str:

@@ -275,6 +275,11 @@ CONTROL: Table = (
     (f"request $JS.API.CONSUMER.CREATE.AUDIT.look {READER} --raw", True),
     ("pub audit.control x", True),
     ("pub held.control.keys x", True),
+    # How much waits for each agent, and not for whom statuses are: those consumers' names are secrets.
+    ("request $JS.API.CONSUMER.LIST.TASKS {} --raw", True),
+    ("request $JS.API.CONSUMER.LIST.EVENTS {} --raw", True),
+    ("request $JS.API.CONSUMER.LIST.RESULTS {}", "$JS.API.CONSUMER.LIST.RESULTS"),
+    ("request $JS.API.CONSUMER.INFO.RESULTS.read-1 {}", "$JS.API.CONSUMER.INFO.RESULTS.read-1"),
     ("pub held.notary.keys x", "held.notary.keys"),
     ("pub audit.inventory x", "audit.inventory"),
     ("request $JS.API.STREAM.UPDATE.AUDIT {}", "$JS.API.STREAM.UPDATE.AUDIT"),

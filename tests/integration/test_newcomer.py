@@ -97,7 +97,16 @@ class Newcomer:
     def dev(self) -> Iterator[Running]:
         """Run `sealbus dev` in the project, from when its agent is there."""
         process = subprocess.Popen(
-            [str(self.tool / "sealbus"), "dev", "--port", str(free_port()), "--edge-port", str(free_port())],
+            [
+                str(self.tool / "sealbus"),
+                "dev",
+                "--port",
+                str(free_port()),
+                "--edge-port",
+                str(free_port()),
+                "--console-port",
+                "0",
+            ],
             cwd=self.project,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -111,7 +111,11 @@ class Whole:
 def whole() -> Iterator[Whole]:
     with short_folder() as folder, ExitStack() as stack:
         (folder / "app.py").write_text(APP)
-        stack.enter_context(running(folder, "dev", "--port", str(free_port()), "--edge-port", "0", ready="ready:"))
+        stack.enter_context(
+            running(
+                folder, "dev", "--port", str(free_port()), "--edge-port", "0", "--console-port", "0", ready="ready:"
+            )
+        )
         settings, body = folder / ".sealbus" / "dev.toml", secrets.token_urlsafe(24)
         agents = {
             name: stack.enter_context(

@@ -99,7 +99,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, st
     tmp_path = tmp_path_factory.mktemp("tour")
     (tmp_path / "docs" / "tour").mkdir(parents=True)
     (tmp_path / "docs" / "tour" / "app.py").write_bytes((ROOT / "docs" / "tour" / "app.py").read_bytes())
-    dev = start("dev", "--port", str(free_port()), "--edge-port", "0", folder=tmp_path)
+    dev = start("dev", "--port", str(free_port()), "--edge-port", "0", "--console-port", "0", folder=tmp_path)
     try:
         wait_for(dev, "ready:")
         edge = wait_for(dev, "edge at ").split()[-1]
@@ -296,7 +296,18 @@ def shop(tmp_path: Path) -> Iterator[tuple[Path, str]]:
     """Return a folder with `sealbus dev` and the example agents running, by a policy with what docs/cancel.md adds to it."""
     lay(CANCEL, tmp_path)
     with ExitStack() as stack:
-        dev = start("dev", "--port", str(free_port()), "--edge-port", "0", "--policy", "policy", folder=tmp_path)
+        dev = start(
+            "dev",
+            "--port",
+            str(free_port()),
+            "--edge-port",
+            "0",
+            "--console-port",
+            "0",
+            "--policy",
+            "policy",
+            folder=tmp_path,
+        )
         stack.callback(stop, dev)
         wait_for(dev, "ready:")
         edge = wait_for(dev, "edge at ").split()[-1]
@@ -345,7 +356,9 @@ def test_schedules_do_what_their_page_says(tmp_path: Path) -> None:
     lay(SCHEDULES, tmp_path)
     options = ("--policy", "policy", "--agent", "clerk")
     with ExitStack() as stack:
-        dev = start("dev", "--port", str(free_port()), "--edge-port", "0", *options, folder=tmp_path)
+        dev = start(
+            "dev", "--port", str(free_port()), "--edge-port", "0", "--console-port", "0", *options, folder=tmp_path
+        )
         stack.callback(stop, dev)
         wait_for(dev, "ready:")
         worker = start("worker", "run", "clerk.py:agent", folder=tmp_path)
@@ -456,7 +469,9 @@ def walk_page(name: str, agent: str, folder: Path) -> list[Done]:
     assert f"`sealbus worker run {agent}.py:agent`" in page
     with ExitStack() as stack:
         options = ("--agent", agent, "--policy", "policy")
-        dev = start("dev", "--port", str(free_port()), "--edge-port", "0", *options, folder=folder)
+        dev = start(
+            "dev", "--port", str(free_port()), "--edge-port", "0", "--console-port", "0", *options, folder=folder
+        )
         stack.callback(stop, dev)
         wait_for(dev, "ready:")
         worker = start("worker", "run", f"{agent}.py:agent", folder=folder)

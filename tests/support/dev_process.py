@@ -59,7 +59,7 @@ def running_dev(path: Path, app: str, *, settings: str = "") -> Iterator[DevFold
 
     `settings` are tables that the worker has beside those of `sealbus dev`.
     """
-    with running(path, "dev", "--port", str(free_port()), "--edge-port", "0", ready="ready:"):
+    with running(path, "dev", "--port", str(free_port()), "--edge-port", "0", "--console-port", "0", ready="ready:"):
         config = path / "worker.toml"
         config.write_text((path / ".sealbus" / "dev.toml").read_text() + settings)
         with running(path, "worker", "run", f"{app}:agent", "--config", str(config), ready="runs as"):

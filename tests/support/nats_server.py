@@ -209,7 +209,7 @@ listen: "127.0.0.1:{self.port}"
 server_name: "test"
 log_file: {json.dumps(str(self.folder / "server.log"))}
 jetstream {{
-  store_dir: {json.dumps(str(self.folder / "store"))}, max_memory_store: 64MB, max_file_store: 4GB {self._jetstream}
+  store_dir: {json.dumps(str(self.folder / "store"))}, max_memory_store: 64MB, max_file_store: 8GB {self._jetstream}
 }}
 {tls if self._tls else ""}
 {self._extra}

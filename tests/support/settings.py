@@ -133,6 +133,19 @@ networks = ["10.20.0.0/16"]
 headers = ["x-tenant"]
 seconds = 2.5
 
+[console]
+address = "0.0.0.0:8445"
+url = "https://console.example.org"
+certificate = "console.pem"
+key = "/etc/console.key"
+plaintext = true
+edge = "https://api.example.org"
+issuer = "https://idp.example.org"
+client_id = "console"
+scope = "openid sealbus:approve roles"
+resource = "https://api.example.org"
+queues = ["managers"]
+
 [client]
 name = "web"
 token_service = "https://edge:8444"

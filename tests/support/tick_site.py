@@ -135,10 +135,7 @@ class Process:
 
     def ticks(self, outcome: str) -> int:
         """Return how many ticks it counted with this outcome."""
-        wanted = f'sealbus_ticks_total{{outcome="{outcome}"}} '
-        return next(
-            (int(line[len(wanted) :]) for line in self.counters.render().splitlines() if line.startswith(wanted)), 0
-        )
+        return self.counters.value("sealbus_ticks_total", outcome=outcome)
 
 
 @dataclass

@@ -90,6 +90,8 @@ def explain(
 ) -> None:
     """Explain the decisions on message ID (32 hex digits), or the record or message with a hash (64).
 
+    The id of a request at the edge (X-Request-Id of a 403) stands for all that was decided about it.
+
     Without an ID it is the newest denial among the last 2000 messages of the audit stream.
 
     Each is made again by the policy that made it, and is explained only if it comes out as it was recorded. The explanation
@@ -257,7 +259,7 @@ def _of_settings(settings: Settings, config: str | None, as_name: str) -> Bundle
 async def _decisions(
     entries: AsyncIterable[AuditEntry | Finding], sought: bytes | None
 ) -> AsyncGenerator[tuple[AuditEntry | Finding, RecordedDecision | None], None]:
-    """Yield each decision about the message or in the record `sought`, or every one, and each finding without one."""
+    """Yield each decision about the message, request or record `sought`, or every one, and each finding without one."""
     from sealbus.bus.audit.trail import Finding
     from sealbus.envelopes.records.decision import DecisionRecord
     from sealbus.policies.backtest.recorded import RecordedDecision
@@ -268,7 +270,7 @@ async def _decisions(
         elif (
             isinstance(entry.record, DecisionRecord)
             and entry.decided is not None
-            and sought in (None, entry.leaf, entry.decided.id, entry.decided.digest)
+            and sought in (None, entry.leaf, entry.decided.id, entry.decided.digest, entry.txn)
         ):
             recorder, caller = entry.recorder.value, entry.decided.iss.value
             yield (

@@ -12,25 +12,33 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from sealbus.agents.cli.options import config_option, json_option, stop_signalled
+from sealbus.agents.cli.options import config_option, json_option, log_option, stop_signalled
 from sealbus.agents.cli.output import log_to_stderr, note, print_json
 
 if TYPE_CHECKING:
-    from sealbus.agents.control.control import Opener
+    from collections.abc import Callable, Sequence
 
-__all__ = ["ROLES", "USUAL", "command"]
+    from sealbus.agents.control.control import Opener
+    from sealbus.agents.runtime.settings.settings import Flag, Settings
+
+__all__ = ["ROLES", "USUAL", "command", "run_roles"]
 
 ROLES = MappingProxyType(
     {
         "callout": "sealbus.agents.control.callout.role:open_callout_role",
         "policy": "sealbus.agents.control.policy_server.server:open_policy_role",
         "notary": "sealbus.agents.control.notary.role:open_notary",
+        "streams": "sealbus.agents.control.streams:open_streams",
+        "console": "sealbus.agents.console.console:open_console",
         "revoker": "sealbus.agents.control.revoker.role:open_revoker",
     }
 )
 """How each role is opened, as `module:name`; imported only where it runs."""
 USUAL = ("callout", "policy", "notary")
-"""The roles of a process that does not say which. The revoker has an identity and a key of its own."""
+"""The roles of a process that does not say which.
+
+The revoker and the console have identities of their own, and `streams` is for who looks at metrics.
+"""
 
 
 @click.group("control")
@@ -69,23 +77,33 @@ def keygen(folder: Path, as_json: bool) -> None:
 @click.option("--health", default=None, metavar="HOST:PORT", help="Serve /healthz, /readyz and /metrics here.")
 @config_option
 @json_option
-def run(roles: str, health: str | None, config: str | None, as_json: bool) -> None:
+@log_option
+def run(roles: str, health: str | None, config: str | None, as_json: bool, log_json: bool) -> None:
     """Run the chosen roles together; the process ends if one of them does."""
     chosen = tuple(dict.fromkeys(role.strip() for role in roles.split(",")))
     unknown = [role for role in chosen if role not in ROLES]
     if unknown:
         raise click.BadParameter(f"{unknown[0]!r} is not one of {', '.join(ROLES)}", param_hint="--roles")
-    log_to_stderr(as_json=as_json)
-    asyncio.run(_run(chosen, health, config, as_json=as_json))
+    log_to_stderr(as_json=log_json)
+    asyncio.run(run_roles(chosen, health, config, as_json=as_json))
 
 
-async def _run(roles: tuple[str, ...], health: str | None, config: str | None, *, as_json: bool) -> None:
+async def run_roles(
+    roles: tuple[str, ...],
+    health: str | None,
+    config: str | None,
+    *,
+    as_json: bool,
+    flags: Sequence[Flag] = (),
+    said: Callable[[Settings], str] | None = None,
+) -> None:
+    """Run `roles` together until a signal; `said` says what is there for people once they run, by default their names."""
     from sealbus.agents.control.control import Control
     from sealbus.agents.runtime.health import HealthServer, Probes
     from sealbus.agents.runtime.settings.settings import load_settings
     from sealbus.bus.telemetry import Counters
 
-    settings = load_settings(config)
+    settings = load_settings(config, flags=flags)
     counters = Counters()
     stop = stop_signalled()
     control = Control({role: partial(_opener(role), settings, counters=counters) for role in roles})
@@ -104,7 +122,7 @@ async def _run(roles: tuple[str, ...], health: str | None, config: str | None, *
         if as_json:
             print_json({"ready": True, "roles": list(roles)})
         else:
-            note(f"control runs: {', '.join(roles)}")
+            note(said(settings) if said is not None else f"control runs: {', '.join(roles)}")
 
 
 def _opener(role: str) -> Opener:

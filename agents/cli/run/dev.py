@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import shutil
 import sys
 from pathlib import Path
 
 import click
 
-from sealbus.agents.cli.options import json_option, stop_signalled
-from sealbus.agents.cli.output import note, print_json
+from sealbus.agents.cli.options import json_option, log_option, stop_signalled
+from sealbus.agents.cli.output import log_to_stderr, note, print_json
 from sealbus.agents.runtime.settings.state_folder import DEV_LOCK, STARTER_AGENTS, STATE_FOLDER, is_locked
 
 __all__ = ["command"]
@@ -30,6 +32,14 @@ __all__ = ["command"]
     show_default=True,
     help="Of the development identity provider; 0: any free port.",
 )
+@click.option(
+    "--console-port",
+    type=click.IntRange(0, 65_535),
+    default=8081,
+    show_default=True,
+    help="Console; 0: any free port.",
+)
+@click.option("--console/--no-console", default=True, help="Show what happens in a browser.")
 @click.option("--engine", type=click.Choice(["embedded", "sidecar"]), default="embedded", show_default=True)
 @click.option("--opa", type=click.Path(path_type=Path), default=None, help="The opa executable, for --engine sidecar.")
 @click.option(
@@ -45,12 +55,15 @@ __all__ = ["command"]
 @click.option("--notary/--no-notary", default=True, help="Keep a verifiable log of the audit stream.")
 @click.option("--clean", is_flag=True, help="Remove the state folder first.")
 @json_option
+@log_option
 def command(
     agents: tuple[str, ...],
     state: Path,
     port: int,
     edge_port: int,
     idp_port: int,
+    console_port: int,
+    console: bool,
     engine: str,
     opa: Path | None,
     policy: Path | None,
@@ -59,13 +72,16 @@ def command(
     notary: bool,
     clean: bool,
     as_json: bool,
+    log_json: bool,
 ) -> None:
-    """Run NATS, identities, policy, identity provider, edge and notary, and the agents that sealbus.toml names.
+    """Run NATS, identities, policy, identity provider, edge, notary and console, and the agents that sealbus.toml names.
 
     Agents are run by the interpreter of `.venv` in this folder, if there is one, and started again when their files change.
     """
     from sealbus.agents.dev.environment import DevOptions
     from sealbus.agents.dev.settings_file import read_declared
+
+    log_to_stderr(as_json=log_json, level=logging.WARNING)
 
     if clean:
         if is_locked(state, DEV_LOCK):
@@ -80,6 +96,7 @@ def command(
         port=port,
         edge_port=edge_port,
         idp_port=idp_port,
+        console_port=console_port if console else None,
         engine=engine,
         opa=opa,
         policy=policy,
@@ -87,10 +104,15 @@ def command(
         notary=notary,
         development=True,
     )
-    asyncio.run(_run(options, watch=watch, as_json=as_json))
+    from sealbus.agents.runtime.tracing import SAMPLER, exporting_spans
+
+    # Somebody looks at each trace here, and agents have this environment.
+    os.environ.setdefault(SAMPLER, "parentbased_always_on")
+    with exporting_spans("edge"):
+        asyncio.run(_run(options, watch=watch, as_json=as_json, log_json=log_json))
 
 
-async def _run(options: object, *, watch: bool, as_json: bool) -> None:
+async def _run(options: object, *, watch: bool, as_json: bool, log_json: bool) -> None:
     from sealbus.agents.dev.environment import DevOptions, open_environment, republish
 
     if not isinstance(options, DevOptions):
@@ -102,7 +124,9 @@ async def _run(options: object, *, watch: bool, as_json: bool) -> None:
             from sealbus.agents.cli.run.processes import run_project
 
             targets = list(options.declared.run.values())
-            group.create_task(run_project(targets, python=_python(), config=environment.settings_file, stop=stop))
+            group.create_task(
+                run_project(targets, python=_python(), config=environment.settings_file, stop=stop, log_json=log_json)
+            )
         if as_json:
             print_json(
                 {
@@ -110,6 +134,7 @@ async def _run(options: object, *, watch: bool, as_json: bool) -> None:
                     "nats": environment.nats.url,
                     "idp": environment.idp.issuer,
                     "edge": environment.edge.front.resource,
+                    "console": environment.console,
                     "settings": str(environment.settings_file),
                     "policy": str(environment.policy),
                     "engine": options.engine,
@@ -120,6 +145,8 @@ async def _run(options: object, *, watch: bool, as_json: bool) -> None:
         else:
             note(f"ready: NATS at {environment.nats.url}, policy {environment.policy} ({options.engine})")
             note(f"edge at {environment.edge.front.resource}")
+            if environment.console:
+                note(f"console at {environment.console}")
             note(f"development IdP, without passwords: {environment.idp.issuer}")
             if options.declared.unused:
                 note(f"settings of sealbus.toml not used here: {', '.join(options.declared.unused)}")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from sealbus.agents.cli.options import config_option, ended_by, json_option, stop_signalled
+from sealbus.agents.cli.options import config_option, ended_by, json_option, log_option, stop_signalled
 from sealbus.agents.cli.output import log_to_stderr, note, print_json
 
 __all__ = ["command"]
@@ -24,20 +24,29 @@ def command() -> None:
 @click.option("--health", default=None, metavar="HOST:PORT", help="Serve /healthz, /readyz and /metrics here.")
 @config_option
 @json_option
-def serve(address: str | None, health: str | None, config: str | None, as_json: bool) -> None:
+@log_option
+def serve(address: str | None, health: str | None, config: str | None, as_json: bool, log_json: bool) -> None:
     """Accept access tokens, mint user contexts, and pass tasks and calls on to agents."""
-    log_to_stderr(as_json=as_json)
-    asyncio.run(_serve(address, health, config, as_json=as_json))
+    log_to_stderr(as_json=log_json)
+    from sealbus.agents.runtime.tracing import exporting_spans
+
+    with exporting_spans("edge"):
+        asyncio.run(_serve(address, health, config, as_json=as_json))
 
 
 @command.command("exit")
 @click.option("--health", default=None, metavar="HOST:PORT", help="Serve /healthz, /readyz and /metrics here.")
 @config_option
 @json_option
-def exit_(health: str | None, config: str | None, as_json: bool) -> None:
+@log_option
+def exit_(health: str | None, config: str | None, as_json: bool, log_json: bool) -> None:
     """Call the APIs in egress.apis for agents, whose policy decides about each request, and show them their tokens."""
-    log_to_stderr(as_json=as_json)
-    raise SystemExit(0 if asyncio.run(_exit(health, config, as_json=as_json)) else 1)
+    log_to_stderr(as_json=log_json)
+    from sealbus.agents.runtime.tracing import exporting_spans
+
+    with exporting_spans("exit"):
+        drained = asyncio.run(_exit(health, config, as_json=as_json))
+    raise SystemExit(0 if drained else 1)
 
 
 @command.command("key")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sealbus.agents.cli.options import stop_signalled
-from sealbus.agents.cli.output import note
+from sealbus.agents.cli.output import log_to_stderr, note
 from sealbus.agents.runtime.health import numbered_address
 from sealbus.agents.runtime.settings.settings import load_settings
 from sealbus.agents.runtime.source_files import SourceFiles
@@ -33,8 +33,10 @@ def run_processes(
     health: str | None,
     config: str | None,
     as_json: bool,
+    log_json: bool,
 ) -> int:
     """Run `processes` workers of `targets` until SIGINT or SIGTERM; return the exit code (`Supervisor.run`)."""
+    log_to_stderr(as_json=log_json)
     settings = load_settings(config)
     if settings.audit.spool is not None and processes > 1:
         raise ConfigurationError(
@@ -53,13 +55,17 @@ def run_processes(
         given = [word for option, value in options.items() if value is not None for word in (option, value)]
         if as_json:
             given.append("--json")
+        if log_json is not as_json:
+            given += ["--log-format", "json" if log_json else "text"]
         return [*_worker(sys.executable), "--supervised", str(number), str(line), *given, "--", *targets]
 
     supervisor = Supervisor(command, processes=processes, grace=settings.worker.drain + GRACE, say=note)
     return asyncio.run(_supervise(supervisor, SourceFiles(folders_of(targets)) if reloading else None))
 
 
-async def run_project(targets: Sequence[str], *, python: str, config: Path, stop: asyncio.Event) -> None:
+async def run_project(
+    targets: Sequence[str], *, python: str, config: Path, stop: asyncio.Event, log_json: bool = False
+) -> None:
     """Run each of `targets` in a process of the interpreter `python` until `stop`, anew after each change of their files."""
 
     def command(number: int, line: int) -> list[str]:
@@ -70,6 +76,7 @@ async def run_project(targets: Sequence[str], *, python: str, config: Path, stop
             str(line),
             "--config",
             str(config),
+            *(("--log-format", "json") if log_json else ()),
             "--",
             targets[number - 1],
         ]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sealbus.agents.cli.options import config_option, ended_by, json_option, stop_signalled
+from sealbus.agents.cli.options import config_option, ended_by, json_option, log_option, stop_signalled
 from sealbus.agents.cli.output import log_to_stderr, note, print_json
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def command() -> None:
 @click.option("--supervised", default=None, nargs=2, type=int, hidden=True, help="Number of the process, and its line.")
 @config_option
 @json_option
+@log_option
 def run(
     targets: tuple[str, ...],
     concurrency: int | None,
@@ -59,6 +60,7 @@ def run(
     supervised: tuple[int, int] | None,
     config: str | None,
     as_json: bool,
+    log_json: bool,
 ) -> None:
     """Run the handlers of each AGENT in its MODULE (a dotted name, or a file such as app.py) until SIGTERM, then drain.
 
@@ -76,13 +78,17 @@ def run(
                 health=health,
                 config=config,
                 as_json=as_json,
+                log_json=log_json,
             )
         )
     number, line = supervised or (0, None)
     name = f"process {number}: " if number else ""
-    log_to_stderr(name, as_json=as_json)
+    log_to_stderr(name, as_json=log_json)
+    from sealbus.agents.runtime.tracing import exporting_spans
+
     agents = load_agents(targets)
-    drained = asyncio.run(_run(agents, concurrency, health, config, line=line, as_json=as_json))
+    with exporting_spans(",".join(agent.name for agent in agents)):
+        drained = asyncio.run(_run(agents, concurrency, health, config, line=line, as_json=as_json))
     raise SystemExit(0 if drained else 1)
 
 

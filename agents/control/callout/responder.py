@@ -22,7 +22,7 @@ from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.connection.frames import header_value
 from sealbus.bus.nats.subscription import Asked, Responder
 from sealbus.bus.ports import Clock, Identity, wall_clock
-from sealbus.bus.telemetry import Counters, OperatorLog
+from sealbus.bus.telemetry import Counters, OperatorLog, shown
 from sealbus.envelopes.errors import Code, ConnectRefused, SealbusError
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 from sealbus.envelopes.message.subjects import OwnSubject
@@ -210,6 +210,13 @@ class Callout:
             refused.subject or "unknown workload",
             refused.code,
             f" ({', '.join(refused.reasons) or refused.detail})" if refused.reasons or refused.detail else "",
+            fields={
+                "event": "connection refused",
+                "code": str(refused.code),
+                "reasons": [shown(one) for one in refused.reasons],
+                "sender": refused.subject,
+                "note": shown(refused.detail),
+            },
         )
         self._on_refused(refused)
 

@@ -87,6 +87,7 @@ class Notary:
                 "sealbus_notary_policies_total": "Policy bundles that were archived and recorded.",
             }
         )
+        self._counters.add("sealbus_notary_entries_total", 0)
         self._policies = policies if policies is not None else PolicyArchive()
         self._profile = ArchiveProfile(names=names)
         token = names.token(identity.spiffe_id)

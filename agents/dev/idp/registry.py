@@ -193,8 +193,9 @@ DEMO_USERS: Final = (
     DemoUser(identifier="bob", claims={"name": "Bob Brown", "department": "accounts", "region": "eu"}),
     DemoUser(identifier="carol", claims={"name": "Carol Clark", "department": "accounts", "region": "us"}),
     DemoUser(identifier="dave", claims={"name": "Dave Davis", "department": "guests", "region": "us"}),
+    DemoUser(identifier="olga", claims={"name": "Olga Orlova", "department": "operations", "region": "eu"}),
 )
-"""alice, bob and carol are users in the starter policy's data, dave is not."""
+"""alice, bob, carol and olga, who may use the console, are users in the starter policy's data, dave is not."""
 
 
 def merged_users(more: Mapping[str, Mapping[str, object]]) -> tuple[DemoUser, ...]:

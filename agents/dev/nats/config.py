@@ -35,6 +35,8 @@ __all__ = [
     "Permissions",
     "agent_permissions",
     "backup_permissions",
+    "console_permissions",
+    "control_permissions",
     "edge_permissions",
     "notary_permissions",
     "operator_permissions",
@@ -151,10 +153,14 @@ class BrokerRole(StrEnum):
     """An agent that may also read the tokens that the edge keeps for it."""
     NOTARY = "notary"
     """An agent that may also read all of AUDIT, to keep a log of it."""
+    CONTROL = "control"
+    """A notary that may also see which consumers there are of TASKS and EVENTS, and how much waits for them."""
     REVOKER = "revoker"
     """An agent that may also replace the revocations in the bucket of policies."""
     BACKUP = "backup"
     """An agent that may also take whole streams out of the server, and put them into it: `sealbus backup`, `restore`."""
+    CONSOLE = "console"
+    """An agent that may also read what was asked, told, recorded and could not be handled, and who consumes."""
     OPERATOR = "operator"
     """An agent that may also manage and read every stream: `sealbus streams apply`, `sealbus audit replay`."""
 
@@ -179,6 +185,10 @@ def permissions_of(role: BrokerRole, spiffe_id: SpiffeId, names: Names, own: Seq
         return exit_permissions(spiffe_id, names, own)
     if role is BrokerRole.NOTARY:
         return notary_permissions(spiffe_id, names, own)
+    if role is BrokerRole.CONSOLE:
+        return console_permissions(spiffe_id, names, own)
+    if role is BrokerRole.CONTROL:
+        return control_permissions(spiffe_id, names, own)
     if role is BrokerRole.REVOKER:
         return revoker_permissions(spiffe_id, names, own)
     return agent_permissions(spiffe_id, names, own)
@@ -286,6 +296,13 @@ def notary_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubje
     return Permissions(publish=(*agent.publish, *reading), subscribe=agent.subscribe)
 
 
+def control_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubject] = ()) -> Permissions:
+    """Return the permissions of a control process: those of a notary, and to see how much waits for each agent."""
+    notary = notary_permissions(spiffe_id, names, own)
+    listing = tuple(f"{_API}.CONSUMER.LIST.{stream}" for stream in (TASKS, EVENTS))
+    return Permissions(publish=(*notary.publish, *listing), subscribe=notary.subscribe)
+
+
 def revoker_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubject] = ()) -> Permissions:
     """Return the permissions of the revoker: those of an agent, and what `ObjectStore.replace` needs for one object."""
     agent = agent_permissions(spiffe_id, names, own)
@@ -314,6 +331,19 @@ def backup_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubje
         "audit.>",
     )
     return Permissions(publish=(*agent.publish, *whole), subscribe=agent.subscribe)
+
+
+def console_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubject] = ()) -> Permissions:
+    """Return the permissions of a console: those of an agent, to read streams by consumers of its own, and to list these."""
+    agent = agent_permissions(spiffe_id, names, own)
+    reading = [
+        f"{_API}.CONSUMER.{what}"
+        for stream in ("AUDIT", TASKS, RESULTS, EVENTS, "DEAD")
+        for what in (f"CREATE.{stream}.*", f"CREATE.{stream}.*.>", f"MSG.NEXT.{stream}.*", f"DELETE.{stream}.*")
+    ]
+    held = f"{_API}.CONSUMER.CREATE.{HELD}.*.held.*.schedule.*"
+    listed = [f"{_API}.CONSUMER.LIST.{stream}" for stream in (TASKS, EVENTS)]
+    return Permissions(publish=(*agent.publish, *reading, held, *listed), subscribe=agent.subscribe)
 
 
 def operator_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubject] = ()) -> Permissions:

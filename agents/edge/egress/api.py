@@ -20,6 +20,7 @@ from sealbus.agents.edge.egress.credential import Credential
 from sealbus.agents.edge.egress.operation import Operation
 from sealbus.agents.edge.egress.reachable import AddressRefused, Network, Resolve, address_of, resolve
 from sealbus.agents.edge.oauth.issuers import is_secure_url
+from sealbus.agents.runtime.tracing import traceparent_fields
 from sealbus.agents.sdk.http import MOST_FIELDS, ApiAnswer, ApiRequest
 from sealbus.agents.sdk.resource import Resource
 from sealbus.bus.routing.retry import Reject
@@ -235,6 +236,7 @@ class OpenApi:
             request.method,
             f"{self._scheme}://{at}:{self._port}{self._base}{request.path}{query}",
             headers={
+                **traceparent_fields(),
                 **fields,
                 "host": self._netloc,
                 "connection": "close",

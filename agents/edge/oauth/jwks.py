@@ -8,18 +8,21 @@ import ssl
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS, EdgeLimits
 from sealbus.agents.edge.http.problem import KeysUnavailable, TokenRefused
 from sealbus.agents.edge.oauth.discovery import Documents, FetchFailed
 from sealbus.agents.edge.oauth.issuers import Issuer
 from sealbus.agents.edge.oauth.key_set import KeySet, VerificationKey
+from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.limits import SECOND
 
 __all__ = ["KeySource"]
 
 _log = logging.getLogger(__name__)
+
+_FETCHED: Final = "sealbus_edge_key_fetches_total"
 
 
 @dataclass(slots=True)
@@ -50,10 +53,17 @@ class KeySource:
     ids cause at most one fetch for each cool-down.
     """
 
-    def __init__(self, limits: EdgeLimits = DEFAULT_EDGE_LIMITS, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        limits: EdgeLimits = DEFAULT_EDGE_LIMITS,
+        *,
+        tls: ssl.SSLContext | None = None,
+        counters: Counters | None = None,
+    ) -> None:
         self._limits = limits
         self._documents = Documents(limits, tls)
         self._rows: dict[str, _Row] = {}
+        self._counters = counters or Counters()
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -78,7 +88,10 @@ class KeySource:
         cool-down ago, `KeysUnavailable` if it could not be asked. `issuer` is a row of the operator's table: nothing is ever
         kept for an issuer that only a token names.
         """
-        row = self._rows.setdefault(issuer.issuer, _Row())
+        row = self._rows.get(issuer.issuer)
+        if row is None:
+            row = self._rows[issuer.issuer] = _Row()
+            self._counters.add(_FETCHED, 0, issuer=issuer.issuer, outcome="failed")
         await self._ensure(row, issuer, now)
         if row.keys is None or now >= row.stale_until:
             raise KeysUnavailable("no keys of the issuer", retry_after=self._limits.cool_down_seconds)
@@ -143,8 +156,10 @@ class KeySource:
         except (FetchFailed, TimeoutError) as error:
             # The key set may have moved: next time the metadata is read again.
             row.jwks_uri = None
+            self._counters.add(_FETCHED, issuer=issuer.issuer, outcome="failed")
             _log.warning("keys of issuer %s not refreshed: %s", issuer.issuer, str(error) or "too slow")
         else:
+            self._counters.add(_FETCHED, issuer=issuer.issuer, outcome="fetched")
             limits = self._limits
             said = limits.keys_fresh_seconds if fetched.max_age is None else fetched.max_age
             fresh = min(max(said, limits.keys_fresh_least_seconds), limits.keys_fresh_most_seconds)

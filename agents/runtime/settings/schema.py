@@ -407,6 +407,28 @@ class EdgeTable(_Table):
     issuers: tuple[IssuerTable, ...] = ()
 
 
+class ConsoleTable(_Table):
+    """The console: where it listens, and where people log in.
+
+    `url` is how browsers name it, by default `http://` and the `address`, which needs `certificate` and `key` unless it is
+    loopback; `plaintext` says that a proxy in front of it does TLS. `edge` is the URL of the edge that decides who may see
+    what, by default `edge.resource`. People log in at `issuer` as the public client `client_id`, by default those of
+    `client`, with `<url>/callback` as its redirect URI. `queues` are those of approvals that are always shown.
+    """
+
+    address: str = "127.0.0.1:8081"
+    url: str | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    plaintext: bool = False
+    edge: str | None = None
+    issuer: str | None = None
+    client_id: str | None = None
+    scope: str = "openid sealbus:approve"
+    resource: str | None = None
+    queues: tuple[str, ...] = ()
+
+
 class ClientTable(_Table):
     """What clients need besides the bus: the edge's token service, an https URL, and where a person logs in.
 
@@ -510,6 +532,7 @@ class Document(_Table):
     worker: WorkerTable = WorkerTable()
     dev: DevTable = DevTable()
     edge: EdgeTable = EdgeTable()
+    console: ConsoleTable = ConsoleTable()
     egress: EgressTable = EgressTable()
     client: ClientTable = ClientTable()
     control: ControlTable = ControlTable()

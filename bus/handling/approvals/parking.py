@@ -169,7 +169,9 @@ class Parking:
             await reporter.tell(State.INPUT_REQUIRED, code=Code.APPROVAL_REQUIRED, explanation=explanation, note=note)
         self._counters.add("sealbus_parked_total", 1, outcome="parked")
         action = decided.opened.route.action
-        self._said.message("parked", message.header, action=action, code=Code.APPROVAL_REQUIRED)
+        self._said.message(
+            "parked", message.header, action=action, code=Code.APPROVAL_REQUIRED, context=message.context
+        )
         pull.ack([delivery])
 
     async def _given_up(self, digest: bytes) -> bool:

@@ -15,7 +15,7 @@ from sealbus.envelopes.errors import BadBody, EnvelopeError
 from sealbus.envelopes.trust.bundles import Trust
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["Schedule", "ScheduleBook", "ScheduleChange"]
+__all__ = ["Schedule", "ScheduleBook", "ScheduleChange", "every_schedule"]
 
 _TYPE: Final = "application/vnd.sealbus.held-schedule.v1"
 
@@ -117,6 +117,18 @@ class ScheduleBook:
         parsed = {subject.removeprefix(self.prefix): value for subject, value in found.items()}
         schedules = {name: _parsed(name, value) for name, value in parsed.items()}
         return {name: one for name, one in schedules.items() if one is not None}
+
+
+async def every_schedule(held: Held) -> dict[tuple[str, str], Schedule]:
+    """Return all schedules by the token of their owner and their name, for an operator who looks; raises as `Held.newest`."""
+    found = await held.newest("held.*.schedule.*", _TYPE, flooded=False)
+    schedules: dict[tuple[str, str], Schedule] = {}
+    for subject, value in found.items():
+        _, owner, _, name = subject.split(".")
+        schedule = _parsed(name, value)
+        if schedule is not None:
+            schedules[owner, name] = schedule
+    return schedules
 
 
 def _asked(prefix: str, asked: ScheduleChange) -> Mapping[str, bytes | str | int]:

@@ -102,12 +102,19 @@ class Connection:
         """The supervisor, and one task for each link that is being left."""
         self._unsubscribe: Callable[[], None] = lambda: None
         self.closed = False
+        self._name = name
+        self._unshown: Callable[[], None] = lambda: None
+        for reason in ("permissions", "slow"):
+            self.counters.add("sealbus_bus_dropped_total", 0, reason=reason)
 
     async def __aenter__(self) -> Self:
         link = await self._dialer.dial_any(self._lost, self._lame_duck)
         self._links.add(link)
         await self._group.__aenter__()
         self._adopt(link)
+        self._unshown = self.counters.gauges(
+            "sealbus_bus_connected", ("connection",), lambda: {(self._name,): float(self.connected)}
+        )
         self._unsubscribe = self._identity.on_rotation(self._wake.set)
         self._tasks.append(self._group.create_task(self._supervise(), name="connection"))
         return self
@@ -118,6 +125,7 @@ class Connection:
         self.closed = True
         self._up.set()
         self._unsubscribe()
+        self._unshown()
         for task in self._tasks if kind is not None else self._tasks[:1]:
             task.cancel()
         link = self._link

@@ -17,6 +17,8 @@ HEAVY = (
     "grpc",
     "httpx2",
     "nats",
+    "opentelemetry",
+    "prometheus_client",
     "pydantic",
     "regorus",
     "rich",

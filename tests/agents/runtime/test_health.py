@@ -84,7 +84,7 @@ async def test_counters_are_shown_in_prometheus_text(state: State) -> None:
     assert status == 200
     assert headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
     assert "# HELP sealbus_refused_total Messages that failed verification (steps 1 to 13), by code.\n" in body
-    assert 'sealbus_refused_total{code="malformed"} 3\n' in body
+    assert 'sealbus_refused_total{code="malformed"} 3.0\n' in body
 
 
 async def test_a_probe_that_fails_is_a_503_that_tells_no_content(state: State) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from sealbus.agents.runtime.metric_texts import METRIC_TEXTS
 
 ROOT = Path(__file__).parents[3]
-NAME = re.compile(r'"(sealbus_[a-z_]+_(?:total|seconds|bytes|messages))"')
+NAME = re.compile(r'"(sealbus_[a-z_]*(?:total|seconds|bytes|messages|records|processes|info|ready|connected))"')
 DESCRIBED = re.compile(r'"(sealbus_[a-z_]+)": "')
 
 

@@ -192,3 +192,20 @@ async def test_no_body_is_in_the_log() -> None:
     assert stored.count(b"a-secret-item") == decision.input.count(b'"id":"a-secret-item"') == 1
     assert stored.count(b"123456789") == decision.input.count(b'"quantity":123456789') == 1
     assert b"item_id" not in stored
+
+
+@pytest.mark.parametrize(
+    ("pointer", "shown"),
+    [
+        ("/context/user/id", False),
+        ("/context/user", False),
+        ("/context/user/id/more", True),
+        ("/context/user/claims", True),
+        ("/action/properties/salary", True),
+    ],
+)
+def test_a_user_who_is_taken_out_of_records_is_shown_nowhere_else(pointer: str, shown: bool) -> None:
+    recording = Recording({"task.payroll.>": [pointer]})
+    assert recording.shows_user("task.payroll.pay") is shown
+    assert recording.shows_user("task.inventory.update")
+    assert Recording({}).shows_user("task.payroll.pay")

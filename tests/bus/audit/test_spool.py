@@ -122,7 +122,7 @@ async def test_without_the_stream_records_are_stored_and_sent_when_it_is_back(de
         await until(lambda: spool.behind != "")
         assert spool.behind.startswith("5 audit messages")
         assert (spool.problem, await desk.stored()) == ("", [])
-        assert "sealbus_audit_spool_messages 5\n" in desk.counters.render()
+        assert "sealbus_audit_spool_messages 5.0\n" in desk.counters.render()
         desk.broker.fail("AUDIT", None)
         await until(lambda: not spool.behind)
     assert await desk.stored() == leaves(*range(5))
@@ -164,7 +164,7 @@ async def test_a_full_spool_refuses_and_says_so(desk: Desk) -> None:
         with pytest.raises(AuditUnavailable, match="full"):
             await spool.store(batch_of(3))
         desk.broker.fail("AUDIT", None)
-        await until(lambda: "sealbus_audit_spool_messages 0\n" in desk.counters.render())
+        await until(lambda: "sealbus_audit_spool_messages 0.0\n" in desk.counters.render())
         await spool.store(batch_of(4))
     assert await desk.stored() == leaves(1, 2, 4)
 
@@ -179,7 +179,7 @@ async def test_of_those_that_wait_together_the_first_have_the_room(desk: Desk) -
 async def test_a_disk_without_room_is_a_refusal(desk: Desk) -> None:
     async with desk.spool() as spool:
         await spool.store(batch_of(1))
-        await until(lambda: "sealbus_audit_spool_messages 0\n" in desk.counters.render())
+        await until(lambda: "sealbus_audit_spool_messages 0.0\n" in desk.counters.render())
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (50, before[1]))
         try:

@@ -12,7 +12,7 @@ from support.shop import Price, Shop, Update
 
 from sealbus.agents.dev.memory.broker import header_block
 from sealbus.bus.audit import writer as module
-from sealbus.bus.audit.writer import AuditWriter
+from sealbus.bus.audit.writer import AuditWriter, RecordPlaces
 from sealbus.bus.ports import Outgoing, StreamRefused
 from sealbus.bus.routing.stages import Decided
 from sealbus.bus.sending.outbox import Outbox
@@ -24,7 +24,7 @@ from sealbus.envelopes.records.record import guard_id
 from sealbus.envelopes.records.work import OutcomeRecord
 from sealbus.testing import TestBus
 
-Record = Callable[[Sequence[Decided]], Awaitable[Sequence[bytes | SealbusError]]]
+Record = Callable[[Sequence[Decided], RecordPlaces | None], Awaitable[Sequence[bytes | SealbusError]]]
 
 
 class Seen:
@@ -37,8 +37,10 @@ class Seen:
             monkeypatch.setattr(writer, name, self._watched(getattr(writer, name)))
 
     def _watched(self, record: Record) -> Record:
-        async def watched(decided: Sequence[Decided]) -> Sequence[bytes | SealbusError]:
-            answers = await record(decided)
+        async def watched(
+            decided: Sequence[Decided], places: RecordPlaces | None = None
+        ) -> Sequence[bytes | SealbusError]:
+            answers = await record(decided, places)
             self.decided += decided
             self.answers += answers
             return answers

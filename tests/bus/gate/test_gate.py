@@ -15,7 +15,7 @@ from support.shop import Price, Shop, Update
 from sealbus import Agent, Context, Denied, Resource
 from sealbus.agents.dev.memory.broker import header_block
 from sealbus.agents.runtime.worker import WorkerLimits
-from sealbus.bus.audit.writer import AuditLimits
+from sealbus.bus.audit.writer import AuditLimits, RecordPlaces
 from sealbus.bus.handling import durable
 from sealbus.bus.ports import Outgoing, Overloaded, StreamRefused
 from sealbus.bus.routing.retry import RetryPolicy
@@ -629,10 +629,12 @@ async def test_batches_are_handled_in_their_order_whichever_is_recorded_first(
         audit = (await bus.client("inventory")).node.audit
         decisions, second, recorded = audit.decisions, asyncio.Event(), list[int]()
 
-        async def first_is_slow(decided: Sequence[Decided]) -> Sequence[bytes | SealbusError]:
+        async def first_is_slow(
+            decided: Sequence[Decided], places: RecordPlaces | None
+        ) -> Sequence[bytes | SealbusError]:
             recorded.append(len(recorded))
             number = recorded[-1]
-            leaves = await decisions(decided)
+            leaves = await decisions(decided, places)
             if number == 0:
                 await second.wait()
                 for _ in range(100):

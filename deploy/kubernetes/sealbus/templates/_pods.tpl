@@ -17,7 +17,7 @@ labels:
   sealbus: {{ .kind }}
 annotations:
   # Pods are replaced when what they read at their start changes.
-  checksum/settings: {{ printf "%s%s%s" (.root.Files.Get "local/sealbus.toml") (toYaml .root.Values.policy.keys) .root.Values.opa.config | sha256sum }}
+  checksum/settings: {{ printf "%s%s%s%s" (include "sealbus.settings" .root) (toYaml .root.Values.policy.keys) .root.Values.opa.config (include "sealbus.callers" .root) | sha256sum }}
 {{- end }}
 
 {{/* SPIRE knows a pod by its service account; nobody needs the token of one. */}}
@@ -25,6 +25,12 @@ annotations:
 serviceAccountName: {{ .account | default .name }}
 automountServiceAccountToken: false
 enableServiceLinks: false
+{{- with .root.Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . | quote }}
+  {{- end }}
+{{- end }}
 securityContext:
   runAsNonRoot: true
   runAsUser: 10001
@@ -89,7 +95,7 @@ readinessProbe: {httpGet: {path: /readyz, port: health}, periodSeconds: 2}
 {{- end }}
 
 {{- define "sealbus.container-rest" -}}
-resources: {{- toYaml (index .root.Values.resources (.resources | default "sealbus")) | nindent 2 }}
+resources: {{- toYaml (.own | default (index .root.Values.resources (.resources | default "sealbus"))) | nindent 2 }}
 securityContext: {{- include "sealbus.container-security" .root | nindent 2 }}
 {{- end }}
 
@@ -98,6 +104,7 @@ securityContext: {{- include "sealbus.container-security" .root | nindent 2 }}
 {{- define "sealbus.private-keys" -}}
 - name: keys
   image: {{ .root.Values.image }}
+  imagePullPolicy: {{ .root.Values.imagePullPolicy }}
   command: [install, -m, "0400"{{ range .files }}, /etc/sealbus-secret/{{ . }}{{ end }}, /run/keys]
   {{- include "sealbus.container-rest" (merge (dict "resources" "small") .) | nindent 2 }}
   volumeMounts:

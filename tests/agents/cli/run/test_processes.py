@@ -65,7 +65,14 @@ def test_each_process_is_the_same_command_with_its_own_number_and_ports(started:
 
 def test_what_is_not_said_is_not_passed_on(started: type[Started], config: str) -> None:
     run_processes(
-        ["a.py:one"], processes=1, reloading=False, concurrency=None, health=None, config=config, as_json=False
+        ["a.py:one"],
+        processes=1,
+        reloading=False,
+        concurrency=None,
+        health=None,
+        config=config,
+        as_json=False,
+        log_json=False,
     )
     assert started.command(1, 9)[-6:] == ["1", "9", "--config", config, "--", "a.py:one"]
 
@@ -92,6 +99,7 @@ def test_ports_are_counted_before_anything_is_started(started: type[Started], co
             health="65533",
             config=config,
             as_json=False,
+            log_json=False,
         )
     assert started.processes == 0
 
@@ -107,6 +115,7 @@ def test_a_spool_is_of_one_process(started: type[Started], tmp_path: Path) -> No
             health=None,
             config=str(tmp_path / "sealbus.toml"),
             as_json=False,
+            log_json=False,
         )
 
 

@@ -17,7 +17,7 @@ def test_everybody_in_the_starter_policy_can_log_in() -> None:
 
 def test_more_users_join_and_replace() -> None:
     users = {user.identifier: user for user in merged_users({"dora": {}, "bob": {"groups": ["a", "b"], "level": 3}})}
-    assert list(users) == ["alice", "bob", "carol", "dave", "dora"]
+    assert list(users) == ["alice", "bob", "carol", "dave", "olga", "dora"]
     assert users["bob"].claims == {"groups": ("a", "b"), "level": 3}
     assert (users["dora"].name, users["alice"].name) == ("dora", "Alice Adams")
 

@@ -297,3 +297,13 @@ def test_a_notary_is_an_agent_that_reads_all_of_audit() -> None:
         "$JS.API.CONSUMER.CREATE.TASKS.read-1.task.>",
     ):
         assert not may_publish(notary, subject)
+
+
+def test_a_control_process_is_a_notary_that_sees_how_much_waits() -> None:
+    control = permissions_of(BrokerRole.CONTROL, INVENTORY, NAMES, OWN)
+    notary = permissions_of(BrokerRole.NOTARY, INVENTORY, NAMES, OWN)
+    more = set(control.publish) - set(notary.publish)
+    assert more == {"$JS.API.CONSUMER.LIST.TASKS", "$JS.API.CONSUMER.LIST.EVENTS"}
+    roles = json.loads(library_files()["sealbus/lib/roles/data.json"])
+    assert more <= set(roles["control"]["publish"])
+    assert control.subscribe == notary.subscribe

@@ -13,6 +13,7 @@ from support.issuer import TRUSTS_NOBODY, LoopbackIssuer, new_key, public_jwk
 from sealbus.agents.edge.http.limits import EdgeLimits
 from sealbus.agents.edge.http.problem import KeysUnavailable, TokenRefused
 from sealbus.agents.edge.oauth.jwks import KeySource
+from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import Code
 
 SECOND = 1_000_000
@@ -350,8 +351,12 @@ async def test_without_good_keys_no_token_is_judged_and_the_issuer_is_spared(
     fault: Any, issuer: LoopbackIssuer, caplog: pytest.LogCaptureFixture
 ) -> None:
     fault(issuer)
-    async with KeySource(EdgeLimits(fetch_seconds=0.3), tls=TRUSTS_NOBODY) as keys:
+    counters = Counters()
+    async with KeySource(EdgeLimits(fetch_seconds=0.3), tls=TRUSTS_NOBODY, counters=counters) as keys:
         await unavailable(keys, issuer)
+        fetches = {"issuer": issuer.row().issuer}
+        assert counters.value("sealbus_edge_key_fetches_total", **fetches, outcome="failed") == 1
+        assert counters.value("sealbus_edge_key_fetches_total", **fetches, outcome="fetched") == 0
         asked = len(issuer.requests)
         await unavailable(keys, issuer, "key-2", now=NOW + COOL_DOWN - 1)
         assert len(issuer.requests) == asked

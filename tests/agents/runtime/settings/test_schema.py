@@ -145,6 +145,12 @@ def test_every_setting_can_be_said_in_the_file(tmp_path: Path) -> None:
     )
     assert issuer.scopes == ("read",)
     assert (issuer.client, issuer.client_key, issuer.client_secret) == ("edge", tmp_path / "client.pem", None)
+    console = settings.console
+    assert (console.address, console.url, console.plaintext) == ("0.0.0.0:8445", "https://console.example.org", True)
+    assert (console.certificate, console.key) == (tmp_path / "console.pem", Path("/etc/console.key"))
+    assert (console.edge, console.issuer) == ("https://api.example.org", "https://idp.example.org")
+    assert (console.client_id, console.scope) == ("console", "openid sealbus:approve roles")
+    assert (console.resource, console.queues) == ("https://api.example.org", ("managers",))
     client = settings.client
     assert (client.token_service, client.issuer) == ("https://edge:8444", "https://idp.example.org")
     assert (client.client_id, client.scope, client.resource) == (

@@ -73,7 +73,7 @@ async def test_bytes_that_others_had_stored_there_are_no_claim(site: TickSite) -
         site.broker.inject(SUBJECT, planted)
         again = await taken(site)
         assert not again.fresh
-        assert f"sealbus_ticks_unverified_total {number}\n" in site.operator.counters.render()
+        assert f"sealbus_ticks_unverified_total {number}.0\n" in site.operator.counters.render()
 
 
 async def test_a_claim_on_another_tick_or_of_another_time_is_none_on_this_one(site: TickSite) -> None:

@@ -10,7 +10,7 @@ from support.engines import ScriptedEngine, allow, deny
 from support.shop import Shop, Update
 
 from sealbus import Agent, Context
-from sealbus.bus.telemetry import OperatorLog
+from sealbus.bus.telemetry import FIELDS, OperatorLog
 from sealbus.testing import TestBus
 
 LOG = logging.getLogger("sealbus.test")
@@ -35,6 +35,50 @@ def test_a_line_says_who_where_what_and_why(lines: pytest.LogCaptureFixture) -> 
     (line,) = lines.messages
     for part in ("denied: inventory.update", header.id.hex(), header.to, str(header.iss), "attempt 2"):
         assert part in line
+
+
+def test_a_denial_says_for_whom_and_why_in_fields_of_fixed_names(lines: pytest.LogCaptureFixture) -> None:
+    message = Delivery().accept(Message())
+    header = message.header._replace(tid=bytes(range(16)))
+    reasons = ["not_owner", "over\x1b[2J", *["x" * 1_000] * 9]
+    said = OperatorLog(LOG)
+    assert message.context is not None
+    for user in (True, False):
+        said.message(
+            "denied",
+            header,
+            action="inventory.update",
+            code="denied",
+            reasons=reasons,
+            context=message.context,
+            user=user,
+        )
+    first, second = (vars(record)[FIELDS] for record in lines.records)
+    assert first == {
+        "event": "denied",
+        "action": "inventory.update",
+        "code": "denied",
+        "reasons": ["not_owner", r"over\x1b[2J", *["x" * 256] * 6],
+        "agent": str(header.aud),
+        "sender": str(header.iss),
+        "user": message.context.sub,
+        "subject": header.to,
+        "message_id": header.id.hex(),
+        "request_id": message.context.txn.hex(),
+        "trace_id": bytes(range(16)).hex(),
+    }
+    assert second == {name: one for name, one in first.items() if name != "user"}
+    line, without = lines.messages
+    for part in (
+        f"user {message.context.sub}",
+        f"request {message.context.txn.hex()}",
+        "trace 00010203",
+        "(not_owner, ",
+    ):
+        assert part in line
+    assert line.isprintable()
+    assert len(line) < 4_096
+    assert message.context.sub not in without
 
 
 def test_a_flood_is_cut_off_and_counted(lines: pytest.LogCaptureFixture) -> None:
@@ -82,7 +126,9 @@ async def test_each_notable_thing_has_its_line(lines: pytest.LogCaptureFixture) 
     assert f"dead-lettered: inventory.hang, message {buried.message_id}" in said
     assert f"denied: inventory.update, message {denied.message_id}" in said
     assert "refused: on 'task.inventory.update', malformed at step 1" in said
-    assert "private" not in said
+    # Reasons are words of the policy, for whoever operates it.
+    assert "private" not in said.replace("(a private reason)", "")
+    assert f"message {denied.message_id} on task.inventory.update" in said
 
 
 async def test_an_idempotency_conflict_and_a_second_copy_have_their_lines(lines: pytest.LogCaptureFixture) -> None:

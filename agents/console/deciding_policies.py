@@ -1,0 +1,159 @@
+"""The policies that decided, found again by their revision, and the one in force: for explanations, and to ask again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from sealbus.agents.evidence.decisions import POLICIES
+from sealbus.agents.runtime.policy.history import former_policy
+from sealbus.agents.runtime.policy.push import stored_parts
+from sealbus.agents.runtime.policy.source import anchors_of
+from sealbus.agents.runtime.policy.store import PolicyStore
+from sealbus.agents.runtime.settings.settings import Settings
+from sealbus.bus.nats.connection.connection import Connection
+from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.trust.keys import PublicKey
+from sealbus.policies.backtest.archived_policies import ArchivedPolicies
+from sealbus.policies.backtest.recorded import RecordedDecision
+from sealbus.policies.bundle.files import load_bundle
+from sealbus.policies.bundle.format import Bundle
+from sealbus.policies.decision.approval import is_question
+from sealbus.policies.decision.request import completed_document
+from sealbus.policies.engines.open import open_policy
+from sealbus.policies.explain.explanation import ExplainedDecision, Explainer, NotExplained
+
+__all__ = ["DecidingPolicies", "PartShown", "Reexamined"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reexamined:
+    """A recorded decision that was looked into: how it came about, the policy that made it, and what today's would say."""
+
+    told: ExplainedDecision | NotExplained
+    bundle: Bundle | None
+    again: ExplainedDecision | NotExplained | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartShown:
+    """One part of the policy as it stands in the store, or the one file."""
+
+    part: str
+    serial: int | None
+    revision: str
+    key: str = ""
+    kept: int = 0
+    problem: str = ""
+
+
+class DecidingPolicies:
+    """Finds policies where the settings have them: a notary's archive, the store, or the one file. Use with `async with`."""
+
+    def __init__(self, settings: Settings, connection: Connection) -> None:
+        self._settings = settings
+        self._connection = connection
+        # Interpreters are asked, and dropped, in the one thread that made them.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="console-explain")
+        self._explainer: Explainer | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._drop)
+        self._thread.shutdown(wait=False)
+
+    def _drop(self) -> None:
+        self._explainer = None
+
+    async def reexamined(self, recorded: RecordedDecision) -> Reexamined:
+        """Return how `recorded` came about, and what the policy in force says about the same document."""
+        bundles = await self.of_revision(recorded.revision)
+        current = await self.in_force()
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, self._reexamine, recorded, bundles, current)
+
+    def _reexamine(self, recorded: RecordedDecision, bundles: Sequence[Bundle], current: Bundle | None) -> Reexamined:
+        explainer = self._explainer = self._explainer or Explainer()
+        told = explainer.explain_recorded(recorded, bundles)
+        made = next((one for one in bundles if isinstance(told, ExplainedDecision)), bundles[0] if bundles else None)
+        again = None
+        document = recorded.question()
+        if current is not None and isinstance(document, bytes):
+            asked = completed_document(document)
+            again = explainer.explain(current, asked, of_approval=is_question(asked))
+        return Reexamined(told=told, bundle=made, again=again)
+
+    async def of_revision(self, revision: str) -> Sequence[Bundle]:
+        """Return the policies of `revision` that can be had; none if there is none."""
+        if not revision:
+            return ()
+        folder = self._settings.control.notary.folder
+        if folder is not None and (folder / POLICIES).is_dir():
+            found = await self._archived(folder / POLICIES, revision)
+            if found:
+                return found
+        policy = self._settings.policy
+        if policy.bucket is not None and policy.keys:
+            former = await former_policy(PolicyStore(self._connection, policy.bucket), await self._anchors(), revision)
+            return () if former is None else (former,)
+        current = await self.in_force()
+        return (current,) if current is not None and current.revision == revision else ()
+
+    async def in_force(self) -> Bundle | None:
+        """Return the policy in force as the store, or the file, has it; None if there is none here, or it is refused."""
+        policy = self._settings.policy
+        try:
+            if policy.bucket is not None and policy.keys:
+                store = PolicyStore(self._connection, policy.bucket)
+                parts, _ = await stored_parts(store, await self._anchors())
+                return parts.composed
+            return await asyncio.to_thread(load_bundle, policy.file) if policy.file is not None else None
+        except ConfigurationError:
+            return None
+
+    async def parts(self) -> list[PartShown]:
+        """Return the parts of the policy in force."""
+        policy = self._settings.policy
+        if policy.bucket is None or not policy.keys:
+            current = await self.in_force()
+            name = str(policy.file) if policy.file is not None else ""
+            if current is None:
+                return [PartShown(part="file", serial=None, revision="", problem=f"{name} is refused")] if name else []
+            return [PartShown(part="file", serial=None, revision=current.revision)]
+        store = PolicyStore(self._connection, policy.bucket)
+        composed, current_parts = await stored_parts(store, await self._anchors())
+        force = {one.name: one for one in composed.parts}
+        return [
+            PartShown(
+                part=name,
+                serial=force[name].serial if name in force else None,
+                revision=force[name].revision if name in force else "",
+                key=force[name].signer if name in force else "",
+                kept=len(await store.serials(name)),
+                problem=composed.problems.get(name, ""),
+            )
+            for name in sorted(current_parts)
+        ]
+
+    async def _anchors(self) -> Mapping[str, PublicKey]:
+        return await asyncio.to_thread(anchors_of, self._settings.policy)
+
+    async def _archived(self, folder: Path, revision: str) -> Sequence[Bundle]:
+        async with ArchivedPolicies(folder, open_engine=open_policy) as archived:
+            found = []
+            for file in archived.files(revision):
+                try:
+                    found.append(await asyncio.to_thread(load_bundle, file))
+                except ConfigurationError:
+                    # A bundle that was in force once may be refused today, and then explains nothing.
+                    continue
+            return found

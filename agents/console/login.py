@@ -1,0 +1,118 @@
+"""People's logins in a browser: authorization code with PKCE at the provider of the settings, and the edge's token for it.
+
+Two cookies: one for the minutes of a login, which the provider's redirect has to bring along (Lax), and the session's, which
+no other site can make a browser send (Strict).
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+from contextlib import suppress
+from dataclasses import replace
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from sealbus.agents.console.pages import PAGE_HEADERS
+from sealbus.agents.console.sessions import LOGIN, SESSION, PendingLogin, Session, Sessions, cookie, cookie_value
+from sealbus.agents.edge.http.problem import EdgeError
+from sealbus.agents.login.code_flow import authorization_page, new_secrets, tokens_for
+from sealbus.agents.login.provider import LoginFailed, open_provider
+from sealbus.agents.login.public_client import PublicClient
+from sealbus.bus.ports import Clock
+from sealbus.envelopes.errors import Code
+
+__all__ = ["BrowserLogin"]
+
+_TO: Final = re.compile(r"/(?:[A-Za-z0-9_~-][A-Za-z0-9._~/-]{0,200})?")
+"""Where a login may end: a path of ours, without a query."""
+_ACR: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,256}(?: [\x21\x23-\x5b\x5d-\x7e]{1,256}){0,7}")
+_AGE: Final = re.compile("[0-9]{1,9}")
+_ENTERED: Final = (
+    '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Logged in</title>'
+    '<meta http-equiv="refresh" content="0; url={to}"></head><body><p><a href="{to}">Go on</a></p></body></html>'
+)
+
+
+class BrowserLogin:
+    """The routes of a login. `origin` is the console's own, as browsers name it."""
+
+    def __init__(
+        self,
+        client: PublicClient,
+        sessions: Sessions,
+        *,
+        origin: str,
+        clock: Clock,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._client = client
+        self._sessions = sessions
+        self._redirect_uri = f"{origin}/callback"
+        self._secure = origin.startswith("https:")
+        self._clock = clock
+        self._tls = tls
+
+    def session(self, request: Request) -> Session:
+        """Return the session of `request`; raises `EdgeError` (401) without one."""
+        value = cookie_value(request.headers.get("cookie", ""), SESSION, secure=self._secure)
+        session = self._sessions.of(value, now=self._clock()) if value else None
+        if session is None:
+            raise EdgeError(Code.LOGIN_REQUIRED, 401, "log in first")
+        return session
+
+    async def begin(self, request: Request) -> Response:
+        """`GET /login?to=/path`: send the browser to the provider; `acr` and `max_age` ask for another login (RFC 9470)."""
+        query = request.query_params
+        to, acr, age = query.get("to", "/"), query.get("acr"), query.get("max_age")
+        if not _TO.fullmatch(to) or (acr and not _ACR.fullmatch(acr)) or (age and not _AGE.fullmatch(age)):
+            raise EdgeError(Code.MALFORMED, 400, "to is a path of the console, acr and max_age as in RFC 9470")
+        client = replace(self._client, acr=acr or None, max_age=int(age) if age else None)
+        verifier, state = new_secrets()
+        async with open_provider(client, tls=self._tls) as provider:
+            page = authorization_page(provider, redirect_uri=self._redirect_uri, state=state, verifier=verifier)
+        value = self._sessions.begin_login(
+            PendingLogin(to=to, verifier=verifier, state=state, begun=self._clock(), acr=acr or None)
+        )
+        answer = RedirectResponse(page, 303, headers=dict(PAGE_HEADERS))
+        answer.headers.append("set-cookie", cookie(LOGIN, value, secure=self._secure, same_site="Lax", seconds=600))
+        return answer
+
+    async def end(self, request: Request) -> Response:
+        """`GET /callback`: take the provider's answer, begin a session, and go where the login was to end."""
+        value = cookie_value(request.headers.get("cookie", ""), LOGIN, secure=self._secure)
+        login = self._sessions.end_login(value, request.query_params.get("state", ""), now=self._clock())
+        if login is None:
+            raise EdgeError(Code.LOGIN_FAILED, 400, "this is the answer to no login of this browser: log in again")
+        async with open_provider(self._client, tls=self._tls) as provider:
+            tokens = await tokens_for(
+                provider,
+                request.url.query,
+                redirect_uri=self._redirect_uri,
+                state=login.state,
+                verifier=login.verifier,
+                clock=self._clock,
+            )
+        former = cookie_value(request.headers.get("cookie", ""), SESSION, secure=self._secure)
+        if former:
+            self._sessions.end(former)
+        session = self._sessions.begin(Session(tokens))
+        # Not a redirect: to a browser that would still be the provider's, and it would leave the new cookie out.
+        answer = Response(_ENTERED.format(to=login.to), 200, dict(PAGE_HEADERS), "text/html; charset=utf-8")
+        answer.headers.append("set-cookie", cookie(SESSION, session, secure=self._secure, same_site="Strict"))
+        answer.headers.append("set-cookie", cookie(LOGIN, "", secure=self._secure, same_site="Lax", seconds=0))
+        return answer
+
+    async def leave(self, request: Request) -> Response:
+        """`POST /logout`: forget the session, and have its token revoked if the provider can."""
+        value = cookie_value(request.headers.get("cookie", ""), SESSION, secure=self._secure)
+        session = self._sessions.end(value) if value else None
+        if session is not None:
+            with suppress(LoginFailed):
+                async with open_provider(self._client, tls=self._tls) as provider:
+                    await provider.revoke(session.tokens.access_token, "access_token")
+        answer = Response(b"{}", 200, dict(PAGE_HEADERS), "application/json")
+        answer.headers.append("set-cookie", cookie(SESSION, "", secure=self._secure, same_site="Strict", seconds=0))
+        return answer

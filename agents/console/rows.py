@@ -1,0 +1,131 @@
+"""Decisions as lines of a list, made from their records (pure).
+
+What a page shows of each decision while it streams past: who asked whom for what, for which user, and what was decided. The
+names are those of the settings; a workload without one is shown by its SPIFFE ID.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from sealbus.bus.audit.trail import AuditEntry
+from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.records.decision import DecisionRecord
+from sealbus.envelopes.records.work import DenialsRecord, OutcomeRecord
+from sealbus.envelopes.trust.names import Names
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+from sealbus.policies.decision.request import rfc3339
+
+__all__ = ["DecisionRow", "OutcomeRow", "row_of", "shown_name", "shown_time"]
+
+DONE = "done"
+
+
+class DecisionRow(NamedTuple):
+    """One decision, or `times` denials of one sender that were only counted, without a message.
+
+    `sequence` is that of the audit message that holds it, `record` its leaf hash; `time` microseconds.
+    """
+
+    sequence: int
+    record: bytes
+    time: int
+    message: bytes
+    digest: bytes
+    txn: bytes
+    action: str
+    sender: str
+    decider: str
+    user: str
+    allow: bool
+    reasons: tuple[str, ...]
+    code: str
+    times: int = 1
+
+    def document(self) -> dict[str, object]:
+        """Return it as JSON."""
+        document: dict[str, object] = {
+            "sequence": self.sequence,
+            "record": self.record.hex(),
+            "time": shown_time(self.time),
+            "message": self.message.hex(),
+            "action": self.action,
+            "from": self.sender,
+            "by": self.decider,
+            "user": self.user,
+            "allow": self.allow,
+            "reasons": self.reasons,
+            "code": self.code,
+        }
+        if not self.message:
+            document["count"] = self.times
+        return document
+
+    def is_called(self, name: bytes) -> bool:
+        """Return whether `name` is the id or the hash of its message, the id of the user's request, or its record's hash."""
+        return name in (self.message, self.digest, self.txn, self.record)
+
+
+class OutcomeRow(NamedTuple):
+    """What came of the decision whose record has the hash `record`; `code` is `done` on success."""
+
+    record: bytes
+    code: str
+    micros: int
+
+    def document(self) -> dict[str, object]:
+        """Return it as JSON."""
+        return {"record": self.record.hex(), "outcome": self.code, "ms": self.micros / 1_000}
+
+
+def row_of(entry: AuditEntry, names: Names) -> DecisionRow | OutcomeRow | None:
+    """Return what is shown of `entry` in a list; None for records that are about no message."""
+    record = entry.record
+    if isinstance(record, DecisionRecord) and entry.decided is not None:
+        context = entry.message.context if entry.message is not None else None
+        return DecisionRow(
+            sequence=entry.sequence,
+            record=entry.leaf,
+            time=record.place.time,
+            message=entry.decided.id,
+            digest=entry.decided.digest,
+            txn=context.txn if context is not None else b"",
+            action=record.action,
+            sender=shown_name(entry.decided.iss, names),
+            decider=shown_name(entry.recorder, names),
+            user=context.sub if context is not None else "",
+            allow=record.allow,
+            reasons=record.reasons,
+            code=str(record.code or ""),
+        )
+    if isinstance(record, OutcomeRecord):
+        return OutcomeRow(record=record.decision, code=str(record.code or DONE), micros=record.micros)
+    if isinstance(record, DenialsRecord):
+        return DecisionRow(
+            sequence=entry.sequence,
+            record=entry.leaf,
+            time=record.minute,
+            message=b"",
+            digest=b"",
+            txn=b"",
+            action="",
+            sender=shown_name(record.iss, names),
+            decider=shown_name(entry.recorder, names),
+            user="",
+            allow=False,
+            reasons=tuple(sorted(record.counts)),
+            code="",
+            times=sum(record.counts.values()),
+        )
+    return None
+
+
+def shown_name(spiffe_id: SpiffeId, names: Names) -> str:
+    """Return how a workload is called here: its name in the settings, else its SPIFFE ID."""
+    return names.name_of(spiffe_id) or spiffe_id.value
+
+
+def shown_time(time: int) -> str:
+    """Return microseconds since the Unix epoch as RFC 3339 with milliseconds."""
+    whole, rest = divmod(time, SECOND)
+    return f"{rfc3339(whole).removesuffix('Z')}.{rest // 1_000:03d}Z"

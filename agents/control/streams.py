@@ -1,0 +1,113 @@
+"""The role `streams`: looks at the streams and at what waits in them for each agent, and shows it at /metrics.
+
+Only counts are read: what streams hold is never asked for. Any number of processes may have the role: all show the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from sealbus.agents.control.control import CONTROL
+from sealbus.agents.runtime.open import deployment_of, open_connection
+from sealbus.agents.runtime.settings.settings import Settings
+from sealbus.bus.inspection.agents import AgentSeen, agents_seen
+from sealbus.bus.nats.api import StreamState, consumer_states, stream_states
+from sealbus.bus.ports import Request
+from sealbus.bus.stream_names import EVENTS, TASKS
+from sealbus.bus.telemetry import Counters
+from sealbus.envelopes.errors import BusUnavailable
+from sealbus.envelopes.message.subjects import OwnSubjects
+from sealbus.envelopes.trust.names import Names
+
+__all__ = ["LOOK_EVERY", "StreamGauges", "open_streams"]
+
+_log: Final = logging.getLogger(__name__)
+
+LOOK_EVERY: Final = 5.0
+"""Seconds between two looks: a scrape every 15 s sees no older figures than these."""
+_WITHIN: Final = 5.0
+"""Seconds for all answers of one look."""
+
+
+class StreamGauges:
+    """What the broker last said of its streams and agents, as gauges of `counters`."""
+
+    def __init__(
+        self, request: Request, counters: Counters, *, names: Names, own: OwnSubjects, every: float = LOOK_EVERY
+    ) -> None:
+        self._request = request
+        self._names = names
+        self._own = own
+        self._every = every
+        self._streams: list[StreamState] = []
+        self._agents: list[AgentSeen] = []
+        self.problem = "the broker was not asked yet"
+        """Why figures are missing or old; empty if they are not."""
+        counters.gauges("sealbus_stream_bytes", ("stream",), lambda: {(one.name,): one.bytes for one in self._streams})
+        counters.gauges(
+            "sealbus_stream_messages", ("stream",), lambda: {(one.name,): one.messages for one in self._streams}
+        )
+        counters.gauges("sealbus_stream_limit_bytes", ("stream", "when_full"), self._limits)
+        counters.gauges("sealbus_agent_processes", ("agent",), self._processes)
+        counters.gauges("sealbus_agent_waiting_messages", ("agent", "stream"), lambda: self._queued("waiting"))
+        counters.gauges("sealbus_agent_unsettled_messages", ("agent", "stream"), lambda: self._queued("in_hand"))
+
+    async def run(self) -> None:
+        """Look again and again until cancelled. What cannot be read is no longer shown, rather than as it was."""
+        while True:
+            before = self.problem
+            await self._look()
+            if self.problem != before:
+                _log.log(
+                    logging.WARNING if self.problem else logging.INFO,
+                    "figures of streams: %s",
+                    self.problem or "read again",
+                )
+            await asyncio.sleep(self._every)
+
+    async def _look(self) -> None:
+        streams: list[StreamState] = []
+        agents: list[AgentSeen] = []
+        problem = ""
+        try:
+            async with asyncio.timeout(_WITHIN):
+                streams = await stream_states(self._request)
+                tasks, events = [await consumer_states(self._request, name) for name in (TASKS, EVENTS)]
+            agents = agents_seen(tasks, events, {}, names=self._names, own=self._own)
+        except (BusUnavailable, TimeoutError) as error:
+            # A server answers nothing at all to what is not permitted.
+            missing = "consumers are not told (is CONSUMER.LIST permitted?)" if streams else "streams are not told"
+            problem = f"{missing}: {str(error) or 'no answer'}"
+        self._streams, self._agents, self.problem = streams, agents, problem
+
+    def _limits(self) -> dict[tuple[str, ...], float]:
+        found: dict[tuple[str, ...], float] = {}
+        for one in self._streams:
+            most = one.config.get("max_bytes")
+            if isinstance(most, int) and most > 0:
+                found[one.name, "refuses" if one.config.get("discard") == "new" else "drops"] = float(most)
+        return found
+
+    def _processes(self) -> dict[tuple[str, ...], float]:
+        return {(one.token,): one.processes for one in self._agents}
+
+    def _queued(self, count: str) -> dict[tuple[str, ...], float]:
+        return {
+            (one.token, stream): getattr(queue, count)
+            for one in self._agents
+            for stream, queue in ((TASKS, one.tasks), (EVENTS, one.events))
+            if queue is not None
+        }
+
+
+@asynccontextmanager
+async def open_streams(settings: Settings, *, counters: Counters) -> AsyncGenerator[StreamGauges, None]:
+    """Open the role under the identity `control`, which has to be permitted CONSUMER.LIST of TASKS and EVENTS."""
+    async with open_connection(CONTROL, settings, counters=counters) as (_, connection):
+        yield StreamGauges(
+            connection.jetstream, counters, names=settings.names, own=deployment_of(settings).own_subjects
+        )

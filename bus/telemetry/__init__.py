@@ -1,0 +1,6 @@
+"""What operators see of a process: counters, gauges and histograms, and one log line per notable message."""
+
+from sealbus.bus.telemetry.counters import CONTENT_TYPE, Counters, Histogram
+from sealbus.bus.telemetry.operator_log import FIELDS, OperatorLog, shown
+
+__all__ = ["CONTENT_TYPE", "FIELDS", "Counters", "Histogram", "OperatorLog", "shown"]

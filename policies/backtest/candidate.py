@@ -1,0 +1,98 @@
+"""A policy that is only tried: made of one in force and changed files, and asked in a process that may be ended at any time.
+
+The process reads one JSON object and writes one::
+
+    {"bundle": base64, "files": {path: text}, "questions": [{"rule": ..., "input": ...}]}
+    {"answers": [value or null]} or {"refused": text}
+
+A policy that somebody has just written may need all time and memory there is. The process limits its own.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+from base64 import b64decode
+from collections.abc import Mapping
+from typing import Final
+
+from sealbus.envelopes.encoding.strict_json import Json
+from sealbus.envelopes.errors import PolicyFailed
+from sealbus.policies.bundle.check import check_bundle
+from sealbus.policies.bundle.format import Bundle, Manifest, merge_data, pack_bundle, read_bundle
+from sealbus.policies.bundle.library import in_library
+from sealbus.policies.decision.documents import DataDocument, canonical
+from sealbus.policies.lint.module import Module, PolicyRefused
+from sealbus.policies.lint.regorus import Interpreter
+
+__all__ = ["changed_bundle", "main", "told"]
+
+PROCESSOR_SECONDS: Final = 25
+MEMORY: Final = 4 << 30
+"""Bytes of address space."""
+
+
+def changed_bundle(bundle: Bundle, files: Mapping[str, str]) -> Bundle:
+    """Return `bundle` with `files` (paths in it, `*.rego` and `data.json`) in place of its own, checked.
+
+    Raises `PolicyRefused`. The library is not changed so: it is that of the installed sealbus.
+    """
+    modules = {module.path: module.text.encode() for module in bundle.modules}
+    data = bundle.data
+    for path, text in files.items():
+        if in_library(path):
+            continue
+        if path.endswith("data.json"):
+            _replace(data, path)
+            merge_data(data, path, text.encode())
+        else:
+            Module(path=path, text=text)
+            modules[path] = text.encode()
+    made = read_bundle(pack_bundle(modules, data, Manifest(revision="what-if", roots=bundle.roots)))
+    check_bundle(made)
+    return made
+
+
+def _replace(data: DataDocument, path: str) -> None:
+    """Take out of `data` what stands where the document `path` belongs."""
+    names = path.split("/")[:-1]
+    inner: Json = data
+    for name in names[:-1]:
+        inner = inner.get(name) if isinstance(inner, dict) else None
+    if names and isinstance(inner, dict):
+        inner.pop(names[-1], None)
+    elif not names:
+        data.clear()
+
+
+def told(asked: Mapping[str, Json]) -> Mapping[str, object]:
+    """Return what the changed policy answers to each question, None where it has no answer; or why it is refused."""
+    raw, files, questions = asked["bundle"], asked["files"], asked["questions"]
+    if not isinstance(raw, str) or not isinstance(files, dict) or not isinstance(questions, list):
+        raise TypeError("not what this program is asked")
+    try:
+        bundle = changed_bundle(read_bundle(b64decode(raw)), {path: str(text) for path, text in files.items()})
+        interpreter = Interpreter(bundle.modules, canonical(bundle.data))
+    except PolicyRefused as error:
+        return {"refused": error.detail}
+    except ValueError as error:
+        return {"refused": str(error)}
+    return {"answers": [_answer(interpreter, question) for question in questions]}
+
+
+def _answer(interpreter: Interpreter, question: Json) -> object:
+    if not isinstance(question, dict):
+        raise TypeError("not what this program is asked")
+    try:
+        return interpreter.evaluate(str(question["rule"]), str(question["input"]).encode())
+    except PolicyFailed:
+        return None
+
+
+def main() -> None:
+    """Answer standard input on standard output, within the limits of one process."""
+    resource.setrlimit(resource.RLIMIT_CPU, (PROCESSOR_SECONDS, PROCESSOR_SECONDS))
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    json.dump(told(json.load(sys.stdin)), sys.stdout)

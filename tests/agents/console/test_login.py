@@ -1,0 +1,72 @@
+"""A login in a browser, seen from the provider's side: what is asked for, and that nothing of it is believed too early."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from starlette.requests import Request
+
+from sealbus.agents.console.login import BrowserLogin
+from sealbus.agents.console.sessions import Sessions
+from sealbus.agents.dev.idp import DevelopmentIdp
+from sealbus.agents.edge.http.problem import EdgeError
+from sealbus.agents.login.provider import LoginFailed
+from sealbus.agents.login.public_client import PublicClient
+
+NOW = 1_800_000_000_000_000
+
+
+def request(query: str = "", cookie: str = "") -> Request:
+    headers = [(b"cookie", cookie.encode())] if cookie else []
+    return Request({
+        "type": "http", "method": "GET", "headers": headers, "query_string": query.encode(), "path": "/login",
+        "server": ("console.example", 443), "scheme": "https",
+    })  # fmt: skip
+
+
+def login_at(issuer: str, origin: str = "https://console.example") -> BrowserLogin:
+    client = PublicClient(issuer=issuer, client_id="sealbus-cli", scope="openid")
+    return BrowserLogin(client, Sessions(), origin=origin, clock=lambda: NOW)
+
+
+async def test_the_provider_is_asked_with_pkce_and_for_the_login_that_is_needed() -> None:
+    async with DevelopmentIdp(audience="http://127.0.0.1:1") as idp:
+        login = login_at(idp.issuer)
+        answer = await login.begin(request("to=/approvals&acr=urn:example:silver&max_age=300"))
+        asked = parse_qs(urlsplit(answer.headers["location"]).query)
+        assert asked["redirect_uri"] == ["https://console.example/callback"]
+        assert asked["code_challenge_method"] == ["S256"]
+        assert (asked["acr_values"], asked["max_age"]) == (["urn:example:silver"], ["300"])
+        [said] = answer.headers.getlist("set-cookie")
+        assert said.startswith("__Host-sealbus_login=")
+        assert said.endswith("HttpOnly; SameSite=Lax; Secure; Max-Age=600")
+        state, value = asked["state"][0], said.partition("=")[2].partition(";")[0]
+        # The state alone is somebody else's browser; the cookie alone is another answer.
+        for cookie, query in (("", f"state={state}&code=x"), (f"__Host-sealbus_login={value}", "state=other&code=x")):
+            with pytest.raises(EdgeError):
+                await login.end(request(query, cookie))
+        # That was the one try of this login.
+        with pytest.raises(EdgeError):
+            await login.end(request(f"state={state}&code=x", f"__Host-sealbus_login={value}"))
+        answer = await login.begin(request("to=/"))
+        state = parse_qs(urlsplit(answer.headers["location"]).query)["state"][0]
+        value = answer.headers["set-cookie"].partition("=")[2].partition(";")[0]
+        with pytest.raises(LoginFailed):
+            await login.end(request(f"state={state}&code=forged&iss={idp.issuer}", f"__Host-sealbus_login={value}"))
+
+
+@pytest.mark.parametrize("query", ["to=//x", "to=/%0d%0aset-cookie:x", "acr=%22", "max_age=-1", "max_age=1e9"])
+async def test_what_is_asked_of_a_login_is_checked(query: str) -> None:
+    with pytest.raises(EdgeError):
+        await login_at("http://127.0.0.1:9/x").begin(request(query))
+
+
+async def test_a_session_is_only_that_of_its_cookie() -> None:
+    login = login_at("http://127.0.0.1:9/x")
+    for cookie in ("", "sealbus_console=x", "__Host-sealbus_console=x", "__Host-sealbus_console="):
+        with pytest.raises(EdgeError) as refused:
+            login.session(request(cookie=cookie))
+        assert refused.value.status == 401
+    # Leaving without a session leaves nothing behind.
+    assert (await login.leave(request())).status_code == 200

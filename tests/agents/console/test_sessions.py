@@ -1,0 +1,88 @@
+"""Sessions and cookies: whose they are, when they end, and that an answer belongs to the login that asked for it."""
+
+from __future__ import annotations
+
+from sealbus.agents.console.sessions import (
+    LOGIN,
+    PENDING_LIFE,
+    SESSION,
+    PendingLogin,
+    Session,
+    Sessions,
+    cookie,
+    cookie_value,
+)
+from sealbus.agents.login.token_answer import Tokens
+
+NOW = 1_800_000_000_000_000
+
+
+def session(expires: int = NOW + 1) -> Session:
+    return Session(Tokens(access_token="secret", refresh_token=None, scope="", expires=expires))
+
+
+def test_a_session_ends_with_its_token() -> None:
+    sessions = Sessions()
+    value = sessions.begin(session())
+    assert sessions.of(value, now=NOW) is not None
+    assert sessions.of(value + "x", now=NOW) is None
+    assert sessions.of(value, now=NOW + 1) is None
+    assert len(sessions) == 0
+
+
+def test_a_session_that_was_left_is_gone() -> None:
+    sessions = Sessions()
+    value = sessions.begin(session())
+    assert sessions.end(value) is not None
+    assert sessions.of(value, now=NOW) is None
+    assert sessions.end(value) is None
+
+
+def test_the_one_that_was_used_longest_ago_makes_room() -> None:
+    sessions = Sessions(most=2)
+    first, second = sessions.begin(session()), sessions.begin(session())
+    assert sessions.of(first, now=NOW)
+    sessions.begin(session())
+    assert sessions.of(first, now=NOW) is not None
+    assert sessions.of(second, now=NOW) is None
+
+
+def test_who_holds_a_session_that_has_ended_sees_that() -> None:
+    sessions = Sessions(most=1)
+    left, room, old = session(), session(), session()
+    sessions.end(sessions.begin(left))
+    sessions.begin(room)
+    sessions.begin(old)
+    assert [one.lives(NOW) for one in (left, room, old)] == [False, False, True]
+    assert not old.lives(NOW + 1)
+
+
+def test_a_login_is_ended_once_by_its_own_answer_in_time() -> None:
+    def begun() -> tuple[Sessions, str]:
+        sessions = Sessions()
+        return sessions, sessions.begin_login(PendingLogin(to="/", verifier="v", state="s", begun=NOW))
+
+    sessions, value = begun()
+    assert sessions.end_login(value, "s", now=NOW) is not None
+    assert sessions.end_login(value, "s", now=NOW) is None
+    sessions, value = begun()
+    assert sessions.end_login(value, "other", now=NOW) is None
+    sessions, value = begun()
+    assert sessions.end_login("other", "s", now=NOW) is None
+    sessions, value = begun()
+    assert sessions.end_login(value, "s", now=NOW + PENDING_LIFE + 1) is None
+
+
+def test_no_secret_is_shown() -> None:
+    login = PendingLogin(to="/", verifier="secret-verifier", state="secret-state", begun=NOW)
+    assert "secret" not in repr(session()) + repr(login)
+
+
+def test_cookies_are_for_this_host_and_for_no_script() -> None:
+    said = cookie(SESSION, "value", secure=True, same_site="Strict")
+    assert said == "__Host-sealbus_console=value; Path=/; HttpOnly; SameSite=Strict; Secure"
+    assert cookie(LOGIN, "", secure=False, same_site="Lax", seconds=0).endswith("; Max-Age=0")
+    header = "a=b; __Host-sealbus_console=value; sealbus_console=planted"
+    assert cookie_value(header, SESSION, secure=True) == "value"
+    assert cookie_value(header, SESSION, secure=False) == "planted"
+    assert cookie_value("\x00=;;", SESSION, secure=True) == ""

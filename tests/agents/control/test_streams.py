@@ -1,0 +1,119 @@
+"""The role `streams`: what the broker says of streams and agents, as gauges; nothing is shown that it does not say."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from support.lab import until
+
+from sealbus.agents.control.streams import StreamGauges
+from sealbus.bus.telemetry import Counters
+from sealbus.envelopes.errors import BusUnavailable
+from sealbus.envelopes.trust.names import Names
+from sealbus.envelopes.trust.spiffe_id import TrustDomain
+
+NAMES = Names(TrustDomain("example.org"))
+CREATED = "2026-11-24T12:02:57.975307123Z"
+
+
+def stream(name: str, size: int, most: int, discard: str) -> dict[str, object]:
+    config = {"name": name, "max_bytes": most, "discard": discard}
+    return {"config": config, "created": CREATED, "state": {"messages": 3, "bytes": size}}
+
+
+def consumer(name: str, subject: str, waiting: int, unsettled: int, pulls: int) -> dict[str, object]:
+    return {
+        "config": {"durable_name": name, "filter_subject": subject, "max_ack_pending": 100},
+        "delivered": {"consumer_seq": 1, "stream_seq": 1},
+        "num_pending": waiting,
+        "num_ack_pending": unsettled,
+        "num_redelivered": 0,
+        "num_waiting": pulls,
+    }
+
+
+class Broker:
+    """Answers as a server does that permits all, or not the lists of consumers."""
+
+    def __init__(self) -> None:
+        self.permits = True
+        self.up = True
+
+    async def __call__(self, subject: str, payload: bytes) -> bytes:
+        del payload
+        if not self.up or (not self.permits and "CONSUMER" in subject):
+            raise BusUnavailable("no answer within 1 s")
+        found: dict[str, object]
+        if subject.endswith("STREAM.LIST"):
+            listed = [stream("AUDIT", 90, 100, "new"), stream("DEAD", 7, 50, "old"), stream("FREE", 1, -1, "old")]
+            found = {"total": 3, "offset": 0, "limit": 256, "streams": listed}
+        elif subject.endswith("LIST.TASKS"):
+            listed = [
+                consumer("shop", "task.shop.>", 7, 2, 1),
+                consumer("id-ctl-shop", "control.shop.>", 0, 0, 2),
+            ]
+            found = {"total": 2, "offset": 0, "limit": 256, "consumers": listed}
+        else:
+            found = {"total": 1, "offset": 0, "limit": 256, "consumers": [consumer("mail", "event.>", 4, 0, 0)]}
+        return json.dumps(found).encode()
+
+
+@asynccontextmanager
+async def shown(broker: Broker) -> AsyncIterator[tuple[StreamGauges, Counters]]:
+    counters = Counters()
+    role = StreamGauges(broker, counters, names=NAMES, own={}, every=0.01)
+    running = asyncio.create_task(role.run())
+    try:
+        yield role, counters
+    finally:
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+
+
+async def test_streams_and_agents_are_shown() -> None:
+    async with shown(Broker()) as (role, counters):
+        assert role.problem
+        await until(lambda: role.problem == "")
+        lines = [one for one in counters.render().splitlines() if one.startswith(("sealbus_stream", "sealbus_agent"))]
+    assert lines == [
+        'sealbus_agent_processes{agent="mail"} 0.0',
+        'sealbus_agent_processes{agent="shop"} 2.0',
+        'sealbus_agent_unsettled_messages{agent="mail",stream="EVENTS"} 0.0',
+        'sealbus_agent_unsettled_messages{agent="shop",stream="TASKS"} 2.0',
+        'sealbus_agent_waiting_messages{agent="mail",stream="EVENTS"} 4.0',
+        'sealbus_agent_waiting_messages{agent="shop",stream="TASKS"} 7.0',
+        'sealbus_stream_bytes{stream="AUDIT"} 90.0',
+        'sealbus_stream_bytes{stream="DEAD"} 7.0',
+        'sealbus_stream_bytes{stream="FREE"} 1.0',
+        'sealbus_stream_limit_bytes{stream="AUDIT",when_full="refuses"} 100.0',
+        'sealbus_stream_limit_bytes{stream="DEAD",when_full="drops"} 50.0',
+        'sealbus_stream_messages{stream="AUDIT"} 3.0',
+        'sealbus_stream_messages{stream="DEAD"} 3.0',
+        'sealbus_stream_messages{stream="FREE"} 3.0',
+    ]
+
+
+async def test_what_is_not_told_any_more_is_not_shown_as_it_was(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="sealbus")
+    broker = Broker()
+    async with shown(broker) as (role, counters):
+        await until(lambda: role.problem == "")
+        broker.permits = False
+        await until(lambda: role.problem != "")
+        assert "CONSUMER.LIST" in role.problem
+        assert "sealbus_stream_bytes{" in counters.render()
+        assert "sealbus_agent_processes{" not in counters.render()
+        broker.up = False
+        await until(lambda: "streams are not told" in role.problem)
+        assert "sealbus_stream_bytes{" not in counters.render()
+        broker.up = broker.permits = True
+        await until(lambda: role.problem == "")
+    said = [one for one in caplog.messages if one.startswith("figures of streams")]
+    assert len(said) == 4

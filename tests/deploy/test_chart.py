@@ -1,0 +1,171 @@
+"""What the chart makes of values: another deployment's names, its agents, what an operator may set, and what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from support.helm import CHART, require_helm
+from support.settings import smallest_environment
+
+from sealbus.agents.runtime.settings.settings import load_settings
+
+ROOT = Path(__file__).parents[2]
+PEM = "  -----BEGIN PUBLIC KEY-----\n'\"{{ x }}: #\n-----END PUBLIC KEY-----\n"
+"""It begins with spaces, and holds what YAML and templates have signs for."""
+SELECTED = {
+    "Deployment": ["callout", "edge", "inventory", "opa", "policy", "pricing"],
+    "StatefulSet": ["notary"],
+    "Service": ["callout", "edge", "opa", "policy"],
+    "PodDisruptionBudget": ["callout", "edge", "inventory", "opa", "policy", "pricing"],
+}
+"""What releases of the chart have by these names: a selector, which an upgrade cannot change."""
+BANK = """
+trustDomain: bank.example
+notary: {origin: log.bank.example/audit, storageClassName: fast}
+streams: {replicas: 3, maxBytes: {tasks: 8GiB, audit: 100GiB}}
+imagePullSecrets: [registry]
+console: {enabled: true, url: "https://console.bank.example", issuer: "https://idp.bank.example"}
+edge: {resource: "https://api.bank.example", issuers: [{issuer: "https://idp.bank.example"}], actions: ["payments.*"]}
+monitoring: {podMonitor: true}
+settings: |
+  [worker]
+  concurrency = 128
+agents:
+  inventory: null
+  pricing: null
+  payments:
+    target: bank.payments:agent
+    engine: sidecar
+    image: registry.bank.example/payments:7
+    resources: {requests: {cpu: 500m, memory: 256Mi}, limits: {memory: 1Gi}}
+    autoscaling: {min: 2, max: 10, cpu: 70}
+    tolerations: [{key: dedicated, operator: Exists}]
+    env: {BANK_DATABASE: "postgres://x"}
+"""
+
+
+async def helm(folder: Path, values: str) -> tuple[int, str, str]:
+    """Render the chart with `values`; return its exit code and what it said."""
+    (folder / "values.yaml").write_text(values)
+    (folder / "platform.pub").write_text(PEM)
+    (folder / "opa.json").write_text("{}")
+    process = await asyncio.create_subprocess_exec(
+        require_helm(), "template", "sealbus", str(CHART), "--namespace", "bank", "--values", str(folder / "values.yaml"),
+        "--set-file", rf"policy.keys.platform\.pub={folder / 'platform.pub'}",
+        "--set-file", f"opa.config={folder / 'opa.json'}",
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, error = await process.communicate()
+    return process.returncode or 0, out.decode(), error.decode()
+
+
+async def rendered(folder: Path, values: str) -> dict[tuple[str, str], dict[str, Any]]:
+    code, out, error = await helm(folder, values)
+    assert code == 0, error
+    return {(one["kind"], one["metadata"]["name"]): one for one in yaml.safe_load_all(out) if one}
+
+
+async def test_the_settings_are_those_of_every_other_deployment(tmp_path: Path) -> None:
+    found = await rendered(tmp_path, "notary: {origin: log.example.org/audit}")
+    said = tomllib.loads(found["ConfigMap", "sealbus-settings"]["data"]["sealbus.toml"])
+    assert said["streams"].pop("replicas") == 1
+    assert said == tomllib.loads((ROOT / "deploy" / "local" / "sealbus.toml").read_text())
+
+
+async def test_a_key_arrives_as_it_was_given(tmp_path: Path) -> None:
+    found = await rendered(tmp_path, "{}")
+    assert found["ConfigMap", "sealbus-policy-keys"]["data"] == {"platform.pub": PEM}
+
+
+async def test_what_a_release_cannot_change_stays(tmp_path: Path) -> None:
+    found = await rendered(tmp_path, "notary: {origin: log.example.org/audit}")
+    for kind, names in SELECTED.items():
+        assert sorted(name for of, name in found if of == kind) == names
+        for name in names:
+            selector = found[kind, name]["spec"]["selector"]
+            labels = {"app.kubernetes.io/name": name, "app.kubernetes.io/instance": "sealbus"}
+            assert selector == (labels if kind == "Service" else {"matchLabels": labels})
+    claim = found["StatefulSet", "notary"]["spec"]["volumeClaimTemplates"][0]["spec"]
+    assert claim == {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "10Gi"}}}
+
+
+async def test_another_deployment_has_nothing_of_ours(tmp_path: Path) -> None:
+    _, out, _ = await helm(tmp_path, BANK)
+    assert "example.org" not in out
+    found = await rendered(tmp_path, BANK)
+    settings_file = tmp_path / "sealbus.toml"
+    settings_file.write_text(found["ConfigMap", "sealbus-settings"]["data"]["sealbus.toml"])
+    environment = {name: value for name, value in smallest_environment().items() if name != "SEALBUS_TRUST_DOMAIN"}
+    settings = load_settings(settings_file, environment=environment)
+    assert settings.names.id_of("payments").value == "spiffe://bank.example/agent/payments"
+    assert (settings.streams.replicas, settings.max_bytes["AUDIT"], settings.worker.concurrency) == (3, 100 << 30, 128)
+    assert settings.edge.actions == ("payments.*", "console.*")
+    callers = json.loads(found["ConfigMap", "sealbus-opa"]["data"]["callers.json"])
+    assert callers["spiffe://bank.example/agent/payments"] == {"authz": True}
+    assert callers["spiffe://bank.example/control"] == {"authz": True, "connect": True}
+
+
+async def test_an_agent_is_what_its_values_say(tmp_path: Path) -> None:
+    found = await rendered(tmp_path, BANK)
+    assert ("Deployment", "inventory") not in found
+    deployment = found["Deployment", "payments"]["spec"]
+    assert "replicas" not in deployment
+    pod = deployment["template"]["spec"]
+    [worker] = pod["containers"]
+    assert worker["image"] == "registry.bank.example/payments:7"
+    assert worker["resources"]["limits"] == {"memory": "1Gi"}
+    assert {"name": "BANK_DATABASE", "value": "postgres://x"} in worker["env"]
+    assert pod["tolerations"] == [{"key": "dedicated", "operator": "Exists"}]
+    scaled = found["HorizontalPodAutoscaler", "payments"]["spec"]
+    assert (scaled["minReplicas"], scaled["maxReplicas"]) == (2, 10)
+    assert ("PodDisruptionBudget", "payments") in found
+    for (kind, _), one in found.items():
+        if kind in ("Deployment", "StatefulSet", "Job"):
+            assert one["spec"]["template"]["spec"]["imagePullSecrets"] == [{"name": "registry"}]
+
+
+async def test_console_and_monitoring_open_the_doors_that_they_need(tmp_path: Path) -> None:
+    found = await rendered(tmp_path, BANK)
+    [console] = found["Deployment", "console"]["spec"]["template"]["spec"]["containers"]
+    variables = {one["name"]: one["value"] for one in console["env"]}
+    assert variables["SEALBUS_CONSOLE__URL"] == "https://console.bank.example"
+    assert variables["SEALBUS_CONSOLE__EDGE"] == "https://api.bank.example"
+    assert found["NetworkPolicy", "sealbus-console"]["spec"]["ingress"] == [
+        {"ports": [{"port": 8445, "protocol": "TCP"}]}
+    ]
+    [door] = found["NetworkPolicy", "sealbus-metrics"]["spec"]["ingress"]
+    assert [one["port"] for one in door["ports"]] == [9100, 8282]
+    assert door["from"]
+    plain = await rendered(tmp_path, "{}")
+    assert (
+        not {("Deployment", "console"), ("PodMonitor", "sealbus"), ("NetworkPolicy", "sealbus-metrics")} & plain.keys()
+    )
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        "trustDomain: 'UPPER case'",
+        "images: x",
+        "streams: {replicas: 2}",
+        "streams: {maxBytes: {audit: 10}}",
+        "nats: {url: 'nats://plain:4222'}",
+        "edge: {resource: 'http://api.example.org'}",
+        "edge: {actions: ['everything']}",
+        "agents: {BAD_NAME: {target: a:b, engine: embedded, replicas: 1}}",
+        "agents: {x: {target: a:b, engine: other, replicas: 1}}",
+        "agents: {x: {target: a:b, engine: embedded}}",
+        "agents: {x: {target: a:b, engine: embedded, replicas: 1, autoscaling: {min: 1}}}",
+    ],
+)
+async def test_what_cannot_be_right_is_refused_before_anything_is_changed(tmp_path: Path, values: str) -> None:
+    code, out, error = await helm(tmp_path, values)
+    assert code != 0
+    assert out == ""
+    assert "schema" in error

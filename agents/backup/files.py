@@ -110,7 +110,7 @@ def _copied(to: Path, path: str, data: bytes, keeps: str = "") -> BackedUpFile:
 
 
 def key_files(settings: Settings) -> list[Path]:
-    """Return the private keys that the settings name: of the notary, callout, revoker, policy server and edge."""
+    """Return the private keys that the settings name: of the notary, callout, revoker, policy server, edge and console."""
     control, edge = settings.control, settings.edge
     named = (
         *control.notary.keys,
@@ -123,5 +123,6 @@ def key_files(settings: Settings) -> list[Path]:
         edge.pseudonym_key,
         edge.nonce_key,
         edge.token_key,
+        settings.console.key,
     )
     return list(dict.fromkeys(one for one in named if one is not None))

@@ -23,6 +23,7 @@
     +-- ConnectRefused           a connection to NATS that the auth callout refuses
     +-- HandlingError            18: the handler failed, timed out, or returned what cannot be encoded
     +-- ConfigurationError       the operator's fault: a setting, a file, a stream that is not as declared
+        +-- BackupRefused        a backup is damaged, of another deployment or older than what runs, or something runs
         +-- BundleRefused        a JWT bundle breaks a rule of SPEC.md section 5; the previous one stays in force
 
         Codes are part of the wire contract (error replies, records, refusals) and never change their meaning.
@@ -43,6 +44,7 @@ __all__ = [
     "RETRIED_CODES",
     "UNAUTHENTICATED_CODES",
     "AuditUnavailable",
+    "BackupRefused",
     "BadBody",
     "BundleRefused",
     "BusUnavailable",
@@ -161,6 +163,7 @@ class Code(StrEnum):
     IDENTITY_UNAVAILABLE = "identity_unavailable"
     BUS_UNAVAILABLE = "bus_unavailable"
     CONFIGURATION = "configuration"
+    BAD_BACKUP = "bad_backup"
     CANCELED = "canceled"
     TASK_ENDED = "task_ended"
     LOGIN_FAILED = "login_failed"
@@ -409,6 +412,12 @@ class ConfigurationError(SealbusError):
     """A setting, file or stream is invalid; the text names it and what to do."""
 
     code: Code = Code.CONFIGURATION
+
+
+class BackupRefused(ConfigurationError):
+    """A backup is damaged, of another deployment, or older than what runs, or it would be restored over something."""
+
+    code: Code = Code.BAD_BACKUP
 
 
 class BundleRefused(ConfigurationError):

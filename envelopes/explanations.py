@@ -591,6 +591,12 @@ CODES: Final[Mapping[Code, CodeText]] = MappingProxyType(
             "Correct what the text names; sealbus doctor shows the settings in force.",
             "docs/operations.md",
         ),
+        Code.BAD_BACKUP: CodeText(
+            "A backup is damaged, of another deployment or older than what is here, or would be restored over something.",
+            Fault.OPERATOR,
+            "Nothing was restored. Do what the text says, or take another backup.",
+            "docs/backup.md",
+        ),
         Code.CANCELED: CodeText(
             "The requester or an operator canceled it.",
             Fault.NOBODY,
@@ -628,6 +634,12 @@ FINDINGS: Final[Mapping[FindingCode, CodeText]] = MappingProxyType(
             Fault.LOG,
             "Remove it if you put it there; otherwise find out who did.",
             "docs/evidence.md#export-and-verify",
+        ),
+        FindingCode.LOST_RECORDS: CodeText(
+            "Messages that were logged are gone since the stream was restored from a backup, as an operator said.",
+            Fault.LOG,
+            "Ask that operator why no newer backup was there; checkpoints that others hold show how far the log had come.",
+            "docs/backup.md#tell-the-notary",
         ),
         FindingCode.ROLLED_BACK: CodeText(
             "A checkpoint that others hold covers more entries than are here.",

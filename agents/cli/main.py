@@ -57,6 +57,8 @@ _COMMANDS = MappingProxyType(
             "Deny a workload, user, session or client from the next message on.",
         ),
         "streams": ("sealbus.agents.cli.operate.streams", "Compare streams with their declaration, and repair them."),
+        "backup": ("sealbus.agents.cli.operate.backup", "Write streams and log into a new folder."),
+        "restore": ("sealbus.agents.cli.operate.restore", "Restore a backup into an empty server, and check it."),
         "top": ("sealbus.agents.cli.operate.top", "Show what is decided and handled now, by agent and action."),
         "doctor": ("sealbus.agents.cli.operate.doctor", "Show the settings in force and what is wrong."),
         "explain": ("sealbus.agents.cli.explain", "Say what an error code means, and what to do next."),

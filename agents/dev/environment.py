@@ -60,12 +60,13 @@ _NAMED = range(20_000, 32_768)
 
 PORT_TRIES = 100
 
-ALWAYS = ("operator", "cli")
-"""Names in addition to the declared agents: who manages streams and reads the audit, and who runs commands."""
+ALWAYS = ("operator", "backup", "cli")
+"""Names in addition to the declared agents: who manages streams and reads the audit, who backs up, who runs commands."""
 
 _ROLES = {
     "edge": BrokerRole.EDGE,
     "operator": BrokerRole.OPERATOR,
+    "backup": BrokerRole.BACKUP,
     CONSOLE: BrokerRole.CONSOLE,
     NOTARY: BrokerRole.NOTARY,
     CONTROL: BrokerRole.CONTROL,

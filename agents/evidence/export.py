@@ -25,7 +25,8 @@ from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.log.checkpoint import open_strictly
 from sealbus.envelopes.log.entries import EntryKind
 from sealbus.envelopes.log.places import PLACE_BYTES, Place, parse_places
-from sealbus.envelopes.log.tiles import TILE_WIDTH, TileName, grown_tiles
+from sealbus.envelopes.log.restoration import restoration_path
+from sealbus.envelopes.log.tiles import TILE_WIDTH, TileName, grown_tiles, parse_entries
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 __all__ = ["ExportWriter", "Written", "export_log", "log_files"]
@@ -146,6 +147,7 @@ class ExportWriter:
         self._policies = PolicyFiles()
         self._places = self._pairs()
         self._place: Place | None = None
+        self._restorations = self._restored()
         self._count = 0
         self._file: BinaryIO | None = None
         self._advance()
@@ -186,15 +188,30 @@ class ExportWriter:
         """Go to the next place of a message of the stream, and write what is before it."""
         for place, following in self._places:
             if place.kind in (EntryKind.UNVERIFIED, EntryKind.VERIFIED):
+                if any(self._count < at and last < place.sequence for at, last in self._restorations):
+                    self._write(Frame(EntryKind.LOST, place.sequence, 0, self._entry(self._count)))
+                    continue
                 self._place = place
                 return
             data = self._beginning.get(place.kind)
-            if data is None:
+            if place.kind is EntryKind.RESTORED:
+                data = self._get(restoration_path(place.time)) or b""
+            elif data is None:
                 # A gap ends before the next message; without one it would have no entry.
                 count = following.sequence - place.sequence if following is not None else 0
                 data = max(count, 0).to_bytes(8, "big")
             self._write(Frame(place.kind, place.sequence, place.time, data))
         self._place = None
+
+    def _restored(self) -> list[tuple[int, int]]:
+        """Return for each restoration the number of its entry, and the last sequence of the stream after it."""
+        kind = EntryKind.RESTORED
+        return [(at, place.sequence) for at, place in enumerate(self._all_places()) if place.kind is kind]
+
+    def _entry(self, number: int) -> bytes:
+        index, row = divmod(number, TILE_WIDTH)
+        width = min(TILE_WIDTH, self._size - index * TILE_WIDTH)
+        return parse_entries(self._tile(TileName("entries", index, width)), width)[row]
 
     def _pairs(self) -> Iterator[tuple[Place, Place | None]]:
         """Yield each place with the one after it."""

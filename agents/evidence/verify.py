@@ -19,7 +19,7 @@ from sealbus.agents.evidence.approvals import ApprovalChains
 from sealbus.agents.evidence.files import ExportFiles
 from sealbus.agents.evidence.standing import StandingChains
 from sealbus.envelopes.errors import Code, ConfigurationError, EnvelopeError, LogError
-from sealbus.envelopes.export.entries import EntryReader, OrderReader
+from sealbus.envelopes.export.entries import EntryReader, OrderReader, ShownRestoration
 from sealbus.envelopes.export.finding import Finding, FindingCode, of_file, of_sequence
 from sealbus.envelopes.export.format import CHECKPOINT, entry_of, is_expected, messages_path, read_frames, tiles_of
 from sealbus.envelopes.export.policy_files import policy_digest
@@ -75,6 +75,8 @@ class Verification:
     """The trust bundles that the log leads to; messages read again are opened with these."""
     policies: frozenset[bytes] = frozenset()
     """The hashes of the policy bundles that the log names."""
+    restorations: tuple[ShownRestoration, ...] = ()
+    """The restorations of the stream, in their order."""
     repeated: Mapping[int, frozenset[bytes]] = field(default_factory=dict, repr=False, compare=False)
     """By tile, the names of its records that an earlier tile holds as well, so that they do not count again."""
 
@@ -113,7 +115,7 @@ def verify_export(
     present: set[bytes] = set()
     if not _check_files(files, checkpoint.size, present, report):
         return report
-    trust = _first_pass(files, root, checkpoint.size, report, progress)
+    trust, report.restorations = _first_pass(files, root, checkpoint.size, report, progress)
     report.trust, report.policies = trust.archive, frozenset(trust.policies.named)
     report.found(trust.policies.check(files.read, present))
     sizes = [
@@ -195,7 +197,9 @@ def _is_there(files: ExportFiles, path: str) -> bool:
         return True
 
 
-def _first_pass(files: ExportFiles, root: Root, size: int, report: Verification, progress: Progress) -> TrustReader:
+def _first_pass(
+    files: ExportFiles, root: Root, size: int, report: Verification, progress: Progress
+) -> tuple[TrustReader, tuple[ShownRestoration, ...]]:
     """Read what has an order: entries, and the records of the notary."""
     trust, order, total = TrustReader(root), OrderReader(), tiles_of(size)
     for task in tasks_of(size, ()):
@@ -224,7 +228,7 @@ def _first_pass(files: ExportFiles, root: Root, size: int, report: Verification,
     trust.end()
     report.found(order.findings)
     report.found(trust.findings)
-    return trust
+    return trust, tuple(order.restorations)
 
 
 def _count_once(segment: Segment, size: int, repeated: RepeatedRecords, report: Verification) -> None:

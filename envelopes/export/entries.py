@@ -5,6 +5,8 @@ Each entry's place is checked, even after a wrong one (SPEC.md section 13, "Entr
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from sealbus.envelopes.errors import Code, EnvelopeError, LogError
 from sealbus.envelopes.export.approvals import ApprovalFact, facts_of
 from sealbus.envelopes.export.finding import Finding, FindingCode, of_file, of_sequence
@@ -13,7 +15,9 @@ from sealbus.envelopes.export.standing import GrantFact, standing_facts_of
 from sealbus.envelopes.export.tally import NAME_BYTES, Span, Tally
 from sealbus.envelopes.export.trust import TrustArchive
 from sealbus.envelopes.export.trust_root import Root
-from sealbus.envelopes.log.entries import Entry, EntryKind, EntryOrder, gap_entry
+from sealbus.envelopes.log.entries import ENTRY_BYTES, Entry, EntryKind, EntryOrder, gap_entry
+from sealbus.envelopes.log.note import parse_note
+from sealbus.envelopes.log.restoration import Restoration, open_restoration, parse_restoration
 from sealbus.envelopes.message.header import parse_header
 from sealbus.envelopes.message.wire import parse_envelope
 from sealbus.envelopes.records.archive import VerifiedAudit, VerifiedDecided, accept_decided, accept_record
@@ -21,12 +25,14 @@ from sealbus.envelopes.records.decision import DecisionRecord
 from sealbus.envelopes.records.record import NOTARY_KINDS, Record
 from sealbus.envelopes.trust.caches import Caches
 
-__all__ = ["EntryReader", "OrderReader", "check_decision", "open_frame"]
+__all__ = ["EntryReader", "OrderReader", "ShownRestoration", "check_decision", "open_frame"]
 
 _NO_ENTRY = bytes(32)
 """Stands in the tree for what is not an entry, which changes the root."""
 
 _ANY_DIGEST = bytes(32)
+_RANGES = 100
+"""Most ranges of lost sequences that are kept; the messages are counted."""
 
 
 def open_frame(frame: Frame, root: Root, archive: TrustArchive, caches: Caches) -> VerifiedAudit:
@@ -72,8 +78,12 @@ class EntryReader:
 
     def read(self, frame: Frame) -> bytes:
         """Return the 32 bytes of the entry that follows from `frame`, and note what is wrong with it."""
+        if frame.kind is EntryKind.LOST:
+            return self._lost(frame)
         try:
             entry = entry_of(frame).hash
+            if frame.kind is EntryKind.RESTORED:
+                open_restoration(frame.data, origin=self._root.origin, verifiers=self._root.keys)
         except (EnvelopeError, LogError) as error:
             self.findings.append(of_sequence(frame.sequence, error))
             return _NO_ENTRY
@@ -88,6 +98,14 @@ class EntryReader:
                 return entry
             self._read_records(frame, audit)
         return entry
+
+    def _lost(self, frame: Frame) -> bytes:
+        """Return the entry that stands in the place of its message; whether it may is checked in order."""
+        if frame.stored or len(frame.data) != ENTRY_BYTES:
+            self._found(frame, Code.BAD_ENTRY, "a lost message has no time, and its entry instead of its bytes")
+            return _NO_ENTRY
+        self.tally.entries["lost"] += 1
+        return frame.data
 
     def _look_into(self, frame: Frame) -> None:
         """Note a message of kind 0x00 that does open with the bundles that the notary had when it came."""
@@ -141,7 +159,7 @@ class EntryReader:
             stored=frame.stored,
         )
 
-    def _found(self, frame: Frame, code: FindingCode, detail: str) -> None:
+    def _found(self, frame: Frame, code: Code | FindingCode, detail: str) -> None:
         self.findings.append(Finding("", frame.sequence, code, detail))
 
 
@@ -149,37 +167,105 @@ def _by_another(record: Record) -> str:
     return f"a {record.kind} record by another"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShownRestoration:
+    """A restoration as the log shows it: the log had come to `logged`, and `lost` messages of what it had are gone.
+
+    `ranges` are the first of their sequences, each from one to another.
+    """
+
+    restoration: Restoration
+    logged: int
+    lost: int
+    ranges: tuple[tuple[int, int], ...]
+
+
 class OrderReader:
-    """Checks the order of a log's entries, all frames in turn; `findings` are the places with a wrong entry."""
+    """Checks the order of a log's entries, all frames in turn; `findings` are the places with a wrong entry.
+
+    `restorations` are those of the stream. What it lost by one is a finding, and what is lost without one is another.
+    """
 
     def __init__(self) -> None:
         self._order: EntryOrder | None = EntryOrder()
+        self._created: int | None = None
+        self._lost = 0
+        self._ranges: list[tuple[int, int]] = []
+        self._least = 0
+        """The least sequence of what is lost and not explained yet, 0 for none."""
         self.findings: list[Finding] = []
+        self.restorations: list[ShownRestoration] = []
 
     def take(self, frame: Frame, index: int) -> None:
         """Take entry number `index`. Frames that are not entries are left to the second pass; order starts over after one."""
+        if frame.kind is EntryKind.LOST:
+            self._take_lost(frame, index)
+            return
         try:
             entry = _place(frame)
+            restored = parse_restoration(parse_note(frame.data).text) if frame.kind is EntryKind.RESTORED else None
         except LogError:
             self._order = None
             return
+        before = entry.sequence if restored is not None else entry.sequence - 1
         if self._order is None:
             # What came before is lost: order starts over with this one.
-            self._order = EntryOrder(index, max(entry.sequence - 1, 0)) if index else EntryOrder()
+            self._order = EntryOrder(index, max(before, 0)) if index else EntryOrder()
+        if entry.kind is EntryKind.CREATION:
+            self._created = entry.time
+        if restored is not None:
+            self._take_restored(restored, self._order.next - 1)
         try:
             self._order.take(entry)
         except LogError as error:
             self.findings.append(of_sequence(frame.sequence, error))
-            self._order = EntryOrder(index + 1, entry.sequence + entry.count - 1) if entry.sequence else None
+            self._order = EntryOrder(index + 1, before + entry.count) if entry.sequence else None
+
+    def _take_lost(self, frame: Frame, index: int) -> None:
+        sequence = frame.sequence
+        if self._order is None:
+            self._order = EntryOrder(index, max(sequence - 1, 0)) if index else EntryOrder()
+        try:
+            self._order.take_lost(sequence)
+        except LogError as error:
+            self.findings.append(of_sequence(sequence, error))
+            self._order = None
+        self._lost += 1
+        self._least = min(self._least or sequence, sequence)
+        if self._ranges and self._ranges[-1][1] + 1 == sequence:
+            self._ranges[-1] = (self._ranges[-1][0], sequence)
+        elif len(self._ranges) < _RANGES:
+            self._ranges.append((sequence, sequence))
+
+    def _take_restored(self, restored: Restoration, logged: int) -> None:
+        if self._created is not None and restored.before != self._created:
+            error = LogError(Code.BAD_ENTRY, "a restoration of a stream that was created at another time")
+            self.findings.append(of_sequence(restored.last, error))
+        self._created = restored.created
+        if self._least and self._least <= restored.last:
+            self.findings.append(_unexplained(self._least))
+        elif self._lost:
+            detail = f"{self._lost} messages up to {logged} were logged, and not in the backup that was restored"
+            self.findings.append(Finding("", self._least, FindingCode.LOST_RECORDS, detail))
+        shown = ShownRestoration(restoration=restored, logged=logged, lost=self._lost, ranges=tuple(self._ranges))
+        self.restorations.append(shown)
+        self._lost, self._least = 0, 0
+        self._ranges.clear()
 
     def lose(self) -> None:
         """Start over with the next entry: some before it are missing, and the second pass says which."""
         self._order = None
 
     def end(self) -> None:
-        """Check that a checkpoint may come after the last entry."""
+        """Check that a checkpoint may come after the last entry, and that a restoration explains what is lost."""
+        if self._least:
+            self.findings.append(_unexplained(self._least))
         if self._order is not None and not self._order.settled:
             self.findings.append(of_file("checkpoint", Code.BAD_ENTRY, "not at a place where a checkpoint may be"))
+
+
+def _unexplained(sequence: int) -> Finding:
+    return of_sequence(sequence, LogError(Code.BAD_ENTRY, "lost, and no restoration of the stream says why"))
 
 
 def _place(frame: Frame) -> Entry:
@@ -187,7 +273,7 @@ def _place(frame: Frame) -> Entry:
     match frame.kind:
         case EntryKind.GAP:
             return gap_entry(frame.sequence, int.from_bytes(frame.data[:8], "big"), time=frame.stored)
-        case EntryKind.CREATION | EntryKind.PREVIOUS:
+        case EntryKind.CREATION | EntryKind.PREVIOUS | EntryKind.RESTORED:
             return Entry(frame.kind, frame.sequence, frame.stored, _ANY_DIGEST, 0)
         case _:
             return Entry(frame.kind, frame.sequence, frame.stored, _ANY_DIGEST)

@@ -15,6 +15,8 @@ class FindingCode(StrEnum):
 
     MISSING_FILE = "missing_file"
     UNKNOWN_FILE = "unknown_file"
+    LOST_RECORDS = "lost_records"
+    """Messages that were logged, and that the restored stream no longer holds: an operator has said so."""
     ROLLED_BACK = "rolled_back"
     """A known checkpoint covers more entries than there are here."""
     NO_BUNDLE = "no_bundle"

@@ -15,6 +15,8 @@ from typing import Final, NamedTuple
 from sealbus.envelopes.errors import Code, LogError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.log.entries import Entry, EntryKind
+from sealbus.envelopes.log.note import parse_note
+from sealbus.envelopes.log.restoration import parse_restoration, restoration_entry
 from sealbus.envelopes.log.tiles import TILE_WIDTH, TileName
 from sealbus.envelopes.message.wire import parse_envelope
 
@@ -44,7 +46,10 @@ _MESSAGES: Final = re.compile(r"messages/((?:x[0-9]{3}/){0,5}[0-9]{3})", re.ASCI
 
 
 class Frame(NamedTuple):
-    """One entry and its data: the payload of a message, a gap's count, the stream's name, or a previous checkpoint."""
+    """One entry and its data: the payload of a message, a gap's count, a stream's name, or the note of an entry that has one.
+
+    Of a message that is lost it is the entry itself, and `stored` is 0.
+    """
 
     kind: EntryKind
     sequence: int
@@ -82,7 +87,8 @@ def read_frames(read: Callable[[int], bytes]) -> Iterator[Frame]:
 def entry_of(frame: Frame) -> Entry:
     """Return the entry that follows from `frame`, without judging anything else.
 
-    Raises `LogError` (`bad_entry`) for a malformed gap, name or checkpoint, and for a place that no entry can have;
+    Raises `LogError` (`bad_entry`, `bad_note`) for a malformed gap, name, checkpoint or restoration, for a place that no
+    entry can have, and for a message that is lost, whose entry does not follow from anything;
     `EnvelopeError` (step 1) for a message that is marked as opened but is not an envelope.
     """
     data, count, begins = frame.data, 1, False
@@ -100,6 +106,11 @@ def entry_of(frame: Frame) -> Entry:
             begins = True
             if not 1 <= len(data) <= _NOTE_BYTES:
                 raise LogError(Code.BAD_ENTRY, "a previous checkpoint")
+        case EntryKind.RESTORED:
+            found = parse_restoration(parse_note(data).text)
+            if (found.last, found.time) != (frame.sequence, frame.stored):
+                raise LogError(Code.BAD_ENTRY, "a restoration of another place")
+            return restoration_entry(data, found)
         case _:
             pass  # A message that did not open is covered as it is.
     return Entry(frame.kind, frame.sequence, frame.stored, sha256(data).digest(), 0 if begins else count)

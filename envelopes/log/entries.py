@@ -44,15 +44,20 @@ class EntryKind(IntEnum):
     """The stream's creation: first in every log."""
     PREVIOUS = 0x04
     """The last checkpoint of the previous period's log: second, if there was one."""
+    RESTORED = 0x05
+    """The stream was restored from a backup (`restoration.py`): the sequence after this one's comes next, perhaps again."""
+    LOST = 0x06
+    """In exports only, in the place of a message that the restored stream no longer holds. No entry is of this kind."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One entry. Raises `LogError` (`bad_entry`) for values that no entry can have.
 
-    `sequence` is that of the message, or the first of a gap; 0 for the two that are for no message. `time` is when the
-    broker stored the message; of a gap that of the message after it, and of the first two when the stream was created:
-    microseconds. `count` is how many sequences it stands for.
+    `sequence` is that of the message, or the first of a gap; 0 for the first two, that are for no message, and the last one
+    of a stream that was restored. `time` is when the broker stored the message; of a gap that of the message after it, of the
+    first two when the stream was created, and of a restoration when it was: microseconds. `count` is how many sequences it
+    stands for.
     """
 
     kind: EntryKind
@@ -67,12 +72,15 @@ class Entry:
         if not 0 <= self.time <= _MAX:
             raise LogError(Code.BAD_ENTRY, "time")
         begins = self.kind in (EntryKind.CREATION, EntryKind.PREVIOUS)
-        if not (self.sequence == 0 if begins else 1 <= self.sequence <= _MAX):
+        restored = self.kind is EntryKind.RESTORED
+        if not (self.sequence == 0 if begins else (0 if restored else 1) <= self.sequence <= _MAX):
             raise LogError(Code.BAD_ENTRY, "sequence")
+        if self.kind is EntryKind.LOST:
+            raise LogError(Code.BAD_ENTRY, "kind")
         if self.kind is EntryKind.GAP:
             fits = 1 <= self.count <= _MAX and self.digest == _count_digest(self.count)
         else:
-            fits = self.count == (0 if begins else 1)
+            fits = self.count == (0 if begins or restored else 1)
         if not fits:
             raise LogError(Code.BAD_ENTRY, "count")
 
@@ -155,10 +163,26 @@ class EntryOrder:
             raise LogError(Code.BAD_ENTRY, "the previous log's checkpoint comes second")
         if kind is EntryKind.GAP and self._gap is not None:
             raise LogError(Code.BAD_ENTRY, "two gaps in a row")
+        if kind is EntryKind.RESTORED:
+            self._restore(entry.sequence)
+            return
         if entry.sequence and entry.sequence != self.next:
             raise LogError(Code.BAD_ENTRY, "another sequence comes next")
         if self._gap is not None and entry.time != self._gap.time:
             raise LogError(Code.BAD_ENTRY, "a gap has the stored time of what comes after it")
         self._gap = entry if kind is EntryKind.GAP else None
         self._last += entry.count
+        self.size += 1
+
+    def take_lost(self, sequence: int) -> None:
+        """Take an entry of which only the sequence is known, as `take` does. It is of a message."""
+        time = self._gap.time if self._gap is not None else 0
+        self.take(Entry(EntryKind.UNVERIFIED, sequence, time, bytes(ENTRY_BYTES)))
+
+    def _restore(self, last: int) -> None:
+        if self._gap is not None:
+            raise LogError(Code.BAD_ENTRY, "a restoration between a gap and what comes after it")
+        if last > self._last:
+            raise LogError(Code.BAD_ENTRY, "a stream that was restored to what was not logged")
+        self._last = last
         self.size += 1

@@ -16,7 +16,7 @@ from sealbus.envelopes.log.entries import Entry, EntryKind
 __all__ = ["PLACE_BYTES", "Place", "encode_places", "parse_places", "place_of"]
 
 PLACE_BYTES: Final = 17
-_KINDS: Final = {kind.value: kind for kind in EntryKind}
+_KINDS: Final = {kind.value: kind for kind in EntryKind if kind is not EntryKind.LOST}
 _MAX: Final = DEFAULT_LIMITS.max_integer
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from sealbus.envelopes.records.notary import BundleRecord
 from sealbus.envelopes.trust.bundles import JwtBundle, TrustBundles
@@ -43,6 +43,14 @@ class TrustHistory:
         self._bundles.setdefault(domain, []).insert(place, bundle)
         self._answers.clear()
         return True
+
+    def retain(self, records: Collection[BundleRecord]) -> None:
+        """Forget every bundle whose record is not one of `records`."""
+        kept = [one for some in self._records.values() for one in some if one in records]
+        for table in (self._times, self._records, self._bundles, self._answers):
+            table.clear()
+        for record in kept:
+            self.add(record)
 
     @property
     def trust_domains(self) -> tuple[TrustDomain, ...]:

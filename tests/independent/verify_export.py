@@ -1167,7 +1167,40 @@ def ed25519_ok(key: bytes, signature: bytes, text: bytes) -> bool:
 
 
 def read_checkpoint(note: bytes, root: Root) -> Checkpoint:
-    """Every byte counts: the text in its one spelling, each signature line by a key of the root file, none twice."""
+    """The text in its one spelling, signed as `read_note` says."""
+    lines = read_note(note, root)
+    need(len(lines) == 3, "bad_note", "not three lines")
+    need(lines[0] == root.origin, "wrong_log", "origin")
+    digest = canonical64(lines[2])
+    need(len(digest) == 32, "bad_note", "root hash")
+    return Checkpoint(decimal(lines[1]), digest)
+
+
+class Restored(NamedTuple):
+    """What a restoration says: the stream's creation before and after, its last sequence, by whom and when."""
+
+    before: int
+    created: int
+    last: int
+    by: str
+    time: int
+
+
+def read_restored(lines: list[str], root: Root) -> Restored:
+    need(len(lines) == 7 and lines[0] == "sealbus.restored.v1", "bad_note", "not a restoration")
+    need(lines[1] == root.origin, "wrong_log", "origin")
+    need(is_spiffe(lines[5]), "bad_note", "by")
+    before, created, last, time = (decimal(lines[i]) for i in (2, 3, 4, 6))
+    return Restored(before, created, last, lines[5], time)
+
+
+def decimal(text: str) -> int:
+    need(re.fullmatch("0|[1-9][0-9]{0,15}", text) and int(text) <= TOP, "bad_note", "number")
+    return int(text)
+
+
+def read_note(note: bytes, root: Root) -> list[str]:
+    """Every byte counts: each signature line by a key of the root file, none twice. Returns the lines of the text."""
     try:
         whole = note.decode()
     except UnicodeDecodeError as error:
@@ -1175,12 +1208,6 @@ def read_checkpoint(note: bytes, root: Root) -> Checkpoint:
     need(whole.count("\n\n") == 1, "bad_note", "not a signed note")
     text, _, signatures = whole.partition("\n\n")
     text += "\n"
-    lines = text.split("\n")
-    need(len(lines) == 4 and lines[3] == "", "bad_note", "not three lines")
-    need(lines[0] == root.origin, "wrong_log", "origin")
-    need(re.fullmatch("0|[1-9][0-9]{0,15}", lines[1]), "bad_note", "size")
-    digest = canonical64(lines[2])
-    need(len(digest) == 32, "bad_note", "root hash")
     need(signatures.endswith("\n"), "bad_note", "no signature")
     seen: set[bytes] = set()
     for line in signatures[:-1].split("\n"):
@@ -1193,7 +1220,7 @@ def read_checkpoint(note: bytes, root: Root) -> Checkpoint:
         need(known[0].key_id not in seen, "bad_note", "signed twice by one key")
         seen.add(known[0].key_id)
         need(len(data) == 68 and ed25519_ok(known[0].key, data[4:], text.encode()), "bad_note_signature")
-    return Checkpoint(int(lines[1]), digest)
+    return text[:-1].split("\n")
 
 
 def canonical64(text: str) -> bytes:
@@ -1303,12 +1330,15 @@ def read_frames(data: bytes) -> Iterator[Frame]:
         kind, sequence, stored, length = struct.unpack_from(">BQQI", data, at)
         at += 21
         need(length <= len(data) - at, "bad_entry", "cut in a frame")
-        need(sequence <= TOP and stored <= TOP and kind <= 4, "bad_entry", "a frame of no kind")
+        need(sequence <= TOP and stored <= TOP and kind <= 6, "bad_entry", "a frame of no kind")
         yield Frame(kind, sequence, stored, data[at : at + length])
         at += length
 
 
 def entry_of(frame: Frame) -> bytes:
+    if frame.kind == 6:
+        need(frame.stored == 0 and len(frame.data) == 32, "bad_entry", "a lost message's entry")
+        return frame.data
     digest = H(read_envelope(frame.data).header) if frame.kind == 1 else H(frame.data)
     return H(b"sealbus.entry.v1" + struct.pack(">BQQ", frame.kind, frame.sequence, frame.stored) + digest)
 
@@ -1353,7 +1383,7 @@ def verify(files: Mapping[str, bytes], root: Root) -> Report:
     leaves = check_tiles(files, frames, checkpoint.size, report)
     known = [one for one in frames if one is not None]
     check_files(files, expected_files(checkpoint.size), named_policies(known, root), report)
-    check_order(known, report, complete=len(known) == len(frames))
+    check_order(known, root, report, complete=len(known) == len(frames))
     check_roots(leaves, checkpoint, root, report)
     bundles = collect_bundles(known, root, report)
     seen: set[bytes] = set()
@@ -1445,13 +1475,35 @@ def compare(files: Mapping[str, bytes], name: str, computed: bytes, report: Repo
         report.add(name, Bad("bad_tile", "not what the messages give"))
 
 
-def check_order(frames: list[Frame], report: Report, *, complete: bool) -> None:
-    """A log begins with its stream's creation and what came before it; then no sequence is left out or repeated."""
+def check_order(frames: list[Frame], root: Root, report: Report, *, complete: bool) -> None:
+    """A log begins with its stream's creation and what came before it; then no sequence is left out or repeated.
+
+    A restoration sets the sequence back, and what is lost stands before one, and behind its last sequence.
+    """
     following: int | None = None
     gap: Frame | None = None
+    created: int | None = None
+    lost: list[int] = []
     for index, frame in enumerate(frames):
         place = f"#{frame.sequence}"
-        if frame.kind >= 3:
+        if frame.kind == 3:
+            created = frame.stored
+        if frame.kind == 5:
+            restored: Restored | None = report.check(place, restored_at, frame, root)
+            if restored is None:
+                continue
+            if index == 0 or gap is not None or (complete and frame.sequence >= (following or 1)):
+                report.add(place, Bad("bad_entry", "restored to what was not logged"))
+            if created is not None and created != restored.before:
+                report.add(place, Bad("bad_entry", "another stream was restored"))
+            if lost:
+                explained = min(lost) > restored.last
+                report.add(place, Bad("lost_records" if explained else "bad_entry", f"{len(lost)} from {min(lost)} on"))
+            created, lost, following = restored.created, [], frame.sequence + 1
+            continue
+        if frame.kind == 6:
+            lost.append(frame.sequence)
+        if frame.kind in (3, 4):
             need_at = (frame.kind == 3 and index == 0) or (frame.kind == 4 and index == 1 and frames[0].kind == 3)
             if not need_at or frame.sequence != 0:
                 report.add(place, Bad("bad_entry", "stands only at the beginning of a log"))
@@ -1460,7 +1512,7 @@ def check_order(frames: list[Frame], report: Report, *, complete: bool) -> None:
             report.add(place, Bad("bad_entry", "a log begins with its stream's creation"))
         if following is not None and frame.sequence != following:
             report.add(place, Bad("bad_entry", f"where {following} is due"))
-        if gap is not None and (frame.kind == 2 or frame.stored != gap.stored):
+        if gap is not None and frame.kind != 6 and (frame.kind == 2 or frame.stored != gap.stored):
             report.add(place, Bad("bad_entry", "a gap has the stored time of the message after it"))
         gap = frame if frame.kind == 2 else None
         count = 1
@@ -1472,8 +1524,18 @@ def check_order(frames: list[Frame], report: Report, *, complete: bool) -> None:
         if following is None and complete and frame.sequence != 1:
             report.add(place, Bad("bad_entry", "where 1 is due"))
         following = frame.sequence + count
+    if lost:
+        report.add(f"#{lost[0]}", Bad("bad_entry", "lost, and no restoration says why"))
     if gap is not None and complete:
         report.add(f"#{gap.sequence}", Bad("bad_entry", "nothing after a gap"))
+
+
+def restored_at(frame: Frame, root: Root) -> Restored:
+    restored = read_restored(read_note(frame.data, root), root)
+    need(
+        (restored.last, restored.time) == (frame.sequence, frame.stored), "bad_entry", "a restoration of another place"
+    )
+    return restored
 
 
 def check_roots(leaves: list[bytes], checkpoint: Checkpoint, root: Root, report: Report) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -16,12 +17,14 @@ from support.policies import signing_key
 from support.policy_bus import ANCHORS, ROOT
 from support.teams import naming
 
+from sealbus.agents.backup.restore import check_copies
 from sealbus.agents.control.revoker.revoker import Revoker
 from sealbus.agents.runtime.policy.push import push_signed, stored_parts
 from sealbus.agents.runtime.policy.revocation import Revocation
 from sealbus.agents.runtime.policy.store import PolicyStore
 from sealbus.bus.nats.api import api
 from sealbus.bus.ports import wall_clock
+from sealbus.bus.streams.snapshot import delete_stream, last_id, put_snapshot, take_snapshot
 from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.errors import BusUnavailable
 from sealbus.policies.bundle.revocations import NONE_REVOKED
@@ -400,6 +403,30 @@ async def test_who_repairs_has_a_role_of_its_own(tmp_path: Path) -> None:
             await raw.request("dead.inventory.update", b"a letter")
         nats = cli(running, "repairer", tmp_path)
         assert {typed: await outcome(nats, typed) for typed, _ in REPAIRER} == wanted(REPAIRER)
+
+
+async def test_who_backs_up_has_a_role_of_its_own(tmp_path: Path) -> None:
+    """Snapshots, restoring and the check, and no other way to change a stream; nobody has it unless a deployment says so."""
+    placed: Json = {NAMES.id_of("backup").value: {"role": "backup", "tenant": "default"}}
+    policy = policy_folder(tmp_path / "policy", workloads=placed)
+    async with callout_site(tmp_path / "site", policy=policy) as running:
+        await running.apply_streams()
+        async with running.raw("inventory") as raw:
+            await raw.request("audit.inventory", b"a record")
+        async with running.connection("backup") as connection:
+            data = BytesIO()
+            snapshot = await take_snapshot(connection, "AUDIT", data.write)
+            await delete_stream(connection.jetstream, "AUDIT")
+            data.seek(0)
+            assert (await put_snapshot(connection, "AUDIT", snapshot, data.read)).messages == 1
+            assert await last_id(connection.jetstream, "AUDIT", "audit.>") is not None
+            assert await check_copies(connection) == []
+        nats = cli(running, "backup", tmp_path)
+        for refused in ("STREAM.PURGE.AUDIT", "STREAM.UPDATE.AUDIT", "STREAM.MSG.DELETE.AUDIT"):
+            assert await outcome(nats, f"request $JS.API.{refused} {{}}") == f"$JS.API.{refused}".lower()
+        nats = cli(running, "operator", tmp_path)
+        for refused in ("STREAM.SNAPSHOT.AUDIT", "STREAM.RESTORE.AUDIT", "STREAM.DELETE.AUDIT"):
+            assert await outcome(nats, f"request $JS.API.{refused} {{}}") == f"$JS.API.{refused}".lower()
 
 
 async def test_a_certificate_that_is_not_let_in_does_nothing_at_all(site: CalloutSite, tmp_path: Path) -> None:

@@ -96,6 +96,8 @@ def header_of(payload: bytes) -> bytes:
 
 def entry_of(frame: Frame) -> bytes:
     """Return the 32 bytes that the log holds."""
+    if frame.kind == 6:
+        return frame.data
     digest = sha256(header_of(frame.data) if frame.kind == 1 else frame.data).digest()
     place = bytes([frame.kind]) + frame.sequence.to_bytes(8, "big") + frame.stored.to_bytes(8, "big")
     return sha256(b"sealbus.entry.v1" + place + digest).digest()
@@ -209,6 +211,29 @@ class World:
         self.frames.append(Frame(3, 0, self.time, stream.encode()))
         if previous:
             self.frames.append(Frame(4, 0, self.time, previous))
+
+    def restoration(
+        self,
+        last: int | None = None,
+        *,
+        before: int | None = None,
+        keys: Iterable[LogKey] | None = None,
+        **other: object,
+    ) -> Frame:
+        """Return the entry of a restoration just now, by default of this log's stream and with nothing lost."""
+        said = [json.loads(frame.data.split(b"\n")[3]) for frame in self.frames if frame.kind == 5]
+        created = before if before is not None else [*[self.frames[0].stored], *said][-1]
+        last = self.sequence if last is None else last
+        rows = {"first": "sealbus.restored.v1", "origin": ORIGIN, "before": created, "created": self.time + 1,
+                "last": last, "by": "spiffe://example.org/agent/operator", "time": self.time + 2} | other  # fmt: skip
+        text = "".join(f"{row}\n" for row in rows.values())
+        return Frame(
+            5, last, self.time + 2, (text + "\n" + "".join(key.line(text) for key in keys or self.keys)).encode()
+        )
+
+    def restore(self) -> None:
+        """Let the stream be restored, and lose nothing."""
+        self.frames.append(self.restoration())
 
     def record_bundle(self, *kids: str, iss: str = NOTARY) -> None:
         jwks = bundle(*kids)

@@ -73,6 +73,7 @@ def _world() -> World:
     world.record_checkpoint()
     Approval(world=world, asked=STRONG).put()
     StandingGrant(world=world).put("S T C E")
+    world.restore()
     # Stored again: by a recorder that was not sure, and by somebody, once where another's messages are, so that it opens not.
     world.repeat(world.first_decided())
     world.put(world.frames[world.first_decided()].data)
@@ -121,6 +122,7 @@ def _rejected(world: World) -> list[Json]:
     planted = decision(task, sto=world.time)
     unproved = Frame(0, world.sequence + 1, world.time, world.audit(INVENTORY, evidence(task), [planted]))
     untold = Frame(0, world.sequence + 3, world.time, b"")
+    gone = Frame(6, world.sequence + 1, 0, bytes([7]) * 32)
     again = note(3, bytes(32), world.keys)
     longer = note(size + 9, bytes(32), world.keys)
     return [
@@ -154,6 +156,15 @@ def _rejected(world: World) -> list[Json]:
         grown("a sequence left out", "bad_entry", untold),
         grown("a decision that is said to prove nothing", "bad_entry", unproved),
         grown("a gap at the end", "bad_entry", Frame(2, world.sequence + 1, world.time, (2).to_bytes(8, "big"))),
+        grown("restored under another key", "untrusted_note", world.restoration(keys=[stranger])),
+        grown("restored from another stream", "bad_entry", world.restoration(before=7)),
+        grown("restored to what was not logged", "bad_entry", world.restoration(world.sequence + 1)),
+        grown("restored in another log", "wrong_log", world.restoration(origin="log.example.org/other")),
+        grown("a checkpoint that says restored", "bad_note", world.restoration()._replace(data=files["checkpoint"])),
+        grown("lost, and nothing says why", "bad_entry", gone),
+        grown("lost by a restoration", "lost_records", gone, world.restoration()),
+        grown("lost, and before what was restored", "bad_entry", gone, world.restoration(world.sequence + 1)),
+        grown("lost at a time", "bad_entry", gone._replace(stored=5), world.restoration()),
         record("a policy by an agent", "not_the_notary", INVENTORY, [],
                record_map("policy", rev="r", sha=bytes(32), siz=1, loc="")),
         record("a decided message without its proof", "bad_signature", INVENTORY, evidence(task), forged),

@@ -17,8 +17,10 @@ from sealbus.envelopes.log.entries import (
 )
 from sealbus.envelopes.log.note import NoteSigner, base64_text, sign_note
 from sealbus.envelopes.log.receipt import Receipt, encode_receipt
+from sealbus.envelopes.log.restoration import Restoration, restoration_entry, sign_restoration
 from sealbus.envelopes.log.tiles import TiledTree, TileName
 from sealbus.envelopes.log.tree_builder import TreeBuilder
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 __all__ = ["log"]
 
@@ -26,6 +28,14 @@ CREATED = 1_764_000_000_000_000
 ORIGIN = "log.example.org/audit"
 LOG, NEXT, WITNESS = (
     NoteSigner(name, bytes([number]) * 32) for number, name in enumerate([ORIGIN, ORIGIN, "witness.example"], 1)
+)
+RESTORED = Restoration(
+    origin=ORIGIN,
+    before=CREATED,
+    created=CREATED + 5,
+    last=2,
+    by=SpiffeId("spiffe://example.org/agent/operator"),
+    time=CREATED + 6,
 )
 SIZES = (1, 2, 3, 7, 8, 255, 256, 257, 300)
 
@@ -41,7 +51,36 @@ def log() -> Json:
         "notes": _notes(),
         "checkpoints": _checkpoints(),
         "receipts": _receipts(),
+        "restorations": _restorations(),
     }
+
+
+def _restorations() -> Json:
+    text = RESTORED.text
+    lines = text.split("\n")
+
+    def other(number: int, line: str) -> bytes:
+        return sign_note("\n".join([*lines[:number], line, *lines[number + 1 :]]), [LOG])
+
+    refused = {
+        "another first line": ("bad_note", other(0, "sealbus.restored.v2")),
+        "of another log": ("wrong_log", other(1, "log.example.org/other")),
+        "a number with a zero before it": ("bad_note", other(4, "02")),
+        "a number too large": ("bad_note", other(3, str(2**53))),
+        "by nobody": ("bad_note", other(5, "operator")),
+        "a line more": ("bad_note", sign_note(text + "more\n", [LOG])),
+        "signed by another": ("untrusted_note", sign_note(text, [WITNESS])),
+        "signed by another, too": ("untrusted_note", sign_note(text, [LOG, WITNESS])),
+        "signed twice": ("bad_note", sign_note(text, [LOG, LOG])),
+        "another text": ("bad_note_signature", sign_restoration(RESTORED, [LOG]).replace(b"operator", b"operatos")),
+    }
+    return {
+        "origin": ORIGIN,
+        "keys": [LOG.verifier.text],
+        "accept": {"note": sign_restoration(RESTORED, [LOG]).decode(), "last": 2, "before": CREATED,
+                   "created": CREATED + 5, "by": str(RESTORED.by), "time": CREATED + 6},
+        "reject": [{"name": name, "code": code, "note": note.decode()} for name, (code, note) in refused.items()],
+    }  # fmt: skip
 
 
 def _stream() -> list[Entry]:
@@ -52,6 +91,8 @@ def _stream() -> list[Entry]:
         unverified_entry(2, time=CREATED + 2, payload=b"garbage"),
         gap_entry(3, 4, time=CREATED + 3),
         verified_entry(7, time=CREATED + 3, header_digest=bytes(32)),
+        restoration_entry(sign_restoration(RESTORED, [LOG]), RESTORED),
+        verified_entry(3, time=CREATED + 9, header_digest=bytes(32)),
     ]
 
 
@@ -72,6 +113,7 @@ def _logs() -> Json:
     orders: dict[str, list[int]] = {
         "as it was": [0, 1, 2, 3, 4, 5],
         "without a previous period": [0, 2, 3, 4, 5],
+        "restored": [0, 1, 2, 3, 4, 5, 6, 7],
         "no creation": [2],
         "two creations": [0, 0],
         "a previous period too late": [0, 2, 1],
@@ -79,9 +121,13 @@ def _logs() -> Json:
         "a sequence twice": [0, 2, 2],
         "a gap without its end in between": [0, 2, 3, 4, 4],
         "what ends a gap comes too soon": [0, 2, 3, 5],
+        "restored in a gap": [0, 2, 3, 4, 6],
+        "restored to what was not logged": [0, 2, 6],
+        "restored before its creation": [6],
+        "a sequence left out after it was restored": [0, 1, 2, 3, 4, 5, 6, 5],
     }
     return [
-        {"name": name, "entries": [_entry(good[at]) for at in order], "good": number < 2}
+        {"name": name, "entries": [_entry(good[at]) for at in order], "good": number < 3}
         for number, (name, order) in enumerate(orders.items())
     ]
 

@@ -10,10 +10,11 @@ import click
 
 from sealbus.agents.cli.audit.source import opened_source, root_option, trusted_root
 from sealbus.agents.cli.options import as_option, config_option, json_option
-from sealbus.agents.cli.output import note, print_json, printable, progress_bar
+from sealbus.agents.cli.output import note, print_json, printable, progress_bar, shown_time
 
 if TYPE_CHECKING:
     from sealbus.agents.evidence.verify import Verification
+    from sealbus.envelopes.export.entries import ShownRestoration
     from sealbus.policies.backtest.report import BacktestReport
 
 __all__ = ["counted", "show_report", "verify"]
@@ -74,6 +75,8 @@ def show_report(report: Verification, *, as_json: bool, made: BacktestReport | N
             print_json({"kind": "finding", **place, "code": finding.code, "detail": finding.detail})
         else:
             click.echo(printable(f"{_shown(finding.place)} {finding.code} {finding.detail}".rstrip()))
+    for one in report.restorations:
+        _show_restoration(one, as_json=as_json)
     entries, size = report.tally.entries, report.checkpoint.size if report.checkpoint is not None else 0
     if as_json:
         print_json(
@@ -98,6 +101,27 @@ def show_report(report: Verification, *, as_json: bool, made: BacktestReport | N
             note(f"{made.compared} of {made.read} decisions made again, not replayable: {left or 'none'}")
         click.echo("verified" if report.passed else f"NOT VERIFIED: {counted(report.count)}")
     return 0 if report.passed else _UNVERIFIED
+
+
+def _show_restoration(shown: ShownRestoration, *, as_json: bool) -> None:
+    """Print who restored the stream, and what may be missing since."""
+    one = shown.restoration
+    if as_json:
+        print_json(
+            {
+                "kind": "restored",
+                "by": one.by.value,
+                "time": one.time,
+                "last": one.last,
+                "logged": shown.logged,
+                "lost": shown.lost,
+                "ranges": [list(some) for some in shown.ranges],
+            }
+        )
+        return
+    gone = ", ".join(f"#{first}-#{last}" if first < last else f"#{first}" for first, last in shown.ranges)
+    missing = f"{shown.lost} logged messages are gone: {gone}" if shown.lost else "nothing that was logged is gone"
+    note(f"restored at {shown_time(one.time)} by {one.by}, up to #{one.last} of #{shown.logged}: {missing}")
 
 
 def _decisions(made: BacktestReport) -> dict[str, object]:

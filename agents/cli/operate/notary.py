@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import click
 
-from sealbus.agents.cli.options import json_option
+from sealbus.agents.cli.options import as_option, config_option, json_option
 from sealbus.agents.cli.output import note, print_json
 
 __all__ = ["command"]
@@ -34,6 +35,59 @@ def keygen(origin: str, file: Path, as_json: bool) -> None:
         print_json({"origin": origin, "file": str(file), "verifier": verifier})
     else:
         click.echo(verifier)
+
+
+@command.command("restored")
+@click.option("--last", required=True, type=click.IntRange(0), metavar="N",
+              help="The last sequence of the restored stream, as `sealbus restore` says.")  # fmt: skip
+@config_option
+@as_option("operator")
+@json_option
+def restored(last: int, config: str | None, as_name: str, as_json: bool) -> None:
+    """Say that the stream of the log was restored from a backup, so that the notary goes on over it.
+
+    Run it where the notary's folder and key are, before the notary starts. It signs with the log's key, under your SPIFFE ID,
+    when the stream was created before and now, and where it ended. That becomes an entry of the log: whoever verifies it sees
+    it, and which messages had been logged that are not there any more.
+    """
+    asyncio.run(_restored(last, config, as_name, as_json=as_json))
+
+
+async def _restored(last: int, config: str | None, as_name: str, *, as_json: bool) -> None:
+    from sealbus.agents.control.notary.log.folder_store import FolderStore
+    from sealbus.agents.control.notary.restored_stream import say_restored
+    from sealbus.agents.control.notary.role import notary_options
+    from sealbus.agents.runtime.open import open_connection
+    from sealbus.agents.runtime.settings.settings import load_settings
+    from sealbus.bus.nats.api import existing_stream
+    from sealbus.bus.ports import wall_clock
+    from sealbus.envelopes.errors import ConfigurationError
+
+    settings = load_settings(config).for_command()
+    table = settings.control.notary
+    options = notary_options(table)
+    if table.folder is None:
+        raise ConfigurationError("control.notary.folder is not set: it names where the log is kept")
+    folder = table.folder
+    async with open_connection(as_name, settings) as (identity, connection):
+        stream = await existing_stream(connection.jetstream, table.stream)
+        one = await asyncio.to_thread(
+            lambda: say_restored(
+                FolderStore(folder),
+                stream,
+                origin=options.plan.origin,
+                signers=options.signers,
+                last=last,
+                by=identity.spiffe_id,
+                now=wall_clock(),
+            )
+        )
+    if as_json:
+        print_json(
+            {"before": one.before, "created": one.created, "last": one.last, "by": one.by.value, "time": one.time}
+        )
+    else:
+        note(f"{table.stream}, restored up to {one.last} by {one.by}: the log goes on over it when the notary starts")
 
 
 @command.command("show")

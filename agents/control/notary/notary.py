@@ -175,6 +175,7 @@ class Notary:
                     history=history,
                     policies=self._policies,
                     announced=announced,
+                    fence=self._lease.number,
                 )
             )
             await self._recording.bundles(history, taken.ledger.latest)

@@ -42,6 +42,7 @@ __all__ = [
     "AGAIN_AFTER",
     "GIVEN_UP",
     "OFFERED",
+    "RECORDS",
     "WANTED",
     "PolicyArchive",
     "archive_policies",
@@ -65,7 +66,8 @@ AGAIN_AFTER: Final = 1.0
 NONE: Final = "policies are not archived: neither a bucket nor a file is set (policy.bundle)"
 
 _POLICIES: Final = "policies"
-_RECORDS: Final = "policy-records"
+RECORDS: Final = "policy-records"
+"""Folder of the `policy` records in the log so far."""
 
 
 class PolicyArchive:
@@ -214,7 +216,7 @@ def policy_record(bundle: Bundle) -> PolicyRecord:
 
 def record_path(record: PolicyRecord) -> str:
     """Return the path that keeps the record once the log holds it."""
-    return f"{_RECORDS}/{record.digest.hex()}"
+    return f"{RECORDS}/{record.digest.hex()}"
 
 
 async def recall_policies(store: LogStore, archive: PolicyArchive) -> None:
@@ -249,7 +251,7 @@ async def archive_policies(store: LogStore, fence: int, archive: PolicyArchive, 
 
 def _read(store: LogStore) -> tuple[list[bytes], list[PolicyRecord], list[Bundle]]:
     kept = [digest for path in store.names(_POLICIES) if (digest := policy_digest(path)) is not None]
-    records = [_record(store, path) for path in store.names(_RECORDS)]
+    records = [_record(store, path) for path in store.names(RECORDS)]
     orphans = []
     for digest in set(kept).difference(record.digest for record in records):
         try:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence, Set
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import TypeAlias
+from typing import TypeAlias, TypeGuard
 
 from sealbus.agents.control.notary.log.ledger import Ledger, entry_rows, stored_checkpoint
 from sealbus.agents.control.notary.log.message_verifier import MessageVerifier, placed
 from sealbus.agents.control.notary.log.store import TRUST, LogStore
-from sealbus.agents.control.notary.policy_archive import PolicyArchive, recall_policies
+from sealbus.agents.control.notary.policy_archive import RECORDS, PolicyArchive, recall_policies, record_path
+from sealbus.agents.control.notary.restored_stream import Restorations, StoredRestoration
 from sealbus.bus.ports import Delivery, Identity, Transport
 from sealbus.bus.stream_names import AUDIT, SUBJECTS
 from sealbus.envelopes.errors import Code, EnvelopeError, LogError
@@ -40,6 +41,7 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId
 __all__ = [
     "LogPlan",
     "Taken",
+    "add_restorations",
     "check_beginning",
     "check_stream",
     "own_checkpoint",
@@ -48,6 +50,7 @@ __all__ = [
     "trust_path",
 ]
 
+_MESSAGES = frozenset({EntryKind.UNVERIFIED, EntryKind.VERIFIED, EntryKind.GAP})
 _Own: TypeAlias = BundleRecord | CheckpointRecord | PolicyRecord
 
 
@@ -82,6 +85,10 @@ class Taken:
     floor: Checkpoint | None
     unpublished: bytes | None
     """The last checkpoint's note, if the stream does not hold it."""
+    pending: list[StoredRestoration] = field(default_factory=list)
+    """Restorations of the stream that the log has to come to."""
+    restored: bool = False
+    """Whether one was added to `ledger`."""
 
 
 async def take_up(
@@ -95,16 +102,25 @@ async def take_up(
     history: TrustHistory,
     policies: PolicyArchive,
     announced: Checkpoint | None,
+    fence: int = 0,
 ) -> Taken:
     """Return the log in `store`, checked; a new one if there is none.
 
     `announced` is what another notary was about to sign, `subject` is that of our own records. `history` and `policies` are
-    added to. Our own records are also opened with the current bundles: an empty store knows no others. Raises `LogError` if
-    tiles or stream do not match the last checkpoint, or it is not one of ours; `BusUnavailable`.
+    added to. Our own records are also opened with the current bundles: an empty store knows no others. If a restoration is
+    still to be logged, all of the stream is compared, and what the store holds of bundles and policies that a restored stream
+    does not hold is forgotten under `fence`, so that it is recorded again. Raises `LogError` if tiles or stream do not match
+    the last checkpoint, or it is not one of ours; `BusUnavailable`.
     """
     created = await transport.created(plan.stream)
-    beginning = plan.beginning(created)
     signed = await asyncio.to_thread(stored_checkpoint, store, plan.origin, plan.verifiers)
+    size = signed.checkpoint.size if signed is not None else 0
+    restorations = await asyncio.to_thread(
+        lambda: Restorations.read(store, size=size, created=created, origin=plan.origin, verifiers=plan.verifiers)
+    )
+    pending = list(restorations.pending)
+    beginning = plan.beginning(restorations.created)
+    start: int | None = None
     if signed is None:
         ledger, last, note = Ledger(), None, None
         for entry in beginning:
@@ -115,15 +131,21 @@ async def take_up(
             raise LogError(Code.LOG_MISMATCH, "an empty checkpoint, which this notary never makes")
         ledger = await asyncio.to_thread(Ledger.resume, store, last)
         await asyncio.to_thread(check_beginning, store, last.size, beginning)
-        first = 0 if plan.whole else (last.size - 1) // TILE_WIDTH * TILE_WIDTH
-        await check_stream(transport, plan.stream, store, last.size, first=first)
+        first = 0 if plan.whole or pending else (last.size - 1) // TILE_WIDTH * TILE_WIDTH
+        await check_stream(transport, plan.stream, store, last.size, first=first, restorations=restorations)
+        if any(ledger.next > one.restoration.last + 1 for one in pending):
+            start = 1
         for known in await asyncio.to_thread(remembered, store):
             history.add(known)
-    await recall_policies(store, policies)
+    if start is None:
+        await recall_policies(store, policies)
     floor, unpublished = announced, note
-    async with aclosing(transport.read(plan.stream, [subject], start=ledger.next)) as batches:
+    held: list[_Own] = []
+    async with aclosing(transport.read(plan.stream, [subject], start=start or ledger.next)) as batches:
         async for batch in batches:
             found = await asyncio.to_thread(_own_records, verifier, batch, identity.spiffe_id, identity.bundles())
+            if start is not None:
+                held += [one for one in found if not isinstance(one, CheckpointRecord)]
             for record in found:
                 if isinstance(record, BundleRecord):
                     history.add(record)
@@ -139,7 +161,32 @@ async def take_up(
     if floor is not None and last is not None and floor.size <= last.size:
         await asyncio.to_thread(_check_floor, store, last, floor)
         floor = None
-    return Taken(ledger=ledger, last=last, floor=floor, unpublished=unpublished)
+    if start is not None:
+        history.retain([one for one in held if isinstance(one, BundleRecord)])
+        kept = {trust_path(one) if isinstance(one, BundleRecord) else record_path(one) for one in held if _is_kept(one)}
+        await asyncio.to_thread(lambda: _forget_others(store, fence, kept))
+        await recall_policies(store, policies)
+    taken = Taken(ledger=ledger, last=last, floor=floor, unpublished=unpublished, pending=pending)
+    taken.restored = bool(add_restorations(taken.ledger, taken.pending)) if floor is None else False
+    return taken
+
+
+def add_restorations(ledger: Ledger, pending: list[StoredRestoration]) -> int:
+    """Move those of `pending` that the log has come to into `ledger`; return how many."""
+    count = 0
+    while pending and ledger.settled and ledger.next > pending[0].restoration.last:
+        ledger.append(pending.pop(0).entry)
+        count += 1
+    return count
+
+
+def _is_kept(record: _Own) -> TypeGuard[BundleRecord | PolicyRecord]:
+    return not isinstance(record, CheckpointRecord)
+
+
+def _forget_others(store: LogStore, fence: int, kept: Set[str]) -> None:
+    """Remove the records that the store holds and the stream does not."""
+    store.forget(fence, [path for folder in (TRUST, RECORDS) for path in store.names(folder) if path not in kept])
 
 
 def _check_floor(store: LogStore, last: Checkpoint, other: Checkpoint) -> None:
@@ -200,16 +247,24 @@ def check_beginning(store: LogStore, size: int, beginning: Sequence[Entry]) -> N
         raise LogError(Code.LOG_MISMATCH, "the log does not begin with the creation of this stream")
 
 
-async def check_stream(transport: Transport, stream: str, store: LogStore, size: int, *, first: int) -> None:
+async def check_stream(
+    transport: Transport,
+    stream: str,
+    store: LogStore,
+    size: int,
+    *,
+    first: int,
+    restorations: Restorations | None = None,
+) -> None:
     """Raise `LogError` (`log_mismatch`) unless the stream matches entries `first` to `size`, with nothing more in between.
 
-    Messages that count as verified are not verified again: their headers are compared.
+    Messages that count as verified are not verified again: their headers are compared. Those that a restored stream does not
+    hold, by `restorations`, are left out.
     """
-    last = _last(store, size)
-    expected = _expected(store, size, first)
+    known = restorations or Restorations(0)
+    last = min([_last(store, size), *(one.restoration.last for one in known.pending)])
+    expected = _expected(store, size, first, known)
     place, entry = next(expected, (None, b""))
-    while place is not None and place.kind in (EntryKind.CREATION, EntryKind.PREVIOUS):
-        place, entry = next(expected, (None, b""))
     if place is None:
         return
     following = place.sequence
@@ -226,11 +281,13 @@ async def check_stream(transport: Transport, stream: str, store: LogStore, size:
         raise LogError(Code.LOG_MISMATCH, f"the stream ends before sequence {place.sequence}, which the log holds")
 
 
-def _expected(store: LogStore, size: int, first: int) -> Iterator[tuple[Place, bytes]]:
+def _expected(store: LogStore, size: int, first: int, known: Restorations) -> Iterator[tuple[Place, bytes]]:
     for index in range(first // TILE_WIDTH, -(-size // TILE_WIDTH)):
         places, entries = entry_rows(store, index, min(TILE_WIDTH, size - index * TILE_WIDTH))
         skipped = max(first - index * TILE_WIDTH, 0)
-        yield from zip(places[skipped:], entries[skipped:], strict=True)
+        for row, (place, entry) in enumerate(zip(places[skipped:], entries[skipped:], strict=True), skipped):
+            if place.kind in _MESSAGES and not known.is_gone(index * TILE_WIDTH + row, size, place.sequence):
+                yield place, entry
 
 
 def _last(store: LogStore, size: int) -> int:

@@ -10,11 +10,11 @@ from typing import Final
 
 from sealbus.agents.control.notary.key_book import KeyBookWriter
 from sealbus.agents.control.notary.lease import Lease
-from sealbus.agents.control.notary.log.message_verifier import LoggedMessage, MessageVerifier
+from sealbus.agents.control.notary.log.message_verifier import LoggedMessage, MessageVerifier, placed
 from sealbus.agents.control.notary.log.store import LogStore
 from sealbus.agents.control.notary.policy_archive import PolicyArchive, archive_policies, record_path
 from sealbus.agents.control.notary.publisher import RecordPublisher
-from sealbus.agents.control.notary.resume import LogPlan, Taken, own_checkpoint, trust_path
+from sealbus.agents.control.notary.resume import LogPlan, Taken, add_restorations, own_checkpoint, trust_path
 from sealbus.agents.identity.threads import in_thread
 from sealbus.bus.ports import Clock, Delivery, Transport
 from sealbus.bus.stream_names import AUDIT, SUBJECTS
@@ -83,8 +83,9 @@ class Term:
         self._records: dict[str, bytes] = {}
         self._pending = 0
         self._due: float | None = None
-        # A new log already has its first entries to sign.
-        if taken.last is None:
+        # A new log, or one whose stream was restored, already has its first entries to sign.
+        self._restorations = taken.pending
+        if taken.last is None or taken.restored:
             self._due = asyncio.get_running_loop().time() + SECONDS
 
     async def run(self) -> None:
@@ -129,6 +130,7 @@ class Term:
             if self._policies.next() is not None:
                 archived = await archive_policies(self._store, self._lease.number, self._policies, self._recording)
                 self._counters.add("sealbus_notary_policies_total", archived)
+            self._restore()
             blocked = await self._judge()
             now = loop.time()
             due = self._due if self._may_sign() else None
@@ -159,17 +161,34 @@ class Term:
         if not self._waiting:
             return False
         some, size = list[Delivery](), 0
+        last = self._restorations[0].restoration.last if self._restorations else None
         for delivery in self._waiting:
+            if last is not None and placed(delivery).sequence > last:
+                break
             some.append(delivery)
             size += len(delivery.payload)
             if len(some) == _AT_ONCE or size >= _BYTES_AT_ONCE:
                 break
+        if not some:
+            # The restoration comes first, and would have come if the log could come to its place.
+            if self._ledger.next <= (last or 0):
+                raise LogError(
+                    Code.LOG_MISMATCH, f"the stream was restored up to {self._ledger.next - 1}, not to {last}"
+                )
+            raise LogError(Code.LOG_MISMATCH, "another notary has signed more than was restored")
         following, now = self._ledger.next, self._clock()
         found = await asyncio.to_thread(lambda: list(self._verifier.verify(some, following, now)))
         for message in found:
             self._waiting.popleft()
             await self._take(message)
         return len(found) < len(some)
+
+    def _restore(self) -> None:
+        """Add the restorations that the log has come to."""
+        if self._floor is None and (added := add_restorations(self._ledger, self._restorations)):
+            self._pending += added
+            if self._due is None:
+                self._due = asyncio.get_running_loop().time() + SECONDS
 
     async def _take(self, message: LoggedMessage) -> None:
         for record in message.own:

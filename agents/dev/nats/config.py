@@ -34,6 +34,7 @@ __all__ = [
     "NatsConfig",
     "Permissions",
     "agent_permissions",
+    "backup_permissions",
     "console_permissions",
     "control_permissions",
     "edge_permissions",
@@ -156,6 +157,8 @@ class BrokerRole(StrEnum):
     """A notary that may also see which consumers there are of TASKS and EVENTS, and how much waits for them."""
     REVOKER = "revoker"
     """An agent that may also replace the revocations in the bucket of policies."""
+    BACKUP = "backup"
+    """An agent that may also take whole streams out of the server, and put them into it: `sealbus backup`, `restore`."""
     CONSOLE = "console"
     """An agent that may also read what was asked, told, recorded and could not be handled, and who consumes."""
     OPERATOR = "operator"
@@ -174,6 +177,8 @@ def permissions_of(role: BrokerRole, spiffe_id: SpiffeId, names: Names, own: Seq
     """Return the permissions of a workload of `role` under `spiffe_id`."""
     if role is BrokerRole.OPERATOR:
         return operator_permissions(spiffe_id, names, own)
+    if role is BrokerRole.BACKUP:
+        return backup_permissions(spiffe_id, names, own)
     if role is BrokerRole.EDGE:
         return edge_permissions(spiffe_id, names, own)
     if role is BrokerRole.EXIT:
@@ -307,6 +312,25 @@ def revoker_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubj
         f"$O.{POLICIES}.M.{described}",
     )
     return Permissions(publish=(*agent.publish, *writing), subscribe=agent.subscribe)
+
+
+def backup_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubject] = ()) -> Permissions:
+    """Return the permissions of who backs up: those of an agent, and what snapshots, restoring and its check need.
+
+    Who has them can read everything, and replace every stream that does not exist; `audit.>` is for the check, which offers
+    the server a copy of the last record.
+    """
+    agent = agent_permissions(spiffe_id, names, own)
+    whole = (
+        f"{_API}.STREAM.SNAPSHOT.*",
+        "$JS.SNAPSHOT.ACK.>",
+        f"{_API}.STREAM.RESTORE.*",
+        "$JS.SNAPSHOT.RESTORE.>",
+        f"{_API}.STREAM.DELETE.*",
+        f"{_API}.STREAM.MSG.GET.*",
+        "audit.>",
+    )
+    return Permissions(publish=(*agent.publish, *whole), subscribe=agent.subscribe)
 
 
 def console_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubject] = ()) -> Permissions:

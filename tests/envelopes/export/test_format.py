@@ -11,6 +11,9 @@ from support.log_world import make_world
 from sealbus.envelopes.errors import Code, EnvelopeError, LogError
 from sealbus.envelopes.export.format import FRAME_DATA_BYTES, Frame, encode_frame, entry_of, messages_path, read_frames
 from sealbus.envelopes.log.entries import EntryKind
+from sealbus.envelopes.log.note import NoteSigner, sign_note
+from sealbus.envelopes.log.restoration import Restoration, restoration_entry, sign_restoration
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 MAX = 2**53 - 1
 FRAMES = [Frame(EntryKind(one.kind), *one[1:]) for one in make_world(1, 20).frames]
@@ -28,7 +31,7 @@ def test_they_are_read_as_they_are_written() -> None:
 
 
 def test_their_entries_are_those_of_the_log() -> None:
-    assert {frame.kind for frame in FRAMES} == set(EntryKind)
+    assert {frame.kind for frame in FRAMES} == set(EntryKind) - {EntryKind.RESTORED, EntryKind.LOST}
     for frame in FRAMES:
         assert entry_of(frame).hash == log_world.entry_of(log_world.Frame(*frame))
 
@@ -42,7 +45,7 @@ def test_they_do_not_show_what_they_hold() -> None:
     [
         encode_frame(FRAMES[0])[:-1],
         encode_frame(FRAMES[0])[:20],
-        b"\x05" + bytes(20),
+        b"\x07" + bytes(20),
         b"\x00" + b"\xff" * 8 + bytes(12),
         b"\x00" + bytes(8) + b"\xff" * 8 + bytes(4),
         b"\x00" + bytes(16) + (FRAME_DATA_BYTES + 1).to_bytes(4, "big"),
@@ -99,3 +102,17 @@ def test_a_previous_checkpoint_is_as_long_as_notes_are(length: int) -> None:
 )
 def test_their_files(tile: int, path: str) -> None:
     assert messages_path(tile) == path
+
+
+def test_the_entry_of_a_restoration_follows_from_its_note() -> None:
+    signer = NoteSigner("log", bytes(32))
+    by = SpiffeId("spiffe://example.org/agent/operator")
+    one = Restoration(origin="log", before=1, created=2, last=3, by=by, time=4)
+    note = sign_restoration(one, [signer])
+    assert entry_of(Frame(EntryKind.RESTORED, 3, 4, note)) == restoration_entry(note, one)
+    wrong = ((2, 4, note), (3, 5, note), (3, 4, b""), (3, 4, sign_note("log\n", [signer])))
+    for sequence, stored, data in wrong:
+        with pytest.raises(LogError):
+            entry_of(Frame(EntryKind.RESTORED, sequence, stored, data))
+    with pytest.raises(LogError):
+        entry_of(Frame(EntryKind.LOST, 3, 0, bytes(32)))

@@ -281,7 +281,7 @@ def test_frames_are_as_large_as_may_be() -> None:
     for frame in good:
         [ours] = read_frames(BytesIO(encode_frame(frame)).read)
         assert [tuple(ours)] == [tuple(one) for one in independent.read_frames(encode_frame(frame))] == [tuple(frame)]
-    for frame in (Frame(0, top + 1, 5, b""), Frame(0, 5, top + 1, b""), Frame(5, 1, 5, b"")):
+    for frame in (Frame(0, top + 1, 5, b""), Frame(0, 5, top + 1, b""), Frame(7, 1, 5, b"")):
         data = encode_frame(frame)
         with pytest.raises(LogError):
             list(read_frames(BytesIO(data).read))
@@ -301,7 +301,8 @@ def test_no_more_frames_are_read_than_there_are_entries() -> None:
 @pytest.mark.parametrize(("count", "fits"), [(0, False), (1, True), (2**53 - 1, True), (2**53, False)])
 def test_a_gap_has_a_size(count: int, fits: bool) -> None:
     report = independent.Report()
-    independent.check_order([independent.Frame(2, 1, 5, count.to_bytes(8, "big"))], report, complete=False)
+    frame, known = independent.Frame(2, 1, 5, count.to_bytes(8, "big")), root_of(WORLD["defaults"]["archive"])
+    independent.check_order([frame], known, report, complete=False)
     assert (not report.findings) is fits
 
 

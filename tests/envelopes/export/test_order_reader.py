@@ -8,7 +8,13 @@ from support.log_world import make_world
 from sealbus.envelopes.export.entries import OrderReader
 from sealbus.envelopes.export.format import Frame
 from sealbus.envelopes.log.entries import EntryKind
+from sealbus.envelopes.log.note import NoteSigner
+from sealbus.envelopes.log.restoration import Restoration, sign_restoration
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
+ORIGIN = "log.example.org/audit"
+SIGNER = NoteSigner(ORIGIN, bytes(32))
+OPERATOR = SpiffeId("spiffe://example.org/agent/operator")
 CREATION = Frame(EntryKind.CREATION, 0, 5, b"AUDIT")
 
 
@@ -78,3 +84,64 @@ def test_a_lost_beginning() -> None:
     reader.take(CREATION, 0)
     reader.take(message(1), 1)
     assert reader.findings == []
+
+
+def lost(sequence: int) -> Frame:
+    return Frame(EntryKind.LOST, sequence, 0, bytes(32))
+
+
+def restored(last: int, *, before: int = 5, time: int = 40) -> Frame:
+    one = Restoration(origin=ORIGIN, before=before, created=before + 1, last=last, by=OPERATOR, time=time)
+    return Frame(EntryKind.RESTORED, last, time, sign_restoration(one, [SIGNER]))
+
+
+@pytest.mark.parametrize(
+    ("frames", "found"),
+    [
+        ([message(1), message(2), restored(2), message(3)], []),
+        ([message(1), message(2), restored(1), message(2)], []),
+        ([restored(0), message(1)], []),
+        ([message(1), restored(1), restored(1, before=6), message(2)], []),
+        ([message(1), restored(1), restored(1), message(2)], ["#1 bad_entry"]),
+        ([message(1), lost(2), lost(3), restored(1), message(2)], ["#2 lost_records"]),
+        ([message(1), lost(2), message(3), lost(4), restored(1), message(2)], ["#2 lost_records"]),
+        ([message(1), lost(2), message(3), restored(2), message(3)], ["#2 bad_entry"]),
+        ([message(1), lost(2)], ["#2 bad_entry"]),
+        ([message(1), lost(3), message(4)], ["#3 bad_entry", "#3 bad_entry"]),
+        ([message(1), restored(1, before=9), message(2)], ["#1 bad_entry"]),
+        ([message(1), restored(2), message(2)], ["#2 bad_entry", "#2 bad_entry"]),
+        ([gap(1, 3), lost(4), restored(0), message(1)], ["#4 lost_records"]),
+        ([gap(1, 3), restored(0), message(1)], ["#0 bad_entry"]),
+        ([message(1), restored(1)._replace(data=b"no note"), message(9)], []),
+    ],
+)
+def test_a_restored_stream_goes_on_from_its_last_sequence(frames: list[Frame], found: list[str]) -> None:
+    reader = OrderReader()
+    for index, frame in enumerate([CREATION, *frames]):
+        reader.take(frame, index)
+    reader.end()
+    assert [f"{one.place} {one.code}" for one in reader.findings] == found
+
+
+def test_what_was_lost_is_told_by_sequence() -> None:
+    reader = OrderReader()
+    for index, frame in enumerate([CREATION, message(1), lost(2), lost(3), message(4), lost(5), restored(1)]):
+        reader.take(frame, index)
+    [shown] = reader.restorations
+    assert (shown.logged, shown.lost, shown.ranges, shown.restoration.last) == (5, 3, ((2, 3), (5, 5)), 1)
+    for index, sequence in enumerate(range(2, 2 * 150, 2), 7):
+        reader.lose()
+        reader.take(lost(sequence), index)
+    reader.lose()
+    reader.take(restored(1, before=6), 999)
+    assert (len(reader.restorations[1].ranges), reader.restorations[1].lost) == (100, 149)
+
+
+def test_order_begins_anew_where_what_is_lost_stands() -> None:
+    reader = OrderReader()
+    reader.lose()
+    reader.take(lost(40), 7)
+    reader.take(message(41), 8)
+    reader.lose()
+    reader.take(restored(39, before=8), 0)
+    assert [f"{one.place} {one.code}" for one in reader.findings] == ["#40 lost_records", "#39 bad_entry"]

@@ -86,3 +86,12 @@ def test_what_is_needed_from_a_time_on_answers_as_the_whole_does() -> None:
     assert [one.current for one in whole.since(0)] == [10, 15, 20, 30, 30]
     assert [one.current for one in whole.since(20)] == [15, 20, 30, 30]
     assert [one.current for one in whole.since(100)] == [30, 30]
+
+
+def test_what_is_not_retained_is_forgotten() -> None:
+    history = TrustHistory([record("a", 10), record("ab", 20), record("x", 15, OTHER), record("b", 30)])
+    assert found(history, 25) == ["ab", "b"]
+    history.retain([record("a", 10), record("b", 30), record("never", 40)])
+    assert found(history, 25) == ["a", "b"]
+    assert history.trust_domains == (OWN,)
+    assert history.add(record("ab", 20))

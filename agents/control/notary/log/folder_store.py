@@ -108,6 +108,15 @@ class FolderStore:
         self._check(fence)
         self._store(files)
 
+    def forget(self, fence: int, paths: Sequence[str]) -> None:
+        """Remove the files at `paths`."""
+        self._check(fence)
+        try:
+            for path in paths:
+                (self.folder / path).unlink(missing_ok=True)
+        except OSError as error:
+            raise StateUnavailable(f"{self.folder} cannot be written: {error.strerror}") from error
+
     def commit(self, fence: int, files: Mapping[str, bytes], note: bytes) -> None:
         """Store `files`, then `note`; then remove partial tiles whose full ones are among `files`."""
         self._check(fence)

@@ -45,6 +45,9 @@ class LogStore(Protocol):
     def keep(self, fence: int, files: Mapping[str, bytes]) -> None:
         """Store `files` durably, whatever happens to the checkpoint."""
 
+    def forget(self, fence: int, paths: Sequence[str]) -> None:
+        """Remove files that no checkpoint depends on; those that are not there are not looked for."""
+
     def commit(self, fence: int, files: Mapping[str, bytes], note: bytes) -> None:
         """Store all `files` durably, and only then `note` as the checkpoint, atomically.
 

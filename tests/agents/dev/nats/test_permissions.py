@@ -258,6 +258,23 @@ def test_a_revoker_is_an_agent_that_replaces_one_object_as_the_starter_policy_ha
         assert not may_publish(revoker, subject)
 
 
+def test_who_backs_up_is_an_agent_that_has_what_the_library_gives() -> None:
+    backup = permissions_of(BrokerRole.BACKUP, INVENTORY, NAMES, OWN)
+    roles = json.loads(library_files()["sealbus/lib/roles/data.json"])
+    # An agent here may publish tasks to anybody anyway.
+    assert set(backup.publish) - set(AGENT.publish) == set(roles["backup"]["publish"]) - {"task.>"}
+    assert backup.subscribe == AGENT.subscribe
+    for subject in (
+        "$JS.API.STREAM.PURGE.AUDIT",
+        "$JS.API.STREAM.UPDATE.AUDIT",
+        "$JS.API.STREAM.CREATE.AUDIT",
+        "$JS.API.STREAM.MSG.DELETE.AUDIT",
+        "held.other.x",
+        "state.other.x",
+    ):
+        assert not may_publish(backup, subject)
+
+
 def test_a_notary_is_an_agent_that_reads_all_of_audit() -> None:
     notary = permissions_of(BrokerRole.NOTARY, INVENTORY, NAMES, OWN)
     assert set(AGENT.publish) < set(notary.publish)

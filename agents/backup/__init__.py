@@ -1,0 +1,1 @@
+"""Backups of a deployment: its streams, the notary's log with the archived policies, and keys if asked for."""

@@ -1,0 +1,115 @@
+"""Takes a backup of a running deployment: the log first, then the streams one after the other, AUDIT last.
+
+The order is what makes a backup whole enough to go on from. The log is never ahead of its stream. Work (TASKS, EVENTS) is
+taken before the claims on it (STATE, HELD): work that is handled meanwhile is in the backup as claimed, and never as neither.
+Whatever was handled is in AUDIT.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+from sealbus.agents.backup.files import FileWriter, copy_log, key_files, log_end
+from sealbus.agents.backup.manifest import (
+    KEYS,
+    LOG,
+    MANIFEST,
+    STREAMS,
+    BackedUpFile,
+    BackedUpStream,
+    Manifest,
+    is_audit,
+)
+from sealbus.agents.runtime.settings.settings import Settings
+from sealbus.bus.nats.api import StreamState, takes_records
+from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.ports import Clock, wall_clock
+from sealbus.bus.stream_names import EVENTS, HELD, STATE, TASKS
+from sealbus.bus.streams.snapshot import list_streams, take_snapshot
+from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.trust.names import is_token
+
+__all__ = ["in_order", "take_backup"]
+
+_FIRST: Final = (TASKS, EVENTS)
+_LATER: Final = (STATE, HELD)
+
+
+def in_order(streams: list[StreamState]) -> list[StreamState]:
+    """Return the streams in the order in which a backup takes them."""
+
+    def turn(stream: StreamState) -> tuple[bool, bool, bool, bool, str]:
+        name, audit = stream.name, is_audit(dict(stream.config))
+        return takes_records(stream), audit, name in _LATER, name not in _FIRST, name
+
+    return sorted(streams, key=turn)
+
+
+async def take_backup(
+    folder: Path,
+    connection: Connection,
+    settings: Settings,
+    *,
+    log: Path | None,
+    keys: bool = False,
+    clock: Clock = wall_clock,
+) -> Manifest:
+    """Write a backup into the new `folder`; `log` is where the notary keeps its log, `keys` adds the settings' key files.
+
+    Raises `ConfigurationError` if the folder is not empty, or a key or the log cannot be read; `BusUnavailable`. Without its
+    manifest, which is written last, a folder is no backup.
+    """
+    await asyncio.to_thread(_begin, folder)
+    taken, files = clock(), list[BackedUpFile]()
+    if log is not None:
+        files += await asyncio.to_thread(copy_log, log, folder, LOG)
+    if keys:
+        files += await asyncio.to_thread(_copy_keys, folder, settings)
+    streams: list[BackedUpStream] = []
+    for state in in_order(await list_streams(connection.jetstream)):
+        if not is_token(state.name):
+            raise ConfigurationError(f"stream {state.name[:255]!r} is none that sealbus could have made")
+        with await asyncio.to_thread(FileWriter, folder, f"{STREAMS}/{state.name}.snapshot") as writer:
+            snapshot = await take_snapshot(connection, state.name, writer.write)
+        files.append(writer.written)
+        streams.append(
+            BackedUpStream(
+                name=state.name,
+                config=snapshot.config,
+                state=snapshot.state,
+                created=state.created,
+                messages=snapshot.messages,
+                first=snapshot.first,
+                last=snapshot.last,
+            )
+        )
+    manifest = Manifest(
+        version=version("sealbus"),
+        taken=taken,
+        trust_domain=settings.trust_domain.name,
+        origin=settings.control.notary.origin or "",
+        streams=tuple(streams),
+        files=tuple(files),
+        log_last=await asyncio.to_thread(log_end, folder / LOG) if log is not None else 0,
+    )
+    with await asyncio.to_thread(FileWriter, folder, MANIFEST) as writer:
+        writer.write(manifest.encode())
+    return manifest
+
+
+def _begin(folder: Path) -> None:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise ConfigurationError(f"{folder} is not empty: a backup is written into a new folder")
+
+
+def _copy_keys(folder: Path, settings: Settings) -> list[BackedUpFile]:
+    found = []
+    for number, file in enumerate(key_files(settings)):
+        with FileWriter(folder, f"{KEYS}/{number:02d}-{file.name}", str(file)) as writer:
+            writer.write(file.read_bytes())
+        found.append(writer.written)
+    return found

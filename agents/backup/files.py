@@ -1,0 +1,128 @@
+"""Files of a backup, written with their size and hash, and the log's folder and the keys, which are files already."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from sealbus.agents.backup.manifest import BackedUpFile
+from sealbus.agents.control.notary.log.folder_store import FolderStore
+from sealbus.agents.control.notary.log.ledger import entry_rows
+from sealbus.agents.control.notary.log.store import CHECKPOINT
+from sealbus.agents.runtime.settings.settings import Settings
+from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.log.checkpoint import parse_checkpoint
+from sealbus.envelopes.log.note import parse_note
+from sealbus.envelopes.log.tiles import TILE_WIDTH
+
+__all__ = ["FileWriter", "copy_log", "key_files", "log_end"]
+
+_OWN_STATE: Final = ("notary.", "under-way")
+"""What a notary keeps for itself, which another one must not take over."""
+_TRIES: Final = 3
+
+
+class FileWriter:
+    """Writes one new file of mode 0600, durable at the end; `written` is then what the manifest says of it."""
+
+    def __init__(self, folder: Path, path: str, keeps: str = "") -> None:
+        self._path, self._keeps = path, keeps
+        target = folder / path
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._file = os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb")
+        self._digest, self._size = hashlib.sha256(), 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._file:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+    def write(self, data: bytes) -> None:
+        """Add bytes."""
+        self._digest.update(data)
+        self._size += len(data)
+        self._file.write(data)
+
+    @property
+    def written(self) -> BackedUpFile:
+        """The file so far. Raises `BackupRefused` for a path that no manifest may name."""
+        return BackedUpFile(path=self._path, size=self._size, sha256=self._digest.hexdigest(), keeps=self._keeps)
+
+
+def log_end(folder: Path) -> int:
+    """Return the last sequence that the log in `folder` has an entry for; 0 if there is no log. Nothing is verified.
+
+    Raises `LogError` for a log that cannot be read.
+    """
+    store = FolderStore(folder)
+    note = store.get(CHECKPOINT)
+    size = parse_checkpoint(parse_note(note).text).size if note is not None else 0
+    if not size:
+        return 0
+    places, _ = entry_rows(store, (size - 1) // TILE_WIDTH, (size - 1) % TILE_WIDTH + 1)
+    return places[-1].sequence
+
+
+def copy_log(folder: Path, to: Path, under: str) -> list[BackedUpFile]:
+    """Copy the log in `folder`, which may grow meanwhile, into `under` of the folder `to`; return what was written.
+
+    The checkpoint is read first: what it covers is there before it, and stays. Raises `ConfigurationError` without a log.
+    """
+    store = FolderStore(folder)
+    note = store.get(CHECKPOINT)
+    if note is None:
+        raise ConfigurationError(f"{folder} holds no log with a checkpoint")
+    found: list[BackedUpFile] = []
+    for path in _log_paths(folder):
+        data = store.get(path)
+        if data is not None:
+            # A partial tile goes once the full one is there.
+            found.append(_copied(to, f"{under}/{path}", data))
+    found.append(_copied(to, f"{under}/{CHECKPOINT}", note))
+    return found
+
+
+def _log_paths(folder: Path) -> Iterator[str]:
+    # Full tiles may come and partial ones go while this lists: what the checkpoint covers is in one listing or the other.
+    seen: set[str] = set()
+    for _ in range(_TRIES):
+        for parent, _, names in sorted(os.walk(folder)):
+            for name in sorted(names):
+                path = (Path(parent) / name).relative_to(folder).as_posix()
+                if path not in seen and path != CHECKPOINT and not path.startswith(_OWN_STATE):
+                    seen.add(path)
+                    yield path
+
+
+def _copied(to: Path, path: str, data: bytes, keeps: str = "") -> BackedUpFile:
+    with FileWriter(to, path, keeps) as writer:
+        writer.write(data)
+    return writer.written
+
+
+def key_files(settings: Settings) -> list[Path]:
+    """Return the private keys that the settings name: of the notary, callout, revoker, policy server, edge and console."""
+    control, edge = settings.control, settings.edge
+    named = (
+        *control.notary.keys,
+        control.callout.issuer,
+        control.callout.xkey,
+        control.callout.nkey,
+        control.revoker.key,
+        settings.policy.serve_key,
+        edge.key,
+        edge.pseudonym_key,
+        edge.nonce_key,
+        edge.token_key,
+        settings.console.key,
+    )
+    return list(dict.fromkeys(one for one in named if one is not None))

@@ -1,0 +1,157 @@
+"""A stream that was restored from a backup: what the operator says of it, and how the log goes on over it.
+
+A restored stream was created anew, so a notary refuses it as another one. `say_restored` puts a note into the log's folder,
+signed by the log's key, which names the operator, both times of creation and the last sequence. A notary whose notes lead
+from its log's stream to this one adds each as an entry once the log has come to that sequence. What was logged after it stays
+in the log, and is missing from then on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from sealbus.agents.control.notary.log.folder_store import FolderStore, write_durably
+from sealbus.agents.control.notary.log.ledger import entry_rows, stored_checkpoint
+from sealbus.agents.control.notary.log.store import LogStore
+from sealbus.bus.nats.api import StreamState
+from sealbus.envelopes.errors import Code, ConfigurationError, LogError
+from sealbus.envelopes.log.entries import Entry, EntryKind
+from sealbus.envelopes.log.note import NoteSigner, NoteVerifier, parse_note
+from sealbus.envelopes.log.places import Place
+from sealbus.envelopes.log.restoration import (
+    FOLDER,
+    Restoration,
+    open_restoration,
+    parse_restoration,
+    restoration_entry,
+    restoration_path,
+    sign_restoration,
+)
+from sealbus.envelopes.log.tiles import TILE_WIDTH
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+
+__all__ = ["Restorations", "StoredRestoration", "say_restored"]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRestoration:
+    """A restoration and its note, as the folder has it."""
+
+    restoration: Restoration
+    note: bytes = field(repr=False)
+
+    @property
+    def entry(self) -> Entry:
+        """Its entry of the log."""
+        return restoration_entry(self.note, self.restoration)
+
+
+@dataclass(frozen=True, slots=True)
+class Restorations:
+    """The restorations of a log's stream. `logged` are the number of the entry and the last sequence of those in the log."""
+
+    created: int
+    """When the log's first stream was created."""
+    logged: tuple[tuple[int, int], ...] = ()
+    pending: tuple[StoredRestoration, ...] = ()
+
+    @classmethod
+    def read(
+        cls, store: LogStore, *, size: int, created: int, origin: str, verifiers: Sequence[NoteVerifier]
+    ) -> Restorations:
+        """Return what the folder says that leads to the stream that was created at `created`.
+
+        Those that the log of `size` entries holds must be the ones in the folder; the others must be signed by `verifiers`.
+        Raises `LogError`: `log_mismatch` if they do not follow one another, and as `open_restoration` does.
+        """
+        stored = _stored(store)
+        at = created
+        for one in reversed(stored):
+            if one.restoration.created != at:
+                raise LogError(Code.LOG_MISMATCH, "what was said to be restored is not this stream")
+            at = one.restoration.before
+        logged = _logged(store, size) if stored or _was_restored(store, size) else []
+        for (_, place, entry), one in zip(logged, stored, strict=False):
+            if one.entry.hash != entry or one.restoration.last != place.sequence:
+                raise LogError(Code.LOG_MISMATCH, "the folder holds another restoration than the log")
+        if len(logged) > len(stored):
+            raise LogError(Code.LOG_MISMATCH, "a restoration that the log holds is not in the folder")
+        pending = stored[len(logged) :]
+        for one in pending:
+            open_restoration(one.note, origin=origin, verifiers=verifiers)
+        return cls(at, tuple((number, place.sequence) for number, place, _ in logged), tuple(pending))
+
+    def is_gone(self, number: int, size: int, sequence: int) -> bool:
+        """Return whether entry `number`, of a log of `size`, is of a message that a restored stream does not hold."""
+        later = (*self.logged, *((size, one.restoration.last) for one in self.pending))
+        return any(number < at and last < sequence for at, last in later)
+
+
+def _stored(store: LogStore) -> list[StoredRestoration]:
+    found = []
+    for path in store.names(FOLDER):
+        note = store.get(path) or b""
+        one = parse_restoration(parse_note(note).text)
+        if restoration_path(one.time) != path:
+            raise LogError(Code.LOG_MISMATCH, f"{path} is not the restoration of its name")
+        found.append(StoredRestoration(one, note))
+    return found
+
+
+def _was_restored(store: LogStore, size: int) -> bool:
+    """Return whether the last tile shows a restoration, without which no note would be looked for."""
+    if not size:
+        return False
+    places, _ = entry_rows(store, (size - 1) // TILE_WIDTH, (size - 1) % TILE_WIDTH + 1)
+    return any(place.kind is EntryKind.RESTORED for place in places)
+
+
+def _logged(store: LogStore, size: int) -> list[tuple[int, Place, bytes]]:
+    found = []
+    for index in range(-(-size // TILE_WIDTH)):
+        places, entries = entry_rows(store, index, min(TILE_WIDTH, size - index * TILE_WIDTH))
+        for row, (place, entry) in enumerate(zip(places, entries, strict=True)):
+            if place.kind is EntryKind.RESTORED:
+                found.append((index * TILE_WIDTH + row, place, entry))
+    return found
+
+
+def say_restored(
+    store: FolderStore,
+    stream: StreamState,
+    *,
+    origin: str,
+    signers: Sequence[NoteSigner],
+    last: int,
+    by: SpiffeId,
+    now: int,
+) -> Restoration:
+    """Write the note that `stream` was restored up to the sequence `last` by the operator `by`, and return what it says.
+
+    Raises `ConfigurationError` if there is no log, if nothing was restored, or if the stream does not hold `last`; `LogError`
+    for a log that is not in order; `StateUnavailable` if a notary runs on this folder.
+    """
+    verifiers = [signer.verifier for signer in signers]
+    store.enter()
+    try:
+        signed = stored_checkpoint(store, origin, verifiers)
+        if signed is None:
+            raise ConfigurationError("there is no log here yet: a new one begins with the stream as it is")
+        size, stored = signed.checkpoint.size, _stored(store)
+        first, _ = entry_rows(store, 0, min(TILE_WIDTH, size))
+        before = stored[-1].restoration.created if stored else first[0].time
+        rows, _ = entry_rows(store, (size - 1) // TILE_WIDTH, (size - 1) % TILE_WIDTH + 1)
+        if not 0 <= last <= stream.last:
+            raise ConfigurationError(f"stream {stream.name} ends at {stream.last}: it does not hold {last}")
+        if before == stream.created and rows[-1].sequence <= last:
+            raise ConfigurationError(
+                f"stream {stream.name} is the one that the log is of, and nothing of it is missing"
+            )
+        time = max(now, stored[-1].restoration.time + 1 if stored else 0)
+        one = Restoration(origin=origin, before=before, created=stream.created, last=last, by=by, time=time)
+        note = sign_restoration(one, signers)
+        write_durably(store.folder, {restoration_path(time): note}, store.folder / "under-way")
+        return one
+    finally:
+        store.leave()

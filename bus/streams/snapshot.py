@@ -1,0 +1,280 @@
+"""Snapshots of whole streams, out of a server and into it: JetStream's snapshot and restore API over our connection.
+
+A snapshot holds a stream's messages with sequences, times and headers, its configuration, and its consumers with what they
+have acknowledged; it does not hold when the stream was created. The server sends it in chunks and waits for acknowledgements,
+each of which is sent once the chunk was written, so that memory holds no more than the server's window.
+
+A restored stream forgets its message ids until the server is started again (seen with nats-server 2.15.1): before that a copy
+of a message is stored as a new one. `refuses_copies` asks the server, and stores nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import secrets
+from base64 import b64decode
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+from sealbus.bus.nats.api import (
+    STREAM_NOT_FOUND,
+    StreamState,
+    api,
+    existing_stream,
+    parse_time,
+    stream_state,
+)
+from sealbus.bus.nats.connection.connection import Connection, ask
+from sealbus.bus.nats.connection.frames import check_subject, header_value, publish_frame, status_of
+from sealbus.bus.nats.publisher import BulkPublisher
+from sealbus.bus.ports import JsonObject, Outgoing, PubAck, Request, StreamRefused
+from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
+
+__all__ = [
+    "Snapshot",
+    "StoredId",
+    "delete_stream",
+    "last_id",
+    "list_streams",
+    "put_snapshot",
+    "refuses_copies",
+    "take_snapshot",
+]
+
+CHUNK: Final = 131_072
+"""Bytes asked for at a time."""
+SENT: Final = 8_192
+"""Bytes sent at a time: the server stores message by message, and gives up a chunk that takes it five seconds."""
+SILENCE: Final = 30.0
+"""Seconds without a chunk, or without an answer to one, after which it is given up."""
+RESTORING: Final = 600.0
+"""Seconds that a server may take to put a stream together after its last chunk."""
+_WAITING: Final = 67_108_864
+"""Most bytes that wait to be written. The server's own window is smaller."""
+_NO_MESSAGE: Final = 10_037
+_EXPECTED_LAST_ID: Final = "Nats-Expected-Last-Msg-Id"
+_NOT_THE_LAST_ID: Final = 10_070
+_ID: Final = re.compile("[0-9a-f]{32}")
+_OK: Final = frozenset({0, 100, 200, 204})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """What the server says of a stream as it takes a snapshot, and wants to hear again to restore it."""
+
+    config: JsonObject = field(repr=False)
+    state: JsonObject = field(repr=False)
+
+    @property
+    def messages(self) -> int:
+        """How many messages the stream held."""
+        return _number(self.state, "messages")
+
+    @property
+    def first(self) -> int:
+        """The first sequence."""
+        return _number(self.state, "first_seq")
+
+    @property
+    def last(self) -> int:
+        """The last sequence."""
+        return _number(self.state, "last_seq")
+
+
+def _number(state: JsonObject, name: str) -> int:
+    value = state.get(name)
+    if type(value) is not int or value < 0:
+        raise BusUnavailable(f"a snapshot's state without a valid {name}")
+    return value
+
+
+class _Chunks:
+    """What arrived of one snapshot and is not written yet."""
+
+    def __init__(self) -> None:
+        self.waiting: deque[tuple[bytes, bytes, bytes]] = deque()
+        self.arrived = asyncio.Event()
+        self.refused = ""
+        self._bytes = 0
+
+    def take(self, _: bytes, reply: bytes, block: bytes, payload: bytes) -> None:
+        self._bytes += len(payload)
+        if self._bytes > _WAITING:
+            self.refused = "the server sends more than was acknowledged"
+        else:
+            self.waiting.append((reply, block, payload))
+        self.arrived.set()
+
+    def refuse(self, text: str) -> None:
+        self.refused = text
+        self.arrived.set()
+
+    async def next(self) -> tuple[bytes, bytes, bytes]:
+        while not self.waiting:
+            if self.refused:
+                raise BusUnavailable(f"a snapshot was cut off: {self.refused}")
+            self.arrived.clear()
+            try:
+                async with asyncio.timeout(SILENCE):
+                    await self.arrived.wait()
+            except TimeoutError as error:
+                raise BusUnavailable(f"a snapshot was cut off: nothing came for {SILENCE:g} s") from error
+        reply, block, payload = self.waiting.popleft()
+        self._bytes -= len(payload)
+        return reply, block, payload
+
+
+async def take_snapshot(connection: Connection, stream: str, write: Callable[[bytes], object]) -> Snapshot:
+    """Pass the snapshot of `stream` to `write`, chunk by chunk in a thread, and return what the server said of it.
+
+    What is stored meanwhile may be in it or not. Raises `StreamRefused` for a refusal, and `BusUnavailable` if it is cut off:
+    then what was written is not a snapshot.
+    """
+    link = await connection.ready(SILENCE)
+    to, chunks = f"{connection.inbox_prefix}snapshot.{secrets.token_hex(12)}", _Chunks()
+    ended = partial(chunks.refuse, "the connection is gone")
+    sid = link.subscribe(to, chunks.take, refused=chunks.refuse)
+    link.watchers.append(ended)
+    try:
+        body = {"deliver_subject": to, "chunk_size": CHUNK, "jsck": True}
+        answer = await api(_asking(connection), f"STREAM.SNAPSHOT.{stream}", body)
+        config, state = answer.get("config"), answer.get("state")
+        if not isinstance(config, dict) or not isinstance(state, dict):
+            raise BusUnavailable(f"stream {stream}: the server's answer is not about a snapshot")
+        while True:
+            reply, block, payload = await chunks.next()
+            status, text = status_of(block)
+            if status not in _OK:
+                raise BusUnavailable(f"the snapshot of {stream} was cut off: {status} {text}".rstrip())
+            if not payload:
+                return Snapshot(config=config, state=state)
+            await asyncio.to_thread(write, payload)
+            if reply:
+                link.write(publish_frame(Outgoing(subject=reply.decode("ascii", "backslashreplace"), payload=b"")))
+    finally:
+        if ended in link.watchers:
+            link.watchers.remove(ended)
+        link.end(sid)
+
+
+async def put_snapshot(
+    connection: Connection, stream: str, snapshot: Snapshot, read: Callable[[int], bytes]
+) -> StreamState:
+    """Restore `stream` from the bytes that `read` returns; return it as it is then. It must not exist.
+
+    Raises `StreamRefused` if the server does not begin, as where there is such a stream; `ConfigurationError` with its reason
+    if it refuses what it is sent, and `BusUnavailable`: after these the stream may exist in part. The caller compares and
+    removes.
+    """
+    link = await connection.ready(SILENCE)
+    body = {"config": snapshot.config, "state": snapshot.state}
+    answer = await api(_asking(connection), f"STREAM.RESTORE.{stream}", body)
+    to = answer.get("deliver_subject")
+    if not isinstance(to, str):
+        raise BusUnavailable(f"stream {stream}: the server does not say where to send it")
+    check_subject(to)
+    while chunk := await asyncio.to_thread(read, SENT):
+        _accepted(stream, (await ask(link, to, chunk, deadline=SILENCE)).payload)
+    _accepted(stream, (await ask(link, to, b"", deadline=RESTORING)).payload)
+    return await existing_stream(connection.jetstream, stream)
+
+
+def _accepted(stream: str, payload: bytes) -> None:
+    """Raise the error in the answer to a chunk, if there is one; most are empty."""
+    if not payload:
+        return
+    try:
+        answer = json.loads(payload)
+    except ValueError as error:
+        raise BusUnavailable(f"stream {stream}: the answer is not JSON") from error
+    refused = answer.get("error") if isinstance(answer, dict) else None
+    if refused is not None:
+        text = str(refused.get("description", ""))[:200] if isinstance(refused, dict) else ""
+        raise ConfigurationError(f"stream {stream}: the server refused what it was sent: {text or 'no reason given'}")
+
+
+async def delete_stream(request: Request, stream: str) -> None:
+    """Remove a stream and all of it, if it exists. Raises `StreamRefused`, `BusUnavailable`."""
+    try:
+        await api(request, f"STREAM.DELETE.{stream}")
+    except StreamRefused as error:
+        if error.err_code != STREAM_NOT_FOUND:
+            raise
+
+
+async def list_streams(request: Request) -> list[StreamState]:
+    """Return all streams of the account. Raises `BusUnavailable`."""
+    names: list[str] = []
+    while True:
+        answer = await api(request, "STREAM.NAMES", {"offset": len(names)} if names else None)
+        listed, total = answer.get("streams") or [], answer.get("total")
+        if not isinstance(listed, list) or type(total) is not int:
+            raise BusUnavailable("the server's answer is not a list of streams")
+        names += [str(one) for one in listed]
+        if not listed or len(names) >= total:
+            break
+    return [state for name in names if (state := await stream_state(request, name)) is not None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredId:
+    """The last message of a stream: subject, id (empty if it has none of ours), and when it was stored, in microseconds."""
+
+    stream: str
+    subject: str
+    id: str = field(repr=False)
+    stored: int
+
+
+async def last_id(request: Request, stream: str, subject: str) -> StoredId | None:
+    """Return the last message of `subject`, a filter, in a stream; None if there is none. Raises `BusUnavailable`."""
+    try:
+        answer = await api(request, f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject})
+    except StreamRefused as error:
+        if error.err_code != _NO_MESSAGE:
+            raise
+        return None
+    message = answer.get("message")
+    found = message if isinstance(message, dict) else {}
+    told, time, headers = found.get("subject"), found.get("time"), found.get("hdrs", "")
+    try:
+        block, stored = b64decode(str(headers), validate=True), parse_time(str(time))
+    except ValueError as error:
+        raise BusUnavailable(f"stream {stream}: the server's answer is not a message") from error
+    found_id = header_value(block, "Nats-Msg-Id")
+    return StoredId(stream=stream, subject=str(told), id=found_id if _ID.fullmatch(found_id) else "", stored=stored)
+
+
+async def refuses_copies(connection: Connection, known: StoredId) -> bool:
+    """Return whether the server refuses another message with this id; nothing is stored either way.
+
+    The copy is empty, and asks to be stored only after a message of an id that no message of ours has; the server looks for
+    duplicates first. Raises `BusUnavailable` if it answers anything but that it is a duplicate, or not the last.
+    """
+    message = Outgoing(
+        subject=known.subject,
+        payload=b"",
+        message_id=known.id,
+        headers={_EXPECTED_LAST_ID: "none"},
+    )
+    [answer] = await BulkPublisher(connection).publish([message], deadline=SILENCE)
+    if isinstance(answer, PubAck) and answer.duplicate:
+        return True
+    if isinstance(answer, StreamRefused) and answer.err_code == _NOT_THE_LAST_ID:
+        return False
+    if isinstance(answer, Exception):
+        raise answer
+    raise BusUnavailable(f"stream {known.stream}: the server stored what it was not to store")
+
+
+def _asking(connection: Connection) -> Request:
+    async def request(subject: str, payload: bytes) -> bytes:
+        # The server reads the whole stream before it answers.
+        return (await connection.request(subject, payload, deadline=RESTORING)).payload
+
+    return request

@@ -1,0 +1,267 @@
+"""A notary and a restored stream: it goes on if an operator has said so, for exactly this stream, and says what is gone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support.notary import ORIGIN, SIGNER, Bench
+
+from sealbus.agents.control.notary import term
+from sealbus.agents.control.notary.log.folder_store import FolderStore
+from sealbus.agents.control.notary.log.ledger import entry_rows
+from sealbus.agents.control.notary.restored_stream import say_restored
+from sealbus.bus.nats.api import StreamState
+from sealbus.envelopes.errors import Code, ConfigurationError, LogError, StateUnavailable
+from sealbus.envelopes.log.entries import EntryKind
+from sealbus.envelopes.log.note import NoteSigner
+from sealbus.envelopes.log.restoration import Restoration, restoration_path, sign_restoration
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+
+OPERATOR = SpiffeId("spiffe://example.org/agent/operator")
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    monkeypatch.setattr(term, "SECONDS", 0.05)
+    return Bench(tmp_path / "log")
+
+
+def last(bench: Bench) -> int:
+    stored = bench.broker.streams["AUDIT"].stored
+    return stored[-1].arrival.sequence if stored and stored[-1].arrival is not None else 0
+
+
+def state(bench: Bench) -> StreamState:
+    stream = bench.broker.streams["AUDIT"]
+    return StreamState(
+        name="AUDIT", config={}, created=stream.created, messages=len(stream.stored), bytes=1, last=last(bench)
+    )
+
+
+def restore(bench: Bench, upto: int) -> None:
+    """Put AUDIT back as it was when it had `upto` messages, as a restored stream: created anew."""
+    stream = bench.broker.streams["AUDIT"]
+    kept = [one for one in stream.stored if one.arrival is not None and one.arrival.sequence <= upto]
+    created = stream.created
+    bench.broker.add_stream("AUDIT", ["audit.>"])
+    again = bench.broker.streams["AUDIT"]
+    again.created = max(again.created, created + 1)
+    for one in kept:
+        again.last[one.subject] = one
+        again.stored.append(one)
+
+
+def say(bench: Bench, upto: int) -> Restoration:
+    return say_restored(
+        FolderStore(bench.folder),
+        state(bench),
+        origin=ORIGIN,
+        signers=[SIGNER],
+        last=upto,
+        by=OPERATOR,
+        now=bench.now(),
+    )
+
+
+def say_path(bench: Bench, upto: int) -> Path:
+    """Say that more was restored than was, as whoever has the log's key can; return the file."""
+    one = Restoration(
+        origin=ORIGIN,
+        before=first_creation(bench),
+        created=state(bench).created,
+        last=upto,
+        by=OPERATOR,
+        time=bench.now(),
+    )
+    path = bench.folder / restoration_path(one.time)
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(sign_restoration(one, [SIGNER]))
+    return path
+
+
+def first_creation(bench: Bench) -> int:
+    found = bench.checkpoint()
+    assert found is not None
+    places, _ = entry_rows(FolderStore(bench.folder), 0, found.size)
+    return places[0].time
+
+
+def kinds(bench: Bench) -> list[EntryKind]:
+    found = bench.checkpoint()
+    assert found is not None
+    places, _ = entry_rows(FolderStore(bench.folder), 0, found.size)
+    return [place.kind for place in places]
+
+
+async def logged(bench: Bench) -> int:
+    bench.record(4)
+    async with bench.running():
+        await bench.sealed(last(bench))
+    return last(bench)
+
+
+async def test_without_an_operators_word_it_stops(bench: Bench) -> None:
+    upto = await logged(bench)
+    restore(bench, upto)
+    with pytest.raises(LogError) as caught:
+        async with bench.notary() as notary:
+            await notary.run()
+    assert caught.value.code is Code.LOG_MISMATCH
+
+
+async def test_the_log_goes_on_over_a_stream_that_was_restored_whole(bench: Bench) -> None:
+    upto = await logged(bench)
+    restore(bench, upto)
+    one = say(bench, upto)
+    assert (one.last, one.by, one.created) == (upto, OPERATOR, state(bench).created)
+    for _ in range(2):
+        bench.record()
+        async with bench.running():
+            await bench.sealed(last(bench))
+        assert kinds(bench).count(EntryKind.RESTORED) == 1
+    # And once more.
+    upto = last(bench)
+    restore(bench, upto)
+    assert say(bench, upto).before == one.created
+    async with bench.running(options=bench.options(whole=True)):
+        bench.record()
+        await bench.sealed(last(bench))
+    assert kinds(bench).count(EntryKind.RESTORED) == 2
+
+
+async def test_what_the_log_had_after_the_backup_stays_in_it(bench: Bench) -> None:
+    bench.record(4)
+    async with bench.running():
+        await bench.sealed(last(bench))
+        upto = last(bench)
+        bench.record(3)
+        await bench.sealed(upto + 3)
+    before = bench.checkpoint()
+    assert before is not None
+    restore(bench, upto)
+    # More than the backup had: the stream does not have what the log says.
+    wrong = say_path(bench, upto + 2)
+    with pytest.raises(LogError, match="ends before"):
+        async with bench.notary() as notary:
+            await notary.run()
+    wrong.unlink()
+    say(bench, upto)
+    size = before.size
+    for number in range(2):
+        bench.record()
+        async with bench.running():
+            await bench.until(lambda: (found := bench.checkpoint()) is not None and found.size > size + 1)  # noqa: B023
+        found = bench.checkpoint()
+        assert found is not None
+        size = found.size
+        assert kinds(bench)[before.size] is EntryKind.RESTORED, number
+
+
+async def test_a_log_that_is_older_than_the_backup_comes_to_its_end_first(bench: Bench) -> None:
+    upto = await logged(bench)
+    bench.record(3)
+    restore(bench, upto + 3)
+    say(bench, upto + 3)
+    async with bench.running():
+        bench.record()
+        await bench.sealed(upto + 4)
+    found = kinds(bench)
+    assert found.count(EntryKind.RESTORED) == 1
+    assert found.index(EntryKind.RESTORED) >= upto + 4
+
+
+async def test_a_stream_that_differs_is_not_made_right_by_a_word(bench: Bench) -> None:
+    upto = await logged(bench)
+    restore(bench, upto)
+    stored = bench.broker.streams["AUDIT"].stored
+    place = next(at for at, one in enumerate(stored) if one.subject == "audit.shop")
+    stored[place] = stored[place]._replace(payload=b"another")
+    say(bench, upto)
+    with pytest.raises(LogError, match="differs"):
+        async with bench.notary() as notary:
+            await notary.run()
+
+
+@pytest.mark.parametrize(
+    ("change", "signer", "code"),
+    [
+        ({"created": 7}, SIGNER, Code.LOG_MISMATCH),
+        ({"before": 7}, SIGNER, Code.LOG_MISMATCH),
+        ({"origin": "log.example.org/other"}, SIGNER, Code.WRONG_LOG),
+        ({}, NoteSigner(ORIGIN, bytes(32)), Code.UNTRUSTED_NOTE),
+    ],
+    ids=["another stream", "another log's stream", "another log", "forged"],
+)
+async def test_a_word_that_is_not_about_this_is_refused(
+    bench: Bench, change: dict[str, object], signer: NoteSigner, code: Code
+) -> None:
+    upto = await logged(bench)
+    restore(bench, upto)
+    one = replace(say(bench, upto), **change)  # type: ignore[arg-type]
+    (bench.folder / restoration_path(one.time)).write_bytes(sign_restoration(one, [signer]))
+    bench.record(1)
+    with pytest.raises(LogError) as caught:
+        async with bench.notary() as notary:
+            await notary.run()
+    assert caught.value.code is code
+    assert EntryKind.RESTORED not in kinds(bench)
+
+
+async def test_a_word_that_the_log_holds_stays_as_it_is(bench: Bench) -> None:
+    upto = await logged(bench)
+    restore(bench, upto)
+    one = say(bench, upto)
+    async with bench.running():
+        bench.record()
+        await bench.sealed(last(bench))
+    path = bench.folder / restoration_path(one.time)
+    whole = path.read_bytes()
+    for data in (sign_restoration(replace(one, last=upto - 1), [SIGNER]), None):
+        path.write_bytes(data) if data is not None else path.unlink()
+        with pytest.raises(LogError) as caught:
+            async with bench.notary() as notary:
+                await notary.run()
+        assert caught.value.code is Code.LOG_MISMATCH
+        path.write_bytes(whole)
+
+
+async def test_what_cannot_be_said(bench: Bench) -> None:
+    with pytest.raises(ConfigurationError, match="no log here"):
+        say(bench, 0)
+    upto = await logged(bench)
+    with pytest.raises(ConfigurationError, match="nothing of it is missing"):
+        say(bench, upto)
+    restore(bench, upto)
+    with pytest.raises(ConfigurationError, match="does not hold"):
+        say(bench, upto + 1)
+    running = FolderStore(bench.folder)
+    running.enter()
+    with pytest.raises(StateUnavailable):
+        say(bench, upto)
+    running.leave()
+
+
+async def test_a_copy_of_the_servers_store_that_is_older_than_the_log(bench: Bench) -> None:
+    """It is the same stream, created when it was, and shorter than it was: that needs a word, too."""
+    bench.record(4)
+    async with bench.running():
+        await bench.sealed(4)
+        upto = last(bench)
+        bench.record(3)
+        await bench.sealed(upto + 3)
+    size = len(kinds(bench))
+    created = bench.broker.streams["AUDIT"].created
+    restore(bench, upto)
+    bench.broker.streams["AUDIT"].created = created
+    with pytest.raises(LogError) as caught:
+        async with bench.notary() as notary:
+            await notary.run()
+    assert caught.value.code is Code.LOG_MISMATCH
+    one = say(bench, upto)
+    assert one.before == one.created == created
+    bench.record()
+    async with bench.running():
+        await bench.until(lambda: len(kinds(bench)) > size + 1)
+    assert kinds(bench)[size] is EntryKind.RESTORED

@@ -1,0 +1,95 @@
+"""Snapshots of streams, on a real server: what comes back, what does not, and what a damaged one leaves."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from support.lab import Lab, running
+
+from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.nats.transport import NatsTransport
+from sealbus.bus.ports import Outgoing, StreamRefused
+from sealbus.bus.streams.declared import declared_streams
+from sealbus.bus.streams.plan import apply
+from sealbus.bus.streams.snapshot import (
+    Snapshot,
+    delete_stream,
+    last_id,
+    list_streams,
+    put_snapshot,
+    refuses_copies,
+    take_snapshot,
+)
+from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
+
+pytestmark = pytest.mark.nats
+
+STREAMS = declared_streams({"TASKS": 1 << 24, "AUDIT": 1 << 20})
+MESSAGES = 300
+
+
+@pytest.fixture
+async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
+    async with running(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+async def connection(lab: Lab) -> AsyncIterator[Connection]:
+    async with lab.connection() as made:
+        await apply(STREAMS, made.jetstream)
+        messages = [
+            Outgoing(subject="task.a.b", payload=bytes([number % 256]) * 2_000, message_id=f"{number:032x}")
+            for number in range(MESSAGES)
+        ]
+        await NatsTransport(made).publish(messages, deadline=20)
+        yield made
+
+
+async def taken(connection: Connection, stream: str = "TASKS") -> tuple[Snapshot, bytes]:
+    into = BytesIO()
+    return await take_snapshot(connection, stream, into.write), into.getvalue()
+
+
+async def test_a_stream_comes_back_and_forgets_its_ids(connection: Connection) -> None:
+    snapshot, data = await taken(connection)
+    assert (snapshot.messages, snapshot.first, snapshot.last) == (MESSAGES, 1, MESSAGES)
+    known = await last_id(connection.jetstream, "TASKS", "task.>")
+    assert known is not None
+    assert known.id == f"{MESSAGES - 1:032x}"
+    assert await refuses_copies(connection, known)
+    await delete_stream(connection.jetstream, "TASKS")
+    await delete_stream(connection.jetstream, "TASKS")
+    assert len(await list_streams(connection.jetstream)) == len(STREAMS) - 1
+    found = await put_snapshot(connection, "TASKS", snapshot, BytesIO(data).read)
+    assert (found.messages, found.last) == (MESSAGES, MESSAGES)
+    # This is why the server is started again before clients come back.
+    assert not await refuses_copies(connection, known)
+    assert (await list_streams(connection.jetstream))[-1].messages == MESSAGES
+
+
+async def test_a_stream_that_is_there_is_not_written_over(connection: Connection) -> None:
+    snapshot, data = await taken(connection, "DEAD")
+    with pytest.raises(StreamRefused):
+        await put_snapshot(connection, "DEAD", snapshot, BytesIO(data).read)
+    assert await last_id(connection.jetstream, "DEAD", "dead.>") is None
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut"])
+async def test_a_damaged_one_is_refused_by_the_server(connection: Connection, damage: str) -> None:
+    snapshot, data = await taken(connection)
+    await delete_stream(connection.jetstream, "TASKS")
+    half = len(data) // 2
+    wrong = data[:half] + bytes([data[half] ^ 1]) + data[half + 1 :] if damage == "flipped" else data[:half]
+    with pytest.raises(ConfigurationError, match="refused what it was sent"):
+        await put_snapshot(connection, "TASKS", snapshot, BytesIO(wrong).read)
+
+
+async def test_of_a_stream_that_is_not_there_there_is_none(connection: Connection) -> None:
+    with pytest.raises(StreamRefused):
+        await take_snapshot(connection, "NONE", BytesIO().write)
+    with pytest.raises(BusUnavailable, match="messages"):
+        _ = Snapshot(config={}, state={"messages": -1}).messages

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
 import click
@@ -18,6 +18,7 @@ from click.testing import CliRunner, Result
 from support.idp import Browser, Pkce
 from support.ports import free_port
 from support.settings import changed
+from support.workload_api import short_folder
 
 from sealbus.agents.cli.bus import pub, task_list
 from sealbus.agents.cli.bus.on_behalf import login_file
@@ -59,6 +60,13 @@ department = "guests"
 acr = "urn:mfa"
 login_age = 3600
 """
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """Return a folder with a short path, in which there is room for a socket's name (`short_folder`)."""
+    with short_folder() as folder:
+        yield folder
 
 
 @pytest.fixture

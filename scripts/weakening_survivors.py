@@ -301,7 +301,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "independent.verify_export.check_verdict: said == given['verdict'] [by case]",
     ),
     "among bytes the whole of each is looked for, weaker or not": (
-        "independent.verify_export.read_checkpoint: known[0].key_id not in seen [by prefix]",
+        "independent.verify_export.read_note: known[0].key_id not in seen [by prefix]",
         "independent.verify_export.pinned: H(record['jwt']) in root.bundles [by prefix]",
         "independent.verify_export.check_unproved: header_hash(frame) not in proved [by prefix]",
         "independent.verify_export.check_entry: leaf not in seen [by prefix]",
@@ -311,7 +311,6 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "independent.verify_export.check_files: name == f'policies/{H(data).hex()}.tar.gz' [by prefix]",
         "independent.verify_export.check_files: name == f'policies/{H(data).hex()}.tar.gz' [by case]",
     ),
-    "nothing is like an empty text": ("independent.verify_export.read_checkpoint: lines[3] == '' [by prefix]",),
     "base64 of one value in another case is that of another value": (
         "independent.verify_export.read_vkey: base64.b64encode(data).decode() == encoded [by case]",
         "independent.verify_export.canonical64: base64.b64encode(data).decode() == text [by case]",

@@ -6,13 +6,15 @@ import json
 from collections.abc import Mapping
 from hashlib import sha256
 from io import BytesIO
+from random import Random
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from independent import verify_export as independent
 from support.both_readers import agreed
 from support.envelopes import private_key
-from support.log_world import Frame, LogKey, encode_frame, note, root_document
+from support.kept_log import root_of as log_root
+from support.log_world import Frame, LogKey, World, encode_frame, files_of, note, root_document
 from support.vectors import Given, load, octets
 from vectors.issuing import INVENTORY, Json
 
@@ -304,6 +306,30 @@ def test_a_gap_has_a_size(count: int, fits: bool) -> None:
     frame, known = independent.Frame(2, 1, 5, count.to_bytes(8, "big")), root_of(WORLD["defaults"]["archive"])
     independent.check_order([frame], known, report, complete=False)
     assert (not report.findings) is fits
+
+
+@pytest.mark.parametrize(("behind", "code"), [(0, "lost_records"), (1, "bad_entry")])
+def test_what_the_restored_stream_holds_is_not_lost_by_it(behind: int, code: str) -> None:
+    made = World(Random(3))  # noqa: S311  a log that can be made again
+    made.creation()
+    made.record_bundle("k0")
+    lost = Frame(6, made.sequence + 1, 0, bytes(32))
+    files = files_of([*made.frames, lost, made.restoration(made.sequence + behind)], made.keys)
+    known = independent.read_root(log_root(made).encode())
+    assert {found for _, found, _ in independent.verify(files, known).findings} == {code}
+
+
+def test_a_restoration_is_of_this_log_and_says_so() -> None:
+    known = root_of(WORLD["defaults"]["archive"])
+    lines = ["sealbus.restored.v1", known.origin, "5", "6", "1", "spiffe://example.org/agent/operator", "7"]
+    assert independent.read_restored(lines, known).last == 1
+    for at, text in (
+        (0, "sealbus.restored.v"), (0, "sealbus.restored.v11"), (0, "Sealbus.restored.v1"), (1, known.origin[:-1]),
+        (1, f"{known.origin}x"), (1, known.origin.upper()), (4, str(2**53)), (5, "operator"),
+    ):  # fmt: skip
+        with pytest.raises(independent.Bad):
+            independent.read_restored([*lines[:at], text, *lines[at + 1 :]], known)
+    assert independent.read_restored([*lines[:4], str(2**53 - 1), *lines[5:]], known).last == 2**53 - 1
 
 
 @pytest.mark.parametrize("size", [1, 8192, 8193])

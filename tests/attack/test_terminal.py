@@ -7,6 +7,7 @@ import json
 import logging
 import re
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 
@@ -98,11 +99,19 @@ def test_a_finding(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert harmless(capsys.readouterr().err)
 
 
+@pytest.fixture(autouse=True)
+def level() -> Iterator[None]:
+    """Set the level of all loggers back, which others' tests rely on."""
+    root = logging.getLogger()
+    before = root.level
+    yield
+    root.setLevel(before)
+
+
 @pytest.mark.parametrize("text", HOSTILE)
 def test_a_log_line_and_a_traceback(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     written = io.StringIO()
-    root = logging.getLogger()
-    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
     monkeypatch.setattr(sys, "stderr", written)
     log_to_stderr("50 %: ")
     try:

@@ -396,6 +396,7 @@ async def test_all_of_it_can_be_done_by_keyboard(browser: Browser) -> None:
         await page.keyboard.type("allowed/")
         await expect(page.locator("[data-filter]")).to_have_value("allowed/")
         await page.locator("[data-filter]").fill("")
+        await expect(page.locator("tbody tr:not([hidden])").first).to_be_visible()
         await page.keyboard.press("ArrowDown")
         first = page.locator(".stream tbody a").nth(0)
         await expect(first).to_be_focused()

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from sealbus.envelopes.errors import Code, LogError
 from sealbus.envelopes.log.entries import (
     Entry,
+    EntryKind,
     EntryOrder,
     creation_entry,
     gap_entry,
@@ -74,6 +75,14 @@ def test_a_checkpoint_lies_neither_before_the_first_entry_nor_in_a_gap() -> None
 )
 def test_what_may_not_come_next(entries: list[Entry], why: str) -> None:
     assert why in refused(*entries)
+
+
+def test_a_stream_is_restored_to_at_most_what_was_logged() -> None:
+    assert taken(CREATION, message(1), message(2), Entry(EntryKind.RESTORED, 2, 10, bytes(32), 0)).next == 3
+    assert taken(CREATION, message(1), message(2), Entry(EntryKind.RESTORED, 0, 10, bytes(32), 0), message(1)).next == 2
+    assert "what was not logged" in refused(
+        CREATION, message(1), message(2), Entry(EntryKind.RESTORED, 3, 10, bytes(32), 0)
+    )
 
 
 def test_it_goes_on_where_a_checkpoint_was() -> None:

@@ -18,10 +18,9 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
+from sealbus.agents.edge.actions import Actions
 from sealbus.agents.edge.approval_routes import APPROVALS_PATH, ApprovalRoutes
-from sealbus.agents.edge.call_routes import Calls
-from sealbus.agents.edge.event_streams import OpenStreams
-from sealbus.agents.edge.front import NONCE, REQUEST_ID, SCHEME, Front, too_often
+from sealbus.agents.edge.front import NONCE, REQUEST_ID, RESOURCE, SCHEME, Front, too_often
 from sealbus.agents.edge.http.cors import PREFLIGHT, Cors, preflight_answer
 from sealbus.agents.edge.http.forwarded import client_address
 from sealbus.agents.edge.http.problem import EdgeError, explanation_of, problem, problem_of
@@ -204,16 +203,17 @@ def edge_app(
     document: Mapping[str, object] | None = None,
     cors: Cors | None = None,
     proxies: int = 0,
+    doors: Callable[[Actions], Sequence[BaseRoute]] = lambda _: (),
 ) -> Application:
     """Return the public application of an edge; `document` is shown to everybody, if there is one.
 
-    With `grants` users may have things done later.
+    With `grants` users may have things done later. `doors` returns the routes of other protocols to the same actions.
     """
     limits = front.limits
-    streams = OpenStreams(limits)
-    tasks, calls = Tasks(front), Calls(front, streams)
-    events = TaskEvents(front, tasks, streams)
-    approvals = ApprovalRoutes(front)
+    actions = Actions(front)
+    tasks, calls = actions.tasks, actions.calls
+    events = TaskEvents(front, tasks, actions.streams)
+    approvals = ApprovalRoutes(front, actions.waiting)
 
     async def metadata(request: Request) -> Response:
         del request
@@ -221,12 +221,13 @@ def edge_app(
 
     def answer_of(error: SealbusError, scope: Scope) -> Response:
         schemes = [scope[SCHEME]] if SCHEME in scope else list(Scheme)
+        resource = scope.get(RESOURCE, front.resource)
         if not isinstance(error, EdgeError):
-            return _answer(error, front.resource, schemes[0])
+            return _answer(error, resource, schemes[0])
         answer = problem_of(error)
         if error.status == HTTPStatus.UNAUTHORIZED or error.error == "invalid_request":
             for scheme in schemes:
-                challenge(answer, front.resource, scheme, error=error.error)
+                challenge(answer, resource, scheme, error=error.error)
         return answer
 
     async def openapi(request: Request) -> Response:
@@ -246,6 +247,7 @@ def edge_app(
             Route(APPROVALS_PATH + "/{task}", Methods(GET=approvals.show, POST=approvals.decide)),
             *(_schedule_routes(front, grants) if grants is not None else []),
             *_revocation_routes(front),
+            *doors(actions),
         ],
         answer_of=answer_of,
         counters=front.node.counters,

@@ -43,9 +43,9 @@ _AFTER: Final = re.compile("[0-9]{1,15}")
 class ApprovalRoutes:
     """The resources of approvals."""
 
-    def __init__(self, front: Front) -> None:
+    def __init__(self, front: Front, waiting: Waiting) -> None:
         self._front = front
-        self.waiting = Waiting(front.node)
+        self.waiting = waiting
 
     async def list(self, request: Request) -> Response:
         """`GET /v1/approvals?queue=managers`: what waits there and may be seen, at most 100; `after` is the next page.

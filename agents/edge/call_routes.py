@@ -17,7 +17,7 @@ from sealbus.agents.edge.oauth.access_token import AccessToken
 from sealbus.agents.edge.task_routes import answer_of
 from sealbus.agents.sdk.messages import Origin, call_message
 from sealbus.bus.sending.answer import ChunkedAnswer
-from sealbus.bus.sending.message import Content
+from sealbus.bus.sending.message import Content, OutgoingMessage
 from sealbus.envelopes.errors import Code, SealbusError
 from sealbus.envelopes.limits import SECOND
 
@@ -42,26 +42,42 @@ class Calls:
         token = await front.admitted(request)
         action = front.exposed.action(request.path_params["agent"], request.path_params["verb"])
         body = await front.body(request, token)
-        requests, within = front.node.requests, front.limits.call_seconds
-        message = call_message(
-            action,
-            body,
-            names=front.node.deployment.names,
-            origin=Origin.user(front.context(token, request)),
-            reply_to=requests.address(),
-            life=int(within * SECOND),
-            own=front.node.deployment.own_subjects,
-        )
         if _takes_events(request):
-            return await self._streamed(request, token, requests.stream(message, action=action, within=within))
+            return await self._streamed(request, token, self.chunks(request, token, action, body))
         try:
             async with _connected(request):
-                answer = await requests.call(message, action=action, within=within)
+                answer = await self.answer(request, token, action, body)
         except ChunkedAnswer as error:
             raise EdgeError(
                 error.code, 502, f"{action} answers in chunks, which a call over HTTP does not carry"
             ) from error
         return answer_of(answer)
+
+    async def answer(self, request: Request, token: AccessToken, action: str, body: Content) -> Content:
+        """Return the answer to the user of `token`; cancelling this cancels the call. Raises as `Requests.call`."""
+        within = self._front.limits.call_seconds
+        return await self._front.node.requests.call(
+            self._message(request, token, action, body), action=action, within=within
+        )
+
+    def chunks(self, request: Request, token: AccessToken, action: str, body: Content) -> AsyncGenerator[Content, None]:
+        """Yield the chunks of the agent's answer; closing it early cancels the call. Raises as `answer`."""
+        within = self._front.limits.call_seconds
+        return self._front.node.requests.stream(
+            self._message(request, token, action, body), action=action, within=within
+        )
+
+    def _message(self, request: Request, token: AccessToken, action: str, body: Content) -> OutgoingMessage:
+        front = self._front
+        return call_message(
+            action,
+            body,
+            names=front.node.deployment.names,
+            origin=Origin.user(front.context(token, request)),
+            reply_to=front.node.requests.address(),
+            life=int(front.limits.call_seconds * SECOND),
+            own=front.node.deployment.own_subjects,
+        )
 
     async def _streamed(self, request: Request, token: AccessToken, chunks: AsyncGenerator[Content, None]) -> Response:
         """Answer once the first chunk is there, so that a denial or failure before it is one in HTTP, too."""

@@ -30,7 +30,7 @@ from sealbus.envelopes.message.wire import Statement
 from sealbus.envelopes.trust.names import Names, is_token
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["NONCE", "REQUEST_ID", "SCHEME", "Exposed", "Front"]
+__all__ = ["DOOR", "NONCE", "REQUEST_ID", "RESOURCE", "SCHEME", "Exposed", "Front"]
 
 SCHEME: Final = "sealbus.scheme"
 """Key of the request's scope that holds the scheme of its access token."""
@@ -38,6 +38,10 @@ NONCE: Final = "sealbus.nonce"
 """Key of the request's scope that holds the nonce for the client's next proof."""
 REQUEST_ID: Final = "sealbus.request_id"
 """Key of the request's scope that holds its id, 16 random bytes: the transaction (`txn`) of what follows from it."""
+DOOR: Final = "sealbus.door"
+"""Key of the request's scope that names the protocol by which it came, if not the edge's own: a fact in its contexts."""
+RESOURCE: Final = "sealbus.resource"
+"""Key of the request's scope that holds the resource that its answer's challenge names, if it is not the edge's."""
 
 _ALL: Final = "*"
 
@@ -194,6 +198,7 @@ class Front:
             trust_domain=self.node.own.trust_domain,
             now=self.node.clock(),
             workload=workload,
+            request={"door": request.scope[DOOR]} if DOOR in request.scope else {},
             pseudonyms=self.pseudonyms,
             limits=self.limits,
         )

@@ -34,6 +34,7 @@ __all__ = [
     "TaskEvents",
     "Tasks",
     "answer_of",
+    "newest_of",
     "status_document",
 ]
 
@@ -66,7 +67,18 @@ class Tasks:
         token = await front.admitted(request)
         action = front.exposed.action(request.path_params["agent"], request.path_params["verb"])
         key = idempotency_key(request)
-        body = await front.body(request, token)
+        handle = await self.submitted(request, token, action, await front.body(request, token), key)
+        url = f"/v1/tasks/{handle.message_id}"
+        document: dict[str, object] = {"id": handle.message_id, "status_url": url}
+        if key is not None:
+            document["note"] = _KEY_NOTE
+        return _json(document, 202, location=url)
+
+    async def submitted(
+        self, request: Request, token: AccessToken, action: str, body: Content, key: str | None = None
+    ) -> TaskHandle:
+        """Submit a task for the user of `token`; return it once it is stored and kept as theirs. `key` is for its copies."""
+        front = self._front
         life = float(min(front.limits.task_seconds, front.limits.context_end_seconds))
         try:
             async with asyncio.timeout(front.limits.submit_seconds):
@@ -81,16 +93,12 @@ class Tasks:
                 await self.owners.keep(handle, token)
         except TimeoutError as error:
             raise BusUnavailable("the task was not acknowledged in time, but may be stored") from error
-        url = f"/v1/tasks/{handle.message_id}"
-        document: dict[str, object] = {"id": handle.message_id, "status_url": url}
-        if key is not None:
-            document["note"] = _KEY_NOTE
-        return _json(document, 202, location=url)
+        return handle
 
     async def status(self, request: Request) -> Response:
         """`GET /v1/tasks/{id}`: the newest state."""
         _, handle = await self.found(request)
-        return _json(status_document(handle, await _newest(handle)), 200)
+        return _json(status_document(handle, await newest_of(handle)), 200)
 
     async def result(self, request: Request) -> Response:
         """`GET /v1/tasks/{id}/result`: the result as the agent gave it; 202 with the state while there is none.
@@ -101,7 +109,7 @@ class Tasks:
         nothing of this request, whose answer would be the same after a login: they are for the next submission.
         """
         _, handle = await self.found(request)
-        newest = await _newest(handle)
+        newest = await newest_of(handle)
         if newest is None or not newest.final:
             return _json(status_document(handle, newest), 202, **{"retry-after": "1"})
         if newest.result is None:
@@ -117,7 +125,12 @@ class Tasks:
         """
         token, handle = await self.found(request)
         reason = await self._reason(request, token)
-        newest = await _newest(handle)
+        await self.stopped(request, token, handle, reason)
+        return _json(status_document(handle, await newest_of(handle)), 202, location=f"/v1/tasks/{handle.message_id}")
+
+    async def stopped(self, request: Request, token: AccessToken, handle: TaskHandle, reason: str) -> None:
+        """Cancel a task of the user of `token`; return once that is in force. Raises 409 for a task that ended."""
+        newest = await newest_of(handle)
         if newest is not None and newest.final:
             raise EdgeError(Code.TASK_ENDED, 409)
         seconds = self._front.limits.submit_seconds
@@ -127,7 +140,6 @@ class Tasks:
             raise EdgeError(Code.TASK_ENDED, 409) from error
         except TimeoutError as error:
             raise BusUnavailable("the agent did not confirm in time, but may cancel the task yet") from error
-        return _json(status_document(handle, await _newest(handle)), 202, location=f"/v1/tasks/{handle.message_id}")
 
     async def _reason(self, request: Request, token: AccessToken) -> str:
         if "content-type" not in request.headers:
@@ -190,7 +202,8 @@ async def _together(handle: TaskHandle) -> Response:
     return Response(b"[" + b",".join(parts) + b"]", 200, {**HEADERS, "content-type": JSON})
 
 
-async def _newest(handle: TaskHandle) -> Status | None:
+async def newest_of(handle: TaskHandle) -> Status | None:
+    """Return the newest status of a task, None while there is none; raise `BusUnavailable` if they cannot be read."""
     try:
         return await handle.status()
     except TimeoutError as error:

@@ -362,6 +362,36 @@ class EgressTable(_Table):
     apis: dict[str, ApiTable] = {}
 
 
+class McpTable(_Table):
+    """The edge's MCP server at `/mcp`, which needs the extra `mcp`.
+
+    `actions` are those that are tools, as in `edge.actions` and among them, each described in `edge.schemas`. `scopes` gives
+    for such a pattern the scope that a token needs. `state_keys` are files made by `sealbus edge key`: the first seals what
+    clients bring back, all open it. `sessions` are those of older clients at a time, which last half an hour after their last
+    request. `approvals` is the page to which people are sent who can approve, if there is one.
+    """
+
+    actions: tuple[str, ...]
+    scopes: dict[str, str] = {}
+    state_keys: Annotated[tuple[Path, ...], Field(min_length=1)]
+    sessions: Annotated[int, Field(ge=1, le=65_536)] = 1_024
+    approvals: str | None = None
+
+
+class A2aTable(_Table):
+    """The edge's A2A server at `/a2a/<agent>`, which needs the extra `a2a`.
+
+    `agents` are those that have a card, each described in `edge.schemas`; their actions are those of `edge.actions`. `scopes`
+    gives for a pattern of actions the scope that a token needs. `card_key` is the P-256 key that signs cards, and `grpc` the
+    address of the gRPC server, by default none.
+    """
+
+    agents: tuple[str, ...]
+    scopes: dict[str, str] = {}
+    card_key: Path | None = None
+    grpc: str | None = None
+
+
 class EdgeTable(_Table):
     """The edge: where it listens, which access tokens it accepts, and which actions it exposes.
 
@@ -379,7 +409,8 @@ class EdgeTable(_Table):
     `context_life` are seconds for which a chain may start with a context that it mints, and go on: 15 minutes and 8 hours,
     or what readers accept if that is less (`context.start`, `context.life`), and never more than that. `approval_wait` is
     seconds for which a task may wait for somebody's approval, a week unless set, 30 days at most. With `schedules` users may
-    have exposed actions done later (/v1/schedules), after a login that is at most `schedule_login` seconds old.
+    have exposed actions done later (/v1/schedules), after a login that is at most `schedule_login` seconds old. `mcp` and
+    `a2a` are doors for clients of those protocols.
     """
 
     address: str = "127.0.0.1:8080"
@@ -405,6 +436,8 @@ class EdgeTable(_Table):
     cors: tuple[str, ...] = ()
     proxies: Annotated[int, Field(ge=0, le=16)] = 0
     issuers: tuple[IssuerTable, ...] = ()
+    mcp: McpTable | None = None
+    a2a: A2aTable | None = None
 
 
 class ConsoleTable(_Table):

@@ -1,0 +1,167 @@
+"""Exposed actions as their agents describe them, with JSON schemas that stand by themselves: what other protocols show."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+from sealbus.agents.edge.front import Exposed
+from sealbus.agents.edge.http.problem import EdgeError
+from sealbus.agents.edge.oauth.access_token import AccessToken
+from sealbus.agents.sdk.bodies import JSON
+from sealbus.agents.sdk.schema import REFERENCE, ActionSchema, AgentSchema, reachable
+from sealbus.bus.sending.message import Content
+from sealbus.envelopes.denial import Remedy, RemedyKind
+from sealbus.envelopes.errors import Code, ConfigurationError, Denied, HandlingError
+
+__all__ = ["DescribedAction", "described_actions"]
+
+_DEFS: Final = "#/$defs/"
+_VALUE: Final = "value"
+_RESULT: Final = "result"
+
+Schema = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class DescribedAction:
+    """One action: what it takes is a JSON object, and what it gives is one, too.
+
+    Where the handler takes or gives something else, it is the member `value` of what is taken, or `result` of what is given.
+    Parts are a list. `scope` is what a token needs, "" if nothing. `models` are those that `action` refers to.
+    """
+
+    agent: str
+    action: ActionSchema
+    models: Mapping[str, Any]
+    scope: str = ""
+
+    @property
+    def name(self) -> str:
+        """The action, `<agent>.<verb>`."""
+        return f"{self.agent}.{self.action.verb}"
+
+    @cached_property
+    def takes(self) -> Schema:
+        """The JSON schema of what it takes."""
+        return self._standing(self._taken, wrapped=_VALUE if self._wraps_value else "")
+
+    @cached_property
+    def gives(self) -> Schema | None:
+        """The JSON schema of what it gives; None where that is no JSON."""
+        schema = self.action.gives.get(JSON)
+        if schema is None:
+            return None
+        if self.action.parts:
+            schema = {"type": "array", "items": schema}
+        return self._standing(schema, wrapped=_RESULT if self._wraps_result else "")
+
+    @property
+    def _taken(self) -> Schema:
+        return self.action.takes[JSON]
+
+    @cached_property
+    def _wraps_value(self) -> bool:
+        return not self._is_object(self._taken)
+
+    @cached_property
+    def _wraps_result(self) -> bool:
+        return self.action.parts or not self._is_object(self.action.gives.get(JSON, {}))
+
+    def body(self, arguments: Mapping[str, Any]) -> Content:
+        """Return the body of a request with these arguments, which fit `takes`."""
+        value = arguments[_VALUE] if self._wraps_value else arguments
+        return Content(body=json.dumps(value, ensure_ascii=False).encode(), typ=JSON)
+
+    def given(self, *bodies: Content) -> dict[str, Any]:
+        """Return what an answer, or its parts, say; raise `HandlingError` (`bad_result`) for what is not JSON."""
+        try:
+            values = [json.loads(one.body) for one in bodies if one.typ == JSON]
+        except ValueError as error:
+            raise HandlingError(Code.BAD_RESULT, "the answer is no JSON") from error
+        if len(values) != len(bodies):
+            raise HandlingError(Code.BAD_RESULT, "the answer is no JSON")
+        value = values if self.action.parts else values[0]
+        if self._wraps_result:
+            return {_RESULT: value}
+        if not isinstance(value, dict):
+            raise HandlingError(Code.BAD_RESULT, "the answer is no JSON object")
+        return value
+
+    def check_scope(self, token: AccessToken) -> None:
+        """Raise `Denied`, with the scope that is missing as remedy, if the token may not ask for this."""
+        if not self.is_in_scope(token):
+            raise Denied("no scope", remedies=(Remedy(kind=RemedyKind.SCOPE, scope=self.scope),))
+
+    def is_in_scope(self, token: AccessToken) -> bool:
+        """Return whether the token has the scope that is needed here."""
+        return not self.scope or self.scope in token.scope
+
+    def _is_object(self, schema: Schema) -> bool:
+        found = self._resolved(schema)
+        return found.get("type") == "object"
+
+    def _resolved(self, schema: Schema) -> Schema:
+        seen = 0
+        while set(schema) == {"$ref"} and seen <= len(self.models):
+            schema, seen = self.models[schema["$ref"].removeprefix(REFERENCE)], seen + 1
+        return schema
+
+    def _standing(self, schema: Schema, *, wrapped: str) -> Schema:
+        """Return a schema without references out of it."""
+        needed = reachable([schema if wrapped else self._resolved(schema)], self.models)
+        root = (
+            {"type": "object", "properties": {wrapped: schema}, "required": [wrapped], "additionalProperties": False}
+            if wrapped
+            else dict(self._resolved(schema))
+        )
+        standing = {**root, **({"$defs": needed} if needed else {})}
+        found: Schema = json.loads(json.dumps(standing).replace(f'"{REFERENCE}', f'"{_DEFS}'))
+        return found
+
+
+def described_actions(
+    patterns: Sequence[str],
+    schemas: Sequence[AgentSchema],
+    exposed: Exposed,
+    *,
+    scopes: Mapping[str, str],
+    setting: str,
+) -> tuple[DescribedAction, ...]:
+    """Return the exposed actions that `patterns` name, as the schemas describe them, each with its scope.
+
+    Actions that take bytes, which no argument holds, are left out under a pattern for all verbs of an agent. Raises
+    `ConfigurationError`, one line that names `setting`, for a pattern that names nothing of what is exposed and described.
+    """
+    found: dict[str, DescribedAction] = {}
+    for pattern in patterns:
+        agent, _, verb = pattern.partition(".")
+        named = [
+            DescribedAction(
+                agent, action, schema.models, scopes.get(f"{agent}.{action.verb}") or scopes.get(f"{agent}.*", "")
+            )
+            for schema in schemas
+            for action in schema.actions
+            if schema.agent == agent and verb in ("*", action.verb) and JSON in action.takes
+            if _is_exposed(exposed, agent, action.verb)
+        ]
+        if not named:
+            raise ConfigurationError(
+                f"{setting} {pattern!r}: nothing that edge.actions exposes and edge.schemas describes"
+            )
+        found |= {one.name: one for one in named}
+    unknown = [one for one in scopes if not any(one in (name, f"{name.partition('.')[0]}.*") for name in found)]
+    if unknown:
+        raise ConfigurationError(f"{setting}: the scope of {unknown[0]!r} is for nothing that is here")
+    return tuple(found.values())
+
+
+def _is_exposed(exposed: Exposed, agent: str, verb: str) -> bool:
+    try:
+        exposed.action(agent, verb)
+    except EdgeError:
+        return False
+    return True

@@ -20,7 +20,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from sealbus.agents.edge.actions import Actions
 from sealbus.agents.edge.approval_routes import APPROVALS_PATH, ApprovalRoutes
-from sealbus.agents.edge.front import NONCE, REQUEST_ID, RESOURCE, SCHEME, Front, too_often
+from sealbus.agents.edge.front import NONCE, REQUEST_ID, RESOURCE, SCHEME, Front, NamedResource, too_often
 from sealbus.agents.edge.http.cors import PREFLIGHT, Cors, preflight_answer
 from sealbus.agents.edge.http.forwarded import client_address
 from sealbus.agents.edge.http.problem import EdgeError, explanation_of, problem, problem_of
@@ -197,20 +197,19 @@ def _method(scope: Scope) -> str:
 
 
 def edge_app(
-    front: Front,
+    actions: Actions,
     *,
     grants: EdgeGrants | None = None,
     document: Mapping[str, object] | None = None,
     cors: Cors | None = None,
     proxies: int = 0,
-    doors: Callable[[Actions], Sequence[BaseRoute]] = lambda _: (),
+    doors: Sequence[BaseRoute] = (),
 ) -> Application:
     """Return the public application of an edge; `document` is shown to everybody, if there is one.
 
-    With `grants` users may have things done later. `doors` returns the routes of other protocols to the same actions.
+    With `grants` users may have things done later. `doors` are the routes of other protocols to the same actions.
     """
-    limits = front.limits
-    actions = Actions(front)
+    front, limits = actions.front, actions.front.limits
     tasks, calls = actions.tasks, actions.calls
     events = TaskEvents(front, tasks, actions.streams)
     approvals = ApprovalRoutes(front, actions.waiting)
@@ -221,13 +220,13 @@ def edge_app(
 
     def answer_of(error: SealbusError, scope: Scope) -> Response:
         schemes = [scope[SCHEME]] if SCHEME in scope else list(Scheme)
-        resource = scope.get(RESOURCE, front.resource)
+        resource: NamedResource = scope.get(RESOURCE, NamedResource(front.resource))
         if not isinstance(error, EdgeError):
-            return _answer(error, resource, schemes[0])
+            return _answer(error, resource.url, schemes[0])
         answer = problem_of(error)
         if error.status == HTTPStatus.UNAUTHORIZED or error.error == "invalid_request":
             for scheme in schemes:
-                challenge(answer, resource, scheme, error=error.error)
+                challenge(answer, resource.url, scheme, error=error.error, scope=resource.scopes)
         return answer
 
     async def openapi(request: Request) -> Response:
@@ -247,7 +246,7 @@ def edge_app(
             Route(APPROVALS_PATH + "/{task}", Methods(GET=approvals.show, POST=approvals.decide)),
             *(_schedule_routes(front, grants) if grants is not None else []),
             *_revocation_routes(front),
-            *doors(actions),
+            *doors,
         ],
         answer_of=answer_of,
         counters=front.node.counters,

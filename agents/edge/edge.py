@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
+from urllib.parse import urlsplit
 
+from starlette.routing import BaseRoute
+
+from sealbus.agents.edge.actions import Actions
 from sealbus.agents.edge.app import edge_app
+from sealbus.agents.edge.described_actions import described_actions
 from sealbus.agents.edge.front import Exposed, Front
 from sealbus.agents.edge.http.cors import Cors
 from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS, EdgeLimits
@@ -62,6 +67,7 @@ __all__ = [
     "serve_edge",
 ]
 
+MCP_PATH: Final = "/mcp"
 EDGE: Final = "edge"
 """Name of the edge among the agents: the settings' [agents] table gives its SPIFFE ID."""
 
@@ -158,15 +164,17 @@ async def serve_edge(
         )
         owners = TaskOwners(node, front.pseudonyms, front.user_id)
         grants = EdgeGrants(front, owners) if table.schedules else None
+        actions = Actions(front)
         scheduling = await stack.enter_async_context(_scheduling(node, grants)) if grants is not None else None
         port = await stack.enter_async_context(
             listening(
                 edge_app(
-                    front,
+                    actions,
                     grants=grants,
                     document=openapi_of(table, names, own),
                     cors=_cors(table),
                     proxies=table.proxies,
+                    doors=await _doors(stack, table, actions),
                 ),
                 table.address,
                 setting="edge.address",
@@ -192,6 +200,41 @@ async def serve_edge(
         # Runs first at the end, which would otherwise wait for streams of states.
         stack.callback(front.stopping.set)
         yield RunningEdge(node=node, front=front, port=port, token_port=token_port, scheduling=scheduling)
+
+
+async def _doors(stack: AsyncExitStack, table: EdgeTable, actions: Actions) -> Sequence[BaseRoute]:
+    """Open the doors for other protocols and return their routes; each is imported only where it is asked for."""
+    if table.mcp is None:
+        return ()
+    try:
+        from sealbus.agents.edge.mcp.server import open_mcp
+    except ModuleNotFoundError as error:
+        raise _no_extra("mcp") from error
+    door = open_mcp(
+        actions,
+        described_actions(
+            table.mcp.actions,
+            read_schemas(table.schemas),
+            actions.front.exposed,
+            scopes=table.mcp.scopes,
+            setting="edge.mcp.actions",
+        ),
+        url=_mcp_url(table),
+        state_keys=[read_key(path) for path in table.mcp.state_keys],
+        sessions=table.mcp.sessions,
+        page=table.mcp.approvals,
+        origins=frozenset(table.cors),
+    )
+    return await stack.enter_async_context(door)
+
+
+def _no_extra(name: str) -> ConfigurationError:
+    return ConfigurationError(f"edge.{name} needs packages that are not here: pip install 'sealbus[{name}]'")
+
+
+def _mcp_url(table: EdgeTable) -> str:
+    parts = urlsplit(_resource(table))
+    return f"{parts.scheme}://{parts.netloc}{MCP_PATH}"
 
 
 @asynccontextmanager
@@ -226,7 +269,8 @@ def issuers_of(table: EdgeTable) -> tuple[Issuer, ...]:
         raise ConfigurationError("keep_tokens needs edge.token_key: tokens are kept under it")
     found = []
     for row in table.issuers:
-        audiences = row.audiences if row.audiences is not None else (_resource(table),)
+        own = (_resource(table), *((_mcp_url(table),) if table.mcp is not None else ()))
+        audiences = row.audiences if row.audiences is not None else own
         sets = {"audiences": audiences, "algorithms": row.algorithms, "types": row.types}
         sets |= {"event_audiences": row.event_audiences, "logout_audiences": row.logout_audiences}
         said = row.model_dump(

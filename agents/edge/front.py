@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from starlette.requests import Request
 
@@ -30,7 +30,7 @@ from sealbus.envelopes.message.wire import Statement
 from sealbus.envelopes.trust.names import Names, is_token
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["DOOR", "NONCE", "REQUEST_ID", "RESOURCE", "SCHEME", "Exposed", "Front"]
+__all__ = ["DOOR", "NONCE", "REQUEST_ID", "RESOURCE", "SCHEME", "Exposed", "Front", "NamedResource"]
 
 SCHEME: Final = "sealbus.scheme"
 """Key of the request's scope that holds the scheme of its access token."""
@@ -42,6 +42,14 @@ DOOR: Final = "sealbus.door"
 """Key of the request's scope that names the protocol by which it came, if not the edge's own: a fact in its contexts."""
 RESOURCE: Final = "sealbus.resource"
 """Key of the request's scope that holds the resource that its answer's challenge names, if it is not the edge's."""
+
+
+class NamedResource(NamedTuple):
+    """A resource as challenges name it: its URL, and the scopes that its clients should ask for, separated by spaces."""
+
+    url: str
+    scopes: str = ""
+
 
 _ALL: Final = "*"
 

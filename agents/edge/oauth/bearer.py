@@ -128,8 +128,10 @@ def metadata_url(resource: str) -> str:
     return f"{parts.scheme}://{parts.netloc}{metadata_path(resource)}"
 
 
-def metadata_answer(resource: str, issuers: Sequence[Issuer], *, certificates: bool = False) -> Response:
-    """Return the metadata of section 2; `certificates` says that clients can show one here.
+def metadata_answer(
+    resource: str, issuers: Sequence[Issuer], *, certificates: bool = False, scopes: Sequence[str] = ()
+) -> Response:
+    """Return the metadata of section 2; `certificates` says that clients can show one here, `scopes` are worth asking for.
 
     Whom clients cannot ask for an access token is not named: who only asserts, and who vouches for workloads.
     Tokens are read from the `Authorization` field only.
@@ -140,6 +142,7 @@ def metadata_answer(resource: str, issuers: Sequence[Issuer], *, certificates: b
         "bearer_methods_supported": ["header"],
         "dpop_signing_alg_values_supported": list(ALGORITHMS),
         "tls_client_certificate_bound_access_tokens": certificates,
+        **({"scopes_supported": list(scopes)} if scopes else {}),
     }
     headers = {**HEADERS, "cache-control": f"public, max-age={CACHE_SECONDS}"}
     return Response(json.dumps(document), 200, headers, "application/json")

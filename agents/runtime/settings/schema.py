@@ -280,9 +280,9 @@ class WorkerTable(_Table):
 class IssuerTable(_Table):
     """One issuer of access tokens; `agents/edge/oauth/issuers.py` explains each field.
 
-    `audiences` is by default the edge's `resource`; an empty list takes no access tokens, only assertions. Only the token
-    claims in `claims` reach the user context. Its security event tokens are taken for `event_audiences`, its logout tokens
-    for the client ids in `logout_audiences`; by default none.
+    `audiences` is by default the edge's `resource`, and the URL of its `mcp`; an empty list takes no access tokens, only
+    assertions. Only the token claims in `claims` reach the user context. Its security event tokens are taken for
+    `event_audiences`, its logout tokens for the client ids in `logout_audiences`; by default none.
     """
 
     issuer: str

@@ -1,0 +1,147 @@
+"""`/mcp`: who asks is verified, and what they ask is bounded, before the transport of `mcp` sees the request."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from mcp.server.auth.middleware.auth_context import auth_context_var
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+from mcp.server.auth.provider import AccessToken as KnownToken
+from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sealbus.agents.edge.front import DOOR, RESOURCE, Front, NamedResource
+from sealbus.agents.edge.http.bodies import read_body
+from sealbus.agents.edge.http.problem import EdgeError
+from sealbus.agents.edge.mcp.asked import TOKEN
+from sealbus.agents.edge.mcp.sessions import OpenSessions
+from sealbus.agents.edge.mcp.tools import Tools
+from sealbus.agents.edge.oauth.access_token import AccessToken
+from sealbus.agents.sdk.bodies import JSON
+from sealbus.envelopes.errors import Code
+
+__all__ = ["McpEndpoint"]
+
+_DOOR: Final = "mcp"
+_SESSION: Final = "mcp-session-id"
+_VERSION: Final = "mcp-protocol-version"
+
+
+class McpEndpoint:
+    """The one resource of the MCP server. `transport` is the application of `mcp`, `origins` whose pages may ask."""
+
+    def __init__(
+        self,
+        front: Front,
+        tools: Tools,
+        transport: ASGIApp,
+        sessions: OpenSessions,
+        *,
+        url: str,
+        origins: frozenset[str],
+    ) -> None:
+        parts = urlsplit(url)
+        self._front = front
+        self._tools = tools
+        self._transport = transport
+        self._sessions = sessions
+        self._resource = NamedResource(url, tools.scopes)
+        self._origins = origins | {f"{parts.scheme}://{parts.netloc}"}
+
+    async def post(self, request: Request) -> Response:
+        """Answer one message of a client: 401 or 403 with a challenge, 413, 415, 429, or what the transport answers."""
+        token = await self._admitted(request)
+        body = await read_body(
+            request, self._front.limits, lambda size: self._front.charge(token, size / self._charged)
+        )
+        if body.typ != JSON:
+            raise EdgeError(Code.UNSUPPORTED_MEDIA_TYPE, 415, f"Content-Type must be {JSON}")
+        self._check_scope(json.loads(body.body), token)
+        user = (token.issuer, token.subject, token.client)
+        session = request.headers.get(_SESSION)
+        if session is not None and session in self._sessions:
+            self._sessions.used(session, user)
+        elif session is None and request.headers.get(_VERSION, "") in ("", *HANDSHAKE_PROTOCOL_VERSIONS):
+            self._sessions.admit(user)
+
+        def opened(session: str) -> None:
+            self._sessions.used(session, user)
+
+        return _Answer(self._transport, token, body.body, opened)
+
+    async def delete(self, request: Request) -> Response:
+        """End a session of the older protocol."""
+        token = await self._admitted(request)
+        self._sessions.ended(request.headers.get(_SESSION, ""), (token.issuer, token.subject, token.client))
+        return _Answer(self._transport, token, b"", lambda _: None)
+
+    @property
+    def _charged(self) -> int:
+        return self._front.limits.charged_bytes
+
+    async def _admitted(self, request: Request) -> AccessToken:
+        request.scope[RESOURCE] = self._resource
+        request.scope[DOOR] = _DOOR
+        # A page elsewhere has no token, unless somebody's browser was made to keep one for it.
+        if request.headers.get("origin", next(iter(self._origins))) not in self._origins:
+            raise EdgeError(Code.DENIED, 403, "pages of this origin may not ask")
+        token = request.scope[TOKEN] = await self._front.admitted(request)
+        return token
+
+    def _check_scope(self, message: Any, token: AccessToken) -> None:
+        """Raise `Denied` before anything is answered, so that a missing scope is a challenge that clients act on."""
+        if not isinstance(message, Mapping) or message.get("method") != "tools/call":
+            return
+        params = message.get("params")
+        tool = self._tools.named(params.get("name")) if isinstance(params, Mapping) else None
+        if tool is not None:
+            tool.described.check_scope(token)
+
+
+class _Answer(Response):
+    """What the transport answers to a request whose body was read; `opened` is told of a session that begins."""
+
+    def __init__(self, transport: ASGIApp, token: AccessToken, body: bytes, opened: Callable[[str], None]) -> None:
+        super().__init__()
+        self._transport = transport
+        self._token = token
+        self._body = body
+        self._opened = opened
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer; the user is known by client, issuer and subject, and by nothing that could be shown to others."""
+        token, read = self._token, False
+
+        async def replayed() -> Message:
+            nonlocal read
+            if read:
+                return await receive()
+            read = True
+            return {"type": "http.request", "body": self._body, "more_body": False}
+
+        async def noting(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"x-content-type-options", b"nosniff")]
+                for name, value in message["headers"]:
+                    if name.lower() == _SESSION.encode():
+                        self._opened(value.decode("latin-1"))
+            await send(message)
+
+        known = KnownToken(
+            token="",
+            client_id=token.client,
+            scopes=list(token.scope),
+            subject=token.subject,
+            claims={"iss": token.issuer},
+        )
+        user = AuthenticatedUser(known)
+        reset = auth_context_var.set(user)
+        try:
+            await self._transport({**scope, "user": user}, replayed, noting)
+        finally:
+            auth_context_var.reset(reset)

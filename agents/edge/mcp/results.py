@@ -1,0 +1,73 @@
+"""What a tool's caller is given: an answer that fits its schema, or why there is none, in words and as data."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from typing import Any, Final
+
+import mcp_types as types
+
+from sealbus.agents.edge.http.problem import problem_of
+from sealbus.agents.edge.mcp.tools import Tool
+from sealbus.agents.sdk.bodies import JSON
+from sealbus.bus.sending.message import Content
+from sealbus.envelopes.errors import Code, HandlingError, SealbusError
+
+__all__ = ["PROBLEM", "answered", "open_task", "refused", "unfit"]
+
+PROBLEM: Final = "sealbus/problem"
+"""Name in a result's `_meta` of the problem as `/v1` would answer it: `code`, `reasons`, `remedy`, `via`."""
+TASK: Final = "sealbus/task"
+"""Name in a result's `_meta` of the id of the task."""
+
+
+def answered(tool: Tool, *bodies: Content) -> types.CallToolResult:
+    """Return an agent's answer, or its parts; raise `HandlingError` (`bad_result`) if it is not what the tool says."""
+    if not tool.described.action.gives:
+        return types.CallToolResult(content=[types.TextContent(text="done")])
+    if tool.described.gives is None:
+        return types.CallToolResult(content=[_embedded(one) for one in bodies])
+    given = tool.described.given(*bodies)
+    if tool.misfit(given):
+        raise HandlingError(Code.BAD_RESULT, "the answer does not fit the schema of what the action gives")
+    text = json.dumps(given, ensure_ascii=False)
+    return types.CallToolResult(content=[types.TextContent(text=text)], structured_content=given)
+
+
+def refused(error: SealbusError, task: str = "") -> types.CallToolResult:
+    """Return that a call was not done, as a result that a language model reads."""
+    problem: dict[str, Any] = json.loads(bytes(problem_of(error).body))
+    words = [f"{problem['detail']} ({problem['code']})"]
+    if problem.get("reasons"):
+        words.append(f"Reasons: {', '.join(problem['reasons'])}.")
+    words += [f"What would help: {json.dumps(one, ensure_ascii=False)}." for one in problem.get("remedy", ())]
+    return _error(" ".join(words), **{PROBLEM: problem, **({TASK: task} if task else {})})
+
+
+def unfit(fault: str) -> types.CallToolResult:
+    """Return that arguments do not fit, with `fault`: nothing was sent."""
+    return _error(f"{fault} ({Code.BAD_BODY})")
+
+
+def open_task(task: str, state: str, note: str = "") -> types.CallToolResult:
+    """Return that a task is not done yet and goes on, so that it is asked for later."""
+    said = f" ({note})" if note else ""
+    return _error(
+        f"Not done yet: the task {task} is {state}{said} and goes on. Ask for it later with the tool task_result; "
+        "calling this tool again would do it again.",
+        **{TASK: task},
+    )
+
+
+def _error(text: str, **meta: object) -> types.CallToolResult:
+    return types.CallToolResult(content=[types.TextContent(text=text)], is_error=True, _meta=meta or None)
+
+
+def _embedded(content: Content) -> types.ContentBlock:
+    if content.typ == JSON:
+        return types.TextContent(text=content.body.decode())
+    blob = types.BlobResourceContents(
+        uri="sealbus:result", mime_type=content.typ, blob=b64encode(content.body).decode()
+    )
+    return types.EmbeddedResource(resource=blob)

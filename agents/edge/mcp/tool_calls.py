@@ -1,0 +1,290 @@
+"""`tools/call`: calls are calls, tasks are tasks, and what waits for an approval says so.
+
+An answer of the client is never the approval. Who may approve does so at the edge with a login of their own; the client
+learns of it, or takes its task back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from typing import Any, Final
+
+import mcp_types as types
+from mcp.shared.exceptions import MCPError
+from mcp.shared.message import ServerMessageMetadata
+from pydantic import Field
+
+from sealbus.agents.edge.actions import Actions
+from sealbus.agents.edge.http.problem import EdgeError
+from sealbus.agents.edge.mcp.asked import TASKS, Asked, Context
+from sealbus.agents.edge.mcp.results import answered, open_task, refused, unfit
+from sealbus.agents.edge.mcp.task_view import followed, result_of, told, waits_for_approval
+from sealbus.agents.edge.mcp.tools import TASK_RESULT, Tool, Tools
+from sealbus.agents.edge.task_routes import SUBMITTED, newest_of
+from sealbus.agents.sdk.task_handle import TaskHandle
+from sealbus.bus.background import BoundedTasks
+from sealbus.bus.sending.message import Content
+from sealbus.bus.sending.status import Status
+from sealbus.envelopes.errors import Code, SealbusError
+
+__all__ = ["IDEMPOTENCY_KEY", "ToolCalls"]
+
+IDEMPOTENCY_KEY: Final = "sealbus/idempotencyKey"
+"""Name in a call's `_meta` of a key that makes its copies one effect, as the field of that name does for `/v1`."""
+_MISSING_CAPABILITY: Final = -32021
+_LEFT: Final = "the client left"
+_DECLINED: Final = "declined by the client"
+
+Answer = types.CallToolResult | types.InputRequiredResult | dict[str, Any]
+
+
+class ToolCalls:
+    """The tools of one edge, called. `leaving` runs the cancels for clients that left; `page` is where people approve."""
+
+    def __init__(self, actions: Actions, tools: Tools, leaving: BoundedTasks, page: str | None) -> None:
+        self._actions = actions
+        self._tools = tools
+        self._leaving = leaving
+        self._page = page
+        self._front = actions.front
+
+    async def listed(self, context: Context, params: types.PaginatedRequestParams | None) -> types.ListToolsResult:
+        """`tools/list`: those whose scope the token has."""
+        del params
+        return self._tools.listed(Asked.of(context).token)
+
+    async def call(self, context: Context, params: types.CallToolRequestParams) -> Answer:
+        """`tools/call`. What the bus refuses is a result that says so; what is no tool of ours is an error."""
+        asked = Asked.of(context)
+        try:
+            if params.name == TASK_RESULT.name:
+                return await self._found_again(asked, params.arguments or {})
+            return await self._called(context, asked, params)
+        except SealbusError as error:
+            return refused(error)
+
+    async def _called(self, context: Context, asked: Asked, params: types.CallToolRequestParams) -> Answer:
+        tool = self._tools.named(params.name)
+        if tool is None:
+            raise MCPError(code=types.INVALID_PARAMS, message="Unknown tool")
+        tool.described.check_scope(asked.token)
+        if params.request_state is not None:
+            # Sealed by us for this user, tool and arguments (`RequestStateBoundary`).
+            return await self._resumed(context, asked, tool, params)
+        if params.input_responses:
+            raise MCPError(code=types.INVALID_PARAMS, message="An answer to a question that was not asked")
+        arguments = params.arguments or {}
+        if fault := tool.fault(arguments):
+            return unfit(fault)
+        body, name = tool.described.body(arguments), tool.described.name
+        if tool.described.action.kind == "call":
+            return answered(tool, *await self._answers(asked, tool, body))
+        key = (params.meta or {}).get(IDEMPOTENCY_KEY)
+        handle = await self._actions.tasks.submitted(
+            asked.request, asked.token, name, body, key if isinstance(key, str) else None
+        )
+        if asked.tasks:
+            return {**await told(tool, handle, self._question(asked)), "resultType": "task"}
+        return await self._waited(context, asked, tool, handle)
+
+    async def _answers(self, asked: Asked, tool: Tool, body: Content) -> list[Content]:
+        name, calls = tool.described.name, self._actions.calls
+        if not tool.described.action.parts:
+            return [await calls.answer(asked.request, asked.token, name, body)]
+        async with aclosing(calls.chunks(asked.request, asked.token, name, body)) as chunks:
+            return [one async for one in chunks]
+
+    async def _waited(self, context: Context, asked: Asked, tool: Tool, handle: TaskHandle, after: int = -1) -> Answer:
+        """Wait for a task as long as a call may take; a client that leaves takes it back."""
+        try:
+            return await self._followed(context, asked, tool, handle, after)
+        except asyncio.CancelledError:
+            if not self._front.stopping.is_set():
+                self._leaving.start_at_once(self._taken_back(asked, handle))
+            raise
+
+    async def _followed(self, context: Context, asked: Asked, tool: Tool, handle: TaskHandle, after: int) -> Answer:
+        front, newest, told_of = self._front, None, 0
+        async with aclosing(
+            followed(handle, front, asked.token, after=after, within=front.limits.call_seconds)
+        ) as statuses:
+            async for status in statuses:
+                newest = status
+                if status.final:
+                    return await result_of(tool, handle, status)
+                if waits_for_approval(status):
+                    return await self._needs_approval(context, asked, tool, handle, status)
+                told_of += 1
+                await context.session.report_progress(float(told_of), message=status.note or status.state.value)
+        if after >= 0 and asked.modern:
+            return self._input_required(asked, handle)
+        return open_task(handle.message_id, newest.state.value if newest is not None else SUBMITTED)
+
+    async def _needs_approval(
+        self, context: Context, asked: Asked, tool: Tool, handle: TaskHandle, status: Status
+    ) -> Answer:
+        if not (asked.form or asked.url):
+            return open_task(handle.message_id, status.state.value, status.note)
+        if asked.modern:
+            return self._input_required(asked, handle)
+        return await self._elicited(context, asked, tool, handle, status)
+
+    def _input_required(self, asked: Asked, handle: TaskHandle) -> types.InputRequiredResult:
+        question = types.ElicitRequest.model_validate(self._question(asked))
+        return types.InputRequiredResult(request_state=handle.message_id, input_requests={"approval": question})
+
+    async def _elicited(self, context: Context, asked: Asked, tool: Tool, handle: TaskHandle, status: Status) -> Answer:
+        """Ask an older client's person, and meanwhile see whether the task goes on; whatever comes first counts."""
+        front = self._front
+        question = types.ElicitRequest.model_validate(self._question(asked, handle.message_id))
+        asking: asyncio.Future[types.ElicitResult] = asyncio.ensure_future(
+            context.session.send_request(
+                question,
+                types.ElicitResult,
+                metadata=ServerMessageMetadata(related_request_id=context.request_id),
+            )
+        )
+        try:
+            async with aclosing(
+                followed(handle, front, asked.token, after=status.sequence, within=front.limits.event_seconds)
+            ) as statuses:
+                following = asyncio.ensure_future(anext(statuses, None))
+                try:
+                    while True:
+                        waited: set[asyncio.Future[Any]] = {following, asking}
+                        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+                        if following.done():
+                            newest = following.result()
+                            if newest is None:
+                                return open_task(handle.message_id, status.state.value, status.note)
+                            if newest.final:
+                                return await result_of(tool, handle, newest)
+                            following = asyncio.ensure_future(anext(statuses, None))
+                        elif asking.done():
+                            if _declines(asking):
+                                await self._actions.tasks.stopped(asked.request, asked.token, handle, _DECLINED)
+                            # An answer of the client approves nothing: the task goes on waiting.
+                            asking = asyncio.get_running_loop().create_future()
+                finally:
+                    await _ended(following)
+        finally:
+            await _ended(asking)
+
+    async def _resumed(self, context: Context, asked: Asked, tool: Tool, params: types.CallToolRequestParams) -> Answer:
+        handle = await self._actions.tasks.owners.find(params.request_state or "", asked.token)
+        if handle.action != tool.described.name:
+            raise MCPError(code=types.INVALID_PARAMS, message="Unknown task")
+        answer = (params.input_responses or {}).get("approval")
+        if isinstance(answer, types.ElicitResult) and answer.action != "accept":
+            await self._actions.tasks.stopped(asked.request, asked.token, handle, _DECLINED)
+        newest = await newest_of(handle)
+        if newest is not None and newest.final:
+            return await result_of(tool, handle, newest)
+        return await self._waited(context, asked, tool, handle, newest.sequence if newest is not None else 0)
+
+    async def _found_again(self, asked: Asked, arguments: dict[str, Any]) -> Answer:
+        tool, handle = await self.task(asked, arguments.get("task"))
+        newest = await newest_of(handle)
+        if newest is not None and newest.final:
+            return await result_of(tool, handle, newest)
+        state, note = (newest.state.value, newest.note) if newest is not None else (SUBMITTED, "")
+        return open_task(handle.message_id, state, note)
+
+    async def task(self, asked: Asked, named: object) -> tuple[Tool, TaskHandle]:
+        """Return a task of the token's user and the tool that started it; raise `MCPError` if there is none."""
+        try:
+            handle = await self._actions.tasks.owners.find(named if isinstance(named, str) else "", asked.token)
+        except EdgeError as error:
+            if error.code is not Code.NOT_FOUND:
+                raise
+            raise MCPError(code=types.INVALID_PARAMS, message="Unknown task") from error
+        tool = self._tools.of_action(handle.action)
+        if tool is None:
+            raise MCPError(code=types.INVALID_PARAMS, message="Unknown task")
+        return tool, handle
+
+    async def get(self, context: Context, params: TaskParams) -> dict[str, Any]:
+        """`tasks/get`: the state of a task, with its result once it has one."""
+        asked = _with_tasks(context)
+        tool, handle = await self.task(asked, params.taskId)
+        return await told(tool, handle, self._question(asked))
+
+    async def update(self, context: Context, params: UpdateParams) -> dict[str, Any]:
+        """`tasks/update`: an answer to a question of the task's. One that declines takes the task back."""
+        asked = _with_tasks(context)
+        _, handle = await self.task(asked, params.taskId)
+        if any(one.get("action") in ("decline", "cancel") for one in params.inputResponses.values()):
+            await self._stopped(asked, handle, _DECLINED)
+        return {"resultType": "complete"}
+
+    async def cancel(self, context: Context, params: TaskParams) -> dict[str, Any]:
+        """`tasks/cancel`: stop a task and what follows from it; one that has ended stays as it is."""
+        asked = _with_tasks(context)
+        _, handle = await self.task(asked, params.taskId)
+        await self._stopped(asked, handle, "")
+        return {"resultType": "complete"}
+
+    async def _stopped(self, asked: Asked, handle: TaskHandle, reason: str) -> None:
+        try:
+            await self._actions.tasks.stopped(asked.request, asked.token, handle, reason)
+        except SealbusError as error:
+            if error.code != Code.TASK_ENDED:
+                raise MCPError(code=types.INTERNAL_ERROR, message=f"Not canceled: {error.code}") from error
+
+    async def _taken_back(self, asked: Asked, handle: TaskHandle) -> None:
+        try:
+            await self._actions.tasks.stopped(asked.request, asked.token, handle, _LEFT)
+        except SealbusError:
+            # It has ended, or goes on to its own end: nobody is left to tell.
+            return
+
+    def _question(self, asked: Asked, task: str = "") -> dict[str, Any]:
+        """Return what the client's person is asked while a task waits for an approval."""
+        where = self._page or f"{self._front.resource} with a login of their own, by `sealbus approvals`"
+        message = f"This waits until somebody who may has approved it at {where}. Your answer here approves nothing."
+        if asked.url and self._page is not None:
+            params: dict[str, Any] = {"mode": "url", "message": message, "url": self._page}
+            if not asked.modern:
+                params["elicitationId"] = task
+        else:
+            params = {"mode": "form", "message": message, "requestedSchema": {"type": "object", "properties": {}}}
+        return {"method": "elicitation/create", "params": params}
+
+
+class TaskParams(types.RequestParams):
+    """Names a task."""
+
+    taskId: str  # noqa: N815  the name on the wire
+
+
+class UpdateParams(TaskParams):
+    """Answers questions of a task, by the keys under which it asked."""
+
+    inputResponses: dict[str, dict[str, Any]] = Field(default_factory=dict)  # noqa: N815  the name on the wire
+
+
+def _with_tasks(context: Context) -> Asked:
+    asked = Asked.of(context)
+    if not asked.tasks:
+        raise MCPError(
+            code=_MISSING_CAPABILITY,
+            message="The client did not declare the extension",
+            data={"requiredCapabilities": {"extensions": {TASKS: {}}}},
+        )
+    return asked
+
+
+async def _ended(future: asyncio.Future[Any]) -> None:
+    future.cancel()
+    await asyncio.wait([future])
+    if not future.cancelled():
+        future.exception()
+
+
+def _declines(asking: asyncio.Future[types.ElicitResult]) -> bool:
+    """Return whether the person took the task back; a client that cannot ask has said nothing."""
+    try:
+        return asking.result().action != "accept"
+    except (MCPError, ValueError):
+        return False

@@ -15,7 +15,9 @@ async def test_what_came_through_one_door_is_found_through_another_by_the_same_u
     async with door(Shop().inventory, engine=ScriptedEngine()) as edge:
         answer = await edge.post("/v1/tasks/inventory/update", {"item_id": "42"})
         front = edge.edge.front
-        alice, bob = [await front.verified(edge.issuer.token(sub=sub), now=front.node.clock()) for sub in ("alice", "bob")]
+        alice, bob = [
+            await front.verified(edge.issuer.token(sub=sub), now=front.node.clock()) for sub in ("alice", "bob")
+        ]
         another = Actions(front)
         found = await another.tasks.owners.find(answer.json()["id"], alice)
         assert found.action == "inventory.update"

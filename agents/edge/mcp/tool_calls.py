@@ -117,8 +117,6 @@ class ToolCalls:
                     return await self._needs_approval(context, asked, tool, handle, status)
                 told_of += 1
                 await context.session.report_progress(float(told_of), message=status.note or status.state.value)
-        if after >= 0 and asked.modern:
-            return self._input_required(asked, handle)
         return open_task(handle.message_id, newest.state.value if newest is not None else SUBMITTED)
 
     async def _needs_approval(

@@ -53,8 +53,9 @@ _KEPT: Final = frozenset({"audit", "chain", "context", "egress", "identity", "li
 """Tables that apply unchanged: they are about work, not about addresses, or about those of others."""
 _OF_PROJECT: Final = frozenset({("dev", "agents"), ("dev", "policy"), ("dev", "users"), ("client", "name")})
 """Keys that are about the project itself."""
-_SHOWN: Final = frozenset({("edge", "schemas"), ("edge", "cors")})
-"""And these keys of a table that is about addresses: whoever writes a page against the edge needs both."""
+_MCP: Final = ("edge", "mcp")
+_SHOWN: Final = frozenset({("edge", "schemas"), ("edge", "cors"), _MCP})
+"""And these keys of a table that is about addresses: whoever writes a page or a tool's client against the edge needs them."""
 _OURS: Final = frozenset({("context", "minters"), ("streams", "replicas"), ("trust", "notaries")})
 """Keys that the development environment sets: its edge mints, it has one server, and its own notary or none."""
 
@@ -84,6 +85,7 @@ def write_settings(
     max_bytes: int,
     policy: Path,
     token_key: Path | None = None,
+    state_key: Path | None = None,
     log: DevLog | None = None,
     console: str = "",
     development: bool = False,
@@ -122,6 +124,7 @@ def write_settings(
                 **({("console", "address"): console} if console else {}),
                 **({("edge", "token_key"): str(token_key)} if token_key is not None else {}),
                 **declared.kept,
+                **({_MCP: {**_mcp(declared), "state_keys": [str(state_key)]}} if state_key is not None else {}),
             }
         ),
         *(line for one in declared.own for line in _own_subject(one)),
@@ -145,6 +148,8 @@ def write_settings(
 
 
 def _text(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_text(name)} = {_text(one)}" for name, one in value.items()) + "}"
     # No JSON escapes for non-ASCII characters: TOML has no surrogates.
     return json.dumps(value, ensure_ascii=False)
 
@@ -155,6 +160,11 @@ def _tables(values: Mapping[Key, object]) -> list[str]:
         lines.append(f"[{table}]")
         lines += [f"{dotted(key[1:])} = {_text(value)}" for key, value in values.items() if key[0] == table]
     return lines
+
+
+def _mcp(declared: Declared) -> Mapping[str, object]:
+    found = declared.kept.get(_MCP)
+    return found if isinstance(found, Mapping) else {}
 
 
 def _issuer(row: IssuerTable) -> list[str]:
@@ -213,6 +223,8 @@ class Declared:
 
     exit: str = ""
     """The name of the exit, if there are APIs outside."""
+    mcp: bool = False
+    """Whether the edge has an MCP server."""
     exchanges: bool = False
     """Whether the exit exchanges users' tokens for some of them."""
 
@@ -261,6 +273,7 @@ def read_declared(path: Path) -> Declared:
         policy=settings.dev.policy,
         client=settings.client.name,
         exit=settings.egress.agent if settings.egress.apis else "",
+        mcp=settings.edge.mcp is not None,
         exchanges=any(api.grant == "token_exchange" for api in settings.egress.apis.values()),
         unused=tuple(dict.fromkeys(_shown(key) for key in entries if not _is_used(key))),
     )

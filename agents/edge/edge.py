@@ -206,6 +206,8 @@ async def _doors(stack: AsyncExitStack, table: EdgeTable, actions: Actions) -> S
     """Open the doors for other protocols and return their routes; each is imported only where it is asked for."""
     if table.mcp is None:
         return ()
+    if not table.mcp.state_keys:
+        raise ConfigurationError("edge.mcp.state_keys names no key: `sealbus edge key FILE` makes one")
     try:
         from sealbus.agents.edge.mcp.server import open_mcp
     except ModuleNotFoundError as error:

@@ -105,7 +105,9 @@ class ToolCalls:
             raise
 
     async def _followed(self, context: Context, asked: Asked, tool: Tool, handle: TaskHandle, after: int) -> Answer:
-        front, newest, told_of = self._front, None, 0
+        front, newest, told_of = self._front, None, 1
+        # First of all: who loses the connection finds the task by it.
+        await context.session.report_progress(1.0, message=f"task {handle.message_id}")
         async with aclosing(
             followed(handle, front, asked.token, after=after, within=front.limits.call_seconds)
         ) as statuses:

@@ -46,7 +46,7 @@ async def test_a_call_is_answered_with_what_the_agent_gives(opened: Opened, work
     assert (answer.is_error, answer.structured_content) == (False, {"item": "saw", "cents": 21})
     user = workshop.contexts[0].user
     assert user is not None
-    assert (user.sub, user.req) == ("alice", {"door": "mcp"})
+    assert (user.sub, user.clm) == ("alice", {"door": "mcp"})
 
 
 @pytest.mark.parametrize("mode", GENERATIONS)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from sealbus.agents.cli.options import config_option
+
+if TYPE_CHECKING:
+    from sealbus.agents.runtime.settings.schema import ClientTable
 
 __all__ = ["command"]
 
@@ -33,7 +37,7 @@ async def _run(edge: str | None, user: str | None, config: str | None) -> None:
 
     if user is None:
         table = load_client(config)
-        url = edge or table.resource
+        url = edge or table.resource or _logged_in_for(table)
 
         async def token() -> str:
             return (await kept(table)).tokens.access_token
@@ -60,6 +64,13 @@ async def _run(edge: str | None, user: str | None, config: str | None) -> None:
     except ValueError as error:
         raise ConfigurationError("an MCP client starts this: standard input has to be a pipe") from error
     await relay.run(reader)
+
+
+def _logged_in_for(table: ClientTable) -> str | None:
+    from sealbus.agents.cli.bus.on_behalf import login_file
+    from sealbus.agents.login.kept_login import Choice
+
+    return Choice.of(table).among(login_file(table).read()).resource
 
 
 def _written(line: bytes) -> None:

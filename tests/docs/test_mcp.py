@@ -17,6 +17,7 @@ import pytest
 from mcp.client.client import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from support.ports import free_port
+from support.workload_api import short_folder
 
 from sealbus.agents.runtime.settings.schema import McpTable
 
@@ -47,12 +48,15 @@ async def run(*command: str, cwd: Path) -> str:
 @pytest.mark.filterwarnings(
     "ignore:Exception ignored in.*UnixReadPipeTransport:pytest.PytestUnraisableExceptionWarning"
 )
-async def test_a_client_with_the_pages_configuration_uses_the_pages_tools(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_client_with_the_pages_configuration_uses_the_pages_tools(monkeypatch: pytest.MonkeyPatch) -> None:
+    with short_folder() as folder:
+        await uses_tools(folder, monkeypatch)
+    gc.collect()
+
+
+async def uses_tools(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", f"{BIN}{os.pathsep}{os.environ['PATH']}")
     [first, *_] = re.findall(r"^```sh\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-    place = tmp_path
     for line in first.splitlines():
         if line.startswith("cd "):
             place = place / line.removeprefix("cd ")
@@ -67,14 +71,18 @@ async def test_a_client_with_the_pages_configuration_uses_the_pages_tools(
         assert json.loads(await dev.stdout.readline())["ready"]
         [config, *_] = re.findall(r"^```json\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
         server = json.loads(config.replace("/PROJECT", str(place)))["mcpServers"]["depot"]
-        async with Client(stdio_client(StdioServerParameters.model_validate({"env": dict(os.environ), **server}))) as client:
+        async with Client(
+            stdio_client(StdioServerParameters.model_validate({"env": dict(os.environ), **server}))
+        ) as client:
             tools = {one.name: one.description for one in (await client.list_tools()).tools}
             assert tools["depot_read"] == "Return an order as it is."
             # The agent starts beside the edge; a call before that is answered so.
+            read = await client.call_tool("depot_read", {"order_id": "1"})
             for _ in range(100):
-                if not (read := await client.call_tool("depot_read", {"order_id": "1"})).is_error:
+                if not read.is_error:
                     break
                 await asyncio.sleep(0.2)
+                read = await client.call_tool("depot_read", {"order_id": "1"})
             assert read.structured_content == {"order_id": "1", "quantity": 10}
             assert (await client.call_tool("depot_read", {"order_id": "2"})).is_error
         replayed = await run("sealbus", "audit", "replay", cwd=place)
@@ -84,4 +92,3 @@ async def test_a_client_with_the_pages_configuration_uses_the_pages_tools(
     [shown] = re.findall(r"^```\n(ALLOW.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     for line in shown.splitlines():
         assert line in replayed
-    gc.collect()

@@ -9,7 +9,7 @@ from sealbus.agents.dev.demo.scene import ALLOW, DENY, Outcome, Play, Scene
 from sealbus.agents.dev.demo.stage import Stage
 from sealbus.envelopes.records.decision import DecisionRecord
 
-__all__ = ["PROTOCOLS"]
+__all__ = ["ASSISTANTS"]
 
 _ASSISTANT: Final = "an assistant on a desktop, by MCP"
 
@@ -35,7 +35,7 @@ def _tool(user: str, name: str, arguments: dict[str, Any]) -> Play:
     return run
 
 
-PROTOCOLS: Final = (
+ASSISTANTS: Final = (
     Scene(
         name="a tool is called",
         who=_ASSISTANT, user="alice", what="the tool inventory_read about item 42, which is hers",

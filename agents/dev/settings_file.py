@@ -54,9 +54,11 @@ _KEPT: Final = frozenset({"audit", "chain", "context", "egress", "identity", "li
 _OF_PROJECT: Final = frozenset({("dev", "agents"), ("dev", "policy"), ("dev", "users"), ("client", "name")})
 """Keys that are about the project itself."""
 _MCP: Final = ("edge", "mcp")
-_SHOWN: Final = frozenset({("edge", "schemas"), ("edge", "cors"), _MCP})
+_SHOWN: Final = frozenset({("edge", "schemas"), ("edge", "cors")})
 """And these keys of a table that is about addresses: whoever writes a page or a tool's client against the edge needs them."""
-_OURS: Final = frozenset({("context", "minters"), ("streams", "replicas"), ("trust", "notaries")})
+_OURS: Final = frozenset(
+    {("context", "minters"), ("streams", "replicas"), ("trust", "notaries"), (*_MCP, "state_keys")}
+)
 """Keys that the development environment sets: its edge mints, it has one server, and its own notary or none."""
 
 NOTARY = "notary"
@@ -124,7 +126,7 @@ def write_settings(
                 **({("console", "address"): console} if console else {}),
                 **({("edge", "token_key"): str(token_key)} if token_key is not None else {}),
                 **declared.kept,
-                **({_MCP: {**_mcp(declared), "state_keys": [str(state_key)]}} if state_key is not None else {}),
+                **({(*_MCP, "state_keys"): [str(state_key)]} if state_key is not None else {}),
             }
         ),
         *(line for one in declared.own for line in _own_subject(one)),
@@ -148,8 +150,6 @@ def write_settings(
 
 
 def _text(value: object) -> str:
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_text(name)} = {_text(one)}" for name, one in value.items()) + "}"
     # No JSON escapes for non-ASCII characters: TOML has no surrogates.
     return json.dumps(value, ensure_ascii=False)
 
@@ -160,11 +160,6 @@ def _tables(values: Mapping[Key, object]) -> list[str]:
         lines.append(f"[{table}]")
         lines += [f"{dotted(key[1:])} = {_text(value)}" for key, value in values.items() if key[0] == table]
     return lines
-
-
-def _mcp(declared: Declared) -> Mapping[str, object]:
-    found = declared.kept.get(_MCP)
-    return found if isinstance(found, Mapping) else {}
 
 
 def _issuer(row: IssuerTable) -> list[str]:
@@ -280,7 +275,7 @@ def read_declared(path: Path) -> Declared:
 
 
 def _is_kept(key: Key) -> bool:
-    return key in _SHOWN or (key[0] in _KEPT and key not in _OURS)
+    return key in _SHOWN or ((key[0] in _KEPT or key[:2] == _MCP) and key not in _OURS)
 
 
 def _is_used(key: Key) -> bool:

@@ -232,7 +232,7 @@ def _declared(folder: Path) -> Declared:
     schema.write_text(AgentSchema.of(inventory.agent).text(), encoding="utf-8")
     kept: dict[tuple[str, ...], object] = {
         ("edge", "schemas"): [str(schema)],
-        ("edge", "mcp"): {"actions": [f"{inventory.agent.name}.*"]},
+        ("edge", "mcp", "actions"): [f"{inventory.agent.name}.*"],
     }
     return Declared(kept=MappingProxyType(kept), mcp=True)
 

@@ -19,7 +19,8 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 from support.ports import free_port
 from support.workload_api import short_folder
 
-from sealbus.agents.runtime.settings.schema import McpTable
+from sealbus.agents.edge.egress.operation import Operation
+from sealbus.agents.runtime.settings.schema import EgressTable, McpTable
 
 PAGE = (Path(__file__).parent.parent.parent / "docs" / "mcp.md").read_text()
 BIN = Path(sys.executable).parent
@@ -32,6 +33,13 @@ def test_the_settings_are_those_that_there_are() -> None:
     assert table.scopes == {"depot.change": "depot:write"}
     assert set(re.findall(r"^(?:# )?(\w+) =", shown, re.MULTILINE)) == set(McpTable.model_fields)
     assert f"# sessions = {table.sessions} " in shown
+
+
+def test_a_server_of_others_is_an_api_with_tools() -> None:
+    table = EgressTable.model_validate(tomllib.loads(TOML[2])["egress"])
+    assert table.apis["github"].tools == ("search_*", "get_issue")
+    for operation in table.apis["github"].operations:
+        Operation.parse(operation)
 
 
 async def run(*command: str, cwd: Path) -> str:

@@ -320,7 +320,7 @@ class ApiTable(_Table):
     (`client_credentials`) or on behalf of the user, for the user's own token (`token_exchange`) or by the exit's word
     (`jwt_bearer`). `issuer` is the authorization server, of which the exit is the `client`. `users` are the issuers whose
     users the API knows by the same ids; the other grants ask for no user, and take none. Without `networks` the API's
-    addresses must be public. `authorities` is a PEM file.
+    addresses must be public. `authorities` is a PEM file. `tools` are patterns of the tools of an MCP server (docs/mcp.md).
     """
 
     url: str
@@ -341,6 +341,7 @@ class ApiTable(_Table):
     networks: tuple[str, ...] = ()
     authorities: Path | None = None
     headers: tuple[str, ...] = ()
+    tools: tuple[str, ...] = ()
     seconds: Seconds = 10.0
 
     @field_validator("users")

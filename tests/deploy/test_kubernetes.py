@@ -21,6 +21,7 @@ import httpx2
 import pytest
 import yaml
 from stack.keys import write_new_key
+from stack.metrics import counter
 from stack.program import output_of
 from stack.site import SEALBUS
 from stack.spire import open_spire
@@ -67,6 +68,7 @@ async def render(folder: Path, *, issuer: str, public_key: Path, opa_config: str
     values = {
         "edge": {"issuers": [{"issuer": issuer, "algorithms": ["ES256"]}], "resource": RESOURCE},
         "notary": {"origin": "log.example.org/audit"},
+        "monitoring": {"podMonitor": True},
     }
     (folder / "values.json").write_text(json.dumps(values))
     return (
@@ -196,7 +198,7 @@ async def test_every_container_is_shut_in(tmp_path: Path) -> None:
     texts = [await chart(tmp_path), (NATS / "rendered.yaml").read_text()]
     documents = [one for text in texts for one in yaml.safe_load_all(text) if one]
     specs = [one["spec"]["template"]["spec"] for one in documents if "template" in one.get("spec", {})]
-    assert len(specs) == 9
+    assert len(specs) == 10
     for spec in specs:
         assert spec["automountServiceAccountToken"] is False
         assert spec["securityContext"]["runAsNonRoot"] is True
@@ -263,6 +265,7 @@ async def test_what_helm_renders_runs_and_decides(folder: Path) -> None:
         assert ("nats", "callout", 9100) in told
         assert ("opa", "policy", 8182) in told
         assert [one for one in sorted(told) if not running.network.allows(*one)] == []
+        assert await counter(node.places.port("streams-exporter", 9100), "sealbus_stream_limit_bytes") > 0
         environment = node.environment("edge", "edge")
         async with Client("shop-web", settings=load_settings(environment=environment)) as client:
             assert (await client.call(pricing.quote, pricing.Quote(item_id="42"))).cents == 1_999

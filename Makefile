@@ -27,7 +27,7 @@ COVERED := envelopes/*,policies/*
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools docs demo stack stack-demo stack-down soak chaos test test-systems test-quick keycloak-test policies-hour check format bench bench-audit lock removal weaken wheel release clean
+.PHONY: help setup tools docs demo stack stack-demo stack-down soak chaos test test-systems test-quick keycloak-test image-test policies-hour check format bench bench-audit lock removal weaken wheel release clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -150,16 +150,19 @@ test: $(READY) $(BUILT) $(if $(CI),$(DOCS)) ## run all tests except those of `ma
 	@$(BIN)/python -m coverage run -m pytest $(PARALLEL) $(CORES) $(PYTEST_ARGS) $(PURE)
 	@$(BIN)/python -m coverage combine --quiet
 	@$(BIN)/python -m coverage report --include='$(COVERED)' --fail-under=100 --skip-covered --show-missing
-	@$(BIN)/python -m pytest $(PARALLEL) $(WORKERS) -m 'not (serial or keycloak)' $(PURE:%=--ignore=%) $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) $(WORKERS) -m 'not (serial or keycloak or image)' $(PURE:%=--ignore=%) $(PYTEST_ARGS)
 
 test-systems: $(READY) $(BUILT) ## kill and rotate whole systems under load, two at a time
 	@$(BIN)/python -m pytest $(PARALLEL) 2 -m serial $(PYTEST_ARGS)
 
 test-quick: $(READY) ## run the tests that need no server and no build
-	@$(BIN)/python -m pytest $(PARALLEL) $(WORKERS) -m 'not (nats or opa or spire or idp or pyright or keycloak or serial or slow)' $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) $(WORKERS) -m 'not (nats or opa or spire or idp or pyright or keycloak or image or serial or slow)' $(PYTEST_ARGS)
 
 keycloak-test: $(READY) $(if $(KEYCLOAK_HAS),.tools/keycloak/.ready) ## test with Keycloak, which Maven fetches; skips without java and mvn
 	@$(BIN)/python -m pytest -m keycloak $(PYTEST_ARGS) tests/integration
+
+image-test: $(READY) $(TOOLS)/opa ## do each step of the image's Dockerfile as a command here; fetches the locked packages anew (root)
+	@$(BIN)/python -m pytest -m image $(PYTEST_ARGS) tests/deploy
 
 policies-hour: $(READY) $(TOOLS)/opa ## generate policies for SECONDS (3600) from SEED (0) on, and compare the embedded engine with OPA on each
 	@PYTHONPATH=tests $(BIN)/python -m support.engine_differences --seconds $(HOUR) --seed $(SEED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib.util
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from support.workload_api import short_folder
 
 from sealbus.agents.edge.egress.operation import Operation
 from sealbus.agents.runtime.settings.schema import EgressTable, McpTable
+from sealbus.agents.sdk.schema import AgentSchema
 
 PAGE = (Path(__file__).parent.parent.parent / "docs" / "mcp.md").read_text()
 BIN = Path(sys.executable).parent
@@ -100,3 +102,17 @@ async def uses_tools(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [shown] = re.findall(r"^```\n(ALLOW.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     for line in shown.splitlines():
         assert line in replayed
+
+
+def test_the_tours_schema_is_that_of_its_agent() -> None:
+    tour = Path(__file__).parent.parent.parent / "docs" / "tour"
+    spec = importlib.util.spec_from_file_location("tour_app", tour / "app.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["tour_app"] = module
+    try:
+        spec.loader.exec_module(module)
+        assert (tour / "inventory.json").read_text() == AgentSchema.of(module.agent).text()
+    finally:
+        del sys.modules["tour_app"]

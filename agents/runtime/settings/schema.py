@@ -41,6 +41,7 @@ __all__ = [
     "NotaryTable",
     "OwnSubjectTable",
     "PolicyTable",
+    "StreamsTable",
 ]
 
 _SIZE: Final = re.compile(r"(\d{1,18}) ?(B|KiB|MiB|GiB|TiB)?")

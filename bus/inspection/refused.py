@@ -1,4 +1,4 @@
-"""What failed verification, as the processes that refused it have counted it: unsigned, and about messages that prove nothing."""
+"""What failed verification, as the processes that refused it have counted it: unsigned, and about what proves nothing."""
 
 from __future__ import annotations
 
@@ -47,15 +47,23 @@ class RefusedMessages:
         """Return the count in `payload`, None if it is none: an agent can publish anything under its own subject."""
         try:
             told = parse_object(payload, depth=_DEPTH)
-            texts = {name: str(told[name])[:256] for name in ("code", "subject", "detail")}
-            numbers = {name: int(str(told[name])) for name in ("minute", "count", "step")}
+            code, about, detail = (str(told[name])[:256] for name in ("code", "subject", "detail"))
+            minute, count, step = (int(str(told[name])) for name in ("minute", "count", "step"))
             sample = bytes.fromhex(str(told["sample"]))
         except (KeyError, ValueError):
             return None
-        if min(numbers.values()) < 0 or max(numbers.values()) >= _MOST:
+        if min(minute, count, step) < 0 or max(minute, count, step) >= _MOST:
             return None
-        numbers["minute"] *= SECOND
-        return cls(by=subject.partition(".")[2], claimed=_claimed(sample), **texts, **numbers)
+        return cls(
+            by=subject.partition(".")[2],
+            code=code,
+            subject=about,
+            minute=minute * SECOND,
+            count=count,
+            step=step,
+            detail=detail,
+            claimed=_claimed(sample),
+        )
 
 
 async def refused_messages(transport: Transport, *, since: int = 0) -> AsyncGenerator[RefusedMessages, None]:

@@ -29,8 +29,8 @@ _COLUMNS = ("count", "code", "subject", "refused by", "claims to be", "last minu
 def command(newer: int, config: str | None, as_name: str, as_json: bool) -> None:
     """Show what failed verification (steps 1 to 13), and connections that NATS refused, the most frequent first.
 
-    Counts are unsigned. A message that is refused proves nothing: `claims to be` is what the first of them says of its sender,
-    and of a connection the workload whose certificate was verified.
+    Counts are unsigned. A message that is refused proves nothing: `claims to be` is what the first of them says of its
+    sender, and of a connection the workload whose certificate was verified.
     """
     found = asyncio.run(_read(newer, config, as_name))
     if as_json:

@@ -30,9 +30,7 @@ class Site:
         self.broker.add_stream("REFUSALS", ["refused.>"])
 
     def counting(self, subject: str) -> Refusals:
-        return Refusals(
-            transport=self.broker.connect(), subject=subject, counters=Counters(), clock=lambda: self.now
-        )
+        return Refusals(transport=self.broker.connect(), subject=subject, counters=Counters(), clock=lambda: self.now)
 
     async def found(self, since: int = 0) -> list[RefusedMessages]:
         return summed([one async for one in refused_messages(self.broker.connect(), since=since)])

@@ -295,7 +295,9 @@ async def test_its_key_is_replaced_and_no_revocation_ends_by_that(store: PolicyS
             await revoker.revoke(session("s-1"))
         await push_signed(store, ANCHORS, "platform", naming(ROOT, {}, KEY, new, serial=2))
         async with revoking(store, new, counters=counters) as revoker:
-            await until(lambda: [one.signer for one in sync.parts.parts if one.name == "revocations"] == [key_id(new.public)])
+            await until(
+                lambda: [one.signer for one in sync.parts.parts if one.name == "revocations"] == [key_id(new.public)]
+            )
             await push_signed(store, ANCHORS, "platform", naming(ROOT, {}, new, serial=3))
             await until(lambda: [one.serial for one in sync.parts.parts if one.name == "platform"] == [3])
             assert sync.in_force.revocations.sessions == {(IDP, "s-1")}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -18,6 +19,7 @@ import pytest
 from support.console_login import cookies_of, json_of, log_in
 from support.settings import changed
 
+from sealbus.agents.console import area_access, routes
 from sealbus.agents.console.console import open_console
 from sealbus.agents.console.routes import MARK as FIELD
 from sealbus.agents.dev.environment import DevOptions, Environment, open_environment
@@ -236,6 +238,38 @@ async def test_the_live_stream_brings_what_is_decided(working: Environment, web:
         said = [line async for line in lines]
         assert "event: over" in said
         assert "login_required" in said[said.index("event: over") + 1]
+
+
+async def test_a_right_that_is_taken_away_ends_what_is_shown(
+    working: Environment, web: httpx2.AsyncClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (routes, area_access):
+        monkeypatch.setattr(module, "FOR", 0.1)
+    await log_in(web, "olga")
+    shown = {"area": "decision", "item": "a" * 32}
+    async with web.stream("GET", "/api/live") as stream:
+        lines = stream.aiter_lines()
+        assert await anext(lines) == "event: hello"
+        json_of(await web.get("/api/session", params=shown))
+        policy = tmp_path / "policy"
+        shutil.copytree(working.policy, policy)
+        users = policy / "sealbus" / "registry" / "users" / "data.json"
+        users.write_text(json.dumps(json.loads(users.read_text()) | {"olga": {"customers": {}}}))
+        working.publish_policy(policy)
+        try:
+            # The map is drawn twice a second: nothing needs to be decided for that.
+            async with asyncio.timeout(20):
+                said = [line async for line in lines]
+            assert "denied" in said[said.index("event: over") + 1]
+            assert json_of(await web.get("/api/session", params=shown), 403)["code"] == "denied"
+        finally:
+            working.publish_policy()
+
+
+@pytest.mark.parametrize("query", ["area=none", "area=", "area=decision&item=x"])
+async def test_what_is_no_area_is_not_asked_about(web: httpx2.AsyncClient, query: str) -> None:
+    await log_in(web, "olga")
+    assert json_of(await web.get(f"/api/session?{query}"), 400)["code"] == "malformed"
 
 
 async def test_agents_tasks_and_policy_are_shown(working: Environment, web: httpx2.AsyncClient) -> None:

@@ -18,7 +18,7 @@ from sealbus.agents.console.agent import Area
 from sealbus.agents.console.area_access import FOR, AreaAccess
 from sealbus.agents.console.deciding_policies import DecidingPolicies
 from sealbus.agents.console.decision_document import decision_document, explanation_document, reason_documents
-from sealbus.agents.console.edge_client import EdgeClient, quoted
+from sealbus.agents.console.edge_client import EdgeClient, EdgeRefused, quoted
 from sealbus.agents.console.feed import DecisionFeed, FeedReader
 from sealbus.agents.console.login import BrowserLogin
 from sealbus.agents.console.pages import PAGE_HEADERS
@@ -55,6 +55,7 @@ _DAY: Final = 86_400 * 1_000_000
 _AGO: Final = re.compile("([0-9]{1,5})([mhd])")
 _UNITS: Final = {"m": 60, "h": 3_600, "d": 86_400}
 _WHOLE: Final = re.compile("[0-9]{1,16}")
+_NO: Final = frozenset({401, 403})
 _STATES: Final = re.compile(r"[a-z-]{1,32}(?:,[a-z-]{1,32}){0,8}")
 _ID: Final = re.compile("[0-9a-f]{32}|[0-9a-f]{64}")
 
@@ -135,7 +136,9 @@ class ApiRoutes:
                         await self._access.check(session, "live")
                         asked = time.monotonic()
                 except SealbusError as error:
-                    yield event("over", {"code": str(error.code), "detail": error.detail})
+                    # Who cannot be asked now has said nothing: the page comes again, and is let in when the answer is yes.
+                    if isinstance(error, EdgeError | EdgeRefused) and error.status in _NO:
+                        yield event("over", {"code": str(error.code), "detail": error.detail, "status": error.status})
                     return
                 yield data
 

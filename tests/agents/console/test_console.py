@@ -20,7 +20,9 @@ from support.console_login import cookies_of, json_of, log_in
 from support.settings import changed
 
 from sealbus.agents.console import area_access, routes
+from sealbus.agents.console.area_access import AreaAccess
 from sealbus.agents.console.console import open_console
+from sealbus.agents.console.edge_client import EdgeRefused
 from sealbus.agents.console.routes import MARK as FIELD
 from sealbus.agents.dev.environment import DevOptions, Environment, open_environment
 from sealbus.agents.dev.users import dev_token
@@ -29,7 +31,7 @@ from sealbus.agents.runtime.open import open_node
 from sealbus.agents.runtime.worker import Worker
 from sealbus.bus.background import Background
 from sealbus.bus.telemetry import Counters
-from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, SealbusError
 
 MARK = {FIELD: "1"}
 HOSTILE = "<b>x</b>\u202e\u200f"
@@ -264,6 +266,28 @@ async def test_a_right_that_is_taken_away_ends_what_is_shown(
             assert json_of(await web.get("/api/session", params=shown), 403)["code"] == "denied"
         finally:
             working.publish_policy()
+
+
+@pytest.mark.parametrize(
+    "trouble", [BusUnavailable("the edge is away"), EdgeRefused(503, {"code": "bus_unavailable"}, "a" * 32)]
+)
+async def test_an_edge_that_is_away_ends_the_stream_and_no_right(
+    working: Environment, web: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch, trouble: SealbusError
+) -> None:
+    async def check(*_: object, **__: object) -> None:
+        raise trouble
+
+    await log_in(web, "olga")
+    async with web.stream("GET", "/api/live") as stream:
+        lines = stream.aiter_lines()
+        assert await anext(lines) == "event: hello"
+        with monkeypatch.context() as patched:
+            patched.setattr(routes, "FOR", 0.0)
+            patched.setattr(AreaAccess, "check", check)
+            async with asyncio.timeout(20):
+                said = [line async for line in lines]
+        assert "event: over" not in said
+    json_of(await web.get("/api/session"))
 
 
 @pytest.mark.parametrize("query", ["area=none", "area=", "area=decision&item=x"])

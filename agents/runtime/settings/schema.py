@@ -41,6 +41,7 @@ __all__ = [
     "NotaryTable",
     "OwnSubjectTable",
     "PolicyTable",
+    "StreamsTable",
 ]
 
 _SIZE: Final = re.compile(r"(\d{1,18}) ?(B|KiB|MiB|GiB|TiB)?")
@@ -503,12 +504,14 @@ class CalloutTable(_Table):
     `issuer` signs answers, `xkey` opens requests, `nkey` is how responders log in. `accounts` are those of the server in
     which a policy may place connections; `servers` the nkeys of the only servers that are answered, by default all; `longest`
     is seconds after which a connection must be made again, by default only at the end of its X.509-SVID. `bootstrap` is the
-    signed bundle file that decides the first connections if the policy comes from a bucket of this NATS.
+    signed bundle file that decides the first connections if the policy comes from a bucket of this NATS. `previous` is the
+    folder of the keys that these replace, which servers may still have: they are answered under those.
     """
 
     issuer: Path | None = None
     xkey: Path | None = None
     nkey: Path | None = None
+    previous: Path | None = None
     bootstrap: Path | None = None
     accounts: tuple[str, ...] = ("APP",)
     servers: tuple[str, ...] = ()

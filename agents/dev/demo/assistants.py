@@ -42,8 +42,8 @@ ASSISTANTS: Final = (
         expected=allowed(), play=_tool("alice", "inventory_read", {"item_id": "42"}), door="mcp",
     ),
     Scene(
-        name="the same by another user",
-        who=_ASSISTANT, user="dave", what="the tool inventory_read about item 42, which is alice's",
-        expected=denied("not_owner"), play=_tool("dave", "inventory_read", {"item_id": "42"}), door="mcp",
+        name="a tool is talked into more",
+        who=_ASSISTANT, user="alice", what="the tool inventory_read about item 77, which is carol's",
+        expected=denied("not_owner"), play=_tool("alice", "inventory_read", {"item_id": "77"}), door="mcp",
     ),
 )  # fmt: skip

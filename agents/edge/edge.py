@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
@@ -42,7 +42,7 @@ from sealbus.agents.edge.token_service import token_app
 from sealbus.agents.runtime.health import parse_address
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.runtime.open import open_node
-from sealbus.agents.runtime.settings.schema import EdgeTable, IssuerTable
+from sealbus.agents.runtime.settings.schema import A2aTable, EdgeTable, IssuerTable, McpTable
 from sealbus.agents.runtime.settings.settings import Settings
 from sealbus.agents.runtime.worker import Worker
 from sealbus.agents.sdk.agent import Agent
@@ -204,28 +204,56 @@ async def serve_edge(
 
 async def _doors(stack: AsyncExitStack, table: EdgeTable, actions: Actions) -> Sequence[BaseRoute]:
     """Open the doors for other protocols and return their routes; each is imported only where it is asked for."""
-    if table.mcp is None:
-        return ()
+    routes: list[BaseRoute] = []
+    if table.mcp is not None:
+        routes += await stack.enter_async_context(_mcp(table, table.mcp, actions))
+    if table.a2a is not None:
+        routes += await stack.enter_async_context(_a2a(table, table.a2a, actions))
+    return routes
+
+
+def _mcp(table: EdgeTable, mcp: McpTable, actions: Actions) -> AbstractAsyncContextManager[Sequence[BaseRoute]]:
     try:
         from sealbus.agents.edge.mcp.server import open_mcp
     except ModuleNotFoundError as error:
         raise _no_extra("mcp") from error
-    door = open_mcp(
+    return open_mcp(
         actions,
         described_actions(
-            table.mcp.actions,
+            mcp.actions,
             read_schemas(table.schemas),
             actions.front.exposed,
-            scopes=table.mcp.scopes,
+            scopes=mcp.scopes,
             setting="edge.mcp.actions",
         ),
         url=_mcp_url(table),
-        state_keys=[read_key(path) for path in table.mcp.state_keys],
-        sessions=table.mcp.sessions,
-        page=table.mcp.approvals,
+        state_keys=[read_key(path) for path in mcp.state_keys],
+        sessions=mcp.sessions,
+        page=mcp.approvals,
         origins=frozenset(table.cors),
     )
-    return await stack.enter_async_context(door)
+
+
+def _a2a(table: EdgeTable, a2a: A2aTable, actions: Actions) -> AbstractAsyncContextManager[Sequence[BaseRoute]]:
+    try:
+        from sealbus.agents.edge.a2a.cards import CardKey
+        from sealbus.agents.edge.a2a.server import open_a2a
+    except ModuleNotFoundError as error:
+        raise _no_extra("a2a") from error
+    described = described_actions(
+        [f"{agent}.*" for agent in a2a.agents],
+        read_schemas(table.schemas),
+        actions.front.exposed,
+        scopes=a2a.scopes,
+        setting="edge.a2a.agents",
+    )
+    return open_a2a(
+        actions,
+        {agent: [one for one in described if one.agent == agent] for agent in a2a.agents},
+        origin=_origin(table),
+        key=CardKey.read(a2a.card_key) if a2a.card_key is not None else None,
+        page=a2a.approvals,
+    )
 
 
 def _no_extra(name: str) -> ConfigurationError:
@@ -233,8 +261,12 @@ def _no_extra(name: str) -> ConfigurationError:
 
 
 def _mcp_url(table: EdgeTable) -> str:
+    return _origin(table) + MCP_PATH
+
+
+def _origin(table: EdgeTable) -> str:
     parts = urlsplit(_resource(table))
-    return f"{parts.scheme}://{parts.netloc}{MCP_PATH}"
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 @asynccontextmanager

@@ -1,0 +1,84 @@
+"""An edge with cards for the agents of a test, and clients of the package `a2a` at it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from a2a.client import Client, ClientConfig, create_client
+from a2a.types import Message, Part, Role, SendMessageRequest
+from google.protobuf.json_format import ParseDict
+from google.protobuf.struct_pb2 import Value
+from support.edge import Door, door
+from support.issuer import AUDIENCE, TRUSTS_NOBODY
+from support.ports import free_port
+
+from sealbus import Agent
+from sealbus.agents.sdk.schema import AgentSchema
+
+__all__ = ["Site", "asking", "card_url", "site"]
+
+BINDINGS = ("JSONRPC", "HTTP+JSON")
+
+
+@dataclass(kw_only=True)
+class Site:
+    """An edge on a bus in memory with its A2A server."""
+
+    door: Door
+
+    def origin(self) -> str:
+        """Return where the edge listens, and says in its cards that it does."""
+        return f"http://127.0.0.1:{self.door.edge.port}"
+
+    @asynccontextmanager
+    async def client(self, agent: str, binding: str = "JSONRPC", **claims: Any) -> AsyncIterator[Client]:
+        """Yield a client of an agent's, by its card, over one binding, with a token of these claims."""
+        async with httpx.AsyncClient(
+            headers=self.door.authorized(**claims), trust_env=False, verify=TRUSTS_NOBODY, timeout=20
+        ) as http:
+            config = ClientConfig(httpx_client=http, supported_protocol_bindings=[binding], streaming=True)
+            async with await create_client(card_url(self.origin(), agent), client_config=config) as client:
+                yield client
+
+
+def card_url(origin: str, agent: str) -> str:
+    """Return below what an agent's card is found."""
+    return f"{origin}/a2a/{agent}"
+
+
+def asking(skill: str, arguments: object, **said: Any) -> SendMessageRequest:
+    """Return a request to do what `skill` names; `said` is more of the message, or its `configuration`."""
+    configuration = said.pop("configuration", None)
+    part = Part(text=arguments) if isinstance(arguments, str) else Part(data=ParseDict(arguments, Value()))
+    message = Message(**{"message_id": "m-1", "role": Role.ROLE_USER, "parts": [part], **said})
+    if skill:
+        message.metadata.update({"skillId": skill})
+    return SendMessageRequest(message=message, configuration=configuration)
+
+
+@asynccontextmanager
+async def site(
+    folder: Path, *agents: Agent, shown: Sequence[str] = (), settings: Mapping[str, Any] | None = None, **changes: Any
+) -> AsyncIterator[Site]:
+    """Run `agents` with an edge in front that shows those of them that `shown` names, by default all."""
+    files = []
+    for agent in agents:
+        files.append(folder / f"{agent.name}.json")
+        files[-1].write_text(AgentSchema.of(agent).text())
+    a2a = {"agents": tuple(shown or [agent.name for agent in agents]), **(settings or {})}
+    actions = changes.pop("actions", [f"{agent.name}.*" for agent in agents])
+    port = free_port()
+    changes = {
+        "address": f"127.0.0.1:{port}",
+        "resource": f"http://127.0.0.1:{port}",
+        "row": {"audiences": (AUDIENCE,)},
+        "schemas": tuple(files),
+        **changes,
+    }
+    async with door(*agents, actions=actions, a2a=a2a, **changes) as running:
+        yield Site(door=running)

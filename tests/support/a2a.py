@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 from a2a.client import Client, ClientConfig, create_client
-from a2a.types import Message, Part, Role, SendMessageRequest
+from a2a.types import Message, Part, Role, SendMessageRequest, StreamResponse, Task
 from google.protobuf.json_format import ParseDict
 from google.protobuf.struct_pb2 import Value
 from support.edge import Door, door
 from support.issuer import AUDIENCE, TRUSTS_NOBODY
 from support.ports import free_port
 
-from sealbus import Agent
+from sealbus import Agent, Context
 from sealbus.agents.sdk.schema import AgentSchema
 
-__all__ = ["Site", "asking", "card_url", "site"]
+__all__ = ["BINDINGS", "Lines", "Site", "asking", "card_url", "site", "submitted", "told"]
 
 BINDINGS = ("JSONRPC", "HTTP+JSON")
 
@@ -55,7 +57,7 @@ def asking(skill: str, arguments: object, **said: Any) -> SendMessageRequest:
     """Return a request to do what `skill` names; `said` is more of the message, or its `configuration`."""
     configuration = said.pop("configuration", None)
     part = Part(text=arguments) if isinstance(arguments, str) else Part(data=ParseDict(arguments, Value()))
-    message = Message(**{"message_id": "m-1", "role": Role.ROLE_USER, "parts": [part], **said})
+    message = Message(**{"message_id": uuid4().hex, "role": Role.ROLE_USER, "parts": [part], **said})
     if skill:
         message.metadata.update({"skillId": skill})
     return SendMessageRequest(message=message, configuration=configuration)
@@ -82,3 +84,49 @@ async def site(
     }
     async with door(*agents, actions=actions, a2a=a2a, **changes) as running:
         yield Site(door=running)
+
+
+class Lines:
+    """An agent that writes a line at a time, and goes on after the first only once it is told to."""
+
+    def __init__(self) -> None:
+        self.go_on = asyncio.Event()
+        self.agent = Agent("writer")
+
+        @self.agent.task("write")
+        async def write(body: int, ctx: Context) -> AsyncIterator[str]:
+            for number in range(body):
+                yield f"line {number}"
+                await self.go_on.wait()
+
+        @self.agent.call("shout")
+        async def shout(body: str, ctx: Context) -> str:
+            """<b>Shout</b> & "quote" [link](javascript:alert(1))."""
+            return body.upper()
+
+        @self.agent.call("big")
+        async def big(body: str, ctx: Context) -> int:
+            return 2**60
+
+        @self.agent.call("count", chunks=True)
+        async def count(body: int, ctx: Context) -> AsyncIterator[int]:
+            for number in range(body):
+                yield number
+
+        @self.agent.call("broken")
+        async def broken(body: int, ctx: Context) -> int:
+            raise RuntimeError("a secret")
+
+
+async def told(responses: AsyncIterator[StreamResponse]) -> list[StreamResponse]:
+    """Return all that a client is told."""
+    return [one async for one in responses]
+
+
+async def submitted(client: Client, skill: str, arguments: object, **said: Any) -> Task:
+    """Return a task that was begun, and whose stream was left at once."""
+    responses = client.send_message(asking(skill, arguments, **said))
+    try:
+        return (await anext(responses)).task
+    finally:
+        await responses.aclose()

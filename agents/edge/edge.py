@@ -174,7 +174,7 @@ async def serve_edge(
                     document=openapi_of(table, names, own),
                     cors=_cors(table),
                     proxies=table.proxies,
-                    doors=await _doors(stack, table, actions),
+                    doors=await _doors(stack, table, actions, connections),
                 ),
                 table.address,
                 setting="edge.address",
@@ -202,13 +202,15 @@ async def serve_edge(
         yield RunningEdge(node=node, front=front, port=port, token_port=token_port, scheduling=scheduling)
 
 
-async def _doors(stack: AsyncExitStack, table: EdgeTable, actions: Actions) -> Sequence[BaseRoute]:
+async def _doors(
+    stack: AsyncExitStack, table: EdgeTable, actions: Actions, connections: ConnectionLimits
+) -> Sequence[BaseRoute]:
     """Open the doors for other protocols and return their routes; each is imported only where it is asked for."""
     routes: list[BaseRoute] = []
     if table.mcp is not None:
         routes += await stack.enter_async_context(_mcp(table, table.mcp, actions))
     if table.a2a is not None:
-        routes += await stack.enter_async_context(_a2a(table, table.a2a, actions))
+        routes += await stack.enter_async_context(_a2a(table, table.a2a, actions, connections))
     return routes
 
 
@@ -234,10 +236,13 @@ def _mcp(table: EdgeTable, mcp: McpTable, actions: Actions) -> AbstractAsyncCont
     )
 
 
-def _a2a(table: EdgeTable, a2a: A2aTable, actions: Actions) -> AbstractAsyncContextManager[Sequence[BaseRoute]]:
+def _a2a(
+    table: EdgeTable, a2a: A2aTable, actions: Actions, connections: ConnectionLimits
+) -> AbstractAsyncContextManager[Sequence[BaseRoute]]:
     try:
         from sealbus.agents.edge.a2a.cards import CardKey
-        from sealbus.agents.edge.a2a.server import open_a2a
+        from sealbus.agents.edge.a2a.grpc_server import Certificate
+        from sealbus.agents.edge.a2a.server import Grpc, open_a2a
     except ModuleNotFoundError as error:
         raise _no_extra("a2a") from error
     described = described_actions(
@@ -247,12 +252,24 @@ def _a2a(table: EdgeTable, a2a: A2aTable, actions: Actions) -> AbstractAsyncCont
         scopes=a2a.scopes,
         setting="edge.a2a.agents",
     )
+    grpc = None
+    if a2a.grpc is not None:
+        host, port = parse_address(a2a.grpc, "edge.a2a.grpc")
+        _check_plain(table, host, "edge.a2a.grpc")
+        grpc = Grpc(
+            a2a.grpc,
+            f"{urlsplit(_resource(table)).hostname}:{port}",
+            Certificate(table.certificate, table.key) if table.certificate and table.key else None,
+            connections.connections,
+            connections.write_seconds,
+        )
     return open_a2a(
         actions,
         {agent: [one for one in described if one.agent == agent] for agent in a2a.agents},
         origin=_origin(table),
         key=CardKey.read(a2a.card_key) if a2a.card_key is not None else None,
         page=a2a.approvals,
+        grpc=grpc,
     )
 
 
@@ -394,9 +411,14 @@ def _public_tls(table: EdgeTable) -> RotatingContext | None:
     if table.certificate is not None or table.key is not None:
         raise ConfigurationError("edge.certificate and edge.key go together")
     host, _ = parse_address(table.address, "edge.address")
-    if not table.plaintext and not is_loopback(host):
+    _check_plain(table, host, "edge.address")
+    return None
+
+
+def _check_plain(table: EdgeTable, host: str, setting: str) -> None:
+    """Raise `ConfigurationError` if what listens on `host` would be without TLS for others than this machine."""
+    if table.certificate is None and not table.plaintext and not is_loopback(host):
         raise ConfigurationError(
-            f"edge.address {table.address} is not loopback: set edge.certificate and edge.key, "
+            f"{setting} {host} is not loopback: set edge.certificate and edge.key, "
             "or edge.plaintext = true if a proxy in front of it does TLS"
         )
-    return None

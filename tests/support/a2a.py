@@ -10,21 +10,23 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import grpc.aio  # type: ignore[import-untyped]  # grpc has no types
 import httpx
-from a2a.client import Client, ClientConfig, create_client
+from a2a.client import Client, ClientCallContext, ClientCallInterceptor, ClientConfig, create_client
+from a2a.client.interceptors import AfterArgs, BeforeArgs
 from a2a.types import Message, Part, Role, SendMessageRequest, StreamResponse, Task
 from google.protobuf.json_format import ParseDict
 from google.protobuf.struct_pb2 import Value
+from stack.ports import free_ports
 from support.edge import Door, door
 from support.issuer import AUDIENCE, TRUSTS_NOBODY
-from support.ports import free_port
 
 from sealbus import Agent, Context
 from sealbus.agents.sdk.schema import AgentSchema
 
 __all__ = ["BINDINGS", "Lines", "Site", "asking", "card_url", "site", "submitted", "told"]
 
-BINDINGS = ("JSONRPC", "HTTP+JSON")
+BINDINGS = ("JSONRPC", "HTTP+JSON", "GRPC")
 
 
 @dataclass(kw_only=True)
@@ -40,12 +42,33 @@ class Site:
     @asynccontextmanager
     async def client(self, agent: str, binding: str = "JSONRPC", **claims: Any) -> AsyncIterator[Client]:
         """Yield a client of an agent's, by its card, over one binding, with a token of these claims."""
-        async with httpx.AsyncClient(
-            headers=self.door.authorized(**claims), trust_env=False, verify=TRUSTS_NOBODY, timeout=20
-        ) as http:
-            config = ClientConfig(httpx_client=http, supported_protocol_bindings=[binding], streaming=True)
-            async with await create_client(card_url(self.origin(), agent), client_config=config) as client:
+        async with httpx.AsyncClient(trust_env=False, verify=TRUSTS_NOBODY, timeout=20) as http:
+            config = ClientConfig(
+                httpx_client=http,
+                supported_protocol_bindings=[binding],
+                streaming=True,
+                grpc_channel_factory=grpc.aio.insecure_channel,
+            )
+            url, shown = card_url(self.origin(), agent), [_Authorized(self.door.issuer.token(**claims))]
+            async with await create_client(url, client_config=config, interceptors=shown) as client:
                 yield client
+
+
+class _Authorized(ClientCallInterceptor):
+    """Shows a token with each request, by the name of the field that gRPC takes, too."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    async def before(self, args: BeforeArgs) -> None:
+        args.context = args.context or ClientCallContext()
+        args.context.service_parameters = {
+            **(args.context.service_parameters or {}),
+            "authorization": f"Bearer {self._token}",
+        }
+
+    async def after(self, args: AfterArgs) -> None:
+        pass
 
 
 def card_url(origin: str, agent: str) -> str:
@@ -72,9 +95,10 @@ async def site(
     for agent in agents:
         files.append(folder / f"{agent.name}.json")
         files[-1].write_text(AgentSchema.of(agent).text())
-    a2a = {"agents": tuple(shown or [agent.name for agent in agents]), **(settings or {})}
+    port, grpc_port = free_ports(2)
+    grpc_address = {"grpc": f"127.0.0.1:{grpc_port}"}
+    a2a = {**grpc_address, "agents": tuple(shown or [agent.name for agent in agents]), **(settings or {})}
     actions = changes.pop("actions", [f"{agent.name}.*" for agent in agents])
-    port = free_port()
     changes = {
         "address": f"127.0.0.1:{port}",
         "resource": f"http://127.0.0.1:{port}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -23,10 +23,14 @@ VERSION_FIELD: Final = "a2a-version"
 
 @dataclass(eq=False)
 class Asking(User):
-    """One request. `refused` is why it was not done, where that is more than an error of A2A can say."""
+    """One request. `refused` is why it was not done, where that is more than an error of A2A can say.
+
+    `watched` says that a client that goes away has to be looked for: gRPC cancels by itself.
+    """
 
     request: Request
     token: AccessToken = field(repr=False)
+    watched: bool = True
     refused: SealbusError | None = None
 
     @property
@@ -47,7 +51,7 @@ class Asking(User):
 
     def connected(self) -> AbstractAsyncContextManager[None]:
         """Return a block that ends once the client has gone away."""
-        return connected(self.request)
+        return connected(self.request) if self.watched else nullcontext()
 
     def context(self) -> ServerCallContext:
         """Return what the package is told of the request: the version that its client speaks, and no token."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from typing import Final
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final, NamedTuple
 
 from starlette.routing import BaseRoute, Route
 
 from sealbus.agents.edge.a2a.cards import CardKey, Cards
 from sealbus.agents.edge.a2a.endpoint import A2aEndpoint, ServedAgent
+from sealbus.agents.edge.a2a.grpc_server import Certificate, serving_grpc
 from sealbus.agents.edge.a2a.handler import AgentHandler
 from sealbus.agents.edge.a2a.kept_tasks import KeptTasks
 from sealbus.agents.edge.a2a.messages import Skills
@@ -18,10 +19,23 @@ from sealbus.agents.edge.app import Methods
 from sealbus.agents.edge.described_actions import DescribedAction
 from sealbus.agents.edge.foreign_logs import quieten
 
-__all__ = ["open_a2a"]
+__all__ = ["Grpc", "open_a2a"]
 
 _AGENT: Final = "/a2a/{agent}"
 _REST: Final = _AGENT + "/v1"
+
+
+class Grpc(NamedTuple):
+    """Where A2A is served over gRPC: the `address`, and how cards name it; with which certificate, if any.
+
+    At most so many `requests` at a time, and for `write_seconds` to a client that does not read.
+    """
+
+    address: str
+    shown: str
+    certificate: Certificate | None
+    requests: int
+    write_seconds: float
 
 
 @asynccontextmanager
@@ -32,21 +46,37 @@ async def open_a2a(
     origin: str,
     key: CardKey | None = None,
     page: str | None = None,
+    grpc: Grpc | None = None,
 ) -> AsyncGenerator[Sequence[BaseRoute], None]:
     """Yield the routes of an A2A server for `agents`, whose cards are below `origin`, signed by `key`.
 
-    `page` is where people approve.
+    `page` is where people approve. With `grpc` the same agents are served there, too. Raises `ConfigurationError` if that
+    address cannot be used.
     """
     quieten("a2a")
     front = actions.front
     kept = KeptTasks(front.node, actions.tasks.owners)
     said = page or f"{front.resource} with a login of their own, by `sealbus approvals`"
+    scopes = {one.scope for described in agents.values() for one in described} - {""}
+    shown = grpc.shown if grpc is not None else None
     served = {}
     for name, described in agents.items():
-        cards = Cards(name, Skills(described), f"{origin}/a2a/{name}", front.resource, key=key)
+        cards = Cards(name, Skills(described), f"{origin}/a2a/{name}", front.resource, shown, key=key)
         served[name] = ServedAgent.of(AgentHandler(actions, cards, kept, said), cards)
-    scopes = {one.scope for described in agents.values() for one in described} - {""}
-    yield _routes(A2aEndpoint(actions, served, " ".join(sorted(scopes))))
+    async with AsyncExitStack() as stack:
+        if grpc is not None:
+            handlers = {name: one.handler for name, one in served.items()}
+            await stack.enter_async_context(
+                serving_grpc(
+                    actions,
+                    handlers,
+                    grpc.address,
+                    certificate=grpc.certificate,
+                    requests=grpc.requests,
+                    write_seconds=grpc.write_seconds,
+                )
+            )
+        yield _routes(A2aEndpoint(actions, served, " ".join(sorted(scopes))))
 
 
 def _routes(endpoint: A2aEndpoint) -> list[Route]:

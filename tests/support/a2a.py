@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import grpc.aio  # type: ignore[import-untyped]  # grpc has no types
@@ -17,6 +17,7 @@ from a2a.client.interceptors import AfterArgs, BeforeArgs
 from a2a.types import Message, Part, Role, SendMessageRequest, StreamResponse, Task
 from google.protobuf.json_format import ParseDict
 from google.protobuf.struct_pb2 import Value
+from joserfc.jwk import ECKey
 from stack.ports import free_ports
 from support.edge import Door, door
 from support.issuer import AUDIENCE, TRUSTS_NOBODY
@@ -24,7 +25,7 @@ from support.issuer import AUDIENCE, TRUSTS_NOBODY
 from sealbus import Agent, Context
 from sealbus.agents.sdk.schema import AgentSchema
 
-__all__ = ["BINDINGS", "Lines", "Site", "asking", "card_url", "site", "submitted", "told"]
+__all__ = ["BINDINGS", "CardKeyFile", "Lines", "Site", "asking", "card_key", "card_url", "site", "submitted", "told"]
 
 BINDINGS = ("JSONRPC", "HTTP+JSON", "GRPC")
 
@@ -154,3 +155,20 @@ async def submitted(client: Client, skill: str, arguments: object, **said: Any) 
         return (await anext(responses)).task
     finally:
         await responses.aclose()
+
+
+class CardKeyFile(NamedTuple):
+    """A file with a key that signs cards, and its public key as JWK, with its id."""
+
+    file: Path
+    public: dict[str, str]
+
+
+def card_key(folder: Path) -> CardKeyFile:
+    """Return a new key for cards, in `folder`."""
+    key = ECKey.generate_key("P-256")
+    file = folder / "card.key"
+    file.touch(mode=0o600)
+    file.write_bytes(key.as_pem(private=True))
+    public = {name: str(value) for name, value in key.as_dict(private=False).items()}
+    return CardKeyFile(file, {**public, "kid": key.thumbprint()})

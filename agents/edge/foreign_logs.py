@@ -27,3 +27,5 @@ def quieten(package: str) -> None:
     logger = logging.getLogger(package)
     logger.handlers[:] = [_Places(package)]
     logger.propagate = False
+    # Below that, some format what clients sent before anybody asks for it.
+    logger.setLevel(logging.WARNING)

@@ -112,16 +112,16 @@ async def site(
 
 
 class Lines:
-    """An agent that writes a line at a time, and goes on after the first only once it is told to."""
+    """An agent that writes a line at a time, each with `line` in it, and goes on after the first only once it is told to."""
 
-    def __init__(self) -> None:
+    def __init__(self, line: str = "line") -> None:
         self.go_on = asyncio.Event()
         self.agent = Agent("writer")
 
         @self.agent.task("write")
         async def write(body: int, ctx: Context) -> AsyncIterator[str]:
             for number in range(body):
-                yield f"line {number}"
+                yield f"{line} {number}"
                 await self.go_on.wait()
 
         @self.agent.call("shout")

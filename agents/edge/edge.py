@@ -16,6 +16,7 @@ from starlette.routing import BaseRoute
 from sealbus.agents.edge.actions import Actions
 from sealbus.agents.edge.app import edge_app
 from sealbus.agents.edge.described_actions import described_actions
+from sealbus.agents.edge.egress.reachable import network_of
 from sealbus.agents.edge.front import Exposed, Front
 from sealbus.agents.edge.http.cors import Cors
 from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS, EdgeLimits
@@ -242,7 +243,8 @@ def _a2a(
     try:
         from sealbus.agents.edge.a2a.cards import CardKey
         from sealbus.agents.edge.a2a.grpc_server import Certificate
-        from sealbus.agents.edge.a2a.server import Grpc, open_a2a
+        from sealbus.agents.edge.a2a.server import Grpc, Push, open_a2a
+        from sealbus.agents.edge.a2a.webhook import Webhooks
     except ModuleNotFoundError as error:
         raise _no_extra("a2a") from error
     described = described_actions(
@@ -263,6 +265,10 @@ def _a2a(
             connections.connections,
             connections.write_seconds,
         )
+    push = None
+    if a2a.push_key is not None:
+        webhooks = Webhooks(networks=tuple(map(network_of, a2a.push_networks)), tls=ssl.create_default_context())
+        push = Push(read_key(a2a.push_key), webhooks)
     return open_a2a(
         actions,
         {agent: [one for one in described if one.agent == agent] for agent in a2a.agents},
@@ -270,6 +276,7 @@ def _a2a(
         key=CardKey.read(a2a.card_key) if a2a.card_key is not None else None,
         page=a2a.approvals,
         grpc=grpc,
+        push=push,
     )
 
 

@@ -120,6 +120,7 @@ class Lines:
 
         @self.agent.task("write")
         async def write(body: int, ctx: Context) -> AsyncIterator[str]:
+            await ctx.progress("begun")
             for number in range(body):
                 yield f"{line} {number}"
                 await self.go_on.wait()

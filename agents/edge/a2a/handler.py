@@ -43,6 +43,7 @@ from sealbus.agents.edge.a2a.asking import Asking, asking_of
 from sealbus.agents.edge.a2a.cards import Cards
 from sealbus.agents.edge.a2a.kept_tasks import KeptTasks
 from sealbus.agents.edge.a2a.messages import Skills, answer
+from sealbus.agents.edge.a2a.push import Pushing
 from sealbus.agents.edge.a2a.refusals import refusal
 from sealbus.agents.edge.a2a.task_states import TaskView, asks_for_login, reading, state_of
 from sealbus.agents.edge.actions import Actions
@@ -66,9 +67,14 @@ _LOOKS: Final = 200
 
 
 class AgentHandler(RequestHandler):
-    """The methods of A2A for one agent. `page` is where people approve, as their clients tell them."""
+    """The methods of A2A for one agent. `page` is where people approve, as their clients tell them.
 
-    def __init__(self, actions: Actions, cards: Cards, kept: KeptTasks, page: str) -> None:
+    Without `pushing` there are no push notifications.
+    """
+
+    def __init__(
+        self, actions: Actions, cards: Cards, kept: KeptTasks, page: str, pushing: Pushing | None = None
+    ) -> None:
         self._actions = actions
         self._front = actions.front
         self._cards = cards
@@ -76,6 +82,7 @@ class AgentHandler(RequestHandler):
         self._agent = cards.agent
         self._kept = kept
         self._page = page
+        self._pushing = pushing
 
     async def on_message_send(self, params: SendMessageRequest, context: ServerCallContext) -> Task | Message:
         """Answer a call, or submit a task and wait until it has ended or waits itself, as long as a call may take.
@@ -88,7 +95,7 @@ class AgentHandler(RequestHandler):
             if described.action.kind == "call":
                 async with asking.connected():
                     return await self._answer(asking, described, body, context_id)
-            view, handle = await self._submitted(asking, params.message, described, body, context_id)
+            view, handle = await self._submitted(asking, params, described, body, context_id)
             if params.configuration.return_immediately:
                 return view.task(None)
             async with asking.connected():
@@ -109,7 +116,7 @@ class AgentHandler(RequestHandler):
                     message = await self._answer(asking, described, body, context_id)
                 yield message
                 return
-            view, handle = await self._submitted(asking, params.message, described, body, context_id)
+            view, handle = await self._submitted(asking, params, described, body, context_id)
             yield view.task(None)
             async with aclosing(self._updates(asking, view, handle, after=-1)) as updates:
                 async for update in updates:
@@ -195,26 +202,52 @@ class AgentHandler(RequestHandler):
     async def on_create_task_push_notification_config(
         self, params: TaskPushNotificationConfig, context: ServerCallContext
     ) -> TaskPushNotificationConfig:
-        """Refuse: nothing is pushed."""
-        raise PushNotificationNotSupportedError
+        """Have a URL told of each further state of a task."""
+        asking, pushing = self._asking(context), self._pushes()
+        try:
+            view, handle = await self._found(asking, params.task_id)
+            config = await pushing.checked(params, asking.token)
+            return await pushing.add(config, handle, view.context_id, asking.token, await newest_of(handle))
+        except SealbusError as error:
+            raise refusal(asking, error) from error
 
     async def on_get_task_push_notification_config(
         self, params: GetTaskPushNotificationConfigRequest, context: ServerCallContext
     ) -> TaskPushNotificationConfig:
-        """Refuse: nothing is pushed."""
-        raise PushNotificationNotSupportedError
+        """Return what was kept of a URL, with what it is shown, to its own user."""
+        asking, pushing = self._asking(context), self._pushes()
+        try:
+            await self._found(asking, params.task_id)
+            return await pushing.one_of(params.task_id, params.id)
+        except SealbusError as error:
+            raise refusal(asking, error) from error
 
     async def on_list_task_push_notification_configs(
         self, params: ListTaskPushNotificationConfigsRequest, context: ServerCallContext
     ) -> ListTaskPushNotificationConfigsResponse:
-        """Refuse: nothing is pushed."""
-        raise PushNotificationNotSupportedError
+        """Return all URLs of a task."""
+        asking, pushing = self._asking(context), self._pushes()
+        try:
+            await self._found(asking, params.task_id)
+            return ListTaskPushNotificationConfigsResponse(configs=await pushing.all_of(params.task_id))
+        except SealbusError as error:
+            raise refusal(asking, error) from error
 
     async def on_delete_task_push_notification_config(
         self, params: DeleteTaskPushNotificationConfigRequest, context: ServerCallContext
     ) -> None:
-        """Refuse: nothing is pushed."""
-        raise PushNotificationNotSupportedError
+        """Have a URL told no more."""
+        asking, pushing = self._asking(context), self._pushes()
+        try:
+            await self._found(asking, params.task_id)
+            await pushing.remove(params.task_id, params.id)
+        except SealbusError as error:
+            raise refusal(asking, error) from error
+
+    def _pushes(self) -> Pushing:
+        if self._pushing is None:
+            raise PushNotificationNotSupportedError
+        return self._pushing
 
     def _asking(self, context: ServerCallContext) -> Asking:
         # The path says which agent, or in gRPC the tenant does; here it can only agree.
@@ -253,13 +286,19 @@ class AgentHandler(RequestHandler):
         return answer(contents, message_id=number, context_id=context_id or number)
 
     async def _submitted(
-        self, asking: Asking, message: Message, described: DescribedAction, body: Content, context_id: str
+        self, asking: Asking, params: SendMessageRequest, described: DescribedAction, body: Content, context_id: str
     ) -> tuple[TaskView, TaskHandle]:
         """Submit a task, of which all copies of the message are one where its agent declares it `once`."""
+        message, config = params.message, None
+        if params.configuration.HasField("task_push_notification_config"):
+            # Before anything is submitted: a client that asked for it waits for nothing else.
+            config = await self._pushes().checked(params.configuration.task_push_notification_config, asking.token)
         key = message.message_id if _KEY.fullmatch(message.message_id) else None
         handle = await self._actions.tasks.submitted(asking.request, asking.token, described.name, body, key)
         view = TaskView(handle.message_id, context_id or handle.message_id, self._page)
         await self._kept.keep(view.id, view.context_id, agent=self._agent, token=asking.token)
+        if config is not None:
+            await self._pushes().add(config, handle, view.context_id, asking.token, None)
         return view, handle
 
     async def _waited(self, asking: Asking, view: TaskView, handle: TaskHandle) -> Task:

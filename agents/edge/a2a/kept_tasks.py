@@ -1,7 +1,7 @@
 """Which tasks a user has submitted to an agent through A2A, and in which context: for lists, and for all processes.
 
-Kept on the bus for as long as owners are, at `state.<edge>.a2a.<user>.<agent>.<task>`. A value holds the context's id, and
-is signed. It gives no right: whose a task is, is looked up each time (`sealbus.agents.edge.task_owners`).
+Kept on the bus for as long as owners are, at `state.<edge>.a2a.task.<user>.<agent>.<task>`. A value holds the context's id,
+and is signed. It gives no right: whose a task is, is looked up each time (`sealbus.agents.edge.task_owners`).
 """
 
 from __future__ import annotations
@@ -79,4 +79,4 @@ class KeptTasks:
         return None
 
     def _place(self, agent: str, token: AccessToken) -> str:
-        return f"state.{self._node.token}.a2a.{self._owners.place(token)}.{agent}."
+        return f"state.{self._node.token}.a2a.task.{self._owners.place(token)}.{agent}."

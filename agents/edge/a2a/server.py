@@ -14,12 +14,14 @@ from sealbus.agents.edge.a2a.grpc_server import Certificate, serving_grpc
 from sealbus.agents.edge.a2a.handler import AgentHandler
 from sealbus.agents.edge.a2a.kept_tasks import KeptTasks
 from sealbus.agents.edge.a2a.messages import Skills
+from sealbus.agents.edge.a2a.push import pushing
+from sealbus.agents.edge.a2a.webhook import Webhooks
 from sealbus.agents.edge.actions import Actions
 from sealbus.agents.edge.app import Methods
 from sealbus.agents.edge.described_actions import DescribedAction
 from sealbus.agents.edge.foreign_logs import quieten
 
-__all__ = ["Grpc", "open_a2a"]
+__all__ = ["Grpc", "Push", "open_a2a"]
 
 _AGENT: Final = "/a2a/{agent}"
 _REST: Final = _AGENT + "/v1"
@@ -38,6 +40,13 @@ class Grpc(NamedTuple):
     write_seconds: float
 
 
+class Push(NamedTuple):
+    """How clients are told of their tasks: the `key` under which what they said is kept, and what they may be told at."""
+
+    key: bytes
+    webhooks: Webhooks
+
+
 @asynccontextmanager
 async def open_a2a(
     actions: Actions,
@@ -47,11 +56,12 @@ async def open_a2a(
     key: CardKey | None = None,
     page: str | None = None,
     grpc: Grpc | None = None,
+    push: Push | None = None,
 ) -> AsyncGenerator[Sequence[BaseRoute], None]:
     """Yield the routes of an A2A server for `agents`, whose cards are below `origin`, signed by `key`.
 
-    `page` is where people approve. With `grpc` the same agents are served there, too. Raises `ConfigurationError` if that
-    address cannot be used.
+    `page` is where people approve. With `grpc` the same agents are served there, too; with `push` they tell of their tasks.
+    Raises `ConfigurationError` if that address cannot be used.
     """
     quieten("a2a")
     front = actions.front
@@ -60,10 +70,14 @@ async def open_a2a(
     scopes = {one.scope for described in agents.values() for one in described} - {""}
     shown = grpc.shown if grpc is not None else None
     served = {}
-    for name, described in agents.items():
-        cards = Cards(name, Skills(described), f"{origin}/a2a/{name}", front.resource, shown, key=key)
-        served[name] = ServedAgent.of(AgentHandler(actions, cards, kept, said), cards)
     async with AsyncExitStack() as stack:
+        pushes = None
+        if push is not None:
+            pushes = await stack.enter_async_context(pushing(front, push.key, push.webhooks, said))
+        for name, described in agents.items():
+            url = f"{origin}/a2a/{name}"
+            cards = Cards(name, Skills(described), url, front.resource, shown, push=pushes is not None, key=key)
+            served[name] = ServedAgent.of(AgentHandler(actions, cards, kept, said, pushes), cards)
         if grpc is not None:
             handlers = {name: one.handler for name, one in served.items()}
             await stack.enter_async_context(

@@ -30,7 +30,7 @@ from sealbus.bus.sending.status import State, Status
 from sealbus.envelopes.denial import RemedyKind
 from sealbus.envelopes.errors import BusUnavailable
 
-__all__ = ["PROBLEM", "TaskView", "asks_for_login", "reading", "state_of", "task_of"]
+__all__ = ["PROBLEM", "TaskView", "asks_for_login", "reading", "state_of"]
 
 PROBLEM: Final = "sealbus/problem"
 """Name in a status message's metadata of the problem as `/v1` would answer it: `code`, `reasons`, `remedy`, `via`."""
@@ -91,7 +91,11 @@ class TaskView:
             return
         if status.result is not None and status.result.typ != PARTS_TYPE:
             yield self._artifact(status.result, append=False, last=True)
-        yield TaskStatusUpdateEvent(task_id=self.id, context_id=self.context_id, status=self._status(status))
+        yield self.state(status)
+
+    def state(self, status: Status) -> TaskStatusUpdateEvent:
+        """Return what is told of a status, and nothing of a result."""
+        return TaskStatusUpdateEvent(task_id=self.id, context_id=self.context_id, status=self._status(status))
 
     def _artifact(self, content: Content, *, append: bool, last: bool) -> TaskArtifactUpdateEvent:
         return TaskArtifactUpdateEvent(
@@ -152,8 +156,3 @@ async def reading(handle: TaskHandle) -> tuple[Status | None, list[Content]]:
     except TimeoutError as error:
         raise BusUnavailable("the statuses could not be read") from error
     return newest, contents
-
-
-async def task_of(view: TaskView, handle: TaskHandle) -> Task:
-    """Return the whole task as it is now; raises as `reading`."""
-    return view.task(*await reading(handle))

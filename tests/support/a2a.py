@@ -23,9 +23,22 @@ from support.edge import Door, door
 from support.issuer import AUDIENCE, TRUSTS_NOBODY
 
 from sealbus import Agent, Context
+from sealbus.agents.edge.oauth.access_token import AccessToken
 from sealbus.agents.sdk.schema import AgentSchema
 
-__all__ = ["BINDINGS", "CardKeyFile", "Lines", "Site", "asking", "card_key", "card_url", "site", "submitted", "told"]
+__all__ = [
+    "BINDINGS",
+    "CardKeyFile",
+    "Lines",
+    "Site",
+    "asking",
+    "card_key",
+    "card_url",
+    "site",
+    "submitted",
+    "token_of",
+    "told",
+]
 
 BINDINGS = ("JSONRPC", "HTTP+JSON", "GRPC")
 
@@ -35,6 +48,8 @@ class Site:
     """An edge on a bus in memory with its A2A server."""
 
     door: Door
+    grpc: str
+    """The address of its gRPC server."""
 
     def origin(self) -> str:
         """Return where the edge listens, and says in its cards that it does."""
@@ -108,7 +123,7 @@ async def site(
         **changes,
     }
     async with door(*agents, actions=actions, a2a=a2a, **changes) as running:
-        yield Site(door=running)
+        yield Site(door=running, grpc=a2a["grpc"])
 
 
 class Lines:
@@ -173,3 +188,21 @@ def card_key(folder: Path) -> CardKeyFile:
     file.write_bytes(key.as_pem(private=True))
     public = {name: str(value) for name, value in key.as_dict(private=False).items()}
     return CardKeyFile(file, {**public, "kid": key.thumbprint()})
+
+
+def token_of(issuer: str, user: str) -> AccessToken:
+    """Return the contents of a user's token."""
+    return AccessToken(
+        issuer=issuer,
+        subject=user,
+        client="shop-web",
+        session="s",
+        scope=(),
+        claims={},
+        tenant=None,
+        acr=None,
+        amr=None,
+        auth_time=None,
+        issued=0,
+        expires=2**62,
+    )

@@ -34,10 +34,12 @@ __all__ = [
     "asking",
     "card_key",
     "card_url",
+    "client_of",
     "site",
     "submitted",
     "token_of",
     "told",
+    "written_schemas",
 ]
 
 BINDINGS = ("JSONRPC", "HTTP+JSON", "GRPC")
@@ -58,16 +60,32 @@ class Site:
     @asynccontextmanager
     async def client(self, agent: str, binding: str = "JSONRPC", **claims: Any) -> AsyncIterator[Client]:
         """Yield a client of an agent's, by its card, over one binding, with a token of these claims."""
-        async with httpx.AsyncClient(trust_env=False, verify=TRUSTS_NOBODY, timeout=20) as http:
-            config = ClientConfig(
-                httpx_client=http,
-                supported_protocol_bindings=[binding],
-                streaming=True,
-                grpc_channel_factory=grpc.aio.insecure_channel,
-            )
-            url, shown = card_url(self.origin(), agent), [_Authorized(self.door.issuer.token(**claims))]
-            async with await create_client(url, client_config=config, interceptors=shown) as client:
-                yield client
+        token = self.door.issuer.token(**claims)
+        async with client_of(card_url(self.origin(), agent), binding, token) as client:
+            yield client
+
+
+@asynccontextmanager
+async def client_of(url: str, binding: str, token: str) -> AsyncIterator[Client]:
+    """Yield a client of the agent whose card is below `url`, over one binding."""
+    async with httpx.AsyncClient(trust_env=False, verify=TRUSTS_NOBODY, timeout=20) as http:
+        config = ClientConfig(
+            httpx_client=http,
+            supported_protocol_bindings=[binding],
+            streaming=True,
+            grpc_channel_factory=grpc.aio.insecure_channel,
+        )
+        async with await create_client(url, client_config=config, interceptors=[_Authorized(token)]) as client:
+            yield client
+
+
+def written_schemas(folder: Path, agents: Sequence[Agent]) -> tuple[Path, ...]:
+    """Return files with the schemas of agents, in `folder`."""
+    files = []
+    for agent in agents:
+        files.append(folder / f"{agent.name}.json")
+        files[-1].write_text(AgentSchema.of(agent).text())
+    return tuple(files)
 
 
 class _Authorized(ClientCallInterceptor):
@@ -107,10 +125,6 @@ async def site(
     folder: Path, *agents: Agent, shown: Sequence[str] = (), settings: Mapping[str, Any] | None = None, **changes: Any
 ) -> AsyncIterator[Site]:
     """Run `agents` with an edge in front that shows those of them that `shown` names, by default all."""
-    files = []
-    for agent in agents:
-        files.append(folder / f"{agent.name}.json")
-        files[-1].write_text(AgentSchema.of(agent).text())
     port, grpc_port = free_ports(2)
     grpc_address = {"grpc": f"127.0.0.1:{grpc_port}"}
     a2a = {**grpc_address, "agents": tuple(shown or [agent.name for agent in agents]), **(settings or {})}
@@ -119,7 +133,7 @@ async def site(
         "address": f"127.0.0.1:{port}",
         "resource": f"http://127.0.0.1:{port}",
         "row": {"audiences": (AUDIENCE,)},
-        "schemas": tuple(files),
+        "schemas": written_schemas(folder, agents),
         **changes,
     }
     async with door(*agents, actions=actions, a2a=a2a, **changes) as running:

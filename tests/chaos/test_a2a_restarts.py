@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from a2a.types import GetTaskRequest, ListTasksRequest, SubscribeToTaskRequest, TaskState
+from a2a.types import GetTaskRequest, ListTasksRequest, SubscribeToTaskRequest, Task, TaskState
 from google.protobuf.json_format import MessageToDict
 from stack.ports import free_ports
 from support.a2a import BINDINGS, Lines, asking, card_key, card_url, client_of, told, written_schemas
@@ -27,7 +27,11 @@ from sealbus.agents.runtime.worker import Worker
 pytestmark = [pytest.mark.nats, pytest.mark.timeout(90)]
 
 WITHIN = 30.0
-LINES = ["line 0", "line 1"]
+LINES: list[object] = ["line 0", "line 1"]
+
+
+def data_of(task: Task) -> list[object]:
+    return [MessageToDict(part.data) for part in task.artifacts[0].parts]
 
 
 class Deployment:
@@ -106,7 +110,7 @@ async def test_a_stream_is_lost_and_the_result_found(tmp_path: Path, binding: st
             deployment.worker(lines.agent),
         ):
             found = await again.get_task(GetTaskRequest(id=done.task.id))
-            assert [MessageToDict(part.data) for part in found.artifacts[0].parts] == LINES
+            assert data_of(found) == LINES
             assert {one.id for one in (await again.list_tasks(ListTasksRequest())).tasks} == {
                 done.task.id,
                 open_task.id,
@@ -117,7 +121,7 @@ async def test_a_stream_is_lost_and_the_result_found(tmp_path: Path, binding: st
                     await told(again.subscribe(SubscribeToTaskRequest(id=open_task.id)))
                     found = await again.get_task(GetTaskRequest(id=open_task.id))
             assert (found.status.state, found.context_id) == (TaskState.TASK_STATE_COMPLETED, "c-1")
-            assert [MessageToDict(part.data) for part in found.artifacts[0].parts] == LINES
+            assert data_of(found) == LINES
 
 
 @pytest.mark.idp

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,6 +35,7 @@ __all__ = [
     "card_key",
     "card_url",
     "client_of",
+    "left",
     "site",
     "submitted",
     "token_of",
@@ -110,7 +111,7 @@ def card_url(origin: str, agent: str) -> str:
     return f"{origin}/a2a/{agent}"
 
 
-def asking(skill: str, arguments: object, **said: Any) -> SendMessageRequest:
+def asking(skill: str, arguments: Any, **said: Any) -> SendMessageRequest:
     """Return a request to do what `skill` names; `said` is more of the message, or its `configuration`."""
     configuration = said.pop("configuration", None)
     part = Part(text=arguments) if isinstance(arguments, str) else Part(data=ParseDict(arguments, Value()))
@@ -145,6 +146,8 @@ class Lines:
 
     def __init__(self, line: str = "line") -> None:
         self.go_on = asyncio.Event()
+        self.begun = asyncio.Event()
+        self.canceled = asyncio.Event()
         self.agent = Agent("writer")
 
         @self.agent.task("write")
@@ -168,6 +171,15 @@ class Lines:
             for number in range(body):
                 yield number
 
+        @self.agent.call("hang")
+        async def hang(body: int, ctx: Context) -> int:
+            self.begun.set()
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                self.canceled.set()
+            return 0
+
         @self.agent.call("broken")
         async def broken(body: int, ctx: Context) -> int:
             raise RuntimeError("a secret")
@@ -180,11 +192,16 @@ async def told(responses: AsyncIterator[StreamResponse]) -> list[StreamResponse]
 
 async def submitted(client: Client, skill: str, arguments: object, **said: Any) -> Task:
     """Return a task that was begun, and whose stream was left at once."""
-    responses = client.send_message(asking(skill, arguments, **said))
-    try:
+    async with left(client.send_message(asking(skill, arguments, **said))) as responses:
         return (await anext(responses)).task
-    finally:
-        await responses.aclose()
+
+
+@asynccontextmanager
+async def left(responses: AsyncIterator[StreamResponse]) -> AsyncIterator[AsyncIterator[StreamResponse]]:
+    """Leave a stream at the end of the block."""
+    assert isinstance(responses, AsyncGenerator)
+    async with aclosing(responses):
+        yield responses
 
 
 class CardKeyFile(NamedTuple):

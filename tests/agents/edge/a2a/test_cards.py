@@ -73,9 +73,10 @@ async def test_a_card_is_signed_as_a_whole(tmp_path: Path, key: CardKeyFile) -> 
     assert json.loads(json.dumps(MessageToDict(verified(card, key)))) == card
 
 
-def _other_scheme(card: dict[str, Any]) -> None:
+def _other_scheme(card: dict[str, Any]) -> object:
     other = SecurityScheme(http_auth_security_scheme=HTTPAuthSecurityScheme(scheme="Basic"))
     card["securitySchemes"] = {"token": MessageToDict(other)}
+    return card
 
 
 CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {

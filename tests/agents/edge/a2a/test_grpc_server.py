@@ -21,8 +21,8 @@ from sealbus.agents.edge.a2a.grpc_server import Certificate
 from sealbus.envelopes.errors import ConfigurationError
 
 UNKNOWN = GetTaskRequest(tenant="writer", id="0" * 32)
-SHOWN = {"type": "show_reasons"}
-LOGIN = {"type": "remedy", "kind": "login", "acr": "urn:x:2", "max_age": 300}
+SHOWN: dict[str, object] = {"type": "show_reasons"}
+LOGIN: dict[str, object] = {"type": "remedy", "kind": "login", "acr": "urn:x:2", "max_age": 300}
 
 
 @pytest.fixture
@@ -178,12 +178,12 @@ async def test_tls_shows_the_edges_certificate_and_its_replacement(tmp_path: Pat
 
     async def asked(trusted: ThrowawayCa) -> str:
         credentials = grpc.ssl_channel_credentials(trusted.cert_pem)
-        async with grpc.aio.secure_channel(running.grpc, credentials) as channel:
+        async with grpc.aio.secure_channel(there.grpc, credentials) as channel:
             client = A2AServiceStub(channel)  # type: ignore[no-untyped-call]  # it has no types
-            return (await refused(client.GetTask(UNKNOWN, metadata=shown(running))))[0]
+            return (await refused(client.GetTask(UNKNOWN, metadata=shown(there))))[0]
 
     write(ca)
-    async with site(tmp_path, lines.agent, certificate=certificate, key=key) as running:
+    async with site(tmp_path, lines.agent, certificate=certificate, key=key) as there:
         assert await asked(ca) == "NOT_FOUND"
         other = ThrowawayCa("example.org")
         write(other)

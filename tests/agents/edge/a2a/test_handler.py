@@ -25,7 +25,7 @@ from a2a.utils.errors import (
     UnsupportedOperationError,
 )
 from google.protobuf.json_format import MessageToDict
-from support.a2a import BINDINGS, Lines, Site, asking, site, submitted, told
+from support.a2a import BINDINGS, Lines, Site, asking, left, site, submitted, told
 from support.engines import ScriptedEngine, Verdict, allow, deny
 from support.payments import Payments
 from support.shop import Shop
@@ -33,8 +33,8 @@ from support.shop import Shop
 from sealbus.agents.edge.a2a.task_states import PROBLEM
 from sealbus.agents.edge.approval_routes import APPROVALS_PATH, SCOPE
 
-LOGIN = {"type": "remedy", "kind": "login", "acr": "urn:x:2", "max_age": 300}
-SHOWN = {"type": "show_reasons"}
+LOGIN: dict[str, object] = {"type": "remedy", "kind": "login", "acr": "urn:x:2", "max_age": 300}
+SHOWN: dict[str, object] = {"type": "show_reasons"}
 ITEM = {"item_id": "42", "quantity": 3}
 VERSION = {"A2A-Version": "1.0"}
 
@@ -109,13 +109,13 @@ async def test_parts_are_one_artifact_that_grows_and_a_lost_stream_is_taken_up_a
     running: Site, lines: Lines, binding: str
 ) -> None:
     async with running.client("writer", binding) as client:
-        responses = client.send_message(asking("writer.write", {"value": 3}))
-        task = (await anext(responses)).task
-        async for one in responses:
-            if one.HasField("artifact_update"):
-                assert (data(one.artifact_update.artifact.parts[0]), one.artifact_update.append) == ("line 0", False)
-                break
-        await responses.aclose()
+        async with left(client.send_message(asking("writer.write", {"value": 3}))) as responses:
+            task = (await anext(responses)).task
+            async for one in responses:
+                if one.HasField("artifact_update"):
+                    update = one.artifact_update
+                    assert (data(update.artifact.parts[0]), update.append) == ("line 0", False)
+                    break
         again = client.subscribe(SubscribeToTaskRequest(id=task.id))
         whole = (await anext(again)).task
         assert [data(part) for part in whole.artifacts[0].parts] == ["line 0"]
@@ -128,7 +128,6 @@ async def test_parts_are_one_artifact_that_grows_and_a_lost_stream_is_taken_up_a
         assert [data(part) for part in found.artifacts[0].parts] == ["line 0", "line 1", "line 2"]
         with pytest.raises(UnsupportedOperationError):
             await told(client.subscribe(SubscribeToTaskRequest(id=task.id)))
-    assert running.door.edge.front.limits.event_streams_of_user == 16
 
 
 @pytest.mark.parametrize("binding", BINDINGS)
@@ -343,13 +342,21 @@ async def test_copies_of_a_message_are_one_effect_where_the_agent_says_so(tmp_pa
     assert len(payments.paid) == 1
 
 
-async def test_a_call_ends_with_its_client_and_a_task_goes_on_without(running: Site, shop: Shop) -> None:
+async def test_a_task_goes_on_without_its_client(running: Site, shop: Shop) -> None:
     async with running.client("inventory") as client:
-        responses = client.send_message(asking("inventory.update", ITEM))
-        await anext(responses)
-        await responses.aclose()
+        await submitted(client, "inventory.update", ITEM)
     await running.door.bus.idle()
     assert shop.handled == [("42", 3)]
+
+
+@pytest.mark.parametrize("binding", BINDINGS)
+async def test_a_call_ends_with_its_client(running: Site, lines: Lines, binding: str) -> None:
+    async with running.client("writer", binding) as client, asyncio.timeout(10):
+        calling = asyncio.ensure_future(told(client.send_message(asking("writer.hang", {"value": 1}))))
+        await lines.begun.wait()
+        calling.cancel()
+        await asyncio.wait([calling])
+        await lines.canceled.wait()
 
 
 async def test_a_tenant_decides_nothing(running: Site) -> None:

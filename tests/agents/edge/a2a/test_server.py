@@ -10,7 +10,6 @@ import pytest
 from support.a2a import Lines, site
 from support.shop import Shop
 
-from sealbus.agents.edge.a2a.server import open_a2a
 from sealbus.envelopes.errors import ConfigurationError
 
 
@@ -46,7 +45,6 @@ async def test_without_its_packages_the_extra_is_named(tmp_path: Path, monkeypat
             raise ModuleNotFoundError(name)
         return really(name, *rest)
 
-    assert open_a2a
     monkeypatch.setattr(builtins, "__import__", importing)
     with pytest.raises(ConfigurationError, match=r"pip install 'sealbus\[a2a\]'"):
         await opened(tmp_path, {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from a2a.types import AuthenticationInfo, TaskPushNotificationConfig
@@ -28,7 +29,7 @@ class Names:
         return self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
 
 
-def config(url: str, **said: object) -> TaskPushNotificationConfig:
+def config(url: str, **said: Any) -> TaskPushNotificationConfig:
     return TaskPushNotificationConfig(**{"id": "c-1", "url": url, **said})
 
 

@@ -43,6 +43,7 @@ _COMMANDS = MappingProxyType(
         "token": ("sealbus.agents.cli.bus.token", "Print your access token, or one of a user of `sealbus dev`."),
         "worker": ("sealbus.agents.cli.run.worker", "Run an agent's handlers."),
         "edge": ("sealbus.agents.cli.run.edge", "Serve users and backends over HTTP."),
+        "mcp": ("sealbus.agents.cli.bus.mcp", "Give a desktop's MCP client the edge's tools."),
         "console": ("sealbus.agents.cli.run.console", "Show the deployment in a browser."),
         "control": (
             "sealbus.agents.cli.run.control",

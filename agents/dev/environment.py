@@ -225,7 +225,8 @@ async def open_environment(options: DevOptions) -> AsyncGenerator[Environment, N
             ),
             max_bytes=options.max_bytes,
             policy=policy.absolute(),
-            token_key=await asyncio.to_thread(_token_key, folder) if options.declared.exchanges else None,
+            token_key=await asyncio.to_thread(_key, folder / "tokens.key") if options.declared.exchanges else None,
+            state_key=await asyncio.to_thread(_key, folder / "mcp.key") if options.declared.mcp else None,
             log=log,
             console=console,
             development=options.development,
@@ -266,10 +267,9 @@ async def open_environment(options: DevOptions) -> AsyncGenerator[Environment, N
         )
 
 
-def _token_key(folder: Path) -> Path:
+def _key(file: Path) -> Path:
     from sealbus.agents.edge.oauth.private_file import write_key
 
-    file = folder / "tokens.key"
     if not file.exists():
         write_key(file)
     return file

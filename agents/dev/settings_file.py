@@ -53,9 +53,12 @@ _KEPT: Final = frozenset({"audit", "chain", "context", "egress", "identity", "li
 """Tables that apply unchanged: they are about work, not about addresses, or about those of others."""
 _OF_PROJECT: Final = frozenset({("dev", "agents"), ("dev", "policy"), ("dev", "users"), ("client", "name")})
 """Keys that are about the project itself."""
+_MCP: Final = ("edge", "mcp")
 _SHOWN: Final = frozenset({("edge", "schemas"), ("edge", "cors")})
-"""And these keys of a table that is about addresses: whoever writes a page against the edge needs both."""
-_OURS: Final = frozenset({("context", "minters"), ("streams", "replicas"), ("trust", "notaries")})
+"""And these keys of a table that is about addresses: whoever writes a page or a tool's client against the edge needs them."""
+_OURS: Final = frozenset(
+    {("context", "minters"), ("streams", "replicas"), ("trust", "notaries"), (*_MCP, "state_keys")}
+)
 """Keys that the development environment sets: its edge mints, it has one server, and its own notary or none."""
 
 NOTARY = "notary"
@@ -84,6 +87,7 @@ def write_settings(
     max_bytes: int,
     policy: Path,
     token_key: Path | None = None,
+    state_key: Path | None = None,
     log: DevLog | None = None,
     console: str = "",
     development: bool = False,
@@ -122,6 +126,7 @@ def write_settings(
                 **({("console", "address"): console} if console else {}),
                 **({("edge", "token_key"): str(token_key)} if token_key is not None else {}),
                 **declared.kept,
+                **({(*_MCP, "state_keys"): [str(state_key)]} if state_key is not None else {}),
             }
         ),
         *(line for one in declared.own for line in _own_subject(one)),
@@ -213,6 +218,8 @@ class Declared:
 
     exit: str = ""
     """The name of the exit, if there are APIs outside."""
+    mcp: bool = False
+    """Whether the edge has an MCP server."""
     exchanges: bool = False
     """Whether the exit exchanges users' tokens for some of them."""
 
@@ -261,13 +268,14 @@ def read_declared(path: Path) -> Declared:
         policy=settings.dev.policy,
         client=settings.client.name,
         exit=settings.egress.agent if settings.egress.apis else "",
+        mcp=settings.edge.mcp is not None,
         exchanges=any(api.grant == "token_exchange" for api in settings.egress.apis.values()),
         unused=tuple(dict.fromkeys(_shown(key) for key in entries if not _is_used(key))),
     )
 
 
 def _is_kept(key: Key) -> bool:
-    return key in _SHOWN or (key[0] in _KEPT and key not in _OURS)
+    return key in _SHOWN or ((key[0] in _KEPT or key[:2] == _MCP) and key not in _OURS)
 
 
 def _is_used(key: Key) -> bool:

@@ -216,6 +216,8 @@ async def _doors(
 
 
 def _mcp(table: EdgeTable, mcp: McpTable, actions: Actions) -> AbstractAsyncContextManager[Sequence[BaseRoute]]:
+    if not mcp.state_keys:
+        raise ConfigurationError("edge.mcp.state_keys names no key: `sealbus edge key FILE` makes one")
     try:
         from sealbus.agents.edge.mcp.server import open_mcp
     except ModuleNotFoundError as error:

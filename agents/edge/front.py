@@ -206,7 +206,7 @@ class Front:
             trust_domain=self.node.own.trust_domain,
             now=self.node.clock(),
             workload=workload,
-            request={"door": request.scope[DOOR]} if DOOR in request.scope else {},
+            door=request.scope.get(DOOR, ""),
             pseudonyms=self.pseudonyms,
             limits=self.limits,
         )

@@ -42,6 +42,18 @@ class Door:
     edge: RunningEdge
     issuer: LoopbackIssuer
     http: httpx2.AsyncClient
+    table: EdgeTable
+    limits: EdgeLimits
+
+    @asynccontextmanager
+    async def another(self) -> AsyncIterator[Door]:
+        """Run a second process of the same edge, as far as settings and bus make it one."""
+        node = self.edge.node
+        async with (
+            serve_edge(self.table, node, limits=self.limits, connections=QUICK, issuer_tls=TRUSTS_NOBODY) as edge,
+            httpx2.AsyncClient(base_url=f"http://127.0.0.1:{edge.port}", trust_env=False, verify=TRUSTS_NOBODY) as http,
+        ):
+            yield replace(self, edge=edge, http=http)
 
     def authorized(self, **claims: Any) -> dict[str, str]:
         """Return the field with a good token, its claims changed as `LoopbackIssuer.token` does."""
@@ -107,7 +119,7 @@ async def door(
             serve_edge(table, node, limits=bounds, connections=connections, issuer_tls=TRUSTS_NOBODY) as edge,
             httpx2.AsyncClient(base_url=f"http://127.0.0.1:{edge.port}", trust_env=False, verify=TRUSTS_NOBODY) as http,
         ):
-            yield Door(bus=bus, edge=edge, issuer=issuer, http=http)
+            yield Door(bus=bus, edge=edge, issuer=issuer, http=http, table=table, limits=bounds)
 
 
 async def raw(port: int, *parts: bytes, pause: float = 0.0, end: bool = False) -> bytes:

@@ -98,7 +98,7 @@ def as_line(entry: AuditEntry) -> str:
     if isinstance(entry.record, DecisionRecord):
         record = entry.record
         verdict = "ALLOW" if record.allow else "DENY "
-        user = as_mapping(as_mapping(entry.input.get("context")).get("user")).get("id") or "-"
+        user = _who(as_mapping(as_mapping(entry.input.get("context")).get("user")))
         why = ", ".join(record.reasons) or (str(record.code) if record.code else "")
         return f"{head} {verdict} {record.action:<24} from {sender:<20} for {user:<10} {why}".rstrip()
     if isinstance(entry.record, OutcomeRecord):
@@ -110,3 +110,9 @@ def as_line(entry: AuditEntry) -> str:
         minute = shown_time(entry.record.minute)
         return f"{head} DENY  {counts} more from {entry.record.iss.path} in the minute of {minute}, only counted"
     return f"{head} {entry.record.kind} by {entry.recorder}"
+
+
+def _who(user: Mapping[str, object]) -> str:
+    """Return the user, and if they came by another protocol than the edge's own, their client and its door."""
+    door = as_mapping(user.get("claims")).get("door")
+    return f"{user.get('id') or '-'}" + (f" by {user.get('client')} via {door}" if door else "")

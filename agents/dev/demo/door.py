@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from base64 import urlsafe_b64decode
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Final, Protocol, Self
 
 import httpx2
 
 __all__ = ["Door", "TokenSource", "session_of"]
 
 _SECONDS = 20.0
+_OK: Final = 200
+_MCP: Final = "2026-07-28"
 
 
 class TokenSource(Protocol):
@@ -67,6 +69,31 @@ class Door:
     async def get(self, path: str, token: str) -> httpx2.Response:
         """Get a document."""
         return await self._http.get(path, headers={"Authorization": f"Bearer {token}"})
+
+    async def speaks(self, protocol: str) -> bool:
+        """Return whether the edge has a door for `protocol`, which is then a resource of its own (RFC 9728); "" is HTTP."""
+        url = f"/.well-known/oauth-protected-resource/{protocol}"
+        return not protocol or (await self._http.get(url)).status_code == _OK
+
+    async def tool(self, name: str, arguments: dict[str, Any], token: str) -> tuple[dict[str, Any], str]:
+        """Call an MCP tool; return its result and the id of the request."""
+        meta = {
+            "io.modelcontextprotocol/protocolVersion": _MCP,
+            "io.modelcontextprotocol/clientInfo": {"name": "demo", "version": "1"},
+            "io.modelcontextprotocol/clientCapabilities": {},
+        }
+        params = {"name": name, "arguments": arguments, "_meta": meta}
+        message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+        headers = {
+            "Authorization": f"Bearer {token}",
+            "Accept": "application/json, text/event-stream",
+            "MCP-Protocol-Version": _MCP,
+            "Mcp-Method": "tools/call",
+            "Mcp-Name": name,
+        }
+        response = await self._http.post("/mcp", json=message, headers=headers)
+        answer: dict[str, Any] = response.json()["result"]
+        return answer, response.headers["x-request-id"]
 
     async def cancel(self, task: str, reason: str, token: str) -> httpx2.Response:
         """Cancel a task."""

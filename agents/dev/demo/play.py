@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from sealbus.agents.dev.demo.assistants import ASSISTANTS
 from sealbus.agents.dev.demo.attackers import ATTACKERS
 from sealbus.agents.dev.demo.changes import CHANGES
 from sealbus.agents.dev.demo.payments import NEXT_DAY, PAYMENTS
@@ -16,7 +17,7 @@ from sealbus.envelopes.errors import SealbusError
 
 __all__ = ["NEXT_DAY", "SCENES", "SceneResult", "play"]
 
-SCENES: Final[tuple[Scene, ...]] = (*PEOPLE, *ATTACKERS, *CHANGES, *PAYMENTS)
+SCENES: Final[tuple[Scene, ...]] = (*PEOPLE, *ASSISTANTS, *ATTACKERS, *CHANGES, *PAYMENTS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +34,14 @@ class SceneResult:
 
 
 async def play(scenes: Sequence[Scene], stage: Stage) -> AsyncGenerator[SceneResult, None]:
-    """Play the scenes in order and yield each result; a scene that breaks is a result and does not end the play."""
+    """Play the scenes in order and yield each result; a scene that breaks is a result and does not end the play.
+
+    Those for which the edge lacks the door are left out.
+    """
+    doors = {door for door in {scene.door for scene in scenes} if await stage.door.speaks(door)}
     for scene in scenes:
+        if scene.door not in doors:
+            continue
         try:
             got = await scene.play(stage)
         except SealbusError as error:

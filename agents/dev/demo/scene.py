@@ -31,7 +31,10 @@ Play: TypeAlias = "Callable[[Stage], Awaitable[Outcome]]"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """One scene. `who` acts, for the user `user` if there is one; `expected` is the outcome that it must have."""
+    """One scene. `who` acts, for the user `user` if there is one; `expected` is the outcome that it must have.
+
+    It can be played only before an edge that speaks the protocol `door`, if one is named.
+    """
 
     name: str
     who: str
@@ -39,3 +42,4 @@ class Scene:
     what: str
     expected: Outcome
     play: Play
+    door: str = ""

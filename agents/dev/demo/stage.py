@@ -12,7 +12,9 @@ import shutil
 import sqlite3
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from sealbus.agents.dev.demo.backstage import WITHIN, Backstage, DevBackstage
@@ -29,6 +31,7 @@ from sealbus.agents.runtime.open import open_audit_trail, open_connection, open_
 from sealbus.agents.runtime.settings.schema import IssuerTable
 from sealbus.agents.runtime.settings.state_folder import STARTER_AGENTS
 from sealbus.agents.runtime.worker import Worker
+from sealbus.agents.sdk.schema import AgentSchema
 from sealbus.bus.audit.trail import AuditEntry, AuditFilter, AuditTrail, Finding
 from sealbus.bus.background import Background
 from sealbus.bus.nats.api import existing_stream
@@ -189,6 +192,7 @@ async def open_stage(
     database = folder / "shop.sqlite"
     options = DevOptions(
         folder=folder,
+        declared=await asyncio.to_thread(_declared, folder),
         agents=(*STARTER_AGENTS, STRANGER),
         port=-1,
         engine=engine,
@@ -218,6 +222,19 @@ async def open_stage(
             await _rotate(stage, environment.authority)
         if evidence is not None and environment.log is not None:
             await leave_evidence(stage, environment.log, evidence)
+
+
+def _declared(folder: Path) -> Declared:
+    """Return what the shop declares: tools, where the package for their protocol is there."""
+    if find_spec("mcp") is None:
+        return Declared()
+    schema = folder / "inventory.json"
+    schema.write_text(AgentSchema.of(inventory.agent).text(), encoding="utf-8")
+    kept: dict[tuple[str, ...], object] = {
+        ("edge", "schemas"): [str(schema)],
+        ("edge", "mcp", "actions"): [f"{inventory.agent.name}.*"],
+    }
+    return Declared(kept=MappingProxyType(kept), mcp=True)
 
 
 async def _rotate(stage: Stage, authority: DevelopmentAuthority) -> None:

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sealbus.agents.edge.front import DOOR, RESOURCE, Front, NamedResource
 from sealbus.agents.edge.http.bodies import read_body
-from sealbus.agents.edge.http.problem import EdgeError
+from sealbus.agents.edge.http.problem import HEADERS, EdgeError
 from sealbus.agents.edge.mcp.asked import TOKEN
 from sealbus.agents.edge.mcp.sessions import OpenSessions
 from sealbus.agents.edge.mcp.tools import Tools
@@ -30,6 +30,8 @@ __all__ = ["McpEndpoint"]
 _DOOR: Final = "mcp"
 _SESSION: Final = "mcp-session-id"
 _VERSION: Final = "mcp-protocol-version"
+_FIELDS: Final = {name.lower().encode(): value.encode() for name, value in HEADERS.items()}
+"""Fields of each answer of the edge, where the transport does not give its own."""
 
 
 class McpEndpoint:
@@ -126,10 +128,10 @@ class _Answer(Response):
 
         async def noting(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"x-content-type-options", b"nosniff")]
-                for name, value in message["headers"]:
-                    if name.lower() == _SESSION.encode():
-                        self._opened(value.decode("latin-1"))
+                given = {name.lower(): value for name, value in message["headers"]}
+                message["headers"] = [*message["headers"], *((n, v) for n, v in _FIELDS.items() if n not in given)]
+                if session := given.get(_SESSION.encode(), b""):
+                    self._opened(session.decode("latin-1"))
             await send(message)
 
         known = KnownToken(

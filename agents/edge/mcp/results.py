@@ -14,7 +14,7 @@ from sealbus.agents.sdk.bodies import JSON
 from sealbus.bus.sending.message import Content
 from sealbus.envelopes.errors import Code, HandlingError, SealbusError
 
-__all__ = ["PROBLEM", "answered", "open_task", "refused", "unfit"]
+__all__ = ["PROBLEM", "TASK", "answered", "open_task", "refused", "unfit"]
 
 PROBLEM: Final = "sealbus/problem"
 """Name in a result's `_meta` of the problem as `/v1` would answer it: `code`, `reasons`, `remedy`, `via`."""

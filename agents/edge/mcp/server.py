@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
@@ -78,11 +79,23 @@ async def open_mcp(
                 url, front.issuers, certificates=front.shows_certificates, scopes=tools.scopes.split()
             )
 
-        async with manager.run():
+        ready, ending = asyncio.Event(), asyncio.Event()
+        # In a task of its own: its group would wrap what the caller's block raises.
+        group.create_task(_served(manager, ready, ending), name="mcp")
+        await ready.wait()
+        try:
             yield [
                 Route(urlsplit(url).path, Methods(POST=endpoint.post, DELETE=endpoint.delete)),
                 Route(metadata_path(url), Methods(GET=metadata)),
             ]
+        finally:
+            ending.set()
+
+
+async def _served(manager: StreamableHTTPSessionManager, ready: asyncio.Event, ending: asyncio.Event) -> None:
+    async with manager.run():
+        ready.set()
+        await ending.wait()
 
 
 def _server(

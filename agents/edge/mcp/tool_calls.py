@@ -106,7 +106,9 @@ class ToolCalls:
             raise
 
     async def _followed(self, context: Context, asked: Asked, tool: Tool, handle: TaskHandle, after: int) -> Answer:
-        front, newest, told_of = self._front, None, 0
+        front, newest, told_of = self._front, None, 1
+        # First of all: who loses the connection finds the task by it.
+        await context.session.report_progress(1.0, message=f"task {handle.message_id}")
         async with aclosing(
             followed(handle, front, asked.token, after=after, within=front.limits.call_seconds)
         ) as statuses:
@@ -118,8 +120,6 @@ class ToolCalls:
                     return await self._needs_approval(context, asked, tool, handle, status)
                 told_of += 1
                 await context.session.report_progress(float(told_of), message=status.note or status.state.value)
-        if after >= 0 and asked.modern:
-            return self._input_required(asked, handle)
         return open_task(handle.message_id, newest.state.value if newest is not None else SUBMITTED)
 
     async def _needs_approval(

@@ -15,7 +15,18 @@ from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
-__all__ = ["ACCESS_TOKEN_TYPES", "ALGORITHMS", "IntrospectionEndpoint", "Issuer", "is_loopback", "is_secure_url"]
+__all__ = [
+    "ACCESS_TOKEN_TYPES",
+    "ALGORITHMS",
+    "DOOR_CLAIM",
+    "IntrospectionEndpoint",
+    "Issuer",
+    "is_loopback",
+    "is_secure_url",
+]
+
+DOOR_CLAIM: Final = "door"
+"""Claim of a user context by which the edge says through which other protocol a user came, and which no token gives."""
 
 ALGORITHMS: Final = frozenset(
     {"ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "Ed25519"}
@@ -121,6 +132,8 @@ class Issuer:
         names = [*self.claims, *self.claims.values(), *self.require, *self.require.values(), self.session_claim]
         if len(self.claims) > DEFAULT_LIMITS.text_items or not all(map(_is_name, names)):
             raise ConfigurationError(f"claims of {self.issuer}: at most 32, with names of at most 256 bytes")
+        if DOOR_CLAIM in self.claims.values():
+            raise ConfigurationError(f"claims of {self.issuer}: {DOOR_CLAIM!r} is what the edge itself says")
         if len(set(self.claims.values())) != len(self.claims):
             raise ConfigurationError(f"claims of {self.issuer}: two claims get the same name")
         if self.scopes is not None and not all(_is_name(name) and " " not in name for name in self.scopes):

@@ -17,6 +17,7 @@ from typing import Final, Self
 from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS, EdgeLimits
 from sealbus.agents.edge.http.problem import TokenRefused
 from sealbus.agents.edge.oauth.access_token import AccessToken
+from sealbus.agents.edge.oauth.issuers import DOOR_CLAIM
 from sealbus.agents.edge.oauth.private_file import KEY_BYTES, read_key
 from sealbus.envelopes.errors import Code, ConfigurationError, IdentityUnavailable, SealError
 from sealbus.envelopes.limits import SECOND
@@ -45,15 +46,17 @@ def mint(
     now: int,
     workload: SpiffeId | None,
     request: Mapping[str, str] = _NO_REQUEST,
+    door: str = "",
     pseudonyms: Pseudonyms | None = None,
     limits: EdgeLimits = DEFAULT_EDGE_LIMITS,
 ) -> Statement:
     """Return the user context of `token`, signed by `sealer` at `now`, for `workload` alone if it is given.
 
-    `transaction` are 16 random bytes, under which the records of all that follows are found. With `pseudonyms` it names the
-    user by a pseudonym. `request` are facts about the HTTP request, such as `ip`. A chain may
-    start with the context as long as the token lives and `limits` allow, and go on until `limits.context_end_seconds` from
-    now.
+    `transaction` are 16 random bytes, under which the records of all that follows are found. With `pseudonyms` it names
+    the user by a pseudonym. `request` are facts about the HTTP request, such as `ip`. By another protocol than the edge's
+    own the user came through its `door`, which is a claim of the context, so that policies and records see it. A chain
+    may start with the context as long as the token lives and `limits` allow, and go on until `limits.context_end_seconds`
+    from now.
 
     Raises `TokenRefused` for a token that has expired by now (`token_expired`) or holds more than a context can
     (`bad_token`), `IdentityUnavailable` if the sealer's credential has expired.
@@ -76,7 +79,7 @@ def mint(
         sid=token.session,
         cid=token.client,
         scp=token.scope,
-        clm=token.claims,
+        clm={**token.claims, DOOR_CLAIM: door} if door else token.claims,
         ten=token.tenant,
         wkl=workload,
         acr=token.acr,

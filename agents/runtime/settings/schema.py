@@ -365,15 +365,16 @@ class EgressTable(_Table):
 class McpTable(_Table):
     """The edge's MCP server at `/mcp`, which needs the extra `mcp`.
 
-    `actions` are those that are tools, as in `edge.actions` and among them, each described in `edge.schemas`. `scopes` gives
-    for such a pattern the scope that a token needs. `state_keys` are files made by `sealbus edge key`: the first seals what
-    clients bring back, all open it. `sessions` are those of older clients at a time, which last half an hour after their last
-    request. `approvals` is the page to which people are sent who can approve, if there is one.
+    `actions` are those that are tools, as in `edge.actions` and among them, each described in `edge.schemas`. `scopes`
+    gives for such a pattern the scope that a token needs. `state_keys` are files made by `sealbus edge key`, at least
+    one: the first seals what clients bring back, all open it. `sessions` are those of older clients at a time, which last
+    half an hour after their last request. `approvals` is the page to which people are sent who can approve, if there is
+    one.
     """
 
     actions: tuple[str, ...]
     scopes: dict[str, str] = {}
-    state_keys: Annotated[tuple[Path, ...], Field(min_length=1)]
+    state_keys: tuple[Path, ...] = ()
     sessions: Annotated[int, Field(ge=1, le=65_536)] = 1_024
     approvals: str | None = None
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from types import UnionType
 from typing import Final, cast, get_args, get_origin
 
 from pydantic import BaseModel
@@ -173,8 +174,14 @@ def _inside(place: object, part: str) -> object:
         return None
     field = place.model_fields.get(part)
     if field is not None:
-        return field.annotation
+        return _there(field.annotation)
     return str if place.model_config.get("extra") == "allow" else None
+
+
+def _there(declared: object) -> object:
+    """Return the table that a type declares, if it is one that may be left out; else the type."""
+    tables = [one for one in get_args(declared) if isinstance(one, type) and issubclass(one, BaseModel)]
+    return tables[0] if isinstance(declared, UnionType) and tables else declared
 
 
 def _is_table(place: object) -> bool:
@@ -185,8 +192,9 @@ def _known(model: type[BaseModel], above: Key = ()) -> Iterator[Key]:
     for name, field in model.model_fields.items():
         key = (*above, name)
         yield key
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _known(field.annotation, key)
+        table = _there(field.annotation)
+        if isinstance(table, type) and issubclass(table, BaseModel):
+            yield from _known(table, key)
 
 
 def _nearest(key: Key, origin: SettingOrigin) -> str:

@@ -15,6 +15,9 @@ from typing import Final
 
 from sealbus.agents.dev.environment import starter_policy
 from sealbus.agents.dev.idp import DevelopmentIdp
+from sealbus.agents.edge.oauth.private_file import write_key
+from sealbus.agents.examples import inventory
+from sealbus.agents.sdk.schema import AgentSchema
 from sealbus.envelopes.trust.keys import PublicKey, read_signing_key
 from sealbus.policies.bundle.files import build_bundle, write_bundle
 from sealbus.policies.bundle.ownership import PLATFORM
@@ -28,7 +31,7 @@ from stack.probes import is_there
 from stack.program import READY_SECONDS, Program, output_of
 from stack.roster import AGENTS, CONTROL, EDGE, NATS, NOTARY, OPA, PEOPLE, TRUST_DOMAIN, Workload, entries
 from stack.run_as import as_user
-from stack.site import SEALBUS, Site
+from stack.site import SCHEMA, SEALBUS, STATE_KEY, Site
 from stack.spire import Spire, open_spire
 
 __all__ = ["LOG_ORIGIN", "Lives", "Stack", "open_stack", "push_policy"]
@@ -111,7 +114,7 @@ async def open_stack(
         idp = await stack.enter_async_context(
             DevelopmentIdp(audience=site.resource, port=ports.idp, access=site.access)
         )
-        site.own_folder(EDGE)
+        await asyncio.to_thread(_tools, site)
         await start(site.sealbus(EDGE, ["edge", "serve"], environment=site.edge_environment(idp.issuer)))
         async with asyncio.TaskGroup() as group:
             for agent in AGENTS:
@@ -120,6 +123,15 @@ async def open_stack(
                     # The worker puts the policy there, and is well once its OPA is.
                     group.create_task(_start_after(site.composed(agent), partial(start, sidecar_opa(site, agent))))
         yield Stack(site=site, spire=spire, idp=idp, programs=programs)
+
+
+def _tools(site: Site) -> None:
+    """Give the edge what its MCP server needs."""
+    folder = site.own_folder(EDGE)
+    (folder / SCHEMA).write_text(AgentSchema.of(inventory.agent).text(), encoding="utf-8")
+    write_key(folder / STATE_KEY)
+    for name in (SCHEMA, STATE_KEY):
+        shutil.chown(folder / name, EDGE.uid, EDGE.gid)
 
 
 def _fresh(site: Site) -> None:

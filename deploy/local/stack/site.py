@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,12 +13,16 @@ from typing import Final
 from stack.ports import Ports
 from stack.probes import http_well
 from stack.program import Program
-from stack.roster import SHOP_GROUP, Workload
+from stack.roster import EDGE, SHOP_GROUP, Workload
 from stack.tools import CONFIGURATION
 
-__all__ = ["Site"]
+__all__ = ["SCHEMA", "SEALBUS", "STATE_KEY", "Site"]
 
 SEALBUS: Final = str(Path(sys.executable).parent / "sealbus")
+SCHEMA: Final = "inventory.json"
+"""File of the edge's, with what the inventory takes and gives."""
+STATE_KEY: Final = "mcp.key"
+"""File of the edge's, with the key that seals what MCP clients bring back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,5 +183,9 @@ class Site:
             "SEALBUS_EDGE__ADDRESS": f"127.0.0.1:{self.ports.edge}",
             "SEALBUS_EDGE__RESOURCE": self.resource,
             "SEALBUS_EDGE__TOKEN_SERVICE": f"127.0.0.1:{self.ports.token_service}",
+            "SEALBUS_EDGE__SCHEMAS": json.dumps([str(self.home(EDGE) / SCHEMA)]),
+            "SEALBUS_EDGE__MCP": json.dumps(
+                {"actions": ["inventory.*"], "state_keys": [str(self.home(EDGE) / STATE_KEY)]}
+            ),
             "SEALBUS_EDGE__ISSUERS": f'[{{"issuer": "{issuer}", "algorithms": ["ES256"]}}]',
         }

@@ -77,6 +77,7 @@ def test_clients_can_ask_those_whose_access_tokens_are_taken() -> None:
         {"claims": {"a": ""}},
         {"claims": {"a": "x" * 257}},
         {"claims": {"a": "same", "b": "same"}},
+        {"claims": {"a": "door"}},
         {"claims": {f"claim-{number}": f"claim-{number}" for number in range(33)}},
         {"session_claim": ""},
         {"tenant_claim": "org", "tenant": "acme"},

@@ -6,7 +6,7 @@ import pytest
 from support.settings import FULL, SMALLEST, load, origin, smallest_environment
 
 from sealbus.agents.runtime.settings.settings import Flag, SettingOrigin, load_settings
-from sealbus.agents.runtime.settings.source import Entry, dotted, file_entries
+from sealbus.agents.runtime.settings.source import Entry, dotted, environment_entries, file_entries, flag_entries
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
@@ -126,3 +126,16 @@ def test_keys_are_written_as_in_toml() -> None:
     assert dotted(("agents", "big-agent")) == "agents.big-agent"
     assert dotted(("agents", "")) == 'agents.""'
     assert dotted(("agents", "\u00e9")) == 'agents."\u00e9"'
+
+
+def test_a_table_that_may_be_left_out_is_one_like_others(tmp_path: Path) -> None:
+    """Its keys are found in every source, and its files start at the folder of the settings."""
+    file = tmp_path / "sealbus.toml"
+    file.write_text('[edge.mcp]\nactions = ["a.*"]\nstate_keys = ["state.key"]\nscopes = { "a.b" = "s" }\n')
+    found = file_entries(file)
+    assert found["edge", "mcp", "state_keys"].value == [str(tmp_path / "state.key")]
+    assert found["edge", "mcp", "scopes", "a.b"].value == "s"
+    told = environment_entries({"SEALBUS_EDGE__MCP__ACTIONS": "a.b,c.d"})
+    assert told["edge", "mcp", "actions"].value == ["a.b", "c.d"]
+    with pytest.raises(ConfigurationError, match=r"did you mean edge\.mcp\.actions"):
+        flag_entries([Flag(option="--x", key="edge.mcp.action", value="a")])

@@ -1,0 +1,42 @@
+"""`sealbus mcp` started by hand, which is not how it is started."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from sealbus.agents.cli.bus.mcp import command
+from sealbus.envelopes.errors import ConfigurationError
+
+
+def run(*arguments: str) -> Exception:
+    result = CliRunner().invoke(command, arguments, catch_exceptions=True)
+    assert isinstance(result.exception, Exception)
+    return result.exception
+
+
+def test_an_edge_has_to_be_named(tmp_path: Path) -> None:
+    file = tmp_path / "sealbus.toml"
+    file.write_text("")
+    error = run("--config", str(file))
+    assert isinstance(error, ConfigurationError)
+    assert "--edge URL" in error.detail
+
+
+@pytest.mark.parametrize("edge", ["http://edge.example", "edge.example"])
+def test_a_token_goes_to_no_place_where_others_read_it(tmp_path: Path, edge: str) -> None:
+    file = tmp_path / "sealbus.toml"
+    file.write_text("")
+    error = run("--config", str(file), "--edge", edge)
+    assert isinstance(error, ConfigurationError)
+    assert "https" in error.detail
+
+
+def test_a_terminal_is_told_what_starts_it(tmp_path: Path) -> None:
+    file = tmp_path / "sealbus.toml"
+    file.write_text("")
+    error = run("--config", str(file), "--edge", "https://edge.example")
+    assert isinstance(error, ConfigurationError)
+    assert "pipe" in error.detail

@@ -16,12 +16,12 @@ from starlette.routing import BaseRoute
 from sealbus.agents.edge.actions import Actions
 from sealbus.agents.edge.app import edge_app
 from sealbus.agents.edge.described_actions import described_actions
-from sealbus.agents.edge.egress.reachable import network_of
 from sealbus.agents.edge.front import Exposed, Front
 from sealbus.agents.edge.http.cors import Cors
 from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS, EdgeLimits
 from sealbus.agents.edge.http.peer import ClientProtocol, PeerProtocol
 from sealbus.agents.edge.http.protocol import ConnectionLimits
+from sealbus.agents.edge.http.reachable import network_of
 from sealbus.agents.edge.http.server import listening
 from sealbus.agents.edge.http.tls import RotatingContext, file_context, svid_context
 from sealbus.agents.edge.oauth.access_token import AccessTokenVerifier

@@ -33,6 +33,19 @@ async def run(*command: str, cwd: Path) -> str:
     return out
 
 
+async def told(command: str, place: Path) -> str:
+    """Return what the client prints. The agent starts beside the edge; a call before that fails."""
+    failures: list[str] = []
+    while len(failures) < 50:
+        process = await asyncio.create_subprocess_exec("sh", "-c", command, cwd=place, stdout=PIPE, stderr=PIPE)
+        out, err = await process.communicate()
+        if process.returncode == 0:
+            return out.decode()
+        failures.append(err.decode())
+        await asyncio.sleep(0.2)
+    raise AssertionError(failures[-1])
+
+
 def test_the_settings_are_those_that_there_are() -> None:
     shown = BLOCKS["toml"][1]
     table = A2aTable.model_validate(tomllib.loads(re.sub("(?m)^# ", "", shown))["edge"]["a2a"])
@@ -68,15 +81,7 @@ async def test_the_pages_client_uses_the_pages_agent(monkeypatch: pytest.MonkeyP
         try:
             assert json.loads(await dev.stdout.readline())["ready"]
             command = used.replace("8080", str(port))
-            # The agent starts beside the edge; a call before that fails.
-            for _ in range(50):
-                process = await asyncio.create_subprocess_exec("sh", "-c", command, cwd=place, stdout=PIPE, stderr=PIPE)
-                out, told = await process.communicate()
-                if process.returncode == 0:
-                    break
-                await asyncio.sleep(0.2)
-            assert process.returncode == 0, told.decode()
-            read, *events = out.decode().splitlines()
+            read, *events = (await told(command, place)).splitlines()
             assert "'order_id': '1'" in read
             assert "TASK_STATE_SUBMITTED" in events[0]
             assert "TASK_STATE_COMPLETED" in events[-1]

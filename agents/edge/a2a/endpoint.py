@@ -21,9 +21,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message
 
-from sealbus.agents.edge.a2a.asking import DOOR_NAME, Asking
 from sealbus.agents.edge.a2a.cards import Cards, card_document
 from sealbus.agents.edge.a2a.handler import AgentHandler
+from sealbus.agents.edge.a2a.principal import DOOR_NAME, Principal
 from sealbus.agents.edge.actions import Actions
 from sealbus.agents.edge.event_streams import COMMENT
 from sealbus.agents.edge.front import DOOR, RESOURCE, NamedResource
@@ -35,7 +35,7 @@ from sealbus.envelopes.errors import Code
 
 __all__ = ["A2aEndpoint", "ServedAgent"]
 
-_ASKING: Final = "sealbus.a2a.asking"
+_PRINCIPAL: Final = "sealbus.a2a.principal"
 """Key of the request's scope that holds who asks."""
 _STREAMING: Final = frozenset({"SendStreamingMessage", "SubscribeToTask"})
 _CARD_SECONDS: Final = 60
@@ -47,8 +47,8 @@ class _Contexts(ServerCallContextBuilder):
     """Tells handlers who asks."""
 
     def build(self, request: Request) -> ServerCallContext:
-        asking: Asking = request.scope[_ASKING]
-        return asking.context()
+        principal: Principal = request.scope[_PRINCIPAL]
+        return principal.context()
 
 
 @dataclass(frozen=True)
@@ -124,13 +124,13 @@ class A2aEndpoint:
     async def _answered(
         self, request: Request, token: AccessToken, body: bytes, dispatch: Dispatch, *, streaming: bool
     ) -> Response:
-        asking = Asking(request, token)
-        inner = Request({**request.scope, _ASKING: asking}, _replaying(body, request))
+        principal = Principal(request, token)
+        inner = Request({**request.scope, _PRINCIPAL: principal}, _replaying(body, request))
         if not streaming:
-            return _checked(asking, await dispatch(inner))
+            return _checked(principal, await dispatch(inner))
         self._streams.enter(token)
         try:
-            answer = _checked(asking, await dispatch(inner))
+            answer = _checked(principal, await dispatch(inner))
             if not isinstance(answer, EventSourceResponse):
                 self._streams.leave(token)
                 return answer
@@ -141,10 +141,10 @@ class A2aEndpoint:
         return self._streams.entered(token, _events(aiter(answer.body_iterator), pause))
 
 
-def _checked(asking: Asking, answer: Response) -> Response:
+def _checked(principal: Principal, answer: Response) -> Response:
     """Return the dispatcher's answer, unless the request was refused in a way that HTTP says better."""
-    if asking.refused is not None:
-        raise asking.refused
+    if principal.refused is not None:
+        raise principal.refused
     if not isinstance(answer, EventSourceResponse):
         answer.headers.update(HEADERS)
     return answer

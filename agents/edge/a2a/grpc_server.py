@@ -25,7 +25,7 @@ from a2a.types.a2a_pb2_grpc import add_A2AServiceServicer_to_server
 from a2a.utils.errors import A2AError, InvalidParamsError
 from starlette.requests import Request
 
-from sealbus.agents.edge.a2a.asking import DOOR_NAME, Asking
+from sealbus.agents.edge.a2a.principal import DOOR_NAME, Principal
 from sealbus.agents.edge.actions import Actions
 from sealbus.agents.edge.front import DOOR, REQUEST_ID, too_often
 from sealbus.agents.edge.http.problem import explanation_of, problem_of
@@ -55,17 +55,17 @@ _CODES: Final[Mapping[int, grpc.StatusCode]] = {
 _PROBLEM: Final = "sealbus-problem-bin"
 """Key of the trailing metadata that holds the problem as `/v1` would answer it."""
 
-_asking: ContextVar[Asking] = ContextVar("sealbus.a2a.asking")
+_principal: ContextVar[Principal] = ContextVar("sealbus.a2a.principal")
 
 Method = Callable[[Any, grpc.aio.ServicerContext], Any]
 
 
-class _Contexts(GrpcServerCallContextBuilder):
+class _CallContexts(GrpcServerCallContextBuilder):
     """Tells handlers who asks."""
 
     def build(self, context: grpc.aio.ServicerContext) -> ServerCallContext:
         del context
-        return _asking.get().context()
+        return _principal.get().context()
 
 
 class _ByTenant:
@@ -89,7 +89,7 @@ class _Servicer(GrpcHandler):
 
     async def abort_context(self, error: A2AError, context: grpc.aio.ServicerContext) -> None:
         """End a request that was not done, with what its transport says best."""
-        refused = _asking.get().refused
+        refused = _principal.get().refused
         if refused is not None:
             await _refuse(context, refused)
         await super().abort_context(error, context)
@@ -133,15 +133,15 @@ class _Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has 
 
     def _streaming(self, inner: Method, method: str) -> Method:
         async def called(request: Any, context: grpc.aio.ServicerContext) -> None:
-            async with self._asked(request, context, method) as asking:
-                self._streams.enter(asking.token)
+            async with self._asked(request, context, method) as principal:
+                self._streams.enter(principal.token)
                 events = inner(request, context)
                 try:
                     async for event in events:
                         async with asyncio.timeout(self._write_seconds):
                             await context.write(event)
                 finally:
-                    self._streams.leave(asking.token)
+                    self._streams.leave(principal.token)
                     await events.aclose()
 
         return called
@@ -149,7 +149,7 @@ class _Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has 
     @asynccontextmanager
     async def _asked(
         self, request: Any, context: grpc.aio.ServicerContext, method: str
-    ) -> AsyncGenerator[Asking, None]:
+    ) -> AsyncGenerator[Principal, None]:
         """Admit a request for the block, and answer in every case."""
         front = self._front
         try:
@@ -157,9 +157,9 @@ class _Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has 
             http = _as_http(method, context)
             token = await front.admitted(http)
             front.charge(token, request.ByteSize() / front.limits.charged_bytes)
-            asking = Asking(http, token, watched=False)
-            _asking.set(asking)
-            yield asking
+            principal = Principal(http, token, watched=False)
+            _principal.set(principal)
+            yield principal
         except SealbusError as error:
             await _refuse(context, error)
         except TimeoutError:
@@ -276,7 +276,7 @@ async def serving_grpc(
         ],
         maximum_concurrent_rpcs=requests,
     )
-    servicer = _Servicer(cast("RequestHandler", _ByTenant(handlers)), _Contexts())
+    servicer = _Servicer(cast("RequestHandler", _ByTenant(handlers)), _CallContexts())
     add_A2AServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]  # it has no types
     at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:

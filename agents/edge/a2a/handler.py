@@ -39,10 +39,10 @@ from a2a.utils.errors import (
     UnsupportedOperationError,
 )
 
-from sealbus.agents.edge.a2a.asking import Asking, asking_of
 from sealbus.agents.edge.a2a.cards import Cards
 from sealbus.agents.edge.a2a.kept_tasks import KeptTasks
 from sealbus.agents.edge.a2a.messages import Skills, answer
+from sealbus.agents.edge.a2a.principal import Principal, principal_of
 from sealbus.agents.edge.a2a.push import Pushing
 from sealbus.agents.edge.a2a.refusals import refusal
 from sealbus.agents.edge.a2a.task_states import TaskView, asks_for_login, reading, state_of
@@ -89,89 +89,89 @@ class AgentHandler(RequestHandler):
 
         A task goes on if its client leaves, or asks for an answer at once.
         """
-        asking = self._asking(context)
+        principal = self._principal(context)
         try:
-            described, body, context_id = await self._read(asking, params.message)
+            described, body, context_id = await self._read(principal, params.message)
             if described.action.kind == "call":
-                async with asking.connected():
-                    return await self._answer(asking, described, body, context_id)
-            view, handle = await self._submitted(asking, params, described, body, context_id)
+                async with principal.connected():
+                    return await self._answer(principal, described, body, context_id)
+            view, handle = await self._submitted(principal, params, described, body, context_id)
             if params.configuration.return_immediately:
                 return view.task(None)
-            async with asking.connected():
-                return await self._waited(asking, view, handle)
+            async with principal.connected():
+                return await self._waited(principal, view, handle)
         except SealbusError as error:
-            raise refusal(asking, error) from error
+            raise refusal(principal, error) from error
 
     async def on_message_send_stream(
         self, params: SendMessageRequest, context: ServerCallContext
     ) -> AsyncGenerator[Event, None]:
         """Answer a call, or submit a task and yield it and what becomes of it."""
-        asking = self._asking(context)
+        principal = self._principal(context)
         try:
-            described, body, context_id = await self._read(asking, params.message)
+            described, body, context_id = await self._read(principal, params.message)
             if described.action.kind == "call":
                 # A block of its own: nothing is yielded inside of it, where another task may go on.
-                async with asking.connected():
-                    message = await self._answer(asking, described, body, context_id)
+                async with principal.connected():
+                    message = await self._answer(principal, described, body, context_id)
                 yield message
                 return
-            view, handle = await self._submitted(asking, params, described, body, context_id)
+            view, handle = await self._submitted(principal, params, described, body, context_id)
             yield view.task(None)
-            async with aclosing(self._updates(asking, view, handle, after=-1)) as updates:
+            async with aclosing(self._updates(principal, view, handle, after=-1)) as updates:
                 async for update in updates:
                     yield update
         except SealbusError as error:
-            raise refusal(asking, error) from error
+            raise refusal(principal, error) from error
 
     async def on_subscribe_to_task(
         self, params: SubscribeToTaskRequest, context: ServerCallContext
     ) -> AsyncGenerator[Event, None]:
         """Yield a task as it is, and then what becomes of it; one that has ended is not subscribed to."""
-        asking = self._asking(context)
+        principal = self._principal(context)
         try:
-            view, handle = await self._found(asking, params.id)
+            view, handle = await self._found(principal, params.id)
             newest, contents = await reading(handle)
             if newest is not None and newest.final:
                 raise UnsupportedOperationError("the task has ended")
             yield view.task(newest, contents)
             after = newest.sequence if newest is not None else -1
-            async with aclosing(self._updates(asking, view, handle, after=after)) as updates:
+            async with aclosing(self._updates(principal, view, handle, after=after)) as updates:
                 async for update in updates:
                     yield update
         except SealbusError as error:
-            raise refusal(asking, error) from error
+            raise refusal(principal, error) from error
 
     async def on_get_task(self, params: GetTaskRequest, context: ServerCallContext) -> Task:
         """Return a task as it is now, with its result so far."""
-        asking = self._asking(context)
+        principal = self._principal(context)
         try:
-            view, handle = await self._found(asking, params.id)
+            view, handle = await self._found(principal, params.id)
             return view.task(*await reading(handle))
         except SealbusError as error:
-            raise refusal(asking, error) from error
+            raise refusal(principal, error) from error
 
     async def on_list_tasks(self, params: ListTasksRequest, context: ServerCallContext) -> ListTasksResponse:
         """Return a page of the user's tasks, the newest first; each that is looked at counts as one more request."""
-        asking = self._asking(context)
+        principal = self._principal(context)
         if params.HasField("status_timestamp_after"):
             raise UnsupportedOperationError("when a task changed last is not kept")
         size = params.page_size or DEFAULT_LIST_TASKS_PAGE_SIZE
         if not 1 <= size <= MAX_LIST_TASKS_PAGE_SIZE:
             raise InvalidParamsError(f"pageSize must be from 1 to {MAX_LIST_TASKS_PAGE_SIZE}")
         try:
-            kept = await self._kept.newest(agent=self._agent, token=asking.token)
+            kept = await self._kept.newest(agent=self._agent, token=principal.token)
             wanted = {task: said for task, said in kept.items() if params.context_id in ("", said)}
             rest = [task for task in wanted if not params.page_token or task < params.page_token]
             tasks: list[Task] = []
             looked = ""
             for looked in rest[:_LOOKS]:
-                if (found := await self._listed(asking, looked, wanted[looked], params)) is not None:
+                if (found := await self._listed(principal, looked, wanted[looked], params)) is not None:
                     tasks.append(found)
-                if len(tasks) == size or not self._front.affords(asking.token, 1.0):
+                if len(tasks) == size or not self._front.affords(principal.token, 1.0):
                     break
         except SealbusError as error:
-            raise refusal(asking, error) from error
+            raise refusal(principal, error) from error
         return ListTasksResponse(
             tasks=tasks,
             next_page_token=looked if rest[-1:] != [looked] else "",
@@ -181,81 +181,81 @@ class AgentHandler(RequestHandler):
 
     async def on_cancel_task(self, params: CancelTaskRequest, context: ServerCallContext) -> Task:
         """Stop a task and what follows from it, and return it as it is then."""
-        asking = self._asking(context)
+        principal = self._principal(context)
         try:
-            view, handle = await self._found(asking, params.id)
+            view, handle = await self._found(principal, params.id)
             newest = await newest_of(handle)
             if newest is not None and newest.final:
                 raise TaskNotCancelableError
-            await self._actions.tasks.stopped(asking.request, asking.token, handle, "")
+            await self._actions.tasks.stopped(principal.request, principal.token, handle, "")
             return view.task(*await reading(handle))
         except SealbusError as error:
-            raise refusal(asking, error) from error
+            raise refusal(principal, error) from error
 
     async def on_get_extended_agent_card(
         self, params: GetExtendedAgentCardRequest, context: ServerCallContext
     ) -> AgentCard:
         """Return the agent's card with the skills whose scope the token has."""
         del params
-        return self._cards.of(self._asking(context).token)
+        return self._cards.of(self._principal(context).token)
 
     async def on_create_task_push_notification_config(
         self, params: TaskPushNotificationConfig, context: ServerCallContext
     ) -> TaskPushNotificationConfig:
         """Have a URL told of each further state of a task."""
-        asking, pushing = self._asking(context), self._pushes()
+        principal, pushing = self._principal(context), self._pushes()
         try:
-            view, handle = await self._found(asking, params.task_id)
-            config = await pushing.checked(params, asking.token)
-            return await pushing.add(config, handle, view.context_id, asking.token, await newest_of(handle))
+            view, handle = await self._found(principal, params.task_id)
+            config = await pushing.checked(params, principal.token)
+            return await pushing.add(config, handle, view.context_id, principal.token, await newest_of(handle))
         except SealbusError as error:
-            raise refusal(asking, error) from error
+            raise refusal(principal, error) from error
 
     async def on_get_task_push_notification_config(
         self, params: GetTaskPushNotificationConfigRequest, context: ServerCallContext
     ) -> TaskPushNotificationConfig:
         """Return what was kept of a URL, with what it is shown, to its own user."""
-        asking, pushing = self._asking(context), self._pushes()
+        principal, pushing = self._principal(context), self._pushes()
         try:
-            await self._found(asking, params.task_id)
+            await self._found(principal, params.task_id)
             return await pushing.one_of(params.task_id, params.id)
         except SealbusError as error:
-            raise refusal(asking, error) from error
+            raise refusal(principal, error) from error
 
     async def on_list_task_push_notification_configs(
         self, params: ListTaskPushNotificationConfigsRequest, context: ServerCallContext
     ) -> ListTaskPushNotificationConfigsResponse:
         """Return all URLs of a task."""
-        asking, pushing = self._asking(context), self._pushes()
+        principal, pushing = self._principal(context), self._pushes()
         try:
-            await self._found(asking, params.task_id)
+            await self._found(principal, params.task_id)
             return ListTaskPushNotificationConfigsResponse(configs=await pushing.all_of(params.task_id))
         except SealbusError as error:
-            raise refusal(asking, error) from error
+            raise refusal(principal, error) from error
 
     async def on_delete_task_push_notification_config(
         self, params: DeleteTaskPushNotificationConfigRequest, context: ServerCallContext
     ) -> None:
         """Have a URL told no more."""
-        asking, pushing = self._asking(context), self._pushes()
+        principal, pushing = self._principal(context), self._pushes()
         try:
-            await self._found(asking, params.task_id)
+            await self._found(principal, params.task_id)
             await pushing.remove(params.task_id, params.id)
         except SealbusError as error:
-            raise refusal(asking, error) from error
+            raise refusal(principal, error) from error
 
     def _pushes(self) -> Pushing:
         if self._pushing is None:
             raise PushNotificationNotSupportedError
         return self._pushing
 
-    def _asking(self, context: ServerCallContext) -> Asking:
+    def _principal(self, context: ServerCallContext) -> Principal:
         # The path says which agent, or in gRPC the tenant does; here it can only agree.
         if context.tenant not in ("", self._agent):
             raise InvalidParamsError("no such tenant")
-        return asking_of(context)
+        return principal_of(context)
 
-    async def _read(self, asking: Asking, message: Message) -> tuple[DescribedAction, Content, str]:
+    async def _read(self, principal: Principal, message: Message) -> tuple[DescribedAction, Content, str]:
         """Return what a message asks for, and its context's id; empty for one that the task begins itself."""
         if not message.message_id:
             raise InvalidParamsError("a message has a messageId")
@@ -263,7 +263,7 @@ class AgentHandler(RequestHandler):
         if context_id and not _CONTEXT.fullmatch(context_id):
             raise InvalidParamsError("contextId must be 1 to 128 visible characters")
         if message.task_id:
-            view, handle = await self._found(asking, message.task_id)
+            view, handle = await self._found(principal, message.task_id)
             if not asks_for_login(await newest_of(handle)):
                 raise UnsupportedOperationError(
                     "nothing can be said to this task: what it waits for is decided at the edge"
@@ -272,39 +272,46 @@ class AgentHandler(RequestHandler):
                 raise InvalidParamsError("contextId is not that of the task")
             context_id = view.context_id
         described, body = self._skills.asked_for(message)
-        described.check_scope(asking.token)
+        described.check_scope(principal.token)
         return described, body, context_id
 
-    async def _answer(self, asking: Asking, described: DescribedAction, body: Content, context_id: str) -> Message:
+    async def _answer(
+        self, principal: Principal, described: DescribedAction, body: Content, context_id: str
+    ) -> Message:
         name, calls = described.name, self._actions.calls
         if described.action.parts:
-            async with aclosing(calls.chunks(asking.request, asking.token, name, body)) as chunks:
+            async with aclosing(calls.chunks(principal.request, principal.token, name, body)) as chunks:
                 contents = [one async for one in chunks]
         else:
-            contents = [await calls.answer(asking.request, asking.token, name, body)]
-        number = asking.request_id
+            contents = [await calls.answer(principal.request, principal.token, name, body)]
+        number = principal.request_id
         return answer(contents, message_id=number, context_id=context_id or number)
 
     async def _submitted(
-        self, asking: Asking, params: SendMessageRequest, described: DescribedAction, body: Content, context_id: str
+        self,
+        principal: Principal,
+        params: SendMessageRequest,
+        described: DescribedAction,
+        body: Content,
+        context_id: str,
     ) -> tuple[TaskView, TaskHandle]:
         """Submit a task, of which all copies of the message are one where its agent declares it `once`."""
         message, config = params.message, None
         if params.configuration.HasField("task_push_notification_config"):
             # Before anything is submitted: a client that asked for it waits for nothing else.
-            config = await self._pushes().checked(params.configuration.task_push_notification_config, asking.token)
+            config = await self._pushes().checked(params.configuration.task_push_notification_config, principal.token)
         key = message.message_id if _KEY.fullmatch(message.message_id) else None
-        handle = await self._actions.tasks.submitted(asking.request, asking.token, described.name, body, key)
+        handle = await self._actions.tasks.submitted(principal.request, principal.token, described.name, body, key)
         view = TaskView(handle.message_id, context_id or handle.message_id, self._page)
-        await self._kept.keep(view.id, view.context_id, agent=self._agent, token=asking.token)
+        await self._kept.keep(view.id, view.context_id, agent=self._agent, token=principal.token)
         if config is not None:
-            await self._pushes().add(config, handle, view.context_id, asking.token, None)
+            await self._pushes().add(config, handle, view.context_id, principal.token, None)
         return view, handle
 
-    async def _waited(self, asking: Asking, view: TaskView, handle: TaskHandle) -> Task:
+    async def _waited(self, principal: Principal, view: TaskView, handle: TaskHandle) -> Task:
         parts, contents, newest = PartsReading(), list[Content](), None
         within = self._front.limits.call_seconds
-        async with aclosing(self._followed(asking, handle, after=-1, within=within)) as statuses:
+        async with aclosing(self._followed(principal, handle, after=-1, within=within)) as statuses:
             async for status in statuses:
                 newest = status
                 if status.part is not None:
@@ -318,11 +325,11 @@ class AgentHandler(RequestHandler):
         return view.task(newest, contents)
 
     async def _updates(
-        self, asking: Asking, view: TaskView, handle: TaskHandle, *, after: int
+        self, principal: Principal, view: TaskView, handle: TaskHandle, *, after: int
     ) -> AsyncGenerator[Event, None]:
         parts = PartsReading(resumed=after >= 0)
         within = self._front.limits.event_seconds
-        async with aclosing(self._followed(asking, handle, after=after, within=within)) as statuses:
+        async with aclosing(self._followed(principal, handle, after=after, within=within)) as statuses:
             async for status in statuses:
                 if status.part is not None:
                     parts.take(status)
@@ -330,21 +337,21 @@ class AgentHandler(RequestHandler):
                     yield update
 
     def _followed(
-        self, asking: Asking, handle: TaskHandle, *, after: int, within: float
+        self, principal: Principal, handle: TaskHandle, *, after: int, within: float
     ) -> AsyncGenerator[Status, None]:
-        left = (asking.token.expires - self._front.node.clock()) / SECOND
-        return followed(handle, self._front, asking.token, after=after, within=min(within, left), parts=True)
+        left = (principal.token.expires - self._front.node.clock()) / SECOND
+        return followed(handle, self._front, principal.token, after=after, within=min(within, left), parts=True)
 
-    async def _found(self, asking: Asking, task: str) -> tuple[TaskView, TaskHandle]:
+    async def _found(self, principal: Principal, task: str) -> tuple[TaskView, TaskHandle]:
         """Return a task of the user's with this agent; raise `TaskNotFoundError` or as `TaskOwners.find`."""
-        handle = await self._actions.tasks.owners.find(task, asking.token)
+        handle = await self._actions.tasks.owners.find(task, principal.token)
         if handle.action not in self._skills.actions:
             raise TaskNotFoundError
-        context_id = await self._kept.context_id(task, agent=self._agent, token=asking.token)
+        context_id = await self._kept.context_id(task, agent=self._agent, token=principal.token)
         return TaskView(task, context_id, self._page), handle
 
-    async def _listed(self, asking: Asking, task: str, context_id: str, params: ListTasksRequest) -> Task | None:
-        handle = await self._actions.tasks.owners.find(task, asking.token)
+    async def _listed(self, principal: Principal, task: str, context_id: str, params: ListTasksRequest) -> Task | None:
+        handle = await self._actions.tasks.owners.find(task, principal.token)
         if params.include_artifacts:
             newest, contents = await reading(handle)
         else:

@@ -53,6 +53,7 @@ _WHOLE: Final = 4_096
 """Tasks of one user, and of all, that one process follows for webhooks."""
 _TRIES: Final = 3
 _AGAIN: Final = Backoff(initial_interval=1.0, maximum_interval=30.0, jitter=0.5)
+_READ_SECONDS: Final = 30.0
 _WRITES: Final = 8
 """How often another process may be the first to write."""
 
@@ -192,7 +193,20 @@ class Pushing:
         raise BusUnavailable("a webhook could not be removed: others change those of the task all the time")
 
     async def resume(self) -> None:
-        """Follow the tasks that have webhooks and have not ended."""
+        """Follow the tasks that have webhooks and have not ended, as soon as these can be read."""
+        failures = 0
+        while not self._front.stopping.is_set():
+            try:
+                async with asyncio.timeout(_READ_SECONDS):
+                    await self._resumed()
+            except (SealbusError, TimeoutError) as error:
+                failures += 1
+                _log.warning("the webhooks from before cannot be read now: %s", type(error).__name__)
+                await self._paused(failures)
+            else:
+                return
+
+    async def _resumed(self) -> None:
         reading = self._node.transport.read(STATE, [self._prefix + "*"])
         async with aclosing(reading) as batches:
             async for batch in batches:
@@ -305,8 +319,9 @@ async def pushing(
     """Yield the webhooks of an edge, those from before followed again; leaving stops telling."""
     async with Background() as group:
         found = Pushing(front, key, webhooks, group, page, again)
-        await found.resume()
+        resuming = group.create_task(found.resume(), name="webhooks from before")
         try:
             yield found
         finally:
+            resuming.cancel()
             found.stop()

@@ -15,7 +15,7 @@ from a2a.utils.errors import (
     TaskNotFoundError,
 )
 
-from sealbus.agents.edge.a2a.asking import Asking
+from sealbus.agents.edge.a2a.principal import Principal
 from sealbus.agents.edge.http.problem import problem_of
 from sealbus.envelopes.errors import Code, SealbusError
 
@@ -33,12 +33,12 @@ _ABOUT_THE_REQUEST: Final = frozenset(
 """What clients, and what stands between, act on: another token, or another try."""
 
 
-def refusal(asking: Asking, error: SealbusError) -> A2AError:
+def refusal(principal: Principal, error: SealbusError) -> A2AError:
     """Return `error` as one of A2A, and keep it as what the request was refused where its transport says it better."""
     answer = problem_of(error)
     problem: dict[str, Any] = json.loads(bytes(answer.body))
     if answer.status_code in _ABOUT_THE_REQUEST:
-        asking.refused = error
+        principal.refused = error
     said = f"{problem['detail']} ({problem['code']})"
     match answer.status_code:
         case HTTPStatus.NOT_FOUND if error.code == Code.NOT_FOUND:

@@ -19,7 +19,7 @@ import httpx2
 from a2a.types import TaskPushNotificationConfig
 from a2a.utils.errors import InvalidParamsError
 
-from sealbus.agents.edge.egress.reachable import AddressRefused, Network, Resolve, address_of, resolve
+from sealbus.agents.edge.http.reachable import AddressRefused, Network, Resolve, address_of, resolve
 from sealbus.agents.edge.oauth.issuers import is_secure_url
 
 __all__ = ["Webhooks", "check_config"]

@@ -27,8 +27,8 @@ from sealbus.agents.edge.egress.credential import (
     Target,
 )
 from sealbus.agents.edge.egress.operation import Operation
-from sealbus.agents.edge.egress.reachable import Resolve, network_of
 from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS
+from sealbus.agents.edge.http.reachable import Resolve, network_of
 from sealbus.agents.edge.oauth.client_authentication import (
     ClientAuthentication,
     JwtSvidClient,

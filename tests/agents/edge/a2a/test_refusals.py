@@ -10,7 +10,7 @@ from a2a.utils.errors import (
 )
 from starlette.requests import Request
 
-from sealbus.agents.edge.a2a.asking import VERSION_FIELD, Asking, asking_of
+from sealbus.agents.edge.a2a.principal import VERSION_FIELD, Principal, principal_of
 from sealbus.agents.edge.a2a.refusals import refusal
 from sealbus.agents.edge.front import REQUEST_ID
 from sealbus.agents.edge.http.problem import EdgeError
@@ -18,9 +18,9 @@ from sealbus.bus.sending.answer import RemoteError
 from sealbus.envelopes.errors import BusUnavailable, Code, Denied, SealbusError
 
 
-def asking(*fields: tuple[str, str], watched: bool = True) -> Asking:
+def asking(*fields: tuple[str, str], watched: bool = True) -> Principal:
     headers = [(name.encode(), value.encode()) for name, value in fields]
-    return Asking(Request({"type": "http", "headers": headers, REQUEST_ID: bytes(16)}), None, watched)  # type: ignore[arg-type]
+    return Principal(Request({"type": "http", "headers": headers, REQUEST_ID: bytes(16)}), None, watched)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_each_error_has_its_word_and_its_transport_one_where_that_says_more(
 async def test_who_asks_shows_neither_token_nor_name() -> None:
     who = asking(("authorization", "Bearer a-secret"), (VERSION_FIELD, "1.0"), watched=False)
     context = who.context()
-    assert asking_of(context) is who
+    assert principal_of(context) is who
     assert (who.is_authenticated, who.user_name, who.request_id) == (True, "", "0" * 32)
     assert context.state == {"headers": {VERSION_FIELD: "1.0"}}
     assert "secret" not in repr(who)
@@ -62,4 +62,4 @@ def test_a_request_that_was_not_admitted_has_nobody_who_asks() -> None:
     context = asking().context()
     context.user = None  # type: ignore[assignment]
     with pytest.raises(TypeError, match="not a request of ours"):
-        asking_of(context)
+        principal_of(context)

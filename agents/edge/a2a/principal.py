@@ -15,14 +15,14 @@ from sealbus.agents.edge.front import REQUEST_ID
 from sealbus.agents.edge.oauth.access_token import AccessToken
 from sealbus.envelopes.errors import SealbusError
 
-__all__ = ["DOOR_NAME", "VERSION_FIELD", "Asking", "asking_of"]
+__all__ = ["DOOR_NAME", "VERSION_FIELD", "Principal", "principal_of"]
 
 DOOR_NAME: Final = "a2a"
 VERSION_FIELD: Final = "a2a-version"
 
 
 @dataclass(eq=False)
-class Asking(User):
+class Principal(User):
     """One request. `refused` is why it was not done, where that is more than an error of A2A can say.
 
     `watched` says that a client that goes away has to be looked for: gRPC cancels by itself.
@@ -59,8 +59,8 @@ class Asking(User):
         return ServerCallContext(user=self, state={"headers": {VERSION_FIELD: version}})
 
 
-def asking_of(context: ServerCallContext) -> Asking:
+def principal_of(context: ServerCallContext) -> Principal:
     """Return who asks; raise `TypeError` for a request that did not come through our endpoint."""
-    if not isinstance(context.user, Asking):
+    if not isinstance(context.user, Principal):
         raise TypeError("not a request of ours")
     return context.user

@@ -28,10 +28,10 @@ from starlette.requests import Request
 from sealbus.agents.edge.a2a.principal import DOOR_NAME, Principal
 from sealbus.agents.edge.actions import Actions
 from sealbus.agents.edge.front import DOOR, REQUEST_ID, too_often
-from sealbus.agents.edge.http.problem import explanation_of, problem_of
+from sealbus.agents.edge.http.problem import EdgeError, explanation_of, problem_of
 from sealbus.agents.edge.http.rate_limits import TokenBuckets, address_key
 from sealbus.agents.runtime.health import parse_address
-from sealbus.envelopes.errors import ConfigurationError, SealbusError
+from sealbus.envelopes.errors import Code, ConfigurationError, SealbusError
 
 __all__ = ["Certificate", "serving_grpc"]
 
@@ -40,6 +40,8 @@ _log: Final = logging.getLogger(__name__)
 _SLACK: Final = 16_384
 """Bytes of a message beside the body of a request: its ids and metadata."""
 _STOP_SECONDS: Final = 1.0
+_IDLE_MS: Final = 300_000
+"""After which time without requests a connection is closed."""
 _KEEPALIVE_MS: Final = 30_000
 _KEEPALIVE_ANSWER_MS: Final = 10_000
 
@@ -112,58 +114,65 @@ class _Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has 
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
-        """Return the handler of a method, after our admission."""
+        """Return the handler of a method, after our admission.
+
+        It takes a stream, of which it reads one message: grpc would wait for the message of another kind before it asks us.
+        """
         found, method = await continuation(handler_call_details), handler_call_details.method
         if found is None:
             return None
-        coding = {
-            "request_deserializer": found.request_deserializer,
-            "response_serializer": found.response_serializer,
-        }
-        if found.response_streaming:
-            return grpc.unary_stream_rpc_method_handler(self._streaming(found.unary_stream, method), **coding)
-        return grpc.unary_unary_rpc_method_handler(self._unary(found.unary_unary, method), **coding)
+        return grpc.stream_stream_rpc_method_handler(
+            self._streaming(found.unary_stream, method)
+            if found.response_streaming
+            else self._unary(found.unary_unary, method),
+            request_deserializer=found.request_deserializer,
+            response_serializer=found.response_serializer,
+        )
 
     def _unary(self, inner: Method, method: str) -> Method:
-        async def called(request: Any, context: grpc.aio.ServicerContext) -> Any:
-            async with self._asked(request, context, method):
-                return await inner(request, context)
+        async def called(_: object, context: grpc.aio.ServicerContext) -> None:
+            async with self._asked(context, method) as (request, _):
+                await self._write(context, await inner(request, context))
 
         return called
 
     def _streaming(self, inner: Method, method: str) -> Method:
-        async def called(request: Any, context: grpc.aio.ServicerContext) -> None:
-            async with self._asked(request, context, method) as principal:
+        async def called(_: object, context: grpc.aio.ServicerContext) -> None:
+            async with self._asked(context, method) as (request, principal):
                 self._streams.enter(principal.token)
                 events = inner(request, context)
                 try:
                     async for event in events:
-                        async with asyncio.timeout(self._write_seconds):
-                            await context.write(event)
+                        await self._write(context, event)
                 finally:
                     self._streams.leave(principal.token)
                     await events.aclose()
 
         return called
 
+    async def _write(self, context: grpc.aio.ServicerContext, message: Any) -> None:
+        async with asyncio.timeout(self._write_seconds):
+            await context.write(message)
+
     @asynccontextmanager
     async def _asked(
-        self, request: Any, context: grpc.aio.ServicerContext, method: str
-    ) -> AsyncGenerator[Principal, None]:
-        """Admit a request for the block, and answer in every case."""
+        self, context: grpc.aio.ServicerContext, method: str
+    ) -> AsyncGenerator[tuple[Any, Principal], None]:
+        """Admit a request for the block, which is given its message, and answer in every case."""
         front = self._front
         try:
             self._check_address(context)
             http = _as_http(method, context)
             token = await front.admitted(http)
+            request = await self._message(context)
             front.charge(token, request.ByteSize() / front.limits.charged_bytes)
             principal = Principal(http, token, watched=False)
             _principal.set(principal)
-            yield principal
+            yield request, principal
         except SealbusError as error:
             await _refuse(context, error)
         except TimeoutError:
-            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the client does not read")
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the client is too slow")
         except grpc.aio.AbortError:
             raise
         except Exception as error:  # noqa: BLE001  outermost boundary: grpc would answer with the text of the error
@@ -171,6 +180,14 @@ class _Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has 
             await context.abort(grpc.StatusCode.INTERNAL, "The edge failed.")
         finally:
             front.node.counters.add("sealbus_edge_requests_total", route=method, status=_status(context))
+
+    async def _message(self, context: grpc.aio.ServicerContext) -> Any:
+        """Return the one message of a request; raise `TimeoutError` if it takes too long, 400 if there is none."""
+        async with asyncio.timeout(self._front.limits.body_seconds):
+            message = await context.read()
+        if message is grpc.aio.EOF:
+            raise EdgeError(Code.MALFORMED, 400, "a request has a message")
+        return message
 
     def _check_address(self, context: grpc.aio.ServicerContext) -> None:
         if wait := self._addresses.take(address_key(_address(context))):
@@ -271,6 +288,7 @@ async def serving_grpc(
             ("grpc.max_receive_message_length", actions.front.limits.body_bytes + _SLACK),
             ("grpc.max_metadata_size", actions.front.limits.token_bytes + _SLACK),
             ("grpc.so_reuseport", 0),
+            ("grpc.max_connection_idle_ms", _IDLE_MS),
             ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
             ("grpc.keepalive_timeout_ms", _KEEPALIVE_ANSWER_MS),
         ],

@@ -105,6 +105,23 @@ async def test_tasks_of_others_are_not_found(running: Site, lines: Lines) -> Non
         assert (await refused(client.GetTask(request, metadata=shown(running, sub="bob"))))[0] == "NOT_FOUND"
 
 
+async def test_who_asks_is_looked_at_before_their_message_and_the_message_has_to_come(
+    tmp_path: Path, lines: Lines
+) -> None:
+    async with (
+        site(tmp_path, lines.agent, limits={"body_seconds": 0.2}) as running,
+        grpc.aio.insecure_channel(running.grpc) as channel,
+    ):
+        silent = channel.stream_stream("/lf.a2a.v1.A2AService/SendMessage")
+        assert (await refused(silent().read()))[0] == "UNAUTHENTICATED"
+        assert (await refused(silent(metadata=shown(running)).read()))[0] == "DEADLINE_EXCEEDED"
+        empty = silent(metadata=shown(running))
+        await empty.done_writing()
+        assert (await refused(empty.read()))[0] == "INVALID_ARGUMENT"
+        garbage = channel.unary_unary("/lf.a2a.v1.A2AService/SendMessage")
+        assert (await refused(garbage(b"\xff" * 8, metadata=shown(running))))[0] == "INTERNAL"
+
+
 async def test_a_message_of_100_mb_is_refused(running: Site) -> None:
     address = running.grpc
     async with grpc.aio.insecure_channel(address, options=[("grpc.max_send_message_length", -1)]) as channel:

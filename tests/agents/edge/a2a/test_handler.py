@@ -78,7 +78,7 @@ async def test_a_call_is_answered_by_a_message(running: Site, shop: Shop, bindin
     assert (data(part), found.message.context_id) == ({"item_id": "42", "price": 21}, "c-1")
     user = shop.contexts[0].user
     assert user is not None
-    assert (user.sub, user.scp, dict(user.req or {})) == ("alice", ("read", "write"), {"door": "a2a"})
+    assert (user.sub, user.scp, user.clm["door"]) == ("alice", ("read", "write"), "a2a")
 
 
 async def test_texts_chunks_and_numbers_beyond_json_come_as_they_are(running: Site) -> None:

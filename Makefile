@@ -27,7 +27,7 @@ COVERED := envelopes/*,policies/*
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools docs demo stack stack-demo stack-down soak chaos test test-systems test-quick keycloak-test policies-hour check format bench bench-audit lock removal weaken wheel release clean
+.PHONY: help setup tools tools-kubernetes docs demo stack stack-demo stack-down soak chaos test test-systems test-quick keycloak-test image-test kubernetes-test policies-hour check format bench bench-audit lock removal weaken wheel release clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -116,6 +116,33 @@ MAVEN_COPY := org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy
 	@sh .tools/keycloak/keycloak-$(KEYCLOAK)/bin/kc.sh build --db=dev-mem --features=spiffe,client-auth-federated >/dev/null
 	@touch $@
 
+KUBERNETES := .tools/kubernetes
+VERSION_OF_KUBERNETES = $(shell awk '$$1 == "k8s.io/kubernetes" {print $$2}' deploy/tools/kubernetes/go.mod)
+# An API server that does not know its version is taken for 0.0 by Helm and kubectl.
+KNOWN_VERSION = -X k8s.io/component-base/version.gitVersion=$(VERSION_OF_KUBERNETES) -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=$(word 2,$(subst ., ,$(VERSION_OF_KUBERNETES)))
+
+$(KUBERNETES)/kube-apiserver: deploy/tools/kubernetes/go.mod deploy/tools/kubernetes/go.sum
+	@mkdir -p $(KUBERNETES)
+	@cd deploy/tools/kubernetes && GOBIN=$(CURDIR)/$(KUBERNETES) GOFLAGS=-mod=readonly CGO_ENABLED=0 go install -ldflags '-s -w $(KNOWN_VERSION)' tool
+	@touch $@
+
+# The program is called `server`.
+$(KUBERNETES)/server: deploy/tools/kubernetes/etcd/go.mod deploy/tools/kubernetes/etcd/go.sum
+	@mkdir -p $(KUBERNETES)
+	@cd deploy/tools/kubernetes/etcd && GOBIN=$(CURDIR)/$(KUBERNETES) GOFLAGS=-mod=readonly CGO_ENABLED=0 go install -ldflags '-s -w' tool
+	@touch $@
+
+# What it does to nodes and pods is in files of its module, and it does nothing without them.
+STAGES := node/fast/node-initialize node/heartbeat/node-heartbeat pod/fast/pod-ready pod/fast/pod-complete pod/fast/pod-delete
+$(KUBERNETES)/kwok: deploy/tools/kubernetes/kwok/go.mod deploy/tools/kubernetes/kwok/go.sum
+	@mkdir -p $(KUBERNETES)
+	@cd deploy/tools/kubernetes/kwok && GOBIN=$(CURDIR)/$(KUBERNETES) GOFLAGS=-mod=readonly CGO_ENABLED=0 go install -ldflags '-s -w' tool
+	@set -e; from=$$(cd deploy/tools/kubernetes/kwok && go list -m -f '{{.Dir}}' sigs.k8s.io/kwok)/kustomize/stage; \
+		for stage in $(STAGES); do echo ---; cat $$from/$$stage.yaml; done > $(KUBERNETES)/stages.yaml
+	@touch $@
+
+tools-kubernetes: $(KUBERNETES)/server $(KUBERNETES)/kwok $(KUBERNETES)/kube-apiserver ## build a control plane of Kubernetes, which takes a quarter of an hour, for `make kubernetes-test`
+
 EVIDENCE := .sealbus/evidence
 
 demo: $(READY) ## play the scenes (allowed, denied, refused, changed, replayed), then verify the log and tamper with copies
@@ -150,16 +177,22 @@ test: $(READY) $(BUILT) $(if $(CI),$(DOCS)) ## run all tests except those of `ma
 	@$(BIN)/python -m coverage run -m pytest $(PARALLEL) $(CORES) $(PYTEST_ARGS) $(PURE)
 	@$(BIN)/python -m coverage combine --quiet
 	@$(BIN)/python -m coverage report --include='$(COVERED)' --fail-under=100 --skip-covered --show-missing
-	@$(BIN)/python -m pytest $(PARALLEL) $(WORKERS) -m 'not (serial or keycloak)' $(PURE:%=--ignore=%) $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) $(WORKERS) -m 'not (serial or keycloak or image or kubernetes)' $(PURE:%=--ignore=%) $(PYTEST_ARGS)
 
 test-systems: $(READY) $(BUILT) ## kill and rotate whole systems under load, two at a time
 	@$(BIN)/python -m pytest $(PARALLEL) 2 -m serial $(PYTEST_ARGS)
 
 test-quick: $(READY) ## run the tests that need no server and no build
-	@$(BIN)/python -m pytest $(PARALLEL) $(WORKERS) -m 'not (nats or opa or spire or idp or pyright or keycloak or serial or slow)' $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) $(WORKERS) -m 'not (nats or opa or spire or idp or pyright or keycloak or image or kubernetes or serial or slow)' $(PYTEST_ARGS)
 
 keycloak-test: $(READY) $(if $(KEYCLOAK_HAS),.tools/keycloak/.ready) ## test with Keycloak, which Maven fetches; skips without java and mvn
 	@$(BIN)/python -m pytest -m keycloak $(PYTEST_ARGS) tests/integration
+
+image-test: $(READY) $(TOOLS)/opa ## do each step of the image's Dockerfile as a command here; fetches the locked packages anew (root)
+	@$(BIN)/python -m pytest -m image $(PYTEST_ARGS) tests/deploy
+
+kubernetes-test: $(READY) $(TOOLS)/helm ## install, upgrade and drain the chart on the control plane of `make tools-kubernetes`; skips without it
+	@$(BIN)/python -m pytest -m kubernetes $(PYTEST_ARGS) tests/deploy
 
 policies-hour: $(READY) $(TOOLS)/opa ## generate policies for SECONDS (3600) from SEED (0) on, and compare the embedded engine with OPA on each
 	@PYTHONPATH=tests $(BIN)/python -m support.engine_differences --seconds $(HOUR) --seed $(SEED)

@@ -11,6 +11,7 @@ from bench import (
     backtest,
     callout,
     cancel,
+    console,
     durability,
     edge,
     gate,
@@ -59,6 +60,10 @@ async def _callout() -> list[Figure]:
     return [figure async for figure in callout.figures()]
 
 
+async def _console() -> list[Figure]:
+    return [figure async for figure in console.figures()]
+
+
 async def _opa() -> list[Figure]:
     return [figure async for figure in opa.figures()]
 
@@ -75,7 +80,7 @@ def main() -> int:
     for figure in processes.figures():
         show(figure)
         found.append(figure)
-    for part in (_gate, _durability, _cancel, _approvals, _edge, _a2a, _streams, _callout, _opa, _tracing):
+    for part in (_gate, _durability, _cancel, _approvals, _edge, _a2a, _streams, _callout, _opa, _tracing, _console):
         for figure in asyncio.run(part()):
             show(figure)
             found.append(figure)

@@ -1,4 +1,4 @@
-"""What the console's pages cost a browser: `python -m bench.console`, with Chromium.
+"""What the console's pages cost a browser, and its server the bus: `python -m bench.console`, with Chromium.
 
 A server of canned answers sends 1,000 decisions a second, in messages of 50 ms as the console does, and the map twice a
 second. The page counts its own frames and how late the newest row is when a frame shows it; the memory is that of the
@@ -20,6 +20,7 @@ from playwright.async_api import BrowserContext, Page
 from support.browser import DESK, FLAGS, chromium, process_tree, require_chromium
 from support.console_server import ConsoleSite, console_site
 
+from bench import console_server
 from bench.report import Figure, show
 
 __all__ = ["figures"]
@@ -101,6 +102,14 @@ async def _memory_of_a_plain_browser(site: ConsoleSite) -> float:
 
 
 async def figures() -> AsyncIterator[Figure]:
+    """Measure in a browser, then beside a deployment."""
+    async for figure in _in_a_browser():
+        yield figure
+    async for figure in console_server.figures():
+        yield figure
+
+
+async def _in_a_browser() -> AsyncIterator[Figure]:
     async with chromium() as (browser, _), console_site(rate=RATE) as site:
         site.timed = True
         starts = []

@@ -30,8 +30,6 @@ ELSEWHERE: dict[str, str] = {
     "agents/dev/demo/door.py": DEMONSTRATION,
     "agents/dev/demo/payments.py": DEMONSTRATION,
     "agents/dev/demo/people.py": DEMONSTRATION,
-    "agents/dev/demo/scene.py": DEMONSTRATION,
-    "agents/dev/demo/play.py": DEMONSTRATION,
     # Parts that mean something only with a real program at the other end.
     "agents/dev/workload_api/declared.py": "tests/agents/dev/workload_api/test_server.py",
     "agents/dev/workload_api/server_svid.py": "tests/agents/dev/nats/test_server_changes.py",
@@ -45,7 +43,7 @@ ELSEWHERE: dict[str, str] = {
 }
 """Module that no test in its mirrored folder imports or is named after, and the file that tests it."""
 
-MOST = 17
+MOST = 15
 """Lower it when an entry goes; there is no reason to raise it."""
 
 

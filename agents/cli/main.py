@@ -33,6 +33,7 @@ _COMMANDS = MappingProxyType(
             "See which agents there are and what waits for them; print what one takes and gives.",
         ),
         "dead": ("sealbus.agents.cli.bus.dead", "See messages that could not be handled, send them again, drop them."),
+        "refused": ("sealbus.agents.cli.bus.refused", "Count what failed verification, and whom it claims to be from."),
         "call": ("sealbus.agents.cli.bus.call", "Call an action and print the answer."),
         "approvals": (
             "sealbus.agents.cli.bus.approvals",

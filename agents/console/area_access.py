@@ -29,16 +29,17 @@ class AreaAccess:
     def __init__(self, edge: EdgeClient, *, elapsed: Callable[[], float] = time.monotonic) -> None:
         self._edge = edge
         self._elapsed = elapsed
-        self._seen: OrderedDict[tuple[int, Area], _Seen] = OrderedDict()
+        self._seen: OrderedDict[tuple[int, Area, str], _Seen] = OrderedDict()
 
-    async def check(self, session: Session, area: Area, item: str = "") -> None:
-        """Return if the policy lets the person of `session` see `area` now; what is seen of one `item` is asked each time.
+    async def check(self, session: Session, area: Area, item: str = "", *, shown: bool = False) -> None:
+        """Return if the policy lets the person of `session` see `area` now.
 
-        Raises `EdgeRefused` if it does not, `BusUnavailable` if it cannot be asked.
+        What is seen of one `item` is asked each time, but while it stays `shown`. Raises `EdgeRefused` if the policy does
+        not, `BusUnavailable` if it cannot be asked.
         """
-        key = id(session), area
+        key = id(session), area, item
         seen = self._seen.get(key)
-        if not item and seen is not None and seen.session is session and seen.until > self._elapsed():
+        if (shown or not item) and seen is not None and seen.session is session and seen.until > self._elapsed():
             return
         viewer = await self._edge.call(session.tokens.access_token, "view", {"area": area, "item": item})
         session.name, session.idp = str(viewer.get("user", "")), str(viewer.get("idp", ""))

@@ -19,15 +19,19 @@ from sealbus.agents.console.pages import PAGE_HEADERS
 from sealbus.agents.console.sessions import LOGIN, SESSION, PendingLogin, Session, Sessions, cookie, cookie_value
 from sealbus.agents.edge.http.problem import EdgeError
 from sealbus.agents.login.code_flow import authorization_page, new_secrets, tokens_for
+from sealbus.agents.login.kept_login import FRESH, refreshed_tokens, revoke_tokens
 from sealbus.agents.login.provider import LoginFailed, open_provider
 from sealbus.agents.login.public_client import PublicClient
 from sealbus.bus.ports import Clock
 from sealbus.envelopes.errors import Code
+from sealbus.envelopes.limits import SECOND
 
 __all__ = ["BrowserLogin"]
 
 _TO: Final = re.compile(r"/(?:[A-Za-z0-9_~-][A-Za-z0-9._~/-]{0,200})?")
 """Where a login may end: a path of ours, without a query."""
+RENEW_EVERY: Final = 5 * SECOND
+"""Between two tries to renew a session, of a token that lives no longer than a moment or of a provider that is away."""
 _ACR: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,256}(?: [\x21\x23-\x5b\x5d-\x7e]{1,256}){0,7}")
 _AGE: Final = re.compile("[0-9]{1,9}")
 _ENTERED: Final = (
@@ -55,13 +59,34 @@ class BrowserLogin:
         self._clock = clock
         self._tls = tls
 
-    def session(self, request: Request) -> Session:
-        """Return the session of `request`; raises `EdgeError` (401) without one."""
+    async def session(self, request: Request) -> Session:
+        """Return the session of `request`, renewed if it is about to end; raises `EdgeError` (401) without one."""
         value = cookie_value(request.headers.get("cookie", ""), SESSION, secure=self._secure)
         session = self._sessions.of(value, now=self._clock()) if value else None
         if session is None:
             raise EdgeError(Code.LOGIN_REQUIRED, 401, "log in first")
+        await self.renew(session)
         return session
+
+    async def renew(self, session: Session) -> None:
+        """Return while `session` counts: new tokens are got before its own end, where the provider gives any.
+
+        Raises `EdgeError` (401) once it has ended. A provider that cannot be reached ends nothing before its token does.
+        """
+        async with session.renewing:
+            token, now = session.tokens.refresh_token, self._clock()
+            due = session.tokens.expires <= now + FRESH and session.renew_after <= now
+            if due and token is not None and not session.ended:
+                session.renew_after = now + RENEW_EVERY
+                with suppress(LoginFailed):
+                    scope = session.tokens.scope
+                    tokens = await refreshed_tokens(self._client, scope, token, tls=self._tls, clock=self._clock)
+                    if tokens is None:
+                        session.ended = True
+                    else:
+                        session.tokens = tokens
+        if not session.lives(self._clock()):
+            raise EdgeError(Code.LOGIN_REQUIRED, 401, "the login has ended")
 
     async def begin(self, request: Request) -> Response:
         """`GET /login?to=/path`: send the browser to the provider; `acr` and `max_age` ask for another login (RFC 9470)."""
@@ -106,13 +131,13 @@ class BrowserLogin:
         return answer
 
     async def leave(self, request: Request) -> Response:
-        """`POST /logout`: forget the session, and have its token revoked if the provider can."""
+        """`POST /logout`: forget the session, and have its tokens revoked if the provider can."""
         value = cookie_value(request.headers.get("cookie", ""), SESSION, secure=self._secure)
         session = self._sessions.end(value) if value else None
         if session is not None:
             with suppress(LoginFailed):
                 async with open_provider(self._client, tls=self._tls) as provider:
-                    await provider.revoke(session.tokens.access_token, "access_token")
+                    await revoke_tokens(provider, session.tokens)
         answer = Response(b"{}", 200, dict(PAGE_HEADERS), "application/json")
         answer.headers.append("set-cookie", cookie(SESSION, "", secure=self._secure, same_site="Strict", seconds=0))
         return answer

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, cast, get_args
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,7 +18,7 @@ from sealbus.agents.console.agent import Area
 from sealbus.agents.console.area_access import FOR, AreaAccess
 from sealbus.agents.console.deciding_policies import DecidingPolicies
 from sealbus.agents.console.decision_document import decision_document, explanation_document, reason_documents
-from sealbus.agents.console.edge_client import EdgeClient, quoted
+from sealbus.agents.console.edge_client import EdgeClient, EdgeRefused, quoted
 from sealbus.agents.console.feed import DecisionFeed, FeedReader
 from sealbus.agents.console.login import BrowserLogin
 from sealbus.agents.console.pages import PAGE_HEADERS
@@ -55,6 +55,7 @@ _DAY: Final = 86_400 * 1_000_000
 _AGO: Final = re.compile("([0-9]{1,5})([mhd])")
 _UNITS: Final = {"m": 60, "h": 3_600, "d": 86_400}
 _WHOLE: Final = re.compile("[0-9]{1,16}")
+_NO: Final = frozenset({401, 403})
 _STATES: Final = re.compile(r"[a-z-]{1,32}(?:,[a-z-]{1,32}){0,8}")
 _ID: Final = re.compile("[0-9a-f]{32}|[0-9a-f]{64}")
 
@@ -88,14 +89,21 @@ class ApiRoutes:
         self._asking = asyncio.Lock()
 
     async def session(self, request: Request) -> Response:
-        """`GET /api/session`: who looks. Which areas they may see is asked when they look."""
-        session = await self._let(request, "live")
+        """`GET /api/session`: who looks. Which areas they may see is asked when they look.
+
+        With `area`, and the `item` that is shown of it, whether they may still see that: a page asks while it shows it.
+        """
+        area, item = request.query_params.get("area", "live"), request.query_params.get("item", "")
+        if area not in get_args(Area) or (item and not _ID.fullmatch(item)):
+            raise EdgeError(Code.MALFORMED, 400, "there is no such area, or no such item of one")
+        session = await self._login.session(request)
+        await self._access.check(session, cast("Area", area), item, shown=True)
         return _json(
             {
                 "user": session.name,
                 "idp": session.idp,
                 "trust_domain": self._names.trust_domain.name,
-                "until": shown_time(session.tokens.expires),
+                "until": shown_time(session.tokens.expires) if session.tokens.refresh_token is None else None,
             }
         )
 
@@ -122,16 +130,16 @@ class ApiRoutes:
                 data = await _next(reader)
                 if data is None:
                     return
-                if not session.lives(wall_clock()):
-                    yield event("over", {"code": str(Code.LOGIN_REQUIRED), "detail": "the login has ended"})
-                    return
-                if time.monotonic() - asked > FOR:
-                    try:
+                try:
+                    await self._login.renew(session)
+                    if time.monotonic() - asked > FOR:
                         await self._access.check(session, "live")
-                    except SealbusError as error:
-                        yield event("over", {"code": str(error.code), "detail": error.detail})
-                        return
-                    asked = time.monotonic()
+                        asked = time.monotonic()
+                except SealbusError as error:
+                    # Who cannot be asked now has said nothing: the page comes again, and is let in when the answer is yes.
+                    if isinstance(error, EdgeError | EdgeRefused) and error.status in _NO:
+                        yield event("over", {"code": str(error.code), "detail": error.detail, "status": error.status})
+                    return
                 yield data
 
     async def decisions(self, request: Request) -> Response:
@@ -219,7 +227,7 @@ class ApiRoutes:
 
     async def cancel(self, request: Request) -> Response:
         """`POST /api/tasks/cancel`: cancel somebody's task, as the console, for the person who asks."""
-        session = self._changing(request)
+        session = await self._changing(request)
         body = await _body(request)
         said = await self._edge.call(
             session.tokens.access_token,
@@ -248,7 +256,7 @@ class ApiRoutes:
 
     async def decide(self, request: Request) -> Response:
         """`POST /api/approvals/{id}`: say what this person says about it, at the edge and with their login."""
-        session = self._changing(request)
+        session = await self._changing(request)
         body = await _body(request)
         asked = {name: str(body.get(name, "")) for name in ("decision", "verdict", "note")}
         await self._edge.asked(session.tokens.access_token, "POST", _approval(request), asked)
@@ -286,7 +294,7 @@ class ApiRoutes:
 
     async def what_if(self, request: Request) -> Response:
         """`POST /api/what-if`: which decisions of a period another policy would have made otherwise."""
-        self._changing(request)
+        await self._changing(request)
         await self._let(request, "what_if", "ask")
         body = await _body(request, _POLICY_BYTES)
         files = body.get("files")
@@ -312,18 +320,18 @@ class ApiRoutes:
 
     async def verify(self, request: Request) -> Response:
         """`POST /api/log/verify`."""
-        self._changing(request)
+        await self._changing(request)
         await self._let(request, "log", "verify")
         return _json(await self._views.verify())
 
     async def _let(self, request: Request, area: Area, item: str = "") -> Session:
-        session = self._login.session(request)
+        session = await self._login.session(request)
         await self._access.check(session, area, item)
         return session
 
-    def _changing(self, request: Request) -> Session:
+    async def _changing(self, request: Request) -> Session:
         """Return the session of a request that changes something; raises `EdgeError` (403) for one of another site's page."""
-        session = self._login.session(request)
+        session = await self._login.session(request)
         if MARK not in request.headers or request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
             raise EdgeError(Code.DENIED, 403, "this does not come from a page of the console")
         return session

@@ -1,11 +1,12 @@
 """Who looks at the console: people's logins, kept in memory, each behind a cookie that only the console's own pages send.
 
-A session is an access token for the edge and nothing else: what its user may see and do is asked there, with it. No token
-leaves this process but to the edge and the provider; a restart ends all sessions.
+A session is an access token for the edge, and what renews it where the provider gives that: what its user may see and do is
+asked at the edge. No token leaves this process but to the edge and the provider; a restart ends all sessions.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import secrets
 from collections import OrderedDict
@@ -36,11 +37,19 @@ class Session:
     name: str = ""
     idp: str = ""
     ended: bool = False
-    """Whether its person has left, or it made room for others."""
+    """Whether its person has left, it made room for others, or its provider renews it no longer."""
+    renewing: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
+    """Held while it is renewed: a provider may end a login whose refresh token is used twice."""
+    renew_after: int = 0
+    """Microseconds since 1970 before which it is not tried again."""
 
     def lives(self, now: int) -> bool:
-        """Return whether it counts at `now` (microseconds)."""
+        """Return whether its access token counts at `now` (microseconds)."""
         return not self.ended and self.tokens.expires > now
+
+    def may_live(self, now: int) -> bool:
+        """Return whether it counts at `now`, or would if it were renewed."""
+        return not self.ended and (self.tokens.expires > now or self.tokens.refresh_token is not None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,12 +75,12 @@ class Sessions:
         return len(self._sessions)
 
     def of(self, value: str, *, now: int) -> Session | None:
-        """Return the session behind a cookie's `value`; None if there is none, or its token has ended."""
+        """Return the session behind a cookie's `value`; None if there is none, or it has ended for good."""
         key = _hash(value)
         session = self._sessions.get(key)
         if session is None:
             return None
-        if not session.lives(now):
+        if not session.may_live(now):
             del self._sessions[key]
             return None
         self._sessions.move_to_end(key)

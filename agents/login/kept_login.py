@@ -16,7 +16,17 @@ from sealbus.bus.ports import Clock, wall_clock
 from sealbus.envelopes.errors import Code, ConfigurationError, SealbusError
 from sealbus.envelopes.limits import SECOND
 
-__all__ = ["Choice", "Ended", "LoginRequired", "current_login", "end_login", "keep_login"]
+__all__ = [
+    "FRESH",
+    "Choice",
+    "Ended",
+    "LoginRequired",
+    "current_login",
+    "end_login",
+    "keep_login",
+    "refreshed_tokens",
+    "revoke_tokens",
+]
 
 FRESH: Final = 60 * SECOND
 """An access token is refreshed if it ends sooner than that: it is to live until the edge has looked at it."""
@@ -116,7 +126,7 @@ async def end_login(
     trouble = ""
     try:
         async with open_provider(_client(found), tls=tls) as provider:
-            return Ended(found, await _revoked(provider, found.tokens))
+            return Ended(found, await revoke_tokens(provider, found.tokens))
     except LoginFailed as error:
         trouble = error.detail
     raise LoginFailed(f"the login is removed here, but its tokens are not revoked at the provider: {trouble}")
@@ -125,22 +135,34 @@ async def end_login(
 async def _refreshed(
     file: LoginFile, found: KeptLogin, token: str, tls: ssl.SSLContext | None, clock: Clock
 ) -> KeptLogin:
-    client = _client(found)
-    async with open_provider(client, tls=tls) as provider:
-        form = {"grant_type": "refresh_token", "refresh_token": token, **client.target}
-        answer = await provider.ask(provider.endpoints.token, form)
-    if answer.error in _GONE:
+    tokens = await refreshed_tokens(_client(found), found.tokens.scope, token, tls=tls, clock=clock)
+    if tokens is None:
         _replace(file, found, None, now=clock())
         raise LoginRequired(f"your login at {found.issuer} has ended: run `sealbus login`")
-    if answer.error:
-        raise refusal(answer, found.issuer)
-    tokens = Tokens.parse(answer.members, scope=found.tokens.scope, now=clock(), refresh_token=token)
     made = replace(found, tokens=tokens)
     _replace(file, found, made, now=clock())
     return made
 
 
-async def _revoked(provider: Provider, tokens: Tokens) -> bool:
+async def refreshed_tokens(
+    client: PublicClient, scope: str, token: str, *, tls: ssl.SSLContext | None = None, clock: Clock = wall_clock
+) -> Tokens | None:
+    """Return new tokens for a refresh token that was given with `scope`, None if it is good for none any more.
+
+    Raises `LoginFailed`.
+    """
+    async with open_provider(client, tls=tls) as provider:
+        form = {"grant_type": "refresh_token", "refresh_token": token, **client.target}
+        answer = await provider.ask(provider.endpoints.token, form)
+    if answer.error in _GONE:
+        return None
+    if answer.error:
+        raise refusal(answer, client.issuer)
+    return Tokens.parse(answer.members, scope=scope, now=clock(), refresh_token=token)
+
+
+async def revoke_tokens(provider: Provider, tokens: Tokens) -> bool:
+    """Have all `tokens` revoked; return false if the provider cannot do that. Raises `LoginFailed` if it did not."""
     # The refresh token first: with it most providers revoke what it got, too.
     if tokens.refresh_token is not None and not await provider.revoke(tokens.refresh_token, "refresh_token"):
         return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
@@ -23,6 +23,7 @@ from sealbus.policies.decision.request import GivenApproval
 
 if TYPE_CHECKING:
     import httpx2
+    from mcp.client.client import Client as McpClient
 
     from sealbus.agents.sdk.sender import ChildCallOptions, ChildSubmitOptions, Receipt, Sender
     from sealbus.agents.sdk.task_handle import TaskHandle
@@ -289,6 +290,17 @@ class Context:
             return await self.call(action, request, returns=ApiAnswer, timeout=timeout)
 
         return api_client(send)
+
+    def mcp(self, api: str, path: str = "/mcp", *, timeout: float = 30.0) -> AbstractAsyncContextManager[McpClient]:
+        """Return an MCP client for the server that the exit calls `api`: `async with ctx.mcp("github") as server`.
+
+        What it yields is the client of the package `mcp` (extra `mcp`), with `list_tools` and `call_tool`. Each of its
+        requests goes out as those of `http` do, and the exit's policy decides with the tool's name and a hash of what the
+        server says of it. Names, descriptions and answers are what a stranger wrote. Raises what `http` raises.
+        """
+        from sealbus.agents.sdk.mcp import mcp_client
+
+        return mcp_client(self.http(api, timeout=timeout), path)
 
     async def emit(self, name: str, body: object, *, media_type: str = JSON) -> Receipt:
         """Emit an event of this agent, marked as following from the handled message; it carries no user and no chain."""

@@ -152,13 +152,22 @@ class Counters:
 
     def render(self) -> str:
         """Return all of it as Prometheus text, and what prometheus_client says of the process."""
-        from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+        from prometheus_client import generate_latest
+
+        return generate_latest(self._collected()).decode()
+
+    def families(self) -> list[Metric]:
+        """Return the same as objects of prometheus_client, as they are now."""
+        return list(self._collected().collect())
+
+    def _collected(self) -> CollectorRegistry:
+        from prometheus_client import CollectorRegistry, ProcessCollector
 
         if self._registry is None:
             self._registry = CollectorRegistry(auto_describe=False)
             self._registry.register(cast("Collector", _Collector(self._collect)))
             ProcessCollector(registry=self._registry)
-        return generate_latest(self._registry).decode()
+        return self._registry
 
     def _collect(self) -> Iterator[Metric]:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,15 +23,16 @@ class OpaFiles:
 
 def opa_config(
     url: str,
-    signer: PublicKey,
+    signers: Sequence[PublicKey],
     files: OpaFiles,
     *,
     scope: str = "sealbus",
     wait: int = 30,
     persist: Path | None = None,
 ) -> str:
-    """Return the configuration, JSON, for the policy server at `url` (`https://host:port`) that signs by `signer`.
+    """Return the configuration, JSON, for the policy server at `url` (`https://host:port`) that signs by one of `signers`.
 
+    Several are for as long as one replaces the other: OPA then takes the key that a bundle's signature names.
     OPA compares the host with the certificate: the server's SVID must have it as a DNS name or an address. `wait` is the
     seconds of one long poll; with a folder `persist` OPA can start with its last bundle, verified again, while the server
     is unavailable.
@@ -39,7 +41,7 @@ def opa_config(
         "service": "sealbus",
         "resource": f"/bundles/{scope}.tar.gz",
         "polling": {"min_delay_seconds": 1, "max_delay_seconds": 5, "long_polling_timeout_seconds": wait},
-        "signing": {"keyid": key_id(signer), "scope": scope},
+        "signing": {"scope": scope, **({"keyid": key_id(signers[0])} if len(signers) == 1 else {})},
     }
     config: dict[str, object] = {
         "services": {
@@ -56,7 +58,7 @@ def opa_config(
                 },
             }
         },
-        "keys": {key_id(signer): {"algorithm": "ES256", "key": public_pem(signer)}},
+        "keys": {key_id(one): {"algorithm": "ES256", "key": public_pem(one)} for one in signers},
         "bundles": {scope: bundle},
         # Without it /v1/status does not say why a bundle was refused.
         "status": {"prometheus": True},

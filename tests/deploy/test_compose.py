@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx2
 import pytest
 from stack.keys import write_new_key
+from stack.metrics import counter
 from stack.program import output_of
 from stack.site import SEALBUS
 from stack.spire import open_spire
@@ -119,6 +120,7 @@ async def test_what_compose_starts_runs_and_decides(folder: Path) -> None:
             )
             node.done(PUSHED)
             await node.ready()
+            assert await counter(node.places.port("streams-exporter", 9100), "sealbus_stream_limit_bytes") > 0
             async with Client("shop-web", settings=load_settings(environment=node.environment("edge", "edge"))) as bus:
                 assert (await bus.call(pricing.quote, pricing.Quote(item_id="42"))).cents == 1_999
                 alice = await bus.user_context(idp.token("alice"))

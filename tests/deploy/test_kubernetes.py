@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ import httpx2
 import pytest
 import yaml
 from stack.keys import write_new_key
+from stack.metrics import counter
 from stack.program import output_of
 from stack.site import SEALBUS
 from stack.spire import open_spire
@@ -48,6 +49,7 @@ NATS = ROOT / "deploy" / "kubernetes" / "nats"
 TRUST_DOMAIN = TrustDomain("example.org")
 RESOURCE = "https://api.example.org"
 PUSHED = "pushed"
+SERVERS = ("nats-0", "nats-1", "nats-2")
 ORDER = {
     "nats": (),
     "callout": ("nats",),
@@ -61,12 +63,14 @@ HERE = ("operator", "shop-web")
 """Whose commands the test gives, as root."""
 
 
-async def render(folder: Path, *, issuer: str, public_key: Path, opa_config: str) -> str:
+async def render(folder: Path, *, issuer: str, public_key: Path, opa_config: str, replicas: int = 1) -> str:
     """Render the chart as README.md says."""
     (folder / "opa.json").write_text(opa_config)
     values = {
         "edge": {"issuers": [{"issuer": issuer, "algorithms": ["ES256"]}], "resource": RESOURCE},
         "notary": {"origin": "log.example.org/audit"},
+        "monitoring": {"podMonitor": True},
+        "streams": {"replicas": replicas},
     }
     (folder / "values.json").write_text(json.dumps(values))
     return (
@@ -116,7 +120,10 @@ async def keys_of(folder: Path, policy: Path, ca: ThrowawayCa) -> dict[str, dict
 
 
 @asynccontextmanager
-async def cluster(folder: Path) -> AsyncIterator[Cluster]:
+async def cluster(
+    folder: Path, *, nats: str = "rendered.yaml", order: Mapping[str, tuple[str, ...]] = ORDER, others: str = PUSHED
+) -> AsyncIterator[Cluster]:
+    """Run NATS as `nats` has it, and our chart: pods in `order` after what it says, the others after `others`."""
     write_new_key(private=folder / "platform.pem", public=folder / "platform.pub")
     write_new_key(private=folder / "serve.pem", public=folder / "serve.pub")
     opa_config = await output_of(
@@ -131,18 +138,19 @@ async def cluster(folder: Path) -> AsyncIterator[Cluster]:
     shutil.copytree(starter_policy(), policy)
     async with DevelopmentIdp(audience=RESOURCE) as idp:
         chart = await render(
-            folder, issuer=idp.issuer, public_key=folder / "platform.pub", opa_config=opa_config.decode()
-        )
-        nats = (NATS / "rendered.yaml").read_text()
-        network = Network(nats, chart, namespaces=("nats", "sealbus"))
+            folder, issuer=idp.issuer, public_key=folder / "platform.pub", opa_config=opa_config.decode(),
+            replicas=1 if nats == "rendered.yaml" else len(SERVERS),
+        )  # fmt: skip
+        servers = (NATS / nats).read_text()
+        network = Network(servers, chart, namespaces=("nats", "sealbus"))
         pods = numbered(
             deployed(
-                nats, chart,
+                servers, chart,
                 namespaces=("nats", "sealbus"), trust_domain=TRUST_DOMAIN.name, socket="spire-agent.sock",
                 secrets=await keys_of(folder, policy, ca),
             )
         )  # fmt: skip
-        pods = in_order(pods, ORDER, (PUSHED,))
+        pods = in_order(pods, order, (others,))
         people = [
             Entry(spiffe_id=SpiffeId(f"spiffe://example.org/agent/{name}"), uid=0, x509_ttl=600, jwt_ttl=300)
             for name in HERE
@@ -162,7 +170,6 @@ async def push(running: Cluster) -> None:
     environment = running.node.environment("streams-1", "streams")
     command = [SEALBUS, "policy", "push", str(running.policy), "--key", str(running.signing_key)]
     await output_of(command, environment=environment, within=60)
-    running.node.done(PUSHED)
 
 
 @pytest.fixture
@@ -176,14 +183,28 @@ def folder() -> Iterator[Path]:
         yield path
 
 
-def test_the_nats_server_that_is_run_is_what_its_values_give() -> None:
+@pytest.mark.parametrize(
+    ("rendered", "values", "included"),
+    [
+        ("rendered.yaml", ["values.yaml"], {"sealbus.conf": "nats.conf"}),
+        (
+            "rendered-three.yaml",
+            ["values.yaml", "values-three.yaml"],
+            {"sealbus.conf": "nats.conf", "cluster.conf": "cluster.conf"},
+        ),
+    ],
+)
+def test_the_nats_server_that_is_run_is_what_its_values_give(
+    rendered: str, values: list[str], included: dict[str, str]
+) -> None:
     """The official chart is not in this repository; what it made of our values is, with their hash."""
-    text = (NATS / "rendered.yaml").read_text()
-    digest = hashlib.sha256((NATS / "values.yaml").read_bytes()).hexdigest()
-    assert f"values.yaml: sha256 {digest}" in text, "render it again: deploy/kubernetes/README.md"
+    text = (NATS / rendered).read_text()
+    for name in values:
+        digest = hashlib.sha256((NATS / name).read_bytes()).hexdigest()
+        assert f"{name}: sha256 {digest}" in text, "render it again: deploy/kubernetes/README.md"
     config = next(one for one in yaml.safe_load_all(text) if one and one["metadata"]["name"] == "nats-config")
-    shared = ROOT / "deploy" / "local" / "nats" / "nats.conf"
-    assert config["data"]["sealbus.conf"].strip() == shared.read_text().strip()
+    for name, shared in included.items():
+        assert config["data"][name].strip() == (ROOT / "deploy" / "local" / "nats" / shared).read_text().strip()
 
 
 async def chart(folder: Path) -> str:
@@ -196,7 +217,7 @@ async def test_every_container_is_shut_in(tmp_path: Path) -> None:
     texts = [await chart(tmp_path), (NATS / "rendered.yaml").read_text()]
     documents = [one for text in texts for one in yaml.safe_load_all(text) if one]
     specs = [one["spec"]["template"]["spec"] for one in documents if "template" in one.get("spec", {})]
-    assert len(specs) == 9
+    assert len(specs) == 10
     for spec in specs:
         assert spec["automountServiceAccountToken"] is False
         assert spec["securityContext"]["runAsNonRoot"] is True
@@ -223,6 +244,9 @@ async def test_nobody_is_reached_but_through_the_doors(tmp_path: Path) -> None:
         ("nats", "opa", 8181),
     ]:
         assert not network.allows(source, target, port), (source, target, port)
+    three = Network((NATS / "rendered-three.yaml").read_text(), await chart(tmp_path), namespaces=("nats", "sealbus"))
+    assert three.allows("nats-0", "nats-1", 6222)
+    assert not [name for name in ("callout", "opa", "pricing") if three.allows(name, "nats-0", 6222)]
 
 
 async def test_each_opa_is_started_as_everywhere(tmp_path: Path) -> None:
@@ -258,11 +282,13 @@ async def test_what_helm_renders_runs_and_decides(folder: Path) -> None:
         node = running.node
         await node.ready("nats", "callout", "streams-1")
         await push(running)
+        node.done(PUSHED)
         await node.ready()
         told = node.places.connections
         assert ("nats", "callout", 9100) in told
         assert ("opa", "policy", 8182) in told
         assert [one for one in sorted(told) if not running.network.allows(*one)] == []
+        assert await counter(node.places.port("streams-exporter", 9100), "sealbus_stream_limit_bytes") > 0
         environment = node.environment("edge", "edge")
         async with Client("shop-web", settings=load_settings(environment=environment)) as client:
             assert (await client.call(pricing.quote, pricing.Quote(item_id="42"))).cents == 1_999
@@ -282,6 +308,28 @@ async def test_what_helm_renders_runs_and_decides(folder: Path) -> None:
             item = await web.post("/v1/calls/inventory/read", json={"item_id": "42"}, headers=fields)
             assert (item.status_code, item.json()["quantity"]) == (200, 3)
         await log_is_signed(node)
+
+
+@pytest.mark.spire
+@pytest.mark.nats
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+@pytest.mark.skipif(os.geteuid() != 0, reason="a user for each pod takes root: run the tests as root")
+async def test_three_servers_are_one_cluster_that_stands_without_one(folder: Path) -> None:
+    order = {**dict.fromkeys(SERVERS, ()), "callout": SERVERS, "streams-1": ("callout",)}
+    async with cluster(folder, nats="rendered-three.yaml", order=order, others="never") as running:
+        node = running.node
+        await node.ready(*order)
+        told = node.places.connections
+        assert {("nats-0", "nats-1", 6222), ("nats-2", "nats-0", 6222)} <= told
+        assert [one for one in sorted(told) if not running.network.allows(*one)] == []
+        monitor = f"http://127.0.0.1:{node.places.port('nats-0', 8222)}/jsz"
+        async with httpx2.AsyncClient(trust_env=False) as web:
+            answer = await web.get(monitor, params={"streams": "true", "config": "true"})
+        [account] = [one for one in answer.json()["account_details"] if one["name"] == "APP"]
+        assert {one["config"]["num_replicas"] for one in account["stream_detail"]} == {3}
+        await node.stop("nats-2")
+        await push(running)
 
 
 async def log_is_signed(node: Node) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib.util
 import json
 import os
 import re
@@ -19,7 +20,9 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 from support.ports import free_port
 from support.workload_api import short_folder
 
-from sealbus.agents.runtime.settings.schema import McpTable
+from sealbus.agents.edge.egress.operation import Operation
+from sealbus.agents.runtime.settings.schema import EgressTable, McpTable
+from sealbus.agents.sdk.schema import AgentSchema
 
 PAGE = (Path(__file__).parent.parent.parent / "docs" / "mcp.md").read_text()
 BIN = Path(sys.executable).parent
@@ -32,6 +35,13 @@ def test_the_settings_are_those_that_there_are() -> None:
     assert table.scopes == {"depot.change": "depot:write"}
     assert set(re.findall(r"^(?:# )?(\w+) =", shown, re.MULTILINE)) == set(McpTable.model_fields)
     assert f"# sessions = {table.sessions} " in shown
+
+
+def test_a_server_of_others_is_an_api_with_tools() -> None:
+    table = EgressTable.model_validate(tomllib.loads(TOML[2])["egress"])
+    assert table.apis["github"].tools == ("search_*", "get_issue")
+    for operation in table.apis["github"].operations:
+        Operation.parse(operation)
 
 
 async def run(*command: str, cwd: Path) -> str:
@@ -92,3 +102,17 @@ async def uses_tools(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [shown] = re.findall(r"^```\n(ALLOW.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     for line in shown.splitlines():
         assert line in replayed
+
+
+def test_the_tours_schema_is_that_of_its_agent() -> None:
+    tour = Path(__file__).parent.parent.parent / "docs" / "tour"
+    spec = importlib.util.spec_from_file_location("tour_app", tour / "app.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["tour_app"] = module
+    try:
+        spec.loader.exec_module(module)
+        assert (tour / "inventory.json").read_text() == AgentSchema.of(module.agent).text()
+    finally:
+        del sys.modules["tour_app"]

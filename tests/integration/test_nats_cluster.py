@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import shutil
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 
 import pytest
 from stack.nats_cluster import ServerPorts, open_cluster
 from stack.nats_server import NatsServer, static_users
 from stack.spire import Spire
+from support.howto import commands_of
 from support.lab import QUICK, make_stream, outgoing, until
 from support.ports import free_port
 from support.spire import entry, spire
@@ -32,6 +35,7 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 pytestmark = [pytest.mark.spire, pytest.mark.nats, pytest.mark.workload_api, pytest.mark.timeout(120)]
 
+RUNBOOKS = Path(__file__).parents[2] / "docs" / "runbooks.md"
 SERVER = SpiffeId("spiffe://example.org/nats/server")
 AGENT = SpiffeId("spiffe://example.org/agent/a")
 ALL = Permissions(publish=(">",), subscribe=(">",))
@@ -90,9 +94,10 @@ async def stored(connection: Connection) -> int:
 
 @pytest.mark.slow
 async def test_a_replicated_stream_survives_the_death_of_any_server(cluster: Cluster) -> None:
-    """Twice the one that we are connected to: nothing that was acknowledged is lost, and publishing goes on.
+    """Twice the one that we are connected to, with its disk: nothing that was acknowledged is lost, and publishing goes on.
 
-    A leader that is killed is missed for 4 to 9 seconds, which is nats-server's own time for an election.
+    A leader that is killed is missed for 4 to 9 seconds, which is nats-server's own time for an election. One that comes back
+    says when it has caught up, by the command of docs/runbooks.md: before, the next one to die may have the only copy.
     """
     connection = cluster.connection
     await make_stream(connection, num_replicas=3)
@@ -109,8 +114,24 @@ async def test_a_replicated_stream_survives_the_death_of_any_server(cluster: Clu
                     sent, acknowledged = sent + 1, acknowledged + 1
         assert cluster.serving() is not dead
         assert await stored(connection) == sent
+        await asyncio.to_thread(shutil.rmtree, dead.folder / "store")
         await dead.program.start()
+        await caught_up(cluster.ports[cluster.servers.index(dead)].monitor)
     assert await stored(connection) == sent == 40
+
+
+async def caught_up(monitor: int) -> None:
+    """Wait until the runbook's command says that everything on a server is current."""
+    [command] = commands_of(RUNBOOKS.read_text(encoding="utf-8"), "node: check")
+    async with asyncio.timeout(30):
+        while True:
+            process = await asyncio.create_subprocess_exec(
+                "sh", "-c", command.replace(":8222", f":{monitor}"), stdout=asyncio.subprocess.PIPE
+            )
+            out, _ = await process.communicate()
+            if out and json.loads(out)["status"] == "ok":
+                return
+            await asyncio.sleep(0.1)
 
 
 async def publish(transport: NatsTransport, number: int) -> PubAck | None:

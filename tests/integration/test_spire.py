@@ -9,14 +9,18 @@ import os
 import sys
 from base64 import urlsafe_b64decode
 from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from stack.authorities import Authorities, Kind
+from stack.authorities import Kind
 from stack.served import until_served
 from stack.spire import Spire
 from stack.spire_server import SpireServer
+from stack.tools import find_tool
+from support.howto import commands_of
 from support.lab import until
 from support.ports import free_port
 from support.spire import entry, spire
@@ -33,6 +37,7 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
 pytestmark = [pytest.mark.spire, pytest.mark.workload_api]
 
+RUNBOOKS = Path(__file__).parents[2] / "docs" / "runbooks.md"
 PLANNER = "spiffe://example.org/agent/planner"
 OTHER_USER = 64_123
 QUICK = 12
@@ -207,8 +212,7 @@ async def test_a_folder_too_deep_for_a_socket_is_refused() -> None:
 
 
 async def test_authorities_change_and_nobody_notices(running: Spire) -> None:
-    """Both kinds, with real overlap: at every moment there is an SVID that every reader accepts."""
-    server = running.server
+    """The steps of docs/runbooks.md for both kinds, with real overlap: there is always an SVID that every reader accepts."""
     async with WorkloadIdentity.connect(running.agent.address) as identity:
 
         def anchors() -> tuple[bytes, ...]:
@@ -218,23 +222,27 @@ async def test_authorities_change_and_nobody_notices(running: Spire) -> None:
             return set(identity.bundles()[identity.spiffe_id.trust_domain].keys)
 
         [old_anchor], [old_key] = anchors(), keys()
-        x509_authorities, jwt_authorities = (Authorities(server, kind) for kind in Kind)
-        next_x509, next_jwt = await x509_authorities.prepare(), await jwt_authorities.prepare()
+        ids = {}
+        for kind in Kind:
+            await at(running, "prepare", kind)
+            [said] = await at(running, "look", kind)
+            ids[kind] = {"OLD": said["active"]["authority_id"], "NEXT": said["prepared"]["authority_id"]}
+        old_jwt, next_jwt = ids[Kind.JWT]["OLD"], ids[Kind.JWT]["NEXT"]
         await until(lambda: len(anchors()) == len(keys()) == 2)
-        old_x509 = await x509_authorities.activate(next_x509)
-        old_jwt = await jwt_authorities.activate(next_jwt)
+        for kind in Kind:
+            await at(running, "activate", kind, **ids[kind])
         new_anchor = next(one for one in anchors() if one != old_anchor)
         await until(lambda: signed_by(identity, new_anchor))
         assert next_jwt in keys() - {old_key}
-        await x509_authorities.taint(old_x509)
-        await jwt_authorities.taint(old_jwt)
+        for kind in Kind:
+            await at(running, "taint", kind, **ids[kind])
         async with asyncio.timeout(10):
             while key_of(await given(identity)) != next_jwt:  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
         # Ours is of the old authority, and good as long as that one is in the bundle.
         assert key_of(identity.sealer().credential.token) == old_jwt
-        await x509_authorities.revoke(old_x509)
-        await jwt_authorities.revoke(old_jwt)
+        for kind in Kind:
+            await at(running, "revoke", kind, **ids[kind])
         await until(lambda: anchors() == (new_anchor,) and keys() == {next_jwt})
         await until(lambda: key_of(identity.sealer().credential.token) == next_jwt, seconds=3.0)
         verify_credential(
@@ -246,6 +254,21 @@ async def test_authorities_change_and_nobody_notices(running: Spire) -> None:
             trust=Trust(bundles=identity.bundles()),
             caches=Caches(),
         )
+
+
+async def at(running: Spire, step: str, kind: Kind, **ids: str) -> list[dict[str, Any]]:
+    """Return what the commands of a step of the runbook say, each as JSON."""
+    said = []
+    for command in commands_of(RUNBOOKS.read_text(encoding="utf-8"), f"spire: {step}"):
+        process = await asyncio.create_subprocess_exec(
+            "sh", "-ec", f"{command.rstrip()} -output json", stdout=asyncio.subprocess.PIPE,
+            env={"PATH": f"{find_tool('spire-server').parent}:{os.environ['PATH']}", "KIND": kind,
+                 "SOCKET": str(running.server.socket), **ids},
+        )  # fmt: skip
+        out, _ = await process.communicate()
+        assert process.returncode == 0, command
+        said.append(json.loads(out))
+    return said
 
 
 async def given(identity: WorkloadIdentity) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from stack.metrics import counter
 from stack.roster import PEOPLE
 from stack.site import SEALBUS, Site
 from stack.state import State
@@ -80,11 +82,14 @@ def test_the_scenes_come_out_as_elsewhere(folder: Path) -> None:
     assert up.returncode == 0, up.stderr
     try:
         demo = stack("demo", "--json", folder=folder)
-        root, export = exported(State.read(folder).site, folder.with_name("export"))
+        site = State.read(folder).site
+        limits = asyncio.run(counter(site.ports.streams_health, "sealbus_stream_limit_bytes"))
+        root, export = exported(site, folder.with_name("export"))
     finally:
         down = stack("down", folder=folder)
     assert down.returncode == 0, down.stderr
     assert demo.returncode == 0, demo.stdout + demo.stderr
+    assert limits > 0, "how full the streams are is not shown"
     said = json.loads(demo.stdout)
     assert said["ok"] is True
     assert [(one["name"], one["got"]) for one in said["scenes"]] == [

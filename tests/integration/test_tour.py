@@ -96,14 +96,13 @@ def run(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
     """Return a folder with the app and a running `sealbus dev` and worker, and where its edge is; both must stop cleanly."""
-    tmp_path = tmp_path_factory.mktemp("tour")
-    (tmp_path / "docs" / "tour").mkdir(parents=True)
-    (tmp_path / "docs" / "tour" / "app.py").write_bytes((ROOT / "docs" / "tour" / "app.py").read_bytes())
+    tmp_path = tmp_path_factory.mktemp("tour") / "tour"
+    shutil.copytree(ROOT / "docs" / "tour", tmp_path, ignore=shutil.ignore_patterns(".sealbus", "__pycache__"))
     dev = start("dev", "--port", str(free_port()), "--edge-port", "0", "--console-port", "0", folder=tmp_path)
     try:
         wait_for(dev, "ready:")
         edge = wait_for(dev, "edge at ").split()[-1]
-        worker = start("worker", "run", "docs/tour/app.py:agent", folder=tmp_path)
+        worker = start("worker", "run", "app.py:agent", folder=tmp_path)
         try:
             wait_for(worker, "inventory runs as")
             yield tmp_path, edge
@@ -123,11 +122,11 @@ def folder(running: tuple[Path, str]) -> Path:
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_the_tour_is_what_it_says(running: tuple[Path, str]) -> None:
     commands = commands_of(README, "tour")
-    assert len(commands) == 14
+    assert len(commands) == 16
     done = walk(commands, *running)
     # Denied are the second and the result of the fifth, and nothing else fails: curl tells what it was answered.
-    assert [one.code for one in done] == [0, 3, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0], done
-    alice, carol, read, much, result, status, token, task, events, state, called, unknown, *audit = done
+    assert [one.code for one in done] == [0, 3, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], done
+    alice, carol, read, much, result, status, token, task, events, state, called, unknown, tools, no_tool, *audit = done
     assert "stored as TASKS" in alice.err
     assert alice.out == "null\n"
     assert carol.out == ""
@@ -142,6 +141,11 @@ def test_the_tour_is_what_it_says(running: tuple[Path, str]) -> None:
     assert json.loads(state.out) == told[-1]
     assert json.loads(called.out) == {"item_id": "42", "quantity": 7}
     assert json.loads(unknown.out)["code"] == "no_token"
+    assert tools.out.splitlines() == [
+        "tools: inventory_update inventory_read task_result",
+        "{'item_id': '42', 'quantity': 7}",
+    ], tools
+    assert no_tool.out.endswith("The policy does not allow this. (denied)\n")
     everything, carols = audit
     lines = [line.split() for line in everything.out.splitlines()]
     verdicts = [(line[2], line[5], line[7]) for line in lines if line[3] == "inventory.update"]
@@ -153,8 +157,11 @@ def test_the_tour_is_what_it_says(running: tuple[Path, str]) -> None:
     ]
     found = [json.loads(line) for line in carols.out.splitlines()]
     assert [(one["action"], one["allow"], one["reasons"]) for one in found] == [
-        ("inventory.update", False, ["not_owner"])
+        ("inventory.update", False, ["not_owner"]),
+        ("inventory.read", False, ["not_owner"]),
+        ("inventory.read.reply", True, []),
     ]
+    assert "for carol by dev via mcp not_owner" in everything.out
 
 
 def test_the_change_of_policy_that_it_suggests_is_there() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPTS = ("__init__", "__main__", "audit_verify", "edge_client", "streams_client")
+SCRIPTS = ("__init__", "__main__", "audit_verify", "console_client", "edge_client", "streams_client")
 """What runs when it is imported: the first imports nothing, the others are processes of their own."""
 MODULES = sorted(file.stem for file in (ROOT / "bench").glob("*.py") if file.stem not in SCRIPTS)
 

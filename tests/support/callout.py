@@ -156,6 +156,7 @@ class CalloutSite:
         servers: Sequence[str] = (),
         longest: float = 0.0,
         accounts: Sequence[str] = ACCOUNTS,
+        previous: CalloutKeys | None = None,
     ) -> Responder:
         """Start one more responder, and return once the server asks it."""
         if engine is None:
@@ -179,6 +180,7 @@ class CalloutSite:
             identity=identity,
             engine=engine,
             keys=self.keys,
+            previous=previous,
             names=NAMES,
             accounts=accounts,
             own=self.own,

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 from sealbus.policies.bundle.files import STARTER
@@ -33,9 +34,9 @@ def files_of(page: str) -> dict[str, str]:
 
 
 def commands_of(page: str, mark: str = "run") -> list[str]:
-    """Return the commands of the blocks after a mark, each with the lines that it goes on in."""
-    blocks = re.findall(rf"^<!-- {mark} -->\n```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    return re.findall(r"(?:.*\\\n)*.+\n", "".join(blocks))
+    """Return the commands of the blocks after a mark, in lists too, each with the lines that it goes on in."""
+    blocks = re.findall(rf"^ *<!-- {mark} -->\n *```sh\n(.*?)^ *```$", page, re.MULTILINE | re.DOTALL)
+    return re.findall(r"(?:.*\\\n)*.+\n", "".join(map(dedent, blocks)))
 
 
 def unmarked(page: str) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from support.pods import Container, Deployed, Files, Mount, Pod, Probe, Scratch, WorkloadApi
 
-__all__ = ["deployed"]
+__all__ = ["deployed", "pod_names"]
 
 _WORKLOADS = ("Deployment", "StatefulSet", "Job")
 _SECONDS = {"s": 1, "m": 60, "h": 3_600}
@@ -24,8 +24,8 @@ def deployed(
 ) -> Deployed:
     """Return the pods of what `texts` hold, each of a namespace; `secrets` are secrets and config maps by their names.
 
-    Every pod is there once. A name that nobody has, or a pod that not exactly one ClusterSPIFFEID selects, is a KeyError or
-    an AssertionError.
+    Every pod is there once, but for the replicas of a stateful set, which have names of their own. A name that nobody has, or
+    a pod that not exactly one ClusterSPIFFEID selects, is a KeyError or an AssertionError.
     """
     documents = [
         (one["metadata"].get("namespace", namespace), one)
@@ -35,7 +35,17 @@ def deployed(
     ]
     reader = _Reader(documents, trust_domain, socket, secrets)
     workloads = [(namespace, one) for namespace, one in documents if one["kind"] in _WORKLOADS]
-    return Deployed(pods=tuple(reader.pod(*one) for one in workloads), services=reader.services(workloads))
+    return Deployed(
+        pods=tuple(reader.pod(*one, name) for one in workloads for name in pod_names(one[1])),
+        services=reader.services(workloads),
+    )
+
+
+def pod_names(workload: Document) -> tuple[str, ...]:
+    """Return the names of the pods of `workload`: its own, or with a number for those of a stateful set that has several."""
+    name = workload["metadata"]["name"]
+    replicas = workload["spec"].get("replicas", 1) if workload["kind"] == "StatefulSet" else 1
+    return tuple(f"{name}-{at}" for at in range(replicas)) if replicas > 1 else (name,)
 
 
 class _Reader:
@@ -66,12 +76,16 @@ class _Reader:
                     for container in template["spec"]["containers"]
                     for port in container.get("ports", ())
                 }
+                host = f"{service['metadata']['name']}.{namespace}.svc"
+                names = pod_names(workload)
                 for port in service["spec"]["ports"]:
-                    target = workload["metadata"]["name"], ports[port["targetPort"]]
-                    found[f"{service['metadata']['name']}.{namespace}.svc", port["port"]] = target
+                    target = ports[port["targetPort"]]
+                    found[host, port["port"]] = names[0], target
+                    if service["metadata"]["name"] == workload["spec"].get("serviceName"):
+                        found |= {(f"{name}.{host}", port["port"]): (name, target) for name in names}
         return found
 
-    def pod(self, namespace: str, workload: Document) -> Pod:
+    def pod(self, namespace: str, workload: Document, name: str) -> Pod:
         template = workload["spec"]["template"]
         spec, labels = template["spec"], template["metadata"]["labels"]
         account = spec["serviceAccountName"]
@@ -83,12 +97,12 @@ class _Reader:
             "TrustDomain": self.trust_domain,
             "PodSpec.ServiceAccountName": account,
             "PodMeta.Namespace": namespace,
+            "PodMeta.Name": name,
         }
 
         def filled(text: str) -> str:
             return _TEMPLATE.sub(lambda found: labels[found[2]] if found[2] else values[found[1]], text)
 
-        name = workload["metadata"]["name"]
         volumes = {one["name"]: one for one in spec["volumes"]}
         claims = {one["metadata"]["name"] for one in workload["spec"].get("volumeClaimTemplates", ())}
 

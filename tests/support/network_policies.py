@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
+from support.kubernetes_yaml import pod_names
 
 __all__ = ["Network"]
 
@@ -30,7 +31,7 @@ class Network:
                     self._policies.append((namespace, one["spec"]))
                 elif "template" in one.get("spec", {}):
                     labels = one["spec"]["template"]["metadata"]["labels"]
-                    self._pods[one["metadata"]["name"]] = namespace, labels
+                    self._pods |= dict.fromkeys(pod_names(one), (namespace, labels))
 
     def allows(self, source: str, target: str, port: int) -> bool:
         """Tell whether the pod `source` may connect to `port` of the pod `target`: both sides must let it."""

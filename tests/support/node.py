@@ -111,6 +111,11 @@ class Node:
         if self._failed:
             raise self._failed[0]
 
+    async def stop(self, name: str) -> None:
+        """Stop the programs of a pod, for good."""
+        for program in reversed(self._programs[name]):
+            await program.stop()
+
     def done(self, name: str) -> None:
         """Say that something was done which pods wait for, and which is no pod."""
         self._ready[name].set()

@@ -1,16 +1,18 @@
-"""A receiver of spans by OTLP over HTTP, which keeps what it was sent."""
+"""A receiver of spans and metrics by OTLP over HTTP, which keeps what it was sent."""
 
 from __future__ import annotations
 
 import gzip
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric as RawMetric
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as RawSpan
 
 __all__ = ["Spans", "received_spans"]
@@ -44,7 +46,23 @@ class Spans:
         self.raw = b""
         """The bytes of all requests, decompressed."""
         self._all: list[Received] = []
+        self.metrics: dict[str, dict[str, RawMetric]] = {}
+        """The newest metrics of each service, by name."""
         self._arrived = threading.Condition()
+
+    def take_metrics(self, body: bytes) -> None:
+        request = ExportMetricsServiceRequest.FromString(body)
+        with self._arrived:
+            for one in request.resource_metrics:
+                [service] = [each.value.string_value for each in one.resource.attributes if each.key == "service.name"]
+                self.metrics[service] = {metric.name: metric for scope in one.scope_metrics for metric in scope.metrics}
+            self._arrived.notify_all()
+
+    def wait_for_metrics(self, service: str, holds: Callable[[dict[str, RawMetric]], bool]) -> dict[str, RawMetric]:
+        """Return the metrics of a service once something holds of them."""
+        with self._arrived:
+            assert self._arrived.wait_for(lambda: holds(self.metrics.get(service, {})), 20), self.metrics
+            return self.metrics[service]
 
     def take(self, body: bytes) -> None:
         request = ExportTraceServiceRequest.FromString(body)
@@ -73,7 +91,8 @@ def received_spans() -> Iterator[Spans]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
-            spans.take(gzip.decompress(body) if self.headers.get("content-encoding") == "gzip" else body)
+            body = gzip.decompress(body) if self.headers.get("content-encoding") == "gzip" else body
+            (spans.take_metrics if self.path == "/v1/metrics" else spans.take)(body)
             self.send_response(200)
             self.send_header("content-length", "0")
             self.end_headers()

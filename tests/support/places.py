@@ -11,7 +11,8 @@ The list of all that is not as the YAML says, and why:
 - A service with its port becomes `localhost` and such a port, and certificates get `localhost` as a further name. That the
   service exists, leads to a port of a pod, and that its name is one of that pod's certificate, is checked before it is
   replaced.
-- The program is ours in place of the image's. Each pod runs once, whatever `replicas` says.
+- The program is ours in place of the image's. Each pod runs once, whatever `replicas` says; of a stateful set each
+  replica does.
 - Pods start after those that they need. A cluster starts all at once and tries again and again, which on two cores takes
   minutes.
 - Readiness is asked more often than the probe says, and a container that ends is started again within 2 s.
@@ -32,11 +33,11 @@ from support.ports import free_port
 __all__ = ["Places"]
 
 _SERVICE: Final = re.compile(
-    r"(?:(?P<scheme>[a-z]+)://)?(?P<host>[a-z0-9-]+\.[a-z0-9-]+\.svc|[a-z][a-z0-9-]*):(?P<port>\d{4,5})\b"
+    r"(?:(?P<scheme>[a-z-]+)://)?(?P<host>(?:[a-z0-9-]+\.){2,3}svc|[a-z][a-z0-9-]*):(?P<port>\d{4,5})\b"
 )
 _LISTEN: Final = re.compile(r"\b0\.0\.0\.0:(\d{4,5})\b")
 _NUMBER: Final = re.compile(r'"(port|http_port)": (\d+)')
-_TLS: Final = ("tls", "https")
+_TLS: Final = ("tls", "https", "nats-route")
 
 
 class Places:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from sealbus.agents.control.policy_server.server import PolicyServer
 from sealbus.agents.runtime.policy.store import PolicyStore
 from sealbus.agents.runtime.policy.sync import PolicySync, policy_synced
 from sealbus.bus.ports import X509Material
-from sealbus.envelopes.trust.keys import key_id
+from sealbus.envelopes.trust.keys import PublicKey, SigningKey, key_id
 from sealbus.policies.opa.config import OpaFiles, opa_config
 
 __all__ = ["ANCHORS", "COMPOSER", "CONTROL", "ROOT", "control_identity", "opa_polling", "pushed", "serving"]
@@ -49,10 +49,12 @@ async def pushed(store: PolicyStore, name: str, raw: bytes, serial: int) -> None
 
 
 @asynccontextmanager
-async def serving(lab: Lab, store: PolicyStore, folder: Path) -> AsyncIterator[tuple[PolicySync, PolicyServer]]:
-    """Run a policy server for `store`."""
+async def serving(
+    lab: Lab, store: PolicyStore, folder: Path, *, key: SigningKey = COMPOSER, address: str = "127.0.0.1:0"
+) -> AsyncIterator[tuple[PolicySync, PolicyServer]]:
+    """Run a policy server for `store`, which signs by `key`."""
     async with policy_synced(PolicySync(store, folder, ANCHORS)) as sync:
-        server = PolicyServer(sync, COMPOSER, address="127.0.0.1:0", identity=control_identity(lab.ca))
+        server = PolicyServer(sync, key, address=address, identity=control_identity(lab.ca))
         running = asyncio.create_task(server.run())
         try:
             listening = asyncio.create_task(server.listening.wait())
@@ -67,8 +69,10 @@ async def serving(lab: Lab, store: PolicyStore, folder: Path) -> AsyncIterator[t
 
 
 @contextmanager
-def opa_polling(lab: Lab, port: int, folder: Path) -> Iterator[OpaServer]:
-    """Run an OPA that takes its policy from the policy server at `port`; blocks while it starts."""
+def opa_polling(
+    lab: Lab, port: int, folder: Path, *, signers: Sequence[PublicKey] = (COMPOSER.public,)
+) -> Iterator[OpaServer]:
+    """Run an OPA that takes its policy, by one of `signers`, from the policy server at `port`; blocks while it starts."""
     folder.mkdir()
     svid = lab.ca.issue("spiffe://example.org/opa")
     files = OpaFiles(certificate=folder / "svid.pem", key=folder / "svid.key", bundle=folder / "bundle.pem")
@@ -76,7 +80,7 @@ def opa_polling(lab: Lab, port: int, folder: Path) -> Iterator[OpaServer]:
     files.key.write_bytes(svid.key_pem)
     files.bundle.write_bytes(lab.ca.cert_pem)
     config = folder / "opa.json"
-    config.write_text(opa_config(f"https://127.0.0.1:{port}", COMPOSER.public, files), encoding="ascii")
+    config.write_text(opa_config(f"https://127.0.0.1:{port}", signers, files), encoding="ascii")
     opa = OpaServer("--config-file", str(config), "--optimize-store-for-read-speed")
     with opa:
         yield opa

@@ -1,14 +1,20 @@
-"""`sealbus streams plan|apply|roll`: the declared streams, compared and created under an operator's identity."""
+"""`sealbus streams plan|apply|roll|size`: the declared streams, compared, created and sized under an operator's identity."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import click
 
 from sealbus.agents.cli.options import as_option, config_option, json_option
-from sealbus.agents.cli.output import note, print_json
-from sealbus.bus.stream_names import AUDIT
+from sealbus.agents.cli.output import note, print_json, print_table
+from sealbus.bus.stream_names import AUDIT, SUBJECTS
+
+if TYPE_CHECKING:
+    from sealbus.agents.runtime.settings.schema import StreamsTable
+    from sealbus.bus.streams.estimate import ExpectedLoad
 
 __all__ = ["command"]
 
@@ -49,6 +55,108 @@ def roll(to: str, since: str | None, config: str | None, as_name: str, as_json: 
     give the notary a new one (`control.notary`: folder, origin, stream and previous).
     """
     asyncio.run(_roll(to, since, config, as_name, as_json=as_json))
+
+
+@command.command("size")
+@click.option(
+    "--rate", type=click.FloatRange(min=0), required=True, metavar="R", help="Tasks a second, as a mean of a day."
+)
+@click.option("--calls", type=click.FloatRange(min=0), default=0.0, metavar="R", help="Calls a second.  [default: 0]")
+@click.option(
+    "--days", type=click.FloatRange(min=0, min_open=True), required=True, metavar="D", help="Days that AUDIT holds."
+)
+@click.option(
+    "--denied", type=click.FloatRange(0, 1), default=0.0, metavar="SHARE", help="Share that is denied.  [default: 0]"
+)
+@click.option(
+    "--once",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    metavar="SHARE",
+    help="Share of tasks with `once`.  [default: 0]",
+)
+@click.option(
+    "--body", type=click.IntRange(min=0), default=1_024, show_default=True, metavar="BYTES", help="Mean body of a task."
+)
+@click.option(
+    "--result",
+    type=click.IntRange(min=0),
+    default=256,
+    show_default=True,
+    metavar="BYTES",
+    help="Mean body of a result.",
+)
+@click.option(
+    "--replicas",
+    type=click.Choice(["1", "3", "5"]),
+    metavar="N",
+    help="Replicas: 1, 3 or 5.  [default: streams.replicas]",
+)
+@config_option
+@json_option
+def size(
+    rate: float,
+    calls: float,
+    days: float,
+    denied: float,
+    once: float,
+    body: int,
+    result: int,
+    replicas: str | None,
+    config: str | None,
+    as_json: bool,
+) -> None:
+    """Print how many bytes the streams will hold, and the settings with room for that.
+
+    Settings are compared if there are any; exit code 1 if a stream of theirs is too small. Nothing is asked of a server.
+    """
+    from sealbus.agents.runtime.settings.settings import load_streams
+    from sealbus.bus.streams.declared import DEFAULT_MAX_BYTES
+    from sealbus.bus.streams.estimate import ExpectedLoad, bytes_held, room_for
+
+    load = ExpectedLoad(tasks=rate, calls=calls, denied=denied, once=once, body=body, result=result)
+    held, table = bytes_held(load, days=days), load_streams(config)
+    room = {name: room_for(name, bytes_) for name, bytes_ in held.items()}
+    disk = sum({**DEFAULT_MAX_BYTES, **room}.values())
+    copies = int(replicas or table.replicas)
+    small = list(_too_small(table, held, load, days))
+    if as_json:
+        streams = {name: {"held": held[name], "max_bytes": room[name]} for name in held}
+        print_json({"streams": streams, "replicas": copies, "disk": disk, "too_small": small})
+    else:
+        rows = [[name, _shown(held[name]), _shown(room[name])] for name in SUBJECTS if name in held]
+        print_table("", ["stream", "holds", "max_bytes"], rows)
+        lines = [f'{name.lower()} = "{_shown(room[name])}"' for name in SUBJECTS if name in held]
+        click.echo("\n".join([f"[streams]\nreplicas = {copies}\n\n[streams.max_bytes]", *lines]))
+        note(f"disk of a server that holds all eight streams: {_shown(disk)}")
+        for line in small:
+            note(f"too small: {line}")
+    raise SystemExit(1 if small else 0)
+
+
+def _too_small(table: StreamsTable, held: Mapping[str, int], load: ExpectedLoad, days: float) -> Iterator[str]:
+    """Yield a line for each stream of the settings that will not hold that."""
+    from sealbus.bus.streams.declared import DEFAULT_MAX_BYTES
+    from sealbus.bus.streams.estimate import DAY, seconds_until_full
+
+    configured = {name.upper(): bytes_ for name, bytes_ in table.max_bytes if bytes_ is not None}
+    for name, bytes_ in held.items():
+        most = configured.get(name) if configured else None
+        if configured and most is None:
+            most = DEFAULT_MAX_BYTES.get(name)
+        if most is None or most >= bytes_:
+            continue
+        full = seconds_until_full(load, most) if name == AUDIT else None
+        until = f": full after {full / DAY:.1f} of {days:g} days, and then nothing is handled" if full else ""
+        yield f"streams.max_bytes.{name.lower()} is {_shown(most)}, for {_shown(bytes_)}{until}"
+
+
+def _shown(bytes_: int) -> str:
+    """Return a size as the settings have it, in the largest unit in which nothing is lost of it, or else rounded up."""
+    for unit, size in (("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20)):
+        if bytes_ >= 8 * size or (bytes_ >= size and bytes_ % size == 0):
+            return f"{-(-bytes_ // size)}{unit}"
+    return f"{-(-bytes_ // (1 << 20))}MiB"
 
 
 async def _roll(to: str, since: str | None, config: str | None, as_name: str, *, as_json: bool) -> None:

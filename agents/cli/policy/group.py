@@ -96,23 +96,23 @@ def query(query: str, url: str, input_file: Path | None, as_json: bool) -> None:
 @click.command("opa-config")
 @click.option("--url", required=True, metavar="URL", help="The policy server: https, with a host that its SVID names.")
 @click.option(
-    "--signer", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=True,
-    help="Public key in PEM of policy.serve_key.",
+    "--signer", "signers", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=True, multiple=True,
+    help="Public key in PEM of policy.serve_key; both, while one replaces the other.",
 )  # fmt: skip
 @click.option("--certificate", type=_file, required=True, help="OPA's own SVID, in a file that is kept up to date.")
 @click.option("--private-key", type=_file, required=True, help="Its key.")
 @click.option("--trust-bundle", type=_file, required=True, help="The trust domain's X.509 bundle.")
 @click.option("--persist", type=_file, default=None, help="Folder to start from without the policy server.")
 def opa_config(
-    url: str, signer: Path, certificate: Path, private_key: Path, trust_bundle: Path, persist: Path | None
+    url: str, signers: tuple[Path, ...], certificate: Path, private_key: Path, trust_bundle: Path, persist: Path | None
 ) -> None:
     """Print OPA's configuration as JSON, for `opa run --server --config-file FILE`."""
     from sealbus.envelopes.trust.keys import read_public_key
     from sealbus.policies.opa import config
 
-    key = read_public_key(signer.read_bytes(), name=str(signer))
+    keys = [read_public_key(one.read_bytes(), name=str(one)) for one in signers]
     files = config.OpaFiles(certificate=certificate, key=private_key, bundle=trust_bundle)
-    click.echo(config.opa_config(url, key, files, persist=persist), nl=False)
+    click.echo(config.opa_config(url, keys, files, persist=persist), nl=False)
 
 
 for _added in (

@@ -55,7 +55,7 @@ def exit_(health: str | None, config: str | None, as_json: bool, log_json: bool)
 def key(file: Path, as_json: bool) -> None:
     """Write a new key to FILE, which must not exist yet, readable by its owner alone.
 
-    For edge.nonce_key, edge.token_key, or edge.pseudonym_key.
+    For edge.nonce_key, edge.token_key, edge.pseudonym_key, or edge.a2a.push_key.
     """
     from sealbus.agents.edge.oauth.private_file import write_key
 
@@ -85,6 +85,7 @@ def openapi(config: str | None) -> None:
 async def _serve(address: str | None, health: str | None, config: str | None, *, as_json: bool) -> None:
     from sealbus.agents.edge.edge import open_edge
     from sealbus.agents.runtime.health import HealthServer, Probes, Readiness
+    from sealbus.agents.runtime.metric_export import exporting_metrics
     from sealbus.agents.runtime.settings.settings import Flag, load_settings
     from sealbus.agents.runtime.worker import settle_collector
     from sealbus.bus.background import Background
@@ -97,6 +98,7 @@ async def _serve(address: str | None, health: str | None, config: str | None, *,
         if stop.is_set():
             return
 
+        await stack.enter_async_context(exporting_metrics("edge", edge.node.counters))
         where = health or settings.health.address
         if where is not None:
             readiness = Readiness(edge.node)
@@ -130,6 +132,7 @@ async def _serve(address: str | None, health: str | None, config: str | None, *,
 async def _exit(health: str | None, config: str | None, *, as_json: bool) -> bool:
     from sealbus.agents.edge.egress.exit import open_exit
     from sealbus.agents.runtime.health import HealthServer, Probes
+    from sealbus.agents.runtime.metric_export import exporting_metrics
     from sealbus.agents.runtime.settings.settings import load_settings
     from sealbus.agents.runtime.worker import WorkerLimits, settle_collector
     from sealbus.bus.background import Background
@@ -142,6 +145,7 @@ async def _exit(health: str | None, config: str | None, *, as_json: bool) -> boo
             worker = await stack.enter_async_context(open_exit(settings, limits))
         if stop.is_set():
             return True
+        await stack.enter_async_context(exporting_metrics("exit", worker.node.counters))
         where = health or settings.health.address
         if where is not None:
             probes = Probes(healthy=dict, ready=worker.not_ready, notes=worker.notes)

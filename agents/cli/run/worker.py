@@ -162,6 +162,7 @@ async def _run(
     as_json: bool,
 ) -> bool:
     from sealbus.agents.runtime.health import numbered_address
+    from sealbus.agents.runtime.metric_export import exporting_metrics
     from sealbus.agents.runtime.settings.settings import load_settings
     from sealbus.agents.runtime.supervisor import ParentLine
     from sealbus.agents.runtime.worker import WorkerLimits, settle_collector
@@ -181,6 +182,8 @@ async def _run(
                 workers.append(await stack.enter_async_context(opening))
         if stop.is_set():
             return True
+        for worker in workers:
+            await stack.enter_async_context(exporting_metrics(worker.agent.name, worker.node.counters))
         if address is not None:
             for number, worker in enumerate(workers):
                 await stack.enter_async_context(_probed(worker, numbered_address(address, number)))

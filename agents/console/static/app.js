@@ -1,6 +1,6 @@
 // The frame of the console: who is logged in, the areas, which view a path shows, the search, and the keyboard.
 
-import { get, post } from "./api.js";
+import { get, path, Refused } from "./api.js";
 import { approvals } from "./approvals.js";
 import { decision } from "./decision.js";
 import { decisions } from "./decisions.js";
@@ -22,6 +22,7 @@ const AREAS = [
 ];
 const VIEWS = { live, decisions, tasks, approvals, dead, schedules, agents, policy, log, "what-if": whatIf };
 const COUNTED = 60_000;
+const LOOKED = 15_000;
 const ID = /\b(?:[0-9a-f]{64}|[0-9a-f]{32}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\b/i;
 
 const main = document.getElementById("content");
@@ -45,6 +46,28 @@ const unquoted = (text) => {
 };
 
 const allowed = (area) => session.areas?.[area === "what-if" ? "decisions" : area] !== false;
+
+/** Take away what is shown: who may look no longer does not go on seeing it. */
+const ended = (error) => {
+  shown?.abort();
+  document.querySelector("dialog[open]")?.close();
+  main.replaceChildren(h("h1", null, "No longer shown"), problem(error, () => location.reload()));
+};
+
+/** Ask whether what is shown may still be seen. */
+const looked = async () => {
+  const found = route(location.pathname);
+  if (!found || shown?.signal.aborted) return;
+  const { signal } = shown;
+  const area = found.view === decision ? "decision" : found.area.replace("-", "_");
+  const item = found.view === decision && ID.exec(found.id ?? "")?.[0].replaceAll("-", "").toLowerCase();
+  try {
+    session = await get(path("/api/session", { area, item: item || "" }), signal);
+    until();
+  } catch (error) {
+    if (!signal.aborted && (error.status === 401 || error.status === 403)) ended(error);
+  }
+};
 
 const show = async (moved) => {
   shown?.abort();
@@ -94,7 +117,7 @@ const header = () => {
   who.children[0].replaceChildren(name(session.user, 24));
   who.children[1].replaceChildren(
     h("p", { class: "soft" }, "Logged in by ", name(session.idp)),
-      h("p", { class: "soft" }, "until ", when(session.until, true), " UTC"),
+      h("p", { class: "soft", id: "until" }),
     h("button", {
       type: "button",
       onclick: async () => {
@@ -102,7 +125,12 @@ const header = () => {
         location.assign("/");
       },
     }, "Log out"));
+  until();
 };
+
+/** Show when the login ends, where nothing renews it. */
+const until = () =>
+  document.getElementById("until")?.replaceChildren(...(session.until ? ["until ", when(session.until, true), " UTC"] : []));
 
 const waiting = async () => {
   if (!allowed("approvals")) return;
@@ -202,6 +230,13 @@ const begin = async () => {
   waiting();
   addEventListener("verdict", waiting);
   setInterval(() => document.hidden || waiting(), COUNTED);
+  setInterval(() => document.hidden || looked(), LOOKED);
+  document.addEventListener("visibilitychange", () => document.hidden || looked());
+  feed.on("over", async ({ code, detail, status }) => {
+    // Another login, as one that an approval needs, takes the place of the one that the stream was for.
+    if (code === "login_required" && await get("/api/session").then(() => true, () => false)) return feed.again();
+    ended(new Refused(status ?? (code === "denied" ? 403 : 401), { code, detail }));
+  });
 };
 
 begin();

@@ -105,6 +105,14 @@ const start = async () => {
   if (!document.hidden) start();
 };
 
+/** Follow it again after its end, by another login. */
+export const again = () => {
+  if (state !== "over") return;
+  known.delete("over");
+  state = "connecting";
+  start();
+};
+
 /** Begin to follow the stream; once for the page. */
 export const follow = () => {
   let hiding;

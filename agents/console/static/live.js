@@ -1,11 +1,11 @@
 // The live view: who asks whom as a map, and the newest decisions. The ring, the rows and the paints are bounded: however
 // much comes, at most one paint a frame touches a fixed set of rows.
 
-import { get, path, Refused } from "./api.js";
+import { get, path } from "./api.js";
 import { h, say } from "./dom.js";
 import * as feed from "./feed.js";
 import { drawnMap } from "./map.js";
-import { empty, problem } from "./states.js";
+import { empty } from "./states.js";
 import { clock, count, cut, milliseconds, nodes, number, unseen } from "./text.js";
 
 const RING = 2_000;
@@ -231,8 +231,6 @@ const show = (main, { signal, query, go }) => {
     gap.replaceChildren(`${count(left, "decision")} left out here, because this page could not follow. All are among `,
       h("a", { href: "/decisions" }, "the older decisions"), ".");
   }, signal);
-  feed.on("over", ({ code, detail, status }) => main.replaceChildren(h("h1", null, "Live"),
-    problem(new Refused(status ?? (code === "denied" ? 403 : 401), { code, detail }))), signal);
   get("/api/decisions?limit=40", signal).then(({ rows: found }) => {
     if (!ring.length) take([...found].reverse());
     else {

@@ -22,7 +22,7 @@ from typing import Final, TypeVar
 from sealbus.agents.control.callout.nkeys import CurveKey, NkeyError, Prefix, SigningKey
 from sealbus.envelopes.errors import ConfigurationError
 
-__all__ = ["CalloutKeys", "load_keys", "write_keys"]
+__all__ = ["CalloutKeys", "load_folder", "load_keys", "write_keys"]
 
 ISSUER: Final = "issuer.seed"
 XKEY: Final = "xkey.seed"
@@ -84,6 +84,11 @@ def load_keys(*, issuer: Path, xkey: Path, user: Path) -> CalloutKeys:
         xkey=_load(xkey, CurveKey.from_seed),
         user=_load(user, lambda text: SigningKey.from_seed(text, Prefix.USER)),
     )
+
+
+def load_folder(folder: Path) -> CalloutKeys:
+    """Read the seeds of a folder that `write_keys` has made. Raises as `load_keys` does."""
+    return load_keys(issuer=folder / ISSUER, xkey=folder / XKEY, user=folder / USER)
 
 
 def _load(path: Path, parse: Callable[[str], K]) -> K:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from sealbus.agents.control.callout.key_files import CalloutKeys
-from sealbus.agents.control.callout.nkeys import NkeyError
+from sealbus.agents.control.callout.nkeys import NkeyError, SigningKey
 from sealbus.agents.control.callout.peer import VerifiedPeer, verify_peer
 from sealbus.agents.control.callout.permissions import grants_of, own_facts
 from sealbus.agents.control.callout.protocol import AuthorizationRequest, allowing, refusing, user_jwt, verify_request
@@ -66,8 +66,9 @@ class Callout:
     """One responder; `run` serves until it is cancelled. Connection, identity and engine are already entered and outlive it.
 
     `accounts` are those in which the policy may place a connection; `servers`, if not empty, the nkeys of the only servers
-    that are answered; `longest` the most seconds that a connection lasts, 0 for as long as its X.509-SVID. `on_refused` is
-    called for each refusal; it must not block or raise.
+    that are answered; `longest` the most seconds that a connection lasts, 0 for as long as its X.509-SVID. `previous` are
+    the keys that `keys` replace: a server that still asks under them is answered under them. `on_refused` is called for each
+    refusal; it must not block or raise.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Callout:
         identity: Identity,
         engine: PolicyEngine,
         keys: CalloutKeys,
+        previous: CalloutKeys | None = None,
         names: Names,
         accounts: Collection[str],
         own: Sequence[OwnSubject] = (),
@@ -89,7 +91,7 @@ class Callout:
         self._connection = connection
         self._identity = identity
         self._engine = engine
-        self._keys = keys
+        self._keys = (keys, previous) if previous is not None else (keys,)
         self._names = names
         self._accounts = frozenset(accounts)
         self._own = own_facts(own)
@@ -139,7 +141,7 @@ class Callout:
             self._refused(ConnectRefused(Code.OVERLOADED, "waited too long"), None, None)
             return None
         try:
-            request = self._request(asked.payload, sender)
+            request, keys = self._request(asked.payload, sender)
         except ConnectRefused as error:
             self._refused(error, None, None)
             return None
@@ -148,26 +150,35 @@ class Callout:
         try:
             self._seen.take(request.user, expires=request.expires, now=now)
             peer = verify_peer(request.chains, self._identity.x509().bundles, now=now)
-            answer = await self._allowed(request, peer, asked.arrived)
+            answer = await self._allowed(request, peer, keys.issuer, asked.arrived)
         except SealbusError as error:
             self._refused(error, request, peer)
-            answer = refusing(request, Code(error.code), issuer=self._keys.issuer, now=now)
+            answer = refusing(request, Code(error.code), issuer=keys.issuer, now=now)
         else:
             self._counters.add("sealbus_callout_total", 1, outcome="allowed")
-        return self._keys.xkey.seal(answer, sender)
+        return keys.xkey.seal(answer, sender)
 
-    def _request(self, payload: bytes, sender: str) -> AuthorizationRequest:
-        try:
-            token = self._keys.xkey.open(payload, sender)
-        except NkeyError as error:
-            raise ConnectRefused(Code.BAD_AUTH_REQUEST, f"{error}: is auth_callout.xkey our public key?") from error
+    def _request(self, payload: bytes, sender: str) -> tuple[AuthorizationRequest, CalloutKeys]:
+        """Return the request, and the keys of which its server has the public ones."""
+        token, keys = self._opened(payload, sender)
         request = verify_request(token, now=self._clock(), servers=self._servers)
         # The header is not signed, the request is: the answer must be readable by the server alone.
         if request.server_xkey != sender:
             raise ConnectRefused(Code.BAD_AUTH_REQUEST, "not sealed by its server's key")
-        return request
+        return request, keys
 
-    async def _allowed(self, request: AuthorizationRequest, peer: VerifiedPeer, arrived: float) -> bytes:
+    def _opened(self, payload: bytes, sender: str) -> tuple[bytes, CalloutKeys]:
+        failure: NkeyError | None = None
+        for keys in self._keys:
+            try:
+                return keys.xkey.open(payload, sender), keys
+            except NkeyError as error:
+                failure = failure or error
+        raise ConnectRefused(Code.BAD_AUTH_REQUEST, f"{failure}: is auth_callout.xkey our public key?") from failure
+
+    async def _allowed(
+        self, request: AuthorizationRequest, peer: VerifiedPeer, issuer: SigningKey, arrived: float
+    ) -> bytes:
         """Return the answer that admits `peer`; raise the `SealbusError` with the reason for a refusal."""
         now = self._clock()
         document = connect_document(
@@ -193,8 +204,8 @@ class Callout:
             raise _Denied(decision.reasons)
         grants = grants_of(decision, own=peer.spiffe_id, names=self._names, accounts=self._accounts)
         until = min(peer.not_after, now + self._longest) if self._longest else peer.not_after
-        token = user_jwt(grants, user=request.user, issuer=self._keys.issuer, not_after=until, now=now)
-        return allowing(request, token, issuer=self._keys.issuer, now=now)
+        token = user_jwt(grants, user=request.user, issuer=issuer, not_after=until, now=now)
+        return allowing(request, token, issuer=issuer, now=now)
 
     def _refused(self, error: SealbusError, request: AuthorizationRequest | None, peer: VerifiedPeer | None) -> None:
         refused = RefusedConnection(

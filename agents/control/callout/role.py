@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from sealbus.agents.control.callout.key_files import load_keys
+from sealbus.agents.control.callout.key_files import load_folder, load_keys
 from sealbus.agents.control.callout.nkeys import NkeyError, Prefix, decode_public
 from sealbus.agents.control.callout.policy import first_bundle, follow_bucket
 from sealbus.agents.control.callout.responder import SUBJECT, Callout, RefusedConnection
@@ -126,6 +126,7 @@ async def open_callout(
     keys = load_keys(
         issuer=_said("issuer", table.issuer), xkey=_said("xkey", table.xkey), user=_said("nkey", table.nkey)
     )
+    previous = load_folder(table.previous) if table.previous is not None else None
     for server in table.servers:
         try:
             decode_public(server, Prefix.SERVER)
@@ -146,6 +147,7 @@ async def open_callout(
             identity=identity,
             engine=engine,
             keys=keys,
+            previous=previous,
             names=settings.names,
             accounts=table.accounts,
             own=settings.own_subjects,

@@ -217,8 +217,15 @@ class Term:
     async def _compare(self, record: CheckpointRecord) -> None:
         """Refuse one of our checkpoints in the stream that does not match this log."""
         found = own_checkpoint(record, self._plan)
-        if found is None or found.size <= self._reached:
-            # Checkpoints before the floor, which was reached, are part of it.
+        if found is None:
+            return
+        if found.size <= self._reached:
+            # Checkpoints before the floor, which is compared as it is reached, are part of it. One covers what precedes it
+            # in the stream: of more it is none of this log, and waiting for so many entries would sign nothing meanwhile.
+            if self._ledger.size < found.size:
+                raise LogError(
+                    Code.INCONSISTENT_LOG, "a published checkpoint is ahead of what precedes it in the stream"
+                )
             return
         if self._last is None or found.size > self._last.size:
             # If another notary took over while this one was paused, the checkpoint is theirs, and `keep` raises `LeaseLost`.

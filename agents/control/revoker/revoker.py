@@ -65,10 +65,11 @@ ENTRY: Final = 22
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Stored:
-    """What the store has, verified: who may sign, and the list; `last` is needed to replace it."""
+    """What the store has, verified: who may sign, the list and who signed it; `last` is needed to replace it."""
 
     revokers: Mapping[str, PublicKey]
     listed: DataDocument
+    signer: str
     serial: int
     last: int
 
@@ -195,6 +196,9 @@ class Revoker:
     def _fitting(self, stored: _Stored, more: Sequence[Revocation]) -> tuple[Bundle | None, AbstractSet[str]]:
         """Return the list with those of `more` for whose issuers there is room, None if it is unchanged; and the others."""
         without: set[str] = set()
+        if not more and stored.listed and stored.signer != key_id(self._key.public):
+            # Signed anew at the start: what another key signed is out of force once the platform names that one no longer.
+            return self._signed(stored.listed, stored.serial + 1), without
         while taken := [one for one in more if one.issuer not in without]:
             listed = listed_with(stored.listed, taken, now=self._clock())
             if listed == stored.listed:
@@ -239,6 +243,7 @@ class Revoker:
         return _Stored(
             revokers=revokers,
             listed=_listed(newest.bundle) if newest is not None else {},
+            signer=newest.signer if newest is not None else "",
             serial=serial,
             last=part.last if part is not None else 0,
         )

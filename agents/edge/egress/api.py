@@ -18,11 +18,13 @@ import httpx2
 
 from sealbus.agents.edge.egress.credential import Credential
 from sealbus.agents.edge.egress.operation import Operation
+from sealbus.agents.edge.egress.outside_tools import HEADERS, ToolRequests
 from sealbus.agents.edge.http.reachable import AddressRefused, Network, Resolve, address_of, resolve
 from sealbus.agents.edge.oauth.issuers import is_secure_url
 from sealbus.agents.runtime.tracing import traceparent_fields
 from sealbus.agents.sdk.http import MOST_FIELDS, ApiAnswer, ApiRequest
 from sealbus.agents.sdk.resource import Resource
+from sealbus.bus.ports import Clock, wall_clock
 from sealbus.bus.routing.retry import Reject
 from sealbus.envelopes.encoding.codec import is_text
 from sealbus.envelopes.errors import ConfigurationError, ResourceNotFound
@@ -96,8 +98,9 @@ class Api:
     """An API by its settings. Raises `ConfigurationError` for what cannot be right.
 
     `url` is the API's own, below which paths stand: https, or http on a loopback address. `operations` are all that may be
-    requested. `networks` are those in which its addresses must be; without any they must be public. `headers` are fields that
-    agents may send and be answered beside the usual ones. `seconds` bound one request. `tls` verifies the API's certificate.
+    requested. `networks` are those in which its addresses must be; without any they must be public. `headers` are fields
+    that agents may send and be answered beside the usual ones. With `tools`, patterns of names, it is an MCP server.
+    `seconds` bound one request. `tls` verifies the API's certificate.
     """
 
     name: str
@@ -106,6 +109,7 @@ class Api:
     credential: Credential
     networks: tuple[Network, ...] = ()
     headers: frozenset[str] = frozenset()
+    tools: tuple[str, ...] = ()
     seconds: float = SECONDS
     tls: ssl.SSLContext = field(repr=False)
 
@@ -127,12 +131,17 @@ class Api:
             raise ConfigurationError(f"seconds of {self.name}: over 0 and at most {MOST_SECONDS:.0f}")
 
     @property
+    def passed(self) -> frozenset[str]:
+        """Fields that pass beside the usual ones."""
+        return self.headers | (HEADERS if self.tools else frozenset())
+
+    @property
     def host(self) -> str:
         """The host of `url`, in lower case."""
         return urlsplit(self.url).hostname or ""
 
-    def resource(self, request: ApiRequest) -> Resource:
-        """Return what the policy is asked about: the operation, with the values of its variables under their names.
+    def resource(self, request: ApiRequest, **more: str) -> Resource:
+        """Return what the policy is asked about: the operation, the values of its variables under their names, and `more`.
 
         Of several the one is taken that says more: `/users/me` before `/users/{user}`, in whatever order they stand.
         Raises `ResourceNotFound` for a request of no operation.
@@ -145,15 +154,11 @@ class Api:
         if not matching:
             raise ResourceNotFound(f"{self.name} has no such operation")
         _, operation, values = min(matching)
-        return Resource(
-            "http",
-            f"{self.name} {operation}",
-            api=self.name,
-            host=self.host,
-            method=operation.method,
-            template=operation.template,
-            **values,
-        )
+        known = {"api": self.name, "host": self.host, "method": operation.method, "template": operation.template}
+        if self.tools:
+            name = " ".join(filter(None, (self.name, more["call"], more["tool"])))
+            return Resource("mcp", name, **{**known, **values, **more})
+        return Resource("http", f"{self.name} {operation}", **{**known, **values})
 
 
 class OpenApi:
@@ -164,8 +169,9 @@ class OpenApi:
     would be the answer to somebody else, and what it does not read of a body would begin somebody else's request.
     """
 
-    def __init__(self, api: Api, *, resolving: Resolve | None = None) -> None:
+    def __init__(self, api: Api, *, resolving: Resolve | None = None, clock: Clock = wall_clock) -> None:
         self.api: Final = api
+        self._tools = ToolRequests(api.tools, clock) if api.tools else None
         # Of its own: a name whose servers do not answer holds a thread for longer than anybody waits.
         self._threads = ThreadPoolExecutor(_RESOLVING, thread_name_prefix=f"names of {api.name}")
         self._resolving = resolving or partial(resolve, threads=self._threads)
@@ -191,6 +197,10 @@ class OpenApi:
         await self._transport.__aexit__(kind, error, trace)
         self._threads.shutdown(wait=False, cancel_futures=True)
 
+    def resource(self, request: ApiRequest) -> Resource:
+        """Return what the policy is asked about, as `Api.resource` does; of an MCP server with tool and manifest."""
+        return self.api.resource(request, **(self._tools.properties(request) if self._tools is not None else {}))
+
     async def request(self, request: ApiRequest, user: UserContext | None) -> ApiAnswer:
         """Return what the API answers to an allowed `request` on behalf of `user`; raise `Reject`.
 
@@ -213,13 +223,15 @@ class OpenApi:
             # The texts of these errors hold what was sent.
             _log.warning("API %s: %s", self.api.name, type(error).__name__)
             raise Reject(API_UNREACHABLE) from None
+        if self._tools is not None:
+            self._tools.answered(request, answer)
         return answer
 
     def _sent(self, request: ApiRequest) -> dict[str, str]:
         fields: dict[str, str] = {}
         for name, value in request.headers:
             small = name.lower()
-            if small not in _SENT | self.api.headers or small in fields or not _VALUE.fullmatch(value):
+            if small not in _SENT | self.api.passed or small in fields or not _VALUE.fullmatch(value):
                 raise Reject(FIELD_REFUSED, note=f"header field {small}"[:200] if _FIELD.fullmatch(small) else "")
             fields[small] = value
         if _QUERY.fullmatch(request.query) is None:
@@ -256,7 +268,7 @@ class OpenApi:
             await response.aclose()
 
     def _answered(self, response: httpx2.Response, body: bytes, secret: str) -> ApiAnswer:
-        passed = _ANSWERED | self.api.headers
+        passed = _ANSWERED | self.api.passed
         fields = [(name, value) for name, value in response.headers.multi_items() if name in passed]
         location = self._relative(response.headers.get("location", ""))
         if location:

@@ -84,7 +84,7 @@ def exit_agent(name: str, apis: Sequence[Api], *, resolving: Resolve | None = No
 
 def _declare(agent: Agent, api: Api, opened: Callable[[], OpenApi]) -> None:
     async def resource(request: ApiRequest) -> Resource:
-        return api.resource(request)
+        return opened().resource(request)
 
     async def request(body: ApiRequest, ctx: Context) -> ApiAnswer:
         return await opened().request(body, ctx.user)
@@ -125,6 +125,7 @@ def _api(name: str, said: ApiTable, node: Node, settings: Settings, documents: D
             credential=_credential(said, node, settings, documents),
             networks=tuple(map(network_of, said.networks)),
             headers=frozenset(said.headers),
+            tools=said.tools,
             seconds=said.seconds,
             tls=_trusting(said.authorities),
         )

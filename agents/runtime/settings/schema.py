@@ -41,6 +41,7 @@ __all__ = [
     "NotaryTable",
     "OwnSubjectTable",
     "PolicyTable",
+    "StreamsTable",
 ]
 
 _SIZE: Final = re.compile(r"(\d{1,18}) ?(B|KiB|MiB|GiB|TiB)?")
@@ -320,7 +321,7 @@ class ApiTable(_Table):
     (`client_credentials`) or on behalf of the user, for the user's own token (`token_exchange`) or by the exit's word
     (`jwt_bearer`). `issuer` is the authorization server, of which the exit is the `client`. `users` are the issuers whose
     users the API knows by the same ids; the other grants ask for no user, and take none. Without `networks` the API's
-    addresses must be public. `authorities` is a PEM file.
+    addresses must be public. `authorities` is a PEM file. `tools` are patterns of the tools of an MCP server (docs/mcp.md).
     """
 
     url: str
@@ -341,6 +342,7 @@ class ApiTable(_Table):
     networks: tuple[str, ...] = ()
     authorities: Path | None = None
     headers: tuple[str, ...] = ()
+    tools: tuple[str, ...] = ()
     seconds: Seconds = 10.0
 
     @field_validator("users")
@@ -507,12 +509,14 @@ class CalloutTable(_Table):
     `issuer` signs answers, `xkey` opens requests, `nkey` is how responders log in. `accounts` are those of the server in
     which a policy may place connections; `servers` the nkeys of the only servers that are answered, by default all; `longest`
     is seconds after which a connection must be made again, by default only at the end of its X.509-SVID. `bootstrap` is the
-    signed bundle file that decides the first connections if the policy comes from a bucket of this NATS.
+    signed bundle file that decides the first connections if the policy comes from a bucket of this NATS. `previous` is the
+    folder of the keys that these replace, which servers may still have: they are answered under those.
     """
 
     issuer: Path | None = None
     xkey: Path | None = None
     nkey: Path | None = None
+    previous: Path | None = None
     bootstrap: Path | None = None
     accounts: tuple[str, ...] = ("APP",)
     servers: tuple[str, ...] = ()

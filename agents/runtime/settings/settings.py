@@ -18,7 +18,7 @@ from typing import Final, Self, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
 
-from sealbus.agents.runtime.settings.schema import ClientTable, Document, OwnSubjectTable
+from sealbus.agents.runtime.settings.schema import ClientTable, Document, OwnSubjectTable, StreamsTable
 from sealbus.agents.runtime.settings.source import (
     DEFAULT,
     Entry,
@@ -40,7 +40,16 @@ from sealbus.envelopes.message.subjects import OwnSubject
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["Flag", "SettingLine", "SettingOrigin", "Settings", "find_settings_file", "load_client", "load_settings"]
+__all__ = [
+    "Flag",
+    "SettingLine",
+    "SettingOrigin",
+    "Settings",
+    "find_settings_file",
+    "load_client",
+    "load_settings",
+    "load_streams",
+]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -184,6 +193,12 @@ def load_client(
     """
     entries = _entries(config, os.environ if environment is None else environment, flags, folder)
     return _validated(ClientTable, {key: entry for key, entry in entries.items() if key[0] == "client"}, ("client",))
+
+
+def load_streams(config: str | Path | None = None) -> StreamsTable:
+    """Return the table `streams` alone: streams are sized before there is a bus. Raises `ConfigurationError` as above."""
+    entries = _entries(config, os.environ, (), None)
+    return _validated(StreamsTable, {key: one for key, one in entries.items() if key[0] == "streams"}, ("streams",))
 
 
 def find_settings_file(

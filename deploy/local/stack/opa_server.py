@@ -45,7 +45,7 @@ def central_opa(site: Site, signer: PublicKey) -> Program:
     socket.unlink(missing_ok=True)
     files = OpaFiles(certificate=tls.certificate, key=tls.key, bundle=tls.trust_bundle)
     config = site.own_folder(OPA) / "opa.json"
-    config.write_text(opa_config(site.policy_url, signer, files), encoding="ascii")
+    config.write_text(opa_config(site.policy_url, [signer], files), encoding="ascii")
     config.chmod(0o644)
     return _opa(site, OPA, server_arguments(socket=socket, config=config, tls=tls))
 

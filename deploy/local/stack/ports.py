@@ -29,6 +29,7 @@ class Ports:
     control_health: int = 9100
     policy_health: int = 9102
     notary_health: int = 9103
+    streams_health: int = 9104
     edge_health: int = 9101
     inventory_health: int = 9111
     pricing_health: int = 9112

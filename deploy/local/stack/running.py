@@ -107,6 +107,7 @@ async def open_stack(
         await output_of(declare, environment=_whole(site, operator) | sizes)
         await push_policy(site)
         await start(await _notary(site))
+        await start(site.sealbus(CONTROL, ["control", "run", "--roles", "streams"], name="streams"))
         policy_server, signer = _policy_server(site)
         await start(policy_server)
         await stack.enter_async_context(_svid(site, OPA))

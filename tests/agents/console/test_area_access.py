@@ -58,6 +58,21 @@ async def test_one_thing_is_asked_about_each_time() -> None:
     assert len(edge.asked) == 2
 
 
+async def test_one_thing_that_stays_shown_is_asked_about_each_half_minute() -> None:
+    edge, now = Edge(), [0.0]
+    access = AreaAccess(cast("EdgeClient", edge), elapsed=lambda: now[0])
+    person = session()
+    await access.check(person, "decision", "a" * 32)
+    await access.check(person, "decision", "a" * 32, shown=True)
+    assert len(edge.asked) == 1
+    # What is shown of one says nothing of another.
+    await access.check(person, "decision", "b" * 32, shown=True)
+    assert len(edge.asked) == 2
+    now[0], edge.refuses = FOR, True
+    with pytest.raises(EdgeRefused):
+        await access.check(person, "decision", "a" * 32, shown=True)
+
+
 async def test_what_is_remembered_is_bounded() -> None:
     edge = Edge()
     access = AreaAccess(cast("EdgeClient", edge))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -18,7 +19,10 @@ import pytest
 from support.console_login import cookies_of, json_of, log_in
 from support.settings import changed
 
+from sealbus.agents.console import area_access, routes
+from sealbus.agents.console.area_access import AreaAccess
 from sealbus.agents.console.console import open_console
+from sealbus.agents.console.edge_client import EdgeRefused
 from sealbus.agents.console.routes import MARK as FIELD
 from sealbus.agents.dev.environment import DevOptions, Environment, open_environment
 from sealbus.agents.dev.users import dev_token
@@ -27,7 +31,7 @@ from sealbus.agents.runtime.open import open_node
 from sealbus.agents.runtime.worker import Worker
 from sealbus.bus.background import Background
 from sealbus.bus.telemetry import Counters
-from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, SealbusError
 
 MARK = {FIELD: "1"}
 HOSTILE = "<b>x</b>\u202e\u200f"
@@ -236,6 +240,60 @@ async def test_the_live_stream_brings_what_is_decided(working: Environment, web:
         said = [line async for line in lines]
         assert "event: over" in said
         assert "login_required" in said[said.index("event: over") + 1]
+
+
+async def test_a_right_that_is_taken_away_ends_what_is_shown(
+    working: Environment, web: httpx2.AsyncClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (routes, area_access):
+        monkeypatch.setattr(module, "FOR", 0.1)
+    await log_in(web, "olga")
+    shown = {"area": "decision", "item": "a" * 32}
+    async with web.stream("GET", "/api/live") as stream:
+        lines = stream.aiter_lines()
+        assert await anext(lines) == "event: hello"
+        json_of(await web.get("/api/session", params=shown))
+        policy = tmp_path / "policy"
+        shutil.copytree(working.policy, policy)
+        users = policy / "sealbus" / "registry" / "users" / "data.json"
+        users.write_text(json.dumps(json.loads(users.read_text()) | {"olga": {"customers": {}}}))
+        working.publish_policy(policy)
+        try:
+            # The map is drawn twice a second: nothing needs to be decided for that.
+            async with asyncio.timeout(20):
+                said = [line async for line in lines]
+            assert "denied" in said[said.index("event: over") + 1]
+            assert json_of(await web.get("/api/session", params=shown), 403)["code"] == "denied"
+        finally:
+            working.publish_policy()
+
+
+@pytest.mark.parametrize(
+    "trouble", [BusUnavailable("the edge is away"), EdgeRefused(503, {"code": "bus_unavailable"}, "a" * 32)]
+)
+async def test_an_edge_that_is_away_ends_the_stream_and_no_right(
+    working: Environment, web: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch, trouble: SealbusError
+) -> None:
+    async def check(*_: object, **__: object) -> None:
+        raise trouble
+
+    await log_in(web, "olga")
+    async with web.stream("GET", "/api/live") as stream:
+        lines = stream.aiter_lines()
+        assert await anext(lines) == "event: hello"
+        with monkeypatch.context() as patched:
+            patched.setattr(routes, "FOR", 0.0)
+            patched.setattr(AreaAccess, "check", check)
+            async with asyncio.timeout(20):
+                said = [line async for line in lines]
+        assert "event: over" not in said
+    json_of(await web.get("/api/session"))
+
+
+@pytest.mark.parametrize("query", ["area=none", "area=", "area=decision&item=x"])
+async def test_what_is_no_area_is_not_asked_about(web: httpx2.AsyncClient, query: str) -> None:
+    await log_in(web, "olga")
+    assert json_of(await web.get(f"/api/session?{query}"), 400)["code"] == "malformed"
 
 
 async def test_agents_tasks_and_policy_are_shown(working: Environment, web: httpx2.AsyncClient) -> None:

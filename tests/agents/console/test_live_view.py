@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page, expect
 from support.browser import DESK, Watched, asleep, settled
+from support.console_answers import MESSAGE
 from support.console_server import ConsoleSite, console_site
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
@@ -124,6 +125,47 @@ async def test_a_right_that_ends_ends_the_view_in_every_tab(browser: Browser) ->
             await expect(page.locator("#pulse")).to_contain_text("ended")
             await expect(page.locator(".stream")).to_have_count(0)
         assert len(site.resumed) <= tabs, "each asks at most once"
+        await context.close()
+
+
+@pytest.mark.parametrize("place", ["/tasks", f"/decisions/{MESSAGE}", "/log"])
+async def test_a_right_that_ends_takes_away_what_is_shown_anywhere(browser: Browser, place: str) -> None:
+    async with console_site() as site:
+        context = await browser.new_context(**DESK)
+        page = (await Watched.of(context, f"{site.url}{place}")).page
+        shown = page.locator("#content :is(table, section, .pane, dl)").first
+        await expect(shown).to_be_visible()
+        site.answers["/api/session"] = (403, {"code": "denied", "title": "", "detail": "no more", "remedy": []})
+        # As somebody who comes back to this tab; who looks at it asks every 15 seconds.
+        await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        await expect(page.get_by_role("alert")).to_contain_text("no more")
+        await expect(page.locator("#content :is(table, section, .pane, dl)")).to_have_count(0)
+        await context.close()
+
+
+async def test_the_end_of_the_stream_takes_away_what_is_shown_beside_it(browser: Browser) -> None:
+    async with console_site() as site:
+        context = await browser.new_context(**DESK)
+        page = (await Watched.of(context, f"{site.url}/tasks")).page
+        await expect(page.locator("#content table")).to_be_visible()
+        await site.until(lambda: site.streams == 1)
+        site.over = {"code": "denied", "detail": "you may no longer look at this"}
+        site.cut()
+        await expect(page.get_by_role("alert")).to_contain_text("you may no longer look at this")
+        await expect(page.locator("#content table")).to_have_count(0)
+        await context.close()
+
+
+async def test_another_login_takes_the_place_of_the_one_that_ended(browser: Browser) -> None:
+    async with console_site() as site:
+        context = await browser.new_context(**DESK)
+        page = (await Watched.of(context, f"{site.url}/tasks")).page
+        await site.until(lambda: site.streams == 1)
+        site.over = {"code": "login_required", "detail": "the login has ended"}
+        site.cut()
+        await site.until(lambda: len(site.resumed) == 2 and site.streams == 1)
+        await expect(page.locator("#pulse[data-state=open]")).to_be_attached()
+        await expect(page.locator("#content table")).to_be_visible()
         await context.close()
 
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from starlette.requests import Request
+from support.scripted_provider import SECRETS, ScriptedProvider, given
 
 from sealbus.agents.console.login import BrowserLogin
-from sealbus.agents.console.sessions import Sessions
+from sealbus.agents.console.sessions import Session, Sessions
 from sealbus.agents.dev.idp import DevelopmentIdp
 from sealbus.agents.edge.http.problem import EdgeError
 from sealbus.agents.login.provider import LoginFailed
 from sealbus.agents.login.public_client import PublicClient
+from sealbus.agents.login.token_answer import Tokens
+from sealbus.envelopes.limits import SECOND
 
 NOW = 1_800_000_000_000_000
 
@@ -66,7 +71,85 @@ async def test_a_session_is_only_that_of_its_cookie() -> None:
     login = login_at("http://127.0.0.1:9/x")
     for cookie in ("", "sealbus_console=x", "__Host-sealbus_console=x", "__Host-sealbus_console="):
         with pytest.raises(EdgeError) as refused:
-            login.session(request(cookie=cookie))
+            await login.session(request(cookie=cookie))
         assert refused.value.status == 401
     # Leaving without a session leaves nothing behind.
     assert (await login.leave(request())).status_code == 200
+
+
+class Looking:
+    """Somebody whose token ends in half a minute, at a provider that says what a test says."""
+
+    def __init__(self, idp: ScriptedProvider, refresh: str | None = SECRETS["refresh"]) -> None:
+        self.now = NOW
+        tokens = Tokens(
+            access_token=SECRETS["access"], refresh_token=refresh, scope="openid", expires=NOW + 30 * SECOND
+        )
+        sessions = Sessions()
+        self.cookie = f"__Host-sealbus_console={sessions.begin(Session(tokens))}"
+        client = PublicClient(issuer=idp.issuer, client_id="sealbus-console", scope="openid")
+        self.login = BrowserLogin(client, sessions, origin="https://console.example", clock=lambda: self.now)
+
+    async def token(self) -> str:
+        return (await self.login.session(request(cookie=self.cookie))).tokens.access_token
+
+
+@pytest.fixture
+async def idp() -> AsyncIterator[ScriptedProvider]:
+    async with ScriptedProvider() as running:
+        yield running
+
+
+async def test_a_session_is_renewed_once_before_its_token_ends(idp: ScriptedProvider) -> None:
+    looking = Looking(idp)
+    idp.says("/token", given(access_token=SECRETS["renewed"], refresh_token="the-next"))
+    assert set(await asyncio.gather(*[looking.token() for _ in range(5)])) == {SECRETS["renewed"]}
+    assert [one["refresh_token"] for one in idp.fields("/token")] == [SECRETS["refresh"]]
+    # A day later nobody has looked: the provider says whether the login goes on.
+    looking.now += 86_400 * SECOND
+    idp.says("/token", given())
+    assert await looking.token() == SECRETS["access"]
+    assert idp.fields("/token")[-1]["refresh_token"] == "the-next"
+
+
+async def test_a_login_that_its_provider_has_ended_ends_here(idp: ScriptedProvider) -> None:
+    looking = Looking(idp)
+    idp.says("/token", {"error": "invalid_grant"}, 400)
+    for _ in range(2):
+        with pytest.raises(EdgeError, match="log"):
+            await looking.token()
+    assert len(idp.fields("/token")) == 1
+
+
+async def test_a_provider_that_is_away_ends_nothing_before_the_token_ends(idp: ScriptedProvider) -> None:
+    looking = Looking(idp)
+    for seconds in (0, 1, 6):
+        looking.now = NOW + seconds * SECOND
+        assert await looking.token() == SECRETS["access"]
+    # It is not asked for each of the pages' requests.
+    assert len(idp.fields("/token")) == 2
+    looking.now = NOW + 31 * SECOND
+    with pytest.raises(EdgeError, match="has ended"):
+        await looking.token()
+    looking.now += 10 * SECOND
+    idp.says("/token", given(access_token=SECRETS["renewed"]))
+    assert await looking.token() == SECRETS["renewed"]
+
+
+async def test_without_a_refresh_token_it_ends_with_its_token(idp: ScriptedProvider) -> None:
+    looking = Looking(idp, None)
+    assert await looking.token() == SECRETS["access"]
+    looking.now += 31 * SECOND
+    with pytest.raises(EdgeError):
+        await looking.token()
+    assert idp.forms == []
+
+
+async def test_who_leaves_takes_all_tokens_along(idp: ScriptedProvider) -> None:
+    looking = Looking(idp)
+    for _ in range(2):
+        idp.says("/revoke", b"")
+    await looking.login.leave(request(cookie=looking.cookie))
+    assert [one["token"] for one in idp.fields("/revoke")] == [SECRETS["refresh"], SECRETS["access"]]
+    with pytest.raises(EdgeError):
+        await looking.token()

@@ -15,7 +15,7 @@ FILES = OpaFiles(certificate=Path("/svid.pem"), key=Path("/svid.key"), bundle=Pa
 
 def test_only_what_the_key_signed_for_the_scope_is_taken() -> None:
     key = signing_key().public
-    found = json.loads(opa_config("https://control:8445", key, FILES))
+    found = json.loads(opa_config("https://control:8445", [key], FILES))
     assert found["keys"] == {key_id(key): {"algorithm": "ES256", "key": public_pem(key)}}
     assert found["bundles"]["sealbus"]["signing"] == {"keyid": key_id(key), "scope": "sealbus"}
     assert found["bundles"]["sealbus"]["resource"] == "/bundles/sealbus.tar.gz"
@@ -24,6 +24,6 @@ def test_only_what_the_key_signed_for_the_scope_is_taken() -> None:
 
 
 def test_it_may_outlast_the_server() -> None:
-    found = json.loads(opa_config("https://control:8445", signing_key().public, FILES, persist=Path("/var/opa")))
+    found = json.loads(opa_config("https://control:8445", [signing_key().public], FILES, persist=Path("/var/opa")))
     assert found["persistence_directory"] == "/var/opa"
     assert found["bundles"]["sealbus"]["persist"] is True

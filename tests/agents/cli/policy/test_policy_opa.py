@@ -26,6 +26,16 @@ def test_the_configuration_names_the_key_and_the_files(tmp_path: Path) -> None:
     assert found["persistence_directory"] == "kept"
 
 
+def test_of_two_keys_the_bundle_says_which(tmp_path: Path) -> None:
+    keys, options = [signing_key().public, signing_key().public], []
+    for number, key in enumerate(keys):
+        (tmp_path / f"{number}.pub").write_text(public_pem(key), encoding="ascii")
+        options += ["--signer", str(tmp_path / f"{number}.pub")]
+    found = json.loads(CliRunner().invoke(opa_config, ["--url", "https://control:8445", *options, *NAMES]).stdout)
+    assert set(found["keys"]) == {key_id(key) for key in keys}
+    assert found["bundles"]["sealbus"]["signing"] == {"scope": "sealbus"}
+
+
 def test_what_is_no_key(tmp_path: Path) -> None:
     (tmp_path / "key.pub").write_text("junk", encoding="ascii")
     result = CliRunner().invoke(opa_config, ["--url", "x", "--signer", str(tmp_path / "key.pub"), *NAMES])

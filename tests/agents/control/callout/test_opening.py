@@ -70,6 +70,15 @@ async def test_servers_are_nkeys_of_servers(tmp_path: Path) -> None:
         await opened(settings(tmp_path, tmp_path / "keys", more=f'servers = ["{user}"]'))
 
 
+async def test_the_keys_before_must_be_there_if_they_are_said(tmp_path: Path) -> None:
+    write_keys(tmp_path / "keys")
+    write_keys(tmp_path / "old")
+    with pytest.raises(ConfigurationError, match=r"gone/issuer\.seed: No such file"):
+        await opened(settings(tmp_path, tmp_path / "keys", more='previous = "gone"'))
+    with pytest.raises(BusUnavailable):
+        await opened(settings(tmp_path, tmp_path / "keys", more='previous = "old"'))
+
+
 async def test_a_server_that_is_away(tmp_path: Path) -> None:
     write_keys(tmp_path / "keys")
     with pytest.raises(BusUnavailable, match="connection refused"):

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import httpx2
 import pytest
 from support.lab import Lab, running, until
-from support.opa import require_opa
-from support.policies import signing_key
-from support.policy_bus import CONTROL, ROOT, control_identity, pushed, serving
+from support.opa import OpaServer, require_opa
+from support.policies import eventually, signing_key
+from support.policy_bus import COMPOSER, CONTROL, ROOT, control_identity, opa_polling, pushed, serving
 from support.policy_desk import key_file
+from support.ports import free_port
 from support.settings import FULL, changed, load
 from support.teams import ONLY_OPA_REFUSES, signed_platform, signed_team, team_policy
 from support.x509 import ThrowawayCa
@@ -25,6 +29,7 @@ from sealbus.agents.runtime.settings.schema import PolicyTable
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.trust.keys import public_pem
+from sealbus.policies.engines.sidecar import SidecarEngine
 
 pytestmark = pytest.mark.nats
 
@@ -140,3 +145,37 @@ async def test_what_no_opa_would_compile_is_not_served(
         assert "stock/policy.rego:9:" in server.problem
         await pushed(store, "stock", signed_team("stock", stock, serial=2), 2)
         await until(lambda: not server.problem)
+
+
+@pytest.mark.opa
+async def test_its_key_is_replaced_while_opas_know_both(lab: Lab, store: PolicyStore, tmp_path: Path) -> None:
+    """An OPA that knows the former key alone goes on with the policy that it has."""
+    new, port = signing_key(), free_port()
+    address = f"127.0.0.1:{port}"
+    signers = {"both": (COMPOSER.public, new.public), "former": (COMPOSER.public,)}
+    async with AsyncExitStack() as stack:
+        async with serving(lab, store, tmp_path / "cache", address=address) as (_, server):
+            asked, opas = {}, {}
+            for name, known in signers.items():
+                polling = opa_polling(lab, port, tmp_path / name, signers=known)
+                # It polls us: it would wait for ever where its start blocks the loop.
+                opas[name] = opa = await asyncio.to_thread(polling.__enter__)
+                stack.callback(polling.__exit__, None, None, None)
+                asked[name] = await stack.enter_async_context(SidecarEngine(opa.socket, deadline=5.0))
+            first = server.served.revision
+            for engine in asked.values():
+                await eventually(partial(has_revision, engine, first))
+        await pushed(store, "platform", signed_platform(ROOT, {}, serial=2), 2)
+        async with serving(lab, store, tmp_path / "cache", key=new, address=address) as (_, server):
+            await eventually(partial(has_revision, asked["both"], server.served.revision))
+            await eventually(partial(refused_a_signature, opas["former"]))
+            assert await has_revision(asked["former"], first)
+
+
+async def has_revision(engine: SidecarEngine, revision: str) -> bool:
+    return (await engine.status()).revision == revision
+
+
+async def refused_a_signature(opa: OpaServer) -> bool:
+    status = json.loads(opa.request("GET", "/v1/status")[1])["result"]
+    return "verify JWT signature" in status["bundles"]["sealbus"].get("message", "")

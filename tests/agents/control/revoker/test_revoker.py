@@ -286,6 +286,30 @@ async def test_what_nobody_would_put_in_force_is_not_called_published(store: Pol
     assert (await listed(store)).sessions == {(IDP, "s-1"), (IDP, "s-2"), (IDP, "s-4")}
 
 
+async def test_its_key_is_replaced_and_no_revocation_ends_by_that(store: PolicyStore, tmp_path: Path) -> None:
+    """The steps of docs/runbooks.md."""
+    new, counters = signing_key(), Counters()
+    sync = PolicySync(store, tmp_path / "cache", ANCHORS)
+    async with policy_synced(sync):
+        async with revoking(store) as revoker:
+            await revoker.revoke(session("s-1"))
+        await push_signed(store, ANCHORS, "platform", naming(ROOT, {}, KEY, new, serial=2))
+        async with revoking(store, new, counters=counters) as revoker:
+            await until(
+                lambda: [one.signer for one in sync.parts.parts if one.name == "revocations"] == [key_id(new.public)]
+            )
+            await push_signed(store, ANCHORS, "platform", naming(ROOT, {}, new, serial=3))
+            await until(lambda: [one.serial for one in sync.parts.parts if one.name == "platform"] == [3])
+            assert sync.in_force.revocations.sessions == {(IDP, "s-1")}
+            assert counters.value(PUSHED) == 1
+            await revoker.revoke(session("s-2"))
+            await until(lambda: sync.in_force.revocations.sessions == {(IDP, "s-1"), (IDP, "s-2")})
+        # Who starts again with the same key signs nothing anew.
+        async with revoking(store, new, counters=counters) as revoker:
+            await revoker.revoke(session("s-2", 1))
+        assert counters.value(PUSHED) == 2
+
+
 async def test_a_serial_by_a_key_that_was_taken_away_holds_up_nobody(store: PolicyStore) -> None:
     stolen = signing_key()
     await pushed(store, "platform", naming(ROOT, {}, KEY, stolen, serial=2), 2)

@@ -360,7 +360,7 @@ async def test_a_call_ends_with_its_client(running: Site, lines: Lines, binding:
 
 
 async def test_a_tenant_decides_nothing(running: Site) -> None:
-    params = MessageToDict(asking("inventory.update", ITEM))
+    params = MessageToDict(asking("writer.shout", "hey"))
     rpc = {"jsonrpc": "2.0", "id": 1, "method": "SendMessage", "params": {**params, "tenant": "inventory"}}
     answer = await running.door.post("/a2a/writer/rpc", rpc, headers=VERSION)
     assert answer.json()["error"]["code"] == -32602

@@ -8,6 +8,8 @@ from support.a2a import Lines, asking, site, submitted, token_of
 from sealbus.agents.edge.a2a.kept_tasks import KeptTasks
 from sealbus.agents.edge.task_owners import TaskOwners
 from sealbus.bus.streams.key_value import KeyValue
+from sealbus.bus.streams.signed_value import signed
+from sealbus.envelopes.encoding.codec import encode
 
 
 async def test_what_somebody_else_stored_is_not_listed_and_says_nothing(tmp_path: Path) -> None:
@@ -31,6 +33,10 @@ async def test_what_somebody_else_stored_is_not_listed_and_says_nothing(tmp_path
         keyed = KeyValue(node.transport)
         await keyed.create(f"{place}.{'0' * 32}", values[f"{place}.{first.id}"])
         await keyed.create(f"{place}.{'f' * 32}", b"\x91\x01")
+        other = (await running.door.bus.client("other")).node.identity.sealer()
+        value = encode([1, "c-9", "e" * 32, node.clock()], text_bytes=4_096)
+        forged = signed(value, "application/vnd.sealbus.a2a-task.v1", other)
+        await keyed.create(f"{place}.{'e' * 32}", encode([*forged], text_bytes=4_096))
         assert await kept.newest(agent="writer", token=alice) == newest
         assert await kept.context_id("f" * 32, agent="writer", token=alice) == "f" * 32
         assert (await client.list_tasks(ListTasksRequest())).total_size == 2

@@ -1,0 +1,51 @@
+"""The arithmetic of sizes; whether the measured bytes are right is for `tests/integration/test_stream_sizes.py`."""
+
+from __future__ import annotations
+
+import pytest
+
+from sealbus.bus.streams import estimate
+from sealbus.bus.streams.estimate import ExpectedLoad, bytes_held, room_for, seconds_until_full
+from sealbus.envelopes.errors import ConfigurationError
+
+GIB = 1 << 30
+
+
+def test_audit_grows_with_the_days_and_the_others_keep_a_day() -> None:
+    load = ExpectedLoad(tasks=10, calls=5, denied=0.1, once=0.5, body=1_000, result=100)
+    week, month = bytes_held(load, days=7), bytes_held(load, days=28)
+    assert (
+        month["AUDIT"]
+        == 4 * week["AUDIT"]
+        == round(28 * 86_400 * 15 * (0.9 * estimate.DECIDED + 0.1 * estimate.DENIED))
+    )
+    assert {name: week[name] for name in ("TASKS", "RESULTS", "STATE")} == {
+        "TASKS": 867_000 * (estimate.TASK + 1_000),
+        "RESULTS": round(86_700 * (9 * (estimate.RESULT + 100) + estimate.REFUSAL)),
+        "STATE": round(86_700 * 4.5 * estimate.CLAIM),
+    }
+    assert all(month[name] == week[name] for name in ("TASKS", "RESULTS", "STATE"))
+
+
+def test_settings_leave_a_fifth_free_and_never_less_than_the_default() -> None:
+    assert room_for("AUDIT", 100 * GIB) == 125 * GIB
+    assert room_for("AUDIT", 100 * GIB + 1) == 125 * GIB + (64 << 20)
+    assert room_for("TASKS", 0) == 64 << 20
+    assert room_for("RESULTS", 1) == GIB
+    assert room_for("RESULTS", 4 * GIB) == 5 * GIB
+
+
+def test_when_the_audit_stream_is_full() -> None:
+    load = ExpectedLoad(tasks=2)
+    full = seconds_until_full(load, estimate.DECIDED * 2_000)
+    assert full == 1_000
+    assert bytes_held(load, days=1_000 / 86_400)["AUDIT"] == estimate.DECIDED * 2_000
+    assert seconds_until_full(ExpectedLoad(tasks=0), GIB) is None
+
+
+@pytest.mark.parametrize("wrong", [{"denied": 1.1}, {"once": -0.1}, {"calls": -1.0}, {"body": -1}])
+def test_what_cannot_be_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ConfigurationError):
+        ExpectedLoad(**{"tasks": 1, **wrong})  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError):
+        bytes_held(ExpectedLoad(tasks=1), days=0)

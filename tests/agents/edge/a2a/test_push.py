@@ -125,12 +125,18 @@ async def test_configs_are_the_users_own_and_are_listed_and_removed(tmp_path: Pa
     assert len(receiver.asked) == before
 
 
-async def test_a_url_inside_is_refused_before_anything_is_submitted(tmp_path: Path) -> None:
+async def test_a_url_inside_or_no_config_is_refused_before_anything_is_submitted(tmp_path: Path) -> None:
     lines = Lines()
     async with pushed(tmp_path, lines) as running, running.client("writer") as client:
-        for url in ("https://10.0.0.1/", "https://169.254.169.254/latest", "http://hook.example/", "https://[::1]/"):
-            inside = TaskPushNotificationConfig(url=url)
-            wanted = SendMessageConfiguration(task_push_notification_config=inside)
+        for url, name in (
+            ("https://10.0.0.1/", ""),
+            ("https://169.254.169.254/latest", ""),
+            ("http://hook.example/", ""),
+            ("https://[::1]/", ""),
+            ("http://127.0.0.1:1/", "no id"),
+        ):
+            refused = TaskPushNotificationConfig(url=url, id=name)
+            wanted = SendMessageConfiguration(task_push_notification_config=refused)
             with pytest.raises(InvalidParamsError):
                 await told(client.send_message(asking("writer.write", {"value": 1}, configuration=wanted)))
         assert running.door.published()["TASKS"] == 0

@@ -216,7 +216,7 @@ DOCUMENTED = {
     "grpc.aio": "interceptors",
     "httpx2": "a transport of one's own is its documented way to answer requests without a network",
     "h11": "`Connection.next_event` is the whole of its interface",
-    "mcp_types": "parameters of the methods that an extension adds",
+    "mcp_types": "parameters of methods of one's own are models of its",
     "pydantic": "models",
     "starlette.responses": "a response is called as an ASGI application",
 }

@@ -198,14 +198,11 @@ def test_prometheus_scrapes_them_and_fills_the_dashboard(shop: Shop, tmp_path: P
         shop.ask()
         prometheus.scraped(len(shop.targets))
         shop.ask()
-        prometheus.scraped(len(shop.targets))
-        empty = []
         for panel in panels():
             for target in panel["targets"]:
                 expression = target["expr"].replace("$__rate_interval", "1m").replace("$instance", ".*")
-                if not prometheus.query(expression):
-                    empty.append((panel["title"], expression))
-        assert empty == []
+                # How full streams are is looked at every 5 s, and whether they grow is seen at the next look.
+                prometheus.filled(expression)
         groups = prometheus.get("rules")["groups"]
         assert [one for group in groups for one in group["rules"] if one["health"] == "err"] == []
         firing = [one["labels"]["alertname"] for one in prometheus.get("alerts")["alerts"] if one["state"] == "firing"]

@@ -31,8 +31,10 @@ def demo(*arguments: str) -> tuple[int, dict[str, object]]:
     return result.exit_code, document
 
 
-def test_every_scene_is_as_it_must_be_on_the_embedded_engine() -> None:
-    code, document = demo()
+def test_every_scene_is_as_it_must_be_and_its_log_is_left_verified_and_tampered_with(tmp_path: Path) -> None:
+    """As `make demo` does: both verifiers say yes to the export as it is, and find what was done to copies of it."""
+    evidence = tmp_path / "left" / "evidence"
+    code, document = demo("--export", str(evidence))
     assert code == 0, document
     assert document["ok"] is True
     assert isinstance(document["records"], int)
@@ -41,13 +43,6 @@ def test_every_scene_is_as_it_must_be_on_the_embedded_engine() -> None:
     assert isinstance(found, list)
     assert {type(one["got"]) for one in found} == {str, int}
     assert all(set(one) == {"name", "expected", "got", "code", "ok"} for one in found)
-
-
-def test_its_log_is_left_verified_and_tampered_with(tmp_path: Path) -> None:
-    """As `make demo` ends: both verifiers say yes to the export as it is, and find what was done to copies of it."""
-    evidence = tmp_path / "left" / "evidence"
-    code, document = demo("--export", str(evidence))
-    assert code == 0, document
     shown = subprocess.run(
         [sys.executable, str(TAMPERING), str(evidence), str(evidence.parent / "root.json")],
         capture_output=True,

@@ -41,6 +41,13 @@ class Prometheus:
         found = self.get("query", query=expression)
         return list(found["result"])
 
+    def filled(self, expression: str) -> None:
+        """Wait until an expression gives something."""
+        until = time.monotonic() + _WITHIN
+        while not self.query(expression):
+            assert time.monotonic() < until, expression
+            time.sleep(0.2)
+
     def scraped(self, number: int) -> None:
         """Wait until so many targets were scraped twice, as rates need; the first scrape comes 5 s after the start."""
         until = time.monotonic() + _WITHIN

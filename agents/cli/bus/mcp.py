@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import stat
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
@@ -58,12 +59,20 @@ async def _run(edge: str | None, user: str | None, config: str | None) -> None:
         await asyncio.to_thread(_written, line)
 
     relay = McpRelay(url, token, write)
+    if not _can_wait(sys.stdin):
+        raise ConfigurationError("an MCP client starts this: standard input has to be a pipe")
     loop, reader = asyncio.get_running_loop(), asyncio.StreamReader(limit=LINE_BYTES)
-    try:
-        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    except ValueError as error:
-        raise ConfigurationError("an MCP client starts this: standard input has to be a pipe") from error
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     await relay.run(reader)
+
+
+def _can_wait(stream: TextIO) -> bool:
+    """Return whether a stream can be waited for: a pipe, a socket or a terminal."""
+    try:
+        mode = os.fstat(stream.fileno()).st_mode
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode)
 
 
 def _logged_in_for(table: ClientTable) -> str | None:

@@ -9,7 +9,7 @@ import pytest
 
 from sealbus.agents.cli.main import root
 
-DOCUMENTS = {"agent schema", "audit root", "edge openapi", "policy opa-config"}
+DOCUMENTS = {"agent schema", "audit root", "edge openapi", "mcp", "policy opa-config"}
 
 
 def commands(group: click.Group, before: str = "") -> Iterator[tuple[str, click.Command]]:

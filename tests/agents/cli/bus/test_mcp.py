@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from sealbus.agents.cli.bus.mcp import command
+from sealbus.agents.login.kept_login import LoginRequired
 from sealbus.envelopes.errors import ConfigurationError
 
 
@@ -17,12 +18,12 @@ def run(*arguments: str) -> Exception:
     return result.exception
 
 
-def test_an_edge_has_to_be_named(tmp_path: Path) -> None:
+def test_who_names_no_edge_has_to_be_logged_in(tmp_path: Path) -> None:
     file = tmp_path / "sealbus.toml"
-    file.write_text("")
+    file.write_text(f'[client]\nlogins = "{tmp_path / "logins.json"}"\n')
     error = run("--config", str(file))
-    assert isinstance(error, ConfigurationError)
-    assert "--edge URL" in error.detail
+    assert isinstance(error, LoginRequired)
+    assert "sealbus login" in error.detail
 
 
 @pytest.mark.parametrize("edge", ["http://edge.example", "edge.example"])
@@ -34,7 +35,7 @@ def test_a_token_goes_to_no_place_where_others_read_it(tmp_path: Path, edge: str
     assert "https" in error.detail
 
 
-def test_a_terminal_is_told_what_starts_it(tmp_path: Path) -> None:
+def test_who_starts_it_by_hand_is_told_what_does(tmp_path: Path) -> None:
     file = tmp_path / "sealbus.toml"
     file.write_text("")
     error = run("--config", str(file), "--edge", "https://edge.example")

@@ -6,6 +6,7 @@ import asyncio
 import sys
 
 from bench import (
+    a2a,
     approvals,
     backtest,
     callout,
@@ -43,6 +44,10 @@ async def _edge() -> list[Figure]:
     return [figure async for figure in edge.figures()]
 
 
+async def _a2a() -> list[Figure]:
+    return [figure async for figure in a2a.figures()]
+
+
 async def _streams() -> list[Figure]:
     return [figure async for figure in streams.figures()]
 
@@ -75,7 +80,7 @@ def main() -> int:
     for figure in processes.figures():
         show(figure)
         found.append(figure)
-    for part in (_gate, _durability, _cancel, _approvals, _edge, _streams, _callout, _opa, _tracing, _console):
+    for part in (_gate, _durability, _cancel, _approvals, _edge, _a2a, _streams, _callout, _opa, _tracing, _console):
         for figure in asyncio.run(part()):
             show(figure)
             found.append(figure)

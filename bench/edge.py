@@ -41,7 +41,7 @@ from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.message.wire import Statement
 from sealbus.policies.engines.embedded import EmbeddedEngine
 
-__all__ = ["figures"]
+__all__ = ["IN_FLIGHT", "figures", "rate_of"]
 
 CALLS = 600
 WARM = 50
@@ -101,7 +101,7 @@ async def figures() -> AsyncIterator[Figure]:
                 direct, over_http, added, proved = await _in_turn(
                     Client.on(node), user, edge.port, requests, _proving(issuer)
                 )
-                rate = await _rate(edge.port, requests)
+                rate = await rate_of(edge.port, requests)
                 share = await _share_of_bare(edge.port, s, issuer)
                 stop.set()
     yield Figure(name="a call from the edge's node, p50", value=direct, unit="ms")
@@ -182,12 +182,15 @@ async def _share_of_bare(port: int, stack: AsyncExitStack, issuer: LoopbackIssue
         [_request(issuer.token(sub="alice", life=3_600, jti=f"token-{n}"), path=path) for n in range(TOKENS)]
     )
     pairs = [
-        (await _rate(port, requests, status=b"404"), await _rate(bare, requests, status=b"404")) for _ in range(ROUNDS)
+        (await rate_of(port, requests, status=b"404"), await rate_of(bare, requests, status=b"404"))
+        for _ in range(ROUNDS)
     ]
     return statistics.median(verified / plain for verified, plain in pairs)
 
 
-async def _rate(port: int, requests: Iterator[bytes], *, status: bytes = b"200") -> float:
+async def rate_of(port: int, requests: Iterator[bytes], *, status: bytes = b"200") -> float:
+    """Return how many requests a second are answered, with `IN_FLIGHT` in flight."""
+
     async def lane() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         for _ in range(CALLS // 8):

@@ -27,7 +27,7 @@ from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS
 from sealbus.agents.edge.http.protocol import ConnectionLimits
 from sealbus.policies.engines.embedded import EmbeddedEngine
 
-__all__ = ["figures"]
+__all__ = ["figures", "held_open", "submitted"]
 
 STREAMS = 10_000
 TASKS = 50
@@ -65,27 +65,34 @@ async def figures(streams: int = STREAMS) -> AsyncIterator[Figure]:
             )
             token = issuer.token(sub="alice", life=3_600)
             before = resident(None)
-            paths = await _submitted(edge.port, token)
-            child = await asyncio.create_subprocess_exec(
-                sys.executable, str(CLIENT), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-            )
-            if child.stdin is None or child.stdout is None:
-                raise RuntimeError("no pipes")
-            wanted = {"port": edge.port, "token": token, "paths": paths, "streams": streams}
-            child.stdin.write(json.dumps(wanted).encode() + b"\n")
-            opened = json.loads(await child.stdout.readline())
-            gc.collect()
-            whole = resident(None)
-            child.stdin.close()
-            await child.wait()
+            paths = [f"{url}/events" for url in await submitted(edge.port, token, TASKS)]
+            opened, whole = await held_open(edge.port, token, paths, streams, first=":\n\n")
     yield Figure(name=f"an edge with {opened:,} idle streams", value=whole, unit="MB", limit=GOAL)
     yield Figure(name="  for each of them", value=(whole - before) * 1e3 / opened, unit="kB")
 
 
-async def _submitted(port: int, token: str) -> list[str]:
+async def held_open(port: int, token: str, paths: list[str], streams: int, *, first: str) -> tuple[int, float]:
+    """Open so many streams, each until `first` has come, and return how many are open, and the megabytes held then."""
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, str(CLIENT), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    if child.stdin is None or child.stdout is None:
+        raise RuntimeError("no pipes")
+    wanted = {"port": port, "token": token, "paths": paths, "streams": streams, "first": first}
+    child.stdin.write(json.dumps(wanted).encode() + b"\n")
+    opened = json.loads(await child.stdout.readline())
+    gc.collect()
+    whole = resident(None)
+    child.stdin.close()
+    await child.wait()
+    return opened, whole
+
+
+async def submitted(port: int, token: str, tasks: int) -> list[str]:
+    """Submit so many tasks that nobody handles, and return their URLs."""
     async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, verify=TRUSTS_NOBODY) as http:
         found = []
-        for _ in range(TASKS):
+        for _ in range(tasks):
             answer = await http.post(
                 "/v1/tasks/inventory/update", json={"item_id": "42"}, headers={"Authorization": f"Bearer {token}"}
             )

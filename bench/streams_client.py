@@ -1,4 +1,4 @@
-"""The client of `bench/streams.py`: opens streams, says how many are open, and holds them until its input ends."""
+"""The client of `bench/streams.py` and `bench/a2a.py`: opens streams, says how many are, and holds them until the end."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ async def main() -> None:
         async with gate:
             reader, writer = await asyncio.open_connection("127.0.0.1", wanted["port"], limit=4_096)
             writer.write(
-                f"GET {path}/events HTTP/1.1\r\nHost: edge\r\nAuthorization: Bearer {wanted['token']}\r\n\r\n".encode()
+                f"GET {path} HTTP/1.1\r\nHost: edge\r\nAuthorization: Bearer {wanted['token']}\r\n"
+                f"A2A-Version: 1.0\r\n\r\n".encode()
             )
             head = await reader.readuntil(b"\r\n\r\n")
             if not head.startswith(b"HTTP/1.1 200 "):
                 raise ConnectionError(head.partition(b"\r\n")[0].decode())
-            await reader.readuntil(b":\n\n")
+            await reader.readuntil(wanted["first"].encode())
             held.append((reader, writer))
 
     paths = wanted["paths"]

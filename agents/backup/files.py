@@ -123,6 +123,8 @@ def key_files(settings: Settings) -> list[Path]:
         edge.pseudonym_key,
         edge.nonce_key,
         edge.token_key,
+        *(edge.mcp.state_keys if edge.mcp is not None else ()),
+        *((edge.a2a.card_key, edge.a2a.push_key) if edge.a2a is not None else ()),
         settings.console.key,
     )
     return list(dict.fromkeys(one for one in named if one is not None))

@@ -54,6 +54,7 @@ _KEPT: Final = frozenset({"audit", "chain", "context", "egress", "identity", "li
 _OF_PROJECT: Final = frozenset({("dev", "agents"), ("dev", "policy"), ("dev", "users"), ("client", "name")})
 """Keys that are about the project itself."""
 _MCP: Final = ("edge", "mcp")
+_DOORS: Final = frozenset({_MCP, ("edge", "a2a")})
 _SHOWN: Final = frozenset({("edge", "schemas"), ("edge", "cors")})
 """And these keys of a table that is about addresses: whoever writes a page or a tool's client against the edge needs them."""
 _OURS: Final = frozenset(
@@ -275,7 +276,7 @@ def read_declared(path: Path) -> Declared:
 
 
 def _is_kept(key: Key) -> bool:
-    return key in _SHOWN or ((key[0] in _KEPT or key[:2] == _MCP) and key not in _OURS)
+    return key in _SHOWN or ((key[0] in _KEPT or key[:2] in _DOORS) and key not in _OURS)
 
 
 def _is_used(key: Key) -> bool:

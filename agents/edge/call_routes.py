@@ -21,7 +21,7 @@ from sealbus.bus.sending.message import Content, OutgoingMessage
 from sealbus.envelopes.errors import Code, SealbusError
 from sealbus.envelopes.limits import SECOND
 
-__all__ = ["Calls"]
+__all__ = ["Calls", "connected"]
 
 
 class Calls:
@@ -45,7 +45,7 @@ class Calls:
         if _takes_events(request):
             return await self._streamed(request, token, self.chunks(request, token, action, body))
         try:
-            async with _connected(request):
+            async with connected(request):
                 answer = await self.answer(request, token, action, body)
         except ChunkedAnswer as error:
             raise EdgeError(
@@ -83,7 +83,7 @@ class Calls:
         """Answer once the first chunk is there, so that a denial or failure before it is one in HTTP, too."""
         self._streams.enter(token)
         try:
-            async with _connected(request):
+            async with connected(request):
                 first = await anext(chunks, None)
         except BaseException:
             self._streams.leave(token)
@@ -110,7 +110,7 @@ class Calls:
 
 
 @asynccontextmanager
-async def _connected(request: Request) -> AsyncGenerator[None, None]:
+async def connected(request: Request) -> AsyncGenerator[None, None]:
     """End the block once the client has gone away; the answer, which nobody reads, is 408."""
     try:
         async with asyncio.timeout(None) as leaving:

@@ -60,6 +60,11 @@ class DescribedAction:
         return self._standing(schema, wrapped=_RESULT if self._wraps_result else "")
 
     @property
+    def takes_text(self) -> bool:
+        """Whether it takes a text, as the member `value`."""
+        return self._resolved(self._taken).get("type") == "string"
+
+    @property
     def _taken(self) -> Schema:
         return self.action.takes[JSON]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
@@ -21,6 +21,7 @@ from sealbus.agents.edge.http.cors import Cors
 from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS, EdgeLimits
 from sealbus.agents.edge.http.peer import ClientProtocol, PeerProtocol
 from sealbus.agents.edge.http.protocol import ConnectionLimits
+from sealbus.agents.edge.http.reachable import network_of
 from sealbus.agents.edge.http.server import listening
 from sealbus.agents.edge.http.tls import RotatingContext, file_context, svid_context
 from sealbus.agents.edge.oauth.access_token import AccessTokenVerifier
@@ -42,7 +43,7 @@ from sealbus.agents.edge.token_service import token_app
 from sealbus.agents.runtime.health import parse_address
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.runtime.open import open_node
-from sealbus.agents.runtime.settings.schema import EdgeTable, IssuerTable
+from sealbus.agents.runtime.settings.schema import A2aTable, EdgeTable, IssuerTable, McpTable
 from sealbus.agents.runtime.settings.settings import Settings
 from sealbus.agents.runtime.worker import Worker
 from sealbus.agents.sdk.agent import Agent
@@ -174,7 +175,7 @@ async def serve_edge(
                     document=openapi_of(table, names, own),
                     cors=_cors(table),
                     proxies=table.proxies,
-                    doors=await _doors(stack, table, actions),
+                    doors=await _doors(stack, table, actions, connections),
                 ),
                 table.address,
                 setting="edge.address",
@@ -202,32 +203,83 @@ async def serve_edge(
         yield RunningEdge(node=node, front=front, port=port, token_port=token_port, scheduling=scheduling)
 
 
-async def _doors(stack: AsyncExitStack, table: EdgeTable, actions: Actions) -> Sequence[BaseRoute]:
+async def _doors(
+    stack: AsyncExitStack, table: EdgeTable, actions: Actions, connections: ConnectionLimits
+) -> Sequence[BaseRoute]:
     """Open the doors for other protocols and return their routes; each is imported only where it is asked for."""
-    if table.mcp is None:
-        return ()
-    if not table.mcp.state_keys:
+    routes: list[BaseRoute] = []
+    if table.mcp is not None:
+        routes += await stack.enter_async_context(_mcp(table, table.mcp, actions))
+    if table.a2a is not None:
+        routes += await stack.enter_async_context(_a2a(table, table.a2a, actions, connections))
+    return routes
+
+
+def _mcp(table: EdgeTable, mcp: McpTable, actions: Actions) -> AbstractAsyncContextManager[Sequence[BaseRoute]]:
+    if not mcp.state_keys:
         raise ConfigurationError("edge.mcp.state_keys names no key: `sealbus edge key FILE` makes one")
     try:
         from sealbus.agents.edge.mcp.server import open_mcp
     except ModuleNotFoundError as error:
         raise _no_extra("mcp") from error
-    door = open_mcp(
+    return open_mcp(
         actions,
         described_actions(
-            table.mcp.actions,
+            mcp.actions,
             read_schemas(table.schemas),
             actions.front.exposed,
-            scopes=table.mcp.scopes,
+            scopes=mcp.scopes,
             setting="edge.mcp.actions",
         ),
         url=_mcp_url(table),
-        state_keys=[read_key(path) for path in table.mcp.state_keys],
-        sessions=table.mcp.sessions,
-        page=table.mcp.approvals,
+        state_keys=[read_key(path) for path in mcp.state_keys],
+        sessions=mcp.sessions,
+        page=mcp.approvals,
         origins=frozenset(table.cors),
     )
-    return await stack.enter_async_context(door)
+
+
+def _a2a(
+    table: EdgeTable, a2a: A2aTable, actions: Actions, connections: ConnectionLimits
+) -> AbstractAsyncContextManager[Sequence[BaseRoute]]:
+    try:
+        from sealbus.agents.edge.a2a.cards import CardKey
+        from sealbus.agents.edge.a2a.grpc_server import Certificate
+        from sealbus.agents.edge.a2a.server import Grpc, Push, open_a2a
+        from sealbus.agents.edge.a2a.webhook import Webhooks
+    except ModuleNotFoundError as error:
+        raise _no_extra("a2a") from error
+    described = described_actions(
+        [f"{agent}.*" for agent in a2a.agents],
+        read_schemas(table.schemas),
+        actions.front.exposed,
+        scopes=a2a.scopes,
+        setting="edge.a2a.agents",
+    )
+    grpc = None
+    if a2a.grpc is not None:
+        host, port = parse_address(a2a.grpc, "edge.a2a.grpc")
+        _check_plain(table, host, "edge.a2a.grpc")
+        grpc = Grpc(
+            a2a.grpc,
+            f"{urlsplit(_resource(table)).hostname}:{port}",
+            Certificate(table.certificate, table.key) if table.certificate and table.key else None,
+            connections.connections,
+            connections.write_seconds,
+        )
+    push = None
+    if a2a.push_key is not None:
+        webhooks = Webhooks(networks=tuple(map(network_of, a2a.push_networks)), tls=ssl.create_default_context())
+        push = Push(read_key(a2a.push_key), webhooks)
+    return open_a2a(
+        actions,
+        {agent: [one for one in described if one.agent == agent] for agent in a2a.agents},
+        origin=_origin(table),
+        key=CardKey.read(a2a.card_key) if a2a.card_key is not None else None,
+        page=a2a.approvals,
+        grpc=grpc,
+        push=push,
+    )
 
 
 def _no_extra(name: str) -> ConfigurationError:
@@ -235,8 +287,12 @@ def _no_extra(name: str) -> ConfigurationError:
 
 
 def _mcp_url(table: EdgeTable) -> str:
+    return _origin(table) + MCP_PATH
+
+
+def _origin(table: EdgeTable) -> str:
     parts = urlsplit(_resource(table))
-    return f"{parts.scheme}://{parts.netloc}{MCP_PATH}"
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 @asynccontextmanager
@@ -364,9 +420,14 @@ def _public_tls(table: EdgeTable) -> RotatingContext | None:
     if table.certificate is not None or table.key is not None:
         raise ConfigurationError("edge.certificate and edge.key go together")
     host, _ = parse_address(table.address, "edge.address")
-    if not table.plaintext and not is_loopback(host):
+    _check_plain(table, host, "edge.address")
+    return None
+
+
+def _check_plain(table: EdgeTable, host: str, setting: str) -> None:
+    """Raise `ConfigurationError` if what listens on `host` would be without TLS for others than this machine."""
+    if table.certificate is None and not table.plaintext and not is_loopback(host):
         raise ConfigurationError(
-            f"edge.address {table.address} is not loopback: set edge.certificate and edge.key, "
+            f"{setting} {host} is not loopback: set edge.certificate and edge.key, "
             "or edge.plaintext = true if a proxy in front of it does TLS"
         )
-    return None

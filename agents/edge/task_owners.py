@@ -105,6 +105,10 @@ class TaskOwners:
             raise _no_task()
         return handle
 
+    def place(self, token: AccessToken) -> str:
+        """Return what stands for the user of `token` in subjects: nothing that says who they are."""
+        return sha256(self._who(token).encode()).hexdigest()[:32]
+
     def _kept(self, found: bytes, task: str) -> tuple[TaskHandle, str] | None:
         """Return the handle that was kept, and whose it is; `None` for bytes that this edge has not signed."""
         try:

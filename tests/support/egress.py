@@ -20,7 +20,7 @@ from sealbus.agents.edge.egress.api import Api
 from sealbus.agents.edge.egress.credential import Credential
 from sealbus.agents.edge.egress.exit import exit_agent
 from sealbus.agents.edge.egress.operation import Operation
-from sealbus.agents.edge.egress.reachable import Resolve
+from sealbus.agents.edge.http.reachable import Resolve
 from sealbus.agents.sdk.http import ApiAnswer, ApiRequest
 from sealbus.envelopes.message.user_context import UserContext
 from sealbus.testing import TestBus

@@ -111,7 +111,7 @@ async def real_bus(
     for name in names:
         agent = known.id_of(name)
         rights = (
-            permissions_of(BrokerRole.AGENT, agent, known, own)
+            permissions_of(BrokerRole.EDGE if name == "edge" else BrokerRole.AGENT, agent, known, own)
             if permitted
             else Permissions(publish=(">",), subscribe=(">",))
         )

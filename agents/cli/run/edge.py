@@ -55,7 +55,7 @@ def exit_(health: str | None, config: str | None, as_json: bool, log_json: bool)
 def key(file: Path, as_json: bool) -> None:
     """Write a new key to FILE, which must not exist yet, readable by its owner alone.
 
-    For edge.nonce_key, edge.token_key, or edge.pseudonym_key.
+    For edge.nonce_key, edge.token_key, edge.pseudonym_key, or edge.a2a.push_key.
     """
     from sealbus.agents.edge.oauth.private_file import write_key
 

@@ -272,10 +272,14 @@ def _bucket_reader(bucket: str) -> tuple[str, ...]:
 
 
 def edge_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubject] = ()) -> Permissions:
-    """Return the permissions of an edge: those of an agent, to tell any agent of approvals, to read what waits."""
+    """Return the permissions of an edge: those of an agent, to tell any agent of approvals, and to read lists.
+
+    These are what waits anywhere, and its own values about tasks of A2A.
+    """
     agent = agent_permissions(spiffe_id, names, own)
     approving = ("control.*.approve", f"{_API}.CONSUMER.CREATE.{HELD}.*.held.*.task.>")
-    return Permissions(publish=(*agent.publish, *approving), subscribe=agent.subscribe)
+    listing = f"{_API}.CONSUMER.CREATE.{STATE}.*.state.{names.token(spiffe_id)}.a2a.>"
+    return Permissions(publish=(*agent.publish, *approving, listing), subscribe=agent.subscribe)
 
 
 def exit_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubject] = ()) -> Permissions:

@@ -19,7 +19,7 @@ import httpx2
 from sealbus.agents.edge.egress.credential import Credential
 from sealbus.agents.edge.egress.operation import Operation
 from sealbus.agents.edge.egress.outside_tools import HEADERS, ToolRequests
-from sealbus.agents.edge.egress.reachable import AddressRefused, Network, Resolve, address_of, resolve
+from sealbus.agents.edge.http.reachable import AddressRefused, Network, Resolve, address_of, resolve
 from sealbus.agents.edge.oauth.issuers import is_secure_url
 from sealbus.agents.runtime.tracing import traceparent_fields
 from sealbus.agents.sdk.http import MOST_FIELDS, ApiAnswer, ApiRequest

@@ -11,7 +11,6 @@ import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from ipaddress import ip_network
 from pathlib import Path
 
 from sealbus.agents.edge.edge import EDGE
@@ -28,8 +27,8 @@ from sealbus.agents.edge.egress.credential import (
     Target,
 )
 from sealbus.agents.edge.egress.operation import Operation
-from sealbus.agents.edge.egress.reachable import Network, Resolve
 from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS
+from sealbus.agents.edge.http.reachable import Resolve, network_of
 from sealbus.agents.edge.oauth.client_authentication import (
     ClientAuthentication,
     JwtSvidClient,
@@ -124,7 +123,7 @@ def _api(name: str, said: ApiTable, node: Node, settings: Settings, documents: D
             url=said.url,
             operations=tuple(map(Operation.parse, said.operations)),
             credential=_credential(said, node, settings, documents),
-            networks=tuple(map(_network, said.networks)),
+            networks=tuple(map(network_of, said.networks)),
             headers=frozenset(said.headers),
             tools=said.tools,
             seconds=said.seconds,
@@ -170,13 +169,6 @@ def _grant(said: ApiTable, client: ClientAuthentication, node: Node, settings: S
         raise ConfigurationError("grant token_exchange needs edge.token_key: the edge keeps users' tokens under it")
     edge = node.deployment.names.token(settings.names.id_of(EDGE))
     return ExchangeGrant(users, KeptTokens(read_key(settings.edge.token_key), KeyValue(node.transport), edge=edge))
-
-
-def _network(text: str) -> Network:
-    try:
-        return ip_network(text)
-    except ValueError as error:
-        raise ConfigurationError(f"networks: {text[:64]!r} is no network such as 10.20.0.0/16") from error
 
 
 def _trusting(authorities: Path | None) -> ssl.SSLContext:

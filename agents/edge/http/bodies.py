@@ -30,20 +30,27 @@ _FORM: Final = "application/x-www-form-urlencoded"
 _MOST_FIELDS: Final = 16
 
 
-async def read_body(request: Request, limits: EdgeLimits, charge: Callable[[int], None] | None = None) -> Content:
-    """Return the body with its media type, JSON or msgpack, well formed and no deeper than `limits` allow.
+async def read_body(
+    request: Request,
+    limits: EdgeLimits,
+    charge: Callable[[int], None] | None = None,
+    allowed: tuple[str, ...] = (JSON, MSGPACK),
+) -> Content:
+    """Return the body with its media type, one of `allowed`, well formed and no deeper than `limits` allow.
+
+    A type other than msgpack is some sort of JSON.
 
     `charge` is called with its size before it is parsed, and may raise. Raises `EdgeError`: 415 for another type or a content
     coding, 413, 408, 400 (`malformed`) for a body that does not match its type.
     """
-    typ = media_type(request, (JSON, MSGPACK))
+    typ = media_type(request, allowed)
     body = await read_bytes(request, limits.body_bytes, limits.body_seconds)
     if charge is not None:
         charge(len(body))
-    if typ == JSON:
-        _check_json(body, limits.body_nesting)
-    else:
+    if typ == MSGPACK:
         _check_msgpack(body, limits.body_bytes)
+    else:
+        _check_json(body, limits.body_nesting)
     return Content(body=body, typ=typ)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
@@ -22,6 +21,7 @@ from starlette.routing import BaseRoute, Route
 from sealbus.agents.edge.actions import Actions
 from sealbus.agents.edge.app import Methods
 from sealbus.agents.edge.described_actions import DescribedAction
+from sealbus.agents.edge.foreign_logs import quieten
 from sealbus.agents.edge.mcp.asked import TASKS
 from sealbus.agents.edge.mcp.endpoint import McpEndpoint
 from sealbus.agents.edge.mcp.sessions import IDLE_SECONDS, OpenSessions
@@ -34,8 +34,6 @@ __all__ = ["open_mcp"]
 
 _LEAVING: Final = 64
 """Cancels at a time for clients that left."""
-
-_log: Final = logging.getLogger(__name__)
 
 
 @asynccontextmanager
@@ -55,7 +53,7 @@ async def open_mcp(
     `ConfigurationError` as `Tools` does.
     """
     front, tools = actions.front, Tools(described)
-    _quieten()
+    quieten("mcp")
     async with Background() as group:
         calls = ToolCalls(actions, tools, BoundedTasks(group, _LEAVING), page)
         server = _server(calls, tools, state_keys, url=url, state_seconds=front.limits.approval_wait_seconds)
@@ -118,17 +116,3 @@ def _server(
     server.add_request_handler("tasks/update", UpdateParams, calls.update)
     server.add_request_handler("tasks/cancel", TaskParams, calls.cancel)
     return server
-
-
-class _Places(logging.Handler):
-    """Says that the package `mcp` complained, and where: its texts and tracebacks may hold what clients sent."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Log one line."""
-        _log.warning("mcp: %s at %s:%d", record.levelname.lower(), record.module, record.lineno)
-
-
-def _quieten() -> None:
-    logger = logging.getLogger("mcp")
-    logger.handlers[:] = [_Places(logging.WARNING)]
-    logger.propagate = False

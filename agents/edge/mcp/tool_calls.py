@@ -19,8 +19,9 @@ from sealbus.agents.edge.actions import Actions
 from sealbus.agents.edge.http.problem import EdgeError
 from sealbus.agents.edge.mcp.asked import TASKS, Asked, Context
 from sealbus.agents.edge.mcp.results import answered, open_task, refused, unfit
-from sealbus.agents.edge.mcp.task_view import followed, result_of, told, waits_for_approval
+from sealbus.agents.edge.mcp.task_view import result_of, told
 from sealbus.agents.edge.mcp.tools import TASK_RESULT, Tool, Tools
+from sealbus.agents.edge.task_following import followed, waits_for_approval
 from sealbus.agents.edge.task_routes import SUBMITTED, newest_of
 from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.bus.background import BoundedTasks

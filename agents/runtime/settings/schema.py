@@ -386,13 +386,18 @@ class A2aTable(_Table):
 
     `agents` are those that have a card, each described in `edge.schemas`; their actions are those of `edge.actions`. `scopes`
     gives for a pattern of actions the scope that a token needs. `card_key` is the P-256 key that signs cards, and `grpc` the
-    address of the gRPC server, by default none.
+    address of the gRPC server, by default none. `approvals` is the page to which people are sent who can approve. With
+    `push_key`, a file made by `sealbus edge key`, clients can have URLs told of their tasks: at public addresses, or only in
+    `push_networks` if there are any.
     """
 
-    agents: tuple[str, ...]
+    agents: Annotated[tuple[str, ...], Field(min_length=1)]
     scopes: dict[str, str] = {}
     card_key: Path | None = None
     grpc: str | None = None
+    approvals: str | None = None
+    push_key: Path | None = None
+    push_networks: tuple[str, ...] = ()
 
 
 class EdgeTable(_Table):

@@ -225,21 +225,26 @@ def test_an_id_without_a_name_goes_by_its_token() -> None:
 def test_an_edge_is_an_agent_that_reads_what_waits_and_tells_of_approvals_as_the_starter_policy_has_it() -> None:
     edge = permissions_of(BrokerRole.EDGE, INVENTORY, NAMES, OWN)
     roles = json.loads(library_files()["sealbus/lib/roles/data.json"])
-    assert set(edge.publish) - set(AGENT.publish) == {"control.*.approve", *roles["edge"]["publish"]}
+    starter = [one.replace("{self}", "inventory") for one in roles["edge"]["publish"]]
+    assert set(edge.publish) - set(AGENT.publish) == {"control.*.approve", *starter}
     assert edge.subscribe == AGENT.subscribe
     for subject in (
         "control.other.approve",
         "$JS.API.CONSUMER.CREATE.HELD.read-0011.held.*.task.>",
         "$JS.API.CONSUMER.CREATE.HELD.read-0011.held.*.task.managers.00",
         "$JS.API.CONSUMER.CREATE.HELD.read-0011.held.*.task.managers.*",
+        "$JS.API.CONSUMER.CREATE.STATE.read-0011.state.inventory.a2a.push.*",
     ):
         assert may_publish(edge, subject)
+        assert not may_publish(AGENT, subject)
     for subject in (
         "control.other.other",
         "held.other.task.q.00",
         "$JS.API.CONSUMER.CREATE.HELD.read-0011.held.>",
         "$JS.API.CONSUMER.CREATE.HELD.read-0011.held.*.effect.00",
         "$JS.API.CONSUMER.CREATE.HELD.read-0011.held.*.wait.other.00",
+        "$JS.API.CONSUMER.CREATE.STATE.read-0011.state.other.a2a.push.*",
+        "$JS.API.CONSUMER.CREATE.STATE.read-0011.state.inventory.>",
     ):
         assert not may_publish(edge, subject)
 

@@ -52,7 +52,7 @@ async def test_the_package_says_where_it_complained_and_not_of_what(
     async with mcp_desk(tmp_path, Workshop().agent):
         logging.getLogger("mcp.server.lowlevel").error("marker", exc_info=ValueError("marker"))
         logging.getLogger("mcp.server.lowlevel").info("marker")
-    [told] = [one for one in caplog.records if one.name == "sealbus.agents.edge.mcp.server"]
+    [told] = [one for one in caplog.records if one.name == "sealbus.agents.edge.foreign_logs"]
     assert "error at test_server:" in told.getMessage()
     assert "marker" not in caplog.text
 

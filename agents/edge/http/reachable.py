@@ -14,7 +14,9 @@ from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final, TypeAlias
 
-__all__ = ["AddressRefused", "Network", "address_of", "is_public", "resolve"]
+from sealbus.envelopes.errors import ConfigurationError
+
+__all__ = ["AddressRefused", "Network", "address_of", "is_public", "network_of", "resolve"]
 
 Address: TypeAlias = IPv4Address | IPv6Address
 Network: TypeAlias = IPv4Network | IPv6Network
@@ -31,6 +33,14 @@ _NOT_PUBLIC: Final = tuple(map(ip_network, ("192.0.0.0/24", "2001::/32", "2002::
 
 class AddressRefused(Exception):
     """The host has an address that this API may not have. The text names the host, for the operator's log."""
+
+
+def network_of(text: str) -> Network:
+    """Return the network that a setting names; raise `ConfigurationError` if it is none."""
+    try:
+        return ip_network(text)
+    except ValueError as error:
+        raise ConfigurationError(f"networks: {text[:64]!r} is no network such as 10.20.0.0/16") from error
 
 
 async def resolve(host: str, port: int, *, threads: Executor | None = None) -> Sequence[str]:

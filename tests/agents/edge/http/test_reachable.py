@@ -7,7 +7,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from sealbus.agents.edge.egress.reachable import AddressRefused, address_of, is_public, resolve
+from sealbus.agents.edge.http.reachable import AddressRefused, address_of, is_public, resolve
 
 INSIDE = [
     "0.0.0.0",  # noqa: S104  nothing is bound

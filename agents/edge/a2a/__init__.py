@@ -1,0 +1,16 @@
+"""The edge's A2A server: a card for each agent that has one, its actions as skills, its tasks as A2A tasks.
+
+::
+
+    JSON-RPC, HTTP+JSON -> endpoint (token, proof, rates, size) -+-> dispatcher of `a2a` -> handler -> actions of the edge
+    gRPC                -> grpc_server (the same)               -'
+
+The package `a2a` frames and parses. Who asks is verified before it sees anything, and it never sees a token.
+"""
+
+from __future__ import annotations
+
+import os
+
+# In place of its spans, which would hold what clients sent: the edge has one for each request, and one for each message.
+os.environ.setdefault("OTEL_INSTRUMENTATION_A2A_SDK_ENABLED", "false")

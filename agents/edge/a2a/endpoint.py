@@ -1,0 +1,185 @@
+"""`/a2a/<agent>/…`: who asks is verified, and what they ask is bounded, before the package `a2a` sees the request."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, Final
+
+from a2a.server.context import ServerCallContext
+from a2a.server.routes.common import ServerCallContextBuilder
+from a2a.server.routes.jsonrpc_dispatcher import JsonRpcDispatcher
+from a2a.server.routes.rest_dispatcher import RestDispatcher
+from a2a.utils.constants import A2A_JSON_MEDIA_TYPE
+from sse_starlette.event import ServerSentEvent
+from sse_starlette.sse import EventSourceResponse
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Message
+
+from sealbus.agents.edge.a2a.cards import Cards, card_document
+from sealbus.agents.edge.a2a.handler import AgentHandler
+from sealbus.agents.edge.a2a.principal import DOOR_NAME, Principal
+from sealbus.agents.edge.actions import Actions
+from sealbus.agents.edge.event_streams import COMMENT
+from sealbus.agents.edge.front import DOOR, RESOURCE, NamedResource
+from sealbus.agents.edge.http.bodies import read_body
+from sealbus.agents.edge.http.problem import HEADERS, EdgeError
+from sealbus.agents.edge.oauth.access_token import AccessToken
+from sealbus.agents.sdk.bodies import JSON
+from sealbus.envelopes.errors import Code
+
+__all__ = ["A2aEndpoint", "ServedAgent"]
+
+_PRINCIPAL: Final = "sealbus.a2a.principal"
+"""Key of the request's scope that holds who asks."""
+_STREAMING: Final = frozenset({"SendStreamingMessage", "SubscribeToTask"})
+_CARD_SECONDS: Final = 60
+
+Dispatch = Callable[[Request], Awaitable[Response]]
+
+
+class _Contexts(ServerCallContextBuilder):
+    """Tells handlers who asks."""
+
+    def build(self, request: Request) -> ServerCallContext:
+        principal: Principal = request.scope[_PRINCIPAL]
+        return principal.context()
+
+
+@dataclass(frozen=True)
+class ServedAgent:
+    """One agent with a card: its handler, and what parses its requests."""
+
+    handler: AgentHandler
+    rpc: JsonRpcDispatcher
+    rest: RestDispatcher
+    card: bytes
+    tag: str
+
+    @classmethod
+    def of(cls, handler: AgentHandler, cards: Cards) -> ServedAgent:
+        """Return the agent of `cards`, whose requests `handler` answers."""
+        card, contexts = card_document(cards.public()), _Contexts()
+        tag = f'"{sha256(card).hexdigest()[:32]}"'
+        return cls(handler, JsonRpcDispatcher(handler, contexts), RestDispatcher(handler, contexts), card, tag)
+
+
+class A2aEndpoint:
+    """The resources of all agents with a card, by their names. `scopes` are those that their skills need."""
+
+    def __init__(self, actions: Actions, agents: Mapping[str, ServedAgent], scopes: str) -> None:
+        self._front = actions.front
+        self._streams = actions.streams
+        self._agents = agents
+        self._resource = NamedResource(actions.front.resource, scopes)
+
+    async def card(self, request: Request) -> Response:
+        """Show the card of an agent to everybody."""
+        agent = self._agent(request)
+        headers = {**HEADERS, "cache-control": f"public, max-age={_CARD_SECONDS}", "etag": agent.tag}
+        if agent.tag in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=headers)
+        return Response(agent.card, headers=headers, media_type=JSON)
+
+    async def rpc(self, request: Request) -> Response:
+        """`POST /a2a/<agent>/rpc`: one request of JSON-RPC."""
+        agent, token = self._agent(request), await self._admitted(request)
+        body = await self._body(request, token, (JSON,))
+        asked = json.loads(body)
+        streaming = isinstance(asked, Mapping) and asked.get("method") in _STREAMING
+        return await self._answered(request, token, body, agent.rpc.handle_requests, streaming=streaming)
+
+    def rest(self, name: str, *, reads: bool = False, streaming: bool = False) -> Dispatch:
+        """Return what answers the requests that `RestDispatcher` knows by this name; `reads` if they have a body."""
+
+        async def answer(request: Request) -> Response:
+            agent, token = self._agent(request), await self._admitted(request)
+            body = await self._body(request, token, (JSON, A2A_JSON_MEDIA_TYPE)) if reads else b""
+            return await self._answered(request, token, body, getattr(agent.rest, name), streaming=streaming)
+
+        return answer
+
+    def _agent(self, request: Request) -> ServedAgent:
+        agent = self._agents.get(request.path_params["agent"])
+        if agent is None:
+            raise EdgeError(Code.NOT_FOUND, 404, "no such agent")
+        return agent
+
+    async def _admitted(self, request: Request) -> AccessToken:
+        request.scope[RESOURCE] = self._resource
+        request.scope[DOOR] = DOOR_NAME
+        return await self._front.admitted(request)
+
+    async def _body(self, request: Request, token: AccessToken, allowed: tuple[str, ...]) -> bytes:
+        front = self._front
+        charged = front.limits.charged_bytes
+        content = await read_body(request, front.limits, lambda size: front.charge(token, size / charged), allowed)
+        return content.body
+
+    async def _answered(
+        self, request: Request, token: AccessToken, body: bytes, dispatch: Dispatch, *, streaming: bool
+    ) -> Response:
+        principal = Principal(request, token)
+        inner = Request({**request.scope, _PRINCIPAL: principal}, _replaying(body, request))
+        if not streaming:
+            return _checked(principal, await dispatch(inner))
+        self._streams.enter(token)
+        try:
+            answer = _checked(principal, await dispatch(inner))
+            if not isinstance(answer, EventSourceResponse):
+                self._streams.leave(token)
+                return answer
+        except BaseException:
+            self._streams.leave(token)
+            raise
+        pause = self._front.limits.event_pause_seconds
+        return self._streams.entered(token, _events(aiter(answer.body_iterator), pause))
+
+
+def _checked(principal: Principal, answer: Response) -> Response:
+    """Return the dispatcher's answer, unless the request was refused in a way that HTTP says better."""
+    if principal.refused is not None:
+        raise principal.refused
+    if not isinstance(answer, EventSourceResponse):
+        answer.headers.update(HEADERS)
+    return answer
+
+
+def _replaying(body: bytes, request: Request) -> Callable[[], Awaitable[Message]]:
+    """Return what gives a body that was read, and then what the client does."""
+    read = False
+
+    async def receive() -> Message:
+        nonlocal read
+        if read:
+            return await request.receive()
+        read = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive
+
+
+async def _events(items: AsyncIterator[Any], pause: float) -> AsyncGenerator[bytes, None]:
+    """Yield the events of the package as bytes, and a comment after `pause` seconds without any."""
+    following: asyncio.Future[Any] | None = None
+    try:
+        while True:
+            following = following or asyncio.ensure_future(anext(items, None))
+            await asyncio.wait([following], timeout=pause)
+            if not following.done():
+                yield COMMENT
+                continue
+            item, following = following.result(), None
+            if item is None:
+                return
+            yield (ServerSentEvent(**item) if isinstance(item, dict) else item).encode()
+    finally:
+        if following is not None:
+            following.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await following

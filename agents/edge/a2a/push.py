@@ -1,0 +1,327 @@
+"""Push notifications: each new state of a task is posted to the URLs that its user has named, until it has ended.
+
+What is told is the state; the result is got with a token. The URLs, and the secrets that they are shown, are kept on the bus
+at `state.<edge>.a2a.push.<task>`, encrypted under a key of the edge's own (AES-256-GCM with the subject as associated data).
+The process that took them follows the task; after a restart, whichever begins does. So a state may be told twice, by two
+processes, and is never told of a user who is revoked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import random
+from collections import Counter
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from a2a.types import StreamResponse, TaskPushNotificationConfig
+from a2a.utils.errors import InvalidParamsError, TaskNotFoundError
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
+
+from sealbus.agents.edge.a2a.task_states import TaskView
+from sealbus.agents.edge.a2a.webhook import Webhooks, check_config
+from sealbus.agents.edge.front import Front
+from sealbus.agents.edge.http.problem import EdgeError, TokenRefused
+from sealbus.agents.edge.oauth.access_token import AccessToken
+from sealbus.agents.edge.task_following import followed
+from sealbus.agents.sdk.task_handle import TaskHandle
+from sealbus.bus.background import Background
+from sealbus.bus.ports import StoredValue
+from sealbus.bus.sending.status import Status
+from sealbus.bus.stream_names import STATE
+from sealbus.bus.streams.key_value import KeyValue
+from sealbus.envelopes.backoff import Backoff
+from sealbus.envelopes.errors import BusUnavailable, Code, SealbusError
+
+__all__ = ["Pushing", "pushing"]
+
+_log: Final = logging.getLogger(__name__)
+
+_VERSION: Final = 1
+_NONCE_BYTES: Final = 12
+_CONFIGS: Final = 4
+"""Webhooks of one task."""
+_OF_USER: Final = 64
+_WHOLE: Final = 4_096
+"""Tasks of one user, and of all, that one process follows for webhooks."""
+_TRIES: Final = 3
+_AGAIN: Final = Backoff(initial_interval=1.0, maximum_interval=30.0, jitter=0.5)
+_READ_SECONDS: Final = 30.0
+_WRITES: Final = 8
+"""How often another process may be the first to write."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Kept:
+    """What is kept of one task. `after` is the last state that was told; `done`, that there is no further one."""
+
+    handle: str
+    context_id: str
+    token: AccessToken
+    configs: tuple[TaskPushNotificationConfig, ...] = ()
+    after: int = -1
+    done: bool = False
+
+    def document(self) -> dict[str, Any]:
+        token = self.token
+        return {
+            "v": _VERSION,
+            "handle": self.handle,
+            "context": self.context_id,
+            "who": [token.issuer, token.subject, token.client, token.session, token.auth_time],
+            "configs": [MessageToDict(one) for one in self.configs],
+            "after": self.after,
+            "done": self.done,
+        }
+
+    @classmethod
+    def parse(cls, said: dict[str, Any]) -> _Kept:
+        if said["v"] != _VERSION:
+            raise ValueError("another version")
+        issuer, subject, client, session, auth_time = said["who"]
+        return cls(
+            handle=said["handle"],
+            context_id=said["context"],
+            token=_whose(issuer, subject, client, session, auth_time),
+            configs=tuple([ParseDict(one, TaskPushNotificationConfig()) for one in said["configs"]]),
+            after=said["after"],
+            done=said["done"],
+        )
+
+
+def _whose(issuer: str, subject: str, client: str, session: str, auth_time: int | None) -> AccessToken:
+    """Return as much of a token as says whether its user is revoked, and no more: nothing can be asked for with it."""
+    return AccessToken(
+        issuer=issuer,
+        subject=subject,
+        client=client,
+        session=session,
+        auth_time=auth_time,
+        scope=(),
+        claims={},
+        tenant=None,
+        acr=None,
+        amr=None,
+        issued=0,
+        expires=0,
+    )
+
+
+class Pushing:
+    """The webhooks of one edge's tasks, kept under `key`; `again` says when one that failed is told again."""
+
+    def __init__(
+        self, front: Front, key: bytes, webhooks: Webhooks, group: asyncio.TaskGroup, page: str, again: Backoff = _AGAIN
+    ) -> None:
+        self._front = front
+        self._node = front.node
+        self._cipher = AESGCM(key)
+        self._webhooks = webhooks
+        self._group = group
+        self._page = page
+        self._again = again
+        self._keyed = KeyValue(front.node.transport)
+        self._prefix = f"state.{front.node.token}.a2a.push."
+        self._following: dict[str, asyncio.Task[None]] = {}
+        self._of_user: Counter[tuple[str, str]] = Counter()
+
+    async def checked(self, config: TaskPushNotificationConfig, token: AccessToken) -> TaskPushNotificationConfig:
+        """Return a config as it will be kept, with an id; raise `InvalidParamsError`, or 429 for too many tasks."""
+        found = TaskPushNotificationConfig()
+        found.CopyFrom(config)
+        found.id = found.id or os.urandom(16).hex()
+        found.tenant = ""
+        check_config(found)
+        await self._webhooks.check(found.url)
+        if len(self._following) >= _WHOLE or self._of_user[token.issuer, token.subject] >= _OF_USER:
+            raise EdgeError(Code.RATE_LIMITED, 429, "too many tasks have webhooks", retry_after=60)
+        return found
+
+    async def add(
+        self,
+        config: TaskPushNotificationConfig,
+        handle: TaskHandle,
+        context_id: str,
+        token: AccessToken,
+        newest: Status | None,
+    ) -> TaskPushNotificationConfig:
+        """Keep a checked config in place of one with its id, and tell it of all that comes after `newest`."""
+        task = config.task_id = handle.message_id
+        whose = _whose(token.issuer, token.subject, token.client, token.session, token.auth_time)
+        for _ in range(_WRITES):
+            kept, last = await self._read(task)
+            after = newest.sequence if newest is not None else -1
+            kept = kept or _Kept(handle=handle.text, context_id=context_id, token=whose, after=after)
+            others = [one for one in kept.configs if one.id != config.id]
+            if len(others) >= _CONFIGS:
+                raise InvalidParamsError(f"a task has at most {_CONFIGS} webhooks")
+            # The newest session: when that of the others is revoked, so is what they asked for.
+            changed = replace(kept, configs=(*others, config), token=whose)
+            if await self._write(task, changed, last):
+                self._follow(task, changed)
+                return config
+        raise BusUnavailable("a webhook could not be kept: others change those of the task all the time")
+
+    async def all_of(self, task: str) -> tuple[TaskPushNotificationConfig, ...]:
+        """Return the configs of a task; raise `BusUnavailable`."""
+        kept, _ = await self._read(task)
+        return kept.configs if kept is not None else ()
+
+    async def one_of(self, task: str, name: str) -> TaskPushNotificationConfig:
+        """Return the config of a task with this id; raise `TaskNotFoundError` if there is none."""
+        for one in await self.all_of(task):
+            if one.id == name:
+                return one
+        raise TaskNotFoundError("no such webhook")
+
+    async def remove(self, task: str, name: str) -> None:
+        """Forget a config; one that is not there is forgotten. Raises `BusUnavailable`."""
+        for _ in range(_WRITES):
+            kept, last = await self._read(task)
+            if kept is None or all(one.id != name for one in kept.configs):
+                return
+            left = tuple([one for one in kept.configs if one.id != name])
+            if await self._write(task, replace(kept, configs=left), last):
+                return
+        raise BusUnavailable("a webhook could not be removed: others change those of the task all the time")
+
+    async def resume(self) -> None:
+        """Follow the tasks that have webhooks and have not ended, as soon as these can be read."""
+        failures = 0
+        while not self._front.stopping.is_set():
+            try:
+                async with asyncio.timeout(_READ_SECONDS):
+                    await self._resumed()
+            except (SealbusError, TimeoutError) as error:
+                failures += 1
+                _log.warning("the webhooks from before cannot be read now: %s", type(error).__name__)
+                await self._paused(failures)
+            else:
+                return
+
+    async def _resumed(self) -> None:
+        reading = self._node.transport.read(STATE, [self._prefix + "*"])
+        async with aclosing(reading) as batches:
+            async for batch in batches:
+                for one in batch:
+                    kept = self._opened(one.subject, one.payload)
+                    if kept is not None:
+                        self._follow(one.subject.removeprefix(self._prefix), kept)
+
+    def stop(self) -> None:
+        """Tell nobody any more."""
+        for one in list(self._following.values()):
+            one.cancel()
+
+    def _follow(self, task: str, kept: _Kept) -> None:
+        if task in self._following or kept.done or not kept.configs:
+            return
+        user = (kept.token.issuer, kept.token.subject)
+        self._of_user[user] += 1
+
+        def ended(_: asyncio.Task[None]) -> None:
+            del self._following[task]
+            self._of_user[user] -= 1
+            if not self._of_user[user]:
+                del self._of_user[user]
+
+        following = self._following[task] = self._group.create_task(self._followed(task), name="webhooks of a task")
+        following.add_done_callback(ended)
+
+    async def _followed(self, task: str) -> None:
+        failures = 0
+        while not self._front.stopping.is_set():
+            try:
+                kept, _ = await self._read(task)
+                if kept is None or kept.done or not kept.configs or not await self._told(task, kept):
+                    return
+                failures = 0
+            except TokenRefused:
+                _log.info("a task's webhooks are told no more: its user is revoked")
+                return
+            except SealbusError as error:
+                failures += 1
+                _log.warning("a task is not followed now for its webhooks: %s", error.code)
+                await self._paused(failures)
+
+    async def _told(self, task: str, kept: _Kept) -> bool:
+        """Tell of states as they come, for as long as a stream may last; return whether there may be more."""
+        handle = self._node.sending.handle(kept.handle)
+        view = TaskView(task, kept.context_id, self._page)
+        within = self._front.limits.event_seconds
+        async with aclosing(followed(handle, self._front, kept.token, after=kept.after, within=within)) as statuses:
+            async for status in statuses:
+                current, _ = await self._read(task)
+                if current is None or not current.configs:
+                    return False
+                await self._tell(view, current, status)
+                await self._note(task, status)
+                if status.final:
+                    return False
+        return True
+
+    async def _tell(self, view: TaskView, kept: _Kept, status: Status) -> None:
+        event = StreamResponse(status_update=view.state(status))
+        body = json.dumps(MessageToDict(event), ensure_ascii=False).encode()
+        for config in kept.configs:
+            for tried in range(1, _TRIES + 1):
+                if await self._webhooks.tell(config, body) or self._front.stopping.is_set():
+                    break
+                if tried < _TRIES:
+                    await self._paused(tried)
+                    self._front.unrevoked(kept.token)
+
+    async def _note(self, task: str, status: Status) -> None:
+        for _ in range(_WRITES):
+            kept, last = await self._read(task)
+            if kept is None or kept.after >= status.sequence > 0:
+                return
+            if await self._write(task, replace(kept, after=status.sequence, done=status.final), last):
+                return
+
+    async def _paused(self, failures: int) -> None:
+        pause = self._again.interval(failures, random.random())  # noqa: S311  spreads retries, no secret
+        stopping = asyncio.ensure_future(self._front.stopping.wait())
+        await asyncio.wait([stopping], timeout=pause)
+        stopping.cancel()
+
+    async def _read(self, task: str) -> tuple[_Kept | None, int]:
+        subject = self._prefix + task
+        found: StoredValue | None = await self._keyed.get(subject)
+        return (self._opened(subject, found.payload), found.sequence) if found is not None else (None, 0)
+
+    async def _write(self, task: str, kept: _Kept, last: int) -> bool:
+        subject, nonce = self._prefix + task, os.urandom(_NONCE_BYTES)
+        text = json.dumps(kept.document()).encode()
+        value = nonce + self._cipher.encrypt(nonce, text, subject.encode())
+        return await self._keyed.replace(subject, value, last=last) is not None
+
+    def _opened(self, subject: str, payload: bytes) -> _Kept | None:
+        """Return what this edge has kept there; None for any other bytes."""
+        nonce, rest = payload[:_NONCE_BYTES], payload[_NONCE_BYTES:]
+        try:
+            return _Kept.parse(json.loads(self._cipher.decrypt(nonce, rest, subject.encode())))
+        except (InvalidTag, ValueError, LookupError, TypeError, ParseError):
+            return None
+
+
+@asynccontextmanager
+async def pushing(
+    front: Front, key: bytes, webhooks: Webhooks, page: str, again: Backoff = _AGAIN
+) -> AsyncGenerator[Pushing, None]:
+    """Yield the webhooks of an edge, those from before followed again; leaving stops telling."""
+    async with Background() as group:
+        found = Pushing(front, key, webhooks, group, page, again)
+        resuming = group.create_task(found.resume(), name="webhooks from before")
+        try:
+            yield found
+        finally:
+            resuming.cancel()
+            found.stop()

@@ -15,6 +15,7 @@ from bench import (
     durability,
     edge,
     gate,
+    mcp,
     opa,
     processes,
     sealing,
@@ -42,6 +43,10 @@ async def _approvals() -> list[Figure]:
 
 async def _edge() -> list[Figure]:
     return [figure async for figure in edge.figures()]
+
+
+async def _mcp() -> list[Figure]:
+    return [figure async for figure in mcp.figures()]
 
 
 async def _a2a() -> list[Figure]:
@@ -80,7 +85,20 @@ def main() -> int:
     for figure in processes.figures():
         show(figure)
         found.append(figure)
-    for part in (_gate, _durability, _cancel, _approvals, _edge, _a2a, _streams, _callout, _opa, _tracing, _console):
+    for part in (
+        _gate,
+        _durability,
+        _cancel,
+        _approvals,
+        _edge,
+        _mcp,
+        _a2a,
+        _streams,
+        _callout,
+        _opa,
+        _tracing,
+        _console,
+    ):
         for figure in asyncio.run(part()):
             show(figure)
             found.append(figure)

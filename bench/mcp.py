@@ -45,8 +45,8 @@ __all__ = ["figures"]
 
 SHARE_GOAL = 0.5
 ROUNDS = 5
-CALLS = 50
-IN_FLIGHT = 16
+CALLS = 40
+IN_FLIGHT = 32
 META = {
     "io.modelcontextprotocol/protocolVersion": "2026-07-28",
     "io.modelcontextprotocol/clientInfo": {"name": "bench", "version": "1"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -122,11 +123,28 @@ def folder(running: tuple[Path, str]) -> Path:
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_the_tour_is_what_it_says(running: tuple[Path, str]) -> None:
     commands = commands_of(README, "tour")
-    assert len(commands) == 16
+    assert len(commands) == 17
     done = walk(commands, *running)
     # Denied are the second and the result of the fifth, and nothing else fails: curl tells what it was answered.
-    assert [one.code for one in done] == [0, 3, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], done
-    alice, carol, read, much, result, status, token, task, events, state, called, unknown, tools, no_tool, *audit = done
+    assert [one.code for one in done] == [0, 3, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], done
+    (
+        alice,
+        carol,
+        read,
+        much,
+        result,
+        status,
+        token,
+        task,
+        events,
+        state,
+        called,
+        unknown,
+        tools,
+        no_tool,
+        skill,
+        *audit,
+    ) = done
     assert "stored as TASKS" in alice.err
     assert alice.out == "null\n"
     assert carol.out == ""
@@ -146,6 +164,7 @@ def test_the_tour_is_what_it_says(running: tuple[Path, str]) -> None:
         "{'item_id': '42', 'quantity': 7}",
     ], tools
     assert no_tool.out.endswith("The policy does not allow this. (denied)\n")
+    assert ast.literal_eval(skill.out) == {"item_id": "42", "quantity": 7.0}, skill
     everything, carols = audit
     lines = [line.split() for line in everything.out.splitlines()]
     verdicts = [(line[2], line[5], line[7]) for line in lines if line[3] == "inventory.update"]
@@ -162,6 +181,7 @@ def test_the_tour_is_what_it_says(running: tuple[Path, str]) -> None:
         ("inventory.read.reply", True, []),
     ]
     assert "for carol by dev via mcp not_owner" in everything.out
+    assert "for alice by dev via a2a" in everything.out
 
 
 def test_the_change_of_policy_that_it_suggests_is_there() -> None:

@@ -4,31 +4,50 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sealbus.agents.dev.demo.people import allowed, denied, outcome_of
+from sealbus.agents.dev.demo.people import allowed, decision_of, denied, outcome_of
 from sealbus.agents.dev.demo.scene import ALLOW, DENY, Outcome, Play, Scene
 from sealbus.agents.dev.demo.stage import Stage
-from sealbus.envelopes.records.decision import DecisionRecord
 
 __all__ = ["ASSISTANTS"]
 
 _ASSISTANT: Final = "an assistant on a desktop, by MCP"
+_PARTNER: Final = "an agent of somebody else's, by A2A"
+
+
+async def _decided(stage: Stage, txn: str, door: str) -> Outcome:
+    """Wait for the decision about a request, and return it; it must say through which door the request came."""
+    found = await stage.decision(
+        lambda one: one.txn is not None and one.txn.hex() == txn and one.input.get("action") is not None
+    )
+    context: Any = found.input["context"]
+    if context["user"]["claims"].get("door") != door:
+        return Outcome(got="error", code="door")
+    return outcome_of(decision_of(found))
 
 
 def _tool(user: str, name: str, arguments: dict[str, Any]) -> Play:
-    """Call a tool for `user`, and check that its answer and the recorded decision agree, and say through which door."""
+    """Call a tool for `user`, and check that its answer and the recorded decision agree."""
 
     async def run(stage: Stage) -> Outcome:
         answer, txn = await stage.door.tool(name, arguments, stage.door.token(user))
-        found = await stage.decision(
-            lambda one: one.txn is not None and one.txn.hex() == txn and one.input.get("action") is not None
-        )
-        context: Any = found.input["context"]
-        if context["user"]["claims"].get("door") != "mcp" or not isinstance(found.record, DecisionRecord):
-            return Outcome(got="error", code="door")
-        outcome = outcome_of(found.record)
+        outcome = await _decided(stage, txn, "mcp")
         if (outcome.got == DENY) is not bool(answer.get("isError")):
             return Outcome(got="error", code="answer")
         if outcome.got == ALLOW and answer["structuredContent"]["item_id"] != arguments["item_id"]:
+            return Outcome(got="error", code="answer")
+        return outcome
+
+    return run
+
+
+def _skill(user: str, skill: str, data: dict[str, Any]) -> Play:
+    """Send a message that asks for a skill for `user`, and check that its answer and the recorded decision agree."""
+
+    async def run(stage: Stage) -> Outcome:
+        answer, txn = await stage.door.message(skill, data, stage.door.token(user))
+        outcome = await _decided(stage, txn, "a2a")
+        parts = answer.get("result", {}).get("message", {}).get("parts", [])
+        if [one["data"]["item_id"] for one in parts] != ([data["item_id"]] if outcome.got == ALLOW else []):
             return Outcome(got="error", code="answer")
         return outcome
 
@@ -45,5 +64,10 @@ ASSISTANTS: Final = (
         name="a tool is talked into more",
         who=_ASSISTANT, user="alice", what="the tool inventory_read about item 77, which is carol's",
         expected=denied("not_owner"), play=_tool("alice", "inventory_read", {"item_id": "77"}), door="mcp",
+    ),
+    Scene(
+        name="a message asks for a skill",
+        who=_PARTNER, user="alice", what="the skill inventory.read about item 42, which is hers",
+        expected=allowed(), play=_skill("alice", "inventory.read", {"item_id": "42"}), door="a2a",
     ),
 )  # fmt: skip

@@ -6,6 +6,7 @@ import json
 from base64 import urlsafe_b64decode
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
+from uuid import uuid4
 
 import httpx2
 
@@ -14,6 +15,11 @@ __all__ = ["Door", "TokenSource", "session_of"]
 _SECONDS = 20.0
 _OK: Final = 200
 _MCP: Final = "2026-07-28"
+_DOORS: Final = {
+    "mcp": "/.well-known/oauth-protected-resource/mcp",
+    "a2a": "/a2a/inventory/.well-known/agent-card.json",
+}
+"""What everybody may see of each door, if it is there."""
 
 
 class TokenSource(Protocol):
@@ -71,9 +77,8 @@ class Door:
         return await self._http.get(path, headers={"Authorization": f"Bearer {token}"})
 
     async def speaks(self, protocol: str) -> bool:
-        """Return whether the edge has a door for `protocol`, which is then a resource of its own (RFC 9728); "" is HTTP."""
-        url = f"/.well-known/oauth-protected-resource/{protocol}"
-        return not protocol or (await self._http.get(url)).status_code == _OK
+        """Return whether the edge has a door for `protocol`; "" is HTTP."""
+        return not protocol or (await self._http.get(_DOORS[protocol])).status_code == _OK
 
     async def tool(self, name: str, arguments: dict[str, Any], token: str) -> tuple[dict[str, Any], str]:
         """Call an MCP tool; return its result and the id of the request."""
@@ -93,6 +98,20 @@ class Door:
         }
         response = await self._http.post("/mcp", json=message, headers=headers)
         answer: dict[str, Any] = response.json()["result"]
+        return answer, response.headers["x-request-id"]
+
+    async def message(self, skill: str, data: dict[str, Any], token: str) -> tuple[dict[str, Any], str]:
+        """Send an A2A message that asks for a skill; return the answer, and the id of the request."""
+        message = {
+            "messageId": uuid4().hex,
+            "role": "ROLE_USER",
+            "parts": [{"data": data}],
+            "metadata": {"skillId": skill},
+        }
+        body = {"jsonrpc": "2.0", "id": 1, "method": "SendMessage", "params": {"message": message}}
+        headers = {"Authorization": f"Bearer {token}", "A2A-Version": "1.0"}
+        response = await self._http.post(f"/a2a/{skill.partition('.')[0]}/rpc", json=body, headers=headers)
+        answer: dict[str, Any] = response.json()
         return answer, response.headers["x-request-id"]
 
     async def cancel(self, task: str, reason: str, token: str) -> httpx2.Response:

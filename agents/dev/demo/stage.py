@@ -225,16 +225,17 @@ async def open_stage(
 
 
 def _declared(folder: Path) -> Declared:
-    """Return what the shop declares: tools, where the package for their protocol is there."""
-    if find_spec("mcp") is None:
-        return Declared()
+    """Return what the shop declares: tools and skills, where the packages for their protocols are there."""
     schema = folder / "inventory.json"
     schema.write_text(AgentSchema.of(inventory.agent).text(), encoding="utf-8")
-    kept: dict[tuple[str, ...], object] = {
-        ("edge", "schemas"): [str(schema)],
-        ("edge", "mcp", "actions"): [f"{inventory.agent.name}.*"],
+    doors: dict[str, tuple[tuple[str, ...], list[str]]] = {
+        "mcp": (("edge", "mcp", "actions"), [f"{inventory.agent.name}.*"]),
+        "a2a": (("edge", "a2a", "agents"), [inventory.agent.name]),
     }
-    return Declared(kept=MappingProxyType(kept), mcp=True)
+    there = {name for name in doors if find_spec(name) is not None}
+    kept: dict[tuple[str, ...], object] = {("edge", "schemas"): [str(schema)]}
+    kept |= {key: value for name, (key, value) in doors.items() if name in there}
+    return Declared(kept=MappingProxyType(kept), mcp="mcp" in there)
 
 
 async def _rotate(stage: Stage, authority: DevelopmentAuthority) -> None:

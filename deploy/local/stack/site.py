@@ -187,5 +187,6 @@ class Site:
             "SEALBUS_EDGE__MCP": json.dumps(
                 {"actions": ["inventory.*"], "state_keys": [str(self.home(EDGE) / STATE_KEY)]}
             ),
+            "SEALBUS_EDGE__A2A__AGENTS": "inventory",
             "SEALBUS_EDGE__ISSUERS": f'[{{"issuer": "{issuer}", "algorithms": ["ES256"]}}]',
         }

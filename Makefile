@@ -5,7 +5,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 TOOLS := .tools/bin
-NPM := .tools/oidc-provider/.ready .tools/pyright/.ready .tools/axe-core/.ready .tools/a2a-js/.ready .tools/mcp-js/.ready
+NPM := .tools/oidc-provider/.ready .tools/pyright/.ready .tools/axe-core/.ready .tools/a2a-js/.ready .tools/mcp-js/.ready .tools/mcp-conformance/.ready
+NODE := .tools/node/.ready
 READY := $(VENV)/.ready
 BASE ?= HEAD~1
 ENGINE ?= embedded
@@ -94,13 +95,17 @@ DEBIAN := .tools/debian/missing
 $(DEBIAN): scripts/debian_tools.sh
 	@scripts/debian_tools.sh $(CURDIR)/.tools
 
+$(NODE): deploy/tools/node/requirements.txt $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --target $(dir $@) --upgrade --require-hashes --requirement $<
+	@touch $@
+
 $(NPM): .tools/%/.ready: deploy/tools/%/package.json deploy/tools/%/package-lock.json deploy/tools/%/.npmrc
 	@mkdir -p $(dir $@)
 	@cp $^ $(dir $@)
 	@cd $(dir $@) && npm ci --omit=dev --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null
 	@touch $@
 
-tools: $(TOOLS)/opa $(TOOLS)/nats $(TOOLS)/helm $(TOOLS)/powercut $(TOOLS)/spire-server $(TOOLS)/spire-agent $(DEBIAN) $(NPM) ## build the programs that the tests need
+tools: $(TOOLS)/opa $(TOOLS)/nats $(TOOLS)/helm $(TOOLS)/powercut $(TOOLS)/spire-server $(TOOLS)/spire-agent $(DEBIAN) $(NPM) $(NODE) ## build the programs that the tests need
 
 KEYCLOAK := 26.7.3
 KEYCLOAK_HAS := $(and $(shell command -v java),$(shell command -v mvn))

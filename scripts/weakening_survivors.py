@@ -331,9 +331,10 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
     ),
     "both are in lower case, or have no letters, by then": (
         "independent.verify_export.check_verdict: verdict.message.hex() == given['message'] [by case]",
-        "sealbus.agents.edge.egress.api.OpenApi._sent: small not in _SENT | self.api.headers [by case]",
+        "sealbus.agents.edge.egress.api.OpenApi._sent: small not in _SENT | self.api.passed [by case]",
         "sealbus.agents.edge.egress.api.OpenApi._sent: small in fields [by case]",
         "sealbus.agents.edge.egress.api.OpenApi._answered: name in passed [by case]",
+        "sealbus.agents.edge.egress.outside_tools._messages: kind != 'text/event-stream' [by case]",
         (
             "sealbus.agents.edge.egress.api._body: response.headers.get('content-encoding', 'identity').lower()"
             " != 'identity' [by case]"

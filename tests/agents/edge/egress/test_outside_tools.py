@@ -55,13 +55,34 @@ def test_only_a_list_that_was_asked_for_and_given_counts() -> None:
     call = request("tools/call", name="search", arguments={})
     tools.answered(request("tools/call", name="search"), answer(SEARCH))
     tools.answered(request("tools/list"), answer(SEARCH, status=500))
-    tools.answered(ApiRequest(method="DELETE", path="/mcp"), answer(SEARCH))
+    listing = request("tools/list")
+    for method in ("DELETE", "post", "POSTS", "POS"):
+        tools.answered(listing.model_copy(update={"method": method}), answer(SEARCH))
+    for name in ("tools/list2", "tools/lis", "TOOLS/LIST"):
+        tools.answered(request(name), answer(SEARCH))
     assert tools.properties(call)["manifest"] == ""
+
+
+def test_any_of_the_patterns_may_name_it() -> None:
+    for name in ("first", "second", "third"):
+        tools = ToolRequests(["first", "sec*", "third"], Time())
+        assert tools.properties(request("tools/call", name=name))["tool"] == name
+
+
+def test_what_only_begins_like_a_stream_is_one_message() -> None:
+    tools = ToolRequests(["*"], Time())
+    said = answer(SEARCH).model_copy(update={"headers": (("content-type", "text/event-stream2"),)})
+    tools.answered(request("tools/list"), said)
+    assert tools.properties(request("tools/call", name="search"))["manifest"] == manifest_of(SEARCH)
 
 
 @pytest.mark.parametrize(
     "method",
-    ["resources/read", "prompts/get", "sampling/createMessage", "tasks/get", "completion/complete", "", "tools/CALL"],
+    [
+        *("resources/read", "prompts/get", "sampling/createMessage", "tasks/get", "completion/complete", ""),
+        *("tools/CALL", "tools/call2", "tools/cal", "Tools/List", "tools/list2", "tools/lis"),
+        *("PING", "pings", "pin", "initialized", "Initialize"),
+    ],
 )
 def test_other_methods_are_not_there(method: str) -> None:
     with pytest.raises(ResourceNotFound):
@@ -122,3 +143,16 @@ def test_a_server_with_too_many_tools_fills_no_memory() -> None:
     tools.answered(request("tools/list"), answer(*({"name": f"t{n}"} for n in range(1_500))))
     known = [tools.properties(request("tools/call", name=f"t{n}"))["manifest"] != "" for n in range(1_500)]
     assert known == [True] * 1_000 + [False] * 500
+    tools.answered(request("tools/list"), answer({"name": "T1"}, {"name": "t1", "description": "anew"}))
+    assert tools.properties(request("tools/call", name="T1"))["manifest"] == ""
+    again = tools.properties(request("tools/call", name="t1"))["manifest"]
+    assert again == manifest_of({"name": "t1", "description": "anew"})
+
+
+@pytest.mark.parametrize("method", ["delete", "DELET", "DELETED", "Delete"])
+def test_only_a_session_that_ends_needs_no_message(method: str) -> None:
+    body = request("tools/call", name="erase").body
+    tools = ToolRequests(["search"], Time())
+    assert tools.properties(ApiRequest(method="DELETE", path="/mcp", body=body))["tool"] == ""
+    with pytest.raises(ResourceNotFound):
+        tools.properties(ApiRequest(method=method, path="/mcp", body=body))

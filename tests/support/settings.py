@@ -131,6 +131,7 @@ scope = "read"
 users = ["https://idp.example.org"]
 networks = ["10.20.0.0/16"]
 headers = ["x-tenant"]
+tools = ["search_*"]
 seconds = 2.5
 
 [console]

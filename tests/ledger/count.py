@@ -25,8 +25,7 @@ __all__ = ["SETTLE_SECONDS", "Count", "judge", "settled"]
 
 Opened = TypeVar("Opened")
 
-SETTLE_SECONDS = 300.0
-"""A task waits for up to a minute between two attempts, and one that finds no leader of STATE is an attempt, too."""
+SETTLE_SECONDS = 180.0
 LOOK = 0.5
 ASKED = 100
 """Handles that are asked about at a time."""

@@ -11,7 +11,7 @@ from sealbus.agents.edge.front import Front
 from sealbus.agents.edge.oauth.access_token import AccessToken
 from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.bus.sending.message import Content
-from sealbus.bus.sending.parts import PartsReading
+from sealbus.bus.sending.parts import GatheredParts
 from sealbus.bus.sending.status import State, Status
 from sealbus.envelopes.errors import Code
 
@@ -65,13 +65,8 @@ async def _next(statuses: AsyncGenerator[Status, None]) -> Status | None:
 
 async def parts_of(handle: TaskHandle) -> list[Content]:
     """Return the parts of a finished task's result; raise `HandlingError` (`bad_result`) if they are not all there."""
-    reading, bodies = PartsReading(), list[Content]()
+    parts = GatheredParts()
     async with aclosing(handle.statuses()) as statuses:
         async for status in statuses:
-            if status.part is not None:
-                if reading.take(status):
-                    bodies.clear()
-                bodies.append(status.part)
-            elif status.result is not None:
-                reading.check(status.result)
-    return bodies
+            parts.take(status)
+    return parts.contents

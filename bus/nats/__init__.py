@@ -10,8 +10,7 @@ import importlib
 import sys
 
 if "aiohttp" not in sys.modules:
-    # How Python says that a module is not there.
-    sys.modules["aiohttp"] = None  # type: ignore[assignment]
+    sys.modules["aiohttp"] = None  # type: ignore[assignment]  # how Python says that a module is not there
     try:
         importlib.import_module("nats.aio.transport")
     finally:

@@ -18,7 +18,7 @@ from sealbus.bus.sending.message import Content
 from sealbus.bus.sending.status import PER_DELIVERY, Status
 from sealbus.envelopes.errors import Code, HandlingError
 
-__all__ = ["MOST_PARTS", "PARTS_BYTES", "PARTS_TYPE", "PART_BYTES", "PartsReading", "PartsTally"]
+__all__ = ["MOST_PARTS", "PARTS_BYTES", "PARTS_TYPE", "PART_BYTES", "GatheredParts", "PartsReading", "PartsTally"]
 
 PARTS_TYPE: Final = "application/vnd.sealbus.parts.v1+json"
 """Media type of the result of a task that was answered in parts."""
@@ -91,3 +91,20 @@ class PartsReading:
             return
         if result != self._tally.result():
             raise HandlingError(Code.BAD_RESULT, "the parts are not those of the result")
+
+
+class GatheredParts:
+    """The parts of one task, kept as its statuses come: `contents` are those of the delivery that counts so far."""
+
+    def __init__(self) -> None:
+        self.contents: list[Content] = []
+        self._reading = PartsReading()
+
+    def take(self, status: Status) -> None:
+        """Take any status; raise `HandlingError` (`bad_result`) for a part that is missing, or a result of other parts."""
+        if status.part is not None:
+            if self._reading.take(status):
+                self.contents.clear()
+            self.contents.append(status.part)
+        elif status.result is not None:
+            self._reading.check(status.result)

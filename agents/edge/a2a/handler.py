@@ -52,7 +52,7 @@ from sealbus.agents.edge.task_following import followed, waits_for_approval
 from sealbus.agents.edge.task_routes import newest_of
 from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.bus.sending.message import Content
-from sealbus.bus.sending.parts import PartsReading
+from sealbus.bus.sending.parts import GatheredParts, PartsReading
 from sealbus.bus.sending.status import Status
 from sealbus.envelopes.errors import SealbusError
 from sealbus.envelopes.limits import SECOND
@@ -309,20 +309,15 @@ class AgentHandler(RequestHandler):
         return view, handle
 
     async def _waited(self, principal: Principal, view: TaskView, handle: TaskHandle) -> Task:
-        parts, contents, newest = PartsReading(), list[Content](), None
+        parts, newest = GatheredParts(), None
         within = self._front.limits.call_seconds
         async with aclosing(self._followed(principal, handle, after=-1, within=within)) as statuses:
             async for status in statuses:
                 newest = status
-                if status.part is not None:
-                    if parts.take(status):
-                        contents.clear()
-                    contents.append(status.part)
-                elif status.result is not None:
-                    parts.check(status.result)
-                elif waits_for_approval(status):
+                parts.take(status)
+                if waits_for_approval(status):
                     break
-        return view.task(newest, contents)
+        return view.task(newest, parts.contents)
 
     async def _updates(
         self, principal: Principal, view: TaskView, handle: TaskHandle, *, after: int

@@ -25,7 +25,7 @@ from sealbus.agents.edge.http.problem import problem_of
 from sealbus.agents.edge.task_following import waits_for_approval
 from sealbus.agents.sdk.task_handle import TaskHandle, failure_of
 from sealbus.bus.sending.message import Content
-from sealbus.bus.sending.parts import PARTS_TYPE, PartsReading
+from sealbus.bus.sending.parts import PARTS_TYPE, GatheredParts
 from sealbus.bus.sending.status import State, Status
 from sealbus.envelopes.denial import RemedyKind
 from sealbus.envelopes.errors import BusUnavailable
@@ -142,17 +142,12 @@ async def reading(handle: TaskHandle) -> tuple[Status | None, list[Content]]:
     Raises `BusUnavailable`, and `HandlingError` (`bad_result`) if a part is missing.
     """
     newest: Status | None = None
-    reading, contents = PartsReading(), list[Content]()
+    parts = GatheredParts()
     try:
         async with asyncio.timeout(_WITHIN), aclosing(handle.reader.statuses(handle.task, follow=False)) as statuses:
             async for status in statuses:
                 newest = status
-                if status.part is not None:
-                    if reading.take(status):
-                        contents.clear()
-                    contents.append(status.part)
-                elif status.result is not None:
-                    reading.check(status.result)
+                parts.take(status)
     except TimeoutError as error:
         raise BusUnavailable("the statuses could not be read") from error
-    return newest, contents
+    return newest, parts.contents

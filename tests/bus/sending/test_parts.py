@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sealbus.bus.sending import parts as module
 from sealbus.bus.sending.message import Content
-from sealbus.bus.sending.parts import MOST_PARTS, PART_BYTES, PARTS_TYPE, PartsReading, PartsTally
+from sealbus.bus.sending.parts import MOST_PARTS, PART_BYTES, PARTS_TYPE, GatheredParts, PartsReading, PartsTally
 from sealbus.bus.sending.status import State, Status, sequence_of
 from sealbus.envelopes.errors import Code, HandlingError
 
@@ -123,3 +123,16 @@ def test_they_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(HandlingError) as caught:
         few.add(content(b"12345"))
     assert caught.value.code is Code.BAD_RESULT
+
+
+def test_the_parts_of_the_delivery_that_counts_are_gathered() -> None:
+    parts = GatheredParts()
+    parts.take(Status(state=State.WORKING, note="begun", sequence=sequence_of(1, 5)))
+    for one in (part(0, b"1"), part(1, b"2"), part(0, b"3", delivery=2)):
+        parts.take(one)
+    assert parts.contents == [content(b"3")]
+    with pytest.raises(HandlingError):
+        parts.take(Status(state=State.COMPLETED, result=result([b"1", b"2"]), sequence=sequence_of(2, 9)))
+    parts.take(Status(state=State.COMPLETED, result=result([b"3"]), sequence=sequence_of(2, 9)))
+    with pytest.raises(HandlingError):
+        parts.take(part(2, b"4", delivery=2))

@@ -214,6 +214,7 @@ DOCUMENTED = {
     "authlib.oauth2.rfc8628": "as above",
     "click": "groups and parameter types",
     "grpc.aio": "interceptors",
+    "httpx": "as httpx2",
     "httpx2": "a transport of one's own is its documented way to answer requests without a network",
     "h11": "`Connection.next_event` is the whole of its interface",
     "mcp_types": "parameters of methods of one's own are models of its",

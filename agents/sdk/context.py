@@ -23,8 +23,10 @@ from sealbus.policies.decision.request import GivenApproval
 
 if TYPE_CHECKING:
     import httpx2
+    from a2a.client import Client as A2aClient
     from mcp.client.client import Client as McpClient
 
+    from sealbus.agents.sdk.http import SendRequest
     from sealbus.agents.sdk.sender import ChildCallOptions, ChildSubmitOptions, Receipt, Sender
     from sealbus.agents.sdk.task_handle import TaskHandle
 
@@ -279,7 +281,12 @@ class Context:
         policy decides, and the exit alone has the API's tokens. Requests raise what `call` raises: `Denied`, or `RemoteError`
         with the exit's code (docs/legacy.md). Whatever the API itself answers is an answer.
         """
-        from sealbus.agents.sdk.http import ApiAnswer, ApiRequest, api_action, api_client
+        from sealbus.agents.sdk.http import api_client
+
+        return api_client(self._requests(api, timeout=timeout, task=task))
+
+    def _requests(self, api: str, *, timeout: float, task: bool = False) -> SendRequest:
+        from sealbus.agents.sdk.http import ApiAnswer, ApiRequest, api_action
 
         action = api_action(api)
 
@@ -289,7 +296,7 @@ class Context:
                 return await handle.result(ApiAnswer, timeout=timeout)
             return await self.call(action, request, returns=ApiAnswer, timeout=timeout)
 
-        return api_client(send)
+        return send
 
     def mcp(self, api: str, path: str = "/mcp", *, timeout: float = 30.0) -> AbstractAsyncContextManager[McpClient]:
         """Return an MCP client for the server that the exit calls `api`: `async with ctx.mcp("github") as server`.
@@ -301,6 +308,20 @@ class Context:
         from sealbus.agents.sdk.mcp import mcp_client
 
         return mcp_client(self.http(api, timeout=timeout), path)
+
+    def a2a(
+        self, api: str, path: str = "/", *, card: str = "/.well-known/agent-card.json", timeout: float = 30.0
+    ) -> AbstractAsyncContextManager[A2aClient]:
+        """Return an A2A client for the agent that the exit calls `api`: `async with ctx.a2a("partner") as agent`.
+
+        What it yields is the client of the package `a2a-sdk` (extra `a2a`), which speaks JSON-RPC with `path` and does not
+        stream: `send_message` yields the task or message of the answer, `get_task` what became of it. Each of its requests
+        goes out as those of `http` do, and the exit's policy decides with the method and a hash of the agent's `card`. What
+        the card and the answers say is what a stranger wrote. Raises what `http` raises.
+        """
+        from sealbus.agents.sdk.a2a import a2a_client
+
+        return a2a_client(self._requests(api, timeout=timeout), path, card)
 
     async def emit(self, name: str, body: object, *, media_type: str = JSON) -> Receipt:
         """Emit an event of this agent, marked as following from the handled message; it carries no user and no chain."""

@@ -8,8 +8,8 @@ of an agent's own network is used: it needs no route to the API, and sees neithe
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Annotated, Final
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Annotated, Final, TypeAlias
 
 import httpx2
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,7 +17,18 @@ from pydantic import BaseModel, ConfigDict, Field
 from sealbus.envelopes.errors import SealError
 from sealbus.envelopes.trust.names import is_token
 
-__all__ = ["EXIT", "MOST_FIELDS", "ApiAnswer", "ApiRequest", "api_action", "api_client"]
+__all__ = [
+    "API_URL",
+    "EXIT",
+    "MOST_FIELDS",
+    "ApiAnswer",
+    "ApiRequest",
+    "SendRequest",
+    "api_action",
+    "api_client",
+    "api_request",
+    "of_others",
+]
 
 EXIT: Final = "exit"
 """The agent that calls APIs, unless another is named."""
@@ -28,6 +39,7 @@ Fields = Annotated[tuple[tuple[str, str], ...], Field(max_length=MOST_FIELDS)]
 """Header fields in their order."""
 
 _HOST: Final = "api.invalid"
+API_URL: Final = f"https://{_HOST}"
 """Where a client seems to send to; RFC 6761 section 6.4 keeps the name from ever being a host."""
 
 
@@ -55,34 +67,43 @@ class ApiAnswer(_Content):
     body: bytes = Field(default=b"", repr=False)
 
 
+SendRequest: TypeAlias = Callable[[ApiRequest], Awaitable[ApiAnswer]]
+"""Sends a request to the exit, as a call or as a task."""
+
+
+def api_request(method: str, address: str, headers: Iterable[tuple[str, str]], body: bytes) -> ApiRequest:
+    """Return a client's request as the exit takes it. Raises `SealError` for another host than that of `API_URL`."""
+    url = httpx2.URL(address)
+    if url.host != _HOST or url.scheme != "https":
+        raise SealError("this client reaches one API only: give paths, not URLs")
+    return ApiRequest(
+        method=method,
+        path=url.raw_path.decode("ascii").partition("?")[0],
+        query=url.query.decode("ascii"),
+        headers=tuple((name, value) for name, value in headers if name not in _CONNECTION),
+        body=body,
+    )
+
+
 class _Calls(httpx2.AsyncBaseTransport):
     """Sends requests by `send` in place of a network."""
 
-    def __init__(self, send: Callable[[ApiRequest], Awaitable[ApiAnswer]]) -> None:
+    def __init__(self, send: SendRequest) -> None:
         self._send = send
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Return the API's answer to a request of this client; raise as the call does, or `SealError` for another host."""
-        if request.url.host != _HOST or request.url.scheme != "https":
-            raise SealError("this client reaches one API only: give paths, not URLs")
-        answer = await self._send(
-            ApiRequest(
-                method=request.method,
-                path=request.url.raw_path.decode("ascii").partition("?")[0],
-                query=request.url.query.decode("ascii"),
-                headers=tuple((name, value) for name, value in request.headers.items() if name not in _CONNECTION),
-                body=await request.aread(),
-            )
-        )
+        """Return the API's answer to a request of this client; raise as the call does, or as `api_request`."""
+        asked = api_request(request.method, str(request.url), request.headers.items(), await request.aread())
+        answer = await self._send(asked)
         return httpx2.Response(answer.status, headers=list(answer.headers), content=answer.body, request=request)
 
 
-def _of_others(record: logging.LogRecord) -> bool:
-    """Return whether a line of httpx2 is not of these clients: it shows the whole URL, and here that is what a call says."""
+def of_others(record: logging.LogRecord) -> bool:
+    """Return whether a line of an HTTP client is not of these: it shows the whole URL, and here that is what a call says."""
     return _HOST not in record.getMessage()
 
 
-logging.getLogger("httpx2").addFilter(_of_others)
+logging.getLogger("httpx2").addFilter(of_others)
 
 _CONNECTION: Final = frozenset(
     {"accept-encoding", "connection", "content-length", "host", "transfer-encoding", "user-agent"}
@@ -101,10 +122,10 @@ def api_action(api: str) -> str:
     return f"{exit_name or EXIT}.{name}"
 
 
-def api_client(send: Callable[[ApiRequest], Awaitable[ApiAnswer]]) -> httpx2.AsyncClient:
+def api_client(send: SendRequest) -> httpx2.AsyncClient:
     """Return a client that sends its requests by `send`; its base URL stands for the API's.
 
     It holds nothing open, so that it need not be closed. No redirect is followed unless that is asked for, and then through
     `send`, too. How long a request may take is the call's to say.
     """
-    return httpx2.AsyncClient(transport=_Calls(send), base_url=f"https://{_HOST}", trust_env=False, timeout=None)
+    return httpx2.AsyncClient(transport=_Calls(send), base_url=API_URL, trust_env=False, timeout=None)

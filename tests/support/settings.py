@@ -132,6 +132,7 @@ users = ["https://idp.example.org"]
 networks = ["10.20.0.0/16"]
 headers = ["x-tenant"]
 tools = ["search_*"]
+card = "/.well-known/agent-card.json"
 seconds = 2.5
 
 [console]

@@ -16,9 +16,11 @@ from urllib.parse import urlsplit
 
 import httpx2
 
+from sealbus.agents.edge.egress import outside_agents, outside_tools
 from sealbus.agents.edge.egress.credential import Credential
 from sealbus.agents.edge.egress.operation import Operation
-from sealbus.agents.edge.egress.outside_tools import HEADERS, ToolRequests
+from sealbus.agents.edge.egress.outside_agents import AgentRequests
+from sealbus.agents.edge.egress.outside_tools import ToolRequests
 from sealbus.agents.edge.http.reachable import AddressRefused, Network, Resolve, address_of, resolve
 from sealbus.agents.edge.oauth.issuers import is_secure_url
 from sealbus.agents.runtime.tracing import traceparent_fields
@@ -99,8 +101,8 @@ class Api:
 
     `url` is the API's own, below which paths stand: https, or http on a loopback address. `operations` are all that may be
     requested. `networks` are those in which its addresses must be; without any they must be public. `headers` are fields
-    that agents may send and be answered beside the usual ones. With `tools`, patterns of names, it is an MCP server.
-    `seconds` bound one request. `tls` verifies the API's certificate.
+    that agents may send and be answered beside the usual ones. With `tools`, patterns of names, it is an MCP server;
+    with `card`, the path of its card, an A2A agent. `seconds` bound one request. `tls` verifies the API's certificate.
     """
 
     name: str
@@ -110,6 +112,7 @@ class Api:
     networks: tuple[Network, ...] = ()
     headers: frozenset[str] = frozenset()
     tools: tuple[str, ...] = ()
+    card: str = ""
     seconds: float = SECONDS
     tls: ssl.SSLContext = field(repr=False)
 
@@ -127,13 +130,18 @@ class Api:
         # Beside one that an agent sent, an API could take either.
         if not shown.isdisjoint(_SENT | _FORBIDDEN - {"authorization", "cookie"}):
             raise ConfigurationError(f"key_header of {self.name}: a field that is not there for something else")
+        if self.tools and self.card:
+            raise ConfigurationError(f"tools and card of {self.name}: it is an MCP server or an A2A agent")
+        if self.card and not any(one.match("GET", self.card) is not None for one in self.operations):
+            raise ConfigurationError(f"card of {self.name}: GET {self.card} is none of its operations")
         if not 0 < self.seconds <= MOST_SECONDS:
             raise ConfigurationError(f"seconds of {self.name}: over 0 and at most {MOST_SECONDS:.0f}")
 
     @property
     def passed(self) -> frozenset[str]:
         """Fields that pass beside the usual ones."""
-        return self.headers | (HEADERS if self.tools else frozenset())
+        own = outside_tools.HEADERS if self.tools else outside_agents.HEADERS if self.card else frozenset()
+        return self.headers | own
 
     @property
     def host(self) -> str:
@@ -158,6 +166,8 @@ class Api:
         if self.tools:
             name = " ".join(filter(None, (self.name, more["call"], more["tool"])))
             return Resource("mcp", name, **{**known, **values, **more})
+        if self.card:
+            return Resource("a2a", f"{self.name} {more['call']}", **{**known, **values, **more})
         return Resource("http", f"{self.name} {operation}", **{**known, **values})
 
 
@@ -171,7 +181,11 @@ class OpenApi:
 
     def __init__(self, api: Api, *, resolving: Resolve | None = None, clock: Clock = wall_clock) -> None:
         self.api: Final = api
-        self._tools = ToolRequests(api.tools, clock) if api.tools else None
+        self._outside: ToolRequests | AgentRequests | None = None
+        if api.tools:
+            self._outside = ToolRequests(api.tools, clock)
+        elif api.card:
+            self._outside = AgentRequests(api.card, clock)
         # Of its own: a name whose servers do not answer holds a thread for longer than anybody waits.
         self._threads = ThreadPoolExecutor(_RESOLVING, thread_name_prefix=f"names of {api.name}")
         self._resolving = resolving or partial(resolve, threads=self._threads)
@@ -198,8 +212,8 @@ class OpenApi:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def resource(self, request: ApiRequest) -> Resource:
-        """Return what the policy is asked about, as `Api.resource` does; of an MCP server with tool and manifest."""
-        return self.api.resource(request, **(self._tools.properties(request) if self._tools is not None else {}))
+        """Return what the policy is asked about, as `Api.resource` does; of MCP servers and A2A agents with the manifest."""
+        return self.api.resource(request, **(self._outside.properties(request) if self._outside is not None else {}))
 
     async def request(self, request: ApiRequest, user: UserContext | None) -> ApiAnswer:
         """Return what the API answers to an allowed `request` on behalf of `user`; raise `Reject`.
@@ -223,8 +237,8 @@ class OpenApi:
             # The texts of these errors hold what was sent.
             _log.warning("API %s: %s", self.api.name, type(error).__name__)
             raise Reject(API_UNREACHABLE) from None
-        if self._tools is not None:
-            self._tools.answered(request, answer)
+        if self._outside is not None:
+            self._outside.answered(request, answer)
         return answer
 
     def _sent(self, request: ApiRequest) -> dict[str, str]:

@@ -126,6 +126,7 @@ def _api(name: str, said: ApiTable, node: Node, settings: Settings, documents: D
             networks=tuple(map(network_of, said.networks)),
             headers=frozenset(said.headers),
             tools=said.tools,
+            card=said.card,
             seconds=said.seconds,
             tls=_trusting(said.authorities),
         )

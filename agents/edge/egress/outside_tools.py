@@ -18,7 +18,7 @@ from sealbus.envelopes.encoding.strict_json import parse_object
 from sealbus.envelopes.errors import ResourceNotFound
 from sealbus.envelopes.limits import SECOND
 
-__all__ = ["HEADERS", "ToolRequests", "manifest_of"]
+__all__ = ["HEADERS", "ToolRequests", "manifest_of", "message_of"]
 
 HEADERS: Final = frozenset({"mcp-session-id", "mcp-protocol-version", "mcp-method", "mcp-name"})
 """Fields of the protocol's own, which pass in both directions."""
@@ -53,10 +53,10 @@ class ToolRequests:
         """
         if request.method == "DELETE":
             return {"call": "", "tool": "", "manifest": ""}
-        message = _object(request.body)
+        message = message_of(request.body)
         method = message.get("method")
-        if method in _PLAIN or method == _LIST:
-            return {"call": str(method), "tool": "", "manifest": ""}
+        if isinstance(method, str) and method in _PLAIN | {_LIST}:
+            return {"call": method, "tool": "", "manifest": ""}
         params = message.get("params")
         tool = params.get("name") if method == _CALL and isinstance(params, Mapping) else None
         if not isinstance(tool, str) or not any(fnmatchcase(tool, one) for one in self._tools):
@@ -65,7 +65,7 @@ class ToolRequests:
 
     def answered(self, request: ApiRequest, answer: ApiAnswer) -> None:
         """Learn what the server says of its tools, if that was asked."""
-        if request.method != "POST" or answer.status != 200 or _object(request.body).get("method") != _LIST:
+        if request.method != "POST" or answer.status != 200 or message_of(request.body).get("method") != _LIST:
             return
         for message in _messages(answer):
             result = message.get("result")
@@ -85,12 +85,13 @@ class ToolRequests:
         return found if found and self._clock() - at < _FRESH else ""
 
 
-def manifest_of(tool: object) -> str:
-    """Return the hash, in hexadecimal digits, of all that a server says of a tool, whatever the order of its members."""
-    return sha256(json.dumps(tool, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+def manifest_of(said: object) -> str:
+    """Return the hash, in hexadecimal digits, of all that is said of a tool or an agent, in whatever order."""
+    return sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def _object(text: bytes) -> Mapping[str, Any]:
+def message_of(text: bytes) -> Mapping[str, Any]:
+    """Return the one JSON object in `text`; raise `ResourceNotFound` for anything else."""
     try:
         # Strictly: of two members with one name the policy could see another than the server does.
         return parse_object(text, depth=_DEPTH)
@@ -103,8 +104,8 @@ def _messages(answer: ApiAnswer) -> list[Mapping[str, Any]]:
     kind = dict(answer.headers).get("content-type", "").partition(";")[0].strip().lower()
     try:
         if kind != "text/event-stream":
-            return [_object(answer.body)]
+            return [message_of(answer.body)]
         lines = [line.removeprefix(b"data:") for line in answer.body.splitlines() if line.startswith(b"data:")]
-        return [_object(line) for line in lines if line.strip()]
+        return [message_of(line) for line in lines if line.strip()]
     except ResourceNotFound:
         return []

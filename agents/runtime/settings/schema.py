@@ -321,7 +321,8 @@ class ApiTable(_Table):
     (`client_credentials`) or on behalf of the user, for the user's own token (`token_exchange`) or by the exit's word
     (`jwt_bearer`). `issuer` is the authorization server, of which the exit is the `client`. `users` are the issuers whose
     users the API knows by the same ids; the other grants ask for no user, and take none. Without `networks` the API's
-    addresses must be public. `authorities` is a PEM file. `tools` are patterns of the tools of an MCP server (docs/mcp.md).
+    addresses must be public. `authorities` is a PEM file. `tools` are patterns of the tools of an MCP server (docs/mcp.md),
+    `card` is the path of the card of an A2A agent (docs/a2a.md).
     """
 
     url: str
@@ -343,6 +344,7 @@ class ApiTable(_Table):
     authorities: Path | None = None
     headers: tuple[str, ...] = ()
     tools: tuple[str, ...] = ()
+    card: str = ""
     seconds: Seconds = 10.0
 
     @field_validator("users")

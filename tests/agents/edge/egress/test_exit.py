@@ -359,6 +359,8 @@ async def test_without_networks_an_api_inside_is_not_reached() -> None:
         ("https://crm.example", {"seconds": 0.0}),
         ("https://crm.example", {"seconds": 3_601.0}),
         ("https://crm.example", {"operations": ()}),
+        ("https://crm.example", {"card": "/card.json"}),
+        ("https://crm.example", {"card": "/customers/a", "tools": ("*",)}),
     ],
 )
 def test_an_api_that_cannot_be(url: str, changes: dict[str, Any]) -> None:
@@ -369,6 +371,12 @@ def test_an_api_that_cannot_be(url: str, changes: dict[str, Any]) -> None:
 def test_a_key_may_be_shown_in_a_field_of_its_own() -> None:
     for field in ("X-Key", "Authorization"):
         api_of("https://crm.example", credential=ShownIn(field), headers=frozenset({"x-tenant"}))
+
+
+def test_the_card_of_an_agent_is_one_of_its_operations() -> None:
+    assert api_of("https://crm.example", card="/customers/a").passed == {"a2a-version", "a2a-extensions"}
+    with pytest.raises(ConfigurationError, match="GET /customer is none of its operations"):
+        api_of("https://crm.example", card="/customer")
 
 
 def test_the_longest_time_of_an_api() -> None:

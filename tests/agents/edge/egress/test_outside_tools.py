@@ -24,7 +24,7 @@ class Time:
         return self.now
 
 
-def request(method: str, **params: Any) -> ApiRequest:
+def request(method: object, **params: Any) -> ApiRequest:
     message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
     return ApiRequest(method="POST", path="/mcp", body=json.dumps(message).encode())
 
@@ -82,9 +82,10 @@ def test_what_only_begins_like_a_stream_is_one_message() -> None:
         *("resources/read", "prompts/get", "sampling/createMessage", "tasks/get", "completion/complete", ""),
         *("tools/CALL", "tools/call2", "tools/cal", "Tools/List", "tools/list2", "tools/lis"),
         *("PING", "pings", "pin", "initialized", "Initialize"),
+        *(None, 7, ["tools/list"], {"tools/list": "tools/list"}),
     ],
 )
-def test_other_methods_are_not_there(method: str) -> None:
+def test_other_methods_are_not_there(method: object) -> None:
     with pytest.raises(ResourceNotFound):
         ToolRequests(["*"], Time()).properties(request(method, name="search"))
 

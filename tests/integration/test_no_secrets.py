@@ -42,6 +42,7 @@ KINDS = {
 LOGGERS = {
     *(
         "sealbus.agents.edge.app",
+        "sealbus.agents.edge.foreign_logs",
         "sealbus.bus.handling.attempt",
         "sealbus.bus.gate.gate",
         "sealbus.bus.gate.authorizer",

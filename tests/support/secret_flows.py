@@ -29,7 +29,7 @@ from sealbus.agents.examples.inventory import Update
 from sealbus.agents.sdk.token_exchange import TokenExchange
 from sealbus.envelopes.errors import ConfigurationError, SealbusError
 
-__all__ = ["at_the_door", "backends", "commands", "log_ins", "on_the_bus"]
+__all__ = ["at_the_door", "at_the_other_doors", "backends", "commands", "log_ins", "on_the_bus"]
 
 _SEALBUS = str(Path(sys.executable).parent / "sealbus")
 _FORM = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -80,17 +80,8 @@ async def log_ins(stage: Stage, secrets: Secrets) -> str:
 
 async def at_the_door(stage: Stage, secrets: Secrets, token: str) -> None:
     """Call the edge with the token where it belongs, and in every place where it does not."""
-    idp, resource = in_development(stage).environment.idp, in_development(stage).environment.edge.front.resource
-    header, claims, signature = token.split(".")
-    tail = "A" * 20
-    refused = [
-        idp.token("alice", expires_in=-1),
-        idp.token("alice", audience="https://other.example.org"),
-        f"{header}.{claims}.{secrets.add('forged signature', signature[:-20] + tail)}",
-        f"{_text({'alg': 'none', 'typ': 'at+jwt'})}.{claims}.",
-        secrets.add("opaque token", f"opaque-{Pkce().verifier}"),
-        secrets.add("token in no form", f"{Pkce().verifier}.{Pkce().verifier}"),
-    ]
+    resource = in_development(stage).environment.edge.front.resource
+    refused = _refused(stage, secrets, token)
     good = {"item_id": "42", "quantity": 3}
     told = {"text": secrets.add("body", Pkce().verifier, Kept.BODY)}
     async with httpx2.AsyncClient(base_url=resource, trust_env=False) as http:
@@ -127,6 +118,50 @@ async def at_the_door(stage: Stage, secrets: Secrets, token: str) -> None:
         await post(f"/v1/calls/{STRANGER}/lost", 503, json=told)
         await post(f"/v1/calls/{STRANGER}/gone", 404, json=told)
         await post(f"/v1/tasks/{STRANGER}/explode", 202, json=told)
+
+
+async def at_the_other_doors(stage: Stage, secrets: Secrets, token: str) -> None:
+    """Ask by MCP and by A2A with tokens that are good, bad and misplaced, and with bodies that do not fit."""
+    told = secrets.add("body", Pkce().verifier, Kept.BODY)
+    door, refused = stage.door, _refused(stage, secrets, token)
+    wrong: dict[str, Any] = {"item_id": "42", "quantity": told}
+    answer, _ = await door.tool("inventory_update", wrong, token)
+    assert answer["isError"]
+    assert "COMPLETED" not in str(await door.message("inventory.update", wrong, token))
+    push = {"url": "https://127.0.0.1:1/", "token": told, "authentication": {"scheme": "Bearer", "credentials": told}}
+    pushed = {"method": "CreateTaskPushNotificationConfig", "params": {"taskId": "0" * 32, **push}}
+    async with httpx2.AsyncClient(
+        base_url=in_development(stage).environment.edge.front.resource, trust_env=False
+    ) as http:
+        for path in ("/mcp", "/a2a/inventory/rpc"):
+            for one in refused:
+                bearing = {"Authorization": f"Bearer {one}"}
+                assert (await http.post(path, headers=bearing, json={"method": told})).status_code == 401
+            with as_a_browser():
+                assert (await http.post(path, params={"access_token": token}, json={})).status_code == 401
+            bearing = {"Authorization": f"Bearer {token}"}
+            for content in (told.encode(), json.dumps({"jsonrpc": "2.0", "id": told, "method": told}).encode()):
+                assert token not in (await http.post(path, headers={**bearing, **_JSON}, content=content)).text
+            for named in ("Mcp-Session-Id", "A2A-Version", "Mcp-Name", "Last-Event-ID"):
+                assert token not in (await http.post(path, headers={**bearing, named: token}, json={})).text
+        bearing = {"Authorization": f"Bearer {token}", "A2A-Version": "1.0"}
+        answered = await http.post("/a2a/inventory/rpc", headers=bearing, json={"jsonrpc": "2.0", "id": 1, **pushed})
+        assert "error" in answered.json()
+        assert told not in answered.text
+
+
+def _refused(stage: Stage, secrets: Secrets, token: str) -> list[str]:
+    """Return tokens that no door takes."""
+    idp = in_development(stage).environment.idp
+    header, claims, signature = token.split(".")
+    return [
+        idp.token("alice", expires_in=-1),
+        idp.token("alice", audience="https://other.example.org"),
+        f"{header}.{claims}.{secrets.add('forged signature', signature[:-20] + 'A' * 20)}",
+        f"{_text({'alg': 'none', 'typ': 'at+jwt'})}.{claims}.",
+        secrets.add("opaque token", f"opaque-{Pkce().verifier}"),
+        secrets.add("token in no form", f"{Pkce().verifier}.{Pkce().verifier}"),
+    ]
 
 
 def _text(header: dict[str, str]) -> str:

@@ -104,6 +104,7 @@ async def _play(run: WholeRun, folder: Path) -> None:
             await _plant(run, stage)
             token = await secret_flows.log_ins(stage, run.secrets)
             await secret_flows.at_the_door(stage, run.secrets, token)
+            await secret_flows.at_the_other_doors(stage, run.secrets, token)
             await secret_flows.backends(stage, run.secrets, token)
             await secret_flows.on_the_bus(stage, run.secrets, token)
             run.places += await secret_flows.commands(stage, run.secrets)

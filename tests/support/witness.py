@@ -19,6 +19,7 @@ import sealbus.agents
 import sealbus.bus
 import sealbus.envelopes
 import sealbus.policies
+from sealbus.agents.edge.foreign_logs import _Places
 from sealbus.envelopes.errors import SealbusError
 
 __all__ = ["Witness", "as_a_browser"]
@@ -69,7 +70,8 @@ class Witness(logging.Handler):
             patch.object(logging.Logger, "getEffectiveLevel", lambda _: logging.DEBUG),
             # Servers ask this to know whether anybody reads their access log.
             patch.object(logging.Logger, "hasHandlers", lambda _: True),
-            patch.object(logging.Logger, "handle", lambda _, record: self.emit(record)),
+            # A bound method would not be given the logger.
+            patch.object(logging.Logger, "handle", lambda logger, record: self._hear(logger, record)),  # noqa: PLW0108
         ):
             threading.settrace(self._call)
             sys.settrace(self._call)
@@ -78,6 +80,17 @@ class Witness(logging.Handler):
             finally:
                 sys.settrace(tracing)
                 threading.settrace(threads)
+
+    def _hear(self, logger: logging.Logger, record: logging.LogRecord) -> None:
+        """Hear a record; of a package that was quietened, what `quieten` leaves of it, which nothing can undo by a level."""
+        at: logging.Logger | None = logger
+        while at is not None:
+            for handler in at.handlers:
+                if isinstance(handler, _Places) and not at.propagate:
+                    handler.emit(record)
+                    return
+            at = at.parent
+        self.emit(record)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep all of a record: its text, its arguments, its exception, and what else was given with it."""

@@ -155,8 +155,7 @@ class StatusReading:
             failures = self._failures
             async with aclosing(self._pass(follow=following)) as statuses:
                 async for status in statuses:
-                    if status.sequence > self._after:
-                        # What is read again, because the task was parked, is not told again.
+                    if self._is_news(status):
                         self._after, self._told = status.sequence, True
                         yield status
                     if status.final:
@@ -247,10 +246,17 @@ class StatusReading:
             return None
         self._request.keep()
         content = status.result or status.part
-        if content is not None and not self._decided and status.sequence > self._after and not self._task.control:
+        if content is not None and not self._decided and self._is_news(status) and not self._task.control:
             await self._decide(result, position)
             self._decided = True
         return status
+
+    def _is_news(self, status: Status) -> bool:
+        """Return whether a status is told: not what is read again, because the task was parked or the reader asked again.
+
+        The end is, also where it is of an earlier delivery than what was told: that one may have gone on longer.
+        """
+        return status.sequence > self._after or (status.final and status.sequence != self._after)
 
     async def _accepted(self, delivery: Delivery, position: StreamArrival) -> VerifiedResult | None:
         """Return the verified status, with the bundles of now or of when it was stored."""

@@ -281,9 +281,10 @@ class Pushing:
     async def _note(self, task: str, status: Status) -> None:
         for _ in range(_WRITES):
             kept, last = await self._read(task)
-            if kept is None or kept.after >= status.sequence > 0:
+            if kept is None or (kept.after >= status.sequence > 0 and not status.final):
                 return
-            if await self._write(task, replace(kept, after=status.sequence, done=status.final), last):
+            after = max(kept.after, status.sequence)
+            if await self._write(task, replace(kept, after=after, done=status.final), last):
                 return
 
     async def _paused(self, failures: int) -> None:

@@ -9,7 +9,7 @@ from support.status_desk import Desk
 
 from sealbus.bus.gate.status_reader import StatusLimits
 from sealbus.bus.ports import Overloaded
-from sealbus.bus.sending.status import State
+from sealbus.bus.sending.status import PER_DELIVERY, State
 from sealbus.envelopes.denial import Remedy, RemedyKind
 
 
@@ -53,6 +53,27 @@ async def test_after_leaves_out_what_was_seen() -> None:
     assert [one.sequence for one in await desk.read(after=0)] == [1]
     assert await desk.read(after=1) == []
     assert len(desk.engine.asked) == 1
+
+
+@pytest.mark.parametrize("follow", [True, False])
+async def test_the_end_counts_also_if_it_is_of_an_earlier_delivery(follow: bool) -> None:
+    """As when two replicas had the task at once, and the first of them ended it."""
+    desk = Desk()
+    desk.say("working", 0)
+    desk.say("working", PER_DELIVERY)
+    desk.done(PER_DELIVERY - 1)
+    desk.say("canceled", 2 * PER_DELIVERY - 1, code="canceled")
+    told = await desk.read(follow=follow)
+    assert [(one.state, one.sequence) for one in told] == [
+        (State.WORKING, 0),
+        (State.WORKING, PER_DELIVERY),
+        (State.COMPLETED, PER_DELIVERY - 1),
+    ]
+    assert len(desk.engine.asked) == 1
+    # Who knows the later one already has still to be told, and its own policy still decides about the result.
+    assert [one.state for one in await desk.read(after=PER_DELIVERY, follow=follow)] == [State.COMPLETED]
+    assert len(desk.engine.asked) == 2
+    assert await desk.read(after=PER_DELIVERY - 1, follow=follow) == told[1:]
 
 
 async def test_without_following_only_what_is_there_is_read() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Final
 
+from sealbus.bus.telemetry import OperatorLog
+
 __all__ = ["quieten"]
 
 _log: Final = logging.getLogger(__name__)
@@ -16,10 +18,12 @@ class _Places(logging.Handler):
     def __init__(self, package: str) -> None:
         super().__init__(logging.WARNING)
         self._package = package
+        # A client can have a package complain with each of its requests.
+        self._said = OperatorLog(_log)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Log one line."""
-        _log.warning("%s: %s at %s:%d", self._package, record.levelname.lower(), record.module, record.lineno)
+        self._said.warning("%s: %s at %s:%d", self._package, record.levelname.lower(), record.module, record.lineno)
 
 
 def quieten(package: str) -> None:

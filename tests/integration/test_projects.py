@@ -58,7 +58,7 @@ APPROVED = """
 from sealbus.testing import TestBus
 from orders.agent import QUANTITIES
 
-WHAT = {"two": ("billing.double", {"order_id": "1"}), "llm": ("billing.ask", {"text": "set order 1 to 20"})}
+WHAT = {"two": ("billing.double", {"order_id": "1"}), "llm": ("billing.ask", "set order 1 to 20")}
 
 
 async def test_what_waits_is_told_and_asked_for_once(bus: TestBus) -> None:

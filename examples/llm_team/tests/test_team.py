@@ -37,7 +37,7 @@ async def test_a_large_one_waits_for_a_person(bus: TestBus) -> None:
 async def test_a_text_that_the_model_believes_gives_nobody_anything(bus: TestBus) -> None:
     """Mallory's note tells the model to refund orders of alice; the model does what it is told."""
     said = await answer(bus, "mallory", "what about order 7?")
-    assert said.count("refunds.pay: denied: the other side's policy denies this (not_owner, over_limit).") == 2
+    assert [one[one.index("(") :] for one in said.split(" / ")] == ["(not_owner).", "(not_owner, over_limit)."]
     async with bus.expect_denied("refunds.pay", reason="not_owner"):
         await answer(bus, "mallory", "refund order 1 with 100 cents")
     assert PAID == []

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import replace
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from pydantic_ai import PartDeltaEvent, PartStartEvent, RunContext, TextPart, TextPartDelta, Tool, ToolDefinition
 from pydantic_ai.agent import AbstractAgent
 
 from sealbus.agents.adapters.bus_tool import BusTool
+from sealbus.agents.adapters.pieces import in_pieces
 from sealbus.agents.sdk.agent import Handler
 from sealbus.agents.sdk.context import Context
 from sealbus.envelopes.errors import ConfigurationError
@@ -17,9 +18,6 @@ from sealbus.envelopes.errors import ConfigurationError
 __all__ = ["as_handler", "as_streaming_handler", "bus_tools"]
 
 Out = TypeVar("Out")
-
-PIECE: Final = 128
-"""Characters of a part of a streamed answer: a task has at most 2,048 parts, and a model says more words than that."""
 
 
 def bus_tools(*actions: Handler[Any, Any], timeout: float = 30.0) -> list[Tool[Context]]:
@@ -49,21 +47,15 @@ def as_handler(model: AbstractAgent[Context, Out]) -> Callable[[str, Context], C
 def as_streaming_handler(model: AbstractAgent[Context, str]) -> Callable[[str, Context], AsyncGenerator[str, None]]:
     """Return a handler body that gives all that the model says in parts, as it says it, also between uses of its tools."""
 
-    async def ask(text: str, ctx: Context) -> AsyncGenerator[str, None]:
-        said = ""
+    async def words(text: str, ctx: Context) -> AsyncGenerator[str, None]:
         async with model.run_stream_events(text, deps=ctx) as events:
             async for event in events:
                 if isinstance(event, PartStartEvent) and isinstance(event.part, TextPart):
-                    said += event.part.content
+                    yield event.part.content
                 elif isinstance(event, PartDeltaEvent) and isinstance(event.delta, TextPartDelta):
-                    said += event.delta.content_delta
-                if len(said) >= PIECE:
-                    yield said
-                    said = ""
-        if said:
-            yield said
+                    yield event.delta.content_delta
 
-    return ask
+    return in_pieces(words)
 
 
 def _tool(one: BusTool) -> Tool[Context]:

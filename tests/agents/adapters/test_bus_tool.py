@@ -12,9 +12,10 @@ from support.engines import ScriptedEngine, Verdict, allow, deny
 from support.refunds import Refunds, asked, refunds
 
 from sealbus import Agent, CallExpired, Context
-from sealbus.agents.adapters.bus_tool import BusTool
+from sealbus.agents.adapters.bus_tool import APPROVAL_SECONDS, BusTool
 from sealbus.agents.sdk.agent import Handler
 from sealbus.envelopes.errors import BusUnavailable, Code, ConfigurationError, HandlingError, IdentityUnavailable
+from sealbus.envelopes.limits import SECOND
 from sealbus.testing import TestBus
 
 
@@ -71,6 +72,8 @@ async def test_what_waits_for_a_person_is_told_and_not_waited_for() -> None:
         assert said.startswith("refunds.pay: waits for an approval until ")
         assert said.endswith(". It goes on by itself; asking again would do it again.")
         [waiting] = await bus.waiting()
+        # People are away for days; without a word of it a task waits an hour.
+        assert (APPROVAL_SECONDS - 3_600) * SECOND < waiting.until - waiting.since <= APPROVAL_SECONDS * SECOND
         beside.go.set()
         await bus.approve(waiting, "bob", acr="urn:example:silver")
         await bus.idle()

@@ -34,7 +34,7 @@ printed
 
 
 def test_there_are_such_pages() -> None:
-    assert set(PAGES) >= {"approving.md", "step-up.md", "streaming.md", "testing.md"}
+    assert set(PAGES) >= {"approving.md", "llm.md", "step-up.md", "streaming.md", "testing.md"}
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -17,12 +17,15 @@ from sealbus.policies.rego_tests import run_tests
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = sorted(path.parent.name for path in (ROOT / "examples").glob("*/sealbus.toml"))
 
+PLUGINS = ("-p", "no:schemathesis", "-p", "no:langsmith_plugin")
+"""Those that our environment has beside a project's: each takes most of a second to load."""
+
 pytestmark = [pytest.mark.nats, pytest.mark.slow]
 
 
 def run_own_tests(project: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "-p", "no:schemathesis"],
+        [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", *PLUGINS],
         cwd=project,
         capture_output=True,
         text=True,
@@ -58,7 +61,7 @@ APPROVED = """
 from sealbus.testing import TestBus
 from orders.agent import QUANTITIES
 
-WHAT = {"two": ("billing.double", {"order_id": "1"}), "llm": ("billing.ask", {"text": "set order 1 to 20"})}
+WHAT = {"two": ("billing.double", {"order_id": "1"}), "llm": ("billing.ask", "set order 1 to 20")}
 
 
 async def test_what_waits_is_told_and_asked_for_once(bus: TestBus) -> None:

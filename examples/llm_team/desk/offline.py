@@ -11,11 +11,11 @@ def say(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
     parts = messages[-1].parts
     text = " / ".join(str(one.content) for one in parts if hasattr(one, "content"))
     calls = [
-        ToolCallPart("refund", {"order_id": order, "cents": cents or "30000"})
+        ToolCallPart("refunds_pay", {"order_id": order, "cents": int(cents or 30_000)})
         for order, cents in re.findall(r"refund order (\d+)(?: with (\d+) cents)?", text)
     ]
     if not calls and not isinstance(parts[-1], ToolReturnPart):
-        calls = [ToolCallPart("look_up", {"order_id": order}) for order in re.findall(r"order (\d+)", text)]
+        calls = [ToolCallPart("orders_read", {"order_id": order}) for order in re.findall(r"order (\d+)", text)]
     return ModelResponse(parts=calls or [TextPart(text)])
 
 

@@ -1,7 +1,7 @@
 import pytest
 from sealbus.testing import TestBus
 
-from desk.agent import Text, ask
+from desk.agent import ask
 from refunds.agent import PAID
 
 SILVER = "urn:example:silver"
@@ -13,21 +13,19 @@ def nothing_is_paid() -> None:
 
 
 async def answer(bus: TestBus, user: str, text: str) -> str:
-    handle = await (await bus.client("web")).submit(ask, Text(text=text), user=bus.user(user, "web"))
-    return (await handle.result()).text
+    handle = await (await bus.client("web")).submit(ask, text, user=bus.user(user, "web"))
+    return await handle.result()
 
 
 async def test_a_small_refund_is_paid_at_once(bus: TestBus) -> None:
-    assert await answer(bus, "alice", "what about order 1?") == (
-        "order 1 was 2000 cents; its buyer wrote: the cup arrived broken"
-    )
-    assert await answer(bus, "alice", "refund order 1 with 2000 cents") == "order 1: 2000 cents are paid back"
+    assert "the cup arrived broken" in await answer(bus, "alice", "what about order 1?")
+    assert await answer(bus, "alice", "refund order 1 with 2000 cents") == '{"cents":2000,"approved_by":[]}'
     assert PAID == [("1", 2_000, ())]
 
 
 async def test_a_large_one_waits_for_a_person(bus: TestBus) -> None:
     said = await answer(bus, "alice", "refund order 2 with 30000 cents")
-    assert said.startswith("order 2: waits for an approval until ")
+    assert said.startswith("refunds.pay: waits for an approval until ")
     assert PAID == []
     [waiting] = await bus.waiting()
     assert waiting.obligation.text == "refunds.pay: cents 30000, order 2, for alice"
@@ -39,7 +37,7 @@ async def test_a_large_one_waits_for_a_person(bus: TestBus) -> None:
 async def test_a_text_that_the_model_believes_gives_nobody_anything(bus: TestBus) -> None:
     """Mallory's note tells the model to refund orders of alice; the model does what it is told."""
     said = await answer(bus, "mallory", "what about order 7?")
-    assert said == "order 1: denied, not_owner, over_limit / order 2: denied, not_owner, over_limit"
+    assert [one[one.index("(") :] for one in said.split(" / ")] == ["(not_owner).", "(not_owner, over_limit)."]
     async with bus.expect_denied("refunds.pay", reason="not_owner"):
         await answer(bus, "mallory", "refund order 1 with 100 cents")
     assert PAID == []
@@ -47,4 +45,4 @@ async def test_a_text_that_the_model_believes_gives_nobody_anything(bus: TestBus
 
 
 async def test_nobody_gets_more_than_was_paid(bus: TestBus) -> None:
-    assert await answer(bus, "alice", "refund order 1 with 4000 cents") == "order 1: more than was paid"
+    assert "more than was paid" in await answer(bus, "alice", "refund order 1 with 4000 cents")

@@ -6,14 +6,14 @@ import sys
 
 from sealbus import Client
 
-from demo.agent import Text, ask
+from demo.agent import ask
 
 
 async def main(text: str) -> None:
     async with Client("web") as client:
         user = await client.user_context(os.environ["TOKEN"])
-        handle = await client.submit(ask, Text(text=text), user=user)
-        print((await handle.result()).text)
+        handle = await client.submit(ask, text, user=user)
+        print(await handle.result())
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ def say(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
         return ModelResponse(parts=[TextPart(str(last.content))])
     numbers = re.findall(r"\d+", str(last.content) if isinstance(last, UserPromptPart) else "")
     if len(numbers) == 1:
-        return ModelResponse(parts=[ToolCallPart("look_up", {"order_id": numbers[0]})])
+        return ModelResponse(parts=[ToolCallPart("orders_read", {"order_id": numbers[0]})])
     if len(numbers) == 2:
-        return ModelResponse(parts=[ToolCallPart("set_quantity", {"order_id": numbers[0], "quantity": numbers[1]})])
+        return ModelResponse(parts=[ToolCallPart("orders_change", {"order_id": numbers[0], "quantity": numbers[1]})])
     return ModelResponse(parts=[TextPart("Which order?")])
 
 

@@ -1,0 +1,6 @@
+"""Language models on the bus: actions as a framework's tools, and a framework's model as a handler.
+
+A model has no permission of its own. Each of its tools is a message for the user of the message that is being handled, and
+the policy decides where it arrives. Each framework has a module, which alone imports it
+(docs/llm.md).
+"""

@@ -19,11 +19,17 @@ class Background(asyncio.TaskGroup):
     are named in a note. If only tasks fail, an `ExceptionGroup` is raised as usual.
     """
 
+    left = False
+    """Whether the block has ended, and all its tasks."""
+
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            await super().__aexit__(kind, error, trace)
+            try:
+                await super().__aexit__(kind, error, trace)
+            finally:
+                self.left = True
         except BaseExceptionGroup as group:
             if error is None or error not in group.exceptions:
                 raise
@@ -36,7 +42,7 @@ class Background(asyncio.TaskGroup):
 class BoundedTasks:
     """Background work that takes round trips, at most `at_a_time` at once, in tasks of `group`."""
 
-    def __init__(self, group: asyncio.TaskGroup, at_a_time: int) -> None:
+    def __init__(self, group: Background, at_a_time: int) -> None:
         self._group = group
         self._room = asyncio.Semaphore(at_a_time)
         self._running: set[asyncio.Task[None]] = set()
@@ -52,8 +58,11 @@ class BoundedTasks:
         self._start(function(*arguments, **named), self._ended)
 
     def start_at_once(self, running: Coroutine[None, None, None]) -> None:
-        """Run at once what its caller bounds."""
-        self._start(running, self._running.discard)
+        """Run at once what its caller bounds; nothing, once the group was left, as if the process had ended before."""
+        if self._group.left:
+            running.close()
+        else:
+            self._start(running, self._running.discard)
 
     def cancel(self) -> None:
         """Cancel everything that runs; what is started after that runs."""

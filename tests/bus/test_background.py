@@ -91,7 +91,7 @@ async def test_no_more_run_beside_than_there_is_room_for() -> None:
         running.append(number)
         await leave.wait()
 
-    async with asyncio.TaskGroup() as group:
+    async with Background() as group:
         background = BoundedTasks(group, 2)
         await background.start(wait, 1)
         await background.start(wait, 2)
@@ -111,7 +111,7 @@ async def test_idle_waits_for_what_was_started_at_once_as_well() -> None:
     async def wait() -> None:
         await leave.wait()
 
-    async with asyncio.TaskGroup() as group:
+    async with Background() as group:
         background = BoundedTasks(group, 1)
         background.start_at_once(wait())
         idle = group.create_task(background.idle())
@@ -120,3 +120,19 @@ async def test_idle_waits_for_what_was_started_at_once_as_well() -> None:
         assert not idle.done()
         leave.set()
         await idle
+
+
+async def test_nothing_is_run_once_the_group_was_left() -> None:
+    """As where records are stored after a worker was left, and its deliveries would be settled then."""
+    running: list[int] = []
+
+    async def note() -> None:
+        running.append(1)
+
+    async with Background() as group:
+        background = BoundedTasks(group, 1)
+        background.start_at_once(note())
+        await background.idle()
+    background.start_at_once(note())
+    await background.idle()
+    assert running == [1]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.kept_log import log_settings
-from support.lab import Lab, running
+from support.lab import Lab, running, until
 from support.notary import SIGNER, Bench
 
 from sealbus.agents.backup import restore
@@ -57,10 +57,14 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-async def backup(connection: Connection, settings: Settings, tmp_path: Path) -> Path:
+async def backup(lab: Lab, connection: Connection, settings: Settings, tmp_path: Path) -> Path:
     await take_backup(tmp_path / "backup", connection, settings, log=None, keys=True)
     for one in STREAMS:
         await delete_stream(connection.jetstream, one.name)
+    # The server removes their folders in its own time, and refuses to make them anew meanwhile.
+    names = {one.name for one in STREAMS}
+    store = lab.server.folder / "store"
+    await until(lambda: not any(path.name in names for path in store.glob("jetstream/*/streams/*")))
     return tmp_path / "backup"
 
 

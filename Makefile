@@ -18,7 +18,7 @@ SITE ?= single
 FAULTS ?=
 DISK ?= 2
 CORES := $(shell getconf _NPROCESSORS_ONLN)
-WORKERS ?= $(shell expr $(CORES) + 1)
+WORKERS ?= $(shell expr $(CORES) + 3)
 HOUR = $(if $(filter file,$(origin SECONDS)),3600,$(SECONDS))
 SEED ?= 0
 PYTEST_ARGS ?=
@@ -173,7 +173,7 @@ stack-down: $(READY) ## stop the stack
 	@$(STACK) down
 
 BUILT := $(if $(CI),tools,$(if $(and $(shell command -v go),$(shell command -v gcc),$(shell command -v npm)),tools))
-# By file, so that a module's fixtures are set up once. One worker more than cores, because tests wait for servers and timers.
+# By file, so that a module's fixtures are set up once. More workers than cores, because tests wait for servers and timers.
 PARALLEL := --dist loadfile --no-loadscope-reorder --numprocesses
 PURE := tests/envelopes tests/policies
 
@@ -184,8 +184,8 @@ test: $(READY) $(BUILT) $(if $(CI),$(DOCS)) ## run all tests except those of `ma
 	@$(BIN)/python -m coverage report --include='$(COVERED)' --fail-under=100 --skip-covered --show-missing
 	@$(BIN)/python -m pytest $(PARALLEL) $(WORKERS) -m 'not (serial or keycloak or image or kubernetes)' $(PURE:%=--ignore=%) $(PYTEST_ARGS)
 
-test-systems: $(READY) $(BUILT) ## kill and rotate whole systems under load, two at a time
-	@$(BIN)/python -m pytest $(PARALLEL) 2 -m serial $(PYTEST_ARGS)
+test-systems: $(READY) $(BUILT) ## kill and rotate whole systems under load, three at a time
+	@$(BIN)/python -m pytest $(PARALLEL) 3 -m serial $(PYTEST_ARGS)
 
 test-quick: $(READY) ## run the tests that need no server and no build
 	@$(BIN)/python -m pytest $(PARALLEL) $(WORKERS) -m 'not (nats or opa or spire or idp or pyright or keycloak or image or kubernetes or serial or slow)' $(PYTEST_ARGS)

@@ -25,8 +25,13 @@ SERIAL = (
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark `serial` what `make test-systems` runs."""
+    """Mark `serial` what `make test-systems` runs, and begin with the files that have slow tests.
+
+    What begins last is then short, so that no worker waits long for another at the end.
+    """
     files = {Path(__file__).parent / name for name in SERIAL}
     for item in items:
         if item.path in files:
             item.add_marker(pytest.mark.serial)
+    slow = {item.path for item in items if item.get_closest_marker("slow") is not None}
+    items.sort(key=lambda item: item.path not in slow)

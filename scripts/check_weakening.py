@@ -42,6 +42,7 @@ TARGETS: dict[str, str] = {
     "agents/edge/egress/api": "agents/edge/egress/test_exit",
     "agents/edge/egress/credential": "agents/edge/egress/test_credential",
     "agents/edge/egress/operation": "agents/edge/egress/test_operation",
+    "agents/edge/egress/outside_agents": "agents/edge/egress/test_outside_agents",
     "agents/edge/egress/outside_tools": "agents/edge/egress/test_outside_tools",
     "agents/edge/oauth/access_token": (
         "agents/edge/oauth/test_access_token agents/edge/oauth/test_introspection agents/edge/oauth/test_possession"

@@ -374,7 +374,8 @@ def test_a_key_may_be_shown_in_a_field_of_its_own() -> None:
 
 
 def test_the_card_of_an_agent_is_one_of_its_operations() -> None:
-    assert api_of("https://crm.example", card="/customers/a").passed == {"a2a-version", "a2a-extensions"}
+    for operations in (("GET /a", "POST /rpc"), ("POST /rpc", "GET /a")):
+        assert api_of("https://crm.example", *operations, card="/a").passed == {"a2a-version", "a2a-extensions"}
     with pytest.raises(ConfigurationError, match="GET /customer is none of its operations"):
         api_of("https://crm.example", card="/customer")
 

@@ -65,7 +65,8 @@ def test_of_what_is_no_card_nothing_is_known_any_more(said: bytes) -> None:
 
 def test_only_a_card_that_was_asked_for_and_given_counts() -> None:
     agent = AgentRequests(CARD, Time())
-    for asked in (card("/card.json2"), card("/card.jso"), card(method="POST"), card(method="get"), request("GetTask")):
+    paths = [card(path) for path in ("/card.json2", "/card.jso", "/CARD.JSON", "/Card.json")]
+    for asked in (*paths, *(card(method=one) for one in ("POST", "get", "GE", "GETS")), request("GetTask")):
         agent.answered(asked, answer())
     for status in (201, 304, 404, 500):
         agent.answered(card(), answer(status=status))
@@ -84,7 +85,7 @@ def test_other_methods_are_not_there(method: object) -> None:
         AgentRequests(CARD, Time()).properties(request(method))
 
 
-@pytest.mark.parametrize("http", ["GET", "DELETE", "PUT", "post"])
+@pytest.mark.parametrize("http", ["GET", "DELETE", "PUT", "post", "POS", "POSTS"])
 def test_only_json_rpc_is_there(http: str) -> None:
     with pytest.raises(ResourceNotFound):
         AgentRequests(CARD, Time()).properties(request("SendMessage", http=http))
@@ -101,6 +102,8 @@ def test_only_json_rpc_is_there(http: str) -> None:
         {**SENDING, "configuration": {"taskPushNotificationConfig": {"url": "https://a.example"}}},
         {**SENDING, "configuration": {"task_push_notification_config": {}}},
         {**SENDING, "configuration": {"pushNotificationConfig": None}},
+        {**SENDING, "configuration": {"returnImmediately": True, "pushNotificationConfig": {}}},
+        {**SENDING, "configuration": {"taskPushNotificationConfig": {}, "returnImmediately": True}},
     ],
 )
 def test_nobody_else_is_told_of_answers(params: object) -> None:

@@ -22,13 +22,14 @@ WORKERS ?= $(shell expr $(CORES) + 3)
 HOUR = $(if $(filter file,$(origin SECONDS)),3600,$(SECONDS))
 SEED ?= 0
 PYTEST_ARGS ?=
+RUST := $(shell command -v cargo)
 COVERED := envelopes/*,policies/*
 
 # Each of the many processes that the tests start would compile everything again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools tools-kubernetes docs demo stack stack-demo stack-down soak chaos test test-systems test-quick keycloak-test image-test kubernetes-test policies-hour check format bench bench-audit lock removal weaken wheel release clean
+.PHONY: help setup tools tools-kubernetes docs demo stack stack-demo stack-down soak chaos test test-systems test-quick keycloak-test image-test kubernetes-test policies-hour check format bench bench-audit lock removal weaken wheel engine check-engine release clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -48,6 +49,33 @@ release: $(READY) ## make a release of the commit into dist/release, signed with
 wheel: $(READY) ## build what pip installs, dist/sealbus-*.whl
 	@$(BIN)/python -m build --wheel --no-isolation --outdir dist . >/dev/null
 	@ls dist/sealbus-*.whl
+
+# The paths of this machine would make another wheel of the same sources.
+ENGINE_READY := $(VENV)/.engine-ready
+ENGINE_SOURCES := $(wildcard native/engine/src/*) $(addprefix native/engine/,Cargo.toml Cargo.lock pyproject.toml rust-toolchain.toml)
+CARGO_PLACES := --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo --remap-path-prefix=$(CURDIR)/native/engine=/engine
+CARGO := cd native/engine && export CARGO_TARGET_DIR=$(CURDIR)/.tools/engine/target &&
+RUST_TOOLS := .tools/rust/.ready
+
+$(RUST_TOOLS): deploy/tools/rust/requirements.txt | $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --target $(dir $@) --upgrade --require-hashes --requirement $<
+	@touch $@
+
+$(ENGINE_READY): $(ENGINE_SOURCES) $(RUST_TOOLS) | $(READY)
+	@rm -rf .tools/engine/wheel
+	@$(CARGO) RUSTFLAGS="$(CARGO_PLACES)" SOURCE_DATE_EPOCH=1577836800 $(CURDIR)/.tools/rust/bin/maturin build --quiet --release --locked \
+		--interpreter $(CURDIR)/$(BIN)/python --out $(CURDIR)/.tools/engine/wheel
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-index --force-reinstall .tools/engine/wheel/*.whl
+	@touch $@
+
+engine: $(ENGINE_READY) ## build the native engine with cargo, which takes some minutes the first time, and install it
+	@sha256sum .tools/engine/wheel/*.whl
+
+check-engine: $(RUST_TOOLS) ## check format, lint, licences and tests of the native engine
+	@$(CARGO) cargo fmt --check
+	@$(CARGO) cargo clippy --quiet --locked --all-features --all-targets -- --deny warnings
+	@$(CARGO) said=$$(cargo test --quiet --locked 2>&1) || { echo "$$said"; exit 1; }
+	@$(CARGO) PATH="$(CURDIR)/.tools/rust/bin:$$PATH" cargo deny --locked --log-level error check licenses bans sources >/dev/null
 
 DOCS := $(VENV)/.docs-ready
 
@@ -105,7 +133,7 @@ $(NPM): .tools/%/.ready: deploy/tools/%/package.json deploy/tools/%/package-lock
 	@cd $(dir $@) && npm ci --omit=dev --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null
 	@touch $@
 
-tools: $(TOOLS)/opa $(TOOLS)/nats $(TOOLS)/helm $(TOOLS)/powercut $(TOOLS)/spire-server $(TOOLS)/spire-agent $(DEBIAN) $(NPM) $(NODE) ## build the programs that the tests need
+tools: $(if $(or $(CI),$(RUST)),$(ENGINE_READY)) $(TOOLS)/opa $(TOOLS)/nats $(TOOLS)/helm $(TOOLS)/powercut $(TOOLS)/spire-server $(TOOLS)/spire-agent $(DEBIAN) $(NPM) $(NODE) ## build the programs that the tests need
 
 KEYCLOAK := 26.7.3
 KEYCLOAK_HAS := $(and $(shell command -v java),$(shell command -v mvn))
@@ -215,6 +243,7 @@ check: $(READY) ## check format, lint, types, import contracts, and names of mod
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo --no-cache
 	@$(BIN)/python scripts/check_house.py
+	@$(if $(or $(CI),$(RUST)),$(MAKE) --no-print-directory check-engine,echo "native/engine is not checked: there is no cargo")
 
 format: $(READY) ## format, and fix what can be fixed automatically
 	@$(BIN)/ruff format .

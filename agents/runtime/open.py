@@ -162,20 +162,22 @@ async def open_engine(
 ) -> AsyncGenerator[PolicyEngine, None]:
     """Open the policy engine that the settings name; the central one uses `identity` for its requests.
 
-    The embedded one decides by what is `in_force`, or else by the settings' file.
+    The embedded ones decide by what is `in_force`, or else by the settings' file.
     """
-    if policy.engine == "embedded":
+    if policy.in_process:
         from sealbus.agents.runtime.policy.source import file_verifier
         from sealbus.policies.engines.embedded import EmbeddedEngine
+        from sealbus.policies.engines.native import NativeEngine
 
+        made = NativeEngine if policy.engine == "native" else EmbeddedEngine
         if in_force is None or in_force.bundle is None:
             if policy.file is None:
                 raise ConfigurationError(
-                    "policy.bundle is not set: the embedded engine reads its bundle from this file"
+                    f"policy.bundle is not set: the {policy.engine} engine reads its bundle from this file"
                 )
-            embedded = EmbeddedEngine(policy.file, verifier=file_verifier(policy))
+            embedded = made(policy.file, verifier=file_verifier(policy))
         else:
-            embedded = EmbeddedEngine(in_force)
+            embedded = made(in_force)
         async with embedded:
             yield embedded
     elif policy.engine == "sidecar":

@@ -1,8 +1,8 @@
-"""The embedded engine: regorus' interpreter in this process, with a bundle that may be replaced at any time.
+"""The embedded engines: regorus' interpreter in this process, with a bundle that may be replaced at any time.
 
-The interpreter is bound to its thread, which is the event loop's: a decision takes tens of microseconds, and a long
-batch yields to the loop between slices. A single decision cannot be interrupted, so the deadline is checked only
-between slices.
+`EmbeddedEngine` asks the package from PyPI. Its interpreter is bound to its thread, which is the event loop's: a decision
+takes tens of microseconds, and a long batch yields to the loop between slices. A single decision cannot be interrupted, so
+the deadline is checked only between slices. `policies.engines.native` asks our own build.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -30,7 +30,7 @@ from sealbus.policies.decision.documents import InputDocument, canonical, checke
 from sealbus.policies.decision.engine import Answer, EngineStatus, Parse
 from sealbus.policies.lint.regorus import Interpreter
 
-__all__ = ["EmbeddedEngine"]
+__all__ = ["Compiled", "EmbeddedEngine"]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -41,21 +41,75 @@ DEADLINE: Final = 1.0
 T = TypeVar("T")
 
 
-@dataclass(slots=True, kw_only=True)
-class _Compiled:
-    """A bundle and its interpreter, replaced as one."""
+class Compiled(ABC):
+    """A bundle and what answers questions by it, replaced as one. `engine` is the name in its decisions."""
 
-    bundle: Bundle
-    interpreter: Interpreter
+    def __init__(self, bundle: Bundle, engine: str, deadline: float) -> None:
+        self.bundle: Final = bundle
+        self._engine: Final = engine
+        self._deadline: Final = deadline
 
-    @classmethod
-    def of(cls, bundle: Bundle) -> _Compiled:
-        return cls(bundle=bundle, interpreter=Interpreter(bundle.modules, canonical(bundle.data)))
+    @abstractmethod
+    async def decide(self, inputs: Sequence[bytes]) -> list[Answer]:
+        """Return one answer for each input document, in order; `PolicyUnavailable` for those not decided in time."""
 
-    def ask(self, rule: str, document: bytes) -> object:
-        if self.interpreter.broken:
-            self.interpreter = Interpreter(self.bundle.modules, canonical(self.bundle.data))
-        return self.interpreter.evaluate(rule, document)
+    @abstractmethod
+    def one(self, rule: str, document: bytes, parse: Parse[T]) -> T | PolicyFailed | PolicyUnavailable:
+        """Return the answer of `rule` to `document`."""
+
+    def _answer(self, found: object, micros: int, parse: Parse[T]) -> T | PolicyFailed:
+        try:
+            return parse(found, revision=self.bundle.revision, engine=self._engine, micros=micros)
+        except PolicyFailed as error:
+            return _afresh(error)
+
+
+class _Interpreted(Compiled):
+    """A bundle and its interpreter, which is made anew once it broke."""
+
+    def __init__(self, bundle: Bundle, engine: str, deadline: float) -> None:
+        super().__init__(bundle, engine, deadline)
+        self._interpreter = Interpreter(bundle.modules, canonical(bundle.data))
+
+    async def decide(self, inputs: Sequence[bytes]) -> list[Answer]:
+        until = time.monotonic() + self._deadline
+        answers: list[Answer] = []
+        while len(answers) < len(inputs):
+            if answers:
+                await asyncio.sleep(0)
+            if time.monotonic() > until:
+                late = len(inputs) - len(answers)
+                answers.extend(PolicyUnavailable(f"not decided within {self._deadline:g} s") for _ in range(late))
+            else:
+                answers.extend(self._slice(inputs[len(answers) : len(answers) + SLICE]))
+        return answers
+
+    def one(self, rule: str, document: bytes, parse: Parse[T]) -> T | PolicyFailed:
+        started = time.perf_counter_ns()
+        try:
+            checked = document if isinstance(document, InputDocument) else checked_document(document)
+            found = self._ask(rule, checked)
+        except PolicyFailed as error:
+            return _afresh(error)
+        return self._answer(found, (time.perf_counter_ns() - started) // 1_000, parse)
+
+    def _slice(self, inputs: Sequence[bytes]) -> list[Answer]:
+        """Decide many at once, which costs a fifth less; if one fails, all fail, and each is then decided alone."""
+        if len(inputs) > 1 and all(isinstance(document, InputDocument) for document in inputs):
+            started = time.perf_counter_ns()
+            try:
+                found = self._ask(BATCH, b'{"batch":[' + b",".join(inputs) + b"]}")
+            except PolicyFailed:
+                found = None
+            if isinstance(found, list) and len(found) == len(inputs):
+                micros = (time.perf_counter_ns() - started) // (1_000 * len(inputs))
+                return [self._answer(answer, micros, parse_decision) for answer in found]
+        return [self.one(DECISION, document, parse_decision) for document in inputs]
+
+    def _ask(self, rule: str, document: bytes) -> object:
+        if self._interpreter.broken:
+            self._interpreter = Interpreter(self.bundle.modules, canonical(self.bundle.data))
+        return self._interpreter.evaluate(rule, document)
 
 
 class EmbeddedEngine:
@@ -78,7 +132,7 @@ class EmbeddedEngine:
             self._in_force = self._file.in_force
         self._folder: Path | None = None
         self._deadline = deadline
-        self._compiled: _Compiled | None = None
+        self._compiled: Compiled | None = None
         self._running: AbstractAsyncContextManager[None] | None = None
 
     @classmethod
@@ -124,36 +178,29 @@ class EmbeddedEngine:
             self._compiled = None
 
     def _take(self, bundle: Bundle) -> None:
-        # Compiled here, in the thread that will use it; the earlier checks took most of the time.
-        self._compiled = _Compiled.of(bundle)
+        self._compiled = self._compile(bundle)
         _log.info("policy revision %s is in force", bundle.revision)
+
+    def _compile(self, bundle: Bundle) -> Compiled:
+        # Compiled here, in the thread that will use it; the earlier checks took most of the time.
+        return _Interpreted(bundle, self.name, self._deadline)
 
     async def decide(self, inputs: Sequence[bytes]) -> Sequence[Answer]:
         """Return one answer for each input document, in order, all under the revision in force when asked."""
         compiled = self._compiled
         if compiled is None:
             return [_left() for _ in inputs]
-        until = time.monotonic() + self._deadline
-        answers: list[Answer] = []
-        while len(answers) < len(inputs):
-            if answers:
-                await asyncio.sleep(0)
-            if time.monotonic() > until:
-                late = len(inputs) - len(answers)
-                answers.extend(PolicyUnavailable(f"not decided within {self._deadline:g} s") for _ in range(late))
-            else:
-                answers.extend(self._slice(compiled, inputs[len(answers) : len(answers) + SLICE]))
-        return answers
+        return await compiled.decide(inputs)
 
     async def connect(self, document: bytes) -> ConnectAnswer:
         """Return the decision on one connection to NATS, under the revision in force when asked."""
         compiled = self._compiled
-        return _left() if compiled is None else self._one(compiled, CONNECT, document, parse_connect)
+        return _left() if compiled is None else compiled.one(CONNECT, document, parse_connect)
 
     async def approve(self, document: bytes) -> Answer:
         """Return the decision on who may approve, under the revision in force when asked."""
         compiled = self._compiled
-        return _left() if compiled is None else self._one(compiled, APPROVAL, document, parse_decision)
+        return _left() if compiled is None else compiled.one(APPROVAL, document, parse_decision)
 
     async def status(self) -> EngineStatus:
         """Return the revision in force, and why the newest bundle is not, if so."""
@@ -161,34 +208,6 @@ class EmbeddedEngine:
         if compiled is None:
             return EngineStatus(engine=self.name, revision="", problem="the engine is not entered")
         return EngineStatus(engine=self.name, revision=compiled.bundle.revision, problem=self._in_force.problem)
-
-    def _slice(self, compiled: _Compiled, inputs: Sequence[bytes]) -> list[Answer]:
-        """Decide many at once, which costs a fifth less; if one fails, all fail, and each is then decided alone."""
-        if len(inputs) > 1 and all(isinstance(document, InputDocument) for document in inputs):
-            started = time.perf_counter_ns()
-            try:
-                found = compiled.ask(BATCH, b'{"batch":[' + b",".join(inputs) + b"]}")
-            except PolicyFailed:
-                found = None
-            if isinstance(found, list) and len(found) == len(inputs):
-                micros = (time.perf_counter_ns() - started) // (1_000 * len(inputs))
-                return [self._answer(compiled, answer, micros, parse_decision) for answer in found]
-        return [self._one(compiled, DECISION, document, parse_decision) for document in inputs]
-
-    def _one(self, compiled: _Compiled, rule: str, document: bytes, parse: Parse[T]) -> T | PolicyFailed:
-        started = time.perf_counter_ns()
-        try:
-            checked = document if isinstance(document, InputDocument) else checked_document(document)
-            found = compiled.ask(rule, checked)
-        except PolicyFailed as error:
-            return _afresh(error)
-        return self._answer(compiled, found, (time.perf_counter_ns() - started) // 1_000, parse)
-
-    def _answer(self, compiled: _Compiled, found: object, micros: int, parse: Parse[T]) -> T | PolicyFailed:
-        try:
-            return parse(found, revision=compiled.bundle.revision, engine=self.name, micros=micros)
-        except PolicyFailed as error:
-            return _afresh(error)
 
 
 def _left() -> PolicyUnavailable:

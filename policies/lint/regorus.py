@@ -19,7 +19,7 @@ from regorus import Engine  # type: ignore[import-untyped]  # it has neither stu
 from sealbus.envelopes.errors import PolicyFailed
 from sealbus.policies.lint.module import Module, PolicyRefused, Problem
 
-__all__ = ["Interpreter", "check_compiles", "parse_module", "regex_compiles"]
+__all__ = ["Interpreter", "check_compiles", "parse_module", "place_of", "problem_of", "regex_compiles"]
 
 # With RUST_BACKTRACE set, regorus takes a backtrace with every error, each some 40 ms of the event loop: a sender that can
 # make decisions fail could block all others. This disables it for errors only; panics keep theirs.
@@ -85,9 +85,8 @@ class Interpreter:
             self._engine.set_input_json(document.decode())
             answer = self._engine.eval_rule_as_json(rule)
         except BaseException as error:  # noqa: BLE001  a panic is no Exception; `_own` raises again what is not regorus'
-            problem = _problem(_own(error), rule)
+            place = place_of(_own(error), rule)
             self.broken = not isinstance(error, RuntimeError | ValueError)
-            place = f"{problem.file}:{problem.line}:{problem.column}" if problem.line else rule
             raise PolicyFailed(f"{place} cannot be evaluated") from None
         return cast("object", json.loads(answer))
 
@@ -131,18 +130,18 @@ def _compile(modules: Iterable[Module], data: bytes) -> tuple[_Engine | None, Pr
     for module in modules:
         text = _failure(engine.add_policy, module.path, module.text)
         if text is not None:
-            return None, _problem(text, module.path)
+            return None, problem_of(text, module.path)
     text = _failure(engine.add_data_json, data.decode())
     if text is None:
         # Modules are analysed at the first question: asking it here finds a bad rule before the policy is in force.
         text = _failure(engine.eval_query_as_json, "true")
-    return (engine, _FINE) if text is None else (None, _problem(text, "data.json"))
+    return (engine, _FINE) if text is None else (None, problem_of(text, "data.json"))
 
 
 def _tree(module: Module) -> str | Problem:
     engine = cast("_Engine", Engine())
     text = _failure(engine.add_policy, module.path, module.text)
-    return engine.get_ast_as_json() if text is None else _problem(text, module.path)
+    return engine.get_ast_as_json() if text is None else problem_of(text, module.path)
 
 
 def _failure(ask: Callable[..., object], *arguments: str) -> str | None:
@@ -164,7 +163,14 @@ def _own(error: BaseException) -> str:
     raise error
 
 
-def _problem(text: str, file: str) -> Problem:
+def place_of(text: str, rule: str) -> str:
+    """Return the place in an error of regorus, `rule` without one. Its text must not be told: it quotes the question."""
+    problem = problem_of(text, rule)
+    return f"{problem.file}:{problem.line}:{problem.column}" if problem.line else rule
+
+
+def problem_of(text: str, file: str) -> Problem:
+    """Return an error of regorus about a policy; in `file`, unless it names another."""
     text = text.split(_BACKTRACE, 1)[0]
     place = _PLACE.match(text)
     said = _ERROR.search(text)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import pytest
 from support.central_opa import CentralOpa, tls_of
+from support.native_wheel import has_wheel
 from support.opa import OpaServer
 from support.policy_inputs import (
     approval_questions,
@@ -27,6 +28,7 @@ from sealbus.policies.decision.decision import Decision
 from sealbus.policies.decision.engine import Answer
 from sealbus.policies.engines.central import CentralEngine
 from sealbus.policies.engines.embedded import EmbeddedEngine
+from sealbus.policies.engines.native import NativeEngine
 from sealbus.policies.engines.sidecar import SidecarEngine
 
 pytestmark = pytest.mark.opa
@@ -49,7 +51,10 @@ class Asked(NamedTuple):
 
 @asynccontextmanager
 async def all_three(policy: Path) -> AsyncIterator[Asked]:
-    """Yield what asks the embedded engine, a sidecar and a central OPA, all by the bundle of `policy`."""
+    """Yield what asks the embedded engine, a sidecar and a central OPA, all by the bundle of `policy`.
+
+    Where the native engine is installed, it must say what the embedded one says.
+    """
     folder = policy.with_name(f"{policy.name}-bundle")
     folder.mkdir()
     bundle = folder / "policy.tar.gz"
@@ -63,13 +68,17 @@ async def all_three(policy: Path) -> AsyncIterator[Asked]:
             EmbeddedEngine(bundle, deadline=DEADLINE) as embedded,
             SidecarEngine(server.socket, deadline=DEADLINE) as sidecar,
             CentralEngine([elsewhere.url], tls=tls_of(ca), deadline=DEADLINE) as central,
+            NativeEngine(bundle, deadline=DEADLINE) if has_wheel() else nullcontext(embedded) as native,
         ):
 
             async def decide(documents: Sequence[bytes]) -> list[tuple[Answer, Answer, Answer]]:
                 answers = [await engine.decide(documents) for engine in (embedded, sidecar, central)]
+                assert said(await native.decide(documents)) == said(answers[0])
                 return list(zip(*answers, strict=True))
 
             async def approve(documents: Sequence[bytes]) -> list[tuple[Answer, Answer, Answer]]:
+                own = [await native.approve(one) for one in documents]
+                assert said(own) == said([await embedded.approve(one) for one in documents])
                 return [
                     (await embedded.approve(one), await sidecar.approve(one), await central.approve(one))
                     for one in documents
@@ -100,6 +109,11 @@ def document_of(answer: Answer) -> tuple[bool, tuple[str, ...], list[dict[str, o
     """Return the whole document that an engine answered; an error is none, and equals nothing."""
     assert isinstance(answer, Decision), answer
     return answer.allow, answer.reasons, [dict(one) for one in answer.obligations], answer.policy, answer.revision
+
+
+def said(answers: Sequence[Answer]) -> list[object]:
+    """Return what an engine answered, but for its name and time; of an error its kind."""
+    return [document_of(one) if isinstance(one, Decision) else type(one) for one in answers]
 
 
 async def test_well_formed_documents_get_equal_decisions(decide: Decide) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.central_opa import CentralOpa, tls_of
+from support.native_wheel import require_wheel
 from support.opa import OpaServer
 from support.policies import ALLOW, DENY, SCRIPTED, bundle, document, eventually, put
 from support.x509 import ThrowawayCa
@@ -25,6 +26,7 @@ from sealbus.policies.decision.documents import checked_document
 from sealbus.policies.decision.engine import Answer, PolicyEngine
 from sealbus.policies.engines.central import CentralEngine
 from sealbus.policies.engines.embedded import EmbeddedEngine
+from sealbus.policies.engines.native import NativeEngine
 from sealbus.policies.engines.sidecar import SidecarEngine
 
 REPLACED_WITHIN = 0.2
@@ -69,6 +71,13 @@ async def embedded(file: Path, deadline: float) -> AsyncGenerator[PolicyEngine, 
 
 
 @asynccontextmanager
+async def native(file: Path, deadline: float) -> AsyncGenerator[PolicyEngine, None]:
+    require_wheel()
+    async with NativeEngine(file, deadline=deadline) as engine:
+        yield engine
+
+
+@asynccontextmanager
 async def sidecar(file: Path, deadline: float) -> AsyncGenerator[PolicyEngine, None]:
     server = await asyncio.to_thread(OpaServer, "--bundle", str(file), "--watch")
     await asyncio.to_thread(server.__enter__)
@@ -94,7 +103,7 @@ async def central(file: Path, deadline: float) -> AsyncGenerator[PolicyEngine, N
 CONTROL = "spiffe://example.org/control"
 """Who may ask about messages and about connections, as `deploy/local/opa` says."""
 
-OPENERS = [embedded, *(pytest.param(one, marks=pytest.mark.opa) for one in (sidecar, central))]
+OPENERS = [embedded, native, *(pytest.param(one, marks=pytest.mark.opa) for one in (sidecar, central))]
 
 Opener = Callable[[Path, float], AbstractAsyncContextManager[PolicyEngine]]
 

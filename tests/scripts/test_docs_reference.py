@@ -85,7 +85,7 @@ def test_each_setting_is_there(reference: ModuleType) -> None:
     assert len(expected) > 100
     assert set(told) == expected | {"agents.<name>"}
     assert len(told) == len(set(told))
-    assert "| `policy.engine` | `embedded` or `sidecar` or `central` | required |" in page
+    assert "| `policy.engine` | `embedded` or `native` or `sidecar` or `central` | required |" in page
 
 
 def test_settings_of_the_examples_are_on_the_page(reference: ModuleType) -> None:

@@ -1,4 +1,4 @@
-"""Generated policies, decided by the embedded engine and by a real OPA: what is admitted must be answered alike.
+"""Generated policies, decided by the embedded engines and by a real OPA: what is admitted must be answered alike.
 
 `python -m support.engine_differences --seconds 3600` in the folder tests, or `make policies-hour`. A seed that is printed
 makes its policy, data and questions again: `--seed N --policies 1 --show`.
@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from support.native_wheel import evaluated, has_wheel
 from support.opa import OpaServer, require_opa
 from support.policy_grammar import documents, policy, world
 
@@ -100,16 +101,17 @@ def _ask(found: Comparison, opa: OpaServer, seed: int, bundle: Bundle) -> None:
     asked = documents(seed, DOCUMENTS)
     found.asked += len(asked)
     here, together = _embedded(bundle, asked)
+    native = _native(bundle, asked) if has_wheel() else here
     refused = opa.put_policy("generated", bundle.modules[0].text)
     if refused:
         found.differences.append((seed, f"OPA does not compile it: {refused}"))
         return
     there = _opa(opa, asked)
-    for document, one, batched, other in zip(asked, here, together, there, strict=True):
+    for document, one, batched, own, other in zip(asked, here, together, native, there, strict=True):
         found.allowed += one != "none" and one[0] is True
         found.none += one == "none"
-        if not one == batched == other:
-            text = f"embedded {one}, in a batch {batched}, OPA {other}, asked {document.decode()}"
+        if not one == batched == own == other:
+            text = f"embedded {one}, in a batch {batched}, native {own}, OPA {other}, asked {document.decode()}"
             found.differences.append((seed, text))
             return
 
@@ -142,6 +144,11 @@ def _embedded(bundle: Bundle, asked: Sequence[InputDocument]) -> tuple[list[Said
     return alone, together
 
 
+def _native(bundle: Bundle, asked: Sequence[InputDocument]) -> list[Said]:
+    answers = evaluated(bundle.modules, canonical(bundle.data), DECISION, asked, batch=BATCH)
+    return [_said(answer) for answer in answers]
+
+
 def _opa(opa: OpaServer, asked: Sequence[InputDocument]) -> list[Said]:
     values = [json.loads(document) for document in asked]
     answers = opa.evaluate("sealbus.authz.batch", {"batch": values})
@@ -160,6 +167,7 @@ def main(arguments: Sequence[str]) -> int:
     given = parser.parse_args(arguments)
     version = subprocess.run([require_opa(), "version"], capture_output=True, check=True, text=True)
     _say(version.stdout.splitlines()[0].replace("Version:", "OPA"))
+    _say("with the native engine" if has_wheel() else "without the native engine, which is not installed")
     started = time.monotonic()
     found = Comparison()
     end = given.seed + given.policies

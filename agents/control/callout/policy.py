@@ -35,11 +35,11 @@ AGAIN_AFTER: Final = 1.0
 def first_bundle(policy: PolicyTable, bootstrap: Path | None) -> Bundle | None:
     """Return the bundle to decide by from the start if `policy` is a bucket, else None.
 
-    Only the embedded engine reads a bundle: an OPA gets its own elsewhere. `bootstrap` counts only if no policy was ever
+    Only an embedded engine reads a bundle: an OPA gets its own elsewhere. `bootstrap` counts only if no policy was ever
     taken from the bucket, and is verified as what is pushed there. Raises `ConfigurationError` for what is missing or may not
     be put in force. Blocks.
     """
-    if policy.bucket is None or policy.engine != "embedded":
+    if policy.bucket is None or not policy.in_process:
         return None
     kept = kept_bundle(CACHE, policy)
     if kept is not None:

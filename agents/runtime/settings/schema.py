@@ -129,6 +129,8 @@ class _Table(BaseModel):
 class PolicyTable(_Table):
     """How decisions are made. The engine must be set explicitly: nothing decides by accident.
 
+    `native` is `embedded` with the wheel that `make engine` builds.
+
     `opa` is the sidecar's unix socket, or the https URLs of central OPAs, the preferred first; `opa_ids` are the servers that
     may answer there, by default `/opa` of the trust domain.
 
@@ -137,7 +139,7 @@ class PolicyTable(_Table):
     `serve_key` are for the policy server alone: its address, and the key that signs bundles for OPA.
     """
 
-    engine: Literal["embedded", "sidecar", "central"]
+    engine: Literal["embedded", "native", "sidecar", "central"]
     bundle: FileOrUrl | None = None
     opa: Addresses = ()
     opa_ids: tuple[Id, ...] = ()
@@ -146,6 +148,11 @@ class PolicyTable(_Table):
     keys: tuple[Path, ...] = ()
     serve: str | None = None
     serve_key: Path | None = None
+
+    @property
+    def in_process(self) -> bool:
+        """Whether this process decides, by the bundle in force; otherwise an OPA does, which gets its own."""
+        return self.engine in ("embedded", "native")
 
     @property
     def bucket(self) -> str | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Literal, cast
 
 import pytest
 from support.identity import StaticIdentity
+from support.native_wheel import require_wheel
 from support.settings import FULL, SMALLEST, changed, load
 from support.x509 import ThrowawayCa
 
@@ -27,7 +29,9 @@ from sealbus.policies.bundle.files import STARTER, build_bundle, write_bundle
 PARTNERS = (SpiffeId("spiffe://example.org/opa"), SpiffeId("spiffe://partner.example/opa"))
 
 
-def policy(engine: Literal["embedded", "sidecar", "central"], *opa: str, bundle: Path | None = None) -> PolicyTable:
+def policy(
+    engine: Literal["embedded", "native", "sidecar", "central"], *opa: str, bundle: Path | None = None
+) -> PolicyTable:
     where = str(bundle) if bundle is not None else None
     return changed(PolicyTable(engine=engine, bundle=where, opa=opa, deadline=0.5), opa_ids=(PARTNERS[0],))
 
@@ -75,12 +79,22 @@ def test_it_may_be_left_to_the_environment(tmp_path: Path) -> None:
     assert workload_api_of(load(tmp_path), "pricing") is None
 
 
-async def test_the_embedded_engine_reads_the_bundle(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["embedded", "native"])
+async def test_an_embedded_engine_reads_the_bundle(tmp_path: Path, name: Literal["embedded", "native"]) -> None:
+    if name == "native":
+        require_wheel()
     bundle = build_bundle(STARTER)
     write_bundle(bundle, tmp_path / "bundle.tar.gz")
-    async with open_engine(policy("embedded", bundle=tmp_path / "bundle.tar.gz")) as engine:
+    async with open_engine(policy(name, bundle=tmp_path / "bundle.tar.gz")) as engine:
         status = await engine.status()
-    assert (status.engine, status.revision, status.problem) == ("embedded", bundle.revision, "")
+    assert (status.engine, status.revision, status.problem) == (name, bundle.revision, "")
+
+
+async def test_the_native_engine_needs_its_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sealbus_regorus", None)
+    with pytest.raises(ConfigurationError, match="make engine"):
+        async with open_engine(policy("native", bundle=tmp_path / "bundle.tar.gz")):
+            pass
 
 
 async def test_the_sidecar_need_not_be_there_yet(tmp_path: Path) -> None:
@@ -94,6 +108,7 @@ async def test_the_sidecar_need_not_be_there_yet(tmp_path: Path) -> None:
     ("settings", "says"),
     [
         (policy("embedded"), r"policy\.bundle is not set"),
+        (policy("native"), r"policy\.bundle is not set: the native"),
         (policy("sidecar"), r"policy\.opa is not set"),
         (policy("sidecar", "/a.sock", "/b.sock"), r"policy\.opa names several"),
         (policy("central"), r"policy\.opa is not set"),

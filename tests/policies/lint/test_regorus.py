@@ -111,7 +111,7 @@ def test_an_interruption_is_not_swallowed() -> None:
 
 
 def test_backtraces_are_left_out() -> None:
-    problem = home._problem("plain trouble\nhere\n\nStack backtrace:\n 0: secret", "a.rego")
+    problem = home.problem_of("plain trouble\nhere\n\nStack backtrace:\n 0: secret", "a.rego")
     assert str(problem) == "a.rego: plain trouble here [compile]"
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from support.native_wheel import evaluated, has_wheel
 from support.opa import OpaServer
 
 from sealbus.envelopes.encoding.strict_json import Json
@@ -173,7 +174,10 @@ def ask(opa: OpaServer, call: str, pools: list[list[Value]]) -> None:
         f"\tvalue := {call.format(*arguments)}\n}}\n"
     )
     document = {"given": [[index[one.written] for one in combination] for combination in combinations]}
-    here = Interpreter([Module(path="p.rego", text=text)], b"{}").evaluate("data.p.r", json.dumps(document).encode())
+    modules, asked = [Module(path="p.rego", text=text)], json.dumps(document).encode()
+    here = Interpreter(modules, b"{}").evaluate("data.p.r", asked)
+    if has_wheel():
+        assert evaluated(modules, b"{}", "data.p.r", [asked]) == [here]
     opa.put_data({})
     assert opa.put_policy("p", text) == ""
     there: Any = opa.evaluate("p.r", document)

@@ -66,7 +66,9 @@ def kept(tmp_path: Path) -> Path:
     return file
 
 
-def test_the_first_time_it_is_what_the_operator_gave(settings: PolicyTable, bootstrap: Path) -> None:
+@pytest.mark.parametrize("engine", ["embedded", "native"])
+def test_the_first_time_it_is_what_the_operator_gave(settings: PolicyTable, bootstrap: Path, engine: str) -> None:
+    settings = changed(settings, engine=engine)
     first = first_bundle(settings, bootstrap)
     assert first is not None
     assert first.raw == bootstrap.read_bytes()

@@ -1,0 +1,174 @@
+"""The native engine: the embedded one with our own build of regorus, the wheel of `native/engine` (`make engine`).
+
+It runs beside Python: a long batch is decided in a thread of the engine's own, and the event loop has its turns meanwhile. A
+panic, a runaway and an answer that is too large are failures of the one question that they come from. The list of what a
+policy may be made of is the same: what was decided here must be explained, replayed and verified where no wheel is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncGenerator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Final, Protocol, TypeAlias, TypeVar, cast
+
+from sealbus.envelopes.errors import ConfigurationError, PolicyFailed, PolicyUnavailable
+from sealbus.policies.bundle.check import BATCH, DECISION
+from sealbus.policies.bundle.format import Bundle
+from sealbus.policies.bundle.in_force import InForce
+from sealbus.policies.bundle.signing import BundleVerifier
+from sealbus.policies.decision.decision import parse_decision
+from sealbus.policies.decision.documents import InputDocument, canonical, checked_document
+from sealbus.policies.decision.engine import Answer, Parse
+from sealbus.policies.engines.embedded import DEADLINE, Compiled, EmbeddedEngine
+from sealbus.policies.lint.module import PolicyRefused
+from sealbus.policies.lint.regorus import place_of, problem_of
+
+__all__ = ["VERSION", "NativeEngine"]
+
+VERSION: Final = "0.1.0"
+"""The one version of the wheel that may decide: tests compare what it answers with OPA."""
+INLINE: Final = 8
+"""Questions that are not worth the hand-over to a thread, which takes as long as one of them."""
+SLICE: Final = 256
+"""Questions of one hand-over; between two the event loop may cancel."""
+EACH: Final = 0.25
+"""Seconds for one evaluation, some thousand times what it takes: a runaway leaves the others of its batch theirs."""
+
+T = TypeVar("T")
+
+_Said: TypeAlias = "tuple[int, str | bytes | None]"
+"""Microseconds, and the answer in JSON, the text of an error as bytes, or None for too late."""
+
+
+class _Policy(Protocol):
+    """A compiled policy of the wheel, which is untyped. Any thread may use it."""
+
+    def ask(
+        self, one: str, batch: str | None, documents: Sequence[bytes], /, *, each: float, whole: float, apart: bool
+    ) -> list[_Said]: ...
+
+
+class _Wheel(Protocol):
+    __version__: str
+
+    def Policy(self, modules: list[tuple[str, str]], data: str, /) -> _Policy: ...  # noqa: N802  its class
+
+
+def _wheel() -> _Wheel:
+    try:
+        # Untyped where it is installed, not found elsewhere.
+        import sealbus_regorus  # type: ignore[import-not-found, import-untyped, unused-ignore]
+    except ImportError as error:
+        text = "the native engine is not installed: make engine builds it, or set policy.engine to embedded"
+        raise ConfigurationError(text) from error
+    wheel = cast("_Wheel", sealbus_regorus)
+    if wheel.__version__ != VERSION:
+        text = f"sealbus-regorus {wheel.__version__} is installed, and this sealbus decides with {VERSION} alone"
+        raise ConfigurationError(f"{text}: make engine")
+    return wheel
+
+
+class _Native(Compiled):
+    def __init__(
+        self, bundle: Bundle, engine: str, deadline: float, *, wheel: _Wheel, thread: ThreadPoolExecutor
+    ) -> None:
+        super().__init__(bundle, engine, deadline)
+        modules = [(module.path, module.text) for module in bundle.modules]
+        try:
+            self._policy = wheel.Policy(modules, canonical(bundle.data).decode())
+        except ValueError as error:
+            raise PolicyRefused([problem_of(str(error), "the bundle")]) from None
+        self._thread = thread
+
+    async def decide(self, inputs: Sequence[bytes]) -> list[Answer]:
+        until = time.monotonic() + self._deadline
+        answers: list[Answer] = []
+        for start in range(0, len(inputs), SLICE):
+            answers.extend(await self._slice(inputs[start : start + SLICE], until))
+        return answers
+
+    async def _slice(self, inputs: Sequence[bytes], until: float) -> list[Answer]:
+        checked = [_checked(document) for document in inputs]
+        documents = [one for one in checked if isinstance(one, InputDocument)]
+
+        def ask(*, apart: bool) -> list[_Said]:
+            left = until - time.monotonic()
+            return self._policy.ask(DECISION, BATCH, documents, each=EACH, whole=left, apart=apart)
+
+        if len(documents) <= INLINE:
+            told = ask(apart=False)
+        else:
+            try:
+                # The wheel looks at its clock, but not inside a builtin.
+                async with asyncio.timeout(until + EACH - time.monotonic()):
+                    told = await asyncio.get_running_loop().run_in_executor(self._thread, partial(ask, apart=True))
+            except TimeoutError:
+                told = [(0, None)] * len(documents)
+        said = iter(told)
+        return [
+            one if isinstance(one, PolicyFailed) else self._parsed(DECISION, next(said), parse_decision)
+            for one in checked
+        ]
+
+    def one(self, rule: str, document: bytes, parse: Parse[T]) -> T | PolicyFailed | PolicyUnavailable:
+        checked = _checked(document)
+        if isinstance(checked, PolicyFailed):
+            return checked
+        [said] = self._policy.ask(rule, None, [checked], each=EACH, whole=self._deadline, apart=False)
+        return self._parsed(rule, said, parse)
+
+    def _parsed(self, rule: str, said: _Said, parse: Parse[T]) -> T | PolicyFailed | PolicyUnavailable:
+        micros, found = said
+        if found is None:
+            return PolicyUnavailable(
+                f"not decided within {min(EACH, self._deadline):g} s, or {self._deadline:g} s for all"
+            )
+        if isinstance(found, bytes):
+            return PolicyFailed(f"{place_of(found.decode(), rule)} cannot be evaluated")
+        return self._answer(json.loads(found), micros, parse)
+
+
+def _checked(document: bytes) -> InputDocument | PolicyFailed:
+    if isinstance(document, InputDocument):
+        return document
+    try:
+        return checked_document(document)
+    except PolicyFailed as error:
+        return error
+
+
+class NativeEngine(EmbeddedEngine):
+    """Decides as `EmbeddedEngine` does, by the wheel `sealbus-regorus`.
+
+    Raises `ConfigurationError` at once if that is not installed, or not in exactly this version.
+    """
+
+    def __init__(
+        self, policy: Path | InForce, *, deadline: float = DEADLINE, verifier: BundleVerifier | None = None
+    ) -> None:
+        super().__init__(policy, deadline=deadline, verifier=verifier)
+        self._wheel = _wheel()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="native-engine")
+
+    @property
+    def name(self) -> str:
+        """The engine's name in decisions."""
+        return "native"
+
+    @asynccontextmanager
+    async def _run(self) -> AsyncGenerator[None, None]:
+        try:
+            async with super()._run():
+                yield
+        finally:
+            # It is not waited for: a question that nobody waits for any more ends by itself.
+            self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _compile(self, bundle: Bundle) -> Compiled:
+        return _Native(bundle, self.name, self._deadline, wheel=self._wheel, thread=self._thread)

@@ -22,7 +22,7 @@ WORKERS ?= $(shell expr $(CORES) + 3)
 HOUR = $(if $(filter file,$(origin SECONDS)),3600,$(SECONDS))
 SEED ?= 0
 PYTEST_ARGS ?=
-RUST := $(shell command -v cargo)
+RUST := $(shell cd native/engine && cargo --version 2>/dev/null)
 COVERED := envelopes/*,policies/*
 
 # Each of the many processes that the tests start would compile everything again.
@@ -133,7 +133,7 @@ $(NPM): .tools/%/.ready: deploy/tools/%/package.json deploy/tools/%/package-lock
 	@cd $(dir $@) && npm ci --omit=dev --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null
 	@touch $@
 
-tools: $(if $(or $(CI),$(RUST)),$(ENGINE_READY)) $(TOOLS)/opa $(TOOLS)/nats $(TOOLS)/helm $(TOOLS)/powercut $(TOOLS)/spire-server $(TOOLS)/spire-agent $(DEBIAN) $(NPM) $(NODE) ## build the programs that the tests need
+tools: $(if $(RUST),$(ENGINE_READY)) $(TOOLS)/opa $(TOOLS)/nats $(TOOLS)/helm $(TOOLS)/powercut $(TOOLS)/spire-server $(TOOLS)/spire-agent $(DEBIAN) $(NPM) $(NODE) ## build the programs that the tests need
 
 KEYCLOAK := 26.7.3
 KEYCLOAK_HAS := $(and $(shell command -v java),$(shell command -v mvn))
@@ -243,7 +243,7 @@ check: $(READY) ## check format, lint, types, import contracts, and names of mod
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo --no-cache
 	@$(BIN)/python scripts/check_house.py
-	@$(if $(or $(CI),$(RUST)),$(MAKE) --no-print-directory check-engine,echo "native/engine is not checked: there is no cargo")
+	@$(if $(RUST),$(MAKE) --no-print-directory check-engine,echo "native/engine is not checked: there is no cargo of its toolchain")
 
 format: $(READY) ## format, and fix what can be fixed automatically
 	@$(BIN)/ruff format .

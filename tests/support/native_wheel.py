@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -22,15 +23,15 @@ _MISSING = "there is no sealbus-regorus: `make engine` builds it, with cargo"
 
 
 def has_wheel() -> bool:
-    """Return whether the wheel is installed; fail the test in CI if it is not."""
+    """Return whether the wheel is installed; fail the test in CI if it is not, but could have been built."""
     found = importlib.util.find_spec("sealbus_regorus") is not None
-    if not found and os.environ.get("CI"):
+    if not found and os.environ.get("CI") and shutil.which("cargo"):
         pytest.fail(_MISSING)
     return found
 
 
 def require_wheel() -> None:
-    """Skip the test where the wheel is not installed, or fail it in CI."""
+    """Skip the test where the wheel is not installed, or fail it in CI where there is cargo."""
     if not has_wheel():
         pytest.skip(_MISSING)
 

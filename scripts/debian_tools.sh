@@ -16,13 +16,13 @@ again() {
 	apt "$@" || { apt update && apt "$@"; }
 }
 
-prometheus() {
+get_prometheus() {
 	command -v apt-get >/dev/null || return 1
 	(cd "$tools/debian" && again download prometheus && dpkg-deb --extract prometheus_*.deb . && rm -f prometheus_*.deb) || return 1
 	cp "$tools/debian/usr/bin/promtool" "$tools/debian/usr/bin/prometheus" "$tools/bin"
 }
 
-chromium() {
+get_chromium() {
 	command -v apt-get >/dev/null && test "$(id -u)" = 0 || return 1
 	again install --no-install-recommends --yes chromium fonts-inter fonts-jetbrains-mono fonts-noto-core
 }
@@ -32,5 +32,5 @@ found() {
 }
 
 for program in prometheus chromium; do
-	found $program || $program || { echo $program >> "$tools/debian/missing"; echo "$program cannot be had here: its tests are skipped" >&2; }
+	found $program || get_$program || { echo $program >> "$tools/debian/missing"; echo "$program cannot be had here: its tests are skipped" >&2; }
 done

@@ -135,10 +135,10 @@ async def figures(streams: int = STREAMS) -> AsyncIterator[Figure]:
         name="refusals over A2A with verified tokens, of the SDK alone",
         value=share,
         unit="x",
-        limit=SHARE_GOAL,
+        guard=SHARE_GOAL,
         at_least=True,
     )
-    yield Figure(name=f"{opened:,} idle streams of A2A", value=whole - before, unit="MB", limit=STREAMS_GOAL)
+    yield Figure(name=f"{opened:,} idle streams of A2A", value=whole - before, unit="MB", guard=STREAMS_GOAL)
 
 
 async def _share_of_lean(port: int, stack: AsyncExitStack, tokens: list[str]) -> float:

@@ -1,15 +1,18 @@
-"""A backtest of the starter policy on recorded decisions, embedded: decisions per second of this process's CPU time."""
+"""Decisions by the starter policy, and a backtest of them, per second of this process's processor time."""
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from support.envelopes import private_key
 from support.policy_inputs import well_formed
 from support.recorded import recorded
 
 from bench.report import Figure
+from bench.rounds import Rounds
 from sealbus.envelopes.errors import Code
 from sealbus.policies.backtest.backtest import BATCH, backtest
 from sealbus.policies.backtest.recorded import Recorded, RecordedDecision
@@ -21,36 +24,40 @@ from sealbus.policies.engines.open import open_policy
 __all__ = ["figures"]
 
 COUNT = 20_000
-RUNS = 3
-RATIO = 0.65
-"""The least share of the engine's own rate that checking, counting and comparing may leave."""
+ROUNDS = 7
+VERIFIED = 2_000
 
 
-def figures() -> Iterator[Figure]:
-    """Measure the engine alone, then a backtest of the same documents that finds no change; the best of several runs."""
-    alone, whole = asyncio.run(_measure())
-    yield Figure(name="embedded engine alone, starter policy", value=alone, unit="/s")
-    yield Figure(name="backtest, starter policy", value=whole, unit="/s")
-    yield Figure(name="  ratio to the engine alone", value=whole / alone, unit="x", limit=RATIO, at_least=True)
-
-
-async def _measure() -> tuple[float, float]:
-    documents = well_formed(COUNT)
+async def figures() -> AsyncIterator[Figure]:
+    """Decide about documents, then backtest the same documents without a change, in turns; both without waiting."""
+    documents, rounds = well_formed(COUNT), Rounds()
     async with open_policy(STARTER) as engine:
-        alone = []
-        answers: list[Decision] = []
-        for _ in range(RUNS):
-            started = time.process_time()
-            answers = await _decided(engine, documents)
-            alone.append(COUNT / (time.process_time() - started))
+        answers = await _decided(engine, documents)
         log = [_recorded(document, answer) for document, answer in zip(documents, answers, strict=True)]
-        whole = []
-        for _ in range(RUNS):
-            started = time.process_time()
+        for _ in range(ROUNDS):
+            rounds.add("verified", _verified())
+            began = time.process_time()
+            await _decided(engine, documents)
+            rounds.add("decided", (time.process_time() - began) / COUNT)
+            began = time.process_time()
             report = await backtest(_source(log), engine)
-            whole.append(COUNT / (time.process_time() - started))
+            rounds.add("backtest", (time.process_time() - began) / COUNT)
             assert report.same == COUNT
-    return max(alone), max(whole)
+    yield rounds.ratio("decisions by the starter policy / ES256 verifications", "decided", "verified", guard=0.45)
+    yield rounds.ratio("a backtest of them / the engine alone", "backtest", "decided", guard=0.5)
+    yield rounds.rate("decided", label="decisions, starter policy", goal=24_000.0)
+    yield rounds.rate("backtest", label="backtest, starter policy", goal=18_000.0)
+    yield rounds.rate("verified", label="ES256 verifications, bare")
+
+
+def _verified() -> float:
+    """Return the processor time of one verification, which tells how fast the core is at this time."""
+    private, algorithm, message = private_key("raw"), ec.ECDSA(SHA256()), bytes(80)
+    public, signature = private.public_key(), private.sign(message, algorithm)
+    began = time.process_time()
+    for _ in range(VERIFIED):
+        public.verify(signature, message, algorithm)
+    return (time.process_time() - began) / VERIFIED
 
 
 async def _decided(engine: PolicyEngine, documents: Sequence[bytes]) -> list[Decision]:

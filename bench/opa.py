@@ -1,11 +1,7 @@
-"""Decisions by a sidecar and a central OPA, against bare aiohttp with the same questions to the same OPA in the same run.
-
-`python -m bench.opa` runs this alone.
-"""
+"""Decisions by a sidecar and a central OPA, against bare aiohttp with the same questions to the same OPA in the same run."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 import tempfile
@@ -20,7 +16,7 @@ from support.opa import OpaServer, find_opa
 from support.policy_inputs import well_formed
 from support.x509 import ThrowawayCa
 
-from bench.report import Figure, show
+from bench.report import Figure
 from sealbus.policies.bundle.files import STARTER, build_bundle, write_bundle
 from sealbus.policies.decision.decision import Decision
 from sealbus.policies.decision.engine import PolicyEngine
@@ -91,7 +87,7 @@ async def _compare(engine: PolicyEngine, bare: Ask) -> AsyncIterator[Figure]:
         yield Figure(name=f"bare aiohttp to the {engine.name} OPA, {name}", value=best[bare], unit="/s")
         yield Figure(name=f"{engine.name} engine, {name}", value=best[ours], unit="/s")
         ratio = best[ours] / best[bare]
-        yield Figure(name="  ratio to bare", value=ratio, unit="x", limit=GOAL, at_least=True)
+        yield Figure(name="  ratio to bare", value=ratio, unit="x", guard=GOAL, at_least=True)
 
 
 async def _rate(ask: Ask, questions: Sequence[Sequence[bytes]]) -> float:
@@ -103,12 +99,3 @@ async def _rate(ask: Ask, questions: Sequence[Sequence[bytes]]) -> float:
     seconds = time.perf_counter() - started
     assert decided == sum(map(len, questions))
     return decided / seconds
-
-
-async def _main() -> None:
-    async for figure in figures():
-        show(figure)
-
-
-if __name__ == "__main__":
-    asyncio.run(_main())

@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 import re
 import statistics
+import sys
 import tempfile
 from asyncio.subprocess import DEVNULL
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
 from playwright.async_api import BrowserContext, Page
 from support.browser import DESK, FLAGS, chromium, process_tree, require_chromium
 from support.console_server import ConsoleSite, console_site
@@ -102,8 +104,11 @@ async def _memory_of_a_plain_browser(site: ConsoleSite) -> float:
 
 async def figures() -> AsyncIterator[Figure]:
     """Measure in a browser, then beside a deployment."""
-    async for figure in _in_a_browser():
-        yield figure
+    try:
+        async for figure in _in_a_browser():
+            yield figure
+    except pytest.skip.Exception as none:
+        print(f"no figures of the console's pages: {none}", file=sys.stderr)
     async for figure in console_server.figures():
         yield figure
 

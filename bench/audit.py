@@ -53,7 +53,7 @@ BATCH = 100
 ROUNDS = 40
 USERS = (1, 10, 50)
 """Numbers of users whose tasks share a batch."""
-STREAMED = 20_000
+STREAMED = 10_000
 """Records written to each server."""
 IN_FLIGHT = 4
 """Batches that await their acknowledgement at the same time, as in the gate."""
@@ -61,7 +61,7 @@ TURNS = 5
 LOGGED = 8_000
 """Audit messages that the notary and a bare pull read, each of 8 records."""
 GOALS = {32: 25_000.0, 1: 10_000.0}
-VERIFIED = (10_000, 50_000)
+VERIFIED = (5_000, 25_000)
 BIG = 1 << 30
 
 

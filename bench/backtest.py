@@ -30,18 +30,16 @@ VERIFIED = 2_000
 
 async def figures() -> AsyncIterator[Figure]:
     """Decide about documents, then backtest the same documents without a change, in turns; both without waiting."""
-    documents, rounds = well_formed(COUNT), Rounds()
+    documents, rounds = well_formed(COUNT), Rounds(clock=time.process_time)
     async with open_policy(STARTER) as engine:
         answers = await _decided(engine, documents)
         log = [_recorded(document, answer) for document, answer in zip(documents, answers, strict=True)]
         for _ in range(ROUNDS):
             rounds.add("verified", verification())
-            began = time.process_time()
-            await _decided(engine, documents)
-            rounds.add("decided", (time.process_time() - began) / COUNT)
-            began = time.process_time()
-            report = await backtest(_source(log), engine)
-            rounds.add("backtest", (time.process_time() - began) / COUNT)
+            with rounds.measured("decided", COUNT):
+                await _decided(engine, documents)
+            with rounds.measured("backtest", COUNT):
+                report = await backtest(_source(log), engine)
             assert report.same == COUNT
     yield rounds.ratio("decisions by the starter policy / ES256 verifications", "decided", "verified", guard=0.4)
     yield rounds.ratio("a backtest of them / the engine alone", "backtest", "decided", guard=0.5)

@@ -18,7 +18,7 @@ from sealbus.policies.engines.embedded import EmbeddedEngine
 
 __all__ = ["figures"]
 
-ROUNDS = 5
+ROUNDS = 3
 ALONE = 200
 
 SERVERS = {"every 2 min": "", "always": ", sync_interval: always"}

@@ -54,7 +54,7 @@ SINGLE = 100
 ROUNDS = 3
 BATCH = 250
 GOAL = 3.0
-GUARD, RESUMED_GUARD = 8.0, 40.0
+GUARD, RESUMED_GUARD = 20.0, 40.0
 """Times of a denied task, and of a fresh one."""
 WAIT: Final = 7 * 86_400.0
 """Seconds that a requester looks for the result, for people are asked."""

@@ -29,7 +29,7 @@ COVERED := envelopes/*,policies/*
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools tools-kubernetes docs demo stack stack-demo stack-down soak chaos test test-systems test-quick keycloak-test image-test kubernetes-test policies-hour check format bench bench-audit lock removal weaken wheel engine check-engine release clean
+.PHONY: help setup tools tools-kubernetes docs demo stack stack-demo stack-down soak chaos test test-systems test-quick keycloak-test image-test kubernetes-test policies-hour check format bench lock removal weaken wheel engine check-engine release clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -249,11 +249,8 @@ format: $(READY) ## format, and fix what can be fixed automatically
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench: $(READY) ## print each figure with its limit
-	@$(BIN)/python -m bench
-
-bench-audit: $(READY) ## print the figures of the audit path with their limits; also verify an export of RECORDS records
-	@$(BIN)/python -m bench.audit $(if $(RECORDS),--records $(RECORDS))
+bench: $(READY) ## print figures with their guards and goals: all, or those of PARTS="gate audit"; RESULTS=1 writes bench/RESULTS.md
+	@RECORDS=$(RECORDS) $(BIN)/python -m bench $(if $(RESULTS),--results bench/RESULTS.md) $(PARTS)
 
 COMPILE := $(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-header --no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 

@@ -1,108 +1,42 @@
-"""`python -m bench` (`make bench`): every figure with its limit; exit code 1 if one exceeds it."""
+"""`make bench`: every figure with its guard and its goal; exit code 1 if a guard does not hold.
+
+`python -m bench [--results FILE] [PART ...]` measures these parts, all unless said; FILE is written at the end.
+"""
 
 from __future__ import annotations
 
-import asyncio
+import argparse
 import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
 
-from bench import (
-    a2a,
-    approvals,
-    backtest,
-    callout,
-    cancel,
-    console,
-    durability,
-    edge,
-    gate,
-    mcp,
-    opa,
-    processes,
-    sealing,
-    streams,
-    tracing,
-)
-from bench.report import Figure, show
-
-
-async def _gate() -> list[Figure]:
-    return [figure async for figure in gate.figures()]
-
-
-async def _durability() -> list[Figure]:
-    return [figure async for figure in durability.figures()]
-
-
-async def _cancel() -> list[Figure]:
-    return [figure async for figure in cancel.figures()]
-
-
-async def _approvals() -> list[Figure]:
-    return [figure async for figure in approvals.figures()]
-
-
-async def _edge() -> list[Figure]:
-    return [figure async for figure in edge.figures()]
-
-
-async def _mcp() -> list[Figure]:
-    return [figure async for figure in mcp.figures()]
-
-
-async def _a2a() -> list[Figure]:
-    return [figure async for figure in a2a.figures()]
-
-
-async def _streams() -> list[Figure]:
-    return [figure async for figure in streams.figures()]
-
-
-async def _tracing() -> list[Figure]:
-    return [figure async for figure in tracing.figures()]
-
-
-async def _callout() -> list[Figure]:
-    return [figure async for figure in callout.figures()]
-
-
-async def _console() -> list[Figure]:
-    return [figure async for figure in console.figures()]
-
-
-async def _opa() -> list[Figure]:
-    return [figure async for figure in opa.figures()]
+from bench.parts import PARTS, measure
+from bench.report import Figure, document, machine, show
 
 
 def main() -> int:
-    """Print all figures."""
-    found = []
-    for figure in sealing.figures():
-        show(figure)
-        found.append(figure)
-    for figure in backtest.figures():
-        show(figure)
-        found.append(figure)
-    for figure in processes.figures():
-        show(figure)
-        found.append(figure)
-    for part in (
-        _gate,
-        _durability,
-        _cancel,
-        _approvals,
-        _edge,
-        _mcp,
-        _a2a,
-        _streams,
-        _callout,
-        _opa,
-        _tracing,
-        _console,
-    ):
-        for figure in asyncio.run(part()):
-            show(figure)
-            found.append(figure)
-    return 0 if all(figure.holds for figure in found) else 1
+    """Measure what is asked for."""
+    parser = argparse.ArgumentParser(prog="python -m bench")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--results", type=Path, help="write the tables to this file, too")
+    asked = parser.parse_args()
+    if unknown := set(asked.parts) - set(PARTS):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    print(machine(), flush=True)
+    found: dict[str, list[Figure]] = {}
+    for part in asked.parts or PARTS:
+        began = time.monotonic()
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+            found[part] = process.submit(measure, part).result()
+        print(f"{part}: {time.monotonic() - began:.0f} s\n", flush=True)
+    if asked.results:
+        asked.results.write_text(document(found), encoding="utf-8")
+    broken = [figure for figures in found.values() for figure in figures if not figure.holds]
+    show("guards that do not hold:", broken) if broken else print("all guards hold")
+    return 1 if broken else 0
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

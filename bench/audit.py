@@ -1,16 +1,14 @@
-"""The audit path (`make bench-audit`): the cost of recording and of syncing, the notary, `audit verify`, backtest.
+"""The audit path: the cost of recording and of syncing, the notary, `audit verify`.
 
-`python -m bench.audit [--records N]`: verification is measured with 10^4 and 10^5 records, and also with N.
+Verification is measured with each number of records in `VERIFIED`, and also with the environment's `RECORDS`.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import gc
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -25,9 +23,9 @@ from support.identity import StaticIdentity
 from support.nats_server import NatsServer, User
 from support.x509 import ThrowawayCa
 
-from bench import backtest
 from bench.audit_world import NAMES, ORIGIN, AuditWorld
-from bench.report import Figure, show
+from bench.report import Figure
+from bench.rounds import Rounds
 from sealbus.agents.control.notary.log.folder_store import FolderStore
 from sealbus.agents.control.notary.notary import Notary, NotaryOptions
 from sealbus.agents.control.notary.resume import LogPlan
@@ -49,20 +47,34 @@ from sealbus.envelopes.records.batch import AuditBatch
 from sealbus.envelopes.records.work import OutcomeRecord
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["main"]
+__all__ = ["figures"]
 
 BATCH = 100
 ROUNDS = 40
 USERS = (1, 10, 50)
 """Numbers of users whose tasks share a batch."""
-STREAMED = 20_000
+STREAMED = 10_000
 """Records written to each server."""
 IN_FLIGHT = 4
 """Batches that await their acknowledgement at the same time, as in the gate."""
+TURNS = 5
 LOGGED = 8_000
 """Audit messages that the notary and a bare pull read, each of 8 records."""
 GOALS = {32: 25_000.0, 1: 10_000.0}
+VERIFIED = (5_000, 25_000)
 BIG = 1 << 30
+
+
+async def figures() -> AsyncIterator[Figure]:
+    """Measure one after the other."""
+    more = int(os.environ.get("RECORDS") or 0)
+    with tempfile.TemporaryDirectory(prefix="sb-") as name:
+        folder = Path(name)
+        for part in (recording(), syncing(folder), keeping(folder)):
+            async for figure in part:
+                yield figure
+        for figure in verifying(folder, [*VERIFIED, *([more] if more else [])]):
+            yield figure
 
 
 async def recording() -> AsyncIterator[Figure]:
@@ -85,8 +97,14 @@ async def recording() -> AsyncIterator[Figure]:
         # A message stores a user's context and its credential once: the limits are for one user.
         first = users == USERS[0]
         label = f"batches of {BATCH}, {users} user{'s' if users > 1 else ''}"
-        yield Figure(name=f"recording, {label}", value=min(costs), unit="us", limit=12.0 if first else None)
-        yield Figure(name="  stored, with all evidence", value=size, unit="B", limit=1_500.0 if first else None)
+        yield Figure.of(costs, name=f"recording, {label}", unit="us", goal=12.0 if first else None)
+        yield Figure(
+            name="  stored, with all evidence",
+            value=size,
+            unit="B",
+            guard=1_700.0 if first else None,
+            goal=1_500.0 if first else None,
+        )
 
 
 def _writer(world: AuditWorld, outbox: Outbox, counters: Counters, spool: Spool | None = None) -> AuditWriter:
@@ -120,10 +138,9 @@ async def syncing(folder: Path) -> AsyncIterator[Figure]:
     """Write the same records in turns to a server that syncs every two minutes, one that always syncs, and a spool."""
     world = AuditWorld()
     batches = [world.decided(BATCH, 32) for _ in range(STREAMED // BATCH)]
-    rates: dict[str, list[float]] = {"lazy": [], "always": [], "spool": []}
-    bare_sync = _bare_sync(folder)
+    rounds = Rounds()
     async with AsyncExitStack() as stack:
-        writers = {}
+        writers: dict[str, tuple[AuditWriter, int]] = {}
         for name, how in (("lazy", ""), ("always", ", sync_interval: always"), ("spool", "")):
             server, ca = await stack.enter_async_context(_server(folder / name, how))
             connection = await stack.enter_async_context(_connection(server, ca, world.inventory))
@@ -137,19 +154,18 @@ async def syncing(folder: Path) -> AsyncIterator[Figure]:
                 spool = await stack.enter_async_context(
                     Spool(options, subject="audit.inventory", outbox=outbox, counters=counters)
                 )
-            writers[name] = await stack.enter_async_context(_writer(world, outbox, counters, spool))
-        for _ in range(3):
-            for name, writer in writers.items():
-                rates[name].append(await _write(writer, batches))
-    lazy, always, spooled = (max(rates[name]) for name in ("lazy", "always", "spool"))
-    yield Figure(name="fdatasync of 128 KiB, bare", value=bare_sync * 1e6, unit="us")
-    yield Figure(name=f"stored, batches of {BATCH}, sync every 2 min", value=lazy, unit="rec/s")
-    yield Figure(name="  each", value=1e6 / lazy, unit="us")
-    yield Figure(name="stored, sync_interval: always", value=always, unit="rec/s", beside=f"{always / lazy:.2f}x")
-    yield Figure(name="  each", value=1e6 / always, unit="us")
-    yield Figure(
-        name="stored in the local spool, and sent", value=spooled, unit="rec/s", beside=f"{spooled / lazy:.2f}x"
-    )
+            writers[name] = await stack.enter_async_context(_writer(world, outbox, counters, spool)), server.pid
+        for _ in range(TURNS):
+            rounds.add("fdatasync", _bare_sync(folder))
+            for name, (writer, server_process) in writers.items():
+                with rounds.measured(name, STREAMED, server=server_process):
+                    await _write(writer, batches)
+    yield rounds.ratio("records stored, sync_interval: always / every 2 min", "always", "lazy")
+    yield rounds.ratio("  local spool, and sent / every 2 min", "spool", "lazy")
+    yield rounds.rate("lazy", label=f"records stored, batches of {BATCH}, sync every 2 min")
+    yield rounds.rate("always", label="records stored, sync_interval: always")
+    yield rounds.rate("spool", label="records stored in the local spool, and sent")
+    yield rounds.latency("fdatasync", label="fdatasync of 128 KiB, bare", unit="us")
 
 
 def _bare_sync(folder: Path) -> float:
@@ -165,8 +181,8 @@ def _bare_sync(folder: Path) -> float:
     return min(times)
 
 
-async def _write(writer: AuditWriter, batches: Sequence[Sequence[Decided]]) -> float:
-    """Return how many records a second are acknowledged or durable."""
+async def _write(writer: AuditWriter, batches: Sequence[Sequence[Decided]]) -> None:
+    """Return when all records are acknowledged or durable."""
     room = asyncio.Semaphore(IN_FLIGHT)
 
     async def one(decided: Sequence[Decided]) -> None:
@@ -174,17 +190,14 @@ async def _write(writer: AuditWriter, batches: Sequence[Sequence[Decided]]) -> f
             answers = await writer.decisions(decided)
             assert all(isinstance(answer, bytes) for answer in answers), answers
 
-    started = time.perf_counter()
     async with asyncio.TaskGroup() as group:
         for decided in batches:
             group.create_task(one(decided))
-    return STREAMED / (time.perf_counter() - started)
 
 
 async def keeping(folder: Path) -> AsyncIterator[Figure]:
     """Measure in turns a notary that logs a stream from its start, and nats-py that fetches and acks the same messages."""
     world, signer = AuditWorld(), NoteSigner(ORIGIN, bytes(range(32)))
-    logged, bare = [], []
     async with _server(folder / "server") as (server, ca), _connection(server, ca, world.inventory) as connection:
         async with Outbox(identity=world.inventory, transport=NatsTransport(connection)) as outbox:
             number = 0
@@ -201,16 +214,18 @@ async def keeping(folder: Path) -> AsyncIterator[Figure]:
                     messages.append(record_message("audit.inventory", batch.close()))
                 stored = await outbox.publish_each(messages)
                 assert all(isinstance(one, Posted) for one in stored)
-        for turn in range(3):
-            logged.append(await _keep(world, signer, server, ca, folder / f"log-{turn}"))
-            bare.append(await _bare_pull(server, ca, f"bare-{turn}"))
-    yield Figure(name="bare nats-py fetch(200) + ack of the same stream", value=max(bare), unit="msg/s")
-    yield Figure(name="notary, tiles and checkpoints on disk", value=max(logged), unit="msg/s")
-    ratio = max(logged) / max(bare)
-    yield Figure(name="  ratio to bare", value=ratio, unit="x", limit=0.6, at_least=True)
+        rounds = Rounds(server.pid)
+        for turn in range(TURNS):
+            await _keep(rounds, world, signer, server, ca, folder / f"log-{turn}")
+            await _bare_pull(rounds, server, ca, f"bare-{turn}")
+    yield rounds.ratio("notary / bare nats-py", "notary", "bare", guard=0.15, goal=0.35)
+    yield rounds.rate("notary", label="notary, tiles and checkpoints on disk", unit="msg/s")
+    yield rounds.rate("bare", label="bare nats-py: fetch(200), ack of the same stream", unit="msg/s")
 
 
-async def _keep(world: AuditWorld, signer: NoteSigner, server: NatsServer, ca: ThrowawayCa, folder: Path) -> float:
+async def _keep(
+    rounds: Rounds, world: AuditWorld, signer: NoteSigner, server: NatsServer, ca: ThrowawayCa, folder: Path
+) -> None:
     counters = Counters()
     # Each run has its own log, so that the lease and records of the one before do not matter.
     plan = LogPlan(origin=f"{ORIGIN}/{folder.name}", verifiers=(signer.verifier,))
@@ -226,20 +241,21 @@ async def _keep(world: AuditWorld, signer: NoteSigner, server: NatsServer, ca: T
                 names=NAMES,
                 counters=counters,
             )
-            started = time.perf_counter()
-            running = asyncio.ensure_future(notary.run())
+            running: asyncio.Future[None] | None = None
             try:
-                while counters.value("sealbus_notary_entries_total") < LOGGED:
-                    done, _ = await asyncio.wait({running}, timeout=0.002)
-                    if done:
-                        running.result()
-                return LOGGED / (time.perf_counter() - started)
+                with rounds.measured("notary", LOGGED):
+                    running = asyncio.ensure_future(notary.run())
+                    while counters.value("sealbus_notary_entries_total") < LOGGED:
+                        done, _ = await asyncio.wait({running}, timeout=0.002)
+                        if done:
+                            running.result()
             finally:
-                running.cancel()
-                await asyncio.wait({running})
+                if running is not None:
+                    running.cancel()
+                    await asyncio.wait({running})
 
 
-async def _bare_pull(server: NatsServer, ca: ThrowawayCa, durable: str) -> float:
+async def _bare_pull(rounds: Rounds, server: NatsServer, ca: ThrowawayCa, durable: str) -> None:
     identity = StaticIdentity(ca, NAMES.id_of("bench").value)
     tls = client_context(identity.x509(), expected=frozenset({SpiffeId(server.spiffe_id)}))
     connection = await nats.connect(server.url, tls=tls, tls_hostname="", tls_handshake_first=True)
@@ -247,12 +263,12 @@ async def _bare_pull(server: NatsServer, ca: ThrowawayCa, durable: str) -> float
         pull = await connection.jetstream().pull_subscribe(
             "audit.>", durable=durable, stream="AUDIT", config=ConsumerConfig(max_ack_pending=20_000)
         )
-        taken, started = 0, time.perf_counter()
-        while taken < LOGGED:
-            for message in await pull.fetch(200, timeout=5):
-                await message.ack()
-                taken += 1
-        return taken / (time.perf_counter() - started)
+        taken = 0
+        with rounds.measured("bare", LOGGED):
+            while taken < LOGGED:
+                for message in await pull.fetch(200, timeout=5):
+                    await message.ack()
+                    taken += 1
     finally:
         await connection.close()
 
@@ -268,12 +284,10 @@ def verifying(folder: Path, counts: Sequence[int]) -> Iterator[Figure]:
             memory.append(runs[0]["megabytes"])
             rate = count / min(run["seconds"] for run in runs)
             label = "lone" if together == 1 else f"batches of {together}"
-            yield Figure(
-                name=f"verify, {count:,} records, {label}", value=rate, unit="rec/s", limit=goal, at_least=True
-            )
+            yield Figure(name=f"verify, {count:,} records, {label}", value=rate, unit="rec/s", goal=goal, at_least=True)
             yield Figure(name="  memory of the process", value=memory[-1], unit="MB")
         if len(memory) > 1:
-            yield Figure(name="  growth from first to last", value=memory[-1] / memory[0], unit="x", limit=1.3)
+            yield Figure(name="  growth from first to last", value=memory[-1] / memory[0], unit="x", guard=1.3)
 
 
 def _verify(export: Path, root: Path) -> dict[str, float]:
@@ -282,35 +296,3 @@ def _verify(export: Path, root: Path) -> dict[str, float]:
     )
     found: dict[str, float] = json.loads(ran.stdout)
     return found
-
-
-async def _all(found: AsyncIterator[Figure]) -> list[Figure]:
-    return [figure async for figure in found]
-
-
-def main() -> int:
-    """Print the machine, then all figures; exit code 1 if one exceeds its limit."""
-    parser = argparse.ArgumentParser(prog="python -m bench.audit")
-    parser.add_argument("--records", type=int, help="also verify an export with this many records")
-    wanted: int | None = parser.parse_args().records
-    counts = [10_000, 100_000, *([wanted] if wanted else [])]
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {platform.system()}")
-    found: list[Figure] = []
-
-    def print_all(figures: Sequence[Figure] | Iterator[Figure]) -> None:
-        for figure in figures:
-            show(figure)
-            found.append(figure)
-
-    with tempfile.TemporaryDirectory(prefix="sb-") as name:
-        folder = Path(name)
-        print_all(asyncio.run(_all(recording())))
-        print_all(asyncio.run(_all(syncing(folder))))
-        print_all(asyncio.run(_all(keeping(folder))))
-        print_all(verifying(folder, counts))
-        print_all(backtest.figures())
-    return 0 if all(figure.holds for figure in found) else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

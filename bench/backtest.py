@@ -1,17 +1,20 @@
-"""A backtest of the starter policy on recorded decisions, embedded: decisions per second of this process's CPU time."""
+"""Decisions by the starter policy, and a backtest of them, per second of this process's processor time."""
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from support.envelopes import private_key
 from support.policy_inputs import well_formed
 from support.recorded import recorded
 
 from bench.report import Figure
+from bench.rounds import Rounds
 from sealbus.envelopes.errors import Code
 from sealbus.policies.backtest.backtest import BATCH, backtest
 from sealbus.policies.backtest.recorded import Recorded, RecordedDecision
@@ -22,62 +25,58 @@ from sealbus.policies.engines.embedded import EmbeddedEngine
 from sealbus.policies.engines.native import NativeEngine
 from sealbus.policies.engines.open import open_policy
 
-__all__ = ["figures"]
+__all__ = ["figures", "verification"]
 
-COUNT = 20_000
-RUNS = 3
-NATIVE = 1.2
-RATIO = 0.65
-"""The least share of the engine's own rate that checking, counting and comparing may leave."""
+COUNT = 10_000
+ROUNDS = 5
+VERIFIED = 2_000
 
 
-def figures() -> Iterator[Figure]:
-    """Measure the engine alone, then a backtest of the same documents that finds no change; the best of several runs.
-
-    The native engine and the embedded one decide in turns, where the native one is installed.
-    """
+async def figures() -> AsyncIterator[Figure]:
+    """Decide about documents, then backtest the same documents without a change, in turns; both without waiting."""
+    documents, rounds = well_formed(COUNT), Rounds(clock=time.process_time)
+    async with open_policy(STARTER) as engine:
+        answers = await _decided(engine, documents)
+        log = [_recorded(document, answer) for document, answer in zip(documents, answers, strict=True)]
+        for _ in range(ROUNDS):
+            rounds.add("verified", verification())
+            with rounds.measured("decided", COUNT):
+                await _decided(engine, documents)
+            with rounds.measured("backtest", COUNT):
+                report = await backtest(_source(log), engine)
+            assert report.same == COUNT
+    yield rounds.ratio("decisions by the starter policy / ES256 verifications", "decided", "verified", guard=0.4)
+    yield rounds.ratio("a backtest of them / the engine alone", "backtest", "decided", guard=0.5)
+    yield rounds.rate("decided", label="decisions, starter policy", goal=24_000.0)
+    yield rounds.rate("backtest", label="backtest, starter policy", goal=18_000.0)
+    yield rounds.rate("verified", label="ES256 verifications, bare")
     if importlib.util.find_spec("sealbus_regorus") is None:
         print("no figures for the native engine, because it is not installed: `make engine` builds it", file=sys.stderr)
-    else:
-        both = asyncio.run(_both())
-        yield Figure(name="native engine, starter policy", value=both["native"], unit="/s")
-        ratio = both["native"] / both["embedded"]
-        yield Figure(name="  ratio to the embedded engine", value=ratio, unit="x", limit=NATIVE, at_least=True)
-    alone, whole = asyncio.run(_measure())
-    yield Figure(name="embedded engine alone, starter policy", value=alone, unit="/s")
-    yield Figure(name="backtest, starter policy", value=whole, unit="/s")
-    yield Figure(name="  ratio to the engine alone", value=whole / alone, unit="x", limit=RATIO, at_least=True)
+        return
+    async for figure in _native():
+        yield figure
 
 
-async def _measure() -> tuple[float, float]:
-    documents = well_formed(COUNT)
-    async with open_policy(STARTER) as engine:
-        alone = []
-        answers: list[Decision] = []
-        for _ in range(RUNS):
-            started = time.process_time()
-            answers = await _decided(engine, documents)
-            alone.append(COUNT / (time.process_time() - started))
-        log = [_recorded(document, answer) for document, answer in zip(documents, answers, strict=True)]
-        whole = []
-        for _ in range(RUNS):
-            started = time.process_time()
-            report = await backtest(_source(log), engine)
-            whole.append(COUNT / (time.process_time() - started))
-            assert report.same == COUNT
-    return max(alone), max(whole)
+def verification() -> float:
+    """Return the processor time of one verification, which tells how fast the core is at this time."""
+    private, algorithm, message = private_key("raw"), ec.ECDSA(SHA256()), bytes(80)
+    public, signature = private.public_key(), private.sign(message, algorithm)
+    began = time.process_time()
+    for _ in range(VERIFIED):
+        public.verify(signature, message, algorithm)
+    return (time.process_time() - began) / VERIFIED
 
 
-async def _both() -> dict[str, float]:
-    documents = well_formed(COUNT // 4)
-    best = {"native": 0.0, "embedded": 0.0}
+async def _native() -> AsyncIterator[Figure]:
+    """Let the native engine and the embedded one decide about the same documents, in turns."""
+    documents, rounds = well_formed(COUNT), Rounds(clock=time.process_time)
     async with NativeEngine.of_folder() as native, EmbeddedEngine.of_folder() as embedded:
-        for _ in range(4 * RUNS):
+        for _ in range(ROUNDS):
             for engine in (native, embedded):
-                started = time.process_time()
-                await _decided(engine, documents)
-                best[engine.name] = max(best[engine.name], len(documents) / (time.process_time() - started))
-    return best
+                with rounds.measured(engine.name, COUNT):
+                    await _decided(engine, documents)
+    yield rounds.ratio("native engine / embedded engine", "native", "embedded", guard=1.1)
+    yield rounds.rate("native", label="native engine, starter policy", goal=36_000.0)
 
 
 async def _decided(engine: PolicyEngine, documents: Sequence[bytes]) -> list[Decision]:

@@ -16,12 +16,13 @@ from asyncio.subprocess import DEVNULL
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
 from playwright.async_api import BrowserContext, Page
 from support.browser import DESK, FLAGS, chromium, process_tree, require_chromium
 from support.console_server import ConsoleSite, console_site
 
 from bench import console_server
-from bench.report import Figure, show
+from bench.report import Figure
 
 __all__ = ["figures"]
 
@@ -103,8 +104,11 @@ async def _memory_of_a_plain_browser(site: ConsoleSite) -> float:
 
 async def figures() -> AsyncIterator[Figure]:
     """Measure in a browser, then beside a deployment."""
-    async for figure in _in_a_browser():
-        yield figure
+    try:
+        async for figure in _in_a_browser():
+            yield figure
+    except pytest.skip.Exception as none:
+        print(f"no figures of the console's pages: {none}", file=sys.stderr)
     async for figure in console_server.figures():
         yield figure
 
@@ -122,7 +126,7 @@ async def _in_a_browser() -> AsyncIterator[Figure]:
             name="console: first row stands after, median",
             value=statistics.median(starts),
             unit="ms",
-            limit=LIMIT_START,
+            goal=LIMIT_START,
         )
         context = await browser.new_context(**DESK)
         page, _ = await _opened(context, site)
@@ -137,7 +141,7 @@ async def _in_a_browser() -> AsyncIterator[Figure]:
                 name=f"console: frames at {RATE} decisions/s{note}",
                 value=per_second,
                 unit="1/s",
-                limit=limit,
+                goal=limit,
                 at_least=True,
                 beside=f"longest of 100 {_high(told['frames'], 0.99):.0f} ms",
             )
@@ -145,7 +149,7 @@ async def _in_a_browser() -> AsyncIterator[Figure]:
                 name=f"console: sent until in a frame, median{note}",
                 value=statistics.median(told["late"]),
                 unit="ms",
-                limit=LIMIT_LATE if slower == 1 else None,
+                goal=LIMIT_LATE if slower == 1 else None,
                 beside=f"99 of 100 {_high(told['late'], 0.99):.0f} ms",
             )
         await context.close()
@@ -153,18 +157,5 @@ async def _in_a_browser() -> AsyncIterator[Figure]:
             name="console: memory of the renderer (PSS)",
             value=await _memory_of_a_plain_browser(site),
             unit="MB",
-            limit=LIMIT_MEMORY,
+            guard=LIMIT_MEMORY,
         )
-
-
-async def _show() -> int:
-    found = []
-    async for figure in figures():
-        show(figure)
-        found.append(figure)
-    return 0 if all(figure.holds for figure in found) else 1
-
-
-if __name__ == "__main__":
-    # Of this repository's tests, as `python -m bench` has it.
-    sys.exit(asyncio.run(_show()))

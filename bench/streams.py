@@ -67,7 +67,7 @@ async def figures(streams: int = STREAMS) -> AsyncIterator[Figure]:
             before = resident(None)
             paths = [f"{url}/events" for url in await submitted(edge.port, token, TASKS)]
             opened, whole = await held_open(edge.port, token, paths, streams, first=":\n\n")
-    yield Figure(name=f"an edge with {opened:,} idle streams", value=whole, unit="MB", limit=GOAL)
+    yield Figure(name=f"an edge with {opened:,} idle streams", value=whole, unit="MB", guard=GOAL)
     yield Figure(name="  for each of them", value=(whole - before) * 1e3 / opened, unit="kB")
 
 

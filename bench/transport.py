@@ -1,18 +1,11 @@
-"""Publishing and pulling 1 KiB over mTLS: the bus against nats-py's own calls, in turn, in the same run.
-
-`python bench/transport.py` prints each figure and its ratio to nats-py's. Rates depend on the machine and its other
-load; ratios of rounds that take turns depend on them much less.
-"""
+"""Publishing and pulling 1 KiB over mTLS: the bus against nats-py's own calls, in turn, in the same run."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-import statistics
 import tempfile
-import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import nats
@@ -22,6 +15,8 @@ from support.identity import StaticIdentity
 from support.nats_server import NatsServer, User
 from support.x509 import ThrowawayCa
 
+from bench.report import Figure
+from bench.rounds import Rounds
 from sealbus.bus.nats.api import api
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.connection.tls import client_context
@@ -29,42 +24,24 @@ from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import Outgoing, PubAck
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["Figures", "measure"]
+__all__ = ["figures"]
 
+ROUNDS = 5
 MESSAGES = 20_000
+PAIRS = {"publish": "nats-py publish", "pull": "nats-py fetch", "read": "nats-py fetch"}
+GUARDS = {"publish": 1.5, "pull": 1.5, "read": 1.5}
 PAYLOAD = b"x" * 1024
 OWN_ID = "spiffe://example.org/agent/bench"
 SUBJECT = "task.bench.run"
 
 
-@dataclass(slots=True)
-class Figures:
-    """Messages per second by name, one entry per round."""
-
-    rates: dict[str, list[float]] = field(default_factory=dict)
-
-    def median(self, name: str) -> float:
-        """Return the median over the rounds, messages per second."""
-        return statistics.median(self.rates[name])
-
-    def ratio(self, name: str, base: str) -> float:
-        """Return the median over the rounds of `name` divided by `base`."""
-        return statistics.median(one / other for one, other in zip(self.rates[name], self.rates[base], strict=True))
-
-    async def add(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
-        """Run once, and store the rate."""
-        start = time.perf_counter()
-        await run()
-        self.rates.setdefault(name, []).append(MESSAGES / (time.perf_counter() - start))
-
-
-async def measure(rounds: int = 5) -> Figures:
-    """Start a server in a temporary folder, run every way `rounds` times in turn, and return the figures."""
+async def figures() -> AsyncIterator[Figure]:
+    """Start a server in a temporary folder, and do every way in turn."""
     ca = ThrowawayCa("example.org")
     identity = StaticIdentity(ca, OWN_ID)
-    figures = Figures()
     with tempfile.TemporaryDirectory() as folder:
         async with NatsServer(Path(folder), ca, [User(id=OWN_ID)]) as server:
+            rounds = Rounds(server.pid)
             expected = frozenset({SpiffeId(server.spiffe_id)})
             plain = await nats.connect(
                 server.url, tls=client_context(identity.x509(), expected=expected), tls_handshake_first=True
@@ -73,25 +50,29 @@ async def measure(rounds: int = 5) -> Figures:
                 async with Connection(
                     [server.url], identity=identity, server_ids=expected, inbox_prefix="_INBOX.bench."
                 ) as connection:
-                    await _rounds(rounds, figures, connection, plain.jetstream())
+                    for number in range(ROUNDS):
+                        await _round(rounds, number, connection, plain.jetstream())
             finally:
                 await plain.close()
-    return figures
+    for name, base in PAIRS.items():
+        yield rounds.ratio(f"{name}, 1 KiB / {base}", name, base, guard=GUARDS[name])
+    for name in (*PAIRS, *dict.fromkeys(PAIRS.values())):
+        yield rounds.rate(name)
 
 
-async def _rounds(rounds: int, figures: Figures, connection: Connection, plain: JetStreamContext) -> None:
+async def _round(rounds: Rounds, number: int, connection: Connection, plain: JetStreamContext) -> None:
     transport = NatsTransport(connection)
-    for number in range(rounds):
-        await api(
-            connection.jetstream, "STREAM.CREATE.TASKS", {"name": "TASKS", "subjects": ["task.>"], "storage": "file"}
-        )
-        await figures.add("nats-py publish", lambda: _plain_publish(plain))
-        await figures.add("publish", lambda: _publish(transport))
-        # The default argument binds the round's number; mypy cannot infer the type of a lambda that has one.
-        await figures.add("nats-py fetch", lambda number=number: _plain_pull(plain, f"plain-{number}"))  # type: ignore[misc]
-        await figures.add("pull", lambda number=number: _pull(transport, f"fast-{number}"))  # type: ignore[misc]
-        await figures.add("read", lambda: _read(transport))
-        await api(connection.jetstream, "STREAM.DELETE.TASKS")
+    await api(connection.jetstream, "STREAM.CREATE.TASKS", {"name": "TASKS", "subjects": ["task.>"], "storage": "file"})
+    for name, run in {
+        "nats-py publish": lambda: _plain_publish(plain),
+        "publish": lambda: _publish(transport),
+        "nats-py fetch": lambda: _plain_pull(plain, f"plain-{number}"),
+        "pull": lambda: _pull(transport, f"fast-{number}"),
+        "read": lambda: _read(transport),
+    }.items():
+        with rounds.measured(name, MESSAGES):
+            await run()
+    await api(connection.jetstream, "STREAM.DELETE.TASKS")
 
 
 async def _publish(transport: NatsTransport) -> None:
@@ -150,16 +131,3 @@ async def _read(transport: NatsTransport) -> None:
         seen += len(batch)
         if seen >= MESSAGES:
             return
-
-
-def main() -> None:
-    """Print the figures."""
-    figures = asyncio.run(measure())
-    print(f"{'1 KiB, mTLS':24} {'msg/s':>8} {'x nats-py':>10}")
-    for name, base in (("publish", "nats-py publish"), ("pull", "nats-py fetch"), ("read", "nats-py fetch")):
-        print(f"{base:24} {figures.median(base):8.0f}")
-        print(f"{name:24} {figures.median(name):8.0f} {figures.ratio(name, base):10.2f}")
-
-
-if __name__ == "__main__":
-    main()

@@ -16,6 +16,7 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 SERIAL = (
     "chaos/test_kill_notary.py",
     "chaos/test_ledger.py",
+    "chaos/test_ledger_cluster.py",
     "chaos/test_rotation_under_load.py",
     "chaos/test_spire_under_load.py",
     "integration/test_stack.py",

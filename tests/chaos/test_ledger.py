@@ -1,4 +1,4 @@
-"""The ledger, shortened: every kind of fault once, and proof that each count of it can fail. `make chaos` is the long run."""
+"""The ledger of one server, shortened: every kind of fault once, and proof that each count of it can fail."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 from ledger.book import Book, cancel_after, is_at_the_edge, is_denied, is_put_off
-from ledger.count import SETTLE_SECONDS, STOPPED, Count, judge
+from ledger.count import STOPPED, Count, judge
 from ledger.faults import FAULTS, faults_of
-from ledger.run import run
 from ledger.servers import Layout
-from support.workload_api import short_folder
+from ledger.short import counted
 
 from sealbus.agents.sdk.task_handle import handle_text
 from sealbus.bus.gate.status_reader import AskedTask
@@ -21,60 +20,17 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 pytestmark = [pytest.mark.nats, pytest.mark.timeout(240)]
 
-SEED = 11
 LATE = "handled though canceled before: 1, such as [2]"
-
-
-async def broken(
-    kinds: list[str],
-    *,
-    kills: int,
-    layout: Layout = Layout.SINGLE,
-    always: bool = True,
-    deaf: bool = False,
-    settle: float = SETTLE_SECONDS,
-) -> Count:
-    with short_folder() as folder:
-        said: list[str] = []
-        count = await run(
-            folder,
-            kinds=kinds,
-            kills=kills,
-            rate=40.0,
-            seed=SEED,
-            say=said.append,
-            layout=layout,
-            always=always,
-            deaf=deaf,
-            settle=settle,
-        )
-    assert count.acknowledged > 0
-    assert said[-1] == str(count)
-    return count
 
 
 @pytest.mark.slow
 @pytest.mark.opa
 async def test_no_promise_is_broken_by_any_kind_of_fault() -> None:
     kinds = faults_of(Layout.SINGLE)
-    count = await broken(kinds, kills=len(kinds))
+    count = await counted(kinds, kills=len(kinds))
     assert count.problems == []
     assert count.canceled
     assert count.undone
-    assert count.effects >= count.acknowledged * 8 // 10
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("layout", "kinds"),
-    [
-        (Layout.CLUSTER, ["leader", "one", "both", "network", "power"]),
-        (Layout.LEAF, ["leader", "link", "leaf", "nats"]),
-    ],
-)
-async def test_no_promise_is_broken_with_three_servers_and_a_leaf_node(layout: Layout, kinds: list[str]) -> None:
-    count = await broken(kinds, kills=len(kinds), layout=layout)
-    assert count.problems == []
     assert count.effects >= count.acknowledged * 8 // 10
 
 
@@ -89,13 +45,13 @@ def test_each_site_has_the_faults_of_what_it_has() -> None:
 @pytest.mark.slow
 async def test_a_server_that_acknowledges_first_breaks_promises_when_the_power_fails() -> None:
     # What was lost is never done, however long one waits.
-    count = await broken(["power"], kills=3, always=False, settle=10.0)
+    count = await counted(["power"], kills=3, always=False, settle=10.0)
     assert count.problems
 
 
 @pytest.mark.slow
 async def test_workers_that_heed_no_cancel_do_what_was_canceled_before() -> None:
-    count = await broken(["idle"], kills=3, deaf=True)
+    count = await counted(["idle"], kills=3, deaf=True)
     assert count.though_canceled
     assert not count.undone
 

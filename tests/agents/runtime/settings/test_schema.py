@@ -36,7 +36,7 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
         ('nats_ids = ["x"]', "nats_ids: must be a SPIFFE ID"),
         ("[agents]\npricing = 5", "agents.pricing: must be a SPIFFE ID"),
         ("[agents.pricing]\nx = 1", "agents.pricing: must be a SPIFFE ID"),
-        ('[policy]\nengine = "fast"', "policy.engine: input should be 'embedded', 'sidecar' or 'central'"),
+        ('[policy]\nengine = "fast"', "policy.engine: input should be 'embedded', 'native', 'sidecar' or 'central'"),
         ("[policy]\ndeadline = 0", "policy.deadline: input should be greater than 0"),
         ("[policy]\ndeadline = nan", "policy.deadline: input should be"),
         ("[worker]\nconcurrency = 0", "worker.concurrency: input should be greater than or equal to 1"),

@@ -52,6 +52,7 @@ wheel: $(READY) ## build what pip installs, dist/sealbus-*.whl
 
 # The paths of this machine would make another wheel of the same sources.
 ENGINE_READY := $(VENV)/.engine-ready
+ENGINE_WHEEL := .tools/engine/.ready
 ENGINE_SOURCES := $(wildcard native/engine/src/*) $(addprefix native/engine/,Cargo.toml Cargo.lock pyproject.toml rust-toolchain.toml)
 CARGO_PLACES := --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo --remap-path-prefix=$(CURDIR)/native/engine=/engine
 CARGO := cd native/engine && export CARGO_TARGET_DIR=$(CURDIR)/.tools/engine/target &&
@@ -61,10 +62,13 @@ $(RUST_TOOLS): deploy/tools/rust/requirements.txt | $(READY)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --target $(dir $@) --upgrade --require-hashes --requirement $<
 	@touch $@
 
-$(ENGINE_READY): $(ENGINE_SOURCES) $(RUST_TOOLS) | $(READY)
+$(ENGINE_WHEEL): $(ENGINE_SOURCES) $(RUST_TOOLS) | $(READY)
 	@rm -rf .tools/engine/wheel
 	@$(CARGO) RUSTFLAGS="$(CARGO_PLACES)" SOURCE_DATE_EPOCH=1577836800 $(CURDIR)/.tools/rust/bin/maturin build --quiet --release --locked \
 		--interpreter $(CURDIR)/$(BIN)/python --out $(CURDIR)/.tools/engine/wheel
+	@touch $@
+
+$(ENGINE_READY): $(ENGINE_WHEEL) | $(READY)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-index --force-reinstall .tools/engine/wheel/*.whl
 	@touch $@
 

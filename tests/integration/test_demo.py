@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -23,8 +24,9 @@ pytestmark = [pytest.mark.nats, pytest.mark.workload_api, pytest.mark.timeout(12
 
 
 def demo(*arguments: str) -> tuple[int, dict[str, object]]:
-    with short_folder() as folder:
-        result = CliRunner().invoke(command, ["--json", "--state", str(folder / "demo"), *arguments])
+    """Play it as README's command does: its folder is where one stands."""
+    with short_folder() as folder, contextlib.chdir(folder):
+        result = CliRunner().invoke(command, ["--json", *arguments])
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     document = json.loads(result.stdout)
     assert isinstance(document, dict)

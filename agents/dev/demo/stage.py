@@ -233,7 +233,8 @@ def _declared(folder: Path) -> Declared:
         "a2a": (("edge", "a2a", "agents"), [inventory.agent.name]),
     }
     there = {name for name in doors if find_spec(name) is not None}
-    kept: dict[tuple[str, ...], object] = {("edge", "schemas"): [str(schema)]}
+    # The settings file, from whose folder a relative path counts, is in another one.
+    kept: dict[tuple[str, ...], object] = {("edge", "schemas"): [str(schema.absolute())]}
     kept |= {key: value for name, (key, value) in doors.items() if name in there}
     return Declared(kept=MappingProxyType(kept), mcp="mcp" in there)
 

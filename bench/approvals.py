@@ -54,7 +54,7 @@ SINGLE = 100
 ROUNDS = 3
 BATCH = 250
 GOAL = 3.0
-GUARD, RESUMED_GUARD = 20.0, 40.0
+GUARD, RESUMED_GUARD = 5.0, 25.0
 """Times of a denied task, and of a fresh one."""
 WAIT: Final = 7 * 86_400.0
 """Seconds that a requester looks for the result, for people are asked."""
@@ -410,7 +410,7 @@ async def _many(site: Site, ready: float, held: float, before: int) -> AsyncGene
         name=f"a worker with {MANY:,} parked tasks, to none: memory",
         value=full_held / held,
         unit="x",
-        guard=1.1,
+        guard=1.02,
         goal=1.02,
         beside=f"{full_held:.1f} and {held:.1f} MB",
     )
@@ -418,7 +418,7 @@ async def _many(site: Site, ready: float, held: float, before: int) -> AsyncGene
         name="  time to ready",
         value=full_ready / ready,
         unit="x",
-        guard=1.5,
+        guard=1.4,
         goal=1.2,
         beside=f"{full_ready:.2f} and {ready:.2f} s",
     )

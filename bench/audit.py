@@ -102,7 +102,7 @@ async def recording() -> AsyncIterator[Figure]:
             name="  stored, with all evidence",
             value=size,
             unit="B",
-            guard=1_700.0 if first else None,
+            guard=1_650.0 if first else None,
             goal=1_500.0 if first else None,
         )
 
@@ -218,7 +218,7 @@ async def keeping(folder: Path) -> AsyncIterator[Figure]:
         for turn in range(TURNS):
             await _keep(rounds, world, signer, server, ca, folder / f"log-{turn}")
             await _bare_pull(rounds, server, ca, f"bare-{turn}")
-    yield rounds.ratio("notary / bare nats-py", "notary", "bare", guard=0.15, goal=0.35)
+    yield rounds.ratio("notary / bare nats-py", "notary", "bare", guard=0.2, goal=0.35)
     yield rounds.rate("notary", label="notary, tiles and checkpoints on disk", unit="msg/s")
     yield rounds.rate("bare", label="bare nats-py: fetch(200), ack of the same stream", unit="msg/s")
 

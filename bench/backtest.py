@@ -45,8 +45,8 @@ async def figures() -> AsyncIterator[Figure]:
             with rounds.measured("backtest", COUNT):
                 report = await backtest(_source(log), engine)
             assert report.same == COUNT
-    yield rounds.ratio("decisions by the starter policy / ES256 verifications", "decided", "verified", guard=0.4)
-    yield rounds.ratio("a backtest of them / the engine alone", "backtest", "decided", guard=0.5)
+    yield rounds.ratio("decisions by the starter policy / ES256 verifications", "decided", "verified", guard=0.55)
+    yield rounds.ratio("a backtest of them / the engine alone", "backtest", "decided", guard=0.65)
     yield rounds.rate("decided", label="decisions, starter policy", goal=24_000.0)
     yield rounds.rate("backtest", label="backtest, starter policy", goal=18_000.0)
     yield rounds.rate("verified", label="ES256 verifications, bare")
@@ -75,7 +75,7 @@ async def _native() -> AsyncIterator[Figure]:
             for engine in (native, embedded):
                 with rounds.measured(engine.name, COUNT):
                     await _decided(engine, documents)
-    yield rounds.ratio("native engine / embedded engine", "native", "embedded", guard=1.1)
+    yield rounds.ratio("native engine / embedded engine", "native", "embedded", guard=1.15)
     yield rounds.rate("native", label="native engine, starter policy", goal=36_000.0)
 
 

@@ -28,7 +28,7 @@ __all__ = ["figures"]
 ROUNDS = 5
 CONNECTS = 60
 WARM = 20
-GUARD, GOAL = 2.5, 1.6
+GUARD, GOAL = 2.0, 1.6
 
 
 async def figures(rounds: int = ROUNDS) -> AsyncIterator[Figure]:

@@ -132,7 +132,7 @@ async def figures() -> AsyncGenerator[Figure, None]:
                 name=f"{MANY} queued tasks drained, to {FEW}",
                 value=many / few,
                 unit="x",
-                guard=0.6,
+                guard=0.75,
                 goal=0.9,
                 at_least=True,
                 beside=f"{many:.0f} and {few:.0f} a second",

@@ -32,7 +32,7 @@ __all__ = ["figures"]
 
 PAGES = 50
 SINGLE = 100
-COST_GUARD, COST_GOAL = 15.0, 5.0
+COST_GUARD, COST_GOAL = 5.0, 5.0
 LATE_GOAL = 100.0
 CLIENT = Path(__file__).with_name("console_client.py")
 SEALBUS = str(Path(sys.executable).parent / "sealbus")

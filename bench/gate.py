@@ -72,15 +72,15 @@ async def figures() -> AsyncIterator[Figure]:
                 measured = rounds if number >= 0 else Rounds()
                 await _tasks(measured, client, node, bare, bus)
                 await _calls(measured, client, node, bare)
-    yield rounds.ratio("tasks consumed, everything on / FastStream", "consumed", "faststream", guard=0.5, goal=1.1)
-    yield rounds.ratio("  / bare nats-py", "consumed", "fetched", guard=0.15, goal=0.5)
+    yield rounds.ratio("tasks consumed, everything on / FastStream", "consumed", "faststream", guard=0.65, goal=1.1)
+    yield rounds.ratio("  / bare nats-py", "consumed", "fetched", guard=0.22, goal=0.5)
     yield rounds.ratio("  with the result of each published / bare nats-py", "reported", "fetched")
     yield rounds.ratio("  FastStream / bare nats-py", "faststream", "fetched")
     yield rounds.ratio("  FastStream with lists for its handler / bare nats-py", "faststream batch", "fetched")
-    yield rounds.ratio(f"calls, {IN_FLIGHT} in flight / bare requests", "calls", "requests", guard=0.05, goal=0.15)
-    yield rounds.times("a lone call, p50 / a bare request", "lone call", "lone request", guard=30.0, goal=2.3)
+    yield rounds.ratio(f"calls, {IN_FLIGHT} in flight / bare requests", "calls", "requests", guard=0.07, goal=0.15)
+    yield rounds.times("a lone call, p50 / a bare request", "lone call", "lone request", guard=15.0, goal=2.3)
     yield rounds.ratio(
-        f"tasks submitted, {SUBMITTING} in flight / js.publish", "submitted", "published", guard=0.4, goal=1.0
+        f"tasks submitted, {SUBMITTING} in flight / js.publish", "submitted", "published", guard=0.45, goal=1.0
     )
     yield rounds.rate("consumed", label="tasks consumed, everything on")
     yield rounds.rate("reported", label="tasks consumed, with the result of each published")

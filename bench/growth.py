@@ -57,7 +57,7 @@ DECISIONS = 2_000
 IDLE = 3.0
 """Seconds without work."""
 GOAL = 1.15
-GUARD = 2.5
+GUARD = 2.0
 BLOCKED_GOAL = 50.0
 """Milliseconds of the event loop."""
 

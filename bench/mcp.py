@@ -43,7 +43,7 @@ from sealbus.bus.telemetry import Counters
 
 __all__ = ["figures"]
 
-SHARE_GUARD, SHARE_GOAL = 0.35, 0.5
+SHARE_GUARD, SHARE_GOAL = 0.45, 0.5
 ROUNDS = 5
 CALLS = 12
 IN_FLIGHT = 32

@@ -30,7 +30,7 @@ __all__ = ["figures"]
 ROUNDS = 9
 ALONE = 400
 BATCHES = 30
-GUARD, GOAL = 0.6, 0.8
+GUARD, GOAL = 0.8, 0.8
 
 Ask = Callable[[Sequence[bytes]], Awaitable[int]]
 """A function that asks about several documents at once, and returns how many decisions came."""

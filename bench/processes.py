@@ -45,7 +45,7 @@ def _measured() -> Iterator[Figure]:
             try:
                 _wait_for(worker, "inventory runs as")
                 yield Figure(
-                    name="idle worker, embedded engine", value=resident(worker.pid), unit="MB", guard=120, goal=105
+                    name="idle worker, embedded engine", value=resident(worker.pid), unit="MB", guard=112, goal=105
                 )
             finally:
                 _stop(worker)

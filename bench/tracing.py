@@ -34,7 +34,7 @@ __all__ = ["figures"]
 
 ROUNDS = 5
 OFF_GUARD = 1.0
-ON_GUARD = 60.0
+ON_GUARD = 30.0
 ON_GOAL = 10.0
 _SINK = """
 import http.server

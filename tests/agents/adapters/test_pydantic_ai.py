@@ -124,7 +124,7 @@ async def test_what_a_model_says_comes_in_parts_also_before_it_uses_a_tool() -> 
             yield "I look. "
             yield {1: DeltaToolCall("orders_read", '{"order_id": "1"}', tool_call_id="t")}
             return
-        for word in str(messages[-1].parts[-1].content).split(" ") * 20:  # type: ignore[union-attr]
+        for word in str(messages[-1].parts[-1].content).split(" ") * 20:  # type: ignore[union-attr]  # a text
             yield f"{word} "
 
     def declare(beside: Refunds, agent: Agent) -> None:

@@ -120,11 +120,12 @@ class ConsoleSite:
     async def live(self, request: Request) -> Response:
         if isinstance(self.answers.get("/api/live"), tuple):
             return await self.answer(request)
-        self.resumed.append(request.headers.get("last-event-id", ""))
+        last = request.headers.get("last-event-id", "")
 
         async def stream() -> AsyncIterator[str]:
             queue = _Waiting()
             self._queues.append(queue)
+            self.resumed.append(last)
             self.streams += 1
             self._changed.set()
             try:

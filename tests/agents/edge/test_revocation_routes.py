@@ -133,7 +133,7 @@ async def test_what_could_not_be_published_is_to_be_reported_again(caplog: pytes
 async def test_an_issuer_that_reports_too_much_is_told_to_wait() -> None:
     told = Told()
     async with door(
-        told.agent, engine=ScriptedEngine(), row=REPORTS, limits={"event_rate": 0.1, "event_burst": 2}
+        told.agent, engine=ScriptedEngine(), row=REPORTS, limits={"event_rate": 0.001, "event_burst": 2}
     ) as edge:
         token = event_token(edge.issuer)
         # What it did not sign does not count.

@@ -131,11 +131,11 @@ async def test_a_message_of_100_mb_is_refused(running: Site) -> None:
 
 
 async def test_users_and_addresses_ask_no_more_often_than_over_http(tmp_path: Path, lines: Lines) -> None:
-    limits = {"user_burst": 3, "user_rate": 0.01}
+    limits = {"user_burst": 2.5, "user_rate": 0.001}
     async with site(tmp_path, lines.agent, limits=limits) as running, stub(running) as client:
         found = [(await refused(client.GetTask(UNKNOWN, metadata=shown(running))))[0] for _ in range(3)]
         assert (found[0], found[-1]) == ("NOT_FOUND", "RESOURCE_EXHAUSTED")
-    async with site(tmp_path, lines.agent, limits={"address_burst": 2, "address_rate": 0.01}) as running:
+    async with site(tmp_path, lines.agent, limits={"address_burst": 2, "address_rate": 0.001}) as running:
         async with stub(running) as client:
             assert (await refused(client.GetTask(UNKNOWN)))[0] == "UNAUTHENTICATED"
             assert (await refused(client.GetTask(UNKNOWN)))[0] == "UNAUTHENTICATED"

@@ -198,6 +198,6 @@ async def test_it_is_closed_unless_said() -> None:
 
 
 async def test_preflights_count_for_their_address() -> None:
-    limits = {"address_rate": 0.1, "address_burst": 1}
+    limits = {"address_rate": 0.001, "address_burst": 1}
     async with door(Shop().pricing, engine=ScriptedEngine(), cors=(APP,), limits=limits) as edge:
         assert [(await ask(edge, CALL, "POST")).status_code for _ in range(2)] == [204, 429]

@@ -111,7 +111,7 @@ async def _ask(edge: Door, *values: str, **others: str) -> int:
 
 async def test_limits_and_the_log_go_by_the_client_and_not_by_the_proxy(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", logger="sealbus.agents.edge.app")
-    limits = {"address_rate": 0.1, "address_burst": 1}
+    limits = {"address_rate": 0.001, "address_burst": 1}
     async with door(Shop().pricing, engine=ScriptedEngine(), limits=limits, proxies=1) as edge:
         assert await _ask(edge, "203.0.113.9, 192.0.2.7") == 404
         assert await _ask(edge, "203.0.113.8, 192.0.2.7:99") == 429
@@ -128,7 +128,7 @@ async def test_limits_and_the_log_go_by_the_client_and_not_by_the_proxy(caplog: 
 
 async def test_without_proxies_nobody_is_believed(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", logger="sealbus.agents.edge.app")
-    limits = {"address_rate": 0.1, "address_burst": 1}
+    limits = {"address_rate": 0.001, "address_burst": 1}
     async with door(Shop().pricing, engine=ScriptedEngine(), limits=limits) as edge:
         assert await _ask(edge, "192.0.2.7") == 404
         assert await _ask(edge, "192.0.2.8") == 429

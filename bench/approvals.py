@@ -28,7 +28,6 @@ from sealbus.agents.runtime.node import Node
 from sealbus.agents.runtime.open import open_node
 from sealbus.agents.runtime.worker import Worker, settle_collector
 from sealbus.agents.sdk.task_handle import TaskHandle
-from sealbus.bus.gate.authorizer import NO_RESOURCE
 from sealbus.bus.handling.approvals.parked_tasks import PARKED_TYPE, Parked, parse_parked
 from sealbus.bus.nats.api import EXPECTED_LAST
 from sealbus.bus.ports import Outgoing, PubAck, uuid7, wall_clock
@@ -42,7 +41,7 @@ from sealbus.envelopes.message.seal import Draft, seal
 from sealbus.envelopes.message.user_context import parse_payload
 from sealbus.envelopes.message.wire import Statement
 from sealbus.envelopes.records.decision import DecisionRecord, StreamPlace
-from sealbus.policies.decision.request import Request, input_document
+from sealbus.policies.decision.request import NO_RESOURCE, Caller, Request, input_document
 
 __all__ = ["figures"]
 
@@ -229,8 +228,12 @@ async def _put(node: Node, requester: Node, number: int) -> int:
         for sealed in seal(drafts, requester.identity.sealer()):
             header = sealed.header
             asked = Request(
-                subject=header.iss.value,
-                trust_domain=header.iss.trust_domain.name,
+                caller=Caller(
+                    subject=header.iss.value,
+                    trust_domain=header.iss.trust_domain.name,
+                    tenant="",
+                    chain=(header.iss.value,),
+                ),
                 action="payments.pay",
                 properties={},
                 resource=NO_RESOURCE,
@@ -238,8 +241,6 @@ async def _put(node: Node, requester: Node, number: int) -> int:
                 nats_subject=header.to,
                 kind=header.kind.value,
                 message_id=header.id.hex(),
-                tenant="",
-                chain=(header.iss.value,),
             )
             record = DecisionRecord(
                 header=header.raw,

@@ -38,7 +38,7 @@ from sealbus.envelopes.trust.caches import Caches, ReplayMemory
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import TrustDomain
 from sealbus.policies.decision.decision import Decision
-from sealbus.policies.decision.request import Request, Resource, User, input_document
+from sealbus.policies.decision.request import Caller, Request, Resource, User, input_document
 
 __all__ = ["ORIGIN", "AuditWorld"]
 
@@ -135,8 +135,18 @@ class AuditWorld:
         )
         document = input_document(
             Request(
-                subject=NAMES.id_of("planner").value,
-                trust_domain=DOMAIN.name,
+                caller=Caller(
+                    subject=NAMES.id_of("planner").value,
+                    trust_domain=DOMAIN.name,
+                    user=User(
+                        id=f"user-{self.sent % self.many}",
+                        idp="https://idp.example.org",
+                        session=f"session-user-{self.sent % self.many}",
+                        txn="0" * 32,
+                        client="dev",
+                    ),
+                    chain=(NAMES.id_of("planner").value,),
+                ),
                 action="inventory.update",
                 properties={"quantity": self.sent},
                 resource=Resource(
@@ -148,14 +158,6 @@ class AuditWorld:
                 nats_subject=SUBJECT,
                 kind="task",
                 message_id=sealed.header.id.hex(),
-                user=User(
-                    id=f"user-{self.sent % self.many}",
-                    idp="https://idp.example.org",
-                    session=f"session-user-{self.sent % self.many}",
-                    txn="0" * 32,
-                    client="dev",
-                ),
-                chain=(NAMES.id_of("planner").value,),
             )
         )
         return Decided(

@@ -17,12 +17,13 @@ from __future__ import annotations
 from sealbus.policies.decision.decision import Decision, parse_decision
 from sealbus.policies.decision.documents import InputDocument, checked_document
 from sealbus.policies.decision.engine import Answer, EngineStatus, PolicyEngine
-from sealbus.policies.decision.request import NO_USER, Request, Resource, User, input_document
+from sealbus.policies.decision.request import NO_USER, Caller, Request, Resource, User, input_document
 from sealbus.policies.lint.module import PolicyRefused, Problem
 
 __all__ = [
     "NO_USER",
     "Answer",
+    "Caller",
     "Decision",
     "EngineStatus",
     "InputDocument",

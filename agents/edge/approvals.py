@@ -23,7 +23,7 @@ from typing import Final
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.sdk.bodies import JSON
 from sealbus.bus.gate.approval_authorizer import ask_about
-from sealbus.bus.gate.authorizer import NO_RESOURCE, request_about, user_input
+from sealbus.bus.gate.authorizer import caller_for, request_about
 from sealbus.bus.gate.resumption import reopened
 from sealbus.bus.handling.approvals.marker import MARKER_TYPE, parsed_marker
 from sealbus.bus.handling.approvals.parked_tasks import PARKED_TYPE, Parked, ParkedState, parse_parked
@@ -43,7 +43,14 @@ from sealbus.envelopes.message.user_context import UserContext
 from sealbus.policies.decision.approval import approval_question
 from sealbus.policies.decision.decision import Decision
 from sealbus.policies.decision.documents import checked_document
-from sealbus.policies.decision.request import Request, Resource, completed_document, input_document, rfc3339
+from sealbus.policies.decision.request import (
+    NO_RESOURCE,
+    Request,
+    Resource,
+    completed_document,
+    input_document,
+    rfc3339,
+)
 
 __all__ = ["PAGE", "Page", "ParkedTask", "Waiting", "is_about"]
 
@@ -259,8 +266,7 @@ class Waiting:
         node = self._node
         to = control_subject(node.deployment.names.token(parked.value.own), "approve") if parked.value else ""
         request = Request(
-            subject=node.own.value,
-            trust_domain=node.own.trust_domain.name,
+            caller=caller_for(node.own, person),
             action=action_of(to, {}),
             properties={"verdict": verdict, "note": ""},
             resource=Resource(type="task", id=parked.digest.hex()),
@@ -268,9 +274,6 @@ class Waiting:
             nats_subject=to,
             kind=Kind.TASK.value,
             message_id="",
-            tenant=person.ten or "",
-            user=user_input(person),
-            chain=(node.own.value,),
         )
         try:
             document = approval_question(

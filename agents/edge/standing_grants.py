@@ -17,7 +17,7 @@ from sealbus.agents.edge.task_owners import TaskOwners
 from sealbus.agents.runtime.schedules import book_of, claims_of
 from sealbus.agents.sdk.messages import split_action
 from sealbus.agents.sdk.task_handle import handle_text
-from sealbus.bus.gate.authorizer import user_input
+from sealbus.bus.gate.authorizer import caller_for
 from sealbus.bus.gate.status_reader import AskedTask
 from sealbus.bus.handling.schedules.book import Schedule
 from sealbus.bus.handling.schedules.request import Planned, ScheduleRequest
@@ -152,8 +152,7 @@ class EdgeGrants:
         try:
             return input_document(
                 Request(
-                    subject=node.own.value,
-                    trust_domain=node.own.trust_domain.name,
+                    caller=caller_for(node.own, user),
                     action=f"{node.token}._schedule",
                     properties={
                         "name": schedule.name,
@@ -175,9 +174,6 @@ class EdgeGrants:
                     nats_subject=control_subject(node.token, "schedule"),
                     kind=Kind.TASK.value,
                     message_id="",
-                    tenant=user.ten or "",
-                    user=user_input(user),
-                    chain=(node.own.value,),
                 )
             )
         except PolicyFailed:

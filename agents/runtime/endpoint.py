@@ -20,12 +20,10 @@ from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.subjects import OwnSubject, OwnSubjects, call_subject, task_subject
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
+from sealbus.policies.decision.request import NO_RESOURCE
 from sealbus.policies.decision.request import Resource as ResourceInput
 
 __all__ = ["HandlerEndpoint", "routes_of"]
-
-NO_RESOURCE = ResourceInput(type="none", id="none")
-"""The resource for the policy if the handler declares none."""
 
 
 @dataclass(frozen=True, slots=True)

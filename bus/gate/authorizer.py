@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 from sealbus.bus.ports import Clock, wall_clock
 from sealbus.bus.routing.stages import Decided, Opened
@@ -26,16 +27,14 @@ from sealbus.envelopes.errors import (
 )
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.user_context import UserContext
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.decision.decision import Decision, unknown_obligation
 from sealbus.policies.decision.engine import PolicyEngine
-from sealbus.policies.decision.request import NO_USER, Request, Resource, User, input_document
+from sealbus.policies.decision.request import NO_RESOURCE, NO_USER, Caller, Request, Resource, User, input_document
 
-__all__ = ["NO_RESOURCE", "Authorizer", "request_about", "request_of", "user_input"]
+__all__ = ["Authorizer", "caller_for", "request_about", "request_of"]
 
 _log = logging.getLogger(__name__)
-
-NO_RESOURCE = Resource(type="none", id="none")
-"""The resource in the policy's input if there is none to load."""
 
 LOADING = 32
 """Resources of one batch that are loaded concurrently."""
@@ -205,10 +204,10 @@ def request_about(
 ) -> Request:
     """Return the policy request for a message that nobody has approved."""
     header = message.header
-    context = message.context
     return Request(
-        subject=header.iss.value,
-        trust_domain=header.iss.trust_domain.name,
+        caller=caller_for(
+            header.iss, message.context, tuple([link.iss.value for link in message.chain]), _grant(message)
+        ),
         action=action,
         properties=properties if isinstance(properties, dict) else {},
         resource=resource,
@@ -216,18 +215,29 @@ def request_about(
         nats_subject=header.to,
         kind=header.kind.value,
         message_id=header.id.hex(),
-        tenant=(context.ten or "") if context is not None else "",
         delivery=message.arrival.delivery if isinstance(message.arrival, StreamArrival) else 1,
-        user=user_input(context),
-        chain=tuple([link.iss.value for link in message.chain]),
-        grant=_grant(message),
     )
 
 
-def user_input(context: UserContext | None) -> User:
-    """Return the user of a context as the policy sees it; the empty user if there is no context."""
-    if context is None:
-        return NO_USER
+@lru_cache(maxsize=256)  # whoever asks for a user mostly asks several times; at its largest 10 MiB
+def caller_for(
+    subject: SpiffeId,
+    context: UserContext | None,
+    chain: tuple[str, ...] = (),
+    grant: tuple[str, ...] | None = None,
+) -> Caller:
+    """Return the caller `subject`, who acts for the user of `context`; without a `chain`, by itself."""
+    return Caller(
+        subject=subject.value,
+        trust_domain=subject.trust_domain.name,
+        tenant=(context.ten or "") if context is not None else "",
+        user=_user(context) if context is not None else NO_USER,
+        chain=chain or (subject.value,),
+        grant=grant,
+    )
+
+
+def _user(context: UserContext) -> User:
     return User(
         id=context.sub,
         idp=context.idp,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sealbus.bus.audit.writer import AuditWriter
-from sealbus.bus.gate.authorizer import NO_RESOURCE, Authorizer, user_input
+from sealbus.bus.gate.authorizer import Authorizer, caller_for
 from sealbus.bus.sending.answer import AnswerDenied
 from sealbus.envelopes.accept.result import VerifiedResult
 from sealbus.envelopes.errors import AuditUnavailable, Code, SealbusError, SealError
@@ -85,17 +85,12 @@ def _refusal(one: Received, answer: Decision | SealbusError) -> SealbusError | N
 def _question(one: Received, now: int) -> Request:
     header = one.result.header
     return Request(
-        subject=header.iss.value,
-        trust_domain=header.iss.trust_domain.name,
+        caller=caller_for(header.iss, one.context),
         action=f"{one.action}.reply",
-        resource=NO_RESOURCE,
         time=now,
         nats_subject=header.to,
         kind=header.kind.value,
         message_id=header.id.hex(),
-        tenant=(one.context.ten or "") if one.context is not None else "",
-        user=user_input(one.context),
-        chain=(header.iss.value,),
     )
 
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 from sealbus.bus.audit.writer import AuditWriter
 from sealbus.bus.background import BoundedTasks
 from sealbus.bus.gate.approval_authorizer import ApprovalCase, verdict_of
-from sealbus.bus.gate.authorizer import NO_RESOURCE, Authorizer
+from sealbus.bus.gate.authorizer import Authorizer
 from sealbus.bus.handling.approvals.marker import Markers, StoredMarker, waits_note
 from sealbus.bus.handling.approvals.parked_tasks import (
     INPUT_BYTES,
@@ -50,8 +50,8 @@ from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.trust.bundles import Trust
 from sealbus.envelopes.trust.caches import Caches
 from sealbus.policies.decision.approval import approval_of
+from sealbus.policies.decision.request import NO_RESOURCE, Resource, rfc3339
 from sealbus.policies.decision.request import Parked as ParkedFacts
-from sealbus.policies.decision.request import Resource, rfc3339
 
 if TYPE_CHECKING:
     from sealbus.bus.telemetry.tracing import Processing, Tracer

@@ -88,6 +88,10 @@ class UserContext:
     typ: SubjectType | None
     dom: TrustDomain | None
 
+    def __hash__(self) -> int:
+        # Claims have no hash. One transaction has one context, mostly.
+        return hash(self.txn)
+
     def __repr__(self) -> str:
         return f"UserContext(iss={self.iss.value!r}, iat={self.iat!r}, ...)"
 

@@ -22,7 +22,9 @@ from sealbus.policies.decision.documents import InputDocument
 __all__ = [
     "APPROVALS",
     "NOT_PARKED",
+    "NO_RESOURCE",
     "NO_USER",
+    "Caller",
     "GivenApproval",
     "Parked",
     "Request",
@@ -43,6 +45,46 @@ _DIGEST: Final = 32
 _EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
+def _check_texts(*texts: object) -> None:
+    try:
+        # Joining checks in C that each is text: this is done for every message.
+        "".join(texts)  # type: ignore[arg-type]  # that is the check
+    except TypeError:
+        raise PolicyFailed("the input document lacks a text") from None
+
+
+def _check_numbers(*numbers: object) -> None:
+    for number in numbers:
+        if type(number) is not int or not 0 <= number <= _MAX_INTEGER:
+            raise PolicyFailed("time, delivery and auth_time are whole numbers, not below zero")
+
+
+def check_properties(where: str, properties: Mapping[str, object]) -> None:
+    """Raise `PolicyFailed`, naming it, for the first property that the engines might read differently (`Request`)."""
+    for name, value in properties.items():
+        if not isinstance(name, str):
+            raise PolicyFailed(f"{where} has a name that is no text")
+        # Most are text; the other checks are for the rest.
+        if isinstance(value, str):
+            continue
+        for item in value if isinstance(value, list | tuple) else (value,):
+            if not _is_scalar(item):
+                raise PolicyFailed(f"{where}.{name} is or holds {_called(item)}")
+
+
+def _is_scalar(value: object) -> bool:
+    if type(value) is int:
+        return -_MAX_INTEGER <= value <= _MAX_INTEGER
+    return isinstance(value, str | bool)
+
+
+def _called(value: object) -> str:
+    if isinstance(value, int):
+        return "an integer beyond 9007199254740991"
+    kind = "null" if value is None else f"a {type(value).__name__}"
+    return f"{kind}: declare text, whole numbers, booleans or lists of them"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resource:
     """The resource of the action, as the agent that owns it knows it."""
@@ -50,6 +92,10 @@ class Resource:
     type: str
     id: str
     properties: Mapping[str, object] = field(default_factory=dict)
+
+
+NO_RESOURCE: Final = Resource(type="none", id="none")
+"""The resource of what has none to load."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +118,15 @@ class User:
     auth_time: int = 0
     type: str = "user"
     domain: str = ""
+
+    def __post_init__(self) -> None:
+        _check_texts(
+            self.id, self.idp, self.session, self.txn, self.client, self.acr, self.type, self.domain, *self.scope
+        )
+        _check_numbers(self.auth_time)
+        if self.present is not True and self.present is not False:
+            raise PolicyFailed("present is not a boolean")
+        check_properties("context.user.claims", self.claims)
 
 
 NO_USER: Final = User(present=False, type="")
@@ -128,86 +183,27 @@ NOT_PARKED: Final = Parked()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """One question: may this workload do this to this resource, now, for this user, through this chain.
+class Caller:
+    """Who asks, for which user, through whom, and what that was limited to: what many messages have in common.
 
-    `time` is in microseconds since the Unix epoch; `chain` holds SPIFFE IDs, the root first; `grant` the actions that the
-    chain's narrowest grant allows, None for no limit; `approvals`, at most 16, and `parked` are empty but for a message that
-    is decided on again after it waited for approval. Construction raises `PolicyFailed` for values that the engines might
-    read differently: properties and claims hold text, booleans, integers within 2^53-1 and lists of these, without null,
-    fractions or nesting; every text field must be text.
+    `chain` holds SPIFFE IDs, the root first; `grant` the actions that the chain's narrowest grant allows, None for no limit.
+    Construction raises `PolicyFailed` as that of `Request` does. Its part of the input document is made once, here.
     """
 
     subject: str
     trust_domain: str
-    action: str
-    properties: Mapping[str, object] = field(default_factory=dict)
-    resource: Resource
-    time: int
-    nats_subject: str
-    kind: str
-    message_id: str
     tenant: str = ""
-    delivery: int = 1
     user: User = NO_USER
     chain: tuple[str, ...] = ()
     grant: tuple[str, ...] | None = None
-    approvals: tuple[GivenApproval, ...] = ()
-    parked: Parked = NOT_PARKED
+    encoded: tuple[bytes, bytes] = field(init=False, repr=False, compare=False)
+    """What stands before the action's name, and what stands between the number of the delivery and the approvals."""
 
     def __post_init__(self) -> None:
-        user, resource = self.user, self.resource
-        try:
-            # Joining checks in C that each is text: this is done for every message.
-            "".join((
-                self.subject, self.trust_domain, self.action, self.nats_subject, self.kind, self.message_id,
-                self.tenant, resource.type, resource.id, user.id, user.idp, user.session, user.txn, user.client,
-                user.acr, user.type, user.domain, *user.scope, *self.chain, *(self.grant or ()),
-            ))  # fmt: skip
-        except TypeError:
-            raise PolicyFailed("the input document lacks a text") from None
-        for number in (self.time, self.delivery, user.auth_time):
-            if type(number) is not int or not 0 <= number <= _MAX_INTEGER:
-                raise PolicyFailed("time, delivery and auth_time are whole numbers, not below zero")
-        if user.present is not True and user.present is not False:
-            raise PolicyFailed("present is not a boolean")
-        if self.properties:
-            check_properties("action.properties", self.properties)
-        if resource.properties:
-            check_properties("resource.properties", resource.properties)
-        if user.claims:
-            check_properties("context.user.claims", user.claims)
-        if self.parked is not NOT_PARKED and type(self.parked) is not Parked:
-            raise PolicyFailed("parked is no Parked")
-        if self.approvals and (
-            len(self.approvals) > APPROVALS or any(type(one) is not GivenApproval for one in self.approvals)
-        ):
-            raise PolicyFailed(f"approvals are at most {APPROVALS}, each a GivenApproval")
-
-
-def input_document(request: Request) -> InputDocument:
-    """Return the exact JSON bytes that are decided on and recorded: compact UTF-8, equal for equal requests.
-
-    Keys are in a fixed order, those of properties and claims sorted. Raises `PolicyFailed` for a document of over 65,536
-    bytes and for text that is not Unicode.
-    """
-    user, resource, grant = request.user, request.resource, request.grant
-    document = {
-        "v": 1,
-        "subject": {
-            "type": "workload",
-            "id": request.subject,
-            "properties": {"trust_domain": request.trust_domain},
-        },
-        "action": {"name": request.action, "properties": _sorted(request.properties)},
-        "resource": {"type": resource.type, "id": resource.id, "properties": _sorted(resource.properties)},
-        "context": {
-            "time": rfc3339(request.time // SECOND),
-            "subject": request.nats_subject,
-            "kind": request.kind,
-            "message_id": request.message_id,
-            "tenant": request.tenant,
-            "delivery": request.delivery,
+        user, grant = self.user, self.grant
+        _check_texts(self.subject, self.trust_domain, self.tenant, *self.chain, *(grant or ()))
+        subject = {"type": "workload", "id": self.subject, "properties": {"trust_domain": self.trust_domain}}
+        rest = {
             "user": {
                 "present": user.present,
                 "id": user.id,
@@ -222,19 +218,96 @@ def input_document(request: Request) -> InputDocument:
                 "type": user.type,
                 "domain": user.domain,
             },
-            "chain": request.chain,
+            "chain": self.chain,
             "grant": {"limited": grant is not None, "actions": () if grant is None else grant},
-            "approvals": [_given(one) for one in request.approvals] if request.approvals else (),
-            "parked": {"since": request.parked.since, "revision": request.parked.revision},
-        },
-    }
-    try:
-        encoded = to_json(document)
-    except PydanticSerializationError as error:
-        raise PolicyFailed("a text of the input document is not Unicode") from error
+        }
+        encoded = b'{"v":1,"subject":%b,"action":{"name":' % _json(subject), b",%b" % _json(rest)[1:-1]
+        object.__setattr__(self, "encoded", encoded)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One question: may this caller do this to this resource, now.
+
+    `time` is in microseconds since the Unix epoch; `approvals`, at most 16, and `parked` are empty but for a message that
+    is decided on again after it waited for approval. Construction raises `PolicyFailed` for values that the engines might
+    read differently: properties and claims hold text, booleans, integers within 2^53-1 and lists of these, without null,
+    fractions or nesting; every text field must be text.
+    """
+
+    caller: Caller
+    action: str
+    properties: Mapping[str, object] = field(default_factory=dict)
+    resource: Resource = NO_RESOURCE
+    time: int
+    nats_subject: str
+    kind: str
+    message_id: str
+    delivery: int = 1
+    approvals: tuple[GivenApproval, ...] = ()
+    parked: Parked = NOT_PARKED
+
+    def __post_init__(self) -> None:
+        resource = self.resource
+        _check_texts(self.action, self.nats_subject, self.kind, self.message_id, resource.type, resource.id)
+        _check_numbers(self.time, self.delivery)
+        if self.properties:
+            check_properties("action.properties", self.properties)
+        if resource.properties:
+            check_properties("resource.properties", resource.properties)
+        if self.parked is not NOT_PARKED and type(self.parked) is not Parked:
+            raise PolicyFailed("parked is no Parked")
+        if self.approvals and (
+            len(self.approvals) > APPROVALS or any(type(one) is not GivenApproval for one in self.approvals)
+        ):
+            raise PolicyFailed(f"approvals are at most {APPROVALS}, each a GivenApproval")
+
+
+def input_document(request: Request) -> InputDocument:
+    """Return the exact JSON bytes that are decided on and recorded: compact UTF-8, equal for equal requests.
+
+    Keys are in a fixed order, those of properties and claims sorted. Raises `PolicyFailed` for a document of over 65,536
+    bytes and for text that is not Unicode.
+    """
+    resource, parked = request.resource, request.parked
+    before, rest = request.caller.encoded
+    encoded = b"".join((
+        before, _text(request.action),
+        b',"properties":', _json(_sorted(request.properties)) if request.properties else b"{}",
+        b'},"resource":', _NO_RESOURCE if resource is NO_RESOURCE else _resource(resource),
+        b',"context":{"time":', _text(rfc3339(request.time // SECOND)),
+        b',"subject":', _text(request.nats_subject),
+        b',"kind":', _text(request.kind),
+        b',"message_id":', _json(request.message_id),
+        b',"tenant":', _text(request.caller.tenant),
+        b',"delivery":%d' % request.delivery,
+        rest,
+        b',"approvals":', _json([_given(one) for one in request.approvals]) if request.approvals else b"[]",
+        b',"parked":', _NOT_PARKED if parked is NOT_PARKED else _parked(parked),
+        b"}}",
+    ))  # fmt: skip
     if len(encoded) > DEFAULT_LIMITS.input_document_bytes:
         raise PolicyFailed(f"the input document has {len(encoded)} bytes")
     return InputDocument(encoded)
+
+
+def _json(value: object) -> bytes:
+    try:
+        return to_json(value)
+    except PydanticSerializationError as error:
+        raise PolicyFailed("a text of the input document is not Unicode") from error
+
+
+_text = lru_cache(maxsize=256)(_json)
+"""As `_json`, for texts that are the same from message to message."""
+
+
+def _resource(resource: Resource) -> bytes:
+    return _json({"type": resource.type, "id": resource.id, "properties": _sorted(resource.properties)})
+
+
+def _parked(parked: Parked) -> bytes:
+    return _json({"since": parked.since, "revision": parked.revision})
 
 
 def completed_document(document: InputDocument) -> InputDocument:
@@ -288,27 +361,5 @@ def _sorted(properties: Mapping[str, object]) -> dict[str, object]:
     return dict(properties) if len(properties) < 2 else dict(sorted(properties.items()))
 
 
-def check_properties(where: str, properties: Mapping[str, object]) -> None:
-    """Raise `PolicyFailed`, naming it, for the first property that the engines might read differently (`Request`)."""
-    for name, value in properties.items():
-        if not isinstance(name, str):
-            raise PolicyFailed(f"{where} has a name that is no text")
-        # Most are text; the other checks are for the rest.
-        if isinstance(value, str):
-            continue
-        for item in value if isinstance(value, list | tuple) else (value,):
-            if not _is_scalar(item):
-                raise PolicyFailed(f"{where}.{name} is or holds {_called(item)}")
-
-
-def _is_scalar(value: object) -> bool:
-    if type(value) is int:
-        return -_MAX_INTEGER <= value <= _MAX_INTEGER
-    return isinstance(value, str | bool)
-
-
-def _called(value: object) -> str:
-    if isinstance(value, int):
-        return "an integer beyond 9007199254740991"
-    kind = "null" if value is None else f"a {type(value).__name__}"
-    return f"{kind}: declare text, whole numbers, booleans or lists of them"
+_NO_RESOURCE: Final = _resource(NO_RESOURCE)
+_NOT_PARKED: Final = _parked(NOT_PARKED)

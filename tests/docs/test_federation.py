@@ -16,7 +16,7 @@ from sealbus.agents.runtime.settings.schema import Document, EdgeTable
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.decision.decision import Decision
-from sealbus.policies.decision.request import Request, Resource, input_document
+from sealbus.policies.decision.request import Caller, Request, input_document
 from sealbus.policies.engines.embedded import EmbeddedEngine
 
 PAGE = Page("federation.md")
@@ -102,13 +102,16 @@ async def test_a_partners_agent_is_called_and_granted_as_it_says(tmp_path: Path)
     documents = [
         input_document(
             Request(
-                subject=one, trust_domain=SpiffeId(one).trust_domain.name, action=action,
-                resource=Resource(type="none", id="none"), time=0, nats_subject=f"call.{action}", kind="call",
-                message_id="0", chain=(one,),
+                caller=Caller(subject=one, trust_domain=SpiffeId(one).trust_domain.name, chain=(one,)),
+                action=action,
+                time=0,
+                nats_subject=f"call.{action}",
+                kind="call",
+                message_id="0",
             )
         )
         for action, one in asked
-    ]  # fmt: skip
+    ]
     async with EmbeddedEngine.of_folder(policy) as engine:
         answers = await engine.decide(documents)
     assert [isinstance(one, Decision) and one.allow for one in answers] == [True, *[False] * 5]

@@ -21,7 +21,7 @@ from sealbus.agents.examples import inventory, pricing
 from sealbus.agents.runtime.settings.schema import EdgeTable
 from sealbus.envelopes.errors import Code
 from sealbus.policies.decision.decision import Decision
-from sealbus.policies.decision.request import Request, Resource, User, input_document
+from sealbus.policies.decision.request import Caller, Request, User, input_document
 from sealbus.policies.engines.embedded import EmbeddedEngine
 
 PAGE = Page("partners.md")
@@ -118,13 +118,21 @@ async def test_the_policy_asks_for_what_it_means(tmp_path: Path) -> None:
     documents = [
         input_document(
             Request(
-                subject="spiffe://example.org/edge", trust_domain="example.org", action="inventory.read",
-                resource=Resource(type="none", id="none"), time=0, nats_subject="call.inventory.read", kind="call",
-                message_id="0", user=user, chain=("spiffe://example.org/edge",),
+                caller=Caller(
+                    subject="spiffe://example.org/edge",
+                    trust_domain="example.org",
+                    user=user,
+                    chain=("spiffe://example.org/edge",),
+                ),
+                action="inventory.read",
+                time=0,
+                nats_subject="call.inventory.read",
+                kind="call",
+                message_id="0",
             )
         )
         for user, _ in asked
-    ]  # fmt: skip
+    ]
     async with EmbeddedEngine.of_folder(tmp_path / "policy") as engine:
         answers = await engine.decide(documents)
     assert [isinstance(one, Decision) and one.allow for one in answers] == [allowed for _, allowed in asked]

@@ -10,8 +10,8 @@ import sealbus.policies
 
 def test_every_name_is_there() -> None:
     assert set(sealbus.policies.__all__) == {
-        "NO_USER", "Answer", "Decision", "EngineStatus", "InputDocument", "PolicyEngine", "PolicyRefused", "Problem",
-        "Request", "Resource", "User", "checked_document", "input_document", "parse_decision",
+        "NO_USER", "Answer", "Caller", "Decision", "EngineStatus", "InputDocument", "PolicyEngine", "PolicyRefused",
+        "Problem", "Request", "Resource", "User", "checked_document", "input_document", "parse_decision",
     }  # fmt: skip
     assert all(hasattr(sealbus.policies, name) for name in sealbus.policies.__all__)
 

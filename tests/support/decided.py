@@ -19,7 +19,7 @@ from sealbus.envelopes.records.decision import DecisionRecord, StreamPlace
 from sealbus.envelopes.trust.merkle import leaf_hash, root
 from sealbus.policies.bundle.format import Bundle
 from sealbus.policies.decision.decision import Decision, obligations_json
-from sealbus.policies.decision.request import Request, Resource, input_document
+from sealbus.policies.decision.request import Caller, Request, Resource, input_document
 from sealbus.policies.engines.open import open_policy
 
 __all__ = ["record_decision"]
@@ -42,8 +42,7 @@ async def record_decision(bench: Bench, sender: MemoryIdentity, policy: Bundle, 
     [task] = seal([draft], sender.sealer())
     document = input_document(
         Request(
-            subject=sender.spiffe_id.value,
-            trust_domain="example.org",
+            caller=Caller(subject=sender.spiffe_id.value, trust_domain="example.org"),
             action="inventory.update",
             properties={"quantity": quantity},
             resource=Resource(type="item", id="42"),

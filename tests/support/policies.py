@@ -13,7 +13,7 @@ from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.trust.keys import SigningKey
 from sealbus.policies.bundle.format import Bundle, Manifest, pack_bundle, read_bundle
 from sealbus.policies.decision.documents import InputDocument, checked_document
-from sealbus.policies.decision.request import Request, Resource, input_document
+from sealbus.policies.decision.request import Caller, Request, Resource, input_document
 
 __all__ = ["ALLOW", "DENY", "SCRIPTED", "bundle", "document", "eventually", "folder", "put", "signing_key"]
 
@@ -54,8 +54,11 @@ def document(action: str = "yes", *, properties: Mapping[str, object] | None = N
     """Return the input document of a task of the planner for `action`."""
     made = input_document(
         Request(
-            subject="spiffe://example.org/agent/planner",
-            trust_domain="example.org",
+            caller=Caller(
+                subject="spiffe://example.org/agent/planner",
+                trust_domain="example.org",
+                chain=("spiffe://example.org/agent/planner",),
+            ),
             action=action,
             properties=properties or {},
             resource=Resource(type="item", id="42", properties={"owner": "u-1001"}),
@@ -63,7 +66,6 @@ def document(action: str = "yes", *, properties: Mapping[str, object] | None = N
             nats_subject="task.inventory.update",
             kind="task",
             message_id="0" * 32,
-            chain=("spiffe://example.org/agent/planner",),
         )
     )
     return checked_document(made.replace(b'"kind":"task"', b'"kind":1')) if action == "fails" else made

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.policies.decision.documents import InputDocument
-from sealbus.policies.decision.request import Request, Resource, User, input_document
+from sealbus.policies.decision.request import Caller, Request, Resource, User, input_document
 
 __all__ = ["documents", "policy", "world"]
 
@@ -105,10 +105,9 @@ def _document(chance: random.Random) -> InputDocument:
                 values.setdefault("odd", "a")
         return values
 
+    subject = chance.choice(TEXTS)
     return input_document(
         Request(
-            subject=chance.choice(TEXTS),
-            trust_domain="example.org",
             action=chance.choice(TEXTS),
             properties=properties(),
             resource=Resource(type=chance.choice(TEXTS), id=chance.choice(TEXTS), properties=properties()),
@@ -116,15 +115,19 @@ def _document(chance: random.Random) -> InputDocument:
             nats_subject="task.a.b",
             kind=chance.choice(("task", "call")),
             message_id="0",
-            tenant=chance.choice(TEXTS),
-            delivery=chance.choice((1, 2, 5)),
-            user=User(
-                present=chance.random() < 0.7,
-                id=chance.choice(TEXTS),
-                scope=tuple(chance.choice(TEXTS) for _ in range(chance.randrange(3))),
-                claims=properties(),
+            caller=Caller(
+                subject=subject,
+                trust_domain="example.org",
+                tenant=chance.choice(TEXTS),
+                user=User(
+                    present=chance.random() < 0.7,
+                    id=chance.choice(TEXTS),
+                    scope=tuple(chance.choice(TEXTS) for _ in range(chance.randrange(3))),
+                    claims=properties(),
+                ),
+                chain=tuple(chance.choice(TEXTS) for _ in range(chance.randrange(4))),
             ),
-            chain=tuple(chance.choice(TEXTS) for _ in range(chance.randrange(4))),
+            delivery=chance.choice((1, 2, 5)),
         )
     )
 

@@ -19,6 +19,7 @@ from sealbus.policies.bundle.files import STARTER
 from sealbus.policies.decision.approval import approval_question
 from sealbus.policies.decision.request import (
     NOT_PARKED,
+    Caller,
     GivenApproval,
     Parked,
     Request,
@@ -158,8 +159,6 @@ def _request(chance: random.Random, number: int) -> Request:
         caller, action, chain = "spiffe://example.org/edge", "payments.pay", ("spiffe://example.org/edge",)
         properties["amount"] = chance.choice((100_001, 250_000, 1_000_000, 1_000_001))
     return Request(
-        subject=caller,
-        trust_domain="example.org",
         action=action,
         properties=properties,
         resource=_resource(chance, user),
@@ -167,11 +166,15 @@ def _request(chance: random.Random, number: int) -> Request:
         nats_subject=f"task.{action}",
         kind=chance.choice(("task", "call", "event", "reply")),
         message_id=f"{number:032x}",
-        tenant=chance.choice(("", "acme")),
         delivery=chance.randint(1, 5),
-        user=user,
-        chain=chain,
-        grant=chance.choice((None, (), ("inventory.*", "pricing.quote"))),
+        caller=Caller(
+            subject=caller,
+            trust_domain="example.org",
+            tenant=chance.choice(("", "acme")),
+            user=user,
+            chain=chain,
+            grant=chance.choice((None, (), ("inventory.*", "pricing.quote"))),
+        ),
         approvals=tuple(_given(chance, user) for _ in range(given)),
         parked=chance.choice((NOT_PARKED, Parked(since="2026-11-23T08:00:00Z", revision="r1"))),
     )
@@ -189,8 +192,9 @@ def _approval(chance: random.Random, number: int) -> bytes:
         )
     verdict = _mostly(chance, chance.choice(("view", "approve", "deny", "withdraw")), ("", "run", "Approve"), 0.95)
     asked = Request(
-        subject=edge,
-        trust_domain="example.org",
+        caller=Caller(
+            subject=edge, trust_domain="example.org", user=user, chain=(edge,) if chance.random() < 0.97 else ()
+        ),
         action="payments._approve",
         properties={"verdict": verdict, "note": ""},
         resource=Resource(type="task", id=f"{number:064x}"),
@@ -198,8 +202,6 @@ def _approval(chance: random.Random, number: int) -> bytes:
         nats_subject="control.payments.approve",
         kind="task",
         message_id=f"{number:032x}",
-        user=user,
-        chain=(edge,) if chance.random() < 0.97 else (),
     )
     obligation = {"type": "approval", "queue": "managers", "text": "Pay", "until": 604_800, "acr": ["mfa"]}
     return approval_question(input_document(asked), of=input_document(of), obligation=json.dumps(obligation).encode())

@@ -13,7 +13,7 @@ from sealbus.envelopes.errors import Code
 from sealbus.policies.backtest.recorded import RecordedDecision
 from sealbus.policies.bundle.files import build_bundle
 from sealbus.policies.bundle.format import Bundle
-from sealbus.policies.decision.request import Request, Resource, User, input_document
+from sealbus.policies.decision.request import Caller, Request, Resource, User, input_document
 
 REGO = """package sealbus.authz
 
@@ -47,8 +47,12 @@ def starter() -> Bundle:
 def asked(user: str, *, allow: bool, reasons: tuple[str, ...] = ()) -> AskedAgain:
     document = input_document(
         Request(
-            subject="spiffe://example.org/edge",
-            trust_domain="example.org",
+            caller=Caller(
+                subject="spiffe://example.org/edge",
+                trust_domain="example.org",
+                user=User(present=True, id=user, type="user"),
+                chain=("spiffe://example.org/edge",),
+            ),
             action="inventory.read",
             resource=Resource(
                 type="item", id="42", properties={"owner": "alice", "customer": "acme", "region": "always"}
@@ -57,8 +61,6 @@ def asked(user: str, *, allow: bool, reasons: tuple[str, ...] = ()) -> AskedAgai
             nats_subject="call.inventory.read",
             kind="call",
             message_id="0" * 32,
-            user=User(present=True, id=user, type="user"),
-            chain=("spiffe://example.org/edge",),
         )
     )
     row = DecisionRow(

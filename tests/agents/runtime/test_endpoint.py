@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from sealbus import Agent, Context, Resource
-from sealbus.agents.runtime.endpoint import NO_RESOURCE, HandlerEndpoint, routes_of
+from sealbus.agents.runtime.endpoint import HandlerEndpoint, routes_of
 from sealbus.agents.sdk.sender import Sender
 from sealbus.bus.routing.routes import Route
 from sealbus.envelopes.errors import BadBody, ConfigurationError
@@ -17,6 +17,7 @@ from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.subjects import OwnSubject, own_subjects
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import TrustDomain
+from sealbus.policies.decision.request import NO_RESOURCE
 from sealbus.policies.decision.request import Resource as ResourceInput
 
 NAMES = Names(TrustDomain("example.org"))

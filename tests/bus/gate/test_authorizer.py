@@ -157,4 +157,4 @@ def test_the_policy_is_told_what_the_nearest_ancestor_that_limits_allows(
     [route, *_] = routes_of(Shop().inventory, sending=unsent, names=NAMES, own_subjects={})
     delivery = Delivery(subject=header.to, payload=b"", header_block=b"")
     one = Opened(delivery=delivery, route=route, message=message, time=0)
-    assert module.request_of(one, {}, ResourceInput(type="", id=""), now=0).grant == nearest
+    assert module.request_of(one, {}, ResourceInput(type="", id=""), now=0).caller.grant == nearest

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import fields, replace
 from typing import Any, cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sealbus.envelopes.errors import Code, PolicyFailed
 from sealbus.policies.decision.documents import InputDocument, checked_document
 from sealbus.policies.decision.request import (
     APPROVALS,
     NO_USER,
+    Caller,
     GivenApproval,
     Parked,
     Request,
@@ -24,8 +28,16 @@ from sealbus.policies.decision.request import (
 )
 
 REQUEST = Request(
-    subject="spiffe://example.org/agent/planner",
-    trust_domain="example.org",
+    caller=Caller(
+        subject="spiffe://example.org/agent/planner",
+        trust_domain="example.org",
+        tenant="acme",
+        user=User(
+            id="u-1001", idp="https://idp", session="s", txn="t", client="c", scope=("read",), claims={"n": 1}, acr="1"
+        ),
+        chain=("spiffe://example.org/edge", "spiffe://example.org/agent/planner"),
+        grant=("pricing.*",),
+    ),
     action="inventory.update",
     properties={"quantity": 3},
     resource=Resource(type="item", id="42", properties={"owner": "u-1001", "customer": "acme"}),
@@ -33,13 +45,7 @@ REQUEST = Request(
     nats_subject="task.inventory.update",
     kind="task",
     message_id="00" * 16,
-    tenant="acme",
     delivery=2,
-    user=User(
-        id="u-1001", idp="https://idp", session="s", txn="t", client="c", scope=("read",), claims={"n": 1}, acr="1"
-    ),
-    chain=("spiffe://example.org/edge", "spiffe://example.org/agent/planner"),
-    grant=("pricing.*",),
 )
 
 GIVEN = GivenApproval(
@@ -48,8 +54,15 @@ GIVEN = GivenApproval(
 )  # fmt: skip
 
 
+def changed(**changes: Any) -> Request:
+    """Return `REQUEST` with changes, of which some are its caller's."""
+    names = {one.name for one in fields(Caller)}
+    caller = replace(REQUEST.caller, **{name: value for name, value in changes.items() if name in names})
+    return replace(REQUEST, caller=caller, **{name: value for name, value in changes.items() if name not in names})
+
+
 def document(**changes: Any) -> dict[str, Any]:
-    return cast("dict[str, Any]", json.loads(input_document(replace(REQUEST, **changes))))
+    return cast("dict[str, Any]", json.loads(input_document(changed(**changes))))
 
 
 def test_the_document_is_the_one_of_the_design() -> None:
@@ -93,9 +106,14 @@ def test_the_document_is_the_one_of_the_design() -> None:
 
 def test_absent_things_are_empty_and_there() -> None:
     bare = Request(
-        subject="s", trust_domain="t", action="a", resource=Resource(type="none", id="none"), time=0,
-        nats_subject="x", kind="call", message_id="m",
-    )  # fmt: skip
+        caller=Caller(subject="s", trust_domain="t"),
+        action="a",
+        resource=Resource(type="none", id="none"),
+        time=0,
+        nats_subject="x",
+        kind="call",
+        message_id="m",
+    )
     context = json.loads(input_document(bare))["context"]
     assert context["user"].keys() == document()["context"]["user"].keys()
     assert context["user"] == {
@@ -197,14 +215,13 @@ def test_values_of_properties_and_claims(value: object) -> None:
 )
 @pytest.mark.parametrize("where", ["action.properties", "resource.properties", "context.user.claims"])
 def test_values_that_the_engines_would_not_read_alike(value: object, why: str, where: str) -> None:
-    every: dict[str, dict[str, Any]] = {
-        "action.properties": {"properties": {"p": value}},
-        "resource.properties": {"resource": Resource(type="t", id="i", properties={"p": value})},
-        "context.user.claims": {"user": replace(NO_USER, claims={"p": value})},
+    every: dict[str, Callable[[], dict[str, Any]]] = {
+        "action.properties": lambda: {"properties": {"p": value}},
+        "resource.properties": lambda: {"resource": Resource(type="t", id="i", properties={"p": value})},
+        "context.user.claims": lambda: {"user": replace(NO_USER, claims={"p": value})},
     }
-    changes = every[where]
     with pytest.raises(PolicyFailed, match=why) as failed:
-        replace(REQUEST, **changes)
+        changed(**every[where]())
     assert failed.value.code is Code.POLICY_ERROR
     assert failed.value.detail.startswith(f"{where}.p is or holds ")
 
@@ -216,31 +233,43 @@ def test_values_that_the_engines_would_not_read_alike(value: object, why: str, w
         {"tenant": 1},
         {"chain": ("a", None)},
         {"grant": (1,)},
-        {"user": User(id=cast("str", None))},
-        {"user": User(scope=(cast("str", 1),))},
         {"resource": Resource(type="t", id=cast("str", 1))},
         {"time": -1},
         {"time": 1.5},
         {"delivery": True},
-        {"user": User(auth_time=cast("int", None))},
-        {"user": User(present=cast("bool", 1))},
-        {"user": User(type=cast("str", None))},
-        {"user": User(domain=cast("str", None))},
         {"properties": {1: "a"}},
     ],
 )
 def test_types_are_checked(changes: dict[str, Any]) -> None:
     with pytest.raises(PolicyFailed):
-        replace(REQUEST, **changes)
+        changed(**changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"id": None},
+        {"scope": (1,)},
+        {"auth_time": None},
+        {"auth_time": -1},
+        {"present": 1},
+        {"type": None},
+        {"domain": None},
+        {"claims": {1: "a"}},
+    ],
+)
+def test_types_of_a_user_are_checked(changes: dict[str, Any]) -> None:
+    with pytest.raises(PolicyFailed):
+        replace(REQUEST.caller.user, **changes)
 
 
 UNAPPROVED = b',"approvals":[],"parked":{"since":"","revision":""}'
 
 
 @pytest.mark.parametrize("grant", [None, (), ("pricing.*", "stock.look")])
-@pytest.mark.parametrize(("user", "kind"), [(REQUEST.user, "user"), (NO_USER, "")])
+@pytest.mark.parametrize(("user", "kind"), [(REQUEST.caller.user, "user"), (NO_USER, "")])
 def test_a_recorded_document_gets_what_there_was_not_yet(user: User, kind: str, grant: tuple[str, ...] | None) -> None:
-    whole = input_document(replace(REQUEST, user=user, grant=grant))
+    whole = input_document(changed(user=user, grant=grant))
     assert completed_document(whole) == whole
     untyped = f',"type":"{kind}","domain":""'.encode()
     for added in ((untyped,), (UNAPPROVED,), (untyped, UNAPPROVED)):
@@ -256,7 +285,7 @@ def test_nothing_that_looks_like_an_end_is_completed() -> None:
     end = '"grant":{"limited":true,"actions":[]}}}'
     claims = {"auth_time": 5, "chain": "x", text: text, end: end}
     resource = Resource(type="t", id=text, properties=claims)
-    whole = input_document(replace(REQUEST, user=replace(REQUEST.user, claims=claims), resource=resource))
+    whole = input_document(changed(user=replace(REQUEST.caller.user, claims=claims), resource=resource))
     assert completed_document(whole) == whole
     parked = input_document(replace(REQUEST, parked=Parked(since="", revision=end)))
     assert completed_document(parked) == parked
@@ -286,6 +315,76 @@ def test_a_recorded_document_does_not_become_too_long() -> None:
 def test_half_a_character() -> None:
     with pytest.raises(PolicyFailed, match="not Unicode"):
         input_document(replace(REQUEST, properties={"p": "\ud800"}))
+
+
+TEXTS = st.text(st.characters(codec="utf-8"), max_size=20)
+VALUES = st.one_of(TEXTS, st.booleans(), st.integers(-(2**53 - 1), 2**53 - 1), st.lists(TEXTS, max_size=3))
+PROPERTIES = st.dictionaries(TEXTS, VALUES, max_size=3)
+USERS = st.builds(
+    User,
+    present=st.booleans(),
+    **dict.fromkeys(("id", "idp", "session", "txn", "client", "acr", "type", "domain"), TEXTS),
+    scope=st.lists(TEXTS, max_size=3).map(tuple),
+    claims=PROPERTIES,
+    auth_time=st.integers(0, 2**53 - 1),
+)
+CALLERS = st.builds(
+    Caller,
+    **dict.fromkeys(("subject", "trust_domain", "tenant"), TEXTS),
+    user=USERS,
+    chain=st.lists(TEXTS, max_size=3).map(tuple),
+    grant=st.none() | st.lists(TEXTS, max_size=3).map(tuple),
+)
+REQUESTS = st.builds(
+    Request,
+    caller=CALLERS,
+    **dict.fromkeys(("action", "nats_subject", "kind", "message_id"), TEXTS),
+    properties=PROPERTIES,
+    resource=st.builds(Resource, type=TEXTS, id=TEXTS, properties=PROPERTIES),
+    time=st.integers(0, 4 * 10**15),
+    delivery=st.integers(1, 100),
+    approvals=st.lists(
+        st.builds(
+            GivenApproval,
+            verdict=st.just("deny"),
+            user=TEXTS,
+            idp=TEXTS,
+            time=st.just(0),
+            message=st.just(bytes(32)),
+            record=st.just(bytes(32)),
+        ),
+        max_size=2,
+    ).map(tuple),
+    parked=st.builds(Parked, since=TEXTS, revision=TEXTS),
+)
+
+
+@given(REQUESTS)
+def test_the_parts_make_one_document(request_: Request) -> None:
+    """Each part stands at its place as if all had been written at once."""
+    made = json.loads(input_document(request_))
+    caller, user, context = request_.caller, request_.caller.user, made["context"]
+    assert list(made) == ["v", "subject", "action", "resource", "context"]
+    assert made["subject"] == {
+        "type": "workload", "id": caller.subject, "properties": {"trust_domain": caller.trust_domain}
+    }  # fmt: skip
+    assert made["action"] == {"name": request_.action, "properties": request_.properties}
+    resource = request_.resource
+    assert made["resource"] == {"type": resource.type, "id": resource.id, "properties": resource.properties}
+    assert list(context) == [
+        "time", "subject", "kind", "message_id", "tenant", "delivery", "user", "chain", "grant", "approvals", "parked"
+    ]  # fmt: skip
+    told = (request_.nats_subject, request_.kind, request_.message_id, caller.tenant, request_.delivery)
+    assert tuple(context.values())[:6] == (rfc3339(request_.time // 1_000_000), *told)
+    assert context["user"] == {
+        "present": user.present, "id": user.id, "idp": user.idp, "session": user.session, "txn": user.txn,
+        "client": user.client, "scope": [*user.scope], "claims": user.claims, "acr": user.acr,
+        "auth_time": user.auth_time, "type": user.type, "domain": user.domain,
+    }  # fmt: skip
+    assert context["chain"] == [*caller.chain]
+    assert context["grant"] == {"limited": caller.grant is not None, "actions": [*(caller.grant or ())]}
+    assert [one["user"] for one in context["approvals"]] == [one.user for one in request_.approvals]
+    assert context["parked"] == {"since": request_.parked.since, "revision": request_.parked.revision}
 
 
 def test_size() -> None:

@@ -11,7 +11,7 @@ from sealbus.policies.bundle.revocations import NONE_REVOKED, Revocations
 from sealbus.policies.decision.approval import approval_question
 from sealbus.policies.decision.decision import Decision
 from sealbus.policies.decision.documents import checked_document
-from sealbus.policies.decision.request import NO_USER, Request, Resource, User, input_document
+from sealbus.policies.decision.request import NO_USER, Caller, Request, Resource, User, input_document
 from sealbus.policies.engines.revoking import RevokingEngine
 
 ISSUER = "https://idp.example"
@@ -26,15 +26,13 @@ REVOKED = Revocations(
 def question(user: User) -> bytes:
     return input_document(
         Request(
-            subject="spiffe://example.org/agent/planner",
-            trust_domain="example.org",
+            caller=Caller(subject="spiffe://example.org/agent/planner", trust_domain="example.org", user=user),
             action="inventory.update",
             resource=Resource(type="item", id="42"),
             time=1_800_000_000_000_000,
             nats_subject="task.inventory.update",
             kind="task",
             message_id="00" * 16,
-            user=user,
         )
     )
 

@@ -7,7 +7,7 @@ import json
 from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.policies.decision.approval import approval_question
 from sealbus.policies.decision.connect import ConnectRequest, OwnSubjectFacts, connect_document
-from sealbus.policies.decision.request import GivenApproval, Request, Resource, User, input_document
+from sealbus.policies.decision.request import Caller, GivenApproval, Request, Resource, User, input_document
 from sealbus.policies.types.data import DataTypes
 from sealbus.policies.types.questions import APPROVAL_REQUEST, CONNECT_REQUEST, REQUEST, batch_of
 from sealbus.policies.types.value import Type
@@ -34,8 +34,13 @@ def missing(value: Json, one: Type, path: str = "") -> list[str]:
 
 def test_a_request_is_of_its_type() -> None:
     request = Request(
-        subject="spiffe://example.org/agent/a",
-        trust_domain="example.org",
+        caller=Caller(
+            subject="spiffe://example.org/agent/a",
+            trust_domain="example.org",
+            user=User(scope=("a",), claims=PROPERTIES),
+            chain=("spiffe://example.org/agent/a",),
+            grant=("a.b",),
+        ),
         action="a.b",
         properties=PROPERTIES,
         resource=Resource(type="t", id="1", properties=PROPERTIES),
@@ -43,9 +48,6 @@ def test_a_request_is_of_its_type() -> None:
         nats_subject="task.a.b",
         kind="task",
         message_id="0",
-        user=User(scope=("a",), claims=PROPERTIES),
-        chain=("spiffe://example.org/agent/a",),
-        grant=("a.b",),
         approvals=(GivenApproval(verdict="deny", user="u", idp="i", time=0, message=bytes(32), record=bytes(32)),),
     )
     document = json.loads(input_document(request))
@@ -57,8 +59,7 @@ def test_a_request_is_of_its_type() -> None:
 
 def test_a_question_of_approval_is_of_its_type() -> None:
     request = Request(
-        subject="s",
-        trust_domain="example.org",
+        caller=Caller(subject="s", trust_domain="example.org"),
         action="a._approve",
         resource=Resource(type="task", id="1"),
         time=1,

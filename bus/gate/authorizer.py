@@ -74,9 +74,10 @@ class Authorizer:
                 loading.append(ready)
         if loading:
             await self._load(loading)
+        now = self._clock()
         for ready in prepared:
             if ready.error is None:
-                self._ask(ready)
+                self._ask(ready, now)
         await self._decide([ready for ready in prepared if ready.error is None])
         return [ready.decided() for ready in prepared]
 
@@ -117,11 +118,9 @@ class Authorizer:
                 for _ in range(min(LOADING, len(loading))):
                     group.create_task(load_some())
 
-    def _ask(self, ready: _Prepared) -> None:
+    def _ask(self, ready: _Prepared, now: int) -> None:
         try:
-            ready.document = input_document(
-                request_of(ready.opened, ready.properties, ready.resource, now=self._clock())
-            )
+            ready.document = input_document(request_of(ready.opened, ready.properties, ready.resource, now=now))
         except PolicyFailed as error:
             self._said.warning("the policy cannot be asked about %s: %s", ready.opened.route.action, error.detail)
             ready.error = error
@@ -157,13 +156,7 @@ class _Prepared:
         self.error: SealbusError | None = None
 
     def decided(self) -> Decided:
-        return Decided(
-            opened=self.opened,
-            value=self.value,
-            input_document=self.document,
-            decision=self.decision,
-            error=self.error,
-        )
+        return Decided(self.opened, self.value, self.document, self.decision, self.error)
 
 
 async def _load_one(ready: _Prepared, said: OperatorLog) -> None:

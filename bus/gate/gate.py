@@ -25,6 +25,7 @@ from sealbus.bus.background import Background
 from sealbus.bus.gate.refusals import Refusals
 from sealbus.bus.handling.places import Cause, Places
 from sealbus.bus.ports import Clock, Delivery, Pull, wall_clock
+from sealbus.bus.routing.cancellation import Cancellation
 from sealbus.bus.routing.retry import KEY_AWAITED, UNTIL_EXPIRY
 from sealbus.bus.routing.routes import Permitted, RouteTable, TaskReporter
 from sealbus.bus.routing.stages import Decided, Opened
@@ -184,11 +185,10 @@ class Gate:
         self, deliveries: Sequence[Delivery], pull: Pull | None
     ) -> tuple[list[Opened], list[tuple[VerifiedMessage, Delivery]]]:
         """Return the messages that passed steps 1 to 13, and separately those whose verb has no handler here."""
-        trust = self._trust()
+        trust, now = self._trust(), self._clock()
         opened: list[Opened] = []
         unknown: list[tuple[VerifiedMessage, Delivery]] = []
         for delivery in deliveries:
-            now = self._clock()
             try:
                 route = self._routes.find(delivery.subject)
                 message = accept_live(
@@ -205,7 +205,7 @@ class Gate:
                 self._refuse(error, delivery, pull)
             else:
                 if route is not None:
-                    opened.append(Opened(delivery=delivery, route=route, message=message, time=now))
+                    opened.append(Opened(delivery, route, message, now))
                 else:
                     unknown.append((message, delivery))
         return opened, unknown
@@ -316,6 +316,8 @@ class Gate:
                 value=decided.value,
                 route=opened.route,
                 leaf=leaf,
+                sent=[],
+                cancellation=Cancellation(),
                 obligations=decided.decision.obligations,
                 reporter=self._executor.reporter(opened.message, opened.delivery),
                 span=span,

@@ -34,6 +34,7 @@ from sealbus.bus.handling.approvals.parked_tasks import (
 from sealbus.bus.handling.executor import Executor
 from sealbus.bus.handling.idempotency.effects import effect_key
 from sealbus.bus.ports import Clock, Delivery, Identity, Pull, wall_clock
+from sealbus.bus.routing.cancellation import Cancellation
 from sealbus.bus.routing.retry import UNTIL_EXPIRY
 from sealbus.bus.routing.routes import Permitted, Resumed, RouteTable, TaskReporter
 from sealbus.bus.routing.stages import Decided, Opened
@@ -262,7 +263,7 @@ class Resumption:
         asked = approval_of(decision.obligations) if decided.code is Code.DENIED and decision is not None else None
         if asked is not None and asked != parked.obligation and not self._can_be_asked(decided):
             asked = None
-        decided = replace(decided, parks=asked is not None)
+        decided = decided._replace(parks=asked is not None)
         [leaf] = await self._audit.decisions([decided])
         if not isinstance(leaf, bytes):
             raise _Again(f"its decision is not recorded: {leaf.code}")
@@ -309,6 +310,8 @@ class Resumption:
             value=decided.value,
             route=opened.route,
             leaf=leaf,
+            sent=[],
+            cancellation=Cancellation(),
             obligations=decided.decision.obligations if decided.decision is not None else (),
             reporter=reporter,
             resumed=resumed,

@@ -13,7 +13,7 @@ from pathlib import Path
 from sealbus.bus.handling.told_detail import TellDetail, tell_nothing
 from sealbus.bus.routing.retry import Reject, Retry, leaves
 from sealbus.bus.routing.routes import Permitted
-from sealbus.bus.routing.timers import Deadlines, Stuck, being_cancelled, cancellations, take_back_cancellations
+from sealbus.bus.routing.timers import Deadline, Deadlines, Stuck, being_cancelled
 from sealbus.bus.sending.answer import AnswerDenied, RemoteError, takes_one_answer
 from sealbus.bus.sending.message import Content
 from sealbus.envelopes.denial import NOTHING_TOLD, Denier, Explanation
@@ -57,20 +57,6 @@ class GivenUp(Exception):
         self.result = result
 
 
-class _Watch:
-    """Calls `give_up` if it is called, and knows that."""
-
-    __slots__ = ("_give_up", "called")
-
-    def __init__(self, give_up: Callable[[], None]) -> None:
-        self._give_up = give_up
-        self.called = False
-
-    def __call__(self) -> None:
-        self.called = True
-        self._give_up()
-
-
 async def attempt(
     permitted: Permitted,
     send: SendChunk,
@@ -93,19 +79,20 @@ async def attempt(
     The log has where a handler failed, and what `tell` gives of it. `ending` tells whether the current task is to end.
     Unless it is, no request to cancel it that a handler leaves behind outlasts the attempt.
     """
-    watch, before = _Watch(give_up), cancellations()
+    seconds = min(permitted.route.timeout, left)
+    deadline = deadlines.within(seconds, stuck=Stuck(GIVEN_UP_AFTER, give_up))
     try:
         try:
             with permitted.span.handling() if permitted.span is not None else _UNTRACED:
-                content = await _attempt(permitted, send, deadlines, watch, ending, left, tell)
+                content = await _attempt(permitted, send, deadline, seconds, ending, tell)
         finally:
-            if cancellations() > before and not ending():
-                await take_back_cancellations(before)
+            if deadline.left_behind and not ending():
+                await deadline.take_back()
     except (HandlingError, Reject, Retry) as error:
-        if watch.called:
+        if deadline.is_stuck:
             raise GivenUp(False) from error
         raise
-    if watch.called:
+    if deadline.is_stuck:
         raise GivenUp(True, content)
     return content
 
@@ -113,15 +100,12 @@ async def attempt(
 async def _attempt(
     permitted: Permitted,
     send: SendChunk,
-    deadlines: Deadlines,
-    watch: _Watch,
+    deadline: Deadline,
+    seconds: float,
     ending: Callable[[], bool],
-    left: float,
     tell: TellDetail,
 ) -> Content | None:
     route, cancellation = permitted.route, permitted.cancellation
-    seconds = min(route.timeout, left)
-    deadline = deadlines.within(seconds, stuck=Stuck(GIVEN_UP_AFTER, watch))
     cancellation.begin(deadline)
     try:
         with deadline:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from sealbus.bus.routing.cancellation import Cancellation
 from sealbus.bus.routing.retry import RetryPolicy
@@ -78,8 +78,7 @@ class Resumed:
     parked: Parked
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Permitted:
+class Permitted(NamedTuple):
     """A message that was verified, allowed and recorded: the only input that a handler can get.
 
     Built only by the gate, after the audit stream acknowledged the decision. `leaf` names the decision record; `sent`
@@ -90,16 +89,19 @@ class Permitted:
     value: object
     route: Route
     leaf: bytes
+    sent: list[bytes]
+    cancellation: Cancellation
+    """How its work is stopped."""
     obligations: tuple[Mapping[str, object], ...] = ()
-    sent: list[bytes] = field(default_factory=list)
     reporter: TaskReporter | None = None
     """The reporter of a task's status; absent for every other kind."""
-    cancellation: Cancellation = field(default_factory=Cancellation)
-    """How its work is stopped."""
     resumed: Resumed | None = None
     """How it goes on, if it is a task that was parked."""
     span: Processing | None = None
     """Its span, if this process makes any."""
+
+    def __repr__(self) -> str:
+        return f"Permitted(message={self.message!r}, ...)"
 
     @property
     def origin(self) -> VerifiedMessage:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from sealbus.bus.ports import Delivery
 from sealbus.bus.routing.routes import Resumed, Route
@@ -12,9 +12,10 @@ from sealbus.policies.decision.decision import Decision
 
 __all__ = ["Decided", "Opened"]
 
+# Named tuples, as in `bus.ports` and for the same reason.
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Opened:
+
+class Opened(NamedTuple):
     """A delivery that passed steps 1 to 13 at `time`, by this host's clock."""
 
     delivery: Delivery
@@ -25,8 +26,7 @@ class Opened:
     """How it goes on, if it is a parked task that is decided on again."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decided:
+class Decided(NamedTuple):
     """An opened message after steps 14 to 16: the policy's decision, or the step that failed.
 
     If a step failed before there was an input document or a typed body, `input_document` is empty and `value` absent.
@@ -39,6 +39,9 @@ class Decided:
     error: SealbusError | None = None
     parks: bool = False
     """Whether it is a task that was denied until somebody approves, and is to be parked."""
+
+    def __repr__(self) -> str:
+        return f"Decided(opened={self.opened!r}, code={self.code!r}, ...)"
 
     @property
     def allowed(self) -> bool:

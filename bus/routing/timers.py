@@ -116,19 +116,29 @@ class Deadline(Alarm):
     """A block that is cancelled, and ends with `TimeoutError`, if it is not left by `until`.
 
     `expired` tells whether this deadline ended it, or was made to by `end`. As with `asyncio.timeout`, other cancellations
-    stay cancellations. A block that swallows its cancellation at `until` is `stuck` some time later.
+    stay cancellations. A block that swallows its cancellation at `until` is stuck some time later, which `is_stuck` tells.
     """
 
-    __slots__ = ("_cancelled", "_cancelling", "_later", "_stuck", "_task")
+    __slots__ = ("_cancelled", "_cancelling", "_later", "_stuck", "_task", "is_stuck")
 
     def __init__(self, owner: Deadlines, until: float, task: asyncio.Task[object], stuck: Stuck | None = None) -> None:
         super().__init__(owner, until, task.cancel)
         self._task = task
         self._stuck = stuck
+        self.is_stuck = False
         self._later: asyncio.TimerHandle | None = None
         self._cancelling = task.cancelling()
         self._cancelled = 0
         """How often the block was cancelled here: by `end`, and when its time was over."""
+
+    @property
+    def left_behind(self) -> bool:
+        """Whether more cancellations of the task are requested than when this was made."""
+        return self._task.cancelling() > self._cancelling
+
+    async def take_back(self) -> None:
+        """Take back what is `left_behind`, as `take_back_cancellations` does."""
+        await take_back_cancellations(self._cancelling)
 
     @property
     def expired(self) -> bool:
@@ -153,7 +163,11 @@ class Deadline(Alarm):
         """Cancel the block: its time is over. Only for `Deadlines` to call."""
         self.end()
         if self._stuck is not None:
-            self._later = self._task.get_loop().call_later(self._stuck.after, self._stuck.callback)
+            self._later = self._task.get_loop().call_later(self._stuck.after, self._sticks, self._stuck.callback)
+
+    def _sticks(self, callback: Callable[[], object]) -> None:
+        self.is_stuck = True
+        callback()
 
     def end(self) -> None:
         """Cancel the block now; it is cancelled once more when its time is over, if it goes on until then."""

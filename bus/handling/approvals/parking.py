@@ -78,7 +78,7 @@ class Parking:
 
     def mark(self, decided: Sequence[Decided]) -> list[Decided]:
         """Return `decided`, those marked that are to be parked: their decisions are recorded, whatever else is counted."""
-        return [replace(one, parks=True) if self._parks(one) else one for one in decided]
+        return [one._replace(parks=True) if self._parks(one) else one for one in decided]
 
     def _parks(self, one: Decided) -> bool:
         decision, message = one.decision, one.opened.message

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from dataclasses import replace
 
 import pytest
 from support.audit import opened
 
 from sealbus.bus.handling.attempt import attempt, passed_on
+from sealbus.bus.routing.cancellation import Cancellation
 from sealbus.bus.routing.retry import Reject, Retry, RetryPolicy
 from sealbus.bus.routing.routes import Permitted, Route
 from sealbus.bus.routing.timers import Deadlines
@@ -57,7 +57,7 @@ def permitted(endpoint: Scripted, timeout: float = 5.0) -> Permitted:
     route = Route(
         kind=Kind.TASK, subject="task.a.run", action="a.run", endpoint=endpoint, retry=RetryPolicy(), timeout=timeout
     )
-    return Permitted(message=opened(), value=None, route=route, leaf=bytes(32))
+    return Permitted(message=opened(), value=None, route=route, leaf=bytes(32), sent=[], cancellation=Cancellation())
 
 
 async def no_chunks(permitted: Permitted, chunk: Content, number: int, fin: bool) -> None:
@@ -220,7 +220,7 @@ async def test_what_a_handler_was_told_of_a_denial_is_passed_on_with_itself_in_f
     aud = asked.message.header.aud
     assert aud is not None
     assert passed_on(asked, ended) == NOTHING_TOLD
-    told = passed_on(replace(asked, obligations=SHOWS), ended)
+    told = passed_on(asked._replace(obligations=SHOWS), ended)
     assert told == TOLD._replace(via=(Denier(aud.value, "a.run", "denied"), STOCK))
 
 
@@ -231,4 +231,4 @@ async def test_what_our_own_policy_says_of_an_answer_is_passed_on_to_nobody() ->
 
 async def test_what_is_no_denial_passes_nothing_on() -> None:
     ended = await failure(RemoteError(Code.BAD_BODY))
-    assert passed_on(replace(permitted(Scripted()), obligations=SHOWS), ended) == NOTHING_TOLD
+    assert passed_on(permitted(Scripted())._replace(obligations=SHOWS), ended) == NOTHING_TOLD

@@ -15,6 +15,7 @@ from sealbus.bus.handling.idempotency.effects import Effects
 from sealbus.bus.handling.status_writer import Statuses, StatusReporter
 from sealbus.bus.handling.work import Work
 from sealbus.bus.ports import Delivery
+from sealbus.bus.routing.cancellation import Cancellation
 from sealbus.bus.routing.retry import RetryPolicy
 from sealbus.bus.routing.routes import Endpoint, Permitted, Route
 from sealbus.bus.sending.message import Content
@@ -64,7 +65,7 @@ class Worker:
 
 
 def done(name: bytes) -> Done:
-    permitted = Permitted(message=TASK, value=None, route=ROUTE, leaf=name)
+    permitted = Permitted(message=TASK, value=None, route=ROUTE, leaf=name, sent=[], cancellation=Cancellation())
     work = Work(permitted, cast("Delivery", None), None, set())
     reporter = StatusReporter(cast("Statuses", None), TASK.header, 1)
     return Done(work, Claim(key=name, dig=b"", first=b""), reporter, Content(body=name, typ="application/json"))

@@ -19,6 +19,7 @@ from sealbus.bus.handling import concurrency as module
 from sealbus.bus.handling.concurrency import ConcurrencyLimits
 from sealbus.bus.handling.work import Work
 from sealbus.bus.ports import Delivery, Pull
+from sealbus.bus.routing.cancellation import Cancellation
 from sealbus.bus.routing.retry import RetryPolicy
 from sealbus.bus.routing.routes import Endpoint, Permitted, Route
 from sealbus.envelopes.message.kinds import Kind
@@ -254,7 +255,9 @@ def work(partition: str, concurrency: int | None = None) -> Work:
         ordered=True,
         concurrency=concurrency,
     )
-    permitted = Permitted(message=opened(), value=None, route=route, leaf=bytes(32))
+    permitted = Permitted(
+        message=opened(), value=None, route=route, leaf=bytes(32), sent=[], cancellation=Cancellation()
+    )
     return Work(permitted, Delivery(subject, b"", b""), cast("Pull", "a pull"), set())
 
 

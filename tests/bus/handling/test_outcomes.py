@@ -12,12 +12,15 @@ from sealbus.bus.audit.writer import AuditWriter
 from sealbus.bus.handling.completion import Outcomes
 from sealbus.bus.handling.work import Work
 from sealbus.bus.ports import Delivery, Pull
+from sealbus.bus.routing.cancellation import Cancellation
 from sealbus.bus.routing.routes import Permitted, Route
 from sealbus.envelopes.errors import Code
 from sealbus.envelopes.message.freshness import StreamArrival
 
 LEAF = b"l" * 32
-PERMITTED = Permitted(message=opened(), value=None, route=cast("Route", None), leaf=LEAF, sent=[b"a" * 32])
+PERMITTED = Permitted(
+    message=opened(), value=None, route=cast("Route", None), leaf=LEAF, sent=[b"a" * 32], cancellation=Cancellation()
+)
 
 
 class Audit:

@@ -11,10 +11,13 @@ from support.audit import opened
 from sealbus.bus.handling.places import Places
 from sealbus.bus.handling.work import Work
 from sealbus.bus.ports import Delivery, Pull
+from sealbus.bus.routing.cancellation import Cancellation
 from sealbus.bus.routing.routes import Permitted, Route
 from sealbus.bus.telemetry import Counters
 
-PERMITTED = Permitted(message=opened(), value=None, route=cast("Route", None), leaf=b"")
+PERMITTED = Permitted(
+    message=opened(), value=None, route=cast("Route", None), leaf=b"", sent=[], cancellation=Cancellation()
+)
 DELIVERY = Delivery(subject="task.a.run", payload=b"", header_block=b"")
 
 

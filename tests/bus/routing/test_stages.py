@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, cast
 
 import pytest
+from support.audit import opened
 
+from sealbus.bus.routing.cancellation import Cancellation
+from sealbus.bus.routing.routes import Permitted, Route
 from sealbus.bus.routing.stages import Decided, Opened
 from sealbus.envelopes.errors import BadBody, Code
 from sealbus.policies.decision.decision import Decision
@@ -45,10 +47,24 @@ def test_an_error_outweighs_a_yes_and_says_why() -> None:
     assert decided.code is Code.BAD_BODY
 
 
-@pytest.mark.parametrize("stage", [Opened, Decided])
+@pytest.mark.parametrize("stage", [Opened, Decided, Permitted])
 def test_no_stage_can_be_changed_or_made_without_the_one_before(stage: Any) -> None:
-    assert stage.__dataclass_params__.frozen
-    first = dataclasses.fields(stage)[0]
-    assert first.default is dataclasses.MISSING
+    made = stage(*[None] * len(stage._fields))
+    for name in (*stage._fields, "another"):
+        with pytest.raises(AttributeError):
+            setattr(made, name, "other")
     with pytest.raises(TypeError):
         stage()
+
+
+def test_no_stage_shows_a_payload() -> None:
+    decided = Decided(OPENED, {"pin": "1234"}, b'{"pin":"1234"}')
+    permitted = Permitted(
+        message=opened(),
+        value={"pin": "1234"},
+        route=cast("Route", None),
+        leaf=b"",
+        sent=[],
+        cancellation=Cancellation(),
+    )
+    assert "1234" not in f"{decided!r} {permitted!r}"

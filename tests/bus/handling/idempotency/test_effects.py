@@ -14,6 +14,7 @@ from support.shop import Shop
 from sealbus.agents.runtime.endpoint import HandlerEndpoint
 from sealbus.bus.handling.idempotency.claim_store import AlreadyDone, BusyEffect, Claim
 from sealbus.bus.handling.idempotency.effects import REMEMBERED_BYTES, Effects, effect_key
+from sealbus.bus.routing.cancellation import Cancellation
 from sealbus.bus.routing.retry import RetryPolicy
 from sealbus.bus.routing.routes import Permitted, Route
 from sealbus.bus.sending.message import Content
@@ -40,7 +41,9 @@ def permitted(message: Message, *, once: bool = False) -> Permitted:
         retry=RetryPolicy(),
         once=once,
     )
-    return Permitted(message=opened(message), value=None, route=route, leaf=bytes(32))
+    return Permitted(
+        message=opened(message), value=None, route=route, leaf=bytes(32), sent=[], cancellation=Cancellation()
+    )
 
 
 @pytest.fixture

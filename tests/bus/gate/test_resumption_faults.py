@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from support.payments import ASKED, Payments
 from support.played import QUICK, Played, approved, looked_at, play, submitted
@@ -50,6 +50,7 @@ async def test_a_fault_at_any_store_loses_nothing_and_does_nothing_twice(fault: 
     number=st.integers(1, 2),
     people=st.sampled_from([("boss",), ("boss", "second")]),
 )
+@example(at={13: Fault.UNACKNOWLEDGED, 1: Fault.REFUSED, 25: Fault.REFUSED}, once=True, number=2, people=("boss",))
 def test_several_faults_lose_nothing_either(
     at: dict[int, Fault], once: bool, number: int, people: tuple[str, ...]
 ) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -263,6 +264,7 @@ class Gate:
         at: int,
     ) -> None:
         """Do step 17, then hand on to the executor: a message whose record is not stored is not handled."""
+        counted: Counter[tuple[str, str]] = Counter()
         try:
             places: RecordPlaces | None = {} if self._tracer is not None else None
             leaves = await self._record(decided, pull, places)
@@ -270,6 +272,7 @@ class Gate:
             self._took.observe(time.perf_counter() - began, "call" if pull is None else "stream", n=len(decided))
             for number, (one, leaf) in enumerate(zip(decided, leaves, strict=True)):
                 if isinstance(leaf, bytes):
+                    counted[one.opened.route.action, str(one.code or "allow")] += 1
                     span = self._processing(one, leaf, at, (places or {}).get(number))
                     await self._pass_on(one, leaf, pull, span)
                 else:
@@ -279,6 +282,8 @@ class Gate:
                         await self._executor.answer_error(one, leaf)
                     self._refuse(leaf, one.opened.delivery, pull)
         finally:
+            for (action, verdict), number in counted.items():
+                self._counters.add("sealbus_decisions_total", number, action=action, verdict=verdict)
             done.set()
             self._recording.release()
 
@@ -308,8 +313,6 @@ class Gate:
     async def _pass_on(self, decided: Decided, leaf: bytes, pull: Pull | None, span: Processing | None) -> None:
         opened = decided.opened
         code = decided.code
-        verdict = "allow" if code is None else str(code)
-        self._counters.add("sealbus_decisions_total", 1, action=opened.route.action, verdict=verdict)
         if code is None and decided.decision is not None:
             permitted = Permitted(
                 message=opened.message,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple, Self
 
 from sealbus.envelopes.encoding.codec import Value, encode, pack
 from sealbus.envelopes.errors import SealError
@@ -22,8 +22,19 @@ SENT_HASHES = 1_024
 """Most hashes of sent messages in an outcome; a stream of chunks may be longer (SPEC.md section 8)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutcomeRecord:
+# A named tuple, because one is made for every message.
+
+
+class _Outcome(NamedTuple):
+    decision: bytes
+    micros: int
+    delivery: int
+    code: str | None
+    sent: tuple[bytes, ...]
+    sent_count: int
+
+
+class OutcomeRecord(_Outcome):
     """The outcome of one allowed decision; `decision` is the leaf that names its record.
 
     `code` is None on success, else a `Code` or a newer writer's text. `micros` counts from the start of handling. `sent` are
@@ -31,26 +42,36 @@ class OutcomeRecord:
     the rest in `sent_count`.
     """
 
+    __slots__ = ()
+
     kind: ClassVar[str] = "outcome"
 
-    decision: bytes
-    code: str | None = None
-    micros: int
-    delivery: int
-    sent: tuple[bytes, ...] = ()
-    sent_count: int = 0
-
-    def __post_init__(self) -> None:
-        check_bytes("decision", self.decision, least=DIGEST_BYTES, most=DIGEST_BYTES)
-        check_uint("micros", self.micros)
-        check_uint("delivery", self.delivery, least=1)
-        check_uint("sent_count", self.sent_count)
-        if self.code is not None:
-            check_code("code", self.code)
-        for digest in self.sent:
+    def __new__(
+        cls,
+        decision: bytes,
+        micros: int,
+        delivery: int,
+        code: str | None = None,
+        sent: tuple[bytes, ...] = (),
+        sent_count: int = 0,
+    ) -> Self:
+        """Check all fields, by themselves and together."""
+        check_bytes("decision", decision, least=DIGEST_BYTES, most=DIGEST_BYTES)
+        check_uint("micros", micros)
+        check_uint("delivery", delivery, least=1)
+        check_uint("sent_count", sent_count)
+        if code is not None:
+            check_code("code", code)
+        for digest in sent:
             check_bytes("sent", digest, least=DIGEST_BYTES, most=DIGEST_BYTES)
-        if len(self.sent) != min(self.sent_count, SENT_HASHES):
+        if len(sent) != min(sent_count, SENT_HASHES):
             raise SealError(f"sent holds the first {SENT_HASHES} of sent_count hashes")
+        return super().__new__(cls, decision, micros, delivery, code, sent, sent_count)
+
+    @classmethod
+    def _make(cls, iterable: Iterable[Any]) -> Self:  # type: ignore[override]  # the base is generic in its own type
+        # `_replace` uses this; its result is checked too.
+        return cls(*iterable)
 
     @classmethod
     def of(
@@ -69,18 +90,19 @@ class OutcomeRecord:
     def encode(self) -> bytes:
         """Return the encoded map."""
         # As with decisions: every value was checked when this was made, and the keys are put in here in their order.
+        decision, micros, delivery, code, sent, sent_count = self
         record: dict[str, object] = {}
-        if self.sent_count > SENT_HASHES:
-            record["cnt"] = self.sent_count
-        if self.code is not None:
-            record["cod"] = str(self.code)
-        record["dec"] = self.decision
-        record["dlv"] = self.delivery
+        if sent_count > SENT_HASHES:
+            record["cnt"] = sent_count
+        if code is not None:
+            record["cod"] = str(code)
+        record["dec"] = decision
+        record["dlv"] = delivery
         record["k"] = "outcome"
-        record["mic"] = self.micros
-        if self.sent:
-            record["out"] = self.sent
-        record["suc"] = self.code is None
+        record["mic"] = micros
+        if sent:
+            record["out"] = sent
+        record["suc"] = code is None
         record["v"] = 1
         return pack(record)
 

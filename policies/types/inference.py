@@ -268,6 +268,9 @@ class _Analysis:
             left, right = (self.expression(frame, side) for side in (expression.left, expression.right))
             if _never_equal(left, right):
                 self.refuse(frame, expression.place, "match", "the two sides are never equal: OPA refuses this")
+            # OPA takes both sides to be of one type from here on, under `not` as elsewhere.
+            self.note(frame, expression.left, left.names & right.names)
+            self.note(frame, expression.right, left.names & right.names)
 
     def collection(self, frame: _Frame, said: Expression, one: Type) -> None:
         if not one.names <= {"array", "set", "object"}:
@@ -418,6 +421,8 @@ class _Analysis:
         pairs = [(value, self.data.items(collection)), *((key, self.data.keys(collection)) for key in keys)]
         if self.compiling and any(_never_equal(one, other) for one, other in pairs):
             self.refuse(frame, expression.place, "match", "nothing of this type is in there: OPA refuses this")
+        elif self.compiling and not keys:
+            self.note(frame, expression.value, pairs[0][1].names)
 
     def object(self, frame: _Frame, expression: ObjectLiteral) -> Type:
         keys, values = expression.items[::2], expression.items[1::2]
@@ -518,6 +523,7 @@ class _Analysis:
                 pattern = join_all(self.pattern(rule, number_of) for _, rule in self.table.definitions[path])
                 if _never_equal(one, pattern):
                     self.refuse(frame, said.place, "match", "no definition of the function takes this")
+                self.compiled(frame, said, pattern.names)
             return found
         name = ".".join(expression.name)
         builtin = BUILTINS[name]

@@ -156,6 +156,11 @@ def test_what_could_fail_or_means_another_thing_to_opa(body: str, forms: list[st
         ("decide(request) := f(\"a\", [1])\nf(\"a\", b) := 1 if { b in {\"0\"} }", ["match"]),
         ("decide(request) := f([1])\nf(a) := 1 if { a in {\"0\"} }", ["match"]),
         ("decide(request) := f(1)\nf(a) := 1 if { endswith(a, \"x\") } else := 2 if { a == \"s\" }", ["match", "type"]),
+        ("decide(request) := f(1)\nf(a) := 1 if { not a == \"x\" }", ["match"]),
+        ("decide(request) := f(1)\nf(a) := 1 if { not \"x\" == a }", ["match"]),
+        ("decide(request) := f(1)\nf(a) := 1 if { not a in {\"x\"} }", ["match"]),
+        ("decide(request) := f(1)\nf(a) := b if { b := a in {\"x\"} }", ["match"]),
+        ("decide(request) := f(1)\nf(a) := 1 if { not g(a) }\ng(a) := 1 if { not a == \"x\" }", ["match"]),
         # From where an argument stands OPA's compiler learns what it is.
         (UNCALLED + "f(a) := 1 if { endswith(a, \"x\"); xs := [1]; xs[a] == 1 }", ["match"]),
         (UNCALLED + "f(a) := 1 if { x := a + 1; xs := {\"k\": 1}; xs[a] == x }", ["match"]),

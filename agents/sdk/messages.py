@@ -63,7 +63,7 @@ class Origin:
     def user(cls, statement: Statement | None) -> Origin:
         """Start a chain for a user, or for nobody; raises `EnvelopeError` for a payload that is not a user context."""
         if statement is None:
-            return cls()
+            return NOBODY
         context = parse_payload(statement.payload)
         return cls(statement=statement, end=context.end, not_before=context.iat)
 
@@ -81,6 +81,9 @@ class Origin:
             not_before=max(header.iat, context_iat),
             tid=header.tid,
         )
+
+
+NOBODY = Origin()
 
 
 def split_action(action: str) -> tuple[str, str]:

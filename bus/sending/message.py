@@ -13,6 +13,7 @@ from sealbus.envelopes.records.body import AUDIT_MEDIA_TYPE
 __all__ = ["ERROR_TYPE", "Content", "OutgoingMessage", "record_message"]
 
 _new: Final = tuple.__new__
+_PLACES: Final = {name: place for place, name in enumerate(Draft._fields)}
 
 
 class OutgoingMessage(NamedTuple):
@@ -35,9 +36,11 @@ class OutgoingMessage(NamedTuple):
         return f"OutgoingMessage({self.draft!r}, ...)"
 
     def with_entries(self, **entries: object) -> Self:
-        """Return the same message with other entries of its draft."""
-        draft = self.draft._replace(**entries)  # type: ignore[arg-type]  # the draft's names and types
-        return _new(type(self), (draft, *self[1:]))
+        """Return the same message with other entries of its draft; raise `KeyError` for one that drafts do not have."""
+        values: list[object] = [*self.draft]
+        for name, value in entries.items():
+            values[_PLACES[name]] = value
+        return _new(type(self), (_new(Draft, values), *self[1:]))
 
     def at(self, now: int, *, new_id: bytes) -> Draft:
         """Return the draft to seal at `now`, with `new_id` unless it has its own."""

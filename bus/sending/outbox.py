@@ -342,12 +342,8 @@ class Outbox:
             waiting.repeat_until = min(
                 header.iat + self._limits.repeat_for, sealer.expires - self._limits.credential_margin
             )
-            waiting.outgoing = Outgoing(
-                subject=header.to,
-                payload=sealed.wire,
-                message_id=header.id.hex() if waiting.durable else "",
-                reply=waiting.reply,
-            )
+            message_id = header.id.hex() if waiting.durable else ""
+            waiting.outgoing = Outgoing(header.to, sealed.wire, message_id, reply=waiting.reply)
 
     def _send(self, batch: Sequence[_Waiting]) -> None:
         try:

@@ -12,6 +12,7 @@ from ledger.count import STOPPED, Count, judge
 from ledger.faults import FAULTS, faults_of
 from ledger.servers import Layout
 from ledger.short import counted
+from support.native_wheel import require_wheel
 
 from sealbus.agents.sdk.task_handle import handle_text
 from sealbus.bus.gate.status_reader import AskedTask
@@ -31,6 +32,14 @@ async def test_no_promise_is_broken_by_any_kind_of_fault() -> None:
     assert count.problems == []
     assert count.canceled
     assert count.undone
+    assert count.effects >= count.acknowledged * 8 // 10
+
+
+@pytest.mark.slow
+async def test_workers_that_die_in_the_middle_of_a_batch_keep_every_promise_of_the_native_engine() -> None:
+    require_wheel()
+    count = await counted(["worker", "worker", "idle"], kills=6, engine="native")
+    assert count.problems == []
     assert count.effects >= count.acknowledged * 8 // 10
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 from support.central_opa import CentralOpa, tls_of
+from support.native_wheel import require_wheel
 from support.opa import OpaServer
 from support.policies import bundle
 from support.x509 import ThrowawayCa
@@ -22,6 +23,7 @@ from sealbus.policies.bundle.files import write_bundle
 from sealbus.policies.decision.engine import PolicyEngine
 from sealbus.policies.engines.central import CentralEngine
 from sealbus.policies.engines.embedded import EmbeddedEngine
+from sealbus.policies.engines.native import NativeEngine
 from sealbus.policies.engines.sidecar import SidecarEngine
 from sealbus.testing import TestBus
 
@@ -78,6 +80,10 @@ async def engine_of(name: str, folder: Path) -> AsyncIterator[PolicyEngine]:
     if name == "embedded":
         async with EmbeddedEngine(file) as embedded:
             yield embedded
+    elif name == "native":
+        require_wheel()
+        async with NativeEngine(file) as native:
+            yield native
     elif name == "sidecar":
         with OpaServer("--bundle", str(file)) as server:
             async with SidecarEngine(server.socket, deadline=10.0) as sidecar:
@@ -89,7 +95,7 @@ async def engine_of(name: str, folder: Path) -> AsyncIterator[PolicyEngine]:
                 yield central
 
 
-@pytest.mark.parametrize("name", ["embedded", "sidecar", "central"])
+@pytest.mark.parametrize("name", ["embedded", "native", "sidecar", "central"])
 async def test_an_allow_that_obliges_to_what_nobody_honours_denies(name: str, tmp_path: Path) -> None:
     handled: list[str] = []
     printer = Agent("printer")

@@ -35,6 +35,7 @@ async def run(
     layout: Layout = Layout.SINGLE,
     always: bool = True,
     deaf: bool = False,
+    engine: str = "embedded",
     seconds: float = math.inf,
     disk_size: float = DISK,
     settle: float = SETTLE_SECONDS,
@@ -63,6 +64,7 @@ async def run(
         callout="callout" in kinds,
         always=always,
         deaf=deaf,
+        engine=engine,
         disk_size=disk_size,
     ) as site:
         book = Book(site.book)

@@ -20,6 +20,7 @@ async def counted(
     layout: Layout = Layout.SINGLE,
     always: bool = True,
     deaf: bool = False,
+    engine: str = "embedded",
     settle: float = SETTLE_SECONDS,
 ) -> Count:
     """Return what was counted after `kills` faults of `kinds`, in an order by one seed."""
@@ -35,6 +36,7 @@ async def counted(
             layout=layout,
             always=always,
             deaf=deaf,
+            engine=engine,
             settle=settle,
         )
     assert count.acknowledged > 0

@@ -338,12 +338,14 @@ async def open_site(
     callout: bool = False,
     always: bool = True,
     deaf: bool = False,
+    engine: str = "embedded",
     disk_size: float = DISK,
 ) -> AsyncIterator[Site]:
     """Open everything below `folder`, which must be empty and short.
 
-    `always` is whether the servers sync first; with `sidecar` an OPA beside the workers decides; with `edge` a part of the
-    load comes by HTTP; with `callout` the servers ask processes of ours about each connection; `deaf` workers heed no cancel.
+    `always` is whether the servers sync first; `engine` decides, or with `sidecar` an OPA beside the workers; with `edge` a
+    part of the load comes by HTTP; with `callout` the servers ask processes of ours about each connection; `deaf` workers
+    heed no cancel.
     `disk_size` is in GiB for each server.
     """
     for name in ("policy", "small"):
@@ -374,7 +376,7 @@ async def open_site(
         )
         site = Site(folder, disk=disk, identities=identities, servers=servers, deaf=deaf)
         stack.push_async_callback(site.stop)
-        policy = f'engine = "embedded"\nbundle = "{bundle}"'
+        policy = f'engine = "{engine}"\nbundle = "{bundle}"'
         if sidecar:
             site.opa = stack.enter_context(OpaServer("--bundle", str(bundle)))
             policy = f'engine = "sidecar"\nopa = "{site.opa.socket}"'

@@ -10,6 +10,7 @@ from shutil import copytree
 from types import SimpleNamespace
 
 import pytest
+from support.native_wheel import require_wheel
 from support.settings import FULL, changed, load
 from support.x509 import ThrowawayCa
 
@@ -65,6 +66,13 @@ async def test_a_policy_that_is_not_there_says_which_file(settings: Settings) ->
     *_, found = await examine(changed(settings, policy=missing), "pricing")
     assert (found.part, found.ok) == ("policy", False)
     assert "/nowhere/bundle.tar.gz" in found.text
+
+
+async def test_the_native_engine_is_named_where_it_decides(settings: Settings) -> None:
+    require_wheel()
+    *_, found = await examine(changed(settings, policy=changed(settings.policy, engine="native")), "pricing")
+    assert (found.part, found.ok) == ("policy", True)
+    assert found.text.startswith("native, revision ")
 
 
 async def test_a_policy_whose_newest_state_dev_refuses_is_not_fine(settings: Settings, tmp_path: Path) -> None:

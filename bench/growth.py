@@ -46,8 +46,6 @@ __all__ = ["figures"]
 
 ROUNDS = 5
 AGENTS = (1, 50, 500)
-MORE_CONSUMERS = ", limits: {default_max_consumers: 4096}"
-"""A worker has four consumers of TASKS, and nats-server 2.15 allows a stream 1,000 unless it is told otherwise."""
 STORED = (10_000, 100_000, 1_000_000)
 LINKS = (1, 2, 4, 8)
 ENTRIES = (100, 1_000, 10_000, 100_000)
@@ -111,7 +109,7 @@ async def _agents() -> AsyncIterator[Figure]:
     others = [f"idle-{number}" for number in range(1, max(AGENTS))]
     with tempfile.TemporaryDirectory() as folder:
         async with (
-            real_bus(Path(folder), "pricing", "shop-web", *others, max_bytes=1 << 28, jetstream=MORE_CONSUMERS) as bus,
+            real_bus(Path(folder), "pricing", "shop-web", *others, max_bytes=1 << 28) as bus,
             EmbeddedEngine.of_folder() as engine,
             AsyncExitStack() as workers,
         ):

@@ -428,6 +428,13 @@ async def create_stream(request: Request, config: Mapping[str, object]) -> Strea
 
 async def update_stream(request: Request, config: Mapping[str, object]) -> StreamState:
     """Replace the whole configuration of a stream. Raises `ConfigurationError` with the server's reason."""
+    metadata = config.get("metadata")
+    if isinstance(metadata, dict):
+        # The server writes its own version there, and does not accept it back.
+        config = {
+            **config,
+            "metadata": {key: value for key, value in metadata.items() if not str(key).startswith("_nats.")},
+        }
     return await _write(request, "UPDATE", config)
 
 

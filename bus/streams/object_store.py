@@ -30,10 +30,12 @@ from sealbus.bus.nats.api import (
     create_stream,
     iso_time,
     stream_state,
+    update_stream,
 )
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import Clock, Outgoing, PubAck, StreamRefused, wall_clock
+from sealbus.bus.streams.declared import MAX_CONSUMERS
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.trust.names import is_token
@@ -68,8 +70,16 @@ class ObjectStore:
         self._clock = clock
 
     async def create(self, *, max_bytes: int, replicas: int = 1) -> None:
-        """Create the bucket unless it exists; needs an operator's identity. Raises `ConfigurationError`."""
-        if await stream_state(self._connection.jetstream, self.stream) is not None:
+        """Create the bucket, or let an older one have `MAX_CONSUMERS`; needs an operator's identity.
+
+        Raises `ConfigurationError`.
+        """
+        request = self._connection.jetstream
+        found = await stream_state(request, self.stream)
+        if found is not None:
+            allowed = found.config.get("max_consumers")
+            if type(allowed) is not int or allowed < MAX_CONSUMERS:
+                await update_stream(request, {**found.config, "max_consumers": MAX_CONSUMERS})
             return
         config: Mapping[str, object] = {
             "name": self.stream,
@@ -80,11 +90,12 @@ class ObjectStore:
             "discard": "new",
             "max_bytes": max_bytes,
             "max_age": 0,
+            "max_consumers": MAX_CONSUMERS,
             "num_replicas": replicas,
             "allow_rollup_hdrs": True,
             "allow_direct": True,
         }
-        await create_stream(self._connection.jetstream, config)
+        await create_stream(request, config)
 
     async def info(self, name: str) -> ObjectInfo | None:
         """Return the description of the object `name`, or None if there is none or it was deleted."""

@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 
 from sealbus.bus.nats.api import (
     RECORDS,
-    StreamState,
     closed_subject,
     create_stream,
     existing_stream,
@@ -88,7 +87,7 @@ async def _roll(declared: Stream, to: str, request: Request, since: str | None) 
     former = await existing_stream(request, names[0] if names else str(since))
     if not names and closed_subject(former.name) not in subjects_of(former):
         raise ConfigurationError(f"stream {former.name} was not closed: it takes {', '.join(subjects_of(former))}")
-    closed = _writable(former, [closed_subject(former.name)])
+    closed = {**former.config, "subjects": [closed_subject(former.name)]}
     await update_stream(request, closed)
     try:
         await create_stream(request, replace(declared, name=to).config())
@@ -96,12 +95,3 @@ async def _roll(declared: Stream, to: str, request: Request, since: str | None) 
         await update_stream(request, closed | {"subjects": list(declared.subjects)})
         raise
     return Rolled(former=former.name, current=to)
-
-
-def _writable(state: StreamState, subjects: list[str]) -> dict[str, object]:
-    config = dict(state.config)
-    metadata = config.get("metadata")
-    if isinstance(metadata, dict):
-        # The server writes its own version there, and does not accept it back.
-        config["metadata"] = {key: value for key, value in metadata.items() if not str(key).startswith("_nats.")}
-    return config | {"subjects": subjects}

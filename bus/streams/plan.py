@@ -88,8 +88,8 @@ def plan(declared: Sequence[Stream], actual: Mapping[str, StreamState | None]) -
     """Return what differs between `declared` and `actual` (by stream name), in the order of declaration.
 
     Fields that a declaration does not mention, such as `placement` or `compression`, are the operator's and are kept. A
-    stream that merely protects more than declared (`deny_delete`) is left as it is. Streams that are not declared are
-    ignored, and nothing is ever deleted. Pure.
+    stream that merely protects more than declared (`deny_delete`), or allows more consumers, is left as it is. Streams that
+    are not declared are ignored, and nothing is ever deleted. Pure.
     """
     changes: list[Change] = []
     for stream in declared:
@@ -154,6 +154,8 @@ def _differences(stream: Stream, state: StreamState) -> list[_Difference]:
 def _same(field: str, found: object, needed: object) -> bool:
     if field in ("deny_delete", "deny_purge"):
         return found is True or needed is False
+    if field == "max_consumers":
+        return type(found) is int and type(needed) is int and found >= needed
     if field == "subjects" and isinstance(found, list) and isinstance(needed, list):
         return sorted(map(str, found)) == sorted(map(str, needed))
     return found == needed
@@ -188,11 +190,7 @@ def _obstacle(one: _Difference) -> str | None:
 def _updated(stream: Stream, state: StreamState) -> JsonObject:
     """Return the whole configuration to send: the declared part, and the operator's choices but for what must be unset."""
     kept = {field: value for field, value in state.config.items() if field not in FORBIDDEN or is_unset(value)}
-    metadata = kept.get("metadata")
-    if isinstance(metadata, dict):
-        # The server writes its own version there, and does not accept it back.
-        kept["metadata"] = {key: value for key, value in metadata.items() if not str(key).startswith("_nats.")}
     wanted = stream.config()
-    for protection in ("deny_delete", "deny_purge"):
-        wanted[protection] = state.config.get(protection) is True or wanted[protection] is True
-    return kept | wanted
+    return kept | {
+        field: needed for field, needed in wanted.items() if not _same(field, state.config.get(field), needed)
+    }

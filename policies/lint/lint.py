@@ -34,7 +34,8 @@ in              `in` as a value, with a side that may be undefined: false in reg
 match           two sides of == or `in` whose types differ, and a name that is nowhere: OPA's compiler refuses these
 negation        `not` over something that may be undefined (`undefined`)
 nesting, size   what takes regorus' parser exponential time, or its stack
-number          a fraction, an exponent, over 2^53-1, or a minus before anything but a literal
+number          a fraction, an exponent, over 2^53-1, or a minus before anything but a literal; and a product that may be
+                over 2^256 (`types.inference`), in a chain of which the digits double at each step
 order           < <= > >= with a set, an object or a comprehension, and sets beside objects in one set
 package         `system...`, which OPA keeps for itself
 pattern         an object or an expression where names are matched; := to a literal or an array of another length
@@ -51,7 +52,7 @@ unused          a name of `some x` or `every` that nothing uses: OPA refuses it
 with            outside test files (`*_test.rego`), which may also call `print`
 =============== =====================================================================================================
 
-`check_bundle` adds what needs the data or the whole bundle: `type`, `else`, `in`, `match`, `order` and most of
+`check_bundle` adds what needs the data or the whole bundle: `type`, `else`, `in`, `match`, `order`, products and most of
 `conflict` (`types.inference`), `lookup` (`undefined`, and numbers that look up a text), `entrypoint` (`bundle.check`),
 `roots`, `library` and `reasons` (modules of `bundle` that are called so), and `conflict` where data stands in the place of
 a rule.

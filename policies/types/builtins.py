@@ -26,7 +26,6 @@ from sealbus.policies.types.value import (
     JSON,
     NEVER,
     TEXT,
-    UNBOUNDED,
     Type,
     array_of,
     join,
@@ -43,6 +42,9 @@ LARGE: Final = (1 << 63) - 1
 """The greatest instant in nanoseconds that both engines convert to a date, in 2262; OPA rounds `abs` of larger numbers."""
 _INSTANT_MOST: Final = DEFAULT_LIMITS.max_integer * 1_000
 """The greatest instant of a request, which is counted in microseconds."""
+
+_ITEMS: Final = 1 << 64
+"""More items than any memory holds."""
 
 
 class Inside(Protocol):
@@ -178,7 +180,7 @@ def _merged(_: Sequence[Expression], types: Sequence[Type], inside: Inside) -> T
     values = [inside.items(one) for one in merged]
     if not any("object" in one.names for one in values):
         return narrowed(join_all([record({}), *merged]), frozenset({"object"}))
-    return narrowed(ANY if any(one.may_hold("set") for one in merged) else JSON, frozenset({"object"}))
+    return narrowed(JSON if all(one.holds_json for one in merged) else ANY, frozenset({"object"}))
 
 
 def _got(said: Sequence[Expression], types: Sequence[Type], inside: Inside) -> Type:
@@ -187,7 +189,7 @@ def _got(said: Sequence[Expression], types: Sequence[Type], inside: Inside) -> T
         found = inside.field(looked_in, said[1].value)
     elif "array" in key.names:
         # A path.
-        found = ANY if looked_in.may_hold("set") else JSON
+        found = JSON if looked_in.holds_json else ANY
     else:
         found = inside.items(looked_in)
     return join(found, otherwise)
@@ -195,6 +197,10 @@ def _got(said: Sequence[Expression], types: Sequence[Type], inside: Inside) -> T
 
 def _keys(_: Sequence[Expression], types: Sequence[Type], inside: Inside) -> Type:
     return set_of(inside.keys(types[0]))
+
+
+def _total(_: Sequence[Expression], types: Sequence[Type], inside: Inside) -> Type:
+    return number(inside.items(types[0]).most * _ITEMS)
 
 
 def _size(_: Sequence[Expression], types: Sequence[Type], __: Inside) -> Type:
@@ -250,7 +256,7 @@ BUILTINS: Final[Mapping[str, Builtin]] = {
     "strings.any_suffix_match": _takes(_AFFIX, _AFFIX, gives=BOOLEAN),
     "strings.reverse": _takes(_TEXT, gives=TEXT),
     "substring": _takes(_TEXT, _literal_number("literal number", "[0-9]{1,16}"), _PLACE, gives=TEXT),
-    "sum": _takes(_NUMBERS, gives=number(UNBOUNDED)),
+    "sum": _takes(_NUMBERS, gives=_total),
     "time.clock": _takes(_LARGE, gives=array_of(number(60))),
     "time.date": _takes(_LARGE, gives=array_of(number(9_999))),
     "time.parse_rfc3339_ns": _takes(

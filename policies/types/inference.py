@@ -57,6 +57,7 @@ from sealbus.policies.types.value import (
     NEVER,
     NULL,
     TEXT,
+    UNBOUNDED,
     DataPath,
     Type,
     array_of,
@@ -477,9 +478,18 @@ class _Analysis:
                     self.refuse(frame, expression.right.place, "type", text)
                 self.operands(frame, expression, (left, right), ("number",))
                 return number(right.most)
+            case "Mul":
+                self.operands(frame, expression, (left, right), ("number",))
+                if left.names | right.names <= {"number"} and left.most * right.most > UNBOUNDED:
+                    text = (
+                        "this product may be over 2^256, and no engine bounds the time of larger ones: multiply at most four "
+                        "numbers of the question or the data, or remainders (x % 1000); a function's are known from its calls"
+                    )
+                    self.refuse(frame, expression.place, "number", text)
+                return number(left.most * right.most)
             case _:
                 self.operands(frame, expression, (left, right), ("number",))
-                return number(left.most * right.most if expression.operator == "Mul" else left.most + right.most)
+                return number(left.most + right.most)
 
     def operands(self, frame: _Frame, expression: Infix, types: Sequence[Type], names: tuple[str, ...]) -> None:
         for side, one in zip((expression.left, expression.right), types, strict=True):

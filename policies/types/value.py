@@ -7,7 +7,7 @@ there is a value at all, except that `NEVER` has none.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal, TypeAlias
 
 from sealbus.envelopes.limits import DEFAULT_LIMITS
@@ -21,7 +21,14 @@ DataPath: TypeAlias = "tuple[str | None, ...]"
 """A path in the policy's data; None stands for any name or index."""
 
 UNBOUNDED: Final = 1 << 256
-"""The bound if no smaller bound of a number is known; both engines compute exactly, however long a number is."""
+"""The bound if no smaller bound of a number is known, and the greatest bound of a product.
+
+Both engines compute exactly, and look at no limit meanwhile: in a chain of squares the 27th did not end in 100 s. Sums may
+exceed it, because a sum is longer than its longest part by no more than the length of their count. Four numbers of a question
+multiplied are within 2^212.
+"""
+_PARTS: Final = 16_384
+"""Most types in one type: where each value holds the one before twice, they would double at each step."""
 _COLLECTIONS: Final = frozenset({"array", "set", "object"})
 _JSON_NAMES: Final = frozenset({"null", "boolean", "number", "text", "array", "object"})
 
@@ -35,6 +42,8 @@ class Type:
     JSON value, or any value at all, at every depth. `data` are the places in the policy's data where the value may be
     found. `instant` marks texts that are instants as `rfc3339` writes them. `lengths` are the possible lengths of an array
     that was written out.
+
+    What a type of more than `_PARTS` types holds counts as unknown.
     """
 
     names: frozenset[str]
@@ -46,6 +55,16 @@ class Type:
     data: frozenset[DataPath] = frozenset()
     instant: bool = False
     lengths: frozenset[int] = frozenset()
+    parts: int = field(init=False, compare=False, repr=False)
+    """The number of types in it, itself included."""
+
+    def __post_init__(self) -> None:
+        parts = 1 + sum(one.parts for one in self.inside)
+        if parts > _PARTS:
+            parts = 1
+            for name, nothing in (("items", None), ("fields", ()), ("keys", None), ("open", "any")):
+                object.__setattr__(self, name, nothing)
+        object.__setattr__(self, "parts", parts)
 
     @property
     def scalar(self) -> bool:
@@ -58,10 +77,21 @@ class Type:
             return True
         if self.scalar:
             return False
-        if self.open or self.data:
-            return self.open == "any" or name in _JSON_NAMES
-        inside = [self.items, self.keys, *(one for _, one in self.fields)]
-        return any(one is not None and one.may_hold(name) for one in inside)
+        if self.open == "any" or (name in _JSON_NAMES and (self.open or self.data)):
+            return True
+        return any(one.may_hold(name) for one in self.inside)
+
+    @property
+    def inside(self) -> tuple[Type, ...]:
+        """The types of what it holds that are known by themselves: of items, keys and fields."""
+        return tuple(one for one in (self.items, self.keys, *(one for _, one in self.fields)) if one is not None)
+
+    @property
+    def holds_json(self) -> bool:
+        """Whether all that it holds is JSON as questions and data have it: no set, no greater number, no key but texts."""
+        if self.open == "any" or (self.keys is not None and not self.keys.names <= TEXT.names):
+            return False
+        return all("set" not in one.names and one.most <= NUMBER.most and one.holds_json for one in self.inside)
 
 
 NEVER: Final = Type(names=frozenset())
@@ -139,11 +169,18 @@ def join(one: Type, other: Type) -> Type:
         items=join_all(inside) if inside else None,
         fields=fields,
         keys=join_all(keys) if keys else None,
-        open=max(one.open, other.open, key=("", "json", "any").index),
+        open=_open(one, other),
         data=one.data | other.data,
         instant=one.instant and other.instant,
         lengths=_lengths(one, other),
     )
+
+
+def _open(one: Type, other: Type) -> Literal["", "json", "any"]:
+    if not one.open and not other.open:
+        return ""
+    # What is looked up in JSON is JSON, and the other may hold more.
+    return "json" if one.holds_json and other.holds_json else "any"
 
 
 def _lengths(one: Type, other: Type) -> frozenset[int]:

@@ -63,6 +63,27 @@ async def test_a_changed_declaration_is_applied_in_place_and_keeps_the_messages(
     assert (state.config["max_bytes"], state.messages) == (16 * 1_048_576, 1)
 
 
+async def test_more_consumers_than_the_servers_own_limit_once_applied(operator: RawNats) -> None:
+    await apply(STREAMS, operator.request)
+    config = stream_named(STREAMS, "TASKS").config()
+    # As it was declared before, which is the server's default.
+    await operator.request("$JS.API.STREAM.UPDATE.TASKS", json.dumps(config | {"max_consumers": -1}).encode())
+
+    async def add(name: str) -> object:
+        made = {"name": name, "ack_policy": "none", "mem_storage": True, "inactive_threshold": 3_600 * NANO}
+        body = json.dumps({"stream_name": "TASKS", "config": made}).encode()
+        answer = json.loads(await operator.request(f"$JS.API.CONSUMER.CREATE.TASKS.{name}", body))
+        return answer.get("error", {}).get("err_code")
+
+    assert {await add(f"c{number}") for number in range(1_000)} == {None}
+    assert await add("more") == 10_026
+    assert [str(change) for change in await apply(STREAMS, operator.request)] == [
+        "update TASKS: max_consumers -1 -> 10000"
+    ]
+    assert await add("more") is None
+    assert await apply(STREAMS, operator.request) == []
+
+
 async def test_a_full_stream_refuses_and_the_window_holds_across_subjects(operator: RawNats) -> None:
     small = declared_streams({"TASKS": 4_000, "AUDIT": 4_000})
     await apply(small, operator.request)

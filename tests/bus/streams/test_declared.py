@@ -55,6 +55,7 @@ def test_tasks_keeps_what_was_acknowledged_for_24_h_5_min_and_refuses_when_full(
         "max_msgs": -1,
         "max_msgs_per_subject": -1,
         "max_msg_size": -1,
+        "max_consumers": 10_000,
         "duplicate_window": 120_000_000_000,
         "deny_delete": True,
         "deny_purge": True,

@@ -6,7 +6,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import nats
 import pytest
@@ -17,6 +17,7 @@ from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.connection.tls import client_context
 from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import Outgoing
+from sealbus.bus.streams.declared import MAX_CONSUMERS
 from sealbus.bus.streams.object_store import CHUNK_BYTES, ONE_MESSAGE, ObjectInfo, ObjectStore
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
@@ -50,6 +51,24 @@ async def put(store: ObjectStore, name: str, content: bytes, last: int = 0) -> O
     found = await store.put(name, content, last=last)
     assert found is not None
     return found
+
+
+async def test_an_older_bucket_gets_room_for_as_many_consumers_and_a_wider_one_stays(
+    connection: Connection, store: ObjectStore
+) -> None:
+    async def set_to(most: int) -> object:
+        config = {key: value for key, value in (await found()).items() if key != "metadata"} | {"max_consumers": most}
+        await api(connection.jetstream, "STREAM.UPDATE.OBJ_policies", config)
+        await store.create(max_bytes=1)
+        return (await found())["max_consumers"]
+
+    async def found() -> dict[str, object]:
+        return cast("dict[str, object]", (await api(connection.jetstream, "STREAM.INFO.OBJ_policies"))["config"])
+
+    before = await found()
+    assert before["max_consumers"] == MAX_CONSUMERS
+    assert [await set_to(-1), await set_to(20_000)] == [MAX_CONSUMERS, 20_000]
+    assert await found() | {"max_consumers": MAX_CONSUMERS} == before
 
 
 async def messages(connection: Connection) -> object:

@@ -43,6 +43,9 @@ def test_everything_as_declared_means_no_change() -> None:
         ("max_bytes", 10, "update TASKS: max_bytes 10 -> 1000"),
         ("max_msgs", 10, "update TASKS: max_msgs 10 -> -1"),
         ("max_msg_size", 10, "update TASKS: max_msg_size 10 -> -1"),
+        ("max_consumers", -1, "update TASKS: max_consumers -1 -> 10000"),
+        ("max_consumers", 9_999, "update TASKS: max_consumers 9999 -> 10000"),
+        ("max_consumers", None, "update TASKS: max_consumers absent -> 10000"),
         ("max_msgs_per_subject", 1, "update TASKS: max_msgs_per_subject 1 -> -1"),
         ("discard", "old", "update TASKS: discard old -> new"),
         ("retention", "interest", "update TASKS: retention interest -> limits"),
@@ -116,6 +119,13 @@ def test_a_stream_that_protects_more_than_declared_stays() -> None:
     assert plan([TASKS], {"TASKS": state(TASKS, {"deny_delete": True, "deny_purge": True})}) == []
     (change,) = plan([AUDIT], {"AUDIT": state(AUDIT, {"deny_purge": False})})
     assert str(change) == "update AUDIT: deny_purge false -> true"
+
+
+async def test_a_stream_that_allows_more_consumers_stays() -> None:
+    assert plan([TASKS], {"TASKS": state(TASKS, {"max_consumers": 20_000})}) == []
+    server = Server(state(TASKS, {"max_consumers": 20_000, "max_msgs": 5}))
+    assert [str(change) for change in await apply([TASKS], server)] == ["update TASKS: max_msgs 5 -> -1"]
+    assert server.written[0][1]["max_consumers"] == 20_000
 
 
 def test_the_order_of_subjects_is_no_difference() -> None:

@@ -223,6 +223,55 @@ def test_rules_and_functions(rules: str, forms: list[str]) -> None:
     assert refused(rules) == forms
 
 
+PRODUCT = "x{1} := y{0} * y{0}"
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "y{0} := x{0}",
+        "y{0} := x{0} + 1",
+        "y{0} := sum([x{0}])",
+        "y{0} := max({{x{0}, 1}})",
+        "some y{0} in array.concat([x{0}], [1])",
+        "some y{0}, _ in {{x{0}: 1}}",
+        "y{0} := f(x{0})",
+        # Where it is looked up is known as JSON only, or not at all.
+        'y{0} := object.get({{"a": {{"b": x{0}}}}}, ["a", "b"], 0)\nis_number(y{0})',
+        'o{0} := object.union({{"a": {{"b": x{0}}}}}, {{"a": {{"c": 1}}}})\ny{0} := o{0}.a.b\nis_number(y{0})',
+        'some y{0}, _ in object.union({{x{0}: {{"a": 1}}}}, {{x{0}: {{"b": 1}}}})\nis_number(y{0})',
+        'some o{0} in [data.others, {{"n": x{0}}}]\ny{0} := o{0}.n\nis_number(y{0})',
+        "some o{0} in [data.others, {{x{0}}}]\nis_set(o{0})\nsome y{0} in o{0}\nis_number(y{0})",
+    ],
+)
+def test_no_way_around_makes_a_product_that_only_grows(step: str) -> None:
+    rest = f"{step}\n{PRODUCT}"
+    lines = ["x0 := request.context.delivery", *(rest.format(number, number + 1) for number in range(4)), "x4 > 1"]
+    text = f'{decides(chr(10).join(lines))}\nf(x) := {{"a": x}}.a'
+    assert refused(text, roots=(("people",), ("limits",))) == ["number"]
+
+
+def test_what_multiplies_few_numbers_or_remainders_is_admitted() -> None:
+    assert refused(decides("x := request.context.delivery\ny := x * x\ny * y > 1")) == []
+    assert refused(decides("x := request.context.delivery\ny := x * x\ny * y * x > 1")) == ["number"]
+    assert refused(decides("x := sum([n | some n in request.resource.properties.tags; is_number(n)])\nx > 1")) == [
+        "type"
+    ]
+    assert refused(decides("x := sum([n | some _, n in data.limits])\nx * x * 10 > 1")) == []
+    steps = "\n".join(f"x{number + 1} := (x{number} * x{number}) % 1000" for number in range(40))
+    assert refused(decides(f"x0 := request.context.delivery\n{steps}\nx40 > 1")) == []
+    sums = "\n".join(f"x{number + 1} := x{number} + x{number}" for number in range(300))
+    assert refused(decides(f"x0 := request.context.delivery\n{sums}\nx300 > 1")) == []
+    assert refused("decide(request) := f(request.context.delivery)\nf(x) := x * 2 if is_number(x)") == []
+    assert refused("decide(request) := 1\nf(x) := x * 2 if is_number(x)") == ["number"]
+
+
+def test_a_value_that_holds_the_one_before_twice_is_soon_unknown() -> None:
+    steps = [f'x{number + 1} := {{"a": x{number}, "b": x{number}}}' for number in range(20)]
+    for count, forms in ((10, []), (20, ["order"])):
+        assert refused(decides("\n".join(["x0 := 1", *steps[:count], f"{{x{count}}} != set()"]))) == forms
+
+
 def test_a_function_that_is_called_with_very_many_types_is_looked_at_as_if_they_were_unknown() -> None:
     def calls(count: int) -> str:
         nested = [f'f({"[" * depth}"a"{"]" * depth})' for depth in range(3)]

@@ -12,6 +12,7 @@ from sealbus.policies.types.value import (
     NUMBER,
     TEXT,
     UNBOUNDED,
+    Type,
     array_of,
     join,
     join_all,
@@ -65,6 +66,25 @@ def test_the_widest_stays() -> None:
     assert join(ANY, JSON).open == join(JSON, ANY).open == "any"
 
 
+def test_what_is_known_as_json_only_holds_no_more_than_that() -> None:
+    large = number(NUMBER.most + 1)
+    for more in (record({"a": large}), array_of(set_of(TEXT)), set_of(large), object_of(large, TEXT), array_of(ANY)):
+        assert not more.holds_json
+        assert join(JSON, more).open == join(more, JSON).open == "any"
+    for same in (record({"a": NUMBER}), array_of(JSON), set_of(TEXT), object_of(TEXT, BOOLEAN), large, JSON):
+        assert same.holds_json
+        assert join(JSON, same).open == join(same, JSON).open == "json"
+    assert not ANY.holds_json
+
+
+def test_what_a_type_of_very_many_types_holds_is_unknown() -> None:
+    fields = {f"a{number}": TEXT for number in range(16_383)}
+    assert record(fields) == Type(names=frozenset({"object"}), fields=tuple(sorted(fields.items())))
+    assert record({**fields, "b": TEXT}) == Type(names=frozenset({"object"}), open="any")
+    assert array_of(record(fields)) == Type(names=frozenset({"array"}), open="any")
+    assert object_of(record(fields), TEXT) == Type(names=frozenset({"object"}), open="any")
+
+
 def test_what_is_narrowed_is_no_more_than_it_was() -> None:
     assert narrowed(join(TEXT, NULL), frozenset({"text", "number"})) == TEXT
     assert narrowed(JSON, frozenset({"set"})).names == frozenset()
@@ -80,3 +100,4 @@ def test_what_a_value_may_hold() -> None:
     assert JSON.may_hold("object")
     assert not array_of(JSON).may_hold("set")
     assert array_of(ANY).may_hold("set")
+    assert join(Type(names=frozenset({"array"}), data=frozenset({("a",)})), array_of(set_of(TEXT))).may_hold("set")

@@ -56,13 +56,15 @@ class SubjectType(StrEnum):
     """A workload of a cloud or of CI, outside our trust domain, that an identity provider vouches for."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class UserContext:
     """A user context whose payload is well formed. Made by `parse_payload` only.
 
     Times are microseconds since the Unix epoch, `iat < exp <= end <= iat + 24 h`. Holding one says nothing about who
     signed it: `verify_context` does. Absent entries are None: without `typ` the subject is a user, without `dom` one of our
     own; with it, `sub` ends with `@` and the domain. Its text shows no user.
+
+    Only itself is equal to a context: 1 and `true` are equal here, and are not to a policy.
     """
 
     txn: bytes
@@ -87,10 +89,6 @@ class UserContext:
     req: Mapping[str, str] | None
     typ: SubjectType | None
     dom: TrustDomain | None
-
-    def __hash__(self) -> int:
-        # Claims have no hash. One transaction has one context, mostly.
-        return hash(self.txn)
 
     def __repr__(self) -> str:
         return f"UserContext(iss={self.iss.value!r}, iat={self.iat!r}, ...)"

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import cast
 
 import pytest
+from support.acceptance import EDGE, context_draft
 from support.audit import opened
 from support.engines import ScriptedEngine, Verdict, allow
 from support.envelopes import NAMES
@@ -18,12 +19,13 @@ from sealbus import Agent, Context, Resource
 from sealbus.agents.runtime.endpoint import routes_of
 from sealbus.agents.sdk.sender import Sender
 from sealbus.bus.gate import authorizer as module
-from sealbus.bus.gate.authorizer import Authorizer
+from sealbus.bus.gate.authorizer import Authorizer, caller_for
 from sealbus.bus.gate.reply_policy import ReplyPolicy
 from sealbus.bus.ports import Delivery
 from sealbus.bus.routing.stages import Opened
 from sealbus.bus.sending.answer import RemoteError
 from sealbus.envelopes.errors import Code, PolicyFailed, PolicyUnavailable
+from sealbus.envelopes.message.user_context import UserContext, mint_context, parse_payload
 from sealbus.policies.decision.request import Resource as ResourceInput
 from sealbus.testing import TestBus
 
@@ -158,3 +160,27 @@ def test_the_policy_is_told_what_the_nearest_ancestor_that_limits_allows(
     delivery = Delivery(subject=header.to, payload=b"", header_block=b"")
     one = Opened(delivery=delivery, route=route, message=message, time=0)
     assert module.request_of(one, {}, ResourceInput(type="", id=""), now=0).caller.grant == nearest
+
+
+def test_a_caller_is_one_for_all_that_a_user_asks_through_the_same_chain_and_for_nobody_else() -> None:
+    def context(**changes: object) -> UserContext:
+        return parse_payload(mint_context(context_draft()._replace(**changes), EDGE).payload)  # type: ignore[arg-type]
+
+    own, other = NAMES.id_of("planner"), NAMES.id_of("pricing")
+    alice, said = context(clm={"admin": True}), context(clm={"admin": 1})
+    same = caller_for(own, alice, ("a", own.value))
+    assert caller_for(own, alice, ("a", own.value)) is same
+    callers = [
+        same,
+        caller_for(own, said, ("a", own.value)),
+        caller_for(own, context(clm={"admin": True}, sub="bob"), ("a", own.value)),
+        caller_for(other, alice, ("a", own.value)),
+        caller_for(own, alice, ("b", own.value)),
+        caller_for(own, alice, ("a", own.value), ()),
+        caller_for(own, alice),
+        caller_for(own, None, ("a", own.value)),
+    ]
+    documents = {one.encoded for one in callers}
+    assert len(documents) == len(callers)
+    assert b'"admin":true' in same.encoded[1]
+    assert caller_for(own, None).chain == (own.value,)

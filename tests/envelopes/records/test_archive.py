@@ -33,7 +33,9 @@ def test_an_audit_message_is_opened_at_its_time() -> None:
 def test_a_decided_message_is_proved_again() -> None:
     decided = Archive().decided(DECISION, list(EVIDENCE.values()), body=BODY)
     assert decided.header == MESSAGE.header
-    assert decided.context == MESSAGE.context
+    assert MESSAGE.context is not None
+    assert decided.context is not None
+    assert (decided.context.txn, decided.context.sub) == (MESSAGE.context.txn, MESSAGE.context.sub)
     assert decided.chain == MESSAGE.chain
 
 

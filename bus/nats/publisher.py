@@ -136,16 +136,27 @@ class BulkPublisher:
 
     async def _admit(self, count: int, size: int, until: float) -> bool:
         """Wait for room, in turn; return whether there was any before `until`."""
-        try:
-            async with asyncio.timeout_at(until), self._turn:
-                while self._in_flight and (self._in_flight + count > IN_FLIGHT or self._bytes + size > IN_FLIGHT_BYTES):
-                    self._room.clear()
-                    await self._room.wait()
-                self._in_flight += count
-                self._bytes += size
-        except TimeoutError:
-            return False
+        if self._turn.locked() or not self._has_room(count, size):
+            try:
+                async with asyncio.timeout_at(until), self._turn:
+                    while not self._has_room(count, size):
+                        self._room.clear()
+                        await self._room.wait()
+                    self._take(count, size)
+            except TimeoutError:
+                return False
+            return True
+        self._take(count, size)
         return True
+
+    def _has_room(self, count: int, size: int) -> bool:
+        """Return whether so much may be in flight beside what is; something always may."""
+        within = self._in_flight + count <= IN_FLIGHT and self._bytes + size <= IN_FLIGHT_BYTES
+        return within or not self._in_flight
+
+    def _take(self, count: int, size: int) -> None:
+        self._in_flight += count
+        self._bytes += size
 
 
 def _batches(messages: Sequence[Outgoing]) -> Iterator[Sequence[Outgoing]]:

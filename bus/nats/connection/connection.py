@@ -165,6 +165,9 @@ class Connection:
 
     async def ready(self, seconds: float) -> Link:
         """Return the link to write to, waiting at most `seconds` for one. Raises `BusUnavailable`."""
+        # Mostly there is one; a timer would take longer than the rest.
+        if self.connected:
+            return self.link
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while not self.closed and (self._link is None or not self._link.alive):

@@ -71,11 +71,11 @@ async def consume(said: dict[str, Any]) -> None:
             await stack.enter_async_context(policy_synced(sync))
             for_each = [InForce() for _ in range(said["engines"])]
 
-            def hand_on(bundle: Bundle) -> None:
+            async def hand_on(bundle: Bundle) -> None:
                 for in_force in for_each:
-                    in_force.put(bundle)
+                    await in_force.put(bundle)
 
-            stack.enter_context(sync.in_force.taken(hand_on))
+            await stack.enter_async_context(sync.in_force.taken(hand_on))
             engines += [EmbeddedEngine(in_force) for in_force in for_each]
         for engine in engines:
             await stack.enter_async_context(engine)

@@ -510,8 +510,9 @@ def settle_collector() -> None:
     """Freeze what start-up made, and collect the young less often than Python's default (every 700).
 
     Modules, compiled policies and models live as long as the process; collecting them again and again took a tenth of the
-    gate's time. Call once, in a process of ours, when it is ready; never in that of a library's user.
+    gate's time. Every fourth time those before are looked at, too: at more of them, as a large policy makes them, this would
+    take long. Call once, in a process of ours, when it is ready; never in that of a library's user.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(YOUNG, 20, 50)
+    gc.set_threshold(YOUNG, 4, 250)

@@ -17,6 +17,10 @@ Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | Non
 _STRINGS: Final = re.compile(r'"[^"\\]*+(?:\\(?:.|\Z)[^"\\]*+)*+(?:"|\Z)', re.DOTALL)
 """A string up to its end or, if it has none, the rest of the text: no part is scanned twice."""
 _BRACKETS: Final = re.compile(r"[\[{\]}]")
+_RUN: Final = re.compile(rf'(?:[^"]++|{_STRINGS.pattern}){{1,4096}}+', re.DOTALL)
+"""Whole strings and what is between them: other threads of Python have to wait while one is matched."""
+_ONE_RUN: Final = 65_536
+"""Longest text that is one run, in characters."""
 
 
 def parse_object(data: bytes, *, depth: int) -> dict[str, Json]:
@@ -44,10 +48,11 @@ def deeper_than(text: str, depth: int) -> bool:
     if text.count("[") + text.count("{") <= depth:
         return False
     level = 0
-    for bracket in _BRACKETS.findall(_STRINGS.sub("", text)):
-        level += 1 if bracket in "[{" else -1
-        if level > depth:
-            return True
+    for run in (text,) if len(text) <= _ONE_RUN else (run.group() for run in _RUN.finditer(text)):
+        for bracket in _BRACKETS.findall(_STRINGS.sub("", run)):
+            level += 1 if bracket in "[{" else -1
+            if level > depth:
+                return True
     return False
 
 

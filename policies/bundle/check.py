@@ -26,7 +26,7 @@ from sealbus.policies.bundle.format import Bundle
 from sealbus.policies.bundle.library import OWN_LIBRARY, in_library
 from sealbus.policies.bundle.reasons import reason_words
 from sealbus.policies.bundle.revocations import issued_before
-from sealbus.policies.decision.documents import canonical
+from sealbus.policies.decision.documents import canonical, in_parts
 from sealbus.policies.lint.lint import parse_all, problem_at, refused_forms
 from sealbus.policies.lint.module import LIBRARY, Module, PolicyRefused, Problem
 from sealbus.policies.lint.regorus import check_compiles
@@ -81,7 +81,7 @@ def check_part(bundle: Bundle, library: Sequence[Module] = ()) -> None:
 
 
 def _check(bundle: Bundle, library: Sequence[Module] = (), *, whole: bool) -> None:
-    data = canonical(bundle.data)
+    data = tuple(in_parts(bundle.data))
     modules = (*bundle.modules, *library)
     seen = (_contents(bundle, modules, data), whole)
     if seen in _passed:
@@ -104,10 +104,12 @@ def _check(bundle: Bundle, library: Sequence[Module] = (), *, whole: bool) -> No
     _passed.append(seen)
 
 
-def _contents(bundle: Bundle, modules: Iterable[Module], data: bytes) -> bytes:
+def _contents(bundle: Bundle, modules: Iterable[Module], data: Iterable[bytes]) -> bytes:
     """Return the digest of everything that is checked."""
     roots: list[Json] = list(bundle.roots)
-    summary = sha256(canonical(roots) + data)
+    summary = sha256(canonical(roots))
+    for part in data:
+        summary.update(part)
     for module in modules:
         summary.update(canonical([module.path, module.text]))
     return summary.digest()

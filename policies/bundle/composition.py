@@ -22,7 +22,7 @@ from typing import Final
 from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.trust.keys import PublicKey
 from sealbus.policies.bundle.check import PACKAGE, check_bundle, check_part
-from sealbus.policies.bundle.format import Bundle, Manifest, merge_data, pack_bundle, read_bundle
+from sealbus.policies.bundle.format import Bundle, Manifest, merge, pack_bundle, read_bundle
 from sealbus.policies.bundle.library import in_library, of_library
 from sealbus.policies.bundle.ownership import (
     DISPATCH_PATH,
@@ -113,7 +113,7 @@ def compose(platform: Bundle, teams: Mapping[str, Bundle]) -> Bundle:
         for module in part.modules:
             library = name == PLATFORM and in_library(module.path)
             modules[module.path if library else folder + module.path] = module.text.encode()
-        merge_data(data, "data.json", canonical(part.data))
+        merge(data, part.data, "data.json")
     roots = platform.roots
     if owners is not None:
         present: list[Owner] = [owner for team, owner in owners.items() if team in parts]

@@ -37,6 +37,7 @@ __all__ = [
     "Bundle",
     "Manifest",
     "bundle_of",
+    "merge",
     "merge_data",
     "pack_bundle",
     "parse_manifest",
@@ -173,19 +174,21 @@ def _serial(metadata: Json) -> int:
 def merge_data(data: DataDocument, path: str, content: bytes) -> None:
     """Put the document `content` of the file `path` into `data`, under the path of its folder, as OPA does."""
     try:
-        document: Json = parse_data(content)
+        document = parse_data(content)
     except ValueError as error:
         raise refused_file(path, f"not a data document: {error}") from error
     for folder in reversed(path.split("/")[:-1]):
         document = {folder: document}
-    _merge(data, document, path)
+    merge(data, document, path)
 
 
-def _merge(data: DataDocument, document: Json, path: str) -> None:
-    for name, value in document.items() if isinstance(document, dict) else ():
+def merge(data: DataDocument, document: DataDocument, path: str) -> None:
+    """Put `document`, of the file `path`, into `data`. Both may share objects with others: nothing inside them changes."""
+    for name, value in document.items():
         there = data.get(name)
         if isinstance(there, dict) and isinstance(value, dict):
-            _merge(there, value, path)
+            data[name] = there = {**there}
+            merge(there, value, path)
         elif name in data:
             raise refused_file(path, f"{name} stands in another document already")
         else:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import Final, TypeAlias
 
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
@@ -17,15 +17,20 @@ from sealbus.policies.bundle.format import Bundle
 from sealbus.policies.bundle.revocations import NONE_REVOKED, Revocations, issued_before
 from sealbus.policies.bundle.signing import BundleVerifier
 
-__all__ = ["BundleFile", "InForce"]
+__all__ = ["BundleFile", "InForce", "Take"]
 
 _log: Final = logging.getLogger(__name__)
 
+Take: TypeAlias = "Callable[[Bundle], Awaitable[None] | None]"
+"""Takes a bundle, or raises `PolicyRefused` and changes nothing. What is waited for is made ready only: what decides changes
+at the end, in the turn of the loop in which this returns."""
+
 
 class InForce:
-    """The bundle in force, none at first: put here once it is checked, and taken in the same turn of the loop.
+    """The bundle in force, none at first: put here once it is checked.
 
-    One engine or server takes it: of two, the second could refuse what the first decides by already.
+    One engine or server takes it: of two, the second could refuse what the first decides by already. All that stands here
+    changes in the turn of the loop in which it is taken. Bundles are put in force in order, one at a time.
     """
 
     def __init__(self) -> None:
@@ -36,31 +41,48 @@ class InForce:
         """Who is revoked by word of identity providers, which applies before any policy is asked, too."""
         self.problem = ""
         """Why a newer bundle is not in force; empty if there is none."""
-        self._take: Callable[[Bundle], None] | None = None
+        self._take: Take | None = None
+        self._one_at_a_time: Final = asyncio.Lock()
 
-    def put(self, bundle: Bundle) -> bool:
-        """Put the checked `bundle` in force; return whether it differs from the one before. What takes it may refuse it."""
-        different = self.bundle is None or bundle.raw != self.bundle.raw
-        if different:
-            revoked_before = issued_before(bundle.data)
-            if self._take is not None:
-                self._take(bundle)
-            self.bundle, self.revoked_before = bundle, revoked_before
-        self.problem = ""
-        return different
+    async def put(self, bundle: Bundle, revocations: Revocations | None = None) -> bool:
+        """Put the checked `bundle` in force; return whether it differs from the one before. What takes it may refuse it.
 
-    @contextmanager
-    def taken(self, take: Callable[[Bundle], None]) -> Iterator[None]:
+        With it come the `revocations`, if there are any new ones; as they need no policy, also if it is refused.
+        """
+        async with self._one_at_a_time:
+            different = self.bundle is None or bundle.raw != self.bundle.raw
+            try:
+                if different:
+                    revoked_before = issued_before(bundle.data)
+                    await _taken(self._take, bundle)
+                    self.bundle, self.revoked_before = bundle, revoked_before
+            finally:
+                if revocations is not None:
+                    self.revocations = revocations
+            self.problem = ""
+            return different
+
+    @asynccontextmanager
+    async def taken(self, take: Take) -> AsyncGenerator[None, None]:
         """While entered, call `take` with the bundle in force, if there is one, and with each new one."""
-        if self._take is not None:
-            raise RuntimeError("something else takes what is in force here")
-        if self.bundle is not None:
-            take(self.bundle)
-        self._take = take
+        async with self._one_at_a_time:
+            if self._take is not None:
+                raise RuntimeError("something else takes what is in force here")
+            if self.bundle is not None:
+                await _taken(take, self.bundle)
+            self._take = take
         try:
             yield
         finally:
             self._take = None
+            async with self._one_at_a_time:
+                pass  # nothing is taken any more
+
+
+async def _taken(take: Take | None, bundle: Bundle) -> None:
+    taking = take(bundle) if take is not None else None
+    if taking is not None:
+        await taking
 
 
 class BundleFile:
@@ -91,4 +113,4 @@ class BundleFile:
 
     async def _load(self) -> None:
         bundle = await asyncio.to_thread(load_bundle, self._file, self._verifier, after=self.in_force.bundle)
-        self.in_force.put(bundle)
+        await self.in_force.put(bundle)

@@ -7,7 +7,6 @@ under another. Files are hashed as OPA does (its v1/bundle/hash.go): Rego as it 
 
 from __future__ import annotations
 
-import json
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -163,8 +162,7 @@ def _as_go_writes(value: Json) -> bytes:
     Besides quotes, backslashes and control characters it escapes U+2028 and U+2029. Numbers are whole here, so there is
     only one way to write them.
     """
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
-    return text.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029").encode()
+    return canonical(value).replace("\u2028".encode(), b"\\u2028").replace("\u2029".encode(), b"\\u2029")
 
 
 def _base64url(data: bytes) -> bytes:

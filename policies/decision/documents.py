@@ -1,11 +1,15 @@
 """JSON that both engines read alike: input documents as exact bytes, and the data documents of a bundle.
 
 Numbers are whole and within 2^53-1: OPA computes with decimal, regorus with binary fractions. Names do not repeat.
+
+While json writes a value, or an engine reads one, all other threads of Python stand still, the event loop's too. So what may
+be large is written in pieces (`canonical`) and read in parts (`in_parts`).
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Final, NoReturn, TypeAlias, cast
 
 from sealbus.envelopes.encoding.strict_json import Json, deeper_than, parse_object
@@ -18,12 +22,15 @@ __all__ = [
     "InputDocument",
     "canonical",
     "checked_document",
+    "in_parts",
     "parse_data",
     "whole_numbers",
 ]
 
 NESTING: Final = 32
 """Deepest nesting of objects and arrays; regorus refuses over 128."""
+PIECE: Final = 16_384
+"""Values that are written or read at a time, which takes some ten milliseconds."""
 
 DataDocument: TypeAlias = "dict[str, Json]"
 
@@ -98,7 +105,87 @@ def parse_data(data: bytes) -> DataDocument:
 
 def canonical(value: Json) -> bytes:
     """Return `value` as compact JSON with sorted names, equal for equal values."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False).encode()
+    return "".join(_pieces(value)).encode()
+
+
+def in_parts(data: DataDocument) -> Iterator[bytes]:
+    """Yield objects that are `data` if they are merged, one at least, each in canonical form.
+
+    They have `PIECE` values each, or more where one array has: those are not divided.
+    """
+    return (_CANONICAL.encode(part).encode() for part in _parts(data))
+
+
+_CANONICAL: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False)
+
+
+def _pieces(value: Json) -> Iterator[str]:
+    if isinstance(value, dict) and not _few(value):
+        before = "{"
+        for some in _divided(value):
+            if len(some) > 1:
+                yield before + _CANONICAL.encode(some)[1:-1]
+            else:
+                [(name, one)] = some.items()
+                yield f"{before}{_CANONICAL.encode(name)}:"
+                yield from _pieces(one)
+            before = ","
+        yield "}"
+    elif isinstance(value, list) and not _few(value):
+        before = "["
+        for one in value:
+            yield before
+            yield from _pieces(one)
+            before = ","
+        yield "]"
+    else:
+        yield _CANONICAL.encode(value)
+
+
+def _parts(data: DataDocument) -> Iterator[DataDocument]:
+    if _few(data):
+        yield data
+        return
+    for some in _divided(data):
+        name, *others = some
+        one = some[name]
+        if others or not isinstance(one, dict):
+            yield some
+        else:
+            for part in _parts(one):
+                yield {name: part}
+
+
+def _divided(data: DataDocument) -> Iterator[DataDocument]:
+    """Yield the entries of `data`, in order, with `PIECE` values at most, or one that has more."""
+    some: DataDocument = {}
+    held = 0
+    for name in sorted(data):
+        one = data[name]
+        size = _size(one)
+        if some and held + size > PIECE:
+            yield some
+            some, held = {}, 0
+        some[name] = one
+        held += size
+    yield some
+
+
+def _few(value: Json) -> bool:
+    return _size(value) <= PIECE
+
+
+def _size(value: Json) -> int:
+    """Return how many values `value` is, itself included; of more than `PIECE` not all are counted."""
+    values = [value]
+    for one in values:  # which grows meanwhile
+        if isinstance(one, dict):
+            values.extend(one.values())
+        elif isinstance(one, list):
+            values.extend(one)
+        if len(values) > PIECE:
+            break
+    return len(values)
 
 
 def whole_numbers(value: Json) -> None:

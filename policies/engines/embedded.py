@@ -26,7 +26,7 @@ from sealbus.policies.bundle.signing import BundleVerifier
 from sealbus.policies.decision.approval import APPROVAL
 from sealbus.policies.decision.connect import CONNECT, ConnectAnswer, parse_connect
 from sealbus.policies.decision.decision import parse_decision
-from sealbus.policies.decision.documents import InputDocument, canonical, checked_document
+from sealbus.policies.decision.documents import InputDocument, canonical, checked_document, in_parts
 from sealbus.policies.decision.engine import Answer, EngineStatus, Parse
 from sealbus.policies.lint.regorus import Interpreter
 
@@ -67,9 +67,9 @@ class Compiled(ABC):
 class _Interpreted(Compiled):
     """A bundle and its interpreter, which is made anew once it broke."""
 
-    def __init__(self, bundle: Bundle, engine: str, deadline: float) -> None:
+    def __init__(self, bundle: Bundle, engine: str, deadline: float, interpreter: Interpreter) -> None:
         super().__init__(bundle, engine, deadline)
-        self._interpreter = Interpreter(bundle.modules, canonical(bundle.data))
+        self._interpreter = interpreter
 
     async def decide(self, inputs: Sequence[bytes]) -> list[Answer]:
         until = time.monotonic() + self._deadline
@@ -164,26 +164,26 @@ class EmbeddedEngine:
     @asynccontextmanager
     async def _run(self) -> AsyncGenerator[None, None]:
         if self._folder is not None:
-            self._in_force.put(await asyncio.to_thread(remembered_bundle, self._folder))
+            await self._in_force.put(await asyncio.to_thread(remembered_bundle, self._folder))
         if self._file is not None:
             await self._file.start()
         try:
-            with self._in_force.taken(self._take):
-                async with asyncio.TaskGroup() as group:
-                    following = group.create_task(self._file.run()) if self._file is not None else None
-                    yield
-                    if following is not None:
-                        following.cancel()
+            async with self._in_force.taken(self._take), asyncio.TaskGroup() as group:
+                following = group.create_task(self._file.run()) if self._file is not None else None
+                yield
+                if following is not None:
+                    following.cancel()
         finally:
             self._compiled = None
 
-    def _take(self, bundle: Bundle) -> None:
-        self._compiled = self._compile(bundle)
+    async def _take(self, bundle: Bundle) -> None:
+        self._compiled = await self._compile(bundle)
         _log.info("policy revision %s is in force", bundle.revision)
 
-    def _compile(self, bundle: Bundle) -> Compiled:
-        # Compiled here, in the thread that will use it; the earlier checks took most of the time.
-        return _Interpreted(bundle, self.name, self._deadline)
+    async def _compile(self, bundle: Bundle) -> Compiled:
+        parts = await asyncio.to_thread(_parts, bundle)
+        # Compiled here, in the thread that will use it.
+        return _Interpreted(bundle, self.name, self._deadline, await Interpreter.in_turns(bundle.modules, parts))
 
     async def decide(self, inputs: Sequence[bytes]) -> Sequence[Answer]:
         """Return one answer for each input document, in order, all under the revision in force when asked."""
@@ -208,6 +208,10 @@ class EmbeddedEngine:
         if compiled is None:
             return EngineStatus(engine=self.name, revision="", problem="the engine is not entered")
         return EngineStatus(engine=self.name, revision=compiled.bundle.revision, problem=self._in_force.problem)
+
+
+def _parts(bundle: Bundle) -> tuple[bytes, ...]:
+    return tuple(in_parts(bundle.data))
 
 
 def _left() -> PolicyUnavailable:

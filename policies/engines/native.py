@@ -76,14 +76,10 @@ def _wheel() -> _Wheel:
 
 class _Native(Compiled):
     def __init__(
-        self, bundle: Bundle, engine: str, deadline: float, *, wheel: _Wheel, thread: ThreadPoolExecutor
+        self, bundle: Bundle, engine: str, deadline: float, *, policy: _Policy, thread: ThreadPoolExecutor
     ) -> None:
         super().__init__(bundle, engine, deadline)
-        modules = [(module.path, module.text) for module in bundle.modules]
-        try:
-            self._policy = wheel.Policy(modules, canonical(bundle.data).decode())
-        except ValueError as error:
-            raise PolicyRefused([problem_of(str(error), "the bundle")]) from None
+        self._policy = policy
         self._thread = thread
 
     async def decide(self, inputs: Sequence[bytes]) -> list[Answer]:
@@ -170,5 +166,15 @@ class NativeEngine(EmbeddedEngine):
             # It is not waited for: a question that nobody waits for any more ends by itself.
             self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _compile(self, bundle: Bundle) -> Compiled:
-        return _Native(bundle, self.name, self._deadline, wheel=self._wheel, thread=self._thread)
+    async def _compile(self, bundle: Bundle) -> Compiled:
+        # Beside those that decide by the former bundle, which must not wait for it.
+        policy = await asyncio.to_thread(_policy, self._wheel, bundle)
+        return _Native(bundle, self.name, self._deadline, policy=policy, thread=self._thread)
+
+
+def _policy(wheel: _Wheel, bundle: Bundle) -> _Policy:
+    modules = [(module.path, module.text) for module in bundle.modules]
+    try:
+        return wheel.Policy(modules, canonical(bundle.data).decode())
+    except ValueError as error:
+        raise PolicyRefused([problem_of(str(error), "the bundle")]) from None

@@ -6,13 +6,14 @@ and later versions of the interpreter are slower by half; the table of forms is 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
-from typing import Final, Protocol, cast
+from typing import Final, Protocol, Self, cast
 
 from regorus import Engine  # type: ignore[import-untyped]  # it has neither stubs nor annotations
 
@@ -60,12 +61,27 @@ class Interpreter:
         """
         self._thread = threading.get_ident()
         self.broken = False
-        engine, problem = _compile(modules, data)
+        engine, problem = _compile(modules, (data,))
         if engine is None:
             raise PolicyRefused([problem])
         self._engine = engine
         if gather:
             engine.set_gather_prints(True)
+
+    @classmethod
+    async def in_turns(cls, modules: Iterable[Module], parts: Sequence[bytes]) -> Self:
+        """Compile as the constructor does, with turns of the event loop between the `parts` of the data (`in_parts`)."""
+        first, *others = parts
+        made = cls(modules, first)
+        try:
+            for part in others:
+                await asyncio.sleep(0)
+                _refused(made._engine.add_data_json, part.decode())
+            _refused(made._engine.eval_query_as_json, "true")
+        except BaseException:
+            del made._engine  # by this thread: what was raised keeps `made`, and may go anywhere
+            raise
+        return made
 
     def prints(self) -> list[str]:
         """Return what was printed since the last call, one text each, without the place of the `print`."""
@@ -91,9 +107,9 @@ class Interpreter:
         return cast("object", json.loads(answer))
 
 
-def check_compiles(modules: Iterable[Module], data: bytes) -> None:
-    """Raise `PolicyRefused` unless `modules` compile over `data`; may be called in any thread."""
-    _, problem = _compile(modules, data)
+def check_compiles(modules: Iterable[Module], parts: Iterable[bytes]) -> None:
+    """Raise `PolicyRefused` unless `modules` compile over the `parts` of the data; may be called in any thread."""
+    _, problem = _compile(modules, parts)
     if problem is not _FINE:
         raise PolicyRefused([problem])
 
@@ -125,16 +141,18 @@ def parse_module(module: Module) -> object:
 # the engine alive, and take it wherever the exception goes.
 
 
-def _compile(modules: Iterable[Module], data: bytes) -> tuple[_Engine | None, Problem]:
+def _compile(modules: Iterable[Module], parts: Iterable[bytes]) -> tuple[_Engine | None, Problem]:
     engine = cast("_Engine", Engine())
     for module in modules:
         text = _failure(engine.add_policy, module.path, module.text)
         if text is not None:
             return None, problem_of(text, module.path)
-    text = _failure(engine.add_data_json, data.decode())
-    if text is None:
-        # Modules are analysed at the first question: asking it here finds a bad rule before the policy is in force.
-        text = _failure(engine.eval_query_as_json, "true")
+    for part in parts:
+        text = _failure(engine.add_data_json, part.decode())
+        if text is not None:
+            return None, problem_of(text, "data.json")
+    # Modules are analysed at the first question: asking it here finds a bad rule before the policy is in force.
+    text = _failure(engine.eval_query_as_json, "true")
     return (engine, _FINE) if text is None else (None, problem_of(text, "data.json"))
 
 
@@ -142,6 +160,12 @@ def _tree(module: Module) -> str | Problem:
     engine = cast("_Engine", Engine())
     text = _failure(engine.add_policy, module.path, module.text)
     return engine.get_ast_as_json() if text is None else problem_of(text, module.path)
+
+
+def _refused(ask: Callable[..., object], *arguments: str) -> None:
+    text = _failure(ask, *arguments)
+    if text is not None:
+        raise PolicyRefused([problem_of(text, "data.json")])
 
 
 def _failure(ask: Callable[..., object], *arguments: str) -> str | None:

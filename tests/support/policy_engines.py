@@ -84,23 +84,25 @@ async def deployment(tmp_path: Path, *first: tuple[str, bytes]) -> AsyncIterator
         # It polls us: it would wait for ever where its start blocks the loop.
         opa = await asyncio.to_thread(context.__enter__)
         stack.callback(context.__exit__, None, None, None)
-        embedded = await stack.enter_async_context(EmbeddedEngine(_also(sync.in_force)))
+        embedded = await stack.enter_async_context(EmbeddedEngine(await _also(sync.in_force)))
         sidecar = await stack.enter_async_context(SidecarEngine(opa.socket, deadline=5.0))
         yield Deployment(store=store, sync=sync, server=server, opa=opa, engines=(embedded, sidecar))
 
 
-def _also(served: InForce) -> InForce:
-    """Return what follows `served`, which one alone may take, in the same turn: as in another process, but for the wait."""
+async def _also(served: InForce) -> InForce:
+    """Return what follows `served`, which one alone may take: as in another process, but for the wait."""
     own, take = InForce(), served._take
     assert take is not None
 
-    def both(bundle: Bundle) -> None:
-        take(bundle)
-        own.put(bundle)
+    async def both(bundle: Bundle) -> None:
+        taking = take(bundle)
+        if taking is not None:
+            await taking
+        await own.put(bundle)
 
     served._take = both
     if served.bundle is not None:
-        own.put(served.bundle)
+        await own.put(served.bundle)
     return own
 
 

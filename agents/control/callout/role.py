@@ -92,7 +92,7 @@ async def open_callout_role(settings: Settings, *, counters: Counters) -> AsyncG
         )
         uses: list[Use] = [refused.publish]
         if first is not None:
-            in_force.put(first)
+            await in_force.put(first)
 
             async def follow(connection: Connection) -> None:
                 await follow_bucket(policy, connection, counters, in_force)

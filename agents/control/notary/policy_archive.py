@@ -173,7 +173,7 @@ async def follow_policy(
                     _log.warning("%s", NONE)
                     return
                 archive.why = partial(_unarchived, source)
-                with source.in_force.taken(archive.offer):
+                async with source.in_force.taken(archive.offer):
                     await _look_for_former(policy, connection, archive)
         except ConfigurationError as error:
             archive.why = partial(str, f"policies are not archived: {error.detail}")

@@ -51,12 +51,13 @@ class Served:
         """ETag of the content, not of the signature: the same at every replica. Empty before there is a bundle."""
         self.revision = ""
 
-    def put(self, bundle: Bundle) -> None:
+    async def put(self, bundle: Bundle) -> None:
         """Serve `bundle` from now on, and wake the waiting requests."""
         etag = f'"{bundle.digest.hex()}"'
         if etag == self.etag:
             return
-        self.raw = sign_bundle(bundle, self._key, scope=COMPOSED).raw
+        signed = await asyncio.to_thread(sign_bundle, bundle, self._key, scope=COMPOSED)
+        self.raw = signed.raw
         self.etag, self.revision = etag, bundle.revision
         self._wake()
 

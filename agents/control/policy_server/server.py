@@ -69,8 +69,9 @@ class PolicyServer:
 
     async def run(self) -> None:
         """Listen and serve the newest policy until cancelled; `sync` is already entered. Raises `ConfigurationError`."""
-        with self._sync.in_force.taken(self.served.put):
-            async with listening(
+        async with (
+            self._sync.in_force.taken(self.served.put),
+            listening(
                 self._application,
                 self._address,
                 setting="policy.serve",
@@ -78,15 +79,16 @@ class PolicyServer:
                 counters=self._counters,
                 tls=self._tls,
                 protocol=partial(PeerProtocol, trust_domain=self._trust_domain),
-            ) as port:
-                self.port = port
-                self.listening.set()
-                try:
-                    await asyncio.get_running_loop().create_future()
-                finally:
-                    # Otherwise shutdown would wait for long polls.
-                    self.served.stop()
-                    self.listening.clear()
+            ) as port,
+        ):
+            self.port = port
+            self.listening.set()
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                # Otherwise shutdown would wait for long polls.
+                self.served.stop()
+                self.listening.clear()
 
 
 @asynccontextmanager

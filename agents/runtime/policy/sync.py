@@ -140,11 +140,12 @@ class PolicySync:
     async def _enforce(self) -> None:
         """Put the composition of the parts in force, then on the disk, where it was not yet."""
         composed, revocations = self.parts.composed, self.parts.bundle(REVOCATIONS)
-        self.in_force.revocations = self.parts.revocations
-        if composed is None or (composed is self._kept and revocations is self._kept_revocations):
+        if composed is None:
             return
-        if self.in_force.put(composed):
+        if await self.in_force.put(composed, self.parts.revocations):
             _log.info("policy %s is in force", composed.revision)
+        if composed is self._kept and revocations is self._kept_revocations:
+            return
         try:
             await asyncio.to_thread(self._keep, composed)
         except OSError as error:

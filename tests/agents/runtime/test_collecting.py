@@ -12,6 +12,7 @@ def test_start_up_is_set_aside_and_the_young_are_looked_at_less_often() -> None:
     try:
         settle_collector()
         assert gc.get_threshold()[0] == YOUNG > before[0]
+        assert gc.get_threshold()[1] * YOUNG <= 100_000  # looked at together, while nothing else happens
         assert gc.get_freeze_count() > frozen
     finally:
         gc.unfreeze()

@@ -38,6 +38,14 @@ def test_brackets_in_strings_and_side_by_side_do_not_nest() -> None:
     assert parse_object(inside, depth=3)["c"] == [[], [], {}]
 
 
+def test_a_long_text_is_counted_to_its_end() -> None:
+    many = json.dumps(["[", '"{', "]]]\\"]).encode() + b","
+    long = b'{"x":[' + many * 10_000 + b"[[{}]]]}"
+    assert parse_object(long, depth=5)["x"] == [["[", '"{', "]]]\\"]] * 10_000 + [[[{}]]]
+    with pytest.raises(ValueError, match="deep"):
+        parse_object(long, depth=4)
+
+
 @pytest.mark.parametrize(
     "data",
     [

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sealbus.envelopes.encoding.strict_json import parse_object
+from sealbus.envelopes.encoding.strict_json import Json, parse_object
 from sealbus.envelopes.errors import Code, PolicyFailed
+from sealbus.policies.decision import documents
 from sealbus.policies.decision.documents import (
     NESTING,
     InputDocument,
     canonical,
     checked_document,
+    in_parts,
     parse_data,
     whole_numbers,
 )
@@ -70,6 +74,77 @@ def test_data_documents() -> None:
 
 def test_canonical() -> None:
     assert canonical({"b": [1, None], "a": "ü"}) == '{"a":"ü","b":[1,null]}'.encode()
+
+
+NAMES = st.text('abü"\u2028', max_size=3)
+VALUES: st.SearchStrategy[Json] = st.recursive(
+    st.sampled_from([None, True, 7, "", 'ü"\u2028', {}, []]),
+    lambda inside: st.lists(inside, max_size=6) | st.dictionaries(NAMES, inside, max_size=12),
+    max_leaves=60,
+)
+
+
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(documents, "PIECE", 6)
+    return 6
+
+
+@pytest.mark.usefixtures("small_pieces")
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(VALUES)
+def test_what_is_written_in_pieces_is_the_same(value: Json) -> None:
+    whole = json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    assert canonical(value).decode() == whole
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(NAMES, VALUES, max_size=12))
+def test_the_parts_are_small_and_make_the_whole(small_pieces: int, data: dict[str, Json]) -> None:
+    parts = [json.loads(part) for part in in_parts(data)]
+    found: dict[str, Json] = {}
+    for part in parts:
+        # Of a part with more values, all are in the one array at the end of its names.
+        inside: Json = part
+        while isinstance(inside, dict) and len(inside) == 1:
+            [inside] = inside.values()
+        assert values_in(inside) <= 1 + small_pieces or isinstance(inside, list)
+        put_into(found, part)
+    assert parts
+    assert found == data
+
+
+def values_in(value: Json) -> int:
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + sum(map(values_in, inside))
+
+
+def put_into(data: dict[str, Json], part: dict[str, Json]) -> None:
+    for name, value in part.items():
+        there = data.setdefault(name, value)
+        if there is not value:
+            assert isinstance(there, dict)
+            assert isinstance(value, dict)
+            put_into(there, value)
+
+
+def test_writing_the_many_hands_over_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    longest, encode = 0, documents._CANONICAL.encode
+
+    class Counting:
+        def encode(self, value: Json) -> str:
+            nonlocal longest
+            longest = max(longest, values_in(value))
+            return encode(value)
+
+    monkeypatch.setattr(documents, "_CANONICAL", Counting())
+    users: dict[str, Json] = {f"user-{number}": {"customers": {"acme": True}} for number in range(30_000)}
+    data: dict[str, Json] = {"sealbus": {"registry": {"users": users}}}
+    assert (
+        canonical(["platform", data]) == json.dumps(["platform", data], sort_keys=True, separators=(",", ":")).encode()
+    )
+    assert len(list(in_parts(data))) == 6
+    assert longest <= documents.PIECE + 4  # and the objects that a part stands in
 
 
 def slowly(data: bytes) -> bool:

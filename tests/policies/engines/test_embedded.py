@@ -7,12 +7,14 @@ import time
 from pathlib import Path
 
 import pytest
-from support.policies import ALLOW, SCRIPTED, bundle, document, eventually, folder, put, signing_key
+from support.policies import ALLOW, DENY, SCRIPTED, bundle, document, eventually, folder, put, signing_key
 
 from sealbus.envelopes.errors import ConfigurationError, PolicyFailed, PolicyUnavailable
 from sealbus.envelopes.trust.keys import SigningKey, key_id
 from sealbus.policies.bundle.files import write_bundle
+from sealbus.policies.bundle.in_force import InForce
 from sealbus.policies.bundle.signing import BundleVerifier, sign_bundle
+from sealbus.policies.decision import documents
 from sealbus.policies.decision.decision import Decision
 from sealbus.policies.engines.embedded import SLICE, EmbeddedEngine
 from sealbus.policies.lint.module import PolicyRefused
@@ -114,6 +116,28 @@ async def test_the_loop_runs_between_slices(file: Path) -> None:
         await engine.decide([document()] * (4 * SLICE))
         assert turns - before >= 3
         counting.cancel()
+
+
+async def test_what_is_asked_while_a_large_bundle_comes_in_force_has_its_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(documents, "PIECE", 4)
+    in_force = InForce()
+    await in_force.put(bundle(revision="r1"))
+    async with EmbeddedEngine(in_force) as engine:
+        many = {f"action-{number}": ALLOW for number in range(40)} | {"yes": DENY}
+        putting = asyncio.create_task(in_force.put(bundle(many, revision="r2")))
+        answers: list[tuple[str, bool]] = []
+        while not putting.done():
+            [answer] = await engine.decide([document()])
+            assert isinstance(answer, Decision)
+            answers.append((answer.revision, answer.allow))
+            await asyncio.sleep(0)
+        assert len(answers) >= 40
+        assert set(answers) == {("r1", True)}
+        [answer] = await engine.decide([document()])
+        assert isinstance(answer, Decision)
+        assert (answer.revision, answer.allow) == ("r2", False)
 
 
 async def test_the_deadline_ends_a_long_call(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,7 +61,7 @@ def wheel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
 @asynccontextmanager
 async def deciding(policy: str = SCRIPTED, *, deadline: float = 20.0) -> AsyncIterator[NativeEngine]:
     in_force = InForce()
-    in_force.put(bundle() if policy == SCRIPTED else bundle(policy=policy, data={"ten": list(range(10))}))
+    await in_force.put(bundle() if policy == SCRIPTED else bundle(policy=policy, data={"ten": list(range(10))}))
     async with NativeEngine(in_force, deadline=deadline) as engine:
         yield engine
 
@@ -108,8 +108,34 @@ async def test_a_bundle_that_does_not_compile_is_refused() -> None:
     in_force = InForce()
     async with NativeEngine(in_force) as engine:
         with pytest.raises(PolicyRefused, match=r"authz\.rego"):
-            in_force.put(bundle(policy="package x {"))
+            await in_force.put(bundle(policy="package x {"))
         assert [type(one) for one in await engine.decide([document()])] == [PolicyUnavailable]
+
+
+async def test_the_loop_runs_while_a_bundle_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiling, compiled = threading.Event(), threading.Event()
+
+    class Slow(Policy):
+        def __init__(self, modules: list[tuple[str, str]], data: str) -> None:
+            compiling.set()
+            assert compiled.wait(60.0)
+            super().__init__(modules, data)
+
+    put_wheel(monkeypatch)
+    in_force = InForce()
+    await in_force.put(bundle(revision="r1"))
+    async with NativeEngine(in_force) as engine:
+        engine._wheel.__dict__["Policy"] = Slow
+        putting = asyncio.create_task(in_force.put(bundle(revision="r2")))
+        try:
+            assert await asyncio.to_thread(compiling.wait, 60.0)
+            [answer] = await engine.decide([document()])
+            assert isinstance(answer, Decision)
+            assert (answer.revision, (await engine.status()).revision) == ("r1", "r1")
+        finally:
+            compiled.set()
+        await putting
+        assert (await engine.status()).revision == "r2"
 
 
 async def test_without_the_wheel_it_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import threading
 
@@ -56,6 +57,43 @@ def test_data_that_is_no_object() -> None:
     with pytest.raises(PolicyRefused, match=r"data\.json") as refused:
         Interpreter([], b"[]")
     assert refused.value.problems[0].line == 0
+
+
+PARTS = [b'{"d": {"a": {"x": 1}}}', b'{"d": {"a": {"y": 2}}}', b'{"d": {"b": []}}']
+
+
+async def test_the_loop_has_a_turn_between_two_parts_of_the_data() -> None:
+    compiling = asyncio.create_task(Interpreter.in_turns([module("r := data.d")], PARTS))
+    turns = 0
+    while not compiling.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns >= len(PARTS)
+    assert (await compiling).evaluate("data.p.r", b"{}") == {"a": {"x": 1, "y": 2}, "b": []}
+
+
+@pytest.mark.filterwarnings("error")
+async def test_what_fails_between_two_parts_is_dropped_by_its_thread() -> None:
+    async def failure(parts: list[bytes], *, cancel: bool) -> BaseException:
+        compiling = asyncio.create_task(Interpreter.in_turns([module("r := 1")], parts))
+        await asyncio.sleep(0)
+        if cancel:
+            compiling.cancel()
+        await asyncio.wait({compiling})
+        try:
+            await compiling
+        except (PolicyRefused, asyncio.CancelledError) as error:
+            return error
+        raise AssertionError
+
+    kept = [await failure([*PARTS, b'{"d": {"b": 1}}'], cancel=False), await failure(PARTS, cancel=True)]
+    assert isinstance(kept[0], PolicyRefused)
+    assert kept[0].problems[0].file == "data.json"
+    assert isinstance(kept[1], asyncio.CancelledError)
+    # Had one of them an engine, pytest would tell what Python says of its end in that thread.
+    thread = threading.Thread(target=kept.clear)
+    thread.start()
+    thread.join()
 
 
 def test_an_interpreter_belongs_to_its_thread() -> None:

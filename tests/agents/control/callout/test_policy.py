@@ -175,7 +175,7 @@ async def test_on_a_full_disk_a_denial_is_in_force_and_the_callout_goes_on(
     monkeypatch.setattr(policy_sync, "write_file", full)
     in_force, first = InForce(), first_bundle(settings, bootstrap)
     assert first is not None
-    in_force.put(first)
+    await in_force.put(first)
     async with running(tmp_path / "nats", "a") as lab, lab.connection("a") as connection:
         store = PolicyStore(connection, "policies")
         await store.create()

@@ -39,7 +39,7 @@ class Asking:
 
 async def test_a_bundle_with_its_tag_and_then_nothing_new() -> None:
     asking = Asking()
-    asking.served.put(bundle())
+    await asking.served.put(bundle())
     first = await asking.get({"Prefer": "modes=snapshot,delta;wait=30"})
     assert (first.status_code, first.content) == (200, asking.served.raw)
     assert first.headers["content-type"] == MEDIA_TYPE
@@ -54,13 +54,13 @@ async def test_a_bundle_with_its_tag_and_then_nothing_new() -> None:
 
 async def test_a_long_poll_ends_with_the_next_bundle() -> None:
     asking = Asking()
-    asking.served.put(bundle())
+    await asking.served.put(bundle())
     waiting = asyncio.create_task(
         asking.get({"If-None-Match": asking.served.etag, "Prefer": "modes=snapshot,delta;wait=30"})
     )
     await asyncio.sleep(0.05)
     assert not waiting.done()
-    asking.served.put(bundle(revision="r2"))
+    await asking.served.put(bundle(revision="r2"))
     async with asyncio.timeout(5):
         found = await waiting
     assert (found.status_code, found.headers["etag"]) == (200, asking.served.etag)
@@ -73,7 +73,7 @@ async def test_a_long_poll_ends_with_the_next_bundle() -> None:
 async def test_who_may_not_ask_and_when_there_is_nothing(peer: Peer | None, status: int) -> None:
     asking = Asking(peer)
     if status == 401:
-        asking.served.put(bundle())
+        await asking.served.put(bundle())
     found = await asking.get()
     assert (found.status_code, found.content) == (status, b"")
     assert "etag" not in found.headers
@@ -81,7 +81,7 @@ async def test_who_may_not_ask_and_when_there_is_nothing(peer: Peer | None, stat
 
 async def test_there_is_nothing_else() -> None:
     asking = Asking()
-    asking.served.put(bundle())
+    await asking.served.put(bundle())
     assert (await asking.get(path="/")).status_code == 404
     assert (await asking.get(path=BUNDLE_PATH + "/")).status_code == 404
     assert (await asking.get(method="PUT")).status_code == 405
@@ -90,7 +90,7 @@ async def test_there_is_nothing_else() -> None:
 @pytest.mark.parametrize("prefer", ["", "wait=x", "modes=snapshot", "await=9", "wait=99999999"])
 async def test_whoever_does_not_wait_is_answered_at_once(prefer: str) -> None:
     asking = Asking()
-    asking.served.put(bundle())
+    await asking.served.put(bundle())
     async with asyncio.timeout(5):
         found = await asking.get({"If-None-Match": asking.served.etag, "Prefer": prefer})
     assert found.status_code == 304

@@ -30,7 +30,6 @@ from sealbus.envelopes.errors import AuditUnavailable, BusUnavailable, Code, Env
 from sealbus.envelopes.records.batch import AuditBatch
 from sealbus.envelopes.records.decision import DECISION_CODES, CorePlace, DecisionRecord, StreamPlace
 from sealbus.envelopes.records.record import Record, guard_id
-from sealbus.envelopes.records.work import OutcomeRecord
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.decision.decision import obligations_json
 
@@ -286,21 +285,11 @@ class AuditWriter:
         self, record: Record, then: Callable[[], None] = lambda: None, about: VerifiedResult | None = None
     ) -> None:
         """Queue `record` to be stored with others that wait, and call `then` once that was tried."""
-        await self._noted.put(_Noted(record=record, then=then, about=about))
-
-    async def outcome(
-        self,
-        *,
-        decision: bytes,
-        code: str | None,
-        micros: int,
-        delivery: int,
-        sent: Sequence[bytes],
-        then: Callable[[], None],
-    ) -> None:
-        """Queue the outcome of an allowed decision, whose record's leaf is `decision`."""
-        record = OutcomeRecord.of(decision=decision, code=code, micros=micros, delivery=delivery, sent=tuple(sent))
-        await self.note(record, then)
+        noted = _Noted(record, then, about)
+        try:
+            self._noted.put_nowait(noted)
+        except asyncio.QueueFull:
+            await self._noted.put(noted)
 
     async def _store(self, batch: AuditBatch) -> Posted | None:
         posted = None

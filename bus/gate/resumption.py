@@ -48,6 +48,7 @@ from sealbus.envelopes.accept.parked import accept_parked
 from sealbus.envelopes.accept.result import ResultProfile
 from sealbus.envelopes.errors import RETRIED_CODES, Code, EnvelopeError, SealbusError, StateUnavailable
 from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.records.work import OutcomeRecord
 from sealbus.envelopes.trust.bundles import Trust
 from sealbus.envelopes.trust.caches import Caches
 from sealbus.policies.decision.approval import approval_of
@@ -159,9 +160,7 @@ class Resumption:
             except SealbusError as error:
                 raise _Again(f"it is not counted: {error.code}") from error
             micros = max(0, self._clock() - started)
-            await self._audit.outcome(
-                decision=permitted.leaf, code=None, micros=micros, delivery=delivery.number, sent=(), then=lambda: None
-            )
+            await self._audit.note(OutcomeRecord(decision=permitted.leaf, micros=micros, delivery=delivery.number))
             # Whoever approves is told that it is counted while its task goes on, and before the approval is acknowledged.
             told = asyncio.ensure_future(_tell(permitted))
             try:
@@ -292,9 +291,8 @@ class Resumption:
                 await reporter.tell(
                     State.FAILED, code=Code.REPLAYED, note="the same request was approved and done before"
                 )
-            await self._audit.outcome(
-                decision=leaf, code=Code.REPLAYED, micros=0, delivery=opened.delivery.number, sent=(), then=lambda: None
-            )
+            delivery = opened.delivery.number
+            await self._audit.note(OutcomeRecord(decision=leaf, code=Code.REPLAYED, micros=0, delivery=delivery))
             ending.ack([opened.delivery])
             return
         self._counters.add("sealbus_decisions_total", 1, action=opened.route.action, verdict="allow")

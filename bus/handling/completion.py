@@ -19,6 +19,7 @@ from sealbus.bus.ports import Clock, wall_clock
 from sealbus.bus.routing.routes import TaskReporter
 from sealbus.bus.sending.message import Content
 from sealbus.bus.sending.status import State
+from sealbus.envelopes.records.work import OutcomeRecord
 
 __all__ = ["Completion", "Done", "Outcomes"]
 
@@ -45,14 +46,14 @@ class Outcomes:
         permitted = work.permitted
         if permitted.span is not None and code is not None:
             permitted.span.failed(code)
-        await self._audit.outcome(
+        record = OutcomeRecord.of(
             decision=permitted.leaf,
             code=code,
             micros=max(0, self._clock() - work.started),
             delivery=work.delivery.number,
-            sent=permitted.sent,
-            then=then,
+            sent=tuple(permitted.sent),
         )
+        await self._audit.note(record, then)
 
 
 class Done(NamedTuple):

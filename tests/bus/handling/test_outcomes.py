@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import cast
 
 import pytest
 from support.audit import opened
@@ -16,6 +16,7 @@ from sealbus.bus.routing.cancellation import Cancellation
 from sealbus.bus.routing.routes import Permitted, Route
 from sealbus.envelopes.errors import Code
 from sealbus.envelopes.message.freshness import StreamArrival
+from sealbus.envelopes.records.work import OutcomeRecord
 
 LEAF = b"l" * 32
 PERMITTED = Permitted(
@@ -27,10 +28,10 @@ class Audit:
     """Keeps what is noted, and holds back what is to follow."""
 
     def __init__(self) -> None:
-        self.noted: list[dict[str, Any]] = []
+        self.noted: list[OutcomeRecord] = []
         self.then: list[Callable[[], None]] = []
 
-    async def outcome(self, *, then: Callable[[], None], **record: Any) -> None:
+    async def note(self, record: OutcomeRecord, then: Callable[[], None]) -> None:
         self.noted.append(record)
         self.then.append(then)
 
@@ -69,7 +70,9 @@ async def test_a_delivery_is_acknowledged_once_its_outcome_was_tried(code: Code 
     pull = Acks()
     given = work(3, pull)
     await made.settle(given, code)
-    assert audit.noted == [{"decision": LEAF, "code": code, "micros": 500, "delivery": 3, "sent": [b"a" * 32]}]
+    assert audit.noted == [
+        OutcomeRecord(decision=LEAF, code=code, micros=500, delivery=3, sent=(b"a" * 32,), sent_count=1)
+    ]
     assert pull.acked == []
     audit.then[0]()
     assert pull.acked == [given.delivery]
@@ -79,7 +82,7 @@ async def test_a_call_has_nothing_to_acknowledge() -> None:
     made, audit = outcomes(now=1_500)
     await made.settle(work(None), None)
     audit.then[0]()
-    assert audit.noted[0]["delivery"] == 1
+    assert audit.noted[0].delivery == 1
 
 
 async def test_a_note_alone_acknowledges_nothing() -> None:
@@ -93,4 +96,4 @@ async def test_a_note_alone_acknowledges_nothing() -> None:
 async def test_a_clock_that_went_back_makes_no_negative_time() -> None:
     made, audit = outcomes(now=900)
     await made.note(work(1), None)
-    assert audit.noted[0]["micros"] == 0
+    assert audit.noted[0].micros == 0

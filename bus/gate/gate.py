@@ -16,7 +16,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
@@ -264,15 +264,14 @@ class Gate:
         at: int,
     ) -> None:
         """Do step 17, then hand on to the executor: a message whose record is not stored is not handled."""
-        counted: Counter[tuple[str, str]] = Counter()
         try:
             places: RecordPlaces | None = {} if self._tracer is not None else None
             leaves = await self._record(decided, pull, places)
             await before.wait()
             self._took.observe(time.perf_counter() - began, "call" if pull is None else "stream", n=len(decided))
+            self._count([one for one, leaf in zip(decided, leaves, strict=True) if isinstance(leaf, bytes)])
             for number, (one, leaf) in enumerate(zip(decided, leaves, strict=True)):
                 if isinstance(leaf, bytes):
-                    counted[one.opened.route.action, str(one.code or "allow")] += 1
                     span = self._processing(one, leaf, at, (places or {}).get(number))
                     await self._pass_on(one, leaf, pull, span)
                 else:
@@ -282,8 +281,6 @@ class Gate:
                         await self._executor.answer_error(one, leaf)
                     self._refuse(leaf, one.opened.delivery, pull)
         finally:
-            for (action, verdict), number in counted.items():
-                self._counters.add("sealbus_decisions_total", number, action=action, verdict=verdict)
             done.set()
             self._recording.release()
 
@@ -295,6 +292,11 @@ class Gate:
         if pull is None:
             return await self._audit.call_decisions(decided, places)
         return await self._audit.decisions(decided, places)
+
+    def _count(self, recorded: Iterable[Decided]) -> None:
+        counts = Counter([(one.opened.route.action, str(one.code or "allow")) for one in recorded])
+        for (action, verdict), number in counts.items():
+            self._counters.add("sealbus_decisions_total", number, action=action, verdict=verdict)
 
     def _processing(self, decided: Decided, leaf: bytes, at: int, place: tuple[str, int] | None) -> Processing | None:
         if self._tracer is None:

@@ -261,6 +261,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
     ),
     "it is asked where a long way round is needed, and never says how deep it is": (
         "sealbus.envelopes.encoding.strict_json.deeper_than: text.count('[') + text.count('{') <= depth [bound]",
+        "sealbus.envelopes.encoding.strict_json.deeper_than: len(text) <= _ONE_RUN [bound]",
     ),
     "a kind or a key of a set that was compared whole before, none of which is like another": (
         "independent.verify_export.jws_ok: curve != 'RSA' [by prefix]",

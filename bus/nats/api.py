@@ -53,6 +53,9 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 
+_OVER_CONSUMERS: Final = 10_026
+"""JetStream: more consumers than the account allows; the same of a stream for each consumer beyond its limit."""
+
 
 EXPECTED_LAST: Final = "Nats-Expected-Last-Subject-Sequence"
 """Header of a publish that is stored only if this is the last sequence of its subject."""
@@ -456,6 +459,10 @@ async def _write(request: Request, verb: str, config: Mapping[str, object]) -> S
     name = config["name"]
     answer = await _ask(request, f"$JS.API.STREAM.{verb}.{name}", config)
     error = _error(answer)
+    if error is not None and error[0] == _OVER_CONSUMERS and "max_consumers" in config:
+        # The account allows fewer. It holds by itself, and must keep nobody from what else is written.
+        _log.warning("stream %s: the account allows fewer than %s consumers", name, config["max_consumers"])
+        return await _write(request, verb, {key: value for key, value in config.items() if key != "max_consumers"})
     if error is not None:
         raise ConfigurationError(f"stream {name}: the server refused: {error[1]} ({error[0]})")
     return _state(str(name), answer)

@@ -29,8 +29,8 @@ at the end, in the turn of the loop in which this returns."""
 class InForce:
     """The bundle in force, none at first: put here once it is checked.
 
-    One engine or server takes it: of two, the second could refuse what the first decides by already. All that stands here
-    changes in the turn of the loop in which it is taken. Bundles are put in force in order, one at a time.
+    One engine or server takes it: of two, the second could refuse what the first decides by already. `bundle` and
+    `revoked_before` change in the turn of the loop in which it is taken. Bundles are put in force in order, one at a time.
     """
 
     def __init__(self) -> None:
@@ -44,21 +44,14 @@ class InForce:
         self._take: Take | None = None
         self._one_at_a_time: Final = asyncio.Lock()
 
-    async def put(self, bundle: Bundle, revocations: Revocations | None = None) -> bool:
-        """Put the checked `bundle` in force; return whether it differs from the one before. What takes it may refuse it.
-
-        With it come the `revocations`, if there are any new ones; as they need no policy, also if it is refused.
-        """
+    async def put(self, bundle: Bundle) -> bool:
+        """Put the checked `bundle` in force; return whether it differs from the one before. What takes it may refuse it."""
         async with self._one_at_a_time:
             different = self.bundle is None or bundle.raw != self.bundle.raw
-            try:
-                if different:
-                    revoked_before = issued_before(bundle.data)
-                    await _taken(self._take, bundle)
-                    self.bundle, self.revoked_before = bundle, revoked_before
-            finally:
-                if revocations is not None:
-                    self.revocations = revocations
+            if different:
+                revoked_before = issued_before(bundle.data)
+                await _taken(self._take, bundle)
+                self.bundle, self.revoked_before = bundle, revoked_before
             self.problem = ""
             return different
 

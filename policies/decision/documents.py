@@ -133,9 +133,12 @@ def _pieces(value: Json) -> Iterator[str]:
         yield "}"
     elif isinstance(value, list) and not _few(value):
         before = "["
-        for one in value:
-            yield before
-            yield from _pieces(one)
+        for run in _runs(value):
+            if len(run) > 1:
+                yield before + _CANONICAL.encode(run)[1:-1]
+            else:
+                yield before
+                yield from _pieces(run[0])
             before = ","
         yield "]"
     else:
@@ -171,13 +174,27 @@ def _divided(data: DataDocument) -> Iterator[DataDocument]:
     yield some
 
 
+def _runs(items: list[Json]) -> Iterator[list[Json]]:
+    """Yield `items`, in order, with `PIECE` values at most, or one that has more."""
+    start = held = 0
+    for place, one in enumerate(items):
+        size = _size(one)
+        if place > start and held + size > PIECE:
+            yield items[start:place]
+            start, held = place, 0
+        held += size
+    yield items[start:]
+
+
 def _few(value: Json) -> bool:
     return _size(value) <= PIECE
 
 
 def _size(value: Json) -> int:
     """Return how many values `value` is, itself included; of more than `PIECE` not all are counted."""
-    values = [value]
+    if not isinstance(value, dict | list):
+        return 1
+    values: list[Json] = [value]
     for one in values:  # which grows meanwhile
         if isinstance(one, dict):
             values.extend(one.values())

@@ -73,15 +73,24 @@ class Interpreter:
         """Compile as the constructor does, with turns of the event loop between the `parts` of the data (`in_parts`)."""
         first, *others = parts
         made = cls(modules, first)
+        problem = None
         try:
-            for part in others:
-                await asyncio.sleep(0)
-                _refused(made._engine.add_data_json, part.decode())
-            _refused(made._engine.eval_query_as_json, "true")
-        except BaseException:
-            del made._engine  # by this thread: what was raised keeps `made`, and may go anywhere
-            raise
+            problem = await made._read(others)
+        finally:
+            if problem is not _FINE:
+                del made._engine  # by this thread: what is raised keeps `made`, and may go anywhere
+        if problem is not _FINE:
+            raise PolicyRefused([problem])
         return made
+
+    async def _read(self, parts: Iterable[bytes]) -> Problem:
+        for part in parts:
+            await asyncio.sleep(0)
+            text = _failure(self._engine.add_data_json, part.decode())
+            if text is not None:
+                return problem_of(text, "data.json")
+        text = _failure(self._engine.eval_query_as_json, "true")
+        return _FINE if text is None else problem_of(text, "data.json")
 
     def prints(self) -> list[str]:
         """Return what was printed since the last call, one text each, without the place of the `print`."""
@@ -160,12 +169,6 @@ def _tree(module: Module) -> str | Problem:
     engine = cast("_Engine", Engine())
     text = _failure(engine.add_policy, module.path, module.text)
     return engine.get_ast_as_json() if text is None else problem_of(text, module.path)
-
-
-def _refused(ask: Callable[..., object], *arguments: str) -> None:
-    text = _failure(ask, *arguments)
-    if text is not None:
-        raise PolicyRefused([problem_of(text, "data.json")])
 
 
 def _failure(ask: Callable[..., object], *arguments: str) -> str | None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from sealbus.envelopes.encoding.strict_json import Json
+from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.policies.lint.module import LIBRARY, TEST_SUFFIX, Problem
 from sealbus.policies.lint.rules import RuleTable, data_aliases
 from sealbus.policies.lint.syntax import (
@@ -86,6 +87,8 @@ _REQUESTS: Final[dict[Names, Type]] = {
     ("sealbus", "connect", "decide"): CONNECT_REQUEST,
     ("sealbus", "approval", "decide"): APPROVAL_REQUEST,
 }
+_STEPS: Final = (1 << 16, 1 << 32, DEFAULT_LIMITS.max_integer, 1 << 64, 1 << 128, UNBOUNDED)
+"""Bounds of numbers that functions are called with."""
 _TEAMS: Final = ("sealbus", "teams")
 
 
@@ -114,11 +117,19 @@ class _Frame:
     names: dict[str, Type] = field(default_factory=dict)
     asked: dict[_Key, frozenset[str]] = field(default_factory=dict)
     """The types that earlier statements have checked, of a name or of a lookup in it."""
+    inferred: dict[str, frozenset[str]] = field(default_factory=dict)
+    """What OPA's compiler takes the arguments of a function to be: it says what the function may be called with."""
     stated: set[_Key] = field(default_factory=set)
     """What was an earlier statement by itself, and so has a value."""
 
     def inner(self) -> _Frame:
-        return _Frame(file=self.file, names=dict(self.names), asked=dict(self.asked), stated=set(self.stated))
+        return _Frame(
+            file=self.file,
+            names=dict(self.names),
+            asked=dict(self.asked),
+            inferred=dict(self.inferred),
+            stated=set(self.stated),
+        )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -166,7 +177,7 @@ class _Analysis:
 
     def function(self, path: Names, arguments: Sequence[Type]) -> Type:
         seen = self.calls[path]
-        key = tuple(arguments)
+        key = tuple([_stepped(one) for one in arguments])
         most = LIBRARY_CALLS if path[: len(LIBRARY)] == LIBRARY else CALLS
         if key not in seen and len(seen) >= most:
             key = (ANY,) * len(arguments)
@@ -201,7 +212,7 @@ class _Analysis:
     def take(self, frame: _Frame, rule: Rule) -> None:
         for argument in rule.arguments if self.compiling else ():
             if isinstance(argument, Variable):
-                names = frame.asked.get((("", argument.name),), ANY.names)
+                names = frame.inferred.get(argument.name) or frame.asked.get((("", argument.name),), ANY.names)
                 key = (rule.place, argument.name)
                 self.taken[key] = self.taken.get(key, frozenset()) | names
 
@@ -269,9 +280,8 @@ class _Analysis:
             left, right = (self.expression(frame, side) for side in (expression.left, expression.right))
             if _never_equal(left, right):
                 self.refuse(frame, expression.place, "match", "the two sides are never equal: OPA refuses this")
-            # OPA takes both sides to be of one type from here on, under `not` as elsewhere.
-            self.note(frame, expression.left, left.names & right.names)
-            self.note(frame, expression.right, left.names & right.names)
+            self.infer(frame, expression.left, _named(frame, expression.right, right))
+            self.infer(frame, expression.right, _named(frame, expression.left, left))
 
     def collection(self, frame: _Frame, said: Expression, one: Type) -> None:
         if not one.names <= {"array", "set", "object"}:
@@ -325,6 +335,11 @@ class _Analysis:
         """Note what OPA's compiler takes a name to be from where it stands: an argument, an operand, a key."""
         if self.compiling and isinstance(expression, Variable):
             self.note(frame, expression, names)
+
+    def infer(self, frame: _Frame, expression: Expression, names: frozenset[str]) -> None:
+        """Note what OPA's compiler takes an argument to be from what it stands beside first, whether or not that holds."""
+        if self.compiling and isinstance(expression, Variable) and names and names != ANY.names:
+            frame.inferred.setdefault(expression.name, frame.asked.get((("", expression.name),), names))
 
     def key(self, frame: _Frame, expression: Expression) -> _Key | None:
         """Return a key for `expression` if it is a name, or a lookup in one by names and variables."""
@@ -423,7 +438,7 @@ class _Analysis:
         if self.compiling and any(_never_equal(one, other) for one, other in pairs):
             self.refuse(frame, expression.place, "match", "nothing of this type is in there: OPA refuses this")
         elif self.compiling and not keys:
-            self.note(frame, expression.value, pairs[0][1].names)
+            self.infer(frame, expression.value, pairs[0][1].names)
 
     def object(self, frame: _Frame, expression: ObjectLiteral) -> Type:
         keys, values = expression.items[::2], expression.items[1::2]
@@ -533,7 +548,7 @@ class _Analysis:
                 pattern = join_all(self.pattern(rule, number_of) for _, rule in self.table.definitions[path])
                 if _never_equal(one, pattern):
                     self.refuse(frame, said.place, "match", "no definition of the function takes this")
-                self.compiled(frame, said, pattern.names)
+                self.infer(frame, said, pattern.names)
             return found
         name = ".".join(expression.name)
         builtin = BUILTINS[name]
@@ -660,6 +675,18 @@ def _deep(definition: tuple[File, Rule]) -> bool:
     """Say whether a rule is made key by key, at more than one depth."""
     _, rule = definition
     return len(_looked_up(rule)) + (rule.key is not None) > 1
+
+
+def _stepped(one: Type) -> Type:
+    """Return a number's type with the next of a few bounds: functions are called with many numbers."""
+    return number(next(step for step in _STEPS if one.most <= step)) if one.names == {"number"} else one
+
+
+def _named(frame: _Frame, expression: Expression, one: Type) -> frozenset[str]:
+    """Return the types of an expression of the type `one`, for a name without what guards have asked: OPA heeds none."""
+    if not isinstance(expression, Variable):
+        return one.names
+    return frame.inferred.get(expression.name) or frame.names.get(expression.name, one).names
 
 
 def _never_equal(left: Type, right: Type) -> bool:

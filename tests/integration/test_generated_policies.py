@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,10 @@ from support.engine_differences import compare, main
 from support.opa import OpaServer
 from support.policy_grammar import documents, policy, world
 
+from sealbus.policies.bundle.check import check_bundle
 from sealbus.policies.bundle.files import build_bundle
+from sealbus.policies.bundle.format import Manifest, pack_bundle, read_bundle
+from sealbus.policies.lint.module import PolicyRefused
 from sealbus.policies.types import inference
 from sealbus.policies.types.builtins import BUILTINS, Argument, Builtin
 from sealbus.policies.types.value import BOOLEAN, number
@@ -48,6 +52,51 @@ def test_what_is_admitted_is_answered_alike(opa: OpaServer) -> None:
 def test_what_was_found_once_is_not_admitted_any_more(opa: OpaServer) -> None:
     found = compare(opa, [7_070_545])
     assert (found.made, found.admitted, found.differences) == (1, 0, [])
+
+
+@pytest.mark.parametrize(
+    ("functions", "called", "fine"),
+    [
+        ('f(x) if { not x == 0 }', "f(1)", True),
+        ('f(x) if { not x == 0 }', 'f("a")', False),
+        ('f(x) if { not x in {"a"} }', "f(1)", False),
+        ('f(x) if { y := x in {"a"}; y == false }', "f(1)", False),
+        ('f(x) if { not x == 0; is_string(x) }', "f(1)", True),
+        ('f(x) if { not x == 0; is_string(x) }', 'f("a")', False),
+        ('f(x) if { not g(x); is_string(x) }\n\ng(1) := true', "f(1)", True),
+        ('f(x) if { not g(x); is_string(x) }\n\ng(1) := true', 'f("a")', False),
+        ('f(x) if { not x == 0 } else if { x == "a" }', 'f("a")', True),
+        ('f(x) if { not x == 0 } else if { x == "a" }', "f(true)", False),
+        ('f(x, y) if { is_string(y); not x == y }', 'f(true, "a")', True),
+        ('f(x, y) if { y == "a"; not x == y }', 'f(true, "a")', False),
+        ('f(x) if { every y in ["a"] { not x == y } }', "f(1)", True),
+        ('f(x) if { ys := [1 | not x == "a"]; count(ys) == 0 }', "f(1)", True),
+        ('f(r) if { x := r.level; not x in ["low", "high"]; is_number(x) }', "f(request.resource.properties)", True),
+        ('f(r) if { x := r.level; not x == 0; x == "a" }', "f(request.resource.properties)", True),
+        ('f(r) if { not r.p == 0; r.p == "a" }', "f(request.action.properties)", True),
+        ('f(r) if { some x in [1, "a"]; not x == 1; x == "a"; r }', "f(true)", True),
+    ],
+)  # fmt: skip
+def test_what_an_argument_is_compared_with_says_what_a_function_takes(
+    opa: OpaServer, functions: str, called: str, fine: bool
+) -> None:
+    """What is admitted OPA compiles, and what it compiles is not refused for the other reading."""
+    text = f"""package sealbus.authz
+
+decision := decide(input)
+
+batch := [decide(request) | some request in input.batch]
+
+{functions}
+
+decide(request) := {{"allow": true, "reasons": [], "obligations": [], "policy": "p"}} if {{
+	{called}
+}} else := {{"allow": false, "reasons": [], "obligations": [], "policy": "p"}}
+"""
+    assert (opa.put_policy("compared", text) == "") is fine
+    packed = pack_bundle({"authz.rego": text.encode()}, {}, Manifest(revision="1", roots=("sealbus",)))
+    with nullcontext() if fine else pytest.raises(PolicyRefused, match=r"\[match\]"):
+        check_bundle(read_bundle(packed))
 
 
 def anything(*_: object) -> bool:

@@ -140,12 +140,12 @@ class PolicySync:
     async def _enforce(self) -> None:
         """Put the composition of the parts in force, then on the disk, where it was not yet."""
         composed, revocations = self.parts.composed, self.parts.bundle(REVOCATIONS)
-        if composed is None:
+        # At once: they need no policy, which may take its time.
+        self.in_force.revocations = self.parts.revocations
+        if composed is None or (composed is self._kept and revocations is self._kept_revocations):
             return
-        if await self.in_force.put(composed, self.parts.revocations):
+        if await self.in_force.put(composed):
             _log.info("policy %s is in force", composed.revision)
-        if composed is self._kept and revocations is self._kept_revocations:
-            return
         try:
             await asyncio.to_thread(self._keep, composed)
         except OSError as error:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable, Mapping
 
 import pytest
 
@@ -15,7 +16,7 @@ from sealbus.bus.nats.api import (
     stream_state,
     update_stream,
 )
-from sealbus.bus.ports import StreamRefused
+from sealbus.bus.ports import Request, StreamRefused
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 
 INFO = "STREAM.INFO.TASKS"
@@ -279,3 +280,30 @@ async def test_consumers_on_further_pages_are_read_and_a_server_that_promises_mo
 async def test_another_answer_about_consumers_is_the_servers_fault(answer: dict[str, object]) -> None:
     with pytest.raises(BusUnavailable):
         await consumer_states(Server(answer), "TASKS")
+
+
+@pytest.mark.parametrize("write", [create_stream, update_stream])
+async def test_an_account_that_allows_fewer_consumers_keeps_its_limit_and_the_rest_is_written(
+    write: Callable[[Request, Mapping[str, object]], Awaitable[StreamState]], caplog: pytest.LogCaptureFixture
+) -> None:
+    written: list[dict[str, object]] = []
+
+    async def server(subject: str, payload: bytes) -> bytes:
+        written.append(json.loads(payload))
+        if "max_consumers" in written[-1]:
+            return json.dumps(
+                {"error": {"err_code": 10_026, "description": "maximum consumers limit reached"}}
+            ).encode()
+        return json.dumps(GOOD).encode()
+
+    config = {"name": "TASKS", "subjects": ["task.>"]}
+    assert (await write(server, config | {"max_consumers": 10_000})).name == "TASKS"
+    assert written == [config | {"max_consumers": 10_000}, config]
+    assert "the account allows fewer than 10000 consumers" in caplog.text
+
+
+async def test_a_limit_that_was_not_asked_for_is_a_refusal() -> None:
+    server = Server({"error": {"err_code": 10_026, "description": "maximum consumers limit reached"}})
+    with pytest.raises(ConfigurationError, match="10026"):
+        await update_stream(server, {"name": "TASKS"})
+    assert len(server.asked) == 1

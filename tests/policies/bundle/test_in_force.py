@@ -10,7 +10,6 @@ from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.bundle.format import Bundle
 from sealbus.policies.bundle.in_force import BundleFile, InForce
-from sealbus.policies.bundle.revocations import Revocations
 from sealbus.policies.lint.module import PolicyRefused
 
 PRICING = SpiffeId("spiffe://example.org/agent/pricing")
@@ -80,24 +79,24 @@ class Slow:
         self.decides = bundle.revision
 
 
-def seen(slow: Slow, in_force: InForce) -> tuple[str, int, int]:
-    return slow.decides, in_force.revoked_before.get(PRICING, 0), in_force.revocations.serial
+def seen(slow: Slow, in_force: InForce) -> tuple[str, int]:
+    return slow.decides, in_force.revoked_before.get(PRICING, 0)
 
 
 async def test_all_that_is_in_force_changes_in_one_turn() -> None:
     in_force, slow = InForce(), Slow()
     slow.let.release()
     async with in_force.taken(slow.take):
-        await in_force.put(revoking(5), Revocations(serial=5))
+        await in_force.put(revoking(5))
         found = {seen(slow, in_force)}
-        putting = asyncio.create_task(in_force.put(revoking(7), Revocations(serial=7)))
+        putting = asyncio.create_task(in_force.put(revoking(7)))
         for turn in range(20):
             await asyncio.sleep(0)
             found.add(seen(slow, in_force))
             if turn == 10:
                 slow.let.release()
         assert await putting
-    assert found == {("r5", 5, 5), ("r7", 7, 7)}
+    assert found == {("r5", 5), ("r7", 7)}
 
 
 async def test_bundles_are_taken_in_order_and_a_refused_one_leaves_the_others() -> None:
@@ -105,7 +104,7 @@ async def test_bundles_are_taken_in_order_and_a_refused_one_leaves_the_others() 
     slow.let.release()
     async with in_force.taken(slow.take):
         await in_force.put(revoking(5))
-        putting = [asyncio.create_task(in_force.put(revoking(time), Revocations(serial=time))) for time in (7, 9, 8)]
+        putting = [asyncio.create_task(in_force.put(revoking(time))) for time in (7, 9, 8)]
         for _ in range(10):
             await asyncio.sleep(0)
         assert slow.began == ["r5", "r7"]
@@ -113,11 +112,11 @@ async def test_bundles_are_taken_in_order_and_a_refused_one_leaves_the_others() 
         slow.let.release()
         with pytest.raises(PolicyRefused):
             await putting[1]
-        assert seen(slow, in_force) == ("r7", 7, 9)  # what needs no policy is in force
+        assert seen(slow, in_force) == ("r7", 7)
         slow.let.release()
         assert await putting[2]
     assert slow.began == ["r5", "r7", "r9", "r8"]
-    assert (seen(slow, in_force), in_force.bundle) == (("r8", 8, 8), revoking(8))
+    assert (seen(slow, in_force), in_force.bundle) == (("r8", 8), revoking(8))
 
 
 async def test_leaving_waits_for_what_is_being_taken() -> None:

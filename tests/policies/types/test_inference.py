@@ -161,6 +161,11 @@ def test_what_could_fail_or_means_another_thing_to_opa(body: str, forms: list[st
         ("decide(request) := f(1)\nf(a) := 1 if { not a in {\"x\"} }", ["match"]),
         ("decide(request) := f(1)\nf(a) := b if { b := a in {\"x\"} }", ["match"]),
         ("decide(request) := f(1)\nf(a) := 1 if { not g(a) }\ng(a) := 1 if { not a == \"x\" }", ["match"]),
+        ("decide(request) := f(1)\nf(a) := 1 if { not a == 0; is_string(a) }", []),
+        ("decide(request) := f(true, \"x\")\nf(a, b) := 1 if { is_string(b); not a == b }", []),
+        ("decide(request) := f(true, \"x\")\nf(a, b) := 1 if { b == \"x\"; not a == b }", ["match"]),
+        ("decide(request) := f(request)\nf(r) := 1 if { x := r.resource.type; not x in {1}; is_string(x) }", []),
+        ("decide(request) := f(1)\nf(a) := 1 if { every b in [\"x\"] { not a == b } }", []),
         # From where an argument stands OPA's compiler learns what it is.
         (UNCALLED + "f(a) := 1 if { endswith(a, \"x\"); xs := [1]; xs[a] == 1 }", ["match"]),
         (UNCALLED + "f(a) := 1 if { x := a + 1; xs := {\"k\": 1}; xs[a] == x }", ["match"]),
@@ -282,6 +287,13 @@ def test_a_function_that_is_called_with_very_many_types_is_looked_at_as_if_they_
     assert refused(calls(CALLS * 2)) == []
     guarded = calls(CALLS * 2).replace("x == x", "trim_space(x)")
     assert refused(guarded) == ["type"]
+
+
+def test_a_function_that_is_called_with_many_numbers_knows_how_large_they_are() -> None:
+    calls = ", ".join(f"f({number})" for number in range(2, CALLS * 3))
+    assert refused(f"decide(request) := [{calls}]\n\nf(x) := x * 100 if is_number(x)") == []
+    squares = "f(x) := z if { y := (x * x) * (x * x); z := y * x }"
+    assert refused(f"decide(request) := f(request.context.delivery)\n\n{squares}") == ["number"]
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from nats.aio.client import Client
 from nats.aio.transport import TcpTransport
 
 from sealbus.bus.nats.connection.parser import ProtocolParser, Sink
-from sealbus.bus.routing.timers import cancellations, raise_if_cancelled_since
+from sealbus.bus.routing.timers import being_cancelled, cancellations, raise_if_cancelled_since
 
 __all__ = ["READ_BYTES", "NkeyLogin", "SafeClient", "TlsStream"]
 
@@ -299,10 +299,15 @@ class TlsStream(TcpTransport):
 
     async def wait_closed(self) -> None:
         """Wait until the connection is closed, or cut it; errors at this point are ignored."""
-        with contextlib.suppress(OSError, TimeoutError):
-            async with asyncio.timeout(CLOSE_SECONDS + 1.0):
-                await super().wait_closed()  # type: ignore[no-untyped-call]  # untyped in nats-py
-                return
+        try:
+            with contextlib.suppress(OSError, TimeoutError):
+                async with asyncio.timeout(CLOSE_SECONDS + 1.0):
+                    await super().wait_closed()  # type: ignore[no-untyped-call]  # untyped in nats-py
+                    return
+        except asyncio.CancelledError:
+            # All that close the connection wait for one future: one that is cancelled meanwhile cancels it for the others.
+            if being_cancelled():
+                raise
         self.abort()
 
 

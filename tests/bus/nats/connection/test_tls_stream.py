@@ -153,3 +153,14 @@ async def test_a_stream_that_was_never_opened_has_nothing_to_cut() -> None:
     stream = TlsStream(CONTEXT, 1.0)
     assert stream.buffered() == 0
     stream.abort()
+
+
+async def test_who_waits_for_the_end_is_not_ended_with_another_who_did(good: Server) -> None:
+    stream = await connect(good)
+    first, second = (asyncio.create_task(stream.wait_closed()) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.wait({first, second})
+    assert first.cancelled()
+    assert not second.cancelled()
+    assert second.exception() is None

@@ -7,8 +7,10 @@ messages are plain ones of the same body. Bare nats-py takes the very tasks of t
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import ssl
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -32,6 +34,7 @@ from sealbus.agents.runtime.worker import Worker, settle_collector
 from sealbus.bus.nats.connection.tls import client_context
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.engines.embedded import EmbeddedEngine
+from sealbus.policies.engines.native import NativeEngine
 
 __all__ = ["QUOTE", "TASKS", "Quote", "drain", "figures", "fill"]
 
@@ -62,18 +65,26 @@ async def figures() -> AsyncIterator[Figure]:
         async with (
             real_bus(Path(folder), "pricing", "shop-web", "bench", max_bytes=1 << 28) as bus,
             EmbeddedEngine.of_folder() as engine,
+            _native() as beside,
             _bare(bus) as bare,
         ):
             rounds = Rounds(bus.server.pid)
             client, node = Client.on(await bus.node("shop-web", engine)), await bus.node("pricing", engine)
+            by_wheel = await bus.node("pricing", beside) if beside is not None else None
             settle_collector()  # as `sealbus worker run` does
             for number in range(-1, ROUNDS):
                 # What the first one brings into caches and imports is in none of the figures.
                 measured = rounds if number >= 0 else Rounds()
                 await _tasks(measured, client, node, bare, bus)
+                if by_wheel is not None:
+                    await fill(client)
+                    await drain(by_wheel, status=False, measured=measured.measured("native", TASKS))
                 await _calls(measured, client, node, bare)
     yield rounds.ratio("tasks consumed, everything on / FastStream", "consumed", "faststream", guard=0.65, goal=1.1)
     yield rounds.ratio("  / bare nats-py", "consumed", "fetched", guard=0.22, goal=0.5)
+    if beside is not None:
+        yield rounds.ratio("  with the engine wheel / FastStream", "native", "faststream", goal=1.4)
+        yield rounds.ratio("  with the engine wheel / bare nats-py", "native", "fetched", goal=0.65)
     yield rounds.ratio("  with the result of each published / bare nats-py", "reported", "fetched")
     yield rounds.ratio("  FastStream / bare nats-py", "faststream", "fetched")
     yield rounds.ratio("  FastStream with lists for its handler / bare nats-py", "faststream batch", "fetched")
@@ -83,6 +94,8 @@ async def figures() -> AsyncIterator[Figure]:
         f"tasks submitted, {SUBMITTING} in flight / js.publish", "submitted", "published", guard=0.45, goal=1.0
     )
     yield rounds.rate("consumed", label="tasks consumed, everything on")
+    if beside is not None:
+        yield rounds.rate("native", label="tasks consumed, with the engine wheel")
     yield rounds.rate("reported", label="tasks consumed, with the result of each published")
     yield rounds.rate("fetched", label=f"bare nats-py: fetch({BATCH}), ack")
     yield rounds.rate("faststream", label=f"FastStream: PullSub(batch_size={BATCH})")
@@ -93,6 +106,17 @@ async def figures() -> AsyncIterator[Figure]:
     yield rounds.latency("lone request", label="a lone bare request, p50")
     yield rounds.rate("submitted", label=f"tasks submitted, {SUBMITTING} in flight")
     yield rounds.rate("published", label=f"js.publish, {SUBMITTING} in flight")
+
+
+@asynccontextmanager
+async def _native() -> AsyncGenerator[NativeEngine | None, None]:
+    """Open the native engine, if its wheel is installed."""
+    if importlib.util.find_spec("sealbus_regorus") is None:
+        print("no figures for the native engine, because it is not installed: `make engine` builds it", file=sys.stderr)
+        yield None
+        return
+    async with NativeEngine.of_folder() as engine:
+        yield engine
 
 
 async def _tasks(rounds: Rounds, client: Client, node: Node, bare: nats.NATS, bus: RealBus) -> None:

@@ -83,7 +83,8 @@ async def _opened(context: BrowserContext, site: ConsoleSite) -> tuple[Page, flo
 async def _memory_of_a_plain_browser(site: ConsoleSite) -> float:
     """Return the memory after `SECONDS` in a browser that nobody drives: one that is driven keeps what the stream sent."""
     mark = "--sealbus-test=memory"
-    with tempfile.TemporaryDirectory() as folder:
+    # Processes of the browser may still write there, when it has ended.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         browser = await asyncio.create_subprocess_exec(
             require_chromium(),
             *FLAGS,

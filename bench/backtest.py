@@ -25,7 +25,7 @@ from sealbus.policies.engines.embedded import EmbeddedEngine
 from sealbus.policies.engines.native import NativeEngine
 from sealbus.policies.engines.open import open_policy
 
-__all__ = ["figures", "verification"]
+__all__ = ["figures", "has_engine_wheel", "verification"]
 
 COUNT = 10_000
 ROUNDS = 5
@@ -58,11 +58,18 @@ async def figures() -> AsyncIterator[Figure]:
     yield rounds.rate("decided", label=f"decisions of which {1 - len(fine) / COUNT:.0%} deny")
     yield rounds.rate("backtest", label="backtest, starter policy", goal=18_000.0)
     yield rounds.rate("verified", label="ES256 verifications, bare")
-    if importlib.util.find_spec("sealbus_regorus") is None:
-        print("no figures for the native engine, because it is not installed: `make engine` builds it", file=sys.stderr)
+    if not has_engine_wheel():
         return
     async for figure in _native(documents, fine):
         yield figure
+
+
+def has_engine_wheel() -> bool:
+    """Return whether the native engine is installed, and say so if it is not."""
+    found = importlib.util.find_spec("sealbus_regorus") is not None
+    if not found:
+        print("no figures for the native engine, because it is not installed: `make engine` builds it", file=sys.stderr)
+    return found
 
 
 def verification() -> float:

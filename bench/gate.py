@@ -7,10 +7,8 @@ messages are plain ones of the same body. Bare nats-py takes the very tasks of t
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import ssl
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -26,6 +24,7 @@ from pydantic import BaseModel
 from support.identity import StaticIdentity
 from support.real_bus import RealBus, real_bus
 
+from bench.backtest import has_engine_wheel
 from bench.report import Figure
 from bench.rounds import Rounds, in_flight
 from sealbus import Agent, Client, Context
@@ -83,8 +82,8 @@ async def figures() -> AsyncIterator[Figure]:
     yield rounds.ratio("tasks consumed, everything on / FastStream", "consumed", "faststream", guard=0.65, goal=1.1)
     yield rounds.ratio("  / bare nats-py", "consumed", "fetched", guard=0.22, goal=0.5)
     if beside is not None:
-        yield rounds.ratio("  with the engine wheel / FastStream", "native", "faststream", goal=1.4)
-        yield rounds.ratio("  with the engine wheel / bare nats-py", "native", "fetched", goal=0.65)
+        yield rounds.ratio("  with the engine wheel / FastStream", "native", "faststream", guard=0.85, goal=1.4)
+        yield rounds.ratio("  with the engine wheel / bare nats-py", "native", "fetched", guard=0.3, goal=0.65)
     yield rounds.ratio("  with the result of each published / bare nats-py", "reported", "fetched")
     yield rounds.ratio("  FastStream / bare nats-py", "faststream", "fetched")
     yield rounds.ratio("  FastStream with lists for its handler / bare nats-py", "faststream batch", "fetched")
@@ -111,8 +110,7 @@ async def figures() -> AsyncIterator[Figure]:
 @asynccontextmanager
 async def _native() -> AsyncGenerator[NativeEngine | None, None]:
     """Open the native engine, if its wheel is installed."""
-    if importlib.util.find_spec("sealbus_regorus") is None:
-        print("no figures for the native engine, because it is not installed: `make engine` builds it", file=sys.stderr)
+    if not has_engine_wheel():
         yield None
         return
     async with NativeEngine.of_folder() as engine:

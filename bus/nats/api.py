@@ -460,9 +460,12 @@ async def _write(request: Request, verb: str, config: Mapping[str, object]) -> S
     answer = await _ask(request, f"$JS.API.STREAM.{verb}.{name}", config)
     error = _error(answer)
     if error is not None and error[0] == _OVER_CONSUMERS and "max_consumers" in config:
-        # The account allows fewer. It holds by itself, and must keep nobody from what else is written.
-        _log.warning("stream %s: the account allows fewer than %s consumers", name, config["max_consumers"])
-        return await _write(request, verb, {key: value for key, value in config.items() if key != "max_consumers"})
+        # The account allows fewer. What stands holds, and must keep nobody from what else is written.
+        found = await stream_state(request, str(name)) if verb == "UPDATE" else None
+        stands = found.config.get("max_consumers", -1) if found is not None else -1
+        if config["max_consumers"] != stands:
+            _log.warning("stream %s: the account allows fewer than %s consumers", name, config["max_consumers"])
+            return await _write(request, verb, {**config, "max_consumers": stands})
     if error is not None:
         raise ConfigurationError(f"stream {name}: the server refused: {error[1]} ({error[0]})")
     return _state(str(name), answer)

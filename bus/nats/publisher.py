@@ -142,21 +142,16 @@ class BulkPublisher:
                     while not self._has_room(count, size):
                         self._room.clear()
                         await self._room.wait()
-                    self._take(count, size)
             except TimeoutError:
                 return False
-            return True
-        self._take(count, size)
+        self._in_flight += count
+        self._bytes += size
         return True
 
     def _has_room(self, count: int, size: int) -> bool:
         """Return whether so much may be in flight beside what is; something always may."""
         within = self._in_flight + count <= IN_FLIGHT and self._bytes + size <= IN_FLIGHT_BYTES
         return within or not self._in_flight
-
-    def _take(self, count: int, size: int) -> None:
-        self._in_flight += count
-        self._bytes += size
 
 
 def _batches(messages: Sequence[Outgoing]) -> Iterator[Sequence[Outgoing]]:

@@ -9,8 +9,8 @@ be large is written in pieces (`canonical`) and read in parts (`in_parts`).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from typing import Final, NoReturn, TypeAlias, cast
+from collections.abc import Callable, Iterator
+from typing import Final, NoReturn, TypeAlias, TypeVar, cast
 
 from sealbus.envelopes.encoding.strict_json import Json, deeper_than, parse_object
 from sealbus.envelopes.errors import PolicyFailed
@@ -31,6 +31,8 @@ NESTING: Final = 32
 """Deepest nesting of objects and arrays; regorus refuses over 128."""
 PIECE: Final = 16_384
 """Values that are written or read at a time, which takes some ten milliseconds."""
+
+T = TypeVar("T")
 
 DataDocument: TypeAlias = "dict[str, Json]"
 
@@ -133,7 +135,7 @@ def _pieces(value: Json) -> Iterator[str]:
         yield "}"
     elif isinstance(value, list) and not _few(value):
         before = "["
-        for run in _runs(value):
+        for run in _runs(value, _size):
             if len(run) > 1:
                 yield before + _CANONICAL.encode(run)[1:-1]
             else:
@@ -161,24 +163,15 @@ def _parts(data: DataDocument) -> Iterator[DataDocument]:
 
 def _divided(data: DataDocument) -> Iterator[DataDocument]:
     """Yield the entries of `data`, in order, with `PIECE` values at most, or one that has more."""
-    some: DataDocument = {}
-    held = 0
-    for name in sorted(data):
-        one = data[name]
-        size = _size(one)
-        if some and held + size > PIECE:
-            yield some
-            some, held = {}, 0
-        some[name] = one
-        held += size
-    yield some
+    for names in _runs(sorted(data), lambda name: _size(data[name])):
+        yield {name: data[name] for name in names}
 
 
-def _runs(items: list[Json]) -> Iterator[list[Json]]:
+def _runs(items: list[T], size_of: Callable[[T], int]) -> Iterator[list[T]]:
     """Yield `items`, in order, with `PIECE` values at most, or one that has more."""
     start = held = 0
     for place, one in enumerate(items):
-        size = _size(one)
+        size = size_of(one)
         if place > start and held + size > PIECE:
             yield items[start:place]
             start, held = place, 0

@@ -164,7 +164,8 @@ def test_the_policy_is_told_what_the_nearest_ancestor_that_limits_allows(
 
 def test_a_caller_is_one_for_all_that_a_user_asks_through_the_same_chain_and_for_nobody_else() -> None:
     def context(**changes: object) -> UserContext:
-        return parse_payload(mint_context(context_draft()._replace(**changes), EDGE).payload)  # type: ignore[arg-type]
+        draft = context_draft()._replace(**changes)  # type: ignore[arg-type]  # fields of their own types
+        return parse_payload(mint_context(draft, EDGE).payload)
 
     own, other = NAMES.id_of("planner"), NAMES.id_of("pricing")
     alice, said = context(clm={"admin": True}), context(clm={"admin": 1})

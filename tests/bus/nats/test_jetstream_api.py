@@ -287,23 +287,25 @@ async def test_an_account_that_allows_fewer_consumers_keeps_its_limit_and_the_re
     write: Callable[[Request, Mapping[str, object]], Awaitable[StreamState]], caplog: pytest.LogCaptureFixture
 ) -> None:
     written: list[dict[str, object]] = []
+    standing = {**GOOD, "config": {"name": "TASKS", "max_consumers": 500}}
+    over = {"error": {"err_code": 10_026, "description": "maximum consumers limit reached"}}
 
     async def server(subject: str, payload: bytes) -> bytes:
+        if "LIST" in subject:
+            return json.dumps(only(standing)).encode()
         written.append(json.loads(payload))
-        if "max_consumers" in written[-1]:
-            return json.dumps(
-                {"error": {"err_code": 10_026, "description": "maximum consumers limit reached"}}
-            ).encode()
-        return json.dumps(GOOD).encode()
+        return json.dumps(over if written[-1]["max_consumers"] == 10_000 else GOOD).encode()
 
     config = {"name": "TASKS", "subjects": ["task.>"]}
     assert (await write(server, config | {"max_consumers": 10_000})).name == "TASKS"
-    assert written == [config | {"max_consumers": 10_000}, config]
+    kept = 500 if write is update_stream else -1
+    assert written == [config | {"max_consumers": 10_000}, config | {"max_consumers": kept}]
     assert "the account allows fewer than 10000 consumers" in caplog.text
 
 
 async def test_a_limit_that_was_not_asked_for_is_a_refusal() -> None:
     server = Server({"error": {"err_code": 10_026, "description": "maximum consumers limit reached"}})
-    with pytest.raises(ConfigurationError, match="10026"):
-        await update_stream(server, {"name": "TASKS"})
-    assert len(server.asked) == 1
+    for config in ({"name": "TASKS"}, {"name": "TASKS", "max_consumers": -1}):
+        with pytest.raises(ConfigurationError, match="10026"):
+            await create_stream(server, config)
+    assert len(server.asked) == 2

@@ -4,19 +4,19 @@
 
     SealbusError                 root; has .code
     +-- EnvelopeError            the peer's fault: what it sent fails acceptance step .step (1 to 13)
-        +-- SealError                the caller's fault: what was to be sealed may not be sealed
-        +-- LogError                 the log's fault: an invalid note, tile, proof, entry or receipt
-        +-- DecisionError            steps 14 to 16: the message is genuine, but is not handled
+    +-- SealError                the caller's fault: what was to be sealed may not be sealed
+    +-- LogError                 the log's fault: an invalid note, tile, proof, entry or receipt
+    +-- DecisionError            steps 14 to 16: the message is genuine, but is not handled
     |   +-- BadBody              14: the body does not fit the handler's model
     |   +-- ResourceNotFound     15: the handler's agent knows no such resource
-        |   +-- Denied               16: the policy denied; has .reasons, .remedies and .via
-        |       +-- ObligationUnknown  16: the policy allowed with an obligation that no handler has declared to honour
-        +-- InfrastructureError      our own side cannot answer now; nothing is handled, durable tasks are retried
+    |   +-- Denied               16: the policy denied; has .reasons, .remedies and .via
+    |       +-- ObligationUnknown  16: the policy allowed with an obligation that no handler has declared to honour
+    +-- InfrastructureError      our own side cannot answer now; nothing is handled, durable tasks are retried
     |   +-- ResourceUnavailable  15: loading the resource failed or took too long
     |   +-- PolicyUnavailable    16: no answer from the policy engine
     |   +-- PolicyFailed         16: the engine answered, but not with a decision
     |   +-- AuditUnavailable     17: the decision is not stored
-    |   +-- StateUnavailable     18: the effect cannot be claimed, nor whether it has happened be known
+    |   +-- StateUnavailable     18: the effect cannot be claimed, or it is not known whether it has happened
     |   +-- ClockSkew            our clock is too far from the broker's for anything to be decided
     |   +-- IdentityUnavailable  no SVID with enough life left
     |   +-- BusUnavailable       no connection, or no acknowledgement within the deadline
@@ -26,7 +26,7 @@
         +-- BackupRefused        a backup is damaged, of another deployment or older than what runs, or something runs
         +-- BundleRefused        a JWT bundle breaks a rule of SPEC.md section 5; the previous one stays in force
 
-        Codes are part of the wire contract (error replies, records, refusals) and never change their meaning.
+Codes are part of the wire contract (error replies, records, refusals) and never change their meaning.
 Texts are for operators and hold no payload, token or key.
 """
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
+from sealbus.envelopes import errors
 from sealbus.envelopes.denial import Explanation
 from sealbus.envelopes.errors import (
     RETRIED_CODES,
@@ -57,3 +60,19 @@ def test_every_error_is_of_one_root_and_codes_are_not_repeated() -> None:
     assert issubclass(EnvelopeError, SealbusError)
     assert len({code.value for code in Code}) == len(Code)
     assert Code.POLICY_ERROR not in RETRIED_CODES
+
+
+def drawn(error: type[SealbusError]) -> list[str]:
+    """Return the tree of `error` and its subclasses that stand in `errors`, a line each."""
+    own = [one for one in error.__subclasses__() if one.__module__ == errors.__name__]
+    lines = [error.__name__]
+    for number, child in enumerate(own, start=1):
+        first, *rest = drawn(child)
+        bar = " " if number == len(own) else "|"
+        lines += [f"+-- {first}", *(f"{bar}   {line}" for line in rest)]
+    return lines
+
+
+def test_the_tree_in_the_docstring_is_that_of_the_classes() -> None:
+    shown = re.findall(r"^ {4}([| ]*(?:\+-- )?[A-Z]\w+)(?: {2,}|$)", errors.__doc__ or "", re.MULTILINE)
+    assert shown == drawn(SealbusError)

@@ -1,7 +1,8 @@
 """`/healthz`, `/readyz` and `/metrics` for operators and orchestrators: a minimal HTTP/1.1 server, GET only.
 
 It answers from memory, holds no secret, and serves one short request per connection, bounded in size and time, so that it
-needs no web framework and cannot be kept busy. It has no TLS: keep it on loopback, or on a private network.
+needs no web framework and cannot be kept busy. It has no TLS: keep it on loopback, or on a private network. It runs in the
+thread of a `LoopWatch`, so that it also answers, with 503 and the reason, while the event loop of the process is blocked.
 
 `/readyz` says for each part whether a node can take work now. Its reasons are visible to everyone who can connect: they name
 parts and codes, never content. Mere notes (the newest policy bundle was refused, and the old one stays in force) do not make
@@ -20,6 +21,7 @@ from importlib.metadata import version
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
+from sealbus.agents.runtime.loop_watch import LoopWatch
 from sealbus.agents.runtime.metric_texts import METRIC_TEXTS
 from sealbus.bus.telemetry import CONTENT_TYPE, Counters
 from sealbus.envelopes.errors import ConfigurationError, SealbusError
@@ -36,6 +38,8 @@ REQUEST_BYTES: Final = 4_096
 """Longest request head; those of Kubernetes and Prometheus are under 500 bytes."""
 REQUEST_SECONDS: Final = 2.0
 """For the whole request and its answer."""
+PAGE_SECONDS: Final = 1.0
+"""For the event loop of the process to make the answer; without one it is blocked."""
 CONNECTIONS: Final = 32
 """Connections at a time; further ones are closed at once."""
 
@@ -104,11 +108,16 @@ def numbered_address(address: str, number: int) -> str:
 
 
 class HealthServer:
-    """A server of `probes` and `counters` on `address` (`parse_address`), as an async context manager."""
+    """A server of `probes` and `counters` on `address` (`parse_address`), as an async context manager.
 
-    def __init__(self, address: str, *, probes: Probes, counters: Counters) -> None:
+    It listens on the thread of `watch`. Probes and counters are read on the event loop that entered it.
+    """
+
+    def __init__(self, address: str, *, probes: Probes, counters: Counters, watch: LoopWatch) -> None:
         self._host, self._port = parse_address(address)
         self._probes = probes
+        self._watch = watch
+        self._main: asyncio.AbstractEventLoop | None = None
         counters.describe(METRIC_TEXTS)
         counters.gauge("sealbus_ready", lambda: not probes.ready())
         counters.gauges("sealbus_not_ready", ("part",), lambda: {(part,): 1.0 for part in probes.ready()})
@@ -124,8 +133,9 @@ class HealthServer:
 
     async def __aenter__(self) -> Self:
         """Start to listen. Raises `ConfigurationError`, one line, if the address cannot be used."""
+        self._main = asyncio.get_running_loop()
         try:
-            self._server = await asyncio.start_server(self._serve, self._host, self._port, limit=REQUEST_BYTES)
+            self._server = await self._watch.run(self._listen())
         except OSError as error:
             raise ConfigurationError(
                 f"health.address {self._host}:{self._port} cannot be used: {error.strerror}; "
@@ -138,8 +148,14 @@ class HealthServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._server is not None:
-            self._server.close()
-            await self._server.wait_closed()
+            await self._watch.run(self._close(self._server))
+
+    async def _listen(self) -> asyncio.Server:
+        return await asyncio.start_server(self._serve, self._host, self._port, limit=REQUEST_BYTES)
+
+    async def _close(self, server: asyncio.Server) -> None:
+        server.close()
+        await server.wait_closed()
         for connection in self._open:
             connection.cancel()
         await asyncio.gather(*self._open, return_exceptions=True)
@@ -151,7 +167,7 @@ class HealthServer:
         try:
             if len(self._open) <= CONNECTIONS:
                 async with asyncio.timeout(REQUEST_SECONDS):
-                    writer.write(self._answer(await _request_head(reader)))
+                    writer.write(await self._answer(await _request_head(reader)))
                     await writer.drain()
                     writer.close()
                     await writer.wait_closed()
@@ -161,21 +177,35 @@ class HealthServer:
             self._open.discard(task)
             writer.transport.abort()
 
-    def _answer(self, head: bytes) -> bytes:
+    async def _answer(self, head: bytes) -> bytes:
         """Return the whole response to a request head; an empty head means that it was too long or incomplete."""
         found = _REQUEST_LINE.fullmatch(head.partition(b"\r\n")[0])
         if found is None:
             return _response(400, "one short HTTP/1.1 request, please\n", _PLAIN)
         if found[1] not in (b"GET", b"HEAD"):
             return _response(405, "GET only\n", _PLAIN)
-        try:
-            status, text, media_type = self._page(found[2].partition(b"?")[0])
-        except Exception as error:  # noqa: BLE001  a failing probe is an answer: something is wrong
-            _log.exception("health: a probe failed")
-            status, text, media_type = _report({"probe": type(error).__name__})
+        status, text, media_type = await self._page(found[2].partition(b"?")[0])
         return _response(status, text, media_type, body=found[1] == b"GET")
 
-    def _page(self, path: bytes) -> tuple[int, str, str]:
+    async def _page(self, path: bytes) -> tuple[int, str, str]:
+        """Return status, text and media type of a page, made on the event loop of the process if that turns."""
+        assert self._main is not None  # noqa: S101  entered
+        if blocked := self._watch.blocked():
+            return _report({"loop": blocked})
+        try:
+            async with asyncio.timeout(PAGE_SECONDS):
+                return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._made(path), self._main))
+        except TimeoutError:
+            return _report({"loop": self._watch.blocked() or f"no turn of the event loop for {PAGE_SECONDS:g} s"})
+
+    async def _made(self, path: bytes) -> tuple[int, str, str]:
+        try:
+            return self._read(path)
+        except Exception as error:  # noqa: BLE001  a failing probe is an answer: something is wrong
+            _log.exception("health: a probe failed")
+            return _report({"probe": type(error).__name__})
+
+    def _read(self, path: bytes) -> tuple[int, str, str]:
         if path == b"/healthz":
             return _report(self._probes.healthy())
         if path == b"/readyz":

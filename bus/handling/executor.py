@@ -216,6 +216,8 @@ class Executor:
             await self._background.start(self._replier.refuse, message, error.code, NOTHING_TOLD, self._tell(error))
 
     async def _run(self) -> None:
+        running = asyncio.current_task()
+        assert running is not None  # noqa: S101  a coroutine that runs has a task
         while True:
             try:
                 work = await self._queue.get()
@@ -228,6 +230,8 @@ class Executor:
             if not work.lined_up:
                 self._room.release()
             work.started = self._clock()
+            # What an operator is told if it blocks the event loop.
+            running.set_name(f"handler of {work.permitted.route.action}")
             try:
                 if work.header.kind is Kind.CALL:
                     await self._replier.handle(work)

@@ -25,6 +25,7 @@ from support.workload_api import short_folder
 from sealbus.agents.dev.nats.config import Permissions
 from sealbus.agents.identity import WorkloadIdentity
 from sealbus.agents.runtime.health import HealthServer, Probes
+from sealbus.agents.runtime.loop_watch import LoopWatch
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.connection.tls import client_context
 from sealbus.bus.telemetry import Counters
@@ -170,7 +171,8 @@ async def test_without_a_healthy_responder_there_is_no_reload() -> None:
     down = {"callout": "not subscribed"}
     probes = Probes(healthy=dict, ready=lambda: down)
     async with (
-        HealthServer("0", probes=probes, counters=Counters()) as responder,
+        LoopWatch() as watch,
+        HealthServer("0", probes=probes, counters=Counters(), watch=watch) as responder,
         open_site(
             callout_health=(f"http://127.0.0.1:{free_port()}/readyz", f"http://127.0.0.1:{responder.port}/readyz")
         ) as site,

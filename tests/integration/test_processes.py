@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
@@ -23,7 +24,8 @@ from sealbus.agents.runtime.open import open_node
 pytestmark = [pytest.mark.nats, pytest.mark.slow, pytest.mark.timeout(180)]
 
 APP = """
-import asyncio, os
+import asyncio, os, time
+from pathlib import Path
 from sealbus import Agent, Context
 
 here = Agent("here")
@@ -33,6 +35,11 @@ there = Agent("there")
 async def which(seconds: float, ctx: Context) -> int:
     await asyncio.sleep(seconds)
     return os.getpid()
+
+@here.task("block")
+async def block(file: str, ctx: Context) -> None:
+    while not Path(file).exists():
+        time.sleep(0.01)
 
 @there.call("which")
 async def which_there(seconds: float, ctx: Context) -> int:
@@ -100,8 +107,12 @@ async def pids(client: Client, count: int, *, seconds: float = 0.2) -> set[int]:
 
 
 def fetched(port: int) -> str:
-    with urlopen(f"http://127.0.0.1:{port}/readyz", timeout=10) as answer:
-        return str(answer.read())
+    try:
+        with urlopen(f"http://127.0.0.1:{port}/readyz", timeout=10) as answer:
+            return str(answer.read())
+    except HTTPError as error:
+        with error:
+            return str(error.read())
 
 
 async def test_several_processes_share_the_work_and_drain_together(environment: Environment, tmp_path: Path) -> None:
@@ -149,6 +160,30 @@ async def test_several_agents_of_one_process_have_an_identity_each(environment: 
         await command.says("there runs as spiffe://")
         [here] = await pids(client, 1)
         assert await client.call("there.which", 0.0, returns=int) == here == command.process.pid
+        assert await command.stop() == 0
+
+
+async def test_a_handler_that_blocks_the_event_loop_is_named_while_it_does(
+    environment: Environment, tmp_path: Path
+) -> None:
+    file = tmp_path / "enough"
+    async with (
+        open_node("shop", environment.settings) as node,
+        worker(environment, tmp_path, "app/app.py:here", "--health", "0") as command,
+    ):
+        [port] = await command.says(r"health of here at port (\d+)")
+        await command.says("here runs as spiffe://")
+        handle = await Client.on(node).submit("here.block", str(file))
+        try:
+            await command.says(r"the event loop is blocked for [\d.]+ s by handler of here.block: app.py:\d+ in block")
+            answer = await asyncio.to_thread(fetched, int(port))
+            assert '"ok": false' in answer
+            assert "by handler of here.block: app.py" in answer
+        finally:
+            file.touch()
+        await handle.result(type(None))
+        await command.says("the event loop turns again")
+        assert '"ok": true' in await asyncio.to_thread(fetched, int(port))
         assert await command.stop() == 0
 
 

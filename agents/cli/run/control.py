@@ -100,6 +100,7 @@ async def run_roles(
     """Run `roles` together until a signal; `said` says what is there for people once they run, by default their names."""
     from sealbus.agents.control.control import Control
     from sealbus.agents.runtime.health import HealthServer, Probes
+    from sealbus.agents.runtime.loop_watch import LoopWatch
     from sealbus.agents.runtime.metric_export import exporting_metrics
     from sealbus.agents.runtime.settings.settings import load_settings
     from sealbus.bus.telemetry import Counters
@@ -109,11 +110,15 @@ async def run_roles(
     stop = stop_signalled()
     control = Control({role: partial(_opener(role), settings, counters=counters) for role in roles})
     async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
+        watch = await stack.enter_async_context(LoopWatch())
+        watch.count_in(counters)
         await stack.enter_async_context(exporting_metrics(",".join(roles), counters))
         address = health or settings.health.address
         if address is not None:
             probes = Probes(healthy=dict, ready=control.not_ready)
-            server = await stack.enter_async_context(HealthServer(address, probes=probes, counters=counters))
+            server = await stack.enter_async_context(
+                HealthServer(address, probes=probes, counters=counters, watch=watch)
+            )
             note(f"health at port {server.port}")
         running = group.create_task(control.run(stop), name="control")
         waiting = group.create_task(control.started.wait(), name="control-started")

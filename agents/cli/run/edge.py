@@ -85,6 +85,7 @@ def openapi(config: str | None) -> None:
 async def _serve(address: str | None, health: str | None, config: str | None, *, as_json: bool) -> None:
     from sealbus.agents.edge.edge import open_edge
     from sealbus.agents.runtime.health import HealthServer, Probes, Readiness
+    from sealbus.agents.runtime.loop_watch import LoopWatch
     from sealbus.agents.runtime.metric_export import exporting_metrics
     from sealbus.agents.runtime.settings.settings import Flag, load_settings
     from sealbus.agents.runtime.worker import settle_collector
@@ -93,11 +94,13 @@ async def _serve(address: str | None, health: str | None, config: str | None, *,
     settings = load_settings(config, flags=[Flag(option="--address", key="edge.address", value=address)])
     stop = stop_signalled()
     async with AsyncExitStack() as stack:
+        watch = await stack.enter_async_context(LoopWatch())
         async with ended_by(stop):
             edge = await stack.enter_async_context(open_edge(settings))
         if stop.is_set():
             return
 
+        watch.count_in(edge.node.counters)
         await stack.enter_async_context(exporting_metrics("edge", edge.node.counters))
         where = health or settings.health.address
         if where is not None:
@@ -110,7 +113,9 @@ async def _serve(address: str | None, health: str | None, config: str | None, *,
                 return readiness.reasons() | (scheduling.not_ready() if scheduling is not None else {})
 
             probes = Probes(healthy=dict, ready=reasons, notes=readiness.notes)
-            server = await stack.enter_async_context(HealthServer(where, probes=probes, counters=edge.node.counters))
+            server = await stack.enter_async_context(
+                HealthServer(where, probes=probes, counters=edge.node.counters, watch=watch)
+            )
             note(f"health at port {server.port}")
         if as_json:
             print_json(
@@ -132,6 +137,7 @@ async def _serve(address: str | None, health: str | None, config: str | None, *,
 async def _exit(health: str | None, config: str | None, *, as_json: bool) -> bool:
     from sealbus.agents.edge.egress.exit import open_exit
     from sealbus.agents.runtime.health import HealthServer, Probes
+    from sealbus.agents.runtime.loop_watch import LoopWatch
     from sealbus.agents.runtime.metric_export import exporting_metrics
     from sealbus.agents.runtime.settings.settings import load_settings
     from sealbus.agents.runtime.worker import WorkerLimits, settle_collector
@@ -141,15 +147,19 @@ async def _exit(health: str | None, config: str | None, *, as_json: bool) -> boo
     limits = WorkerLimits(**dict(settings.worker), **dict(settings.limits))
     stop = stop_signalled()
     async with AsyncExitStack() as stack:
+        watch = await stack.enter_async_context(LoopWatch())
         async with ended_by(stop):
             worker = await stack.enter_async_context(open_exit(settings, limits))
         if stop.is_set():
             return True
+        watch.count_in(worker.node.counters)
         await stack.enter_async_context(exporting_metrics("exit", worker.node.counters))
         where = health or settings.health.address
         if where is not None:
             probes = Probes(healthy=dict, ready=worker.not_ready, notes=worker.notes)
-            server = await stack.enter_async_context(HealthServer(where, probes=probes, counters=worker.node.counters))
+            server = await stack.enter_async_context(
+                HealthServer(where, probes=probes, counters=worker.node.counters, watch=watch)
+            )
             note(f"health at port {server.port}")
         group = await stack.enter_async_context(Background())
         running = group.create_task(worker.run(stop), name="exit")

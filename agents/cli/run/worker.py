@@ -19,6 +19,7 @@ from sealbus.agents.cli.options import config_option, ended_by, json_option, log
 from sealbus.agents.cli.output import log_to_stderr, note, print_json
 
 if TYPE_CHECKING:
+    from sealbus.agents.runtime.loop_watch import LoopWatch
     from sealbus.agents.runtime.settings.settings import Settings
     from sealbus.agents.runtime.worker import Worker, WorkerLimits
     from sealbus.agents.sdk.agent import Agent
@@ -162,6 +163,7 @@ async def _run(
     as_json: bool,
 ) -> bool:
     from sealbus.agents.runtime.health import numbered_address
+    from sealbus.agents.runtime.loop_watch import LoopWatch
     from sealbus.agents.runtime.metric_export import exporting_metrics
     from sealbus.agents.runtime.settings.settings import load_settings
     from sealbus.agents.runtime.supervisor import ParentLine
@@ -175,6 +177,7 @@ async def _run(
     address = health or settings.health.address
     async with AsyncExitStack() as stack:
         parent = stack.enter_context(ParentLine(line, stop)) if line is not None else None
+        watch = await stack.enter_async_context(LoopWatch())
         workers: list[Worker] = []
         async with ended_by(stop):
             for agent in agents:
@@ -183,10 +186,11 @@ async def _run(
         if stop.is_set():
             return True
         for worker in workers:
+            watch.count_in(worker.node.counters)
             await stack.enter_async_context(exporting_metrics(worker.agent.name, worker.node.counters))
         if address is not None:
             for number, worker in enumerate(workers):
-                await stack.enter_async_context(_probed(worker, numbered_address(address, number)))
+                await stack.enter_async_context(_probed(worker, numbered_address(address, number), watch))
         async with asyncio.TaskGroup() as group:
             running = [group.create_task(worker.run(stop), name=f"worker-{worker.agent.name}") for worker in workers]
             async with ended_by(stop):
@@ -223,11 +227,11 @@ async def _opened(
 
 
 @asynccontextmanager
-async def _probed(worker: Worker, address: str) -> AsyncGenerator[None, None]:
+async def _probed(worker: Worker, address: str, watch: LoopWatch) -> AsyncGenerator[None, None]:
     from sealbus.agents.runtime.health import HealthServer, Probes
 
     probes = Probes(healthy=dict, ready=worker.not_ready, notes=worker.notes)
-    async with HealthServer(address, probes=probes, counters=worker.node.counters) as server:
+    async with HealthServer(address, probes=probes, counters=worker.node.counters, watch=watch) as server:
         note(f"health of {worker.agent.name} at port {server.port}")
         yield
 

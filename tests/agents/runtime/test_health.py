@@ -12,6 +12,7 @@ import pytest_asyncio
 
 from sealbus.agents.runtime import health
 from sealbus.agents.runtime.health import HealthServer, Probes, numbered_address, parse_address
+from sealbus.agents.runtime.loop_watch import LoopWatch
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import ConfigurationError
 
@@ -24,6 +25,7 @@ class State:
     unhealthy: Mapping[str, str] = field(default_factory=dict)
     unready: Mapping[str, str] = field(default_factory=dict)
     port: int = 0
+    watch: LoopWatch = field(default_factory=LoopWatch)
 
     @property
     def probes(self) -> Probes:
@@ -33,8 +35,11 @@ class State:
 @pytest_asyncio.fixture
 async def state() -> AsyncIterator[State]:
     found = State()
-    async with HealthServer("0", probes=found.probes, counters=found.counters) as server:
-        found.port = server.port
+    async with (
+        LoopWatch() as watch,
+        HealthServer("0", probes=found.probes, counters=found.counters, watch=watch) as server,
+    ):
+        found.port, found.watch = server.port, watch
         yield found
 
 
@@ -92,7 +97,7 @@ async def test_a_probe_that_fails_is_a_503_that_tells_no_content(state: State) -
         raise RuntimeError("the password is 1234")
 
     probes = Probes(healthy=broken, ready=broken)
-    async with HealthServer("127.0.0.1:0", probes=probes, counters=state.counters) as server:
+    async with HealthServer("127.0.0.1:0", probes=probes, counters=state.counters, watch=state.watch) as server:
         answer = await exchange(server.port, b"GET /healthz HTTP/1.1\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 503 ")
     assert b'"probe": "RuntimeError"' in answer
@@ -172,7 +177,10 @@ async def test_more_connections_than_the_bound_are_closed_at_once(
 async def test_the_end_waits_for_no_client() -> None:
     state = State()
     async with asyncio.timeout(SECONDS):
-        async with HealthServer("0", probes=state.probes, counters=state.counters) as server:
+        async with (
+            LoopWatch() as watch,
+            HealthServer("0", probes=state.probes, counters=state.counters, watch=watch) as server,
+        ):
             reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
             writer.write(b"GET /healthz HTTP/1.1\r\n")
             await asyncio.sleep(0)
@@ -188,9 +196,11 @@ async def test_an_address_in_use_is_told_in_one_line(state: State) -> None:
     with pytest.raises(
         ConfigurationError, match=rf"health.address 127.0.0.1:{state.port} cannot be used: .*"
     ) as caught:
-        await HealthServer(str(state.port), probes=state.probes, counters=state.counters).__aenter__()
+        await HealthServer(
+            str(state.port), probes=state.probes, counters=state.counters, watch=state.watch
+        ).__aenter__()
     assert "\n" not in caught.value.detail
-    never = HealthServer("0", probes=state.probes, counters=state.counters)
+    never = HealthServer("0", probes=state.probes, counters=state.counters, watch=state.watch)
     await never.__aexit__(None, None, None)
 
 

@@ -16,6 +16,7 @@ from support.shop import Shop, Update
 
 from sealbus.agents.runtime.client import Client
 from sealbus.agents.runtime.health import HealthServer, Probes, Readiness
+from sealbus.agents.runtime.loop_watch import LoopWatch
 from sealbus.agents.runtime.worker import Worker
 from sealbus.bus.audit import writer as audit_module
 from sealbus.bus.ports import StreamRefused
@@ -140,7 +141,10 @@ async def test_readyz_shows_reasons_and_notes(ready: Ready) -> None:
     ready.engine.says = EngineStatus(engine="embedded", revision="r1", problem="no")
     looked = await ready.looked()
     probes = Probes(healthy=dict, ready=looked.reasons, notes=looked.notes)
-    async with HealthServer("0", probes=probes, counters=ready.worker.node.counters) as server:
+    async with (
+        LoopWatch() as watch,
+        HealthServer("0", probes=probes, counters=ready.worker.node.counters, watch=watch) as server,
+    ):
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
         answer = (await reader.read()).decode()

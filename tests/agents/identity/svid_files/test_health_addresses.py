@@ -11,13 +11,15 @@ from support.ports import free_port
 from sealbus.agents.identity.svid_files import server as health_addresses
 from sealbus.agents.identity.svid_files.server import HealthAddresses
 from sealbus.agents.runtime.health import HealthServer, Probes
+from sealbus.agents.runtime.loop_watch import LoopWatch
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import ConfigurationError
 
 
 @asynccontextmanager
 async def answering(reasons: dict[str, str]) -> AsyncIterator[str]:
-    async with HealthServer("0", probes=Probes(healthy=dict, ready=lambda: reasons), counters=Counters()) as server:
+    probes = Probes(healthy=dict, ready=lambda: reasons)
+    async with LoopWatch() as watch, HealthServer("0", probes=probes, counters=Counters(), watch=watch) as server:
         yield f"http://127.0.0.1:{server.port}/readyz"
 
 

@@ -94,12 +94,12 @@ async def _serve(address: str | None, health: str | None, config: str | None, *,
     settings = load_settings(config, flags=[Flag(option="--address", key="edge.address", value=address)])
     stop = stop_signalled()
     async with AsyncExitStack() as stack:
-        watch = await stack.enter_async_context(LoopWatch())
         async with ended_by(stop):
             edge = await stack.enter_async_context(open_edge(settings))
         if stop.is_set():
             return
 
+        watch = await stack.enter_async_context(LoopWatch())
         watch.count_in(edge.node.counters)
         await stack.enter_async_context(exporting_metrics("edge", edge.node.counters))
         where = health or settings.health.address
@@ -147,11 +147,11 @@ async def _exit(health: str | None, config: str | None, *, as_json: bool) -> boo
     limits = WorkerLimits(**dict(settings.worker), **dict(settings.limits))
     stop = stop_signalled()
     async with AsyncExitStack() as stack:
-        watch = await stack.enter_async_context(LoopWatch())
         async with ended_by(stop):
             worker = await stack.enter_async_context(open_exit(settings, limits))
         if stop.is_set():
             return True
+        watch = await stack.enter_async_context(LoopWatch())
         watch.count_in(worker.node.counters)
         await stack.enter_async_context(exporting_metrics("exit", worker.node.counters))
         where = health or settings.health.address

@@ -177,7 +177,6 @@ async def _run(
     address = health or settings.health.address
     async with AsyncExitStack() as stack:
         parent = stack.enter_context(ParentLine(line, stop)) if line is not None else None
-        watch = await stack.enter_async_context(LoopWatch())
         workers: list[Worker] = []
         async with ended_by(stop):
             for agent in agents:
@@ -185,6 +184,8 @@ async def _run(
                 workers.append(await stack.enter_async_context(opening))
         if stop.is_set():
             return True
+        # What is imported until here may take longer than a handler should.
+        watch = await stack.enter_async_context(LoopWatch())
         for worker in workers:
             watch.count_in(worker.node.counters)
             await stack.enter_async_context(exporting_metrics(worker.agent.name, worker.node.counters))

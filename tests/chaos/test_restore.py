@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from independent import verify_export as independent
 from pydantic import BaseModel
-from support.ports import free_port
+from support.ports import held_port
 
 from sealbus import Agent, Client, Context
 from sealbus.agents.backup.files import log_end
@@ -75,7 +75,7 @@ class Site:
 
     folder: Path
     policy: Path
-    port: int = field(default_factory=free_port)
+    port: int = field(default_factory=held_port)
     effects: list[str] = field(default_factory=list)
     clock: list[tuple[str, float]] = field(default_factory=list)
 

@@ -26,7 +26,7 @@ from support.issuer import TRUSTS_NOBODY
 from support.node import Node, entries
 from support.opa import require_opa
 from support.pods import Deployed
-from support.ports import free_port
+from support.ports import held_port
 from support.spire import require_spire
 from support.workload_api import short_folder
 
@@ -105,7 +105,7 @@ async def test_what_compose_starts_runs_and_decides(folder: Path) -> None:
         pods = await services(folder / "secrets", idp.issuer)
         async with (
             open_spire(
-                folder / "spire", trust_domain=TRUST_DOMAIN, port=free_port(), refresh=2,
+                folder / "spire", trust_domain=TRUST_DOMAIN, port=held_port(), refresh=2,
                 entries=[*entries(pods), *people],
             ) as spire,
             Node(pods, folder / "pods", spire) as node,

@@ -31,7 +31,7 @@ from support.kubernetes_yaml import deployed
 from support.network_policies import Network
 from support.node import Node, entries, in_order, numbered
 from support.opa import require_opa
-from support.ports import free_port
+from support.ports import held_port
 from support.spire import require_spire
 from support.workload_api import short_folder
 from support.x509 import ThrowawayCa
@@ -157,7 +157,7 @@ async def cluster(
         ]
         async with (
             open_spire(
-                folder / "spire", trust_domain=TRUST_DOMAIN, port=free_port(), refresh=2,
+                folder / "spire", trust_domain=TRUST_DOMAIN, port=held_port(), refresh=2,
                 entries=[*entries(pods), *people],
             ) as spire,
             Node(pods, folder / "pods", spire) as node,

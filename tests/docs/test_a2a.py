@@ -13,7 +13,7 @@ from asyncio.subprocess import PIPE
 from pathlib import Path
 
 import pytest
-from support.ports import free_port
+from support.ports import held_port
 from support.workload_api import short_folder
 
 from sealbus.agents.edge.a2a.cards import CardKey
@@ -74,7 +74,7 @@ async def test_the_pages_client_uses_the_pages_agent(monkeypatch: pytest.MonkeyP
         settings = place / "sealbus.toml"
         settings.write_text(settings.read_text() + "\n" + BLOCKS["toml"][0])
         (place / "client.py").write_text(BLOCKS["python"][0])
-        port = free_port()
+        port = held_port()
         ports = ("--port", "0", "--edge-port", str(port), "--no-console", "--no-notary", "--json")
         dev = await asyncio.create_subprocess_exec("sealbus", "dev", *ports, cwd=place, stdout=PIPE)
         assert dev.stdout is not None

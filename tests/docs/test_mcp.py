@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from mcp.client.client import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
-from support.ports import free_port
+from support.ports import held_port
 from support.workload_api import short_folder
 
 from sealbus.agents.edge.egress.operation import Operation
@@ -74,7 +74,7 @@ async def uses_tools(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             await run("sh", "-c", line, cwd=place)
     settings = place / "sealbus.toml"
     settings.write_text(settings.read_text() + "\n" + TOML[0])
-    ports = ("--port", "0", "--edge-port", str(free_port()), "--no-console", "--no-notary", "--json")
+    ports = ("--port", "0", "--edge-port", str(held_port()), "--no-console", "--no-notary", "--json")
     dev = await asyncio.create_subprocess_exec("sealbus", "dev", *ports, cwd=place, stdout=PIPE)
     assert dev.stdout is not None
     try:

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from support.callout import CONTROL, DOMAIN, NAMES, SERVER_ID, CalloutSite
 from support.lab import until
-from support.ports import free_port
+from support.ports import held_port
 from support.x509 import IssuedSvid, ThrowawayCa
 
 from sealbus.agents.control.callout.key_files import write_keys
@@ -115,7 +115,7 @@ nkey = "{keys / "user.seed"}"
 
 @asynccontextmanager
 async def deployed(folder: Path) -> AsyncIterator[Deployment]:
-    port = free_port()
+    port = held_port()
     keys = write_keys(folder / "keys")
     settings = await asyncio.to_thread(written, folder, port)
     async with AsyncExitStack() as stack:

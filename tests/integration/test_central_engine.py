@@ -12,7 +12,7 @@ import pytest
 from support.central_opa import SYSTEM
 from support.opa import require_opa
 from support.policies import bundle, document
-from support.ports import free_port
+from support.ports import held_port
 from support.settings import changed, load
 from support.workload_api import Rotations, RunningWorkloadApi, short_folder, workload_api
 
@@ -51,7 +51,7 @@ class Site:
         home = self.folder / name
         files = write_server_svid(home, self.api.authority, OPA)
         tls = MutualTls(
-            address=f"127.0.0.1:{free_port()}",
+            address=f"127.0.0.1:{held_port()}",
             certificate=files.certificate,
             key=files.key,
             trust_bundle=files.bundle,
@@ -83,7 +83,7 @@ async def site() -> AsyncIterator[Site]:
 
 
 async def test_doctor_tells_the_revision_and_names_an_opa_that_is_missed(site: Site) -> None:
-    first, gone = await site.opa("a"), f"https://127.0.0.1:{free_port()}"
+    first, gone = await site.opa("a"), f"https://127.0.0.1:{held_port()}"
     (found,) = [one for one in await examine(site.settings(first), "pricing") if one.part == "policy"]
     assert (found.ok, found.text) == (True, "central, revision r1")
     (found,) = [one for one in await examine(site.settings(first, gone), "pricing") if one.part == "policy"]
@@ -122,7 +122,7 @@ async def test_a_call_is_decided_elsewhere_and_the_records_say_so() -> None:
         async with open_environment(options) as running:
             files = write_server_svid(folder / "opa", running.authority, OPA)
             tls = MutualTls(
-                address=f"127.0.0.1:{free_port()}",
+                address=f"127.0.0.1:{held_port()}",
                 certificate=files.certificate,
                 key=files.key,
                 trust_bundle=files.bundle,

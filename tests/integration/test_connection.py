@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.lab import Lab, agent_id, running, until
 from support.nats_server import User
-from support.ports import free_port
+from support.ports import held_port
 from support.x509 import ThrowawayCa
 
 from sealbus.bus.nats.connection import server_version
@@ -57,7 +57,7 @@ async def test_wrong_server_id_is_refused_before_the_client_shows_itself(lab: La
 
 
 async def test_a_closed_port(lab: Lab) -> None:
-    port = free_port()
+    port = held_port()
     assert "connection refused" in await refusal(lab.connection(url=f"tls://127.0.0.1:{port}"))
 
 
@@ -124,7 +124,7 @@ async def test_no_bundle_of_the_servers_trust_domain(lab: Lab) -> None:
 
 async def test_the_second_server_is_tried(lab: Lab) -> None:
     connection = Connection(
-        [f"tls://127.0.0.1:{free_port()}", lab.server.url],
+        [f"tls://127.0.0.1:{held_port()}", lab.server.url],
         identity=lab.identity("a"),
         server_ids=frozenset({SpiffeId.parse(lab.server.spiffe_id)}),
         inbox_prefix="_INBOX.a.",

@@ -16,7 +16,6 @@ import httpx2
 import pytest
 from click.testing import CliRunner, Result
 from support.idp import Browser, Pkce
-from support.ports import free_port
 from support.settings import changed
 from support.workload_api import short_folder
 
@@ -201,7 +200,7 @@ def sealbus(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 async def test_what_a_killed_dev_leaves_is_told_and_ignored(tmp_path: Path) -> None:
     (tmp_path / "sealbus.toml").write_text(PROJECT)
-    command = [SEALBUS, "dev", "--json", "--port", str(free_port()), "--edge-port", "0", "--console-port", "0"]
+    command = [SEALBUS, "dev", "--json", "--port", "0", "--edge-port", "0", "--console-port", "0"]
     dev = await asyncio.create_subprocess_exec(*command, cwd=tmp_path, stdout=subprocess.PIPE)
     try:
         assert dev.stdout is not None

@@ -18,7 +18,7 @@ from stack.program import output_of
 from stack.run_as import as_user
 from stack.spire import Spire
 from support.lab import QUICK, until
-from support.ports import free_port
+from support.ports import held_port
 from support.spire import entry, spire
 from support.workload_api import short_folder
 
@@ -89,8 +89,8 @@ async def open_site(*, callout_health: tuple[str, ...] = (), uid: int | None = N
         server = NatsServer(
             folder / "nats",
             svid=folder / "svid",
-            port=free_port(),
-            monitor=free_port(),
+            port=held_port(),
+            monitor=held_port(),
             access=static_users({AGENT: ALL}),
             uid=uid,
         )
@@ -174,7 +174,7 @@ async def test_without_a_healthy_responder_there_is_no_reload() -> None:
         LoopWatch() as watch,
         HealthServer("0", probes=probes, counters=Counters(), watch=watch) as responder,
         open_site(
-            callout_health=(f"http://127.0.0.1:{free_port()}/readyz", f"http://127.0.0.1:{responder.port}/readyz")
+            callout_health=(f"http://127.0.0.1:{held_port()}/readyz", f"http://127.0.0.1:{responder.port}/readyz")
         ) as site,
     ):
         before = await site.served()

@@ -19,7 +19,7 @@ from stack.nats_server import NatsServer, static_users
 from stack.spire import Spire
 from support.howto import commands_of
 from support.lab import QUICK, make_stream, outgoing, until
-from support.ports import free_port
+from support.ports import held_port
 from support.spire import entry, spire
 from support.workload_api import short_folder
 
@@ -64,7 +64,7 @@ async def cluster() -> AsyncIterator[Cluster]:
             spire(entry(str(SERVER), x509_ttl=30, dns=("localhost",)), entry(str(AGENT), x509_ttl=3600))
         )
         folder = stack.enter_context(short_folder())
-        ports = [ServerPorts(client=free_port(), route=free_port(), monitor=free_port()) for _ in range(3)]
+        ports = [ServerPorts(client=held_port(), route=held_port(), monitor=held_port()) for _ in range(3)]
         servers = await stack.enter_async_context(
             open_cluster(
                 folder,
@@ -178,7 +178,7 @@ async def test_a_server_without_the_name_of_the_route_is_not_joined() -> None:
     """Its SPIFFE ID is right: the one that opens a route checks the host name as well."""
     async with spire(entry(str(SERVER))) as running:
         with short_folder() as folder:
-            ports = [ServerPorts(client=free_port(), route=free_port(), monitor=free_port()) for _ in range(2)]
+            ports = [ServerPorts(client=held_port(), route=held_port(), monitor=held_port()) for _ in range(2)]
             cluster = open_cluster(
                 folder, ports, address=running.agent.address, server_id=SERVER, access=static_users({})
             )

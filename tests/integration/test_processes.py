@@ -14,7 +14,7 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
-from stack.ports import free_ports
+from support.ports import held_ports_in_a_row
 from support.worker_process import small_environment
 
 from sealbus import Client
@@ -117,7 +117,7 @@ def fetched(port: int) -> str:
 
 async def test_several_processes_share_the_work_and_drain_together(environment: Environment, tmp_path: Path) -> None:
     """One is killed and another comes; at the end each says what it waits for, and what was taken is done."""
-    [port, *_] = free_ports(1)
+    port = held_ports_in_a_row(2)
     arguments = ("app/app.py:here", "--processes", "2", "--concurrency", "2", "--health", str(port))
     async with (
         open_node("shop", environment.settings) as node,

@@ -26,7 +26,7 @@ from support.issuer import AUDIENCE, LoopbackIssuer, new_key
 from support.lab import until
 from support.oidc_provider import CLIENT, ES256_API, OidcProvider
 from support.policy_desk import key_file
-from support.ports import free_port
+from support.ports import held_port
 from support.security_events import RECEIVER, SESSION_REVOKED, event_token, iss_sub, opaque
 
 from sealbus import Agent, Context, Resource
@@ -185,7 +185,7 @@ async def process(ready: Callable[[bytes], bool], *command: str | Path) -> Async
 
 @pytest.fixture
 async def site(tmp_path: Path) -> AsyncIterator[Site]:
-    port, chain = free_port(), Chain()
+    port, chain = held_port(), Chain()
     agents = ("planner", "inventory", "pricing", "revoker")
     options = DevOptions(folder=tmp_path / "dev", agents=agents, port=-1, max_bytes=1 << 26)
     async with AsyncExitStack() as stack:

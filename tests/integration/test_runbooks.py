@@ -27,7 +27,7 @@ from support.callout import CONF, callout_site
 from support.howto import commands_of
 from support.lab import until
 from support.policies import eventually
-from support.ports import free_port
+from support.ports import held_port
 from support.settings import load
 
 from sealbus.agents.cli.main import main
@@ -258,7 +258,7 @@ async def test_a_flood_is_counted_and_who_is_denied_is_let_in_again(running: Dep
 
 
 async def test_who_sends_the_most_stands_first(tmp_path: Path) -> None:
-    monitor = free_port()
+    monitor = held_port()
     conf = tmp_path / "nats.conf"
     conf.write_text(f'{CONF.read_text()}\nhttp: "127.0.0.1:{monitor}"\n')
     async with (

@@ -22,7 +22,7 @@ from stack.spire_server import SpireServer
 from stack.tools import find_tool
 from support.howto import commands_of
 from support.lab import until
-from support.ports import free_port
+from support.ports import held_port
 from support.spire import entry, spire
 from support.workload_api import short_folder
 
@@ -208,7 +208,7 @@ async def test_an_entry_of_nobody_is_not_waited_for_for_ever(running: Spire) -> 
 
 async def test_a_folder_too_deep_for_a_socket_is_refused() -> None:
     with short_folder() as folder, pytest.raises(ConfigurationError, match="107 are allowed"):
-        SpireServer(folder / ("x" * 100), trust_domain=TrustDomain("example.org"), port=free_port())
+        SpireServer(folder / ("x" * 100), trust_domain=TrustDomain("example.org"), port=held_port())
 
 
 async def test_authorities_change_and_nobody_notices(running: Spire) -> None:

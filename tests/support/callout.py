@@ -16,7 +16,7 @@ from types import MappingProxyType
 from support.identity import StaticIdentity
 from support.lab import QUICK, until
 from support.nats_server import find_nats_server
-from support.ports import free_port
+from support.ports import held_port
 from support.raw_nats import RawNats
 from support.x509 import IssuedSvid, ThrowawayCa
 
@@ -202,7 +202,7 @@ class CalloutSite:
     async def second_server(self, conf: Path) -> CalloutSite:
         """Start another server with the same keys and authorities, and return it as a site of its own."""
         other = replace(
-            self, folder=self.folder.with_name("second"), port=free_port(), conf=conf, name="second", responders=[]
+            self, folder=self.folder.with_name("second"), port=held_port(), conf=conf, name="second", responders=[]
         )
         other.process = None
         other.folder.mkdir()
@@ -308,7 +308,7 @@ async def callout_site(
             ca=ca,
             trusted=(ca, *federated),
             keys=write_keys(folder / "keys"),
-            port=free_port(),
+            port=held_port(),
             stack=stack,
             policy=policy,
             own=own,

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx2
 from support.debian import require_program
-from support.ports import free_port
+from support.ports import held_port
 
 __all__ = ["Prometheus", "require_prometheus", "running_prometheus"]
 
@@ -59,7 +59,7 @@ class Prometheus:
 @contextmanager
 def running_prometheus(folder: Path, rules: Path, targets: Sequence[str]) -> Iterator[Prometheus]:
     """Run a server that scrapes `targets` every second and evaluates `rules`."""
-    program, port = require_prometheus(), free_port()
+    program, port = require_prometheus(), held_port()
     config = {
         "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
         "rule_files": [str(rules)],

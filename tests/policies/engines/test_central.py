@@ -14,7 +14,7 @@ from support.identity import StaticIdentity
 from support.opa import OpaServer
 from support.opa_faults import BROKEN, NONSENSE, Handler, always, answer_well, batch_of, codes, good, serving_tls
 from support.policies import bundle, document, eventually
-from support.ports import free_port
+from support.ports import held_port
 from support.x509 import IssuedSvid, ThrowawayCa
 
 from sealbus.agents.runtime.policy.opa_tls import OpaTls
@@ -64,7 +64,7 @@ async def never(_: web.Request) -> web.StreamResponse:
 
 
 def dead() -> str:
-    return f"https://127.0.0.1:{free_port()}"
+    return f"https://127.0.0.1:{held_port()}"
 
 
 async def one(engine: CentralEngine) -> PolicyUnavailable | Decision:
@@ -489,7 +489,7 @@ async def test_an_authority_that_was_rotated_is_trusted_within_seconds(start: St
 
 @pytest.mark.opa
 async def test_a_real_opa_without_tls_is_not_asked(bundle_file: Path) -> None:
-    port = free_port()
+    port = held_port()
     with OpaServer("--addr", f"127.0.0.1:{port}", "--bundle", str(bundle_file)):
         async with engine_of(f"https://127.0.0.1:{port}") as engine:
             assert "TLS failed" in str(await one(engine))

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from support.ports import free_port
+from support.ports import held_port
 
 from sealbus.agents.identity.svid_files import server as health_addresses
 from sealbus.agents.identity.svid_files.server import HealthAddresses
@@ -43,12 +43,12 @@ async def test_one_yes_is_enough() -> None:
     async with answering({}) as yes, answering({"callout": "down"}) as no:
         assert await HealthAddresses([yes]).any_healthy()
         assert await HealthAddresses([no, yes]).any_healthy()
-        assert await HealthAddresses([f"http://127.0.0.1:{free_port()}/", no, yes]).any_healthy()
+        assert await HealthAddresses([f"http://127.0.0.1:{held_port()}/", no, yes]).any_healthy()
         assert not await HealthAddresses([no, no]).any_healthy()
 
 
 async def test_nobody_there_is_a_no() -> None:
-    assert not await HealthAddresses([f"http://127.0.0.1:{free_port()}/readyz"]).any_healthy()
+    assert not await HealthAddresses([f"http://127.0.0.1:{held_port()}/readyz"]).any_healthy()
     assert not await HealthAddresses([]).any_healthy()
 
 

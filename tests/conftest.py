@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from support.ports import let_go
+from support.run_summary import pytest_terminal_summary
+
+__all__ = ["pytest_terminal_summary"]
 
 # In CI a property test that fails must fail again when it is run again; elsewhere new examples are worth more.
 settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)

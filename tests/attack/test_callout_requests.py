@@ -16,7 +16,7 @@ from sealbus.bus.nats.subscription import Asked
 from sealbus.envelopes.errors import BusUnavailable, Code
 from sealbus.envelopes.limits import SECOND
 
-pytestmark = [pytest.mark.nats, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.nats]
 
 INVENTORY = str(NAMES.id_of("inventory"))
 

@@ -206,7 +206,7 @@ async def shake_hands(client: ssl.SSLContext, server: ssl.SSLContext, clients: T
 
     listener = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=server)
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             port = listener.sockets[0].getsockname()[1]
             reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=client)
             try:

@@ -94,7 +94,6 @@ def folder() -> Iterator[Path]:
 @pytest.mark.opa
 @pytest.mark.nats
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 @pytest.mark.skipif(os.geteuid() != 0, reason="a user for each service takes root: run the tests as root")
 async def test_what_compose_starts_runs_and_decides(folder: Path) -> None:
     people = [
@@ -131,7 +130,7 @@ async def test_what_compose_starts_runs_and_decides(folder: Path) -> None:
                     await bus.call(inventory.read, inventory.Read(item_id="42"), user=carol)
                 assert "not_owner" in denied.value.reasons
             edge = f"http://127.0.0.1:{node.places.port('edge', 8080)}"
-            async with httpx2.AsyncClient(base_url=edge, trust_env=False, verify=TRUSTS_NOBODY, timeout=20) as web:
+            async with httpx2.AsyncClient(base_url=edge, trust_env=False, verify=TRUSTS_NOBODY, timeout=60) as web:
                 fields = {"Authorization": f"Bearer {idp.token('alice')}"}
                 item = await web.post("/v1/calls/inventory/read", json={"item_id": "42"}, headers=fields)
                 assert (item.status_code, item.json()["quantity"]) == (200, 3)

@@ -118,7 +118,7 @@ class Shop:
         """Return the metrics of all processes by name, each with the labels of its samples."""
         found: dict[str, list[dict[str, str]]] = {}
         for target in self.targets:
-            text = httpx2.get(f"http://{target}/metrics", timeout=5, trust_env=False).text
+            text = httpx2.get(f"http://{target}/metrics", timeout=60, trust_env=False).text
             for family in text_string_to_metric_families(text):
                 name = f"{family.name}_total" if family.type == "counter" else family.name
                 found.setdefault(name, []).extend(sample.labels for sample in family.samples)

@@ -61,7 +61,6 @@ async def test_the_pages_key_signs_cards(tmp_path: Path) -> None:
 
 @pytest.mark.nats
 @pytest.mark.workload_api
-@pytest.mark.timeout(120)
 async def test_the_pages_client_uses_the_pages_agent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", f"{BIN}{os.pathsep}{os.environ['PATH']}")
     first, _, used, _ = BLOCKS["sh"]

@@ -53,7 +53,6 @@ async def run(*command: str, cwd: Path) -> str:
 
 @pytest.mark.nats
 @pytest.mark.workload_api
-@pytest.mark.timeout(120)
 # The package's client leaves its pipes to the collector.
 @pytest.mark.filterwarnings(
     "ignore:Exception ignored in.*UnixReadPipeTransport:pytest.PytestUnraisableExceptionWarning"

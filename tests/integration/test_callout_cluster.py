@@ -14,7 +14,7 @@ from support.ports import held_port
 from sealbus.agents.control.callout.key_files import CalloutKeys, write_keys
 from sealbus.envelopes.errors import Code
 
-pytestmark = [pytest.mark.nats, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.nats]
 
 
 def in_cluster(folder: Path, name: str, port: int, other: int) -> Path:
@@ -38,7 +38,7 @@ async def test_the_other_server_asks_over_its_route(tmp_path: Path) -> None:
 
 async def lets_in(site: CalloutSite) -> None:
     """Connect as the inventory, again and again: a route is there a moment before it knows of the responder."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             try:
                 async with site.raw("inventory") as client:

@@ -13,7 +13,7 @@ from support.lab import until
 from sealbus.envelopes.errors import BusUnavailable, Code
 from sealbus.envelopes.limits import SECOND
 
-pytestmark = [pytest.mark.nats, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.nats]
 
 INVENTORY = str(NAMES.id_of("inventory"))
 

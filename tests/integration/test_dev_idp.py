@@ -42,7 +42,7 @@ from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.user_context import parse_payload
 
-pytestmark = [pytest.mark.nats, pytest.mark.workload_api, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.nats, pytest.mark.workload_api]
 
 SEALBUS = str(Path(sys.executable).parent / "sealbus")
 PROJECT = """
@@ -123,7 +123,7 @@ async def test_an_edge_takes_its_tokens(environment: Environment) -> None:
 
 async def test_who_logged_in_gets_through_the_edge(environment: Environment) -> None:
     pkce = Pkce()
-    async with httpx2.AsyncClient(trust_env=False) as http:
+    async with httpx2.AsyncClient(trust_env=False, timeout=60) as http:
         browser = Browser(environment.idp, http)
         given = (await browser.exchange(await browser.code(pkce), pkce)).json()
         task = f"{environment.edge.front.resource}/v1/tasks/inventory/update"
@@ -170,7 +170,7 @@ async def test_who_logged_in_acts_for_themselves_by_me(
     # Nobody has logged in yet, so nothing is sent.
     refused = await run(pub.command, "task.inventory.update", "{}", "--me")
     assert isinstance(refused.exception, LoginRequired)
-    async with httpx2.AsyncClient(trust_env=False) as http:
+    async with httpx2.AsyncClient(trust_env=False, timeout=60) as http:
         pkce = Pkce()
         browser = Browser(environment.idp, http)
         given = (await browser.exchange(await browser.code(pkce), pkce)).json()

@@ -10,7 +10,7 @@ from support.mcp_conformance import conformance
 from support.mcp_desk import mcp_desk
 from support.ports import held_port
 
-pytestmark = [pytest.mark.idp, pytest.mark.slow, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.idp, pytest.mark.slow]
 
 PASS = {
     "dns-rebinding-protection",

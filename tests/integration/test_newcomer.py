@@ -24,7 +24,7 @@ from support.howto import commands_of
 ROOT = Path(__file__).parent.parent.parent
 WITHIN = 90
 
-pytestmark = [pytest.mark.nats, pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.nats, pytest.mark.slow]
 
 
 def run(*command: object, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:

@@ -21,7 +21,7 @@ from sealbus import Client
 from sealbus.agents.dev.environment import Environment
 from sealbus.agents.runtime.open import open_node
 
-pytestmark = [pytest.mark.nats, pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.nats, pytest.mark.slow]
 
 APP = """
 import asyncio, os, time
@@ -108,7 +108,7 @@ async def pids(client: Client, count: int, *, seconds: float = 0.2) -> set[int]:
 
 def fetched(port: int) -> str:
     try:
-        with urlopen(f"http://127.0.0.1:{port}/readyz", timeout=10) as answer:
+        with urlopen(f"http://127.0.0.1:{port}/readyz", timeout=60) as answer:
             return str(answer.read())
     except HTTPError as error:
         with error:

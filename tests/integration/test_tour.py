@@ -25,7 +25,7 @@ SCHEDULES = (ROOT / "docs" / "schedules.md").read_text(encoding="utf-8")
 SEALBUS = str(Path(sys.executable).parent / "sealbus")
 WITHIN = 60
 
-pytestmark = [pytest.mark.nats, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.nats]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

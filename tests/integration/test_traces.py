@@ -34,7 +34,7 @@ class Demo:
     def post(self, path: str, body: object, *, user: str, parent: str) -> httpx2.Response:
         token = self.dev.run("token", "--user", user).stdout.strip()
         headers = {"authorization": f"Bearer {token}", "traceparent": parent}
-        return httpx2.post(f"{self.edge}{path}", json=body, headers=headers, trust_env=False, timeout=20)
+        return httpx2.post(f"{self.edge}{path}", json=body, headers=headers, trust_env=False, timeout=60)
 
 
 @pytest.fixture(scope="module")

@@ -69,7 +69,7 @@ class Site:
 @asynccontextmanager
 async def client_of(url: str, binding: str, token: str) -> AsyncIterator[Client]:
     """Yield a client of the agent whose card is below `url`, over one binding."""
-    async with httpx.AsyncClient(trust_env=False, verify=TRUSTS_NOBODY, timeout=20) as http:
+    async with httpx.AsyncClient(trust_env=False, verify=TRUSTS_NOBODY, timeout=60) as http:
         config = ClientConfig(
             httpx_client=http,
             supported_protocol_bindings=[binding],

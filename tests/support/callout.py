@@ -58,7 +58,7 @@ NAMES = Names(DOMAIN, table={"edge": DOMAIN.id("/edge"), "control": DOMAIN.id("/
 SERVER_ID = DOMAIN.id("/nats")
 CONTROL = DOMAIN.id("/control")
 ACCOUNTS = ("APP", "ACME")
-_READY_SECONDS = 20.0
+_READY_SECONDS = 60.0
 
 REFUSED = (ConnectionError, ssl.SSLError, asyncio.IncompleteReadError, AssertionError)
 """How a connection that the server refuses ends: before, in or after the handshake."""
@@ -221,7 +221,7 @@ class CalloutSite:
         assert self.process is not None
         before = self.log.count("Reloaded server configuration")
         self.process.send_signal(signal.SIGHUP)
-        await until(lambda: self.log.count("Reloaded server configuration") > before, seconds=30)
+        await until(lambda: self.log.count("Reloaded server configuration") > before)
 
     async def start(self) -> None:
         """Start the server with a certificate of `ca`, and return once it listens."""

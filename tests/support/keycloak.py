@@ -67,7 +67,7 @@ _PASSWORD: Final = "for-tests-only"
 
 _READY_SECONDS: Final = 150.0
 _LOOK_EVERY: Final = 0.25
-_SECONDS: Final = 20.0
+_SECONDS: Final = 60.0
 """Of one request: the first ones meet a server that is still compiling itself."""
 _LOG_BYTES: Final = 4_000
 """How much of the log's end is shown if it does not start."""

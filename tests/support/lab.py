@@ -96,7 +96,7 @@ def outgoing(number: int, subject: str = "task.a.run", *, size: int = 0) -> Outg
     return Outgoing(subject=subject, payload=b"%d" % number + b" " * size, message_id=f"{number:032x}")
 
 
-async def until(holds: Callable[[], bool], *, seconds: float = 10.0) -> None:
+async def until(holds: Callable[[], bool], *, seconds: float = 60.0) -> None:
     """Wait until `holds()`, for what has no event to wait for."""
     end = time.monotonic() + seconds
     while not holds():

@@ -19,7 +19,7 @@ from support.x509 import ThrowawayCa
 
 __all__ = ["NatsServer", "User", "find_nats_server"]
 
-_READY_SECONDS = 20.0
+_READY_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from support.ports import held_port
 
 __all__ = ["Prometheus", "require_prometheus", "running_prometheus"]
 
-_WITHIN = 30.0
+_WITHIN = 60.0
 
 
 def require_prometheus(name: str = "prometheus") -> Path:
@@ -32,7 +32,7 @@ class Prometheus:
 
     def get(self, path: str, **query: str) -> Any:
         """Return `data` of an answer of its API."""
-        said = httpx2.get(f"{self._url}/api/v1/{path}", params=query, timeout=5, trust_env=False).json()
+        said = httpx2.get(f"{self._url}/api/v1/{path}", params=query, timeout=60, trust_env=False).json()
         assert said["status"] == "success", said
         return said["data"]
 

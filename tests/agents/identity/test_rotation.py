@@ -18,7 +18,7 @@ from sealbus.envelopes.trust.credential import verify_credential
 
 pytestmark = pytest.mark.workload_api
 
-DEADLINE = 10.0
+DEADLINE = 60.0
 X509_TTL, JWT_TTL, STEP = 10, 60, 5
 
 

@@ -38,7 +38,7 @@ async def log_in(
 
     async def come_back(said: Said) -> None:
         brought = answer(said)
-        async with httpx2.AsyncClient(trust_env=False) as http:
+        async with httpx2.AsyncClient(trust_env=False, timeout=60) as http:
             if isinstance(brought, str):
                 await http.get(f"{said['redirect_uri']}?{brought}")
             else:

@@ -13,7 +13,7 @@ from sealbus.agents.login import loopback as module
 from sealbus.agents.login.loopback import Loopback
 from sealbus.agents.login.provider import LoginFailed
 
-WITHIN = 10.0
+WITHIN = 60.0
 
 
 @pytest.fixture

@@ -90,7 +90,7 @@ async def test_work_that_outlives_the_drain_is_told_and_comes_again() -> None:
         stop = asyncio.Event()
         client = await bus.client("shop-web")
         node = await node_of(bus, "slow")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             async with Worker(slow.agent, node, WorkerLimits(drain=0.05)) as worker:
                 running = asyncio.ensure_future(worker.run(stop))
                 await client.submit("slow.work", Update(item_id="1"))
@@ -173,7 +173,7 @@ async def test_stopping_does_not_wait_for_what_was_not_even_begun(monkeypatch: p
     async with TestBus(engine=ScriptedEngine()) as bus:
         client, stop = await bus.client("slow"), asyncio.Event()
         limits = WorkerLimits(drain=0.05, concurrency=1, batch=1)
-        async with asyncio.timeout(10), Worker(slow.agent, client.node, limits) as worker:
+        async with asyncio.timeout(60), Worker(slow.agent, client.node, limits) as worker:
             running = asyncio.ensure_future(worker.run(stop))
             for number in range(4):
                 await client.submit("slow.work", Update(item_id=str(number)))

@@ -137,7 +137,7 @@ async def test_its_effect_stays_claimed_until_it_has_ended(bus: TestBus, works: 
         await again.result(timeout=0.2)
     assert not works.entered.is_set()
     works.leave.set()
-    assert await again.result(str, timeout=20) == "late"
+    assert await again.result(str, timeout=60) == "late"
     assert works.ended == ["stay"]
 
 

@@ -137,7 +137,7 @@ async def test_a_server_that_comes_back_is_answered_again(tmp_path: Path) -> Non
         await lab.server.kill9()
         await until(lambda: not connection.connected)
         await lab.server.restart()
-        await connection.ready(10)
+        await connection.ready(60)
         async with lab.connection("b") as client:
             assert await request(client, b"x") == b"re:x"
 
@@ -203,7 +203,7 @@ async def test_the_end_does_not_wait_for_what_hangs(tmp_path: Path, monkeypatch:
         return None
 
     async with (
-        asyncio.timeout(10),
+        asyncio.timeout(60),
         running(tmp_path, "a", "b") as lab,
         lab.connection("b") as client,
         answering(lab, hang),

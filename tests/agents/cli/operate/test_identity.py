@@ -109,7 +109,7 @@ async def test_it_runs_until_it_is_told_to_end(
         stderr=asyncio.subprocess.PIPE,
     )
     assert process.stdout is not None
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         first = json.loads(await process.stdout.readline())
         running.api.renew()
         second = json.loads(await process.stdout.readline())

@@ -214,7 +214,7 @@ async def test_subscriptions_of_nats_py_itself_survive(connection: Connection, p
 
     await link._client.subscribe("plain.>", cb=take)
     await link._client.flush()
-    await link.flush(5.0)
+    await link.flush(60.0)
     for block in BLOCKS:
         peer.publish("plain.a", b"body", block=block)
     peer.publish("plain.a", b"end")
@@ -234,7 +234,7 @@ async def test_a_sink_that_fails_costs_one_message(connection: Connection, peer:
             raise ZeroDivisionError
 
     connection.link.subscribe("plain.>", sink)
-    await connection.link.flush(5.0)
+    await connection.link.flush(60.0)
     for number in range(3):
         peer.publish("plain.a", b"%d" % number)
     await peer.settle()

@@ -118,7 +118,7 @@ async def test_a_bus_connection_waits_for_a_responder(tmp_path: Path) -> None:
         await until(lambda: not connection.connected)
         async with responding(site, "two"):
             await connection.ready(30)
-            await connection.link.flush(5)
+            await connection.link.flush(60.0)
 
 
 async def test_a_responders_certificate_is_renewed_while_it_answers(tmp_path: Path) -> None:

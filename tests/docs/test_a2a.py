@@ -36,7 +36,7 @@ async def run(*command: str, cwd: Path) -> str:
 async def told(command: str, place: Path) -> str:
     """Return what the client prints. The agent starts beside the edge; a call before that fails."""
     failures: list[str] = []
-    while len(failures) < 50:
+    while len(failures) < 200:
         process = await asyncio.create_subprocess_exec("sh", "-c", command, cwd=place, stdout=PIPE, stderr=PIPE)
         out, err = await process.communicate()
         if process.returncode == 0:

@@ -87,7 +87,7 @@ async def uses_tools(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             assert tools["depot_read"] == "Return an order as it is."
             # The agent starts beside the edge; a call before that is answered so.
             read = await client.call_tool("depot_read", {"order_id": "1"})
-            for _ in range(100):
+            for _ in range(300):
                 if not read.is_error:
                     break
                 await asyncio.sleep(0.2)

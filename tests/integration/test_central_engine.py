@@ -35,7 +35,7 @@ from sealbus.policies.opa.process import MutualTls, OpaProcess
 pytestmark = [pytest.mark.opa, pytest.mark.workload_api]
 
 OPA = SpiffeId("spiffe://example.org/opa")
-LIFE = 5
+LIFE = 12
 """Seconds of an X.509-SVID; it is replaced after half of them."""
 ROTATIONS = 3
 

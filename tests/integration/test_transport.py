@@ -220,7 +220,7 @@ async def test_a_publish_that_is_not_permitted_fails_at_once(tmp_path: Path) -> 
 async def test_what_is_sent_is_heard_as_it_is(transport: NatsTransport) -> None:
     heard = Collector(transport.listen("call.b.>"))
     await until(lambda: bool(transport._connection._attachments))
-    await transport._connection.link.flush(5.0)
+    await transport._connection.link.flush(60.0)
     transport.send(
         [
             Outgoing(subject="call.b.run", payload=b"1\r\n\x00", headers={"traceparent": "00-1"}),
@@ -263,7 +263,7 @@ async def test_a_slow_listener_loses_the_newest_and_it_is_counted(connection: Co
     transport.send([outgoing(0, "call.a.run")])
     assert numbers([await first]) == [0]
     transport.send([outgoing(number, "call.a.run") for number in range(25)])
-    await connection.link.flush(5.0)
+    await connection.link.flush(60.0)
     assert connection.counters.value("sealbus_bus_dropped_total", reason="slow") == 15
     assert numbers([await anext(listening)]) == list(range(10))
     transport.send([outgoing(99, "call.a.run")])
@@ -277,8 +277,8 @@ async def test_a_queue_group_hears_each_message_once(lab: Lab, connection: Conne
             Collector(NatsTransport(one).listen("call.q.>", queue="workers")) for one in (connection, other, other)
         ]
         await until(lambda: len(connection._attachments) == 1 and len(other._attachments) == 2)
-        await other.link.flush(5.0)
-        await connection.link.flush(5.0)
+        await other.link.flush(60.0)
+        await connection.link.flush(60.0)
         NatsTransport(connection).send([outgoing(number, "call.q.run") for number in range(300)])
         await until(lambda: sum(len(one.deliveries) for one in heard) >= 300)
         assert sorted(numbers([one.deliveries for one in heard])) == list(range(300))
@@ -295,7 +295,7 @@ async def test_listening_goes_on_after_the_server_died(lab: Lab, connection: Con
     await lab.server.kill9()
     await lab.server.restart()
     await until(lambda: connection.counters.value("sealbus_bus_reconnects_total") == 1)
-    await connection.link.flush(5.0)
+    await connection.link.flush(60.0)
     transport.send([outgoing(1, "call.a.run")])
     await until(lambda: numbers(heard.batches) == [1])
     await heard.stop()

@@ -26,8 +26,8 @@ __all__ = ["QUICK", "TRUST_DOMAIN", "Lab", "agent_id", "make_stream", "outgoing"
 TRUST_DOMAIN = "example.org"
 
 QUICK = ConnectionOptions(
-    connect=3.0,
-    ping=1.0,
+    connect=30.0,
+    ping=5.0,
     backoff=Backoff(initial_interval=0.02, maximum_interval=0.2, jitter=0.5),
     overlap=0.02,
     settle=8.0,

@@ -185,7 +185,7 @@ async def test_a_stream_ends_with_its_token(edge: Door) -> None:
     url = await _submitted(edge)
     async with (
         asyncio.timeout(60),
-        edge.http.stream("GET", url, headers=edge.authorized(life=2)) as stream,
+        edge.http.stream("GET", url, headers=edge.authorized(life=5)) as stream,
     ):
         assert {one["state"] for _, one in await _events(stream.aiter_lines())} == {"working"}
 

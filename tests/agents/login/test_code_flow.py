@@ -30,7 +30,7 @@ async def log_in(
     answer: Callable[[Said], str | Said] = lambda asked: {"code": CODE, "state": asked["state"]},
     *,
     lines: list[str] | None = None,
-    within: float = 10.0,
+    within: float = 60.0,
     **asked: Any,
 ) -> tuple[Tokens, Said]:
     """Log in with a browser that comes back with `answer`; return the tokens, and what the page was asked for."""

@@ -133,7 +133,7 @@ async def test_short_lives_are_never_outlived(lab: Lab) -> None:
                     await stop.wait()
             identity.rotate(6.0, age=0.0)
 
-    links = set()
+    links: set[Link] = set()
     async with lab.connection(identity=identity, overlap=0.01, settle=1.0) as connection:
         renewing = asyncio.ensure_future(renew())
         while len(links) < 5:

@@ -88,9 +88,7 @@ async def test_a_browser_that_slept_is_told_how_much_was_left_out_and_goes_on(st
                     await asyncio.sleep(0)
         finally:
             asleep(mark, awake=True)
-        await expect(page.locator(".note")).to_contain_text(
-            "left out here, because this page could not follow", timeout=20_000
-        )
+        await expect(page.locator(".note")).to_contain_text("left out here, because this page could not follow")
         site.decide(10)
         await newest(page, site)
         await context.close()

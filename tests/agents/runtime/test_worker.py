@@ -12,6 +12,7 @@ from support.lab import until
 from support.shop import Price, Shop, Update
 
 from sealbus import Agent, Context
+from sealbus.agents.dev.memory.broker import MemoryPull
 from sealbus.agents.runtime import worker as worker_module
 from sealbus.agents.runtime.client import Client
 from sealbus.agents.runtime.node import Node
@@ -184,6 +185,20 @@ async def test_stopping_does_not_wait_for_what_was_not_even_begun(monkeypatch: p
             stop.set()
             assert await running is False
     assert slow.done == []
+
+
+async def test_the_broker_hears_of_work_before_it_would_deliver_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However short `ack_wait` is set: otherwise a handler that takes longer runs twice at a time."""
+    heard = asyncio.Event()
+    monkeypatch.setattr(MemoryPull, "working", lambda _pull, _delivery: heard.set())
+    slow = Slow()
+    async with TestBus(slow.agent, engine=ScriptedEngine(), limits=WorkerLimits(ack_wait=0.3)) as bus:
+        await (await bus.client("shop-web")).submit("slow.work", Update(item_id="1"))
+        await slow.started.wait()
+        # The usual pause is 10 s.
+        async with asyncio.timeout(8):
+            await heard.wait()
+        slow.go.set()
 
 
 async def test_nothing_new_is_taken_while_too_much_is_put_off() -> None:

@@ -141,7 +141,7 @@ $(NPM): .tools/%/.ready: deploy/tools/%/package.json deploy/tools/%/package-lock
 	@cd $(dir $@) && npm ci --omit=dev --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null
 	@touch $@
 
-tools: engine-tool $(TOOLS)/opa $(TOOLS)/nats $(TOOLS)/helm $(TOOLS)/powercut $(TOOLS)/spire-server $(TOOLS)/spire-agent $(DEBIAN) $(NPM) $(NODE) ## build the programs that the tests need
+tools: engine-tool $(TOOLS)/opa $(TOOLS)/nats $(TOOLS)/helm $(TOOLS)/powercut $(TOOLS)/spire-server $(TOOLS)/spire-agent $(DEBIAN) $(NPM) $(NODE) $(DOCS) ## build the programs that the tests need, and get what builds the site
 
 KEYCLOAK := 26.7.3
 KEYCLOAK_HAS := $(and $(shell command -v java),$(shell command -v mvn))
@@ -213,15 +213,21 @@ BUILT := $(if $(CI),tools,$(if $(and $(shell command -v go),$(shell command -v g
 PARALLEL := --dist loadfile --no-loadscope-reorder --numprocesses
 PURE := tests/envelopes tests/policies
 
-test: $(READY) $(BUILT) $(if $(CI),$(DOCS)) ## run all tests except those of `make test-systems`, with the coverage of the pure parts
-	@$(BIN)/python -m coverage erase
-	@$(BIN)/python -m coverage run -m pytest $(PARALLEL) $(CORES) $(PYTEST_ARGS) $(PURE)
-	@$(BIN)/python -m coverage combine --quiet
-	@$(BIN)/python -m coverage report --include='$(COVERED)' --fail-under=100 --skip-covered --show-missing
-	@$(BIN)/python -m pytest $(PARALLEL) $(WORKERS) -m 'not (serial or keycloak or image or kubernetes)' $(PURE:%=--ignore=%) $(PYTEST_ARGS)
+# What several runs of pytest counted and skipped is told together at the end, also where one of them failed.
+TEST_RUNS := .cache/test-runs
+TOLD_AT_THE_END = set -e; mkdir -p $(dir $(TEST_RUNS)); rm -f $(TEST_RUNS); export SEALBUS_TEST_RUNS=$(CURDIR)/$(TEST_RUNS); \
+	begun=$$(date +%s); trap '$(BIN)/python scripts/report_tests.py $(TEST_RUNS) '$$begun EXIT
+
+test: $(READY) $(BUILT) ## run all tests except those of `make test-systems`, with the coverage of the pure parts
+	@$(TOLD_AT_THE_END); \
+	$(BIN)/python -m coverage erase; \
+	$(BIN)/python -m coverage run -m pytest $(PARALLEL) $(CORES) $(PYTEST_ARGS) $(PURE); \
+	$(BIN)/python -m coverage combine --quiet; \
+	$(BIN)/python -m coverage report --include='$(COVERED)' --fail-under=100 --skip-covered --show-missing; \
+	$(BIN)/python -m pytest $(PARALLEL) $(WORKERS) -m 'not (serial or keycloak or image or kubernetes)' $(PURE:%=--ignore=%) $(PYTEST_ARGS)
 
 test-systems: $(READY) $(BUILT) ## kill and rotate whole systems under load, three at a time
-	@$(BIN)/python -m pytest $(PARALLEL) 3 -m serial $(PYTEST_ARGS)
+	@$(TOLD_AT_THE_END); $(BIN)/python -m pytest $(PARALLEL) 3 -m serial $(PYTEST_ARGS)
 
 test-quick: $(READY) ## run the tests that need no server and no build
 	@$(BIN)/python -m pytest $(PARALLEL) $(WORKERS) -m 'not (nats or opa or spire or idp or pyright or keycloak or image or kubernetes or serial or slow)' $(PYTEST_ARGS)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import httpx2
 from support.console_login import log_in
-from support.ports import free_port
+from support.ports import held_port
 
 from bench.gate import QUOTE, TASKS, Quote, drain, fill
 from bench.report import Figure
@@ -97,7 +97,7 @@ def _bytes(pid: int) -> int:
 @asynccontextmanager
 async def _looked_at(shop: Environment, pages: int) -> AsyncGenerator[Process]:
     """Run a console, and a process with `pages` streams of as many logins; that one says how late decisions came."""
-    address = f"127.0.0.1:{free_port()}"
+    address = f"127.0.0.1:{held_port()}"
     console = await asyncio.create_subprocess_exec(
         SEALBUS, "console", "--config", str(shop.settings_file), "--address", address, stderr=PIPE
     )

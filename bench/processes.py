@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -37,7 +36,7 @@ def _measured() -> Iterator[Figure]:
     yield Figure.of(times, name="sealbus --help", unit="ms", goal=150)
     with tempfile.TemporaryDirectory(prefix="sb-") as folder:
         started = time.perf_counter()
-        dev = _start("dev", "--port", str(_free_port()), folder=folder)
+        dev = _start("dev", "--port", "0", "--edge-port", "0", "--console-port", "0", folder=folder)
         try:
             _wait_for(dev, "ready:")
             yield Figure(name="sealbus dev ready", value=time.perf_counter() - started, unit="s", goal=3)
@@ -84,10 +83,3 @@ def _wait_for(process: subprocess.Popen[str], text: str) -> None:
 def _stop(process: subprocess.Popen[str]) -> None:
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=WITHIN)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -12,19 +12,21 @@ apt() {
 	DEBIAN_FRONTEND=noninteractive apt-get -qq -o APT::Sandbox::User=root -o Dpkg::Use-Pty=0 "$@" >/dev/null 2>&1
 }
 
-again() {
-	apt "$@" || { apt update && apt "$@"; }
+# The lists of packages are read anew first: what older ones name may be gone.
+get() {
+	apt update
+	apt "$@"
 }
 
 get_prometheus() {
 	command -v apt-get >/dev/null || return 1
-	(cd "$tools/debian" && again download prometheus && dpkg-deb --extract prometheus_*.deb . && rm -f prometheus_*.deb) || return 1
+	(cd "$tools/debian" && get download prometheus && dpkg-deb --extract prometheus_*.deb . && rm -f prometheus_*.deb) || return 1
 	cp "$tools/debian/usr/bin/promtool" "$tools/debian/usr/bin/prometheus" "$tools/bin"
 }
 
 get_chromium() {
 	command -v apt-get >/dev/null && test "$(id -u)" = 0 || return 1
-	again install --no-install-recommends --yes chromium fonts-inter fonts-jetbrains-mono fonts-noto-core
+	get install --no-install-recommends --yes chromium fonts-inter fonts-jetbrains-mono fonts-noto-core
 }
 
 found() {

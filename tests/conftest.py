@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from support.ports import let_go
+from support.run_summary import pytest_terminal_summary
+
+__all__ = ["pytest_terminal_summary"]
 
 # In CI a property test that fails must fail again when it is run again; elsewhere new examples are worth more.
 settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
@@ -36,3 +40,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.serial)
     slow = {item.path for item in items if item.get_closest_marker("slow") is not None}
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Let go of the ports that a file's tests held, once the last of them and its fixtures have ended."""
+    if nextitem is None or nextitem.path != item.path:
+        let_go()

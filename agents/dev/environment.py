@@ -10,16 +10,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import random
 import shutil
-import socket
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sealbus.agents.control.control import CONTROL
+from sealbus.agents.dev.held_port import held_port
 from sealbus.agents.dev.nats.config import BrokerRole
 from sealbus.agents.dev.nats.server import EmbeddedNatsServer
 from sealbus.agents.dev.settings_file import CONSOLE, NOTARY, Declared, DevLog, write_settings
@@ -44,7 +43,7 @@ if TYPE_CHECKING:
     from sealbus.agents.edge.edge import RunningEdge
     from sealbus.policies.opa.process import OpaProcess
 
-__all__ = ["DevOptions", "Environment", "free_port", "open_environment", "republish"]
+__all__ = ["DevOptions", "Environment", "open_environment", "republish"]
 
 STREAM_BYTES = 1 << 30
 """Most that TASKS and AUDIT may each hold in `sealbus dev`: 1 GiB."""
@@ -54,11 +53,6 @@ STORE_SPARE = 1 << 26
 
 LOCK_TRIES = 10
 """A command that checks whether `sealbus dev` runs holds the lock for microseconds; another environment holds it for good."""
-
-_NAMED = range(20_000, 32_768)
-"""Ports below what systems give to outgoing connections and to port 0 (from 32,768 on Linux, 49,152 elsewhere)."""
-
-PORT_TRIES = 100
 
 ALWAYS = ("operator", "backup", "cli")
 """Names in addition to the declared agents: who manages streams and reads the audit, who backs up, who runs commands."""
@@ -138,20 +132,23 @@ class Environment:
 @asynccontextmanager
 async def open_environment(options: DevOptions) -> AsyncGenerator[Environment, None]:
     """Start everything, apply the streams, write the settings file, and stop everything in reverse order at the end."""
-    # Check first what takes no time: these are the most common mistakes.
-    _check_free("--edge-port", options.edge_port)
-    _check_free("--idp-port", options.idp_port)
-    _check_free("--console-port", options.console_port or 0)
-    folder = options.folder.absolute()
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    names = options.declared.names()
-    domain = names.trust_domain
-    policy = options.policy or starter_policy()
-    workloads = _workloads(options, names)
-    own = options.declared.own
-    sizes = {TASKS: options.max_bytes, AUDIT: options.max_bytes, **options.declared.max_bytes}
-    bundle = folder / "policy" / "bundle.tar.gz"
     async with AsyncExitStack() as stack:
+        # First what takes no time: a port in use is the most common mistake.
+        edge_port = _hold_port(stack, "--edge-port", options.edge_port)
+        idp_port = _hold_port(stack, "--idp-port", options.idp_port)
+        token_port = stack.enter_context(held_port())
+        console = ""
+        if options.console_port is not None:
+            console = f"127.0.0.1:{_hold_port(stack, '--console-port', options.console_port)}"
+        folder = options.folder.absolute()
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        names = options.declared.names()
+        domain = names.trust_domain
+        policy = options.policy or starter_policy()
+        workloads = _workloads(options, names)
+        own = options.declared.own
+        sizes = {TASKS: options.max_bytes, AUDIT: options.max_bytes, **options.declared.max_bytes}
+        bundle = folder / "policy" / "bundle.tar.gz"
         await _hold(folder, stack)
         bundle.parent.mkdir(mode=0o700, exist_ok=True)
         write_bundle(build_bundle(policy), bundle)
@@ -189,17 +186,16 @@ async def open_environment(options: DevOptions) -> AsyncGenerator[Environment, N
         # Imported here: building a bundle (`sealbus policy test`) needs no web framework.
         from sealbus.agents.dev.idp import DevelopmentIdp
 
-        edge_address = f"127.0.0.1:{options.edge_port or free_port()}"
+        edge_address = f"127.0.0.1:{edge_port}"
         access = folder / "idp.json"
         idp = await stack.enter_async_context(
             DevelopmentIdp(
                 audience=f"http://{edge_address}",
-                port=options.idp_port,
+                port=idp_port,
                 users=options.declared.users,
                 access=access,
             )
         )
-        console = f"127.0.0.1:{options.console_port or free_port()}" if options.console_port is not None else ""
         settings_file = folder / "dev.toml"
         log: DevLog | None = None
         if options.notary:
@@ -218,7 +214,7 @@ async def open_environment(options: DevOptions) -> AsyncGenerator[Environment, N
             opa=opa,
             edge_id=names.id_of("edge"),
             edge_address=edge_address,
-            token_service=f"127.0.0.1:{free_port()}",
+            token_service=f"127.0.0.1:{token_port}",
             # Every agent; its policy decides what may be done with it.
             actions=tuple(
                 f"{name}.*" for name in workloads if name not in (*ALWAYS, NOTARY, "edge", options.declared.exit)
@@ -309,26 +305,14 @@ async def _hold(folder: Path, stack: AsyncExitStack) -> None:
     stack.callback(process.unlink, missing_ok=True)
 
 
-def _check_free(option: str, port: int) -> None:
-    with socket.socket() as probe:
-        # As the later listeners do: a port just left by a former process is free.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise ConfigurationError(
-                f"port {port} of 127.0.0.1 cannot be used: {error.strerror}; choose another by {option}, 0: any"
-            ) from error
-
-
-def free_port() -> int:
-    """Return a port of loopback that is free, and that no outgoing connection is given before it is bound."""
-    for _ in range(PORT_TRIES):
-        port = random.SystemRandom().choice(_NAMED)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise ConfigurationError("no port of 127.0.0.1 is free")
+def _hold_port(stack: AsyncExitStack, option: str, port: int) -> int:
+    """Hold `port`, or any for 0, until `stack` ends, and return its number."""
+    try:
+        return stack.enter_context(held_port(port))
+    except OSError as error:
+        raise ConfigurationError(
+            f"port {port} of 127.0.0.1 cannot be used: {error.strerror}; choose another by {option}, 0: any"
+        ) from error
 
 
 def _link(folder: Path, name: str, address: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import math
 import secrets
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import AsyncExitStack, aclosing, suppress
@@ -189,7 +190,7 @@ class Worker:
                 a_minute=limits.parked_a_minute,
                 clock=node.clock,
             )
-            executor = await self._executor(stack, limits.concurrency, parking)
+            executor = await self._executor(stack, limits.concurrency, parking, ack_wait=limits.ack_wait)
             self._work = _Handling(await self._gate(stack, self.routes, core, node.authorizer, executor), executor)
             self._resuming = BoundedTasks(group, APPROVING)
             resumption = Resumption(
@@ -235,12 +236,15 @@ class Worker:
                 node.counters.add("sealbus_handlers_given_up_total", 0, action=route.action)
             stack.callback(node.counters.gauge("sealbus_waiting_messages", work.waiting))
             stack.callback(node.counters.gauge("sealbus_unsettled_messages", lambda: len(work.unfinished())))
-            executor = await self._executor(stack, CANCELLING, None)
+            # It gives no sign of life in `CANCEL_ACK_WAIT`: another replica takes a cancel in where this one hangs.
+            executor = await self._executor(stack, CANCELLING, None, ack_wait=math.inf)
             self._control = _Handling(await self._gate(stack, told, core, node.authorizer, executor), executor)
             self._stack = stack.pop_all()
         return self
 
-    async def _executor(self, stack: AsyncExitStack, concurrency: int, parking: Parking | None) -> Executor:
+    async def _executor(
+        self, stack: AsyncExitStack, concurrency: int, parking: Parking | None, *, ack_wait: float
+    ) -> Executor:
         """Enter an executor; cancels have their own, so that no task is before them."""
         node = self.node
         return await stack.enter_async_context(
@@ -256,6 +260,7 @@ class Worker:
                 random=node.random,
                 parking=parking,
                 concurrency=concurrency,
+                ack_wait=ack_wait,
                 tell=tell_text if node.deployment.development else tell_nothing,
                 verbs=as_note(verbs_served(self.routes.routes)) if node.deployment.development else "",
                 verbs_awaited=self.limits.verbs_awaited,

@@ -77,7 +77,7 @@ class Handling(Protocol):
         """Return the reporter of a task's status, or `None` for a call or an event."""
 
     def mark(self, decided: Sequence[Decided]) -> Sequence[Decided]:
-        """Return `decided`, those marked that are to be parked."""
+        """Return what of `decided` is to be recorded and handled, those marked that are to be parked."""
 
     async def put(self, permitted: Permitted, delivery: Delivery, pull: Pull | None) -> None:
         """Take one permitted message; returns once there is room for it."""

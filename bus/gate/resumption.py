@@ -16,6 +16,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from sealbus.bus.audit.writer import AuditWriter
@@ -120,14 +121,20 @@ class Resumption:
         self._random = random
         self._clock = clock
         self._said = OperatorLog(_log)
+        self._under_way: set[bytes] = set()
+        """H(header) of each approval that was put here and is not settled: at most its consumer's `max_ack_pending`."""
 
     def reporter(self, message: VerifiedMessage, delivery: Delivery) -> TaskReporter | None:
         """Return the reporter of an approval's status."""
         return self._executor.reporter(message, delivery)
 
     def mark(self, decided: Sequence[Decided]) -> Sequence[Decided]:
-        """Return `decided` as it is: no approval waits for an approval."""
-        return decided
+        """Return `decided` without the approvals that are under way here; no approval waits for an approval.
+
+        The server delivers an approval again whose task takes longer than `ack_wait`. Counted again, it would take the task
+        away from its own earlier delivery, which then could not end it. The earlier delivery settles both.
+        """
+        return [one for one in decided if one.opened.message.header.digest not in self._under_way]
 
     async def put(self, permitted: Permitted, delivery: Delivery, pull: Pull | None) -> None:
         """Count an approval that was decided and recorded, and go on with its task; return once there is room for that."""
@@ -136,7 +143,14 @@ class Resumption:
         if permitted.span is not None:
             # What follows has the span of the task that goes on.
             permitted.span.end("taken up")
-        await self._background.start(self._resume, permitted, delivery, pull)
+        digest = permitted.message.header.digest
+        if digest in self._under_way:
+            # Both deliveries were decided before one of them was put here.
+            return
+        self._under_way.add(digest)
+        await self._background.start(
+            self._resume, permitted, delivery, _SettledOnce(pull, partial(self._under_way.discard, digest))
+        )
 
     async def put_off(self, message: VerifiedMessage, delivery: Delivery, pull: Pull) -> None:
         """Put off what has no handler here."""
@@ -442,6 +456,37 @@ class ApprovalEndpoint:
         """Return nothing: this is no call."""
         del permitted
         return None
+
+
+class _SettledOnce:
+    """A consumer for one of its deliveries; calls `settled` when that delivery is acknowledged, retried or terminated."""
+
+    def __init__(self, pull: Pull, settled: Callable[[], None]) -> None:
+        self._pull = pull
+        self._settled = settled
+
+    def batches(self) -> AsyncGenerator[Sequence[Delivery], None]:
+        """Raise `TypeError`: nothing is taken here."""
+        raise TypeError("one delivery is no consumer")
+
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Acknowledge the delivery."""
+        self._settled()
+        self._pull.ack(deliveries)
+
+    def retry(self, delivery: Delivery, delay: float) -> None:
+        """Have the delivery delivered again."""
+        self._settled()
+        self._pull.retry(delivery, delay)
+
+    def term(self, delivery: Delivery) -> None:
+        """Terminate the delivery."""
+        self._settled()
+        self._pull.term(delivery)
+
+    def working(self, delivery: Delivery) -> None:
+        """Tell the broker that the delivery is still being handled."""
+        self._pull.working(delivery)
 
 
 class _ResumedPull:

@@ -48,12 +48,15 @@ _log = logging.getLogger(__name__)
 FINISHING = 1_024
 """Deliveries whose handler is done and whose status, mark or record is being stored; beyond that, handlers and gate wait."""
 
-WORKING_EVERY = 10.0
-"""Seconds between two progress signals for deliveries that wait or are handled: a third of the consumers' `ack_wait`."""
+SIGNALS = 3
+"""Progress signals in each `ack_wait` for deliveries that wait or are handled."""
 
 
 class Executor:
-    """Runs `concurrency` handlers at a time; enter with `async with`, and `drain` before leaving to finish queued work."""
+    """Runs `concurrency` handlers at a time; enter with `async with`, and `drain` before leaving to finish queued work.
+
+    `ack_wait` is that of its consumers, in seconds: the broker is told in time that a delivery is still worked on.
+    """
 
     def __init__(
         self,
@@ -70,6 +73,7 @@ class Executor:
         parking: Parking | None = None,
         concurrency: int = 64,
         waiting: int = 1_024,
+        ack_wait: float = 30.0,
         tell: TellDetail = tell_nothing,
         verbs: str = "",
         verbs_awaited: bool = True,
@@ -79,6 +83,7 @@ class Executor:
         self._stops = stops
         self._parking = parking
         self._concurrency = concurrency
+        self._ack_wait = ack_wait
         self._tell = tell
         self._clock = clock
         self._queue: asyncio.Queue[Work] = asyncio.Queue()
@@ -289,7 +294,7 @@ class Executor:
 
     async def _stay_alive(self) -> None:
         while True:
-            await asyncio.sleep(WORKING_EVERY)
+            await asyncio.sleep(self._ack_wait / SIGNALS)
             for work in list(self._unsettled):
                 work.alive()
 

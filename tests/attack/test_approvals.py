@@ -103,7 +103,7 @@ async def test_what_is_approved_is_done_once_and_nobody_can_say_more(bus: TestBu
     await bus.assert_task(handle, "input-required", "approval_required")
     assert not payments.paid
     await bus.approve(handle, "boss")
-    assert await handle.result(str, timeout=10) == "paid"
+    assert await handle.result(str, timeout=60) == "paid"
     await bus.idle()
     assert payments.paid == [("42", ("boss",))]
     for one in ("boss", "other-boss"):

@@ -56,7 +56,7 @@ FORBIDDEN = (
 
 async def first(operator: RawNats, stream: str, sequence: int = 1) -> tuple[str, bytes]:
     """Return subject and payload of the stream's first message, or that of `sequence`, as soon as there is one."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             found = (await operator.ask(f"$JS.API.STREAM.MSG.GET.{stream}", {"seq": sequence})).get("message")
             if isinstance(found, dict):
@@ -96,7 +96,7 @@ async def test_a_push_consumer_reaches_no_stream_no_inbox_and_no_api(tmp_path: P
         await agent.settle()
         config = {**PUSH, "deliver_subject": "_INBOX.inventory.control"}
         await agent.ask(CREATE, {"stream_name": "TASKS", "config": config})
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not any(payload == b"planted" for _, payload in agent.messages):
                 await agent.settle()
         assert await counts(operator) == before
@@ -205,7 +205,7 @@ async def test_what_an_answer_of_the_server_was_written_over_can_be_read_and_rep
             await agent.request("state.inventory.mine", b"planted", block=block)
             agent.publish("$JS.API.DIRECT.GET.STATE.state.inventory.mine", b"", reply=victim)
             assert await agent.settle() == []
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while (found := await keyed.get(victim)) is None or found.sequence == written:
                     await agent.settle()
             assert found.payload == b"planted", answer
@@ -271,7 +271,7 @@ async def victim(folder: Path) -> AsyncIterator[Victim]:
     orders, engine, stop = Orders(), ScriptedEngine(), asyncio.Event()
     async with (
         real_bus(folder, "orders", "shop-web", own=OWN, permitted=True) as bus,
-        asyncio.timeout(30),
+        asyncio.timeout(60),
         asyncio.TaskGroup() as group,
     ):
         node = await bus.node("orders", engine)

@@ -11,7 +11,7 @@ from support.x509 import ThrowawayCa
 
 from sealbus.envelopes.errors import Code
 
-pytestmark = [pytest.mark.nats, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.nats]
 
 INVENTORY = str(NAMES.id_of("inventory"))
 

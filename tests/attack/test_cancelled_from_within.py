@@ -115,10 +115,10 @@ async def test_nothing_is_decided_without_the_resource(bus: TestBus, careless: C
 
 async def test_a_task_whose_resource_is_not_there_is_tried_again(bus: TestBus, careless: Careless) -> None:
     handle = await (await bus.client("shop")).submit("careless.loaded", Body())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await careless.loading.wait()
     careless.cancelled = False
-    await handle.result(type(None), timeout=10)
+    await handle.result(type(None), timeout=60)
     assert (careless.loads, careless.handled) == ([0, 0], ["1"])
 
 
@@ -130,7 +130,7 @@ async def test_a_handler_that_fails_so_ends_its_attempt_and_not_its_worker_task(
         await (await client.submit("careless.work", Body())).result(timeout=5)
     assert failed.value.code is Code.HANDLER_FAILED
     careless.cancelled = False
-    await (await client.submit("careless.work", Body(item="2"))).result(type(None), timeout=5)
+    await (await client.submit("careless.work", Body(item="2"))).result(type(None), timeout=60)
     assert careless.handled == ["2"]
 
 
@@ -146,6 +146,6 @@ async def test_chunks_that_fail_so_end_with_an_error(bus: TestBus) -> None:
 async def test_an_engine_that_fails_so_ends_no_source(bus: TestBus, careless: Careless, engine: Broken) -> None:
     careless.cancelled, engine.left = False, 1
     handle = await (await bus.client("shop")).submit("careless.work", Body())
-    await handle.result(type(None), timeout=10)
+    await handle.result(type(None), timeout=60)
     await bus.assert_task(handle, State.COMPLETED)
     assert careless.handled == ["1"]

@@ -164,7 +164,7 @@ async def answer_over(opa: CentralOpa, context: ssl.SSLContext | None, svid: Iss
             context.load_cert_chain(file.name)
     head = f"POST {BATCH_PATH} HTTP/1.1\r\nHost: opa\r\nConnection: close\r\nContent-Length: {len(QUESTION)}\r\n\r\n"
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             reader, writer = await asyncio.open_connection("127.0.0.1", opa.port, ssl=context)
             try:
                 writer.write(head.encode() + QUESTION)

@@ -18,7 +18,7 @@ from support.mcp_desk import Workshop, mcp_desk
 
 from sealbus.agents.edge.http.protocol import ConnectionLimits
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow]
 
 CLIENTS = 1_000
 AT_A_TIME = 50

@@ -21,7 +21,7 @@ from stack.nats_server import NatsServer, static_users
 from stack.spire import Spire, federate
 from support.envelopes import task_draft
 from support.lab import QUICK, until
-from support.ports import free_port
+from support.ports import held_port
 from support.spire import entry, spire
 from support.stolen_authority import StolenAuthority, steal
 from support.workload_api import short_folder
@@ -206,7 +206,7 @@ async def shake_hands(client: ssl.SSLContext, server: ssl.SSLContext, clients: T
 
     listener = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=server)
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             port = listener.sockets[0].getsockname()[1]
             reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=client)
             try:
@@ -284,7 +284,7 @@ async def test_nats_with_one_trust_domains_bundle_refuses_a_forged_agent(
             files.write(server.x509())
         access = static_users({PLANNER: Permissions(publish=(">",), subscribe=(">",))})
         async with NatsServer(
-            Path(folder) / "nats", svid=files.folder, port=free_port(), monitor=free_port(), access=access
+            Path(folder) / "nats", svid=files.folder, port=held_port(), monitor=held_port(), access=access
         ) as nats:
             material, _ = issued(federation, PLANNER)
             connection = Connection(

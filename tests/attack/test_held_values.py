@@ -104,7 +104,7 @@ async def test_what_was_planted_counts_for_nothing_and_the_owner_goes_on(bus: Bu
     ):
         owner, reader = bus.held(pricing), bus.held(edge)
         await plant(thief, SUBJECT, b"bytes of its choice")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (found := await owner.standing(SUBJECT, TYPE)) == (None, 0):
                 pass
         before, last = found
@@ -158,7 +158,7 @@ async def test_a_key_book_on_a_real_server_and_a_forged_one(bus: Bus) -> None:
         )
         running = asyncio.create_task(writer.run(history))
         found: dict[str, HeldValue] = {}
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not found:
                 with contextlib.suppress(StateUnavailable):
                     # A new reader: one that has just found no book does not look again for some seconds.

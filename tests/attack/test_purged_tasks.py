@@ -24,7 +24,7 @@ from sealbus.bus.streams.declared import declared_streams, stream_named
 from sealbus.bus.streams.plan import apply
 from sealbus.envelopes.errors import ConfigurationError
 
-pytestmark = [pytest.mark.nats, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.nats]
 
 STREAMS = declared_streams({"TASKS": 1 << 26, "AUDIT": 1 << 26})
 
@@ -89,7 +89,7 @@ async def test_a_captured_task_is_refused_where_the_stream_was_made_anew(tmp_pat
 async def handle(shop: Shop, node: Node, *, until: int) -> None:
     """Run a worker until `until` tasks were handled in all."""
     stop = asyncio.Event()
-    async with Worker(shop.inventory, node) as worker, asyncio.TaskGroup() as group, asyncio.timeout(30):
+    async with Worker(shop.inventory, node) as worker, asyncio.TaskGroup() as group, asyncio.timeout(60):
         group.create_task(worker.run(stop))
         await until_handled(shop, until)
         await worker.settle()
@@ -106,8 +106,8 @@ async def publish_again(bus: RealBus, sender: Node, task: Delivery) -> PubAck:
     """Publish the captured bytes under their own id."""
     message_id = task.header_block.split(b"Nats-Msg-Id: ")[1][:32].decode()
     again = Outgoing(subject=task.subject, payload=task.payload, message_id=message_id)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
-            (ack,) = await sender.transport.publish([again], deadline=2.0)
+            (ack,) = await sender.transport.publish([again], deadline=60.0)
             if isinstance(ack, PubAck):
                 return ack

@@ -107,7 +107,7 @@ async def test_a_stream_that_is_open_already_tells_nothing_more(kind: str) -> No
         else:
             opening = edge.http.stream("POST", "/v1/calls/inventory/tell", content=b"{}", headers=headers)
         told: list[dict[str, Any]] = []
-        async with asyncio.timeout(10), opening as stream:
+        async with asyncio.timeout(60), opening as stream:
             async for line in stream.aiter_lines():
                 if line.startswith("data: "):
                     told.append(json.loads(line[6:]))

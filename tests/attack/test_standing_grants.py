@@ -91,7 +91,7 @@ async def told(edge: Door, request: ScheduleRequest, user: Statement | None, by:
     """Have `by` ask the edge for a schedule, past its routes; raises what it answers."""
     node = (await edge.bus.client(by)).node
     message = schedule_message(request, owner=edge.edge.node.own, names=edge.bus.names, statement=user)
-    await node.sending.tell(message, timeout=5)
+    await node.sending.tell(message, timeout=60)
 
 
 async def refused(edge: Door, request: ScheduleRequest, user: Statement | None, by: str = "edge") -> None:
@@ -243,7 +243,7 @@ async def test_an_export_shows_what_each_tick_rests_on_and_what_rests_on_nothing
         message = scheduling.schedules.compose(
             replace(alice.planned, body=Content(body, "application/json")), mint_context(draft, node.identity.sealer())
         )
-        await node.outbox.publish(message.with_entries(re=digest, ext={"_tick": now}), within=5)
+        await node.outbox.publish(message.with_entries(re=digest, ext={"_tick": now}), within=60.0)
     await edge.bus.idle()
     assert DONE[-2:] == [("alice", "evil"), ("alice", "1")]
     assert judged(edge) == ["bad_grant"] * 2

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from a2a.types import GetTaskRequest, ListTasksRequest, SubscribeToTaskRequest, Task, TaskState
 from google.protobuf.json_format import MessageToDict
-from stack.ports import free_ports
 from support.a2a import BINDINGS, Lines, asking, card_key, card_url, client_of, told, written_schemas
 from support.a2a_js import a2a_js_client
-from support.edge import QUICK, edge_table
+from support.edge import ENDS_SOON, edge_table
 from support.engines import ScriptedEngine
 from support.issuer import TRUSTS_NOBODY, LoopbackIssuer
+from support.ports import held_port
 from support.real_bus import RealBus, real_bus
 
 from sealbus import Agent
@@ -24,9 +24,9 @@ from sealbus.agents.edge.edge import serve_edge
 from sealbus.agents.runtime.settings.schema import EdgeTable
 from sealbus.agents.runtime.worker import Worker
 
-pytestmark = [pytest.mark.nats, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.nats]
 
-WITHIN = 30.0
+WITHIN = 60.0
 LINES: list[object] = ["line 0", "line 1"]
 
 
@@ -45,7 +45,9 @@ class Deployment:
     async def edge(self) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             node = await replace(self._bus, stack=stack).node("edge", ScriptedEngine())
-            await stack.enter_async_context(serve_edge(self._table, node, connections=QUICK, issuer_tls=TRUSTS_NOBODY))
+            await stack.enter_async_context(
+                serve_edge(self._table, node, connections=ENDS_SOON, issuer_tls=TRUSTS_NOBODY)
+            )
             yield
 
     @asynccontextmanager
@@ -69,7 +71,7 @@ class Deployment:
 async def deployed(
     folder: Path, agents: Sequence[Agent], issuer: LoopbackIssuer
 ) -> AsyncIterator[tuple[Deployment, str]]:
-    port, grpc_port = free_ports(2)
+    port, grpc_port = held_port(), held_port()
     origin, names = f"http://127.0.0.1:{port}", [one.name for one in agents]
     table = edge_table(
         issuer,

@@ -32,7 +32,7 @@ from sealbus.envelopes.records.work import OutcomeRecord
 KILLS = int(os.environ.get("NOTARY_KILLS", "12"))
 PAUSES = max(3, KILLS // 6)
 
-pytestmark = [pytest.mark.nats, pytest.mark.slow, pytest.mark.timeout(120 + 6 * KILLS)]
+pytestmark = [pytest.mark.nats, pytest.mark.slow, pytest.mark.timeout(600 + 20 * KILLS)]
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ class Nursery:
 
     async def line(self) -> bytes:
         assert self.process.stdout is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             return await self.process.stdout.readline()
 
     async def kill(self, pid: int) -> None:
@@ -105,7 +105,7 @@ async def nursery(settings: Path) -> AsyncIterator[Nursery]:
                 os.kill(notaries.running, signal.SIGKILL)
         assert process.stdin is not None
         process.stdin.close()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await process.wait()
 
 
@@ -119,7 +119,7 @@ async def load(environment: Environment, stop: asyncio.Event) -> int:
                     decision=(count + number).to_bytes(32, "big"), code=None, micros=1, delivery=1, sent=()
                 )
                 await node.audit.note(record)
-            await node.transport.publish([Outgoing(subject="audit.shop", payload=b"garbage")], deadline=5.0)
+            await node.transport.publish([Outgoing(subject="audit.shop", payload=b"garbage")], deadline=60.0)
             count += 6
             with suppress(TimeoutError):
                 async with asyncio.timeout(0.01):
@@ -133,7 +133,7 @@ def checkpoint_in(folder: Path) -> Checkpoint | None:
 
 
 async def moved(folder: Path, before: int) -> Checkpoint:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             found = checkpoint_in(folder)
             if found is not None and found.size > before:
@@ -183,7 +183,7 @@ async def test_two_that_are_paused_in_turn_sign_one_history(environment: Environ
 
 async def first_to_move(folders: list[Path]) -> int:
     before = [found.size if (found := checkpoint_in(folder)) else 0 for folder in folders]
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             for number, folder in enumerate(folders):
                 if (found := checkpoint_in(folder)) is not None and found.size > before[number]:

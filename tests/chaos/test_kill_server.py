@@ -16,9 +16,9 @@ from sealbus.agents.runtime.worker import Worker
 from sealbus.bus.ports import Delivery, Outgoing, PubAck
 from sealbus.bus.sending.answer import CallExpired
 
-pytestmark = [pytest.mark.nats, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.nats]
 
-WITHIN = 30.0
+WITHIN = 60.0
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from sealbus.bus.gate.status_reader import AskedTask
 from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-pytestmark = [pytest.mark.nats, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.nats]
 
 LATE = "handled though canceled before: 1, such as [2]"
 

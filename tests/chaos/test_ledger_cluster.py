@@ -6,7 +6,7 @@ import pytest
 from ledger.servers import Layout
 from ledger.short import counted
 
-pytestmark = [pytest.mark.nats, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.nats]
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ from sealbus.agents.runtime.settings.schema import EdgeTable, McpTable
 from sealbus.agents.runtime.worker import Worker
 from sealbus.agents.sdk.schema import AgentSchema
 
-pytestmark = [pytest.mark.nats, pytest.mark.idp, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.nats, pytest.mark.idp]
 
 LIMITS = EdgeLimits(call_seconds=60, user_rate=1e6, user_burst=10**6)
 MADE = {"item": "saw", "cents": 1}
@@ -56,7 +56,9 @@ async def running(bus: RealBus, issuer: LoopbackIssuer, table: EdgeTable, worksh
             serve_edge(table, await bus.node("edge", engine), limits=LIMITS, issuer_tls=TRUSTS_NOBODY)
         )
         http = await stack.enter_async_context(
-            httpx2.AsyncClient(base_url=f"http://127.0.0.1:{edge.port}", trust_env=False, verify=TRUSTS_NOBODY)
+            httpx2.AsyncClient(
+                base_url=f"http://127.0.0.1:{edge.port}", trust_env=False, timeout=60, verify=TRUSTS_NOBODY
+            )
         )
         yield McpDesk(door=Door(bus=cast("Any", bus), edge=edge, issuer=issuer, http=http, table=table, limits=LIMITS))
         stop.set()
@@ -100,7 +102,7 @@ async def test_each_client_finds_its_result_after_all_was_started_anew(tmp_path:
                 npm = await clients.enter_async_context(npm_client(kind, desk.url, issuer.token()))
                 await npm.say(call="workshop_make", arguments={"item": "saw"})
                 tasks[f"npm {kind}"] = (await npm.told("progress")).removeprefix("task ")
-            await until(lambda: len(workshop.contexts) == len(tasks), seconds=20)
+            await until(lambda: len(workshop.contexts) == len(tasks))
             desk.door.edge.front.stopping.set()
             # An edge that stops says which task goes on.
             answers = [await asyncio.wait_for(one, 20) for one in waiting]

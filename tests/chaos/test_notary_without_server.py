@@ -25,7 +25,7 @@ from sealbus.envelopes.log.checkpoint import open_checkpoint
 from sealbus.envelopes.log.entries import EntryKind
 from sealbus.envelopes.records.work import OutcomeRecord
 
-pytestmark = [pytest.mark.nats, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.nats]
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ async def running(notary: Notary) -> AsyncIterator[asyncio.Task[None]]:
 
 async def sealed(folder: Path, sequence: int, origin: str = ORIGIN) -> None:
     store = FolderStore(folder)
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(60):
         while True:
             note = store.get(CHECKPOINT)
             if note is not None:
@@ -72,10 +72,10 @@ async def record(node: Node, number: int) -> int:
     done = asyncio.Event()
     outcome = OutcomeRecord.of(decision=number.to_bytes(32, "big"), code=None, micros=1, delivery=1, sent=())
     await node.audit.note(outcome, done.set)
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(60):
         await done.wait()
         while True:
-            [answer] = await node.transport.publish([Outgoing(subject="audit.shop", payload=b"garbage")], deadline=2.0)
+            [answer] = await node.transport.publish([Outgoing(subject="audit.shop", payload=b"garbage")], deadline=60.0)
             if not isinstance(answer, Exception):
                 return answer.sequence
             await asyncio.sleep(0.1)

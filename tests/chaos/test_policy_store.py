@@ -40,6 +40,6 @@ async def test_a_killed_server_costs_no_decision_and_no_push(tmp_path: Path) -> 
                 async def decided(revision: str = pushed.composed) -> bool:
                     return (await engine.status()).revision == revision
 
-                async with asyncio.timeout(30):
+                async with asyncio.timeout(60):
                     while not await decided():
                         await asyncio.sleep(0.02)

@@ -14,7 +14,7 @@ from support.real_bus import real_bus
 from sealbus.agents.runtime.client import Client
 from sealbus.agents.runtime.node import Node
 
-pytestmark = [pytest.mark.nats, pytest.mark.timeout(120), pytest.mark.slow]
+pytestmark = [pytest.mark.nats, pytest.mark.slow]
 
 TASKS = 100
 CUTS = 3

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from independent import verify_export as independent
 from pydantic import BaseModel
-from support.ports import free_port
+from support.ports import held_port
 
 from sealbus import Agent, Client, Context
 from sealbus.agents.backup.files import log_end
@@ -38,7 +38,7 @@ from sealbus.envelopes.log.note import parse_note
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
-pytestmark = [pytest.mark.nats, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.nats, pytest.mark.slow]
 
 SEALBUS = str(Path(sys.executable).parent / "sealbus")
 POLICY = """package sealbus.authz
@@ -75,7 +75,7 @@ class Site:
 
     folder: Path
     policy: Path
-    port: int = field(default_factory=free_port)
+    port: int = field(default_factory=held_port)
     effects: list[str] = field(default_factory=list)
     clock: list[tuple[str, float]] = field(default_factory=list)
 
@@ -191,7 +191,7 @@ async def send_again(environment: Environment, message: Delivery) -> bool:
         message_id=header_value(message.header_block, "Nats-Msg-Id"),
     )
     async with open_connection("web", environment.settings) as (_, connection):
-        [answer] = await NatsTransport(connection).publish([again], deadline=10)
+        [answer] = await NatsTransport(connection).publish([again], deadline=60.0)
     assert isinstance(answer, PubAck)
     return answer.duplicate
 
@@ -277,7 +277,7 @@ async def test_what_a_backup_does_not_have_is_named_for_ever(site: Site, tmp_pat
         # The authority makes its next key, and what the log knows of that is lost, too.
         environment.authority.prepare_jwt()
         # Recorded by the notary, which nothing else waits for.
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while len(list((site.log / "trust").iterdir())) < 2:
                 await asyncio.sleep(0.05)
         await site.logged(environment)

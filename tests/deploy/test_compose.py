@@ -26,7 +26,7 @@ from support.issuer import TRUSTS_NOBODY
 from support.node import Node, entries
 from support.opa import require_opa
 from support.pods import Deployed
-from support.ports import free_port
+from support.ports import held_port
 from support.spire import require_spire
 from support.workload_api import short_folder
 
@@ -94,7 +94,6 @@ def folder() -> Iterator[Path]:
 @pytest.mark.opa
 @pytest.mark.nats
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 @pytest.mark.skipif(os.geteuid() != 0, reason="a user for each service takes root: run the tests as root")
 async def test_what_compose_starts_runs_and_decides(folder: Path) -> None:
     people = [
@@ -105,7 +104,7 @@ async def test_what_compose_starts_runs_and_decides(folder: Path) -> None:
         pods = await services(folder / "secrets", idp.issuer)
         async with (
             open_spire(
-                folder / "spire", trust_domain=TRUST_DOMAIN, port=free_port(), refresh=2,
+                folder / "spire", trust_domain=TRUST_DOMAIN, port=held_port(), refresh=2,
                 entries=[*entries(pods), *people],
             ) as spire,
             Node(pods, folder / "pods", spire) as node,
@@ -131,7 +130,7 @@ async def test_what_compose_starts_runs_and_decides(folder: Path) -> None:
                     await bus.call(inventory.read, inventory.Read(item_id="42"), user=carol)
                 assert "not_owner" in denied.value.reasons
             edge = f"http://127.0.0.1:{node.places.port('edge', 8080)}"
-            async with httpx2.AsyncClient(base_url=edge, trust_env=False, verify=TRUSTS_NOBODY, timeout=20) as web:
+            async with httpx2.AsyncClient(base_url=edge, trust_env=False, verify=TRUSTS_NOBODY, timeout=60) as web:
                 fields = {"Authorization": f"Bearer {idp.token('alice')}"}
                 item = await web.post("/v1/calls/inventory/read", json={"item_id": "42"}, headers=fields)
                 assert (item.status_code, item.json()["quantity"]) == (200, 3)

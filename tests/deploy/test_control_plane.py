@@ -231,7 +231,6 @@ async def until(lines: asyncio.StreamReader, words: str) -> None:
 
 
 @pytest.mark.kubernetes
-@pytest.mark.timeout(300)
 async def test_the_chart_before_is_upgraded_to_a_deployment_of_ones_own(plane: ControlPlane, prepared: Path) -> None:
     await deploy_nats(plane, "rendered.yaml")
     await deploy(plane, chart_before(prepared), prepared, {"notary": {"origin": "log.example.org/audit"}})
@@ -256,7 +255,6 @@ async def test_the_chart_before_is_upgraded_to_a_deployment_of_ones_own(plane: C
 
 
 @pytest.mark.kubernetes
-@pytest.mark.timeout(300)
 async def test_nodes_are_drained_under_a_deployment_of_ones_own(plane: ControlPlane, prepared: Path) -> None:
     await deploy_nats(plane, "rendered-three.yaml")
     await deploy(plane, CHART, prepared, own_values())

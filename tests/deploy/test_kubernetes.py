@@ -31,7 +31,7 @@ from support.kubernetes_yaml import deployed
 from support.network_policies import Network
 from support.node import Node, entries, in_order, numbered
 from support.opa import require_opa
-from support.ports import free_port
+from support.ports import held_port
 from support.spire import require_spire
 from support.workload_api import short_folder
 from support.x509 import ThrowawayCa
@@ -157,7 +157,7 @@ async def cluster(
         ]
         async with (
             open_spire(
-                folder / "spire", trust_domain=TRUST_DOMAIN, port=free_port(), refresh=2,
+                folder / "spire", trust_domain=TRUST_DOMAIN, port=held_port(), refresh=2,
                 entries=[*entries(pods), *people],
             ) as spire,
             Node(pods, folder / "pods", spire) as node,
@@ -275,7 +275,6 @@ async def test_each_opa_is_started_as_everywhere(tmp_path: Path) -> None:
 @pytest.mark.opa
 @pytest.mark.nats
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 @pytest.mark.skipif(os.geteuid() != 0, reason="a user for each pod takes root: run the tests as root")
 async def test_what_helm_renders_runs_and_decides(folder: Path) -> None:
     async with cluster(folder) as running:
@@ -303,7 +302,7 @@ async def test_what_helm_renders_runs_and_decides(folder: Path) -> None:
             assert "not_owner" in denied.value.reasons
         trusted = ssl.create_default_context(cadata=running.authority.decode())
         edge = f"https://127.0.0.1:{node.places.port('edge', 8443)}"
-        async with httpx2.AsyncClient(base_url=edge, trust_env=False, verify=trusted, timeout=20) as web:
+        async with httpx2.AsyncClient(base_url=edge, trust_env=False, verify=trusted, timeout=60) as web:
             fields = {"Authorization": f"Bearer {running.idp.token('alice')}"}
             item = await web.post("/v1/calls/inventory/read", json={"item_id": "42"}, headers=fields)
             assert (item.status_code, item.json()["quantity"]) == (200, 3)
@@ -313,7 +312,6 @@ async def test_what_helm_renders_runs_and_decides(folder: Path) -> None:
 @pytest.mark.spire
 @pytest.mark.nats
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 @pytest.mark.skipif(os.geteuid() != 0, reason="a user for each pod takes root: run the tests as root")
 async def test_three_servers_are_one_cluster_that_stands_without_one(folder: Path) -> None:
     order = {**dict.fromkeys(SERVERS, ()), "callout": SERVERS, "streams-1": ("callout",)}
@@ -324,7 +322,7 @@ async def test_three_servers_are_one_cluster_that_stands_without_one(folder: Pat
         assert {("nats-0", "nats-1", 6222), ("nats-2", "nats-0", 6222)} <= told
         assert [one for one in sorted(told) if not running.network.allows(*one)] == []
         monitor = f"http://127.0.0.1:{node.places.port('nats-0', 8222)}/jsz"
-        async with httpx2.AsyncClient(trust_env=False) as web:
+        async with httpx2.AsyncClient(trust_env=False, timeout=60) as web:
             answer = await web.get(monitor, params={"streams": "true", "config": "true"})
         [account] = [one for one in answer.json()["account_details"] if one["name"] == "APP"]
         assert {one["config"]["num_replicas"] for one in account["stream_detail"]} == {3}
@@ -335,7 +333,7 @@ async def test_three_servers_are_one_cluster_that_stands_without_one(folder: Pat
 async def log_is_signed(node: Node) -> None:
     """Wait until the notary's folder has a checkpoint of its log, which holds what was decided."""
     log = Path(node.environment("notary", "notary")["SEALBUS_CONTROL__NOTARY__FOLDER"]) / "checkpoint"
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not log.is_file() or int(log.read_text().splitlines()[1]) == 0:  # noqa: ASYNC110  files have no event
             await asyncio.sleep(0.1)
     assert log.read_text().startswith("log.example.org/audit\n")

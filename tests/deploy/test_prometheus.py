@@ -19,7 +19,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from support.dev_process import DevFolder, running
-from support.ports import free_port
+from support.ports import held_port
 from support.prometheus import require_prometheus, running_prometheus
 
 ROOT = Path(__file__).parents[2]
@@ -118,7 +118,7 @@ class Shop:
         """Return the metrics of all processes by name, each with the labels of its samples."""
         found: dict[str, list[dict[str, str]]] = {}
         for target in self.targets:
-            text = httpx2.get(f"http://{target}/metrics", timeout=5, trust_env=False).text
+            text = httpx2.get(f"http://{target}/metrics", timeout=60, trust_env=False).text
             for family in text_string_to_metric_families(text):
                 name = f"{family.name}_total" if family.type == "counter" else family.name
                 found.setdefault(name, []).extend(sample.labels for sample in family.samples)
@@ -143,9 +143,9 @@ class Shop:
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     path = tmp_path_factory.mktemp("shop")
     (path / "app.py").write_bytes(APP.read_bytes())
-    health = [f"127.0.0.1:{free_port()}" for _ in range(3)]
+    health = [f"127.0.0.1:{held_port()}" for _ in range(3)]
     with ExitStack() as stack:
-        start = (*("dev", "--agent", "control", "--port", str(free_port())), "--edge-port", "0")
+        start = ("dev", "--agent", "control", "--port", "0", "--edge-port", "0", "--console-port", "0")
         stack.enter_context(running(path, *start, ready="ready:"))
         # As `sealbus dev` is set up, but for a port and a folder that two processes cannot share.
         said = (path / ".sealbus" / "dev.toml").read_text()
@@ -157,7 +157,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
         stack.enter_context(
             running(path, "worker", "run", "app.py:agent", "--health", health[0], *with_spool, ready="runs as")
         )
-        edge = f"127.0.0.1:{free_port()}"
+        edge = f"127.0.0.1:{held_port()}"
         config = path / "edge.toml"
         config.write_text(said)
         stack.enter_context(

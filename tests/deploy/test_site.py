@@ -22,11 +22,12 @@ EVERYBODY = (NATS, OPA, CONTROL, NOTARY, EDGE, *AGENTS, *PEOPLE)
 
 
 def site_in(folder: Path) -> Site:
-    return Site(folder=folder, ports=Ports.free(), workload_api=f"unix://{folder}/agent.sock")
+    return Site(folder=folder, ports=Ports(), workload_api=f"unix://{folder}/agent.sock")
 
 
-def test_free_ports_are_all_different() -> None:
-    ports = astuple(Ports.free())
+def test_held_ports_are_all_different() -> None:
+    with Ports.held() as held:
+        ports = astuple(held)
     assert len(set(ports)) == len(ports)
 
 

@@ -39,7 +39,7 @@ FUNCTION: dict[str, Any] = {
 async def read(site: Site, token: str) -> httpx2.Response:
     url = f"http://127.0.0.1:{site.edge.port}/v1/calls/inventory/read"
     fields = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-    async with httpx2.AsyncClient(trust_env=False, verify=TRUSTS_NOBODY) as http:
+    async with httpx2.AsyncClient(trust_env=False, timeout=60, verify=TRUSTS_NOBODY) as http:
         return await http.post(url, content=b'{"item_id": "42"}', headers=fields)
 
 

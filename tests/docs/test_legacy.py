@@ -24,7 +24,6 @@ from sealbus.testing import TestBus
 @pytest.mark.idp
 @pytest.mark.nats
 @pytest.mark.workload_api
-@pytest.mark.timeout(90)
 async def test_the_example() -> None:
     async with (
         provided() as (provider, folder),

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from mcp.client.client import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
-from support.ports import free_port
+from support.ports import held_port
 from support.workload_api import short_folder
 
 from sealbus.agents.edge.egress.operation import Operation
@@ -53,7 +53,6 @@ async def run(*command: str, cwd: Path) -> str:
 
 @pytest.mark.nats
 @pytest.mark.workload_api
-@pytest.mark.timeout(120)
 # The package's client leaves its pipes to the collector.
 @pytest.mark.filterwarnings(
     "ignore:Exception ignored in.*UnixReadPipeTransport:pytest.PytestUnraisableExceptionWarning"
@@ -74,7 +73,7 @@ async def uses_tools(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             await run("sh", "-c", line, cwd=place)
     settings = place / "sealbus.toml"
     settings.write_text(settings.read_text() + "\n" + TOML[0])
-    ports = ("--port", "0", "--edge-port", str(free_port()), "--no-console", "--no-notary", "--json")
+    ports = ("--port", "0", "--edge-port", str(held_port()), "--no-console", "--no-notary", "--json")
     dev = await asyncio.create_subprocess_exec("sealbus", "dev", *ports, cwd=place, stdout=PIPE)
     assert dev.stdout is not None
     try:
@@ -88,7 +87,7 @@ async def uses_tools(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             assert tools["depot_read"] == "Return an order as it is."
             # The agent starts beside the edge; a call before that is answered so.
             read = await client.call_tool("depot_read", {"order_id": "1"})
-            for _ in range(100):
+            for _ in range(300):
                 if not read.is_error:
                     break
                 await asyncio.sleep(0.2)

@@ -45,7 +45,7 @@ async def site_of(example: str, tmp_path: Path) -> AsyncIterator[Site]:
 async def read(site: Site, token: str, item: str = "42") -> httpx2.Response:
     url = f"http://127.0.0.1:{site.edge.port}/v1/calls/inventory/read"
     fields = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-    async with httpx2.AsyncClient(trust_env=False, verify=TRUSTS_NOBODY) as http:
+    async with httpx2.AsyncClient(trust_env=False, timeout=60, verify=TRUSTS_NOBODY) as http:
         return await http.post(url, content=f'{{"item_id": "{item}"}}'.encode(), headers=fields)
 
 

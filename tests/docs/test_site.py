@@ -74,8 +74,8 @@ def require_zensical() -> None:
     """Skip the test without what builds the site, or fail it in CI."""
     if importlib.util.find_spec("zensical") is None:
         if os.environ.get("CI"):
-            pytest.fail("there is no zensical: `make docs` installs it")
-        pytest.skip("there is no zensical: `make docs` installs it")
+            pytest.fail("there is no zensical: `make tools` installs it")
+        pytest.skip("there is no zensical: `make tools` installs it")
 
 
 def build(folder: Path, settings: str) -> subprocess.CompletedProcess[str]:

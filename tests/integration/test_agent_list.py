@@ -16,7 +16,7 @@ from sealbus.agents.runtime.worker import Worker
 from sealbus.bus.inspection.agents import AgentSeen, agents_seen
 from sealbus.bus.nats.api import consumer_states
 
-pytestmark = [pytest.mark.nats, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.nats]
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ async def listed(bus: RealBus) -> dict[str, AgentSeen]:
 
 
 async def until_listed(bus: RealBus, holds: Callable[[dict[str, AgentSeen]], bool]) -> dict[str, AgentSeen]:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             if holds(found := await listed(bus)):
                 return found

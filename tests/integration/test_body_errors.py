@@ -13,7 +13,7 @@ from sealbus.agents.runtime.open import open_node
 from sealbus.agents.runtime.settings.settings import Settings
 from sealbus.agents.runtime.worker import Worker
 
-pytestmark = [pytest.mark.nats, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.nats]
 
 
 async def test_the_error_of_a_body_is_not_wrapped(tmp_path: Path) -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from support.callout import CONF, CalloutSite, callout_site
 from support.lab import until
-from support.ports import free_port
+from support.ports import held_port
 
 from sealbus.agents.control.callout.key_files import CalloutKeys, write_keys
 from sealbus.envelopes.errors import Code
 
-pytestmark = [pytest.mark.nats, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.nats]
 
 
 def in_cluster(folder: Path, name: str, port: int, other: int) -> Path:
@@ -27,7 +27,7 @@ def in_cluster(folder: Path, name: str, port: int, other: int) -> Path:
 
 
 async def test_the_other_server_asks_over_its_route(tmp_path: Path) -> None:
-    one, two = free_port(), free_port()
+    one, two = held_port(), held_port()
     async with callout_site(tmp_path / "first", conf=in_cluster(tmp_path, "first", one, two)) as first:
         second = await first.second_server(in_cluster(tmp_path, "second", two, one))
         await until(lambda: "Route connection created" in second.log)
@@ -38,7 +38,7 @@ async def test_the_other_server_asks_over_its_route(tmp_path: Path) -> None:
 
 async def lets_in(site: CalloutSite) -> None:
     """Connect as the inventory, again and again: a route is there a moment before it knows of the responder."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             try:
                 async with site.raw("inventory") as client:
@@ -63,7 +63,7 @@ def with_keys(conf: Path, keys: CalloutKeys, *responders: CalloutKeys) -> None:
 
 async def test_all_keys_are_replaced_one_server_after_the_other(tmp_path: Path) -> None:
     """The steps of docs/runbooks.md. A server takes other keys at a start alone: in between, each has keys of its own."""
-    one, two = free_port(), free_port()
+    one, two = held_port(), held_port()
     confs = [in_cluster(tmp_path, "first", one, two), in_cluster(tmp_path, "second", two, one)]
     for conf in confs:
         conf.with_suffix(".template").write_text(conf.read_text())

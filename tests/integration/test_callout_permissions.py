@@ -29,7 +29,7 @@ from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.errors import BusUnavailable
 from sealbus.policies.bundle.revocations import NONE_REVOKED
 
-pytestmark = [pytest.mark.nats, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.nats]
 
 Table = Sequence[tuple[str, bool | str]]
 TASK_ID = "00112233445566778899aabbccddeeff"

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from support.callout import CONTROL, DOMAIN, NAMES, SERVER_ID, CalloutSite
 from support.lab import until
-from support.ports import free_port
+from support.ports import held_port
 from support.x509 import IssuedSvid, ThrowawayCa
 
 from sealbus.agents.control.callout.key_files import write_keys
@@ -38,9 +38,11 @@ from sealbus.bus.streams.plan import apply
 from sealbus.policies.bundle.files import STARTER, build_bundle, write_bundle
 from sealbus.policies.engines.embedded import EmbeddedEngine
 
-pytestmark = [pytest.mark.nats, pytest.mark.workload_api, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.nats, pytest.mark.workload_api]
 
-LIFE = 8
+WITHIN = 150.0
+"""Seconds after which a test has hung; no measure of speed."""
+LIFE = 16
 """Seconds of an X.509-SVID: connections are renewed at half of it."""
 NAMED = ("control", "operator", "inventory", "pricing", "shop-web")
 
@@ -115,7 +117,7 @@ nkey = "{keys / "user.seed"}"
 
 @asynccontextmanager
 async def deployed(folder: Path) -> AsyncIterator[Deployment]:
-    port = free_port()
+    port = held_port()
     keys = write_keys(folder / "keys")
     settings = await asyncio.to_thread(written, folder, port)
     async with AsyncExitStack() as stack:
@@ -156,7 +158,7 @@ async def deployed(folder: Path) -> AsyncIterator[Deployment]:
 @pytest.mark.slow
 async def test_work_goes_on_while_everybody_is_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(DATABASE_VARIABLE, raising=False)
-    async with deployed(tmp_path) as site, asyncio.timeout(90):
+    async with deployed(tmp_path) as site, asyncio.timeout(WITHIN):
         worker = await site.worker(inventory.agent)
         await site.worker(pricing.agent)
         node = await site.stack.enter_async_context(open_node("shop-web", site.settings))
@@ -194,7 +196,7 @@ async def test_an_authority_is_replaced_under_everybody(tmp_path: Path) -> None:
     async with deployed(tmp_path) as site:
         site.server.ca.certificate = site.authority.x509.current.certificate
         async with (
-            asyncio.timeout(60),
+            asyncio.timeout(WITHIN),
             open_connection("pricing", site.settings) as (_, connection),
             site.server.raw("inventory", svid=old_svid(site)) as client,
         ):
@@ -212,6 +214,9 @@ async def test_an_authority_is_replaced_under_everybody(tmp_path: Path) -> None:
             # The server keeps connections of the old authority; asked about them again, we don't.
             await site.server.reload()
             await client.closed()
-            assert [str(one.code) for one in site.refused] == ["wrong_authority"]
-            await connection.ready(10)
-            await connection.link.flush(5)
+            # Others with such a certificate may still be on their way to a new one, and are refused as well.
+            ours = str(NAMES.id_of("inventory"))
+            assert any(one.detail.startswith(f"{ours}: ") for one in site.refused)
+            assert {str(one.code) for one in site.refused} == {"wrong_authority"}
+            await connection.ready(WITHIN)
+            await connection.link.flush(WITHIN)

@@ -12,7 +12,7 @@ import pytest
 from support.central_opa import SYSTEM
 from support.opa import require_opa
 from support.policies import bundle, document
-from support.ports import free_port
+from support.ports import held_port
 from support.settings import changed, load
 from support.workload_api import Rotations, RunningWorkloadApi, short_folder, workload_api
 
@@ -35,7 +35,7 @@ from sealbus.policies.opa.process import MutualTls, OpaProcess
 pytestmark = [pytest.mark.opa, pytest.mark.workload_api]
 
 OPA = SpiffeId("spiffe://example.org/opa")
-LIFE = 5
+LIFE = 12
 """Seconds of an X.509-SVID; it is replaced after half of them."""
 ROTATIONS = 3
 
@@ -51,7 +51,7 @@ class Site:
         home = self.folder / name
         files = write_server_svid(home, self.api.authority, OPA)
         tls = MutualTls(
-            address=f"127.0.0.1:{free_port()}",
+            address=f"127.0.0.1:{held_port()}",
             certificate=files.certificate,
             key=files.key,
             trust_bundle=files.bundle,
@@ -66,7 +66,7 @@ class Site:
         return f"https://{tls.address}"
 
     def settings(self, *urls: str, name: str = "pricing") -> Settings:
-        policy = changed(PolicyTable(engine="central", opa=urls, deadline=5.0), opa_ids=(OPA,))
+        policy = changed(PolicyTable(engine="central", opa=urls, deadline=60.0), opa_ids=(OPA,))
         return changed(
             load(self.folder),
             policy=policy,
@@ -83,7 +83,7 @@ async def site() -> AsyncIterator[Site]:
 
 
 async def test_doctor_tells_the_revision_and_names_an_opa_that_is_missed(site: Site) -> None:
-    first, gone = await site.opa("a"), f"https://127.0.0.1:{free_port()}"
+    first, gone = await site.opa("a"), f"https://127.0.0.1:{held_port()}"
     (found,) = [one for one in await examine(site.settings(first), "pricing") if one.part == "policy"]
     assert (found.ok, found.text) == (True, "central, revision r1")
     (found,) = [one for one in await examine(site.settings(first, gone), "pricing") if one.part == "policy"]
@@ -103,7 +103,7 @@ async def test_svids_rotate_and_no_decision_is_missed(site: Site) -> None:
         rotations = Rotations(identity)
         serials: set[bytes] = set()
         decided = 0
-        async with asyncio.timeout(50):
+        async with asyncio.timeout(60):
             while rotations.count < ROTATIONS:
                 answers = await engine.decide([document()] * 60)
                 assert all(isinstance(one, Decision) and one.allow for one in answers), answers
@@ -122,7 +122,7 @@ async def test_a_call_is_decided_elsewhere_and_the_records_say_so() -> None:
         async with open_environment(options) as running:
             files = write_server_svid(folder / "opa", running.authority, OPA)
             tls = MutualTls(
-                address=f"127.0.0.1:{free_port()}",
+                address=f"127.0.0.1:{held_port()}",
                 certificate=files.certificate,
                 key=files.key,
                 trust_bundle=files.bundle,
@@ -130,9 +130,9 @@ async def test_a_call_is_decided_elsewhere_and_the_records_say_so() -> None:
             )
             opa = OpaProcess(require_opa(), socket=folder / "run" / "opa.sock", bundle=running.bundle, tls=tls)
             url = (f"https://{tls.address}",)
-            policy = changed(PolicyTable(engine="central", opa=url, deadline=5.0), opa_ids=(OPA,))
+            policy = changed(PolicyTable(engine="central", opa=url, deadline=60.0), opa_ids=(OPA,))
             settings = changed(running.settings, policy=policy)
-            async with opa, asyncio.timeout(50):
+            async with opa, asyncio.timeout(60):
                 assert await engines_of_a_call(settings) == {"central"}
                 assert await engines_of_a_call(running.settings) == {"central", "embedded"}
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from support.lab import Lab, agent_id, running, until
 from support.nats_server import User
-from support.ports import free_port
+from support.ports import held_port
 from support.x509 import ThrowawayCa
 
 from sealbus.bus.nats.connection import server_version
@@ -30,18 +29,16 @@ async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
 
 async def refusal(connection: Connection) -> str:
     """Return the one line that the first connect fails with, at once."""
-    begin = time.monotonic()
     with pytest.raises(BusUnavailable) as caught:
-        async with connection:
+        async with asyncio.timeout(60), connection:
             pass
-    assert time.monotonic() - begin < 4.0
     assert "\n" not in caught.value.detail
     return caught.value.detail
 
 
 async def test_connects_and_asks(lab: Lab) -> None:
     async with lab.connection() as connection:
-        answer = await connection.request("$JS.API.INFO", b"", deadline=5.0)
+        answer = await connection.request("$JS.API.INFO", b"", deadline=60.0)
         assert b"account_info_response" in answer.payload
         assert connection.state == f"connected to {lab.server.url}"
         assert connection.counters.value("sealbus_bus_connections_total") == 1
@@ -57,7 +54,7 @@ async def test_wrong_server_id_is_refused_before_the_client_shows_itself(lab: La
 
 
 async def test_a_closed_port(lab: Lab) -> None:
-    port = free_port()
+    port = held_port()
     assert "connection refused" in await refusal(lab.connection(url=f"tls://127.0.0.1:{port}"))
 
 
@@ -124,7 +121,7 @@ async def test_no_bundle_of_the_servers_trust_domain(lab: Lab) -> None:
 
 async def test_the_second_server_is_tried(lab: Lab) -> None:
     connection = Connection(
-        [f"tls://127.0.0.1:{free_port()}", lab.server.url],
+        [f"tls://127.0.0.1:{held_port()}", lab.server.url],
         identity=lab.identity("a"),
         server_ids=frozenset({SpiffeId.parse(lab.server.spiffe_id)}),
         inbox_prefix="_INBOX.a.",
@@ -144,14 +141,14 @@ async def test_killed_and_restarted(lab: Lab) -> None:
         with pytest.raises(BusUnavailable):
             await connection.ready(0.05)
         await lab.server.restart()
-        assert await connection.ready(5.0) is not lost
-        await connection.request("$JS.API.INFO", b"", deadline=5.0)
+        assert await connection.ready(60) is not lost
+        await connection.request("$JS.API.INFO", b"", deadline=60.0)
         assert connection.counters.value("sealbus_bus_reconnects_total") == 1
         assert connection.counters.value("sealbus_bus_connect_failures_total") > 0
 
 
 async def test_a_frozen_server_is_given_up(lab: Lab) -> None:
-    async with lab.connection(ping=0.2, connect=0.5) as connection:
+    async with lab.connection(ping=0.2, connect=5.0) as connection:
         lost = connection.link
         lab.server.pause()
         try:
@@ -160,19 +157,20 @@ async def test_a_frozen_server_is_given_up(lab: Lab) -> None:
             await until(lambda: not lost.alive)
         finally:
             lab.server.resume()
-        await connection.ready(5.0)
+        await connection.ready(60)
 
 
 async def test_a_dead_read_loop_is_noticed(lab: Lab) -> None:
     """Whatever ends the reading task, the connection must not look alive and hear nothing."""
-    async with lab.connection() as connection:
+    # No ping notices it in place of what is tested.
+    async with lab.connection(ping=600.0) as connection:
         lost = connection.link
         reading = lost._client._reading_task
         assert reading is not None
         reading.cancel()
-        await until(lambda: not lost.alive, seconds=1.0)
-        await connection.ready(5.0)
-        await connection.request("$JS.API.INFO", b"", deadline=5.0)
+        await until(lambda: not lost.alive)
+        await connection.ready(60)
+        await connection.request("$JS.API.INFO", b"", deadline=60.0)
 
 
 @pytest.mark.parametrize(
@@ -183,10 +181,10 @@ async def test_errors_of_the_server_end_one_connection_only(lab: Lab, text: str)
     async with lab.connection() as connection:
         lost = connection.link
         await lost._client._ps.parse(f"-ERR {text}\r\n".encode())
-        await until(lambda: not lost.alive, seconds=1.0)
+        await until(lambda: not lost.alive)
         assert text.strip("'") in lost.reason
-        assert await connection.ready(5.0) is not lost
-        await connection.request("$JS.API.INFO", b"", deadline=5.0)
+        assert await connection.ready(60) is not lost
+        await connection.request("$JS.API.INFO", b"", deadline=60.0)
 
 
 async def test_a_user_that_is_taken_away_and_comes_back(lab: Lab) -> None:
@@ -196,7 +194,7 @@ async def test_a_user_that_is_taken_away_and_comes_back(lab: Lab) -> None:
         await until(lambda: not lost.alive)
         await until(lambda: connection.counters.value("sealbus_bus_connect_failures_total") > 1)
         lab.server.reload([User(id=agent_id("a"))])
-        await connection.ready(5.0)
+        await connection.ready(60)
 
 
 async def test_a_late_pong_does_not_end_the_connection(lab: Lab) -> None:
@@ -207,7 +205,7 @@ async def test_a_late_pong_does_not_end_the_connection(lab: Lab) -> None:
         with pytest.raises(BusUnavailable, match="no answer within"):
             await link.flush(0.05)
         lab.server.resume()
-        await link.flush(5.0)
+        await link.flush(60.0)
         assert link.alive
 
 
@@ -216,29 +214,28 @@ async def test_an_answer_to_nobody_is_dropped(lab: Lab) -> None:
         link = connection.link
         for name in ("1", "x", "999999999999999999999"):
             link.write(f"PUB {link.replies.inbox.decode()}{name} 2\r\nhi\r\n".encode())
-        await connection.request("$JS.API.INFO", b"", deadline=5.0)
+        await connection.request("$JS.API.INFO", b"", deadline=60.0)
 
 
 async def test_a_question_that_nobody_answers(lab: Lab) -> None:
     async with lab.connection() as connection:
         with pytest.raises(BusUnavailable, match="no responder"):
-            await connection.request("no.such.service", b"", deadline=5.0)
+            await connection.request("no.such.service", b"", deadline=60.0)
 
 
 async def test_a_question_that_is_not_permitted(tmp_path: Path) -> None:
     user = User(id=agent_id("a"), publish=("$JS.API.INFO",), subscribe=("_INBOX.a.>",))
     async with running(tmp_path / "nats", user) as lab, lab.connection() as connection:
-        begin = time.monotonic()
-        with pytest.raises(BusUnavailable, match="not permitted"):
-            await connection.request("$JS.API.STREAM.NAMES", b"", deadline=5.0)
-        assert time.monotonic() - begin < 4.0
-        await connection.request("$JS.API.INFO", b"", deadline=5.0)
+        async with asyncio.timeout(60):
+            with pytest.raises(BusUnavailable, match="not permitted"):
+                await connection.request("$JS.API.STREAM.NAMES", b"", deadline=3_600.0)
+        await connection.request("$JS.API.INFO", b"", deadline=60.0)
 
 
 async def test_lost_while_asking(lab: Lab) -> None:
     async with lab.connection() as connection:
         lab.server.pause()
-        asking = asyncio.ensure_future(connection.request("$JS.API.INFO", b"", deadline=30.0))
+        asking = asyncio.ensure_future(connection.request("$JS.API.INFO", b"", deadline=60.0))
         await asyncio.sleep(0)
         await until(lambda: connection.link.replies.pending == 1)
         await lab.server.kill9()

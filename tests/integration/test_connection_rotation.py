@@ -51,7 +51,7 @@ class Load:
         while not self.stop:
             batch = [outgoing(self.published + number, size=200) for number in range(20)]
             self.published += len(batch)
-            answers = await self.sender.publish(batch, deadline=5.0)
+            answers = await self.sender.publish(batch, deadline=60.0)
             self.failed += [answer for answer in answers if not isinstance(answer, PubAck)]
 
     async def send(self) -> None:
@@ -95,7 +95,7 @@ async def test_no_publish_fails_and_nothing_is_lost_or_doubled(lab: Lab) -> None
         listeners = [asyncio.ensure_future(load.listen(queue)) for queue in ("", "group", "group")]
         puller = asyncio.ensure_future(load.pull())
         await until(lambda: len(receiver._attachments) == 4)
-        await receiver.link.flush(5.0)
+        await receiver.link.flush(60.0)
         load.live.set()
         senders = [asyncio.ensure_future(run()) for run in (load.publish, load.publish, load.send)]
         for turn in range(1, 9):
@@ -122,37 +122,35 @@ async def test_no_publish_fails_and_nothing_is_lost_or_doubled(lab: Lab) -> None
 
 
 async def test_short_lives_are_never_outlived(lab: Lab) -> None:
-    """Certificates of 2 s, renewed at half life: whatever link is there has a certificate that is valid now."""
-    identity = lab.identity("a", life=2.0)
+    """Certificates of 6 s, renewed at half life: whatever link is there has a certificate that is valid now."""
+    identity = lab.identity("a", life=6.0)
     stop = asyncio.Event()
 
     async def renew() -> None:
         while not stop.is_set():
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(1.0):
+                async with asyncio.timeout(3.0):
                     await stop.wait()
-            identity.rotate(2.0, age=0.0)
+            identity.rotate(6.0, age=0.0)
 
-    links = set()
+    links: set[Link] = set()
     async with lab.connection(identity=identity, overlap=0.01, settle=1.0) as connection:
         renewing = asyncio.ensure_future(renew())
-        end = time.monotonic() + 6.0
-        while time.monotonic() < end:
+        while len(links) < 5:
             link = connection.link
             links.add(link)
-            assert (await connection.request("$JS.API.INFO", b"", deadline=1.0)).payload
+            assert (await connection.request("$JS.API.INFO", b"", deadline=60.0)).payload
             now = time.time() * 1e6
             assert all(one.not_after > now for one in links if one.alive)
             await asyncio.sleep(0.01)
         stop.set()
         await renewing
-    assert len(links) >= 5
     assert connection.counters.value("sealbus_bus_expired_total") == 0
 
 
 async def test_without_a_newer_certificate_the_connection_ends_in_time(lab: Lab) -> None:
-    identity = lab.identity("a", life=1.5)
-    async with lab.connection(identity=identity) as connection:
+    identity = lab.identity("a", life=6.0)
+    async with lab.connection(identity=identity, margin=3.0) as connection:
         link = connection.link
         await until(lambda: not link.alive)
         assert time.time() * 1e6 < link.not_after
@@ -161,7 +159,7 @@ async def test_without_a_newer_certificate_the_connection_ends_in_time(lab: Lab)
             _ = connection.link
         await until(lambda: connection.counters.value("sealbus_bus_connect_failures_total") > 0)
         identity.rotate(3600.0)
-        await connection.ready(5.0)
+        await connection.ready(60)
 
 
 async def test_a_failed_rotation_keeps_the_old_connection_and_is_tried_again(lab: Lab) -> None:
@@ -172,7 +170,7 @@ async def test_a_failed_rotation_keeps_the_old_connection_and_is_tried_again(lab
         identity.rotate()
         await until(lambda: connection.counters.value("sealbus_bus_connect_failures_total") >= 3)
         assert connection.link is kept
-        await connection.request("$JS.API.INFO", b"", deadline=5.0)
+        await connection.request("$JS.API.INFO", b"", deadline=60.0)
         identity.ca = lab.ca
         identity.rotate()
         await until(lambda: connection.link is not kept)
@@ -196,7 +194,7 @@ async def test_only_what_the_connection_stands_on_makes_it_new(lab: Lab) -> None
             not_after=material.not_after,
         )
         identity.notify()
-        await connection.request("$JS.API.INFO", b"", deadline=5.0)
+        await connection.request("$JS.API.INFO", b"", deadline=60.0)
         assert connection.link is link
         identity.anchors[TrustDomain("example.org")] = (lab.ca.cert_der, ThrowawayCa("example.org").cert_der)
         identity.rotate()
@@ -213,7 +211,7 @@ async def test_the_old_connection_is_kept_until_its_answers_have_come(lab: Lab) 
         await until(lambda: connection.link is not old)
         # A PubAck that is late: it still arrives on the link that its publish went out on.
         for _ in range(20):
-            await connection.link.flush(5.0)
+            await connection.link.flush(60.0)
         assert old.alive
         connection.link.write(f"PUB {old.replies.inbox.decode()}{token} 2\r\nok\r\n".encode())
         await until(lambda: not old.alive)
@@ -284,8 +282,8 @@ async def test_a_pull_with_nothing_to_do_moves_as_well(lab: Lab) -> None:
         await until(lambda: bool(waiting_pulls(receiver)))
         old = receiver.link
         identity.rotate()
-        await until(lambda: not old.alive, seconds=20.0)
-        answers = await load.sender.publish([outgoing(1)], deadline=5.0)
+        await until(lambda: not old.alive)
+        answers = await load.sender.publish([outgoing(1)], deadline=60.0)
         assert [answer.sequence for answer in answers if isinstance(answer, PubAck)] == [1]
         await until(lambda: load.pulled == [1])
         puller.cancel()

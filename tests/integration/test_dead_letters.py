@@ -30,7 +30,7 @@ from sealbus.envelopes.message.user_context import UserContext
 from sealbus.envelopes.message.wire import parse_envelope
 from sealbus.envelopes.trust.bundles import Trust
 
-pytestmark = [pytest.mark.nats, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.nats]
 
 
 class Mill:

@@ -20,7 +20,7 @@ from sealbus.agents.dev.demo.scene import Outcome
 
 TAMPERING = Path(__file__).parents[2] / "scripts" / "show_tampering.py"
 
-pytestmark = [pytest.mark.nats, pytest.mark.workload_api, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.nats, pytest.mark.workload_api]
 
 
 def demo(*arguments: str) -> tuple[int, dict[str, object]]:

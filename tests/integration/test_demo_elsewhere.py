@@ -22,7 +22,7 @@ DOMAIN = "partner.example"
 MANAGES: dict[str, dict[str, bool]] = {"alice": {"acme": True}, "bob": {"acme": True}, "carol": {"globex": True}}
 """Item 42 is of acme. The partner's alice is no owner of what our alice owns."""
 
-pytestmark = [pytest.mark.idp, pytest.mark.nats, pytest.mark.workload_api, pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.idp, pytest.mark.nats, pytest.mark.workload_api, pytest.mark.slow]
 
 
 async def log_ins(provider: OidcProvider) -> LogIns:

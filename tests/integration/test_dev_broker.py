@@ -25,7 +25,7 @@ from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
 pytestmark = [pytest.mark.nats, pytest.mark.workload_api]
 
-SECONDS = 20.0
+SECONDS = 60.0
 DOMAIN = TrustDomain("example.org")
 NAMES = Names(DOMAIN)
 SERVER_ID = DOMAIN.id("/nats")
@@ -106,7 +106,7 @@ async def test_a_worker_and_a_client_do_their_whole_part(tmp_path: Path) -> None
         assert await worker.created("AUDIT")
 
         # A task, from its sender to its acknowledgement.
-        (ack,) = await shop.publish([outgoing("task.inventory.update", 1)], deadline=5)
+        (ack,) = await shop.publish([outgoing("task.inventory.update", 1)], deadline=60.0)
         assert isinstance(ack, PubAck)
         assert (ack.stream, ack.sequence) == ("TASKS", 1)
         pull = worker.pull("TASKS", "inventory", ["task.inventory.>"], batch=8, ack_wait=30, max_ack_pending=8)
@@ -116,7 +116,9 @@ async def test_a_worker_and_a_client_do_their_whole_part(tmp_path: Path) -> None
 
         # What the worker says of it: record, status, event, dead letter, refusal.
         said = ("audit.inventory", f"status.shop.{TASK_ID}", "dead.inventory.update", "refused.inventory")
-        answers = await worker.publish([outgoing(one, number) for number, one in enumerate(said, start=10)], deadline=5)
+        answers = await worker.publish(
+            [outgoing(one, number) for number, one in enumerate(said, start=10)], deadline=60.0
+        )
         assert all(isinstance(answer, PubAck) for answer in answers), answers
 
         # The requester reads its result, and events of any number of filters.
@@ -124,7 +126,7 @@ async def test_a_worker_and_a_client_do_their_whole_part(tmp_path: Path) -> None
         assert [delivery.subject for delivery in batch] == [f"status.shop.{TASK_ID}"]
         names = ["event.inventory.changed", "event.inventory.sold"]
         for count in (1, 2):
-            await worker.publish([outgoing(names[count - 1], 20 + count)], deadline=5)
+            await worker.publish([outgoing(names[count - 1], 20 + count)], deadline=60.0)
             events = shop.pull("EVENTS", "shop", names[:count], batch=8, ack_wait=30, max_ack_pending=8)
             assert [delivery.subject for delivery in await first(events.batches())] == [names[count - 1]]
             # Answered after the pull was withdrawn: the next event is not sent to a pull that nobody reads.
@@ -156,7 +158,7 @@ async def test_only_the_operator_reads_the_audit(tmp_path: Path) -> None:
         site.connected("inventory") as (_, worker),
         site.connected("operator") as (_, operator),
     ):
-        (ack,) = await worker.publish([outgoing("audit.inventory", 1)], deadline=5)
+        (ack,) = await worker.publish([outgoing("audit.inventory", 1)], deadline=60.0)
         assert isinstance(ack, PubAck)
         batch = await first(operator.read("AUDIT", ["audit.>"]))
         assert [delivery.subject for delivery in batch] == ["audit.inventory"]

@@ -16,7 +16,6 @@ import httpx2
 import pytest
 from click.testing import CliRunner, Result
 from support.idp import Browser, Pkce
-from support.ports import free_port
 from support.settings import changed
 from support.workload_api import short_folder
 
@@ -43,7 +42,7 @@ from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.user_context import parse_payload
 
-pytestmark = [pytest.mark.nats, pytest.mark.workload_api, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.nats, pytest.mark.workload_api]
 
 SEALBUS = str(Path(sys.executable).parent / "sealbus")
 PROJECT = """
@@ -124,7 +123,7 @@ async def test_an_edge_takes_its_tokens(environment: Environment) -> None:
 
 async def test_who_logged_in_gets_through_the_edge(environment: Environment) -> None:
     pkce = Pkce()
-    async with httpx2.AsyncClient(trust_env=False) as http:
+    async with httpx2.AsyncClient(trust_env=False, timeout=60) as http:
         browser = Browser(environment.idp, http)
         given = (await browser.exchange(await browser.code(pkce), pkce)).json()
         task = f"{environment.edge.front.resource}/v1/tasks/inventory/update"
@@ -171,7 +170,7 @@ async def test_who_logged_in_acts_for_themselves_by_me(
     # Nobody has logged in yet, so nothing is sent.
     refused = await run(pub.command, "task.inventory.update", "{}", "--me")
     assert isinstance(refused.exception, LoginRequired)
-    async with httpx2.AsyncClient(trust_env=False) as http:
+    async with httpx2.AsyncClient(trust_env=False, timeout=60) as http:
         pkce = Pkce()
         browser = Browser(environment.idp, http)
         given = (await browser.exchange(await browser.code(pkce), pkce)).json()
@@ -201,7 +200,7 @@ def sealbus(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 async def test_what_a_killed_dev_leaves_is_told_and_ignored(tmp_path: Path) -> None:
     (tmp_path / "sealbus.toml").write_text(PROJECT)
-    command = [SEALBUS, "dev", "--json", "--port", str(free_port()), "--edge-port", "0", "--console-port", "0"]
+    command = [SEALBUS, "dev", "--json", "--port", "0", "--edge-port", "0", "--console-port", "0"]
     dev = await asyncio.create_subprocess_exec(*command, cwd=tmp_path, stdout=subprocess.PIPE)
     try:
         assert dev.stdout is not None

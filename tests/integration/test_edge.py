@@ -23,9 +23,9 @@ from sealbus.agents.runtime.open import open_node
 from sealbus.agents.runtime.settings.settings import Flag, load_settings
 from sealbus.agents.runtime.worker import Worker
 
-pytestmark = [pytest.mark.nats, pytest.mark.workload_api, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.nats, pytest.mark.workload_api]
 
-SECONDS = 20.0
+SECONDS = 60.0
 
 
 @asynccontextmanager

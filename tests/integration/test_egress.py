@@ -13,7 +13,7 @@ from support.desk import OPERATIONS, SECONDS, key_file, provided, site
 from support.legacy import ApiKeys, LegacyApi, OAuth
 from support.oidc_provider import ES256_API, EXIT, LEGACY_API
 
-pytestmark = [pytest.mark.nats, pytest.mark.workload_api, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.nats, pytest.mark.workload_api]
 
 
 @pytest.mark.idp

@@ -23,7 +23,7 @@ from sealbus.agents.dev.environment import DevOptions, open_environment
 from sealbus.agents.runtime.settings.schema import IssuerTable
 
 pytestmark = [
-    *(pytest.mark.nats, pytest.mark.workload_api, pytest.mark.idp, pytest.mark.slow, pytest.mark.timeout(120)),
+    *(pytest.mark.nats, pytest.mark.workload_api, pytest.mark.idp, pytest.mark.slow),
     pytest.mark.skipif(sys.platform != "linux", reason="memory of another process is read by /proc"),
 ]
 
@@ -93,7 +93,7 @@ async def test_only_the_exit_holds_what_services_are_shown() -> None:
             ):
                 alice = await provider.user_token("alice", ES256_API)
                 async with httpx2.AsyncClient(
-                    base_url=dev.edge.front.resource, trust_env=False, verify=TRUSTS_NOBODY, timeout=20
+                    base_url=dev.edge.front.resource, trust_env=False, verify=TRUSTS_NOBODY, timeout=60
                 ) as http:
                     for api in apis:
                         body = {"customer": CUSTOMER, "api": api}

@@ -35,10 +35,7 @@ from sealbus.bus.nats.transport import NatsTransport
 from sealbus.envelopes.message.user_context import parse_payload
 from sealbus.envelopes.records.work import OutcomeRecord
 
-pytestmark = [
-    *(pytest.mark.nats, pytest.mark.workload_api, pytest.mark.idp),
-    *(pytest.mark.slow, pytest.mark.timeout(120)),
-]
+pytestmark = [pytest.mark.nats, pytest.mark.workload_api, pytest.mark.idp, pytest.mark.slow]
 
 OLD_KEY, NEW_KEY = "old-key-0f6f1c0a52b84c0e", "new-key-7c7f3a1b9d2e4f60"
 

@@ -90,7 +90,6 @@ async def seal_up(bench: Bench, policy: Bundle, *signers: NoteSigner) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 async def test_an_export_verifies_after_all_keys_have_gone(tmp_path: Path) -> None:
     bench = Bench(tmp_path / "log")
     first = sha256(bench.authority.jwt_bundle()).digest()

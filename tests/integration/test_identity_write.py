@@ -18,7 +18,7 @@ from stack.program import output_of
 from stack.run_as import as_user
 from stack.spire import Spire
 from support.lab import QUICK, until
-from support.ports import free_port
+from support.ports import held_port
 from support.spire import entry, spire
 from support.workload_api import short_folder
 
@@ -56,7 +56,7 @@ class Site:
     async def served(self) -> bytes:
         """Return the certificate that a new connection is shown, verified as every connection's is."""
         context = client_context(self.agent.x509(), expected=frozenset({SERVER}))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             _, writer = await asyncio.open_connection("127.0.0.1", self.server.port, ssl=context)
             found: bytes = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
             # Not an orderly end: the server speaks first, and its greeting is on the way.
@@ -89,8 +89,8 @@ async def open_site(*, callout_health: tuple[str, ...] = (), uid: int | None = N
         server = NatsServer(
             folder / "nats",
             svid=folder / "svid",
-            port=free_port(),
-            monitor=free_port(),
+            port=held_port(),
+            monitor=held_port(),
             access=static_users({AGENT: ALL}),
             uid=uid,
         )
@@ -111,7 +111,7 @@ async def open_site(*, callout_health: tuple[str, ...] = (), uid: int | None = N
 
 async def changed(site: Site, before: bytes) -> bytes:
     """Return the certificate that is served once it is another than `before`."""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while (now := await site.served()) == before:  # noqa: ASYNC110
             await asyncio.sleep(0.1)  # there is no event for what another process does
     return now
@@ -125,7 +125,7 @@ async def test_new_connections_see_each_rotation_and_old_ones_live_on() -> None:
             seen.add(await changed(site, await site.served()))
         assert len(seen) >= 4
         assert connection.link is link
-        answer = await connection.request("$JS.API.INFO", b"", deadline=5.0)
+        answer = await connection.request("$JS.API.INFO", b"", deadline=60.0)
         assert b"account_info_response" in answer.payload
         assert site.log.count(RELOADED) >= 3
         assert "Failed to reload" not in site.log
@@ -174,7 +174,7 @@ async def test_without_a_healthy_responder_there_is_no_reload() -> None:
         LoopWatch() as watch,
         HealthServer("0", probes=probes, counters=Counters(), watch=watch) as responder,
         open_site(
-            callout_health=(f"http://127.0.0.1:{free_port()}/readyz", f"http://127.0.0.1:{responder.port}/readyz")
+            callout_health=(f"http://127.0.0.1:{held_port()}/readyz", f"http://127.0.0.1:{responder.port}/readyz")
         ) as site,
     ):
         before = await site.served()

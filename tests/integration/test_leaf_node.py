@@ -25,7 +25,7 @@ from sealbus.envelopes.errors import BusUnavailable
 from sealbus.envelopes.records.decision import DecisionRecord
 from sealbus.policies.bundle.files import build_bundle, write_bundle
 
-pytestmark = [pytest.mark.nats, pytest.mark.workload_api, pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.nats, pytest.mark.workload_api, pytest.mark.slow]
 
 WITHIN = 60.0
 

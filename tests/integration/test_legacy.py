@@ -17,7 +17,7 @@ API = "https://legacy.example/api"
 
 @pytest.fixture
 async def http() -> AsyncIterator[httpx2.AsyncClient]:
-    async with httpx2.AsyncClient(trust_env=False) as http:
+    async with httpx2.AsyncClient(trust_env=False, timeout=60) as http:
         yield http
 
 
@@ -77,9 +77,9 @@ async def test_over_tls_it_is_who_its_certificate_names() -> None:
     fields = {API_KEY_FIELD: "the-only-key"}
     async with LegacyApi(ApiKeys({"one": "the-only-key"}), tls=served) as legacy:
         assert legacy.url.startswith("https://127.0.0.1:")
-        async with httpx2.AsyncClient(trust_env=False, verify=trusting) as http:
+        async with httpx2.AsyncClient(trust_env=False, timeout=60, verify=trusting) as http:
             assert (await http.get(f"{legacy.url}/customers/42", headers=fields)).status_code == 200
-        async with httpx2.AsyncClient(trust_env=False, verify=self_signed()[1]) as http:
+        async with httpx2.AsyncClient(trust_env=False, timeout=60, verify=self_signed()[1]) as http:
             with pytest.raises(httpx2.ConnectError):
                 await http.get(f"{legacy.url}/customers/42", headers=fields)
         assert len(legacy.received) == 1

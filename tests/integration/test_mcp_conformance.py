@@ -8,9 +8,9 @@ import pytest
 from support.conformance_agent import agent
 from support.mcp_conformance import conformance
 from support.mcp_desk import mcp_desk
-from support.ports import free_port
+from support.ports import held_port
 
-pytestmark = [pytest.mark.idp, pytest.mark.slow, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.idp, pytest.mark.slow]
 
 PASS = {
     "dns-rebinding-protection",
@@ -53,7 +53,7 @@ FAIL = {
 
 
 async def test_what_can_be_a_tool_conforms(tmp_path: Path) -> None:
-    port = free_port()
+    port = held_port()
     limits = {"user_rate": 1e6, "user_burst": 10**6, "client_rate": 1e6, "client_burst": 10**6, "address_burst": 10**6}
     async with mcp_desk(tmp_path, agent, limits=limits, cors=(f"http://127.0.0.1:{port}",)) as desk:
         found = await conformance(desk, port)

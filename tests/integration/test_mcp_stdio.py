@@ -20,7 +20,7 @@ from sealbus.agents.runtime.open import open_node
 from sealbus.agents.runtime.worker import Worker
 from sealbus.agents.sdk.schema import AgentSchema
 
-pytestmark = [pytest.mark.nats, pytest.mark.workload_api, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.nats, pytest.mark.workload_api]
 
 PROJECT = """
 [edge]

@@ -19,7 +19,7 @@ from sealbus.bus.ports import Outgoing
 from sealbus.bus.sending.answer import CallExpired, NoListener
 from sealbus.envelopes.errors import Code
 
-pytestmark = [pytest.mark.nats, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.nats]
 
 
 class Item(BaseModel):

@@ -29,7 +29,7 @@ import pytest
 from support.secret_search import Finding, Group, Kept, Place, Secret, search
 from support.whole_run import MEANT, STORE, WholeRun, whole_run
 
-pytestmark = [pytest.mark.nats, pytest.mark.workload_api, pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.nats, pytest.mark.workload_api, pytest.mark.slow]
 
 KINDS = {
     "proof of possession",

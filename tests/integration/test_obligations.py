@@ -27,7 +27,7 @@ from sealbus.policies.engines.native import NativeEngine
 from sealbus.policies.engines.sidecar import SidecarEngine
 from sealbus.testing import TestBus
 
-pytestmark = [pytest.mark.opa, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.opa]
 
 POLICY = """package sealbus.authz
 
@@ -86,12 +86,12 @@ async def engine_of(name: str, folder: Path) -> AsyncIterator[PolicyEngine]:
             yield native
     elif name == "sidecar":
         with OpaServer("--bundle", str(file)) as server:
-            async with SidecarEngine(server.socket, deadline=10.0) as sidecar:
+            async with SidecarEngine(server.socket, deadline=60.0) as sidecar:
                 yield sidecar
     else:
         ca = ThrowawayCa("example.org")
         with CentralOpa(ca, file) as elsewhere:
-            async with CentralEngine([elsewhere.url], tls=tls_of(ca), deadline=10.0) as central:
+            async with CentralEngine([elsewhere.url], tls=tls_of(ca), deadline=60.0) as central:
                 yield central
 
 

@@ -15,7 +15,7 @@ import httpx2
 import pytest
 from joserfc.jwk import ECKey, Key
 from support.dpop import Holder
-from support.edge import QUICK, door, edge_table
+from support.edge import ENDS_SOON, door, edge_table
 from support.envelopes import TRUST_DOMAIN, agent
 from support.envelopes import Issuer as SvidIssuer
 from support.issuer import TRUSTS_NOBODY, compact, new_key, public_jwk, signed
@@ -151,8 +151,8 @@ async def test_a_token_that_it_bound_is_taken_from_who_holds_the_key(resource: s
             table = edge_table(edge.issuer, issuers=(issuer,))
             node = (await edge.bus.client("edge")).node
             async with (
-                serve_edge(table, node, connections=QUICK, issuer_tls=TRUSTS_NOBODY) as running,
-                httpx2.AsyncClient(base_url=f"http://127.0.0.1:{running.port}", trust_env=False) as http,
+                serve_edge(table, node, connections=ENDS_SOON, issuer_tls=TRUSTS_NOBODY) as running,
+                httpx2.AsyncClient(base_url=f"http://127.0.0.1:{running.port}", trust_env=False, timeout=60) as http,
             ):
                 token = await provider.client_token(resource, holder=holder)
                 path = "/v1/calls/pricing/quote"
@@ -187,7 +187,7 @@ async def test_a_token_that_it_bound_to_a_certificate_is_taken_from_who_shows_th
 
     key = ("ES256", new_key("ES256"))
     async with OidcProvider({"ec-1": key}, authority=authority) as provider, door(Shop().pricing) as edge:
-        async with httpx2.AsyncClient(trust_env=False, verify=tls("machine")) as client:
+        async with httpx2.AsyncClient(trust_env=False, timeout=60, verify=tls("machine")) as client:
             form = {"grant_type": "client_credentials", "client_id": MACHINE, "resource": ES256_API, "scope": "read"}
             given = (await client.post(f"{provider.issuer}/token", data=form)).raise_for_status().json()
         table = edge_table(
@@ -198,9 +198,9 @@ async def test_a_token_that_it_bound_to_a_certificate_is_taken_from_who_shows_th
             client_authorities=tmp_path / "authority.pem",
         )
         node = (await edge.bus.client("edge")).node
-        async with serve_edge(table, node, connections=QUICK, issuer_tls=tls(None)) as running:
+        async with serve_edge(table, node, connections=ENDS_SOON, issuer_tls=tls(None)) as running:
             for shown, status in (("machine", 200), ("other", 401), (None, 401)):
-                async with httpx2.AsyncClient(trust_env=False, verify=tls(shown)) as client:
+                async with httpx2.AsyncClient(trust_env=False, timeout=60, verify=tls(shown)) as client:
                     answer = await client.post(
                         f"https://127.0.0.1:{running.port}/v1/calls/pricing/quote",
                         json={"item_id": "42"},
@@ -271,7 +271,7 @@ async def asked_as_exit(
 ) -> httpx2.Response:
     client = PrivateKeyJwt(EXIT, provider.exit_key if key is None else key)
     sent, fields = await client.sign(form, issuer=provider.issuer, now=now())
-    async with httpx2.AsyncClient(trust_env=False) as http:
+    async with httpx2.AsyncClient(trust_env=False, timeout=60) as http:
         return await http.post(f"{provider.issuer}/token", data=sent, headers=fields)
 
 
@@ -282,7 +282,7 @@ async def seen_by_legacy(provider: OidcProvider, answer: httpx2.Response) -> tup
     fields = {"Authorization": f"Bearer {answer.json()['access_token']}"}
     async with (
         LegacyApi(OAuth(provider.issuer, LEGACY_API)) as legacy,
-        httpx2.AsyncClient(trust_env=False) as http,
+        httpx2.AsyncClient(trust_env=False, timeout=60) as http,
     ):
         status = (await http.get(f"{legacy.url}/customers/42", headers=fields)).status_code
         return status, legacy.received[0].subject

@@ -21,7 +21,7 @@ async def test_each_kind_reaches_its_handler(tmp_path: Path) -> None:
     orders, engine, stop = Orders(), ScriptedEngine(), asyncio.Event()
     async with (
         real_bus(tmp_path, "orders", "shop-web", own=OWN, permitted=True) as bus,
-        asyncio.timeout(30),
+        asyncio.timeout(60),
         asyncio.TaskGroup() as group,
     ):
         node = await bus.node("orders", engine)

@@ -14,7 +14,7 @@ from support.policy_inputs import closed_policy
 
 from sealbus.policies.bundle.files import STARTER, build_bundle
 
-pytestmark = [pytest.mark.nats, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.nats]
 
 APP = Path(__file__).parent.parent.parent / "docs" / "tour" / "app.py"
 DEBUGGED = """

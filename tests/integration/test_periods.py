@@ -39,7 +39,7 @@ from sealbus.envelopes.message.wire import parse_envelope
 from sealbus.envelopes.records.body import parse_audit_body
 from sealbus.envelopes.records.decision import DecisionRecord
 
-pytestmark = [pytest.mark.nats, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.nats]
 
 SIGNER = NoteSigner("log.example.org", bytes(range(32)))
 NEXT = "AUDIT-2026-12"
@@ -144,24 +144,24 @@ async def test_a_period_ends_under_load(bus: RealBus, tmp_path: Path) -> None:
         group.create_task(worker.run(ended))
         group.create_task(load())
         async with notary(keeper, logs["AUDIT"], "AUDIT"):
-            await until(lambda: len(shop.handled) > 100, seconds=30)
+            await until(lambda: len(shop.handled) > 100)
             # It judges nothing before it has recorded bundles in this stream: a period that ends before has no trust.
-            await until(lambda: size_of(logs["AUDIT"], "AUDIT") > 1, seconds=30)
+            await until(lambda: size_of(logs["AUDIT"], "AUDIT") > 1)
             await roll(declared, NEXT, bus.connections["inventory"].jetstream)
             before = len(shop.handled)
-            await until(lambda: len(shop.handled) > before + 100, seconds=30)
+            await until(lambda: len(shop.handled) > before + 100)
             # One entry for the stream's creation; then the log is whole once it has every message.
             whole = await last_sequence(keeper, "AUDIT") + 1
-            await until(lambda: size_of(logs["AUDIT"], "AUDIT") == whole, seconds=30)
+            await until(lambda: size_of(logs["AUDIT"], "AUDIT") == whole)
         stop.set()
-        await until(lambda: len(shop.handled) >= sent, seconds=30)
+        await until(lambda: len(shop.handled) >= sent)
         await worker.settle()
         ended.set()
     previous = (logs["AUDIT"] / "checkpoint").read_bytes()
     async with notary(keeper, logs[NEXT], NEXT, previous):
-        await until(lambda: size_of(logs[NEXT], NEXT) > 2, seconds=30)
+        await until(lambda: size_of(logs[NEXT], NEXT) > 2)
         whole = await last_sequence(keeper, NEXT)
-        await until(lambda: size_of(logs[NEXT], NEXT) >= whole, seconds=30)
+        await until(lambda: size_of(logs[NEXT], NEXT) >= whole)
 
     ids = [await decided(keeper, stream) for stream in logs]
     assert all(ids)
@@ -228,7 +228,7 @@ async def test_operator_rolls_by_command_and_agents_go_on_under_their_permission
         # One that is started later checks the period's stream, whose name no setting says.
         async with open_node("inventory", environment.settings) as after:
             assert (await after.transport.audit_stream())[0] == NEXT
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await stored.wait()
         assert len(json_lines(await said(environment, "audit", "tail", "--json"))) == 1
         assert json_lines(await said(environment, "audit", "tail", "--json", "--stream", "AUDIT")) == []

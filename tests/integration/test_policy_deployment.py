@@ -27,7 +27,7 @@ from sealbus.envelopes.errors import Denied, SealbusError
 from sealbus.envelopes.trust.keys import public_pem
 from sealbus.policies.bundle.files import STARTER
 
-pytestmark = [pytest.mark.nats, pytest.mark.workload_api, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.nats, pytest.mark.workload_api]
 
 SEALBUS = Path(sys.executable).parent / "sealbus"
 

@@ -15,7 +15,7 @@ from sealbus.agents.dev.environment import DevOptions, open_environment
 
 ROOT = Path(__file__).parent.parent.parent
 
-pytestmark = [pytest.mark.nats, pytest.mark.workload_api, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.nats, pytest.mark.workload_api]
 
 
 async def test_its_commands_do_what_it_says(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from support.dev_process import DevFolder, running_dev
 
 from sealbus.policies.bundle.files import STARTER
 
-pytestmark = [pytest.mark.nats, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.nats]
 
 APP = Path(__file__).parent.parent.parent / "docs" / "tour" / "app.py"
 BODY = json.dumps({"item_id": "42", "quantity": 3})

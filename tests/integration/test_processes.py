@@ -14,14 +14,14 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
-from stack.ports import free_ports
+from support.ports import held_ports_in_a_row
 from support.worker_process import small_environment
 
 from sealbus import Client
 from sealbus.agents.dev.environment import Environment
 from sealbus.agents.runtime.open import open_node
 
-pytestmark = [pytest.mark.nats, pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.nats, pytest.mark.slow]
 
 APP = """
 import asyncio, os, time
@@ -108,7 +108,7 @@ async def pids(client: Client, count: int, *, seconds: float = 0.2) -> set[int]:
 
 def fetched(port: int) -> str:
     try:
-        with urlopen(f"http://127.0.0.1:{port}/readyz", timeout=10) as answer:
+        with urlopen(f"http://127.0.0.1:{port}/readyz", timeout=60) as answer:
             return str(answer.read())
     except HTTPError as error:
         with error:
@@ -117,7 +117,7 @@ def fetched(port: int) -> str:
 
 async def test_several_processes_share_the_work_and_drain_together(environment: Environment, tmp_path: Path) -> None:
     """One is killed and another comes; at the end each says what it waits for, and what was taken is done."""
-    [port, *_] = free_ports(1)
+    port = held_ports_in_a_row(2)
     arguments = ("app/app.py:here", "--processes", "2", "--concurrency", "2", "--health", str(port))
     async with (
         open_node("shop", environment.settings) as node,

@@ -68,7 +68,7 @@ async def test_what_waits_is_told_and_asked_for_once(bus: TestBus) -> None:
     QUANTITIES["1"] = 10
     action, body = WHAT["TEMPLATE"]
     handle = await (await bus.client("web")).submit(action, body, user=bus.user("alice", "web"))
-    assert "waits for an approval" in str(await handle.result(object, timeout=10))
+    assert "waits for an approval" in str(await handle.result(object, timeout=60))
     [waiting] = await bus.waiting()
     assert QUANTITIES["1"] == 10
     await bus.approve(waiting, "bob")

@@ -50,7 +50,7 @@ def pull_of(
 
 async def publish(connection: Connection, *numbers: int, size: int = 0, subject: str = "task.a.run") -> None:
     answers = await NatsTransport(connection).publish(
-        [outgoing(number, subject, size=size) for number in numbers], deadline=20.0
+        [outgoing(number, subject, size=size) for number in numbers], deadline=60.0
     )
     assert all(isinstance(answer, PubAck) for answer in answers)
 
@@ -61,7 +61,7 @@ async def consumer(connection: Connection) -> dict[str, object]:
 
 async def until_settled(connection: Connection) -> None:
     """Wait until the server has counted every acknowledgement, which it does in its own time."""
-    async with asyncio.timeout(10.0):
+    async with asyncio.timeout(60):
         info = await consumer(connection)
         while info["num_ack_pending"] or info["num_pending"]:
             info = await consumer(connection)
@@ -115,7 +115,7 @@ async def test_batches_are_bounded_and_so_is_what_waits(connection: Connection) 
     batches = pull.batches()
     taken = [await anext(batches)]
     for _ in range(20):
-        await connection.link.flush(5.0)
+        await connection.link.flush(60.0)
     assert len(taken[0]) <= 20
     # One batch in hand, three that wait or are on their way, and never more.
     assert 20 <= pull.unsettled <= 80
@@ -147,12 +147,12 @@ async def test_retry_term_and_working(connection: Connection) -> None:
             return True
         return False
 
-    worker = Worker(pull_of(connection, ack_wait=0.8), handle)
+    worker = Worker(pull_of(connection, ack_wait=4.0), handle)
     await publish(connection, 1, 2, 3, 4)
     await until(lambda: len(worker.seen) == 6)
     assert sorted(worker.seen) == [1, 1, 2, 3, 3, 4]
     assert times[1][1] - times[1][0] >= 0.5
-    assert times[3][1] - times[3][0] >= 0.75
+    assert times[3][1] - times[3][0] >= 3.75
     assert [one.arrival.delivery for one in worker.deliveries if one.arrival and one.payload == b"1"] == [1, 2]
     await until_settled(connection)
     await worker.stop()
@@ -160,7 +160,7 @@ async def test_retry_term_and_working(connection: Connection) -> None:
 
 async def test_working_holds_redelivery_off(connection: Connection) -> None:
     held: list[Delivery] = []
-    pull = pull_of(connection, ack_wait=1.0)
+    pull = pull_of(connection, ack_wait=5.0)
 
     def hold(_: Pull, delivery: Delivery) -> bool:
         held.append(delivery)
@@ -169,9 +169,9 @@ async def test_working_holds_redelivery_off(connection: Connection) -> None:
     worker = Worker(pull, hold)
     await publish(connection, 1)
     await until(lambda: len(held) == 1)
-    for _ in range(8):
+    for _ in range(12):
         pull.working(held[0])
-        await asyncio.sleep(0.25)
+        await asyncio.sleep(0.5)
     assert worker.seen == [1]
     pull.ack(held)
     await until_settled(connection)
@@ -212,26 +212,26 @@ async def test_acknowledged_while_disconnected(connection: Connection) -> None:
     connection.link.cut("as if the network failed")
     pull.ack(taken)
     pull.working(taken[0])
-    await connection.ready(5.0)
+    await connection.ready(60)
     await publish(connection, 10)
     assert [int(one.payload) for one in await anext(batches)] == [10]
     assert connection.counters.value("sealbus_bus_reconnects_total") == 1
     # The server counts acknowledgements in its own time; without ours nothing would come again for 30 s.
-    async with asyncio.timeout(10.0):
+    async with asyncio.timeout(60):
         while (await consumer(connection))["num_ack_pending"] != 1:
-            await connection.link.flush(5.0)
+            await connection.link.flush(60.0)
     await batches.aclose()
 
 
 async def test_what_waits_too_long_here_is_left_to_the_server(connection: Connection) -> None:
     """A worker that is busy for longer than `ack_wait` must not handle what another may have got meanwhile."""
     await publish(connection, *range(30))
-    pull = pull_of(connection, batch=10, ack_wait=0.5)
+    pull = pull_of(connection, batch=10, ack_wait=3.0)
     batches = pull.batches()
     first = await anext(batches)
     pull.ack(first)
     await until(lambda: isinstance(pull, NatsPull) and pull.unsettled >= 10)
-    await asyncio.sleep(0.6)
+    await asyncio.sleep(3.2)
     seen: list[Delivery] = []
     while len({one.payload for one in seen}) < 30 - len(first):
         batch = await anext(batches)
@@ -296,7 +296,7 @@ async def test_leaving_gives_back_what_was_not_handed_out(lab: Lab, connection: 
     await batches.aclose()
     async with lab.connection("a") as other:
         worker = Worker(pull_of(other))
-        await until(lambda: len(worker.seen) == 60 - len(first), seconds=5.0)
+        await until(lambda: len(worker.seen) == 60 - len(first))
         await worker.stop()
 
 
@@ -361,7 +361,7 @@ async def test_more_than_max_ack_pending_waits(connection: Connection) -> None:
     while len(taken) < 10:
         taken += await anext(batches)
     following = asyncio.ensure_future(anext(batches))
-    await connection.link.flush(5.0)
+    await connection.link.flush(60.0)
     assert not following.done()
     pull.ack(taken[:5])
     assert len(await following) <= 5
@@ -392,14 +392,14 @@ async def test_the_api_is_asked_by_the_port_of_streams_too(connection: Connectio
 
 async def test_a_narrower_filter_takes_the_place_of_a_wider_one(connection: Connection) -> None:
     """As in an upgrade where what one consumer took is given to two: what was stored before then, it settles itself."""
-    wide = Worker(pull_of(connection, ack_wait=1.0), lambda _, one: one.payload != b"3")
+    wide = Worker(pull_of(connection, ack_wait=5.0), lambda _, one: one.payload != b"3")
     await publish(connection, 1, subject="task.a.cancel")
     await publish(connection, 2, 3, subject="task.a.approve")
     await until(lambda: len(wide.seen) == 3)
     await wide.stop()
     await publish(connection, 4, subject="task.a.approve")
     await publish(connection, 5, subject="task.a.cancel")
-    narrow = Worker(pull_of(connection, ack_wait=1.0, subjects=("task.a.cancel",)))
+    narrow = Worker(pull_of(connection, ack_wait=5.0, subjects=("task.a.cancel",)))
     # What was delivered and not acknowledged comes again though it is outside now; what nobody had, does not come.
     await until(lambda: len(narrow.seen) == 2)
     assert sorted(narrow.seen) == [3, 5]

@@ -18,7 +18,7 @@ from sealbus.agents.runtime.worker import Worker
 from sealbus.bus.sending.status import State
 from sealbus.envelopes.errors import PolicyUnavailable
 
-pytestmark = [pytest.mark.nats, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.nats]
 
 POLICY = RetryPolicy(initial_interval=0.2, backoff_coefficient=3.0, jitter=0.0, maximum_attempts=3)
 EARLY = 0.05
@@ -80,7 +80,7 @@ async def at_work(bus: RealBus, prices: Prices, engine: ScriptedEngine) -> Async
 
 
 async def told(handle: TaskHandle) -> list[tuple[State, str, str]]:
-    async with asyncio.timeout(30), aclosing(handle.statuses()) as statuses:
+    async with asyncio.timeout(60), aclosing(handle.statuses()) as statuses:
         return [(one.state, one.code, one.note) async for one in statuses]
 
 

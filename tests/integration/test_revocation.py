@@ -26,7 +26,7 @@ from support.issuer import AUDIENCE, LoopbackIssuer, new_key
 from support.lab import until
 from support.oidc_provider import CLIENT, ES256_API, OidcProvider
 from support.policy_desk import key_file
-from support.ports import free_port
+from support.ports import held_port
 from support.security_events import RECEIVER, SESSION_REVOKED, event_token, iss_sub, opaque
 
 from sealbus import Agent, Context, Resource
@@ -44,11 +44,11 @@ from sealbus.bus.stream_names import AUDIT
 from sealbus.envelopes.records.decision import DecisionRecord
 from sealbus.envelopes.trust.keys import SigningKey, key_id, public_pem
 
-pytestmark = [pytest.mark.nats, pytest.mark.idp, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.nats, pytest.mark.idp]
 
 IN_FORCE = 3.0
 """Seconds from the report to its being in force in another process: what is promised."""
-GENEROUS = 10.0
+GENEROUS = 60.0
 """What fails the test, on a machine with two busy cores."""
 
 
@@ -185,7 +185,7 @@ async def process(ready: Callable[[bytes], bool], *command: str | Path) -> Async
 
 @pytest.fixture
 async def site(tmp_path: Path) -> AsyncIterator[Site]:
-    port, chain = free_port(), Chain()
+    port, chain = held_port(), Chain()
     agents = ("planner", "inventory", "pricing", "revoker")
     options = DevOptions(folder=tmp_path / "dev", agents=agents, port=-1, max_bytes=1 << 26)
     async with AsyncExitStack() as stack:
@@ -222,7 +222,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
             await worker.ready.wait()
             nodes.append(node)
         nodes.append((await stack.enter_async_context(open_edge(settings))).node)
-        edge = httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30.0, trust_env=False)
+        edge = httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False)
         await stack.enter_async_context(edge)
         yield Site(
             settings=settings,

@@ -22,7 +22,7 @@ from stack.spire_server import SpireServer
 from stack.tools import find_tool
 from support.howto import commands_of
 from support.lab import until
-from support.ports import free_port
+from support.ports import held_port
 from support.spire import entry, spire
 from support.workload_api import short_folder
 
@@ -93,7 +93,7 @@ async def test_without_an_entry_there_is_no_identity() -> None:
     """`PermissionDenied` on real SPIRE: final, said at once and in one line."""
     async with spire() as running:
         with pytest.raises(IdentityUnavailable, match=r"no identity for this workload \(uid \d+\): register an entry"):
-            async with WorkloadIdentity.connect(running.agent.address, deadline=30.0):
+            async with WorkloadIdentity.connect(running.agent.address, deadline=60.0):
                 pass
 
 
@@ -155,7 +155,7 @@ async def test_an_agent_that_is_gone_cannot_prolong_an_identity(running: Spire) 
     async with WorkloadIdentity.connect(running.agent.address) as identity:
         await running.agent.program.kill9()
 
-        await until(lambda: refusal_of(identity) != "", seconds=QUICK + 5.0)
+        await until(lambda: refusal_of(identity) != "")
         assert "has expired" in refusal_of(identity)
 
 
@@ -182,7 +182,7 @@ async def test_a_server_that_is_killed_keeps_its_authorities_and_entries(running
         await running.server.program.kill9()
         held = identity.x509().chain[0]
         await running.server.program.start()
-        await until(lambda: identity.x509().chain[0] != held, seconds=30.0)
+        await until(lambda: identity.x509().chain[0] != held)
         assert identity.x509().bundles == authorities
 
 
@@ -208,7 +208,7 @@ async def test_an_entry_of_nobody_is_not_waited_for_for_ever(running: Spire) -> 
 
 async def test_a_folder_too_deep_for_a_socket_is_refused() -> None:
     with short_folder() as folder, pytest.raises(ConfigurationError, match="107 are allowed"):
-        SpireServer(folder / ("x" * 100), trust_domain=TrustDomain("example.org"), port=free_port())
+        SpireServer(folder / ("x" * 100), trust_domain=TrustDomain("example.org"), port=held_port())
 
 
 async def test_authorities_change_and_nobody_notices(running: Spire) -> None:
@@ -236,7 +236,7 @@ async def test_authorities_change_and_nobody_notices(running: Spire) -> None:
         assert next_jwt in keys() - {old_key}
         for kind in Kind:
             await at(running, "taint", kind, **ids[kind])
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while key_of(await given(identity)) != next_jwt:  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
         # Ours is of the old authority, and good as long as that one is in the bundle.
@@ -244,7 +244,7 @@ async def test_authorities_change_and_nobody_notices(running: Spire) -> None:
         for kind in Kind:
             await at(running, "revoke", kind, **ids[kind])
         await until(lambda: anchors() == (new_anchor,) and keys() == {next_jwt})
-        await until(lambda: key_of(identity.sealer().credential.token) == next_jwt, seconds=3.0)
+        await until(lambda: key_of(identity.sealer().credential.token) == next_jwt)
         verify_credential(
             identity.sealer().credential,
             iss=identity.spiffe_id,

@@ -29,7 +29,6 @@ pytestmark = [
     pytest.mark.opa,
     pytest.mark.nats,
     pytest.mark.slow,
-    pytest.mark.timeout(300),
     pytest.mark.skipif(os.geteuid() != 0, reason="the stack needs root (a user for each agent): run the tests as root"),
 ]
 

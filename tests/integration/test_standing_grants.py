@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 from pydantic import BaseModel
-from support.edge import QUICK, edge_table
+from support.edge import ENDS_SOON, edge_table
 from support.engines import ScriptedEngine
 from support.issuer import TRUSTS_NOBODY, LoopbackIssuer
 from support.lab import until
@@ -22,7 +22,7 @@ from sealbus.agents.edge.edge import serve_edge
 from sealbus.agents.runtime.worker import Worker
 from sealbus.bus.background import Background
 
-pytestmark = [pytest.mark.nats, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.nats]
 
 
 class Item(BaseModel):
@@ -57,13 +57,15 @@ async def test_a_grant_is_done_once_by_whichever_process_is_there(tmp_path: Path
         for place in (stack, gone):
             node = await bus.node("edge", ScriptedEngine())
             edges.append(
-                await place.enter_async_context(serve_edge(table, node, connections=QUICK, issuer_tls=TRUSTS_NOBODY))
+                await place.enter_async_context(
+                    serve_edge(table, node, connections=ENDS_SOON, issuer_tls=TRUSTS_NOBODY)
+                )
             )
         now = int(datetime.now(UTC).timestamp())
         token = issuer.token(sub="alice", scope="sealbus:schedule", auth_time=now)
         fields = {"Authorization": f"Bearer {token}"}
         urls = [f"http://127.0.0.1:{one.port}" for one in edges]
-        async with httpx2.AsyncClient(trust_env=False, headers=fields, verify=TRUSTS_NOBODY) as http:
+        async with httpx2.AsyncClient(trust_env=False, timeout=60, headers=fields, verify=TRUSTS_NOBODY) as http:
             answer = await http.post(urls[1] + "/v1/schedules", json=asked("first"))
             assert answer.status_code == 201, answer.text
             await until(lambda: len(done) == 1)

@@ -21,7 +21,7 @@ from sealbus.envelopes.accept.live import LiveProfile
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.trust.bundles import Trust
 
-pytestmark = [pytest.mark.nats, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.nats]
 
 TASKS = 300
 """More than one consumer reads the statuses of."""

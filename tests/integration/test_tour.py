@@ -16,7 +16,6 @@ from pathlib import Path
 
 import pytest
 from support.howto import commands_of, lay
-from support.ports import free_port
 
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -26,7 +25,7 @@ SCHEDULES = (ROOT / "docs" / "schedules.md").read_text(encoding="utf-8")
 SEALBUS = str(Path(sys.executable).parent / "sealbus")
 WITHIN = 60
 
-pytestmark = [pytest.mark.nats, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.nats]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +98,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, st
     """Return a folder with the app and a running `sealbus dev` and worker, and where its edge is; both must stop cleanly."""
     tmp_path = tmp_path_factory.mktemp("tour") / "tour"
     shutil.copytree(ROOT / "docs" / "tour", tmp_path, ignore=shutil.ignore_patterns(".sealbus", "__pycache__"))
-    dev = start("dev", "--port", str(free_port()), "--edge-port", "0", "--console-port", "0", folder=tmp_path)
+    dev = start("dev", "--port", "0", "--edge-port", "0", "--console-port", "0", folder=tmp_path)
     try:
         wait_for(dev, "ready:")
         edge = wait_for(dev, "edge at ").split()[-1]
@@ -326,7 +325,7 @@ def shop(tmp_path: Path) -> Iterator[tuple[Path, str]]:
         dev = start(
             "dev",
             "--port",
-            str(free_port()),
+            "0",
             "--edge-port",
             "0",
             "--console-port",
@@ -383,9 +382,7 @@ def test_schedules_do_what_their_page_says(tmp_path: Path) -> None:
     lay(SCHEDULES, tmp_path)
     options = ("--policy", "policy", "--agent", "clerk")
     with ExitStack() as stack:
-        dev = start(
-            "dev", "--port", str(free_port()), "--edge-port", "0", "--console-port", "0", *options, folder=tmp_path
-        )
+        dev = start("dev", "--port", "0", "--edge-port", "0", "--console-port", "0", *options, folder=tmp_path)
         stack.callback(stop, dev)
         wait_for(dev, "ready:")
         worker = start("worker", "run", "clerk.py:agent", folder=tmp_path)
@@ -496,9 +493,7 @@ def walk_page(name: str, agent: str, folder: Path) -> list[Done]:
     assert f"`sealbus worker run {agent}.py:agent`" in page
     with ExitStack() as stack:
         options = ("--agent", agent, "--policy", "policy")
-        dev = start(
-            "dev", "--port", str(free_port()), "--edge-port", "0", "--console-port", "0", *options, folder=folder
-        )
+        dev = start("dev", "--port", "0", "--edge-port", "0", "--console-port", "0", *options, folder=folder)
         stack.callback(stop, dev)
         wait_for(dev, "ready:")
         worker = start("worker", "run", f"{agent}.py:agent", folder=folder)

@@ -15,7 +15,7 @@ import httpx2
 import pytest
 from support.dev_process import DevFolder, running
 from support.otlp import Received, Spans, received_spans
-from support.ports import free_port
+from support.ports import held_port
 
 pytestmark = [pytest.mark.nats, pytest.mark.slow]
 
@@ -34,17 +34,17 @@ class Demo:
     def post(self, path: str, body: object, *, user: str, parent: str) -> httpx2.Response:
         token = self.dev.run("token", "--user", user).stdout.strip()
         headers = {"authorization": f"Bearer {token}", "traceparent": parent}
-        return httpx2.post(f"{self.edge}{path}", json=body, headers=headers, trust_env=False, timeout=20)
+        return httpx2.post(f"{self.edge}{path}", json=body, headers=headers, trust_env=False, timeout=60)
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     path = tmp_path_factory.mktemp("traces")
-    port = free_port()
+    port = held_port()
     log = path / "worker.log"
     with received_spans() as spans, ExitStack() as stack:
         environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": spans.endpoint, "OTEL_BSP_SCHEDULE_DELAY": "100"}
-        start = ("dev", "--port", str(free_port()), "--edge-port", str(port))
+        start = ("dev", "--port", "0", "--edge-port", str(port), "--console-port", "0")
         stack.enter_context(running(path, *start, ready="ready:", **environment))
         agents = [f"{EXAMPLES}.{name}:agent" for name in ("planner", "inventory", "pricing")]
         # Its stderr to a file, so that the lines of the log can be read by themselves.

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from support.edge import QUICK
+from support.edge import ENDS_SOON
 from support.issuer import TRUSTS_NOBODY, new_key
 from support.oidc_provider import CLIENT, ES256_API, EXIT, OidcProvider
 
@@ -68,8 +68,8 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
         )
         node = (await bus.client("edge")).node
         async with (
-            serve_edge(table, node, connections=QUICK, issuer_tls=TRUSTS_NOBODY) as edge,
-            httpx2.AsyncClient(base_url=f"http://127.0.0.1:{edge.port}", trust_env=False) as http,
+            serve_edge(table, node, connections=ENDS_SOON, issuer_tls=TRUSTS_NOBODY) as edge,
+            httpx2.AsyncClient(base_url=f"http://127.0.0.1:{edge.port}", trust_env=False, timeout=60) as http,
         ):
             yield Site(bus=bus, home=home, partner=partner, http=http)
 
@@ -106,7 +106,7 @@ async def _by_key(provider: OidcProvider) -> str:
     form = {"grant_type": "client_credentials", "resource": ES256_API, "scope": "read"}
     client = PrivateKeyJwt(EXIT, provider.exit_key)
     sent, fields = await client.sign(form, issuer=provider.issuer, now=wall_clock())
-    async with httpx2.AsyncClient(trust_env=False) as http:
+    async with httpx2.AsyncClient(trust_env=False, timeout=60) as http:
         answer = await http.post(f"{provider.issuer}/token", data=sent, headers=fields)
     assert answer.status_code == 200, answer.text
     return str(answer.json()["access_token"])

@@ -14,7 +14,7 @@ from typing import Any
 
 from support.cut import CuttableLink
 from support.nats_server import find_nats_server
-from support.ports import free_port
+from support.ports import held_port
 
 from sealbus.agents.control.callout.key_files import CalloutKeys
 from sealbus.agents.dev.nats.config import BrokerUser, NatsConfig
@@ -147,7 +147,7 @@ async def open_servers(
     svid = write_server_svid(folder / "tls", authority, server_id, dns=(HOST,))
     config = NatsConfig(
         host="127.0.0.1",
-        port=free_port(),
+        port=held_port(),
         certificate=svid.certificate,
         key=svid.key,
         bundle=svid.bundle,
@@ -160,7 +160,7 @@ async def open_servers(
         if layout is Layout.SINGLE:
             servers = Servers((Server("nats", folder, config.port, json.loads(config.render())),))
         else:
-            servers = Servers(_cluster(folder, config, [free_port() for _ in range(3)], server_id=server_id))
+            servers = Servers(_cluster(folder, config, [held_port() for _ in range(3)], server_id=server_id))
         if callout is not None:
             for one in servers.storing:
                 _ask_callout(one.document, callout.public())
@@ -174,7 +174,7 @@ async def open_servers(
 
 def _cluster(folder: Path, config: NatsConfig, ports: Sequence[int], *, server_id: SpiffeId) -> tuple[Server, ...]:
     """Return three servers as `config`, at `ports`, each with a store of its own; leaf nodes of `server_id` may join."""
-    routes = [free_port() for _ in ports]
+    routes = [held_port() for _ in ports]
     servers = []
     for number, (port, route) in enumerate(zip(ports, routes, strict=True), 1):
         own = replace(config, port=port, server_name=f"n{number}", store=config.store / f"n{number}")
@@ -190,7 +190,7 @@ def _cluster(folder: Path, config: NatsConfig, ports: Sequence[int], *, server_i
             "tls": tls,
         }
         document["leafnodes"] = {
-            "listen": f"127.0.0.1:{free_port()}",
+            "listen": f"127.0.0.1:{held_port()}",
             "no_advertise": True,
             "authorization": {"users": [{"user": str(server_id), "account": "APP"}], "timeout": 5},
             "tls": tls,

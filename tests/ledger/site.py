@@ -19,7 +19,7 @@ import httpx2
 from support.cut import CuttableLink
 from support.issuer import AUDIENCE, LoopbackIssuer
 from support.opa import OpaServer
-from support.ports import free_port
+from support.ports import held_port
 from support.power_cut import LossyDisk
 
 from ledger.servers import Layout, Server, Servers, ended, open_servers
@@ -397,7 +397,7 @@ async def open_site(
             await site.start_worker(number)
         if edge:
             issuer = await stack.enter_async_context(LoopbackIssuer())
-            site.token, port = issuer.token(life=DAY), free_port()
+            site.token, port = issuer.token(life=DAY), held_port()
             site.edge_url = f"http://127.0.0.1:{port}"
             own = EDGE_SETTINGS.format(port=port, audience=AUDIENCE, issuer=issuer.issuer)
             (folder / "edge.toml").write_text(site.settings_file.read_text() + own)

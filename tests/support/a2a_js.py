@@ -19,7 +19,7 @@ __all__ = ["A2aJsClient", "a2a_js_client", "require_a2a_js"]
 _ROOT = Path(__file__).parents[2]
 _SCRIPT = _ROOT / "deploy" / "tools" / "a2a-js" / "client.mjs"
 _INSTALLED = _ROOT / ".tools" / "a2a-js"
-_SECONDS = 30.0
+_SECONDS = 60.0
 
 
 def require_a2a_js() -> tuple[str, Path]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 from support.debian import require_program
 
 __all__ = [
@@ -46,6 +46,9 @@ PHONE: dict[str, Any] = {
     "has_touch": True,
     "device_scale_factor": 2,
 }
+# Five seconds are the default.
+expect.set_options(timeout=60_000)
+
 _PICTURES = Path(os.environ["SEALBUS_SCREENSHOTS"]) if "SEALBUS_SCREENSHOTS" in os.environ else None
 
 
@@ -102,7 +105,7 @@ class Watched:
 
     async def open(self, url: str) -> None:
         """Go to `url`, and wait until the view stands."""
-        await self.page.goto(url)
+        await self.page.goto(url, timeout=60_000)
         await settled(self.page)
 
 

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from support.identity import StaticIdentity
 from support.lab import QUICK, until
 from support.nats_server import find_nats_server
-from support.ports import free_port
+from support.ports import held_port
 from support.raw_nats import RawNats
 from support.x509 import IssuedSvid, ThrowawayCa
 
@@ -58,7 +58,7 @@ NAMES = Names(DOMAIN, table={"edge": DOMAIN.id("/edge"), "control": DOMAIN.id("/
 SERVER_ID = DOMAIN.id("/nats")
 CONTROL = DOMAIN.id("/control")
 ACCOUNTS = ("APP", "ACME")
-_READY_SECONDS = 20.0
+_READY_SECONDS = 60.0
 
 REFUSED = (ConnectionError, ssl.SSLError, asyncio.IncompleteReadError, AssertionError)
 """How a connection that the server refuses ends: before, in or after the handshake."""
@@ -202,7 +202,7 @@ class CalloutSite:
     async def second_server(self, conf: Path) -> CalloutSite:
         """Start another server with the same keys and authorities, and return it as a site of its own."""
         other = replace(
-            self, folder=self.folder.with_name("second"), port=free_port(), conf=conf, name="second", responders=[]
+            self, folder=self.folder.with_name("second"), port=held_port(), conf=conf, name="second", responders=[]
         )
         other.process = None
         other.folder.mkdir()
@@ -221,7 +221,7 @@ class CalloutSite:
         assert self.process is not None
         before = self.log.count("Reloaded server configuration")
         self.process.send_signal(signal.SIGHUP)
-        await until(lambda: self.log.count("Reloaded server configuration") > before, seconds=30)
+        await until(lambda: self.log.count("Reloaded server configuration") > before)
 
     async def start(self) -> None:
         """Start the server with a certificate of `ca`, and return once it listens."""
@@ -308,7 +308,7 @@ async def callout_site(
             ca=ca,
             trusted=(ca, *federated),
             keys=write_keys(folder / "keys"),
-            port=free_port(),
+            port=held_port(),
             stack=stack,
             policy=policy,
             own=own,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from support.identity import StaticIdentity
 from support.opa import OpaServer
-from support.ports import free_port
+from support.ports import held_port
 from support.x509 import IssuedSvid, ThrowawayCa
 
 from sealbus.agents.runtime.policy.opa_tls import OpaTls
@@ -34,7 +34,7 @@ class CentralOpa(OpaServer):
 
     def __init__(self, ca: ThrowawayCa, bundle: Path, *, svid: IssuedSvid | None = None) -> None:
         super().__init__()
-        self.port = free_port()
+        self.port = held_port()
         self.tls = MutualTls(
             address=f"127.0.0.1:{self.port}",
             certificate=self.folder / "svid.pem",

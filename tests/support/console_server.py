@@ -61,7 +61,7 @@ class ConsoleSite:
 
     async def until(self, holds: Callable[[], bool]) -> None:
         """Wait, at most 20 seconds, until something holds that streams change as they begin and end."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not holds():
                 self._changed.clear()
                 await self._changed.wait()

@@ -24,7 +24,7 @@ from stack.probes import http_well, listens
 from stack.program import Program, output_of
 from stack.site import SEALBUS
 from support.helm import require_helm
-from support.ports import free_port
+from support.ports import held_port
 
 from sealbus.envelopes.errors import ConfigurationError
 
@@ -79,7 +79,7 @@ class ControlPlane:
 @asynccontextmanager
 async def control_plane(folder: Path) -> AsyncIterator[ControlPlane]:
     """Run one in `folder`, without nodes; whoever makes nodes has kwok answer for them."""
-    storage, peers, api, controllers, scheduler, kwok = (free_port() for _ in range(6))
+    storage, peers, api, controllers, scheduler, kwok = (held_port() for _ in range(6))
     etcd, server = f"http://127.0.0.1:{storage}", f"https://127.0.0.1:{api}"
     kubeconfig = folder / "kubeconfig"
     token = secrets.token_hex(16)

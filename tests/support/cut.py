@@ -6,7 +6,7 @@ import asyncio
 from types import TracebackType
 from typing import Self
 
-from support.ports import free_port
+from support.ports import held_port
 
 __all__ = ["CuttableLink"]
 
@@ -17,7 +17,7 @@ class CuttableLink:
     """Passes connections to `port` on loopback on to `target`, while entered, unless it is cut."""
 
     def __init__(self, target: int) -> None:
-        self.port = free_port()
+        self.port = held_port()
         self._target = target
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.Task[None]] = set()

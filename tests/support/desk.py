@@ -51,7 +51,7 @@ __all__ = [
 PAGE = Page("legacy.md")
 
 OPERATIONS = ["GET /customers/{customer}", "POST /customers/{customer}/notes"]
-SECONDS = 20.0
+SECONDS = 60.0
 
 DESK = Agent("desk")
 

@@ -39,7 +39,7 @@ __all__ = [
     "served_serial",
 ]
 
-SECONDS = 15.0
+SECONDS = 60.0
 DOMAIN = TrustDomain("example.org")
 NAMES = Names(DOMAIN)
 SERVER_ID = DOMAIN.id("/nats/server")

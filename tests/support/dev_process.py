@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from support.ports import free_port
-
 __all__ = ["DevFolder", "Running", "running", "running_dev"]
 
 _SEALBUS = str(Path(sys.executable).parent / "sealbus")
@@ -59,7 +57,7 @@ def running_dev(path: Path, app: str, *, settings: str = "") -> Iterator[DevFold
 
     `settings` are tables that the worker has beside those of `sealbus dev`.
     """
-    with running(path, "dev", "--port", str(free_port()), "--edge-port", "0", "--console-port", "0", ready="ready:"):
+    with running(path, "dev", "--port", "0", "--edge-port", "0", "--console-port", "0", ready="ready:"):
         config = path / "worker.toml"
         config.write_text((path / ".sealbus" / "dev.toml").read_text() + settings)
         with running(path, "worker", "run", f"{app}:agent", "--config", str(config), ready="runs as"):

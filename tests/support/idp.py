@@ -126,6 +126,6 @@ async def browsing(**options: Any) -> AsyncGenerator[Browser, None]:
     """Start an IdP and a browser."""
     async with (
         DevelopmentIdp(audience=EDGE, **options) as idp,
-        httpx2.AsyncClient(trust_env=False, follow_redirects=False) as http,
+        httpx2.AsyncClient(trust_env=False, timeout=60, follow_redirects=False) as http,
     ):
         yield Browser(idp, http)

@@ -28,7 +28,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx2
 import pytest
-from support.ports import free_port
+from support.ports import held_port
 from support.workload_api import short_folder
 from support.x509 import self_signed
 
@@ -67,7 +67,7 @@ _PASSWORD: Final = "for-tests-only"
 
 _READY_SECONDS: Final = 150.0
 _LOOK_EVERY: Final = 0.25
-_SECONDS: Final = 20.0
+_SECONDS: Final = 60.0
 """Of one request: the first ones meet a server that is still compiling itself."""
 _LOG_BYTES: Final = 4_000
 """How much of the log's end is shown if it does not start."""
@@ -169,7 +169,7 @@ def keycloak(bundle: Callable[[], bytes]) -> Iterator[Keycloak]:
         (home / "data" / "import" / "shop-realm.json").write_text(json.dumps(realm))
         (home / "lib").symlink_to(installed / "lib")
         shutil.copytree(installed / "conf", home / "conf")
-        port = free_port()
+        port = held_port()
         origin = f"http://127.0.0.1:{port}"
         with (home / "log").open("wb") as log:
             process = subprocess.Popen(

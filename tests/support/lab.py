@@ -26,8 +26,8 @@ __all__ = ["QUICK", "TRUST_DOMAIN", "Lab", "agent_id", "make_stream", "outgoing"
 TRUST_DOMAIN = "example.org"
 
 QUICK = ConnectionOptions(
-    connect=3.0,
-    ping=1.0,
+    connect=30.0,
+    ping=5.0,
     backoff=Backoff(initial_interval=0.02, maximum_interval=0.2, jitter=0.5),
     overlap=0.02,
     settle=8.0,
@@ -96,7 +96,7 @@ def outgoing(number: int, subject: str = "task.a.run", *, size: int = 0) -> Outg
     return Outgoing(subject=subject, payload=b"%d" % number + b" " * size, message_id=f"{number:032x}")
 
 
-async def until(holds: Callable[[], bool], *, seconds: float = 10.0) -> None:
+async def until(holds: Callable[[], bool], *, seconds: float = 60.0) -> None:
     """Wait until `holds()`, for what has no event to wait for."""
     end = time.monotonic() + seconds
     while not holds():

@@ -33,7 +33,7 @@ from sealbus.bus.telemetry import Counters
 __all__ = ["API_KEY_FIELD", "ApiKeys", "Guard", "LegacyApi", "OAuth", "Received", "Refused"]
 
 API_KEY_FIELD: Final = "X-Api-Key"
-_SECONDS: Final = 10.0
+_SECONDS: Final = 60.0
 
 
 class Refused(Exception):

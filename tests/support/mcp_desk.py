@@ -130,7 +130,9 @@ class McpDesk:
     ) -> AsyncIterator[Client]:
         """Yield a client of a generation of the protocol that can ask its person, unless told otherwise."""
         async with (
-            httpx2.AsyncClient(headers=self.door.authorized(**claims), trust_env=False, verify=TRUSTS_NOBODY) as http,
+            httpx2.AsyncClient(
+                headers=self.door.authorized(**claims), trust_env=False, timeout=60, verify=TRUSTS_NOBODY
+            ) as http,
             Client(
                 streamable_http_client(self.url, http_client=http),
                 mode=mode,

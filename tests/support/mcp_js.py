@@ -19,7 +19,7 @@ __all__ = ["KINDS", "NpmClient", "npm_client", "require_mcp_js"]
 _ROOT = Path(__file__).parents[2]
 _SCRIPT = _ROOT / "deploy" / "tools" / "mcp-js" / "client.mjs"
 _INSTALLED = _ROOT / ".tools" / "mcp-js"
-_SECONDS = 30.0
+_SECONDS = 60.0
 
 KINDS = ("client auto", "client legacy", "sdk legacy")
 """Package and mode. What leaves the choice to the server gets the newer protocol."""

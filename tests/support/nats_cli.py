@@ -14,7 +14,7 @@ from support.x509 import IssuedSvid, ThrowawayCa
 __all__ = ["NatsCli", "Said", "find_nats_cli", "require_nats_cli"]
 
 _BUILT = Path(__file__).parents[2] / ".tools" / "bin" / "nats"
-_SECONDS = 20.0
+_SECONDS = 60.0
 
 
 def find_nats_cli() -> Path | None:

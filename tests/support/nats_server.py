@@ -14,12 +14,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from support.ports import free_port
+from support.ports import held_port
 from support.x509 import ThrowawayCa
 
-__all__ = ["NatsServer", "User", "find_nats_server", "free_port"]
+__all__ = ["NatsServer", "User", "find_nats_server"]
 
-_READY_SECONDS = 20.0
+_READY_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +66,7 @@ class NatsServer:
         self.ca = ca
         self.users = tuple(users)
         self.spiffe_id = spiffe_id or f"spiffe://{ca.trust_domain}/nats/server"
-        self.port = port or free_port()
+        self.port = port or held_port()
         self._handshake_first = handshake_first
         self._tls = tls
         self._extra = extra

@@ -213,7 +213,7 @@ class Bench:
         await self.until(there)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not condition():  # noqa: ASYNC110  files of another task: there is no event to wait for
                 await asyncio.sleep(0.02)
 

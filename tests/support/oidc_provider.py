@@ -43,7 +43,7 @@ __all__ = [
 _ROOT = Path(__file__).parents[2]
 _SCRIPT = _ROOT / "deploy" / "tools" / "oidc-provider" / "provider.mjs"
 _INSTALLED = _ROOT / ".tools" / "oidc-provider"
-_READY_SECONDS = 30.0
+_READY_SECONDS = 60.0
 
 ES256_API = "https://edge.example/es256"
 RS256_API = "https://edge.example/rs256"
@@ -251,4 +251,4 @@ class OidcProvider:
         return token
 
     def _client(self) -> httpx2.AsyncClient:
-        return httpx2.AsyncClient(base_url=self.issuer, timeout=10.0, trust_env=False)
+        return httpx2.AsyncClient(base_url=self.issuer, timeout=60, trust_env=False)

@@ -19,7 +19,7 @@ import pytest
 
 __all__ = ["OpaServer", "find_opa", "require_opa"]
 
-_READY_SECONDS = 20.0
+_READY_SECONDS = 60.0
 _BUILT = Path(__file__).parents[2] / ".tools" / "bin" / "opa"
 
 

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Final
 
 from support.pods import Container, Deployed, Files, Mount, Pod, Scratch, WorkloadApi
-from support.ports import free_port
+from support.ports import held_port
 
 __all__ = ["Places"]
 
@@ -62,7 +62,7 @@ class Places:
         with self._allocating:
             found = self._ports.get((pod, port))
             if found is None:
-                found = self._ports[pod, port] = free_port()
+                found = self._ports[pod, port] = held_port()
             return found
 
     def environment(self, pod: Pod, container: Container) -> dict[str, str]:

@@ -83,7 +83,7 @@ def put(raw: bytes, file: Path) -> None:
     new.replace(file)
 
 
-async def eventually(holds: Callable[[], Awaitable[bool]], *, within: float = 15.0) -> None:
+async def eventually(holds: Callable[[], Awaitable[bool]], *, within: float = 60.0) -> None:
     """Wait until `holds`, for what tells nobody when it happens."""
     async with asyncio.timeout(within):
         while True:

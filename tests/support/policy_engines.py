@@ -85,7 +85,7 @@ async def deployment(tmp_path: Path, *first: tuple[str, bytes]) -> AsyncIterator
         opa = await asyncio.to_thread(context.__enter__)
         stack.callback(context.__exit__, None, None, None)
         embedded = await stack.enter_async_context(EmbeddedEngine(await _also(sync.in_force)))
-        sidecar = await stack.enter_async_context(SidecarEngine(opa.socket, deadline=5.0))
+        sidecar = await stack.enter_async_context(SidecarEngine(opa.socket, deadline=60.0))
         yield Deployment(store=store, sync=sync, server=server, opa=opa, engines=(embedded, sidecar))
 
 

@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
-from stack.ports import free_ports
+from contextlib import ExitStack, suppress
+from typing import Final
 
-__all__ = ["free_port"]
+from sealbus.agents.dev.held_port import held_port as _held_port
+
+__all__ = ["held_port", "held_ports_in_a_row", "let_go"]
+
+_held: Final = ExitStack()
 
 
-def free_port() -> int:
-    """Return a port of loopback that nobody listens on now; it is not held."""
-    return free_ports(1)[0]
+def held_port() -> int:
+    """Return a port of loopback that the system gives to nobody else; it is held until `let_go`, or the process's end.
+
+    A server may listen on it, stop, and listen again. While none does, a connection is refused.
+    """
+    return _held.enter_context(_held_port())
+
+
+def held_ports_in_a_row(count: int) -> int:
+    """Return the first of `count` ports that follow each other, all held as by `held_port`."""
+    while True:
+        with ExitStack() as row, suppress(OSError):
+            first = row.enter_context(_held_port())
+            for number in range(1, count):
+                row.enter_context(_held_port(first + number))
+            _held.enter_context(row.pop_all())
+            return first
+
+
+def let_go() -> None:
+    """End what holds ports: called when all tests of a file have ended, with their fixtures."""
+    _held.close()

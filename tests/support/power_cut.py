@@ -16,7 +16,7 @@ from sealbus.envelopes.errors import ConfigurationError
 
 __all__ = ["LossyDisk", "require_powercut"]
 
-_SECONDS = 20.0
+_SECONDS = 60.0
 
 
 def require_powercut() -> Path:

@@ -12,11 +12,11 @@ from typing import Any
 
 import httpx2
 from support.debian import require_program
-from support.ports import free_port
+from support.ports import held_port
 
 __all__ = ["Prometheus", "require_prometheus", "running_prometheus"]
 
-_WITHIN = 30.0
+_WITHIN = 60.0
 
 
 def require_prometheus(name: str = "prometheus") -> Path:
@@ -32,7 +32,7 @@ class Prometheus:
 
     def get(self, path: str, **query: str) -> Any:
         """Return `data` of an answer of its API."""
-        said = httpx2.get(f"{self._url}/api/v1/{path}", params=query, timeout=5, trust_env=False).json()
+        said = httpx2.get(f"{self._url}/api/v1/{path}", params=query, timeout=60, trust_env=False).json()
         assert said["status"] == "success", said
         return said["data"]
 
@@ -59,7 +59,7 @@ class Prometheus:
 @contextmanager
 def running_prometheus(folder: Path, rules: Path, targets: Sequence[str]) -> Iterator[Prometheus]:
     """Run a server that scrapes `targets` every second and evaluates `rules`."""
-    program, port = require_prometheus(), free_port()
+    program, port = require_prometheus(), held_port()
     config = {
         "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
         "rule_files": [str(rules)],

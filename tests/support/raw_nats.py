@@ -18,7 +18,7 @@ from support.x509 import IssuedSvid, ThrowawayCa
 
 __all__ = ["RawNats"]
 
-_SECONDS = 5.0
+_SECONDS = 60.0
 
 
 class RawNats:

@@ -20,7 +20,7 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId
 __all__ = ["ScriptedWorkloadApi", "scripted_workload_api"]
 
 
-_UNTIL_SECONDS = 10.0
+_UNTIL_SECONDS = 60.0
 
 
 class ScriptedWorkloadApi(WorkloadServicer):

@@ -45,7 +45,7 @@ async def log_ins(stage: Stage, secrets: Secrets) -> str:
     secrets.add("PKCE verifier", pkce.verifier)
     secrets.add("PKCE verifier", other.verifier)
     with as_a_browser():
-        async with httpx2.AsyncClient(trust_env=False, follow_redirects=False) as http:
+        async with httpx2.AsyncClient(trust_env=False, timeout=60, follow_redirects=False) as http:
             browser = Browser(idp, http)
             code = await browser.code(pkce)
             given = (await browser.exchange(code, pkce)).json()
@@ -84,7 +84,7 @@ async def at_the_door(stage: Stage, secrets: Secrets, token: str) -> None:
     refused = _refused(stage, secrets, token)
     good = {"item_id": "42", "quantity": 3}
     told = {"text": secrets.add("body", Pkce().verifier, Kept.BODY)}
-    async with httpx2.AsyncClient(base_url=resource, trust_env=False) as http:
+    async with httpx2.AsyncClient(base_url=resource, trust_env=False, timeout=60) as http:
 
         async def post(
             path: str, status: int, *, bearer: str = token, headers: Mapping[str, str] = _FREE, **options: Any
@@ -202,7 +202,7 @@ async def on_the_bus(stage: Stage, secrets: Secrets, token: str) -> None:
         handle = await shop.submit(action, body, user=user)
         await _fails(handle.result(Told, timeout=10.0))
     handle = await shop.submit("inventory.update", Update(item_id="42", quantity=3), user=user)
-    await handle.result(dict[str, object], timeout=10.0)
+    await handle.result(dict[str, object], timeout=60)
 
 
 async def commands(stage: Stage, secrets: Secrets) -> list[Place]:

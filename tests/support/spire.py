@@ -10,7 +10,7 @@ import pytest
 from stack.spire import Spire, open_spire
 from stack.spire_entry import Entry
 from stack.tools import find_tool
-from support.ports import free_port
+from support.ports import held_port
 from support.workload_api import short_folder
 
 from sealbus.envelopes.errors import ConfigurationError
@@ -57,6 +57,6 @@ async def spire(*entries: Entry, trust_domain: str = "example.org") -> AsyncGene
     with short_folder() as folder:
         folder.chmod(0o711)
         async with open_spire(
-            folder, trust_domain=TrustDomain(trust_domain), port=free_port(), entries=entries, refresh=1
+            folder, trust_domain=TrustDomain(trust_domain), port=held_port(), entries=entries, refresh=1
         ) as running:
             yield running

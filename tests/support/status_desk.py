@@ -99,7 +99,7 @@ class Desk:
         self.put(result(seq, **fields))
 
     async def read(self, *, after: int = -1, follow: bool = True) -> list[Status]:
-        async with asyncio.timeout(10), AsyncExitStack() as stack:
+        async with asyncio.timeout(60), AsyncExitStack() as stack:
             if self.together:
                 await stack.enter_async_context(self.reader.together())
             found = await stack.enter_async_context(

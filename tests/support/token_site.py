@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx2
-from support.edge import QUICK, edge_table
+from support.edge import ENDS_SOON, edge_table
 from support.engines import ScriptedEngine
 from support.identity import StaticIdentity
 from support.issuer import AUDIENCE, TRUSTS_NOBODY, LoopbackIssuer
@@ -72,7 +72,7 @@ class Site:
         """POST to the token service as shop-web; to that of `edge` if it is given."""
         context = client_context(self.workload().x509(), expected=frozenset({SpiffeId(EDGE)}))
         url = f"https://127.0.0.1:{(edge or self.edge).token_port}/token"
-        async with httpx2.AsyncClient(verify=context, trust_env=False) as http:
+        async with httpx2.AsyncClient(verify=context, trust_env=False, timeout=60) as http:
             headers = {"Content-Type": "application/x-www-form-urlencoded", **fields}
             if isinstance(form, bytes):
                 return await http.post(url, content=form, headers=headers)
@@ -82,7 +82,7 @@ class Site:
         """Call pricing.quote at the edge, with `token` as a bearer's."""
         url = f"http://127.0.0.1:{self.edge.port}/v1/calls/pricing/quote"
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
-        async with httpx2.AsyncClient(trust_env=False, verify=TRUSTS_NOBODY) as http:
+        async with httpx2.AsyncClient(trust_env=False, timeout=60, verify=TRUSTS_NOBODY) as http:
             return await http.post(url, content=b'{"item_id": "42"}', headers=headers)
 
     def form(self, **changes: str | None) -> dict[str, str]:
@@ -154,6 +154,6 @@ async def _serving(bus: TestBus, identity: StaticIdentity, table: EdgeTable) -> 
         Node(
             deployment=bus.deployment, identity=identity, transport=bus.broker.connect(), engine=ScriptedEngine()
         ) as node,
-        serve_edge(table, node, connections=QUICK, issuer_tls=TRUSTS_NOBODY) as edge,
+        serve_edge(table, node, connections=ENDS_SOON, issuer_tls=TRUSTS_NOBODY) as edge,
     ):
         yield edge

@@ -165,7 +165,7 @@ async def _plant(run: WholeRun, stage: Stage) -> None:
     client = stage.clients["shop-web"]
     text = base64.b64encode(run.plant(Group.MESSAGES).encode()).decode()
     handle = await client.submit(f"{STRANGER}.noted", Told(text=text, label=run.plant(Group.RECORDS)))
-    await handle.result(Told, timeout=10.0)
+    await handle.result(Told, timeout=60)
     run.planted[Group.EVIDENCE] = run.planted[Group.RECORDS]
     for action, group in (("burst", Group.ERRORS), ("own", Group.OWN_ERRORS)):
         with suppress(SealbusError):

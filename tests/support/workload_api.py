@@ -31,8 +31,8 @@ __all__ = [
     "workload_api",
 ]
 
-_THREAD_SECONDS = 5.0
-_WAIT_SECONDS = 20.0
+_THREAD_SECONDS = 60.0
+_WAIT_SECONDS = 60.0
 
 
 class MovedClock:

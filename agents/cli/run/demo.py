@@ -44,14 +44,16 @@ def command(engine: str, opa: Path | None, state: Path, evidence: Path | None, a
 async def _demo(engine: str, opa: Path | None, state: Path, evidence: Path | None, *, as_json: bool) -> bool:
     from sealbus.agents.dev.demo.play import NEXT_DAY, SCENES
     from sealbus.agents.dev.demo.stage import open_stage
-    from sealbus.agents.dev.environment import free_port
+    from sealbus.agents.dev.held_port import held_port
 
-    opening = partial(open_stage, state, engine=engine, opa=opa, ports=(free_port(), free_port()))
     shown = Shown(as_json=as_json)
-    await shown.play(opening(rotate=True), SCENES)
-    if not as_json:
-        note("everything was stopped and every key replaced; it is started again")
-    await shown.play(opening(evidence=evidence, again=True), NEXT_DAY)
+    # Started again at the same addresses, which tokens name.
+    with held_port() as edge, held_port() as idp:
+        opening = partial(open_stage, state, engine=engine, opa=opa, ports=(edge, idp))
+        await shown.play(opening(rotate=True), SCENES)
+        if not as_json:
+            note("everything was stopped and every key replaced; it is started again")
+        await shown.play(opening(evidence=evidence, again=True), NEXT_DAY)
     shown.end()
     if evidence is not None and not as_json:
         note(f"the log is in {evidence}: sealbus audit verify {evidence} --root {evidence.parent / 'root.json'}")

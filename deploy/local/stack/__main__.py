@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Final
 
@@ -57,7 +58,8 @@ def run(folder: Path, free_ports: bool, svid_ttl: int) -> None:
     """Run it here until SIGTERM or Ctrl-C."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     lives = Lives(x509=svid_ttl, jwt=max(60, svid_ttl // 2))
-    asyncio.run(_run(Site(folder=folder, ports=Ports.free() if free_ports else Ports()), lives))
+    with Ports.held() if free_ports else nullcontext(Ports()) as ports:
+        asyncio.run(_run(Site(folder=folder, ports=ports), lives))
 
 
 async def _run(site: Site, lives: Lives) -> None:
@@ -129,8 +131,9 @@ def demo(folder: Path, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One object, and nothing about the machine.")
 def soak(folder: Path, seconds: float, rate: float, free_ports: bool, svid_ttl: int, as_json: bool) -> None:
     """Start a stack of its own, work on it while everything rotates, and print the counts."""
-    site = Site(folder=folder, ports=Ports.free() if free_ports else Ports())
-    report = asyncio.run(_soak(site, Lives(x509=svid_ttl, jwt=max(60, svid_ttl)), seconds=seconds, rate=rate))
+    lives = Lives(x509=svid_ttl, jwt=max(60, svid_ttl))
+    with Ports.held() if free_ports else nullcontext(Ports()) as ports:
+        report = asyncio.run(_soak(Site(folder=folder, ports=ports), lives, seconds=seconds, rate=rate))
     click.echo(json.dumps(report.document(), indent=1))
     if not as_json:
         note(machine())

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import random
-import socket
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
-from typing import Final, Self
+from typing import Self
 
-__all__ = ["Ports", "free_ports"]
+from sealbus.agents.dev.held_port import held_port
 
-_NAMED: Final = range(20_000, 32_768)
-"""Below what systems give to outgoing connections and to port 0 (from 32,768 on Linux, 49,152 elsewhere): what is free
-here is not taken by chance before its server binds it."""
+__all__ = ["Ports"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ports:
-    """One port for each thing that listens; the defaults are for people, `free` is for tests."""
+    """One port for each thing that listens; the defaults are for people, `held` is for tests."""
 
     spire: int = 8081
     nats: int = 4222
@@ -37,19 +34,8 @@ class Ports:
     payments_health: int = 9114
 
     @classmethod
-    def free(cls) -> Self:
-        """Return ports that nobody uses at this moment, each a different one."""
-        return cls(**dict(zip((field.name for field in fields(cls)), free_ports(len(fields(cls))), strict=True)))
-
-
-def free_ports(count: int) -> list[int]:
-    """Return different ports of loopback that nobody listens on at this moment; they are not held."""
-    # Not the seeded generator: processes that ask at the same time would get the same.
-    tried = random.SystemRandom().sample(_NAMED, len(_NAMED))
-    free: list[int] = []
-    while len(free) < count:
-        port = tried.pop()
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            free.append(port)
-    return free
+    @contextmanager
+    def held(cls) -> Generator[Self, None, None]:
+        """Yield different ports that the system gives to nobody else until the end."""
+        with ExitStack() as stack:
+            yield cls(**{field.name: stack.enter_context(held_port()) for field in fields(cls)})

@@ -2,7 +2,6 @@
 
 import asyncio
 import shutil
-import socket
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -21,17 +20,17 @@ from sender import send
 @pytest.fixture
 async def old_server() -> AsyncIterator[str]:
     """Run a plain NATS server: no identities, no encryption, no permissions."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     binary = shutil.which("nats-server") or str(Path(sys.executable).parent / "nats-server")
     process = await asyncio.create_subprocess_exec(
-        binary, "-a", "127.0.0.1", "-p", str(port), stderr=asyncio.subprocess.PIPE
+        binary, "-a", "127.0.0.1", "-p", "-1", stderr=asyncio.subprocess.PIPE
     )
     assert process.stderr is not None
-    while b"Server is ready" not in await process.stderr.readline():
-        pass
-    yield f"nats://127.0.0.1:{port}"
+    address = ""
+    while b"Server is ready" not in (line := await process.stderr.readline()):
+        assert line, "nats-server has ended"
+        _, is_address, rest = line.decode().partition("Listening for client connections on ")
+        address = rest.strip() if is_address else address
+    yield f"nats://{address}"
     process.terminate()
     await process.wait()
 

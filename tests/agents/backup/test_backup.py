@@ -44,7 +44,7 @@ async def connection(lab: Lab) -> AsyncIterator[Connection]:
             Outgoing(subject=subject, payload=b"x" * 900, message_id=f"{number:032x}")
             for number, subject in enumerate(["task.a.b", "audit.a", "held.a.b", "state.a.b"] * 10)
         ]
-        await NatsTransport(made).publish(messages, deadline=20)
+        await NatsTransport(made).publish(messages, deadline=60.0)
         yield made
 
 

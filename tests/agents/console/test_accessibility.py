@@ -36,7 +36,6 @@ SMALL = """() => [...document.querySelectorAll(
   .filter((one) => one.getBoundingClientRect().height < 43.5).map((one) => one.outerHTML.slice(0, 120))"""
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("device", DEVICES)
 async def test_axe_finds_nothing_in_any_area(browser: Browser, device: str, scheme: Literal["light", "dark"]) -> None:

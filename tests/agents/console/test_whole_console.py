@@ -32,7 +32,7 @@ async def test_my_task_was_denied_last_night(browser: Browser, tmp_path: Path) -
             group.create_task(worker.run(stop))
             await worker.ready.wait()
         token = await asyncio.to_thread(dev_token, shop.settings, "carol")
-        async with httpx2.AsyncClient(base_url=shop.edge.front.resource, timeout=30) as edge:
+        async with httpx2.AsyncClient(base_url=shop.edge.front.resource, timeout=60) as edge:
             refused = await edge.post(
                 "/v1/calls/inventory/read", json={"item_id": "42"}, headers={"authorization": f"Bearer {token}"}
             )
@@ -54,7 +54,7 @@ async def test_my_task_was_denied_last_night(browser: Browser, tmp_path: Path) -
         # What is decided now comes by itself.
         await page.get_by_role("link", name="Live", exact=True).click()
         await settled(page)
-        async with httpx2.AsyncClient(base_url=shop.edge.front.resource, timeout=30) as edge:
+        async with httpx2.AsyncClient(base_url=shop.edge.front.resource, timeout=60) as edge:
             token = await asyncio.to_thread(dev_token, shop.settings, "alice")
             await edge.post(
                 "/v1/tasks/inventory/update", json={"item_id": "42", "quantity": 5000},

@@ -39,7 +39,7 @@ class Scripted:
     async def opened(self, needs: Scripted | None = None) -> AsyncIterator[Scripted]:
         """Open it; as a role that cannot be opened before `needs` runs."""
         if needs is not None:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 await needs.running.wait()
         self.open = True
         try:
@@ -100,7 +100,7 @@ async def test_a_stop_ends_a_role_that_is_still_opened() -> None:
     running = asyncio.create_task(control.run(stop))
     await waits.wait()
     stop.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await running
     assert not control.started.is_set()
     assert control.not_ready() == {"callout": "starting", "policy": "starting"}

@@ -12,7 +12,7 @@ import pytest
 from sealbus.agents.dev import child_process as child_module
 from sealbus.agents.dev.child_process import ChildProcess
 
-SECONDS = 10.0
+SECONDS = 60.0
 
 
 async def run(tmp_path: Path, script: str) -> tuple[ChildProcess, list[str]]:

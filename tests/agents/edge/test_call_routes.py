@@ -210,7 +210,9 @@ async def test_a_call_that_is_cut_off_at_the_end_is_503_and_leaves_no_traceback(
             listening = edge.bus.broker.connect().listen("call.nobody.*")
             heard = group.create_task(anext(listening))
             await asyncio.sleep(0)
-            client = httpx2.AsyncClient(base_url=str(edge.http.base_url), trust_env=False, verify=TRUSTS_NOBODY)
+            client = httpx2.AsyncClient(
+                base_url=str(edge.http.base_url), trust_env=False, timeout=60, verify=TRUSTS_NOBODY
+            )
             fields = {"Content-Type": "application/json", **edge.authorized()}
             asked = group.create_task(client.post("/v1/calls/nobody/home", content=b"{}", headers=fields))
             await until(lambda: bool(open_calls))

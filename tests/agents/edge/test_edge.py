@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from support.edge import QUICK, edge_table
+from support.edge import ENDS_SOON, edge_table
 from support.engines import ScriptedEngine
 from support.issuer import TRUSTS_NOBODY, LoopbackIssuer
 from support.settings import SMALLEST, load
@@ -132,7 +132,7 @@ async def test_what_is_served_mints_for_as_long_as_is_said() -> None:
     async with LoopbackIssuer() as issuer, TestBus(engine=ScriptedEngine()) as bus:
         node = (await bus.client("edge")).node
         table = edge_table(issuer, context_start=60, context_life=120)
-        async with serve_edge(table, node, connections=QUICK, issuer_tls=TRUSTS_NOBODY) as edge:
+        async with serve_edge(table, node, connections=ENDS_SOON, issuer_tls=TRUSTS_NOBODY) as edge:
             assert (edge.front.limits.context_start_seconds, edge.front.limits.context_end_seconds) == (60, 120)
 
 
@@ -149,7 +149,7 @@ async def test_a_stop_finishes_what_is_open_and_takes_nothing_new() -> None:
         node = (await bus.client("edge")).node
         table = edge_table(issuer, actions=("slow.wait",))
         fields = {"Authorization": f"Bearer {issuer.token()}"}
-        async with httpx2.AsyncClient(trust_env=False, verify=TRUSTS_NOBODY) as http:
+        async with httpx2.AsyncClient(trust_env=False, timeout=60, verify=TRUSTS_NOBODY) as http:
             # The default's five seconds for open requests: this one needs as long as this test takes to look around.
             async with serve_edge(table, node, issuer_tls=TRUSTS_NOBODY) as edge:
                 url = f"http://127.0.0.1:{edge.port}/v1/calls/slow/wait"
@@ -172,7 +172,7 @@ async def _serving(use: Callable[..., Any], **changes: Any) -> None:
     async with LoopbackIssuer() as issuer, TestBus(engine=ScriptedEngine()) as bus:
         node = (await bus.client("edge")).node
         table = edge_table(issuer, **changes)
-        async with serve_edge(table, node, connections=QUICK, issuer_tls=TRUSTS_NOBODY) as edge:
+        async with serve_edge(table, node, connections=ENDS_SOON, issuer_tls=TRUSTS_NOBODY) as edge:
             await use(edge.port)
 
 
@@ -208,13 +208,16 @@ async def test_the_public_listener_speaks_tls_and_takes_a_replaced_certificate(t
     async def use(port: int) -> None:
         url = f"https://127.0.0.1:{port}/.well-known/oauth-protected-resource"
         for expected in (first, None):
-            async with httpx2.AsyncClient(verify=trusting, trust_env=False) as http, http.stream("GET", url) as answer:
+            async with (
+                httpx2.AsyncClient(verify=trusting, trust_env=False, timeout=60) as http,
+                http.stream("GET", url) as answer,
+            ):
                 shown = answer.extensions["network_stream"].get_extra_info("ssl_object").getpeercert(binary_form=True)
                 assert answer.status_code == 200
             assert shown == (expected or second[0])
             second.append(write())
         with pytest.raises(httpx2.TransportError):
-            async with httpx2.AsyncClient(trust_env=False, verify=TRUSTS_NOBODY) as http:
+            async with httpx2.AsyncClient(trust_env=False, timeout=60, verify=TRUSTS_NOBODY) as http:
                 await http.get(url.replace("https", "http"))
 
     second: list[bytes] = []

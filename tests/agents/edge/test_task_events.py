@@ -129,7 +129,7 @@ async def test_one_user_has_so_many_streams_and_leaving_one_makes_room(edge: Doo
         held = await edge.get(url)
         assert (held.status_code, held.json()["code"]) == (429, "rate_limited")
     gate.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while (await edge.get(url)).status_code == 429:  # noqa: ASYNC110  the server tells nobody that a stream ended
             await asyncio.sleep(0)
 
@@ -161,7 +161,7 @@ async def test_streams_that_are_asked_for_at_once_are_no_more_than_allowed(
                 all_began.set()
             await all_began.wait()
 
-    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         for _ in range(8):
             group.create_task(follow())
     assert sorted(statuses) == [200, *[429] * 7]
@@ -170,7 +170,7 @@ async def test_streams_that_are_asked_for_at_once_are_no_more_than_allowed(
 
 async def test_who_is_revoked_is_told_nothing_more(edge: Door, gate: asyncio.Event) -> None:
     url = await _submitted(edge)
-    async with asyncio.timeout(10), edge.http.stream("GET", url, headers=edge.authorized(sid="s-1")) as stream:
+    async with asyncio.timeout(60), edge.http.stream("GET", url, headers=edge.authorized(sid="s-1")) as stream:
         lines = stream.aiter_lines()
         assert json.loads([line async for line in _until(lines, "data: ")][-1][6:])["state"] == "working"
         revoked = Revocations(sessions=frozenset({(edge.issuer.issuer, "s-1")}))
@@ -184,8 +184,8 @@ async def test_who_is_revoked_is_told_nothing_more(edge: Door, gate: asyncio.Eve
 async def test_a_stream_ends_with_its_token(edge: Door) -> None:
     url = await _submitted(edge)
     async with (
-        asyncio.timeout(10),
-        edge.http.stream("GET", url, headers=edge.authorized(life=2)) as stream,
+        asyncio.timeout(60),
+        edge.http.stream("GET", url, headers=edge.authorized(life=5)) as stream,
     ):
         assert {one["state"] for _, one in await _events(stream.aiter_lines())} == {"working"}
 

@@ -60,7 +60,7 @@ async def test_it_ends_with_its_time_with_the_edge_and_with_the_session(
 ) -> None:
     handle, token = await begun(running, 1), token_of(running.door.issuer.issuer, "alice")
     front = running.door.edge.front
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         async with aclosing(followed(handle, front, token, after=-1, within=0.1)) as statuses:
             assert not any([one.final async for one in statuses])
         revoked[0] = Revocations(sessions=frozenset({(token.issuer, token.session)}))

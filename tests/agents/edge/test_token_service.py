@@ -210,7 +210,7 @@ async def test_a_caller_that_is_not_one_workload_of_the_trust_domain_gets_no_ans
             not_after=svid.not_after,
         )
         context = client_context(other, expected=frozenset({SpiffeId(EDGE)}))
-    async with httpx2.AsyncClient(verify=context, trust_env=False) as http:
+    async with httpx2.AsyncClient(verify=context, trust_env=False, timeout=60) as http:
         with pytest.raises(httpx2.TransportError):
             await http.post(f"{site.url}/token", data=site.form())
 
@@ -257,7 +257,7 @@ async def test_a_connection_ends_with_the_certificate_that_it_was_made_with(
 
 async def test_other_paths_and_methods_are_not_there(site: Site) -> None:
     context = client_context(site.workload().x509(), expected=frozenset({SpiffeId(EDGE)}))
-    async with httpx2.AsyncClient(verify=context, trust_env=False) as http:
+    async with httpx2.AsyncClient(verify=context, trust_env=False, timeout=60) as http:
         assert (await http.get(f"{site.url}/token")).status_code == 405
         assert (await http.post(f"{site.url}/v1/calls/pricing/quote")).status_code == 404
 

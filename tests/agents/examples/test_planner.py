@@ -34,7 +34,7 @@ async def replan(shop: TestBus, user: str, *item_ids: str, quantity: int = 12) -
     client = await shop.client("shop-web")
     body = Plan(item_ids=list(item_ids), quantity=quantity)
     handle = await client.submit("planner.replan", body, user=shop.user(user, "shop-web"))
-    return await handle.result(Proposal, timeout=10)
+    return await handle.result(Proposal, timeout=60)
 
 
 async def asked(shop: TestBus, action: str) -> list[dict[str, Any]]:

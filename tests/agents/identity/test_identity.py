@@ -5,7 +5,6 @@ import json
 import logging
 import socket
 import sys
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -153,18 +152,16 @@ async def test_a_dead_socket_fails_at_once() -> None:
     with short_folder() as folder, no_thread_left():
         with socket.socket(socket.AF_UNIX) as dead:
             dead.bind(str(folder / "a.sock"))
-        started = time.monotonic()
         with pytest.raises(IdentityUnavailable, match=r"a\.sock does not answer: start the SPIRE agent"):
-            async with WorkloadIdentity.connect(str(folder / "a.sock"), deadline=30):
+            async with asyncio.timeout(60), WorkloadIdentity.connect(str(folder / "a.sock"), deadline=3_600):
                 pass
-        assert time.monotonic() - started < 10
 
 
 async def test_no_entry_fails_at_once(running: RunningWorkloadApi, caplog: pytest.LogCaptureFixture) -> None:
     """`PermissionDenied` says to register one; nothing is logged beside the error."""
     running.api.remove_identity(running.spiffe_id("planner"))
     with no_thread_left(), caplog.at_level(logging.INFO), pytest.raises(IdentityUnavailable) as caught:
-        async with WorkloadIdentity.connect(running.address("planner"), deadline=30):
+        async with WorkloadIdentity.connect(running.address("planner"), deadline=60.0):
             pass
     assert running.address("planner") in str(caught.value)
     assert "register an entry" in str(caught.value)
@@ -235,7 +232,6 @@ async def test_an_overload_that_lasts_is_no_absence(scripted: ScriptedWorkloadAp
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 async def test_five_hundred_that_start_together_all_get_their_identity() -> None:
     """Against a Workload API in a process of its own, in the time that long-running processes have."""
     async with served_elsewhere("planner") as address, asyncio.timeout(120):
@@ -258,7 +254,7 @@ async def test_another_service_fails_at_once() -> None:
         server.add_insecure_port(f"unix:{folder}/a.sock")
         await server.start()
         with pytest.raises(IdentityUnavailable, match="is not a SPIFFE Workload API"):
-            async with WorkloadIdentity.connect(f"unix://{folder}/a.sock", deadline=30):
+            async with WorkloadIdentity.connect(f"unix://{folder}/a.sock", deadline=60.0):
                 pass
         await server.stop(None)
 
@@ -330,5 +326,5 @@ async def test_a_token_that_overtakes_its_bundle_is_asked_for_again(
 
     async with asyncio.TaskGroup() as group:
         group.create_task(mend())
-        async with WorkloadIdentity.connect(scripted.address, deadline=20) as identity:
+        async with WorkloadIdentity.connect(scripted.address, deadline=60.0) as identity:
             assert identity.sealer().iss == identity.spiffe_id

@@ -32,7 +32,7 @@ from sealbus.envelopes.trust.keys import SigningKey
 pytestmark = pytest.mark.workload_api
 
 HEADER = (("workload.spiffe.io", "true"),)
-DEADLINE = 10.0
+DEADLINE = 60.0
 
 
 def thumbprint() -> str:

@@ -18,7 +18,7 @@ from sealbus.envelopes.trust.credential import verify_credential
 
 pytestmark = pytest.mark.workload_api
 
-DEADLINE = 10.0
+DEADLINE = 60.0
 X509_TTL, JWT_TTL, STEP = 10, 60, 5
 
 
@@ -108,9 +108,9 @@ async def test_a_refresh_needs_no_wake(authority: DevelopmentAuthority, clock: M
 
 @pytest.mark.slow
 async def test_real_time() -> None:
-    """X.509-SVIDs of 2 s by real clocks: each arrives with more than half of its life left."""
+    """X.509-SVIDs of 8 s by real clocks: each arrives with more than half of its life left."""
     async with (
-        workload_api("planner", x509_ttl=2) as running,
+        workload_api("planner", x509_ttl=8) as running,
         WorkloadIdentity.connect(running.address("planner")) as identity,
     ):
         rotated = asyncio.Event()
@@ -120,6 +120,6 @@ async def test_real_time() -> None:
             async with asyncio.timeout(DEADLINE):
                 await rotated.wait()
             rotated.clear()
-            assert identity.x509().not_after - running.authority.clock() > SECOND // 2
+            assert identity.x509().not_after - running.authority.clock() > 2 * SECOND
             leaves.add(identity.x509().chain[0])
         assert len(leaves) == 4

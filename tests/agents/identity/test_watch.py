@@ -97,7 +97,7 @@ async def test_canceled_while_nothing_comes(scripted: ScriptedWorkloadApi) -> No
         task = asyncio.create_task(seen.watch.run())
         await scripted.until("FetchX509SVID", 1)
         task.cancel()
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(60):
             with pytest.raises(asyncio.CancelledError):
                 await task
 

@@ -30,7 +30,7 @@ async def log_in(
     answer: Callable[[Said], str | Said] = lambda asked: {"code": CODE, "state": asked["state"]},
     *,
     lines: list[str] | None = None,
-    within: float = 10.0,
+    within: float = 60.0,
     **asked: Any,
 ) -> tuple[Tokens, Said]:
     """Log in with a browser that comes back with `answer`; return the tokens, and what the page was asked for."""
@@ -38,7 +38,7 @@ async def log_in(
 
     async def come_back(said: Said) -> None:
         brought = answer(said)
-        async with httpx2.AsyncClient(trust_env=False) as http:
+        async with httpx2.AsyncClient(trust_env=False, timeout=60) as http:
             if isinstance(brought, str):
                 await http.get(f"{said['redirect_uri']}?{brought}")
             else:

@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
 import pytest
-from support.ports import free_port
+from support.ports import held_port
 
 from sealbus.agents.login import loopback as module
 from sealbus.agents.login.loopback import Loopback
 from sealbus.agents.login.provider import LoginFailed
 
-WITHIN = 10.0
+WITHIN = 60.0
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ async def test_connections_are_bounded_and_closed_at_the_end() -> None:
 
 
 async def test_a_port_that_is_taken_is_told() -> None:
-    async with Loopback(f"http://127.0.0.1:{free_port()}/x") as first:
+    async with Loopback(f"http://127.0.0.1:{held_port()}/x") as first:
         with pytest.raises(LoginFailed, match=r"try another client\.redirect_uri"):
             async with Loopback(first.uri):
                 raise AssertionError

@@ -48,7 +48,7 @@ class Desktop:
         self.reader.feed_data(line + b"\n")
 
     async def told(self) -> dict[str, Any]:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             return await self.read.get()
 
     async def answer(self, method: str, params: dict[str, Any], request: object = 1) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from sealbus.agents.runtime.loop_watch import LoopWatch
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import ConfigurationError
 
-SECONDS = 10.0
+SECONDS = 60.0
 
 
 @dataclass

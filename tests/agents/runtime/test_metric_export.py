@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.otlp import received_spans
-from support.ports import free_port
+from support.ports import held_port
 
 from sealbus.agents.runtime.metric_export import exporting_metrics, metrics_wanted
 from sealbus.bus.telemetry import Counters
@@ -81,9 +81,9 @@ async def test_all_of_it_is_there_at_the_end_under_its_own_names(monkeypatch: py
 
 
 async def test_a_sink_that_is_away_holds_up_nothing_and_gets_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", f"http://127.0.0.1:{free_port()}/v1/metrics")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", f"http://127.0.0.1:{held_port()}/v1/metrics")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "1")
-    async with asyncio.timeout(20), exporting_metrics("shop", counted()):
+    async with asyncio.timeout(60), exporting_metrics("shop", counted()):
         pass
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from support.nats_server import NatsServer, free_port
+from support.nats_server import NatsServer
+from support.ports import held_port
 from support.x509 import ThrowawayCa
 
 from sealbus.agents.runtime.nats_monitor import ANSWER_BYTES, read_varz
@@ -21,7 +22,7 @@ Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 @pytest.mark.nats
 @pytest.mark.parametrize("always", [True, False])
 async def test_a_real_server_says_whether_it_syncs_before_it_acknowledges(tmp_path: Path, always: bool) -> None:
-    monitor = free_port()
+    monitor = held_port()
     extra = f'http: "127.0.0.1:{monitor}"'
     jetstream = ", sync_interval: always" if always else ""
     async with NatsServer(tmp_path, ThrowawayCa("example.org"), [], extra=extra, jetstream=jetstream):

@@ -160,7 +160,7 @@ async def test_a_lost_connection_is_told_until_there_is_another(tmp_path: Path) 
     shop, engine, stop = Shop(), ScriptedEngine(), asyncio.Event()
     async with (
         real_bus(tmp_path, "inventory", "shop-web") as bus,
-        asyncio.timeout(30),
+        asyncio.timeout(60),
         asyncio.TaskGroup() as group,
     ):
         node = await bus.node("inventory", engine)

@@ -76,7 +76,7 @@ async def test_a_predecessor_that_runs_is_waited_for_where_one_is_to_queue() -> 
         await client.schedules.add("n", "clerk.count", Count(), every=60, overlap="queue")
         assert await bus.advance(300, idle=False) == 1
         slow.go.set()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await slow.twice.wait()
         await bus.idle()
         first, second = map(_tick, tasks(bus))

@@ -10,7 +10,7 @@ import pytest
 from sealbus.agents.runtime.source_files import SourceFiles
 from sealbus.envelopes.errors import ConfigurationError
 
-SECONDS = 30.0
+SECONDS = 60.0
 
 
 @pytest.fixture

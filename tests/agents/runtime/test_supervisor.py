@@ -17,8 +17,6 @@ from support.supervised_child import CRASHES, FAILS, UNDRAINED, command_in, log_
 from sealbus.agents.runtime.supervisor import Restarts, Supervisor
 from sealbus.envelopes.backoff import Backoff
 
-pytestmark = pytest.mark.timeout(120)
-
 SOON = Restarts(backoff=Backoff(initial_interval=0.01, maximum_interval=0.02), most=3)
 SECONDS = 60.0
 

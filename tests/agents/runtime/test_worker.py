@@ -12,6 +12,7 @@ from support.lab import until
 from support.shop import Price, Shop, Update
 
 from sealbus import Agent, Context
+from sealbus.agents.dev.memory.broker import MemoryPull
 from sealbus.agents.runtime import worker as worker_module
 from sealbus.agents.runtime.client import Client
 from sealbus.agents.runtime.node import Node
@@ -90,7 +91,7 @@ async def test_work_that_outlives_the_drain_is_told_and_comes_again() -> None:
         stop = asyncio.Event()
         client = await bus.client("shop-web")
         node = await node_of(bus, "slow")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             async with Worker(slow.agent, node, WorkerLimits(drain=0.05)) as worker:
                 running = asyncio.ensure_future(worker.run(stop))
                 await client.submit("slow.work", Update(item_id="1"))
@@ -173,7 +174,7 @@ async def test_stopping_does_not_wait_for_what_was_not_even_begun(monkeypatch: p
     async with TestBus(engine=ScriptedEngine()) as bus:
         client, stop = await bus.client("slow"), asyncio.Event()
         limits = WorkerLimits(drain=0.05, concurrency=1, batch=1)
-        async with asyncio.timeout(10), Worker(slow.agent, client.node, limits) as worker:
+        async with asyncio.timeout(60), Worker(slow.agent, client.node, limits) as worker:
             running = asyncio.ensure_future(worker.run(stop))
             for number in range(4):
                 await client.submit("slow.work", Update(item_id=str(number)))
@@ -184,6 +185,20 @@ async def test_stopping_does_not_wait_for_what_was_not_even_begun(monkeypatch: p
             stop.set()
             assert await running is False
     assert slow.done == []
+
+
+async def test_the_broker_hears_of_work_before_it_would_deliver_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However short `ack_wait` is set: otherwise a handler that takes longer runs twice at a time."""
+    heard = asyncio.Event()
+    monkeypatch.setattr(MemoryPull, "working", lambda _pull, _delivery: heard.set())
+    slow = Slow()
+    async with TestBus(slow.agent, engine=ScriptedEngine(), limits=WorkerLimits(ack_wait=0.3)) as bus:
+        await (await bus.client("shop-web")).submit("slow.work", Update(item_id="1"))
+        await slow.started.wait()
+        # The usual pause is 10 s.
+        async with asyncio.timeout(8):
+            await heard.wait()
+        slow.go.set()
 
 
 async def test_nothing_new_is_taken_while_too_much_is_put_off() -> None:

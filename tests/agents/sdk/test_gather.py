@@ -63,7 +63,7 @@ async def test_each_task_is_in_one_group_in_the_order_given() -> None:
         # These have ended before, so that the deadline measures no handler.
         ended = [handles[0], handles[2], handles[4]]
         assert (await gather(ended, deadline=LONG)).late == ()
-        found = await gather(handles, deadline=1.0)
+        found = await gather(handles, deadline=5.0)
         assert found.done == ((handles[0], 4), (handles[4], 8))
         assert found.results == (4, 8)
         [(handle, error)] = found.failed
@@ -159,7 +159,7 @@ async def test_late_ones_are_canceled_where_that_is_asked(caplog: pytest.LogCapt
     async with asked(2, 102) as (_, client, handles):
         gone = client.handle((await client.submit("gone.away", Number(number=1))).text)
         unknown: TaskHandle[int] = TaskHandle(task=gone.task, reader=gone.reader)
-        found = await gather([*handles, unknown], deadline=0.5, late="cancel")
+        found = await gather([*handles, unknown], deadline=5.0, late="cancel")
         assert (found.results, found.late) == ((4,), (handles[1], unknown))
         with pytest.raises(RemoteError) as caught:
             await handles[1].result()

@@ -112,7 +112,7 @@ async def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.M
         del out
         import httpx2
 
-        async with httpx2.AsyncClient(base_url="https://api.invalid", trust_env=False) as http:
+        async with httpx2.AsyncClient(base_url="https://api.invalid", trust_env=False, timeout=60) as http:
             with pytest.raises(ConfigurationError, match=r"sealbus\[mcp\]"):
                 async with mcp_client(http, "/mcp"):
                     pass

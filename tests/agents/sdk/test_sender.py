@@ -59,7 +59,7 @@ async def bus(engine: ScriptedEngine) -> AsyncIterator[TestBus]:
 
 async def decided(bus: TestBus, action: str) -> list[DecisionRecord]:
     """Return the decisions on `action`, whose records are noted and not awaited."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             if found := await bus.decisions(action):
                 return found

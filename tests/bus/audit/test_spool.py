@@ -225,7 +225,7 @@ async def test_the_audit_writer_stores_in_the_spool_what_is_not_about_a_call(des
         )
         async with writer:
             await writer.note(outcome(1), written.set)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 await written.wait()
             await until(lambda: writer.behind != "")
             assert writer.problem == ""

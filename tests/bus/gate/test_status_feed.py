@@ -99,7 +99,7 @@ async def read(desk: Desk) -> list[int]:
 
 async def test_a_thousand_wait_with_one_consumer(desk: Desk) -> None:
     desk.say("working", 1024)
-    async with desk.reader.together(), asyncio.timeout(30):
+    async with desk.reader.together(), asyncio.timeout(60):
         reading = [asyncio.ensure_future(read(desk)) for _ in range(2_000)]
         await until(lambda: desk.reader.reading == 2_000 and seen(desk).open == 0)
         assert seen(desk).following == 1
@@ -134,7 +134,7 @@ async def test_it_begins_with_what_is_stored_while_it_begins(desk: Desk) -> None
 async def test_it_goes_on_where_it_was(desk: Desk, failure: Exception) -> None:
     transport = seen(desk)
     transport.failures = [failure, failure]
-    async with desk.reader.together(), asyncio.timeout(10):
+    async with desk.reader.together(), asyncio.timeout(60):
         reading = asyncio.ensure_future(read(desk))
         desk.say("working", 1024)
         await until(lambda: transport.following == 1)
@@ -153,7 +153,7 @@ async def test_after_a_gap_it_reads_again_from_the_last_it_had(desk: Desk) -> No
                         raise BusUnavailable("lost")
 
     desk.reader.transport = transport = Breaking(desk.broker)  # type: ignore[misc]  # final for everybody but this test
-    async with desk.reader.together(), asyncio.timeout(10):
+    async with desk.reader.together(), asyncio.timeout(60):
         await until(lambda: transport.following == 1)
         desk.now += 60_000_000
         desk.say("working", 1024)
@@ -166,7 +166,7 @@ async def test_after_a_gap_it_reads_again_from_the_last_it_had(desk: Desk) -> No
 
 async def test_a_replica_that_is_behind_is_asked_again(desk: Desk) -> None:
     transport = seen(desk)
-    async with desk.reader.together(), asyncio.timeout(10):
+    async with desk.reader.together(), asyncio.timeout(60):
         reading = asyncio.ensure_future(read(desk))
         await until(lambda: transport.following == 1 and desk.reader.reading == 1 and transport.open == 0)
         transport.stale = 3
@@ -184,7 +184,7 @@ async def test_left_it_is_as_before(desk: Desk) -> None:
 
 async def test_those_who_wait_together_leave_room_for_others(desk: Desk) -> None:
     desk.reader.limits = replace(desk.limits, readers=1)  # type: ignore[misc]  # final for everybody but this test
-    async with desk.reader.together(), asyncio.timeout(10):
+    async with desk.reader.together(), asyncio.timeout(60):
         waiting = [asyncio.ensure_future(read(desk)) for _ in range(3)]
         await until(lambda: desk.reader.reading == 3)
         assert await desk.read(follow=False) == []
@@ -199,7 +199,7 @@ async def test_who_takes_statuses_slowly_holds_up_nobody_and_misses_none(
     monkeypatch.setattr(status_feed, "HELD_SECONDS", 0.01)
     for number in (1024, 1025, 1026):
         desk.say("working", number)
-    async with desk.reader.together(), asyncio.timeout(10), aclosing(desk.reader.statuses(desk.task)) as slow:
+    async with desk.reader.together(), asyncio.timeout(60), aclosing(desk.reader.statuses(desk.task)) as slow:
         assert (await anext(slow)).sequence == 1024
         other = asyncio.ensure_future(read(desk))
         desk.done(1027)
@@ -215,7 +215,7 @@ async def test_who_is_slow_until_the_end_is_told_what_is_there_before_it_has_exp
     monkeypatch.setattr(status_feed, "HELD_SECONDS", 0.01)
     desk.say("working", 1024)
     desk.done()
-    async with desk.reader.together(), asyncio.timeout(10), aclosing(desk.reader.statuses(desk.task)) as slow:
+    async with desk.reader.together(), asyncio.timeout(60), aclosing(desk.reader.statuses(desk.task)) as slow:
         desk.now += 48 * 3_600_000_000
         assert (await anext(slow)).sequence == 1024
         await until(lambda: seen(desk).open == 0)
@@ -224,7 +224,7 @@ async def test_who_is_slow_until_the_end_is_told_what_is_there_before_it_has_exp
 
 async def test_what_the_feed_knew_before_a_reading_began_is_not_missed_at_a_replica_that_is_behind(desk: Desk) -> None:
     transport = seen(desk)
-    async with desk.reader.together(), asyncio.timeout(10):
+    async with desk.reader.together(), asyncio.timeout(60):
         await until(lambda: transport.following == 1)
         with desk.reader._feed.watching(SUBJECT) as watch:  # type: ignore[union-attr]  # the desk has one
             desk.done()
@@ -248,7 +248,7 @@ async def test_a_stream_that_was_created_again_is_read_from_its_beginning(desk: 
     transport = seen(desk)
     for number in (1024, 1025):
         desk.say("working", number)
-    async with desk.reader.together(), asyncio.timeout(10):
+    async with desk.reader.together(), asyncio.timeout(60):
         reading = asyncio.ensure_future(read(desk))
         await until(lambda: transport.following == 1 and desk.reader.reading == 1 and transport.open == 0)
         desk.now += 1

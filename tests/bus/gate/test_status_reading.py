@@ -295,7 +295,7 @@ async def test_a_lost_connection_is_waited_out_and_nothing_is_read_twice() -> No
     desk, transport = broken_desk(0)
     desk.say("working", 1024)
     found = []
-    async with asyncio.timeout(10), aclosing(desk.reader.statuses(desk.task)) as statuses:
+    async with asyncio.timeout(60), aclosing(desk.reader.statuses(desk.task)) as statuses:
         async for one in statuses:
             found.append(one.sequence)
             if len(found) == 1:

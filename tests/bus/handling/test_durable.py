@@ -138,7 +138,7 @@ async def submit(bus: TestBus, action: str, **fields: Any) -> TaskHandle:
 
 
 async def told(handle: TaskHandle) -> list[Status]:
-    async with asyncio.timeout(10), aclosing(handle.statuses()) as statuses:
+    async with asyncio.timeout(60), aclosing(handle.statuses()) as statuses:
         return [one async for one in statuses]
 
 
@@ -166,7 +166,7 @@ async def test_a_handler_that_runs_on_is_told_to_be_working(
 ) -> None:
     monkeypatch.setattr(durable, "WORKING_AFTER", 0.0)
     handle = await submit(bus, "works.wait", name="a")
-    async with asyncio.timeout(10), aclosing(handle.statuses()) as statuses:
+    async with asyncio.timeout(60), aclosing(handle.statuses()) as statuses:
         working = await anext(statuses)
         works.leave.set()
         completed = await anext(statuses)
@@ -180,7 +180,7 @@ async def test_what_a_handler_has_said_by_then_stays_its_newest_word(
 ) -> None:
     monkeypatch.setattr(durable, "WORKING_AFTER", 0.0)
     handle = await submit(bus, "works.question", size=size)
-    async with asyncio.timeout(10), aclosing(handle.statuses()) as statuses:
+    async with asyncio.timeout(60), aclosing(handle.statuses()) as statuses:
         first = await anext(statuses)
         newest = await handle.status()
         works.leave.set()
@@ -447,7 +447,7 @@ async def test_a_result_that_could_not_be_told_in_an_outage_is_told_after_it(
     handle = await submit(bus, "works.once", size=size)
     await unstored(bus)
     bus.broker.fail("RESULTS", None)
-    assert len((await handle.result(Report, timeout=10)).text) == 3 + size
+    assert len((await handle.result(Report, timeout=60)).text) == 3 + size
     await bus.idle()
     assert works.done == ["one"]
     assert (await outcomes(bus))[0] is None
@@ -499,7 +499,7 @@ async def test_nothing_final_is_said_of_a_task_whose_other_copy_is_being_handled
     await until(lambda: len(bus.stored("AUDIT")) == 3)  # two decisions, and what came of the copy
     assert await outcomes(bus) == [Code.REPLAYED]
     works.leave.set()
-    await first.result(type(None), timeout=10)
+    await first.result(type(None), timeout=60)
     assert await bus.statuses(copy) == []
 
 
@@ -526,7 +526,7 @@ async def test_copies_of_what_is_being_handled_are_looked_at_ever_less_often(
     copy = await submit(bus, "works.wait", idempotency_key="k")
     await until(lambda: len(delays) >= 5)
     works.leave.set()
-    await copy.result(type(None), timeout=10)
+    await copy.result(type(None), timeout=60)
     assert delays[:5] == [0.015, 0.02, 0.04, 0.08, 0.08]
 
 

@@ -101,7 +101,7 @@ async def test_what_fails_for_a_passing_reason_is_never_given_up_but_nothing_new
     assert all(put_off(real, Cause.PASSING, 0.05) for _ in range(130))
     assert "nothing new is taken: 130 deliveries are put off" in real.notes()["put_off"]
     with caplog.at_level(logging.WARNING):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await real.room()
     assert "nothing new is taken" in caplog.text
     assert real.notes() == {}

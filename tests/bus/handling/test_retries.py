@@ -125,7 +125,7 @@ async def submit(bus: TestBus, action: str, life: float | None = None) -> TaskHa
 
 async def told(handle: TaskHandle) -> list[tuple[State, str, str]]:
     statuses: list[Status] = []
-    async with asyncio.timeout(10), aclosing(handle.statuses()) as source:
+    async with asyncio.timeout(60), aclosing(handle.statuses()) as source:
         statuses += [one async for one in source]
     return [(one.state, one.code, one.note) for one in statuses]
 

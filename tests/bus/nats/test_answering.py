@@ -137,7 +137,7 @@ async def test_a_server_that_comes_back_is_answered_again(tmp_path: Path) -> Non
         await lab.server.kill9()
         await until(lambda: not connection.connected)
         await lab.server.restart()
-        await connection.ready(10)
+        await connection.ready(60)
         async with lab.connection("b") as client:
             assert await request(client, b"x") == b"re:x"
 
@@ -154,7 +154,7 @@ async def test_after_its_end_nobody_is_answered(tmp_path: Path) -> None:
             connection, "ask.me", queue="q", answer=echo, concurrency=1, pending=1, overloaded=lambda: None
         ):
             assert await request(client, b"x") == b"re:x"
-        await connection.link.flush(5)
+        await connection.link.flush(60.0)
         with pytest.raises(BusUnavailable):
             await request(client, b"x", seconds=1)
 
@@ -184,9 +184,9 @@ async def test_what_has_arrived_is_answered_before_the_end(tmp_path: Path) -> No
         await until(lambda: bool(connection._attachments))
         tasks = [group.create_task(request(client, b"%d" % number)) for number in range(3)]
         await begun.wait()
-        await client.link.flush(5)
+        await client.link.flush(60.0)
         serving.cancel()
-        await connection.link.flush(5)
+        await connection.link.flush(60.0)
         go.set()
         assert [await task for task in tasks] == [b"late:0", b"late:1", b"late:2"]
         await asyncio.wait({serving})
@@ -203,7 +203,7 @@ async def test_the_end_does_not_wait_for_what_hangs(tmp_path: Path, monkeypatch:
         return None
 
     async with (
-        asyncio.timeout(10),
+        asyncio.timeout(60),
         running(tmp_path, "a", "b") as lab,
         lab.connection("b") as client,
         answering(lab, hang),

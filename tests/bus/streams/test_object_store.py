@@ -116,7 +116,7 @@ async def test_watching_begins_with_what_is_there(store: ObjectStore) -> None:
     seen: list[tuple[str, int]] = []
 
     async def until(name: str, sequence: int) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (name, sequence) not in seen:
                 seen.extend((one.name, one.sequence) for one in await anext(watching))
 
@@ -132,9 +132,9 @@ async def test_watching_begins_with_what_is_there(store: ObjectStore) -> None:
 async def test_content_that_is_not_what_was_described(store: ObjectStore, connection: Connection) -> None:
     written = await put(store, "a", b"content")
     transport = NatsTransport(connection)
-    await transport.publish([Outgoing(subject=f"$O.policies.C.{written.nuid}", payload=b"more")], deadline=5)
+    await transport.publish([Outgoing(subject=f"$O.policies.C.{written.nuid}", payload=b"more")], deadline=60.0)
     assert await store.get(written) is None
-    await transport.publish([Outgoing(subject="$O.policies.M.bm9uZQ==", payload=b"junk")], deadline=5)
+    await transport.publish([Outgoing(subject="$O.policies.M.bm9uZQ==", payload=b"junk")], deadline=60.0)
     assert await store.info("none") is None
     assert [one.name for one in await store.objects()] == ["a"]
 
@@ -232,7 +232,7 @@ async def test_nothing_is_described_once_another_has_written(
     async def later(info: ObjectInfo, last: int, *, after: int | None = None) -> int | None:
         # Somebody else meets us in the chunk that we are about to describe.
         other = Outgoing(subject=f"$O.policies.C.{info.nuid}", payload=b"theirs", headers={"Nats-Rollup": "sub"})
-        await transport.publish([other], deadline=5)
+        await transport.publish([other], deadline=60.0)
         return await point(info, last, after=after)
 
     monkeypatch.setattr(store, "_point", later)

@@ -41,7 +41,7 @@ async def connection(lab: Lab) -> AsyncIterator[Connection]:
 async def stored(connection: Connection, payload: bytes) -> str:
     """Return the name of the stream that took a record."""
     message = Outgoing("audit.inventory", payload, payload.hex().zfill(32))
-    (ack,) = await NatsTransport(connection).publish([message], deadline=2.0)
+    (ack,) = await NatsTransport(connection).publish([message], deadline=60.0)
     assert isinstance(ack, PubAck)
     return ack.stream
 

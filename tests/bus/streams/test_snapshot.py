@@ -45,7 +45,7 @@ async def connection(lab: Lab) -> AsyncIterator[Connection]:
             Outgoing(subject="task.a.b", payload=bytes([number % 256]) * 2_000, message_id=f"{number:032x}")
             for number in range(MESSAGES)
         ]
-        await NatsTransport(made).publish(messages, deadline=20)
+        await NatsTransport(made).publish(messages, deadline=60.0)
         yield made
 
 

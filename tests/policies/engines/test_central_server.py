@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 from support.central_opa import tls_of
 from support.opa_faults import always, answer_well, good, serving_tls
-from support.ports import free_port
+from support.ports import held_port
 from support.x509 import ThrowawayCa
 
 from sealbus.envelopes.errors import ConfigurationError, PolicyFailed, PolicyUnavailable
@@ -94,7 +94,7 @@ async def test_any_document_may_be_asked_for(tls: ClientTls) -> None:
 
 
 async def test_failures_open_its_breaker_and_the_last_is_told(tls: ClientTls) -> None:
-    server = CentralServer(f"https://127.0.0.1:{free_port()}", connections=1)
+    server = CentralServer(f"https://127.0.0.1:{held_port()}", connections=1)
     with pytest.raises(PolicyUnavailable):
         await ask(server, tls, times=AFTER)
     assert server.breaker.seconds_left(asyncio.get_running_loop().time()) > 0
@@ -102,7 +102,7 @@ async def test_failures_open_its_breaker_and_the_last_is_told(tls: ClientTls) ->
 
 
 async def test_failures_that_do_not_count(tls: ClientTls) -> None:
-    server = CentralServer(f"https://127.0.0.1:{free_port()}", connections=1)
+    server = CentralServer(f"https://127.0.0.1:{held_port()}", connections=1)
     with pytest.raises(PolicyUnavailable):
         await ask(server, tls, counts=False, times=2 * AFTER)
     async with serving_tls(CA, FAILS) as url:

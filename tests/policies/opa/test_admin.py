@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 from support.opa import OpaServer
 from support.policies import ALLOW, bundle, document
-from support.ports import free_port
+from support.ports import held_port
 
 from sealbus.envelopes.errors import ConfigurationError, PolicyFailed, PolicyUnavailable
 from sealbus.policies.bundle.files import write_bundle
@@ -23,7 +23,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real OPA that listens on a loopback port as well."""
     file = tmp_path_factory.mktemp("policy") / "bundle.tar.gz"
     write_bundle(bundle(), file)
-    port = free_port()
+    port = held_port()
     with OpaServer("--addr", f"127.0.0.1:{port}", "--bundle", str(file)):
         yield f"http://127.0.0.1:{port}"
 
@@ -60,7 +60,7 @@ async def test_what_opa_refuses_or_cannot_evaluate(url: str) -> None:
 
 
 async def test_nobody_listens() -> None:
-    admin = OpaAdmin(f"http://127.0.0.1:{free_port()}")
+    admin = OpaAdmin(f"http://127.0.0.1:{held_port()}")
     assert await admin.status() == OpaStatus(healthy=False)
     with pytest.raises(PolicyUnavailable, match="does not answer"):
         await admin.query("data")
@@ -83,8 +83,8 @@ async def test_other_answers() -> None:
     application.router.add_route("*", "/{path:.*}", handler)
     runner = web.AppRunner(application)
     await runner.setup()
-    port = free_port()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    port = runner.addresses[0][1]
     try:
         admin = OpaAdmin(f"http://127.0.0.1:{port}/", token="t")
         assert await admin.status() == OpaStatus(healthy=False, version="", revisions={"a": ""})
@@ -128,8 +128,8 @@ async def served(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     application.router.add_route("*", "/{path:.*}", handler)
     runner = web.AppRunner(application)
     await runner.setup()
-    port = free_port()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    port = runner.addresses[0][1]
     try:
         yield f"http://127.0.0.1:{port}"
     finally:

@@ -13,7 +13,7 @@ from aiohttp import web
 from support.central_opa import OPA_ID, WORKER, tls_of
 from support.identity import StaticIdentity
 from support.opa_faults import Handler, always, serving_tls
-from support.ports import free_port
+from support.ports import held_port
 from support.x509 import ThrowawayCa
 
 from sealbus.agents.runtime.policy.opa_tls import OpaTls
@@ -100,7 +100,7 @@ async def test_a_session_that_was_closed_meanwhile_is_not_asked_again() -> None:
 
 async def test_nobody_listens() -> None:
     with pytest.raises(PolicyUnavailable, match=r"OPA at here does not answer: ClientConnectorError$"):
-        await ask(f"https://127.0.0.1:{free_port()}", kept=2)
+        await ask(f"https://127.0.0.1:{held_port()}", kept=2)
 
 
 async def test_a_server_of_another_id_is_told_apart_from_one_of_another_authority() -> None:

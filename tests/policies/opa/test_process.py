@@ -16,7 +16,7 @@ import pytest
 from support.central_opa import OPA_ID, SYSTEM, tls_of
 from support.opa import require_opa
 from support.policies import bundle, document, eventually, put
-from support.ports import free_port
+from support.ports import held_port
 from support.x509 import ThrowawayCa
 
 from sealbus.envelopes.backoff import Backoff
@@ -108,7 +108,7 @@ async def test_a_central_one_is_asked_over_tls_and_its_socket_tells_health_only(
     ca = ThrowawayCa("example.org")
     svid = ca.issue(OPA_ID)
     tls = MutualTls(
-        address=f"127.0.0.1:{free_port()}",
+        address=f"127.0.0.1:{held_port()}",
         certificate=folder / "svid.pem",
         key=folder / "svid.key",
         trust_bundle=folder / "trust.pem",

@@ -55,7 +55,7 @@ def log_in_as(user: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a browser choose `user`, or nobody, on the page that the command opens."""
 
     def choose(page: str) -> None:
-        with httpx2.Client(trust_env=False) as http:
+        with httpx2.Client(trust_env=False, timeout=60) as http:
             shown = http.get(page)
             (hidden,) = re.findall(r'name="request" value="([^"]+)"', shown.text)
             chosen = {"user": user} if user else {"deny": "yes"}

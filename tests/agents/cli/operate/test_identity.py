@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from support.ports import free_port
+from support.ports import held_port
 from support.workload_api import RunningWorkloadApi, workload_api
 
 from sealbus.agents.cli.operate.identity import command
@@ -104,12 +104,12 @@ async def test_it_runs_until_it_is_told_to_end(
     """With a server that is not there and a responder that is down: neither keeps it from ending in order."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "sealbus", "identity", "write", str(tmp_path / "svid"), "--json"),
-        *("--reload", str(tmp_path / "pid"), "--callout-health", f"http://127.0.0.1:{free_port()}/"),
+        *("--reload", str(tmp_path / "pid"), "--callout-health", f"http://127.0.0.1:{held_port()}/"),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
     assert process.stdout is not None
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         first = json.loads(await process.stdout.readline())
         running.api.renew()
         second = json.loads(await process.stdout.readline())

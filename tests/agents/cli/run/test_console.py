@@ -9,14 +9,14 @@ import sys
 from pathlib import Path
 
 import httpx2
-from support.ports import free_port
+from support.ports import held_port
 
 from sealbus.agents.cli.run.console import command
 from sealbus.agents.dev.environment import DevOptions, open_environment
 
 
 async def test_a_console_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
-    address = f"127.0.0.1:{free_port()}"
+    address = f"127.0.0.1:{held_port()}"
     assert command.name == "console"
     async with open_environment(DevOptions(folder=tmp_path, agents=(), port=0, console_port=0)) as shop:
         process = await asyncio.create_subprocess_exec(

@@ -17,7 +17,7 @@ from sealbus.agents.control.callout.key_files import load_keys
 
 def keygen(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "sealbus", "control", "keygen", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
 def test_public_keys_are_printed_and_seeds_are_not(tmp_path: Path) -> None:

@@ -40,11 +40,11 @@ async def test_the_first_finds_nothing_and_the_next_what_was_announced(bench: Be
 
 @pytest.mark.slow
 async def test_one_of_another_store_is_waited_for_until_it_is_silent(bench: Bench) -> None:
-    first, second = lease(bench), lease(bench)
+    first, second = lease(bench, seconds=3.0), lease(bench, seconds=3.0)
     await first.acquire(HERE, above=0)
     waiting = asyncio.create_task(second.acquire(THERE, above=0))
     for _ in range(8):
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.5)
         await first.keep()
         assert not waiting.done()
     found = await waiting

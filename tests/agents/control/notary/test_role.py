@@ -68,7 +68,7 @@ async def test_a_notary_without_a_folder_is_refused_before_anything_is_opened(tm
     lines = ("[control.notary]", f'origin = "{ORIGIN}"', f'keys = ["{tmp_path / "a.key"}"]')
     settings = load_settings(settings_file(tmp_path, *lines), environment={})
     with pytest.raises(ConfigurationError, match="folder is not set"):
-        async with asyncio.timeout(5), open_notary(settings):
+        async with asyncio.timeout(60), open_notary(settings):
             pass
 
 

@@ -170,7 +170,7 @@ async def test_a_checkpoint_of_ours_that_is_not_of_this_log_ends_it(bench: Bench
     async with bench.running():
         await bench.sealed(4)
         await bench.published(1)
-    async with bench.notary() as notary, asyncio.TaskGroup() as group, asyncio.timeout(20):
+    async with bench.notary() as notary, asyncio.TaskGroup() as group, asyncio.timeout(60):
         task = group.create_task(run_until_it_ends(notary))
         await notary.serving.wait()
         await published_by_us(bench, Checkpoint(ORIGIN, size, bytes(32)))
@@ -185,7 +185,7 @@ async def test_a_checkpoint_of_ours_that_came_while_no_notary_ran_ends_it_as_wel
         await bench.sealed(4)
         await bench.published(1)
     await published_by_us(bench, Checkpoint(ORIGIN, size, bytes(32)))
-    async with bench.notary() as notary, asyncio.timeout(20):
+    async with bench.notary() as notary, asyncio.timeout(60):
         assert (await run_until_it_ends(notary)).code is Code.INCONSISTENT_LOG
 
 

@@ -68,7 +68,7 @@ async def test_a_reload_that_is_not_answered_is_not_waited_for(site: Site, monke
 
 
 async def test_the_server_svid_is_written_again_at_half_its_life(site: Site) -> None:
-    site.life = 2.0
+    site.life = 8.0
     async with running(site) as server, site.connect(server, INVENTORY) as agent:
         first = await asyncio.to_thread(served_serial, server.port)
         async with asyncio.timeout(SECONDS):

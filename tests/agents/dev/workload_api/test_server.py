@@ -27,7 +27,7 @@ pytestmark = pytest.mark.workload_api
 
 HOME = TrustDomain("example.org")
 ME = HOME.id("/agent/planner")
-DEADLINE = 10.0
+DEADLINE = 60.0
 
 
 def mode_of(path: Path) -> int:

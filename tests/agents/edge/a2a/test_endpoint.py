@@ -53,7 +53,7 @@ async def streaming(running: Site, count: int, **claims: Any) -> AsyncIterator[h
 
 async def closed(running: Site) -> None:
     """Wait until the one stream that a user may have open is not open."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             async with streaming(running, 0) as stream:
                 if stream.status_code == httpx2.codes.OK:
@@ -174,7 +174,7 @@ async def test_a_revoked_user_is_told_no_more_of_a_stream(tmp_path: Path, lines:
                 if "line 0" in line:
                     break
             revoked[0] = Revocations(sessions=frozenset({(running.door.issuer.issuer, "s-1")}))
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 rest = [line async for line in told]
             lines.go_on.set()
         assert "line 1" not in "".join(rest)
@@ -193,7 +193,7 @@ async def test_who_does_not_read_a_stream_is_cut_off(tmp_path: Path) -> None:
         )
         reader, writer = await asyncio.open_connection("127.0.0.1", running.door.edge.port, limit=1_024)
         writer.write(head.encode() + body)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await reader.readuntil(b"\r\n\r\n")
             await closed(running)
         writer.close()
@@ -204,7 +204,7 @@ async def test_a_comment_shows_that_a_quiet_stream_is_open(tmp_path: Path, lines
         async with streaming(running, 1) as stream:
             assert stream.headers["content-type"].startswith("text/event-stream")
             assert stream.headers["cache-control"] == "no-store"
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 async for line in stream.aiter_lines():
                     if line == ":":
                         break

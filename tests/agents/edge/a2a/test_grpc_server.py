@@ -164,7 +164,7 @@ async def test_who_does_not_read_a_stream_is_cut_off(tmp_path: Path) -> None:
             return True
 
         assert not await opens()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not await opens():
                 pass
         stream.cancel()

@@ -351,7 +351,7 @@ async def test_a_task_goes_on_without_its_client(running: Site, shop: Shop) -> N
 
 @pytest.mark.parametrize("binding", BINDINGS)
 async def test_a_call_ends_with_its_client(running: Site, lines: Lines, binding: str) -> None:
-    async with running.client("writer", binding) as client, asyncio.timeout(10):
+    async with running.client("writer", binding) as client, asyncio.timeout(60):
         calling = asyncio.ensure_future(told(client.send_message(asking("writer.hang", {"value": 1}))))
         await lines.begun.wait()
         calling.cancel()
@@ -379,7 +379,7 @@ async def test_streams_of_a_user_are_counted_with_all_others_and_end_with_the_ed
             with pytest.raises(A2AClientError, match="429"):
                 await told(client.subscribe(SubscribeToTaskRequest(id=task.id)))
             found.door.edge.front.stopping.set()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 rest = await told(responses)
             assert not any(one.status_update.status.state == TaskState.TASK_STATE_COMPLETED for one in rest)
         lines.go_on.set()

@@ -14,7 +14,7 @@ from typing import Any
 import httpx2
 import pytest
 from support.dpop import Holder
-from support.edge import QUICK, Door, door, edge_table
+from support.edge import ENDS_SOON, Door, door, edge_table
 from support.engines import ScriptedEngine
 from support.issuer import TRUSTS_NOBODY, compact, signed
 from support.shop import Shop
@@ -52,8 +52,10 @@ async def beside(edge: Door, tls: ssl.SSLContext = TRUSTS_NOBODY, **changes: Any
     node = (await edge.bus.client("edge")).node
     scheme = "http" if tls is TRUSTS_NOBODY else "https"
     async with (
-        serve_edge(edge_table(edge.issuer, **changes), node, connections=QUICK, issuer_tls=TRUSTS_NOBODY) as other,
-        httpx2.AsyncClient(base_url=f"{scheme}://127.0.0.1:{other.port}", trust_env=False, verify=tls) as http,
+        serve_edge(edge_table(edge.issuer, **changes), node, connections=ENDS_SOON, issuer_tls=TRUSTS_NOBODY) as other,
+        httpx2.AsyncClient(
+            base_url=f"{scheme}://127.0.0.1:{other.port}", trust_env=False, timeout=60, verify=tls
+        ) as http,
     ):
         yield http
 

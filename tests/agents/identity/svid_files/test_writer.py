@@ -24,7 +24,7 @@ from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
 pytestmark = pytest.mark.workload_api
 
-WITHIN = 10.0
+WITHIN = 60.0
 
 
 class FakeProcess(ServerProcess):

@@ -294,7 +294,7 @@ async def test_a_bucket_that_was_emptied_takes_nothing_out_of_force(
     async with synced(store, folder) as sync:
         await until((folder / "parts" / "revocations.tar.gz").exists)
         emptying = Outgoing(subject="$O.policies.C.revocations1", payload=b"", headers={"Nats-Rollup": "all"})
-        await NatsTransport(connection).publish([emptying], deadline=5)
+        await NatsTransport(connection).publish([emptying], deadline=60.0)
         assert await store.current() == {}
         assert sync.in_force.revocations.sessions == {("https://idp.example", "s-1")}
     async with synced(store, folder) as again:

@@ -110,7 +110,7 @@ async def test_leaving_closes_in_the_end() -> None:
 
 async def test_one_that_hangs_or_fails_does_not_keep_the_link() -> None:
     link, attached, other = FakeLink(), Attached(hang=True), Attached()
-    async with asyncio.timeout(5.0):
+    async with asyncio.timeout(60):
         await leave_all([attached, other], link.as_link(), overlap=0.0, seconds=0.05)
     assert attached.told == other.told == ["leave", "lost"]
     assert link.closed == 1
@@ -121,8 +121,8 @@ async def test_one_that_hangs_or_fails_does_not_keep_the_link() -> None:
 
 async def test_a_link_whose_certificate_has_run_out_is_closed_at_once() -> None:
     link, attached = FakeLink(), Attached(hang=True)
-    async with asyncio.timeout(1.0):
-        await leave_all([attached], link.as_link(), overlap=10.0, seconds=-3.0)
+    async with asyncio.timeout(60):
+        await leave_all([attached], link.as_link(), overlap=3_600.0, seconds=-3.0)
     assert link.closed == 1
 
 

@@ -114,6 +114,7 @@ class Code(StrEnum):
     NOT_ACCEPTABLE = "not_acceptable"
     IDEMPOTENCY_CONFLICT = "idempotency_conflict"
     OUTCOME_UNKNOWN = "outcome_unknown"
+    KILLED = "killed"
     STATE_UNAVAILABLE = "state_unavailable"
     APPROVAL_REQUIRED = "approval_required"
     APPROVAL_FOREIGN = "approval_foreign"
@@ -393,6 +394,7 @@ class HandlingError(SealbusError):
             Code.NOT_ACCEPTABLE,
             Code.IDEMPOTENCY_CONFLICT,
             Code.OUTCOME_UNKNOWN,
+            Code.KILLED,
             Code.DENIED,
             Code.BAD_BODY,
             Code.RESOURCE_NOT_FOUND,

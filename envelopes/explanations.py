@@ -320,6 +320,12 @@ CODES: Final[Mapping[Code, CodeText]] = MappingProxyType(
             "Find out whether the effect has happened, then send it again with a new idempotency key if not.",
             "docs/durability.md",
         ),
+        Code.KILLED: CodeText(
+            "Process after process ended while it handled this alone, as the kernel does for want of memory.",
+            Fault.OPERATOR,
+            "Find what the handler does with this message: sealbus dead shows it. Mend that, then send it again.",
+            "docs/operations.md#dead-letters",
+        ),
         Code.STATE_UNAVAILABLE: CodeText(
             "An effect that may happen only once could not be claimed, so that the handler did not run.",
             Fault.OPERATOR,

@@ -275,7 +275,11 @@ def explain(error: Exception, endpoint: Endpoint) -> str:
         return f"{where}: {error}"
     if isinstance(error, EnvelopeError):
         return f"{where} gave a JWT-SVID that does not verify ({error}): check its bundles and this host's clock"
-    return f"{where}: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    if isinstance(error, MemoryError | RuntimeError | OSError):
+        # Python says that no thread can be started as a RuntimeError.
+        return f"this process, not {where}, failed ({said}): raise its limits of memory, processes or open files"
+    return f"this process failed where it asked {where}: {said}"
 
 
 def _explain_status(error: WorkloadApiError, where: str, endpoint: Endpoint) -> str:

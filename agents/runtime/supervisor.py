@@ -1,7 +1,8 @@
 """`Supervisor`: runs one command in several processes, starts one that ended again, and ends all of them together.
 
-Parent and child hold the ends of a socket pair. The child writes one byte once it is ready; when its parent is gone, however
-that ended, the child reads the end of the stream and stops as for SIGTERM. The parent runs none of the code of its children.
+Parent and child hold the ends of a socket pair, and share memory for what the child handles (`in_flight`). The child writes
+one byte once it is ready. When its parent is gone, however that ended, the child reads the end of the stream and stops as for
+SIGTERM. The parent runs none of the code of its children.
 """
 
 from __future__ import annotations
@@ -14,9 +15,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
+from sealbus.agents.runtime.in_flight import open_memory
 from sealbus.envelopes.backoff import Backoff
 
 __all__ = ["ParentLine", "Restarts", "Supervisor"]
+
+Command = Callable[[int, int, int], Sequence[str]]
+"""Returns the command of a process by its number and the descriptors of its line and its memory."""
 
 _READY: Final = b"\x01"
 _SIGNALLED: Final = 128
@@ -28,21 +33,23 @@ class Restarts:
     """When a process that ended by itself is started again."""
 
     backoff: Backoff = Backoff(initial_interval=0.5, maximum_interval=30.0)
-    most: int = 5
-    """Ends in succession after which all is ended; one that was ready for `steady` seconds begins a new count."""
     steady: float = 60.0
+    """Seconds that a process was ready after which its next end counts as the first."""
+    others_after: float = 10.0
+    """Seconds that the other processes wait for the first to be ready, before they start without it."""
 
 
 class Supervisor:
-    """`processes` children, each run by `command(number, descriptor)`, numbered from 1; `run` them until told to stop.
+    """`processes` children, each run by `command(number, line, memory)`, numbered from 1; `run` them until told to stop.
 
-    `descriptor` is the child's end of its line (`ParentLine`). A child has `grace` seconds to end after SIGTERM. `say` is
+    `line` is the descriptor of the child's end of its line (`ParentLine`), `memory` that of memory which a child finds as the
+    one before it, of the same number, has left it (`in_flight`). A child has `grace` seconds to end after SIGTERM. `say` is
     given one line for each thing that an operator should know.
     """
 
     def __init__(
         self,
-        command: Callable[[int, int], Sequence[str]],
+        command: Command,
         *,
         processes: int,
         grace: float,
@@ -56,13 +63,13 @@ class Supervisor:
         self._restarts = restarts or Restarts()
         self._end = asyncio.Event()
         self._worked = asyncio.Event()
-        """Set once a process was ready. The first one shows whether the command can start at all; the others wait for it."""
+        """Set once a process was ready. The first one shows whether the command can start at all; the others wait a while."""
 
     async def run(self, stop: asyncio.Event) -> int:
         """Run until `stop` is set, then send SIGTERM to each process and wait for its end; return the exit code.
 
         That is the highest of those of the processes, 128 and the number for a signal. A process that ends before any was
-        ready, or more than `Restarts.most` times in succession, ends all: with its own code, or 1 if that was 0.
+        ready ends all: with its own code, or 1 if that was 0. Afterwards each that ends is started again, however often.
         """
         async with asyncio.TaskGroup() as group:
             ending = group.create_task(self._end_with(stop), name="supervisor-stop")
@@ -104,8 +111,9 @@ class Supervisor:
         self._end.set()
 
     async def _keep_until_changed(self, number: int) -> int:
-        async with await _Child.start(self._command, number) as child:
-            code = await child.until(self._end, self._grace)
+        with open_memory() as memory:
+            async with await _Child.start(self._command, number, memory) as child:
+                code = await child.until(self._end, self._grace)
         if self._end.is_set():
             return code
         self._say(f"process {number} {_how(code)}: it is started again after the next change")
@@ -114,23 +122,28 @@ class Supervisor:
 
     async def _keep(self, number: int) -> int:
         """Run process `number` until the end of all, and return the code of its last one."""
+        with open_memory() as memory:
+            return await self._keep_with(number, memory)
+
+    async def _keep_with(self, number: int, memory: int) -> int:
         restarts, failures = self._restarts, 0
         if number > 1:
-            await _first_of(self._worked, self._end)
+            await _first_of(self._worked, self._end, within=restarts.others_after)
         while not self._end.is_set():
-            async with await _Child.start(self._command, number) as child:
+            async with await _Child.start(self._command, number, memory) as child:
                 await _first_of(child.ready, child.ended, self._end)
                 if child.ready.is_set():
                     self._worked.set()
                 code = await child.until(self._end, self._grace)
             if self._end.is_set():
                 return code
-            failures = 1 if child.ready_for >= restarts.steady else failures + 1
-            if not self._worked.is_set() or failures > restarts.most:
-                why = f"{failures} times in succession" if self._worked.is_set() else "before it was ready"
-                self._say(f"process {number} {_how(code)}, {why}: it is not started again, and all are ended")
+            if not self._worked.is_set():
+                self._say(
+                    f"process {number} {_how(code)}, before it was ready: it is not started again, and all are ended"
+                )
                 self._end.set()
                 return code or 1
+            failures = 1 if child.ready_for >= restarts.steady else failures + 1
             wait = restarts.backoff.interval(failures)
             self._say(f"process {number} {_how(code)}: it is started again in {wait:.1f} s")
             await _first_of(self._end, within=wait)
@@ -151,14 +164,14 @@ class _Child:
         self._waiting: asyncio.Task[None] | None = None
 
     @classmethod
-    async def start(cls, command: Callable[[int, int], Sequence[str]], number: int) -> Self:
+    async def start(cls, command: Command, number: int, memory: int) -> Self:
         ours, theirs = socket.socketpair()
         try:
             ours.setblocking(False)
             process = await asyncio.create_subprocess_exec(
-                *command(number, theirs.fileno()),
+                *command(number, theirs.fileno(), memory),
                 stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
+                pass_fds=(theirs.fileno(), memory),
                 # A Ctrl-C is for the parent, which passes it on: without this the child would have it before it can drain.
                 process_group=0,
             )

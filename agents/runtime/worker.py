@@ -16,6 +16,7 @@ from typing import Final, NamedTuple, Self
 from sealbus.agents.runtime.draining import describe_unfinished, say_while_draining
 from sealbus.agents.runtime.endpoint import routes_of
 from sealbus.agents.runtime.health import Readiness
+from sealbus.agents.runtime.in_flight import InFlightTable
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.runtime.schedules import schedule_endpoint, scheduler_of
 from sealbus.agents.sdk.agent import Agent
@@ -36,6 +37,7 @@ from sealbus.bus.handling.idempotency.claim import INSTANCE_BYTES
 from sealbus.bus.handling.idempotency.claim_store import MARGIN, ClaimStore
 from sealbus.bus.handling.idempotency.effects import Effects
 from sealbus.bus.handling.places import Places
+from sealbus.bus.handling.poison import PoisonGuard
 from sealbus.bus.handling.schedules.standing import StandingGrants
 from sealbus.bus.handling.schedules.tick import CLAIMED_FOR
 from sealbus.bus.handling.status_writer import Statuses
@@ -108,7 +110,8 @@ class _Handling(NamedTuple):
 class Worker:
     """One agent on one node. `async with Worker(agent, node) as worker: await worker.run(stop)`.
 
-    With `standing` its schedules are those of users (`sealbus.bus.handling.schedules.standing`).
+    With `standing` its schedules are those of users (`sealbus.bus.handling.schedules.standing`). `in_flight` is its table of
+    what it handles, with what the process before it was handling.
     """
 
     def __init__(
@@ -118,6 +121,7 @@ class Worker:
         limits: WorkerLimits | None = None,
         *,
         standing: StandingGrants | None = None,
+        in_flight: InFlightTable | None = None,
     ) -> None:
         own = node.deployment.names.id_of(agent.name)
         if own != node.own:
@@ -156,6 +160,16 @@ class Worker:
         self._standing = standing
         self.schedules = scheduler_of(node, claimed_for=self.limits.tick_claim, standing=standing)
         """The schedules of this agent, as this process runs them."""
+        self._in_flight = in_flight
+        self._poison = PoisonGuard(
+            keyed=KeyValue(node.transport),
+            token=node.token,
+            identity=node.identity,
+            trust=node.trust,
+            caches=node.caches,
+            clock=node.clock,
+            in_flight=in_flight,
+        )
         self._places = Places(self.limits.max_ack_pending, counters=node.counters)
         self._stack = AsyncExitStack()
 
@@ -190,7 +204,7 @@ class Worker:
                 a_minute=limits.parked_a_minute,
                 clock=node.clock,
             )
-            executor = await self._executor(stack, limits.concurrency, parking, ack_wait=limits.ack_wait)
+            executor = await self._executor(stack, limits.concurrency, parking, self._poison, ack_wait=limits.ack_wait)
             self._work = _Handling(await self._gate(stack, self.routes, core, node.authorizer, executor), executor)
             self._resuming = BoundedTasks(group, APPROVING)
             resumption = Resumption(
@@ -237,16 +251,22 @@ class Worker:
             stack.callback(node.counters.gauge("sealbus_waiting_messages", work.waiting))
             stack.callback(node.counters.gauge("sealbus_unsettled_messages", lambda: len(work.unfinished())))
             # It gives no sign of life in `CANCEL_ACK_WAIT`: another replica takes a cancel in where this one hangs.
-            executor = await self._executor(stack, CANCELLING, None, ack_wait=math.inf)
+            executor = await self._executor(stack, CANCELLING, ack_wait=math.inf)
             self._control = _Handling(await self._gate(stack, told, core, node.authorizer, executor), executor)
             self._stack = stack.pop_all()
         return self
 
     async def _executor(
-        self, stack: AsyncExitStack, concurrency: int, parking: Parking | None, *, ack_wait: float
+        self,
+        stack: AsyncExitStack,
+        concurrency: int,
+        parking: Parking | None = None,
+        poison: PoisonGuard | None = None,
+        *,
+        ack_wait: float,
     ) -> Executor:
         """Enter an executor; cancels have their own, so that no task is before them."""
-        node = self.node
+        node, limits = self.node, self.limits
         return await stack.enter_async_context(
             Executor(
                 outbox=node.outbox,
@@ -259,11 +279,12 @@ class Worker:
                 places=self._places,
                 random=node.random,
                 parking=parking,
+                poison=poison,
                 concurrency=concurrency,
                 ack_wait=ack_wait,
                 tell=tell_text if node.deployment.development else tell_nothing,
                 verbs=as_note(verbs_served(self.routes.routes)) if node.deployment.development else "",
-                verbs_awaited=self.limits.verbs_awaited,
+                verbs_awaited=limits.verbs_awaited,
                 clock=node.clock,
             )
         )
@@ -325,6 +346,8 @@ class Worker:
             await stop.wait()
             for one in running:
                 one.cancel()
+        # Who told us to stop may end us before all is done, which is no message's fault.
+        await self._poison.forgive()
         drained, within = False, self.limits.drain
         unfinished = self._work.executor.unfinished
         async with say_while_draining(self.agent.name, unfinished, within=within, clock=self.node.clock):
@@ -345,6 +368,9 @@ class Worker:
         """Take from all sources while our clock and the broker's agree: what is not taken goes to another replica."""
         while True:
             await self.node.clocks.agree()
+            if self._in_flight is not None:
+                await self._poison.suspect(self._in_flight.left)
+                self._in_flight = None
             # What was canceled is known before anything is taken.
             await self._stops.current.wait()
             self._apart.clear()

@@ -23,6 +23,7 @@ from sealbus.bus.handling.idempotency.claim_store import AlreadyDone, BusyEffect
 from sealbus.bus.handling.idempotency.effects import Effects
 from sealbus.bus.handling.parts import PartWriter
 from sealbus.bus.handling.places import Cause, Places
+from sealbus.bus.handling.poison import PoisonGuard
 from sealbus.bus.handling.status_writer import NOTHING, Statuses
 from sealbus.bus.handling.told_detail import TellDetail, tell_nothing
 from sealbus.bus.handling.work import Work
@@ -76,6 +77,7 @@ class DurableWork:
         background: BoundedTasks,
         give_up: Callable[[Work], None],
         ending: Callable[[], bool],
+        poison: PoisonGuard | None = None,
         tell: TellDetail = tell_nothing,
         verbs: str = "",
         verbs_awaited: bool = True,
@@ -95,11 +97,28 @@ class DurableWork:
         self._background = background
         self._give_up = give_up
         self._ending = ending
+        self._poison = poison
         self._tell_detail = tell
         self._verbs = verbs
         self._verbs_awaited = verbs_awaited
         self._clock = clock
         self._said = OperatorLog(_log)
+
+    async def handle_counted(self, work: Work, poison: PoisonGuard) -> None:
+        """Handle a delivery as `handle` does, once its attempt is counted; bury it if it has ended too many processes."""
+        try:
+            await poison.begin(work)
+        except BusyEffect as busy:
+            await self._background.start(self._again, work, Code.OVERLOADED, busy.seconds)
+            return
+        except StateUnavailable as error:
+            await self._background.start(self._again, work, error.code, None)
+            return
+        except HandlingError as failure:
+            await self._background.start(self._bury, work, failure)
+            return
+        await self.handle(work)
+        await poison.close(work)
 
     async def handle(self, work: Work) -> None:
         """Run the handler if it may run; return once what follows has been started or queued."""
@@ -349,6 +368,8 @@ class DurableWork:
     def _put_off(self, work: Work, delay: float) -> None:
         """Put off a delivery that is to be handled again; if it is canceled meanwhile, it ends at once."""
         work.put_off(delay, self._places)
+        if self._poison is not None:
+            self._poison.put_off(work)
 
         def end(canceled: Canceled) -> None:
             self._background.start_at_once(self._end_put_off(work, canceled))

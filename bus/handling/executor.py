@@ -24,6 +24,7 @@ from sealbus.bus.handling.dead_letters import DeadLetters
 from sealbus.bus.handling.durable import DurableWork
 from sealbus.bus.handling.idempotency.effects import Effects
 from sealbus.bus.handling.places import Places
+from sealbus.bus.handling.poison import PoisonGuard
 from sealbus.bus.handling.replies import Replier
 from sealbus.bus.handling.status_writer import Statuses
 from sealbus.bus.handling.told_detail import TellDetail, tell_nothing
@@ -71,6 +72,7 @@ class Executor:
         places: Places,
         random: Callable[[], float],
         parking: Parking | None = None,
+        poison: PoisonGuard | None = None,
         concurrency: int = 64,
         waiting: int = 1_024,
         ack_wait: float = 30.0,
@@ -82,6 +84,7 @@ class Executor:
         self._statuses = statuses
         self._stops = stops
         self._parking = parking
+        self._poison = poison
         self._concurrency = concurrency
         self._ack_wait = ack_wait
         self._tell = tell
@@ -121,6 +124,7 @@ class Executor:
             background=self._background,
             give_up=self._give_up,
             ending=self._ending,
+            poison=poison,
             tell=tell,
             verbs=verbs,
             verbs_awaited=verbs_awaited,
@@ -223,6 +227,7 @@ class Executor:
     async def _run(self) -> None:
         running = asyncio.current_task()
         assert running is not None  # noqa: S101  a coroutine that runs has a task
+        poison = self._poison
         while True:
             try:
                 work = await self._queue.get()
@@ -240,9 +245,19 @@ class Executor:
             try:
                 if work.header.kind is Kind.CALL:
                     await self._replier.handle(work)
-                else:
+                elif poison is None:
                     await self._durable.handle(work)
+                elif work.tried.number == 1 and not poison.apart and poison.in_flight is None:
+                    poison.running.add(work)
+                    await self._durable.handle(work)
+                else:
+                    await self._durable.handle_counted(work, poison)
             finally:
+                if poison is not None:
+                    if poison.apart or poison.in_flight is not None:
+                        poison.end(work)
+                    else:
+                        poison.running.discard(work)
                 self._stops.leave(work.permitted)
                 # Before the end of this one is noted: who drains waits for lines, too.
                 if work.permitted.route.limited and (following := self._limits.leave(work)) is not None:
@@ -270,6 +285,8 @@ class Executor:
         action = work.permitted.route.action
         self._counters.add("sealbus_handlers_given_up_total", 1, action=action)
         self._said.warning("a handler of %s does not stop: it was given up, and runs on", action)
+        if self._poison is not None:
+            self._poison.end(work)
         replaced = self._given_up[work] = len(self._given_up) < self._concurrency
         if replaced:
             self._start(self._run(), "handler-again")

@@ -46,7 +46,7 @@ def run_processes(
     if address is not None:
         numbered_address(address, processes * len(targets) - 1)
 
-    def command(number: int, line: int) -> list[str]:
+    def command(number: int, line: int, memory: int) -> list[str]:
         options = {
             "--concurrency": str(concurrency) if concurrency is not None else None,
             "--health": numbered_address(address, (number - 1) * len(targets)) if address is not None else None,
@@ -57,7 +57,7 @@ def run_processes(
             given.append("--json")
         if log_json is not as_json:
             given += ["--log-format", "json" if log_json else "text"]
-        return [*_worker(sys.executable), "--supervised", str(number), str(line), *given, "--", *targets]
+        return [*_worker(sys.executable), "--supervised", str(number), str(line), str(memory), *given, "--", *targets]
 
     supervisor = Supervisor(command, processes=processes, grace=settings.worker.drain + GRACE, say=note)
     return asyncio.run(_supervise(supervisor, SourceFiles(folders_of(targets)) if reloading else None))
@@ -68,12 +68,13 @@ async def run_project(
 ) -> None:
     """Run each of `targets` in a process of the interpreter `python` until `stop`, anew after each change of their files."""
 
-    def command(number: int, line: int) -> list[str]:
+    def command(number: int, line: int, memory: int) -> list[str]:
         return [
             *_worker(python),
             "--supervised",
             str(number),
             str(line),
+            str(memory),
             "--config",
             str(config),
             *(("--log-format", "json") if log_json else ()),

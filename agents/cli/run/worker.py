@@ -19,6 +19,7 @@ from sealbus.agents.cli.options import config_option, ended_by, json_option, log
 from sealbus.agents.cli.output import log_to_stderr, note, print_json
 
 if TYPE_CHECKING:
+    from sealbus.agents.runtime.in_flight import InFlightTable
     from sealbus.agents.runtime.loop_watch import LoopWatch
     from sealbus.agents.runtime.settings.settings import Settings
     from sealbus.agents.runtime.worker import Worker, WorkerLimits
@@ -48,7 +49,14 @@ def command() -> None:
     metavar="HOST:PORT",
     help="Serve /healthz, /readyz and /metrics here; of several agents or processes, each at the port after the last.",
 )
-@click.option("--supervised", default=None, nargs=2, type=int, hidden=True, help="Number of the process, and its line.")
+@click.option(
+    "--supervised",
+    default=None,
+    nargs=3,
+    type=int,
+    hidden=True,
+    help="Number of the process, and the descriptors of its line and of its memory.",
+)
 @config_option
 @json_option
 @log_option
@@ -58,7 +66,7 @@ def run(
     processes: int | None,
     reloading: bool,
     health: str | None,
-    supervised: tuple[int, int] | None,
+    supervised: tuple[int, int, int] | None,
     config: str | None,
     as_json: bool,
     log_json: bool,
@@ -82,14 +90,14 @@ def run(
                 log_json=log_json,
             )
         )
-    number, line = supervised or (0, None)
+    number, line, memory = supervised or (0, None, None)
     name = f"process {number}: " if number else ""
     log_to_stderr(name, as_json=log_json)
     from sealbus.agents.runtime.tracing import exporting_spans
 
     agents = load_agents(targets)
     with exporting_spans(",".join(agent.name for agent in agents)):
-        drained = asyncio.run(_run(agents, concurrency, health, config, line=line, as_json=as_json))
+        drained = asyncio.run(_run(agents, concurrency, health, config, line=line, memory=memory, as_json=as_json))
     raise SystemExit(0 if drained else 1)
 
 
@@ -160,9 +168,11 @@ async def _run(
     config: str | None,
     *,
     line: int | None,
+    memory: int | None,
     as_json: bool,
 ) -> bool:
     from sealbus.agents.runtime.health import numbered_address
+    from sealbus.agents.runtime.in_flight import tables_in
     from sealbus.agents.runtime.loop_watch import LoopWatch
     from sealbus.agents.runtime.metric_export import exporting_metrics
     from sealbus.agents.runtime.settings.settings import load_settings
@@ -175,12 +185,15 @@ async def _run(
     if concurrency:
         limits = replace(limits, concurrency=concurrency)
     address = health or settings.health.address
+    # Handlers that do not stop are replaced, each at most once.
+    places = 2 * limits.concurrency
+    tables = tables_in(memory, agents=len(agents), places=places) if memory is not None else (None,) * len(agents)
     async with AsyncExitStack() as stack:
         parent = stack.enter_context(ParentLine(line, stop)) if line is not None else None
         workers: list[Worker] = []
         async with ended_by(stop):
-            for agent in agents:
-                opening = _opened(agent, settings, limits, alone=len(agents) == 1)
+            for agent, table in zip(agents, tables, strict=True):
+                opening = _opened(agent, settings, limits, alone=len(agents) == 1, in_flight=table)
                 workers.append(await stack.enter_async_context(opening))
         if stop.is_set():
             return True
@@ -208,7 +221,7 @@ async def _run(
 
 @asynccontextmanager
 async def _opened(
-    agent: Agent, settings: Settings, limits: WorkerLimits, *, alone: bool
+    agent: Agent, settings: Settings, limits: WorkerLimits, *, alone: bool, in_flight: InFlightTable | None
 ) -> AsyncGenerator[Worker, None]:
     from sealbus.agents.runtime.open import open_node
     from sealbus.agents.runtime.worker import Worker
@@ -224,7 +237,7 @@ async def _opened(
                 f"agent {agent.name}: {error.detail}; several agents run in one process only where its Workload API gives "
                 "it the identity of each: otherwise start a process for each"
             ) from error
-        yield await stack.enter_async_context(Worker(agent, node, limits))
+        yield await stack.enter_async_context(Worker(agent, node, limits, in_flight=in_flight))
 
 
 @asynccontextmanager

@@ -28,6 +28,9 @@ CASES: list[tuple[Exception, str, str]] = [
     (SvidError("no X.509-SVID"), "REFUSED", "no X.509-SVID"),
     (EnvelopeError(Code.UNKNOWN_KEY, 7), "REFUSED", "unknown_key"),
     (RuntimeError("what\never"), "INTERNAL", "RuntimeError: what ever"),
+    (RuntimeError("can't start new thread"), "INTERNAL", "this process, not the Workload API at"),
+    (MemoryError(), "INTERNAL", "raise its limits of memory, processes or open files"),
+    (KeyError("x"), "INTERNAL", "this process failed where it asked the Workload API"),
 ]
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 from support.lab import until
-from support.supervised_child import CRASHES, FAILS, UNDRAINED, command_in, log_of
+from support.supervised_child import FAILS, UNDRAINED, command_in, log_of
 
 from sealbus.agents.runtime.supervisor import Restarts, Supervisor
 from sealbus.envelopes.backoff import Backoff
 
-SOON = Restarts(backoff=Backoff(initial_interval=0.01, maximum_interval=0.02), most=3)
+SOON = Restarts(backoff=Backoff(initial_interval=0.01, maximum_interval=0.02))
 SECONDS = 60.0
 
 
@@ -34,8 +34,8 @@ class Running:
         )
         self.running: asyncio.Task[int] | None = None
 
-    def command(self, number: int, line: int) -> Sequence[str]:
-        return [*self.child, str(number), str(line)]
+    def command(self, number: int, line: int, memory: int) -> Sequence[str]:
+        return [*self.child, str(number), str(line), str(memory)]
 
     async def begun(self, count: int) -> list[tuple[int, int]]:
         """Wait until so many children have begun."""
@@ -101,19 +101,45 @@ async def test_one_that_cannot_start_ends_all_at_once_with_its_code(tmp_path: Pa
         assert said.startswith(f"process 1 ended with code {FAILS}, before it was ready")
 
 
-async def test_one_that_ends_again_and_again_ends_all_with_its_code(tmp_path: Path) -> None:
-    async with supervised(tmp_path, "crashes") as running:
-        assert await running.code() == CRASHES
-        assert len(log_of(tmp_path, "begun")) == SOON.most + 1
-        assert "4 times in succession" in running.said[-1]
+async def test_one_that_ends_again_and_again_is_started_again_and_stops_no_other(tmp_path: Path) -> None:
+    async with supervised(tmp_path, processes=2) as running:
+        both = dict(await running.begun(2))
+        (tmp_path / "how").write_text("crashes")
+        os.kill(both[2], signal.SIGKILL)
+        await running.begun(10)
+        assert log_of(tmp_path, "stopped") == []
+        assert not any("not started again" in line for line in running.said)
+        running.stop.set()
+        await running.code()
+        assert log_of(tmp_path, "stopped")[0] == (1, both[1])
 
 
 @pytest.mark.slow
-async def test_one_that_was_ready_for_long_begins_a_new_count(tmp_path: Path) -> None:
-    at_once = Restarts(backoff=SOON.backoff, most=1, steady=0.0)
-    async with supervised(tmp_path, "crashes", restarts=at_once) as running:
+async def test_one_that_was_ready_for_long_is_started_again_as_after_its_first_end(tmp_path: Path) -> None:
+    growing = Backoff(initial_interval=0.01, maximum_interval=SECONDS, backoff_coefficient=1_000.0)
+    async with supervised(tmp_path, "crashes", restarts=Restarts(backoff=growing, steady=0.0)) as running:
         await running.begun(5)
-        assert not any("not started again" in line for line in running.said)
+
+
+async def test_a_first_process_that_hangs_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    soon = Restarts(backoff=SOON.backoff, others_after=0.05)
+    async with supervised(tmp_path, "hangs", processes=3, restarts=soon) as running:
+        begun = await running.begun(2)
+        assert sorted(number for number, _ in begun) == [2, 3]
+        await until(lambda: [number for number, _ in log_of(tmp_path, "hangs")] == [1], seconds=SECONDS)
+        running.stop.set()
+        assert await running.code() == 0
+
+
+async def test_what_a_killed_process_was_handling_is_left_to_the_next_of_its_number(tmp_path: Path) -> None:
+    async with supervised(tmp_path, processes=2) as running:
+        both = dict(await running.begun(2))
+        os.kill(both[2], signal.SIGKILL)
+        await running.begun(3)
+        assert [number for number, _ in log_of(tmp_path, "left-2")] == [2]
+        assert log_of(tmp_path, "left-1") == []
+        running.stop.set()
+        assert await running.code() == 0
 
 
 async def test_one_that_does_not_end_is_killed_and_the_exit_code_says_so(tmp_path: Path) -> None:
@@ -134,7 +160,7 @@ async def test_a_child_whose_parent_is_killed_stops_as_when_it_is_told_to(tmp_pa
     command = command_in(tmp_path, "serves")
     parent = (
         "import asyncio, sys\nfrom sealbus.agents.runtime.supervisor import Supervisor\n"
-        "run = lambda number, line: [*sys.argv[1:], str(number), str(line)]\n"
+        "run = lambda number, *descriptors: [*sys.argv[1:], str(number), *map(str, descriptors)]\n"
         "asyncio.run(Supervisor(run, processes=2, grace=9, say=print).run(asyncio.Event()))\n"
     )
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", parent, *command)

@@ -32,10 +32,10 @@ def config(tmp_path: Path) -> str:
 class Started:
     """Stands for the supervisor: keeps what it was to start."""
 
-    command: Callable[[int, int], Sequence[str]]
+    command: Callable[[int, int, int], Sequence[str]]
     processes = 0
 
-    def __init__(self, command: Callable[[int, int], Sequence[str]], *, processes: int, **_: object) -> None:
+    def __init__(self, command: Callable[[int, int, int], Sequence[str]], *, processes: int, **_: object) -> None:
         Started.command, Started.processes = staticmethod(command), processes
 
     async def run(self, stop: object) -> int:
@@ -60,7 +60,7 @@ def test_each_process_is_the_same_command_with_its_own_number_and_ports(started:
     assert (done.exit_code, started.processes) == (5, 3)
     own = [sys.executable, "-P", "-m", "sealbus", "worker", "run", "--supervised"]
     given = ["--concurrency", "7", "--health", "[::1]:9002", "--config", config, "--json", "--", "a.py:one", "b.py:two"]
-    assert started.command(2, 11) == [*own, "2", "11", *given]
+    assert started.command(2, 11, 12) == [*own, "2", "11", "12", *given]
 
 
 def test_what_is_not_said_is_not_passed_on(started: type[Started], config: str) -> None:
@@ -74,7 +74,7 @@ def test_what_is_not_said_is_not_passed_on(started: type[Started], config: str) 
         as_json=False,
         log_json=False,
     )
-    assert started.command(1, 9)[-6:] == ["1", "9", "--config", config, "--", "a.py:one"]
+    assert started.command(1, 9, 10)[-7:] == ["1", "9", "10", "--config", config, "--", "a.py:one"]
 
 
 async def test_each_agent_of_a_project_has_a_process_of_its_interpreter(
@@ -86,7 +86,7 @@ async def test_each_agent_of_a_project_has_a_process_of_its_interpreter(
     await run_project(agents, python="/project/.venv/bin/python", config=Path(config), stop=asyncio.Event())
     assert started.processes == 2
     own = ["/project/.venv/bin/python", "-P", "-m", "sealbus", "worker", "run", "--supervised"]
-    assert started.command(2, 9) == [*own, "2", "9", "--config", config, "--", "shop.stock:agent"]
+    assert started.command(2, 9, 10) == [*own, "2", "9", "10", "--config", config, "--", "shop.stock:agent"]
 
 
 def test_ports_are_counted_before_anything_is_started(started: type[Started], config: str) -> None:

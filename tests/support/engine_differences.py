@@ -45,8 +45,8 @@ from sealbus.policies.lint.regorus import Interpreter
 __all__ = ["Comparison", "compare", "compare_edges"]
 
 DOCUMENTS = 12
-TOLD = 100
-"""Policies after which the differences that they showed are printed."""
+TOLD = 20
+"""Policies of one generator before the other has its turn, and before the differences are printed."""
 WORLDS = 40
 """Policies of neighbouring seeds that share their data."""
 

@@ -241,7 +241,7 @@ image-test: $(READY) $(TOOLS)/opa ## do each step of the image's Dockerfile as a
 kubernetes-test: $(READY) $(TOOLS)/helm ## install, upgrade and drain the chart on the control plane of `make tools-kubernetes`; skips without it
 	@$(BIN)/python -m pytest -m kubernetes $(PYTEST_ARGS) tests/deploy
 
-policies-hour: $(READY) $(TOOLS)/opa ## generate policies for SECONDS (3600) from SEED (0) on, and compare the embedded engine with OPA on each
+policies-hour: $(READY) $(TOOLS)/opa ## generate policies, and calls at the edges, for SECONDS (3600) from SEED (0) on; compare both embedded engines with OPA on each
 	@PYTHONPATH=tests $(BIN)/python -m support.engine_differences --seconds $(HOUR) --seed $(SEED)
 
 removal: $(READY) ## remove each acceptance check in turn; weaken the comparisons changed since BASE (HEAD~1) and a tenth of the others

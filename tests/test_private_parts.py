@@ -27,6 +27,7 @@ from a2a.server.request_handlers import GrpcHandler
 from nats.aio.client import Client
 from nats.aio.transport import TcpTransport
 from nats.protocol.parser import Parser
+from opa_client import AsyncOpaClient  # type: ignore[import-untyped]  # it has no types
 from packaging.requirements import Requirement
 from spiffe import WorkloadApiClient
 from spiffe._proto.workload_pb2_grpc import SpiffeWorkloadAPIServicer
@@ -43,6 +44,7 @@ from sealbus.agents.identity.workload_api import RawClient
 from sealbus.bus.nats.connection.client import SafeClient, TlsStream
 from sealbus.bus.nats.connection.link import Link
 from sealbus.bus.nats.connection.parser import ProtocolParser
+from sealbus.policies.opa.client import _BoundedClient
 
 ROOT = Path(__file__).parent.parent
 
@@ -145,6 +147,13 @@ PARTS = [
         ),
     ),
     Part(
+        "opa-python-client",
+        AsyncOpaClient,
+        (_BoundedClient,),
+        {"_request": "self, method, url, **kwargs", "_session": ATTRIBUTE},
+        documented=True,
+    ),
+    Part(
         "uvicorn",
         H11Protocol,
         (EdgeProtocol, PeerProtocol, _QuietProtocol),
@@ -187,6 +196,13 @@ INSIDE: list[tuple[Callable[..., object], set[str]]] = [
     # a2a ends requests that were not done by the method that is overridden.
     (GrpcHandler._handle_unary, {"abort_context"}),
     (GrpcHandler._handle_stream, {"abort_context"}),
+    # opa-python-client asks everything by the method that is overridden.
+    (AsyncOpaClient.check_health, {"_request"}),
+    (AsyncOpaClient.get_status, {"_request"}),
+    (AsyncOpaClient.get_policies_list, {"_request"}),
+    (AsyncOpaClient.get_data, {"_request"}),
+    (AsyncOpaClient.query_rule, {"_request"}),
+    (AsyncOpaClient.ad_hoc_query, {"_request"}),
     # uvicorn runs, stops and answers by what is overridden or set.
     (uvicorn.Server.serve, {"capture_signals"}),
     (uvicorn.Server._serve, {"startup", "main_loop", "shutdown", "should_exit"}),

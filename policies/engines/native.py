@@ -31,7 +31,7 @@ from sealbus.policies.lint.regorus import place_of, problem_of
 
 __all__ = ["VERSION", "NativeEngine"]
 
-VERSION: Final = "0.1.0"
+VERSION: Final = "0.1.1"
 """The one version of the wheel that may decide: tests compare what it answers with OPA."""
 INLINE: Final = 8
 """Questions that are not worth the hand-over to a thread, which takes as long as one of them."""
@@ -127,7 +127,12 @@ class _Native(Compiled):
             )
         if isinstance(found, bytes):
             return PolicyFailed(f"{place_of(found.decode(), rule)} cannot be evaluated")
-        return self._answer(json.loads(found), micros, parse)
+        try:
+            answer = json.loads(found)
+        except ValueError:
+            # A number of more digits than Python reads, which no decision may hold.
+            return PolicyFailed(f"{rule} gives a number that is too long")
+        return self._answer(answer, micros, parse)
 
 
 def _checked(document: bytes) -> InputDocument | PolicyFailed:

@@ -34,8 +34,9 @@ in              `in` as a value, with a side that may be undefined: false in reg
 match           two sides of == or `in` whose types differ, and a name that is nowhere: OPA's compiler refuses these
 negation        `not` over something that may be undefined (`undefined`)
 nesting, size   what takes regorus' parser exponential time, or its stack
-number          a fraction, an exponent, over 2^53-1, or a minus before anything but a literal; and a product that may be
-                over 2^256 (`types.inference`), in a chain of which the digits double at each step
+number          a fraction, an exponent, over 2^53-1, -0, or a minus before anything but a literal; a product that may be
+                over 2^256 (`types.inference`), in a chain of which the digits double at each step; and an object's key that
+                may be a number over 2^53-1: regorus rounds its digits beyond 64 bits
 order           < <= > >= with a set, an object or a comprehension, and sets beside objects in one set
 package         `system...`, which OPA keeps for itself
 pattern         an object or an expression where names are matched; := to a literal or an array of another length
@@ -44,7 +45,8 @@ regex           a pattern that is not a literal, that Go and Rust read otherwise
 shadow          a name that is declared twice, or that a rule or an import has already
 sprintf         anything but a literal with %v and %%, and one value for each %v
 time            a literal that is no instant of the years 1970 to 2255
-type            what a builtin, an operator or `some ... in` might fail for (`types.inference`)
+type            what a builtin, an operator or `some ... in` might fail for (`types.inference`); and an object's key that may
+                be an array, a set or an object: the engines escape its JSON text otherwise
 unify           `=` in a body
 unknown         syntax that this version of the check has never seen
 unsafe          a name without a value
@@ -52,7 +54,7 @@ unused          a name of `some x` or `every` that nothing uses: OPA refuses it
 with            outside test files (`*_test.rego`), which may also call `print`
 =============== =====================================================================================================
 
-`check_bundle` adds what needs the data or the whole bundle: `type`, `else`, `in`, `match`, `order`, products and most of
+`check_bundle` adds what needs the data or the whole bundle: `type`, `else`, `in`, `match`, `order`, products, keys, most of
 `conflict` (`types.inference`), `lookup` (`undefined`, and numbers that look up a text), `entrypoint` (`bundle.check`),
 `roots`, `library` and `reasons` (modules of `bundle` that are called so), and `conflict` where data stands in the place of
 a rule.
@@ -63,8 +65,8 @@ The remaining differences (`differing.toml` next to the table):
 
 - OPA reads METADATA comments when it compiles. A policy that it refuses there is never decided by OPA; `opa check` and
   `sealbus policy test` report it.
-- A number beyond 64 bits, which only sums and products reach, is exact in both, but regorus writes it as a fraction in
-  JSON: no decision can hold it, because obligations hold only numbers within 2^53-1.
+- A number beyond 64 bits, which only sums and products reach, is exact in both, but the embedded regorus writes it as a
+  fraction in JSON: no decision can hold it, because obligations hold only numbers within 2^53-1.
 - A document that no gate made, such as a redacted one, may have other types than a policy was checked for. An evaluation
   that then fails in one engine is a denial there.
 """
@@ -98,7 +100,7 @@ from sealbus.policies.lint.syntax import (
 
 __all__ = ["parse_all", "problem_at", "refused_forms"]
 
-_WHOLE: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,15})")
+_WHOLE: Final = re.compile(r"0|-?[1-9][0-9]{0,15}")
 _KEYWORDS: Final = frozenset({"if", "in", "every", "contains"})
 
 
@@ -162,7 +164,7 @@ def _arithmetic(expression: Expression) -> tuple[str, str] | None:
         case Number():
             whole = _WHOLE.fullmatch(expression.written) is not None
             if not whole or abs(int(expression.written)) > DEFAULT_LIMITS.max_integer:
-                return "number", "numbers are whole, within 9007199254740991, and written in digits"
+                return "number", "numbers are whole, within 9007199254740991, and written in digits; 0 has no minus"
         case Negative():
             return "number", "a minus stands before digits only: write 0 - x"
         case Infix(operator="Div"):

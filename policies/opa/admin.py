@@ -1,29 +1,26 @@
-"""Questions to a running OPA over TCP, for operators: is it healthy, which policy is in force, how would it decide.
+"""Questions to a running OPA over TCP, for operators: is it healthy, which policies has it, how would it decide.
 
-Never used on the path of a message.
+They go through opa-python-client (`opa.client`), which is imported only when something is asked. Never used on the path
+of a message.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from http import HTTPStatus
-from types import MappingProxyType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
-
-import aiohttp
 
 from sealbus.envelopes.errors import ConfigurationError, PolicyFailed, PolicyUnavailable
 
+if TYPE_CHECKING:
+    from sealbus.policies.opa.client import OpaClient
+
 __all__ = ["OpaAdmin", "OpaStatus"]
 
-ANSWER_BYTES: Final = 16_777_216
-"""Longest answer that is read."""
 _DOCUMENT: Final = re.compile(r"data(?:\.[A-Za-z_][A-Za-z0-9_]*)*")
-_NONE: Final[Mapping[str, str]] = MappingProxyType({})
 _PROVENANCE: Final = {"provenance": "true"}
 _STRICT: Final = {"strict-builtin-errors": "true"}
 
@@ -32,13 +29,14 @@ _STRICT: Final = {"strict-builtin-errors": "true"}
 class OpaStatus:
     """The status of a running OPA; `revisions` by bundle name, empty if there are none.
 
-    `problems`, by bundle name, say why the newest bundle is not in force: `healthy` stays true then. Only an OPA whose
-    configuration has `status` knows them.
+    `policies` are the names of its Rego files, `<bundle>/<path>` for those of a bundle. `problems`, by bundle name, say why
+    the newest bundle is not in force: `healthy` stays true then. Only an OPA whose configuration has `status` knows them.
     """
 
     healthy: bool
     version: str = ""
     revisions: Mapping[str, str] = field(default_factory=dict)
+    policies: tuple[str, ...] = ()
     problems: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -57,17 +55,23 @@ class OpaAdmin:
             raise ConfigurationError(f"{url!r} is not a URL: {error}") from error
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
             raise ConfigurationError(f"{url!r} is not http://HOST:PORT or https://HOST:PORT")
-        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-        self._place = f"{host}:{port or 8181}"
-        self._url = f"{parts.scheme}://{self._place}"
+        self._host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+        self._port = port or 8181
+        self._tls = parts.scheme == "https"
         self._token = token
         self._seconds = seconds
+
+    @property
+    def place(self) -> str:
+        """The host and port that are asked."""
+        return f"{self._host}:{self._port}"
 
     async def status(self) -> OpaStatus:
         """Return health, version and bundle revisions; only `healthy` false if OPA does not answer."""
         try:
-            healthy = await self._is_healthy()
-            said = await self._asked("POST", "/v1/data/sealbus/authz/batch", _PROVENANCE, {"input": {"batch": []}})
+            async with self._client() as client:
+                healthy = await client.check_health()
+                said = await client.query_rule({"batch": []}, "sealbus.authz.batch", query_params=_PROVENANCE)
         except (PolicyFailed, PolicyUnavailable):
             return OpaStatus(healthy=False)
         provenance = said.get("provenance")
@@ -81,19 +85,21 @@ class OpaAdmin:
                 for name, bundle in (bundles.items() if isinstance(bundles, dict) else ())
                 if isinstance(bundle, dict)
             },
+            policies=await self._policies(),
             problems=await self._problems(),
         )
 
-    async def _is_healthy(self) -> bool:
+    async def _policies(self) -> tuple[str, ...]:
         try:
-            await self._asked("GET", "/health")
-        except PolicyFailed:
-            return False
-        return True
+            async with self._client() as client:
+                return tuple(sorted(map(str, await client.get_policies_list())))
+        except (PolicyFailed, PolicyUnavailable, AttributeError, TypeError):
+            return ()  # what guards OPA may not let an operator read them, and the client takes their form for granted
 
     async def _problems(self) -> Mapping[str, str]:
         try:
-            said = (await self._asked("GET", "/v1/status")).get("result")
+            async with self._client() as client:
+                said = (await client.get_status()).get("result")
         except (PolicyFailed, PolicyUnavailable):
             return {}  # OPA's answer where nobody configured it
         bundles = said.get("bundles") if isinstance(said, dict) else None
@@ -108,49 +114,24 @@ class OpaAdmin:
 
         A plain path such as `data.sealbus.authz.decision` gives that document, None if it is undefined; anything else is an
         ad-hoc query and gives its list of bindings. Raises `PolicyFailed` if OPA refuses the query or cannot evaluate it,
-        `PolicyUnavailable` if it does not answer.
+        `PolicyUnavailable` if it does not answer, `ConfigurationError` for an ad-hoc query with an empty input.
         """
-        given = {"input": document} if document is not None else {}
-        if _DOCUMENT.fullmatch(query):
-            path = query.removeprefix("data").replace(".", "/")
-            said = await self._asked("POST", f"/v1/data{path}", _STRICT, given)
-        else:
-            said = await self._asked("POST", "/v1/query", _STRICT, {"query": query, **given})
+        from sealbus.policies.opa.client import read_document
+
+        path = query.removeprefix("data").removeprefix(".")
+        plain = _DOCUMENT.fullmatch(query) is not None
+        if not plain and document is not None and not document:
+            raise ConfigurationError("an ad-hoc query has no empty input: give one that holds something, or none")
+        async with self._client() as client:
+            if not plain:
+                said = await client.ad_hoc_query(query, document, _STRICT)
+            elif document is not None:
+                said = await client.query_rule(document, path, query_params=_STRICT)
+            else:
+                said = await read_document(client, path.replace(".", "/"), _STRICT)
         return said.get("result")
 
-    async def _asked(
-        self, method: str, path: str, parameters: Mapping[str, str] = _NONE, body: Mapping[str, object] | None = None
-    ) -> dict[str, object]:
-        """Return OPA's answer, a JSON object; of what is none, nothing. Raises as `query`."""
-        headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
-        limit = aiohttp.ClientTimeout(total=self._seconds)
-        try:
-            async with (
-                aiohttp.ClientSession(headers=headers, timeout=limit) as session,
-                session.request(
-                    method, f"{self._url}{path}", params=parameters, json=body, allow_redirects=False
-                ) as answer,
-            ):
-                raw = await _read(answer)
-        except (aiohttp.ClientError, TimeoutError) as error:
-            text = f"OPA at {self._place} does not answer: {type(error).__name__}"
-            raise PolicyUnavailable(text) from error
-        if answer.status in (400, 500):
-            raise PolicyFailed(f"OPA refuses the query or cannot evaluate it: status {answer.status}")
-        if answer.status != HTTPStatus.OK:
-            raise PolicyUnavailable(f"OPA answered with status {answer.status}")
-        try:
-            said = json.loads(raw or b"{}")
-        except ValueError as error:
-            raise PolicyUnavailable("OPA's answer is not JSON") from error
-        return said if isinstance(said, dict) else {}
+    def _client(self) -> AbstractAsyncContextManager[OpaClient]:
+        from sealbus.policies.opa.client import open_client
 
-
-async def _read(answer: aiohttp.ClientResponse) -> bytes:
-    """Return the body of an answer; raise `PolicyUnavailable` for one beyond `ANSWER_BYTES`."""
-    raw = bytearray()
-    async for part in answer.content.iter_any():
-        raw += part
-        if len(raw) > ANSWER_BYTES:
-            raise PolicyUnavailable("OPA's answer is too long")
-    return bytes(raw)
+        return open_client(self._host, self._port, tls=self._tls, token=self._token, seconds=self._seconds)

@@ -1,7 +1,8 @@
 """The closed list of builtins: the types of their arguments and results.
 
-Each was compared with OPA for values of exactly these types (tests/policies/types/test_builtins.py): both engines give
-the same value for every one, and neither an error nor undefined. For other types one of them fails, or they differ: `count`
+Each was compared with OPA for values of exactly these types (tests/policies/types/test_builtins.py), and at the edges of
+numbers and text by generated policies (`make policies-hour`). The engines give the same value for every one, and neither an
+error nor undefined. For other types one of them fails, or they differ: `count`
 of a text counts bytes in one and characters in the other. If a type is not known when a policy is loaded, the policy must
 check it (`is_string(x)`).
 
@@ -36,7 +37,7 @@ from sealbus.policies.types.value import (
     set_of,
 )
 
-__all__ = ["BUILTINS", "GUARDS", "LARGE", "Argument", "Builtin", "Inside", "mixed"]
+__all__ = ["BUILTINS", "GUARDS", "LARGE", "OPERATORS", "Argument", "Builtin", "Inside", "Operator", "mixed"]
 
 LARGE: Final = (1 << 63) - 1
 """The greatest instant in nanoseconds that both engines convert to a date, in 2262; OPA rounds `abs` of larger numbers."""
@@ -80,6 +81,14 @@ class Builtin:
     arguments: tuple[Argument, ...]
     result: Result
     partial: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operator:
+    """One operator between two values: as it is `written`, and the types of which both sides are; none for any."""
+
+    written: str
+    sides: tuple[str, ...] = ()
 
 
 def mixed(*types: Type) -> bool:
@@ -276,6 +285,22 @@ BUILTINS: Final[Mapping[str, Builtin]] = {
     "union": _takes(_SETS, gives=_member),
 }
 """Builtins of both engines by name."""
+
+OPERATORS: Final[Mapping[str, Operator]] = {
+    "Eq": Operator(written="=="),
+    "Ne": Operator(written="!="),
+    "Lt": Operator(written="<"),
+    "Le": Operator(written="<="),
+    "Gt": Operator(written=">"),
+    "Ge": Operator(written=">="),
+    "Add": Operator(written="+", sides=("number",)),
+    "Sub": Operator(written="-", sides=("number", "set")),
+    "Mul": Operator(written="*", sides=("number",)),
+    "Mod": Operator(written="%", sides=("number",)),
+    "Union": Operator(written="|", sides=("set",)),
+    "Intersection": Operator(written="&", sides=("set",)),
+}
+"""Operators of both engines by the name that regorus' parser gives them; `types.inference` knows what else they ask."""
 
 GUARDS: Final[Mapping[str, frozenset[str]]] = {
     "is_array": frozenset({"array"}),

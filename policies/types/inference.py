@@ -48,7 +48,7 @@ from sealbus.policies.lint.syntax import (
     children,
     leading_names,
 )
-from sealbus.policies.types.builtins import BUILTINS, GUARDS, mixed
+from sealbus.policies.types.builtins import BUILTINS, GUARDS, OPERATORS, mixed
 from sealbus.policies.types.conflicts import conflicts, iterates, solutions_of, unique
 from sealbus.policies.types.data import DataTypes
 from sealbus.policies.types.questions import APPROVAL_REQUEST, CONNECT_REQUEST, REQUEST, batch_of
@@ -89,6 +89,7 @@ _REQUESTS: Final[dict[Names, Type]] = {
 }
 _STEPS: Final = (1 << 16, 1 << 32, DEFAULT_LIMITS.max_integer, 1 << 64, 1 << 128, UNBOUNDED)
 """Bounds of numbers that functions are called with."""
+_KEYS: Final = frozenset({"text", "boolean", "null", "number"})
 _TEAMS: Final = ("sealbus", "teams")
 
 
@@ -234,7 +235,7 @@ class _Analysis:
         else:
             found = BOOLEAN if value is None else self.expression(frame, value)
         for part in reversed(parts):
-            found = object_of(self.expression(frame, part), found)
+            found = object_of(self.key_of(frame, part), found)
         return found
 
     # Bodies
@@ -445,9 +446,17 @@ class _Analysis:
         found = [self.expression(frame, value) for value in values]
         if all(isinstance(key, Text) for key in keys):
             return record({key.value: one for key, one in zip(keys, found, strict=True) if isinstance(key, Text)})
-        key_type = join_all([self.expression(frame, key) for key in keys])
-        self.unmixed(frame, expression.place, key_type)
-        return object_of(key_type, join_all(found))
+        return object_of(join_all([self.key_of(frame, key) for key in keys]), join_all(found))
+
+    def key_of(self, frame: _Frame, said: Expression) -> Type:
+        """Return the type of an object's key, whose text in an answer must be the same for both engines."""
+        one = self.expression(frame, said)
+        text = "an object's key is a text, a boolean, null or a number within 2^53"
+        if not one.names <= _KEYS:
+            self.unfit(frame, said, one, text, sorted(_KEYS))
+        elif one.most > DEFAULT_LIMITS.max_integer:
+            self.refuse(frame, said.place, "number", f"{text}: take the number as a text, by format_int or sprintf")
+        return one
 
     def comprehension(self, frame: _Frame, expression: Comprehension) -> Type:
         inner = frame.inner()
@@ -456,9 +465,10 @@ class _Analysis:
         if expression.kind == "array":
             # OPA gives an empty literal the type of an array without items.
             return array_of(terms[0], None if terms[0].names else 0)
-        self.unmixed(frame, expression.place, terms[0])
         if expression.kind == "set":
+            self.unmixed(frame, expression.place, terms[0])
             return set_of(terms[0])
+        self.key_of(inner, expression.terms[0])
         if not unique(expression.terms[0], expression.terms[1], expression.body):
             text = (
                 "two values might meet under one key, which is an error: take the key from `some key, value in` alone"
@@ -473,6 +483,7 @@ class _Analysis:
 
     def infix(self, frame: _Frame, expression: Infix) -> Type:
         left, right = (self.expression(frame, side) for side in (expression.left, expression.right))
+        sides = OPERATORS[expression.operator].sides
         match expression.operator:
             case "Eq" | "Ne":
                 return BOOLEAN
@@ -482,7 +493,7 @@ class _Analysis:
                     self.refuse(frame, expression.place, "order", text)
                 return BOOLEAN
             case "Union" | "Intersection":
-                self.operands(frame, expression, (left, right), ("set",))
+                self.operands(frame, expression, (left, right), sides)
                 return set_of(join(self.data.items(left), self.data.items(right)))
             case "Sub" if "set" in left.names | right.names and "number" not in left.names & right.names:
                 self.operands(frame, expression, (left, right), ("set",))
@@ -491,10 +502,10 @@ class _Analysis:
                 if not isinstance(expression.right, Number) or not int(expression.right.written):
                     text = "right of % stands a literal that is not 0"
                     self.refuse(frame, expression.right.place, "type", text)
-                self.operands(frame, expression, (left, right), ("number",))
+                self.operands(frame, expression, (left, right), sides)
                 return number(right.most)
             case "Mul":
-                self.operands(frame, expression, (left, right), ("number",))
+                self.operands(frame, expression, (left, right), sides)
                 if left.names | right.names <= {"number"} and left.most * right.most > UNBOUNDED:
                     text = (
                         "this product may be over 2^256, and no engine bounds the time of larger ones: multiply at most four "
@@ -503,7 +514,7 @@ class _Analysis:
                     self.refuse(frame, expression.place, "number", text)
                 return number(left.most * right.most)
             case _:
-                self.operands(frame, expression, (left, right), ("number",))
+                self.operands(frame, expression, (left, right), sides[:1])
                 return number(left.most + right.most)
 
     def operands(self, frame: _Frame, expression: Infix, types: Sequence[Type], names: tuple[str, ...]) -> None:

@@ -1,21 +1,24 @@
-"""Generated policies: what is admitted is answered alike by the embedded engine and by OPA, and what is planted is found."""
+"""Generated policies: what is admitted both embedded engines and OPA answer alike, and what is planted is found."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
-from support.engine_differences import compare, main
+from support import engine_differences
+from support.edge_values import CALLED
+from support.engine_differences import compare, compare_edges, main
 from support.opa import OpaServer
 from support.policy_grammar import documents, policy, world
 
 from sealbus.policies.bundle.check import check_bundle
 from sealbus.policies.bundle.files import build_bundle
 from sealbus.policies.bundle.format import Manifest, pack_bundle, read_bundle
-from sealbus.policies.lint.module import PolicyRefused
+from sealbus.policies.lint.module import Module, PolicyRefused
+from sealbus.policies.lint.regorus import Interpreter
 from sealbus.policies.types import inference
 from sealbus.policies.types.builtins import BUILTINS, Argument, Builtin
 from sealbus.policies.types.value import BOOLEAN, number
@@ -25,6 +28,9 @@ SEED = 20261126
 POLICIES = 300
 NEAR = 200
 """Policies among which a planted difference has to be found, from a seed that is near one; `make policies-hour` goes far."""
+
+EDGES = 24
+"""Policies that call each builtin and operator three times at least, at the edges."""
 
 pytestmark = pytest.mark.opa
 
@@ -52,6 +58,16 @@ def test_what_is_admitted_is_answered_alike(opa: OpaServer) -> None:
 def test_what_was_found_once_is_not_admitted_any_more(opa: OpaServer) -> None:
     found = compare(opa, [7_070_545])
     assert (found.made, found.admitted, found.differences) == (1, 0, [])
+
+
+def test_everything_is_answered_alike_at_the_edges_and_verified_so(opa: OpaServer) -> None:
+    found = compare_edges(opa, range(SEED, SEED + EDGES))
+    assert found.differences == []
+    assert found.admitted == EDGES
+    assert found.verified == found.asked > 0
+    assert found.calls.keys() == set(CALLED)
+    assert found.refused_calls.total() < 0.15 * found.calls.total()
+    assert found.none < 0.2 * found.asked
 
 
 @pytest.mark.parametrize(
@@ -159,6 +175,43 @@ def test_a_planted_difference_is_found(
     assert said is not None
     # Without its wheel, the native engine says what the embedded one does.
     assert said[3] != said[4]
+
+
+def test_a_planted_difference_at_the_edges_is_found(opa: OpaServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key of 64 bits and more, which regorus rounds. The seeds are others, because a bundle that passed stays so."""
+    monkeypatch.setattr(inference._Analysis, "key_of", inference._Analysis.expression)
+    first = SEED + 1_000
+    found = compare_edges(opa, range(first, first + NEAR), most=1)
+    [(_, difference)] = found.differences
+    said = re.match(r"embedded (.*), in a batch (.*), native (.*), OPA (.*), asked \{", difference)
+    assert said is not None
+    assert said[1] != said[4]
+
+
+def test_what_would_not_be_verified_is_found(opa: OpaServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that rounds a number, as the native one once did, contradicts what is decided again."""
+
+    def rounds(
+        modules: Sequence[Module], data: bytes, rule: str, documents: Sequence[bytes], *, batch: str
+    ) -> list[object]:
+        del batch
+        interpreter = Interpreter(modules, data)
+        return [_rounded(interpreter.evaluate(rule, document)) for document in documents]
+
+    monkeypatch.setattr(engine_differences, "evaluated", rounds)
+    monkeypatch.setattr(engine_differences, "has_wheel", lambda: True)
+    found = compare_edges(opa, range(SEED, SEED + NEAR), most=1)
+    [(_, difference)] = found.differences
+    assert re.search(r"; decided again: (obligations|[a-z]+-to-[a-z]+)", difference)
+
+
+def _rounded(answer: object) -> object:
+    if isinstance(answer, str):
+        digits = re.search(r"[0-9]{20,}", answer)
+        return answer if digits is None else answer.replace(digits[0], f"{float(digits[0]):g}")
+    if isinstance(answer, list):
+        return [_rounded(one) for one in answer]
+    return {name: _rounded(one) for name, one in answer.items()} if isinstance(answer, dict) else answer
 
 
 def test_by_hand(capsys: pytest.CaptureFixture[str]) -> None:

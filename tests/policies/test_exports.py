@@ -17,5 +17,9 @@ def test_every_name_is_there() -> None:
 
 
 def test_no_engine_is_loaded() -> None:
-    code = "import sys, sealbus.policies\nfound = {'regorus', 'aiohttp'} & set(sys.modules)\nassert not found, found"
+    code = (
+        "import sys, sealbus.policies\n"
+        "found = {'regorus', 'aiohttp', 'opa_client'} & set(sys.modules)\n"
+        "assert not found, found"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -13,6 +13,9 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from support.edge_values import NUMBERS as EDGE_NUMBERS
+from support.edge_values import closed_call, whole
+
 from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.policies.decision.documents import InputDocument
 from sealbus.policies.decision.request import Caller, Request, Resource, User, input_document
@@ -21,6 +24,8 @@ __all__ = ["documents", "policy", "world"]
 
 WRONG = 0.001
 """The share of expressions of another type than fits."""
+EDGE = 0.02
+"""The share of numbers, and of calls, at the edges: calls come from the tables that admit (`edge_values`)."""
 SUSPECT = 0.06
 """The share of conditions that the engines are known to see otherwise, and that no policy may hold."""
 
@@ -134,7 +139,8 @@ def _document(chance: random.Random) -> InputDocument:
 
 def policy(seed: int) -> str:
     """Return one policy with the entry points that every policy has."""
-    return _Writer(chance=random.Random(seed)).policy()  # noqa: S311  the same each time
+    chances = random.Random(seed), random.Random(-1 - seed)  # noqa: S311  the same each time
+    return _Writer(*chances).policy()
 
 
 @dataclass(slots=True)
@@ -163,6 +169,8 @@ class _Names:
 @dataclass(slots=True)
 class _Writer:
     chance: random.Random
+    edges: random.Random
+    """Decides apart what is replaced by a value at the edges: otherwise a seed makes the policy that it always made."""
     functions: list[_Function] = field(default_factory=list)
     rules: dict[str, str] = field(default_factory=dict)
     count: int = 0
@@ -200,7 +208,8 @@ class _Writer:
             return json.dumps(self.chance.choice(TEXTS), ensure_ascii=False)
 
         def number() -> str:
-            return str(self.chance.choice(NUMBERS))
+            drawn = str(self.chance.choice(NUMBERS))
+            return whole(self.edges.choice(EDGE_NUMBERS)).written if self.edges.random() < EDGE else drawn
 
         match kind:
             case "text":
@@ -327,7 +336,10 @@ class _Writer:
                 ]
             case _:
                 options = [lambda: self.literal(kind)]
-        return self.chance.choice(options)()
+        drawn = self.chance.choice(options)()
+        if kind in ("text", "number", "boolean") and self.edges.random() < EDGE:
+            return closed_call(kind, self.edges)
+        return drawn
 
     def mapping(self, names: _Names, depth: int) -> str:
         value = self.expression("text", names, depth)

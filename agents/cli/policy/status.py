@@ -83,6 +83,8 @@ async def _of_opa(url: str, *, as_json: bool) -> int:
 
     facts = await OpaAdmin(url).status()
     rows: dict[str, object] = {"healthy": facts.healthy, "version": facts.version, "revisions": dict(facts.revisions)}
+    if facts.policies:
+        rows["policies"] = list(facts.policies)
     if facts.problems:
         rows["problems"] = dict(facts.problems)
     if as_json:

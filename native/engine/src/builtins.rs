@@ -4,6 +4,8 @@
 use anyhow::{Result, bail, ensure};
 use regorus::{Engine, Value};
 
+use crate::json::digits;
+
 /// Most bytes of a text, and most items of an array.
 pub const TEXT: usize = 1 << 20;
 pub const ITEMS: usize = 1 << 16;
@@ -52,7 +54,8 @@ fn sprintf(given: &[Value]) -> Result<Value> {
             Some('%') => made.push('%'),
             Some('v') => match values.next() {
                 Some(Value::String(one)) => made.push_str(one),
-                Some(one @ (Value::Number(_) | Value::Bool(_) | Value::Null)) => made.push_str(&one.to_string()),
+                Some(number @ Value::Number(_)) => made.push_str(&digits(number)?),
+                Some(one @ (Value::Bool(_) | Value::Null)) => made.push_str(&one.to_string()),
                 _ => bail!("sprintf has no text, number, boolean or null for a %v"),
             },
             _ => bail!("sprintf knows %v and %%"),

@@ -1,6 +1,7 @@
 //! regorus' interpreter for sealbus: batches of questions in, batches of answers out.
 
 mod builtins;
+mod json;
 pub mod policy;
 #[cfg(feature = "python")]
 mod python;

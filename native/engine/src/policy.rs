@@ -2,7 +2,6 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
-use std::io::{Error, Write};
 use std::num::NonZeroU32;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,14 +11,13 @@ use regorus::utils::limits::ExecutionTimerConfig;
 use regorus::{Engine, Value};
 
 use crate::builtins;
+use crate::json::{written, written_all};
 use crate::question::Question;
 
 /// Questions that are evaluated together: the best of 1 to 256, as measured.
 const TOGETHER: usize = 16;
 /// Steps of regorus between two looks at the clock: a few decisions.
 const STEPS: NonZeroU32 = NonZeroU32::MIN.saturating_add(511);
-/// Most bytes of an answer: a value that holds one part many times is small here, and large as JSON.
-const ANSWER: usize = 1 << 20;
 
 /// Why there is no answer. The text of an error may quote the question: it is read for its place alone.
 #[derive(Debug, PartialEq)]
@@ -189,32 +187,6 @@ fn read(document: &[u8]) -> anyhow::Result<Value> {
     Ok(serde_json::from_slice::<Question>(document)?.0)
 }
 
-fn written(value: &Value) -> anyhow::Result<String> {
-    let mut made = Bounded(Vec::with_capacity(128));
-    serde_json::to_writer(&mut made, value)?;
-    Ok(String::from_utf8(made.0)?)
-}
-
-fn written_all(value: &Value) -> anyhow::Result<Vec<String>> {
-    value.as_array()?.iter().map(written).collect()
-}
-
-struct Bounded(Vec<u8>);
-
-impl Write for Bounded {
-    fn write(&mut self, more: &[u8]) -> Result<usize, Error> {
-        if self.0.len() + more.len() > ANSWER {
-            return Err(Error::other("the answer is too long"));
-        }
-        self.0.extend_from_slice(more);
-        Ok(more.len())
-    }
-
-    fn flush(&mut self) -> Result<(), Error> {
-        Ok(())
-    }
-}
-
 /// Return what `ask` returns, or the text of its error or panic.
 fn caught<T>(ask: impl FnOnce() -> anyhow::Result<T>) -> Result<T, String> {
     match catch_unwind(AssertUnwindSafe(ask)) {
@@ -299,6 +271,41 @@ mod tests {
         let answers = found(&policy, RULES, PLENTY, &documents);
         let right: Vec<_> = answers.iter().map(|one| one.as_deref().unwrap_or("none")).collect();
         assert_eq!(right, ["1", "none", "none", "none", "9007199254740993", "-1"]);
+    }
+
+    #[test]
+    fn whole_numbers_have_all_their_digits() {
+        let policy = policy(
+            r#"decide(one) := {
+	"n": n,
+	"items": [n, {n}],
+	"keys": {n: 1},
+	"text": sprintf("%v", [n]),
+	"long": count(split(sprintf("%v", [n]), "")),
+} if { n := one.a * one.b }"#,
+        );
+        for (a, b, n) in [
+            ("4503599627370496", "4503599627370496", "20282409603651670423947251286016"),
+            ("4294967296", "4294967296", "18446744073709551616"),
+            ("4294967295", "4294967297", "18446744073709551615"),
+            ("-4294967296", "4294967296", "-18446744073709551616"),
+            ("-2147483648", "4294967296", "-9223372036854775808"),
+            ("10000000000000", "100000000000", "1000000000000000000000000"),
+            ("0", "-7", "0"),
+        ] {
+            let long = n.len();
+            let whole = format!(r#"{{"items":[{n},[{n}]],"keys":{{"{n}":1}},"long":{long},"n":{n},"text":"{n}"}}"#);
+            let documents = vec![format!(r#"{{"a": {a}, "b": {b}}}"#); 2];
+            assert_eq!(found(&policy, RULES, PLENTY, &documents), vec![Ok(whole.clone()), Ok(whole)]);
+        }
+    }
+
+    #[test]
+    fn a_fraction_is_no_answer() {
+        for body in ["decide(one) := [one, 0.5]", r#"decide(one) := sprintf("%v", [0.5])"#] {
+            let answers = found(&policy(body), RULES, PLENTY, &["1".to_owned()]);
+            assert!(matches!(answers[..], [Err(Fault::Failed(_))]), "{body}");
+        }
     }
 
     #[test]

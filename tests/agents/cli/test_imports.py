@@ -17,10 +17,12 @@ HEAVY = (
     "grpc",
     "httpx2",
     "nats",
+    "opa_client",
     "opentelemetry",
     "prometheus_client",
     "pydantic",
     "regorus",
+    "requests",
     "rich",
     "sealbus.agents.runtime.open",
     "sealbus.bus.ports",
@@ -34,13 +36,15 @@ HEAVY = (
 SERVERS = (
     "authlib",
     "nats_server",
+    "opa_client",
+    "requests",
     "sealbus.agents.control",
     "sealbus.agents.dev",
     "sealbus.agents.edge",
     "starlette",
     "uvicorn",
 )
-"""Programs that a worker or a short command never is: the edge, the development provider, its NATS."""
+"""Programs that a worker or a short command never is: the edge, the development provider, its NATS, OPA's administration."""
 
 
 def loaded(code: str, among: tuple[str, ...]) -> list[str]:
@@ -74,7 +78,7 @@ def test_the_help_of_every_command_imports_nothing_heavy() -> None:
 
 def test_what_is_heavy_is_there_to_be_imported() -> None:
     # Otherwise a renamed module would never be found.
-    imports = "\n".join(f"import {one}" for one in {*HEAVY, *SERVERS} - {"nats_server"})
+    imports = "\n".join(f"import {one}" for one in {*HEAVY, *SERVERS} - {"requests", "nats_server"})
     assert sorted(loaded(imports, HEAVY)) == sorted(HEAVY)
 
 

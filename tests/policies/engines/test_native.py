@@ -232,6 +232,19 @@ async def test_a_failure_says_where_and_not_what() -> None:
     assert failed.detail == "authz.rego:9:26 cannot be evaluated"
 
 
+async def test_a_number_that_python_does_not_read_is_a_failure_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python reads at most 4,300 digits. No decision holds a number beyond 2^53-1, so nothing is lost."""
+
+    class Long(Policy):
+        def ask(self, *given: object, **options: object) -> list[tuple[int, str | bytes | None]]:
+            answers = super().ask(*given, **options)  # type: ignore[arg-type]  # as they came
+            return [(1, "9" * 5_000), *answers[1:]]
+
+    put_wheel(monkeypatch, Long)
+    async with deciding() as engine:
+        assert kinds(await engine.decide([document(), document()])) == [PolicyFailed, Decision]
+
+
 async def test_two_engines_decide_at_once() -> None:
     require_wheel()
     async with deciding() as first, deciding() as second:

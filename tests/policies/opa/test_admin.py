@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 
 import pytest
 from aiohttp import web
 from support.opa import OpaServer
+from support.opa_answers import answering, served
 from support.policies import ALLOW, bundle, document
 from support.ports import held_port
 
 from sealbus.envelopes.errors import ConfigurationError, PolicyFailed, PolicyUnavailable
 from sealbus.policies.bundle.files import write_bundle
-from sealbus.policies.opa import admin as module
+from sealbus.policies.opa import client as module
 from sealbus.policies.opa.admin import OpaAdmin, OpaStatus
 
 
@@ -34,6 +35,7 @@ async def test_status(url: str) -> None:
     assert status.healthy
     assert status.version.count(".") == 2
     assert list(status.revisions.values()) == ["r1"]
+    assert [one.rpartition("/")[2] for one in status.policies] == ["authz.rego"]
 
 
 @pytest.mark.opa
@@ -49,6 +51,19 @@ async def test_a_document_is_asked(url: str) -> None:
 async def test_an_ad_hoc_query(url: str) -> None:
     assert await OpaAdmin(url).query("x := input.a + 1", {"a": 2}) == [{"x": 3}]
     assert await OpaAdmin(url).query("x := input.a", {"b": 1}) is None
+    assert await OpaAdmin(url).query("x := 1") == [{"x": 1}]
+
+
+async def test_an_empty_input_of_an_ad_hoc_query_would_be_left_out() -> None:
+    empty: tuple[object, ...] = ({}, [], 0, False, "")
+    for given in empty:
+        with pytest.raises(ConfigurationError, match="empty input"):
+            await OpaAdmin("http://127.0.0.1:1").query("x := input", given)
+
+
+@pytest.mark.opa
+async def test_without_an_input_there_is_none(url: str) -> None:
+    assert await OpaAdmin(url).query("data.sealbus.authz.decision") is None
 
 
 @pytest.mark.opa
@@ -79,19 +94,11 @@ async def test_other_answers() -> None:
             return web.json_response({"provenance": 1})
         return web.Response(status=401)
 
-    application = web.Application()
-    application.router.add_route("*", "/{path:.*}", handler)
-    runner = web.AppRunner(application)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    port = runner.addresses[0][1]
-    try:
-        admin = OpaAdmin(f"http://127.0.0.1:{port}/", token="t")
+    async with served(handler) as url:
+        admin = OpaAdmin(f"{url}/", token="t")
         assert await admin.status() == OpaStatus(healthy=False, version="", revisions={"a": ""})
         with pytest.raises(PolicyUnavailable, match="status 401"):
             await admin.query("x := 1")
-    finally:
-        await runner.cleanup()
     assert set(seen) == {"Bearer t"}
 
 
@@ -119,21 +126,7 @@ def test_what_is_no_url(url: str) -> None:
 )
 def test_urls(url: str, shown: str) -> None:
     admin = OpaAdmin(url)
-    assert admin._place == shown
-
-
-@asynccontextmanager
-async def served(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> AsyncIterator[str]:
-    application = web.Application()
-    application.router.add_route("*", "/{path:.*}", handler)
-    runner = web.AppRunner(application)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    port = runner.addresses[0][1]
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        await runner.cleanup()
+    assert admin.place == shown
 
 
 @pytest.mark.parametrize("answer", [b"<html>", b'{"result":', b"\xff", b'"' + b"x" * 100 + b'"'])
@@ -193,3 +186,32 @@ async def test_a_status_of_another_form_tells_of_no_problems() -> None:
 
     async with served(handler) as url:
         assert (await OpaAdmin(url).status()).problems == {}
+
+
+@pytest.mark.parametrize("answer", [{}, {"result": 1}, {"result": [1]}, {"result": "text"}, {"result": None}])
+async def test_policies_of_another_form_are_none(answer: object) -> None:
+    async with answering(answer) as url:
+        assert (await OpaAdmin(url).status()).policies == ()
+
+
+async def test_a_question_is_asked_once() -> None:
+    asked: list[str] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        asked.append(request.path)
+        return web.Response(status=502)
+
+    async with served(handler) as url:
+        with pytest.raises(PolicyUnavailable, match="status 502"):
+            await OpaAdmin(url).query("data.a.b", {"a": 1})
+    assert asked == ["/v1/data/a/b"]
+
+
+async def test_an_answer_that_does_not_come_is_waited_for_no_longer() -> None:
+    async def handler(_: web.Request) -> web.StreamResponse:
+        await asyncio.get_running_loop().create_future()
+        raise AssertionError
+
+    async with served(handler) as url:
+        with pytest.raises(PolicyUnavailable, match="TimeoutError"):
+            await OpaAdmin(url, seconds=0.05).query("data.a")

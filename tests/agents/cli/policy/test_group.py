@@ -117,7 +117,8 @@ class Admin:
         self.url = url
 
     async def status(self) -> opa_admin.OpaStatus:
-        return opa_admin.OpaStatus(healthy=self.healthy, version="1.22.2", revisions={"sealbus": "r1"})
+        files = ("sealbus/a.rego",)
+        return opa_admin.OpaStatus(healthy=self.healthy, version="1.22.2", revisions={"sealbus": "r1"}, policies=files)
 
     async def query(self, query: str, document: object) -> object:
         self.asked.append((query, document))
@@ -136,7 +137,12 @@ def test_status_exits_by_health(admin: type[Admin], healthy: bool, code: int) ->
     admin.healthy = healthy
     result = run("status", "--opa", "http://127.0.0.1:8181", "--json")
     assert result.exit_code == code
-    assert json.loads(result.stdout) == {"healthy": healthy, "version": "1.22.2", "revisions": {"sealbus": "r1"}}
+    assert json.loads(result.stdout) == {
+        "healthy": healthy,
+        "version": "1.22.2",
+        "revisions": {"sealbus": "r1"},
+        "policies": ["sealbus/a.rego"],
+    }
 
 
 def test_a_query_is_asked_with_its_input(admin: type[Admin], tmp_path: Path) -> None:

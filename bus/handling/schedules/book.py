@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from sealbus.bus.handling.schedules.request import Planned, ScheduleState, parse_schedule
 from sealbus.bus.handling.schedules.rule import next_tick
-from sealbus.bus.ports import Identity
+from sealbus.bus.ports import Identity, StoredValue
 from sealbus.bus.sending.message import Content
 from sealbus.bus.streams.held import Held, HeldValue
 from sealbus.envelopes.errors import BadBody, EnvelopeError
@@ -18,6 +18,8 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId
 __all__ = ["Schedule", "ScheduleBook", "ScheduleChange", "every_schedule"]
 
 _TYPE: Final = "application/vnd.sealbus.held-schedule.v1"
+_ALL_WITHIN: Final = 60.0
+"""Seconds for reading all: what others store between them is read, too, if only to be passed over."""
 
 
 class ScheduleChange(NamedTuple):
@@ -80,12 +82,19 @@ class ScheduleBook:
         """What the subject of each begins with, before its name."""
 
     async def all(self) -> dict[str, Schedule]:
-        """Return all schedules by name, those too that are removed; raises as `Held.newest`."""
-        return await self._read("*")
+        """Return all schedules by name, those too that are removed; raises as `Held.newest`.
+
+        One that others have flooded with forgeries is left out, as long as HELD keeps these; the others are here.
+        """
+        return await self._read("*", within=_ALL_WITHIN, flooded=False)
 
     async def one(self, name: str) -> Schedule | None:
         """Return the schedule `name`, if there ever was one; raises as `Held.newest`."""
         return (await self._read(name)).get(name)
+
+    def may_hold(self, subject: str, stored: StoredValue) -> bool:
+        """Return whether a message may be a version of a schedule; who signed it is not looked at."""
+        return subject.startswith(self.prefix) and self._held.claimed(subject, stored) is not None
 
     async def store(self, schedule: Schedule, before: Schedule | None) -> bool:
         """Store a version that follows `before`; return whether that was the newest one. Raises as `Held.write`."""
@@ -112,8 +121,8 @@ class ScheduleBook:
         )
         return stored is not None
 
-    async def _read(self, pattern: str) -> dict[str, Schedule]:
-        found = await self._held.newest(self.prefix + pattern, _TYPE)
+    async def _read(self, pattern: str, *, within: float = 10.0, flooded: bool = True) -> dict[str, Schedule]:
+        found = await self._held.newest(self.prefix + pattern, _TYPE, within=within, flooded=flooded)
         parsed = {subject.removeprefix(self.prefix): value for subject, value in found.items()}
         schedules = {name: _parsed(name, value) for name, value in parsed.items()}
         return {name: one for name, one in schedules.items() if one is not None}

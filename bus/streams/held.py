@@ -179,6 +179,7 @@ class Held:
         within: float = 10.0,
         flooded: bool = True,
         fresh: bool = False,
+        patient: bool = False,
     ) -> dict[str, HeldValue]:
         """Return what counts under each subject that matches `pattern`, by subject; subjects without are left out.
 
@@ -187,8 +188,11 @@ class Held:
         unknown and the past is not known now, or where a subject has `FORGERIES` that are not genuine. Without `flooded` such
         a subject is left out, which is for a reader of many: it misses nothing of the others. With `fresh` it also raises
         `StateUnavailable` for what does not verify and was stored a moment ago: its key may be too new for our bundle.
+
+        A reader that is `patient` gives each few messages `within` seconds, and not all of them: whatever others have stored
+        there only delays it.
         """
-        reading = await self._read(pattern, payload_type, since, within, flooded=flooded, fresh=fresh)
+        reading = await self._read(pattern, payload_type, since, within, flooded=flooded, fresh=fresh, patient=patient)
         return {subject: replace(one, last=reading.last[subject]) for subject, one in reading.values.items()}
 
     async def standing(
@@ -259,11 +263,19 @@ class Held:
         *,
         flooded: bool = True,
         fresh: bool = False,
+        patient: bool = False,
     ) -> _Reading:
         reading = _Reading(pattern)
         try:
-            async with asyncio.timeout(within), aclosing(self.stored(pattern, since=since)) as messages:
+            async with (
+                asyncio.timeout(within) as deadline,
+                aclosing(self.stored(pattern, since=since)) as messages,
+            ):
+                looked = 0
                 async for subject, stored in messages:
+                    looked += 1
+                    if patient and looked % _AT_ONCE == 1:
+                        deadline.reschedule(asyncio.get_running_loop().time() + within)
                     reading.saw(subject, stored.sequence)
                     known = reading.values.get(subject)
                     claimed = self.claimed(subject, stored) if subject not in reading.flooded else None

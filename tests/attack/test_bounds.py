@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,22 +20,34 @@ from support.lab import until
 
 from sealbus import Agent, Client, Context, RemoteError, TaskHandle
 from sealbus.agents.control.notary.key_book import KeyBookWriter
+from sealbus.agents.edge.a2a.kept_tasks import MOST_LISTED, KeptTasks
+from sealbus.agents.edge.oauth.access_token import AccessToken
+from sealbus.agents.edge.task_owners import TaskOwners
 from sealbus.agents.runtime.schedules import book_of, scheduler_of
 from sealbus.agents.runtime.worker import Worker, WorkerLimits
-from sealbus.bus.gate.status_reader import AskedTask
+from sealbus.bus.gate.status_reader import AskedTask, StatusLimits
 from sealbus.bus.handling.approvals.parked_tasks import PARKED_TYPE, ParkedTasks
 from sealbus.bus.handling.cancel import in_force, room
 from sealbus.bus.handling.cancel.kept import KEPT_STOP_TYPE
+from sealbus.bus.handling.idempotency import replay_guard
+from sealbus.bus.handling.idempotency.replay_guard import SLOTS, ReplayGuard
+from sealbus.bus.handling.schedules import endpoint as schedule_endpoint
 from sealbus.bus.handling.schedules.book import Schedule, ScheduleBook, ScheduleChange
 from sealbus.bus.handling.schedules.request import Planned, ScheduleRequest, ScheduleState, encode_schedule
 from sealbus.bus.handling.schedules.rule import Every
+from sealbus.bus.handling.schedules.scheduler import UNPROVED
 from sealbus.bus.nats.transport import NatsTransport
-from sealbus.bus.ports import Outgoing, wall_clock
+from sealbus.bus.ports import Outgoing, Overloaded, wall_clock
 from sealbus.bus.routing.retry import Retry
+from sealbus.bus.sending.answer import CallExpired
 from sealbus.bus.sending.message import Content
 from sealbus.bus.sending.status import State
 from sealbus.bus.streams import held as held_module
+from sealbus.bus.streams.declared import declared_streams
 from sealbus.bus.streams.key_book import KEY_BOOK_TYPE, KeyBook, key_book_subject
+from sealbus.bus.streams.key_value import KeyValue
+from sealbus.bus.streams.plan import apply
+from sealbus.envelopes.accept import open_request
 from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.errors import StateUnavailable
 from sealbus.envelopes.limits import SECOND
@@ -46,7 +58,7 @@ pytestmark = [pytest.mark.nats, pytest.mark.timeout(180)]
 
 FLOOD = 13_000
 """As many as an agent stores in two seconds."""
-AGENTS = ("works", "shop", "market", "notary", "clerk")
+AGENTS = ("works", "shop", "market", "notary", "clerk", "edge")
 
 
 class Job(BaseModel):
@@ -166,13 +178,9 @@ async def test_two_requesters_fill_no_room_but_their_own(ground: Ground, monkeyp
     works, shop = Works(), await client(ground)
     senders = [await client(ground, name) for name in ("market", "clerk")]
     async with workers(ground, works.agent, works.agent) as replicas:
-        end = wall_clock() + 3_600 * SECOND
 
         async def cancel(sender: Client, number: int) -> str:
-            pending = PendingRequest(
-                digest=number.to_bytes(32), id=bytes(16), aud=ground.bus.names.id_of("works"), end=end
-            )
-            asked = AskedTask(pending=pending, action="works.later")
+            asked = nothing(ground, "works", number)
             try:
                 await sender.node.sending.cancel(asked, reason="of nothing", timeout=60.0)
             except RemoteError as error:
@@ -199,6 +207,43 @@ async def test_two_requesters_fill_no_room_but_their_own(ground: Ground, monkeyp
         await until(lambda: works.handled == [1])
         await handle.cancel("enough")
         assert await ended(handle) is State.CANCELED
+
+
+@pytest.mark.parametrize(("of_agent", "in_memory"), [(8, 100), (100, 8)])
+async def test_cancels_that_a_process_does_not_keep_are_in_force_all_the_same(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch, of_agent: int, in_memory: int
+) -> None:
+    """What follows from a task is canceled with it, at an agent whose memory is full of other cancels."""
+    monkeypatch.setattr(room, "OF_AGENT", of_agent)
+    monkeypatch.setattr(room, "IN_MEMORY", in_memory)
+    works, market = Works(), Agent("market")
+    asked = asyncio.Event()
+
+    @market.task("ask")
+    async def ask(job: Job, ctx: Context) -> int:
+        handle = await ctx.submit("works.soon", job)
+        asked.set()
+        return await handle.result(int)
+
+    shop = await client(ground)
+    async with workers(ground, market):
+        for number in range(20):
+            await shop.node.sending.cancel(nothing(ground, "market", number), reason="of nothing")
+        handle = await shop.submit("market.ask", Job(number=1))
+        await asked.wait()
+        await handle.cancel("enough")
+    async with workers(ground, works.agent) as [worker]:
+        assert await (await shop.submit("works.soon", Job(number=9))).result(int) == 9
+        assert len([one for one in worker._stops._room._until if one.agent == "market"]) == 8
+    assert 1 not in works.handled
+    assert 9 in works.handled
+
+
+def nothing(ground: Ground, agent: str, number: int) -> AskedTask:
+    """Return a task that nobody sent."""
+    end = wall_clock() + 3_600 * SECOND
+    pending = PendingRequest(digest=number.to_bytes(32), id=bytes(16), aud=ground.bus.names.id_of(agent), end=end)
+    return AskedTask(pending=pending, action=f"{agent}.ask")
 
 
 async def test_forgeries_about_one_cancel_withhold_its_message_alone(
@@ -262,6 +307,10 @@ async def test_what_is_stored_under_other_names_takes_no_schedule_from_an_owner(
     scheduler = scheduler_of(later)
     running = asyncio.create_task(scheduler.run())
     await until(lambda: list(scheduler.known) == ["nightly"], seconds=30.0)
+    # It learns of a new one, too.
+    await scheduled(ground, book_of(node), "daily")
+    await until(lambda: sorted(scheduler.known) == ["daily", "nightly"], seconds=30.0)
+    assert len(scheduler._unproved) <= UNPROVED
     running.cancel()
     await asyncio.wait([running])
 
@@ -339,3 +388,175 @@ async def test_statuses_that_do_not_verify_hide_no_result(ground: Ground) -> Non
     async with workers(ground, works.agent):
         assert await handle.result(int) == 1
     assert await (await client(ground)).handle(handle.text).result(int) == 1
+
+
+async def test_proofs_of_possession_are_used_once_after_their_places_were_flooded(ground: Ground) -> None:
+    node = await ground.bus.node("edge", ScriptedEngine())
+
+    def guard() -> ReplayGuard:
+        return ReplayGuard(
+            "dpop",
+            own=node.own,
+            token=node.token,
+            keyed=KeyValue(node.transport),
+            identity=node.identity,
+            trust=node.trust,
+            caches=node.caches,
+            clock=node.clock,
+        )
+
+    before, now = secrets.token_bytes(16), wall_clock()
+    known = guard()
+    assert await known.use(before, made=now, until=now + 60 * SECOND)
+    await ground.plant([f"state.edge.dpop.{number}" for number in range(SLOTS)])
+    # One that was used before the flood is not used again, by whatever process.
+    for one in (known, guard()):
+        with suppress(StateUnavailable):
+            assert not await one.use(before, made=now, until=now + 60 * SECOND)
+    # One that is made later is used once, by a process that has seen nothing else.
+    later, made = secrets.token_bytes(16), wall_clock() + 6 * SECOND
+    assert await guard().use(later, made=made, until=made + 60 * SECOND)
+    assert not await guard().use(later, made=made, until=made + 60 * SECOND)
+
+
+async def test_bytes_among_the_tasks_of_a_user_take_no_place_in_its_list(ground: Ground) -> None:
+    node = await ground.bus.node("edge", ScriptedEngine())
+    owners = TaskOwners(node)
+    kept, user = KeptTasks(node, owners), person("alice")
+    await kept.keep("0" * 32, "a context", agent="works", token=user)
+    place = f"state.edge.a2a.task.{owners.place(user)}.works."
+    await ground.plant([f"{place}{'f' * 24}{number:08x}" for number in range(MOST_LISTED + 1)])
+    assert await kept.newest(agent="works", token=user) == {"0" * 32: "a context"}
+
+
+def person(name: str) -> AccessToken:
+    return AccessToken(
+        issuer="https://idp.example.org",
+        subject=name,
+        client="web",
+        session="s",
+        auth_time=None,
+        scope=(),
+        claims={},
+        tenant=None,
+        acr=None,
+        amr=None,
+        issued=0,
+        expires=0,
+    )
+
+
+async def test_a_value_that_is_full_of_uses_refuses_its_own_and_no_others(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay_guard, "MOST", 2)
+    node = await ground.bus.node("edge", ScriptedEngine())
+    guard = ReplayGuard(
+        "dpop",
+        own=node.own,
+        token=node.token,
+        keyed=KeyValue(node.transport),
+        identity=node.identity,
+        trust=node.trust,
+        caches=node.caches,
+        clock=node.clock,
+    )
+    now = wall_clock()
+    same = [b"\0\0" + secrets.token_bytes(14) for _ in range(3)]
+    assert [await guard.use(one, made=now, until=now + 60 * SECOND) for one in same[:2]] == [True, True]
+    with pytest.raises(StateUnavailable):
+        await guard.use(same[2], made=now, until=now + 60 * SECOND)
+    assert await guard.use(b"\0\1" + bytes(14), made=now, until=now + 60 * SECOND)
+
+
+async def test_statuses_beyond_those_that_count_do_not_hide_the_last_one(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(open_request, "STATUSES", 20)
+    talks = Agent("market")
+
+    @talks.task("talk")
+    async def talk(job: Job, ctx: Context) -> int:
+        for number in range(30):
+            await ctx.progress(f"{number} done")
+        return job.number
+
+    shop = await client(ground)
+    async with workers(ground, talks):
+        handle = await shop.submit("market.talk", Job(number=7))
+        assert await handle.result(int) == 7
+        async with aclosing(handle.statuses()) as statuses:
+            found = [status async for status in statuses]
+    assert len(found) == 21
+    assert found[-1].state is State.COMPLETED
+
+
+async def test_a_process_that_waits_for_too_many_answers_sends_nothing_more(ground: Ground) -> None:
+    works, shop = Works(), await client(ground)
+    reader = shop.node.status_reader
+    reader.limits = StatusLimits(readers=2)  # type: ignore[misc]  # final for everybody but this test
+    async with workers(ground, works.agent):
+        blocked = [await shop.submit("works.block", Job()) for _ in range(2)]
+        waiting = [asyncio.create_task(handle.result(object)) for handle in blocked]
+        await until(lambda: reader.reading == 2)
+        before = await ground.stored("TASKS")
+        with pytest.raises(Overloaded):
+            await blocked[0].cancel("enough")
+        assert await ground.stored("TASKS") == before
+        # Others are not harmed, and it goes on once an answer has come.
+        other = await client(ground, "market")
+        assert await (await other.submit("works.soon", Job(number=1))).result(int) == 1
+        works.leave.set()
+        await asyncio.gather(*waiting)
+        assert await (await shop.submit("works.soon", Job(number=2))).result(int) == 2
+
+
+async def test_calls_that_do_not_verify_take_no_room_from_those_that_do(ground: Ground) -> None:
+    prices = Agent("market")
+
+    @prices.call("price")
+    async def price(job: Job, ctx: Context) -> int:
+        return job.number
+
+    shop = await client(ground)
+    async with workers(ground, prices, limits=WorkerLimits(replay_entries=5)) as [worker]:
+        NatsTransport(ground.bus.connections["rogue"]).send(
+            [Outgoing(subject="call.market.price", payload=b"junk %d" % number) for number in range(1_000)]
+        )
+        await until(lambda: worker.node.counters.value("sealbus_refused_total", code="malformed") >= 1_000)
+        assert [await shop.call("market.price", Job(number=one), returns=int) for one in range(5)] == [*range(5)]
+        # Its callers can fill it, until what it remembers has expired. It forgets none.
+        with pytest.raises(CallExpired):
+            await shop.call("market.price", Job(number=6), returns=int, timeout=1.0)
+        assert worker.node.counters.value("sealbus_refused_total", code="overloaded") == 1
+
+
+async def test_an_owner_with_too_many_schedules_keeps_those_that_it_has(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedule_endpoint, "MOST", 3)
+    works = Works()
+    async with workers(ground, works.agent) as [worker]:
+        own = await client(ground, "works")
+        for number in range(3):
+            await own.schedules.add(f"s{number}", "works.soon", Job(number=number), every=10)
+        with pytest.raises(RemoteError) as refused:
+            await own.schedules.add("s3", "works.soon", Job(number=3), every=10)
+        assert refused.value.code == "too_many_schedules"
+        assert sorted(worker.schedules.known) == ["s0", "s1", "s2"]
+        await own.schedules.remove("s0")
+        await own.schedules.add("s3", "works.soon", Job(number=3), every=10)
+
+
+async def test_a_flood_of_dead_letters_drops_old_ones_and_stops_nothing(ground: Ground) -> None:
+    """Any agent may store dead letters under its own name."""
+    sizes = {"TASKS": 1 << 26, "AUDIT": 1 << 26, "DEAD": 1 << 20}
+    await apply(declared_streams(sizes), ground.bus.connections["operator"].jetstream)
+    works, shop = Works(), await client(ground)
+    async with workers(ground, works.agent):
+        assert await (await shop.submit("works.soon", Job(number=1))).result(int) == 1
+        letters = [Outgoing(subject="dead.rogue.made-up", payload=bytes(10_000)) for _ in range(300)]
+        transport = NatsTransport(ground.bus.connections["rogue"])
+        acks = await transport.publish(letters, deadline=20.0)
+        assert not [one for one in acks if isinstance(one, Exception)]
+        assert await (await shop.submit("works.soon", Job(number=2))).result(int) == 2

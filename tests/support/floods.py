@@ -51,27 +51,28 @@ class Ground:
         transport = NatsTransport(rogue)
         [ack] = await transport.publish([Outgoing(subject=_MINE, payload=payload)], deadline=5.0)
         assert not isinstance(ack, Exception), ack
-        before = await self._stored()
+        before = await self.stored()
         read = Outgoing(subject=f"$JS.API.DIRECT.GET.{STATE}.{_MINE}", payload=b"")
         for start in range(0, len(subjects), _AT_ONCE):
             rogue.link.write(b"".join([publish_frame(read, reply=one) for one in subjects[start : start + _AT_ONCE]]))
             await transport.last(STATE, _MINE, within=10.0)
         if self.detours:
             async with asyncio.timeout(60):
-                while await self._stored() < before + len(subjects):  # noqa: ASYNC110  the server stores it
+                while await self.stored() < before + len(subjects):  # noqa: ASYNC110  the server stores it
                     await asyncio.sleep(0.05)
         else:
-            assert await self._stored() == before
+            assert await self.stored() == before
 
-    async def _stored(self) -> int:
-        """Return how many messages were ever stored."""
+    async def stored(self, stream: str = "") -> int:
+        """Return how many messages were ever stored, in one stream or in all."""
         request = self.bus.connections["operator"].jetstream
         total = 0
         listed = await api(request, "STREAM.LIST")
         streams = listed["streams"]
         assert isinstance(streams, list)
         for one in streams:
-            total += int(one["state"]["last_seq"])
+            if stream in ("", one["config"]["name"]):
+                total += int(one["state"]["last_seq"])
         return total
 
     def forged(self, subject: str, owner: str, payload_type: str, **keys: Value) -> bytes:

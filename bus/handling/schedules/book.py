@@ -18,8 +18,6 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId
 __all__ = ["Schedule", "ScheduleBook", "ScheduleChange", "every_schedule"]
 
 _TYPE: Final = "application/vnd.sealbus.held-schedule.v1"
-_ALL_WITHIN: Final = 60.0
-"""Seconds for reading all: what others store between them is read, too, if only to be passed over."""
 
 
 class ScheduleChange(NamedTuple):
@@ -86,11 +84,12 @@ class ScheduleBook:
 
         One that others have flooded with forgeries is left out, as long as HELD keeps these; the others are here.
         """
-        return await self._read("*", within=_ALL_WITHIN, flooded=False)
+        found = await self._held.newest(self.prefix + "*", _TYPE, flooded=False, patient=True)
+        return self._parsed(found)
 
     async def one(self, name: str) -> Schedule | None:
         """Return the schedule `name`, if there ever was one; raises as `Held.newest`."""
-        return (await self._read(name)).get(name)
+        return self._parsed(await self._held.newest(self.prefix + name, _TYPE)).get(name)
 
     def may_hold(self, subject: str, stored: StoredValue) -> bool:
         """Return whether a message may be a version of a schedule; who signed it is not looked at."""
@@ -121,8 +120,7 @@ class ScheduleBook:
         )
         return stored is not None
 
-    async def _read(self, pattern: str, *, within: float = 10.0, flooded: bool = True) -> dict[str, Schedule]:
-        found = await self._held.newest(self.prefix + pattern, _TYPE, within=within, flooded=flooded)
+    def _parsed(self, found: Mapping[str, HeldValue]) -> dict[str, Schedule]:
         parsed = {subject.removeprefix(self.prefix): value for subject, value in found.items()}
         schedules = {name: _parsed(name, value) for name, value in parsed.items()}
         return {name: one for name, one in schedules.items() if one is not None}
@@ -130,7 +128,7 @@ class ScheduleBook:
 
 async def every_schedule(held: Held) -> dict[tuple[str, str], Schedule]:
     """Return all schedules by the token of their owner and their name, for an operator who looks; raises as `Held.newest`."""
-    found = await held.newest("held.*.schedule.*", _TYPE, flooded=False)
+    found = await held.newest("held.*.schedule.*", _TYPE, flooded=False, patient=True)
     schedules: dict[tuple[str, str], Schedule] = {}
     for subject, value in found.items():
         _, owner, _, name = subject.split(".")

@@ -369,6 +369,19 @@ async def test_what_does_not_verify_yet_is_waited_for_where_that_is_asked() -> N
     assert await site.held().newest(PATTERN, TYPE, fresh=True) == {}
 
 
+async def test_a_patient_reader_is_delayed_by_what_others_store_and_reads_all() -> None:
+    site = Site()
+    for _ in range(5_000):
+        site.plant(b"junk")
+    await site.write("genuine", last=5_000)
+    with pytest.raises(BusUnavailable, match="was not read"):
+        await site.held().newest(PATTERN, TYPE, within=0.005)
+    found = await site.held().newest(PATTERN, TYPE, within=30.0, patient=True)
+    assert found[SUBJECT].keys.text("txt") == "genuine"
+    with pytest.raises(BusUnavailable, match="was not read"):
+        await site.held(_Silent(site.broker)).newest(PATTERN, TYPE, within=0.01, patient=True)
+
+
 class TestHeldSubject:
     """A reader that goes on where it was."""
 

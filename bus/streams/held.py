@@ -119,7 +119,7 @@ class ClaimedValue:
     parts: tuple[bytes, ...]
 
 
-class _Reading:
+class _HeldReading:
     """One reading of a pattern: what counts under each subject so far, and what did not verify."""
 
     def __init__(self, pattern: str) -> None:
@@ -264,8 +264,8 @@ class Held:
         flooded: bool = True,
         fresh: bool = False,
         patient: bool = False,
-    ) -> _Reading:
-        reading = _Reading(pattern)
+    ) -> _HeldReading:
+        reading = _HeldReading(pattern)
         try:
             async with (
                 asyncio.timeout(within) as deadline,

@@ -29,7 +29,7 @@ from sealbus.bus.handling.approvals.parked_cancels import ParkedCancels
 from sealbus.bus.handling.approvals.parked_tasks import ParkedTasks
 from sealbus.bus.handling.approvals.parking import A_MINUTE, Parking
 from sealbus.bus.handling.cancel.endpoint import CancelEndpoint
-from sealbus.bus.handling.cancel.in_force import Stops
+from sealbus.bus.handling.cancel.in_force import Stops, StopVerifier
 from sealbus.bus.handling.cancel.kept import KeptStops
 from sealbus.bus.handling.dead_letters import DeadLetters
 from sealbus.bus.handling.executor import Executor
@@ -145,14 +145,16 @@ class Worker:
         self._apart = asyncio.Event()
         """Set once our clock and the broker's no longer agree: no source is taken from any more."""
         self._readiness = Readiness(node)
+        names, own_subjects = node.deployment.names, node.deployment.own_subjects
+        self._verifier = StopVerifier(names=names, trust=node.trust, caches=node.caches, past=node.past)
+        self._kept = KeptStops(node.held, identity=node.identity, names=names, own_subjects=own_subjects)
         self._stops = Stops(
+            own=node.own,
             transport=node.transport,
-            names=node.deployment.names,
-            own_subjects=node.deployment.own_subjects,
-            trust=node.trust,
-            caches=node.caches,
+            verifier=self._verifier,
+            kept=self._kept,
+            own_subjects=own_subjects,
             counters=node.counters,
-            past=node.past,
             # Who spools records wants to work while there is no server, which nobody can cancel anything through either.
             required=node.spool is None,
             clock=node.clocks.now,
@@ -187,9 +189,8 @@ class Worker:
             tasks = ParkedTasks(node.held, identity=node.identity, names=names)
             markers = Markers(node.held, identity=node.identity, names=names)
             statuses = Statuses(names=names, outbox=node.outbox, counters=node.counters)
-            kept = KeptStops(node.held, identity=node.identity, names=names, own_subjects=own_subjects)
             cancels = ParkedCancels(
-                tasks=tasks, markers=markers, stops=kept, statuses=statuses, own_subjects=own_subjects
+                tasks=tasks, markers=markers, stops=self._kept, statuses=statuses, own_subjects=own_subjects
             )
             parking = Parking(
                 tasks=tasks,
@@ -236,9 +237,7 @@ class Worker:
                 stops=self._stops,
                 parked=cancels.stop,
                 identity=node.identity,
-                names=node.deployment.names,
-                trust=node.trust,
-                caches=node.caches,
+                verifier=self._verifier,
                 clock=node.clocks.now,
             )
             schedules = schedule_endpoint(node, self.schedules, self._standing)

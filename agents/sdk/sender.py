@@ -206,10 +206,14 @@ class Sender:
         )
 
     async def tell(self, message: OutgoingMessage, *, timeout: float) -> None:
-        """Send a control message, and return once its agent has done what it says; raises as `TaskHandle.result` does."""
-        _, pending = await self._submitted(message, None)
-        told = AskedTask(pending=pending, action=action_of(message.draft.to, self._own_subjects))
-        await TaskHandle(task=told, reader=self._reader).result(object, timeout=timeout)
+        """Send a control message, and return once its agent has done what it says; raises as `TaskHandle.result` does.
+
+        Where this process follows too many answers already, `Overloaded` is raised before anything is sent.
+        """
+        with self._reader.reserve() as reader:
+            _, pending = await self._submitted(message, None)
+            told = AskedTask(pending=pending, action=action_of(message.draft.to, self._own_subjects))
+            await TaskHandle(task=told, reader=reader).result(object, timeout=timeout)
 
     async def _open_until(self, task: AskedTask) -> AskedTask:
         """Return `task` with the end until which it waits, if its own has passed and it is parked."""
@@ -239,9 +243,7 @@ class Sender:
         message = approval_message(
             request, agent=agent, task=task, follows=follows, statement=user, names=self._names, now=self._clock()
         )
-        _, pending = await self._submitted(message, None)
-        told = AskedTask(pending=pending, action=action_of(message.draft.to, self._own_subjects))
-        await TaskHandle(task=told, reader=self._reader).result(object, timeout=timeout)
+        await self.tell(message, timeout=timeout)
 
     async def emit(
         self,

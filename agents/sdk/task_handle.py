@@ -16,7 +16,7 @@ from typing import Any, Final, Generic, NamedTuple, Protocol, overload
 from typing_extensions import TypeVar
 
 from sealbus.agents.sdk.bodies import Body, body_of, decoded
-from sealbus.bus.gate.status_reader import AskedTask, StatusReader
+from sealbus.bus.gate.status_reader import AskedTask, ReadsStatuses
 from sealbus.bus.sending.answer import CallExpired, RemoteError, code_of
 from sealbus.bus.sending.message import Content
 from sealbus.bus.sending.parts import PARTS_TYPE, PartsReading
@@ -65,7 +65,7 @@ class TaskHandle(Generic[Res_co]):
     """
 
     task: AskedTask = field(repr=False)
-    reader: StatusReader = field(repr=False, compare=False)
+    reader: ReadsStatuses = field(repr=False, compare=False)
     canceller: Canceller | None = field(default=None, repr=False, compare=False)
     gives: Body[object] | None = field(default=None, repr=False, compare=False)
     subject: str = ""
@@ -197,7 +197,9 @@ class TaskHandle(Generic[Res_co]):
         `operator`, the task may be another workload's, if the agent's policy allows that.
 
         Raises `Denied` if the agent's policy denies, `CallExpired` once the task's end has passed, `TimeoutError` if the
-        agent has not answered in `timeout` seconds: the cancel then still takes effect when it does. Otherwise as `result`.
+        agent has not answered in `timeout` seconds: the cancel then still takes effect when it does. `RemoteError` with
+        `overloaded` means that 8,192 of our cancels are in force at that agent: this one is not. `Overloaded` means that this
+        process follows 1,024 tasks and cancels already: nothing was sent. Otherwise as `result`.
         """
         if self.canceller is None:
             raise SealError("this handle only reads")

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing, asynccontextmanager, nullcontext, suppress
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import aclosing, asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 from sealbus.bus.gate.refusals import Refusals
 from sealbus.bus.gate.reply_policy import Received, ReplyPolicy
@@ -40,7 +40,15 @@ from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["AskedTask", "StatusLimits", "StatusReader", "StatusReading", "StatusRequest", "parsed_status"]
+__all__ = [
+    "AskedTask",
+    "ReadsStatuses",
+    "StatusLimits",
+    "StatusReader",
+    "StatusReading",
+    "StatusRequest",
+    "parsed_status",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -365,6 +373,13 @@ def parsed_status(result: VerifiedResult) -> Status:
     return replace(status, via=status.explanation.told_by(header.iss.value).via) if status.via else status
 
 
+class ReadsStatuses(Protocol):
+    """Reads the statuses of tasks that one identity has asked for."""
+
+    def statuses(self, task: AskedTask, *, after: int = -1, follow: bool = True) -> AsyncGenerator[Status, None]:
+        """Yield the statuses of `task`; see `StatusReader.statuses`."""
+
+
 class StatusReader:
     """Reads the statuses of tasks that one identity has asked for; once left, no reading waits for a connection any more.
 
@@ -434,15 +449,51 @@ class StatusReader:
         Raises `Denied`, `PolicyUnavailable` or `PolicyFailed` if our own policy does not allow the result; `Overloaded`
         for too many readings; `BusUnavailable` if without `follow`, or after `end`, the stream cannot be read.
         """
-        feed = self._feed if follow else None
-        if feed is None and self._open >= self.limits.readers:
+        # Those that wait together hold no place.
+        with nullcontext() if follow and self._feed is not None else self._place():
+            async with aclosing(self._read(task, after=after, follow=follow)) as statuses:
+                async for status in statuses:
+                    yield status
+
+    @contextmanager
+    def reserve(self) -> Generator[ReadsStatuses, None, None]:
+        """Hold the place of one reading that follows, and yield what reads in it, so that what is sent then is read.
+
+        Raises `Overloaded` for too many readings.
+        """
+        if self._feed is not None:
+            yield self
+        else:
+            with self._place():
+                yield _ReadingPlace(self._read)
+
+    @contextmanager
+    def _place(self) -> Generator[None, None, None]:
+        if self._open >= self.limits.readers:
             raise Overloaded(f"{self._open} readings of statuses are open already")
+        self._open += 1
+        try:
+            yield
+        finally:
+            self._open -= 1
+
+    async def _read(self, task: AskedTask, *, after: int = -1, follow: bool = True) -> AsyncGenerator[Status, None]:
         self._reading += 1
-        self._open += feed is None
+        feed = self._feed if follow else None
         try:
             async with aclosing(StatusReading(self, task, after, feed).run(follow=follow)) as statuses:
                 async for status in statuses:
                     yield status
         finally:
             self._reading -= 1
-            self._open -= feed is None
+
+
+@dataclass(frozen=True, slots=True)
+class _ReadingPlace:
+    """A place that is held for one reading."""
+
+    read: Callable[..., AsyncGenerator[Status, None]]
+
+    def statuses(self, task: AskedTask, *, after: int = -1, follow: bool = True) -> AsyncGenerator[Status, None]:
+        """Yield the statuses of `task`."""
+        return self.read(task, after=after, follow=follow)

@@ -16,7 +16,7 @@ from sealbus.envelopes.encoding.codec import is_text
 from sealbus.envelopes.errors import CODE_FORM, Code, SealbusError
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 
-__all__ = ["KEY_AWAITED", "UNTIL_EXPIRY", "VERB_AWAITED", "Reject", "Retry", "RetryPolicy", "leaves"]
+__all__ = ["KEY_AWAITED", "UNTIL_EXPIRY", "VERB_AWAITED", "Refused", "Reject", "Retry", "RetryPolicy", "leaves"]
 
 _OURS: Final = frozenset(str(code) for code in Code)
 
@@ -51,6 +51,15 @@ class Reject(Exception):
             raise ValueError(f"{code} is a code of sealbus and keeps its meaning: take another")
         super().__init__(code)
         self.code = code
+        self.note = _checked_note(note)
+
+
+class Refused(Reject):
+    """A `Reject` with a code of sealbus, by which an endpoint of its own refuses what it is told; no handler raises it."""
+
+    def __init__(self, code: Code, *, note: str = "") -> None:
+        Exception.__init__(self, code)
+        self.code = str(code)
         self.note = _checked_note(note)
 
 

@@ -6,23 +6,28 @@
 
 Others can make the broker store their bytes under anybody's subject. So nothing here is erased by what comes after it, and
 a value says whose it is, where it stands, and which version it is: bytes of others count for nothing, nor does an older
-version that somebody stored again. A write names the last sequence of its subject, so that of two processes that write at
-the same moment one fails; of two versions with one number, which only a broken broker could have let in, the first counts.
+version that somebody stored again. Bytes without the form of a value are passed over, however many there are. Those with the
+form that are not genuine cost a reader a verification each, and are bounded for each subject.
+
+A write names the last sequence of its subject, so that of two processes that write at the same moment one fails. Of two
+versions with one number, which only a broken broker could have let in, the first counts.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
-from sealbus.bus.ports import Clock, Transport, wall_clock
+from sealbus.bus.ports import Clock, StoredValue, Transport, wall_clock
 from sealbus.bus.stream_names import HELD
 from sealbus.bus.streams.key_value import KeyValue
 from sealbus.bus.streams.signed_value import PARTS, is_own, signed
+from sealbus.bus.telemetry import OperatorLog
 from sealbus.envelopes.encoding.codec import Value, decode, encode
 from sealbus.envelopes.errors import BusUnavailable, EnvelopeError, SealError, StateUnavailable
 from sealbus.envelopes.limits import DEFAULT_LIMITS
@@ -35,11 +40,12 @@ from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 __all__ = [
+    "FORGERIES",
     "PAYLOAD_BYTES",
     "PAYLOAD_ITEMS",
     "VALUE_BYTES",
-    "VERSIONS",
     "Held",
+    "HeldSubject",
     "HeldValue",
     "PastTrust",
     "current_only",
@@ -51,13 +57,19 @@ PAYLOAD_ITEMS: Final = 2_048
 """Most items of an array in a payload, which bounds what the codec allocates for one that is made up (16 MB)."""
 VALUE_BYTES: Final = 917_504
 """Most bytes of a stored value: less than a NATS message holds."""
-VERSIONS: Final = 4_096
-"""Most messages that are read under one subject, genuine or not: five an hour for 32 days."""
+FORGERIES: Final = 4_096
+"""Most messages of one subject that have the form of a newer version and are not genuine; other bytes do not count.
+
+Each costs up to three verifications."""
+FORGED_SUBJECTS: Final = 65_536
+"""Subjects for which one reading counts them: with more, time bounds it alone."""
 
 _OWNER: Final = 1
 """The place of the owner's token in a subject."""
 _AT_ONCE: Final = 64
 """Messages after which others get their turn: each may cost two verifications."""
+
+_log: Final = logging.getLogger(__name__)
 
 
 class PastTrust(Protocol):
@@ -100,20 +112,36 @@ class HeldValue:
 
 
 @dataclass(frozen=True, slots=True)
-class _Claimed:
+class ClaimedValue:
     """A value as it claims to be: everything is checked but who signed it."""
 
     value: HeldValue
     parts: tuple[bytes, ...]
 
 
-@dataclass(slots=True)
-class _Subject:
-    """What was read under one subject: how many messages, the last one's sequence, and what counts."""
+class _HeldReading:
+    """One reading of a pattern: what counts under each subject so far, and what did not verify."""
 
-    messages: int = 0
-    last: int = 0
-    value: HeldValue | None = None
+    def __init__(self, pattern: str) -> None:
+        self.pattern = pattern
+        self.values: dict[str, HeldValue] = {}
+        self.last: dict[str, int] = {}
+        """The last sequence under each subject that has a value, and under the one that was asked for."""
+        self.forged: dict[str, int] = {}
+        self.flooded: set[str] = set()
+        """Subjects with more forgeries than are looked at: whether a genuine one is behind them is not known."""
+
+    def saw(self, subject: str, sequence: int) -> None:
+        """Note the sequence of a message, genuine or not."""
+        if subject == self.pattern or subject in self.values:
+            self.last[subject] = sequence
+
+    def forgery(self, subject: str) -> None:
+        """Count a message that has the form of a value and is not genuine."""
+        if subject in self.forged or len(self.forged) < FORGED_SUBJECTS:
+            self.forged[subject] = self.forged.get(subject, 0) + 1
+            if self.forged[subject] >= FORGERIES:
+                self.flooded.add(subject)
 
 
 class Held:
@@ -140,19 +168,32 @@ class Held:
         self._names = names
         self._caches = caches
         self._clock = clock
+        self._said = OperatorLog(_log)
 
     async def newest(
-        self, pattern: str, payload_type: str, *, since: int = 0, within: float = 10.0, flooded: bool = True
+        self,
+        pattern: str,
+        payload_type: str,
+        *,
+        since: int = 0,
+        within: float = 10.0,
+        flooded: bool = True,
+        fresh: bool = False,
+        patient: bool = False,
     ) -> dict[str, HeldValue]:
         """Return what counts under each subject that matches `pattern`, by subject; subjects without are left out.
 
         With `since` (microseconds) only versions stored from then on are looked at. Raises `BusUnavailable` if HELD cannot be
         read within `within` seconds, `ConfigurationError` if there is no such stream, and `StateUnavailable` where a key is
-        unknown and the past is not known now, or where a subject has over `VERSIONS` messages. Without `flooded` such a
-        subject is left out, which is only for who lists what several owners hold, and misses nothing of the others.
+        unknown and the past is not known now, or where a subject has `FORGERIES` that are not genuine. Without `flooded` such
+        a subject is left out, which is for a reader of many: it misses nothing of the others. With `fresh` it also raises
+        `StateUnavailable` for what does not verify and was stored a moment ago: its key may be too new for our bundle.
+
+        A reader that is `patient` gives each few messages `within` seconds, and not all of them: whatever others have stored
+        there only delays it.
         """
-        found = await self._read(pattern, payload_type, since, within, flooded=flooded)
-        return {subject: replace(one.value, last=one.last) for subject, one in found.items() if one.value is not None}
+        reading = await self._read(pattern, payload_type, since, within, flooded=flooded, fresh=fresh, patient=patient)
+        return {subject: replace(one, last=reading.last[subject]) for subject, one in reading.values.items()}
 
     async def standing(
         self, subject: str, payload_type: str, *, since: int = 0, within: float = 10.0
@@ -161,8 +202,13 @@ class Held:
 
         With both a write can follow bytes of others where nothing that counts stands. Raises as `newest` does.
         """
-        one = (await self._read(subject, payload_type, since, within)).get(subject, _Subject())
-        return (replace(one.value, last=one.last) if one.value is not None else None), one.last
+        reading = await self._read(subject, payload_type, since, within)
+        value, last = reading.values.get(subject), reading.last.get(subject, 0)
+        return (replace(value, last=last) if value is not None else None), last
+
+    def following(self, subject: str, payload_type: str) -> HeldSubject:
+        """Return a reader of `subject` that goes on where it was: no number of forgeries hides from it what is genuine."""
+        return HeldSubject(self, subject, payload_type)
 
     async def write(
         self,
@@ -209,43 +255,73 @@ class Held:
         return replace(claimed.value, last=sequence) if sequence is not None else None
 
     async def _read(
-        self, pattern: str, payload_type: str, since: int, within: float, *, flooded: bool = True
-    ) -> dict[str, _Subject]:
-        found: dict[str, _Subject] = {}
-        looked = 0
+        self,
+        pattern: str,
+        payload_type: str,
+        since: int,
+        within: float,
+        *,
+        flooded: bool = True,
+        fresh: bool = False,
+        patient: bool = False,
+    ) -> _HeldReading:
+        reading = _HeldReading(pattern)
         try:
             async with (
-                asyncio.timeout(within),
-                aclosing(self._transport.values(HELD, pattern, since=since)) as batches,
+                asyncio.timeout(within) as deadline,
+                aclosing(self.stored(pattern, since=since)) as messages,
             ):
-                async for batch in batches:
-                    for subject, stored in batch:
-                        # Whoever runs the broker may deliver more than was asked for.
-                        if not matches(pattern, subject):
-                            continue
-                        one = found.setdefault(subject, _Subject())
-                        one.messages, one.last = one.messages + 1, stored.sequence
-                        looked += 1
-                        if looked % _AT_ONCE == 0:
-                            await asyncio.sleep(0)
-                        if one.messages > VERSIONS:
-                            if flooded:
-                                raise StateUnavailable(f"{subject}: over {VERSIONS} versions")
-                            one.value = None
-                            continue
-                        claimed = self._claimed(subject, stored.payload, stored.stored)
-                        if (
-                            claimed is not None
-                            and (one.value is None or claimed.value.number > one.value.number)
-                            and await self._is_genuine(claimed, payload_type)
-                        ):
-                            one.value = claimed.value
+                looked = 0
+                async for subject, stored in messages:
+                    looked += 1
+                    if patient and looked % _AT_ONCE == 1:
+                        deadline.reschedule(asyncio.get_running_loop().time() + within)
+                    reading.saw(subject, stored.sequence)
+                    known = reading.values.get(subject)
+                    claimed = self.claimed(subject, stored) if subject not in reading.flooded else None
+                    if claimed is None or (known is not None and claimed.value.number <= known.number):
+                        continue
+                    if await self.is_genuine(claimed, payload_type):
+                        reading.values[subject] = claimed.value
+                        reading.saw(subject, stored.sequence)
+                        continue
+                    if fresh and self.is_fresh(stored):
+                        raise StateUnavailable(f"{subject}: what was stored a moment ago does not verify yet")
+                    reading.forgery(subject)
+                    if subject in reading.flooded:
+                        if flooded:
+                            raise StateUnavailable(f"{subject}: over {FORGERIES} that are not genuine")
+                        reading.values.pop(subject, None)
+                        self._said.warning("%s is left out: over %d there are not genuine", subject, FORGERIES)
         except TimeoutError as error:
-            raise BusUnavailable(f"{HELD} was not read within {within:g} s") from error
-        return found
+            raise _slow(within) from error
+        return reading
 
-    def _claimed(self, subject: str, raw: bytes, stored: int) -> _Claimed | None:
-        """Return what `raw` claims to be, or `None` for what cannot be a value of `subject` that was stored then."""
+    async def stored(self, pattern: str, *, since: int = 0) -> AsyncGenerator[tuple[str, StoredValue], None]:
+        """Yield what HELD holds now on the subjects of `pattern`, genuine or not, in order.
+
+        With `since` (microseconds) only what was stored from then on. Raises as `Transport.values` does.
+        """
+        looked = 0
+        async with aclosing(self._transport.values(HELD, pattern, since=since)) as batches:
+            async for batch in batches:
+                for subject, stored in batch:
+                    looked += 1
+                    if looked % _AT_ONCE == 0:
+                        await asyncio.sleep(0)
+                    # Whoever runs the broker may deliver more than was asked for.
+                    if matches(pattern, subject):
+                        yield subject, stored
+
+    def is_fresh(self, stored: StoredValue) -> bool:
+        """Return whether a message was stored so lately that its key may be too new for our bundle."""
+        return self._clock() < stored.stored + DEFAULT_LIMITS.key_awaited
+
+    def claimed(self, subject: str, stored: StoredValue) -> ClaimedValue | None:
+        """Return what a message claims to be, or `None` for what cannot be a value of `subject` that was stored then."""
+        return self._claimed(subject, stored.payload, stored.stored)
+
+    def _claimed(self, subject: str, raw: bytes, stored: int) -> ClaimedValue | None:
         if len(raw) > VALUE_BYTES:
             return None
         try:
@@ -271,9 +347,10 @@ class Held:
         value = HeldValue(
             subject=subject, own=own, keys=keys, extra=parts[PARTS], number=number, at=at, stored=stored, last=0
         )
-        return _Claimed(value, parts[:PARTS])
+        return ClaimedValue(value, parts[:PARTS])
 
-    async def _is_genuine(self, claimed: _Claimed, payload_type: str) -> bool:
+    async def is_genuine(self, claimed: ClaimedValue, payload_type: str) -> bool:
+        """Return whether its owner signed a value; raises `StateUnavailable` where that is not known now."""
         own, at = claimed.value.own, claimed.value.at
         if is_own(claimed.parts, payload_type, own=own, at=at, trust=self._trust(), caches=self._caches):
             return True
@@ -281,3 +358,84 @@ class Held:
             is_own(claimed.parts, payload_type, own=own, at=at, trust=past, caches=self._caches)
             for past in await self._past.at(at)
         )
+
+
+class HeldSubject:
+    """What counts under one subject, read on from where the last reading ended; made by `Held.following`.
+
+    Each message is verified once, so that what others store there delays a reader and hides nothing from it: a reading that
+    has no time left goes on with the next one.
+    """
+
+    def __init__(self, held: Held, subject: str, payload_type: str) -> None:
+        self._held = held
+        self._subject = subject
+        self._type = payload_type
+        self._known: StoredValue | None = None
+        """The message with what counts."""
+        self._number = 0
+        """Its number."""
+        self._read = _Position()
+
+    async def standing(self, *, since: int = 0, within: float = 10.0) -> tuple[HeldValue | None, int]:
+        """Return what counts of what was stored from `since` on (microseconds), and the last sequence of the subject.
+
+        That is 0 where nothing was ever read. A later call has no earlier `since`. Raises as `Held.newest` does, but not for
+        how much stands there.
+        """
+        if self._known is not None and self._known.stored < since:
+            # Its number stands no longer in the way of those that have come since.
+            self._forget(_Position(sequence=self._read.sequence))
+        again: _Position | None = None
+        waiting = 0
+        begin = max(since, self._read.stored - DEFAULT_LIMITS.clock_skew)
+        try:
+            async with asyncio.timeout(within), aclosing(self._held.stored(self._subject, since=begin)) as messages:
+                async for _, stored in messages:
+                    if stored.sequence <= self._read.sequence:
+                        # A broker's clock may step back a little, and its numbers only where the stream was made again.
+                        if stored.stored <= self._read.stored:
+                            continue
+                        self._forget(_Position())
+                    before = self._read
+                    if await self._counts(stored):
+                        self._known = stored
+                    elif self._held.is_fresh(stored) and self._is_newer(stored):
+                        again, waiting = again or before, waiting + 1
+                    self._read = _Position(max(before.stored, stored.stored), stored.sequence)
+        except TimeoutError as error:
+            raise _slow(within) from error
+        last = self._read.sequence
+        if again is not None and waiting <= FORGERIES:
+            # Our bundle may lag behind their key: they are looked at once more.
+            self._read = again
+        # Parsed anew: a reader takes the keys out of it.
+        claimed = self._held.claimed(self._subject, self._known) if self._known is not None else None
+        return (replace(claimed.value, last=last) if claimed is not None else None), last
+
+    async def _counts(self, stored: StoredValue) -> bool:
+        claimed = self._held.claimed(self._subject, stored)
+        if claimed is None or claimed.value.number <= self._number:
+            return False
+        if not await self._held.is_genuine(claimed, self._type):
+            return False
+        self._number = claimed.value.number
+        return True
+
+    def _is_newer(self, stored: StoredValue) -> bool:
+        claimed = self._held.claimed(self._subject, stored)
+        return claimed is not None and claimed.value.number > self._number
+
+    def _forget(self, read: _Position) -> None:
+        self._known, self._number, self._read = None, 0, read
+
+
+class _Position(NamedTuple):
+    """How far a subject was read: the latest stored time, and the last sequence."""
+
+    stored: int = 0
+    sequence: int = 0
+
+
+def _slow(within: float) -> BusUnavailable:
+    return BusUnavailable(f"{HELD} was not read within {within:g} s")

@@ -83,8 +83,9 @@ class KeyBook:
         clock: Clock = wall_clock,
     ) -> None:
         # With the current bundles only: a book must not make itself, or another one, count.
-        self._held = Held(transport, trust=trust, names=names, caches=caches, clock=clock)
+        held = Held(transport, trust=trust, names=names, caches=caches, clock=clock)
         self._notaries = {names.token(one): one for one in notaries}
+        self._following = {token: held.following(key_book_subject(token), KEY_BOOK_TYPE) for token in self._notaries}
         self._trust = trust
         self._clock = clock
         self._books: dict[str, _Book] = {}
@@ -128,7 +129,7 @@ class KeyBook:
         """Return the book of `notary` that counts now; raise `StateUnavailable` if there is none."""
         now, known = self._clock(), self._books.get(token)
         since = max(0, now - YOUNG - DEFAULT_LIMITS.stored_within)
-        value, _ = await self._held.standing(key_book_subject(token), KEY_BOOK_TYPE, since=since, within=_WITHIN)
+        value, _ = await self._following[token].standing(since=since, within=_WITHIN)
         if value is None:
             raise StateUnavailable(f"no key book of {notary} counts now")
         # A number starts again with a log that knows nothing of the one before; by then older books are too old anyway.

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from support.engines import deny
+from support.floods import forged_value
 from support.lab import until
 from support.payments import ASKED, Payments
 
@@ -27,7 +28,7 @@ from sealbus.bus.ports import Delivery
 from sealbus.bus.sending.answer import CallExpired, RemoteError
 from sealbus.bus.sending.approval import Verdict
 from sealbus.bus.sending.message import Content
-from sealbus.bus.streams.held import VERSIONS, HeldValue
+from sealbus.bus.streams.held import FORGERIES, HeldValue
 from sealbus.envelopes.encoding.codec import Value
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, SealbusError
 from sealbus.envelopes.limits import SECOND
@@ -125,19 +126,25 @@ async def test_a_document_that_is_too_large_for_one_person_does_not_end_their_pa
     assert not page.tasks
 
 
+def flood(bus: TestBus, subject: str) -> None:
+    """Store more forgeries under a subject of the pricing agent's than a reader looks at."""
+    own, sealer = bus.names.id_of("pricing"), bus.workers["payments"].node.identity.sealer()
+    forged = forged_value(subject, own, PARKED_TYPE, sealer, at=bus.workers["payments"].node.clock())
+    for _ in range(FORGERIES + 1):
+        bus.broker.inject(subject, forged)
+
+
 async def test_a_subject_that_was_flooded_does_not_hide_the_rest_of_its_queue(bus: TestBus, payments: Payments) -> None:
     good = await payments.submitted(bus)
     flooded = f"held.pricing.task.managers.{'0' * 64}"
-    for _ in range(VERSIONS + 1):
-        bus.broker.inject(flooded, b"")
+    flood(bus, flooded)
     page = await (await waiting(bus)).page("managers", boss(bus))
     assert [one.parked.digest for one in page.tasks] == [good.digest]
 
 
 async def test_another_agents_flood_does_not_keep_a_task_from_being_found(bus: TestBus, payments: Payments) -> None:
     good = await payments.submitted(bus)
-    for _ in range(VERSIONS + 1):
-        bus.broker.inject(f"held.pricing.task.managers.{good.digest.hex()}", b"")
+    flood(bus, f"held.pricing.task.managers.{good.digest.hex()}")
     found = await (await waiting(bus)).find(good.digest, boss(bus))
     assert found is not None
     assert found.parked.digest == good.digest

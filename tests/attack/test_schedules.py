@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from hashlib import sha256
@@ -9,11 +10,13 @@ from hashlib import sha256
 import pytest
 from pydantic import BaseModel
 from support.envelopes import NOW
+from support.floods import forged_value
 from support.tick_site import Host, TickSite
 
 from sealbus import Agent, Context, Denied
 from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.bus.handling.schedules.request import ScheduleState
+from sealbus.bus.handling.schedules.scheduler import UNPROVED
 from sealbus.bus.handling.schedules.tick import TakenTick, Tick, TickStage
 from sealbus.bus.ports import Outgoing
 from sealbus.bus.streams.signed_value import signed
@@ -28,6 +31,7 @@ class Item(BaseModel):
 
 
 PLACE = "held.clerk.schedule.nightly"
+HELD_SCHEDULE = "application/vnd.sealbus.held-schedule.v1"
 
 
 @pytest.fixture
@@ -59,6 +63,23 @@ async def test_bytes_of_others_make_no_schedule(site: TickSite) -> None:
     process = site.start()
     await site.pass_time(60)
     assert (site.ticks(), dict(process.scheduler.known)) == ([], {})
+
+
+async def test_forgeries_under_any_number_of_names_hold_up_no_schedule(site: TickSite) -> None:
+    await site.add()
+    process = site.start()
+    boss = MemoryIdentity(site.authority, site.names.id_of("boss")).sealer()
+    for number in range(UNPROVED + 50):
+        place = f"held.clerk.schedule.made-up-{number}"
+        site.broker.inject(place, b"junk")
+        site.broker.inject(place, forged_value(place, site.own, HELD_SCHEDULE, boss, at=site.now))
+        # One by one, so that each is looked at.
+        for _ in range(10):
+            await asyncio.sleep(0)
+    await site.pass_time(20)
+    assert site.ticks() == [10, 20]
+    assert list(process.scheduler.known) == ["nightly"]
+    assert 0 < len(process.scheduler._unproved) <= UNPROVED
 
 
 async def test_bytes_of_others_neither_end_a_schedule_nor_change_it(site: TickSite) -> None:

@@ -209,13 +209,16 @@ async def test_bytes_that_another_agent_has_stored_over_a_stop_undo_nothing(bus:
         await until(lambda: chain.handled == [1])
         await handle.cancel("enough")
         assert await ended(handle) == CANCELED
-        [place] = worker._stops._known[handle.digest]
+        [place] = worker._stops._room.under(handle.digest)
         frame = publish_frame(Outgoing(subject="$JS.API.STREAM.NAMES", payload=b"{}"), reply=place.subject)
         bus.connections["rogue"].link.write(frame)
         await until(lambda: worker.node.counters.value("sealbus_stops_unverified_total", code="malformed") == 1)
-    # A process that knows nothing but what is stored now: the very message is still stopped.
+        assert place in worker._stops._room
+    # A process that knows nothing but what is stored now: HELD tells it of the cancel.
     async with workers(bus, works) as [worker]:
-        assert worker._stops._known[handle.digest] == {place: None}
+        assert place not in worker._stops._room
+        [stop] = await worker._kept.under(handle.digest)
+        assert (stop.by, stop.reason) == (bus.names.id_of("shop"), "enough")
 
 
 async def test_completion_and_cancel_at_once_have_one_winner_for_every_reader(bus: RealBus, chain: Chain) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from sealbus.bus.ports import Clock, Identity, Transport
-from sealbus.bus.streams.held import PAYLOAD_BYTES, PAYLOAD_ITEMS, Held, HeldValue
+from sealbus.bus.streams.held import PAYLOAD_BYTES, PAYLOAD_ITEMS, Held, HeldSubject, HeldValue
 from sealbus.bus.streams.key_book import KEPT, KEY_BOOK_TYPE, RECORDS, YOUNG, history_in, key_book_subject
 from sealbus.bus.streams.signed_value import is_own, signed
 from sealbus.envelopes.backoff import Backoff
@@ -74,11 +74,12 @@ class KeyBookWriter:
             caches=self._caches,
             clock=self._clock,
         )
+        places = [held.following(self._subject, KEY_BOOK_TYPE) for _ in range(2)]
         failures = 0
         while True:
             self._changed.clear()
             try:
-                await self._write(held, history)
+                await self._write(held, places, history)
             except SealbusError as error:
                 failures += 1
                 if self._problem != (problem := f"the key book is not written: {error.detail}"):
@@ -93,13 +94,13 @@ class KeyBookWriter:
             except TimeoutError:
                 _log.debug("nothing has changed: the key book is written again")
 
-    async def _write(self, held: Held, history: TrustHistory) -> None:
+    async def _write(self, held: Held, places: Sequence[HeldSubject], history: TrustHistory) -> None:
         if not history.trust_domains:
             raise StateUnavailable("no bundle is known yet")
         sealer = self._identity.sealer()
         if not self._counts_now(sealer):
             raise StateUnavailable("the key of its SVID is not in the bundle, or no longer")
-        before, last = await self._last(held)
+        before, last = await self._last(places)
         needed = continued(history, before).since(max(0, self._clock() - KEPT))
         records = fitting(needed)
         if (dropped := len(needed) - len(records)) > self._dropped:
@@ -123,13 +124,14 @@ class KeyBookWriter:
         parts = signed(b"", KEY_BOOK_TYPE, sealer)
         return is_own(parts, KEY_BOOK_TYPE, own=own, at=self._clock(), trust=trust, caches=self._caches)
 
-    async def _last(self, held: Held) -> tuple[HeldValue | None, int]:
+    async def _last(self, places: Sequence[HeldSubject]) -> tuple[HeldValue | None, int]:
         """Return the book before, of any notary under this identity, and the last sequence of its subject."""
         recent = max(0, self._clock() - YOUNG)
-        before, last = await held.standing(self._subject, KEY_BOOK_TYPE, since=recent)
+        young, whole = places
+        before, last = await young.standing(since=recent)
         if before is None:
             # After hours without a notary, or at the first start: its number goes on even so.
-            before, last = await held.standing(self._subject, KEY_BOOK_TYPE)
+            before, last = await whole.standing()
         return before, last
 
 

@@ -146,7 +146,7 @@ class Parking:
             if known.state is not ParkedState.ENDED:
                 await self._markers.put(message.header, until=known.until, ended=False, first=known is parked)
             # A cancel that came first did not find it here.
-            if self._stops.find(message) is not None and (stored := await self._tasks.find(parked.digest)):
+            if self._stops.suspects(message) and (stored := await self._tasks.find(parked.digest)):
                 ended = await self._cancels.met(stored)
                 known = replace(stored, state=ParkedState.ENDED) if ended else stored
         except SealbusError as error:

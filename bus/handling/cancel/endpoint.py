@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Final
 
-from sealbus.bus.handling.cancel.in_force import Stops
-from sealbus.bus.handling.cancel.stop import Stop, parse, sign
+from sealbus.bus.handling.cancel.in_force import Stops, StopVerifier
+from sealbus.bus.handling.cancel.room import OF_REQUESTER
+from sealbus.bus.handling.cancel.stop import Stop, sign
 from sealbus.bus.ports import Clock, Identity, wall_clock
-from sealbus.bus.routing.retry import Retry
+from sealbus.bus.routing.retry import Refused
 from sealbus.bus.routing.routes import Permitted
 from sealbus.bus.sending.cancel import CancelRequest, CancelRole, parse_cancel
 from sealbus.bus.sending.message import Content
 from sealbus.bus.streams.key_value import KeyValue
-from sealbus.envelopes.errors import BadBody, EnvelopeError, StateUnavailable
-from sealbus.envelopes.trust.bundles import Trust
-from sealbus.envelopes.trust.caches import Caches
-from sealbus.envelopes.trust.names import Names
+from sealbus.envelopes.errors import BadBody, Code, EnvelopeError, StateUnavailable
 from sealbus.policies.decision.request import Resource
 
 __all__ = ["CancelEndpoint"]
 
-FULL_AGAIN: Final = 10.0
-"""Seconds after which a cancel is tried again for which there is no room."""
 _WRITES: Final = 4
 """Tries to write a stop while others write in its place."""
 
@@ -37,18 +34,14 @@ class CancelEndpoint:
         stops: Stops,
         parked: Callable[[Stop], Awaitable[None]] | None = None,
         identity: Identity,
-        names: Names,
-        trust: Callable[[], Trust],
-        caches: Caches,
+        verifier: StopVerifier,
         clock: Clock = wall_clock,
     ) -> None:
         self._keyed = keyed
         self._stops = stops
         self._parked = parked
         self._identity = identity
-        self._names = names
-        self._trust = trust
-        self._caches = caches
+        self._verifier = verifier
         self._clock = clock
 
     def decode(self, body: bytes, typ: str) -> CancelRequest:
@@ -65,19 +58,24 @@ class CancelEndpoint:
         return Resource(type="task", id=_request(value).digest.hex())
 
     async def handle(self, permitted: Permitted) -> Content | None:
-        """Store the stop (step 18); a stop that is stored already stays. Raises `Retry` where no more are known.
+        """Store the stop (step 18); a stop that is stored already stays.
 
-        What is parked is ended then: whoever parks it meanwhile finds the stop, which stands before.
+        Raises `Refused` with `overloaded` where its requester has no room left. What is parked is ended then: a process that
+        parks it meanwhile finds the stop, which stands before.
         """
-        stop = await self._stored(permitted)
+        stop, sequence = await self._stored(permitted)
+        if not await self._stops.admits(stop, sequence):
+            # Other processes stored as many at the same moment. It must not come into force once there is room.
+            over = sign(replace(stop, end=0, at=self._clock()), self._identity.sealer())
+            await self._keyed.replace(stop.place(self._verifier.names).subject, over, last=sequence)
+            raise _overloaded()
         if self._parked is not None:
             await self._parked(stop)
         return None
 
-    async def _stored(self, permitted: Permitted) -> Stop:
+    async def _stored(self, permitted: Permitted) -> tuple[Stop, int]:
+        """Return the stop that stands in the place of what is asked for, and its sequence."""
         request, header = _request(permitted.value), permitted.message.header
-        if self._stops.full_for(self._names.token(self._identity.spiffe_id), self._names.token(header.iss)):
-            raise Retry(after=FULL_AGAIN, note="too many cancels are in force")
         stop = Stop(
             agent=self._identity.spiffe_id,
             digest=request.digest,
@@ -89,37 +87,32 @@ class CancelEndpoint:
             at=self._clock(),
             cancel=header.digest,
         )
-        place = stop.place(self._names)
+        place = stop.place(self._verifier.names)
+        if self._stops.full_for(place):
+            raise _overloaded()
         stored = sign(stop, self._identity.sealer())
         written = await self._keyed.create(place.subject, stored)
         for _ in range(_WRITES):
             if written is not None:
-                return stop
+                return stop, written
             found = await self._keyed.get(place.subject)
             if found is None:
                 continue
             try:
-                known = parse(
-                    found.payload,
-                    place,
-                    stored=found.stored,
-                    names=self._names,
-                    trust=self._trust(),
-                    caches=self._caches,
-                )
+                known = self._verifier.verified(found.payload, place, stored=found.stored)
                 # An operator's cancel counts for everything that the same workload's as a requester counts for.
                 if (
                     known.action == stop.action
                     and known.end >= stop.end
                     and known.role in (stop.role, CancelRole.OPERATOR)
                 ):
-                    return stop
+                    return known, found.sequence
             except EnvelopeError:
                 pass
             written = await self._keyed.replace(place.subject, stored, last=found.sequence)
         if written is None:
             raise StateUnavailable("others write in the place of a stop")
-        return stop
+        return stop, written
 
     def stream(self, permitted: Permitted) -> AsyncGenerator[Content, None] | None:
         """Return nothing: this is no call."""
@@ -131,3 +124,7 @@ def _request(value: object) -> CancelRequest:
     if not isinstance(value, CancelRequest):
         raise BadBody("not a cancel")
     return value
+
+
+def _overloaded() -> Refused:
+    return Refused(Code.OVERLOADED, note=f"{OF_REQUESTER} cancels of this requester are in force here")

@@ -1,21 +1,25 @@
 """The stops that are in force: read from STATE from the start on, matched with what is handled here.
 
 A process reads the stops of all agents, keeps them as long as anything that they concern may still be delivered, and matches
-messages by their verified headers. While there are none, that is one look at an empty table for each message.
+messages by their verified headers. While there are none, that is one look at an empty table for each message. Bytes that do
+not verify stop nothing and take no room of a stop. Where they stand in a stop's place, HELD is asked before the message of
+that place begins: there nothing is erased.
 """
 
 from __future__ import annotations
 
 import asyncio
-import heapq
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, suppress
+from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
+from sealbus.bus.handling.cancel.kept import KeptStops
+from sealbus.bus.handling.cancel.room import KEPT_AFTER, Doubts, StopRoom, Taken
 from sealbus.bus.handling.cancel.stop import STOPS, Stop, StopPlace, parse, place_of
 from sealbus.bus.ports import Clock, Delivery, Transport, wall_clock
 from sealbus.bus.routing.cancellation import Canceled
@@ -27,26 +31,18 @@ from sealbus.bus.streams.held import PastTrust, current_only
 from sealbus.bus.telemetry import Counters, OperatorLog
 from sealbus.envelopes.accept.live import VerifiedMessage
 from sealbus.envelopes.backoff import Backoff
-from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, EnvelopeError, StateUnavailable
+from sealbus.envelopes.errors import BusUnavailable, Code, ConfigurationError, EnvelopeError, StateUnavailable
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
+from sealbus.envelopes.message.header import Header
 from sealbus.envelopes.message.subjects import OwnSubjects
 from sealbus.envelopes.trust.bundles import Trust
 from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.names import Names
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["MOST", "MOST_OF_ONE", "MOST_OF_REQUESTER", "Stops"]
+__all__ = ["StopVerifier", "Stops"]
 
 _log = logging.getLogger(__name__)
-
-MOST: Final = 65_536
-"""Stops that a process knows."""
-MOST_OF_ONE: Final = 16_384
-"""Stops of one agent that a process knows: one agent that is told too much does not use up the room of all."""
-MOST_OF_REQUESTER: Final = 12_288
-"""Those of them from one requester: who leaves many calls, for instance, does not keep others from cancelling."""
-
-KEPT_AFTER: Final = 60
-"""Seconds that a stop is known after the end of what it stops: more than clocks may differ."""
 
 CURRENT_WITHIN: Final = 5.0
 """Seconds that a message waits until it is known again which stops there are, before it is put off."""
@@ -62,11 +58,36 @@ PUT_OFF_BYTES: Final = 67_108_864
 HEADERS: Final = 4_096
 
 PROVED_AGAIN: Final = 1.0
-"""Seconds after which stops that do not verify are looked at again."""
-_UNPROVED: Final = 256
+"""Seconds after which stops whose signature does not verify are looked at again."""
+UNPROVED: Final = 256
+"""Such stops that are looked at again: their keys may be new. Of all others HELD is asked when their messages begin."""
+UNPROVED_OF_AGENT: Final = 64
+"""Those of them that stand in one agent's places."""
 
-_NONE: Final[Mapping[StopPlace, Stop | None]] = MappingProxyType({})
 _AGAIN: Final = Backoff(initial_interval=0.25, maximum_interval=5.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopVerifier:
+    """Verifies what stands in the place of a stop, by the bundles of now or of the past."""
+
+    names: Names
+    trust: Callable[[], Trust]
+    caches: Caches
+    past: PastTrust = current_only
+
+    def verified(self, raw: bytes, place: StopPlace, *, stored: int) -> Stop:
+        """Return the stop that was stored in `place` at `stored`, by the bundles of now; raises as `parse` does."""
+        return parse(raw, place, stored=stored, names=self.names, trust=self.trust(), caches=self.caches)
+
+    async def verified_then(self, raw: bytes, place: StopPlace, *, stored: int) -> Stop:
+        """Return it by the bundles of now or of when it was stored: its key may have left them since."""
+        parsed = partial(parse, raw, place, stored=stored, names=self.names, caches=self.caches)
+        with suppress(StateUnavailable):
+            for trust in await self.past.at(stored):
+                with suppress(EnvelopeError):
+                    return parsed(trust=trust)
+        return parsed(trust=self.trust())
 
 
 class _PutOff(NamedTuple):
@@ -77,43 +98,37 @@ class _PutOff(NamedTuple):
 
 
 class Stops:
-    """The stops that one process knows; `run` reads them. Pure bookkeeping otherwise."""
+    """The stops that are in force for one process, whose identity is `own`; `run` reads them, `kept` has those of HELD."""
 
     def __init__(
         self,
         *,
+        own: SpiffeId,
         transport: Transport,
-        names: Names,
+        verifier: StopVerifier,
+        kept: KeptStops,
         own_subjects: OwnSubjects,
-        trust: Callable[[], Trust],
-        caches: Caches,
         counters: Counters,
-        past: PastTrust = current_only,
         required: bool = True,
         clock: Clock = wall_clock,
     ) -> None:
         self._required = required
         """Whether nothing begins while it is not known what was canceled."""
         self._transport = transport
-        self._names = names
+        self._verifier = verifier
+        self._kept = kept
         self._own_subjects = own_subjects
-        self._trust = trust
-        self._caches = caches
-        self._past = past
         self._counters = counters
         self._clock = clock
         self.current = asyncio.Event()
         """Set while everything that was stored a few seconds ago is known."""
-        self._known: dict[bytes, dict[StopPlace, Stop | None]] = {}
-        """By the message that they are about; None stands for a stop that does not verify."""
-        self._until: dict[StopPlace, int] = {}
-        """Until when each may concern anything."""
-        self._order: list[tuple[int, StopPlace]] = []
-        """The same as a heap, the soonest first; a place may be in it more than once."""
-        self._of_one: Counter[str] = Counter()
-        self._of_pair: Counter[tuple[str, str]] = Counter()
+        self._position = 0
+        """The highest sequence of STATE that was taken in, since it is read."""
+        self._room = StopRoom(verifier.names.token(own))
+        self._doubts = Doubts()
         self._unproved: dict[StopPlace, tuple[int, bytes]] = {}
-        """Stops that do not verify, which may be because our bundle lags behind their signer's key."""
+        """Stops whose signature does not verify, which may be because our bundle lags behind their signer's key."""
+        self._unproved_of: Counter[str] = Counter()
         self._running: dict[int, Permitted] = {}
         self._put_off: dict[bytes, _PutOff] = {}
         """What waits to be tried again, by the hash of its message; bounded by what it holds."""
@@ -133,6 +148,7 @@ class Stops:
             while True:
                 try:
                     # All that there are: the stream keeps each as long as it matters, and our clock may be wrong.
+                    self._position = 0
                     reading = self._transport.read(STATE, [STOPS], follow=True, current=self.current)
                     async with aclosing(reading) as batches:
                         async for batch in batches:
@@ -148,7 +164,7 @@ class Stops:
         """Return who canceled the work of a message that is about to be handled, and watch for it until `leave`.
 
         Raises `StateUnavailable` if it is not known within `CURRENT_WITHIN` seconds which stops there are, and that is
-        required.
+        required; or if HELD has to be asked, and does not answer within as many.
         """
         if self._required and (not self.current.is_set() or self._stood_still()):
             try:
@@ -159,9 +175,14 @@ class Stops:
             except TimeoutError as error:
                 raise StateUnavailable("what was canceled is not known") from error
         self._running[id(permitted)] = permitted
+        message = permitted.message
         if self._put_off:
-            self._taken_up(permitted.message.header.digest)
-        return self.find(permitted.message) if self._known else None
+            self._taken_up(message.header.digest)
+        canceled = self.find(message)
+        if canceled is None and self._doubtful(message):
+            canceled = await self._asked(message)
+        # Or it has come while HELD was asked.
+        return canceled or permitted.cancellation.canceled
 
     async def expected(self, message: VerifiedMessage) -> Canceled | None:
         """Return who canceled a message whose handler ended because something that it asked for was canceled.
@@ -174,7 +195,28 @@ class Stops:
                 while (canceled := self.find(message)) is None:
                     await self._news.wait()
                 return canceled
+        with suppress(StateUnavailable):
+            return await self._asked(message)
         return None
+
+    async def admits(self, stop: Stop, sequence: int) -> bool:
+        """Return whether `stop`, which its agent has stored in STATE at `sequence`, has room by the order of the stream.
+
+        `False` where its requester had no room left when it was stored, whoever stored the others. Raises `StateUnavailable`
+        if this process has not read it within `CURRENT_WITHIN` seconds, or does not know its own key yet.
+        """
+        place = stop.place(self._verifier.names)
+        try:
+            async with asyncio.timeout(CURRENT_WITHIN):
+                while self._position < sequence:
+                    await self._news.wait()
+        except TimeoutError as error:
+            raise StateUnavailable("a stop is stored and was not read") from error
+        if place in self._room or _until(stop) < self._clock():
+            return True
+        if self._room.is_full(place.agent, place.requester):
+            return False
+        raise StateUnavailable("a stop of our own does not verify")
 
     def put_off(self, message: VerifiedMessage, seconds: float, end: Callable[[Canceled], None]) -> None:
         """Call `end` once somebody cancels `message`, or now if somebody has; it is delivered again in `seconds`.
@@ -203,82 +245,98 @@ class Stops:
         self._running.pop(id(permitted), None)
 
     def find(self, message: VerifiedMessage) -> Canceled | None:
-        """Return who canceled a message, or one that it follows from and is not detached from; `None` if nobody did."""
-        if not self._known:
-            return None
-        for header in reversed(message.chain):
-            for place, stop in self._known.get(header.digest, _NONE).items():
-                if stop is not None and stop.concerns(header, self._own_subjects):
+        """Return who canceled a message, or one that it follows from and is not detached from; `None` if nobody is known."""
+        return self._canceled(message, lambda digest: self._room.under(digest).values()) if self._room else None
+
+    def suspects(self, message: VerifiedMessage) -> bool:
+        """Return whether a message is canceled, or HELD has to be asked whether it is."""
+        return self.find(message) is not None or self._doubtful(message)
+
+    def full_for(self, place: StopPlace) -> bool:
+        """Return whether there is no room for a stop in `place`, where none stands yet."""
+        self._room.forget(self._clock())
+        return place not in self._room and self._room.is_full(place.agent, place.requester)
+
+    def _canceled(self, message: VerifiedMessage, under: Callable[[bytes], Iterable[Stop]]) -> Canceled | None:
+        for header in _bound(message):
+            for stop in under(header.digest):
+                if stop.concerns(header, self._own_subjects):
                     return Canceled(stop.by, stop.reason)
-                # Bytes that another stored there must not undo a cancel: at worst one message is withheld.
-                if stop is None and header is message.header and place.could_stop(header, self._names):
-                    return Canceled(header.iss, "")
-            if is_detached(header):
-                return None
         return None
 
-    def full_for(self, agent: str, requester: str) -> bool:
-        """Return whether no more stops of the agent and the requester with these tokens would be known."""
-        self._forget()
-        return self._is_full(agent, requester)
+    def _doubtful(self, message: VerifiedMessage) -> bool:
+        if not self._room and not self._doubts:
+            return False
+        now = self._clock()
+        return any(self._is_doubtful(header, now) for header in _bound(message))
 
-    def _is_full(self, agent: str, requester: str) -> bool:
-        of_pair = self._of_pair[agent, requester]
-        return len(self._until) >= MOST or self._of_one[agent] >= MOST_OF_ONE or of_pair >= MOST_OF_REQUESTER
+    def _is_doubtful(self, header: Header, now: int) -> bool:
+        # An older version of a stop, of another action for instance, may have been stored again over the one that counts.
+        return self._doubts.has(header.digest, now) or bool(self._room.under(header.digest))
+
+    async def _asked(self, message: VerifiedMessage) -> Canceled | None:
+        """Return who canceled a message by what HELD has; raises `StateUnavailable` if that is not known."""
+        now = self._clock()
+        try:
+            async with asyncio.timeout(CURRENT_WITHIN):
+                for header in _bound(message):
+                    if header.aud is None or not self._is_doubtful(header, now):
+                        continue
+                    self._counters.add("sealbus_stops_asked_total", 1)
+                    for stop in await self._kept.under(header.digest, header.aud, fresh=True):
+                        if stop.concerns(header, self._own_subjects):
+                            return Canceled(stop.by, stop.reason)
+        except (TimeoutError, BusUnavailable, ConfigurationError) as error:
+            raise StateUnavailable("whether it was canceled is not known") from error
+        return None
 
     def _take(self, deliveries: Sequence[Delivery]) -> None:
-        self._forget()
+        passing: dict[bytes, list[Stop]] = {}
         for delivery in deliveries:
             place, arrival = place_of(delivery.subject), delivery.arrival
-            if place is None or arrival is None:
+            if arrival is None:
                 continue
-            known = self._known.get(place.digest, _NONE)
-            if place not in known:
-                if self._is_full(place.agent, place.requester):
-                    self._counters.add("sealbus_stops_ignored_total", 1)
-                    self._said.warning("no room for another stop of %s", place.agent)
-                    continue
-                self._of_one[place.agent] += 1
-                self._of_pair[place.agent, place.requester] += 1
-                self._counters.add("sealbus_stops_total", 1)
-            self._put(place, delivery.payload, arrival.stored)
-            stop = self._known[place.digest][place]
-            kept = arrival.stored + KEPT_SECONDS * SECOND
-            self._keep(place, kept if stop is None else min(kept, stop.end + KEPT_AFTER * SECOND))
-        self._interrupt()
+            if place is not None:
+                try:
+                    stop = self._verifier.verified(delivery.payload, place, stored=arrival.stored)
+                except EnvelopeError as error:
+                    self._doubt(place, arrival.stored, delivery.payload, error)
+                else:
+                    self._unproved_no_more(place)
+                    if self._put(place, stop, arrival.stored) is Taken.NO_MEMORY:
+                        passing.setdefault(place.digest, []).append(stop)
+            self._position = max(self._position, arrival.sequence)
+        self._interrupt(passing)
 
-    def _keep(self, place: StopPlace, until: int) -> None:
-        if until > self._until.get(place, -1):
-            self._until[place] = until
-            heapq.heappush(self._order, (until, place))
+    def _put(self, place: StopPlace, stop: Stop, stored: int) -> Taken:
+        until = min(stored + KEPT_SECONDS * SECOND, _until(stop))
+        taken = self._room.put(place, stop, until=until, now=stored)
+        if taken is Taken.NEW:
+            self._counters.add("sealbus_stops_total", 1)
+        elif taken is not Taken.AGAIN:
+            # Whatever it says, one that counts may have stood there before.
+            self._doubts.add(place.digest, stored + KEPT_SECONDS * SECOND)
+        if taken in (Taken.FULL, Taken.NO_MEMORY):
+            self._counters.add("sealbus_stops_unkept_total", 1)
+            self._said.warning("a stop of %s for %s is not kept: %s", place.agent, place.requester, taken.value)
+        return taken
 
-    async def _then(self, stored: int) -> Sequence[Trust]:
-        """Return the trust of when a stop was stored: its key may have left the bundle since."""
-        try:
-            return await self._past.at(stored)
-        except StateUnavailable:
-            return ()
+    def _doubt(self, place: StopPlace, stored: int, raw: bytes, error: EnvelopeError) -> None:
+        """Note that what stands in `place` does not verify; a genuine one that is known stays in force."""
+        self._doubts.add(place.digest, stored + KEPT_SECONDS * SECOND)
+        self._counters.add("sealbus_stops_unverified_total", 1, code=str(error.code))
+        self._said.warning("a stop of %s does not verify: %s", place.agent, error)
+        self._unproved_no_more(place)
+        of_agent = self._unproved_of[place.agent]
+        if error.code is Code.BAD_SIGNATURE and len(self._unproved) < UNPROVED and of_agent < UNPROVED_OF_AGENT:
+            self._unproved[place] = stored, raw
+            self._unproved_of[place.agent] += 1
 
-    def _put(self, place: StopPlace, raw: bytes, stored: int, then: Sequence[Trust] = ()) -> None:
-        known = self._known.setdefault(place.digest, {})
-        try:
-            known[place] = self._parsed(place, raw, stored, then)
-        except EnvelopeError as error:
-            if place not in self._unproved:
-                self._counters.add("sealbus_stops_unverified_total", 1, code=str(error.code))
-                self._said.warning("a stop of %s does not verify: %s", place.agent, error)
-            # A genuine one that is known stays in force.
-            if known.setdefault(place, None) is None and len(self._unproved) < _UNPROVED:
-                self._unproved[place] = stored, raw
-        else:
-            self._unproved.pop(place, None)
-
-    def _parsed(self, place: StopPlace, raw: bytes, stored: int, then: Sequence[Trust]) -> Stop:
-        parsed = partial(parse, raw, place, stored=stored, names=self._names, caches=self._caches)
-        for trust in then:
-            with suppress(EnvelopeError):
-                return parsed(trust=trust)
-        return parsed(trust=self._trust())
+    def _unproved_no_more(self, place: StopPlace) -> None:
+        if self._unproved.pop(place, None) is not None:
+            self._unproved_of[place.agent] -= 1
+            if not self._unproved_of[place.agent]:
+                del self._unproved_of[place.agent]
 
     def _stood_still(self) -> bool:
         return 0.0 < self._turned < asyncio.get_running_loop().time() - STILL_WITHIN
@@ -297,45 +355,44 @@ class Stops:
         """Verify once more what did not verify, for as long as a bundle may lag, and with the keys of its time."""
         while True:
             await asyncio.sleep(PROVED_AGAIN)
-            unproved = list(self._unproved.items())
-            for place, (stored, raw) in unproved:
-                self._put(place, raw, stored, await self._then(stored))
-                if self._clock() > stored + DEFAULT_LIMITS.key_awaited:
-                    self._unproved.pop(place, None)
-            if unproved:
-                self._interrupt()
+            for place, (stored, raw) in list(self._unproved.items()):
+                try:
+                    stop = await self._verifier.verified_then(raw, place, stored=stored)
+                except EnvelopeError:
+                    if self._clock() <= stored + DEFAULT_LIMITS.key_awaited:
+                        continue
+                else:
+                    # Unless something else was stored there meanwhile.
+                    if self._unproved.get(place) == (stored, raw):
+                        self._put(place, stop, stored)
+                        self._interrupt()
+                if self._unproved.get(place) == (stored, raw):
+                    self._unproved_no_more(place)
 
-    def _interrupt(self) -> None:
+    def _interrupt(self, passing: Mapping[bytes, Sequence[Stop]] = MappingProxyType({})) -> None:
+        """End what runs or waits here and is canceled, also by stops that are `passing`, which are not kept."""
+
+        def under(digest: bytes) -> Iterable[Stop]:
+            return [*self._room.under(digest).values(), *passing.get(digest, ())]
+
         for permitted in list(self._running.values()):
-            canceled = self.find(permitted.message)
-            if canceled is not None:
+            if (canceled := self._canceled(permitted.message, under)) is not None:
                 permitted.cancellation.request(canceled)
         for digest, waiting in list(self._put_off.items()):
-            canceled = self.find(waiting.message)
-            if canceled is not None:
+            if (canceled := self._canceled(waiting.message, under)) is not None:
                 self._taken_up(digest)
                 waiting.end(canceled)
         self._news.set()
         self._news = asyncio.Event()
 
-    def _forget(self) -> None:
-        """Forget the stops that can concern nothing any more."""
-        now = self._clock()
-        while self._order and self._order[0][0] < now:
-            until, place = heapq.heappop(self._order)
-            if self._until.get(place) != until:
-                continue
-            del self._until[place]
-            self._unproved.pop(place, None)
-            for counted, key in ((self._of_one, place.agent), (self._of_pair, (place.agent, place.requester))):
-                _take_off(counted, key)
-            known = self._known[place.digest]
-            del known[place]
-            if not known:
-                del self._known[place.digest]
+
+def _bound(message: VerifiedMessage) -> Iterable[Header]:
+    """Yield the headers of a message and of what it follows from, up to the first that is detached from what is before it."""
+    for header in reversed(message.chain):
+        yield header
+        if is_detached(header):
+            return
 
 
-def _take_off(counted: Counter[Any], key: object) -> None:
-    counted[key] -= 1
-    if not counted[key]:
-        del counted[key]
+def _until(stop: Stop) -> int:
+    return stop.end + KEPT_AFTER * SECOND

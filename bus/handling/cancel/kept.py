@@ -69,10 +69,13 @@ class KeptStops:
         if stored is None:
             raise StateUnavailable("others write in the place of a stop")
 
-    async def under(self, digest: bytes, agent: SpiffeId | None = None) -> Sequence[Stop]:
-        """Return what `agent`, or we, have kept of the message with H(header) `digest`. Raises as `Held.newest` does."""
+    async def under(self, digest: bytes, agent: SpiffeId | None = None, *, fresh: bool = False) -> Sequence[Stop]:
+        """Return what `agent`, or we, have kept of the message with H(header) `digest`.
+
+        Raises as `Held.newest` does, which says what `fresh` means.
+        """
         pattern = f"held.{self._names.token(agent or self._identity.spiffe_id)}.stop.{digest.hex()}.*"
-        found = await self._held.newest(pattern, KEPT_STOP_TYPE)
+        found = await self._held.newest(pattern, KEPT_STOP_TYPE, fresh=fresh)
         return [stop for value in found.values() if (stop := _stop(value)) is not None]
 
     async def find(self, chain: Sequence[Header], *, last: Sequence[Stop] | None = None) -> Canceled | None:

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from sealbus.bus.handling.schedules.request import Planned, ScheduleState, parse_schedule
 from sealbus.bus.handling.schedules.rule import next_tick
-from sealbus.bus.ports import Identity
+from sealbus.bus.ports import Identity, StoredValue
 from sealbus.bus.sending.message import Content
 from sealbus.bus.streams.held import Held, HeldValue
 from sealbus.envelopes.errors import BadBody, EnvelopeError
@@ -80,12 +80,20 @@ class ScheduleBook:
         """What the subject of each begins with, before its name."""
 
     async def all(self) -> dict[str, Schedule]:
-        """Return all schedules by name, those too that are removed; raises as `Held.newest`."""
-        return await self._read("*")
+        """Return all schedules by name, those too that are removed; raises as `Held.newest`.
+
+        One that others have flooded with forgeries is left out, as long as HELD keeps these; the others are here.
+        """
+        found = await self._held.newest(self.prefix + "*", _TYPE, flooded=False, patient=True)
+        return self._parsed(found)
 
     async def one(self, name: str) -> Schedule | None:
         """Return the schedule `name`, if there ever was one; raises as `Held.newest`."""
-        return (await self._read(name)).get(name)
+        return self._parsed(await self._held.newest(self.prefix + name, _TYPE)).get(name)
+
+    def may_hold(self, subject: str, stored: StoredValue) -> bool:
+        """Return whether a message may be a version of a schedule; who signed it is not looked at."""
+        return subject.startswith(self.prefix) and self._held.claimed(subject, stored) is not None
 
     async def store(self, schedule: Schedule, before: Schedule | None) -> bool:
         """Store a version that follows `before`; return whether that was the newest one. Raises as `Held.write`."""
@@ -112,8 +120,7 @@ class ScheduleBook:
         )
         return stored is not None
 
-    async def _read(self, pattern: str) -> dict[str, Schedule]:
-        found = await self._held.newest(self.prefix + pattern, _TYPE)
+    def _parsed(self, found: Mapping[str, HeldValue]) -> dict[str, Schedule]:
         parsed = {subject.removeprefix(self.prefix): value for subject, value in found.items()}
         schedules = {name: _parsed(name, value) for name, value in parsed.items()}
         return {name: one for name, one in schedules.items() if one is not None}
@@ -121,7 +128,7 @@ class ScheduleBook:
 
 async def every_schedule(held: Held) -> dict[tuple[str, str], Schedule]:
     """Return all schedules by the token of their owner and their name, for an operator who looks; raises as `Held.newest`."""
-    found = await held.newest("held.*.schedule.*", _TYPE, flooded=False)
+    found = await held.newest("held.*.schedule.*", _TYPE, flooded=False, patient=True)
     schedules: dict[tuple[str, str], Schedule] = {}
     for subject, value in found.items():
         _, owner, _, name = subject.split(".")

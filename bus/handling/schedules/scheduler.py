@@ -23,7 +23,15 @@ from sealbus.bus.handling.schedules.request import Overlap, Planned, ScheduleSta
 from sealbus.bus.handling.schedules.rule import GRACE, newest_missed
 from sealbus.bus.handling.schedules.standing import StandingGrants
 from sealbus.bus.handling.schedules.tick import TICK_MARK, TakenTick, Tick, TickClaims, TickStage
-from sealbus.bus.ports import Clock, DuplicateFirstAttempt, NotPermitted, Transport, wall_clock
+from sealbus.bus.ports import (
+    Clock,
+    Delivery,
+    DuplicateFirstAttempt,
+    NotPermitted,
+    StoredValue,
+    Transport,
+    wall_clock,
+)
 from sealbus.bus.sending.message import OutgoingMessage
 from sealbus.bus.sending.outbox import Outbox
 from sealbus.bus.stream_names import HELD
@@ -32,6 +40,7 @@ from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.backoff import Backoff
 from sealbus.envelopes.errors import ClockSkew, ConfigurationError, SealbusError, SealError
 from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.message.freshness import StreamArrival
 from sealbus.envelopes.message.wire import Statement
 from sealbus.envelopes.trust.bundles import Trust
 
@@ -54,6 +63,9 @@ PURSUED: Final = 8
 """Ticks of one schedule that a process sees to at a time; beyond, the oldest is given up."""
 PERSISTS: Final = 120 * SECOND
 """How much longer than its `catchup` a tick is pursued that a process began with."""
+
+UNPROVED: Final = 64
+"""Names that are looked at again one by one because nothing genuine stands there: others can store under any number."""
 
 CLOCK_SET: Final = 10.0
 """Seconds after which a wait looks at the clock again, which somebody may have set."""
@@ -216,7 +228,8 @@ class Scheduler:
                 self._unproved.pop(name, None)
                 if known != new:
                     self._begin(name, new)
-            else:
+            elif name in self._unproved or len(self._unproved) < UNPROVED:
+                # Of more than these all are read again once our bundle changes.
                 self._unproved.setdefault(name, now + 60 * SECOND)
 
     async def settle(self) -> None:
@@ -264,12 +277,18 @@ class Scheduler:
                 pattern = self.book.prefix + "*"
                 begun = self._clock() - RECENT
                 await self.changed()
-                reading = self._transport.read(HELD, [pattern], since=begun, follow=True, headers_only=True)
+                reading = self._transport.read(HELD, [pattern], since=begun, follow=True)
                 async with aclosing(reading) as batches:
                     async for batch in batches:
                         failures = 0
-                        names = {one.subject.removeprefix(self.book.prefix) for one in batch}
-                        await (self.changed(*sorted(names)) if len(names) < _MANY else self.changed())
+                        # What others have the broker store there has no schedule read again, unless it has the form of one.
+                        names = {
+                            one.subject.removeprefix(self.book.prefix)
+                            for one in batch
+                            if one.arrival is not None and self.book.may_hold(one.subject, _stored(one, one.arrival))
+                        }
+                        if names:
+                            await (self.changed(*sorted(names)) if len(names) < _MANY else self.changed())
             except SealbusError as error:
                 self._said.warning("reading schedules: %s", error.detail or error.code)
             failures += 1
@@ -478,3 +497,7 @@ class Scheduler:
 
     def _count(self, outcome: str, number: int = 1) -> None:
         self._counters.add("sealbus_ticks_total", number, outcome=outcome)
+
+
+def _stored(delivery: Delivery, arrival: StreamArrival) -> StoredValue:
+    return StoredValue(arrival.sequence, delivery.payload, arrival.stored)

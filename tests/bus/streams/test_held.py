@@ -311,20 +311,170 @@ async def test_as_much_as_is_said_can_be_held() -> None:
     assert await site.text() == "large"
 
 
-async def test_a_flood_under_one_subject_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "VERSIONS", 200)
+async def test_bytes_without_the_form_of_a_value_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FORGERIES", 10)
     site = Site()
-    await site.write("genuine")
-    for _ in range(199):
+    for _ in range(100):
         site.plant(b"junk")
+        # An older version, stored again when it was not made.
+        site.plant(made(at=NOW - HOUR))
+    assert await site.write("genuine", last=200) is not None
+    for _ in range(100):
+        site.plant(made(n=1))
     assert await site.text() == "genuine"
-    site.plant(b"junk")
-    with pytest.raises(StateUnavailable, match=f"{SUBJECT}: over 200 versions"):
-        await site.value()
-    # What it is not asked about is no matter, nor what came before the time that is asked about.
-    assert await site.held().newest("held.inventory.task.*.01", TYPE) == {}
+
+
+async def test_forgeries_under_one_subject_are_bounded_and_hide_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FORGERIES", 10)
+    site = Site()
+    forged, other = made(ISSUER.sealer(PLANNER.iss), n=2), "held.inventory.task.r.01"
+    await site.write("genuine")
+    await site.write("other", subject=other)
+    for _ in range(9):
+        site.plant(forged)
+    assert list(await site.held().newest(PATTERN, TYPE)) == [SUBJECT]
+    site.plant(forged)
+    with pytest.raises(StateUnavailable, match=f"{SUBJECT}: over 10 that are not genuine"):
+        await site.held().newest(PATTERN, TYPE)
+    assert list(await site.held().newest("held.inventory.>", TYPE, flooded=False)) == [other]
+    # A genuine one that is behind them may be newer than the one before them: neither counts.
+    assert await site.write("behind", last=12) is not None
+    assert list(await site.held().newest("held.inventory.>", TYPE, flooded=False)) == [other]
+    assert list(await site.held().newest("held.inventory.task.*.01", TYPE)) == [other]
     site.now += HOUR
     assert await site.held().standing(SUBJECT, TYPE, since=site.now) == (None, 0)
+
+
+async def test_more_forged_subjects_than_are_counted_hide_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FORGED_SUBJECTS", 2)
+    site = Site()
+    for number in range(5):
+        subject = f"held.inventory.task.q{number}.00"
+        site.plant(made(ISSUER.sealer(PLANNER.iss), sub=subject), subject)
+    await site.write("genuine")
+    assert await site.text() == "genuine"
+
+
+async def test_what_does_not_verify_yet_is_waited_for_where_that_is_asked() -> None:
+    site = Site()
+    site.plant(made(ISSUER.sealer(PLANNER.iss)))
+    assert await site.held().newest(PATTERN, TYPE) == {}
+    with pytest.raises(StateUnavailable, match="a moment ago"):
+        await site.held().newest(PATTERN, TYPE, fresh=True)
+    # Junk can be no value, whatever its key.
+    junk = "held.inventory.task.r.00"
+    site.plant(b"junk", junk)
+    assert await site.held().newest(junk, TYPE, fresh=True) == {}
+    site.now += MINUTE
+    assert await site.held().newest(PATTERN, TYPE, fresh=True) == {}
+
+
+async def test_a_patient_reader_is_delayed_by_what_others_store_and_reads_all() -> None:
+    site = Site()
+    for _ in range(5_000):
+        site.plant(b"junk")
+    await site.write("genuine", last=5_000)
+    with pytest.raises(BusUnavailable, match="was not read"):
+        await site.held().newest(PATTERN, TYPE, within=0.005)
+    found = await site.held().newest(PATTERN, TYPE, within=30.0, patient=True)
+    assert found[SUBJECT].keys.text("txt") == "genuine"
+    with pytest.raises(BusUnavailable, match="was not read"):
+        await site.held(_Silent(site.broker)).newest(PATTERN, TYPE, within=0.01, patient=True)
+
+
+class TestHeldSubject:
+    """A reader that goes on where it was."""
+
+    async def test_no_number_of_forgeries_hides_what_is_genuine(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "FORGERIES", 10)
+        site = Site()
+        following = site.held().following(SUBJECT, TYPE)
+        assert await following.standing() == (None, 0)
+        forged = made(ISSUER.sealer(PLANNER.iss), n=9)
+        for _ in range(50):
+            site.plant(forged)
+        await site.write("genuine", last=50)
+        value, last = await following.standing()
+        assert value is not None
+        assert (value.keys.text("txt"), last, value.last) == ("genuine", 51, 51)
+        site.now += MINUTE
+        for _ in range(50):
+            site.plant(forged)
+        value, last = await following.standing()
+        assert value is not None
+        # It can be read again: whoever reads it takes its keys out.
+        assert (value.keys.text("txt"), last) == ("genuine", 101)
+
+    async def test_a_reading_without_time_goes_on_with_the_next_one(self) -> None:
+        site = Site()
+        forged = made(ISSUER.sealer(PLANNER.iss), n=9)
+        for _ in range(2_000):
+            site.plant(forged)
+        await site.write("genuine", last=2_000)
+        verified: list[int] = []
+        held = site.held()
+        genuine = held.is_genuine
+
+        async def counted(claimed: object, payload_type: str) -> bool:
+            verified.append(1)
+            return await genuine(claimed, payload_type)  # type: ignore[arg-type]
+
+        held.is_genuine = counted  # type: ignore[method-assign]
+        following = held.following(SUBJECT, TYPE)
+        value, readings = None, 0
+        # None has time for all.
+        while value is None:
+            readings += 1
+            try:
+                value, _ = await following.standing(within=0.02)
+            except BusUnavailable:
+                assert readings < 1_000
+        assert value.keys.text("txt") == "genuine"
+        assert readings > 1
+        assert len(verified) == 2_001
+
+    async def test_one_whose_key_comes_late_counts_then(self) -> None:
+        site = Site(trust=FORMER_TRUST)
+        site.plant(made())
+        following = site.held().following(SUBJECT, TYPE)
+        assert await following.standing() == (None, 1)
+        site.trust = TRUST
+        value, _ = await following.standing()
+        assert value is not None
+
+    async def test_it_begins_anew_with_a_stream_that_was_made_again(self) -> None:
+        site = Site()
+        following = site.held().following(SUBJECT, TYPE)
+        first = await site.write("first")
+        await site.write("second", await site.value())
+        value, _ = await following.standing()
+        assert first is not None
+        assert value is not None
+        assert value.number == 2
+        site.now += MINUTE
+        del site.broker.streams["HELD"]
+        site.broker.add_stream("HELD", ["held.>"])
+        await site.write("anew")
+        value, last = await following.standing()
+        assert value is not None
+        assert (value.keys.text("txt"), value.number, last) == ("anew", 1, 1)
+
+    async def test_what_is_too_old_stands_in_nothings_way(self) -> None:
+        site = Site()
+        following = site.held().following(SUBJECT, TYPE)
+        await site.write("first")
+        await site.write("second", await site.value())
+        assert (await following.standing())[1] == 2
+        site.now += MINUTE
+        await site.write("lower", last=2)
+        value, last = await following.standing(since=NOW)
+        assert value is not None
+        assert (value.number, last) == (2, 3)
+        value, last = await following.standing(since=NOW + 1)
+        assert value is not None
+        assert (value.keys.text("txt"), value.number, last) == ("lower", 1, 3)
+        site.now += HOUR
+        assert await following.standing(since=site.now) == (None, 3)
 
 
 async def test_only_versions_since_a_time_are_looked_at() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from a2a.client.errors import A2AClientError
 from a2a.types import (
     AuthenticationInfo,
     DeleteTaskPushNotificationConfigRequest,
@@ -23,6 +24,7 @@ from support.egress import LOOPBACK, ScriptedApi, answered
 from support.issuer import TRUSTS_NOBODY
 from support.lab import until
 
+from sealbus.agents.edge.a2a import push
 from sealbus.agents.edge.a2a.push import pushing
 from sealbus.agents.edge.a2a.webhook import Webhooks
 from sealbus.agents.edge.oauth.private_file import read_key, write_key
@@ -123,6 +125,29 @@ async def test_configs_are_the_users_own_and_are_listed_and_removed(tmp_path: Pa
         lines.go_on.set()
         await running.door.bus.idle()
     assert len(receiver.asked) == before
+
+
+async def test_one_users_webhooks_are_bounded_and_keep_nobody_else_from_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(push, "_OF_USER", 1)
+    lines = Lines()
+    async with (
+        ScriptedApi() as receiver,
+        pushed(tmp_path, lines) as running,
+        running.client("writer") as client,
+        running.client("writer", sub="bob") as other,
+    ):
+        bus = running.door.bus
+        for number in range(100):
+            # What others store there is no webhook.
+            bus.broker.inject(f"state.edge.a2a.push.{number:032x}", b"junk")
+        first, second = [await submitted(client, "writer.write", {"value": 1}) for _ in range(2)]
+        await client.create_task_push_notification_config(config(receiver, task_id=first.id))
+        with pytest.raises(A2AClientError, match="429"):
+            await client.create_task_push_notification_config(config(receiver, task_id=second.id))
+        task = await submitted(other, "writer.write", {"value": 1})
+        await other.create_task_push_notification_config(config(receiver, task_id=task.id))
 
 
 async def test_a_url_inside_or_no_config_is_refused_before_anything_is_submitted(tmp_path: Path) -> None:

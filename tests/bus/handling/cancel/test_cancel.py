@@ -16,10 +16,10 @@ from support.lab import until
 
 from sealbus import Agent, Context, TaskHandle
 from sealbus.agents.runtime.worker import Worker, WorkerLimits
-from sealbus.bus.gate.status_reader import AskedTask
+from sealbus.bus.gate.status_reader import AskedTask, StatusLimits
 from sealbus.bus.handling import durable
-from sealbus.bus.handling.cancel import in_force
-from sealbus.bus.ports import Delivery, StreamRefused
+from sealbus.bus.handling.cancel import in_force, room
+from sealbus.bus.ports import Delivery, Overloaded, StreamRefused
 from sealbus.bus.routing.retry import Reject, Retry, RetryPolicy
 from sealbus.bus.sending.answer import RemoteError
 from sealbus.bus.sending.message import OutgoingMessage
@@ -225,12 +225,14 @@ async def test_the_news_of_an_end_may_come_before_the_stop(
     slow, held = bus.workers["plans"]._stops, list[Sequence[Delivery]]()
     take = slow._take
     monkeypatch.setattr(slow, "_take", held.append)
-    await handle.cancel("enough")
+    # It is confirmed once its own process has read it.
+    canceling = asyncio.create_task(handle.cancel("enough"))
     await until(lambda: len(works.left) == 3 and len(held) > 0)
     assert sorted(works.stopped) == ["end", "work"]
     monkeypatch.setattr(slow, "_take", take)
     for batch in held:
         take(batch)
+    await canceling
     assert await ended(handle) == CANCELED
     await bus.idle()
     assert await outcomes(bus, "plans.plan") == ["canceled"]
@@ -249,6 +251,45 @@ async def test_what_another_canceled_of_it_ends_a_task_that_does_not_catch_it(
     asked = AskedTask(pending=PendingRequest.of(header), action="works.work")
     await operator.node.sending.cancel(asked, operator=True)
     assert (await ended(handle))[:2] == (State.FAILED, "canceled")
+
+
+async def test_more_cancels_than_a_process_can_wait_for_are_refused_before_they_are_sent(
+    bus: TestBus, works: Works
+) -> None:
+    client = await bus.client("shop")
+    handles = [await client.submit("plans.plan", Job()) for _ in range(2)]
+    await works.deepest.wait()
+    reader = client.node.status_reader
+    reader.limits = StatusLimits(readers=1)  # type: ignore[misc]  # final for everybody but this test
+    found = await asyncio.gather(*[handle.cancel("enough") for handle in handles], return_exceptions=True)
+    assert [type(one) for one in found] == [type(None), Overloaded]
+    assert len([one for one in bus.stored("TASKS") if one.subject == "control.plans.cancel"]) == 1
+    await handles[1].cancel("enough")
+
+
+async def test_a_requester_without_room_is_told_so_and_its_task_goes_on(
+    engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "OF_REQUESTER", 1)
+    leave, agent = asyncio.Event(), Agent("works")
+
+    @agent.task("work")
+    async def work(job: Job, ctx: Context) -> None:
+        await leave.wait()
+
+    async with TestBus(agent, engine=engine) as bus:
+        client = await bus.client("shop")
+        first, second = [await client.submit(work, Job()) for _ in range(2)]
+        await first.cancel("enough")
+        with pytest.raises(RemoteError) as refused:
+            await second.cancel("enough")
+        assert refused.value.code == "overloaded"
+        leave.set()
+        assert await ended(second) == (State.COMPLETED, "", "")
+        await bus.idle()
+        # It is neither tried again nor a dead letter.
+        assert not bus.stored("DEAD")
+        assert await outcomes(bus, "works._cancel") == [None, "overloaded"]
 
 
 async def test_what_is_done_stays_done(bus: TestBus, works: Works) -> None:

@@ -14,9 +14,9 @@ from support.x509 import ThrowawayCa
 
 from sealbus.agents.dev.memory.broker import MemoryBroker
 from sealbus.bus.handling.cancel.endpoint import CancelEndpoint
-from sealbus.bus.handling.cancel.in_force import Stops
-from sealbus.bus.handling.cancel.stop import Stop, parse, place_of
-from sealbus.bus.routing.retry import Retry
+from sealbus.bus.handling.cancel.in_force import Stops, StopVerifier
+from sealbus.bus.handling.cancel.stop import Stop, StopPlace, parse, place_of
+from sealbus.bus.routing.retry import Refused
 from sealbus.bus.routing.routes import Permitted, control_route
 from sealbus.bus.sending.cancel import CancelRequest, CancelRole, encode_cancel
 from sealbus.bus.streams.key_value import KeyValue
@@ -28,14 +28,21 @@ from sealbus.policies.decision.request import Resource
 REQUEST = CancelRequest(digest=bytes(range(32)), action="inventory.update", end=NOW + 7, reason="enough")
 
 
-class Full(SimpleNamespace):
-    """Stops that have room, or not."""
+@dataclass
+class Room:
+    """Stops of a process that has room for a stop before it is stored, and after it was."""
 
-    full = False
+    before: bool = True
+    after: bool = True
+    admitted: list[tuple[Stop, int]] = field(default_factory=list)
 
-    def full_for(self, agent: str, requester: str) -> bool:
-        assert (agent, requester) == ("inventory", "planner")
-        return self.full
+    def full_for(self, place: StopPlace) -> bool:
+        assert (place.agent, place.requester) == ("inventory", "planner")
+        return not self.before
+
+    async def admits(self, stop: Stop, sequence: int) -> bool:
+        self.admitted.append((stop, sequence))
+        return self.after
 
 
 @dataclass
@@ -43,7 +50,11 @@ class Site:
     """The endpoint of one agent, on a broker in memory."""
 
     now: int = NOW
-    stops: Full = field(default_factory=Full)
+    stops: Room = field(default_factory=Room)
+    ended: list[Stop] = field(default_factory=list)
+
+    async def parked(self, stop: Stop) -> None:
+        self.ended.append(stop)
 
     def __post_init__(self) -> None:
         self.broker = MemoryBroker(lambda: self.now)
@@ -52,12 +63,11 @@ class Site:
         self.endpoint = CancelEndpoint(
             keyed=self.keyed,
             stops=cast("Stops", self.stops),
+            parked=self.parked,
             identity=StaticIdentity(
                 ThrowawayCa("example.org"), INVENTORY.value, sealer=lambda: ISSUER.sealer(INVENTORY)
             ),
-            names=NAMES,
-            trust=lambda: TRUST,
-            caches=Caches(),
+            verifier=StopVerifier(names=NAMES, trust=lambda: TRUST, caches=Caches()),
             clock=lambda: self.now,
         )
 
@@ -148,11 +158,37 @@ async def test_one_that_somebody_stored_again_is_replaced(site: Site) -> None:
     assert parse(new.payload, place, stored=site.now, names=NAMES, trust=TRUST, caches=Caches()).at == site.now
 
 
-async def test_no_more_than_are_known(site: Site) -> None:
-    site.stops.full = True
-    with pytest.raises(Retry):
+async def test_one_without_room_is_refused_before_it_is_stored(site: Site) -> None:
+    site.stops.before = False
+    with pytest.raises(Refused) as refused:
         await site.handle()
-    assert site.stored() == []
+    assert refused.value.code == "overloaded"
+    assert (site.stored(), site.ended) == ([], [])
+
+
+async def test_one_that_others_left_no_room_for_is_refused_and_never_comes_into_force(site: Site) -> None:
+    site.stops.after = False
+    with pytest.raises(Refused) as refused:
+        await site.handle()
+    assert refused.value.code == "overloaded"
+    [stop, over] = site.stored()
+    assert site.stops.admitted == [(stop, 1)]
+    assert (over.end, replace(over, end=stop.end, at=stop.at)) == (0, stop)
+    assert site.ended == []
+    # It can be canceled once there is room.
+    site.stops.after = True
+    await site.handle()
+    assert [one.end for one in site.stored()] == [REQUEST.end, 0, REQUEST.end]
+    assert len(site.ended) == 1
+
+
+async def test_one_that_was_stored_is_confirmed_only_if_it_has_room(site: Site) -> None:
+    """A process that stored it may have died before it looked."""
+    await site.handle()
+    site.stops.after = False
+    with pytest.raises(Refused):
+        await site.handle()
+    assert site.stops.admitted[0] == site.stops.admitted[1]
 
 
 async def test_who_writes_all_the_time_has_it_tried_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,562 @@
+"""Each bound of SECURITY.md's table, flooded on a real server with real permissions: honest work goes on.
+
+Each test has the rogue store more than the bound in question, and then has others do what the flood would prevent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+from support.engines import ScriptedEngine
+from support.floods import GROUNDS, Ground, flooded_bus
+from support.lab import until
+
+from sealbus import Agent, Client, Context, RemoteError, TaskHandle
+from sealbus.agents.control.notary.key_book import KeyBookWriter
+from sealbus.agents.edge.a2a.kept_tasks import MOST_LISTED, KeptTasks
+from sealbus.agents.edge.oauth.access_token import AccessToken
+from sealbus.agents.edge.task_owners import TaskOwners
+from sealbus.agents.runtime.schedules import book_of, scheduler_of
+from sealbus.agents.runtime.worker import Worker, WorkerLimits
+from sealbus.bus.gate.status_reader import AskedTask, StatusLimits
+from sealbus.bus.handling.approvals.parked_tasks import PARKED_TYPE, ParkedTasks
+from sealbus.bus.handling.cancel import in_force, room
+from sealbus.bus.handling.cancel.kept import KEPT_STOP_TYPE
+from sealbus.bus.handling.idempotency import replay_guard
+from sealbus.bus.handling.idempotency.replay_guard import SLOTS, ReplayGuard
+from sealbus.bus.handling.schedules import endpoint as schedule_endpoint
+from sealbus.bus.handling.schedules.book import Schedule, ScheduleBook, ScheduleChange
+from sealbus.bus.handling.schedules.request import Planned, ScheduleRequest, ScheduleState, encode_schedule
+from sealbus.bus.handling.schedules.rule import Every
+from sealbus.bus.handling.schedules.scheduler import UNPROVED
+from sealbus.bus.nats.transport import NatsTransport
+from sealbus.bus.ports import Outgoing, Overloaded, wall_clock
+from sealbus.bus.routing.retry import Retry
+from sealbus.bus.sending.answer import CallExpired
+from sealbus.bus.sending.message import Content
+from sealbus.bus.sending.status import State
+from sealbus.bus.streams import held as held_module
+from sealbus.bus.streams.declared import declared_streams
+from sealbus.bus.streams.key_book import KEY_BOOK_TYPE, KeyBook, key_book_subject
+from sealbus.bus.streams.key_value import KeyValue
+from sealbus.bus.streams.plan import apply
+from sealbus.envelopes.accept import open_request
+from sealbus.envelopes.accept.open_request import PendingRequest
+from sealbus.envelopes.errors import StateUnavailable
+from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.log.trust_history import TrustHistory
+from sealbus.envelopes.records.notary import BundleRecord
+
+pytestmark = [pytest.mark.nats, pytest.mark.timeout(180)]
+
+FLOOD = 13_000
+"""As many as an agent stores in two seconds."""
+AGENTS = ("works", "shop", "market", "notary", "clerk", "edge")
+
+
+class Job(BaseModel):
+    number: int = 0
+
+
+@dataclass
+class Works:
+    """An agent whose tasks wait for a second try, and are done then."""
+
+    handled: list[int] = field(default_factory=list)
+    blocked: asyncio.Event = field(default_factory=asyncio.Event)
+    leave: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def agent(self) -> Agent:
+        works = Agent("works")
+
+        @works.task("later")
+        async def later(job: Job, ctx: Context) -> None:
+            self.handled.append(job.number)
+            raise Retry(after=3_000.0, note="later")
+
+        @works.task("soon", once=True)
+        async def soon(job: Job, ctx: Context) -> int:
+            self.handled.append(job.number)
+            return job.number
+
+        @works.task("block")
+        async def block(job: Job, ctx: Context) -> None:
+            self.blocked.set()
+            await self.leave.wait()
+
+        return works
+
+
+@pytest.fixture(params=GROUNDS)
+async def ground(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Ground]:
+    async with flooded_bus(tmp_path, request.param, *AGENTS) as made:
+        yield made
+
+
+@asynccontextmanager
+async def workers(ground: Ground, *agents: Agent, limits: WorkerLimits | None = None) -> AsyncIterator[list[Worker]]:
+    stop = asyncio.Event()
+    async with AsyncExitStack() as stack:
+        group = await stack.enter_async_context(asyncio.TaskGroup())
+        made = [
+            await stack.enter_async_context(
+                Worker(agent, await ground.bus.node(agent.name, ScriptedEngine()), limits=limits)
+            )
+            for agent in agents
+        ]
+        for worker in made:
+            group.create_task(worker.run(stop))
+        for worker in made:
+            await worker.ready.wait()
+        try:
+            yield made
+        finally:
+            stop.set()
+
+
+async def client(ground: Ground, name: str = "shop") -> Client:
+    return Client.on(await ground.bus.node(name, ScriptedEngine()))
+
+
+async def ended(handle: TaskHandle) -> State:
+    async with aclosing(handle.statuses()) as statuses:
+        found = [status async for status in statuses]
+    return found[-1].state
+
+
+def stop_places(agent: str, requester: str, number: int) -> list[str]:
+    return [f"state.{agent}.stop.{secrets.token_hex(32)}.{requester}" for _ in range(number)]
+
+
+# Cancels
+
+
+async def test_bytes_in_the_places_of_cancels_take_no_room_from_them(ground: Ground) -> None:
+    works, shop = Works(), await client(ground)
+    async with workers(ground, works.agent) as [worker]:
+        await ground.plant(stop_places("works", "shop", FLOOD))
+        handle = await shop.submit("works.later", Job(number=1))
+        await until(lambda: works.handled == [1])
+        await handle.cancel("enough")
+        assert await ended(handle) is State.CANCELED
+        # What is not canceled is done, whether its place was flooded or not.
+        assert await (await shop.submit("works.soon", Job(number=2))).result(int) == 2
+        assert len(worker._stops._unproved) <= in_force.UNPROVED
+
+
+async def test_bytes_over_a_cancel_do_not_undo_it_however_many_others_there_are(ground: Ground) -> None:
+    """A process that starts later has never seen the cancel, and has no room to note each place."""
+    works, shop = Works(), await client(ground)
+    quick = WorkerLimits(concurrency=1, ack_wait=2.0, drain=0.1)
+    async with workers(ground, works.agent, limits=quick):
+        await shop.submit("works.block", Job())
+        await until(works.blocked.is_set)
+        handles = [await shop.submit("works.soon", Job(number=number)) for number in range(3)]
+        for handle in handles:
+            await handle.cancel("enough")
+    places = [f"state.works.stop.{handle.digest.hex()}.shop" for handle in handles]
+    await ground.plant([*stop_places("works", "shop", FLOOD), *places])
+    works.leave.set()
+    async with workers(ground, works.agent):
+        for handle in handles:
+            assert await ended(handle) is State.CANCELED
+        assert await (await shop.submit("works.soon", Job(number=9))).result(int) == 9
+    assert works.handled == [9]
+
+
+async def test_two_requesters_fill_no_room_but_their_own(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes of one agent count alike, by the order of the stream."""
+    monkeypatch.setattr(room, "OF_REQUESTER", 40)
+    works, shop = Works(), await client(ground)
+    senders = [await client(ground, name) for name in ("market", "clerk")]
+    async with workers(ground, works.agent, works.agent) as replicas:
+
+        async def cancel(sender: Client, number: int) -> str:
+            asked = nothing(ground, "works", number)
+            try:
+                await sender.node.sending.cancel(asked, reason="of nothing", timeout=60.0)
+            except RemoteError as error:
+                return str(error.code)
+            return ""
+
+        found = [
+            await asyncio.gather(*[cancel(sender, start + number) for number in range(80)])
+            for start, sender in ((1_000, senders[0]), (2_000, senders[1]))
+        ]
+        for codes in found:
+            assert sorted(codes) == [""] * 40 + ["overloaded"] * 40
+        for start, codes in zip((1_000, 2_000), found, strict=True):
+            confirmed = {(start + number).to_bytes(32) for number, code in enumerate(codes) if not code}
+            for replica in replicas:
+                await until(
+                    lambda replica=replica, confirmed=confirmed: all(  # type: ignore[misc]
+                        replica._stops._room.under(digest) for digest in confirmed
+                    )
+                )
+                assert all(replica._stops._room.under(digest) for digest in confirmed)
+                assert len(replica._stops._room) <= 80
+        handle = await shop.submit("works.later", Job(number=1))
+        await until(lambda: works.handled == [1])
+        await handle.cancel("enough")
+        assert await ended(handle) is State.CANCELED
+
+
+@pytest.mark.parametrize(("of_agent", "in_memory"), [(8, 100), (100, 8)])
+async def test_cancels_that_a_process_does_not_keep_are_in_force_all_the_same(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch, of_agent: int, in_memory: int
+) -> None:
+    """What follows from a task is canceled with it, at an agent whose memory is full of other cancels."""
+    monkeypatch.setattr(room, "OF_AGENT", of_agent)
+    monkeypatch.setattr(room, "IN_MEMORY", in_memory)
+    works, market = Works(), Agent("market")
+    asked = asyncio.Event()
+
+    @market.task("ask")
+    async def ask(job: Job, ctx: Context) -> int:
+        handle = await ctx.submit("works.soon", job)
+        asked.set()
+        return await handle.result(int)
+
+    shop = await client(ground)
+    async with workers(ground, market):
+        for number in range(20):
+            await shop.node.sending.cancel(nothing(ground, "market", number), reason="of nothing")
+        handle = await shop.submit("market.ask", Job(number=1))
+        await asked.wait()
+        await handle.cancel("enough")
+    async with workers(ground, works.agent) as [worker]:
+        assert await (await shop.submit("works.soon", Job(number=9))).result(int) == 9
+        assert len([one for one in worker._stops._room._until if one.agent == "market"]) == 8
+    assert 1 not in works.handled
+    assert 9 in works.handled
+
+
+def nothing(ground: Ground, agent: str, number: int) -> AskedTask:
+    """Return a task that nobody sent."""
+    end = wall_clock() + 3_600 * SECOND
+    pending = PendingRequest(digest=number.to_bytes(32), id=bytes(16), aud=ground.bus.names.id_of(agent), end=end)
+    return AskedTask(pending=pending, action=f"{agent}.ask")
+
+
+async def test_forgeries_about_one_cancel_withhold_its_message_alone(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    works, shop = Works(), await client(ground)
+    first, second = [await shop.submit("works.soon", Job(number=number)) for number in (1, 2)]
+    place = f"held.works.stop.{first.digest.hex()}.shop"
+    forged = ground.forged(place, "works", KEPT_STOP_TYPE)
+    await ground.plant([place] * (held_module.FORGERIES + 1), forged)
+    # Without bytes in STATE nobody asks.
+    await ground.plant([f"state.works.stop.{first.digest.hex()}.shop"])
+    async with workers(ground, works.agent):
+        assert await second.result(int) == 2
+        if not ground.detours:
+            assert await first.result(int) == 1
+        else:
+            status = await first.status()
+            assert status is None or not status.final
+            assert works.handled == [2]
+
+
+# Values that outlive a day
+
+
+async def scheduled(ground: Ground, book: ScheduleBook, name: str) -> None:
+    """Store a schedule as its owner does."""
+    planned = Planned(
+        action="works.soon",
+        body=Content(b"{}", "application/json"),
+        when=Every(seconds=60, start=0),
+        until=wall_clock() + 10**12,
+    )
+    body = encode_schedule(ScheduleRequest(name=name, state=ScheduleState.ON, planned=planned))
+    change = ScheduleChange(bytes(32), ground.bus.names.id_of("shop"), wall_clock())
+    schedule = Schedule(
+        name=name,
+        state=ScheduleState.ON,
+        planned=planned,
+        body=body,
+        grant=change,
+        change=change,
+        order=(wall_clock(), 1),
+        since=wall_clock(),
+    )
+    assert await book.store(schedule, None)
+
+
+@pytest.mark.parametrize("form", ["junk", "forged"])
+async def test_what_is_stored_under_other_names_takes_no_schedule_from_an_owner(ground: Ground, form: str) -> None:
+    node = await ground.bus.node("clerk", ScriptedEngine())
+    await scheduled(ground, book_of(node), "nightly")
+    place = "held.clerk.schedule.made-up"
+    forged = ground.forged(place, "clerk", "application/vnd.sealbus.held-schedule.v1")
+    number = held_module.FORGERIES + 1
+    await ground.plant([place] * number, forged if form == "forged" else b"junk")
+    await ground.plant([f"held.clerk.schedule.m{number}" for number in range(number)])
+    # A process that starts now.
+    later = await ground.bus.node("clerk", ScriptedEngine())
+    assert list(await book_of(later).all()) == ["nightly"]
+    scheduler = scheduler_of(later)
+    running = asyncio.create_task(scheduler.run())
+    await until(lambda: list(scheduler.known) == ["nightly"], seconds=30.0)
+    # It learns of a new one, too.
+    await scheduled(ground, book_of(node), "daily")
+    await until(lambda: sorted(scheduler.known) == ["daily", "nightly"], seconds=30.0)
+    assert len(scheduler._unproved) <= UNPROVED
+    running.cancel()
+    await asyncio.wait([running])
+
+
+@pytest.mark.parametrize("form", ["junk", "forged"])
+async def test_what_is_stored_beside_a_key_book_does_not_make_the_past_unknown(ground: Ground, form: str) -> None:
+    bus, notary = ground.bus, ground.bus.names.id_of("notary")
+    node, reading = await bus.node("notary", ScriptedEngine()), await bus.node("clerk", ScriptedEngine())
+    subject = key_book_subject("notary")
+    forged = ground.forged(subject, "notary", KEY_BOOK_TYPE, rec=[b"junk"])
+    flood = [subject] * (held_module.FORGERIES + 1)
+    await ground.plant(flood, forged if form == "forged" else b"junk")
+    record = BundleRecord(
+        trust_domain=bus.names.trust_domain, current=wall_clock() - SECOND, jwt=bus.authority.jwt_bundle()
+    )
+    writer = KeyBookWriter(identity=node.identity, transport=node.transport, names=bus.names, clock=wall_clock)
+    running = asyncio.create_task(writer.run(TrustHistory([record])))
+
+    def reader() -> KeyBook:
+        return KeyBook(
+            reading.transport, notaries=[notary], trust=reading.trust, names=bus.names, caches=reading.caches
+        )
+
+    async def known() -> bool:
+        try:
+            return bool(await reader().at(wall_clock()))
+        except StateUnavailable:
+            return False
+
+    async with asyncio.timeout(30):
+        while not await known():  # noqa: ASYNC110  another process writes it
+            await asyncio.sleep(0.1)
+    # A reader that has started, and one that comes after a second flood.
+    before = reader()
+    assert await before.at(wall_clock())
+    await ground.plant(flood, forged if form == "forged" else b"junk")
+    assert await before.at(wall_clock())
+    assert await known()
+    running.cancel()
+    await asyncio.wait([running])
+    assert writer.problem == ""
+
+
+async def test_forgeries_of_one_parked_task_hide_no_other(ground: Ground) -> None:
+    node = await ground.bus.node("works", ScriptedEngine())
+    tasks = ParkedTasks(node.held, identity=node.identity, names=ground.bus.names)
+    digest, other = secrets.token_bytes(32), secrets.token_bytes(32)
+    place = f"held.works.task.managers.{digest.hex()}"
+    await ground.plant([place] * (held_module.FORGERIES + 1), ground.forged(place, "works", PARKED_TYPE))
+    assert await tasks.find(other) is None
+    if ground.detours:
+        with pytest.raises(StateUnavailable):
+            await tasks.find(digest)
+
+
+# Values by key, and statuses
+
+
+async def test_bytes_in_the_places_of_claims_block_no_other_effect(ground: Ground) -> None:
+    works, shop = Works(), await client(ground)
+    await ground.plant([f"state.works.effect.{secrets.token_hex(32)}" for _ in range(FLOOD)])
+    async with workers(ground, works.agent):
+        assert await (await shop.submit("works.soon", Job(number=1))).result(int) == 1
+
+
+async def test_statuses_that_do_not_verify_hide_no_result(ground: Ground) -> None:
+    """Any agent may publish to the statuses of any requester."""
+    works, shop = Works(), await client(ground)
+    handle = await shop.submit("works.soon", Job(number=1))
+    subject = f"status.shop.{handle.message_id}"
+    transport = NatsTransport(ground.bus.connections["rogue"])
+    for _ in range(10):
+        acks = await transport.publish([Outgoing(subject=subject, payload=b"junk") for _ in range(500)], deadline=10.0)
+        assert not [one for one in acks if isinstance(one, Exception)]
+    async with workers(ground, works.agent):
+        assert await handle.result(int) == 1
+    assert await (await client(ground)).handle(handle.text).result(int) == 1
+
+
+async def test_proofs_of_possession_are_used_once_after_their_places_were_flooded(ground: Ground) -> None:
+    node = await ground.bus.node("edge", ScriptedEngine())
+
+    def guard() -> ReplayGuard:
+        return ReplayGuard(
+            "dpop",
+            own=node.own,
+            token=node.token,
+            keyed=KeyValue(node.transport),
+            identity=node.identity,
+            trust=node.trust,
+            caches=node.caches,
+            clock=node.clock,
+        )
+
+    before, now = secrets.token_bytes(16), wall_clock()
+    known = guard()
+    assert await known.use(before, made=now, until=now + 60 * SECOND)
+    await ground.plant([f"state.edge.dpop.{number}" for number in range(SLOTS)])
+    # One that was used before the flood is not used again, by whatever process.
+    for one in (known, guard()):
+        with suppress(StateUnavailable):
+            assert not await one.use(before, made=now, until=now + 60 * SECOND)
+    # One that is made later is used once, by a process that has seen nothing else.
+    later, made = secrets.token_bytes(16), wall_clock() + 6 * SECOND
+    assert await guard().use(later, made=made, until=made + 60 * SECOND)
+    assert not await guard().use(later, made=made, until=made + 60 * SECOND)
+
+
+async def test_bytes_among_the_tasks_of_a_user_take_no_place_in_its_list(ground: Ground) -> None:
+    node = await ground.bus.node("edge", ScriptedEngine())
+    owners = TaskOwners(node)
+    kept, user = KeptTasks(node, owners), person("alice")
+    await kept.keep("0" * 32, "a context", agent="works", token=user)
+    place = f"state.edge.a2a.task.{owners.place(user)}.works."
+    await ground.plant([f"{place}{'f' * 24}{number:08x}" for number in range(MOST_LISTED + 1)])
+    assert await kept.newest(agent="works", token=user) == {"0" * 32: "a context"}
+
+
+def person(name: str) -> AccessToken:
+    return AccessToken(
+        issuer="https://idp.example.org",
+        subject=name,
+        client="web",
+        session="s",
+        auth_time=None,
+        scope=(),
+        claims={},
+        tenant=None,
+        acr=None,
+        amr=None,
+        issued=0,
+        expires=0,
+    )
+
+
+async def test_a_value_that_is_full_of_uses_refuses_its_own_and_no_others(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay_guard, "MOST", 2)
+    node = await ground.bus.node("edge", ScriptedEngine())
+    guard = ReplayGuard(
+        "dpop",
+        own=node.own,
+        token=node.token,
+        keyed=KeyValue(node.transport),
+        identity=node.identity,
+        trust=node.trust,
+        caches=node.caches,
+        clock=node.clock,
+    )
+    now = wall_clock()
+    same = [b"\0\0" + secrets.token_bytes(14) for _ in range(3)]
+    assert [await guard.use(one, made=now, until=now + 60 * SECOND) for one in same[:2]] == [True, True]
+    with pytest.raises(StateUnavailable):
+        await guard.use(same[2], made=now, until=now + 60 * SECOND)
+    assert await guard.use(b"\0\1" + bytes(14), made=now, until=now + 60 * SECOND)
+
+
+async def test_statuses_beyond_those_that_count_do_not_hide_the_last_one(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(open_request, "STATUSES", 20)
+    talks = Agent("market")
+
+    @talks.task("talk")
+    async def talk(job: Job, ctx: Context) -> int:
+        for number in range(30):
+            await ctx.progress(f"{number} done")
+        return job.number
+
+    shop = await client(ground)
+    async with workers(ground, talks):
+        handle = await shop.submit("market.talk", Job(number=7))
+        assert await handle.result(int) == 7
+        async with aclosing(handle.statuses()) as statuses:
+            found = [status async for status in statuses]
+    assert len(found) == 21
+    assert found[-1].state is State.COMPLETED
+
+
+async def test_a_process_that_waits_for_too_many_answers_sends_nothing_more(ground: Ground) -> None:
+    works, shop = Works(), await client(ground)
+    reader = shop.node.status_reader
+    reader.limits = StatusLimits(readers=2)  # type: ignore[misc]  # final for everybody but this test
+    async with workers(ground, works.agent):
+        blocked = [await shop.submit("works.block", Job()) for _ in range(2)]
+        waiting = [asyncio.create_task(handle.result(object)) for handle in blocked]
+        await until(lambda: reader.reading == 2)
+        before = await ground.stored("TASKS")
+        with pytest.raises(Overloaded):
+            await blocked[0].cancel("enough")
+        assert await ground.stored("TASKS") == before
+        # Others are not harmed, and it goes on once an answer has come.
+        other = await client(ground, "market")
+        assert await (await other.submit("works.soon", Job(number=1))).result(int) == 1
+        works.leave.set()
+        await asyncio.gather(*waiting)
+        assert await (await shop.submit("works.soon", Job(number=2))).result(int) == 2
+
+
+async def test_calls_that_do_not_verify_take_no_room_from_those_that_do(ground: Ground) -> None:
+    prices = Agent("market")
+
+    @prices.call("price")
+    async def price(job: Job, ctx: Context) -> int:
+        return job.number
+
+    shop = await client(ground)
+    async with workers(ground, prices, limits=WorkerLimits(replay_entries=5)) as [worker]:
+        NatsTransport(ground.bus.connections["rogue"]).send(
+            [Outgoing(subject="call.market.price", payload=b"junk %d" % number) for number in range(1_000)]
+        )
+        await until(lambda: worker.node.counters.value("sealbus_refused_total", code="malformed") >= 1_000)
+        assert [await shop.call("market.price", Job(number=one), returns=int) for one in range(5)] == [*range(5)]
+        # Its callers can fill it, until what it remembers has expired. It forgets none.
+        with pytest.raises(CallExpired):
+            await shop.call("market.price", Job(number=6), returns=int, timeout=1.0)
+        assert worker.node.counters.value("sealbus_refused_total", code="overloaded") == 1
+
+
+async def test_an_owner_with_too_many_schedules_keeps_those_that_it_has(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedule_endpoint, "MOST", 3)
+    works = Works()
+    async with workers(ground, works.agent) as [worker]:
+        own = await client(ground, "works")
+        for number in range(3):
+            await own.schedules.add(f"s{number}", "works.soon", Job(number=number), every=10)
+        with pytest.raises(RemoteError) as refused:
+            await own.schedules.add("s3", "works.soon", Job(number=3), every=10)
+        assert refused.value.code == "too_many_schedules"
+        assert sorted(worker.schedules.known) == ["s0", "s1", "s2"]
+        await own.schedules.remove("s0")
+        await own.schedules.add("s3", "works.soon", Job(number=3), every=10)
+
+
+async def test_a_flood_of_dead_letters_drops_old_ones_and_stops_nothing(ground: Ground) -> None:
+    """Any agent may store dead letters under its own name."""
+    sizes = {"TASKS": 1 << 26, "AUDIT": 1 << 26, "DEAD": 1 << 20}
+    await apply(declared_streams(sizes), ground.bus.connections["operator"].jetstream)
+    works, shop = Works(), await client(ground)
+    async with workers(ground, works.agent):
+        assert await (await shop.submit("works.soon", Job(number=1))).result(int) == 1
+        letters = [Outgoing(subject="dead.rogue.made-up", payload=bytes(10_000)) for _ in range(300)]
+        transport = NatsTransport(ground.bus.connections["rogue"])
+        acks = await transport.publish(letters, deadline=20.0)
+        assert not [one for one in acks if isinstance(one, Exception)]
+        assert await (await shop.submit("works.soon", Job(number=2))).result(int) == 2

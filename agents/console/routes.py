@@ -20,7 +20,7 @@ from sealbus.agents.console.deciding_policies import DecidingPolicies
 from sealbus.agents.console.decision_document import decision_document, explanation_document, reason_documents
 from sealbus.agents.console.edge_client import EdgeClient, EdgeRefused, quoted
 from sealbus.agents.console.feed import DecisionFeed, FeedReader
-from sealbus.agents.console.login import BrowserLogin
+from sealbus.agents.console.login import BrowserLogin, check_own_page
 from sealbus.agents.console.pages import PAGE_HEADERS
 from sealbus.agents.console.rows import shown_time
 from sealbus.agents.console.search import DecisionFilter, DecisionSearch, FoundDecision, recorded_of
@@ -41,14 +41,13 @@ from sealbus.envelopes.trust.names import Names
 from sealbus.policies.bundle.library import in_library
 from sealbus.policies.explain.explanation import ExplainedDecision
 
-__all__ = ["MARK", "ApiRoutes"]
+__all__ = ["ApiRoutes"]
 
-MARK: Final = "x-sealbus-console"
-"""A field that pages of other sites cannot send along: every change has it."""
 QUIET: Final = 15.0
 """Seconds without anything after which a stream says that it is open."""
 STREAMS: Final = 512
-STREAMS_OF_SESSION: Final = 8
+STREAMS_OF_PERSON: Final = 8
+"""In all their browsers: nobody who logs in often takes everybody's."""
 _BODY_BYTES: Final = 16_384
 _POLICY_BYTES: Final = 2 << 20
 _DAY: Final = 86_400 * 1_000_000
@@ -85,7 +84,7 @@ class ApiRoutes:
         self._views = views
         self._names = names
         self._queues = queues
-        self._streams: Counter[int] = Counter()
+        self._streams: Counter[tuple[str, str]] = Counter()
         self._asking = asyncio.Lock()
 
     async def session(self, request: Request) -> Response:
@@ -110,15 +109,15 @@ class ApiRoutes:
     async def live(self, request: Request) -> Response:
         """`GET /api/live`: the decisions as they come; with `Last-Event-ID` from there on."""
         session = await self._let(request, "live")
-        key = id(session)
-        if self._streams.total() >= STREAMS or self._streams[key] >= STREAMS_OF_SESSION:
+        key = session.person
+        if self._streams.total() >= STREAMS or self._streams[key] >= STREAMS_OF_PERSON:
             raise EdgeError(Code.RATE_LIMITED, 429, "too many streams are open", retry_after=int(QUIET))
         said = request.headers.get("last-event-id") or request.query_params.get("after", "")
         after = int(said) if _WHOLE.fullmatch(said) else None
         self._streams[key] += 1
         return EventStream(self._events(session, after), lambda: self._left(key), PAGE_HEADERS)
 
-    def _left(self, key: int) -> None:
+    def _left(self, key: tuple[str, str]) -> None:
         self._streams[key] -= 1
         if not self._streams[key]:
             del self._streams[key]
@@ -332,8 +331,7 @@ class ApiRoutes:
     async def _changing(self, request: Request) -> Session:
         """Return the session of a request that changes something; raises `EdgeError` (403) for one of another site's page."""
         session = await self._login.session(request)
-        if MARK not in request.headers or request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
-            raise EdgeError(Code.DENIED, 403, "this does not come from a page of the console")
+        check_own_page(request)
         return session
 
 

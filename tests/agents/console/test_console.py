@@ -23,7 +23,7 @@ from sealbus.agents.console import area_access, routes
 from sealbus.agents.console.area_access import AreaAccess
 from sealbus.agents.console.console import open_console
 from sealbus.agents.console.edge_client import EdgeRefused
-from sealbus.agents.console.routes import MARK as FIELD
+from sealbus.agents.console.login import MARK as FIELD
 from sealbus.agents.dev.environment import DevOptions, Environment, open_environment
 from sealbus.agents.dev.users import dev_token
 from sealbus.agents.examples import inventory, pricing
@@ -120,6 +120,9 @@ async def test_a_login_gives_a_cookie_that_no_other_site_can_use(web: httpx2.Asy
     assert json_of(await web.post("/api/log/verify", json={}), 403)["code"] == "denied"
     crossing = {**MARK, "sec-fetch-site": "cross-site"}
     assert json_of(await web.post("/api/log/verify", json={}, headers=crossing), 403)["code"] == "denied"
+    for fields in ({}, crossing):
+        assert json_of(await web.post("/logout", headers=fields), 403)["code"] == "denied"
+    assert json_of(await web.get("/api/session"))["user"] == "olga"
     await web.post("/logout", headers=MARK)
     json_of(await web.get("/api/session"), 401)
 

@@ -18,6 +18,15 @@ from sealbus.agents.console.agent import Area
 from sealbus.agents.console.area_access import FOR, AreaAccess
 from sealbus.agents.console.deciding_policies import DecidingPolicies
 from sealbus.agents.console.decision_document import decision_document, explanation_document, reason_documents
+from sealbus.agents.console.documents import (
+    AgainDocument,
+    CanceledDocument,
+    DecisionDocument,
+    DecisionsDocument,
+    FoundDocument,
+    SessionDocument,
+    SourceDocument,
+)
 from sealbus.agents.console.edge_client import EdgeClient, EdgeRefused, quoted
 from sealbus.agents.console.feed import DecisionFeed, FeedReader
 from sealbus.agents.console.login import BrowserLogin, check_own_page
@@ -97,14 +106,13 @@ class ApiRoutes:
             raise EdgeError(Code.MALFORMED, 400, "there is no such area, or no such item of one")
         session = await self._login.session(request)
         await self._access.check(session, cast("Area", area), item, shown=True)
-        return _json(
-            {
-                "user": session.name,
-                "idp": session.idp,
-                "trust_domain": self._names.trust_domain.name,
-                "until": shown_time(session.tokens.expires) if session.tokens.refresh_token is None else None,
-            }
-        )
+        document: SessionDocument = {
+            "user": session.name,
+            "idp": session.idp,
+            "trust_domain": self._names.trust_domain.name,
+            "until": shown_time(session.tokens.expires) if session.tokens.refresh_token is None else None,
+        }
+        return _json(document)
 
     async def live(self, request: Request) -> Response:
         """`GET /api/live`: the decisions as they come; with `Last-Event-ID` from there on."""
@@ -159,7 +167,8 @@ class ApiRoutes:
         page = await self._search.page(
             wanted, before=before or None, most=min(_number(query.get("limit", ""), 100), 500)
         )
-        return _json({"rows": [row.document() for row in page.rows], "before": page.before})
+        document: DecisionsDocument = {"rows": [row.document() for row in page.rows], "before": page.before}
+        return _json(document)
 
     async def decision(self, request: Request) -> Response:
         """`GET /api/decisions/{id}`: all that is recorded about a message or request, and why it was decided so."""
@@ -172,14 +181,15 @@ class ApiRoutes:
             raise EdgeError(
                 Code.NOT_FOUND, 404, "no decision with this id is recorded, or it is further back than was looked"
             )
-        return _json({"decisions": [await self._document(one) for one in found]})
+        document: FoundDocument = {"decisions": [await self._document(one) for one in found]}
+        return _json(document)
 
-    async def _document(self, found: FoundDecision) -> dict[str, object]:
+    async def _document(self, found: FoundDecision) -> DecisionDocument:
         entry, record = found.entry, found.entry.record
         if not isinstance(record, DecisionRecord):
             raise TypeError("not a decision")
         recorded = recorded_of(entry)
-        again: Mapping[str, object] | None = None
+        again: AgainDocument | None = None
         looked = await self._policies.reexamined(recorded)
         if isinstance(looked.again, ExplainedDecision):
             reasons = [one.reason for one in looked.again.reasons]
@@ -233,7 +243,8 @@ class ApiRoutes:
             "cancel",
             {name: str(body.get(name, "")) for name in ("handle", "action", "reason")},
         )
-        return _json({"canceled": True, "message": str(said.get("message", ""))})
+        document: CanceledDocument = {"canceled": True, "message": str(said.get("message", ""))}
+        return _json(document)
 
     async def approvals(self, request: Request) -> Response:
         """`GET /api/approvals?queue=`: what waits, as the edge shows it to this person."""
@@ -289,7 +300,8 @@ class ApiRoutes:
         if bundle is None:
             raise EdgeError(Code.NOT_FOUND, 404, "the policy in force is not at hand here")
         files = {one.path: one.text for one in bundle.modules if not in_library(one.path)}
-        return _json({"revision": bundle.revision, "files": files})
+        document: SourceDocument = {"revision": bundle.revision, "files": files}
+        return _json(document)
 
     async def what_if(self, request: Request) -> Response:
         """`POST /api/what-if`: which decisions of a period another policy would have made otherwise."""

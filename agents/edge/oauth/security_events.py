@@ -3,11 +3,11 @@
 Event tokens are those of the Shared Signals Framework 1.0, with the events of CAEP 1.0 and RISC 1.0 below; logout tokens
 those of OpenID Connect Back-Channel Logout 1.0. Each comes to at most one revocation, of a session or of a user until a time.
 
-A token is handled once, by its `jti`. Somebody who captured one and shows it again has nobody asked and nothing recorded. All
-processes of the edge remember that for a day, once the token was handled, so that a report which failed is taken again. A day is
-enough, because a token that is handled twice does no harm: it names a session that its issuer has ended, or a time until which
-logins do not count, and neither changes by being said twice. For the same reason a token is handled where nobody can say whether
-it was before: a revocation that is left out would do harm.
+A token is handled once, by its `jti`. Somebody who captured one and shows it again has nobody asked and nothing recorded.
+All processes of the edge remember that for a day, once the token was handled, so that a report which failed is taken again. A
+day is enough, because a token that is handled twice does no harm: it names a session that its issuer has ended, or a time
+until which logins do not count, and neither changes by being said twice. For the same reason a token is handled where nobody
+can say whether it was before: a revocation that is left out would do harm.
 """
 
 from __future__ import annotations

@@ -9,8 +9,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import Final
+from typing import Final, cast
 
+from sealbus.agents.console.documents import (
+    AgainDocument,
+    ApproverDocument,
+    CheckDocument,
+    DecisionDocument,
+    ExplainedDocument,
+    LinesDocument,
+    LinkDocument,
+    LoggedDocument,
+    StepDocument,
+    WordsDocument,
+)
 from sealbus.agents.console.rows import OutcomeRow, shown_name, shown_time
 from sealbus.bus.audit.trail import AuditEntry
 from sealbus.envelopes.message.header import Header
@@ -35,12 +47,12 @@ def decision_document(
     outcome: OutcomeRow | None,
     *,
     names: Names,
-    explanation: Mapping[str, object],
-    again: Mapping[str, object] | None,
-    words: Sequence[Mapping[str, str]],
-    logged: Mapping[str, object] | None,
+    explanation: ExplainedDocument,
+    again: AgainDocument | None,
+    words: Sequence[WordsDocument],
+    logged: LoggedDocument | None,
     receipt: str | None,
-) -> dict[str, object]:
+) -> DecisionDocument:
     """Return the decision in `entry` as JSON; `entry.record` must be a decision, and `entry.message` its message."""
     record, message = entry.record, entry.message
     if not isinstance(record, DecisionRecord) or message is None:
@@ -92,14 +104,15 @@ def decision_document(
     }
 
 
-def explanation_document(told: ExplainedDecision | NotExplained, bundle: Bundle | None) -> dict[str, object]:
+def explanation_document(told: ExplainedDecision | NotExplained, bundle: Bundle | None) -> ExplainedDocument:
     """Return an explanation as JSON, with the lines of the policy around those that count."""
     if isinstance(told, NotExplained):
         return {"explained": False, "why": str(told.why), "detail": told.detail}
-    return {"explained": True, **asdict(told), "sources": _sources(told, bundle) if bundle is not None else {}}
+    sources = _sources(told, bundle) if bundle is not None else {}
+    return cast("ExplainedDocument", {"explained": True, **asdict(told), "sources": sources})
 
 
-def reason_documents(reasons: Sequence[str], bundle: Bundle | None) -> list[dict[str, str]]:
+def reason_documents(reasons: Sequence[str], bundle: Bundle | None) -> list[WordsDocument]:
     """Return the policy's own words for `reasons`; a reason without any stands alone."""
     words = reason_words(bundle) if bundle is not None else {}
     return [
@@ -126,16 +139,14 @@ def approval_queue(record: DecisionRecord) -> str:
     return ""
 
 
-def _chain(
-    entry: AuditEntry, record: DecisionRecord, message: VerifiedDecided, names: Names
-) -> list[dict[str, object]]:
+def _chain(entry: AuditEntry, record: DecisionRecord, message: VerifiedDecided, names: Names) -> list[LinkDocument]:
     context = message.context
-    links: list[dict[str, object]] = []
+    links: list[LinkDocument] = []
     if context is not None:
         links += _user(context, message.chain[0], names)
     for link in message.chain:
         last = link is message.chain[-1]
-        checks = [{"what": f"sealed {link.kind.value} to {link.to}", "ok": True}]
+        checks: list[CheckDocument] = [{"what": f"sealed {link.kind.value} to {link.to}", "ok": True}]
         if not last:
             checks.append({"what": "named by the hash of the next", "ok": True})
         links.append(
@@ -162,7 +173,7 @@ def _chain(
     return links
 
 
-def _user(context: UserContext, root: Header, names: Names) -> list[dict[str, object]]:
+def _user(context: UserContext, root: Header, names: Names) -> list[LinkDocument]:
     bound = shown_name(root.iss, names)
     return [
         {
@@ -184,10 +195,10 @@ def _user(context: UserContext, root: Header, names: Names) -> list[dict[str, ob
     ]
 
 
-def _approvers(given: Mapping[str, object]) -> list[dict[str, object]]:
+def _approvers(given: Mapping[str, object]) -> list[ApproverDocument]:
     context = given.get("context")
     approvals = context.get("approvals") if isinstance(context, dict) else None
-    found = []
+    found: list[ApproverDocument] = []
     for one in approvals if isinstance(approvals, list) else ():
         if isinstance(one, dict):
             user = one.get("user")
@@ -198,14 +209,14 @@ def _approvers(given: Mapping[str, object]) -> list[dict[str, object]]:
 
 def _timeline(
     entry: AuditEntry, record: DecisionRecord, header: Header, outcome: OutcomeRow | None
-) -> list[dict[str, object]]:
+) -> list[StepDocument]:
     place = record.place
     arrived = f"stored in {place.stream}" if isinstance(place, StreamPlace) else "received"
     steps: list[tuple[str, int]] = [("sent", header.iat), (arrived, place.time)]
     if record.micros is not None:
         steps.append((f"policy asked, {record.engine}: {record.micros / 1_000:.2f} ms", place.time))
     steps.append(("recorded", entry.stored))
-    found: list[dict[str, object]] = [{"what": what, "time": shown_time(time)} for what, time in steps]
+    found: list[StepDocument] = [{"what": what, "time": shown_time(time)} for what, time in steps]
     if outcome is not None:
         found.append({"what": f"handled: {outcome.code}", "ms": outcome.micros / 1_000})
     elif not record.allow:
@@ -213,15 +224,14 @@ def _timeline(
     return found
 
 
-def looked_at(explanation: Mapping[str, object], given: Mapping[str, object]) -> list[str]:
+def looked_at(explanation: ExplainedDocument, given: Mapping[str, object]) -> list[str]:
     """Return the dotted paths of `given`, the input document, whose values the rules that count looked at.
 
     A rule names them by its own words, `user.id` for instance: a path counts if it ends with these, less their first at most,
     and has the value that was looked at.
     """
-    looked: set[tuple[str, str]] = set()
-    reasons = explanation.get("reasons")
-    for reason in reasons if isinstance(reasons, Sequence) else ():
+    looked: set[tuple[str, str | None]] = set()
+    for reason in explanation.get("reasons", ()):
         for literal in (*reason["failed"], *reason["held"]):
             for one in literal["looked"]:
                 looked |= {(name, one["value"]) for name in _endings(one["written"])}
@@ -246,12 +256,12 @@ def _paths(value: object, path: str = "") -> Iterator[tuple[str, str]]:
         yield path, json.dumps(value, ensure_ascii=False)
 
 
-def _sources(told: ExplainedDecision, bundle: Bundle) -> dict[str, object]:
+def _sources(told: ExplainedDecision, bundle: Bundle) -> dict[str, LinesDocument]:
     """Return the lines around each literal that counts, by file."""
     lines: dict[str, set[int]] = {}
     for literal in _counting(told):
         lines.setdefault(literal.file, set()).add(literal.line)
-    found: dict[str, object] = {}
+    found: dict[str, LinesDocument] = {}
     for module in bundle.modules:
         if wanted := lines.get(module.path):
             text = module.text.split("\n")

@@ -15,6 +15,7 @@ from contextlib import aclosing, contextmanager
 from typing import Final, NamedTuple
 
 from sealbus.agents.console.decision_document import approval_queue
+from sealbus.agents.console.documents import MapDocument
 from sealbus.agents.console.rows import DecisionRow, OutcomeRow, row_of
 from sealbus.agents.console.traffic import Traffic
 from sealbus.agents.edge.event_streams import event
@@ -277,7 +278,8 @@ class DecisionFeed:
 
     def _map(self) -> bytes:
         document = self.traffic.document(self._clock() // SECOND, self.states, self._edges)
-        return event("map", {**document, "unverified": self.unverified.total(), "problem": self.problem})
+        drawn: MapDocument = {**document, "unverified": self.unverified.total(), "problem": self.problem}
+        return event("map", {**drawn})
 
 
 def _messages(rows: Sequence[DecisionRow | OutcomeRow]) -> list[_Message]:

@@ -16,7 +16,17 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from sealbus.agents.console.pages import PAGE_HEADERS
-from sealbus.agents.console.sessions import LOGIN, SESSION, PendingLogin, Session, Sessions, cookie, cookie_value
+from sealbus.agents.console.sessions import (
+    LOGIN,
+    PENDING_LIFE,
+    SESSION,
+    LoginSeal,
+    PendingLogin,
+    Session,
+    Sessions,
+    cookie,
+    cookie_value,
+)
 from sealbus.agents.edge.http.problem import EdgeError
 from sealbus.agents.login.code_flow import authorization_page, new_secrets, tokens_for
 from sealbus.agents.login.kept_login import FRESH, refreshed_tokens, revoke_tokens
@@ -26,7 +36,10 @@ from sealbus.bus.ports import Clock
 from sealbus.envelopes.errors import Code
 from sealbus.envelopes.limits import SECOND
 
-__all__ = ["BrowserLogin"]
+__all__ = ["MARK", "BrowserLogin", "check_own_page"]
+
+MARK: Final = "x-sealbus-console"
+"""A field that pages of other sites cannot send along: every change has it."""
 
 _TO: Final = re.compile(r"/(?:[A-Za-z0-9_~-][A-Za-z0-9._~/-]{0,200})?")
 """Where a login may end: a path of ours, without a query."""
@@ -38,6 +51,12 @@ _ENTERED: Final = (
     '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Logged in</title>'
     '<meta http-equiv="refresh" content="0; url={to}"></head><body><p><a href="{to}">Go on</a></p></body></html>'
 )
+
+
+def check_own_page(request: Request) -> None:
+    """Raise `EdgeError` (403) for a request to change something that does not come from a page of the console."""
+    if MARK not in request.headers or request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
+        raise EdgeError(Code.DENIED, 403, "this does not come from a page of the console")
 
 
 class BrowserLogin:
@@ -54,10 +73,12 @@ class BrowserLogin:
     ) -> None:
         self._client = client
         self._sessions = sessions
+        self._seal = LoginSeal()
         self._redirect_uri = f"{origin}/callback"
         self._secure = origin.startswith("https:")
         self._clock = clock
-        self._tls = tls
+        # Once: to load the authorities takes longer than all else that a stranger's `GET /login` costs.
+        self._tls = tls or ssl.create_default_context()
 
     async def session(self, request: Request) -> Session:
         """Return the session of `request`, renewed if it is about to end; raises `EdgeError` (401) without one."""
@@ -98,17 +119,16 @@ class BrowserLogin:
         verifier, state = new_secrets()
         async with open_provider(client, tls=self._tls) as provider:
             page = authorization_page(provider, redirect_uri=self._redirect_uri, state=state, verifier=verifier)
-        value = self._sessions.begin_login(
-            PendingLogin(to=to, verifier=verifier, state=state, begun=self._clock(), acr=acr or None)
-        )
+        value = self._seal.seal(PendingLogin(to=to, verifier=verifier, state=state, begun=self._clock()))
+        seconds = PENDING_LIFE // SECOND
         answer = RedirectResponse(page, 303, headers=dict(PAGE_HEADERS))
-        answer.headers.append("set-cookie", cookie(LOGIN, value, secure=self._secure, same_site="Lax", seconds=600))
+        answer.headers.append("set-cookie", cookie(LOGIN, value, secure=self._secure, same_site="Lax", seconds=seconds))
         return answer
 
     async def end(self, request: Request) -> Response:
         """`GET /callback`: take the provider's answer, begin a session, and go where the login was to end."""
         value = cookie_value(request.headers.get("cookie", ""), LOGIN, secure=self._secure)
-        login = self._sessions.end_login(value, request.query_params.get("state", ""), now=self._clock())
+        login = self._seal.open(value, request.query_params.get("state", ""), now=self._clock())
         if login is None:
             raise EdgeError(Code.LOGIN_FAILED, 400, "this is the answer to no login of this browser: log in again")
         async with open_provider(self._client, tls=self._tls) as provider:
@@ -131,7 +151,11 @@ class BrowserLogin:
         return answer
 
     async def leave(self, request: Request) -> Response:
-        """`POST /logout`: forget the session, and have its tokens revoked if the provider can."""
+        """`POST /logout`: forget the session, and have its tokens revoked if the provider can.
+
+        Raises `EdgeError` (403) as `check_own_page` does.
+        """
+        check_own_page(request)
         value = cookie_value(request.headers.get("cookie", ""), SESSION, secure=self._secure)
         session = self._sessions.end(value) if value else None
         if session is not None:

@@ -18,9 +18,18 @@ from sealbus.agents.console.agent import Area
 from sealbus.agents.console.area_access import FOR, AreaAccess
 from sealbus.agents.console.deciding_policies import DecidingPolicies
 from sealbus.agents.console.decision_document import decision_document, explanation_document, reason_documents
+from sealbus.agents.console.documents import (
+    AgainDocument,
+    CanceledDocument,
+    DecisionDocument,
+    DecisionsDocument,
+    FoundDocument,
+    SessionDocument,
+    SourceDocument,
+)
 from sealbus.agents.console.edge_client import EdgeClient, EdgeRefused, quoted
 from sealbus.agents.console.feed import DecisionFeed, FeedReader
-from sealbus.agents.console.login import BrowserLogin
+from sealbus.agents.console.login import BrowserLogin, check_own_page
 from sealbus.agents.console.pages import PAGE_HEADERS
 from sealbus.agents.console.rows import shown_time
 from sealbus.agents.console.search import DecisionFilter, DecisionSearch, FoundDecision, recorded_of
@@ -41,14 +50,13 @@ from sealbus.envelopes.trust.names import Names
 from sealbus.policies.bundle.library import in_library
 from sealbus.policies.explain.explanation import ExplainedDecision
 
-__all__ = ["MARK", "ApiRoutes"]
+__all__ = ["ApiRoutes"]
 
-MARK: Final = "x-sealbus-console"
-"""A field that pages of other sites cannot send along: every change has it."""
 QUIET: Final = 15.0
 """Seconds without anything after which a stream says that it is open."""
 STREAMS: Final = 512
-STREAMS_OF_SESSION: Final = 8
+STREAMS_OF_PERSON: Final = 8
+"""In all their browsers: nobody who logs in often takes everybody's."""
 _BODY_BYTES: Final = 16_384
 _POLICY_BYTES: Final = 2 << 20
 _DAY: Final = 86_400 * 1_000_000
@@ -85,7 +93,7 @@ class ApiRoutes:
         self._views = views
         self._names = names
         self._queues = queues
-        self._streams: Counter[int] = Counter()
+        self._streams: Counter[tuple[str, str]] = Counter()
         self._asking = asyncio.Lock()
 
     async def session(self, request: Request) -> Response:
@@ -98,27 +106,26 @@ class ApiRoutes:
             raise EdgeError(Code.MALFORMED, 400, "there is no such area, or no such item of one")
         session = await self._login.session(request)
         await self._access.check(session, cast("Area", area), item, shown=True)
-        return _json(
-            {
-                "user": session.name,
-                "idp": session.idp,
-                "trust_domain": self._names.trust_domain.name,
-                "until": shown_time(session.tokens.expires) if session.tokens.refresh_token is None else None,
-            }
-        )
+        document: SessionDocument = {
+            "user": session.name,
+            "idp": session.idp,
+            "trust_domain": self._names.trust_domain.name,
+            "until": shown_time(session.tokens.expires) if session.tokens.refresh_token is None else None,
+        }
+        return _json(document)
 
     async def live(self, request: Request) -> Response:
         """`GET /api/live`: the decisions as they come; with `Last-Event-ID` from there on."""
         session = await self._let(request, "live")
-        key = id(session)
-        if self._streams.total() >= STREAMS or self._streams[key] >= STREAMS_OF_SESSION:
+        key = session.person
+        if self._streams.total() >= STREAMS or self._streams[key] >= STREAMS_OF_PERSON:
             raise EdgeError(Code.RATE_LIMITED, 429, "too many streams are open", retry_after=int(QUIET))
         said = request.headers.get("last-event-id") or request.query_params.get("after", "")
         after = int(said) if _WHOLE.fullmatch(said) else None
         self._streams[key] += 1
         return EventStream(self._events(session, after), lambda: self._left(key), PAGE_HEADERS)
 
-    def _left(self, key: int) -> None:
+    def _left(self, key: tuple[str, str]) -> None:
         self._streams[key] -= 1
         if not self._streams[key]:
             del self._streams[key]
@@ -160,7 +167,8 @@ class ApiRoutes:
         page = await self._search.page(
             wanted, before=before or None, most=min(_number(query.get("limit", ""), 100), 500)
         )
-        return _json({"rows": [row.document() for row in page.rows], "before": page.before})
+        document: DecisionsDocument = {"rows": [row.document() for row in page.rows], "before": page.before}
+        return _json(document)
 
     async def decision(self, request: Request) -> Response:
         """`GET /api/decisions/{id}`: all that is recorded about a message or request, and why it was decided so."""
@@ -173,14 +181,15 @@ class ApiRoutes:
             raise EdgeError(
                 Code.NOT_FOUND, 404, "no decision with this id is recorded, or it is further back than was looked"
             )
-        return _json({"decisions": [await self._document(one) for one in found]})
+        document: FoundDocument = {"decisions": [await self._document(one) for one in found]}
+        return _json(document)
 
-    async def _document(self, found: FoundDecision) -> dict[str, object]:
+    async def _document(self, found: FoundDecision) -> DecisionDocument:
         entry, record = found.entry, found.entry.record
         if not isinstance(record, DecisionRecord):
             raise TypeError("not a decision")
         recorded = recorded_of(entry)
-        again: Mapping[str, object] | None = None
+        again: AgainDocument | None = None
         looked = await self._policies.reexamined(recorded)
         if isinstance(looked.again, ExplainedDecision):
             reasons = [one.reason for one in looked.again.reasons]
@@ -234,7 +243,8 @@ class ApiRoutes:
             "cancel",
             {name: str(body.get(name, "")) for name in ("handle", "action", "reason")},
         )
-        return _json({"canceled": True, "message": str(said.get("message", ""))})
+        document: CanceledDocument = {"canceled": True, "message": str(said.get("message", ""))}
+        return _json(document)
 
     async def approvals(self, request: Request) -> Response:
         """`GET /api/approvals?queue=`: what waits, as the edge shows it to this person."""
@@ -290,7 +300,8 @@ class ApiRoutes:
         if bundle is None:
             raise EdgeError(Code.NOT_FOUND, 404, "the policy in force is not at hand here")
         files = {one.path: one.text for one in bundle.modules if not in_library(one.path)}
-        return _json({"revision": bundle.revision, "files": files})
+        document: SourceDocument = {"revision": bundle.revision, "files": files}
+        return _json(document)
 
     async def what_if(self, request: Request) -> Response:
         """`POST /api/what-if`: which decisions of a period another policy would have made otherwise."""
@@ -332,8 +343,7 @@ class ApiRoutes:
     async def _changing(self, request: Request) -> Session:
         """Return the session of a request that changes something; raises `EdgeError` (403) for one of another site's page."""
         session = await self._login.session(request)
-        if MARK not in request.headers or request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
-            raise EdgeError(Code.DENIED, 403, "this does not come from a page of the console")
+        check_own_page(request)
         return session
 
 

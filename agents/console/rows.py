@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from sealbus.agents.console.documents import OutcomeDocument, RowDocument
 from sealbus.bus.audit.trail import AuditEntry
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.records.decision import DecisionRecord
@@ -42,9 +43,9 @@ class DecisionRow(NamedTuple):
     code: str
     times: int = 1
 
-    def document(self) -> dict[str, object]:
+    def document(self) -> RowDocument:
         """Return it as JSON."""
-        document: dict[str, object] = {
+        document: RowDocument = {
             "sequence": self.sequence,
             "record": self.record.hex(),
             "time": shown_time(self.time),
@@ -73,7 +74,7 @@ class OutcomeRow(NamedTuple):
     code: str
     micros: int
 
-    def document(self) -> dict[str, object]:
+    def document(self) -> OutcomeDocument:
         """Return it as JSON."""
         return {"record": self.record.hex(), "outcome": self.code, "ms": self.micros / 1_000}
 

@@ -2,31 +2,51 @@
 
 A session is an access token for the edge, and what renews it where the provider gives that: what its user may see and do is
 asked at the edge. No token leaves this process but to the edge and the provider; a restart ends all sessions.
+
+A login that has begun is not kept: it is sealed in its browser's cookie. Anybody can begin one, so whatever bound the console
+had on those that it keeps, strangers could fill.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hmac
+import json
 import secrets
-from collections import OrderedDict
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 from hashlib import sha256
 from http.cookies import CookieError, SimpleCookie
 from typing import Final
 
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
 from sealbus.agents.login.token_answer import Tokens
 
-__all__ = ["LOGIN", "SESSION", "PendingLogin", "Session", "Sessions", "cookie", "cookie_value"]
+__all__ = [
+    "LOGIN",
+    "PENDING_LIFE",
+    "SESSION",
+    "LoginSeal",
+    "PendingLogin",
+    "Session",
+    "Sessions",
+    "cookie",
+    "cookie_value",
+]
 
 SESSION: Final = "sealbus_console"
 LOGIN: Final = "sealbus_login"
 SESSIONS: Final = 1_000
-"""Sessions at a time; the one that was used longest ago makes room."""
-PENDING: Final = 1_000
-"""Logins that have begun and not ended."""
+"""Sessions at a time. Of those of the person who has most, the one that was used longest ago makes room."""
 PENDING_LIFE: Final = 600 * 1_000_000
 """Microseconds for which a login may take."""
+_KEY_BITS: Final = 256
+_NONCE_BYTES: Final = 12
+_SEALED_FOR: Final = b"sealbus console login v1"
+"""What a sealed login is bound to: nothing else under a key of ours is taken for one."""
 
 
 @dataclass(slots=True)
@@ -42,6 +62,11 @@ class Session:
     """Held while it is renewed: a provider may end a login whose refresh token is used twice."""
     renew_after: int = 0
     """Microseconds since 1970 before which it is not tried again."""
+
+    @property
+    def person(self) -> tuple[str, str]:
+        """Whose it is, as the edge has said; empty before it was asked."""
+        return self.idp, self.name
 
     def lives(self, now: int) -> bool:
         """Return whether its access token counts at `now` (microseconds)."""
@@ -60,16 +85,42 @@ class PendingLogin:
     verifier: str = field(repr=False)
     state: str = field(repr=False)
     begun: int
-    acr: str | None = None
+
+
+class LoginSeal:
+    """Seals logins under a key that this process alone has: a restart ends those that have begun."""
+
+    def __init__(self) -> None:
+        self._cipher = AESGCM(AESGCM.generate_key(_KEY_BITS))
+
+    def seal(self, login: PendingLogin) -> str:
+        """Return the value of a cookie that holds `login`; nobody else can read it or make one."""
+        nonce = secrets.token_bytes(_NONCE_BYTES)
+        content = json.dumps([login.to, login.verifier, login.state, login.begun]).encode()
+        return urlsafe_b64encode(nonce + self._cipher.encrypt(nonce, content, _SEALED_FOR)).rstrip(b"=").decode()
+
+    def open(self, value: str, state: str, *, now: int) -> PendingLogin | None:
+        """Return the login in a cookie's `value` that `state` belongs to; None for any other, or one that is too old.
+
+        It can be opened again within `PENDING_LIFE`: the provider takes the code of its answer once.
+        """
+        try:
+            sealed = urlsafe_b64decode(value + "=" * (-len(value) % 4))
+            content = self._cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], _SEALED_FOR)
+        except (InvalidTag, ValueError):
+            return None
+        to, verifier, kept, begun = json.loads(content)
+        if not 0 <= now - begun <= PENDING_LIFE or not hmac.compare_digest(kept.encode(), state.encode()):
+            return None
+        return PendingLogin(to=to, verifier=verifier, state=kept, begun=begun)
 
 
 class Sessions:
-    """The sessions and the logins under way of one console. Values of cookies are kept as hashes only."""
+    """The sessions of one console. Values of cookies are kept as hashes only."""
 
     def __init__(self, *, most: int = SESSIONS) -> None:
         self._most = most
         self._sessions: OrderedDict[bytes, Session] = OrderedDict()
-        self._pending: OrderedDict[bytes, PendingLogin] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -87,12 +138,18 @@ class Sessions:
         return session
 
     def begin(self, session: Session) -> str:
-        """Keep `session`, and return its cookie's value."""
+        """Keep `session`, and return its cookie's value.
+
+        If there are too many, one of whoever has most ends: nobody who logs in again and again ends another's. Those of whom
+        nobody has asked yet who they are count as one person's.
+        """
         value = secrets.token_urlsafe(32)
         self._sessions[_hash(value)] = session
         if len(self._sessions) > self._most:
-            _, longest = self._sessions.popitem(last=False)
-            longest.ended = True
+            counts = Counter(one.person for one in self._sessions.values())
+            most = max(counts.values())
+            key = next(key for key, one in self._sessions.items() if counts[one.person] == most)
+            self._sessions.pop(key).ended = True
         return value
 
     def end(self, value: str) -> Session | None:
@@ -101,21 +158,6 @@ class Sessions:
         if session is not None:
             session.ended = True
         return session
-
-    def begin_login(self, login: PendingLogin) -> str:
-        """Keep a login that begins, and return its cookie's value."""
-        value = secrets.token_urlsafe(32)
-        self._pending[_hash(value)] = login
-        if len(self._pending) > PENDING:
-            self._pending.popitem(last=False)
-        return value
-
-    def end_login(self, value: str, state: str, *, now: int) -> PendingLogin | None:
-        """Return the login behind `value` that `state` belongs to, once; None if there is none."""
-        login = self._pending.pop(_hash(value), None)
-        if login is None or now - login.begun > PENDING_LIFE:
-            return None
-        return login if hmac.compare_digest(login.state.encode(), state.encode()) else None
 
 
 def cookie(name: str, value: str, *, secure: bool, same_site: str, seconds: int | None = None) -> str:

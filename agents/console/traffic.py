@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from sealbus.agents.console.documents import TrafficDocument
+
 __all__ = ["WINDOW", "Traffic"]
 
 WINDOW: Final = 60
@@ -56,7 +58,7 @@ class Traffic:
         if len(self._pairs) > self._most:
             self._pairs.popitem(last=False)
 
-    def document(self, second: int, states: Mapping[str, str], edges: Iterable[str]) -> dict[str, object]:
+    def document(self, second: int, states: Mapping[str, str], edges: Iterable[str]) -> TrafficDocument:
         """Return the map of the last minute before `second` as JSON.
 
         `states` are those of the agents that the broker knows, which are there without having asked anybody; `edges` are the

@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
-from typing import Final
+from typing import Final, NamedTuple
 
 from sealbus.agents.console.deciding_policies import DecidingPolicies
+from sealbus.agents.console.documents import (
+    AgentDocument,
+    AgentsDocument,
+    DeadDocument,
+    LetterDocument,
+    LogAnswer,
+    LoggedDocument,
+    PolicyDocument,
+    QueueDocument,
+    ScheduleDocument,
+    SchedulesDocument,
+    TaskDocument,
+    TasksDocument,
+    VerifiedDocument,
+)
 from sealbus.agents.console.rows import shown_time
 from sealbus.agents.control.notary.keys import load_signers
+from sealbus.agents.control.notary.role import NAME as NOTARY
 from sealbus.agents.edge.http.problem import EdgeError
 from sealbus.agents.evidence.export import export_log, log_files
 from sealbus.agents.evidence.files import FolderFiles, LogPlace
@@ -30,21 +46,26 @@ from sealbus.bus.handling.schedules.rule import shown_when
 from sealbus.bus.inspection.agents import AgentSeen, Queue, actions_of, agents_seen
 from sealbus.bus.inspection.dead import DeadLetter, DeadLetterList, dead_subjects
 from sealbus.bus.inspection.tasks import ListedTask, TaskFilter, TaskList, task_subjects
-from sealbus.bus.nats.api import consumer_states, existing_stream
+from sealbus.bus.nats.api import RECORDS, audit_stream, consumer_states, existing_stream
 from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.ports import wall_clock
 from sealbus.bus.stream_names import DEAD, EVENTS, TASKS
 from sealbus.envelopes.accept.open_request import PendingRequest
-from sealbus.envelopes.errors import Code, ConfigurationError
+from sealbus.envelopes.errors import BusUnavailable, Code, ConfigurationError
 from sealbus.envelopes.export.format import CHECKPOINT
 from sealbus.envelopes.export.trust_root import Root
-from sealbus.envelopes.limits import DEFAULT_LIMITS
+from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 from sealbus.envelopes.log.checkpoint import open_strictly
 from sealbus.envelopes.log.places import Place, parse_places
 from sealbus.envelopes.log.tiles import TILE_WIDTH, TileName
+from sealbus.envelopes.message.subjects import audit_subject
 from sealbus.envelopes.message.user_context import parse_payload
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["Views", "entry_of"]
+__all__ = ["Views", "entry_of", "last_place"]
+
+WAITING_WITHIN: Final = 5.0
+"""Seconds for finding out what waits for a checkpoint; after that it is not known."""
 
 ENTRIES: Final = 200_000
 """Most entries of a log that is exported and verified for a page: some seconds, and some 200 MB of disk for them."""
@@ -61,7 +82,7 @@ class Views:
         self._profile = reading_profile(settings, node.own)
         self._verifying = asyncio.Lock()
 
-    async def tasks(self, agent: str, wanted: TaskFilter, most: int) -> dict[str, object]:
+    async def tasks(self, agent: str, wanted: TaskFilter, most: int) -> TasksDocument:
         """Return the newest tasks; those of `agent`, or all."""
         state = await existing_stream(self._connection.jetstream, TASKS)
         tasks = TaskList(transport=self._node.transport, profile=self._profile, trust=self._node.trust)
@@ -71,7 +92,7 @@ class Views:
             rows = [self._task(one) async for one in listed]
         return {"tasks": rows, "unreadable": tasks.unreadable}
 
-    async def dead(self, agent: str, most: int) -> dict[str, object]:
+    async def dead(self, agent: str, most: int) -> DeadDocument:
         """Return the newest dead letters; those of `agent`, or all."""
         state = await existing_stream(self._connection.jetstream, DEAD)
         letters = DeadLetterList(transport=self._node.transport, profile=self._profile, trust=self._node.trust)
@@ -80,7 +101,7 @@ class Views:
         async with aclosing(found) as listed:
             return {"letters": [_letter(one) async for one in listed]}
 
-    async def agents(self) -> dict[str, object]:
+    async def agents(self) -> AgentsDocument:
         """Return who is there."""
         return {"agents": [_agent(one) for one in await self.seen()]}
 
@@ -92,7 +113,7 @@ class Views:
         actions = actions_of(bundle.data if bundle is not None else None)
         return agents_seen(tasks, events, actions, names=self._settings.names, own=self._node.deployment.own_subjects)
 
-    async def schedules(self) -> dict[str, object]:
+    async def schedules(self) -> SchedulesDocument:
         """Return all schedules."""
         now = self._node.clocks.now()
         found = await every_schedule(self._node.held)
@@ -100,7 +121,7 @@ class Views:
             "schedules": [_schedule(owner, one, now) for (owner, _), one in sorted(found.items())],
         }
 
-    async def policy(self) -> dict[str, object]:
+    async def policy(self) -> PolicyDocument:
         """Return the parts of the policy, and what the engine here decides by."""
         status = await self._node.engine.status()
         return {
@@ -120,13 +141,53 @@ class Views:
             ],
         }
 
-    async def log(self) -> dict[str, object]:
-        """Return the last checkpoint of the log, if its folder is here."""
+    async def log(self) -> LogAnswer:
+        """Return the last checkpoint of the log, if its folder is here, and for how long a record has waited for the next."""
         table = self._settings.control.notary
         if table.folder is None or table.origin is None:
             return {"log": None}
-        folder, origin = table.folder, table.origin
-        return {"log": await asyncio.to_thread(self._checkpoint, folder, origin)}
+        found = await asyncio.to_thread(self._checkpoint, table.folder, table.origin)
+        if found is None:
+            return {"log": None}
+        return {
+            "log": {
+                "origin": found.origin,
+                "size": found.size,
+                "root": found.root.hex(),
+                "time": shown_time(found.changed),
+                "age_s": max(0.0, (wall_clock() - found.changed) / SECOND),
+                "waiting_s": await self._waiting(table.folder, found.size),
+            }
+        }
+
+    async def _waiting(self, folder: Path, size: int) -> float | None:
+        """Return for how many seconds the oldest record has been stored that a checkpoint of `size` entries does not cover.
+
+        0 if there is none, None if that is not known. What the notary itself stores about a checkpoint waits for nothing.
+        """
+        place, transport = LogPlace.of(self._settings, None), self._node.transport
+        try:
+            async with asyncio.timeout(WAITING_WITHIN):
+                state = await audit_stream(self._connection.jetstream)
+                covered = 0
+                if state.name == place.stream and size:
+                    last = await asyncio.to_thread(last_place, log_files(folder), size)
+                    if last is None:
+                        return None
+                    covered = last.sequence
+                if covered >= state.last:
+                    return 0.0
+                names = self._settings.names
+                own = {audit_subject(names.token(one)) for one in (*self._settings.notaries, names.id_of(NOTARY))}
+                source = transport.read(state.name, [RECORDS], start=covered + 1, headers_only=True)
+                async with aclosing(source) as batches:
+                    async for batch in batches:
+                        for delivery in batch:
+                            if delivery.subject not in own and delivery.arrival is not None:
+                                return max(0.0, (wall_clock() - delivery.arrival.stored) / SECOND)
+                return 0.0
+        except (TimeoutError, BusUnavailable, ConfigurationError):
+            return None
 
     @property
     def has_log(self) -> bool:
@@ -134,7 +195,7 @@ class Views:
         table = self._settings.control.notary
         return table.folder is not None and table.origin is not None
 
-    async def logged(self, sequence: int) -> Mapping[str, object] | None:
+    async def logged(self, sequence: int) -> LoggedDocument | None:
         """Return which entry of the log the message `sequence` is, under which checkpoint; None if it is in none here.
 
         The log's own word for it, which a receipt proves.
@@ -144,17 +205,18 @@ class Views:
             return None
         folder, origin = table.folder, table.origin
 
-        def look() -> Mapping[str, object] | None:
+        def look() -> LoggedDocument | None:
             found = self._checkpoint(folder, origin)
-            size = found["size"] if found is not None else 0
-            if found is None or not isinstance(size, int):
+            if found is None:
                 return None
-            entry = entry_of(log_files(folder), size, sequence)
-            return {"entry": entry, "checkpoint": size, "time": found["time"]} if entry is not None else None
+            entry = entry_of(log_files(folder), found.size, sequence)
+            if entry is None:
+                return None
+            return {"entry": entry, "checkpoint": found.size, "time": shown_time(found.changed)}
 
         return await asyncio.to_thread(look)
 
-    async def verify(self) -> dict[str, object]:
+    async def verify(self) -> VerifiedDocument:
         """Verify the whole log against the stream, as `sealbus audit verify --live` does; one at a time."""
         started = perf_counter()
         async with self._exported() as (files, root):
@@ -186,8 +248,10 @@ class Views:
             raise EdgeError(Code.RATE_LIMITED, 429, "the log is being read for somebody else", retry_after=5)
         async with self._verifying:
             found = await asyncio.to_thread(self._checkpoint, place.folder, origin)
-            if found is not None and isinstance(size := found["size"], int) and size > ENTRIES:
-                raise ConfigurationError(f"the log has {size:,} entries: verify it with `sealbus audit verify --live`")
+            if found is not None and found.size > ENTRIES:
+                raise ConfigurationError(
+                    f"the log has {found.size:,} entries: verify it with `sealbus audit verify --live`"
+                )
             keys = [one.verifier.text for one in await asyncio.to_thread(load_signers, table.keys, origin)]
             root = await asyncio.to_thread(lambda: make_root(self._settings, keys=keys))
             with TemporaryDirectory(prefix="sealbus-console-") as folder:
@@ -202,7 +266,7 @@ class Views:
                 )
                 yield FolderFiles(path), root
 
-    def _checkpoint(self, folder: Path, origin: str) -> Mapping[str, object] | None:
+    def _checkpoint(self, folder: Path, origin: str) -> _LastCheckpoint | None:
         file = folder / CHECKPOINT
         try:
             note, changed = file.read_bytes()[: DEFAULT_LIMITS.published_note_bytes], file.stat().st_mtime
@@ -210,17 +274,12 @@ class Views:
             return None
         keys = tuple(one.verifier for one in load_signers(self._settings.control.notary.keys, origin))
         checkpoint = open_strictly(note, origin, keys).checkpoint
-        return {
-            "origin": checkpoint.origin,
-            "size": checkpoint.size,
-            "root": checkpoint.root.hex(),
-            "time": shown_time(int(changed * 1_000_000)),
-        }
+        return _LastCheckpoint(checkpoint.origin, checkpoint.size, checkpoint.root, int(changed * SECOND))
 
     def _agent(self, name: str) -> SpiffeId | None:
         return self._settings.names.id_of(name) if name else None
 
-    def _task(self, task: ListedTask) -> dict[str, object]:
+    def _task(self, task: ListedTask) -> TaskDocument:
         header, told = task.header, task.told
         handle = ""
         if not task.refused and task.action:
@@ -249,25 +308,40 @@ class Views:
         }
 
 
+class _LastCheckpoint(NamedTuple):
+    """The newest checkpoint in a folder, and when its file was written (microseconds)."""
+
+    origin: str
+    size: int
+    root: bytes
+    changed: int
+
+
 def entry_of(get: Callable[[str], bytes | None], size: int, sequence: int) -> int | None:
     """Return the number of the entry for the message `sequence` among `size` of a log, which are in the stream's order."""
-
-    def places(tile: int) -> tuple[Place, ...]:
-        name = TileName("places", tile, min(TILE_WIDTH, size - tile * TILE_WIDTH))
-        data = get(name.path) or get(name.full.path)
-        return parse_places(data[: name.bytes], name.width) if data is not None else ()
-
     low, high = 0, (size - 1) // TILE_WIDTH
     while low < high:
         middle = (low + high) // 2
-        rows = places(middle)
+        rows = _places(get, size, middle)
         if not rows:
             return None
         low, high = (middle + 1, high) if rows[-1].sequence < sequence else (low, middle)
-    for number, place in enumerate(places(low) if size else ()):
+    for number, place in enumerate(_places(get, size, low) if size else ()):
         if place.sequence == sequence:
             return low * TILE_WIDTH + number
     return None
+
+
+def last_place(get: Callable[[str], bytes | None], size: int) -> Place | None:
+    """Return the place in the stream of the last of `size` entries of a log; None if that is not there."""
+    rows = _places(get, size, (size - 1) // TILE_WIDTH)
+    return rows[-1] if rows else None
+
+
+def _places(get: Callable[[str], bytes | None], size: int, tile: int) -> tuple[Place, ...]:
+    name = TileName("places", tile, min(TILE_WIDTH, size - tile * TILE_WIDTH))
+    data = get(name.path) or get(name.full.path)
+    return parse_places(data[: name.bytes], name.width) if data is not None else ()
 
 
 def _receipt(files: FolderFiles, root: Root, record: bytes) -> bytes:
@@ -277,7 +351,7 @@ def _receipt(files: FolderFiles, root: Root, record: bytes) -> bytes:
     return make_receipt(files, root, lookup, lookup.found[-1])
 
 
-def _letter(letter: DeadLetter) -> dict[str, object]:
+def _letter(letter: DeadLetter) -> LetterDocument:
     header, death = letter.header, letter.death
     return {
         "sequence": letter.sequence,
@@ -294,7 +368,7 @@ def _letter(letter: DeadLetter) -> dict[str, object]:
     }
 
 
-def _agent(one: AgentSeen) -> dict[str, object]:
+def _agent(one: AgentSeen) -> AgentDocument:
     return {
         "name": one.token,
         "state": one.state,
@@ -306,7 +380,7 @@ def _agent(one: AgentSeen) -> dict[str, object]:
     }
 
 
-def _queue(queue: Queue | None) -> dict[str, object] | None:
+def _queue(queue: Queue | None) -> QueueDocument | None:
     if queue is None:
         return None
     return {
@@ -318,7 +392,7 @@ def _queue(queue: Queue | None) -> dict[str, object] | None:
     }
 
 
-def _schedule(owner: str, one: Schedule, now: int) -> dict[str, object]:
+def _schedule(owner: str, one: Schedule, now: int) -> ScheduleDocument:
     following = one.next(now) if one.stands(now) else None
     return {
         "owner": owner,

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from sealbus.agents.console.documents import FlippedDocument, WhatIfDocument
 from sealbus.agents.console.rows import DecisionRow
 from sealbus.envelopes.errors import Code, PolicyFailed, SealbusError
 from sealbus.policies.backtest.recorded import Change, NotReplayable, RecordedDecision, changes_of
@@ -57,9 +58,9 @@ class WhatIf:
     same: int = 0
     changes: Counter[Change] = field(default_factory=Counter)
     not_replayable: Counter[NotReplayable] = field(default_factory=Counter)
-    flipped: list[dict[str, object]] = field(default_factory=list)
+    flipped: list[FlippedDocument] = field(default_factory=list)
 
-    def document(self) -> dict[str, object]:
+    def document(self) -> WhatIfDocument:
         """Return it as JSON."""
         return {
             "read": self.read,

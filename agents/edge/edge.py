@@ -153,7 +153,7 @@ async def serve_edge(
             node=node,
             verifier=AccessTokenVerifier(issuers, keys, limits, introspection=introspection),
             assertions=Assertions(issuers, keys, guard("assertion"), limits),
-            events=SecurityEventVerifier(issuers, keys, limits),
+            events=SecurityEventVerifier(issuers, keys, guard("event"), limits),
             issuers=issuers,
             resource=_resource(table),
             exposed=Exposed(table.actions, names, own),

@@ -19,6 +19,7 @@ from sealbus.agents.edge.front import REQUEST_ID, Front, too_often
 from sealbus.agents.edge.http.bodies import media_type, read_bytes, read_form
 from sealbus.agents.edge.http.problem import HEADERS, EdgeError
 from sealbus.agents.edge.http.rate_limits import TokenBuckets
+from sealbus.agents.edge.oauth.security_events import ReportedEvent
 from sealbus.agents.runtime.policy.revocation import REVOKE, Revocation
 from sealbus.agents.sdk.bodies import JSON
 from sealbus.agents.sdk.messages import Origin, call_message
@@ -55,13 +56,11 @@ class RevocationRoutes:
         body = await read_bytes(request, limits.token_bytes, limits.body_seconds)
         try:
             token = _ascii(body)
-            issuer, revoked = await self._front.events.event(token, now=self._front.node.clock())
-            revoked = self._named(revoked) if revoked is not None else None
+            event = await self._front.events.event(token, now=self._front.node.clock())
+            revoked = self._named(event.revoked) if event.revoked is not None else None
         except EdgeError as error:
             return _refusal(error, {"err": error.error, "description": error.detail})
-        self._take(issuer)
-        if revoked is not None:
-            await self._revoke(revoked, request)
+        await self._handle(event, revoked, request)
         return Response(status_code=HTTPStatus.ACCEPTED, headers=HEADERS)
 
     async def logout(self, request: Request) -> Response:
@@ -69,18 +68,26 @@ class RevocationRoutes:
         try:
             form = await read_form(request, self._front.limits)
             token = form.get("logout_token", "")
-            revoked = self._named(await self._front.events.logout(token, now=self._front.node.clock()))
+            event = await self._front.events.logout(token, now=self._front.node.clock())
+            revoked = self._named(event.revoked) if event.revoked is not None else None
         except EdgeError as error:
             # One word for all: that of OAuth. The others are those of RFC 8935.
             return _refusal(error, {"error": "invalid_request", "error_description": error.detail})
-        self._take(revoked.issuer)
-        await self._revoke(revoked, request)
+        await self._handle(event, revoked, request)
         return Response(status_code=HTTPStatus.NO_CONTENT, headers=HEADERS)
 
-    def _take(self, issuer: str) -> None:
-        # Once its signature is verified: nobody else uses up what an issuer may report.
-        if wait := self._issuers.take(issuer):
+    async def _handle(self, event: ReportedEvent, revoked: Revocation | None, request: Request) -> None:
+        """Return once `revoked` is published, or was by the same token before; raise 429 or 503 otherwise."""
+        events = self._front.events
+        if await events.handled(event):
+            return
+        # Once its signature is verified, and not again: nobody else uses up what an issuer may report.
+        if wait := self._issuers.take(event.issuer):
             raise too_often(wait)
+        if revoked is not None:
+            await self._revoke(revoked, request)
+        # Only now: what was not published is reported again.
+        await events.remember(event, now=self._front.node.clock())
 
     def _named(self, one: Revocation) -> Revocation:
         """Return `one` with a user as contexts name them; raise 400 for a name that none can hold: nobody is called that."""

@@ -49,7 +49,10 @@ FORBIDDEN: Final = {
     "sealed": "stores nothing any more",
     "allow_batched": "allows another way to publish, not shown to keep ids",
 }
-"""Settings that must be absent or off in every stream, and why. All are set only by stream configuration."""
+"""Settings that must be absent or off in every stream, and why. All are set only by stream configuration.
+
+`allow_rollup_hdrs` alone is on where the declaration has it (`Stream.rollup`).
+"""
 
 INERT: Final = frozenset(
     {
@@ -78,10 +81,11 @@ _log = logging.getLogger(__name__)
 
 _ALL: Final = frozenset(Guard)
 _IDS: Final = frozenset({Guard.LIVE, Guard.EVIDENCE})
-_KEPT: Final = _IDS | {Guard.STATE, Guard.HELD}
+_KEPT: Final = _IDS | {Guard.STATE, Guard.HELD, Guard.OBJECTS}
 _WHOLE: Final = _IDS | {Guard.HELD}
 _AGED: Final = frozenset({Guard.LIVE, Guard.STATE})
-_STATE: Final = frozenset({Guard.STATE})
+_OBJECTS: Final = frozenset({Guard.OBJECTS})
+_BY_SUBJECT: Final = frozenset({Guard.STATE, Guard.OBJECTS})
 _HELD: Final = frozenset({Guard.HELD})
 _EVIDENCE: Final = frozenset({Guard.EVIDENCE})
 
@@ -132,7 +136,7 @@ _CONDITIONS: Final = (
         lambda value: value in (None, 0) or _at_least(value, KEPT_SECONDS),
         f"none, or {KEPT_SECONDS} s (24 h 5 min) or more",
     ),
-    _Condition("max_age", _EVIDENCE, lambda value: value in (None, 0), "none"),
+    _Condition("max_age", _EVIDENCE | _OBJECTS, lambda value: value in (None, 0), "none"),
     _Condition(
         "max_age",
         _HELD,
@@ -143,7 +147,7 @@ _CONDITIONS: Final = (
     _Condition("deny_delete", _HELD, lambda value: value is True, "true, or the newest version can be removed"),
     _Condition("deny_purge", _IDS, lambda value: value is True, "true, or messages can be removed with their ids"),
     _Condition("deny_purge", _HELD, lambda value: value is True, "true, or newer versions can be removed"),
-    _Condition("allow_direct", _STATE, lambda value: value is True, "true, or no process can read its values"),
+    _Condition("allow_direct", _BY_SUBJECT, lambda value: value is True, "true, or no process can read its values"),
 )
 
 
@@ -236,10 +240,14 @@ def _violations(stream: Stream, state: StreamState) -> Iterable[Violation]:
         if stream.guard in condition.guards and not condition.holds(state.config.get(condition.field)):
             yield violation(condition.field, condition.needed)
     judged = {"subjects", *(condition.field for condition in _CONDITIONS)}
+    if stream.rollup:
+        judged.add("allow_rollup_hdrs")
     for field, value in state.config.items():
+        if field in judged:
+            continue
         if field in FORBIDDEN and not is_unset(value):
             yield violation(field, f"unset, because it {FORBIDDEN[field]}")
-        elif field not in judged and field not in FORBIDDEN and field not in INERT and not is_unset(value):
+        elif field not in FORBIDDEN and field not in INERT and not is_unset(value):
             yield violation(field, "unset, because this version of sealbus does not know it")
 
 

@@ -95,6 +95,8 @@ class Guard(Enum):
     """Values by key: a claim must not be forgotten while its message could be delivered again."""
     HELD = "held"
     """Values of which the newest genuine version counts: without its newer versions an older one would count again."""
+    OBJECTS = "objects"
+    """Parts of an object store, each with the digest that its description has: what counts is signed (`object_store`)."""
     NONE = "none"
     """Statuses are counted once by their readers; dead letters and refusals gate nothing."""
 
@@ -117,6 +119,8 @@ class Stream:
     """Messages kept per subject; -1 for no bound."""
     direct: bool = False
     """Whether a message may be read by its subject, to which NATS permissions can limit a reader."""
+    rollup: bool = False
+    """Whether a message may replace those before it, as an object store needs: there no id has to be remembered."""
     replicas: int = 1
 
     def __post_init__(self) -> None:
@@ -147,6 +151,8 @@ class Stream:
         }
         if self.direct:
             config["allow_direct"] = True
+        if self.rollup:
+            config["allow_rollup_hdrs"] = True
         return config
 
 

@@ -16,7 +16,7 @@ import json
 import re
 import secrets
 from base64 import urlsafe_b64encode
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Final
@@ -27,20 +27,17 @@ from sealbus.bus.nats.api import (
     EXPECTED_LAST_OF_STREAM,
     NOT_THE_LAST,
     api,
-    create_stream,
     iso_time,
-    stream_state,
-    update_stream,
 )
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import Clock, Outgoing, PubAck, StreamRefused, wall_clock
-from sealbus.bus.streams.declared import MAX_CONSUMERS
+from sealbus.bus.streams.declared import Guard, Stream
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.trust.names import is_token
 
-__all__ = ["ONE_MESSAGE", "ObjectInfo", "ObjectStore", "digest_of", "parse_info"]
+__all__ = ["ONE_MESSAGE", "ObjectInfo", "ObjectStore", "bucket_stream", "digest_of", "parse_info"]
 
 CHUNK_BYTES: Final = 131_072
 """The size that the `nats` command line uses."""
@@ -57,45 +54,40 @@ _NAME_BYTES: Final = 160
 _INFO_BYTES: Final = 16_384
 
 
+def bucket_stream(bucket: str, *, description: str, max_bytes: int, replicas: int) -> Stream:
+    """Return the declaration of the stream that holds `bucket`, for `sealbus.bus.streams.plan`.
+
+    Raises `ConfigurationError` for a name that no bucket can have, and as `Stream` does.
+    """
+    _check_name(bucket)
+    return Stream(
+        name=f"OBJ_{bucket}",
+        description=description,
+        subjects=(f"$O.{bucket}.C.>", f"$O.{bucket}.M.>"),
+        guard=Guard.OBJECTS,
+        max_bytes=max_bytes,
+        max_age=0,
+        direct=True,
+        rollup=True,
+        replicas=replicas,
+    )
+
+
+def _check_name(bucket: str) -> None:
+    if not is_token(bucket):
+        raise ConfigurationError(f"{bucket[:255]!r} cannot be the name of a bucket")
+
+
 class ObjectStore:
     """The bucket `bucket` over an entered connection, which outlives it. Every wait ends, with `BusUnavailable`."""
 
     def __init__(self, connection: Connection, bucket: str, *, clock: Clock = wall_clock) -> None:
-        if not is_token(bucket):
-            raise ConfigurationError(f"{bucket[:255]!r} cannot be the name of a bucket")
+        _check_name(bucket)
         self.bucket = bucket
         self.stream = f"OBJ_{bucket}"
         self._connection = connection
         self._transport = NatsTransport(connection)
         self._clock = clock
-
-    async def create(self, *, max_bytes: int, replicas: int = 1) -> None:
-        """Create the bucket, or let an older one have `MAX_CONSUMERS`; needs an operator's identity.
-
-        Raises `ConfigurationError`.
-        """
-        request = self._connection.jetstream
-        found = await stream_state(request, self.stream)
-        if found is not None:
-            allowed = found.config.get("max_consumers")
-            if type(allowed) is not int or allowed < MAX_CONSUMERS:
-                await update_stream(request, {**found.config, "max_consumers": MAX_CONSUMERS})
-            return
-        config: Mapping[str, object] = {
-            "name": self.stream,
-            "description": "sealbus: policy bundles",
-            "subjects": [f"$O.{self.bucket}.C.>", f"$O.{self.bucket}.M.>"],
-            "retention": "limits",
-            "storage": "file",
-            "discard": "new",
-            "max_bytes": max_bytes,
-            "max_age": 0,
-            "max_consumers": MAX_CONSUMERS,
-            "num_replicas": replicas,
-            "allow_rollup_hdrs": True,
-            "allow_direct": True,
-        }
-        await create_stream(request, config)
 
     async def info(self, name: str) -> ObjectInfo | None:
         """Return the description of the object `name`, or None if there is none or it was deleted."""

@@ -189,8 +189,12 @@ def _obstacle(one: _Difference) -> str | None:
 
 def _updated(stream: Stream, state: StreamState) -> JsonObject:
     """Return the whole configuration to send: the declared part, and the operator's choices but for what must be unset."""
-    kept = {field: value for field, value in state.config.items() if field not in FORBIDDEN or is_unset(value)}
     wanted = stream.config()
+    kept = {
+        field: value
+        for field, value in state.config.items()
+        if field in wanted or field not in FORBIDDEN or is_unset(value)
+    }
     return kept | {
         field: needed for field, needed in wanted.items() if not _same(field, state.config.get(field), needed)
     }

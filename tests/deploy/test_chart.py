@@ -19,8 +19,8 @@ ROOT = Path(__file__).parents[2]
 PEM = "  -----BEGIN PUBLIC KEY-----\n'\"{{ x }}: #\n-----END PUBLIC KEY-----\n"
 """It begins with spaces, and holds what YAML and templates have signs for."""
 SELECTED = {
-    "Deployment": ["callout", "edge", "inventory", "opa", "policy", "pricing"],
-    "StatefulSet": ["notary"],
+    "Deployment": ["edge", "inventory", "opa", "policy", "pricing"],
+    "StatefulSet": ["callout", "notary"],
     "Service": ["callout", "edge", "opa", "policy"],
     "PodDisruptionBudget": ["callout", "edge", "inventory", "opa", "policy", "pricing"],
 }
@@ -91,8 +91,22 @@ async def test_what_a_release_cannot_change_stays(tmp_path: Path) -> None:
             selector = found[kind, name]["spec"]["selector"]
             labels = {"app.kubernetes.io/name": name, "app.kubernetes.io/instance": "sealbus"}
             assert selector == (labels if kind == "Service" else {"matchLabels": labels})
-    claim = found["StatefulSet", "notary"]["spec"]["volumeClaimTemplates"][0]["spec"]
-    assert claim == {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "10Gi"}}}
+    for name, size in (("notary", "10Gi"), ("callout", "1Gi")):
+        [claim] = found["StatefulSet", name]["spec"]["volumeClaimTemplates"]
+        assert claim["spec"] == {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size}}}
+
+
+async def test_what_the_callout_keeps_outlives_its_pod(tmp_path: Path) -> None:
+    """A pod that begins with the bootstrap knows of no denial that came later."""
+    found = await rendered(tmp_path, "callout: {storage: 2Gi, storageClassName: fast}")
+    callout = found["StatefulSet", "callout"]["spec"]
+    [container] = callout["template"]["spec"]["containers"]
+    [cache] = [one["value"] for one in container["env"] if one["name"] == "SEALBUS_POLICY__CACHE"]
+    [mount] = [one["name"] for one in container["volumeMounts"] if one["mountPath"] == cache]
+    [claim] = callout["volumeClaimTemplates"]
+    assert claim["metadata"]["name"] == mount
+    assert claim["spec"]["storageClassName"] == "fast"
+    assert claim["spec"]["resources"] == {"requests": {"storage": "2Gi"}}
 
 
 async def test_another_deployment_has_nothing_of_ours(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def machines() -> Iterator[dict[str, Any]]:
             "metadata": {"name": name, "annotations": default},
             "provisioner": "kubernetes.io/no-provisioner", "volumeBindingMode": "WaitForFirstConsumer",
         }  # fmt: skip
-        for number in range(4):
+        for number in range(6):
             yield {
                 "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": f"{name}-{number}"},
                 "spec": {
@@ -237,13 +237,14 @@ async def test_the_chart_before_is_upgraded_to_a_deployment_of_ones_own(plane: C
     await expect_mountable(plane, without=set())
     before = await claims(plane)
     assert before == dict.fromkeys(("nats-js-nats-0", "log-notary-0"), ("standard", "Bound"))
+    callouts = dict.fromkeys(("policy-callout-0", "policy-callout-1"), ("standard", "Bound"))
     values = own_values()
     # One server keeps one, and the notary's storage stays what it is.
     del values["streams"]["replicas"], values["notary"]["storageClassName"]
     await deploy(plane, CHART, prepared, values)
     await expect_admitted(plane)
     await expect_mountable(plane, without={"sealbus-console-tls"})
-    assert await claims(plane) == before
+    assert await claims(plane) == before | callouts
     agents = {one["metadata"]["name"] for one in await objects(plane, "deployments", "sealbus")}
     assert agents & {"inventory", "pricing", "payments"} == {"payments"}
     # No StatefulSet takes another, and Helm would learn that from the API server in the middle of an upgrade.
@@ -260,7 +261,8 @@ async def test_nodes_are_drained_under_a_deployment_of_ones_own(plane: ControlPl
     await deploy(plane, CHART, prepared, own_values())
     await expect_admitted(plane)
     servers = dict.fromkeys([f"nats-js-nats-{number}" for number in range(3)], ("standard", "Bound"))
-    assert await claims(plane) == {**servers, "log-notary-0": ("fast", "Bound")}
+    callouts = dict.fromkeys(("policy-callout-0", "policy-callout-1"), ("standard", "Bound"))
+    assert await claims(plane) == {**servers, **callouts, "log-notary-0": ("fast", "Bound")}
     scaled = ("deployment/payments", "-n", "sealbus", "--for=jsonpath={.status.readyReplicas}=2", "--timeout=60s")
     await plane.kubectl("wait", *scaled)
     budgets = ("pdb", "--all", "-A", "--for=jsonpath={.status.disruptionsAllowed}=1", "--timeout=60s")

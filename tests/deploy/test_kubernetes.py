@@ -71,6 +71,8 @@ async def render(folder: Path, *, issuer: str, public_key: Path, opa_config: str
         "notary": {"origin": "log.example.org/audit"},
         "monitoring": {"podMonitor": True},
         "streams": {"replicas": replicas},
+        # As of each Deployment, one pod is run.
+        "callout": {"replicas": 1},
     }
     (folder / "values.json").write_text(json.dumps(values))
     return (

@@ -29,7 +29,8 @@ from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.connection.tls import client_context
 from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import PubAck
-from sealbus.bus.streams.object_store import ObjectStore
+from sealbus.bus.streams.object_store import ObjectStore, bucket_stream
+from sealbus.bus.streams.plan import apply
 from sealbus.envelopes.errors import BusUnavailable
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
@@ -208,7 +209,8 @@ async def join(port: int, context: ssl.SSLContext) -> str:
 async def test_a_small_object_is_whole_whoever_writes_it_and_whichever_server_leads(cluster: Cluster) -> None:
     """What `ObjectStore.replace` expects of the server holds where a leader proposes and two others agree."""
     store = ObjectStore(cluster.connection, "policies")
-    await store.create(max_bytes=1 << 24, replicas=3)
+    declared = bucket_stream("policies", description="a test's", max_bytes=1 << 24, replicas=3)
+    await apply([declared], cluster.connection.jetstream)
     transport = NatsTransport(cluster.connection)
     writing = True
 

@@ -83,6 +83,27 @@ async def chromium() -> AsyncGenerator[tuple[Browser, str]]:
             await browser.close()
 
 
+_UNSENT = """(() => {
+  const missing = window.sealbusUnsent = new Set();
+  const kept = new WeakMap();
+  const seen = (value) => {
+    if (value === null || typeof value !== "object") return value;
+    if (!kept.has(value)) kept.set(value, new Proxy(value, {
+      get: (target, key, receiver) => {
+        if (typeof key === "string" && !(key in target) && /^[A-Za-z_][A-Za-z_0-9]*$/.test(key)
+          && key !== "then" && key !== "toJSON") missing.add(key);
+        return seen(Reflect.get(target, key, receiver));
+      },
+    }));
+    return kept.get(value);
+  };
+  const json = Response.prototype.json, parse = JSON.parse;
+  Response.prototype.json = async function () { return seen(await json.call(this)); };
+  JSON.parse = (...given) => seen(parse(...given));
+})()"""
+"""Notes in each page the names of fields that it reads of an answer, or of an event, and that are not there."""
+
+
 class Watched:
     """A page of which nothing in the console, no dialog and no uncaught error is missed."""
 
@@ -96,9 +117,14 @@ class Watched:
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("dialog", lambda dialog: self.errors.append(f"dialog: {dialog.message}"))
 
+    async def unsent(self) -> set[str]:
+        """Return the fields that the page has read since it was opened, and that nobody had sent."""
+        return set(await self.page.evaluate("() => [...window.sealbusUnsent]"))
+
     @classmethod
     async def of(cls, context: BrowserContext, url: str) -> Watched:
         """Open `url` in a new page, and wait until the view stands."""
+        await context.add_init_script(_UNSENT)
         found = cls(await context.new_page())
         await found.open(url)
         return found

@@ -110,7 +110,9 @@ def live_map(beat: int, *, rate: float, hostile: bool = False) -> dict[str, Any]
     if hostile:
         agents += [{"name": bad or "-", "kind": "agent", "column": 2, "rate": 1.0, "state": "ready"} for bad in HOSTILE]
         edges += [{"from": "edge", "to": bad or "-", "rate": 1.0, "denied": 1} for bad in HOSTILE]
-    return {"decided": rate, "denied_minute": 9, "agents": agents, "edges": edges}
+    return {
+        "decided": rate, "denied_minute": 9, "agents": agents, "edges": edges, "unverified": 0, "problem": "",
+    }  # fmt: skip
 
 
 _CHOSEN = frozenset(
@@ -199,7 +201,8 @@ def answers(*, hostile: bool = False) -> dict[str, Any]:
     allowed |= {"allow": True, "code": "", "reasons": [], "words": []}
     allowed["explanation"] |= {"allow": True, "reasons": []}
     allowed["again"] |= {"allow": True, "reasons": []}
-    allowed["outcome"] |= {"outcome": "done", "code": ""}
+    allowed["outcome"] |= {"outcome": "done"}
+    allowed["timeline"][-1] |= {"what": "handled: done"}
     allowed["chain"][-1]["checks"] = [{"what": "policy: allowed", "ok": True}]
     told |= {
         f"/api/decisions/{one}": {"decisions": found}
@@ -207,7 +210,12 @@ def answers(*, hostile: bool = False) -> dict[str, Any]:
     }
     flips = [("over_limit", ""), ("not_owner", ""), ("", "outside_business_hours")]
     told["/api/what-if"]["flipped"] = [
-        {"row": row, "was": {"allow": not was, "reasons": [was]}, "now": {"allow": not now, "reasons": [now]}}
+        {
+            "row": row,
+            "was": {"allow": not was, "reasons": [was]},
+            "now": {"allow": not now, "reasons": [now]},
+            "change": "denied" if now else "allowed",
+        }
         for row, (was, now) in zip(rows(1_204_100, 3), flips, strict=True)
     ]
     if hostile:

@@ -53,6 +53,8 @@ class ConsoleSite:
         self.ended = asyncio.Event()
         self.over: dict[str, Any] | None = None
         """If set, streams end with it."""
+        self.news: dict[str, Any] = {}
+        """What the map says in place of what it would."""
         self.timed = False
         """Whether rows say when they were sent."""
         self.url = ""
@@ -115,7 +117,8 @@ class ConsoleSite:
                 sent = due
             if int((loop.time() - began) * 2) > beats:
                 beats = int((loop.time() - began) * 2)
-                self.push("map", live_map(beats, rate=self.rate or 412.3, hostile=self.hostile))
+                drawn = live_map(beats, rate=self.rate or 412.3, hostile=self.hostile)
+                self.push("map", {**drawn, **self.news})
 
     async def live(self, request: Request) -> Response:
         if isinstance(self.answers.get("/api/live"), tuple):

@@ -14,6 +14,8 @@ from sealbus.bus.stream_names import AUDIT, SUBJECTS
 
 if TYPE_CHECKING:
     from sealbus.agents.runtime.settings.schema import StreamsTable
+    from sealbus.agents.runtime.settings.settings import Settings
+    from sealbus.bus.streams.declared import Stream
     from sealbus.bus.streams.estimate import ExpectedLoad
 
 __all__ = ["command"]
@@ -29,7 +31,7 @@ def command() -> None:
 @as_option("operator")
 @json_option
 def plan(config: str | None, as_name: str, as_json: bool) -> None:
-    """Print what would change; exit code 1 if anything would."""
+    """Print what would change, also of the bucket of policies; exit code 1 if anything would."""
     raise SystemExit(1 if asyncio.run(_streams(config, as_name, as_json=as_json, change=False)) else 0)
 
 
@@ -38,7 +40,7 @@ def plan(config: str | None, as_name: str, as_json: bool) -> None:
 @as_option("operator")
 @json_option
 def apply(config: str | None, as_name: str, as_json: bool) -> None:
-    """Create or change the streams so that they match their declaration."""
+    """Create or change the streams, and the bucket of policies, so that they match their declaration."""
     asyncio.run(_streams(config, as_name, as_json=as_json, change=True))
 
 
@@ -184,7 +186,7 @@ async def _streams(config: str | None, as_name: str, *, as_json: bool, change: b
 
     settings = load_settings(config).for_command()
     async with open_connection(as_name, settings) as (_, connection):
-        declared = await in_period(streams_of(settings), connection.jetstream)
+        declared = (*await in_period(streams_of(settings), connection.jetstream), *_bucket_of(settings))
         changes = await stream_plan.apply(declared, connection.jetstream) if change else []
         found = await stream_plan.read_streams([one.name for one in declared], connection.jetstream)
         if not change:
@@ -199,3 +201,11 @@ async def _streams(config: str | None, as_name: str, *, as_json: bool, change: b
             note("every stream is as declared")
         note(acknowledged_means({name: state for name, state in found.items() if state is not None}))
     return len(changes)
+
+
+def _bucket_of(settings: Settings) -> tuple[Stream, ...]:
+    """Return the declaration of the bucket of policies, if the settings name one."""
+    from sealbus.agents.runtime.policy.store import policy_stream
+
+    bucket = settings.policy.bucket
+    return (policy_stream(bucket, replicas=settings.streams.replicas),) if bucket is not None else ()

@@ -71,7 +71,8 @@ async def _push(
     from sealbus.agents.runtime.policy import push as policy_push
 
     async with open_store(config, as_name) as (store, anchors):
-        await store.create()
+        for change in await store.create():
+            note(f"the bucket is not as the settings declare it: {change}; run `sealbus streams apply`")
         if signed is not None:
             pushed = await policy_push.push_signed(store, anchors, name, signed, _check(opa))
         else:
@@ -117,7 +118,7 @@ async def open_store(
         raise ConfigurationError('there is no policy store: set policy.bundle = "nats://policies" and policy.keys')
     anchors = anchors_of(policy)
     async with open_connection(as_name, settings) as (_, connection):
-        yield PolicyStore(connection, policy.bucket), anchors
+        yield PolicyStore(connection, policy.bucket, replicas=settings.streams.replicas), anchors
 
 
 def tell(pushed: Pushed, *, as_json: bool) -> None:

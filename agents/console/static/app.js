@@ -26,7 +26,7 @@ const LOOKED = 15_000;
 const ID = /\b(?:[0-9a-f]{64}|[0-9a-f]{32}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\b/i;
 
 const main = document.getElementById("content");
-let session = { areas: {} };
+let session = {};
 let shown = null;
 
 /** Return which view shows a path, or null. */
@@ -44,8 +44,6 @@ const unquoted = (text) => {
     return text;
   }
 };
-
-const allowed = (area) => session.areas?.[area === "what-if" ? "decisions" : area] !== false;
 
 /** Take away what is shown: who may look no longer does not go on seeing it. */
 const ended = (error) => {
@@ -109,8 +107,7 @@ const go = (where, { replace = false } = {}) => {
 
 const header = () => {
   document.getElementById("domain").textContent = session.trust_domain ?? "";
-  document.getElementById("tabs").replaceChildren(...AREAS.filter(([area]) => allowed(area))
-    .map(([area, href, title]) =>
+  document.getElementById("tabs").replaceChildren(...AREAS.map(([area, href, title]) =>
     h("a", { href, "data-area": area }, title)));
   const who = document.getElementById("who");
   who.hidden = !session.user;
@@ -133,7 +130,6 @@ const until = () =>
   document.getElementById("until")?.replaceChildren(...(session.until ? ["until ", when(session.until, true), " UTC"] : []));
 
 const waiting = async () => {
-  if (!allowed("approvals")) return;
   const found = await get("/api/approvals").catch(() => null);
   const tab = document.querySelector("#tabs a[data-area=approvals]");
   const open = found?.approvals?.length ?? 0;

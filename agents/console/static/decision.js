@@ -11,7 +11,6 @@ import { clock, code, milliseconds, name, number, sentence, short, when } from "
 const ROLES = { user: "User", minter: "Signed the user context", hop: "Passed it on", sender: "Acting agent, sent it",
   decider: "Decided here" };
 const SIGNS = { user: "person", bad: "cross", good: "check" };
-const HAPPENED = { sent: "Sent", stored: "Stored by NATS", decided: "Decided and recorded", ended: "Ended" };
 
 const lower = (text) => (text ? text[0].toLowerCase() + text.slice(1).replace(/\.$/, "") : "");
 
@@ -96,8 +95,12 @@ const chain = (one) => {
 };
 
 const timeline = (one) => {
-  const steps = one.timeline.map(({ what, time }) => ({ what, time, at: Date.parse(time) }))
-    .filter(({ at }) => !Number.isNaN(at));
+  const steps = [];
+  for (const { what, time, ms } of one.timeline) {
+    // What was done with it has no time of its own, and took so long.
+    const at = time ? Date.parse(time) : (steps.at(-1)?.at ?? NaN) + (ms ?? NaN);
+    if (!Number.isNaN(at)) steps.push({ what, time: new Date(at).toISOString(), at });
+  }
   if (steps.length < 2) return null;
   const [first, last] = [steps[0].at, Math.max(...steps.map(({ at }) => at))];
   const all = Math.max(last - first, 0.001);
@@ -107,9 +110,7 @@ const timeline = (one) => {
       const bar = h("i");
       bar.style.left = `${Math.min(98, Math.max(0, (before - first) / all * 100))}%`;
       bar.style.width = `${Math.max(1, (at - before) / all * 100)}%`;
-      const end = what === "ended" && one.outcome && [": ", name(one.outcome.outcome)];
-      return h("li", { class: what === "ended" && !one.allow ? "no-bar" : "" },
-        h("span", null, HAPPENED[what] ?? name(what), end),
+      return h("li", null, h("span", null, name(sentence(what), 80)),
         h("span", { class: "track", "aria-hidden": "true" }, index > 0 && bar),
         h("span", { class: "num" }, index ? `+${milliseconds(Math.max(0, at - before))}` : clock(time)));
     })));
@@ -134,15 +135,14 @@ const evidence = (one) => {
         : h("span", { class: "soft" }, "not under a checkpoint, or there is no log")],
       ["Policy", one.policy && [code(one.policy.name),
         h("span", { class: "soft line" }, code(one.policy.revision), ", ", name(one.policy.engine))]],
-      ["Outcome", one.outcome && [name(one.outcome.outcome), one.outcome.code && [", ", code(one.outcome.code)],
+      ["Outcome", one.outcome && [name(one.outcome.outcome),
         typeof one.outcome.ms === "number" && `, ${milliseconds(one.outcome.ms)}`]],
       ["Trace", one.message.trace && code(one.message.trace)], ["Again today?", again(one.again)]]),
     h("details", { class: "more" }, h("summary", null, "Hashes and times of the message"),
       terms([["Message", one.message.id && code(one.message.id, 80)], ["Its hash", code(one.message.hash, 80)],
         ["Record leaf", code(one.record.leaf, 80)], ["Recorder", code(one.record.recorder, 200)],
         ["Subject", code(one.message.subject)], ["Kind", name(one.message.kind)],
-        ["Sent", when(one.message.sent)], ["Expires", when(one.message.expires)],
-        ["Size", typeof one.message.size === "number" && `${number(one.message.size)} bytes`]])));
+        ["Sent", when(one.message.sent)], ["Expires", when(one.message.expires)]])));
 };
 
 const opened = (one) => [

@@ -6,7 +6,7 @@ import { h, say } from "./dom.js";
 import * as feed from "./feed.js";
 import { drawnMap } from "./map.js";
 import { empty } from "./states.js";
-import { clock, count, cut, milliseconds, nodes, number, unseen } from "./text.js";
+import { clock, count, cut, milliseconds, name, nodes, number, unseen } from "./text.js";
 
 const RING = 2_000;
 const FIELD = 200;
@@ -219,8 +219,11 @@ const show = (main, { signal, query, go }) => {
     map.draw(news);
     const denied = `${number(news.denied_minute)} denied in the last minute`;
     const decided = count(Math.round(news.decided), "decision");
-    told.replaceChildren(`${count(news.agents.length, "agent")}, ${decided} a second, `,
-      h("span", { class: news.denied_minute ? "no" : "" }, denied));
+    told.replaceChildren(...[`${count(news.agents.length, "agent")}, ${decided} a second, `,
+      h("span", { class: news.denied_minute ? "no" : "" }, denied),
+      news.unverified > 0 && h("span", { class: "no" }, `, ${count(news.unverified, "message")} not verified`),
+      news.problem && h("span", { class: "wait" }, ". The stream cannot be read now: ", name(news.problem, 200)),
+    ].filter(Boolean));
     if (Date.now() - spoken > SPOKEN && news.denied_minute) {
       spoken = Date.now();
       say(told.textContent);

@@ -28,9 +28,9 @@ const AGENTS = [
 const LETTERS = [
   { title: "Time, UTC", kind: "time", cell: (one) => [when(one.time, true),
     h("span", { class: "soft line" }, since(one.time))] },
-  { title: "Action", kind: "main", cell: (one) => [one.message
-    ? h("a", { href: `/decisions/${encodeURIComponent(one.message)}` }, code(one.action || one.subject))
-    : code(one.action || one.subject), one.message && h("span", { class: "soft line" }, short(one.message))] },
+  { title: "Subject", kind: "main", cell: (one) => [one.message
+    ? h("a", { href: `/decisions/${encodeURIComponent(one.message)}` }, code(one.subject))
+    : code(one.subject), one.message && h("span", { class: "soft line" }, short(one.message))] },
   { title: "Why", cell: (one) => [mark("no", one.refused || one.code),
     one.detail && h("span", { class: "soft line" }, whole(one.detail))] },
   { title: "Agent", cell: (one) => name(one.agent, 40) },
@@ -46,10 +46,10 @@ const SCHEDULES = [
   { title: "Rule", cell: (one) => code(one.rule) },
   { title: "Next, UTC", cell: (one) => (one.next ? [when(one.next, true),
     h("span", { class: "soft line" }, since(one.next))] : none("none")) },
-  { title: "Last, UTC", cell: (one) => (one.last ? when(one.last, true) : none("never")) },
+  { title: "Until, UTC", cell: (one) => when(one.until, true) },
   { title: "Owner", cell: (one) => [name(one.owner, 40),
     one.user && h("span", { class: "soft line" }, "for ", name(one.user, 40))] },
-  { title: "Note", cell: (one) => (one.note ? whole(one.note) : none()) },
+  { title: "Asked by", cell: (one) => name(one.asked_by, 40) },
 ];
 
 const view = (title, what, load) => ({

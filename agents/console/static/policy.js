@@ -1,10 +1,10 @@
-// Which policy is in force and who pushed it, and the log that holds the records.
+// Which policy is in force and who signed it, and the log that holds the records.
 
-import { get, post } from "./api.js";
+import { get, post, Refused } from "./api.js";
 import { card, h, icon, terms } from "./dom.js";
-import { empty, filled, mark } from "./states.js";
+import { empty, filled, mark, problem } from "./states.js";
 import { table } from "./tables.js";
-import { code, count, name, number, since, span, when, whole } from "./text.js";
+import { code, count, name, number, span, when, whole } from "./text.js";
 
 const PARTS = [
   { title: "Part", kind: "main", cell: (part) => name(part.part, 60) },
@@ -12,9 +12,6 @@ const PARTS = [
     h("span", { class: "line" }, whole(part.problem))] : mark("ok", "in force")) },
   { title: "Revision", cell: (part) => code(part.revision, 40) },
   { title: "Serial", kind: "num", cell: (part) => number(part.serial) },
-  { title: "Pushed, UTC", cell: (part) => (part.pushed
-    ? [when(part.pushed, true), h("span", { class: "soft line" }, since(part.pushed))]
-    : h("span", { class: "soft" }, "from a file")) },
   { title: "Signed by key", cell: (part) => code(part.key, 40) },
   { title: "Kept", kind: "num", cell: (part) => number(part.kept) },
 ];
@@ -28,10 +25,9 @@ export const policy = {
       const told = await get("/api/policy", signal);
       return [
         card("In force", null, terms([["Revision", code(told.revision, 120)], ["Engine", name(told.engine)],
-          ["Problem", told.problem && h("span", { class: "no" }, icon("cross", 14), " ", whole(told.problem))],
-          ["Roots", told.roots?.length && told.roots.map((root, index) => [index > 0 && ", ", code(root)])]]),
+          ["Problem", told.problem && h("span", { class: "no" }, icon("cross", 14), " ", whole(told.problem))]]),
           h("p", { class: "foot" }, h("a", { href: "/what-if" }, "See what another policy would have decided"))),
-        told.parts.length ? card("Parts, and who pushed them", null, table("Parts of the policy", PARTS, told.parts))
+        told.parts.length ? card("Parts, and who signed them", null, table("Parts of the policy", PARTS, told.parts))
           : card("Parts", null, empty("The policy is one file of the deployment.",
             "sealbus policy push sends signed parts over the bus, which then appear here.")),
       ];
@@ -39,10 +35,29 @@ export const policy = {
   },
 };
 
+const LATE = 60;
+const AGAIN = 15_000;
+
+/** Whether records wait for a checkpoint. What is not known is no good news. */
+const waiting = ({ waiting_s: seconds }) => {
+  if (!Number.isFinite(seconds)) return mark("wait", "it is not known whether records wait");
+  if (seconds > LATE) return mark("no", `records have waited for ${span(seconds)}`);
+  return mark("ok", seconds > 0 ? `the newest records wait for ${span(seconds)}` : "every record is under it");
+};
+
+const checkpoint = (told) => [
+  terms([["Records", waiting(told)], ["Age", Number.isFinite(told.age_s) ? span(told.age_s) : "not known"],
+    ["Entries", number(told.size)], ["Time", [when(told.time), " UTC"]], ["Origin", code(told.origin, 200)],
+    ["Root hash", code(told.root, 120)]]),
+  told.waiting_s > LATE && h("p", { class: "pad no", role: "alert" },
+    "No checkpoint covers what is recorded: is the notary running? Until it is, a record that is missing is not noticed."),
+];
+
 export const log = {
   title: "Log",
   show: (main, { signal }) => {
-    const place = h("div");
+    const place = h("div", { class: "stack" });
+    const newest = h("div");
     const found = h("div", { role: "status" });
     const verify = (event) => {
       event.target.disabled = true;
@@ -56,16 +71,26 @@ export const log = {
             "entries")}. Keep an export, and run sealbus audit verify --live for each of them.`);
       }, "Verifying the log; this reads all of it").finally(() => { event.target.disabled = false; });
     };
+    // What was well when the page was opened may not be now.
+    const look = async () => {
+      let made;
+      try {
+        const { log: told } = await get("/api/log", signal);
+        made = told ? checkpoint(told) : [problem(new Refused(404, null))];
+      } catch (error) {
+        made = [problem(error)];
+      }
+      if (!signal.aborted) newest.replaceChildren(...made.flat(Infinity).filter(Boolean));
+    };
     main.append(place);
     filled(place, signal, async () => {
       const { log: told } = await get("/api/log", signal);
       if (!told) return empty("This deployment has no log.",
         "Records are signed by their agents. A notary puts them into a log that shows if one is missing.");
-      const late = told.checkpoint_age_s > 60;
-      return card("Last checkpoint", null, terms([["Age",
-        mark(late ? "wait" : "ok", `${span(told.checkpoint_age_s)} old`)], ["Entries", number(told.size)],
-        ["Time", [when(told.time), " UTC"]], ["Origin", code(told.origin, 200)], ["Root hash", code(told.root, 120)]]),
-        late && h("p", { class: "pad soft" }, "No checkpoint for over a minute: is the notary running?"),
+      newest.replaceChildren(...checkpoint(told).flat(Infinity).filter(Boolean));
+      const timer = setInterval(() => { if (!document.hidden) look(); }, AGAIN);
+      signal.addEventListener("abort", () => clearInterval(timer), { once: true });
+      return card("Last checkpoint", null, newest,
         h("p", { class: "foot" }, h("button", { type: "button", class: "main", onclick: verify }, "Verify now")),
           h("div", { class: "pad" }, found));
     }, "Reading the log");

@@ -43,7 +43,8 @@ const show = (main, { signal, query, go }) => {
         hint: "It is signed, recorded and shown to who asked for the task.",
       about: h("p", null, code(task.action || task.subject), " for ", task.user ? name(task.user) : "no user",
         ", asked for by ", name(task.from), ". What it has caused is canceled with it."),
-      act: (reason) => post("/api/tasks/cancel", { handle: task.handle, reason }, signal),
+      act: (reason) => post("/api/tasks/cancel",
+        { handle: task.handle, action: task.action, reason }, signal),
     });
     if (!done) return;
     say("The task is canceled");

@@ -1,27 +1,35 @@
 """The policy that the callout decides by, if policies come from a bucket of the NATS that it guards.
 
 The callout must answer before anyone can read the bucket. So it starts with the last policy it had, or a bundle supplied by
-the operator, and follows the bucket once it has admitted its own process.
+the operator, and follows the bucket once it has admitted its own process. What was denied since the operator's bundle was
+built is in the bucket alone: by that bundle nobody else is admitted before the bucket was read.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from sealbus.agents.control.callout.responder import ConnectEngine
 from sealbus.agents.runtime.policy.source import file_verifier, kept_bundle, open_sync
+from sealbus.agents.runtime.policy.store import PolicyStore
 from sealbus.agents.runtime.settings.schema import PolicyTable
+from sealbus.bus.nats.api import stream_state
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.telemetry import Counters
-from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, PolicyUnavailable
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.bundle.files import load_bundle
 from sealbus.policies.bundle.format import Bundle
 from sealbus.policies.bundle.in_force import InForce
+from sealbus.policies.decision.connect import ConnectAnswer
 from sealbus.policies.lint.module import PolicyRefused
 
-__all__ = ["CACHE", "first_bundle", "follow_bucket"]
+__all__ = ["CACHE", "NOT_KNOWN", "WAITING", "FirstBundle", "StartingEngine", "first_bundle", "follow_bucket"]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -31,8 +39,21 @@ CACHE: Final = "callout"
 AGAIN_AFTER: Final = 1.0
 """Seconds until the next look into a bucket without a policy."""
 
+WAITING: Final = 16
+"""Most connections that wait until the bucket was read: a quarter of what a responder answers at a time (`CONCURRENCY`)."""
 
-def first_bundle(policy: PolicyTable, bootstrap: Path | None) -> Bundle | None:
+NOT_KNOWN: Final = "the bucket of policies was not read yet: only this process is admitted by control.callout.bootstrap"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FirstBundle:
+    """What the callout decides by at its start. `bootstrap` says whether it is the operator's file, not what was kept."""
+
+    bundle: Bundle
+    bootstrap: bool
+
+
+def first_bundle(policy: PolicyTable, bootstrap: Path | None) -> FirstBundle | None:
     """Return the bundle to decide by from the start if `policy` is a bucket, else None.
 
     Only an embedded engine reads a bundle: an OPA gets its own elsewhere. `bootstrap` counts only if no policy was ever
@@ -43,13 +64,13 @@ def first_bundle(policy: PolicyTable, bootstrap: Path | None) -> Bundle | None:
         return None
     kept = kept_bundle(CACHE, policy)
     if kept is not None:
-        return kept
+        return FirstBundle(bundle=kept, bootstrap=False)
     if bootstrap is None:
         raise ConfigurationError(
             "control.callout.bootstrap is not set: nobody can read the bucket before the callout has a policy"
         )
     try:
-        return load_bundle(bootstrap, file_verifier(policy))
+        return FirstBundle(bundle=load_bundle(bootstrap, file_verifier(policy)), bootstrap=True)
     except PolicyRefused as refused:
         raise ConfigurationError(
             f"control.callout.bootstrap: {refused.detail}; make it by `sealbus policy build FOLDER --serial 1 -o FILE` and "
@@ -57,15 +78,54 @@ def first_bundle(policy: PolicyTable, bootstrap: Path | None) -> Bundle | None:
         ) from refused
 
 
-async def follow_bucket(policy: PolicyTable, connection: Connection, counters: Counters, in_force: InForce) -> None:
-    """Put in force what the bucket holds, until cancelled."""
+class StartingEngine:
+    """An engine that decides about the workload `own` alone until `known` is set, and then about everybody.
+
+    Others wait for that, but only `WAITING` at a time, so that requests of `own` find a place; the callout ends each wait
+    (`ANSWER_WITHIN`). Beyond that they are refused with `PolicyUnavailable`, and ask NATS again.
+    """
+
+    def __init__(self, engine: ConnectEngine, own: SpiffeId, known: asyncio.Event) -> None:
+        self._engine = engine
+        self._own = str(own)
+        self._known = known
+        self._waiting = 0
+
+    async def connect(self, document: bytes) -> ConnectAnswer:
+        """Return the engine's decision on one connection (`PolicyEngine.connect`)."""
+        if not self._known.is_set() and json.loads(document)["subject"]["id"] != self._own:
+            if self._waiting >= WAITING:
+                return PolicyUnavailable(NOT_KNOWN)
+            self._waiting += 1
+            try:
+                await self._known.wait()
+            finally:
+                self._waiting -= 1
+        return await self._engine.connect(document)
+
+
+async def follow_bucket(
+    policy: PolicyTable, connection: Connection, counters: Counters, in_force: InForce, known: asyncio.Event
+) -> None:
+    """Put in force what the bucket holds, until cancelled; set `known` once that is in force, or nothing was ever pushed."""
     said = ""
     while True:
         try:
+            if not known.is_set() and await _never_pushed(policy, connection):
+                known.set()
             async with open_sync(CACHE, policy, connection, counters=counters, in_force=in_force):
+                known.set()
                 await asyncio.get_running_loop().create_future()
-        except ConfigurationError as error:
+        except (ConfigurationError, BusUnavailable) as error:
             if error.detail != said:
                 said = error.detail
                 _log.warning("the callout keeps using its present policy: %s", said)
         await asyncio.sleep(AGAIN_AFTER)
+
+
+async def _never_pushed(policy: PolicyTable, connection: Connection) -> bool:
+    """Return whether the bucket never held anything; one that was emptied did. Raises `BusUnavailable` if nobody knows."""
+    if policy.bucket is None:
+        raise ConfigurationError("policy.bundle is not a bucket: set nats://policies")
+    state = await stream_state(connection.jetstream, PolicyStore(connection, policy.bucket).objects.stream)
+    return state is None or state.last == 0

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from sealbus.agents.control.callout.key_files import CalloutKeys
 from sealbus.agents.control.callout.nkeys import NkeyError, SigningKey
@@ -27,10 +27,9 @@ from sealbus.envelopes.errors import Code, ConnectRefused, SealbusError
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 from sealbus.envelopes.message.subjects import OwnSubject
 from sealbus.envelopes.trust.names import Names
-from sealbus.policies.decision.connect import ConnectDecision, ConnectRequest, connect_document
-from sealbus.policies.decision.engine import PolicyEngine
+from sealbus.policies.decision.connect import ConnectAnswer, ConnectDecision, ConnectRequest, connect_document
 
-__all__ = ["QUEUE", "SUBJECT", "Callout", "RefusedConnection", "SeenRequests"]
+__all__ = ["QUEUE", "SUBJECT", "Callout", "ConnectEngine", "RefusedConnection", "SeenRequests"]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -62,6 +61,13 @@ class RefusedConnection:
     server: str = ""
 
 
+class ConnectEngine(Protocol):
+    """What the callout needs of a `PolicyEngine`."""
+
+    async def connect(self, document: bytes) -> ConnectAnswer:
+        """Return the decision on one connection to NATS (`connect_document`); failures are answers."""
+
+
 class Callout:
     """One responder; `run` serves until it is cancelled. Connection, identity and engine are already entered and outlive it.
 
@@ -76,7 +82,7 @@ class Callout:
         *,
         connection: Connection,
         identity: Identity,
-        engine: PolicyEngine,
+        engine: ConnectEngine,
         keys: CalloutKeys,
         previous: CalloutKeys | None = None,
         names: Names,

@@ -19,8 +19,8 @@ from typing import Final
 
 from sealbus.agents.control.callout.key_files import load_folder, load_keys
 from sealbus.agents.control.callout.nkeys import NkeyError, Prefix, decode_public
-from sealbus.agents.control.callout.policy import first_bundle, follow_bucket
-from sealbus.agents.control.callout.responder import SUBJECT, Callout, RefusedConnection
+from sealbus.agents.control.callout.policy import NOT_KNOWN, StartingEngine, first_bundle, follow_bucket
+from sealbus.agents.control.callout.responder import SUBJECT, Callout, ConnectEngine, RefusedConnection
 from sealbus.agents.control.control import CONTROL
 from sealbus.agents.runtime.open import connection_of, open_engine, open_identity
 from sealbus.agents.runtime.settings.settings import Settings
@@ -34,7 +34,6 @@ from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import ConfigurationError, ConnectRefused, SealbusError
 from sealbus.envelopes.message.subjects import refused_subject
 from sealbus.policies.bundle.in_force import InForce
-from sealbus.policies.decision.engine import PolicyEngine
 
 __all__ = [
     "INBOX",
@@ -65,14 +64,15 @@ _BACKOFF: Final = ConnectionOptions().backoff
 class CalloutRole:
     """A running responder, and an ordinary connection that it admits."""
 
-    def __init__(self, callout: Callout, ordinary: Ordinary) -> None:
+    def __init__(self, callout: Callout, ordinary: Ordinary, known: asyncio.Event) -> None:
         self._callout = callout
         self._ordinary = ordinary
+        self._known = known
 
     @property
     def problem(self) -> str:
         """The reason why connections cannot be answered now; empty if they can."""
-        return self._callout.problem
+        return self._callout.problem or ("" if self._known.is_set() else NOT_KNOWN)
 
     async def run(self) -> None:
         """Answer until cancelled."""
@@ -84,28 +84,34 @@ class CalloutRole:
 @asynccontextmanager
 async def open_callout_role(settings: Settings, *, counters: Counters) -> AsyncGenerator[CalloutRole, None]:
     """Open identity, policy engine and the responder's connection. Raises `SealbusError` if something is missing."""
-    policy, in_force = settings.policy, InForce()
+    policy, in_force, known = settings.policy, InForce(), asyncio.Event()
     first = await asyncio.to_thread(first_bundle, policy, settings.control.callout.bootstrap)
     async with open_identity(CONTROL, settings, counters=counters) as identity:
         refused = RefusedConnections(
             subject=refused_subject(settings.names.token(identity.spiffe_id)), counters=counters
         )
         uses: list[Use] = [refused.publish]
+        if first is None or not first.bootstrap:
+            known.set()
         if first is not None:
-            await in_force.put(first)
+            await in_force.put(first.bundle)
 
             async def follow(connection: Connection) -> None:
-                await follow_bucket(policy, connection, counters, in_force)
+                await follow_bucket(policy, connection, counters, in_force, known)
 
             uses.append(follow)
         async with (
             open_engine(policy, identity, in_force) as engine,
             open_callout(
-                settings, identity=identity, engine=engine, counters=counters, on_refused=refused.note
+                settings,
+                identity=identity,
+                engine=StartingEngine(engine, identity.spiffe_id, known),
+                counters=counters,
+                on_refused=refused.note,
             ) as callout,
         ):
             connect = partial(connection_of, CONTROL, settings, identity, counters)
-            yield CalloutRole(callout, Ordinary(connect, uses))
+            yield CalloutRole(callout, Ordinary(connect, uses), known)
 
 
 @asynccontextmanager
@@ -113,7 +119,7 @@ async def open_callout(
     settings: Settings,
     *,
     identity: Identity,
-    engine: PolicyEngine,
+    engine: ConnectEngine,
     counters: Counters | None = None,
     on_refused: Callable[[RefusedConnection], None] = lambda _: None,
 ) -> AsyncGenerator[Callout, None]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -19,7 +20,7 @@ from sealbus.agents.edge.front import DOOR, RESOURCE, Front, NamedResource
 from sealbus.agents.edge.http.bodies import read_body
 from sealbus.agents.edge.http.problem import HEADERS, EdgeError
 from sealbus.agents.edge.mcp.asked import TOKEN
-from sealbus.agents.edge.mcp.sessions import OpenSessions
+from sealbus.agents.edge.mcp.sessions import OpenSessions, SessionOwner
 from sealbus.agents.edge.mcp.tools import Tools
 from sealbus.agents.edge.oauth.access_token import AccessToken
 from sealbus.agents.sdk.bodies import JSON
@@ -64,23 +65,31 @@ class McpEndpoint:
         if body.typ != JSON:
             raise EdgeError(Code.UNSUPPORTED_MEDIA_TYPE, 415, f"Content-Type must be {JSON}")
         self._check_scope(json.loads(body.body), token)
-        user = (token.issuer, token.subject, token.client)
+        user = _owner(token)
         session = request.headers.get(_SESSION)
-        if session is not None and session in self._sessions:
-            self._sessions.used(session, user)
-        elif session is None and request.headers.get(_VERSION, "") in ("", *HANDSHAKE_PROTOCOL_VERSIONS):
-            self._sessions.admit(user)
-
-        def opened(session: str) -> None:
-            self._sessions.used(session, user)
-
-        return _Answer(self._transport, token, body.body, opened)
+        if session is None and request.headers.get(_VERSION, "") in ("", *HANDSHAKE_PROTOCOL_VERSIONS):
+            leaving = self._sessions.admit(user)
+            if leaving is not None:
+                await self._end(request, *leaving)
+        known = session if session is not None and session in self._sessions else ""
+        return _Answer(
+            self._transport, user, token.scope, body.body, lambda one: self._sessions.answering(one, user), known
+        )
 
     async def delete(self, request: Request) -> Response:
         """End a session of the older protocol."""
         token = await self._admitted(request)
-        self._sessions.ended(request.headers.get(_SESSION, ""), (token.issuer, token.subject, token.client))
-        return _Answer(self._transport, token, b"", lambda _: None)
+        user = _owner(token)
+        self._sessions.ended(request.headers.get(_SESSION, ""), user)
+        return _Answer(self._transport, user, token.scope)
+
+    async def _end(self, request: Request, session: str, owner: SessionOwner) -> None:
+        """End a session that makes room for another, as its client would have."""
+        kept = [(name, value) for name, value in request.scope["headers"] if name == b"host"]
+        headers = [*kept, (_SESSION.encode(), session.encode("latin-1"))]
+        await _Answer(self._transport, owner)(
+            {**request.scope, "method": "DELETE", "headers": headers}, _nothing, _unsent
+        )
 
     @property
     def _charged(self) -> int:
@@ -105,19 +114,44 @@ class McpEndpoint:
             tool.described.check_scope(token)
 
 
-class _Answer(Response):
-    """What the transport answers to a request whose body was read; `opened` is told of a session that begins."""
+def _owner(token: AccessToken) -> SessionOwner:
+    return SessionOwner(token.issuer, token.subject, token.client)
 
-    def __init__(self, transport: ASGIApp, token: AccessToken, body: bytes, opened: Callable[[str], None]) -> None:
+
+async def _nothing() -> Message:
+    return {"type": "http.disconnect"}
+
+
+async def _unsent(message: Message) -> None:
+    del message
+
+
+class _Answer(Response):
+    """What the transport answers to a request of `user` whose `body` was read.
+
+    `answering` is entered for the session that the request is of, `known`, until it is answered, and for one that it opens.
+    """
+
+    def __init__(
+        self,
+        transport: ASGIApp,
+        user: SessionOwner,
+        scope: Sequence[str] = (),
+        body: bytes = b"",
+        answering: Callable[[str], AbstractContextManager[None]] = lambda _: nullcontext(),
+        known: str = "",
+    ) -> None:
         super().__init__()
         self._transport = transport
-        self._token = token
+        self._user = user
+        self._scope = scope
         self._body = body
-        self._opened = opened
+        self._answering = answering
+        self._known = known
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer; the user is known by client, issuer and subject, and by nothing that could be shown to others."""
-        token, read = self._token, False
+        read = False
 
         async def replayed() -> Message:
             nonlocal read
@@ -130,20 +164,24 @@ class _Answer(Response):
             if message["type"] == "http.response.start":
                 given = {name.lower(): value for name, value in message["headers"]}
                 message["headers"] = [*message["headers"], *((n, v) for n, v in _FIELDS.items() if n not in given)]
-                if session := given.get(_SESSION.encode(), b""):
-                    self._opened(session.decode("latin-1"))
+                begun = given.get(_SESSION.encode(), b"").decode("latin-1")
+                if begun and begun != self._known:
+                    # Used by what opens it, which is answered in a moment.
+                    with self._answering(begun):
+                        pass
             await send(message)
 
         known = KnownToken(
             token="",
-            client_id=token.client,
-            scopes=list(token.scope),
-            subject=token.subject,
-            claims={"iss": token.issuer},
+            client_id=self._user.client,
+            scopes=list(self._scope),
+            subject=self._user.subject,
+            claims={"iss": self._user.issuer},
         )
         user = AuthenticatedUser(known)
         reset = auth_context_var.set(user)
         try:
-            await self._transport({**scope, "user": user}, replayed, noting)
+            with self._answering(self._known) if self._known else nullcontext():
+                await self._transport({**scope, "user": user}, replayed, noting)
         finally:
             auth_context_var.reset(reset)

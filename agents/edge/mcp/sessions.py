@@ -1,20 +1,41 @@
-"""How many sessions of the older protocol one user has open: the transport bounds only all of them together."""
+"""Which sessions of the older protocol are open, and which one makes room: clients often end without ending theirs.
+
+The transport bounds only all sessions together, and refuses new ones beyond that.
+"""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Hashable
-from typing import Final
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 from sealbus.agents.edge.http.problem import EdgeError
 from sealbus.envelopes.errors import Code
 
-__all__ = ["IDLE_SECONDS", "SESSIONS_OF_USER", "OpenSessions"]
+__all__ = ["IDLE_SECONDS", "SESSIONS_OF_USER", "OpenSessions", "SessionOwner"]
 
 IDLE_SECONDS: Final = 1_800
 """A session without requests for as long has ended."""
 SESSIONS_OF_USER: Final = 16
 """As many as streams of one user: each program of theirs has one."""
+
+
+class SessionOwner(NamedTuple):
+    """Whose a session is: a user of an issuer at a client."""
+
+    issuer: str
+    subject: str
+    client: str
+
+
+@dataclass(slots=True)
+class _Open:
+    owner: SessionOwner
+    used: float
+    answering: int = 0
+    """Requests that are being answered: such a session is not idle."""
 
 
 class OpenSessions:
@@ -24,31 +45,62 @@ class OpenSessions:
         self._monotonic = monotonic
         self._whole = whole
         self._of_user = of_user
-        self._open: OrderedDict[str, tuple[Hashable, float]] = OrderedDict()
+        self._open: OrderedDict[str, _Open] = OrderedDict()
 
-    def admit(self, user: Hashable) -> None:
-        """Raise 429 if `user` has as many sessions as one may, or there are as many as there may be."""
+    def admit(self, user: SessionOwner) -> tuple[str, SessionOwner] | None:
+        """Make room for a session of `user`; return the session that has to end for it, and whose it is.
+
+        Where `user` has as many as one may have, their own that is idle longest ends. Where all together are as many as there
+        may be, it is the one that is idle longest of those who have the most, but none of somebody who has fewer than `user`
+        or as many. Raises 429 where each of these is answering.
+        """
         self._forget_idle()
-        own = sum(owner == user for owner, _ in self._open.values())
-        if own >= self._of_user or len(self._open) >= self._whole:
-            raise EdgeError(Code.RATE_LIMITED, 429, "too many sessions are open", retry_after=60)
+        counts = Counter(one.owner for one in self._open.values())
+        if counts[user] >= self._of_user:
+            owners = {user}
+        elif len(self._open) >= self._whole:
+            most = max(counts.values(), default=0)
+            owners = {one for one, count in counts.items() if count == most} if most > counts[user] else {user}
+        else:
+            return None
+        for session, one in self._open.items():
+            if one.owner in owners and not one.answering:
+                del self._open[session]
+                return session, one.owner
+        raise EdgeError(Code.RATE_LIMITED, 429, "too many sessions are open", retry_after=60)
 
-    def used(self, session: str, user: Hashable) -> None:
-        """Count a session of `user` that was opened, or used again; another's stays theirs."""
-        if self._open.get(session, (user, 0))[0] == user:
-            self._open[session] = (user, self._monotonic())
-            self._open.move_to_end(session)
+    @contextmanager
+    def answering(self, session: str, user: SessionOwner) -> Generator[None, None, None]:
+        """Count a session of `user` as used while a request of it is answered, and from then on; another's stays theirs."""
+        found = self._open.setdefault(session, _Open(user, self._monotonic()))
+        if found.owner != user:
+            yield
+            return
+        found.answering += 1
+        self._used(session, found)
+        try:
+            yield
+        finally:
+            found.answering -= 1
+            self._used(session, found)
 
-    def ended(self, session: str, user: Hashable) -> None:
+    def ended(self, session: str, user: SessionOwner) -> None:
         """Take off a session that its client, `user`, has ended."""
-        if self._open.get(session, (None, 0))[0] == user:
+        found = self._open.get(session)
+        if found is not None and found.owner == user:
             del self._open[session]
 
     def __contains__(self, session: str) -> bool:
         """Return whether a session is open, as far as is known here."""
         return session in self._open
 
+    def _used(self, session: str, found: _Open) -> None:
+        found.used = self._monotonic()
+        if self._open.get(session) is found:
+            self._open.move_to_end(session)
+
     def _forget_idle(self) -> None:
         last = self._monotonic() - IDLE_SECONDS
-        while self._open and next(iter(self._open.values()))[1] <= last:
-            self._open.popitem(last=False)
+        idle = [session for session, one in self._open.items() if one.used <= last and not one.answering]
+        for session in idle:
+            del self._open[session]

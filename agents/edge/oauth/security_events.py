@@ -3,16 +3,22 @@
 Event tokens are those of the Shared Signals Framework 1.0, with the events of CAEP 1.0 and RISC 1.0 below; logout tokens
 those of OpenID Connect Back-Channel Logout 1.0. Each comes to at most one revocation, of a session or of a user until a time.
 
-Nothing remembers their ids (`jti`), because a token that is shown again does no harm: it names a session that its issuer has
-ended, or a time until which logins do not count, and neither changes by being said twice. A user who logged in since is not
-touched by an old token, whoever shows it.
+A token is handled once, by its `jti`. Somebody who captured one and shows it again has nobody asked and nothing recorded.
+All processes of the edge remember that for a day, once the token was handled, so that a report which failed is taken again. A
+day is enough, because a token that is handled twice does no harm: it names a session that its issuer has ended, or a time
+until which logins do not count, and neither changes by being said twice. For the same reason a token is handled where nobody
+can say whether it was before: a revocation that is left out would do harm.
 """
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from enum import Enum, auto
+from hashlib import sha256
 from typing import Final, Literal
 
 from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS, EdgeLimits
@@ -21,10 +27,18 @@ from sealbus.agents.edge.oauth.issuers import Issuer
 from sealbus.agents.edge.oauth.jwks import KeySource
 from sealbus.agents.edge.oauth.jwt import Claims, checked_header, is_signed, parsed
 from sealbus.agents.runtime.policy.revocation import KEPT, Revocation
-from sealbus.envelopes.errors import Code
+from sealbus.bus.handling.idempotency.replay_guard import DIGEST_BYTES, ReplayGuard
+from sealbus.envelopes.errors import BusUnavailable, Code, IdentityUnavailable, StateUnavailable
 from sealbus.envelopes.limits import SECOND
 
-__all__ = ["BACKCHANNEL_LOGOUT", "EVENT_TOKEN_TYPE", "LOGOUT_TOKEN_TYPE", "SecurityEventVerifier"]
+__all__ = [
+    "BACKCHANNEL_LOGOUT",
+    "EVENT_TOKEN_TYPE",
+    "HANDLED_FOR",
+    "LOGOUT_TOKEN_TYPE",
+    "ReportedEvent",
+    "SecurityEventVerifier",
+]
 
 EVENT_TOKEN_TYPE: Final = "secevent+jwt"
 """`typ` of an event token (RFC 8417 section 2.3), which SSF demands."""
@@ -32,6 +46,11 @@ LOGOUT_TOKEN_TYPE: Final = "logout+jwt"
 """`typ` of a logout token (Back-Channel Logout section 2.4). Recommended there, demanded here: nothing else keeps an ID token
 from being taken for one."""
 BACKCHANNEL_LOGOUT: Final = "http://schemas.openid.net/event/backchannel-logout"
+
+HANDLED_FOR: Final = 86_400 * SECOND
+"""Microseconds for which a token that was handled is remembered: as long as STATE keeps a value, less five minutes."""
+
+_log: Final = logging.getLogger(__name__)
 
 _CAEP: Final = "https://schemas.openid.net/secevent/caep/event-type/"
 _RISC: Final = "https://schemas.openid.net/secevent/risc/event-type/"
@@ -67,20 +86,43 @@ _CHANGES: Final = {"create": False, "revoke": True, "update": True, "delete": Tr
 """Changes of a credential (CAEP 1.0 section 3.3), and whether one makes earlier logins doubtful: an added one does not."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportedEvent:
+    """A verified token: its issuer, whom it revokes (None for nobody), when it was made, and what it is known by."""
+
+    issuer: str
+    revoked: Revocation | None
+    made: int
+    digest: bytes = field(repr=False)
+
+    @classmethod
+    def of(cls, claims: Claims, kind: str, issuer: str, revoked: Revocation | None, made: int) -> ReportedEvent:
+        """Return the event of a token of the type `kind` with these claims.
+
+        It is known by its issuer, its `jti` and what it says: an issuer that gives an id twice has both heeded.
+        """
+        says = [kind, issuer, claims.text("jti"), *((revoked.kind, revoked.id, revoked.at) if revoked else ())]
+        digest = sha256(json.dumps(says).encode()).digest()[:DIGEST_BYTES]
+        return cls(issuer=issuer, revoked=revoked, made=made, digest=digest)
+
+
 class SecurityEventVerifier:
-    """A verifier of what the `issuers` report, with the keys that `keys` finds.
+    """A verifier of what the `issuers` report, with the keys that `keys` finds; `guard` knows what was handled.
 
     Raises nothing but `EdgeError`: 400 with the word of RFC 8935 section 2.4 (`invalid_request`, `invalid_key`,
     `invalid_issuer`, `invalid_audience`), and `KeysUnavailable` (503) if the issuer's keys are not available.
     """
 
-    def __init__(self, issuers: Sequence[Issuer], keys: KeySource, limits: EdgeLimits = DEFAULT_EDGE_LIMITS) -> None:
+    def __init__(
+        self, issuers: Sequence[Issuer], keys: KeySource, guard: ReplayGuard, limits: EdgeLimits = DEFAULT_EDGE_LIMITS
+    ) -> None:
         self._issuers = {issuer.issuer: issuer for issuer in issuers}
         self._keys = keys
+        self._guard = guard
         self._limits = limits
 
-    async def event(self, token: str, *, now: int) -> tuple[str, Revocation | None]:
-        """Return the issuer of the event token `token`, and whom it revokes, None for nobody.
+    async def event(self, token: str, *, now: int) -> ReportedEvent:
+        """Return what the event token `token` reports.
 
         Verified: the header (as of an access token, but for `typ`), issuer, key, signature, audience (`event_audiences`),
         `iat`, `jti`; that there is neither `sub` nor `exp` (SSF 1.0), and exactly one event; and a subject that stands for an
@@ -96,7 +138,6 @@ class SecurityEventVerifier:
             for name in ("sub", "exp"):
                 if name in claims:
                     raise TokenRefused(f"{name}: not in a security event token")
-            claims.text("jti")
             issued = self._issued(claims, now)
             subject = Claims(claims.members("sub_id"))
             kind, event = _one_event(claims)
@@ -105,9 +146,9 @@ class SecurityEventVerifier:
             revoked = _revoked(issuer, kind, event, subject, at)
             if revoked is not None:
                 _listable(at, now)
-            return issuer.issuer, revoked
+            return ReportedEvent.of(claims, EVENT_TOKEN_TYPE, issuer.issuer, revoked, issued)
 
-    async def logout(self, token: str, *, now: int) -> Revocation:
+    async def logout(self, token: str, *, now: int) -> ReportedEvent:
         """Return what the logout token `token` ends: the session `sid`, or without it the sessions of its user until `iat`.
 
         Verified (Back-Channel Logout section 2.6): the header (as of an access token, but for `typ`), issuer, key, signature,
@@ -118,7 +159,6 @@ class SecurityEventVerifier:
             issuer, claims = await self._verified(token, LOGOUT_TOKEN_TYPE, lambda row: row.logout_audiences, now)
             if "nonce" in claims:
                 raise TokenRefused("nonce: not in a logout token")
-            claims.text("jti")
             issued = self._issued(claims, now)
             if now >= claims.time("exp"):
                 raise TokenRefused("exp", code=Code.TOKEN_EXPIRED)
@@ -130,7 +170,22 @@ class SecurityEventVerifier:
                 raise TokenRefused("neither sub nor sid")
             _listable(issued, now)
             kind: Literal["session", "user"] = "session" if session else "user"
-            return Revocation(kind=kind, issuer=issuer.issuer, id=session or user, at=issued)
+            revoked = Revocation(kind=kind, issuer=issuer.issuer, id=session or user, at=issued)
+            return ReportedEvent.of(claims, LOGOUT_TOKEN_TYPE, issuer.issuer, revoked, issued)
+
+    async def handled(self, event: ReportedEvent) -> bool:
+        """Return whether `event` is known to have been handled, by any process of the edge."""
+        with suppress(StateUnavailable, BusUnavailable):
+            return await self._guard.used(event.digest, made=event.made - self._limits.future_seconds * SECOND)
+        return False
+
+    async def remember(self, event: ReportedEvent, *, now: int) -> None:
+        """Remember that `event` was handled, for `HANDLED_FOR`, if that can be stored."""
+        made = event.made - self._limits.future_seconds * SECOND
+        try:
+            await self._guard.use(event.digest, made=made, until=now + HANDLED_FOR)
+        except (StateUnavailable, BusUnavailable, IdentityUnavailable) as error:
+            _log.warning("that a report of %s was handled is not remembered: %s", event.issuer, error.detail)
 
     async def _verified(
         self, token: str, kind: str, audiences: Callable[[Issuer], frozenset[str]], now: int

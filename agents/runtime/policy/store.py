@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from sealbus.bus.nats.connection.connection import Connection
-from sealbus.bus.streams.object_store import ObjectInfo, ObjectStore
+from sealbus.bus.streams.declared import Stream
+from sealbus.bus.streams.object_store import ObjectInfo, ObjectStore, bucket_stream
+from sealbus.bus.streams.plan import Change, apply, plan, read_streams
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.policies.bundle.ownership import is_part
 from sealbus.policies.bundle.revocations import REVOCATIONS
 
-__all__ = ["BEHIND", "BUCKET_BYTES", "SCHEME", "PolicyStore", "StoredPart"]
+__all__ = ["BEHIND", "BUCKET_BYTES", "SCHEME", "PolicyStore", "StoredPart", "policy_stream"]
 
 SCHEME: Final = "nats://"
 """Prefix by which `policy.bundle` names a bucket: `nats://policies`."""
@@ -44,15 +47,32 @@ class StoredPart:
     last: int
 
 
+def policy_stream(bucket: str, *, replicas: int) -> Stream:
+    """Return the declaration of the stream that holds the policies of `bucket`.
+
+    A deployment's is as often replicated as its other streams: without it nobody can deny, revoke or start.
+    """
+    return bucket_stream(bucket, description="sealbus: policy bundles", max_bytes=BUCKET_BYTES, replicas=replicas)
+
+
 class PolicyStore:
-    """The bucket `bucket` over an entered connection, which outlives it."""
+    """The bucket `bucket` over an entered connection, which outlives it; `create` makes it with so many `replicas`."""
 
-    def __init__(self, connection: Connection, bucket: str) -> None:
+    def __init__(self, connection: Connection, bucket: str, *, replicas: int = 1) -> None:
         self.objects = ObjectStore(connection, bucket)
+        self._request = connection.jetstream
+        self._declared = policy_stream(bucket, replicas=replicas)
 
-    async def create(self, *, replicas: int = 1) -> None:
-        """Make the bucket if it does not exist."""
-        await self.objects.create(max_bytes=BUCKET_BYTES, replicas=replicas)
+    async def create(self) -> Sequence[Change]:
+        """Make the bucket if it does not exist; return what differs in one that does, which `streams apply` changes.
+
+        Needs an operator's identity. Raises `ConfigurationError`, `BusUnavailable`.
+        """
+        found = await read_streams([self._declared.name], self._request)
+        if found[self._declared.name] is None:
+            await apply([self._declared], self._request)
+            return ()
+        return plan([self._declared], found)
 
     async def current(self) -> dict[str, StoredPart]:
         """Return the current bundles by part name. Raises `BusUnavailable`, `ConfigurationError`."""

@@ -518,7 +518,7 @@ class CalloutTable(_Table):
     `issuer` signs answers, `xkey` opens requests, `nkey` is how responders log in. `accounts` are those of the server in
     which a policy may place connections; `servers` the nkeys of the only servers that are answered, by default all; `longest`
     is seconds after which a connection must be made again, by default only at the end of its X.509-SVID. `bootstrap` is the
-    signed bundle file that decides the first connections if the policy comes from a bucket of this NATS. `previous` is the
+    signed bundle file that decides until the first push if the policy comes from a bucket of this NATS. `previous` is the
     folder of the keys that these replace, which servers may still have: they are answered under those.
     """
 

@@ -114,6 +114,18 @@ class ReplayGuard:
                 await self._read(number, slot, made)
         raise StateUnavailable("other processes write all the time")
 
+    async def used(self, digest: bytes, *, made: int) -> bool:
+        """Return whether a use of `digest` is remembered; remember none. `made` is as in `use`.
+
+        Raises `StateUnavailable` or `BusUnavailable` if this is not known.
+        """
+        number = int.from_bytes(digest[:2]) % SLOTS
+        slot = self._slots.setdefault(number, _Slot())
+        async with slot.lock:
+            if digest not in slot.uses:
+                await self._read(number, slot, made)
+            return digest in slot.uses
+
     async def _write(self, number: int, last: int, uses: dict[bytes, int], now: int) -> int | None:
         listed = b"".join(digest + until.to_bytes(_TIME_BYTES) for digest, until in uses.items())
         payload = encode([_VERSION, self._name, number, now, listed], text_bytes=_BYTES)

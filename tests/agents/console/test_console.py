@@ -18,20 +18,27 @@ import httpx2
 import pytest
 from support.console_login import cookies_of, json_of, log_in
 from support.settings import changed
+from support.shapes import unlike
 
 from sealbus.agents.console import area_access, routes
+from sealbus.agents.console import views as views_module
 from sealbus.agents.console.area_access import AreaAccess
 from sealbus.agents.console.console import open_console
+from sealbus.agents.console.deciding_policies import DecidingPolicies
+from sealbus.agents.console.documents import DOCUMENTS
 from sealbus.agents.console.edge_client import EdgeRefused
-from sealbus.agents.console.routes import MARK as FIELD
+from sealbus.agents.console.login import MARK as FIELD
+from sealbus.agents.console.views import Views
 from sealbus.agents.dev.environment import DevOptions, Environment, open_environment
 from sealbus.agents.dev.users import dev_token
 from sealbus.agents.examples import inventory, pricing
-from sealbus.agents.runtime.open import open_node
+from sealbus.agents.runtime.open import open_connected_node, open_node
 from sealbus.agents.runtime.worker import Worker
 from sealbus.bus.background import Background
+from sealbus.bus.ports import wall_clock
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, SealbusError
+from sealbus.envelopes.limits import SECOND
 
 MARK = {FIELD: "1"}
 HOSTILE = "<b>x</b>\u202e\u200f"
@@ -71,8 +78,19 @@ async def working(shop: Environment) -> AsyncIterator[Environment]:
 
 @pytest.fixture
 async def web(shop: Environment) -> AsyncIterator[httpx2.AsyncClient]:
-    async with httpx2.AsyncClient(base_url=shop.console, follow_redirects=False, timeout=60) as client:
+    hooks = {"response": [expect_a_document]}
+    async with httpx2.AsyncClient(
+        base_url=shop.console, follow_redirects=False, timeout=60, event_hooks=hooks
+    ) as client:
         yield client
+
+
+async def expect_a_document(answer: httpx2.Response) -> None:
+    """Expect of every answer that it is what its type says, field by field, as the pages' tests take it to be."""
+    path = answer.request.url.path
+    kind = DOCUMENTS.get(path) or DOCUMENTS.get(f"{path.rpartition('/')[0]}/{{id}}")
+    if answer.status_code == 200 and kind is not None:
+        assert list(unlike(json.loads(await answer.aread()), kind)) == [], path
 
 
 async def asked(shop: Environment, user: str, item: str) -> httpx2.Response:
@@ -120,6 +138,9 @@ async def test_a_login_gives_a_cookie_that_no_other_site_can_use(web: httpx2.Asy
     assert json_of(await web.post("/api/log/verify", json={}), 403)["code"] == "denied"
     crossing = {**MARK, "sec-fetch-site": "cross-site"}
     assert json_of(await web.post("/api/log/verify", json={}, headers=crossing), 403)["code"] == "denied"
+    for fields in ({}, crossing):
+        assert json_of(await web.post("/logout", headers=fields), 403)["code"] == "denied"
+    assert json_of(await web.get("/api/session"))["user"] == "olga"
     await web.post("/logout", headers=MARK)
     json_of(await web.get("/api/session"), 401)
 
@@ -339,6 +360,46 @@ async def test_a_cancel_is_decided_for_the_person_and_again_by_the_agent(
     assert json_of(await web.post("/api/tasks/cancel", json=said, headers=MARK), 403)["code"] == "denied"
     [row] = (await rows(web, action="console.cancel", user="olga"))[:1]
     assert row["allow"]
+
+
+async def test_the_log_says_for_how_long_records_wait(
+    working: Environment, web: httpx2.AsyncClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that stays as it was is a dead notary to who looks at it."""
+    await log_in(web, "olga")
+
+    async def log(views: Views) -> dict[str, Any]:
+        found = (await views.log())["log"]
+        assert found is not None
+        return {**found}
+
+    async with (
+        open_connected_node("console", working.settings, counters=Counters()) as (node, connection),
+        DecidingPolicies(working.settings, connection) as policies,
+    ):
+        views = Views(working.settings, node, connection, policies)
+        await asked(working, "alice", "42")
+        # What the notary stores about its own checkpoint waits for nothing.
+        async with asyncio.timeout(30):
+            while (await log(views))["waiting_s"] != 0:  # noqa: ASYNC110  files have no event
+                await asyncio.sleep(0.1)
+        notary = working.settings.control.notary
+        assert notary.folder is not None
+        kept = await asyncio.to_thread(shutil.copytree, notary.folder, tmp_path / "log")
+        control = changed(working.settings.control, notary=changed(notary, folder=kept))
+        settings = changed(working.settings, control=control)
+        dead = Views(settings, node, connection, policies)
+        assert (await log(dead))["waiting_s"] == 0
+        await asked(working, "alice", "42")
+        first = (await log(dead))["waiting_s"]
+        assert 0 < first < 60
+        monkeypatch.setattr(views_module, "wall_clock", lambda: wall_clock() + 90 * SECOND)
+        late = await log(dead)
+        assert late["waiting_s"] > first + 89
+        assert late["age_s"] > 89
+        # Without the places of its entries nothing is known.
+        await asyncio.to_thread(shutil.rmtree, kept / "tile" / "places")
+        assert (await log(dead))["waiting_s"] is None
 
 
 async def test_what_is_no_id_is_refused(web: httpx2.AsyncClient) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from sealbus.agents.console.decision_document import approval_queue, explanation_document, looked_at, reason_documents
+from sealbus.agents.console.documents import ExplainedDocument, LiteralDocument, ReasonDocument
 from sealbus.envelopes.records.decision import CorePlace, DecisionRecord
 from sealbus.envelopes.trust.proof import Proof
 from sealbus.policies.explain.explanation import NotExplained, Unexplained
@@ -18,9 +17,13 @@ GIVEN = {
 }
 
 
-def told(*looked: tuple[str, str | None]) -> dict[str, Any]:
-    literals = [{"looked": [{"written": name, "value": value}]} for name, value in looked]
-    return {"reasons": [{"failed": literals, "held": []}]}
+def told(*looked: tuple[str, str | None]) -> ExplainedDocument:
+    literals: list[LiteralDocument] = [
+        {"file": "a.rego", "line": 1, "written": name, "looked": [{"written": name, "value": value}]}
+        for name, value in looked
+    ]
+    reason: ReasonDocument = {"reason": "x", "title": "", "remedy": "", "failed": literals, "held": []}
+    return {"explained": True, "reasons": [reason]}
 
 
 @pytest.mark.parametrize(

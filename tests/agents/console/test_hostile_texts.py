@@ -52,6 +52,7 @@ async def test_hostile_texts_stay_texts(browser: Browser, device: dict[str, obje
 
 async def test_long_texts_are_folded_and_can_be_opened(browser: Browser) -> None:
     async with console_site(hostile=True) as site:
+        site.answers["/api/dead"]["letters"][0]["detail"] = max(HOSTILE, key=len)
         context = await browser.new_context(**DESK)
         page = (await Watched.of(context, f"{site.url}/dead")).page
         fold = page.locator("details.fold").first

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from starlette.requests import Request
 from support.scripted_provider import SECRETS, ScriptedProvider, given
 
-from sealbus.agents.console.login import BrowserLogin
+from sealbus.agents.console import login as module
+from sealbus.agents.console.login import MARK, BrowserLogin
 from sealbus.agents.console.sessions import Session, Sessions
 from sealbus.agents.dev.idp import DevelopmentIdp
 from sealbus.agents.edge.http.problem import EdgeError
-from sealbus.agents.login.provider import LoginFailed
+from sealbus.agents.login.provider import LoginFailed, open_provider
 from sealbus.agents.login.public_client import PublicClient
 from sealbus.agents.login.token_answer import Tokens
 from sealbus.envelopes.limits import SECOND
@@ -22,8 +24,10 @@ from sealbus.envelopes.limits import SECOND
 NOW = 1_800_000_000_000_000
 
 
-def request(query: str = "", cookie: str = "") -> Request:
+def request(query: str = "", cookie: str = "", *, mark: bool = False) -> Request:
     headers = [(b"cookie", cookie.encode())] if cookie else []
+    if mark:
+        headers.append((MARK.encode(), b"1"))
     return Request({
         "type": "http", "method": "GET", "headers": headers, "query_string": query.encode(), "path": "/login",
         "server": ("console.example", 443), "scheme": "https",
@@ -51,14 +55,28 @@ async def test_the_provider_is_asked_with_pkce_and_for_the_login_that_is_needed(
         for cookie, query in (("", f"state={state}&code=x"), (f"__Host-sealbus_login={value}", "state=other&code=x")):
             with pytest.raises(EdgeError):
                 await login.end(request(query, cookie))
-        # That was the one try of this login.
-        with pytest.raises(EdgeError):
-            await login.end(request(f"state={state}&code=x", f"__Host-sealbus_login={value}"))
-        answer = await login.begin(request("to=/"))
-        state = parse_qs(urlsplit(answer.headers["location"]).query)["state"][0]
-        value = answer.headers["set-cookie"].partition("=")[2].partition(";")[0]
+        # A stranger's answer ends nobody's login: this one goes on.
         with pytest.raises(LoginFailed):
             await login.end(request(f"state={state}&code=forged&iss={idp.issuer}", f"__Host-sealbus_login={value}"))
+
+
+async def test_however_many_strangers_begin_a_login_another_goes_on(
+    idp: ScriptedProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    login = login_at(idp.issuer)
+    begun = await login.begin(request("to=/tasks"))
+    client = PublicClient(issuer=idp.issuer, client_id="sealbus-cli", scope="openid")
+    async with open_provider(client) as provider:
+        with monkeypatch.context() as patched:
+            # Asked for its document each time, it would take most of the test's time.
+            patched.setattr(module, "open_provider", lambda *_, **__: nullcontext(provider))
+            for _ in range(1_001):
+                await login.begin(request("to=/"))
+    idp.says("/token", given(access_token=SECRETS["access"]))
+    state = parse_qs(urlsplit(begun.headers["location"]).query)["state"][0]
+    value = begun.headers["set-cookie"].partition(";")[0]
+    ended = await login.end(request(f"state={state}&code=x&iss={idp.issuer}", value))
+    assert 'url=/tasks"' in bytes(ended.body).decode()
 
 
 @pytest.mark.parametrize("query", ["to=//x", "to=/%0d%0aset-cookie:x", "acr=%22", "max_age=-1", "max_age=1e9"])
@@ -74,7 +92,10 @@ async def test_a_session_is_only_that_of_its_cookie() -> None:
             await login.session(request(cookie=cookie))
         assert refused.value.status == 401
     # Leaving without a session leaves nothing behind.
-    assert (await login.leave(request())).status_code == 200
+    assert (await login.leave(request(mark=True))).status_code == 200
+    with pytest.raises(EdgeError) as refused:
+        await login.leave(request())
+    assert refused.value.status == 403
 
 
 class Looking:
@@ -149,7 +170,7 @@ async def test_who_leaves_takes_all_tokens_along(idp: ScriptedProvider) -> None:
     looking = Looking(idp)
     for _ in range(2):
         idp.says("/revoke", b"")
-    await looking.login.leave(request(cookie=looking.cookie))
+    await looking.login.leave(request(cookie=looking.cookie, mark=True))
     assert [one["token"] for one in idp.fields("/revoke")] == [SECRETS["refresh"], SECRETS["access"]]
     with pytest.raises(EdgeError):
         await looking.token()

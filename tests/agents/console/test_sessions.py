@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64decode
+
 from sealbus.agents.console.sessions import (
     LOGIN,
     PENDING_LIFE,
     SESSION,
+    LoginSeal,
     PendingLogin,
     Session,
     Sessions,
@@ -57,20 +60,49 @@ def test_who_holds_a_session_that_has_ended_sees_that() -> None:
     assert not old.lives(NOW + 1)
 
 
-def test_a_login_is_ended_once_by_its_own_answer_in_time() -> None:
-    def begun() -> tuple[Sessions, str]:
-        sessions = Sessions()
-        return sessions, sessions.begin_login(PendingLogin(to="/", verifier="v", state="s", begun=NOW))
+def test_nobody_who_logs_in_again_and_again_ends_anothers_session() -> None:
+    sessions = Sessions(most=3)
+    olga = session()
+    olga.idp, olga.name = "https://idp.example", "olga"
+    sessions.begin(olga)
+    greedy = [session() for _ in range(9)]
+    for one in greedy:
+        sessions.begin(one)
+        one.idp, one.name = "https://idp.example", "mallory"
+    assert olga.lives(NOW)
+    assert [one.lives(NOW) for one in greedy] == [False] * 7 + [True] * 2
+    # Also while nobody has said yet who they are.
+    unknown = [session() for _ in range(3)]
+    for one in unknown:
+        sessions.begin(one)
+    assert olga.lives(NOW)
 
-    sessions, value = begun()
-    assert sessions.end_login(value, "s", now=NOW) is not None
-    assert sessions.end_login(value, "s", now=NOW) is None
-    sessions, value = begun()
-    assert sessions.end_login(value, "other", now=NOW) is None
-    sessions, value = begun()
-    assert sessions.end_login("other", "s", now=NOW) is None
-    sessions, value = begun()
-    assert sessions.end_login(value, "s", now=NOW + PENDING_LIFE + 1) is None
+
+def test_a_login_is_ended_by_its_own_answer_in_time() -> None:
+    seal, login = LoginSeal(), PendingLogin(to="/tasks", verifier="v", state="s", begun=NOW)
+    value = seal.seal(login)
+    assert seal.open(value, "s", now=NOW + PENDING_LIFE) == login
+    for state, now in (("other", NOW), ("", NOW), ("s", NOW + PENDING_LIFE + 1), ("s", NOW - 1)):
+        assert seal.open(value, state, now=now) is None
+    # Sealed by another process, changed, cut, or nothing of the kind.
+    assert LoginSeal().open(value, "s", now=NOW) is None
+    for at in range(len(value)):
+        assert seal.open(value[:at], "s", now=NOW) is None
+        other = "A" if value[at] != "A" else "B"
+        changed = seal.open(value[:at] + other + value[at + 1 :], "s", now=NOW)
+        # The last letter may have bits that stand for nothing.
+        assert changed is None or at == len(value) - 1
+    for junk in ("", "x", "ä", "=" * 40, "A" * 4_000):
+        assert seal.open(junk, "s", now=NOW) is None
+
+
+def test_a_login_shows_nothing_of_itself() -> None:
+    """The verifier would let somebody else's program take the code."""
+    seal, login = LoginSeal(), PendingLogin(to="/", verifier="secret-verifier", state="s", begun=NOW)
+    one, two = seal.seal(login), seal.seal(login)
+    assert one != two
+    assert b"secret" not in urlsafe_b64decode(one + "==")
+    assert b"secret" not in urlsafe_b64decode(two + "==")
 
 
 def test_no_secret_is_shown() -> None:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from sealbus.agents.console.documents import TrafficDocument
 from sealbus.agents.console.traffic import WINDOW, Traffic
 
 NOW = 1_800_000_000
 
 
-def drawn(traffic: Traffic, second: int = NOW, **states: str) -> dict[str, Any]:
+def drawn(traffic: Traffic, second: int = NOW, **states: str) -> TrafficDocument:
     return traffic.document(second, states, ["edge"])
 
 
-def columns(document: dict[str, Any]) -> dict[str, int]:
+def columns(document: TrafficDocument) -> dict[str, int]:
     return {one["name"]: one["column"] for one in document["agents"]}
 
 

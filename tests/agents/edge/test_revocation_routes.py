@@ -68,7 +68,39 @@ async def test_what_revokes_nobody_is_taken_and_not_handed_on() -> None:
     told = Told()
     async with door(told.agent, engine=ScriptedEngine(), row=REPORTS) as edge:
         answer = await report(edge, event_token(edge.issuer, VERIFICATION, opaque("stream-1"), {"state": "x"}))
-        assert (answer.status_code, told.of, any(edge.published().values())) == (202, [], False)
+        assert (answer.status_code, told.of) == (202, [])
+        # That it was handled, and nothing else.
+        assert {name for name, count in edge.published().items() if count} == {"STATE"}
+
+
+async def test_a_token_is_handled_once_by_all_processes_of_the_edge() -> None:
+    """Shown again it is answered as before; nobody is asked, nothing recorded, and its issuer's rate not charged."""
+    told, second = Told(), int(time.time())
+    limits = {"event_rate": 0.001, "event_burst": 3}
+    async with door(told.agent, engine=ScriptedEngine(), row=REPORTS, limits=limits) as edge, edge.another() as other:
+        event = event_token(edge.issuer, SESSION_REVOKED, opaque("s-1"), iat=second)
+        logout = logout_token(edge.issuer, sid="s-2", iat=second)
+        nobody = event_token(edge.issuer, VERIFICATION, opaque("stream-1"), {"state": "x"}, iat=second)
+        for one in (edge, edge, other, other, edge):
+            assert (await report(one, event)).status_code == 202
+            assert (await log_out(one, logout)).status_code == 204
+            assert (await report(one, nobody)).status_code == 202
+        assert told.of == [told_of(edge, "session", "s-1", second), told_of(edge, "session", "s-2", second)]
+        assert len(await edge.bus.decisions(REVOKE)) == 2
+        # Three were charged, and a fourth is over the rate.
+        assert (await report(edge, event_token(edge.issuer, jti="event-2", iat=second))).status_code == 429
+
+
+async def test_what_could_not_be_published_is_handled_when_it_is_reported_again() -> None:
+    told, allowed = Told(), [False]
+    engine = ScriptedEngine(lambda one: allow() if allowed[0] or one["action"]["name"] != REVOKE else deny())
+    async with door(told.agent, engine=engine, row=REPORTS) as edge:
+        token = event_token(edge.issuer, SESSION_REVOKED, opaque("s-1"))
+        assert (await report(edge, token)).status_code == 503
+        allowed[0] = True
+        for _ in range(2):
+            assert (await report(edge, token)).status_code == 202
+        assert [one.id for one in told.of] == ["s-1"]
 
 
 async def test_with_pseudonyms_a_users_id_does_not_leave_the_edge(tmp_path: Path) -> None:
@@ -139,7 +171,8 @@ async def test_an_issuer_that_reports_too_much_is_told_to_wait() -> None:
         # What it did not sign does not count.
         for _ in range(4):
             assert (await report(edge, token[:-4] + "AAAA")).status_code == 400
-        statuses = [(await report(edge, token)).status_code for _ in range(2)]
+        tokens = [token, event_token(edge.issuer, jti="event-2")]
+        statuses = [(await report(edge, one)).status_code for one in tokens]
         answer = await log_out(edge, logout_token(edge.issuer))
         assert (statuses, answer.status_code, answer.json()["code"]) == ([202] * 2, 429, "rate_limited")
         assert int(answer.headers["retry-after"]) >= 1

@@ -6,7 +6,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import nats
 import pytest
@@ -17,8 +17,9 @@ from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.connection.tls import client_context
 from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import Outgoing
-from sealbus.bus.streams.declared import MAX_CONSUMERS
-from sealbus.bus.streams.object_store import CHUNK_BYTES, ONE_MESSAGE, ObjectInfo, ObjectStore
+from sealbus.bus.streams.declared import Stream
+from sealbus.bus.streams.object_store import CHUNK_BYTES, ONE_MESSAGE, ObjectInfo, ObjectStore, bucket_stream
+from sealbus.bus.streams.plan import apply, plan, read_streams
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
@@ -41,10 +42,13 @@ async def connection(lab: Lab) -> AsyncIterator[Connection]:
 
 @pytest.fixture
 async def store(connection: Connection) -> ObjectStore:
-    found = ObjectStore(connection, "policies")
-    await found.create(max_bytes=4_194_304)
-    await found.create(max_bytes=4_194_304)
-    return found
+    await apply([bucket("policies")], connection.jetstream)
+    assert await apply([bucket("policies")], connection.jetstream) == []
+    return ObjectStore(connection, "policies")
+
+
+def bucket(name: str) -> Stream:
+    return bucket_stream(name, description="a test's", max_bytes=4_194_304, replicas=1)
 
 
 async def put(store: ObjectStore, name: str, content: bytes, last: int = 0) -> ObjectInfo:
@@ -53,22 +57,27 @@ async def put(store: ObjectStore, name: str, content: bytes, last: int = 0) -> O
     return found
 
 
-async def test_an_older_bucket_gets_room_for_as_many_consumers_and_a_wider_one_stays(
-    connection: Connection, store: ObjectStore
-) -> None:
-    async def set_to(most: int) -> object:
-        config = {key: value for key, value in (await found()).items() if key != "metadata"} | {"max_consumers": most}
+async def test_a_bucket_is_declared_as_streams_are(connection: Connection, store: ObjectStore) -> None:
+    """What was chosen elsewhere is planned, and what holds an object that nobody can read again."""
+    declared = bucket("policies")
+
+    async def differing(**changes: object) -> list[str]:
+        config = {**declared.config(), **changes}
         await api(connection.jetstream, "STREAM.UPDATE.OBJ_policies", config)
-        await store.create(max_bytes=1)
-        return (await found())["max_consumers"]
+        found = [str(one) for one in plan([declared], await read_streams([declared.name], connection.jetstream))]
+        assert [str(one) for one in await apply([declared], connection.jetstream)] == found
+        assert plan([declared], await read_streams([declared.name], connection.jetstream)) == []
+        return found
 
-    async def found() -> dict[str, object]:
-        return cast("dict[str, object]", (await api(connection.jetstream, "STREAM.INFO.OBJ_policies"))["config"])
-
-    before = await found()
-    assert before["max_consumers"] == MAX_CONSUMERS
-    assert [await set_to(-1), await set_to(20_000)] == [MAX_CONSUMERS, 20_000]
-    assert await found() | {"max_consumers": MAX_CONSUMERS} == before
+    assert await differing() == []
+    assert await differing(max_consumers=-1) == ["update OBJ_policies: max_consumers -1 -> 10000"]
+    assert await differing(max_consumers=20_000) == []
+    assert await differing(allow_rollup_hdrs=False) == ["update OBJ_policies: allow_rollup_hdrs false -> true"]
+    assert await differing(allow_direct=False) == ["update OBJ_policies: allow_direct false -> true"]
+    assert await differing(max_age=10**9 * 86_400) == ["update OBJ_policies: max_age 86400 s -> 0 s"]
+    assert await differing(republish={"src": ">", "dest": "open.>"}) == ["update OBJ_policies: republish set -> absent"]
+    await put(store, "one", b"1")
+    assert await store.get(await put(store, "two", b"2")) == b"2"
 
 
 async def messages(connection: Connection) -> object:

@@ -118,3 +118,22 @@ securityContext: {{- include "sealbus.container-security" .root | nindent 2 }}
 - name: private-keys
   emptyDir: {medium: Memory, sizeLimit: 1Mi}
 {{- end }}
+
+{{/* The storage `claim` of each pod of the StatefulSet `name`, by its `values`. No upgrade changes its class: helm says so first. */}}
+{{- define "sealbus.storage" -}}
+{{- $class := .values.storageClassName -}}
+{{- $name := .name -}}
+{{- range lookup "apps/v1" "StatefulSet" .root.Release.Namespace $name | dig "spec" "volumeClaimTemplates" list }}
+{{- if ne (.spec.storageClassName | default "") $class }}
+{{- fail (printf "%s.storageClassName: the %s's storage has %q, which no upgrade changes" $name $name (.spec.storageClassName | default "")) }}
+{{- end }}
+{{- end -}}
+volumeClaimTemplates:
+  - metadata: {name: {{ .claim }}}
+    spec:
+      accessModes: [ReadWriteOnce]
+      {{- with $class }}
+      storageClassName: {{ . | quote }}
+      {{- end }}
+      resources: {requests: {storage: {{ .values.storage }}}}
+{{- end }}

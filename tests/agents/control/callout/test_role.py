@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import cast
 
+from sealbus.agents.control.callout.policy import NOT_KNOWN
 from sealbus.agents.control.callout.responder import Callout
 from sealbus.agents.control.callout.role import CalloutRole, Ordinary
 
@@ -28,8 +29,8 @@ class Part:
 
 async def test_both_run_until_cancelled() -> None:
     """The ordinary connection is let in by the answers: whoever waited for it before would wait for ever."""
-    callout, ordinary = Part(), Part()
-    role = CalloutRole(cast("Callout", callout), cast("Ordinary", ordinary))
+    callout, ordinary, known = Part(), Part(), asyncio.Event()
+    role = CalloutRole(cast("Callout", callout), cast("Ordinary", ordinary), known)
     assert role.problem == callout.problem
     running = asyncio.create_task(role.run())
     await callout.running.wait()
@@ -37,3 +38,13 @@ async def test_both_run_until_cancelled() -> None:
     running.cancel()
     await asyncio.wait({running})
     assert (callout.ended, ordinary.ended) == (True, True)
+
+
+def test_it_is_not_ready_before_it_knows_what_the_bucket_holds() -> None:
+    """A server that is told to ask again about everybody waits for a responder that is ready."""
+    callout, known = Part(), asyncio.Event()
+    callout.problem = ""
+    role = CalloutRole(cast("Callout", callout), cast("Ordinary", Part()), known)
+    assert role.problem == NOT_KNOWN
+    known.set()
+    assert role.problem == ""

@@ -109,16 +109,42 @@ async def test_another_user_cannot_use_a_session(desk: McpDesk) -> None:
     assert {one.status_code for one in (*others, ended)} == {404}
 
 
-async def test_a_user_has_so_many_sessions_and_another_user_theirs(desk: McpDesk) -> None:
-    answers = [await desk.door.post("/mcp", INITIALIZE, headers=ACCEPT) for _ in range(SESSIONS_OF_USER + 1)]
-    assert {one.status_code for one in answers[:-1]} == {200}
-    assert answers[-1].status_code == 429
-    assert answers[-1].json()["code"] == "rate_limited"
-    assert (await desk.door.post("/mcp", INITIALIZE, headers=ACCEPT, sub="bob")).status_code == 200
-    first = answers[0].headers["mcp-session-id"]
-    ended = await desk.door.http.delete("/mcp", headers={"mcp-session-id": first, **desk.door.authorized()})
-    assert ended.status_code == 200
-    assert (await desk.door.post("/mcp", INITIALIZE, headers=ACCEPT)).status_code == 200
+async def test_programs_that_end_without_a_farewell_lock_nobody_out(desk: McpDesk) -> None:
+    """Of a user's sessions at a client, the one that is idle longest makes room, in the transport, too."""
+
+    async def begun(**claims: str) -> str:
+        answer = await desk.door.post("/mcp", INITIALIZE, headers=ACCEPT, **claims)
+        assert answer.status_code == 200, answer.text
+        return answer.headers["mcp-session-id"]
+
+    async def listed(session: str, **claims: str) -> int:
+        listing = {"jsonrpc": "2.0", "id": 2, "method": "tools/list", "params": {}}
+        answer = await desk.door.post("/mcp", listing, headers={**ACCEPT, "mcp-session-id": session}, **claims)
+        return answer.status_code
+
+    bobs = await begun(sub="bob")
+    first, second, *rest = [await begun() for _ in range(SESSIONS_OF_USER)]
+    assert await listed(first) == 200
+    last = await begun()
+    assert await listed(second) == 404
+    assert {await listed(one) for one in (first, *rest, last)} == {200}
+    assert await listed(bobs, sub="bob") == 200
+
+
+async def test_where_all_places_are_taken_who_has_most_makes_room(tmp_path: Path) -> None:
+    async with mcp_desk(tmp_path, Workshop().agent, table={"sessions": 3}) as desk:
+        given = []
+        for user in ("alice", "alice", "bob", "carol", "carol"):
+            answer = await desk.door.post("/mcp", INITIALIZE, headers=ACCEPT, sub=user)
+            assert answer.status_code == 200, answer.text
+            given.append(answer.headers["mcp-session-id"])
+        listing = {"jsonrpc": "2.0", "id": 2, "method": "tools/list", "params": {}}
+        codes = []
+        for user, session in zip(("alice", "alice", "bob", "carol", "carol"), given, strict=True):
+            fields = {**ACCEPT, "mcp-session-id": session}
+            codes.append((await desk.door.post("/mcp", listing, headers=fields, sub=user)).status_code)
+        # Alice had two when carol came; then each has one, and carol's second takes the place of her first.
+        assert codes == [404, 200, 200, 404, 200]
 
 
 async def test_pages_of_other_origins_are_refused(desk: McpDesk) -> None:

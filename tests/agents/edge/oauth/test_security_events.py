@@ -24,8 +24,9 @@ from support.security_events import (
 from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS
 from sealbus.agents.edge.http.problem import EdgeError, KeysUnavailable
 from sealbus.agents.edge.oauth.jwks import KeySource
-from sealbus.agents.edge.oauth.security_events import SecurityEventVerifier
+from sealbus.agents.edge.oauth.security_events import HANDLED_FOR, SecurityEventVerifier
 from sealbus.agents.runtime.policy.revocation import KEPT
+from sealbus.envelopes.errors import BusUnavailable, StateUnavailable
 from sealbus.envelopes.limits import SECOND
 
 RISC = "https://schemas.openid.net/secevent/risc/event-type/"
@@ -34,11 +35,29 @@ NOW = SECOND_NOW * SECOND
 CHANGED = {"credential_type": "password", "change_type": "update"}
 
 
+class Guard:
+    """A guard that remembers in memory, or raises `problem`."""
+
+    def __init__(self) -> None:
+        self.uses: dict[bytes, tuple[int, int]] = {}
+        self.problem: Exception | None = None
+
+    async def used(self, digest: bytes, *, made: int) -> bool:
+        if self.problem is not None:
+            raise self.problem
+        return digest in self.uses
+
+    async def use(self, digest: bytes, *, made: int, until: int) -> bool:
+        if self.problem is not None:
+            raise self.problem
+        return self.uses.setdefault(digest, (made, until)) == (made, until)
+
+
 @asynccontextmanager
 async def verifying(**row: Any) -> AsyncIterator[tuple[LoopbackIssuer, SecurityEventVerifier]]:
     said = {"event_audiences": frozenset({RECEIVER}), "logout_audiences": frozenset({CLIENT_ID}), **row}
     async with LoopbackIssuer() as issuer, KeySource(tls=TRUSTS_NOBODY) as keys:
-        yield issuer, SecurityEventVerifier([issuer.row(**said)], keys)
+        yield issuer, SecurityEventVerifier([issuer.row(**said)], keys, Guard())  # type: ignore[arg-type]  # as much as it uses
 
 
 async def revoked(kind: str, subject: object, payload: object = None, **claims: Any) -> tuple[str, str, int] | None:
@@ -46,11 +65,12 @@ async def revoked(kind: str, subject: object, payload: object = None, **claims: 
     async with verifying() as (issuer, verifier):
         said = subject(issuer) if callable(subject) else subject
         token = event_token(issuer, kind, said, payload, **{"iat": SECOND_NOW, **claims})
-        by, found = await verifier.event(token, now=NOW)
-        assert by == issuer.issuer
+        event = await verifier.event(token, now=NOW)
+        found = event.revoked
+        assert event.issuer == issuer.issuer
         if found is None:
             return None
-        assert found.issuer == by
+        assert found.issuer == event.issuer
         return found.kind, found.id, SECOND_NOW - found.at // SECOND
 
 
@@ -175,7 +195,7 @@ async def test_a_logout_ends_its_session_and_without_one_its_user() -> None:
             ({"sub": None}, "session", "session-1"),
             ({"sid": None}, "user", "alice"),
         ):
-            found = await verifier.logout(logout_token(issuer, **times, **claims), now=NOW)
+            found = (await verifier.logout(logout_token(issuer, **times, **claims), now=NOW)).revoked
             assert found is not None
             assert (found.kind, found.issuer, found.id, found.at) == (kind, issuer.issuer, one, NOW - 3 * SECOND)
 
@@ -216,7 +236,7 @@ async def test_what_is_no_logout_token(claims: Mapping[str, Any], detail: str) -
 async def test_each_is_taken_for_its_own_audience_only() -> None:
     async with verifying(event_audiences=frozenset({"one", "two"}), logout_audiences=frozenset()) as (issuer, verifier):
         for aud in ("one", ["x", "two"]):
-            assert await verifier.event(event_token(issuer, iat=SECOND_NOW, aud=aud), now=NOW)
+            assert (await verifier.event(event_token(issuer, iat=SECOND_NOW, aud=aud), now=NOW)).issuer
         for aud in ("three", RECEIVER, []):
             with pytest.raises(EdgeError) as refused:
                 await verifier.event(event_token(issuer, iat=SECOND_NOW, aud=aud), now=NOW)
@@ -233,14 +253,16 @@ async def test_what_is_just_within_its_bounds_is_taken() -> None:
         ahead = SECOND_NOW + DEFAULT_EDGE_LIMITS.future_seconds
         token = event_token(issuer, iat=ahead)
         for length, taken in ((len(token), True), (len(token) - 1, False)):
-            verifier = SecurityEventVerifier([row], keys, replace(DEFAULT_EDGE_LIMITS, token_bytes=length))
+            limits = replace(DEFAULT_EDGE_LIMITS, token_bytes=length)
+            verifier = SecurityEventVerifier([row], keys, Guard(), limits)  # type: ignore[arg-type]  # not asked
             if taken:
-                assert await verifier.event(token, now=NOW)
+                assert (await verifier.event(token, now=NOW)).issuer
             else:
                 with pytest.raises(EdgeError, match="too long"):
                     await verifier.event(token, now=NOW)
+        verifier = SecurityEventVerifier([row], keys, Guard())  # type: ignore[arg-type]  # not asked
         with pytest.raises(EdgeError, match="future"):
-            await SecurityEventVerifier([row], keys).event(token, now=NOW - 1)
+            await verifier.event(token, now=NOW - 1)
 
 
 async def test_shown_again_it_says_the_same() -> None:
@@ -248,6 +270,47 @@ async def test_shown_again_it_says_the_same() -> None:
         token = event_token(issuer, iat=SECOND_NOW)
         first = await verifier.event(token, now=NOW)
         assert await verifier.event(token, now=NOW + KEPT - 1) == first
+
+
+async def test_it_is_known_by_issuer_id_and_what_it_says() -> None:
+    async with verifying() as (issuer, verifier):
+
+        async def digest(token: str) -> bytes:
+            return (await verifier.event(token, now=NOW)).digest
+
+        plain = await digest(event_token(issuer, iat=SECOND_NOW))
+        assert len(plain) == 16
+        others = [
+            event_token(issuer, iat=SECOND_NOW, jti="event-2"),
+            event_token(issuer, iat=SECOND_NOW - 1),
+            event_token(issuer, subject=opaque("session-2"), iat=SECOND_NOW),
+            event_token(issuer, subject=iss_sub(issuer, "session-1"), iat=SECOND_NOW),
+            event_token(issuer, VERIFICATION, iat=SECOND_NOW),
+        ]
+        found = {plain, *[await digest(one) for one in others]}
+        logout = logout_token(issuer, sid="session-1", jti="event-1", iat=SECOND_NOW, exp=SECOND_NOW + 60)
+        found.add((await verifier.logout(logout, now=NOW)).digest)
+        assert len(found) == len(others) + 2
+        # Anything else about it is no part of that.
+        assert await digest(event_token(issuer, iat=SECOND_NOW, txn="t-1")) == plain
+
+
+@pytest.mark.parametrize("problem", [StateUnavailable("full"), BusUnavailable("away")])
+async def test_where_nobody_knows_whether_it_was_handled_it_is_handled(problem: Exception) -> None:
+    async with LoopbackIssuer() as issuer, KeySource(tls=TRUSTS_NOBODY) as keys:
+        guard = Guard()
+        row = issuer.row(event_audiences=frozenset({RECEIVER}))
+        verifier = SecurityEventVerifier([row], keys, guard)  # type: ignore[arg-type]  # as much as it uses
+        event = await verifier.event(event_token(issuer, iat=SECOND_NOW), now=NOW)
+        assert not await verifier.handled(event)
+        await verifier.remember(event, now=NOW)
+        assert await verifier.handled(event)
+        # A use from before the token was made cannot be one of it; a day is what STATE keeps.
+        ahead = DEFAULT_EDGE_LIMITS.future_seconds * SECOND
+        assert list(guard.uses.values()) == [(NOW - ahead, NOW + HANDLED_FOR)]
+        guard.problem = problem
+        assert not await verifier.handled(event)
+        await verifier.remember(event, now=NOW)
 
 
 async def test_what_the_list_would_let_go_of_at_once_is_refused() -> None:
@@ -265,7 +328,7 @@ async def test_what_the_list_would_let_go_of_at_once_is_refused() -> None:
         with pytest.raises(EdgeError, match="too long ago"):
             await verifier.logout(logout_token(issuer, iat=old, exp=SECOND_NOW + 1), now=NOW)
         # What denies nobody has no time that matters.
-        assert await verifier.event(event_token(issuer, VERIFICATION, opaque("stream-1"), iat=old), now=NOW)
+        assert (await verifier.event(event_token(issuer, VERIFICATION, opaque("stream-1"), iat=old), now=NOW)).issuer
 
 
 async def test_without_keys_nobody_is_refused() -> None:

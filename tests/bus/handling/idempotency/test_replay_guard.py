@@ -77,6 +77,16 @@ async def test_it_is_the_first_use_once_whoever_asks(site: Site) -> None:
     assert await site.use(two, digest("b"))
 
 
+async def test_whether_it_was_used_is_known_without_a_use(site: Site) -> None:
+    one, two = site.process(), site.process()
+    assert not await one.used(digest("a"), made=site.now)
+    assert site.subjects() == set()
+    await site.use(two, digest("a"))
+    assert await one.used(digest("a"), made=site.now)
+    assert not await one.used(digest("b"), made=site.now)
+    assert not await site.use(one, digest("a"))
+
+
 async def test_of_many_at_once_one_is_the_first(site: Site) -> None:
     guards = [site.process() for _ in range(4)]
     used = await asyncio.gather(*(site.use(guards[at % 4], digest("a")) for at in range(12)))

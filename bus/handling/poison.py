@@ -106,7 +106,7 @@ class AttemptCount:
         return AttemptCount(deaths=deaths, alone=True)
 
 
-class _Stored(NamedTuple):
+class _Counted(NamedTuple):
     attempts: AttemptCount
     sequence: int
 
@@ -137,7 +137,7 @@ class PoisonGuard:
         self._clock = clock
         self.in_flight = in_flight
         self._places: dict[Work, int] = {}
-        self._counted: dict[Work, _Stored] = {}
+        self._counted: dict[Work, _Counted] = {}
         """The open counts of what is handled now."""
         self._put_off: BoundedMap[bytes, int] = BoundedMap(REMEMBERED)
         """The delivery of each message that this process put off once its handler had ended."""
@@ -214,22 +214,22 @@ class PoisonGuard:
         known = self._put_off.get(work.header.digest)
         return number > 1 and not work.permitted.route.once and (known is None or known + 1 != number)
 
-    async def _known(self, work: Work) -> _Stored:
+    async def _known(self, work: Work) -> _Counted:
         """Return the count of this attempt, and the sequence of the one that it replaces."""
         try:
             found = await self._read(work.header.digest)
         except BusUnavailable as error:
             raise StateUnavailable("the count of attempts cannot be read") from error
-        return _Stored(found.attempts.following(), found.sequence) if found is not None else _Stored(AttemptCount(), 0)
+        return _Counted(found.attempts.following(), found.sequence) if found is not None else _Counted(AttemptCount(), 0)
 
-    async def _count(self, work: Work, known: _Stored) -> None:
+    async def _count(self, work: Work, known: _Counted) -> None:
         try:
             sequence = await self._write(work.header.digest, known.attempts, known.sequence)
         except (BusUnavailable, IdentityUnavailable) as error:
             raise StateUnavailable("an attempt cannot be counted") from error
         if sequence is None:
             raise StateUnavailable("another process counts an attempt of the same message")
-        self._counted[work] = _Stored(known.attempts, sequence)
+        self._counted[work] = _Counted(known.attempts, sequence)
 
     async def _close(self, work: Work) -> None:
         counted = self._counted.pop(work)
@@ -261,13 +261,13 @@ class PoisonGuard:
         self._alone = work
         self.running.add(work)
 
-    async def _read(self, digest: bytes) -> _Stored | None:
+    async def _read(self, digest: bytes) -> _Counted | None:
         found = await self._keyed.get(self._prefix + digest.hex(), within=WITHIN)
         if found is None:
             return None
         count = self._parsed(digest, found.payload, found.stored)
         # What is none of ours is replaced, and says nothing.
-        return _Stored(count or AttemptCount(open=False), found.sequence)
+        return _Counted(count or AttemptCount(open=False), found.sequence)
 
     async def _write(self, digest: bytes, count: AttemptCount, last: int) -> int | None:
         payload = encode([_VERSION, digest, count.deaths, count.alone, count.open, self._clock()])

@@ -23,6 +23,7 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
 __all__ = [
     "Clock",
+    "ConsumerLoad",
     "Delivery",
     "DuplicateFirstAttempt",
     "Identity",
@@ -151,6 +152,16 @@ class StoredValue(NamedTuple):
         return f"StoredValue(sequence={self.sequence}, ...)"
 
 
+class ConsumerLoad(NamedTuple):
+    """What a durable consumer holds, over all processes, as the broker counts it."""
+
+    unsettled: int
+    """Deliveries that are neither acknowledged nor ended, without those that this process has in hand: those that wait for
+    their redelivery, and those that other processes have in hand."""
+    most: int
+    """How many there may be (`max_ack_pending`). With so many the broker delivers nothing new."""
+
+
 class Pull(Protocol):
     """One durable consumer of one stream, read in batches; every delivery is settled exactly once."""
 
@@ -168,6 +179,9 @@ class Pull(Protocol):
 
     def working(self, delivery: Delivery) -> None:
         """Tell the broker that the delivery is still being handled, so that it is not redelivered."""
+
+    async def load(self) -> ConsumerLoad:
+        """Ask the broker what the consumer holds now, apart from what was taken here. Raises `BusUnavailable`."""
 
 
 class Transport(Protocol):

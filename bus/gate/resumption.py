@@ -34,7 +34,7 @@ from sealbus.bus.handling.approvals.parked_tasks import (
 )
 from sealbus.bus.handling.executor import Executor
 from sealbus.bus.handling.idempotency.effects import effect_key
-from sealbus.bus.ports import Clock, Delivery, Identity, Pull, wall_clock
+from sealbus.bus.ports import Clock, ConsumerLoad, Delivery, Identity, Pull, wall_clock
 from sealbus.bus.routing.cancellation import Cancellation
 from sealbus.bus.routing.retry import UNTIL_EXPIRY
 from sealbus.bus.routing.routes import Permitted, Resumed, RouteTable, TaskReporter
@@ -488,6 +488,10 @@ class _SettledOnce:
         """Tell the broker that the delivery is still being handled."""
         self._pull.working(delivery)
 
+    async def load(self) -> ConsumerLoad:
+        """Ask for the load of the consumer."""
+        return await self._pull.load()
+
 
 class _ResumedPull:
     """Where a resumed task is settled: the approval's delivery, once it is stored that the task has ended."""
@@ -525,6 +529,10 @@ class _ResumedPull:
     def working(self, delivery: Delivery) -> None:
         """Tell the broker that the approval is still being handled."""
         self._pull.working(self._approval)
+
+    async def load(self) -> ConsumerLoad:
+        """Ask for the load of the consumer of approvals."""
+        return await self._pull.load()
 
     async def _settle(self, then: Callable[[], None]) -> None:
         if await self._end(self.marker):

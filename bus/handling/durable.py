@@ -22,14 +22,15 @@ from sealbus.bus.handling.idempotency.claim import RESULT_BYTES
 from sealbus.bus.handling.idempotency.claim_store import AlreadyDone, BusyEffect, Claim
 from sealbus.bus.handling.idempotency.effects import Effects
 from sealbus.bus.handling.parts import PartWriter
-from sealbus.bus.handling.places import Cause, Places
+from sealbus.bus.handling.places import Places
 from sealbus.bus.handling.poison import PoisonGuard
 from sealbus.bus.handling.status_writer import NOTHING, Statuses
 from sealbus.bus.handling.told_detail import TellDetail, tell_nothing
+from sealbus.bus.handling.verb_room import VerbRoom
 from sealbus.bus.handling.work import Work
 from sealbus.bus.ports import Clock, Delivery, Pull, wall_clock
 from sealbus.bus.routing.cancellation import Canceled
-from sealbus.bus.routing.retry import UNTIL_EXPIRY, VERB_AWAITED, Reject, Retry, RetryPolicy
+from sealbus.bus.routing.retry import UNTIL_EXPIRY, Reject, Retry, RetryPolicy
 from sealbus.bus.routing.routes import Permitted, TaskReporter
 from sealbus.bus.routing.timers import Deadlines
 from sealbus.bus.sending.message import Content
@@ -73,6 +74,7 @@ class DurableWork:
         deadlines: Deadlines,
         counters: Counters,
         places: Places,
+        verb_room: VerbRoom | None,
         random: Callable[[], float],
         background: BoundedTasks,
         give_up: Callable[[Work], None],
@@ -80,7 +82,6 @@ class DurableWork:
         poison: PoisonGuard | None = None,
         tell: TellDetail = tell_nothing,
         verbs: str = "",
-        verbs_awaited: bool = True,
         clock: Clock = wall_clock,
     ) -> None:
         self._statuses = statuses
@@ -93,6 +94,7 @@ class DurableWork:
         self._counters = counters
         self._took = counters.histogram("sealbus_handler_seconds", ("action",))
         self._places = places
+        self._verb_room = verb_room
         self._random = random
         self._background = background
         self._give_up = give_up
@@ -100,7 +102,6 @@ class DurableWork:
         self._poison = poison
         self._tell_detail = tell
         self._verbs = verbs
-        self._verbs_awaited = verbs_awaited
         self._clock = clock
         self._said = OperatorLog(_log)
 
@@ -224,27 +225,27 @@ class DurableWork:
     async def put_off(self, message: VerifiedMessage, delivery: Delivery, pull: Pull) -> None:
         """Put off a genuine message whose verb has no handler here, for a replica that has one, until its `exp`.
 
-        The requester is told at the first delivery, so that a mistyped verb shows at once. At the last try, or if no place
-        is left, the task fails. There is no dead letter: DEAD drops the oldest, so any permitted sender could flush it.
+        The requester is told at the first delivery, so that a mistyped verb shows at once. At the last try, or if there is no
+        room, the task fails. There is no dead letter: DEAD drops the oldest, so any permitted sender could flush it. Returns
+        once what is to be told has begun to be told.
         """
-        header, count = message.header, delivery.number
-        delay = None
-        if self._verbs_awaited:
-            delay = VERB_AWAITED.delay(count, random=self._random(), now=self._clock(), until=header.exp)
-        again = delay is not None and self._places.put_off(
-            Cause.UNKNOWN_VERB, delivery, pull, delay, sender=header.iss.value
-        )
-        extra = f"for {delay:.1f} s" if again else "given up"
+        pause = None
+        if (room := self._verb_room) is not None:
+            pause = await room.put_off(message, delivery, pull, random=self._random(), now=self._clock())
         self._said.message(
             "put off",
-            header,
+            message.header,
             action="no handler here",
             code=Code.UNKNOWN_VERB,
-            extra=extra,
+            extra=f"for {pause:.1f} s" if pause is not None else "given up",
             context=message.context,
         )
-        reporter = self._statuses.reporter(message, delivery)
-        if reporter is not None and (not again or count == 1):
+        if pause is None or delivery.number == 1:
+            # In the background: the batch behind it does not wait for a round trip for each of these.
+            await self._background.start(self._tell_unknown_verb, message, delivery, pull, pause is not None)
+
+    async def _tell_unknown_verb(self, message: VerifiedMessage, delivery: Delivery, pull: Pull, again: bool) -> None:
+        if (reporter := self._statuses.reporter(message, delivery)) is not None:
             state = State.WORKING if again else State.FAILED
             await reporter.tell(state, code=Code.UNKNOWN_VERB, note=self._verbs)
         if not again:

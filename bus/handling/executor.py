@@ -28,6 +28,7 @@ from sealbus.bus.handling.poison import PoisonGuard
 from sealbus.bus.handling.replies import Replier
 from sealbus.bus.handling.status_writer import Statuses
 from sealbus.bus.handling.told_detail import TellDetail, tell_nothing
+from sealbus.bus.handling.verb_room import VerbRoom
 from sealbus.bus.handling.work import Work
 from sealbus.bus.ports import Clock, Delivery, Pull, wall_clock
 from sealbus.bus.routing.routes import Permitted, TaskReporter
@@ -70,6 +71,7 @@ class Executor:
         stops: Stops,
         counters: Counters,
         places: Places,
+        verb_room: VerbRoom | None = None,
         random: Callable[[], float],
         parking: Parking | None = None,
         poison: PoisonGuard | None = None,
@@ -78,7 +80,6 @@ class Executor:
         ack_wait: float = 30.0,
         tell: TellDetail = tell_nothing,
         verbs: str = "",
-        verbs_awaited: bool = True,
         clock: Clock = wall_clock,
     ) -> None:
         self._statuses = statuses
@@ -120,6 +121,7 @@ class Executor:
             deadlines=self._deadlines,
             counters=counters,
             places=places,
+            verb_room=verb_room,
             random=random,
             background=self._background,
             give_up=self._give_up,
@@ -127,7 +129,6 @@ class Executor:
             poison=poison,
             tell=tell,
             verbs=verbs,
-            verbs_awaited=verbs_awaited,
             clock=clock,
         )
         self._counters = counters

@@ -1,8 +1,9 @@
 """Places for deliveries that were put off: how many one process may put off at a time, by cause.
 
 A delivery that is put off holds a place among its consumer's `max_ack_pending` until it is redelivered; once all places
-are held, the agent stands still. So unauthenticated messages and unknown verbs have a limited share each, which leaves half
-of the places free even if 16 processes serve one agent (SPEC.md section 7).
+are held, the agent stands still. So unauthenticated messages have a small share, and of those that fail for a passing reason
+so few are put off that half of the places stay free even if 16 processes serve one agent (SPEC.md section 7). Messages that
+wait for a verb have a room of their own (`bus.handling.verb_room`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import asyncio
 import heapq
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Final
@@ -30,17 +30,18 @@ class Cause(StrEnum):
 
     UNAUTHENTICATED = "unauthenticated"
     """An unknown key or trust domain: nothing in the message is known to be true."""
-    UNKNOWN_VERB = "unknown_verb"
-    """A genuine message, for a verb that another version of this agent may have."""
     PASSING = "passing"
     """An engine, resource, stream or handler failed: the message is good, and is never given up for lack of room."""
 
 
-SHARE: Final = {Cause.UNAUTHENTICATED: 64, Cause.UNKNOWN_VERB: 64, Cause.PASSING: 4}
-"""Each cause has this fraction of `max_ack_pending`: 128, 128 and 2,048 of 8,192."""
+AT_MOST: Final = {Cause.UNAUTHENTICATED: 128, Cause.PASSING: 2_048}
+"""How many deliveries a process puts off for each cause at a time."""
 
-ONE_SENDER: Final = 128
-"""Unknown verbs have this fraction for each sender: 64 of 8,192."""
+SHARE: Final = {Cause.UNAUTHENTICATED: 64, Cause.PASSING: 4}
+"""Each cause has this fraction of a `max_ack_pending` that is smaller than usual."""
+
+UNATTEMPTED: Final = 8_192
+"""Messages of which a process remembers that it put them off unhandled; others count as attempted."""
 
 
 class Places:
@@ -49,44 +50,28 @@ class Places:
     def __init__(
         self, max_ack_pending: int, *, counters: Counters, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._most = {cause: max(1, max_ack_pending // share) for cause, share in SHARE.items()}
-        self._most_of_one = max(1, max_ack_pending // ONE_SENDER)
+        self._most = {cause: max(1, min(AT_MOST[cause], max_ack_pending // SHARE[cause])) for cause in Cause}
         self._counters = counters
         self._clock = clock
-        self._held: dict[Cause, list[tuple[float, str]]] = {cause: [] for cause in Cause}
-        """When each delivery is redelivered, with its sender where that counts; soonest first."""
-        self._of_one: Counter[str] = Counter()
-        self._unattempted: BoundedMap[tuple[str, int], int] = BoundedMap(max_ack_pending)
+        self._held: dict[Cause, list[float]] = {cause: [] for cause in Cause}
+        """When each delivery is redelivered; soonest first."""
+        self._unattempted: BoundedMap[tuple[str, int], int] = BoundedMap(UNATTEMPTED)
         """How often what stands there in a stream was put off though its handler had not run."""
         self._said = OperatorLog(_log)
         for cause in Cause:
             counters.add("sealbus_put_off_total", 0, cause=cause.value)
 
-    def put_off(
-        self,
-        cause: Cause,
-        delivery: Delivery,
-        pull: Pull,
-        seconds: float,
-        *,
-        sender: str = "",
-        attempted: bool = False,
-    ) -> bool:
+    def put_off(self, cause: Cause, delivery: Delivery, pull: Pull, seconds: float, *, attempted: bool = False) -> bool:
         """Have `delivery` redelivered in `seconds` if there is a place; return whether there was.
 
-        `Cause.PASSING` always has a place: `room` keeps it in bounds. `sender` is the sender of a message with an unknown
-        verb; `attempted` tells whether its handler ran.
+        `Cause.PASSING` always has a place: `room` keeps it in bounds. `attempted` tells whether its handler ran.
         """
         held = self._held[cause]
-        if cause is not Cause.PASSING and (
-            self.waiting(cause) >= self._most[cause] or (sender and self._of_one[sender] >= self._most_of_one)
-        ):
+        if cause is not Cause.PASSING and self.waiting(cause) >= self._most[cause]:
             self._counters.add("sealbus_no_place_total", 1, cause=cause.value)
             self._said.warning("no place is left to put off a delivery: %s", cause.value)
             return False
-        heapq.heappush(held, (self._clock() + seconds, sender))
-        if sender:
-            self._of_one[sender] += 1
+        heapq.heappush(held, self._clock() + seconds)
         if not attempted and (position := delivery.arrival) is not None:
             known = self._unattempted.get((position.stream, position.sequence)) or 0
             self._unattempted.put((position.stream, position.sequence), known + 1)
@@ -106,25 +91,19 @@ class Places:
     def waiting(self, cause: Cause) -> int:
         """Return how many deliveries are put off for `cause` now."""
         held, now = self._held[cause], self._clock()
-        while held and held[0][0] <= now:
-            _, sender = heapq.heappop(held)
-            if sender:
-                self._of_one[sender] -= 1
-                if not self._of_one[sender]:
-                    del self._of_one[sender]
+        while held and held[0] <= now:
+            heapq.heappop(held)
         return len(held)
 
     async def room(self) -> None:
         """Wait until no more than their share of deliveries is put off for temporary failures."""
         while self.waiting(Cause.PASSING) >= self._most[Cause.PASSING]:
             self._said.warning("nothing new is taken: %d deliveries are put off", len(self._held[Cause.PASSING]))
-            await asyncio.sleep(max(0.0, self._held[Cause.PASSING][0][0] - self._clock()))
+            await asyncio.sleep(max(0.0, self._held[Cause.PASSING][0] - self._clock()))
 
     def notes(self) -> dict[str, str]:
         """Return notes for operators, by part."""
         notes = {}
-        if verbs := self.waiting(Cause.UNKNOWN_VERB):
-            notes["verbs"] = f"{verbs} tasks or events for verbs that this version does not have wait for one that does"
         if strangers := self.waiting(Cause.UNAUTHENTICATED):
             notes["keys"] = f"{strangers} deliveries wait for keys or trust domains that are not known"
         if self.waiting(Cause.PASSING) >= self._most[Cause.PASSING]:

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final, cast
 
-from sealbus.bus.nats.connection.frames import check_pattern
 from sealbus.bus.ports import JsonObject, Request, StreamRefused
 from sealbus.bus.stream_names import AUDIT, SUBJECTS
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
@@ -28,17 +27,17 @@ __all__ = [
     "NANOSECONDS",
     "NOT_THE_LAST",
     "RECORDS",
-    "Bound",
     "ConsumerState",
-    "DurableSpec",
     "StreamState",
     "api",
     "audit_stream",
-    "bind",
     "closed_subject",
     "consumer_states",
     "create_stream",
     "existing_stream",
+    "filter_config",
+    "filter_suffix",
+    "filters_of",
     "iso_time",
     "make_reader",
     "no_stream",
@@ -67,9 +66,6 @@ NOT_THE_LAST: Final = frozenset({10_071, 10_164})
 """JetStream's codes for "wrong last sequence", with the sequence and without."""
 
 STREAM_NOT_FOUND = 10_059
-CONSUMER_NOT_FOUND = 10_014
-CONSUMER_EXISTS = frozenset({10_148, 10_012})
-
 READER_SECONDS = 30.0
 """How long an abandoned reader's consumer stays on the server."""
 
@@ -83,93 +79,12 @@ _TIME: Final = re.compile(r"(\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2})(?:\.(\d{1,9}))
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DurableSpec:
-    """A durable pull consumer as this program needs it. `ack_wait` is in seconds; `start` is used only at creation."""
-
-    stream: str
-    name: str
-    subjects: tuple[str, ...]
-    ack_wait: float
-    max_ack_pending: int
-    start: int = 0
-
-    def __post_init__(self) -> None:
-        for text in (self.stream, self.name):
-            if not is_token(text):
-                raise ConfigurationError(f"{text[:255]!r} cannot be the name of a stream or consumer")
-        if not self.subjects:
-            raise ConfigurationError(f"consumer {self.name}: at least one subject is needed")
-        for subject in self.subjects:
-            check_pattern(subject)
-        if self.ack_wait < 0.1 or self.max_ack_pending < 1:
-            raise ConfigurationError(f"consumer {self.name}: ack_wait is at least 0.1 s, max_ack_pending at least 1")
-
-    def config(self) -> dict[str, object]:
-        """Return the configuration as the API wants it."""
-        config: dict[str, object] = {
-            "name": self.name,
-            "durable_name": self.name,
-            "ack_policy": "explicit",
-            "ack_wait": int(self.ack_wait * 1e9),
-            "max_ack_pending": self.max_ack_pending,
-            "max_deliver": -1,
-            "deliver_policy": "all",
-            "replay_policy": "instant",
-            **_filters(self.subjects),
-        }
-        if self.start:
-            config |= {"deliver_policy": "by_start_sequence", "opt_start_seq": self.start}
-        return config
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bound:
-    """A consumer that matches its spec. Everything up to `ack_floor` (a stream sequence) is acknowledged."""
-
-    ack_floor: int
-
-
 async def api(request: Request, subject: str, body: Mapping[str, object] | None = None) -> JsonObject:
     """Ask `$JS.API.<subject>` and return its answer. Raises `StreamRefused` for a refusal, else `BusUnavailable`."""
     answer = await _ask(request, f"$JS.API.{subject}", body or {})
     if (error := _error(answer)) is not None:
         raise StreamRefused(f"{error[1]} ({error[0]})", error[0])
     return answer
-
-
-async def bind(request: Request, spec: DurableSpec) -> Bound:
-    """Make sure that the durable consumer of `spec` exists, creating or updating it.
-
-    Raises `ConfigurationError` if a consumer of that name exists and cannot be updated to `spec`; `BusUnavailable`.
-    """
-    try:
-        info = await api(request, f"CONSUMER.INFO.{spec.stream}.{spec.name}")
-    except StreamRefused as error:
-        if error.err_code != CONSUMER_NOT_FOUND:
-            raise
-        try:
-            return _bound(await _create(request, spec, "create"))
-        except StreamRefused as refused:
-            if refused.err_code not in CONSUMER_EXISTS:
-                raise
-            # Another replica was quicker.
-            info = await api(request, f"CONSUMER.INFO.{spec.stream}.{spec.name}")
-    found = info.get("config")
-    if not isinstance(found, dict):
-        raise BusUnavailable(f"consumer {spec.name} of {spec.stream}: the server's answer is malformed")
-    wanted = spec.config()
-    fixed = ("ack_policy", "replay_policy")
-    if found.get("deliver_subject") or any(found.get(key) != wanted[key] for key in fixed):
-        raise ConfigurationError(
-            f"consumer {spec.name} of {spec.stream} is not a pull consumer with explicit acknowledgement: delete it"
-        )
-    changing = ("ack_wait", "max_ack_pending", "max_deliver")
-    if any(found.get(key) != wanted[key] for key in changing) or _subjects(found) != set(spec.subjects):
-        kept = {key: found[key] for key in ("deliver_policy", "opt_start_seq", "opt_start_time") if key in found}
-        _log.info("consumer %s of %s: brought up to date", spec.name, spec.stream)
-        return _bound(await _create(request, spec, "update", kept))
-    return _bound(info)
 
 
 async def make_reader(
@@ -193,13 +108,13 @@ async def make_reader(
         "deliver_policy": "by_start_sequence",
         "opt_start_seq": max(start, 1),
         **({"headers_only": True} if headers_only else {}),
-        **_filters(subjects),
+        **filter_config(subjects),
     }
     if since:
         del config["opt_start_seq"]
         config |= {"deliver_policy": "by_start_time", "opt_start_time": iso_time(since)}
     info = await api(
-        request, f"CONSUMER.CREATE.{stream}.{name}{_suffix(subjects)}", {"stream_name": stream, "config": config}
+        request, f"CONSUMER.CREATE.{stream}.{name}{filter_suffix(subjects)}", {"stream_name": stream, "config": config}
     )
     pending = info.get("num_pending", 0)
     return pending if isinstance(pending, int) else 0
@@ -211,35 +126,23 @@ def iso_time(time: int) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:06d}Z"
 
 
-async def _create(
-    request: Request, spec: DurableSpec, action: str, kept: Mapping[str, object] | None = None
-) -> JsonObject:
-    config = spec.config() | dict(kept or {})
-    body = {"stream_name": spec.stream, "config": config, "action": action}
-    return await api(request, f"CONSUMER.CREATE.{spec.stream}.{spec.name}{_suffix(spec.subjects)}", body)
-
-
-def _suffix(subjects: tuple[str, ...]) -> str:
-    # A single filter is also part of the API's subject, so that permissions can name it.
+def filter_suffix(subjects: tuple[str, ...]) -> str:
+    """Return what `CONSUMER.CREATE` ends with: a single filter is part of the subject, so that permissions can name it."""
     return f".{subjects[0]}" if len(subjects) == 1 else ""
 
 
-def _filters(subjects: tuple[str, ...]) -> dict[str, object]:
+def filter_config(subjects: tuple[str, ...]) -> dict[str, object]:
+    """Return the part of a consumer's configuration that says which subjects it takes."""
     return {"filter_subject": subjects[0]} if len(subjects) == 1 else {"filter_subjects": list(subjects)}
 
 
-def _subjects(config: Mapping[str, object]) -> set[str]:
+def filters_of(config: Mapping[str, object]) -> set[str]:
+    """Return the subjects that a consumer of this configuration takes; empty if it takes all."""
     several = config.get("filter_subjects")
     if isinstance(several, list):
         return {str(one) for one in several}
     one = config.get("filter_subject")
     return {str(one)} if one else set()
-
-
-def _bound(info: JsonObject) -> Bound:
-    floor = info.get("ack_floor")
-    sequence = floor.get("stream_seq", 0) if isinstance(floor, dict) else 0
-    return Bound(ack_floor=sequence if isinstance(sequence, int) else 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -350,7 +253,7 @@ def _consumer(stream: str, answer: object) -> ConsumerState | None:
     pending, unacknowledged, redelivered, pulls = cast("list[int]", counts)
     return ConsumerState(
         name=name,
-        subjects=frozenset(_subjects(config)),
+        subjects=frozenset(filters_of(config)),
         pending=pending,
         unacknowledged=unacknowledged,
         redelivered=redelivered,

@@ -21,11 +21,12 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 
 from sealbus.bus.nats.acks import Acks, AckSubjects
-from sealbus.bus.nats.api import DurableSpec, bind, existing_stream
+from sealbus.bus.nats.api import existing_stream
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.connection.link import Link
+from sealbus.bus.nats.durable_consumer import DurableSpec, bind, consumer_load
 from sealbus.bus.nats.pull_requests import PullRequest, PullRequests
-from sealbus.bus.ports import Delivery
+from sealbus.bus.ports import ConsumerLoad, Delivery
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, SealbusError
 from sealbus.envelopes.message.freshness import StreamArrival
 
@@ -67,6 +68,7 @@ class NatsPull:
         self._arrived = asyncio.Event()
         self._created = 0
         self._floor = 0
+        self._most = 0
         self._failures = 0
         self._pause_until = 0.0
         self._refused = ""
@@ -117,6 +119,16 @@ class NatsPull:
     def working(self, delivery: Delivery) -> None:
         """Make the broker wait another `ack_wait` from now."""
         self._acks.touch(delivery.token)
+
+    async def load(self) -> ConsumerLoad:
+        """Return what the consumer holds apart from what is open here.
+
+        Where another version has lowered its bound, that is raised again. Raises `BusUnavailable`.
+        """
+        load = await consumer_load(self._connection.jetstream, self._spec.stream, self._spec.name)
+        if load.most < self._most:
+            load = (await bind(self._connection.jetstream, self._spec)).load
+        return load._replace(unsettled=max(0, load.unsettled - len(self._acks)))
 
     def enter(self, link: Link) -> None:
         """Open pull requests on `link`, which are made once the consumer was checked."""
@@ -234,6 +246,7 @@ class NatsPull:
             return
         self._created = state.created
         self._floor = max(self._floor, bound.ack_floor)
+        self._most = bound.load.most
         self._verified = link
         self._failures = 0
 

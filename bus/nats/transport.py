@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 
-from sealbus.bus.nats.api import DurableSpec, audit_stream, existing_stream
+from sealbus.bus.nats.api import audit_stream, existing_stream
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.connection.frames import publish_parts
 from sealbus.bus.nats.consumer import NatsPull
+from sealbus.bus.nats.durable_consumer import DurableSpec
 from sealbus.bus.nats.publisher import BulkPublisher
 from sealbus.bus.nats.reader import last, read, values
 from sealbus.bus.nats.subscription import listen
 from sealbus.bus.ports import Delivery, Outgoing, PubAck, Pull, StoredValue
+from sealbus.bus.stream_names import EVENTS
 from sealbus.envelopes.errors import BusUnavailable
 
 __all__ = ["NatsTransport"]
@@ -60,6 +62,7 @@ class NatsTransport:
             subjects=tuple(subjects),
             ack_wait=ack_wait,
             max_ack_pending=max_ack_pending,
+            shared=stream == EVENTS,
         )
         return NatsPull(self._connection, spec, batch=batch)
 

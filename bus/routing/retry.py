@@ -150,5 +150,5 @@ soon after the bundle has changed; `Limits.key_awaited` bounds the total time.""
 
 VERB_AWAITED = RetryPolicy(initial_interval=0.02, backoff_coefficient=1.3, maximum_interval=30.0, maximum_attempts=None)
 """For a verb that another version may have: many short pauses, then long ones. With two versions every second try meets the
-right one, and the shorter a message waits, the more messages a sender's places can serve: the 28 tries of the first 80 s
-find the one replica of five that has the verb with probability 0.998."""
+right one, and the 28 tries of the first 80 s find the one replica of five that has the verb with probability 0.998. Where
+many wait, the pace of `bus.handling.verb_room` makes the pauses longer."""

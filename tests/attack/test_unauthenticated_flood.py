@@ -122,4 +122,4 @@ async def test_a_durable_of_before_is_given_its_new_bound(tmp_path: Path) -> Non
             info = await api(bus.connections["shop-web"].jetstream, "CONSUMER.INFO.TASKS.inventory")
             config = info["config"]
             assert isinstance(config, dict)
-            assert config["max_ack_pending"] == (pending_of_old or 8_192)
+            assert config["max_ack_pending"] == (pending_of_old or WorkerLimits().max_ack_pending)

@@ -368,6 +368,33 @@ async def test_more_than_max_ack_pending_waits(connection: Connection) -> None:
     await batches.aclose()
 
 
+async def test_the_load_is_what_others_have_and_what_waits_and_a_lowered_bound_is_raised_again(
+    connection: Connection,
+) -> None:
+    await publish(connection, *range(4))
+    pull = pull_of(connection)
+    batches = pull.batches()
+    taken = list(await anext(batches))
+    while len(taken) < 4:
+        taken += await anext(batches)
+    assert (await pull.load()).unsettled == 0
+    for delivery in taken[:3]:
+        pull.retry(delivery, 60.0)
+    async with asyncio.timeout(10.0):
+        while (await pull.load()).unsettled != 3:
+            pass
+    config = (await consumer(connection))["config"]
+    assert isinstance(config, dict)
+    # As a version does that knows nothing of ours when it connects.
+    older = {"stream_name": "TASKS", "action": "update", "config": config | {"max_ack_pending": 2}}
+    await api(connection.jetstream, "CONSUMER.CREATE.TASKS.a.task.a.>", older)
+    assert (await pull.load()).most == 1_000
+    await publish(connection, 4)
+    [following] = await anext(batches)
+    assert following.payload.startswith(b"4")
+    await batches.aclose()
+
+
 async def test_answers_from_elsewhere_are_not_deliveries(connection: Connection) -> None:
     """Whoever learned an inbox could send there; a reply subject like JetStream's is refused by the server itself."""
     pull = pull_of(connection)

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,12 +18,18 @@ from support.real_bus import RealBus, real_bus
 from sealbus import Agent, Client, Context
 from sealbus.agents.runtime.worker import Worker, WorkerLimits
 from sealbus.agents.sdk.task_handle import TaskHandle
+from sealbus.bus.nats.api import api
 from sealbus.bus.sending.answer import RemoteError
 from sealbus.bus.sending.status import State
 
 pytestmark = [pytest.mark.nats]
 
 TASKS = 200
+
+TOGETHER = 100
+
+WAITING = 1_000
+"""Tasks of a verb that no process has when they are sent."""
 
 
 class Item(BaseModel):
@@ -121,3 +128,104 @@ async def test_a_verb_that_nobody_has_is_known_at_once_and_has_failed_at_the_end
         assert states == [(State.WORKING, "unknown_verb"), (State.FAILED, "unknown_verb")]
         assert not [one async for one in client.node.transport.read("DEAD", ["dead.>"])]
         assert not [one async for one in client.node.transport.read("AUDIT", ["audit.shop"])]
+
+
+async def submit_many(client: Client, verb: str, numbers: range) -> list[TaskHandle]:
+    """Submit a task of `verb` for each number, `TOGETHER` at a time."""
+    handles: list[TaskHandle] = []
+    for start in range(numbers.start, numbers.stop, TOGETHER):
+        group = range(start, min(start + TOGETHER, numbers.stop))
+        handles += await asyncio.gather(*[client.submit(f"shop.{verb}", Item(number=number)) for number in group])
+    return handles
+
+
+async def put_off_once(worker: Worker, count: int) -> None:
+    """Wait until `worker` has put off deliveries of verbs that it lacks at least `count` times."""
+    counters = worker.node.counters
+    await until(lambda: counters.value("sealbus_put_off_total", cause="unknown_verb") >= count, seconds=60)
+
+
+async def test_what_a_new_verb_is_asked_for_before_and_between_its_versions_is_handled_by_the_last(
+    tmp_path: Path,
+) -> None:
+    async with real_bus(tmp_path, "shop", "client") as bus:
+        client = Client.on(await bus.node("client", ScriptedEngine()))
+        handled: list[tuple[str, int]] = []
+        handles: list[TaskHandle] = []
+        half = WAITING // 2
+        for phase in range(2):
+            # Only the old version is there: what it lacks waits, what it has goes on.
+            async with working(bus, old := Version("pack")) as [worker]:
+                numbers = range(phase * half, (phase + 1) * half)
+                handles += await submit_many(client, "send", numbers)
+                await put_off_once(worker, half)
+                known = await submit_many(client, "pack", range(phase * 20, phase * 20 + 20))
+                assert await results(known) == {"done": 20}
+                if phase:
+                    # The new version has listened, so what is emitted while only the old one runs waits for it.
+                    for number in numbers:
+                        await client.emit("send", Item(number=number))
+                    # The server has come past all of them, and would skip what its filter does not take.
+                    await client.emit("pack", Item(number=0))
+                    await until(partial(old.handled.__contains__, ("event pack", 0)), seconds=60)
+                assert worker.node.counters.value("sealbus_no_place_total") == 0
+                assert "verbs" in worker.notes()
+            if not phase:
+                async with working(bus, first := Version("pack", "send")):
+                    await until(lambda: len(first.handled) >= half // 4, seconds=60)
+                handled += first.handled
+        async with working(bus, new := Version("pack", "send")) as [worker]:
+            assert await results(handles) == {"done": WAITING}
+            await until(lambda: len([verb for verb, _ in new.handled if verb == "event send"]) == half, seconds=60)
+            handled += new.handled
+        assert sorted(number for verb, number in handled if verb == "send") == list(range(WAITING))
+        assert sorted(number for verb, number in handled if verb == "event send") == list(range(half, WAITING))
+
+
+async def test_a_sender_that_fills_its_room_leaves_some_to_others(tmp_path: Path) -> None:
+    limits = WorkerLimits(max_ack_pending=512)
+    async with real_bus(tmp_path, "shop", "client", "other") as bus, working(bus, Version("pack"), limits=limits):
+        greedy = Client.on(await bus.node("client", ScriptedEngine()))
+        other = Client.on(await bus.node("other", ScriptedEngine()))
+        flood = await submit_many(greedy, "send", range(400))
+        waiting = await other.submit("shop.send", Item(number=1))
+        known = await submit_many(greedy, "pack", range(20))
+        assert await results(known) == {"done": 20}
+        async with asyncio.timeout(30):
+            async for status in waiting.statuses():
+                assert (status.state, status.code) == (State.WORKING, "unknown_verb")
+                break
+        refused = await results([flood[-1]])
+        assert refused == {"unknown_verb": 1}
+
+
+async def test_a_version_with_less_room_beside_one_with_more_does_not_take_it_away(tmp_path: Path) -> None:
+    async def most() -> object:
+        info = await api(bus.connections["client"].jetstream, "CONSUMER.INFO.TASKS.shop")
+        config = info["config"]
+        assert isinstance(config, dict)
+        return config["max_ack_pending"]
+
+    small = WorkerLimits(max_ack_pending=512)
+    async with real_bus(tmp_path, "shop", "client") as bus:
+        await bus.node("client", ScriptedEngine())
+        async with working(bus, Version("pack"), limits=small):
+            assert await most() == 512
+            async with working(bus, Version("pack")):
+                assert await most() == WorkerLimits().max_ack_pending
+                async with working(bus, Version("pack"), limits=small):
+                    assert await most() == WorkerLimits().max_ack_pending
+
+
+async def test_a_server_that_allows_fewer_pending_deliveries_gives_what_it_allows(tmp_path: Path) -> None:
+    allowed = ", limits { max_ack_pending: 3000 }"
+    async with (
+        real_bus(tmp_path, "shop", "client", jetstream=allowed) as bus,
+        working(bus, Version("pack")),
+    ):
+        client = Client.on(await bus.node("client", ScriptedEngine()))
+        assert await results(await submit_many(client, "pack", range(3))) == {"done": 3}
+        info = await api(bus.connections["client"].jetstream, "CONSUMER.INFO.TASKS.shop")
+        config = info["config"]
+        assert isinstance(config, dict)
+        assert 1_500 < config["max_ack_pending"] <= 3_000

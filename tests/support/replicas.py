@@ -22,7 +22,7 @@ from sealbus.agents.sdk.agent import Agent
 from sealbus.bus.gate import gate, resumption
 from sealbus.bus.handling import durable
 from sealbus.bus.handling.approvals import parking
-from sealbus.bus.ports import Delivery, Outgoing, PubAck, Pull
+from sealbus.bus.ports import ConsumerLoad, Delivery, Outgoing, PubAck, Pull
 from sealbus.bus.routing.retry import RetryPolicy
 from sealbus.envelopes.errors import BusUnavailable
 from sealbus.policies.decision.engine import PolicyEngine
@@ -119,6 +119,9 @@ class _Pull:
 
     def working(self, delivery: Delivery) -> None:
         return
+
+    async def load(self) -> ConsumerLoad:
+        return await self._bound.load()
 
 
 class Replicas:

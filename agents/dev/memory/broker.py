@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from sealbus.bus.ports import Clock, Delivery, Outgoing, PubAck, StoredValue, StreamRefused, wall_clock
+from sealbus.bus.ports import Clock, ConsumerLoad, Delivery, Outgoing, PubAck, StoredValue, StreamRefused, wall_clock
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.freshness import StreamArrival
@@ -218,6 +218,7 @@ class MemoryTransport:
             self._broker.consumers[key] = MemoryPull(self._broker.streams[stream], tuple(subjects))
         bound = self._broker.consumers[key]
         bound.batch = batch
+        bound.most = max(bound.most, max_ack_pending)
         return bound
 
     async def read(
@@ -302,6 +303,7 @@ class MemoryPull:
 
     def __init__(self, stream: _MemoryStream, subjects: tuple[str, ...]) -> None:
         self.batch = 256
+        self.most = 1
         self._stream = stream
         self._subjects = subjects
         self._next = 0
@@ -379,6 +381,10 @@ class MemoryPull:
 
     def working(self, delivery: Delivery) -> None:
         """Do nothing: in memory no time limit causes a redelivery."""
+
+    async def load(self) -> ConsumerLoad:
+        """Return what is put off; the bound is told, and not kept."""
+        return ConsumerLoad(unsettled=len(self._again) + len(self._timers), most=self.most)
 
 
 def _sequence(delivery: Delivery) -> int:

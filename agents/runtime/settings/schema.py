@@ -281,7 +281,7 @@ class WorkerTable(_Table):
     concurrency: Count = 64
     batch: Annotated[int, Field(ge=1, le=4_096)] = 256
     ack_wait: Annotated[float, Field(ge=1, le=3_600, allow_inf_nan=False)] = 30.0
-    max_ack_pending: Count = 8_192
+    max_ack_pending: Count = 131_072
     drain: Seconds = 20.0
 
 

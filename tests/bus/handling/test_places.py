@@ -1,4 +1,4 @@
-"""Places for what is put off: a share for each cause, one for each sender, and room again when a delay is over."""
+"""Places for what is put off: a share for each cause, and room again when a delay is over."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import cast
 
 import pytest
 
+from sealbus.agents.runtime.worker import WorkerLimits
 from sealbus.bus.handling.places import Cause, Places
 from sealbus.bus.ports import Delivery, Pull
 from sealbus.bus.telemetry import Counters
@@ -51,25 +52,24 @@ def places(hands: Hands, counters: Counters) -> Places:
     return Places(512, counters=counters, clock=hands)
 
 
-def put_off(places: Places, cause: Cause, seconds: float = 1.0, sender: str = "", pull: Retried | None = None) -> bool:
-    return places.put_off(cause, DELIVERY, cast("Pull", pull or Retried()), seconds, sender=sender)
+def put_off(places: Places, cause: Cause, seconds: float = 1.0, pull: Retried | None = None) -> bool:
+    return places.put_off(cause, DELIVERY, cast("Pull", pull or Retried()), seconds)
 
 
-@pytest.mark.parametrize("cause", [Cause.UNAUTHENTICATED, Cause.UNKNOWN_VERB])
-def test_a_cause_has_its_share_and_no_more(places: Places, counters: Counters, cause: Cause) -> None:
-    pull = Retried()
+def test_unauthenticated_messages_have_their_share_and_no_more(places: Places, counters: Counters) -> None:
+    pull, cause = Retried(), Cause.UNAUTHENTICATED
     assert [put_off(places, cause, pull=pull) for _ in range(9)] == [True] * 8 + [False]
     assert pull.delays == [1.0] * 8
     assert counters.value("sealbus_put_off_total", cause=cause.value) == 8
     assert counters.value("sealbus_no_place_total", cause=cause.value) == 1
 
 
-def test_the_shares_of_the_standard_consumer_leave_half_of_it_free_for_16_processes(hands: Hands) -> None:
-    places = Places(8_192, counters=Counters(), clock=hands)
-    for cause in (Cause.UNAUTHENTICATED, Cause.UNKNOWN_VERB):
-        while put_off(places, cause):
-            pass
-    assert 16 * (places.waiting(Cause.UNAUTHENTICATED) + places.waiting(Cause.UNKNOWN_VERB)) == 4_096
+def test_the_shares_of_16_processes_leave_half_of_the_standard_consumer_free(hands: Hands) -> None:
+    places = Places(WorkerLimits().max_ack_pending, counters=Counters(), clock=hands)
+    while put_off(places, Cause.UNAUTHENTICATED):
+        pass
+    assert places.waiting(Cause.UNAUTHENTICATED) == 128
+    assert WorkerLimits().max_ack_pending // 2 > 16 * (128 + 2_048)
 
 
 def test_a_place_is_free_again_once_its_delay_is_over(places: Places, hands: Hands) -> None:
@@ -81,16 +81,9 @@ def test_a_place_is_free_again_once_its_delay_is_over(places: Places, hands: Han
     assert put_off(places, Cause.UNAUTHENTICATED)
 
 
-def test_one_sender_does_not_take_the_places_of_all(places: Places, hands: Hands) -> None:
-    assert [put_off(places, Cause.UNKNOWN_VERB, sender="a") for _ in range(5)] == [True] * 4 + [False]
-    assert put_off(places, Cause.UNKNOWN_VERB, sender="b")
-    hands.time = 1.0
-    assert put_off(places, Cause.UNKNOWN_VERB, sender="a")
-
-
-def test_a_consumer_of_few_has_one_place_for_each(hands: Hands) -> None:
+def test_a_consumer_of_few_has_one_place(hands: Hands) -> None:
     places = Places(1, counters=Counters(), clock=hands)
-    assert [put_off(places, Cause.UNKNOWN_VERB, sender="a") for _ in range(2)] == [True, False]
+    assert [put_off(places, Cause.UNAUTHENTICATED) for _ in range(2)] == [True, False]
 
 
 async def test_what_fails_for_a_passing_reason_is_never_given_up_but_nothing_new_is_taken(
@@ -109,9 +102,7 @@ async def test_what_fails_for_a_passing_reason_is_never_given_up_but_nothing_new
 
 def test_the_notes_say_what_waits(places: Places) -> None:
     assert places.notes() == {}
-    put_off(places, Cause.UNKNOWN_VERB)
     put_off(places, Cause.UNAUTHENTICATED)
     assert places.notes() == {
-        "verbs": "1 tasks or events for verbs that this version does not have wait for one that does",
         "keys": "1 deliveries wait for keys or trust domains that are not known",
     }

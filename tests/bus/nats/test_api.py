@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sealbus.bus.nats.api import DurableSpec, iso_time, parse_time
+from sealbus.bus.nats.api import iso_time, parse_time
+from sealbus.bus.nats.durable_consumer import DurableSpec
 from sealbus.envelopes.errors import ConfigurationError
 
 

@@ -1,14 +1,15 @@
-"""Reads the monitoring port of a nats-server, which tells operators what clients cannot see."""
+"""Reads monitoring ports, which tell operators what clients cannot see: of a nats-server, and of a process of ours."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 import httpx2
 
 from sealbus.envelopes.errors import BusUnavailable
 
-__all__ = ["read_varz"]
+__all__ = ["read_page", "read_varz"]
 
 ANSWER_SECONDS: Final = 5.0
 ANSWER_BYTES: Final = 1_048_576
@@ -21,18 +22,23 @@ async def read_varz(url: str) -> bytes:
 
     Raises `BusUnavailable`, one line, without such an answer within five seconds.
     """
+    return await read_page(f"{url.rstrip('/')}/varz")
+
+
+async def read_page(page: str, *, statuses: Collection[int] = (_OK,)) -> bytes:
+    """Return the document at the URL `page`, answered with one of `statuses`; raises as `read_varz`."""
     try:
         async with (
             httpx2.AsyncClient(trust_env=False, follow_redirects=False, timeout=ANSWER_SECONDS) as client,
-            client.stream("GET", f"{url.rstrip('/')}/varz") as answer,
+            client.stream("GET", page) as answer,
         ):
-            if answer.status_code != _OK:
-                raise BusUnavailable(f"{url}/varz: the answer is {answer.status_code}")
+            if answer.status_code not in statuses:
+                raise BusUnavailable(f"{page}: the answer is {answer.status_code}")
             data = b""
             async for piece in answer.aiter_bytes():
                 data += piece
                 if len(data) > ANSWER_BYTES:
-                    raise BusUnavailable(f"{url}/varz: the answer is over {ANSWER_BYTES} bytes")
+                    raise BusUnavailable(f"{page}: the answer is over {ANSWER_BYTES} bytes")
             return data
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-        raise BusUnavailable(f"{url}/varz: {type(error).__name__}: is this the server's monitoring port?") from error
+        raise BusUnavailable(f"{page}: {type(error).__name__}: is this the server's monitoring port?") from error

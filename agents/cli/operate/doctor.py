@@ -17,6 +17,7 @@ __all__ = ["command"]
 @click.option(
     "--nats-monitor", "monitors", multiple=True, metavar="URL", help="Also ask this monitoring port of a nats-server."
 )
+@click.option("--edge", "edges", multiple=True, metavar="URL", help="Also ask this health address of an edge.")
 @config_option
 @click.option(
     "--as",
@@ -26,19 +27,32 @@ __all__ = ["command"]
     help="Whose identity to use where the settings name one Workload API socket per workload.  [default: client.name]",
 )
 @json_option
-def command(url: str | None, monitors: tuple[str, ...], config: str | None, as_name: str | None, as_json: bool) -> None:
+def command(
+    url: str | None,
+    monitors: tuple[str, ...],
+    edges: tuple[str, ...],
+    config: str | None,
+    as_name: str | None,
+    as_json: bool,
+) -> None:
     """Check settings, identity, NATS, streams and policy; exit code 1 if anything is wrong."""
-    raise SystemExit(asyncio.run(_doctor(url, monitors, config, as_name, as_json=as_json)))
+    raise SystemExit(asyncio.run(_doctor(url, monitors, edges, config, as_name, as_json=as_json)))
 
 
 async def _doctor(
-    url: str | None, monitors: tuple[str, ...], config: str | None, as_name: str | None, *, as_json: bool
+    url: str | None,
+    monitors: tuple[str, ...],
+    edges: tuple[str, ...],
+    config: str | None,
+    as_name: str | None,
+    *,
+    as_json: bool,
 ) -> int:
     from sealbus.agents.cli.operate.examination import examine
     from sealbus.agents.runtime.settings.settings import load_settings
 
     settings = load_settings(config)
-    checks = await examine(settings, as_name or settings.client.name, opa=url, nats_monitors=monitors)
+    checks = await examine(settings, as_name or settings.client.name, opa=url, nats_monitors=monitors, edges=edges)
     if as_json:
         print_json(
             {

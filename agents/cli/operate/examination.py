@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from sealbus.agents.runtime.nats_monitor import read_varz
+from sealbus.agents.runtime.nats_monitor import read_page, read_varz
 from sealbus.agents.runtime.open import open_connection, open_engine, open_identity, streams_of
 from sealbus.agents.runtime.policy.source import open_source
 from sealbus.agents.runtime.settings.settings import Settings
@@ -46,12 +47,18 @@ class Check:
 
 
 async def examine(
-    settings: Settings, name: str, *, opa: str | None = None, nats_monitors: Sequence[str] = ()
+    settings: Settings,
+    name: str,
+    *,
+    opa: str | None = None,
+    nats_monitors: Sequence[str] = (),
+    edges: Sequence[str] = (),
 ) -> list[Check]:
     """Check identity, NATS, streams and policy as the workload `name`.
 
-    Optionally also check a running OPA by its URL and, by the URLs of their monitoring ports, whether nats-servers
-    acknowledge only what is on the disk.
+    Optionally also check a running OPA by its URL; by the URLs of their monitoring ports, whether nats-servers acknowledge
+    only what is on the disk; and by those of their health ports, what edges have noted, such as that an issuer's tokens carry
+    no scopes.
     """
     settings = settings.for_command()
     checks = [
@@ -63,6 +70,7 @@ async def examine(
         await _check("policy", lambda: _policy(settings, name)),
     ]
     checks += [await _check("disk", partial(_disk, monitor)) for monitor in nats_monitors]
+    checks += [await _check("edge", partial(_edge, health)) for health in edges]
     if opa is not None:
         checks.append(await _check("opa", lambda: _opa(opa)))
     return checks
@@ -130,6 +138,19 @@ async def _nats(settings: Settings, name: str) -> str:
 
 async def _disk(monitor: str) -> str:
     return describe_sync(await read_varz(monitor))
+
+
+async def _edge(health: str) -> str:
+    """Return that an edge is ready and has noted nothing; raise with what it says otherwise."""
+    page = await read_page(f"{health.rstrip('/')}/readyz", statuses=(200, 503))
+    try:
+        answer = json.loads(page)
+        said = [f"{part}: {text}" for key in ("reasons", "notes") for part, text in answer.get(key, {}).items()]
+    except (ValueError, AttributeError) as error:
+        raise BusUnavailable(f"{health}/readyz: the answer is not that of an edge") from error
+    if said:
+        raise ConfigurationError("; ".join(said))
+    return "ready, and nothing is noted"
 
 
 async def _context(settings: Settings) -> str:

@@ -112,7 +112,10 @@ async def _serve(address: str | None, health: str | None, config: str | None, *,
             def reasons() -> dict[str, str]:
                 return readiness.reasons() | (scheduling.not_ready() if scheduling is not None else {})
 
-            probes = Probes(healthy=dict, ready=reasons, notes=readiness.notes)
+            def notes() -> dict[str, str]:
+                return readiness.notes() | edge.front.verifier.notes()
+
+            probes = Probes(healthy=dict, ready=reasons, notes=notes)
             server = await stack.enter_async_context(
                 HealthServer(where, probes=probes, counters=edge.node.counters, watch=watch)
             )

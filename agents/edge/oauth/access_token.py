@@ -17,6 +17,7 @@ from sealbus.agents.edge.oauth.issuers import IntrospectionEndpoint, Issuer
 from sealbus.agents.edge.oauth.jwks import KeySource
 from sealbus.agents.edge.oauth.jwt import Claims, checked_header, is_signed, parsed
 from sealbus.agents.edge.oauth.key_set import VerificationKey
+from sealbus.agents.edge.oauth.scopes import ScopesSeen, scopes_of
 from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.errors import Code, ConfigurationError
 from sealbus.envelopes.limits import SECOND
@@ -120,6 +121,11 @@ class AccessTokenVerifier:
         self._keys = keys
         self._limits = limits
         self._signed: OrderedDict[bytes, _Signed] = OrderedDict()
+        self._scopes = ScopesSeen(issuers)
+
+    def notes(self) -> dict[str, str]:
+        """Return what an operator should look at, by part: whose tokens carry no scopes."""
+        return self._scopes.notes()
 
     async def verify(self, token: str, *, now: int) -> AccessToken:
         """Return the contents of `token` at `now`, microseconds since the Unix epoch.
@@ -220,7 +226,7 @@ class AccessTokenVerifier:
         if issuer.domain is None and (subject.endswith(self._foreign) or client.endswith(self._foreign)):
             raise TokenRefused("sub or client: of another row's domain")
         kind = SubjectType.CLIENT if subject == client else None
-        return contents_of(
+        contents = contents_of(
             claims,
             issuer,
             subject=subject,
@@ -231,6 +237,8 @@ class AccessTokenVerifier:
             expires=expires,
             bound=bound,
         )
+        self._scopes.note(claims, issuer)
+        return contents
 
 
 def contents_of(
@@ -257,7 +265,7 @@ def contents_of(
         subject=subject,
         client=client,
         session=claims.text(issuer.session_claim) if issuer.session_claim in claims else token_id,
-        scope=tuple([one for one in claims.scope("scope") if issuer.scopes is None or one in issuer.scopes]),
+        scope=scopes_of(claims, issuer),
         claims=claims.allowed(issuer.claims),
         tenant=claims.text(issuer.tenant_claim) if issuer.tenant_claim is not None else issuer.tenant,
         acr=claims.text("acr") if "acr" in claims else None,

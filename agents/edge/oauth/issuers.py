@@ -62,8 +62,9 @@ class Issuer:
     discovery. `types` are the accepted values of a token's `typ`, in lower case; `""` accepts tokens without one. `claims`
     lists the claims that go into the user context, and no others do: claim of the token to claim of the context.
     `session_claim` names the session; `jti` does for a token without that claim. The tenant is that of `tenant_claim`, which
-    a token must then have, or always `tenant`. `scopes` are those that reach the user context, by default all: what a
-    provider of somebody else says of its users must not mean something here by chance. With `bound` its tokens must be
+    a token must then have, or always `tenant`. `scope_claim` has a token's scopes, as a text with spaces or an array.
+    `scopes` are those that reach the user context, by default all: what a provider of somebody else says of its users must
+    not mean something here by chance. With `bound` its tokens must be
     bound to a key (RFC 9449, RFC 8705). With `keep_tokens` those that are not are kept for the exit, where the edge has a key
     for that (`kept_tokens.py`). `require` are claims that a token must have with these values: where anybody can get a token
     of the issuer, they say whose it takes.
@@ -92,6 +93,7 @@ class Issuer:
     session_claim: str = "sid"
     tenant_claim: str | None = None
     tenant: str | None = None
+    scope_claim: str = "scope"
     scopes: frozenset[str] | None = None
     bound: bool = False
     keep_tokens: bool = False
@@ -130,6 +132,7 @@ class Issuer:
         if not self.types or any(name != name.lower() for name in self.types):
             raise ConfigurationError(f"types of {self.issuer}: at least one, in lower case")
         names = [*self.claims, *self.claims.values(), *self.require, *self.require.values(), self.session_claim]
+        names.append(self.scope_claim)
         if len(self.claims) > DEFAULT_LIMITS.text_items or not all(map(_is_name, names)):
             raise ConfigurationError(f"claims of {self.issuer}: at most 32, with names of at most 256 bytes")
         if DOOR_CLAIM in self.claims.values():

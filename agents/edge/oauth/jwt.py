@@ -129,12 +129,15 @@ class Claims:
         return texts
 
     def scope(self, name: str) -> tuple[str, ...]:
-        """Return the scope values in a text, separated by single spaces (RFC 6749 section 3.3); none if absent."""
+        """Return scope values: a text, separated by single spaces (RFC 6749 section 3.3), or an array; none if absent."""
         value = self._claims.get(name, "")
-        if type(value) is not str:
+        if type(value) is list:
+            values = self.texts(name)
+        elif type(value) is str:
+            values = tuple(value.split(" ")) if value else ()
+        else:
             raise TokenRefused(name)
-        values = tuple(value.split(" ")) if value else ()
-        if len(values) > _ITEMS or not all(one and is_text(one) for one in values):
+        if len(values) > _ITEMS or not all(one and " " not in one and is_text(one) for one in values):
             raise TokenRefused(name)
         return values
 

@@ -307,6 +307,7 @@ class IssuerTable(_Table):
     session_claim: str = "sid"
     tenant_claim: str | None = None
     tenant: str | None = None
+    scope_claim: str = "scope"
     scopes: tuple[str, ...] | None = None
     bound: bool = False
     keep_tokens: bool = False

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from shutil import copytree
@@ -16,9 +17,12 @@ from support.x509 import ThrowawayCa
 
 from sealbus.agents.cli.operate import examination as diagnosis
 from sealbus.agents.cli.operate.examination import Check, examine
+from sealbus.agents.runtime.health import HealthServer, Probes
+from sealbus.agents.runtime.loop_watch import LoopWatch
 from sealbus.agents.runtime.settings.schema import PolicyTable
 from sealbus.agents.runtime.settings.settings import Settings
 from sealbus.bus.ports import wall_clock
+from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import BusUnavailable, Code
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
@@ -114,6 +118,33 @@ async def test_a_policy_beside_which_a_newer_one_was_refused_is_not_fine(
 async def test_a_running_opa_is_asked_only_where_it_is_named(settings: Settings) -> None:
     *_, found = await examine(settings, "pricing", opa="http://127.0.0.1:1")
     assert (found.part, found.ok) == ("opa", False)
+
+
+@asynccontextmanager
+async def an_edge(notes: dict[str, str], *, ready: bool = True) -> AsyncIterator[str]:
+    """Serve the health port of an edge that has these notes; yield its URL."""
+    probes = Probes(healthy=dict, ready=lambda: {} if ready else {"nats": "not connected"}, notes=lambda: notes)
+    async with LoopWatch() as watch, HealthServer("0", probes=probes, counters=Counters(), watch=watch) as server:
+        yield f"http://127.0.0.1:{server.port}"
+
+
+async def test_an_edge_whose_issuers_tokens_carry_no_scopes_is_told(settings: Settings) -> None:
+    text = "the tokens of https://idp.example.org carry no scopes in the claim scope"
+    async with an_edge({"scopes": text}) as noted, an_edge({}) as fine, an_edge({}, ready=False) as away:
+        found = (await examine(settings, "pricing", edges=[noted, fine, away, "http://127.0.0.1:1"]))[-4:]
+    assert [(one.part, one.ok) for one in found] == [("edge", False), ("edge", True), ("edge", False), ("edge", False)]
+    assert found[0].text == f"scopes: {text}"
+    assert found[2].text == "nats: not connected"
+
+
+@pytest.mark.parametrize("answer", [b"[]", b"{", b'{"notes": 1}'])
+async def test_what_is_no_edge_is_told(settings: Settings, monkeypatch: pytest.MonkeyPatch, answer: bytes) -> None:
+    async def page(*_: object, **__: object) -> bytes:
+        return answer
+
+    monkeypatch.setattr(diagnosis, "read_page", page)
+    *_, found = await examine(settings, "pricing", edges=["http://127.0.0.1:1"])
+    assert (found.ok, found.text) == (False, "http://127.0.0.1:1/readyz: the answer is not that of an edge")
 
 
 async def test_a_failure_without_words_is_told_by_its_code(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -220,7 +220,9 @@ class PoisonGuard:
             found = await self._read(work.header.digest)
         except BusUnavailable as error:
             raise StateUnavailable("the count of attempts cannot be read") from error
-        return _Counted(found.attempts.following(), found.sequence) if found is not None else _Counted(AttemptCount(), 0)
+        return (
+            _Counted(found.attempts.following(), found.sequence) if found is not None else _Counted(AttemptCount(), 0)
+        )
 
     async def _count(self, work: Work, known: _Counted) -> None:
         try:

@@ -38,8 +38,8 @@ __all__ = [
     "closed_call", "fitting", "kinds_of", "literal", "pool", "suspects", "text", "whole",
 ]  # fmt: skip
 
-CALLED: Final = (*sorted(BUILTINS), *sorted(OPERATORS))
-"""Everything that is called, by name."""
+CALLED: Final = (*sorted(BUILTINS), *sorted(OPERATORS), "in")
+"""Everything that is called, by name; `in` is the one operator that is no infix to regorus' parser."""
 _COMPARISONS: Final = frozenset({"Eq", "Ne", "Lt", "Le", "Gt", "Ge"})
 
 SUSPECT: Final = 0.04
@@ -264,6 +264,8 @@ def call(name: str, chance: random.Random, names: Names = NOTHING) -> Value:
     """Return a call of a builtin, or an operation, with values at the edges; half of the values are made of `names`."""
     if name in OPERATORS:
         return _operation(name, chance, names)
+    if name == "in":
+        return _membership(chance, names)
     if name == "sprintf":
         return _sprintf(chance, names)
     given = [
@@ -323,6 +325,14 @@ def _operation(name: str, chance: random.Random, names: Names) -> Value:
         if not (operator.written[0] in "<>" and mixed(left.of, right.of)):
             gives = BOOLEAN if name in _COMPARISONS else number(UNBOUNDED) if kind == "number" else left.of
             return _expression(f"({left.written} {operator.written} {right.written})", gives)
+
+
+def _membership(chance: random.Random, names: Names) -> Value:
+    kind = chance.choice(("text", "number", "number", "boolean", "null", "array", "set", "object"))
+    sought, *items = (_side(kind, chance, names) for _ in range(chance.randrange(2, 5)))
+    items = [sought, *items] if chance.random() < 0.5 else items
+    among = chance.choice((_array, _set))(items)
+    return _expression(f"({sought.written} in {among.written})", BOOLEAN)
 
 
 def _side(kind: str, chance: random.Random, names: Names) -> Value:

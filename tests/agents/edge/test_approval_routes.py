@@ -14,6 +14,7 @@ from support.edge import Door, door
 from support.engines import deny
 from support.payments import ASKED, Payments
 
+from sealbus.agents.edge import approvals as shown
 from sealbus.agents.edge.approval_routes import APPROVALS_PATH, SCOPE
 from sealbus.bus.stream_names import HELD
 from sealbus.envelopes.errors import BusUnavailable
@@ -329,21 +330,23 @@ async def test_an_agent_that_does_not_answer_is_no_failure(payments: Payments) -
         assert answer.headers["retry-after"] == "1"
 
 
-async def test_a_list_costs_what_is_read_for_it(payments: Payments) -> None:
+async def test_a_list_costs_what_is_read_for_it(payments: Payments, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shown, "TOGETHER", 1)
+    monkeypatch.setattr(shown, "TASKS_OF_A_REQUEST", 0.5)
     limits = {**LIMITS, "user_rate": 0.001, "user_burst": 10}
     async with door(payments.agent, engine=payments.engine, actions=("payments.*",), limits=limits) as running:
         counter = Counter(door=running, payments=payments)
         wait = [await payments.submitted(running.bus, invoice=str(one)) for one in range(8)]
         first = (await counter.get(QUEUE)).json()
-        # 9 are left after the request, and each task takes 2: the fifth was read, and not paid for.
-        assert [one["id"] for one in first["approvals"]] == [one.digest.hex() for one in wait[:5]]
+        # 9 are left after the request. Reading takes 2, and each task 2 more: the fourth was read, and not paid for.
+        assert [one["id"] for one in first["approvals"]] == [one.digest.hex() for one in wait[:4]]
         second = (await counter.get(f"{QUEUE}&after={first['after']}")).json()
-        assert [one["id"] for one in second["approvals"]] == [wait[5].digest.hex()]
+        assert [one["id"] for one in second["approvals"]] == [wait[4].digest.hex()]
         answer = await counter.get(f"{QUEUE}&after={second['after']}")
         assert told(answer) == (429, "rate_limited")
         assert int(answer.headers["retry-after"]) > 1
         # Somebody else is somebody else.
-        assert len((await counter.get(QUEUE, sub="other")).json()["approvals"]) == 5
+        assert len((await counter.get(QUEUE, sub="other")).json()["approvals"]) == 4
 
 
 async def test_what_was_planted_is_not_listed(counter: Counter) -> None:

@@ -58,8 +58,11 @@ PAGE: Final = 1_000
 """Tasks on one page."""
 PAGE_SINGLY: Final = 100
 """Tasks on one page of a queue where more was stored than is looked at: each that waits is read by itself then."""
-PAGE_BYTES: Final = 4_194_304
-"""Bytes of values that are read for one page: tasks as people ask for have some 4 kB."""
+PAGE_BYTES: Final = 2_097_152
+"""Bytes of values that are read for one page: tasks as people ask for have some 4 kB.
+
+As JSON they may take three times that, and the console takes no answer over 8 MiB.
+"""
 LOOKED_AT: Final = 65_536
 """Messages that are looked at for one page, without what they hold: about a second. Agents can store any number."""
 TOGETHER: Final = 64

@@ -172,8 +172,8 @@ class _HeldReading:
 def _is_first(block: bytes) -> bool:
     """Return whether the server has seen to it that a message was the first of its subject.
 
-    It checks the header by which a write names the message before it, whoever stored the message. A message that has it twice,
-    or says that it is about another subject, is not believed.
+    It checks the header by which a write names the message before it, whoever stored the message. A message that has it
+    twice, or says that it is about another subject, is not believed.
     """
     return block.count(EXPECTED_LAST.encode()) == 1 and b"\r\n%b: 0\r\n" % EXPECTED_LAST.encode() in block
 

@@ -197,6 +197,8 @@ def answers(*, hostile: bool = False) -> dict[str, Any]:
         for path, answer in _timed(json.loads(_TOLD.read_text(encoding="utf-8"))).items()
         if path != "decision"
     }
+    first = told["/api/approvals"]["approvals"][0]
+    told[f"/api/approvals/{first['id']}"] = first
     denied, allowed = _decision(), _decision()
     allowed |= {"allow": True, "code": "", "reasons": [], "words": []}
     allowed["explanation"] |= {"allow": True, "reasons": []}

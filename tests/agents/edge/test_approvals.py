@@ -420,15 +420,17 @@ async def test_each_page_shows_what_waits_now_and_each_task_once(
     [
         b"",
         b"NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: 0\r\nNats-Expected-Last-Subject-Sequence: 0\r\n\r\n",
-        b"NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: 0\r\n"
-        b"Nats-Expected-Last-Subject-Sequence-Subject: held.pricing.x\r\n\r\n",
+        (
+            b"NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: 0\r\n"
+            b"Nats-Expected-Last-Subject-Sequence-Subject: held.pricing.x\r\n\r\n"
+        ),
     ],
     ids=["bare", "twice", "of another subject"],
 )
 async def test_what_counts_under_a_place_is_shown_whoever_stored_something_there(
     site: Site, after: bool, block: bytes
 ) -> None:
-    """An older version that was stored again is no newer, and bytes hide nothing, also where a page does not begin at first."""
+    """An older version that was stored again is no newer, and bytes hide nothing, wherever a page begins."""
     ended, waits = [await site.payments.submitted(site.bus, invoice=str(one)) for one in range(2)]
     place = (await site.parked(ended)).subject("payments")
     [first] = [one.payload for one in site.bus.stored(HELD) if one.subject == place]

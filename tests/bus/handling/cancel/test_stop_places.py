@@ -13,7 +13,7 @@ from support.envelopes import NOW, message_id
 from sealbus.agents.dev.memory.broker import MemoryBroker, MemoryTransport
 from sealbus.bus.handling.cancel.kept import StopPlaces
 from sealbus.envelopes.errors import ConfigurationError
-from sealbus.envelopes.message.header import Header, parse_header
+from sealbus.envelopes.message.header import parse_header
 
 FIRST, SECOND, THIRD = [parse_header(Message(fields={"id": message_id(one)}).raw()) for one in (1, 2, 3)]
 CHAIN = (FIRST, SECOND, THIRD)

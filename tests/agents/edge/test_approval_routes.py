@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -16,6 +17,7 @@ from support.payments import ASKED, Payments
 
 from sealbus.agents.edge import approvals as shown
 from sealbus.agents.edge.approval_routes import APPROVALS_PATH, SCOPE
+from sealbus.bus.gate.status_reader import StatusLimits
 from sealbus.bus.stream_names import HELD
 from sealbus.envelopes.errors import BusUnavailable
 
@@ -93,6 +95,26 @@ async def test_what_waits_is_listed_and_shown_and_runs_once_it_is_approved(count
     user = asked["context"]["user"]
     assert (user["id"], user["idp"], user["client"]) == ("boss", counter.door.issuer.issuer, "shop-web")
     assert asked["context"]["chain"] == ["spiffe://example.org/edge"]
+    assert (await counter.get(QUEUE)).json() == {"approvals": []}
+
+
+async def test_what_nobody_approved_in_time_has_expired_for_every_reader(
+    counter: Counter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counter.door.edge.node.status_reader, "limits", StatusLimits(parked=0.05))
+    counter.payments.asked = {**ASKED, "until": 1}
+    url = (await counter.door.post("/v1/tasks/payments/pay", {"invoice": "42"})).json()["status_url"]
+    states: list[str] = []
+    async with (
+        asyncio.timeout(20),
+        counter.door.http.stream("GET", f"{url}/events", headers=counter.door.authorized()) as stream,
+    ):
+        states += [json.loads(line[6:])["state"] async for line in stream.aiter_lines() if line.startswith("data: ")]
+    assert states == ["input-required", "expired"]
+    shown = (await counter.door.get(url)).json()
+    assert (shown["state"], shown["code"], shown["final"]) == ("expired", "expired", True)
+    assert told(await counter.door.get(f"{url}/result")) == (504, "expired")
+    assert told(await counter.door.http.delete(url, headers=counter.door.authorized())) == (409, "task_ended")
     assert (await counter.get(QUEUE)).json() == {"approvals": []}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 from support.edge import Door, door
 from support.engines import ScriptedEngine, allow, deny
@@ -55,7 +56,8 @@ async def test_another_session_client_or_verdict_is_recorded_anew() -> None:
     engine = ScriptedEngine()
     async with door(Shop().inventory, engine=engine, limits=UNLIMITED) as edge:
         url = await finished(edge)
-        for claims in ({}, {"jti": "another-session"}, {"client_id": "another-app"}, {}):
+        readers: list[dict[str, Any]] = [{}, {"jti": "another-session"}, {"client_id": "another-app"}, {}]
+        for claims in readers:
             assert (await edge.get(url, **claims)).status_code == 200
         engine.verdict = lambda one: deny("not_today") if one["action"]["name"] == REPLY else allow()
         for _ in range(3):

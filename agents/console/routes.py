@@ -26,6 +26,7 @@ from sealbus.agents.console.documents import (
     FoundDocument,
     SessionDocument,
     SourceDocument,
+    WaitingDocument,
 )
 from sealbus.agents.console.edge_client import EdgeClient, EdgeRefused, quoted
 from sealbus.agents.console.feed import DecisionFeed, FeedReader
@@ -70,7 +71,7 @@ APPROVALS: Final = 5_000
 """Tasks after which a list of approvals asks the edge for no more."""
 _PAGES: Final = 100
 """Pages of the edge for one list, of all queues."""
-_OF_A_LIST: Final = frozenset({"id", "queue", "text", "action", "requester", "user", "reasons", "since", "until"})
+_OF_A_LIST: Final = frozenset(WaitingDocument.__annotations__)
 
 
 class ApiRoutes:

@@ -16,13 +16,13 @@ from sealbus.agents.runtime.node import Node
 from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.bus.gate.resumption import DECIDED_WITHIN
 from sealbus.bus.gate.status_reader import StatusLimits
-from sealbus.bus.handling.approvals.marker import marker_subject
+from sealbus.bus.handling.approvals.marker import MARKER_TYPE, marker_subject
 from sealbus.bus.handling.approvals.parked_tasks import PARKED_TYPE, ParkedState, parse_parked
 from sealbus.bus.handling.status_writer import Statuses
 from sealbus.bus.inspection.tasks import TaskFilter, TaskList, task_subjects
 from sealbus.bus.sending.answer import CallExpired, RemoteError
 from sealbus.bus.sending.status import State
-from sealbus.bus.streams.held import VERSIONS
+from sealbus.bus.streams.held import FORGERIES
 from sealbus.envelopes.accept.live import LiveProfile
 from sealbus.envelopes.backoff import Backoff
 from sealbus.envelopes.errors import BusUnavailable
@@ -353,8 +353,10 @@ async def test_a_marker_that_cannot_be_known_hides_no_other_task(payments: Payme
     async with running(payments, clock) as bus:
         handle = await payments.submitted(bus, wait=WEEK)
         other = await payments.submitted(bus, wait=WEEK, invoice="43")
-        for _ in range(VERSIONS + 1):
-            bus.broker.inject(marker_subject("payments", "shop", bytes.fromhex(handle.message_id)), b"x")
+        place, agent = marker_subject("payments", "shop", bytes.fromhex(handle.message_id)), bus.workers["payments"].node
+        forged = forged_value(place, agent.own, MARKER_TYPE, agent.identity.sealer(), at=agent.clock())
+        for _ in range(FORGERIES + 1):
+            bus.broker.inject(place, forged)
         clock.forward(UNTIL + SETTLE + 1)
         assert await listed(bus, other, clock) == "expired"
         assert await listed(bus, handle, clock) == "input-required"

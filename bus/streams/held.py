@@ -253,8 +253,8 @@ class Held:
     ) -> tuple[dict[str, HeldValue], int]:
         """Return what counts of what was stored from sequence `first` to `last`, by subject, and up to where it was read.
 
-        That is `last`, or less: no more is read after `most_bytes`. Of a subject with other messages, or with many that are not
-        genuine, this is not what counts under it: `newest` says that. Raises as `newest` does.
+        That is `last`, or less: no more is read after `most_bytes`. Of a subject with other messages, or with many that are
+        not genuine, this is not what counts under it: `newest` says that. Raises as `newest` does.
         """
         claims: dict[str, list[ClaimedValue]] = {}
         sequences: dict[str, int] = {}

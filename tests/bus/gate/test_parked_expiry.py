@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from support.engines import Verdict
+from support.floods import forged_value
 from support.payments import ASKED, Payments
 from support.replicas import hasten
 
@@ -353,8 +354,12 @@ async def test_a_marker_that_cannot_be_known_hides_no_other_task(payments: Payme
     async with running(payments, clock) as bus:
         handle = await payments.submitted(bus, wait=WEEK)
         other = await payments.submitted(bus, wait=WEEK, invoice="43")
-        place, agent = marker_subject("payments", "shop", bytes.fromhex(handle.message_id)), bus.workers["payments"].node
-        forged = forged_value(place, agent.own, MARKER_TYPE, agent.identity.sealer(), at=agent.clock())
+        place, agent = (
+            marker_subject("payments", "shop", bytes.fromhex(handle.message_id)),
+            bus.workers["payments"].node,
+        )
+        stranger = (await bus.client("shop")).node.identity.sealer()
+        forged = forged_value(place, agent.own, MARKER_TYPE, stranger, at=agent.clock())
         for _ in range(FORGERIES + 1):
             bus.broker.inject(place, forged)
         clock.forward(UNTIL + SETTLE + 1)

@@ -8,6 +8,7 @@ bundles of now: what does not verify is shown as such, and a status that does no
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ from sealbus.bus.streams.held import Held, PastTrust, current_only
 from sealbus.envelopes.accept.live import LiveProfile, StreamArrival, VerifiedMessage, accept_live
 from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.accept.result import ResultProfile, accept_status
-from sealbus.envelopes.errors import BadBody, Code, ConfigurationError, EnvelopeError, StateUnavailable
+from sealbus.envelopes.errors import BadBody, BusUnavailable, Code, ConfigurationError, EnvelopeError, StateUnavailable
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.message.header import Header, parse_header
 from sealbus.envelopes.message.kinds import Kind
@@ -35,6 +36,8 @@ from sealbus.envelopes.trust.caches import Caches, ReplayMemory
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 __all__ = ["SUBMITTED", "ListedTask", "TaskFilter", "TaskList", "Told", "task_subjects", "user_of", "verified"]
+
+_log: Final = logging.getLogger(__name__)
 
 SUBMITTED: Final = "submitted"
 """The state of a task of which nothing that verifies was told."""
@@ -235,14 +238,21 @@ class TaskList:
 
     async def _reopened(self, readings: Sequence[_Reading], now: int) -> list[_Reading]:
         """Return `readings`, those of parked tasks as open until their agents say, which may be earlier or later."""
-        room = asyncio.Semaphore(MARKERS_TOGETHER)
-
-        async def asked(one: _Reading) -> _Reading:
-            async with room:
-                marker = await self._marker(one) if one.may_be_parked(now) else None
-            return one if marker is None else one.reopened(marker)
-
-        found = await asyncio.gather(*[asked(one) for one in readings])
+        found = list(readings)
+        places = [place for place, one in enumerate(found) if one.may_be_parked(now)]
+        for start in range(0, len(places), MARKERS_TOGETHER):
+            some = places[start : start + MARKERS_TOGETHER]
+            try:
+                markers = await asyncio.gather(*[self._marker(found[place]) for place in some])
+            except BusUnavailable as error:
+                # Who reads with the permissions of a version before may not ask: the tasks are listed all the same.
+                _log.warning("until when tasks wait is not known: %s", error.detail)
+                for place in places[start:]:
+                    found[place].unknown = True
+                break
+            for place, marker in zip(some, markers, strict=True):
+                if marker is not None:
+                    found[place] = found[place].reopened(marker)
         if again := [one for one in found if one.marker is not None]:
             await self._read(again)
         return found

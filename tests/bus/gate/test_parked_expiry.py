@@ -367,5 +367,21 @@ async def test_a_marker_that_cannot_be_known_hides_no_other_task(payments: Payme
         assert await listed(bus, handle, clock) == "input-required"
 
 
+async def test_tasks_are_listed_where_nobody_may_ask_until_when_they_wait(
+    payments: Payments, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(payments, clock) as bus:
+        handle = await payments.submitted(bus, wait=WEEK)
+        clock.forward(UNTIL + SETTLE + 1)
+
+        async def refused(*_: object, **__: object) -> None:
+            raise BusUnavailable("not permitted")
+
+        with monkeypatch.context() as patched:
+            patched.setattr("sealbus.bus.inspection.tasks.marker_of", refused)
+            assert await listed(bus, handle, clock) == "input-required"
+        assert await listed(bus, handle, clock) == "expired"
+
+
 def test_a_reader_gives_two_clocks_their_skew() -> None:
     assert StatusLimits().parked == SETTLE

@@ -1,4 +1,8 @@
-"""Whether a person may see an area now: asked of the policy, through the edge, and again before long while they look."""
+"""Whether a person may see an area now: asked of the policy, through the edge, and again before long while they look.
+
+Each question is a call, with its records. So a yes counts for a while: who looks at the same thing again and again leaves two
+looks a minute in the evidence, and fills no stream.
+"""
 
 from __future__ import annotations
 
@@ -31,15 +35,14 @@ class AreaAccess:
         self._elapsed = elapsed
         self._seen: OrderedDict[tuple[int, Area, str], _Seen] = OrderedDict()
 
-    async def check(self, session: Session, area: Area, item: str = "", *, shown: bool = False) -> None:
-        """Return if the policy lets the person of `session` see `area` now.
+    async def check(self, session: Session, area: Area, item: str = "") -> None:
+        """Return if the policy lets the person of `session` see `area`, or one `item` of it, now.
 
-        What is seen of one `item` is asked each time, but while it stays `shown`. Raises `EdgeRefused` if the policy does
-        not, `BusUnavailable` if it cannot be asked.
+        Raises `EdgeRefused` if the policy does not, `BusUnavailable` if it cannot be asked.
         """
         key = id(session), area, item
         seen = self._seen.get(key)
-        if (shown or not item) and seen is not None and seen.session is session and seen.until > self._elapsed():
+        if seen is not None and seen.session is session and seen.until > self._elapsed():
             return
         viewer = await self._edge.call(session.tokens.access_token, "view", {"area": area, "item": item})
         session.name, session.idp = str(viewer.get("user", "")), str(viewer.get("idp", ""))

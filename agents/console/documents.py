@@ -15,6 +15,7 @@ __all__ = [
     "AgainDocument",
     "AgentDocument",
     "AgentsDocument",
+    "ApprovalDocument",
     "ApprovalsDocument",
     "ApproverDocument",
     "CanceledDocument",
@@ -49,6 +50,7 @@ __all__ = [
     "TasksDocument",
     "TrafficDocument",
     "VerifiedDocument",
+    "WaitingDocument",
     "WhatIfDocument",
     "WordsDocument",
 ]
@@ -187,11 +189,26 @@ class ApprovalDocument(TypedDict):
     body: NotRequired[object]
 
 
-class ApprovalsDocument(TypedDict):
-    """What waits for the person who looks."""
+class WaitingDocument(TypedDict):
+    """What a list shows of a task that waits."""
 
-    approvals: Sequence[ApprovalDocument]
+    id: str
+    queue: str
+    text: str
+    action: str
+    requester: str
+    user: UserDocument | None
+    reasons: Sequence[str]
+    since: str
+    until: str
+
+
+class ApprovalsDocument(TypedDict):
+    """What waits for the person who looks; there is `more` than is listed, or there may be."""
+
+    approvals: Sequence[WaitingDocument]
     queues: Sequence[str]
+    more: bool
 
 
 LetterDocument = TypedDict(
@@ -624,10 +641,6 @@ class OverDocument(TypedDict):
     status: int
 
 
-class EmptyDocument(TypedDict):
-    """Nothing but that it was done."""
-
-
 DOCUMENTS: Mapping[str, type] = {
     "/api/session": SessionDocument,
     "/api/decisions": DecisionsDocument,
@@ -635,7 +648,7 @@ DOCUMENTS: Mapping[str, type] = {
     "/api/tasks": TasksDocument,
     "/api/tasks/cancel": CanceledDocument,
     "/api/approvals": ApprovalsDocument,
-    "/api/approvals/{id}": EmptyDocument,
+    "/api/approvals/{id}": ApprovalDocument,
     "/api/dead": DeadDocument,
     "/api/agents": AgentsDocument,
     "/api/schedules": SchedulesDocument,
@@ -645,7 +658,7 @@ DOCUMENTS: Mapping[str, type] = {
     "/api/log": LogAnswer,
     "/api/log/verify": VerifiedDocument,
 }
-"""The type of what each path answers; of an approval, what answers a verdict."""
+"""The type of what each path answers. A verdict on an approval is answered with nothing but that it was counted."""
 
 EVENTS: Mapping[str, type] = {
     "hello": HelloDocument,

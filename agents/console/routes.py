@@ -7,7 +7,7 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, cast, get_args
 
@@ -26,6 +26,7 @@ from sealbus.agents.console.documents import (
     FoundDocument,
     SessionDocument,
     SourceDocument,
+    WaitingDocument,
 )
 from sealbus.agents.console.edge_client import EdgeClient, EdgeRefused, quoted
 from sealbus.agents.console.feed import DecisionFeed, FeedReader
@@ -66,6 +67,11 @@ _WHOLE: Final = re.compile("[0-9]{1,16}")
 _NO: Final = frozenset({401, 403})
 _STATES: Final = re.compile(r"[a-z-]{1,32}(?:,[a-z-]{1,32}){0,8}")
 _ID: Final = re.compile("[0-9a-f]{32}|[0-9a-f]{64}")
+APPROVALS: Final = 5_000
+"""Tasks after which a list of approvals asks the edge for no more."""
+_PAGES: Final = 100
+"""Pages of the edge for one list, of all queues."""
+_OF_A_LIST: Final = frozenset(WaitingDocument.__annotations__)
 
 
 class ApiRoutes:
@@ -105,7 +111,7 @@ class ApiRoutes:
         if area not in get_args(Area) or (item and not _ID.fullmatch(item)):
             raise EdgeError(Code.MALFORMED, 400, "there is no such area, or no such item of one")
         session = await self._login.session(request)
-        await self._access.check(session, cast("Area", area), item, shown=True)
+        await self._access.check(session, cast("Area", area), item)
         document: SessionDocument = {
             "user": session.name,
             "idp": session.idp,
@@ -247,17 +253,15 @@ class ApiRoutes:
         return _json(document)
 
     async def approvals(self, request: Request) -> Response:
-        """`GET /api/approvals?queue=`: what waits, as the edge shows it to this person."""
+        """`GET /api/approvals?queue=`: what waits, as the edge lists it to this person; `more` if that is not all.
+
+        Of each what a list shows; the rest of one is at its own path.
+        """
         session = await self._let(request, "approvals")
         queues = list(dict.fromkeys((*self._queues, *self._feed.queues)))
         queue = request.query_params.get("queue", "")
-        found: list[object] = []
-        for name in [queue] if queue else queues:
-            page = await self._edge.asked(
-                session.tokens.access_token, "GET", "/v1/approvals", query={"queue": name, "after": "0"}
-            )
-            found += page.get("approvals", [])
-        return _json({"approvals": found, "queues": queues})
+        found, more = await waiting_in(self._edge, session.tokens.access_token, [queue] if queue else queues)
+        return _json({"approvals": found, "queues": queues, "more": more})
 
     async def approval(self, request: Request) -> Response:
         """`GET /api/approvals/{id}`: one task that waits, as the edge shows it to this person."""
@@ -361,6 +365,31 @@ async def _body(request: Request, most: int = _BODY_BYTES) -> Mapping[str, Any]:
         return parse_object(data, depth=4)
     except ValueError as error:
         raise EdgeError(Code.MALFORMED, 400, "the body is no JSON object") from error
+
+
+async def waiting_in(
+    edge: EdgeClient, token: str, queues: Sequence[str], *, most: int = APPROVALS
+) -> tuple[list[dict[str, object]], bool]:
+    """Return what waits in `queues` and the person with `token` may see, and whether there may be more.
+
+    It ends after the page with which there are `most`. Raises as `EdgeClient.call`.
+    """
+    found: list[dict[str, object]] = []
+    left = [(queue, 0) for queue in queues]
+    for _ in range(_PAGES):
+        if not left or len(found) >= most:
+            break
+        queue, after = left.pop(0)
+        page = await edge.asked(token, "GET", "/v1/approvals", query={"queue": queue, "after": str(after)})
+        found += [_of_a_list(one) for one in page.get("approvals", [])]
+        if page.get("after"):
+            left.insert(0, (queue, page["after"]))
+    return found, bool(left)
+
+
+def _of_a_list(task: object) -> dict[str, object]:
+    """Return what a list shows of a task that waits."""
+    return {name: value for name, value in task.items() if name in _OF_A_LIST} if isinstance(task, dict) else {}
 
 
 def _approval(request: Request) -> str:

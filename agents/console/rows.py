@@ -23,7 +23,7 @@ DONE = "done"
 
 
 class DecisionRow(NamedTuple):
-    """One decision, or `times` denials of one sender that were only counted, without a message.
+    """One decision, or `times` decisions about messages of one sender that were only counted, without a message.
 
     `sequence` is that of the audit message that holds it, `record` its leaf hash; `time` microseconds.
     """
@@ -113,7 +113,7 @@ def row_of(entry: AuditEntry, names: Names) -> DecisionRow | OutcomeRow | None:
             sender=shown_name(record.iss, names),
             decider=shown_name(entry.recorder, names),
             user="",
-            allow=False,
+            allow=not record.denied,
             reasons=tuple(sorted(record.counts)),
             code="",
             times=sum(record.counts.values()),

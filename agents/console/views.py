@@ -85,7 +85,8 @@ class Views:
     async def tasks(self, agent: str, wanted: TaskFilter, most: int) -> TasksDocument:
         """Return the newest tasks; those of `agent`, or all."""
         state = await existing_stream(self._connection.jetstream, TASKS)
-        tasks = TaskList(transport=self._node.transport, profile=self._profile, trust=self._node.trust)
+        node = self._node
+        tasks = TaskList(transport=node.transport, profile=self._profile, trust=node.trust, past=node.past)
         subjects = task_subjects(self._profile, self._agent(agent))
         found = tasks.newest(subjects, wanted, first=state.first, last=state.last, most=most)
         async with aclosing(found) as listed:

@@ -48,7 +48,7 @@ class ApprovalRoutes:
         self.waiting = waiting
 
     async def list(self, request: Request) -> Response:
-        """`GET /v1/approvals?queue=managers`: what waits there and may be seen, at most 100; `after` is the next page.
+        """`GET /v1/approvals?queue=managers`: what waits there and may be seen, at most 1,000; `after` is the next page.
 
         What is read for a page counts towards the rates of its user: it ends where these do.
         """

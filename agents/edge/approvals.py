@@ -15,9 +15,8 @@ import logging
 import unicodedata
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass
-from operator import itemgetter
+from functools import lru_cache
 from typing import Final
 
 from sealbus.agents.runtime.node import Node
@@ -27,14 +26,13 @@ from sealbus.bus.gate.authorizer import caller_for, request_about
 from sealbus.bus.gate.resumption import reopened
 from sealbus.bus.handling.approvals.marker import MARKER_TYPE, parsed_marker
 from sealbus.bus.handling.approvals.parked_tasks import PARKED_TYPE, Parked, ParkedState, parse_parked
-from sealbus.bus.handling.cancel.kept import KeptStops
+from sealbus.bus.handling.cancel.kept import KeptStops, StopPlaces
 from sealbus.bus.sending.approval import LONGEST_WAIT
-from sealbus.bus.stream_names import HELD
-from sealbus.bus.streams.held import HeldValue
+from sealbus.bus.streams.held import HeldValue, Place, Scan
 from sealbus.bus.telemetry import OperatorLog
 from sealbus.envelopes.accept.live import LiveProfile, VerifiedMessage
 from sealbus.envelopes.encoding.strict_json import deeper_than
-from sealbus.envelopes.errors import BusUnavailable, Code, ConfigurationError, EnvelopeError, SealbusError, SealError
+from sealbus.envelopes.errors import Code, ConfigurationError, EnvelopeError, SealbusError, SealError
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 from sealbus.envelopes.message.freshness import check_stored, check_times
 from sealbus.envelopes.message.kinds import Kind
@@ -42,7 +40,7 @@ from sealbus.envelopes.message.subjects import OwnSubjects, action_of, control_s
 from sealbus.envelopes.message.user_context import UserContext
 from sealbus.policies.decision.approval import approval_question
 from sealbus.policies.decision.decision import Decision
-from sealbus.policies.decision.documents import checked_document
+from sealbus.policies.decision.documents import InputDocument, checked_document
 from sealbus.policies.decision.request import (
     NO_RESOURCE,
     Request,
@@ -56,10 +54,23 @@ __all__ = ["PAGE", "Page", "ParkedTask", "Waiting", "is_about"]
 
 _log: Final = logging.getLogger(__name__)
 
-PAGE: Final = 100
+PAGE: Final = 1_000
 """Tasks on one page."""
-LOOKED_AT: Final = 8_192
-"""Messages that are looked at for one page: agents can store any number in one place."""
+PAGE_SINGLY: Final = 100
+"""Tasks on one page of a queue where more was stored than is looked at: each that waits is read by itself then."""
+PAGE_BYTES: Final = 2_097_152
+"""Bytes of values that are read for one page: tasks as people ask for have some 4 kB.
+
+As JSON they may take three times that, and the console takes no answer over 8 MiB.
+"""
+LOOKED_AT: Final = 65_536
+"""Messages that are looked at for one page, without what they hold: about a second. Agents can store any number."""
+TOGETHER: Final = 64
+"""Tasks that are decided and proved at a time, so that others have their turn, and a page can end in between."""
+TASKS_OF_A_REQUEST: Final = 50
+"""Tasks that were read together and cost their user as much as a request."""
+_TOGETHER_COST: Final = 2.0
+"""Requests that reading together costs: for the values, and for what was canceled."""
 _WITHIN: Final = 10.0
 _BODY_NESTING: Final = 64
 """Deepest nesting of a body that is shown as JSON, as of one that the edge takes."""
@@ -121,10 +132,19 @@ class ParkedTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """At most 100 tasks of a queue, by when they changed last; `after` begins the next page, 0 if there is none."""
+    """At most `PAGE` tasks of a queue, by when they changed last; `after` begins the next page, 0 if there is none."""
 
     tasks: Sequence[ParkedTask]
     after: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Listing:
+    """What was read together for a page. `uncanceled` is whether it is known of which messages no stop is kept."""
+
+    scan: Scan
+    values: Mapping[str, HeldValue]
+    uncanceled: bool
 
 
 class Waiting:
@@ -144,50 +164,59 @@ class Waiting:
         self._stops = KeptStops(
             node.held, identity=node.identity, names=deployment.names, own_subjects=deployment.own_subjects
         )
+        self._canceled = StopPlaces(node.transport)
 
     async def page(
         self, queue: str, person: UserContext, *, after: int = 0, pays: Callable[[float], bool] = lambda _: True
     ) -> Page:
         """Return the next tasks of `queue` that wait and that `person` may see, from the place `after`.
 
-        After each task `pays` is asked for as many requests as it took reads of HELD; where it says no, the page ends there.
-        So every page gets on, and what is read is paid for. Raises `BusUnavailable`, `StateUnavailable`.
+        They are read together, and decided and proved `TOGETHER` at a time. After each time `pays` is asked for as many
+        requests as that cost; where it says no, the page ends there. So every page gets on, and what is read is paid for.
+        Raises `BusUnavailable`, `StateUnavailable`.
         """
-        changed, last = await self._changed(queue, after)
+        held, pattern = self._node.held, f"held.*.task.{queue}.*"
+        scan = await held.scan(pattern, after=after, most=LOOKED_AT, within=_WITHIN)
+        places = list(scan.places.items())[: PAGE if scan.complete else PAGE_SINGLY]
+        if not places:
+            return Page(tasks=(), after=0)
+        values, end = await held.between(
+            pattern, PARKED_TYPE, first=after + 1, last=places[-1][1].last, most_bytes=PAGE_BYTES, within=_WITHIN
+        )
+        listing = _Listing(scan=scan, values=values, uncanceled=await self._canceled.refresh())
         tasks: list[ParkedTask] = []
-        # In the order of their last change, so that a page can end after each.
-        rest = sorted(changed.items(), key=itemgetter(1))
-        for number, (subject, sequence) in enumerate(rest, 1):
-            reads = 1
-            for value in (await self._node.held.newest(subject, PARKED_TYPE, flooded=False)).values():
-                # One that has changed since is on a later page.
-                task = await self._seen(_parked(value), person) if value.last == sequence else None
-                if task is not None:
-                    reads += len(task.message.chain)
-                    if not await self._is_canceled(task):
-                        tasks.append(task)
-            if not pays(reads) and number < len(rest):
-                return Page(tasks=tasks, after=sequence)
-        return Page(tasks=tasks, after=last)
+        # What has changed after `end` is on a later page.
+        left = [one for one in places if one[1].last <= end]
+        cost = _TOGETHER_COST
+        while left:
+            some, left = left[:TOGETHER], left[TOGETHER:]
+            found = await asyncio.gather(*[self._listed(listing, *one, person) for one in some])
+            tasks += [task for task, _ in found if task is not None]
+            cost += len(some) / TASKS_OF_A_REQUEST + sum([reads for _, reads in found])
+            if not pays(cost):
+                end = some[-1][1].last
+                break
+            cost = 0.0
+        return Page(tasks=tasks, after=end if scan.has_more(end) else 0)
 
-    async def _changed(self, queue: str, after: int) -> tuple[dict[str, int], int]:
-        """Return when which places of `queue` changed last, as far as one page goes, and where the next one begins."""
-        changed: dict[str, int] = {}
-        last = looked = 0
-        source = self._node.transport.read(HELD, [f"held.*.task.{queue}.*"], start=after + 1, headers_only=True)
-        try:
-            async with asyncio.timeout(_WITHIN), aclosing(source) as batches:
-                async for batch in batches:
-                    for one in batch:
-                        if one.arrival is not None and len(changed) < PAGE and looked < LOOKED_AT:
-                            last = one.arrival.sequence
-                            changed[one.subject] = last
-                            looked += 1
-                    if len(changed) >= PAGE or looked >= LOOKED_AT:
-                        return changed, last
-        except TimeoutError as error:
-            raise BusUnavailable(f"{HELD} was not read within {_WITHIN:g} s") from error
-        return changed, 0
+    async def _listed(
+        self, listing: _Listing, subject: str, place: Place, person: UserContext
+    ) -> tuple[ParkedTask | None, int]:
+        """Return the task at one place if it waits and `person` may see it, and how many values were read by themselves."""
+        reads, value = 0, listing.values.get(subject)
+        parked = _parked(value) if value is not None else None
+        waits = parked is not None and parked.state is ParkedState.WAITING
+        if value is None or not place.whole or (waits and not listing.scan.complete):
+            # Somebody else's bytes are there, or there is more under this subject than was read: ask for what counts.
+            reads += 1
+            value = (await self._node.held.newest(subject, PARKED_TYPE, flooded=False)).get(subject)
+            # One that has changed since is on a later page.
+            parked = _parked(value) if value is not None and value.last == place.last else None
+        task = await self._seen(parked, person)
+        if task is None or (listing.uncanceled and not self._canceled.may_hold(task.message.chain)):
+            return task, reads
+        reads += len(task.message.chain)
+        return (task if not await self._is_canceled(task) else None), reads
 
     async def find(self, digest: bytes, person: UserContext) -> ParkedTask | None:
         """Return the task with H(header) `digest` if it waits and `person` may see it. Raises as `page`."""
@@ -276,14 +305,19 @@ class Waiting:
             message_id="",
         )
         try:
-            document = approval_question(
-                input_document(request), of=parked.decision.input or b"", obligation=parked.obligation.json
-            )
+            of = _recorded(parked.decision.input or b"")
+            document = approval_question(input_document(request), of=of, obligation=parked.obligation.json)
         except (SealbusError, ValueError):
             # Also for a document that an agent has made up, or that has no room for this person.
             return False
         answer = await ask_about(node.engine, document)
         return isinstance(answer, Decision) and answer.allow is True and not answer.obligations
+
+
+@lru_cache(maxsize=2 * TOGETHER)  # each is asked about, and then compared with its message
+def _recorded(document: bytes) -> InputDocument:
+    """Return a recorded input document, checked; raise `PolicyFailed` for one that an agent has made up."""
+    return checked_document(document)
 
 
 def is_about(parked: Parked, message: VerifiedMessage, own: OwnSubjects) -> bool:
@@ -293,7 +327,7 @@ def is_about(parked: Parked, message: VerifiedMessage, own: OwnSubjects) -> bool
     """
     try:
         action = action_of(message.header.to, own)
-        recorded = completed_document(checked_document(parked.decision.input or b""))
+        recorded = completed_document(_recorded(parked.decision.input or b""))
         asked = json.loads(recorded)
         expected = json.loads(input_document(request_about(message, action, {}, NO_RESOURCE, now=0)))
     except (SealbusError, ValueError):
@@ -356,6 +390,8 @@ def _visible(value: object) -> object:
     """Return `value` with every character that misleads a reader written as an escape."""
     match value:
         case str():
+            if value.isprintable():
+                return value
             return "".join([_escaped(one) if unicodedata.category(one) in _HIDDEN else one for one in value])
         case list() | tuple():
             return [_visible(one) for one in value]

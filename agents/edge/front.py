@@ -106,12 +106,15 @@ class Front:
     limits: EdgeLimits = DEFAULT_EDGE_LIMITS
     users: TokenBuckets = field(init=False)
     clients: TokenBuckets = field(init=False)
+    readers: TokenBuckets = field(init=False)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         limits = self.limits
         users = TokenBuckets(rate=limits.user_rate, burst=limits.user_burst, entries=limits.rate_entries)
         clients = TokenBuckets(rate=limits.client_rate, burst=limits.client_burst, entries=limits.rate_entries)
+        readers = TokenBuckets(rate=limits.read_rate, burst=limits.read_burst, entries=limits.rate_entries)
+        object.__setattr__(self, "readers", readers)
         object.__setattr__(self, "users", users)
         object.__setattr__(self, "clients", clients)
 
@@ -191,6 +194,15 @@ class Front:
     def affords(self, token: AccessToken, cost: float) -> bool:
         """Count `cost` more requests of the token's user and client, and return whether these are within the limit."""
         return not self._wait(token, cost)
+
+    def charge_read(self, token: AccessToken) -> None:
+        """Count a look at a task's state or result for the token's user; raise 429 where these are over the limit."""
+        if wait := self.readers.take((token.issuer, token.subject)):
+            raise too_often(wait)
+
+    def affords_read(self, token: AccessToken) -> bool:
+        """Count a look at a task's state or result for the token's user, and return whether that is within the limit."""
+        return not self.readers.take((token.issuer, token.subject))
 
     def _wait(self, token: AccessToken, cost: float) -> float:
         # First of the user: what one user is refused is not charged to the client.

@@ -440,7 +440,7 @@ _APPROVAL_PATHS: Final[Member] = {
             "responses": _responses(
                 {
                     "200": {
-                        "description": "At most 100; `after` begins the next page.",
+                        "description": "At most 1,000; `after` begins the next page.",
                         "headers": _EVERY,
                         "content": {
                             JSON: {

@@ -15,8 +15,11 @@ import hmac
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import sha256
 from typing import Final
+
+from starlette.requests import Request
 
 from sealbus.agents.edge.approvals import Waiting
 from sealbus.agents.edge.http.problem import EdgeError
@@ -33,7 +36,8 @@ from sealbus.envelopes.encoding.codec import Value, decode, encode
 from sealbus.envelopes.errors import Code, EnvelopeError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.header import is_uuid7
-from sealbus.envelopes.message.user_context import UserContext
+from sealbus.envelopes.message.user_context import UserContext, parse_payload
+from sealbus.envelopes.message.wire import Statement
 
 __all__ = ["TaskOwners"]
 
@@ -54,7 +58,8 @@ class TaskOwners:
     """The owners of one edge's tasks.
 
     With `pseudonyms` it keeps a pseudonym instead of a hash of the user, which anyone with a list of users could compute.
-    `charge` counts a look into HELD as one more request of the token's user, and may raise 429.
+    `charge` counts a look into HELD as one more request of the token's user, and may raise 429. `context` gives the user
+    context of who looks: results are decided on for them.
     """
 
     def __init__(
@@ -63,10 +68,12 @@ class TaskOwners:
         pseudonyms: Pseudonyms | None = None,
         user_id: Callable[[str, str], str] = lambda _, subject: subject,
         charge: Callable[[AccessToken, float], None] = lambda *_: None,
+        context: Callable[[AccessToken, Request], Statement] | None = None,
     ) -> None:
         self._node = node
         self._user_id = user_id
         self._charge = charge
+        self._context = context
         self._waiting = Waiting(node)
         self._pseudonyms = pseudonyms
         self._keyed = KeyValue(node.transport)
@@ -92,8 +99,18 @@ class TaskOwners:
         parts = signed(value.encode(), _TYPE, self._node.identity.sealer())
         await self._keyed.create(self._subject(handle.message_id), encode([*parts], text_bytes=_BYTES))
 
-    async def find(self, task: str, token: AccessToken) -> TaskHandle:
-        """Return the task with id `task`; raise 404 if there is none, or if it is another user's, or as `charge` does."""
+    async def find(self, task: str, token: AccessToken, request: Request | None = None) -> TaskHandle:
+        """Return the task with id `task`, to be read for the user of `token` who asks for it by `request`.
+
+        Raises 404 if there is none, or if it is another user's, or as `charge` does.
+        """
+        handle = await self._found(task, token)
+        if self._context is None or request is None:
+            return handle
+        user = parse_payload(self._context(token, request).payload)
+        return replace(handle, task=replace(handle.task, context=user))
+
+    async def _found(self, task: str, token: AccessToken) -> TaskHandle:
         if not _ID.fullmatch(task):
             raise _no_task()
         found = await self._look(task)

@@ -59,7 +59,7 @@ class Tasks:
 
     def __init__(self, front: Front) -> None:
         self._front = front
-        self.owners = TaskOwners(front.node, front.pseudonyms, front.user_id, front.charge)
+        self.owners = TaskOwners(front.node, front.pseudonyms, front.user_id, front.charge, front.context)
 
     async def submit(self, request: Request) -> Response:
         """`POST /v1/tasks/{agent}/{verb}`: 202 with the status URL once the task is stored, whether or not its agent runs."""
@@ -155,9 +155,14 @@ class Tasks:
         return reason
 
     async def found(self, request: Request) -> tuple[AccessToken, TaskHandle]:
-        """Return the request's token and the task that it may see; raises as `Front.admitted`, or 404."""
+        """Return the request's token and the task that it may see; raises as `Front.admitted` and `look`."""
         token = await self._front.admitted(request)
-        return token, await self.owners.find(request.path_params["task"], token)
+        return token, await self.look(request.path_params["task"], token, request)
+
+    async def look(self, task: str, token: AccessToken, request: Request) -> TaskHandle:
+        """Return a task of the user of `token`, whose state or result they look at: 404 if it is not theirs, or 429."""
+        self._front.charge_read(token)
+        return await self.owners.find(task, token, request)
 
 
 def status_document(handle: TaskHandle, status: Status | None) -> dict[str, object]:

@@ -143,7 +143,7 @@ class Node:
         )
         """Values that outlive a day, as this identity reads and writes them."""
         self.authorizer = Authorizer(engine=self.engine, counters=self.counters, clock=clock)
-        self.answers = ReplyPolicy(authorizer=self.authorizer, audit=self.audit)
+        self.answers = ReplyPolicy(authorizer=self.authorizer, audit=self.audit, revocations=revocations)
         self.requests = Requests(
             names=deployment.names,
             own=self.own,

@@ -193,10 +193,15 @@ class Worker:
             core = CoreOrigin(started=node.started, audit_created=created)
             names, own_subjects = node.deployment.names, node.deployment.own_subjects
             tasks = ParkedTasks(node.held, identity=node.identity, names=names)
-            markers = Markers(node.held, identity=node.identity, names=names)
+            markers = Markers(node.held, identity=node.identity, names=names, clock=node.clocks.now)
             statuses = Statuses(names=names, outbox=node.outbox, counters=node.counters)
             cancels = ParkedCancels(
-                tasks=tasks, markers=markers, stops=self._kept, statuses=statuses, own_subjects=own_subjects
+                tasks=tasks,
+                markers=markers,
+                stops=self._kept,
+                statuses=statuses,
+                own_subjects=own_subjects,
+                clock=node.clocks.now,
             )
             parking = Parking(
                 tasks=tasks,

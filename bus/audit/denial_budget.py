@@ -1,8 +1,11 @@
-"""The denial budget: how many denials of one sender are recorded singly; the rest are counted (SPEC.md section 8).
+"""What is only counted: denials of one sender beyond its budget, and answers that are read again (SPEC.md section 8).
 
 A sender that policy denies can send as fast as it likes, and a record of each denial would fill the audit stream, which
 stops all handling once it is full. So each issuer has a budget of recorded denials per minute. Denials beyond it are
 decided and answered as usual, and are counted in one signed `denials` record for that issuer and minute.
+
+Whoever may read an answer can do so as often as they like, at no cost of their own. So a decision about an answer that has a
+record (`recorded_reads`) is counted in the same way when it is made again.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from sealbus.bus.ports import Clock, wall_clock
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import Code
 from sealbus.envelopes.limits import SECOND
-from sealbus.envelopes.records.work import MINUTE, DenialsRecord
+from sealbus.envelopes.records.work import MINUTE, READ_AGAIN, DenialsRecord
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 __all__ = ["Denials"]
@@ -31,7 +34,13 @@ KEPT = 8_192
 @dataclass(slots=True)
 class _Issuer:
     recorded: int = 0
-    counted: dict[str, int] = field(default_factory=dict)
+    denied: dict[str, int] = field(default_factory=dict)
+    again: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def counts(self) -> list[dict[str, int]]:
+        """What is counted of it, each of which becomes a record: denials, and what was read again."""
+        return [counts for counts in (self.denied, self.again) if counts]
 
 
 class Denials:
@@ -55,6 +64,7 @@ class Denials:
         self._counters = counters
         counters.add("sealbus_denials_counted_total", 0, code=Code.DENIED.value)
         counters.add("sealbus_denials_lost_total", 0)
+        counters.add("sealbus_reads_counted_total", 0)
         self._budget = budget
         self._most = issuers
         self._clock = clock
@@ -65,18 +75,37 @@ class Denials:
 
     def only_counted(self, issuer: SpiffeId, code: Code) -> bool:
         """Note a denial by `code` now; return whether it was counted here, and so is not to be recorded."""
-        self._turn()
-        found = self._issuers.get(issuer)
+        found = self._found(issuer)
         if found is None:
-            if len(self._issuers) >= self._most:
-                return False
-            found = self._issuers[issuer] = _Issuer()
+            return False
         if found.recorded < self._budget:
             found.recorded += 1
             return False
-        found.counted[code] = found.counted.get(code, 0) + 1
+        found.denied[code] = found.denied.get(code, 0) + 1
         self._counters.add("sealbus_denials_counted_total", 1, code=str(code))
         return True
+
+    def counted_again(self, issuer: SpiffeId, code: str | None) -> bool:
+        """Count a decision about an answer of `issuer` that has a record; return whether it was counted, and so needs none.
+
+        `code` is that of a denial, `None` for what was allowed.
+        """
+        found = self._found(issuer)
+        if found is None:
+            return False
+        counts = found.again if code is None else found.denied
+        name = READ_AGAIN if code is None else code
+        counts[name] = counts.get(name, 0) + 1
+        self._counters.add("sealbus_reads_counted_total")
+        return True
+
+    def _found(self, issuer: SpiffeId) -> _Issuer | None:
+        """Return what is tracked of `issuer` in this minute; `None` if that is one too many."""
+        self._turn()
+        found = self._issuers.get(issuer)
+        if found is None and len(self._issuers) < self._most:
+            found = self._issuers[issuer] = _Issuer()
+        return found
 
     async def run(self) -> None:
         """Store the counts of each minute once it has ended, until cancelled."""
@@ -102,13 +131,13 @@ class Denials:
 
     def _end_minute(self) -> None:
         records = [
-            DenialsRecord(iss=issuer, minute=self._minute, counts=found.counted)
+            DenialsRecord(iss=issuer, minute=self._minute, counts=counts)
             for issuer, found in self._issuers.items()
-            if found.counted
+            for counts in found.counts
         ]
         self._issuers.clear()
         lost = records[max(0, KEPT - len(self._ended)) :]
         self._ended.extend(records[: len(records) - len(lost)])
         if lost:
             self._counters.add("sealbus_denials_lost_total", sum(sum(one.counts.values()) for one in lost))
-            _log.error("denials of %d senders in one minute were not recorded: the stream stores nothing", len(lost))
+            _log.error("%d counts of one minute were not recorded: the stream stores nothing", len(lost))

@@ -136,7 +136,8 @@ class AuditFilter:
         if self.txn is not None and self.txn != entry.txn:
             return False
         if isinstance(entry.record, DenialsRecord):
-            return self.subject is None and self.decision != "allow" and self.user is None
+            verdict = "deny" if entry.record.denied else "allow"
+            return self.subject is None and self.decision in (None, verdict) and self.user is None
         if record is None:
             return self.subject is None and self.decision is None and self.user is None
         if self.subject is not None and (entry.decided is None or entry.decided.to != self.subject):
@@ -308,7 +309,8 @@ async def recorded_decisions(
         if isinstance(entry, Finding):
             on_finding(entry)
         elif isinstance(entry.record, DenialsRecord):
-            yield CountedDenials(caller=entry.record.iss.value, count=sum(entry.record.counts.values()))
+            if entry.record.denied:
+                yield CountedDenials(caller=entry.record.iss.value, count=entry.record.denied)
         elif isinstance(entry.record, DecisionRecord) and entry.decided is not None:
             yield RecordedDecision.of(
                 entry.record,

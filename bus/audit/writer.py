@@ -70,6 +70,7 @@ class _Noted(NamedTuple):
     record: Record
     then: Callable[[], None]
     about: VerifiedResult | None
+    lost: Callable[[], None]
 
 
 class AuditWriter:
@@ -281,11 +282,20 @@ class AuditWriter:
             and self._denials.only_counted(decided.opened.message.header.iss, code)
         )
 
+    def counted_again(self, issuer: SpiffeId, code: str | None) -> bool:
+        """Count a decision about an answer of `issuer` that has a record; see `Denials.counted_again`."""
+        return self._denials.counted_again(issuer, code)
+
     async def note(
-        self, record: Record, then: Callable[[], None] = lambda: None, about: VerifiedResult | None = None
+        self,
+        record: Record,
+        then: Callable[[], None] = lambda: None,
+        about: VerifiedResult | None = None,
+        *,
+        lost: Callable[[], None] = lambda: None,
     ) -> None:
-        """Queue `record` to be stored with others that wait, and call `then` once that was tried."""
-        noted = _Noted(record, then, about)
+        """Queue `record` to be stored with others that wait, and call `then` once that was tried, after `lost` if in vain."""
+        noted = _Noted(record, then, about, lost)
         try:
             self._noted.put_nowait(noted)
         except asyncio.QueueFull:
@@ -323,23 +333,26 @@ class AuditWriter:
             await self._store_noted(waiting)
 
     async def _store_noted(self, waiting: Sequence[_Noted]) -> None:
-        batch = AuditBatch()
+        batch, those = AuditBatch(), list[_Noted]()
         for one in waiting:
             if batch.add(one.record.encode(), one.about) is None:
-                await self._try_store(batch)
-                batch = AuditBatch()
+                await self._try_store(batch, those)
+                batch, those = AuditBatch(), []
                 batch.add(one.record.encode(), one.about)
-        await self._try_store(batch)
+            those.append(one)
+        await self._try_store(batch, those)
         for one in waiting:
             one.then()
 
-    async def _try_store(self, batch: AuditBatch) -> None:
+    async def _try_store(self, batch: AuditBatch, those: Sequence[_Noted]) -> None:
         try:
             await self._store(batch)
         except SealbusError as error:
             # The effect has happened and its decision is stored; handling it again would not recover the outcome.
             self._counters.add("sealbus_outcomes_lost_total", len(batch))
             _log.error("%d outcomes not stored: %s", len(batch), error)
+            for one in those:
+                one.lost()
 
 
 def _not_stored(error: SealbusError) -> SealbusError:

@@ -1,14 +1,17 @@
 """Decisions on answers: our own policy is asked about `<action>.reply` before an answer is returned to the caller.
 
-This holds for replies, chunks and results of tasks (SPEC.md section 7). The decision's record is queued, not awaited.
+This holds for replies, chunks and results of tasks (SPEC.md section 7). The decision's record is queued, not awaited. What is
+read from a stream can be read again at no cost: each read is decided, and the same decision is recorded once, then counted.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
+from sealbus.bus.audit.recorded_reads import RecordedReads, read_key
 from sealbus.bus.audit.writer import AuditWriter
 from sealbus.bus.gate.authorizer import Authorizer, caller_for
 from sealbus.bus.sending.answer import AnswerDenied
@@ -16,6 +19,7 @@ from sealbus.envelopes.accept.result import VerifiedResult
 from sealbus.envelopes.errors import AuditUnavailable, Code, SealbusError, SealError
 from sealbus.envelopes.message.user_context import UserContext
 from sealbus.envelopes.records.decision import CorePlace, DecisionRecord, StreamPlace
+from sealbus.policies.bundle.revocations import NONE_REVOKED, Revocations
 from sealbus.policies.decision.decision import Decision, obligations_json, unknown_obligation
 from sealbus.policies.decision.request import Request, input_document
 
@@ -37,9 +41,18 @@ class Received:
 class ReplyPolicy:
     """Asks our own policy about answers, and records its decisions."""
 
-    def __init__(self, *, authorizer: Authorizer, audit: AuditWriter) -> None:
+    def __init__(
+        self,
+        *,
+        authorizer: Authorizer,
+        audit: AuditWriter,
+        revocations: Callable[[], Revocations] = lambda: NONE_REVOKED,
+        recorded: RecordedReads | None = None,
+    ) -> None:
         self._authorizer = authorizer
         self._audit = audit
+        self._revocations = revocations
+        self._recorded = recorded if recorded is not None else RecordedReads()
 
     async def decide(self, received: Sequence[Received], *, now: int) -> list[SealbusError | None]:
         """Return for each answer, in order, why it may not be used: `Denied`, or why the policy could not decide.
@@ -58,15 +71,39 @@ class ReplyPolicy:
             one = received[place]
             why = refused[place] = _refusal(one, answer)
             try:
+                key = self._key(one, answer, why)
+                if key is not None and key in self._recorded and self._counted_again(one, why):
+                    continue
                 record = self._audit.recording.record(
                     _record(one, document, answer, why), one.result.header.to, one.result.body
                 )
             except SealError as error:
                 _log.error("a decision about an answer cannot be recorded: %s", error.detail)
                 refused[place] = refused[place] or AuditUnavailable("the decision cannot be recorded")
-            else:
+                continue
+            if key is None:
                 await self._audit.note(record, about=one.result)
+            else:
+                self._recorded.add(key)
+                await self._audit.note(record, about=one.result, lost=partial(self._recorded.forget, key))
         return refused
+
+    def _counted_again(self, one: Received, why: SealbusError | None) -> bool:
+        return self._audit.counted_again(one.result.header.iss, str(why.code) if why is not None else None)
+
+    def _key(self, one: Received, answer: Decision | SealbusError, why: SealbusError | None) -> bytes | None:
+        """Return what names a decision, so that every other one is recorded anew; `None` for what can be read only once."""
+        if not isinstance(one.place, StreamPlace):
+            return None
+        decision = answer if isinstance(answer, Decision) else None
+        return read_key(
+            one.result.header.digest,
+            one.context,
+            revision=(decision.revision or "") if decision is not None else "",
+            serial=self._revocations().serial,
+            code=str(why.code) if why is not None else "",
+            reasons=decision.reasons if decision is not None else (),
+        )
 
 
 def _refusal(one: Received, answer: Decision | SealbusError) -> SealbusError | None:

@@ -65,6 +65,8 @@ _log: Final = logging.getLogger(__name__)
 
 LOST: Final = 0.5
 """Seconds until an approval is tried again where another was counted at the same moment."""
+DECIDED_WITHIN: Final = 60 * SECOND
+"""How long after a verdict was counted its task may be decided on, though its time is over meanwhile (microseconds)."""
 END_AGAIN: Final = (0.2, 1.0, 5.0)
 """Pauses between tries to store that a parked task has ended."""
 _EFFECT_TYPE: Final = "application/vnd.sealbus.parked-effect.v1"
@@ -229,11 +231,21 @@ class Resumption:
         if case.request.verdict is Verdict.WITHDRAW:
             after = said
         else:
+            await self._kept_open(parked)
             after = replace(said, state=ParkedState.RUNNING, run=header.digest, turn=parked.turn + 1)
         stored = await self._tasks.change(parked, after)
         if stored is None:
             raise _Again("another was counted at the same moment", LOST)
         return stored
+
+    async def _kept_open(self, parked: Parked) -> None:
+        """Have readers wait until the task can have been decided on; end it, and raise, where that is too late."""
+        until = self._clock() + DECIDED_WITHIN
+        if until <= parked.until:
+            return
+        if await self._markers.move(parked.header, until=until, since=parked.until) is None:
+            await self._end(parked)
+            raise _Again("its task has expired", LOST)
 
     async def _go_on(
         self, parked: Parked, approval: VerifiedMessage, delivery: Delivery, pull: Pull, told: asyncio.Future[None]
@@ -300,23 +312,28 @@ class Resumption:
         reporter: TaskReporter | None,
     ) -> None:
         opened = decided.opened
+        end = resumed.approval.header.end or 0
+        if max(end, self._clock()) > parked.until:
+            # Its requester looks for a result as long as it may be under way.
+            try:
+                ending.marker = await self._markers.move(parked.header, until=end, since=parked.until)
+            except SealbusError as error:
+                raise _Again(f"that it is under way is not stored: {error.code}") from error
+            if ending.marker is None:
+                # A requester may have been told that it has expired, and is not told anything else.
+                self._said.message("expired", parked.header, action=opened.route.action, code=Code.EXPIRED)
+                await self._not_run(decided, leaf, Code.EXPIRED)
+                ending.term(opened.delivery)
+                return
         if not await self._first_of_its_key(opened.message):
             if reporter is not None:
                 await reporter.tell(
                     State.FAILED, code=Code.REPLAYED, note="the same request was approved and done before"
                 )
-            delivery = opened.delivery.number
-            await self._audit.note(OutcomeRecord(decision=leaf, code=Code.REPLAYED, micros=0, delivery=delivery))
+            await self._not_run(decided, leaf, Code.REPLAYED)
             ending.ack([opened.delivery])
             return
         self._counters.add("sealbus_decisions_total", 1, action=opened.route.action, verdict="allow")
-        end = resumed.approval.header.end or 0
-        if end > parked.until:
-            # Its requester looks for a result as long as it may be under way.
-            try:
-                ending.marker = await self._markers.put(parked.header, until=end, ended=False)
-            except SealbusError as error:
-                raise _Again(f"that it is under way is not stored: {error.code}") from error
         permitted = Permitted(
             message=opened.message,
             value=decided.value,
@@ -330,6 +347,11 @@ class Resumption:
             span=self._span(opened, decided, leaf, resumed),
         )
         await self._executor.put(permitted, opened.delivery, ending)
+
+    async def _not_run(self, decided: Decided, leaf: bytes, code: Code) -> None:
+        """Record that a task was allowed and its handler not called, and why."""
+        delivery = decided.opened.delivery.number
+        await self._audit.note(OutcomeRecord(decision=leaf, code=code, micros=0, delivery=delivery))
 
     def _span(self, opened: Opened, decided: Decided, leaf: bytes, resumed: Resumed) -> Processing | None:
         if self._tracer is None:
@@ -387,6 +409,10 @@ class Resumption:
             anew = replace(anew, until=min(parked.until, self._clock() + anew.obligation.until * SECOND))
         after = replace(parked, state=ParkedState.WAITING, run=b"") if same else anew
         try:
+            # First: nobody can say anything after `until`, and a reader that does not know waits for longer.
+            if await self._markers.move(parked.header, until=after.until, since=parked.until) is None:
+                await self._end(parked)
+                return
             if same or anew.obligation.queue == parked.obligation.queue:
                 stored = await self._tasks.change(parked, after) is not None
             else:

@@ -69,8 +69,10 @@ class StatusLimits:
     """How long after it was stored a final status does not count while an earlier status has an unknown key."""
     postponed: int = 16
     """Statuses with unknown keys that one reading tries again; further ones are refused at once."""
+    parked: float = 2 * DEFAULT_LIMITS.clock_skew / SECOND
+    """After the time until which a parked task waits: the clocks of its agent and of its reader may both be wrong."""
     marker_tries: int = 8
-    """Tries to learn whether a task is parked, before its requester concludes that it is not."""
+    """Tries to learn until when a task waits, before its reader says that this is not known."""
     backoff: Backoff = Backoff(initial_interval=0.25, maximum_interval=5.0)
     """Pause before a reading starts again."""
 
@@ -142,8 +144,12 @@ class StatusReading:
         self._again = 0.0
         self._end = task.pending.end
         """Until when the request is open: its end or, if it is parked, until when it waits."""
+        self._parked = False
+        """Whether its agent says, or has said, that it waits for an approval."""
         self._over = False
         """Whether its agent says that it was parked, and has ended."""
+        self._unlearned = False
+        """Whether it is parked, and until when is not known yet."""
         self._told = False
         """Whether a status was given to whoever reads."""
 
@@ -158,8 +164,11 @@ class StatusReading:
     async def _passes(self, *, follow: bool) -> AsyncGenerator[Status, None]:
         while True:
             self._watch.news.clear()
-            ended = self._left() <= 0
-            following = follow and not ended
+            began = self._reader.clock()
+            if self._unlearned and follow:
+                await self._try_to_learn()
+            over = self._over
+            following = follow and not over and self._left(began) > 0
             failures = self._failures
             async with aclosing(self._pass(follow=following)) as statuses:
                 async for status in statuses:
@@ -168,8 +177,11 @@ class StatusReading:
                         yield status
                     if status.final:
                         return
-            if self._cut:
+            if self._cut or (self._over and not over):
+                # What was stored before it was known that the task has ended is all that counts: it is read first.
                 continue
+            # Only now it may be known until when the task waits. What was stored before the pass was read.
+            ended = over or self._left(began) <= 0
             if ended and not self._postponed:
                 if await self._waits():
                     continue
@@ -252,7 +264,14 @@ class StatusReading:
             return None
         if status.final and self._may_be_second(position):
             return None
+        if status.final and self._parked and not await self._in_time(position):
+            if first and not self._postponed:
+                self._reader.refusals.count(EnvelopeError(Code.UNEXPECTED_REPLY, 4, "past its end"), delivery)
+            return None
         self._request.keep()
+        if status.state is State.INPUT_REQUIRED and status.code == Code.APPROVAL_REQUIRED:
+            self._parked = True
+            await self._try_to_learn()
         content = status.result or status.part
         if content is not None and not self._decided and self._is_news(status) and not self._task.control:
             await self._decide(result, position)
@@ -330,39 +349,87 @@ class StatusReading:
         self._failures += 1
         self._again = asyncio.get_running_loop().time() + self._limits.backoff.interval(self._failures)
 
-    async def _waits(self) -> bool:
-        """Return whether the task is parked, so that a status may come after its end; all of them are then read again.
+    async def _in_time(self, position: StreamArrival) -> bool:
+        """Return whether the final status of a parked task was stored while it was open, by the newest word of its agent.
 
-        The agent says until when. What it says of an older date does not count again, so that this ends.
+        Whoever follows reads it again later where that is not known now. Raises `BusUnavailable` and `StateUnavailable`.
+        """
+        if not self._over:
+            try:
+                await self._learn()
+            except (BusUnavailable, StateUnavailable) as error:
+                if not self._follow or self._failures + 1 >= self._limits.marker_tries:
+                    raise
+                _log.warning("until when %s waits is not known: %s", self._subject, error.detail)
+                self._fail()
+                self._postponed.add(position.sequence)
+                return False
+        return position.stored < self._end
+
+    async def _waits(self) -> bool:
+        """Return whether a status may have come after the end that was known; all of them are then read again.
+
+        The agent says until when. What it says of an earlier time, or has said before, does not count, so that this ends.
+        Raises `BusUnavailable` and `StateUnavailable` where that is not known: no end is told then.
+        """
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                later = await self._learn()
+            except (BusUnavailable, StateUnavailable) as error:
+                if tries >= self._limits.marker_tries:
+                    raise
+                _log.warning("whether %s is parked is not known: %s", self._subject, error.detail)
+                await asyncio.sleep(self._limits.backoff.interval(tries))
+                continue
+            if later:
+                self._last, self._postponed = 0, set()
+            return later
+
+    async def _try_to_learn(self) -> None:
+        """Learn until when a parked task waits; where that is not known now, whoever follows tries again."""
+        try:
+            await self._learn()
+        except (BusUnavailable, StateUnavailable) as error:
+            _log.warning("until when %s waits is not known: %s", self._subject, error.detail)
+            self._unlearned = True
+            self._fail()
+
+    async def _learn(self) -> bool:
+        """Ask until when the task waits, if it is parked; return whether something may have come that did not count before.
+
+        Raises `BusUnavailable`, and `StateUnavailable` where that may be known later.
         """
         held, profile = self._reader.held, self._reader.profile
-        if held is None or self._task.control:
+        if held is None or self._task.control or self._over:
             return False
         try:
             marker = await marker_of(held, self._task.pending, own=profile.own, names=profile.names)
-        except (BusUnavailable, StateUnavailable, ConfigurationError) as error:
-            _log.warning("whether %s is parked is not known: %s", self._subject, error.detail)
-            self._fail()
-            await asyncio.sleep(self._again - asyncio.get_running_loop().time())
-            return self._failures < self._limits.marker_tries
-        if marker is None or self._over or marker.until <= self._end:
+        except ConfigurationError as error:
+            # Where nothing is held, nothing waits.
+            _log.warning("whether %s is parked was not looked up: %s", self._subject, error.detail)
+            marker = None
+        self._unlearned = False
+        if marker is None:
             return False
-        self._over = marker.ended
-        if not marker.ended:
+        later = marker.ended or marker.until > self._end
+        self._parked, self._over = True, marker.ended
+        if marker.until != self._end:
             self._end = marker.until
-        self._request = StatusRequest(replace(self._task.pending, end=marker.until))
-        self._last, self._postponed = 0, set()
-        return True
+            self._request = self._request.until(marker.until)
+        return later
 
-    def _left(self) -> float:
+    def _left(self, now: int | None = None) -> float:
         """Return the seconds until the requester concludes `expired`."""
-        return (self._end - self._reader.clock()) / SECOND + self._limits.settle
+        settle = self._limits.parked if self._parked else self._limits.settle
+        return (self._end - (self._reader.clock() if now is None else now)) / SECOND + settle
 
     def _wait(self) -> float:
         """Return how long the next batch may take."""
-        if self._postponed:
+        if self._postponed or self._unlearned:
             return max(min(self._again - asyncio.get_running_loop().time(), self._left()), 0.0)
-        return max(self._left(), 0.0)
+        return 0.0 if self._over else max(self._left(), 0.0)
 
 
 def parsed_status(result: VerifiedResult) -> Status:
@@ -444,10 +511,12 @@ class StatusReader:
     async def statuses(self, task: AskedTask, *, after: int = -1, follow: bool = True) -> AsyncGenerator[Status, None]:
         """Yield the statuses of `task` numbered over `after` as they come, up to the final one.
 
-        The last one is `expired` where `end` has passed and nothing final was stored before it. Without `follow` only
-        what is stored now is read. Lost connections and restarts of the server are waited out until then.
+        The last one is `expired` where `end` has passed and nothing final was stored before it; a task that is parked is open
+        until its agent says, which may be earlier or later than `end`. Without `follow` only what is stored now is read. Lost
+        connections and restarts of the server are waited out until then.
         Raises `Denied`, `PolicyUnavailable` or `PolicyFailed` if our own policy does not allow the result; `Overloaded`
-        for too many readings; `BusUnavailable` if without `follow`, or after `end`, the stream cannot be read.
+        for too many readings; `BusUnavailable` if without `follow`, or after `end`, the stream cannot be read; that or
+        `StateUnavailable` if a parked task has ended, and until when it was open is not known.
         """
         # Those that wait together hold no place.
         with nullcontext() if follow and self._feed is not None else self._place():

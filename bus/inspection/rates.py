@@ -60,7 +60,7 @@ class Rates:
             failed = record.code is not None
             said = _Event(entry.stored, (agent, entry.decision.action), failed=failed, micros=record.micros)
         elif isinstance(record, DenialsRecord):
-            said = _Event(entry.stored, (agent, "(only counted)"), denied=sum(record.counts.values()))
+            said = _Event(entry.stored, (agent, "(only counted)"), allowed=record.allowed, denied=record.denied)
         else:
             return
         self._events.append(said)

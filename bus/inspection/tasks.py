@@ -7,20 +7,24 @@ bundles of now: what does not verify is shown as such, and a status that does no
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Final
 
 from sealbus.bus.gate.status_reader import StatusRequest, parsed_status
+from sealbus.bus.handling.approvals.marker import Marker, marker_of
 from sealbus.bus.inspection.backwards import WINDOW, backwards, read_on
 from sealbus.bus.ports import Clock, Delivery, Transport, wall_clock
 from sealbus.bus.sending.status import State, Status
 from sealbus.bus.stream_names import RESULTS, TASKS
+from sealbus.bus.streams.held import Held, PastTrust, current_only
 from sealbus.envelopes.accept.live import LiveProfile, StreamArrival, VerifiedMessage, accept_live
 from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.accept.result import ResultProfile, accept_status
-from sealbus.envelopes.errors import BadBody, Code, EnvelopeError
+from sealbus.envelopes.errors import BadBody, BusUnavailable, Code, ConfigurationError, EnvelopeError, StateUnavailable
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.message.header import Header, parse_header
 from sealbus.envelopes.message.kinds import Kind
@@ -33,11 +37,15 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 __all__ = ["SUBMITTED", "ListedTask", "TaskFilter", "TaskList", "Told", "task_subjects", "user_of", "verified"]
 
+_log: Final = logging.getLogger(__name__)
+
 SUBMITTED: Final = "submitted"
 """The state of a task of which nothing that verifies was told."""
 
 READ_TOGETHER: Final = 256
 """Tasks whose statuses one consumer reads."""
+MARKERS_TOGETHER: Final = 16
+"""Tasks that are looked up in HELD at a time: each takes some round trips."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +63,10 @@ class TaskFilter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
-    """The newest status of a task that verifies; `expired` if the task's end has passed without a final one."""
+    """The newest status of a task that verifies; `expired` if the task's end has passed without a final one.
+
+    The end of one that is parked is that of its wait.
+    """
 
     state: str = SUBMITTED
     code: str = ""
@@ -64,7 +75,10 @@ class Told:
     by: str = ""
     """Who canceled it, as its agent says."""
     unverified: tuple[str, ...] = ()
-    """Codes of statuses that were stored for the task and do not verify."""
+    """Codes of statuses that were stored for the task and do not verify.
+
+    `state_unavailable` if it is not known now until when the task waits.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,8 +107,15 @@ class _Reading:
     task: ListedTask
     request: StatusRequest
     told: Told = Told()
+    marker: Marker | None = None
+    """What its agent says of its waiting, if it is or was parked."""
+    parked: bool = False
+    """Whether it was told that it waits for an approval."""
+    unknown: bool = False
+    """Whether until when it waits is not known now."""
 
     def tell(self, status: Status) -> None:
+        self.parked = self.parked or (status.state is State.INPUT_REQUIRED and status.code == Code.APPROVAL_REQUIRED)
         # Without the result, which may be large.
         self.told = replace(
             self.told,
@@ -107,16 +128,34 @@ class _Reading:
 
     def ended(self, now: int) -> Told:
         """Return what was told, or what its requester concludes by now."""
-        end = self.request.pending.end + DEFAULT_LIMITS.clock_skew
-        if self.request.closed or now < end:
+        over = self.marker is not None and self.marker.ended
+        if self.unknown:
+            codes = {*self.told.unverified, Code.STATE_UNAVAILABLE.value}
+            return replace(self.told, unverified=tuple(sorted(codes)))
+        if self.request.closed or (not over and now < self._concluded()):
             return self.told
         return replace(self.told, state=State.EXPIRED.value, code=Code.EXPIRED.value, reasons=(), note="", by="")
+
+    def may_be_parked(self, now: int) -> bool:
+        """Return whether its agent is asked until when it waits: without that its end is not known."""
+        return self.parked or (not self.request.closed and now >= self._concluded())
+
+    def reopened(self, marker: Marker) -> _Reading:
+        """Return it as to be read again, open until its agent says."""
+        pending = replace(self.request.pending, end=marker.until)
+        return _Reading(self.task, StatusRequest(pending), marker=marker)
+
+    def _concluded(self) -> int:
+        """Return when its requester concludes that it has expired."""
+        skew = DEFAULT_LIMITS.clock_skew
+        return self.request.pending.end + (2 * skew if self.marker is not None else skew)
 
 
 class TaskList:
     """Reads tasks and their statuses; `profile` is that of any reader of the deployment, whose own ID plays no part.
 
-    `trust` gives the bundles as they are now. `unreadable` counts messages that are no tasks at all.
+    `trust` gives the bundles as they are now, `past` those of earlier times, for the markers of tasks that have waited for
+    long. `unreadable` counts messages that are no tasks at all.
     """
 
     def __init__(
@@ -125,6 +164,7 @@ class TaskList:
         transport: Transport,
         profile: LiveProfile,
         trust: Callable[[], Trust],
+        past: PastTrust = current_only,
         clock: Clock = wall_clock,
         window: int = WINDOW,
     ) -> None:
@@ -134,6 +174,7 @@ class TaskList:
         self._clock = clock
         self._window = window
         self._caches = Caches()
+        self._held = Held(transport, trust=trust, past=past, names=profile.names, caches=self._caches, clock=clock)
         self.unreadable = 0
 
     async def newest(
@@ -189,10 +230,44 @@ class TaskList:
                 _Reading(one, StatusRequest(PendingRequest.of(one.header)))
                 for one in tasks[start : start + READ_TOGETHER]
             ]
-            await self._read(readings)
             now = self._clock()
+            await self._read(readings)
+            readings = await self._reopened(readings, now)
             told += [replace(one.task, told=one.ended(now)) for one in readings]
         return told
+
+    async def _reopened(self, readings: Sequence[_Reading], now: int) -> list[_Reading]:
+        """Return `readings`, those of parked tasks as open until their agents say, which may be earlier or later."""
+        found = list(readings)
+        places = [place for place, one in enumerate(found) if one.may_be_parked(now)]
+        for start in range(0, len(places), MARKERS_TOGETHER):
+            some = places[start : start + MARKERS_TOGETHER]
+            try:
+                markers = await asyncio.gather(*[self._marker(found[place]) for place in some])
+            except BusUnavailable as error:
+                # Who reads with the permissions of a version before may not ask: the tasks are listed all the same.
+                _log.warning("until when tasks wait is not known: %s", error.detail)
+                for place in places[start:]:
+                    found[place].unknown = True
+                break
+            for place, marker in zip(some, markers, strict=True):
+                if marker is not None:
+                    found[place] = found[place].reopened(marker)
+        if again := [one for one in found if one.marker is not None]:
+            await self._read(again)
+        return found
+
+    async def _marker(self, reading: _Reading) -> Marker | None:
+        pending, own = reading.request.pending, reading.task.header.iss
+        try:
+            return await marker_of(self._held, pending, own=own, names=self._profile.names)
+        except ConfigurationError:
+            # Where nothing is held, nothing waits.
+            return None
+        except StateUnavailable:
+            # What others have stored in one place hides no other task.
+            reading.unknown = True
+            return None
 
     async def _read(self, readings: Sequence[_Reading]) -> None:
         by_subject: dict[str, list[_Reading]] = {}

@@ -23,7 +23,8 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Final, NamedTuple, Protocol
 
-from sealbus.bus.ports import Clock, StoredValue, Transport, wall_clock
+from sealbus.bus.nats.api import EXPECTED_LAST
+from sealbus.bus.ports import Clock, Delivery, StoredValue, Transport, wall_clock
 from sealbus.bus.stream_names import HELD
 from sealbus.bus.streams.key_value import KeyValue
 from sealbus.bus.streams.signed_value import PARTS, is_own, signed
@@ -48,6 +49,8 @@ __all__ = [
     "HeldSubject",
     "HeldValue",
     "PastTrust",
+    "Place",
+    "Scan",
     "current_only",
 ]
 
@@ -66,6 +69,10 @@ FORGED_SUBJECTS: Final = 65_536
 
 _OWNER: Final = 1
 """The place of the owner's token in a subject."""
+_CLAIMS: Final = 8
+"""Versions of one subject that are verified where many subjects are read together, the newest first."""
+_NO_END: Final = 2**63
+"""Above every sequence."""
 _AT_ONCE: Final = 64
 """Messages after which others get their turn: each may cost two verifications."""
 
@@ -119,6 +126,24 @@ class ClaimedValue:
     parts: tuple[bytes, ...]
 
 
+class Place(NamedTuple):
+    """A subject as a scan has found it: the sequence of its last message, and whether the scan saw all that it has."""
+
+    last: int
+    whole: bool
+
+
+class Scan(NamedTuple):
+    """Subjects in the order of their last messages. One that is not `complete` may not have seen the last of each."""
+
+    places: Mapping[str, Place]
+    complete: bool
+
+    def has_more(self, sequence: int) -> bool:
+        """Return whether something may have been stored after `sequence`, by when this was made."""
+        return not self.complete or any(one.last > sequence for one in self.places.values())
+
+
 class _HeldReading:
     """One reading of a pattern: what counts under each subject so far, and what did not verify."""
 
@@ -142,6 +167,15 @@ class _HeldReading:
             self.forged[subject] = self.forged.get(subject, 0) + 1
             if self.forged[subject] >= FORGERIES:
                 self.flooded.add(subject)
+
+
+def _is_first(block: bytes) -> bool:
+    """Return whether the server has seen to it that a message was the first of its subject.
+
+    It checks the header by which a write names the message before it, whoever stored the message. A message that has it
+    twice, or says that it is about another subject, is not believed.
+    """
+    return block.count(EXPECTED_LAST.encode()) == 1 and b"\r\n%b: 0\r\n" % EXPECTED_LAST.encode() in block
 
 
 class Held:
@@ -194,6 +228,77 @@ class Held:
         """
         reading = await self._read(pattern, payload_type, since, within, flooded=flooded, fresh=fresh, patient=patient)
         return {subject: replace(one, last=reading.last[subject]) for subject, one in reading.values.items()}
+
+    async def scan(self, pattern: str, *, after: int = 0, most: int, within: float = 10.0) -> Scan:
+        """Return what was stored under which subject of `pattern` after sequence `after`, without reading any value.
+
+        It ends after `most` messages: then it does not know whether a subject has others, and is not `complete`. Raises
+        `BusUnavailable` and `ConfigurationError` as `newest` does.
+        """
+        places: dict[str, Place] = {}
+        looked = 0
+        async with aclosing(self._messages(pattern, after + 1, _NO_END, within, headers_only=True)) as messages:
+            async for one, sequence in messages:
+                if looked >= most:
+                    return Scan(places, complete=False)
+                looked += 1
+                known = places.pop(one.subject, None)
+                whole = known.whole if known is not None else _is_first(one.header_block)
+                # In the order of the last message of each.
+                places[one.subject] = Place(sequence, whole)
+        return Scan(places, complete=True)
+
+    async def between(
+        self, pattern: str, payload_type: str, *, first: int, last: int, most_bytes: int, within: float = 10.0
+    ) -> tuple[dict[str, HeldValue], int]:
+        """Return what counts of what was stored from sequence `first` to `last`, by subject, and up to where it was read.
+
+        That is `last`, or less: no more is read after `most_bytes`. Of a subject with other messages, or with many that are
+        not genuine, this is not what counts under it: `newest` says that. Raises as `newest` does.
+        """
+        claims: dict[str, list[ClaimedValue]] = {}
+        sequences: dict[str, int] = {}
+        size = 0
+        async with aclosing(self._messages(pattern, first, last, within)) as messages:
+            async for one, sequence in messages:
+                if size >= most_bytes:
+                    last = max(sequences.values())
+                    break
+                size += len(one.payload)
+                sequences[one.subject] = sequence
+                stored = one.arrival.stored if one.arrival is not None else 0
+                if (claimed := self._claimed(one.subject, one.payload, stored)) is not None:
+                    claims.setdefault(one.subject, []).append(claimed)
+        found: dict[str, HeldValue] = {}
+        for looked, (subject, those) in enumerate(claims.items()):
+            if looked % _AT_ONCE == 0:
+                await asyncio.sleep(0)
+            # Of several with one number the first stored, which stays the first where they are sorted.
+            for claimed in sorted(those, key=lambda one: -one.value.number)[:_CLAIMS]:
+                if await self.is_genuine(claimed, payload_type):
+                    found[subject] = replace(claimed.value, last=sequences[subject])
+                    break
+        return found, last
+
+    async def _messages(
+        self, pattern: str, first: int, last: int, within: float, *, headers_only: bool = False
+    ) -> AsyncGenerator[tuple[Delivery, int], None]:
+        """Yield what is stored under `pattern` from sequence `first` to `last`, with its sequence."""
+        source = self._transport.read(HELD, [pattern], start=first, headers_only=headers_only)
+        try:
+            async with asyncio.timeout(within), aclosing(source) as batches:
+                async for batch in batches:
+                    for one in batch:
+                        # Whoever runs the broker may deliver more than was asked for.
+                        if one.arrival is None or not matches(pattern, one.subject):
+                            continue
+                        if one.arrival.sequence > last:
+                            return
+                        yield one, one.arrival.sequence
+                        if one.arrival.sequence == last:
+                            return
+        except TimeoutError as error:
+            raise BusUnavailable(f"{HELD} was not read within {within:g} s") from error
 
     async def standing(
         self, subject: str, payload_type: str, *, since: int = 0, within: float = 10.0

@@ -7,8 +7,8 @@ notes one that passed all steps. A handle encodes what is kept (SPEC.md section 
 from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, Self
 
 from sealbus.envelopes.encoding.codec import Value, decode, encode
 from sealbus.envelopes.errors import Code, EnvelopeError, SealError
@@ -40,6 +40,16 @@ class OpenRequest:
         self._key: bytes | None = None
         self._next = 0
         self._counted: set[int] = set()
+
+    def until(self, end: int) -> Self:
+        """Return this request as open until `end` (microseconds), with what it has counted; `pending` has another end then.
+
+        For a task that is parked: its agent says until when it waits (SPEC.md section 7, "Approvals").
+        """
+        request = type(self)(replace(self.pending, end=end))
+        request._closed = self._closed
+        request._counted |= self._counted
+        return request
 
     @property
     def closed(self) -> bool:

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from sealbus.envelopes.errors import Code
 from sealbus.envelopes.records.decision import DecisionRecord
 from sealbus.envelopes.records.record import Record
-from sealbus.envelopes.records.work import DenialsRecord, OutcomeRecord
+from sealbus.envelopes.records.work import READ_AGAIN, DenialsRecord, OutcomeRecord
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 __all__ = ["MOST_ROWS", "NAME_BYTES", "RepeatedRecords", "Row", "Span", "Tally"]
@@ -82,7 +82,7 @@ class Tally:
             self._count(_new(Row, (agent, "", "failed" if record.code else "done", record.code or "")), 1)
         elif isinstance(record, DenialsRecord):
             for code, count in record.counts.items():
-                self._count(Row(agent, "", "deny", str(code)), count)
+                self._count(Row(agent, "", "allow" if code == READ_AGAIN else "deny", str(code)), count)
 
     def _count(self, row: Row, count: int) -> None:
         if len(self.rows) >= MOST_ROWS and row not in self.rows:

@@ -1,4 +1,4 @@
-"""An agent's records besides decisions: the `outcome` of an allowed one, and `denials` that were only counted."""
+"""An agent's records besides decisions: the `outcome` of an allowed one, and `denials`, decisions that were only counted."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 from sealbus.envelopes.message.fields import DIGEST_BYTES, RecordMap, check_bytes, check_code, check_uint
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["MINUTE", "SENT_HASHES", "DenialsRecord", "OutcomeRecord"]
+__all__ = ["MINUTE", "READ_AGAIN", "SENT_HASHES", "DenialsRecord", "OutcomeRecord"]
 
 MINUTE = 60 * SECOND
 """The period by which `denials` are counted, in microseconds."""
+
+READ_AGAIN = "read_again"
+"""The code by which answers are counted that were allowed to be used again, and have a record of that. No decision has it."""
 
 SENT_HASHES = 1_024
 """Most hashes of sent messages in an outcome; a stream of chunks may be longer (SPEC.md section 8)."""
@@ -129,7 +132,8 @@ class OutcomeRecord(_Outcome):
 class DenialsRecord:
     """How often messages of `iss` were denied, by code, in the minute that starts at `minute` (a multiple of 60 s).
 
-    They stand for decisions beyond a budget, which were made but not recorded singly.
+    They stand for decisions beyond a budget, which were made but not recorded singly. With the code `READ_AGAIN` they were
+    allowed: answers of `iss` that somebody has read once more.
     """
 
     kind: ClassVar[str] = "denials"
@@ -149,6 +153,16 @@ class DenialsRecord:
         for count in self.counts.values():
             check_uint("count", count, least=1)
         object.__setattr__(self, "counts", MappingProxyType(dict(self.counts)))
+
+    @property
+    def allowed(self) -> int:
+        """How many of the decisions allowed something."""
+        return self.counts.get(READ_AGAIN, 0)
+
+    @property
+    def denied(self) -> int:
+        """How many of the decisions denied something."""
+        return sum(self.counts.values()) - self.allowed
 
     def encode(self) -> bytes:
         """Return the encoded map."""

@@ -132,7 +132,8 @@ def approval_question(document: InputDocument, *, of: bytes, obligation: bytes) 
     asks for (`ApprovalObligation.json`). Raises `PolicyFailed` for over 65,536 bytes, and for parts that are not each one
     JSON object: they could bring other keys with them.
     """
-    parts = b',"of":' + checked_document(of) + b',"obligation":' + checked_document(obligation) + b"}"
+    checked = of if isinstance(of, InputDocument) else checked_document(of)
+    parts = b',"of":' + checked + b',"obligation":' + checked_document(obligation) + b"}"
     return checked_document(document[:-1] + parts)
 
 

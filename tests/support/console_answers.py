@@ -14,6 +14,8 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+from sealbus.agents.console.documents import WaitingDocument
+
 __all__ = ["ALLOWED", "HOSTILE", "LEAF", "MANY", "MESSAGE", "answers", "live_map", "rows"]
 
 _TOLD = Path(__file__).with_suffix(".json")
@@ -197,6 +199,10 @@ def answers(*, hostile: bool = False) -> dict[str, Any]:
         for path, answer in _timed(json.loads(_TOLD.read_text(encoding="utf-8"))).items()
         if path != "decision"
     }
+    waiting = told["/api/approvals"]["approvals"]
+    told[f"/api/approvals/{waiting[0]['id']}"] = waiting[0]
+    listed = [{name: one[name] for name in WaitingDocument.__annotations__} for one in waiting]
+    told["/api/approvals"] |= {"approvals": listed, "more": False}
     denied, allowed = _decision(), _decision()
     allowed |= {"allow": True, "code": "", "reasons": [], "words": []}
     allowed["explanation"] |= {"allow": True, "reasons": []}

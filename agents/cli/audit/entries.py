@@ -108,7 +108,8 @@ def as_line(entry: AuditEntry) -> str:
     if isinstance(entry.record, DenialsRecord):
         counts = ", ".join(f"{count} {code}" for code, count in sorted(entry.record.counts.items()))
         minute = shown_time(entry.record.minute)
-        return f"{head} DENY  {counts} more from {entry.record.iss.path} in the minute of {minute}, only counted"
+        verdict = "DENY " if entry.record.denied else "ALLOW"
+        return f"{head} {verdict} {counts} more from {entry.record.iss.path} in the minute of {minute}, only counted"
     return f"{head} {entry.record.kind} by {entry.recorder}"
 
 

@@ -1,10 +1,12 @@
 // What waits for a person: a list, one opened, and a verdict with a note.
 
-import { get, path, post } from "./api.js";
+import { get, path, post, Refused } from "./api.js";
 import { card, h, say, stamp, terms } from "./dom.js";
 import { confirmed, empty, filled, mark } from "./states.js";
 import { filters, table } from "./tables.js";
 import { code, name, sentence, since, when, whole } from "./text.js";
+
+const GONE = [404, 409];
 
 const list = (values, show = code) => values.map((value, index) => [index > 0 && ", ", show(value)]);
 
@@ -82,24 +84,30 @@ const show = (main, { signal, id, query, go, titled }) => {
       h("span", { "aria-hidden": "true" }, "/"), name(id, 24)), place);
     titled("Approval");
     filled(place, signal, async () => {
-      const { approvals: found } = await get("/api/approvals", signal);
-      const one = found.find((each) => each.id === id);
-      return one ? opened(one, signal, go) : [h("h1", { tabindex: "-1" }, "Approval"),
-        empty("This does not wait any more.", "Somebody decided it, it ended, or it is not for you. See ",
-        h("a", { href: "/approvals" }, "what waits"), ".")];
+      try {
+        return opened(await get(`/api/approvals/${encodeURIComponent(id)}`, signal), signal, go);
+      } catch (error) {
+        if (!(error instanceof Refused) || !GONE.includes(error.status)) throw error;
+        return [h("h1", { tabindex: "-1" }, "Approval"),
+          empty("This does not wait any more.", "Somebody decided it, it ended, or it is not for you. See ",
+          h("a", { href: "/approvals" }, "what waits"), ".")];
+      }
     }, "Reading what waits");
     return;
   }
   const top = h("div");
   main.append(h("section", { class: "card", "aria-label": "Approvals" }, top, place));
   filled(place, signal, async () => {
-    const { approvals: found, queues = [] } = await get(path("/api/approvals", { queue: query.get("queue") }), signal);
+    const { approvals: found, queues = [], more = false } = await get(path("/api/approvals",
+      { queue: query.get("queue") }), signal);
     if (queues.length) top.replaceChildren(filters([{ key: "queue", label: "Queue",
       options: [["", "all"], ...queues.map((queue) => [queue, queue])] }], query,
       (values) => go(path("/approvals", values))));
     if (!found.length) return empty("Nothing waits for you.",
       "When a policy asks for a person's approval that you may give, it appears here, and is counted above.");
-    return table("What waits for approval", COLUMNS, found);
+    const rows = table("What waits for approval", COLUMNS, found);
+    return more ? [rows, h("p", { class: "pad soft" }, `These are the first ${found.length}. Decide some to see more.`)]
+      : rows;
   }, "Reading what waits");
 };
 

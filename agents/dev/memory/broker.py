@@ -291,6 +291,8 @@ class MemoryTransport:
 
     async def created(self, stream: str) -> int:
         """Return when the stream was added."""
+        if stream not in self._broker.streams:
+            raise ConfigurationError(f"stream {stream} does not exist")
         return self._broker.streams[stream].created
 
     async def broker_time(self, stream: str) -> int:

@@ -345,9 +345,10 @@ def console_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubj
         for stream in ("AUDIT", TASKS, RESULTS, EVENTS, "DEAD")
         for what in (f"CREATE.{stream}.*", f"CREATE.{stream}.*.>", f"MSG.NEXT.{stream}.*", f"DELETE.{stream}.*")
     ]
-    held = f"{_API}.CONSUMER.CREATE.{HELD}.*.held.*.schedule.*"
+    # The markers say until when tasks wait for an approval.
+    held = [f"{_API}.CONSUMER.CREATE.{HELD}.*.held.*.{one}" for one in ("schedule.*", "wait.>")]
     listed = [f"{_API}.CONSUMER.LIST.{stream}" for stream in (TASKS, EVENTS)]
-    return Permissions(publish=(*agent.publish, *reading, held, *listed), subscribe=agent.subscribe)
+    return Permissions(publish=(*agent.publish, *reading, *held, *listed), subscribe=agent.subscribe)
 
 
 def operator_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubject] = ()) -> Permissions:

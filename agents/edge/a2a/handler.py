@@ -168,7 +168,7 @@ class AgentHandler(RequestHandler):
             for looked in rest[:_LOOKS]:
                 if (found := await self._listed(principal, looked, wanted[looked], params)) is not None:
                     tasks.append(found)
-                if len(tasks) == size or not self._front.affords(principal.token, 1.0):
+                if len(tasks) == size or not self._affords(principal):
                     break
         except SealbusError as error:
             raise refusal(principal, error) from error
@@ -338,15 +338,19 @@ class AgentHandler(RequestHandler):
         return followed(handle, self._front, principal.token, after=after, within=min(within, left), parts=True)
 
     async def _found(self, principal: Principal, task: str) -> tuple[TaskView, TaskHandle]:
-        """Return a task of the user's with this agent; raise `TaskNotFoundError` or as `TaskOwners.find`."""
-        handle = await self._actions.tasks.owners.find(task, principal.token)
+        """Return a task of the user's with this agent; raise `TaskNotFoundError` or as `Tasks.look`."""
+        handle = await self._actions.tasks.look(task, principal.token, principal.request)
         if handle.action not in self._skills.actions:
             raise TaskNotFoundError
         context_id = await self._kept.context_id(task, agent=self._agent, token=principal.token)
         return TaskView(task, context_id, self._page), handle
 
+    def _affords(self, principal: Principal) -> bool:
+        """Count one more task that is looked at; return whether that is within the rates of its user."""
+        return self._front.affords(principal.token, 1.0) and self._front.affords_read(principal.token)
+
     async def _listed(self, principal: Principal, task: str, context_id: str, params: ListTasksRequest) -> Task | None:
-        handle = await self._actions.tasks.owners.find(task, principal.token)
+        handle = await self._actions.tasks.owners.find(task, principal.token, principal.request)
         if params.include_artifacts:
             newest, contents = await reading(handle)
         else:

@@ -91,6 +91,12 @@ class EdgeLimits:
     client_rate: float = 500.0
     """Requests a second of all users of one client together: what runs wild in one application is not to hold up others."""
     client_burst: int = 1_000
+    read_rate: float = 20.0
+    """Looks at states and results of tasks a second of one user through all clients, on average.
+
+    Each is decided, and takes some requests to the broker. A client of MCP is told to look once a second.
+    """
+    read_burst: int = 100
     charged_bytes: int = 65_536
     """Each so many bytes of a body count as one more request of its user: the largest takes 0.1 s to parse."""
     address_rate: float = 200.0

@@ -173,7 +173,7 @@ class ToolCalls:
             await _ended(asking)
 
     async def _resumed(self, context: Context, asked: Asked, tool: Tool, params: types.CallToolRequestParams) -> Answer:
-        handle = await self._actions.tasks.owners.find(params.request_state or "", asked.token)
+        handle = await self._actions.tasks.look(params.request_state or "", asked.token, asked.request)
         if handle.action != tool.described.name:
             raise MCPError(code=types.INVALID_PARAMS, message="Unknown task")
         answer = (params.input_responses or {}).get("approval")
@@ -195,7 +195,8 @@ class ToolCalls:
     async def task(self, asked: Asked, named: object) -> tuple[Tool, TaskHandle]:
         """Return a task of the token's user and the tool that started it; raise `MCPError` if there is none."""
         try:
-            handle = await self._actions.tasks.owners.find(named if isinstance(named, str) else "", asked.token)
+            name = named if isinstance(named, str) else ""
+            handle = await self._actions.tasks.look(name, asked.token, asked.request)
         except EdgeError as error:
             if error.code is not Code.NOT_FOUND:
                 raise

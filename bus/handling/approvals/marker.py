@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
-from sealbus.bus.ports import Identity
+from sealbus.bus.ports import Clock, Identity, wall_clock
 from sealbus.bus.streams.held import Held, HeldValue
 from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.encoding.codec import Value
 from sealbus.envelopes.errors import EnvelopeError, StateUnavailable
-from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 from sealbus.envelopes.message.header import Header
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
@@ -62,18 +62,19 @@ class StoredMarker:
 class Markers:
     """The markers that one agent writes."""
 
-    def __init__(self, held: Held, *, identity: Identity, names: Names) -> None:
+    def __init__(self, held: Held, *, identity: Identity, names: Names, clock: Clock = wall_clock) -> None:
         self._held = held
         self._identity = identity
         self._names = names
+        self._clock = clock
 
     async def put(
         self, task: Header, *, until: int, ended: bool, first: bool = False, known: StoredMarker | None = None
     ) -> StoredMarker:
         """Store the marker of `task`, in place of the one that is there, and return it; one that says the same stays.
 
-        What was told before holds: a task that has ended does not wait again, and none waits for a shorter time, so that
-        whoever reads its statuses later takes them until then. Where it should be the `first`, or follow `known`, it is
+        What was told before holds: a task that has ended does not wait again, and none waits for a shorter time (`move`
+        changes that). Where it should be the `first`, or follow `known`, it is
         written before anybody looks what is there, which the write tells. Raises `BusUnavailable` and `StateUnavailable` as
         `Held` does.
         """
@@ -103,6 +104,40 @@ class Markers:
                 return StoredMarker(marker, stored)
         raise StateUnavailable(f"{subject}: others write in its place")
 
+    async def move(self, task: Header, *, until: int, since: int) -> StoredMarker | None:
+        """Have the readers of `task` wait until `until`, later or earlier than they do, and return its marker.
+
+        Returns `None` where some reader may have concluded by now that the task has expired, or may before `until`: then
+        nothing may be done or told any more. `since` is until when they wait where no marker is there yet. Readers conclude
+        twice the clock skew after the time that the marker says, and look at it again then. So one that was acknowledged
+        before that time is seen by all of them. Raises as `put`.
+        """
+        own = self._names.token(self._identity.spiffe_id)
+        subject = marker_subject(own, self._names.token(task.iss), task.id)
+        for _ in range(_WRITES):
+            before, last = await self._held.standing(subject, MARKER_TYPE)
+            said = parsed_marker(before) if before is not None else None
+            if said is None or said.digest != task.digest:
+                said = Marker(digest=task.digest, until=since, ended=False)
+            bound = min(said.until, until)
+            if said.ended or self._clock() >= bound or (before is not None and _moved_late(before)):
+                return None
+            if before is not None and said.until == until:
+                return StoredMarker(said, before)
+            marker = replace(said, until=until)
+            stored = await self._held.write(
+                subject,
+                marker.keys(),
+                MARKER_TYPE,
+                self._identity.sealer(),
+                own=self._identity.spiffe_id,
+                before=before,
+                last=last,
+            )
+            if stored is not None:
+                return StoredMarker(marker, stored) if self._clock() < bound else None
+        raise StateUnavailable(f"{subject}: others write in its place")
+
     async def has_ended(self, task: Header) -> bool:
         """Return whether the marker of `task` says that it has ended. Raises as `put`."""
         own = self._names.token(self._identity.spiffe_id)
@@ -128,6 +163,14 @@ def waits_note(until: int) -> str:
 def marker_subject(agent: str, requester: str, task: bytes) -> str:
     """Return the place of a marker; `agent` and `requester` are tokens, `task` is the task's id."""
     return f"held.{agent}.wait.{requester}.{task.hex()}"
+
+
+def _moved_late(value: HeldValue) -> bool:
+    """Return whether a marker was stored so long after it was made that a reader may not have seen it when it had to.
+
+    Its write may have been answered by nobody, and stored all the same.
+    """
+    return value.number > 1 and value.stored > value.at + DEFAULT_LIMITS.clock_skew
 
 
 def parsed_marker(value: HeldValue) -> Marker | None:

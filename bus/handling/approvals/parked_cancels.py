@@ -12,6 +12,7 @@ from sealbus.bus.handling.approvals.parked_tasks import Parked, ParkedState, Par
 from sealbus.bus.handling.cancel.kept import KeptStops
 from sealbus.bus.handling.cancel.stop import Stop
 from sealbus.bus.handling.status_writer import Statuses
+from sealbus.bus.ports import Clock, wall_clock
 from sealbus.bus.routing.cancellation import Canceled
 from sealbus.bus.sending.status import State
 from sealbus.bus.telemetry import OperatorLog
@@ -39,12 +40,14 @@ class ParkedCancels:
         stops: KeptStops,
         statuses: Statuses,
         own_subjects: OwnSubjects,
+        clock: Clock = wall_clock,
     ) -> None:
         self._tasks = tasks
         self._markers = markers
         self._stops = stops
         self._statuses = statuses
         self._own_subjects = own_subjects
+        self._clock = clock
         self._said = OperatorLog(_log)
 
     async def stop(self, stop: Stop) -> None:
@@ -81,6 +84,7 @@ class ParkedCancels:
     async def _end(self, parked: Parked, canceled: Canceled) -> bool:
         """End a task, tell its requester and end its marker; return `False` if it has changed meanwhile.
 
+        Where its time is over nothing is told: its requester concludes that it has expired, or has done so.
         One that has ended, and whose marker has not, was canceled by somebody who did not come further than that.
         """
         header = parked.header
@@ -90,10 +94,11 @@ class ParkedCancels:
         elif await self._tasks.change(parked, replace(parked, state=ParkedState.ENDED)) is None:
             return False
         self._said.message("canceled", header, action=parked.decision.action, code=Code.CANCELED)
-        # A number above those of all deliveries before, so that it is the last one.
-        reporter = self._statuses.of(header, parked.arrival.delivery + 1)
-        if not await reporter.tell(State.CANCELED, code=Code.CANCELED, note=canceled.reason, by=canceled.by):
-            raise StateUnavailable("that a parked task is canceled is not told")
+        if self._clock() < parked.until:
+            # A number above those of all deliveries before, so that it is the last one.
+            reporter = self._statuses.of(header, parked.arrival.delivery + 1)
+            if not await reporter.tell(State.CANCELED, code=Code.CANCELED, note=canceled.reason, by=canceled.by):
+                raise StateUnavailable("that a parked task is canceled is not told")
         await self._markers.put(header, until=parked.until, ended=True)
         return True
 

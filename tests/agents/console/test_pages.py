@@ -52,7 +52,11 @@ async def test_each_area_shows_what_it_is_told(browser: Browser, device: dict[st
                 await expect(found.page.locator("main")).to_contain_text(text)
             width = await found.page.evaluate("document.documentElement.scrollWidth")
             assert width <= device["viewport"]["width"], path  # type: ignore[index]
-            assert found.errors == [], path
+            # The browser says of itself that what is gone was not found.
+            assert [one for one in found.errors if path != "/approvals/gone" or "404 (Not Found)" not in one] == [], (
+                path
+            )
+            found.errors.clear()
             assert await found.unsent() <= MAY_BE_MISSING, path
         await context.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -14,7 +15,9 @@ from support.edge import Door, door
 from support.engines import deny
 from support.payments import ASKED, Payments
 
+from sealbus.agents.edge import approvals as shown
 from sealbus.agents.edge.approval_routes import APPROVALS_PATH, SCOPE
+from sealbus.bus.gate.status_reader import StatusLimits
 from sealbus.bus.stream_names import HELD
 from sealbus.envelopes.errors import BusUnavailable
 
@@ -92,6 +95,26 @@ async def test_what_waits_is_listed_and_shown_and_runs_once_it_is_approved(count
     user = asked["context"]["user"]
     assert (user["id"], user["idp"], user["client"]) == ("boss", counter.door.issuer.issuer, "shop-web")
     assert asked["context"]["chain"] == ["spiffe://example.org/edge"]
+    assert (await counter.get(QUEUE)).json() == {"approvals": []}
+
+
+async def test_what_nobody_approved_in_time_has_expired_for_every_reader(
+    counter: Counter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counter.door.edge.node.status_reader, "limits", StatusLimits(parked=0.05))
+    counter.payments.asked = {**ASKED, "until": 1}
+    url = (await counter.door.post("/v1/tasks/payments/pay", {"invoice": "42"})).json()["status_url"]
+    states: list[str] = []
+    async with (
+        asyncio.timeout(20),
+        counter.door.http.stream("GET", f"{url}/events", headers=counter.door.authorized()) as stream,
+    ):
+        states += [json.loads(line[6:])["state"] async for line in stream.aiter_lines() if line.startswith("data: ")]
+    assert states == ["input-required", "expired"]
+    shown = (await counter.door.get(url)).json()
+    assert (shown["state"], shown["code"], shown["final"]) == ("expired", "expired", True)
+    assert told(await counter.door.get(f"{url}/result")) == (504, "expired")
+    assert told(await counter.door.http.delete(url, headers=counter.door.authorized())) == (409, "task_ended")
     assert (await counter.get(QUEUE)).json() == {"approvals": []}
 
 
@@ -329,21 +352,23 @@ async def test_an_agent_that_does_not_answer_is_no_failure(payments: Payments) -
         assert answer.headers["retry-after"] == "1"
 
 
-async def test_a_list_costs_what_is_read_for_it(payments: Payments) -> None:
+async def test_a_list_costs_what_is_read_for_it(payments: Payments, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shown, "TOGETHER", 1)
+    monkeypatch.setattr(shown, "TASKS_OF_A_REQUEST", 0.5)
     limits = {**LIMITS, "user_rate": 0.001, "user_burst": 10}
     async with door(payments.agent, engine=payments.engine, actions=("payments.*",), limits=limits) as running:
         counter = Counter(door=running, payments=payments)
         wait = [await payments.submitted(running.bus, invoice=str(one)) for one in range(8)]
         first = (await counter.get(QUEUE)).json()
-        # 9 are left after the request, and each task takes 2: the fifth was read, and not paid for.
-        assert [one["id"] for one in first["approvals"]] == [one.digest.hex() for one in wait[:5]]
+        # 9 are left after the request. Reading takes 2, and each task 2 more: the fourth was read, and not paid for.
+        assert [one["id"] for one in first["approvals"]] == [one.digest.hex() for one in wait[:4]]
         second = (await counter.get(f"{QUEUE}&after={first['after']}")).json()
-        assert [one["id"] for one in second["approvals"]] == [wait[5].digest.hex()]
+        assert [one["id"] for one in second["approvals"]] == [wait[4].digest.hex()]
         answer = await counter.get(f"{QUEUE}&after={second['after']}")
         assert told(answer) == (429, "rate_limited")
         assert int(answer.headers["retry-after"]) > 1
         # Somebody else is somebody else.
-        assert len((await counter.get(QUEUE, sub="other")).json()["approvals"]) == 5
+        assert len((await counter.get(QUEUE, sub="other")).json()["approvals"]) == 4
 
 
 async def test_what_was_planted_is_not_listed(counter: Counter) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from support.payments import ASKED, Payments
 
+from sealbus.agents.edge import approvals as shown
 from sealbus.agents.edge.approvals import ParkedTask, Waiting
 from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.bus.handling.approvals.parked_tasks import PARKED_TYPE, Parked
@@ -344,9 +345,11 @@ def counted(site: Site, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return reads
 
 
-async def test_a_page_is_paid_for_by_what_is_read_for_it(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    for one in range(5):
-        await site.payments.submitted(site.bus, invoice=str(one))
+async def test_a_page_is_read_together_and_paid_for_by_what_is_read(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for one in range(40):
+        await site.payments.submitted(site.bus, invoice=str(one), user=f"user-{one}")
     reads, paid = counted(site, monkeypatch), list[float]()
 
     def pays(cost: float) -> bool:
@@ -354,9 +357,90 @@ async def test_a_page_is_paid_for_by_what_is_read_for_it(site: Site, monkeypatch
         return True
 
     page = await site.edge.page("managers", site.person("boss"), pays=pays)
-    assert (len(page.tasks), page.after) == (5, 0)
-    # The list itself is the request's own; then each value, and whether its message was canceled.
-    assert sum(paid) == len(reads) - 1 == 10
+    assert (len(page.tasks), page.after) == (40, 0)
+    # Which places changed, which is the request's own; then all values, and what was canceled.
+    assert reads == ["held.*.task.managers.*", "held.*.task.managers.*", "held.*.stop.*.*"]
+    assert sum(paid) == pytest.approx(2 + 40 / shown.TASKS_OF_A_REQUEST)
+
+
+async def test_what_was_not_read_together_is_paid_for_by_itself(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    handles = [await site.payments.submitted(site.bus, invoice=str(one)) for one in range(4)]
+    # Bytes of others in the place of the first, and a cancel of the second that another agent makes up.
+    site.bus.broker.inject((await site.parked(handles[0])).subject("payments"), b"x")
+    site.bus.broker.inject(f"held.pricing.stop.{handles[1].digest.hex()}.shop", b"x")
+    reads, paid = counted(site, monkeypatch), list[float]()
+
+    def pays(cost: float) -> bool:
+        paid.append(cost)
+        return True
+
+    page = await site.edge.page("managers", site.person("boss"), pays=pays)
+    assert {one.parked.digest for one in page.tasks} == {one.digest for one in handles}
+    # The stop alone: of the first all that is there was read.
+    assert len(reads) == 3 + 1
+    assert sum(paid) == pytest.approx(2 + 4 / shown.TASKS_OF_A_REQUEST + 1)
+
+
+async def test_a_page_ends_after_so_many_bytes(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    handles = [await site.payments.submitted(site.bus, invoice=str(one)) for one in range(5)]
+    monkeypatch.setattr(shown, "PAGE_BYTES", 1)
+    pages, after = list[list[bytes]](), 0
+    while not pages or after:
+        page = await site.edge.page("managers", site.person("boss"), after=after)
+        pages.append([one.parked.digest for one in page.tasks])
+        after = page.after
+    assert pages == [[one.digest] for one in handles]
+
+
+@pytest.mark.parametrize("looked_at", [1, 2, 3, 4, 5, 6, 7, 100])
+@pytest.mark.parametrize("page_bytes", [1, 1 << 20])
+@pytest.mark.parametrize("together", [1, 64])
+async def test_each_page_shows_what_waits_now_and_each_task_once(
+    site: Site, monkeypatch: pytest.MonkeyPatch, looked_at: int, page_bytes: int, together: int
+) -> None:
+    site.payments.enough = 2
+    handles = [await site.payments.submitted(site.bus, invoice=str(one)) for one in range(4)]
+    await site.bus.approve(handles[2], "boss")
+    await site.bus.idle()
+    await handles[1].cancel("a mistake")
+    for name, number in (("LOOKED_AT", looked_at), ("PAGE_BYTES", page_bytes), ("TOGETHER", together)):
+        monkeypatch.setattr(shown, name, number)
+    found, after, pages = list[bytes](), 0, 0
+    while pages == 0 or after:
+        page = await site.edge.page("managers", site.person("boss"), after=after)
+        found += [one.parked.digest for one in page.tasks]
+        after, pages = page.after, pages + 1
+        assert pages <= 12
+    assert found == [handles[0].digest, handles[3].digest, handles[2].digest]
+
+
+@pytest.mark.parametrize("after", [True, False], ids=["from a later page", "from the first page"])
+@pytest.mark.parametrize(
+    "block",
+    [
+        b"",
+        b"NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: 0\r\nNats-Expected-Last-Subject-Sequence: 0\r\n\r\n",
+        (
+            b"NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: 0\r\n"
+            b"Nats-Expected-Last-Subject-Sequence-Subject: held.pricing.x\r\n\r\n"
+        ),
+    ],
+    ids=["bare", "twice", "of another subject"],
+)
+async def test_what_counts_under_a_place_is_shown_whoever_stored_something_there(
+    site: Site, after: bool, block: bytes
+) -> None:
+    """An older version that was stored again is no newer, and bytes hide nothing, wherever a page begins."""
+    ended, waits = [await site.payments.submitted(site.bus, invoice=str(one)) for one in range(2)]
+    place = (await site.parked(ended)).subject("payments")
+    [first] = [one.payload for one in site.bus.stored(HELD) if one.subject == place]
+    await site.bus.approve(ended, "boss")
+    await site.bus.idle()
+    begun = len(site.bus.stored(HELD)) if after else 0
+    site.bus.broker.inject(place, first, block)
+    site.bus.broker.inject((await site.parked(waits)).subject("payments"), b"x", block)
+    page = await site.edge.page("managers", site.person("boss"), after=begun)
+    assert [one.parked.digest for one in page.tasks] == [waits.digest]
 
 
 def _next(pays: Iterator[bool], cost: float) -> bool:
@@ -372,14 +456,12 @@ async def test_a_page_ends_where_it_is_not_paid_for_and_the_next_goes_on(
     # The first changes again, and is last then.
     await site.bus.approve(handles[0], "boss")
     await site.bus.idle()
-    reads = counted(site, monkeypatch)
+    monkeypatch.setattr(shown, "TOGETHER", 1)
     found: list[bytes] = []
     after = pages = 0
     while pages == 0 or after:
-        reads.clear()
         pays = iter([True] * most)
         page = await site.edge.page("managers", site.person("boss"), after=after, pays=partial(_next, pays))
-        assert len(reads) <= 1 + 2 * (most + 1)
         assert len(page.tasks) <= most + 1
         found += [one.parked.digest for one in page.tasks]
         after, pages = page.after, pages + 1

@@ -13,6 +13,7 @@ from support.shop import Shop
 
 from sealbus import Agent, Context
 from sealbus.agents.edge.event_streams import COMMENT, OpenStreams
+from sealbus.agents.edge.front import REQUEST_ID
 from sealbus.agents.edge.oauth.access_token import AccessToken
 from sealbus.agents.edge.task_routes import TaskEvents, Tasks
 from sealbus.agents.sdk.task_handle import TaskHandle
@@ -107,6 +108,7 @@ async def test_who_leaves_before_the_first_line_was_sent_leaves_nothing_behind(e
         "path": url,
         "path_params": {"task": url.split("/")[3]},
         "headers": [(b"authorization", edge.authorized()["Authorization"].encode())],
+        REQUEST_ID: bytes(16),
     }
 
     answer = await TaskEvents(front, Tasks(front), OpenStreams(front.limits)).follow(Request(scope))

@@ -18,7 +18,7 @@ from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import Code
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.records.decision import DecisionRecord
-from sealbus.envelopes.records.work import MINUTE, DenialsRecord
+from sealbus.envelopes.records.work import MINUTE, READ_AGAIN, DenialsRecord
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.testing import TestBus
 
@@ -91,6 +91,34 @@ async def test_each_minute_has_a_budget_and_a_record_of_its_own() -> None:
     assert book.deny(3) == [False, False, True]
     await book.denials.flush(closing=True)
     assert [(one.minute, one.counts[Code.DENIED]) for one in book.stored] == [(START, 1), (START + MINUTE, 1)]
+
+
+async def test_what_is_read_again_is_counted_in_one_record_of_the_minute() -> None:
+    book = Book(budget=1)
+    assert [book.denials.counted_again(ALICE, None) for _ in range(300)] == [True] * 300
+    assert book.denials.counted_again(BOB, None)
+    assert book.denials.counted_again(ALICE, Code.DENIED)
+    # It takes nothing of the budget of denials, and is no denial.
+    assert book.deny(2) == [False, True]
+    assert "sealbus_reads_counted_total 302" in book.counters.render()
+    assert 'sealbus_denials_counted_total{code="denied"} 1' in book.counters.render()
+    book.now += MINUTE
+    await book.denials.flush()
+    assert [(one.iss, dict(one.counts), one.allowed, one.denied) for one in book.stored] == [
+        (ALICE, {"denied": 2}, 0, 2),
+        (ALICE, {READ_AGAIN: 300}, 300, 0),
+        (BOB, {READ_AGAIN: 1}, 1, 0),
+    ]
+    assert book.denials.counted_again(ALICE, None)
+    await book.denials.flush(closing=True)
+    assert (book.stored[-1].minute, dict(book.stored[-1].counts)) == (START + MINUTE, {READ_AGAIN: 1})
+
+
+async def test_answers_of_issuers_beyond_memory_are_not_counted() -> None:
+    book = Book()
+    for number in range(4):
+        assert book.denials.counted_again(SpiffeId(f"spiffe://example.org/agent/a{number}"), None)
+    assert not book.denials.counted_again(BOB, None)
 
 
 async def test_issuers_beyond_memory_are_all_recorded() -> None:

@@ -11,7 +11,7 @@ from support.shop import Shop, Update
 from sealbus.bus.audit.trail import AuditEntry, Finding, recorded_decisions
 from sealbus.envelopes.errors import Code
 from sealbus.envelopes.records.decision import DecisionRecord
-from sealbus.envelopes.records.work import MINUTE, DenialsRecord
+from sealbus.envelopes.records.work import MINUTE, READ_AGAIN, DenialsRecord
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.backtest.recorded import CountedDenials, Recorded, RecordedDecision, Verdict
 from sealbus.testing import TestBus
@@ -64,6 +64,7 @@ async def test_findings_are_told_apart_and_counted_denials_are_added_up() -> Non
         leaf=b"l",
         record=DenialsRecord(iss=flood, minute=MINUTE, counts={Code.DENIED: 41, Code.BAD_BODY: 1}),
     )
-    found, findings = await read([FINDING, denials])
+    again = replace(denials, record=DenialsRecord(iss=flood, minute=MINUTE, counts={READ_AGAIN: 7}))
+    found, findings = await read([FINDING, denials, again])
     assert findings == [FINDING]
     assert found == [CountedDenials(caller=flood.value, count=42)]

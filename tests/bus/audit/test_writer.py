@@ -21,7 +21,7 @@ from sealbus.envelopes.message.header import parse_header
 from sealbus.envelopes.message.wire import parse_envelope
 from sealbus.envelopes.records.decision import DecisionRecord
 from sealbus.envelopes.records.record import guard_id
-from sealbus.envelopes.records.work import OutcomeRecord
+from sealbus.envelopes.records.work import DenialsRecord, OutcomeRecord
 from sealbus.testing import TestBus
 
 Record = Callable[[Sequence[Decided], RecordPlaces | None], Awaitable[Sequence[bytes | SealbusError]]]
@@ -172,6 +172,20 @@ async def test_a_lost_outcome_is_counted_and_ends_nothing(shop: Shop, bus: TestB
     await until(lambda: "sealbus_outcomes_lost_total 1" in node.counters.render())
     await bus.idle()
     assert node.audit.problem == "overloaded"
+
+
+async def test_who_noted_what_was_not_stored_is_told(bus: TestBus) -> None:
+    audit = bus.workers["inventory"].node.audit
+    record = DenialsRecord(iss=bus.names.id_of("inventory"), minute=0, counts={"denied": 1})
+    told: list[str] = []
+    bus.broker.fail("AUDIT", StreamRefused("AUDIT: maximum bytes exceeded", 10_077))
+    await audit.note(record, lambda: told.append("then"), lost=lambda: told.append("lost"))
+    await until(lambda: "then" in told)
+    assert told == ["lost", "then"]
+    bus.broker.fail("AUDIT", None)
+    await audit.note(record, lambda: told.append("again"), lost=lambda: told.append("lost again"))
+    await until(lambda: len(told) > 2)
+    assert told == ["lost", "then", "again"]
 
 
 async def test_leaving_stores_what_waits(engine: ScriptedEngine, shop: Shop) -> None:

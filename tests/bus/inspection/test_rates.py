@@ -13,7 +13,7 @@ from sealbus.bus.audit.trail import AuditEntry
 from sealbus.bus.inspection import rates as module
 from sealbus.bus.inspection.rates import SPAN, Rates
 from sealbus.envelopes.limits import SECOND
-from sealbus.envelopes.records.work import DenialsRecord
+from sealbus.envelopes.records.work import READ_AGAIN, DenialsRecord
 from sealbus.testing import TestBus
 
 NOW = 1_000 * SECOND
@@ -63,6 +63,10 @@ async def test_denials_that_are_only_counted_count_and_others_do_not() -> None:
     counted.add(replace(first, stored=NOW, record=record))
     [row] = counted.rows(NOW)
     assert (row.action, row.denied, row.allowed) == ("(only counted)", 0.7, 0)
+    again = DenialsRecord(iss=first.recorder, minute=NOW - NOW % (60 * SECOND), counts={READ_AGAIN: 3})
+    counted.add(replace(first, stored=NOW, record=again))
+    [row] = counted.rows(NOW)
+    assert (row.action, row.denied, row.allowed) == ("(only counted)", 0.7, 0.3)
 
 
 async def test_no_more_are_kept_than_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -140,3 +140,20 @@ def test_a_check_changes_nothing(call: OpenRequest) -> None:
     call.check(header, reference=NOW)
     call.check(header, reference=NOW)
     assert not call.closed
+
+
+@pytest.mark.parametrize("later", [HOUR, -HOUR])
+def test_a_task_that_is_parked_is_open_until_its_agent_says(task: OpenRequest, later: int) -> None:
+    end = task.pending.end
+    task.take(status(0))
+    moved = task.until(end + later)
+    assert (moved.pending.end, task.pending.end) == (end + later, end)
+    assert moved.counted(status(0, number=2))
+    moved.check(status(1), reference=end + later - 1)
+    refused(moved, status(1), "past its end", reference=end + later)
+    # What it counts from now on is its own.
+    moved.take(status(1))
+    assert not task.counted(status(1, number=2))
+    moved.take(status(2, fin=True))
+    assert moved.until(end).closed
+    assert not task.closed

@@ -8,6 +8,7 @@ from vectors.world import Message
 
 from sealbus.envelopes.export.tally import MOST_ROWS, Row, Span, Tally
 from sealbus.envelopes.records.record import parse_record
+from sealbus.envelopes.records.work import READ_AGAIN, DenialsRecord
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 ALL = {kind: [parse_record(item) for item in items] for kind, items in records(Message()).items()}
@@ -42,6 +43,15 @@ def test_denials_count_as_often_as_they_say() -> None:
         Row(INVENTORY, "", "deny", "bad_body"): 1,
         Row(INVENTORY, "", "deny", "obligation_unknown"): 1,
         Row(INVENTORY, "", "deny", "a_code_of_a_newer_writer"): 2,
+    }
+
+
+def test_what_was_read_again_was_allowed() -> None:
+    tally = Tally()
+    tally.take(DenialsRecord(iss=RECORDER, minute=0, counts={READ_AGAIN: 7, "denied": 2}), RECORDER, counted=True)
+    assert tally.rows == {
+        Row(RECORDER.value, "", "allow", READ_AGAIN): 7,
+        Row(RECORDER.value, "", "deny", "denied"): 2,
     }
 
 

@@ -10,7 +10,7 @@ from sealbus.envelopes.encoding.codec import Value, decode, encode
 from sealbus.envelopes.errors import Code, EnvelopeError, SealError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.message.fields import RecordMap
-from sealbus.envelopes.records.work import MINUTE, SENT_HASHES, DenialsRecord, OutcomeRecord
+from sealbus.envelopes.records.work import MINUTE, READ_AGAIN, SENT_HASHES, DenialsRecord, OutcomeRecord
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 LEAF = b"d" * 32
@@ -108,6 +108,13 @@ def test_denials_are_counted_by_code() -> None:
         "cnt": {"bad_body": 1, "denied": 40},
     }  # fmt: skip
     assert read(COUNTED.encode()) == COUNTED
+
+
+def test_what_was_read_again_is_no_denial() -> None:
+    assert (COUNTED.allowed, COUNTED.denied) == (0, 41)
+    record = replace(COUNTED, counts={READ_AGAIN: 300, Code.DENIED: 2})
+    assert read(record.encode()) == record
+    assert (record.allowed, record.denied) == (300, 2)
 
 
 def test_the_longest_spiffe_id_fits() -> None:

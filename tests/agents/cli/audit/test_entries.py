@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -10,7 +11,7 @@ from sealbus.agents.cli.audit.entries import as_document, as_line, print_entry
 from sealbus.bus.audit.trail import AuditEntry, AuditFilter
 from sealbus.envelopes.errors import Code
 from sealbus.envelopes.records.decision import CorePlace, DecisionRecord
-from sealbus.envelopes.records.work import MINUTE, DenialsRecord, OutcomeRecord
+from sealbus.envelopes.records.work import MINUTE, READ_AGAIN, DenialsRecord, OutcomeRecord
 from sealbus.envelopes.trust.proof import Proof
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
@@ -42,6 +43,21 @@ def test_denials_show_who_when_and_how_many_by_code() -> None:
     line = as_line(DENIALS)
     for part in ("#7", "DENY", "41 denied", "1 bad_body", "/agent/flood", "10:39:00"):
         assert part in line
+
+
+READS = replace(DENIALS, record=DenialsRecord(iss=RECORDER, minute=999_999 * MINUTE, counts={READ_AGAIN: 300}))
+
+
+def test_what_was_read_again_was_allowed() -> None:
+    line = as_line(READS)
+    assert "DENY" not in line
+    for part in ("#7", "ALLOW", "300 read_again", "/agent/inventory", "10:39:00"):
+        assert part in line
+
+
+@pytest.mark.parametrize(("decision", "shown"), [(None, True), ("allow", True), ("deny", False)])
+def test_what_was_read_again_is_not_among_what_was_denied(decision: str | None, shown: bool) -> None:
+    assert AuditFilter(decision=decision).matcher()(READS) is shown
 
 
 def test_an_outcome_without_its_decision_stands_alone() -> None:

@@ -14,10 +14,11 @@ from mcp.client.client import Client
 from mcp.shared.exceptions import MCPError
 from support.lab import until
 from support.mcp_desk import GENERATIONS, McpDesk, mcp_desk
-from support.payments import Payments
+from support.payments import ASKED, Payments
 
 from sealbus.agents.edge.approval_routes import APPROVALS_PATH, SCOPE
 from sealbus.agents.edge.mcp.results import PROBLEM, TASK
+from sealbus.bus.gate.status_reader import StatusLimits
 
 PAY = "payments_pay"
 PAGE = "https://console.example/approvals"
@@ -102,6 +103,18 @@ async def test_what_is_not_approved_says_so(payments: Payments, tmp_path: Path, 
     assert result.meta is not None
     assert result.meta[PROBLEM]["code"] == "denied"
     assert payments.paid == []
+
+
+@pytest.mark.parametrize("mode", GENERATIONS)
+async def test_what_nobody_approved_in_time_has_expired(
+    payments: Payments, tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payments.asked = {**ASKED, "until": 1}
+    async with opened(tmp_path, payments) as desk, desk.client(mode) as client:
+        monkeypatch.setattr(desk.door.edge.node.status_reader, "limits", StatusLimits(parked=0.05))
+        result = await client.call_tool(PAY, {"invoice": "7"})
+    assert result.meta is not None
+    assert result.meta[PROBLEM]["code"] == "expired"
 
 
 @pytest.mark.parametrize("mode", GENERATIONS)

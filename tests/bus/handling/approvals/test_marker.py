@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
@@ -27,6 +27,7 @@ from sealbus.bus.streams.held import Held, HeldValue
 from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.encoding.codec import Value
 from sealbus.envelopes.errors import StateUnavailable
+from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.fields import RecordMap
 from sealbus.envelopes.message.header import parse_header
 
@@ -43,6 +44,7 @@ class Shelf:
         self.lost = lost
         self.writes: list[int] = []
         self.reads = 0
+        self.written: Callable[[], object] = lambda: None
 
     def put(self, subject: str, keys: Mapping[str, Value], number: int = 1) -> None:
         bare = value_of(parked_task(), subject=subject)
@@ -65,6 +67,7 @@ class Shelf:
             self.lost = max(0, self.lost - 1)
             return None
         self.put(subject, keys, last + 1)
+        self.written()
         return self.values[subject]
 
     def marker(self) -> Marker | None:
@@ -78,9 +81,9 @@ def fresh(value: HeldValue) -> RecordMap:
     return RecordMap({"v": 1, **raw})
 
 
-def markers(shelf: Shelf) -> Markers:
+def markers(shelf: Shelf, now: Callable[[], int] = lambda: NOW) -> Markers:
     identity = cast("Identity", OWN)
-    return Markers(cast("Held", shelf), identity=identity, names=NAMES)
+    return Markers(cast("Held", shelf), identity=identity, names=NAMES, clock=now)
 
 
 async def test_a_marker_is_written_and_ends() -> None:
@@ -138,6 +141,71 @@ async def test_others_may_be_quicker_for_a_while(lost: int) -> None:
 async def test_others_may_not_be_quicker_for_ever() -> None:
     with pytest.raises(StateUnavailable):
         await markers(Shelf(4)).put(TASK, until=NOW, ended=False)
+
+
+@pytest.mark.parametrize("until", [NOW + 5, NOW + 99])
+@pytest.mark.parametrize("there", [True, False])
+async def test_readers_are_moved_to_another_time(until: int, there: bool) -> None:
+    shelf = Shelf()
+    if there:
+        await markers(shelf).put(TASK, until=NOW + 9, ended=False, first=True)
+    moved = await markers(shelf).move(TASK, until=until, since=NOW + 9)
+    assert moved is not None
+    assert moved.marker == shelf.marker() == Marker(digest=TASK.digest, until=until, ended=False)
+    writes = len(shelf.writes)
+    assert await markers(shelf).move(TASK, until=until, since=NOW) is not None
+    assert len(shelf.writes) == writes
+
+
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize(
+    ("until", "now", "moves"),
+    [
+        (NOW + 99, NOW + 8, True),
+        (NOW + 99, NOW + 9, False),
+        (NOW + 5, NOW + 4, True),
+        (NOW + 5, NOW + 5, False),
+    ],
+)
+async def test_nobody_is_moved_who_may_have_concluded(until: int, now: int, moves: bool, there: bool) -> None:
+    shelf = Shelf()
+    if there:
+        await markers(shelf).put(TASK, until=NOW + 9, ended=False, first=True)
+    assert (await markers(shelf, lambda: now).move(TASK, until=until, since=NOW + 9) is not None) is moves
+    # Nor where its write was acknowledged too late, whoever has read it.
+    shelf = Shelf()
+    if there:
+        await markers(shelf).put(TASK, until=NOW + 9, ended=False, first=True)
+    clock = [NOW]
+    shelf.written = lambda: clock.append(now)
+    assert (await markers(shelf, lambda: clock[-1]).move(TASK, until=until, since=NOW + 9) is not None) is moves
+
+
+async def test_what_has_ended_is_not_moved() -> None:
+    shelf = Shelf()
+    await markers(shelf).put(TASK, until=NOW + 9, ended=True, first=True)
+    assert await markers(shelf).move(TASK, until=NOW + 99, since=NOW + 9) is None
+    assert await markers(shelf).move(TASK, until=NOW + 9, since=NOW + 9) is None
+    assert shelf.marker() == Marker(digest=TASK.digest, until=NOW + 9, ended=True)
+
+
+@pytest.mark.parametrize(
+    ("number", "late", "moves"), [(1, 50, True), (2, 50, False), (2, 5, True)], ids=["first", "late", "in time"]
+)
+async def test_what_was_stored_late_may_have_been_missed(number: int, late: int, moves: bool) -> None:
+    shelf = Shelf()
+    shelf.put(SUBJECT, Marker(digest=TASK.digest, until=NOW + 9, ended=False).keys(), number)
+    value = shelf.values[SUBJECT]
+    shelf.values[SUBJECT] = replace(value, at=NOW, stored=NOW + late * SECOND)
+    assert (await markers(shelf).move(TASK, until=NOW + 99, since=NOW + 9) is not None) is moves
+    assert (await markers(shelf).move(TASK, until=NOW + 9, since=NOW + 9) is not None) is moves
+
+
+async def test_others_may_be_quicker_to_move() -> None:
+    shelf = Shelf(2)
+    assert await markers(shelf).move(TASK, until=NOW + 99, since=NOW + 9) is not None
+    with pytest.raises(StateUnavailable):
+        await markers(Shelf(4)).move(TASK, until=NOW + 99, since=NOW + 9)
 
 
 async def read(shelf: Shelf) -> Marker | None:

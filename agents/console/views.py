@@ -85,7 +85,12 @@ class Views:
     async def tasks(self, agent: str, wanted: TaskFilter, most: int) -> TasksDocument:
         """Return the newest tasks; those of `agent`, or all."""
         state = await existing_stream(self._connection.jetstream, TASKS)
-        tasks = TaskList(transport=self._node.transport, profile=self._profile, trust=self._node.trust)
+        tasks = TaskList(
+            transport=self._node.transport,
+            profile=self._profile,
+            trust=self._node.trust,
+            restored=self._node.restored,
+        )
         subjects = task_subjects(self._profile, self._agent(agent))
         found = tasks.newest(subjects, wanted, first=state.first, last=state.last, most=most)
         async with aclosing(found) as listed:

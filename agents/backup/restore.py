@@ -5,7 +5,7 @@
     validate: manifest and its signature, every file's size and hash, the deployment, what runs here
     streams:  restored some at a time, AUDIT last, each compared with the manifest
     log:      put in place if there is none; one that reaches further is kept
-    then:     nats-server is started again, the notary is told (`restored_streams`) and started; `check_copies` asks the
+    then:     nats-server is started again, the notary is told (`restored_parts`) and started; `check_copies` asks the
               server for a known id, `check_waiting` reads the notary's key book; clients come back
 """
 

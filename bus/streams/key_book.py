@@ -42,11 +42,12 @@ __all__ = [
     "RECORDS",
     "RESTORED",
     "YOUNG",
+    "BookContents",
     "KeyBook",
     "RestoredStreams",
-    "history_in",
     "key_book_subject",
     "nothing_restored",
+    "read_book",
 ]
 
 KEY_BOOK_TYPE: Final = "application/vnd.sealbus.keys.v1"
@@ -102,8 +103,7 @@ class _Book:
     number: int
     at: int
     stored: int
-    history: TrustHistory
-    restored: tuple[RestoredStream, ...]
+    contents: BookContents
 
     def is_young(self, now: int) -> bool:
         return -DEFAULT_LIMITS.stored_within <= now - self.at <= YOUNG
@@ -152,7 +152,11 @@ class KeyBook:
         if not books:
             raise StateUnavailable(f"the keys of the past are not known: {self._why}")
         revoked = self._trust().revoked_before
-        return [Trust(bundles=bundles, revoked_before=revoked) for book in books for bundles in book.history.at(time)]
+        return [
+            Trust(bundles=bundles, revoked_before=revoked)
+            for book in books
+            for bundles in book.contents.history.at(time)
+        ]
 
     async def restored(self, created: int) -> Sequence[RestoredStream]:
         """Return the restored streams that the books name.
@@ -172,7 +176,7 @@ class KeyBook:
     def _restored(self, created: int) -> Sequence[RestoredStream] | None:
         now = self._clock()
         books = [book for book in self._books.values() if book.is_young(now)]
-        found = [one for book in books for one in book.restored]
+        found = [one for book in books for one in book.contents.restored]
         if any(one.created == created for one in found) or any(book.stored >= created for book in books):
             return found
         return None
@@ -204,19 +208,22 @@ class KeyBook:
             if (value.number, value.at) == (known.number, known.at):
                 return known
             raise StateUnavailable(f"the key book of {notary} is older than the one seen before")
-        history, restored = await asyncio.to_thread(_parse_book, value)
-        book = _Book(value.number, value.at, value.stored, history, restored)
+        book = _Book(value.number, value.at, value.stored, await asyncio.to_thread(read_book, value))
         if not book.is_young(now):
             raise StateUnavailable(f"the key book of {notary} is too old")
         return book
 
 
-def history_in(value: HeldValue) -> TrustHistory:
-    """Take the history out of a book; raise `StateUnavailable` for one that breaks a rule: it says nothing then."""
-    return _parse_book(value)[0]
+@dataclass(frozen=True, slots=True)
+class BookContents:
+    """What a key book says: which bundles there were, and which streams were restored, the oldest first."""
+
+    history: TrustHistory
+    restored: tuple[RestoredStream, ...] = ()
 
 
-def _parse_book(value: HeldValue) -> tuple[TrustHistory, tuple[RestoredStream, ...]]:
+def read_book(value: HeldValue) -> BookContents:
+    """Take the contents out of a book, once; raise `StateUnavailable` for one that breaks a rule: it says nothing then."""
     try:
         records = [parse_record(one) for one in value.keys.some_octets(RECORDS)]
         restored = tuple(parse_stream(line) for line in value.keys.some_texts(RESTORED))
@@ -227,4 +234,4 @@ def _parse_book(value: HeldValue) -> tuple[TrustHistory, tuple[RestoredStream, .
     # Nothing but bundles without certificates, none twice, and at least one.
     if not records or len(history.since(0)) != len(records) or len(restored) > MOST_RESTORED:
         raise StateUnavailable(f"{value.subject} is no key book")
-    return history, restored
+    return BookContents(history, restored)

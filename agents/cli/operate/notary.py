@@ -68,7 +68,7 @@ async def _restored(
 ) -> None:
     from sealbus.agents.backup.files import log_end
     from sealbus.agents.backup.manifest import Manifest
-    from sealbus.agents.backup.restored_streams import last_restored, restored_streams
+    from sealbus.agents.backup.restored_parts import last_restored, restored_streams
     from sealbus.agents.control.notary.log.folder_store import FolderStore
     from sealbus.agents.control.notary.restored_stream import say_restored
     from sealbus.agents.control.notary.role import notary_options

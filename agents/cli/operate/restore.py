@@ -101,7 +101,7 @@ async def _restore(
 
 async def _check(config: str | None, as_name: str, *, within: float, as_json: bool) -> None:
     from sealbus.agents.backup.restore import check_copies
-    from sealbus.agents.backup.restored_streams import check_waiting
+    from sealbus.agents.backup.restored_parts import check_waiting
     from sealbus.agents.runtime.open import open_connection, open_key_book
     from sealbus.agents.runtime.settings.settings import load_settings
     from sealbus.bus.nats.transport import NatsTransport

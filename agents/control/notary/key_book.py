@@ -23,8 +23,9 @@ from sealbus.bus.streams.key_book import (
     RECORDS,
     RESTORED,
     YOUNG,
-    history_in,
+    BookContents,
     key_book_subject,
+    read_book,
 )
 from sealbus.bus.streams.signed_value import is_own, signed
 from sealbus.envelopes.backoff import Backoff
@@ -39,7 +40,7 @@ from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
-__all__ = ["KeyBookWriter", "continued", "fitting"]
+__all__ = ["KeyBookWriter", "all_restored", "continued", "fitting", "former_book"]
 
 EVERY: Final = 3_600.0
 """Seconds after which a book is written that says nothing new."""
@@ -118,9 +119,11 @@ class KeyBookWriter:
         if not self._counts_now(sealer):
             raise StateUnavailable("the key of its SVID is not in the bundle, or no longer")
         before, last = await self._last(places)
-        needed = continued(history, before).since(max(0, self._clock() - KEPT))
+        former = former_book(before)
+        needed = continued(history, former).since(max(0, self._clock() - KEPT))
         # What was stored before a stream that is no longer kept is needed by nobody.
-        recent = [one.line for one in restored if one.created >= self._clock() - KEPT][-MOST_RESTORED:]
+        known = all_restored(restored, former, began=min(one.current for one in history.since(0)))
+        recent = [one.line for one in known if one.created >= self._clock() - KEPT][-MOST_RESTORED:]
         named: dict[str, Value] = {RESTORED: list(recent)} if recent else {}
         records = fitting(needed, reserved=sum(len(line) + _ITEM_BYTES for line in recent))
         if (dropped := len(needed) - len(records)) > self._dropped:
@@ -166,18 +169,30 @@ class _Known:
         return [Trust(bundles=bundles) for bundles in self._history.at(time)]
 
 
-def continued(history: TrustHistory, before: HeldValue | None) -> TrustHistory:
-    """Return `history` with what the book `before` says of the times before its first bundle of each trust domain."""
+def former_book(before: HeldValue | None) -> BookContents:
+    """Return what the book `before` says: nothing if there is none, or it breaks a rule."""
+    try:
+        return read_book(before) if before is not None else BookContents(TrustHistory())
+    except StateUnavailable:
+        return BookContents(TrustHistory())
+
+
+def continued(history: TrustHistory, former: BookContents) -> TrustHistory:
+    """Return `history` with what the book before says of the times before its first bundle of each trust domain."""
     records = history.since(0)
     first: dict[TrustDomain, int] = {}
     for one in records:
         first.setdefault(one.trust_domain, one.current)
-    try:
-        former = history_in(before).since(0) if before is not None else ()
-    except StateUnavailable:
-        former = ()
-    earlier = [one for one in former if one.current < first.get(one.trust_domain, one.current + 1)]
+    earlier = [one for one in former.history.since(0) if one.current < first.get(one.trust_domain, one.current + 1)]
     return TrustHistory([*earlier, *records])
+
+
+def all_restored(restored: Sequence[RestoredStream], former: BookContents, *, began: int) -> list[RestoredStream]:
+    """Return the streams that the log names as `restored`, behind those of before it `began` in the book before.
+
+    The log of the next period names none of them.
+    """
+    return [*(one for one in former.restored if one.created < began), *restored]
 
 
 def fitting(records: Sequence[BundleRecord], *, reserved: int = 0) -> list[BundleRecord]:

@@ -14,7 +14,7 @@ from support.notary import SIGNER
 from sealbus.agents.backup.backup import take_backup
 from sealbus.agents.backup.manifest import Manifest
 from sealbus.agents.backup.restore import restore_backup
-from sealbus.agents.backup.restored_streams import check_waiting, last_restored, restored_streams
+from sealbus.agents.backup.restored_parts import check_waiting, last_restored, restored_streams
 from sealbus.bus.nats.api import existing_stream
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.transport import NatsTransport

@@ -600,7 +600,7 @@ CODES: Final[Mapping[Code, CodeText]] = MappingProxyType(
         Code.BAD_BACKUP: CodeText(
             "A backup is damaged, of another deployment or older than what is here, or would be restored over something.",
             Fault.OPERATOR,
-            "Nothing was restored. Do what the text says, or take another backup.",
+            "Do what the text says, or take another backup.",
             "docs/backup.md",
         ),
         Code.CANCELED: CodeText(

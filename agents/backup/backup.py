@@ -1,4 +1,4 @@
-"""Takes a backup of a running deployment: the log first, then the streams one after the other, AUDIT last.
+"""Takes a backup of a running deployment: the log first, then the streams, some at a time, AUDIT last.
 
 The order is what makes a backup whole enough to go on from. The log is never ahead of its stream. Work (TASKS, EVENTS) is
 taken before the claims on it (STATE, HELD): work that is handled meanwhile is in the backup as claimed, and never as neither.
@@ -8,11 +8,14 @@ Whatever was handled is in AUDIT.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
 from importlib.metadata import version
+from itertools import groupby
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
-from sealbus.agents.backup.files import FileWriter, copy_log, key_files, log_end
+from sealbus.agents.backup.files import FileWriter, copy_log, key_files, log_end, log_signers
 from sealbus.agents.backup.manifest import (
     KEYS,
     LOG,
@@ -32,20 +35,45 @@ from sealbus.bus.streams.snapshot import list_streams, take_snapshot
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.trust.names import is_token
 
-__all__ = ["in_order", "take_backup"]
+__all__ = ["in_order", "take_backup", "together"]
+
+AT_A_TIME: Final = 4
+"""Streams that are taken out of the server, or put into it, at a time."""
 
 _FIRST: Final = (TASKS, EVENTS)
 _LATER: Final = (STATE, HELD)
+_Item = TypeVar("_Item")
+_Given = TypeVar("_Given")
 
 
 def in_order(streams: list[StreamState]) -> list[StreamState]:
     """Return the streams in the order in which a backup takes them."""
+    return sorted(streams, key=lambda stream: (_turn(stream), stream.name))
 
-    def turn(stream: StreamState) -> tuple[bool, bool, bool, bool, str]:
-        name, audit = stream.name, is_audit(dict(stream.config))
-        return takes_records(stream), audit, name in _LATER, name not in _FIRST, name
 
-    return sorted(streams, key=turn)
+def _turn(stream: StreamState) -> tuple[bool, bool, bool, bool]:
+    """Return the turn of a stream: those of one turn may be taken together."""
+    name, audit = stream.name, is_audit(dict(stream.config))
+    return takes_records(stream), audit, name in _LATER, name not in _FIRST
+
+
+async def together(work: Callable[[_Item], Coroutine[None, None, _Given]], items: Iterable[_Item]) -> list[_Given]:
+    """Return what `work` gives for each of `items`, in their order, `AT_A_TIME` at once.
+
+    The first failure ends the others, and is raised.
+    """
+    room = asyncio.Semaphore(AT_A_TIME)
+
+    async def run(item: _Item) -> _Given:
+        async with room:
+            return await work(item)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(run(item)) for item in items]
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from failed
+    return [task.result() for task in tasks]
 
 
 async def take_backup(
@@ -59,34 +87,26 @@ async def take_backup(
 ) -> Manifest:
     """Write a backup into the new `folder`; `log` is where the notary keeps its log, `keys` adds the settings' key files.
 
-    Raises `ConfigurationError` if the folder is not empty, or a key or the log cannot be read; `BusUnavailable`. Without its
-    manifest, which is written last, a folder is no backup.
+    The log's keys sign the manifest where they are at hand. Without that, what waits is refused after a restore. Raises
+    `ConfigurationError` if the folder is not empty, or a key or the log cannot be read; `BusUnavailable`. The manifest is
+    written last: without it a folder is no backup.
     """
     await asyncio.to_thread(_begin, folder)
+    signers = await asyncio.to_thread(log_signers, settings)
     taken, files = clock(), list[BackedUpFile]()
     if log is not None:
         files += await asyncio.to_thread(copy_log, log, folder, LOG)
     if keys:
         files += await asyncio.to_thread(_copy_keys, folder, settings)
+    listed = in_order(await list_streams(connection.jetstream))
+    if strange := [one.name for one in listed if not is_token(one.name)]:
+        raise ConfigurationError(f"stream {strange[0][:255]!r} is none that sealbus could have made")
     streams: list[BackedUpStream] = []
-    for state in in_order(await list_streams(connection.jetstream)):
-        if not is_token(state.name):
-            raise ConfigurationError(f"stream {state.name[:255]!r} is none that sealbus could have made")
-        with await asyncio.to_thread(FileWriter, folder, f"{STREAMS}/{state.name}.snapshot") as writer:
-            snapshot = await take_snapshot(connection, state.name, writer.write)
-        files.append(writer.written)
-        streams.append(
-            BackedUpStream(
-                name=state.name,
-                config=snapshot.config,
-                state=snapshot.state,
-                created=state.created,
-                messages=snapshot.messages,
-                first=snapshot.first,
-                last=snapshot.last,
-            )
-        )
-    manifest = Manifest(
+    for _, group in groupby(listed, key=_turn):
+        for stream, file in await together(partial(_take_stream, folder, connection), group):
+            streams.append(stream)
+            files.append(file)
+    unsigned = Manifest(
         version=version("sealbus"),
         taken=taken,
         trust_domain=settings.trust_domain.name,
@@ -95,9 +115,25 @@ async def take_backup(
         files=tuple(files),
         log_last=await asyncio.to_thread(log_end, folder / LOG) if log is not None else 0,
     )
+    manifest = unsigned.signed(signers)
     with await asyncio.to_thread(FileWriter, folder, MANIFEST) as writer:
         writer.write(manifest.encode())
     return manifest
+
+
+async def _take_stream(folder: Path, connection: Connection, state: StreamState) -> tuple[BackedUpStream, BackedUpFile]:
+    with await asyncio.to_thread(FileWriter, folder, f"{STREAMS}/{state.name}.snapshot") as writer:
+        snapshot = await take_snapshot(connection, state.name, writer.write)
+    stream = BackedUpStream(
+        name=state.name,
+        config=snapshot.config,
+        state=snapshot.state,
+        created=state.created,
+        messages=snapshot.messages,
+        first=snapshot.first,
+        last=snapshot.last,
+    )
+    return stream, writer.written
 
 
 def _begin(folder: Path) -> None:

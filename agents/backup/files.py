@@ -10,16 +10,17 @@ from types import TracebackType
 from typing import Final, Self
 
 from sealbus.agents.backup.manifest import BackedUpFile
+from sealbus.agents.control.notary.keys import load_signers
 from sealbus.agents.control.notary.log.folder_store import FolderStore
 from sealbus.agents.control.notary.log.ledger import entry_rows
 from sealbus.agents.control.notary.log.store import CHECKPOINT
 from sealbus.agents.runtime.settings.settings import Settings
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.log.checkpoint import parse_checkpoint
-from sealbus.envelopes.log.note import parse_note
+from sealbus.envelopes.log.note import NoteSigner, parse_note
 from sealbus.envelopes.log.tiles import TILE_WIDTH
 
-__all__ = ["FileWriter", "copy_log", "key_files", "log_end"]
+__all__ = ["FileWriter", "copy_log", "key_files", "log_end", "log_signers"]
 
 _OWN_STATE: Final = ("notary.", "under-way")
 """What a notary keeps for itself, which another one must not take over."""
@@ -107,6 +108,17 @@ def _copied(to: Path, path: str, data: bytes, keeps: str = "") -> BackedUpFile:
     with FileWriter(to, path, keeps) as writer:
         writer.write(data)
     return writer.written
+
+
+def log_signers(settings: Settings) -> tuple[NoteSigner, ...]:
+    """Return the keys of the log that the settings name, none where one of their files is not on this machine.
+
+    Raises `ConfigurationError` for a file that is here and is none.
+    """
+    table = settings.control.notary
+    if not table.origin or not table.keys or not all(path.exists() for path in table.keys):
+        return ()
+    return load_signers(table.keys, table.origin)
 
 
 def key_files(settings: Settings) -> list[Path]:

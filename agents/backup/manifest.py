@@ -1,21 +1,22 @@
 """The manifest of a backup: what was taken of which deployment, in which order, with the size and hash of each file.
 
-It is written last, so that a backup that was cut off has none; and it holds its own hash. Neither is a signature: whoever may
-write the backup can make another one. What a stream holds is signed by itself, and the log shows what is missing of it.
+It is written last, so that a backup that was cut off has none; and it holds its own hash. The log's key signs it where that
+key is at hand: a notary says that streams were restored only of a backup with a signed manifest.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, cast
 
 from sealbus.bus.ports import JsonObject
 from sealbus.bus.stream_names import AUDIT, SUBJECTS
-from sealbus.envelopes.errors import BackupRefused
+from sealbus.envelopes.errors import BackupRefused, LogError
+from sealbus.envelopes.log.note import NoteSigner, NoteVerifier, sign_note, verify_note
 from sealbus.envelopes.trust.names import is_token
 
 __all__ = ["KEYS", "LOG", "MANIFEST", "STREAMS", "BackedUpFile", "BackedUpStream", "Manifest", "is_audit"]
@@ -26,6 +27,8 @@ LOG: Final = "log"
 KEYS: Final = "keys"
 _MOST_BYTES: Final = 67_108_864
 _BLOCK: Final = 1_048_576
+_FIRST: Final = "sealbus.backup.v1"
+"""The first line of the note that signs a manifest: no other note of a log begins so."""
 _DAMAGED: Final = f"{MANIFEST} is damaged, or of another version of sealbus"
 
 
@@ -102,7 +105,8 @@ class BackedUpStream:
 class Manifest:
     """What a backup holds. `streams` are in the order in which they were taken; `taken` is microseconds by our clock.
 
-    `log_last` is the last sequence of the log that was taken, 0 without one.
+    `log_last` is the last sequence of the log that was taken, 0 without one. `note` is signed by keys of the log `origin` and
+    names the hash of all else; it is empty if no key was at hand.
     """
 
     version: str
@@ -112,6 +116,38 @@ class Manifest:
     streams: tuple[BackedUpStream, ...]
     files: tuple[BackedUpFile, ...]
     log_last: int = 0
+    note: str = field(default="", repr=False)
+
+    @property
+    def hash(self) -> str:
+        """The SHA-256 of everything but the note, in hex."""
+        return _hash(self._body())
+
+    @property
+    def _text(self) -> str:
+        return f"{_FIRST}\n{self.origin}\n{self.taken}\n{self.hash}\n"
+
+    def signed(self, signers: Sequence[NoteSigner]) -> Manifest:
+        """Return this manifest signed by the log's keys; as it is without any."""
+        return replace(self, note=sign_note(self._text, signers).decode()) if signers else self
+
+    def check_signed(self, verifiers: Sequence[NoteVerifier]) -> None:
+        """Raise `BackupRefused` unless one of the log's keys has signed this manifest."""
+        if not self.note:
+            raise BackupRefused("its manifest is not signed")
+        try:
+            text = verify_note(self.note.encode(), verifiers).text
+        except (LogError, UnicodeEncodeError) as error:
+            raise BackupRefused("its manifest is not signed by a key of this log") from error
+        if text != self._text:
+            raise BackupRefused("its manifest is not the one that was signed")
+
+    def check_of(self, trust_domain: str, origin: str) -> None:
+        """Raise `BackupRefused` if it is of another trust domain or log. An empty `origin` is any."""
+        if self.trust_domain != trust_domain:
+            raise BackupRefused(f"it is of {self.trust_domain}, and this deployment is {trust_domain}")
+        if origin and self.origin and origin != self.origin:
+            raise BackupRefused(f"its log is {self.origin[:200]}, and this deployment's is {origin}")
 
     @property
     def current_audit(self) -> BackedUpStream | None:
@@ -122,9 +158,8 @@ class Manifest:
         """Yield the files of one part: STREAMS, LOG or KEYS."""
         return (one for one in self.files if one.path.startswith(f"{what}/"))
 
-    def encode(self) -> bytes:
-        """Return the file."""
-        body = {
+    def _body(self) -> dict[str, object]:
+        return {
             "v": 1,
             "sealbus": self.version,
             "taken": self.taken,
@@ -134,7 +169,11 @@ class Manifest:
             "streams": [{name: getattr(one, name) for name in ("name", *_OF_STREAM)} for one in self.streams],
             "files": [{name: getattr(one, name) for name in ("path", "size", "sha256", "keeps")} for one in self.files],
         }
-        return (json.dumps({"sha256": _hash(body), "backup": body}, indent=1) + "\n").encode()
+
+    def encode(self) -> bytes:
+        """Return the file."""
+        body = self._body()
+        return (json.dumps({"sha256": _hash(body), "note": self.note, "backup": body}, indent=1) + "\n").encode()
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -156,6 +195,7 @@ class Manifest:
                 log_last=int(body["log_last"]),
                 streams=tuple(BackedUpStream(**one) for one in body["streams"]),
                 files=tuple(BackedUpFile(**one) for one in body["files"]),
+                note=str(document.get("note", "")),
             )
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise BackupRefused(_DAMAGED) from error

@@ -2,10 +2,11 @@
 
 ::
 
-    validate: manifest, every file's size and hash, the deployment, what runs here
-    streams:  restored one by one, AUDIT last, each compared with the manifest
+    validate: manifest and its signature, every file's size and hash, the deployment, what runs here
+    streams:  restored some at a time, AUDIT last, each compared with the manifest
     log:      put in place if there is none; one that reaches further is kept
-    then:     nats-server is started again, `check_copies` asks it for a known id, the notary is told, clients come back
+    then:     nats-server is started again, the notary is told (`restored_parts`) and started; `check_copies` asks the
+              server for a known id, `check_waiting` reads the notary's key book; clients come back
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sealbus.agents.backup.files import FileWriter, key_files, log_end
+from sealbus.agents.backup.backup import together
+from sealbus.agents.backup.files import FileWriter, key_files, log_end, log_signers
 from sealbus.agents.backup.manifest import KEYS, LOG, BackedUpStream, Manifest
 from sealbus.agents.runtime.settings.settings import Settings
 from sealbus.bus.nats.api import NANOSECONDS, StreamState
@@ -64,11 +66,7 @@ def validate(folder: Path, settings: Settings, *, log: Path | None, lose: int = 
     `BackupRefused`, which says in one line what is wrong.
     """
     manifest = Manifest.read(folder)
-    if manifest.trust_domain != settings.trust_domain.name:
-        raise BackupRefused(f"it is of {manifest.trust_domain}, and this deployment is {settings.trust_domain.name}")
-    origin = settings.control.notary.origin
-    if origin and manifest.origin and origin != manifest.origin:
-        raise BackupRefused(f"its log is {manifest.origin[:200]}, and this deployment's is {origin}")
+    manifest.check_of(settings.trust_domain.name, settings.control.notary.origin or "")
     listed = {one.path for one in manifest.files}
     if missing := [one.path for one in manifest.streams if one.path not in listed]:
         raise BackupRefused(f"its manifest names no {missing[0]}")
@@ -98,23 +96,39 @@ async def restore_backup(
     """
     manifest = await asyncio.to_thread(lambda: validate(folder, settings, log=log, lose=lose))
     missing_keys = await asyncio.to_thread(_missing_keys, folder, manifest, key_files(settings)) if keys else []
+    # Elsewhere than beside the log's key, `sealbus notary restored` checks it.
+    if manifest.note and (signers := await asyncio.to_thread(log_signers, settings)):
+        manifest.check_signed([one.verifier for one in signers])
     here = {one.name for one in await list_streams(connection.jetstream)}
     if running := sorted(here & {*SUBJECTS, *(one.name for one in manifest.streams)}):
         raise BackupRefused(
             f"streams are here already ({', '.join(running)}): a backup is restored into an empty server"
         )
-    streams: list[StreamState] = []
+    begun: list[str] = []
+
+    async def restored(stream: BackedUpStream) -> StreamState:
+        try:
+            found = await _restore_stream(folder, connection, stream)
+        except StreamRefused:
+            # The server did not even begin: somebody else has made the stream meanwhile.
+            raise
+        except BaseException:
+            begun.append(stream.name)
+            raise
+        begun.append(stream.name)
+        return found
+
+    # AUDIT comes last: without it nothing is handled.
+    work = [one for one in manifest.streams if not one.current]
+    records = [one for one in manifest.streams if one.current]
     try:
-        # As they were taken, so that AUDIT comes last: without it nothing is handled.
-        for one in manifest.streams:
-            streams.append(await _restore_stream(folder, connection, one))  # noqa: PERF401 - counted if one fails
+        streams = await together(restored, work)
+        streams += await together(restored, records)
         kept = await asyncio.to_thread(_restore_log, folder, manifest, log) if log is not None else ""
         for path, target in missing_keys:
             await asyncio.to_thread(_write_key, folder / path, target)
-    except BaseException as error:
-        # Where the server did not even begin, somebody else has made the stream meanwhile.
-        begun = len(streams) + (not isinstance(error, StreamRefused))
-        await asyncio.shield(_remove(connection.jetstream, manifest.streams[:begun]))
+    except BaseException:
+        await asyncio.shield(_remove(connection.jetstream, begun))
         raise
     return Restored(manifest=manifest, streams=tuple(streams), log=kept, lost=lose, keys=len(missing_keys))
 
@@ -132,9 +146,9 @@ async def _restore_stream(folder: Path, connection: Connection, stream: BackedUp
     return found
 
 
-async def _remove(request: Request, streams: Sequence[BackedUpStream]) -> None:
-    for one in streams:
-        await delete_stream(request, one.name)
+async def _remove(request: Request, names: Sequence[str]) -> None:
+    for name in names:
+        await delete_stream(request, name)
 
 
 def _restore_log(folder: Path, manifest: Manifest, log: Path) -> str:

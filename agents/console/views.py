@@ -86,7 +86,9 @@ class Views:
         """Return the newest tasks; those of `agent`, or all."""
         state = await existing_stream(self._connection.jetstream, TASKS)
         node = self._node
-        tasks = TaskList(transport=node.transport, profile=self._profile, trust=node.trust, past=node.past)
+        tasks = TaskList(
+            transport=node.transport, profile=self._profile, trust=node.trust, past=node.past, restored=node.restored
+        )
         subjects = task_subjects(self._profile, self._agent(agent))
         found = tasks.newest(subjects, wanted, first=state.first, last=state.last, most=most)
         async with aclosing(found) as listed:

@@ -26,7 +26,7 @@ from sealbus.bus.nats.clock_difference import ClockDifference
 from sealbus.bus.ports import Clock, Identity, Transport, wall_clock
 from sealbus.bus.sending.outbox import Outbox
 from sealbus.bus.streams.held import Held, PastTrust, current_only
-from sealbus.bus.streams.key_book import KeyBook
+from sealbus.bus.streams.key_book import KeyBook, RestoredStreams, nothing_restored
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.lifetimes import DEFAULT_LIFETIMES, Lifetimes
@@ -131,8 +131,11 @@ class Node:
         self.counters.gauge("sealbus_clock_ahead_seconds", self.clocks.seconds_ahead)
         self.counters.gauge("sealbus_outbox_waiting_messages", lambda: self.outbox.waiting)
         self._audit_stream = ""
-        self.past = self._past_trust()
+        book = self._key_book()
+        self.past: PastTrust = book if book is not None else current_only
         """The bundles of the past; of no time unless the deployment has a notary."""
+        self.restored: RestoredStreams = book if book is not None else nothing_restored
+        """The streams that a notary says were restored from a backup."""
         self.held = Held(
             transport,
             trust=self.trust,
@@ -191,9 +194,9 @@ class Node:
             self._audit_stream = ""
             raise
 
-    def _past_trust(self) -> PastTrust:
+    def _key_book(self) -> KeyBook | None:
         if not self.deployment.notaries:
-            return current_only
+            return None
         return KeyBook(
             self.transport,
             notaries=self.deployment.notaries,

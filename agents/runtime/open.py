@@ -25,7 +25,7 @@ from sealbus.bus.ports import Identity, Transport
 from sealbus.bus.streams.check import StreamGuard, check_streams
 from sealbus.bus.streams.declared import Stream, declared_streams
 from sealbus.bus.streams.durability import acknowledged_means
-from sealbus.bus.streams.held import PastTrust, current_only
+from sealbus.bus.streams.held import current_only
 from sealbus.bus.streams.key_book import KeyBook
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.accept.live import LiveProfile
@@ -286,9 +286,10 @@ async def open_audit_trail(
         yield trail
 
 
-def _past_trust(settings: Settings, identity: Identity, transport: Transport) -> PastTrust:
+def open_key_book(settings: Settings, identity: Identity, transport: Transport) -> KeyBook | None:
+    """Return what the deployment's notaries say of the past; None if the settings name no notary."""
     if not settings.notaries:
-        return current_only
+        return None
     return KeyBook(
         transport,
         notaries=settings.notaries,
@@ -316,7 +317,7 @@ def audit_trail(
         transport=transport,
         profile=ArchiveProfile(names=settings.names, minters=settings.minters),
         bundles=identity.bundles,
-        past=_past_trust(settings, identity, transport),
+        past=open_key_book(settings, identity, transport) or current_only,
         stream=stream,
         after=after,
     )

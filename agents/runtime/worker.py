@@ -335,6 +335,7 @@ class Worker:
                 caches=node.caches,
                 replay=ReplayMemory(self.limits.replay_entries),
                 random=node.random,
+                restored=node.restored,
                 clock=node.clock,
                 tracer=node.tracer,
             )

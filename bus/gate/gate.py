@@ -30,6 +30,7 @@ from sealbus.bus.routing.cancellation import Cancellation
 from sealbus.bus.routing.retry import KEY_AWAITED, UNTIL_EXPIRY
 from sealbus.bus.routing.routes import Permitted, RouteTable, TaskReporter
 from sealbus.bus.routing.stages import Decided, Opened
+from sealbus.bus.streams.key_book import RestoredStreams, nothing_restored
 from sealbus.bus.telemetry import Counters, OperatorLog
 from sealbus.envelopes.accept.live import CoreArrival, LiveProfile, StreamArrival, VerifiedMessage, accept_live
 from sealbus.envelopes.errors import (
@@ -39,8 +40,10 @@ from sealbus.envelopes.errors import (
     EnvelopeError,
     ObligationUnknown,
     SealbusError,
+    StateUnavailable,
 )
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
+from sealbus.envelopes.message.restored import RestoredStream
 from sealbus.envelopes.trust.bundles import Trust
 from sealbus.envelopes.trust.caches import Caches, ReplayMemory
 
@@ -114,9 +117,11 @@ class Gate:
         caches: Caches,
         replay: ReplayMemory,
         random: Callable[[], float],
+        restored: RestoredStreams = nothing_restored,
         clock: Clock = wall_clock,
         tracer: Tracer | None = None,
     ) -> None:
+        self._restored_streams = restored
         self._tracer = tracer
         self._profile = profile
         self._routes = routes
@@ -157,7 +162,8 @@ class Gate:
         batch is decided; waits first while `RECORDING` batches are being recorded.
         """
         began = time.perf_counter()
-        opened, unknown = self._open(deliveries, pull)
+        known, restored = await self._known_places(deliveries, pull)
+        opened, unknown = self._open(known, pull, restored)
         if pull is not None:
             for message, delivery in unknown:
                 await self._executor.put_off(message, delivery, pull)
@@ -182,8 +188,30 @@ class Gate:
         for _ in range(RECORDING):
             self._recording.release()
 
-    def _open(
+    async def _known_places(
         self, deliveries: Sequence[Delivery], pull: Pull | None
+    ) -> tuple[Sequence[Delivery], Sequence[RestoredStream]]:
+        """Return the deliveries that can be opened, and how their streams were restored.
+
+        Only a restored stream holds what was stored before its creation: without such a delivery nobody is asked. These
+        deliveries are put off while it is not known how the stream was restored.
+        """
+        for arrival in [one.arrival for one in deliveries if one.arrival is not None]:
+            if arrival.stored >= arrival.created:
+                continue
+            try:
+                return deliveries, await self._restored_streams.restored(arrival.created)
+            except StateUnavailable as error:
+                waiting = [
+                    one for one in deliveries if one.arrival is not None and one.arrival.stored < arrival.created
+                ]
+                self.turn_away(waiting, pull, error)
+                left = [one for one in deliveries if one.arrival is None or one.arrival.stored >= arrival.created]
+                return left, ()
+        return deliveries, ()
+
+    def _open(
+        self, deliveries: Sequence[Delivery], pull: Pull | None, restored: Sequence[RestoredStream]
     ) -> tuple[list[Opened], list[tuple[VerifiedMessage, Delivery]]]:
         """Return the messages that passed steps 1 to 13, and separately those whose verb has no handler here."""
         trust, now = self._trust(), self._clock()
@@ -201,6 +229,7 @@ class Gate:
                     caches=self._caches,
                     replay=self._replay,
                     now=now,
+                    restored=restored,
                 )
             except EnvelopeError as error:
                 self._refuse(error, delivery, pull)

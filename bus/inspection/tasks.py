@@ -21,6 +21,7 @@ from sealbus.bus.ports import Clock, Delivery, Transport, wall_clock
 from sealbus.bus.sending.status import State, Status
 from sealbus.bus.stream_names import RESULTS, TASKS
 from sealbus.bus.streams.held import Held, PastTrust, current_only
+from sealbus.bus.streams.key_book import RestoredStreams, nothing_restored
 from sealbus.envelopes.accept.live import LiveProfile, StreamArrival, VerifiedMessage, accept_live
 from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.accept.result import ResultProfile, accept_status
@@ -28,6 +29,7 @@ from sealbus.envelopes.errors import BadBody, BusUnavailable, Code, Configuratio
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.message.header import Header, parse_header
 from sealbus.envelopes.message.kinds import Kind
+from sealbus.envelopes.message.restored import RestoredStream
 from sealbus.envelopes.message.subjects import action_of
 from sealbus.envelopes.message.user_context import parse_payload
 from sealbus.envelopes.message.wire import Envelope, parse_envelope
@@ -155,7 +157,7 @@ class TaskList:
     """Reads tasks and their statuses; `profile` is that of any reader of the deployment, whose own ID plays no part.
 
     `trust` gives the bundles as they are now, `past` those of earlier times, for the markers of tasks that have waited for
-    long. `unreadable` counts messages that are no tasks at all.
+    long, `restored` the streams that were restored from a backup. `unreadable` counts messages that are no tasks at all.
     """
 
     def __init__(
@@ -165,12 +167,14 @@ class TaskList:
         profile: LiveProfile,
         trust: Callable[[], Trust],
         past: PastTrust = current_only,
+        restored: RestoredStreams = nothing_restored,
         clock: Clock = wall_clock,
         window: int = WINDOW,
     ) -> None:
         self._transport = transport
         self._profile = profile
         self._trust = trust
+        self._restored = restored
         self._clock = clock
         self._window = window
         self._caches = Caches()
@@ -319,29 +323,39 @@ class TaskList:
                 sequence = delivery.arrival.sequence if delivery.arrival is not None else 0
                 if sequence in left:
                     left.discard(sequence)
-                    judged[sequence] = replace(judged[sequence], refused=self._refusal(delivery))
+                    judged[sequence] = replace(judged[sequence], refused=await self._refusal(delivery))
                 if not left:
                     break
         # What the stream has dropped meanwhile was not verified.
         return [replace(one, refused="gone") if one.sequence in left else one for one in judged.values()]
 
-    def _refusal(self, delivery: Delivery) -> str:
+    async def _refusal(self, delivery: Delivery) -> str:
         arrival = delivery.arrival
         if arrival is None:
             return str(Code.MALFORMED)
         try:
-            verified(delivery.payload, arrival, self._profile, trust=self._trust(), caches=self._caches)
-        except EnvelopeError as error:
+            restored = await self._restored.restored(arrival.created) if arrival.stored < arrival.created else ()
+            verified(
+                delivery.payload, arrival, self._profile, trust=self._trust(), caches=self._caches, restored=restored
+            )
+        except (EnvelopeError, StateUnavailable) as error:
             return str(error.code)
         return ""
 
 
 def verified(
-    payload: bytes, arrival: StreamArrival, profile: LiveProfile, *, trust: Trust, caches: Caches
+    payload: bytes,
+    arrival: StreamArrival,
+    profile: LiveProfile,
+    *,
+    trust: Trust,
+    caches: Caches,
+    restored: Sequence[RestoredStream] = (),
 ) -> VerifiedMessage:
     """Verify a stored task or event by steps 1 to 13 as its reader did when it was stored; raise `EnvelopeError`.
 
-    `trust` holds the bundles of now, which may have lost its key since: then it is `unknown_key`.
+    `trust` holds the bundles of now, which may have lost its key since: then it is `unknown_key`. `restored` are the streams
+    that were restored from a backup.
     """
     header = parse_header(parse_envelope(payload, profile.formats).header)
     return accept_live(
@@ -353,6 +367,7 @@ def verified(
         caches=caches,
         replay=ReplayMemory(1),
         now=arrival.stored,
+        restored=restored,
     )
 
 

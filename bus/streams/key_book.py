@@ -3,10 +3,13 @@
 ::
 
     held.<notary's token>.keys      rec: encoded `bundle` records (SPEC.md section 8), without certificates
+                                    rst: streams that were restored from a backup, a line each; absent if none was
 
 A JWT key leaves its bundle about a day after its last use, and then what it vouched for last week verifies for nobody. A
 book counts only under a key that is in its bundle now, so that no book vouches for another, and only for three hours, in
 which a notary writes the next one: who withholds books cannot keep an old one in force.
+
+It is also how processes learn of restored streams, which the notary names once its log does.
 """
 
 from __future__ import annotations
@@ -15,14 +18,16 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from sealbus.bus.ports import Clock, Transport, wall_clock
 from sealbus.bus.streams.declared import HELD_SECONDS
 from sealbus.bus.streams.held import Held, HeldValue
-from sealbus.envelopes.errors import BundleRefused, EnvelopeError, SealbusError, StateUnavailable
+from sealbus.envelopes.errors import BundleRefused, EnvelopeError, LogError, SealbusError, StateUnavailable
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
+from sealbus.envelopes.log.restoration import parse_stream
 from sealbus.envelopes.log.trust_history import TrustHistory
+from sealbus.envelopes.message.restored import RestoredStream
 from sealbus.envelopes.records.notary import BundleRecord
 from sealbus.envelopes.records.record import parse_record
 from sealbus.envelopes.trust.bundles import Trust
@@ -30,12 +35,29 @@ from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["KEPT", "KEY_BOOK_TYPE", "RECORDS", "YOUNG", "KeyBook", "history_in", "key_book_subject"]
+__all__ = [
+    "KEPT",
+    "KEY_BOOK_TYPE",
+    "MOST_RESTORED",
+    "RECORDS",
+    "RESTORED",
+    "YOUNG",
+    "BookContents",
+    "KeyBook",
+    "RestoredStreams",
+    "key_book_subject",
+    "nothing_restored",
+    "read_book",
+]
 
 KEY_BOOK_TYPE: Final = "application/vnd.sealbus.keys.v1"
 """The type of the signature; a signature of another type does not count."""
 RECORDS: Final = "rec"
 """The key of the payload that holds the records."""
+RESTORED: Final = "rst"
+"""The key of the payload that holds the lines of restored streams."""
+MOST_RESTORED: Final = 256
+"""Most restored streams that a book names: the newest."""
 
 KEPT: Final = HELD_SECONDS * SECOND
 """How far back a book goes: as long as HELD keeps a value (microseconds)."""
@@ -56,11 +78,32 @@ def key_book_subject(token: str) -> str:
     return f"held.{token}.keys"
 
 
+class RestoredStreams(Protocol):
+    """What is known of streams that were restored from a backup."""
+
+    async def restored(self, created: int) -> Sequence[RestoredStream]:
+        """Return the restorations of all streams, those of the streams that were created at `created` among them.
+
+        Raises `StateUnavailable` if they are not known now, but may be known later.
+        """
+
+
+class _NothingRestored:
+    async def restored(self, created: int) -> Sequence[RestoredStream]:
+        del created
+        return ()
+
+
+nothing_restored: Final[RestoredStreams] = _NothingRestored()
+"""For who knows no notary: nobody can say that a stream was restored."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Book:
     number: int
     at: int
-    history: TrustHistory
+    stored: int
+    contents: BookContents
 
     def is_young(self, now: int) -> bool:
         return -DEFAULT_LIMITS.stored_within <= now - self.at <= YOUNG
@@ -90,7 +133,7 @@ class KeyBook:
         self._clock = clock
         self._books: dict[str, _Book] = {}
         self._reading = asyncio.Lock()
-        self._until = float("-inf")
+        self._until = self._again = float("-inf")
         self._why = "no key book was read"
 
     async def at(self, time: int) -> Sequence[Trust]:
@@ -109,7 +152,34 @@ class KeyBook:
         if not books:
             raise StateUnavailable(f"the keys of the past are not known: {self._why}")
         revoked = self._trust().revoked_before
-        return [Trust(bundles=bundles, revoked_before=revoked) for book in books for bundles in book.history.at(time)]
+        return [
+            Trust(bundles=bundles, revoked_before=revoked)
+            for book in books
+            for bundles in book.contents.history.at(time)
+        ]
+
+    async def restored(self, created: int) -> Sequence[RestoredStream]:
+        """Return the restored streams that the books name.
+
+        Enough is one that counts and either names a stream that was created at `created`, or was stored since then: a notary
+        writes none before its log names what was restored. Raises `StateUnavailable` while there is none; what it waits for
+        ends after 5 s for each notary.
+        """
+        async with self._reading:
+            if (found := self._restored(created)) is None and asyncio.get_running_loop().time() >= self._again:
+                await self._read()
+                found = self._restored(created)
+        if found is None:
+            raise StateUnavailable("no notary has said yet whether this stream was restored")
+        return found
+
+    def _restored(self, created: int) -> Sequence[RestoredStream] | None:
+        now = self._clock()
+        books = [book for book in self._books.values() if book.is_young(now)]
+        found = [one for book in books for one in book.contents.restored]
+        if any(one.created == created for one in found) or any(book.stored >= created for book in books):
+            return found
+        return None
 
     async def _read(self) -> None:
         counted = False
@@ -123,7 +193,8 @@ class KeyBook:
                 counted = True
         if not counted:
             _log.warning("the keys of the past are not known: %s", self._why)
-        self._until = asyncio.get_running_loop().time() + (_CACHED if counted else _AGAIN)
+        now = asyncio.get_running_loop().time()
+        self._until, self._again = now + (_CACHED if counted else _AGAIN), now + _AGAIN
 
     async def _newer(self, token: str, notary: SpiffeId) -> _Book:
         """Return the book of `notary` that counts now; raise `StateUnavailable` if there is none."""
@@ -137,22 +208,30 @@ class KeyBook:
             if (value.number, value.at) == (known.number, known.at):
                 return known
             raise StateUnavailable(f"the key book of {notary} is older than the one seen before")
-        history = await asyncio.to_thread(history_in, value)
-        book = _Book(value.number, value.at, history)
+        book = _Book(value.number, value.at, value.stored, await asyncio.to_thread(read_book, value))
         if not book.is_young(now):
             raise StateUnavailable(f"the key book of {notary} is too old")
         return book
 
 
-def history_in(value: HeldValue) -> TrustHistory:
-    """Take the history out of a book; raise `StateUnavailable` for one that breaks a rule: it says nothing then."""
+@dataclass(frozen=True, slots=True)
+class BookContents:
+    """What a key book says: which bundles there were, and which streams were restored, the oldest first."""
+
+    history: TrustHistory
+    restored: tuple[RestoredStream, ...] = ()
+
+
+def read_book(value: HeldValue) -> BookContents:
+    """Take the contents out of a book, once; raise `StateUnavailable` for one that breaks a rule: it says nothing then."""
     try:
         records = [parse_record(one) for one in value.keys.some_octets(RECORDS)]
+        restored = tuple(parse_stream(line) for line in value.keys.some_texts(RESTORED))
         value.keys.end()
         history = TrustHistory(one for one in records if isinstance(one, BundleRecord) and not one.x509)
-    except (EnvelopeError, BundleRefused) as error:
+    except (EnvelopeError, BundleRefused, LogError) as error:
         raise StateUnavailable(f"{value.subject} is no key book") from error
     # Nothing but bundles without certificates, none twice, and at least one.
-    if not records or len(history.since(0)) != len(records):
+    if not records or len(history.since(0)) != len(records) or len(restored) > MOST_RESTORED:
         raise StateUnavailable(f"{value.subject} is no key book")
-    return history
+    return BookContents(history, restored)

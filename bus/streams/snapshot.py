@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from sealbus.bus.nats.api import (
     STREAM_NOT_FOUND,
@@ -38,11 +38,13 @@ from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 __all__ = [
     "Snapshot",
     "StoredId",
+    "StoredMessage",
     "delete_stream",
     "last_id",
     "list_streams",
     "put_snapshot",
     "refuses_copies",
+    "stored_from",
     "take_snapshot",
 ]
 
@@ -50,6 +52,8 @@ CHUNK: Final = 131_072
 """Bytes asked for at a time."""
 SENT: Final = 8_192
 """Bytes sent at a time: the server stores message by message, and gives up a chunk that takes it five seconds."""
+READ: Final = 1_048_576
+"""Bytes read from a file at a time."""
 SILENCE: Final = 30.0
 """Seconds without a chunk, or without an answer to one, after which it is given up."""
 RESTORING: Final = 600.0
@@ -178,8 +182,10 @@ async def put_snapshot(
     if not isinstance(to, str):
         raise BusUnavailable(f"stream {stream}: the server does not say where to send it")
     check_subject(to)
-    while chunk := await asyncio.to_thread(read, SENT):
-        _accepted(stream, (await ask(link, to, chunk, deadline=SILENCE)).payload)
+    while block := await asyncio.to_thread(read, READ):
+        for start in range(0, len(block), SENT):
+            chunk = block[start : start + SENT]
+            _accepted(stream, (await ask(link, to, chunk, deadline=SILENCE)).payload)
     _accepted(stream, (await ask(link, to, b"", deadline=RESTORING)).payload)
     return await existing_stream(connection.jetstream, stream)
 
@@ -248,6 +254,36 @@ async def last_id(request: Request, stream: str, subject: str) -> StoredId | Non
         raise BusUnavailable(f"stream {stream}: the server's answer is not a message") from error
     found_id = header_value(block, "Nats-Msg-Id")
     return StoredId(stream=stream, subject=str(told), id=found_id if _ID.fullmatch(found_id) else "", stored=stored)
+
+
+class StoredMessage(NamedTuple):
+    """Where and when a message was stored, in microseconds."""
+
+    sequence: int
+    stored: int
+
+
+async def stored_from(request: Request, stream: str, sequence: int) -> StoredMessage | None:
+    """Return the first message at or after `sequence`, whatever its subject; None if there is none.
+
+    Raises `BusUnavailable`.
+    """
+    try:
+        answer = await api(request, f"STREAM.MSG.GET.{stream}", {"seq": max(sequence, 1), "next_by_subj": ">"})
+    except StreamRefused as error:
+        if error.err_code != _NO_MESSAGE:
+            raise
+        return None
+    message = answer.get("message")
+    found = message if isinstance(message, dict) else {}
+    number, time = found.get("seq"), found.get("time")
+    try:
+        stored = parse_time(str(time))
+    except ValueError as error:
+        raise BusUnavailable(f"stream {stream}: the server's answer is not a message") from error
+    if type(number) is not int:
+        raise BusUnavailable(f"stream {stream}: the server's answer is not a message")
+    return StoredMessage(number, stored)
 
 
 async def refuses_copies(connection: Connection, known: StoredId) -> bool:

@@ -6,6 +6,7 @@ bytes raise nothing but `EnvelopeError`. The gate does what follows step 13 (mod
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -25,6 +26,7 @@ from sealbus.envelopes.message.freshness import (
 )
 from sealbus.envelopes.message.header import Header, parse_header
 from sealbus.envelopes.message.kinds import Kind
+from sealbus.envelopes.message.restored import RestoredStream, first_created
 from sealbus.envelopes.message.subjects import OwnSubjects, check_addressing
 from sealbus.envelopes.message.user_context import UserContext, verify_context
 from sealbus.envelopes.message.wire import FORMATS, Ancestor, Statement, parse_envelope
@@ -116,10 +118,12 @@ def accept_live(
     caches: Caches,
     replay: ReplayMemory,
     now: int,
+    restored: Sequence[RestoredStream] = (),
 ) -> VerifiedMessage:
     """Verify `payload` by steps 1 to 13 and return its message; raise `EnvelopeError` at the first step that it fails.
 
     `action` is what the subscription is about to do. `now` is microseconds since the Unix epoch, by this host's clock.
+    `restored` are the restorations of streams that a notary has signed, as far as they are known.
     Only `caches` and, for a call, `replay` are changed: neither remembers a refused message as accepted.
     """
     # Step 1. Form.
@@ -142,7 +146,7 @@ def accept_live(
     # Step 6. Replay.
     if isinstance(arrival, StreamArrival):
         check_header_block(arrival.header_block, header.id)
-        check_stored(header, stored=arrival.stored, created=arrival.created)
+        check_stored(header, stored=arrival.stored, created=first_created(arrival, restored))
     else:
         check_core(header, arrival=arrival, replay=replay, now=now)
     # Step 7. Credential.

@@ -1,13 +1,15 @@
 """Restorations: that a log's stream was restored from a backup, as a note signed by the log's key (SPEC.md section 13).
 
 A restored stream is created anew, and ends where the backup did. The log goes on over it only with such a note, in which the
-operator who restored is named; the note is the log's entry 0x05, and shows for ever what may be missing.
+operator who restored is named; the note is the log's entry 0x05, and shows for ever what may be missing. The note may also
+name the other streams of the backup: what was waiting in these is handled only then (step 6).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final
 
@@ -15,6 +17,7 @@ from sealbus.envelopes.errors import Code, EnvelopeError, LogError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.log.entries import Entry, EntryKind
 from sealbus.envelopes.log.note import NoteSigner, NoteVerifier, parse_note, parse_number, sign_note, verify_note
+from sealbus.envelopes.message.restored import RestoredStream
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 __all__ = [
@@ -22,6 +25,7 @@ __all__ = [
     "Restoration",
     "open_restoration",
     "parse_restoration",
+    "parse_stream",
     "restoration_entry",
     "restoration_path",
     "sign_restoration",
@@ -29,9 +33,16 @@ __all__ = [
 
 _FIRST: Final = "sealbus.restored.v1"
 """No checkpoint begins so, unless a log were named so, whose second line would have to be a number."""
+_FIRST_OF_STREAMS: Final = "sealbus.restored.v2"
+"""The first line of a note that names other streams as well."""
 FOLDER: Final = "restored"
 _LINES: Final = 7
 _MAX: Final = DEFAULT_LIMITS.max_integer
+_ROW: Final = 4
+"""Columns of a stream's line."""
+_MANIFEST: Final = re.compile("[0-9a-f]{64}")
+_MOST_STREAMS: Final = 64
+"""Streams that one note names: with their numbers they fit into a note that is published."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +50,8 @@ class Restoration:
     """One restoration. Raises `LogError` (`bad_note`) for values that none can have.
 
     `before` and `created` are when the stream was created, before it and by it; `last` is the last sequence that the stream
-    held then; `by` the operator; `time` when, by the notary's clock. All times are microseconds.
+    held then; `by` the operator; `time` when, by the notary's clock. All times are microseconds. `manifest` is the SHA-256 of
+    the backup's signed manifest, and `streams` are its other streams, by name; either both are there, or neither.
     """
 
     origin: str
@@ -48,18 +60,29 @@ class Restoration:
     last: int
     by: SpiffeId
     time: int
+    manifest: str = ""
+    streams: tuple[RestoredStream, ...] = field(default=())
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.origin.encode(errors="replace")) <= DEFAULT_LIMITS.log_name_bytes or "\n" in self.origin:
             raise LogError(Code.BAD_NOTE, "origin")
         if not all(0 <= one <= _MAX for one in (self.before, self.created, self.last, self.time)):
             raise LogError(Code.BAD_NOTE, "a number")
+        names = [one.stream for one in self.streams]
+        if names != sorted(set(names)) or len(names) > _MOST_STREAMS:
+            raise LogError(Code.BAD_NOTE, "streams that are not in order")
+        if bool(self.manifest) is not bool(names) or (names and not _MANIFEST.fullmatch(self.manifest)):
+            raise LogError(Code.BAD_NOTE, "a manifest's hash")
 
     @property
     def text(self) -> str:
         """The text of its note."""
-        rows = (_FIRST, self.origin, self.before, self.created, self.last, self.by, self.time)
-        return "".join(f"{one}\n" for one in rows)
+        first = _FIRST_OF_STREAMS if self.streams else _FIRST
+        rows = [first, self.origin, self.before, self.created, self.last, self.by, self.time]
+        if self.streams:
+            rows.append(self.manifest)
+        rows += [one.line for one in self.streams]
+        return "".join(f"{row}\n" for row in rows)
 
 
 def sign_restoration(restoration: Restoration, signers: Sequence[NoteSigner]) -> bytes:
@@ -88,7 +111,8 @@ def open_restoration(note: bytes, *, origin: str, verifiers: Iterable[NoteVerifi
 def parse_restoration(text: str) -> Restoration:
     """Parse the text of a note as a restoration; raise `LogError` (`bad_note`) for any other text. Nothing is verified."""
     lines = text.split("\n")
-    if len(lines) != _LINES + 1 or lines[0] != _FIRST or lines[-1]:
+    more = lines[_LINES:-1]
+    if lines[-1] or lines[0] != (_FIRST_OF_STREAMS if more else _FIRST) or len(lines) <= _LINES or len(more) == 1:
         raise LogError(Code.BAD_NOTE, "not a restoration")
     try:
         who = SpiffeId.parse(lines[5])
@@ -101,6 +125,21 @@ def parse_restoration(text: str) -> Restoration:
         last=parse_number(lines[4], "last"),
         by=who,
         time=parse_number(lines[6], "time"),
+        manifest=more[0] if more else "",
+        streams=tuple(parse_stream(line) for line in more[1:]),
+    )
+
+
+def parse_stream(line: str) -> RestoredStream:
+    """Parse the line of a restored stream; raise `LogError` (`bad_note`) for any other text."""
+    row = line.split(" ")
+    if len(row) != _ROW:
+        raise LogError(Code.BAD_NOTE, "a stream")
+    return RestoredStream(
+        stream=row[0],
+        before=parse_number(row[1], "before"),
+        created=parse_number(row[2], "created"),
+        last=parse_number(row[3], "last"),
     )
 
 

@@ -102,8 +102,8 @@ def check_header_block(block: bytes, identifier: bytes) -> None:
 def check_stored(header: Header, *, stored: int, created: int) -> None:
     """Step 6, stream: raise `EnvelopeError` (`replayed`) unless the broker stored the message within its window.
 
-    `created` is when the stream was created: an earlier message may have been in the stream that it replaces. No need to
-    check `iat - 5 s <= stored`: it is the first clause of step 5, whose reference time is `stored`.
+    `created` is when the stream was created that first stored it: an earlier message may have been in a stream before that.
+    No need to check `iat - 5 s <= stored`: it is the first clause of step 5, whose reference time is `stored`.
     """
     if stored > header.iat + _STORED_WITHIN:
         raise EnvelopeError(Code.REPLAYED, 6, "stored too long after iat")

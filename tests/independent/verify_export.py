@@ -1176,22 +1176,49 @@ def read_checkpoint(note: bytes, root: Root) -> Checkpoint:
     return Checkpoint(decimal(lines[1]), digest)
 
 
+class RestoredStream(NamedTuple):
+    """One of the other streams that were restored with the log's: its name, and the same three numbers."""
+
+    name: str
+    before: int
+    created: int
+    last: int
+
+
 class Restored(NamedTuple):
-    """What a restoration says: the stream's creation before and after, its last sequence, by whom and when."""
+    """What a restoration says: the stream's creation before and after, its last sequence, by whom and when.
+
+    The second form also has the hash of a backup's manifest, and its other streams.
+    """
 
     before: int
     created: int
     last: int
     by: str
     time: int
+    manifest: str = ""
+    streams: tuple[RestoredStream, ...] = ()
 
 
 def read_restored(lines: list[str], root: Root) -> Restored:
-    need(len(lines) == 7 and lines[0] == "sealbus.restored.v1", "bad_note", "not a restoration")
-    need(lines[1] == root.origin, "wrong_log", "origin")
+    first, second = lines[0] == "sealbus.restored.v1", lines[0] == "sealbus.restored.v2"
+    need((first and len(lines) == 7) or (second and 9 <= len(lines) <= 8 + 64), "bad_note", "not a restoration")
     need(is_spiffe(lines[5]), "bad_note", "by")
     before, created, last, time = (decimal(lines[i]) for i in (2, 3, 4, 6))
-    return Restored(before, created, last, lines[5], time)
+    manifest, streams = (lines[7], tuple(map(read_restored_stream, lines[8:]))) if second else ("", ())
+    need(first or re.fullmatch("[0-9a-f]{64}", manifest), "bad_note", "manifest")
+    names = [one.name for one in streams]
+    need(names == sorted(set(names)), "bad_note", "streams out of order")
+    need(lines[1] == root.origin, "wrong_log", "origin")
+    return Restored(before, created, last, lines[5], time, manifest, streams)
+
+
+def read_restored_stream(line: str) -> RestoredStream:
+    row = line.split(" ")
+    need(len(row) == 4 and re.fullmatch("[A-Za-z0-9_-]{1,255}", row[0]), "bad_note", "a stream")
+    before, created, last = map(decimal, row[1:])
+    need(before < created, "bad_note", "a stream restored before it was created")
+    return RestoredStream(row[0], before, created, last)
 
 
 def decimal(text: str) -> int:

@@ -13,6 +13,7 @@ from sealbus.envelopes.accept.open_request import OpenRequest, PendingRequest
 from sealbus.envelopes.accept.result import ResultProfile, VerifiedResult, accept_reply, accept_status
 from sealbus.envelopes.lifetimes import Lifetimes
 from sealbus.envelopes.message.kinds import Kind
+from sealbus.envelopes.message.restored import RestoredStream
 from sealbus.envelopes.message.subjects import OwnSubject, own_subjects
 from sealbus.envelopes.records.archive import ArchiveProfile, accept_decided, accept_record
 from sealbus.envelopes.records.decision import DecisionRecord
@@ -95,8 +96,8 @@ def _live(given: Given, payload: bytes, caches: Caches) -> Given:
         arrival = StreamArrival(
             subject=stream["subject"],
             header_block=bytes.fromhex(stream["header_block"]),
-            stream="TASKS",
-            sequence=1,
+            stream=stream["name"],
+            sequence=stream["sequence"],
             stored=stream["stored"],
             created=stream["created"],
             delivery=1,
@@ -114,6 +115,7 @@ def _live(given: Given, payload: bytes, caches: Caches) -> Given:
         caches=caches,
         replay=memory,
         now=given["now"],
+        restored=[RestoredStream(**one) for one in given["restored"]],
     )
     return _message(message)
 

@@ -7,7 +7,7 @@ from hashlib import sha256
 
 from vectors.cases import LIFETIMES, Case, call_given, live
 from vectors.issuing import BROKER, EDGE, HOUR, INVENTORY, MINUTE, NOW, PLANNER, SECOND, Json, party, token
-from vectors.refused_live import at, call, event, stream
+from vectors.refused_live import at, call, event, restored, stream
 from vectors.refused_trust import parent
 from vectors.world import Message, batch, context, header_block, message_id
 
@@ -78,6 +78,14 @@ def _edges() -> list[Case]:
              stream=stream(stored=NOW + 2 * SECOND)),
         live("handled just before exp", Message(), now=NOW + HOUR - 1),
         live("made when the stream was", Message(), stream=stream(created=NOW)),
+        live("restored", Message(), stream=stream(created=NOW + HOUR, sequence=7),
+             restored=[restored(NOW, NOW + HOUR, 7), restored(NOW, NOW + HOUR, 7, "EVENTS")]),
+        live("restored twice", Message(), stream=stream(created=NOW + HOUR, sequence=7), restored=[
+            restored(NOW - HOUR, NOW + 2 * SECOND, 7), restored(NOW + 2 * SECOND, NOW + HOUR, 9)]),
+        live("restored twice, made before the second", Message(), stream=stream(created=NOW + HOUR, sequence=9), restored=[
+            restored(NOW - 2 * HOUR, NOW - HOUR, 7), restored(NOW - HOUR, NOW + HOUR, 9)]),
+        live("in a restored stream since then", Message(), stream=stream(created=NOW - MINUTE, sequence=3),
+             restored=[restored(NOW - HOUR, NOW - MINUTE, 7)]),
         live("a call made when this process started", call(), **call_given(started=NOW, audit_created=NOW)),
         live("a call under another's id", call(), **call_given(
             seen=[{"iss": EDGE, "id": message_id(2).hex(), "exp": NOW + MINUTE}])),

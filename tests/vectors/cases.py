@@ -58,7 +58,10 @@ def world() -> Json:
                 "own_subjects": [],
                 "action": "inventory.update",
                 "now": NOW + 2 * SECOND,
+                "restored": [],
                 "stream": {
+                    "name": "TASKS",
+                    "sequence": 1,
                     "subject": "task.inventory.update",
                     "header_block": header_block(message_id(2)).hex(),
                     "stored": NOW + SECOND,

@@ -74,6 +74,7 @@ def _world() -> World:
     Approval(world=world, asked=STRONG).put()
     StandingGrant(world=world).put("S T C E")
     world.restore()
+    world.frames.append(world.streams_restored("EVENTS 1 2 0", "TASKS 1 3 7"))
     # Stored again: by a recorder that was not sure, and by somebody, once where another's messages are, so that it opens not.
     world.repeat(world.first_decided())
     world.put(world.frames[world.first_decided()].data)
@@ -161,6 +162,14 @@ def _rejected(world: World) -> list[Json]:
         grown("restored to what was not logged", "bad_entry", world.restoration(world.sequence + 1)),
         grown("restored in another log", "wrong_log", world.restoration(origin="log.example.org/other")),
         grown("a checkpoint that says restored", "bad_note", world.restoration()._replace(data=files["checkpoint"])),
+        grown("restored streams out of order", "bad_note", world.streams_restored("TASKS 1 3 7", "EVENTS 1 2 0")),
+        grown("a stream restored twice at once", "bad_note", world.streams_restored("TASKS 1 2 7", "TASKS 1 3 7")),
+        grown("a stream restored before it was", "bad_note", world.streams_restored("TASKS 3 3 7")),
+        grown("a restored stream's line cut", "bad_note", world.streams_restored("TASKS 1 3")),
+        grown("restored streams of no backup", "bad_note", world.streams_restored("TASKS 1 3 7", manifest="")),
+        grown("a backup without streams", "bad_note", world.streams_restored()),
+        grown("restored streams in the first form", "bad_note",
+              world.streams_restored("TASKS 1 3 7", first="sealbus.restored.v1")),
         grown("lost, and nothing says why", "bad_entry", gone),
         grown("lost by a restoration", "lost_records", gone, world.restoration()),
         grown("lost, and before what was restored", "bad_entry", gone, world.restoration(world.sequence + 1)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from hashlib import sha256
 
 from vectors.issuing import Json
@@ -20,6 +21,7 @@ from sealbus.envelopes.log.receipt import Receipt, encode_receipt
 from sealbus.envelopes.log.restoration import Restoration, restoration_entry, sign_restoration
 from sealbus.envelopes.log.tiles import TiledTree, TileName
 from sealbus.envelopes.log.tree_builder import TreeBuilder
+from sealbus.envelopes.message.restored import RestoredStream
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 __all__ = ["log"]
@@ -36,6 +38,14 @@ RESTORED = Restoration(
     last=2,
     by=SpiffeId("spiffe://example.org/agent/operator"),
     time=CREATED + 6,
+)
+STREAMS = replace(
+    RESTORED,
+    manifest="ab" * 32,
+    streams=(
+        RestoredStream(stream="EVENTS", before=CREATED, created=CREATED + 4, last=0),
+        RestoredStream(stream="TASKS", before=CREATED + 1, created=CREATED + 5, last=9),
+    ),
 )
 SIZES = (1, 2, 3, 7, 8, 255, 256, 257, 300)
 
@@ -63,7 +73,8 @@ def _restorations() -> Json:
         return sign_note("\n".join([*lines[:number], line, *lines[number + 1 :]]), [LOG])
 
     refused = {
-        "another first line": ("bad_note", other(0, "sealbus.restored.v2")),
+        "another first line": ("bad_note", other(0, "sealbus.restored.v3")),
+        "the second form without streams": ("bad_note", other(0, "sealbus.restored.v2")),
         "of another log": ("wrong_log", other(1, "log.example.org/other")),
         "a number with a zero before it": ("bad_note", other(4, "02")),
         "a number too large": ("bad_note", other(3, str(2**53))),
@@ -74,9 +85,40 @@ def _restorations() -> Json:
         "signed twice": ("bad_note", sign_note(text, [LOG, LOG])),
         "another text": ("bad_note_signature", sign_restoration(RESTORED, [LOG]).replace(b"operator", b"operatos")),
     }
+    rows = STREAMS.text.split("\n")
+
+    def stream(number: int, *lines: str) -> bytes:
+        return sign_note("\n".join([*rows[:number], *lines, *rows[number + 1 :]]), [LOG])
+
+    refused |= {
+        "streams in the first form": ("bad_note", stream(0, "sealbus.restored.v1")),
+        "no stream": ("bad_note", sign_note("\n".join([*rows[:8], ""]), [LOG])),
+        "a manifest that is no hash": ("bad_note", stream(7, "AB" * 32)),
+        "a manifest cut": ("bad_note", stream(7, "ab" * 31)),
+        "streams out of order": ("bad_note", stream(8, rows[9], rows[8])),
+        "a stream twice": ("bad_note", stream(8, rows[8], rows[8])),
+        "a stream without its last sequence": ("bad_note", stream(8, "EVENTS 1 2")),
+        "a stream with more": ("bad_note", stream(8, "EVENTS 1 2 3 4")),
+        "a stream with two spaces": ("bad_note", stream(8, "EVENTS  1 2")),
+        "a stream without a name": ("bad_note", stream(8, " 1 2 3")),
+        "a stream whose name is a pattern": ("bad_note", stream(8, "EVENTS.> 1 2 3")),
+        "a name of 256 bytes": ("bad_note", stream(8, f"{'E' * 256} 1 2 3")),
+        "a stream as old as before": ("bad_note", stream(8, "EVENTS 2 2 3")),
+        "a stream's number with a zero before it": ("bad_note", stream(8, "EVENTS 1 2 03")),
+        "a stream's number too large": ("bad_note", stream(8, f"EVENTS 1 2 {2**53}")),
+        "an empty line": ("bad_note", stream(8, rows[8], "")),
+        "65 streams": ("bad_note", stream(8, *(f"A{number:02} 1 2 3" for number in range(64)))),
+    }
+    named: list[Json] = [
+        {"stream": one.stream, "before": one.before, "created": one.created, "last": one.last}
+        for one in STREAMS.streams
+    ]
     return {
         "origin": ORIGIN,
         "keys": [LOG.verifier.text],
+        "streams": {"note": sign_restoration(STREAMS, [LOG]).decode(), "last": 2, "before": CREATED,
+                    "created": CREATED + 5, "by": str(STREAMS.by), "time": CREATED + 6,
+                    "manifest": STREAMS.manifest, "streams": named},
         "accept": {"note": sign_restoration(RESTORED, [LOG]).decode(), "last": 2, "before": CREATED,
                    "created": CREATED + 5, "by": str(RESTORED.by), "time": CREATED + 6},
         "reject": [{"name": name, "code": code, "note": note.decode()} for name, (code, note) in refused.items()],

@@ -12,7 +12,7 @@ from sealbus.envelopes.trust.merkle import leaf_hash
 from sealbus.envelopes.trust.proof import Proof
 from sealbus.envelopes.trust.signature import CONTEXT_TYPE, sign_batch
 
-__all__ = ["at", "call", "cases", "event", "stream"]
+__all__ = ["at", "call", "cases", "event", "restored", "stream"]
 
 _ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
@@ -20,12 +20,19 @@ _ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 def stream(**changes: Json) -> Json:
     """Return a stream's arrival; `changes` differ from what a case is given otherwise."""
     arrival: dict[str, Json] = {
+        "name": "TASKS",
+        "sequence": 1,
         "subject": "task.inventory.update",
         "header_block": header_block(message_id(2)).hex(),
         "stored": NOW + SECOND,
         "created": NOW - HOUR,
     }
     return arrival | changes
+
+
+def restored(before: int, created: int, last: int = 1, stream: str = "TASKS") -> Json:
+    """Return a stream that was restored, as a notary names it."""
+    return {"stream": stream, "before": before, "created": created, "last": last}
 
 
 def call(**fields: object) -> Message:
@@ -163,11 +170,30 @@ def _replay() -> list[Case]:
         live("stored 60 s and 1 us after iat", Message(), replayed,
              stream=stream(stored=NOW + MINUTE + 1), now=NOW + 2 * MINUTE),
         live("made before the stream", Message(), replayed, stream=stream(created=NOW + 1)),
+        *(live(f"restored, and {name}", Message(), replayed, stream=stream(**{"created": NOW + HOUR} | at), restored=rows)
+          for name, rows, at in _restored()),
         live("a call from before this process", call(), replayed, **call_given(started=NOW + 1)),
         live("a call from before the audit stream", call(), replayed, **call_given(audit_created=NOW + 1)),
         live("a call again", call(), replayed, **call_given(seen=seen)),
         live("another call under its id", call(typ="text/plain"), replayed, **call_given(seen=seen)),
         live("a call that cannot be remembered", call(), ("overloaded", 6), **call_given(memory=1, seen=others)),
+    ]  # fmt: skip
+
+
+def _restored() -> list[tuple[str, list[Json], dict[str, Json]]]:
+    """Return restorations that do not make the message, which was made at NOW, an early one of its stream."""
+    created, made = NOW + HOUR, NOW - HOUR
+    return [
+        ("nobody says so", [], {}),
+        ("from a younger stream", [restored(NOW + 1, created)], {}),
+        ("another stream", [restored(made, created, stream="EVENTS")], {}),
+        ("again, under another creation", [restored(made, created - 1), restored(made, created + 1)], {}),
+        ("stored behind what was", [restored(made, created, 6)], {"sequence": 7}),
+        ("stored since", [restored(made, NOW + SECOND)], {"created": NOW + SECOND}),
+        ("twice, a chain with a gap", [restored(made, NOW + 2 * SECOND), restored(NOW + 3 * SECOND, created)], {}),
+        ("twice, stored behind the first", [restored(made, NOW + 2 * SECOND), restored(NOW + 2 * SECOND, created, 2)],
+         {"sequence": 2}),
+        ("stored too long after iat", [restored(made, created)], {"stored": NOW + MINUTE + 1}),
     ]  # fmt: skip
 
 

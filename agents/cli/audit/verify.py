@@ -116,12 +116,17 @@ def _show_restoration(shown: ShownRestoration, *, as_json: bool) -> None:
                 "logged": shown.logged,
                 "lost": shown.lost,
                 "ranges": [list(some) for some in shown.ranges],
+                "manifest": one.manifest,
+                "streams": [{"name": row.stream, "last": row.last} for row in one.streams],
             }
         )
         return
     gone = ", ".join(f"#{first}-#{last}" if first < last else f"#{first}" for first, last in shown.ranges)
     missing = f"{shown.lost} logged messages are gone: {gone}" if shown.lost else "nothing that was logged is gone"
     note(f"restored at {shown_time(one.time)} by {one.by}, up to #{one.last} of #{shown.logged}: {missing}")
+    if one.streams:
+        others = ", ".join(f"{row.stream} up to #{row.last}" for row in one.streams)
+        note(f"  restored with it, so that what waited there was handled: {others}")
 
 
 def _decisions(made: BacktestReport) -> dict[str, object]:

@@ -77,12 +77,13 @@ def ls(
 async def _list(
     agent: str | None, wanted: TaskFilter, limit: int, config: str | None, as_name: str, *, as_json: bool
 ) -> None:
-    from sealbus.agents.runtime.open import open_connection, reading_profile
+    from sealbus.agents.runtime.open import open_connection, open_key_book, reading_profile
     from sealbus.agents.runtime.settings.settings import load_settings
     from sealbus.bus.inspection.tasks import TaskList, task_subjects
     from sealbus.bus.nats.api import existing_stream
     from sealbus.bus.nats.transport import NatsTransport
     from sealbus.bus.stream_names import TASKS
+    from sealbus.bus.streams.key_book import nothing_restored
     from sealbus.envelopes.trust.bundles import Trust
 
     settings = load_settings(config).for_command()
@@ -90,8 +91,12 @@ async def _list(
     async with open_connection(as_name, settings) as (identity, connection):
         profile = reading_profile(settings, identity.spiffe_id)
         state = await existing_stream(connection.jetstream, TASKS)
+        transport = NatsTransport(connection)
         tasks = TaskList(
-            transport=NatsTransport(connection), profile=profile, trust=lambda: Trust(bundles=identity.bundles())
+            transport=transport,
+            profile=profile,
+            trust=lambda: Trust(bundles=identity.bundles()),
+            restored=open_key_book(settings, identity, transport) or nothing_restored,
         )
         found = tasks.newest(task_subjects(profile, of), wanted, first=state.first, last=state.last, most=limit)
         async with aclosing(found) as listed:

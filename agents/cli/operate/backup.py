@@ -76,6 +76,7 @@ async def _backup(
                 "folder": str(folder),
                 "bytes": size,
                 "log_last": taken.log_last,
+                "signed": bool(taken.note),
                 "streams": [
                     {"name": one.name, "messages": one.messages, "first": one.first, "last": one.last}
                     for one in taken.streams
@@ -86,3 +87,5 @@ async def _backup(
     for one in taken.streams:
         click.echo(f"{one.name}: {one.messages} messages, to sequence {one.last}")
     note(f"{len(taken.files)} files, {size} bytes in {folder}")
+    if not taken.note:
+        note("not signed, as the log's key is not here: after a restore, what waits now stays refused")

@@ -38,22 +38,37 @@ def keygen(origin: str, file: Path, as_json: bool) -> None:
 
 
 @command.command("restored")
-@click.option("--last", required=True, type=click.IntRange(0), metavar="N",
-              help="The last sequence of the restored stream, as `sealbus restore` says.")  # fmt: skip
+@click.argument("folder", required=False, type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--last", type=click.IntRange(0), metavar="N",
+              help="The last restored sequence of the log's stream, where there is no folder of a backup.")  # fmt: skip
+@click.option("--waiting", type=click.Choice(["handle", "refuse"]), default=None,
+              help="Whether what waited in the backup is handled: needed where records were lost.")  # fmt: skip
 @config_option
 @as_option("operator")
 @json_option
-def restored(last: int, config: str | None, as_name: str, as_json: bool) -> None:
-    """Say that the stream of the log was restored from a backup, so that the notary goes on over it.
+def restored(
+    folder: Path | None, last: int | None, waiting: str | None, config: str | None, as_name: str, as_json: bool
+) -> None:
+    """Tell the notary that the streams were restored from the backup in FOLDER, so that the log continues over them.
 
-    Run it where the notary's folder and key are, before the notary starts. It signs with the log's key, under your SPIFFE ID,
-    when the stream was created before and now, and where it ended. That becomes an entry of the log: whoever verifies it sees
-    it, and which messages had been logged that are not there any more.
+    Run it where the notary's folder and key are, before the notary starts. The log's key signs a note under your SPIFFE ID.
+    The note says which streams were created anew, when, and where the restored part ends. It becomes an entry of the log:
+    verification shows it, with the records that were logged and are gone.
+
+    Agents handle what waited in the backup only after that, and only if the log's key had signed the backup. If records were
+    lost, some of it may have been handled after the backup: choose with --waiting.
     """
-    asyncio.run(_restored(last, config, as_name, as_json=as_json))
+    if (folder is None) is (last is None):
+        raise click.UsageError("give either the FOLDER of the backup or --last")
+    asyncio.run(_restored(folder, last, waiting, config, as_name, as_json=as_json))
 
 
-async def _restored(last: int, config: str | None, as_name: str, *, as_json: bool) -> None:
+async def _restored(
+    folder: Path | None, last: int | None, waiting: str | None, config: str | None, as_name: str, *, as_json: bool
+) -> None:
+    from sealbus.agents.backup.files import log_end
+    from sealbus.agents.backup.manifest import Manifest
+    from sealbus.agents.backup.restored_parts import last_restored, restored_streams
     from sealbus.agents.control.notary.log.folder_store import FolderStore
     from sealbus.agents.control.notary.restored_stream import say_restored
     from sealbus.agents.control.notary.role import notary_options
@@ -62,32 +77,65 @@ async def _restored(last: int, config: str | None, as_name: str, *, as_json: boo
     from sealbus.bus.nats.api import existing_stream
     from sealbus.bus.ports import wall_clock
     from sealbus.envelopes.errors import ConfigurationError
+    from sealbus.envelopes.message.restored import RestoredStream
 
     settings = load_settings(config).for_command()
     table = settings.control.notary
     options = notary_options(table)
     if table.folder is None:
         raise ConfigurationError("control.notary.folder is not set: it names where the log is kept")
-    folder = table.folder
+    log = table.folder
+    manifest = await asyncio.to_thread(Manifest.read, folder) if folder is not None else None
+    if manifest is not None and manifest.note:
+        manifest.check_signed([one.verifier for one in options.signers])
+        manifest.check_of(settings.trust_domain.name, options.plan.origin)
     async with open_connection(as_name, settings) as (identity, connection):
         stream = await existing_stream(connection.jetstream, table.stream)
+        upto = last if last is not None else await last_restored(connection.jetstream, stream)
+        lost = max(0, await asyncio.to_thread(log_end, log) - upto)
+        streams: list[RestoredStream] = []
+        if manifest is not None and manifest.note and waiting != "refuse":
+            if lost and waiting is None:
+                raise ConfigurationError(
+                    f"{lost} records after the backup's last are lost: what waited then may have been handled since. "
+                    "Give --waiting handle to have it handled again, or --waiting refuse"
+                )
+            streams = await restored_streams(connection.jetstream, manifest)
         one = await asyncio.to_thread(
             lambda: say_restored(
-                FolderStore(folder),
+                FolderStore(log),
                 stream,
                 origin=options.plan.origin,
                 signers=options.signers,
-                last=last,
+                last=upto,
                 by=identity.spiffe_id,
                 now=wall_clock(),
+                manifest=manifest.hash if manifest is not None and streams else "",
+                streams=streams,
             )
         )
     if as_json:
         print_json(
-            {"before": one.before, "created": one.created, "last": one.last, "by": one.by.value, "time": one.time}
+            {
+                "before": one.before,
+                "created": one.created,
+                "last": one.last,
+                "by": one.by.value,
+                "time": one.time,
+                "manifest": one.manifest,
+                "streams": [
+                    {"name": row.stream, "before": row.before, "created": row.created, "last": row.last}
+                    for row in one.streams
+                ],
+            }
         )
-    else:
-        note(f"{table.stream}, restored up to {one.last} by {one.by}: the log goes on over it when the notary starts")
+        return
+    note(f"{table.stream}, restored up to {one.last} by {one.by}: the log goes on over it when the notary starts")
+    if one.streams:
+        note("what waited in the backup is handled once the notary has started")
+    elif waiting != "refuse":
+        reason = "no backup is named" if manifest is None else "the backup's manifest is not signed"
+        note(f"what waited in the backup stays refused: {reason}")
 
 
 @command.command("show")

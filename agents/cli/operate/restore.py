@@ -20,7 +20,11 @@ __all__ = ["command"]
 @click.option("--keys", is_flag=True, help="Also the private keys in the backup, where they are missing.")
 @click.option("--lose", default=0, type=click.IntRange(0), metavar="N",
               help="Go on without the N records that the log here has after the backup's last.")  # fmt: skip
-@click.option("--check", is_flag=True, help="After nats-server was started again: prove that it refuses copies.")
+@click.option(
+    "--check", is_flag=True, help="After the notary was started: prove that copies are refused, and what waits is not."
+)
+@click.option("--within", default=30.0, type=click.FloatRange(0), show_default=True, metavar="SECONDS",
+              help="With --check: how long to wait for the notary.")  # fmt: skip
 @config_option
 @as_option("backup")
 @json_option
@@ -31,6 +35,7 @@ def command(
     without_log: bool,
     lose: int,
     check: bool,
+    within: float,
     config: str | None,
     as_name: str,
     as_json: bool,
@@ -38,12 +43,12 @@ def command(
     """Restore the backup in FOLDER into a server without streams, before anything else is connected to it.
 
     Everything is validated first; if anything fails, what was restored is removed. Afterwards start nats-server again, which
-    otherwise does not know which messages it had, run --check, tell the notary, and only then let clients in.
+    otherwise does not know which messages it had. Then tell the notary, start it, run --check, and only then let clients in.
     """
     if (folder is None) is not check:
         raise click.UsageError("give either a FOLDER or --check")
     if folder is None:
-        asyncio.run(_check(config, as_name, as_json=as_json))
+        asyncio.run(_check(config, as_name, within=within, as_json=as_json))
     else:
         work = _restore(
             folder, log_folder, config, as_name, without_log=without_log, keys=keys, lose=lose, as_json=as_json
@@ -80,6 +85,7 @@ async def _restore(
                 "lost": done.lost,
                 "log": done.log,
                 "keys": done.keys,
+                "signed": bool(done.manifest.note),
             }
         )
         return
@@ -87,22 +93,42 @@ async def _restore(
         click.echo(f"{one.name}: {one.messages} messages, to sequence {one.last}")
     if done.log:
         click.echo(f"log: {done.log}")
-    note("next: start nats-server again, run `sealbus restore --check`, and on the notary's machine, before it starts,")
-    note(f"      `sealbus notary restored --last {done.records}`; then let clients in")
+    note("next: start nats-server again; on the notary's machine, before the notary starts,")
+    note(f"      `sealbus notary restored {folder}`; start the notary, `sealbus restore --check`; then let clients in")
+    if not done.manifest.note:
+        note("the backup is not signed: what waits in it stays refused")
 
 
-async def _check(config: str | None, as_name: str, *, as_json: bool) -> None:
+async def _check(config: str | None, as_name: str, *, within: float, as_json: bool) -> None:
     from sealbus.agents.backup.restore import check_copies
-    from sealbus.agents.runtime.open import open_connection
+    from sealbus.agents.backup.restored_parts import check_waiting
+    from sealbus.agents.runtime.open import open_connection, open_key_book
     from sealbus.agents.runtime.settings.settings import load_settings
+    from sealbus.bus.nats.transport import NatsTransport
+    from sealbus.bus.streams.key_book import nothing_restored
+    from sealbus.envelopes.errors import BackupRefused
 
     settings = load_settings(config).for_command()
-    async with open_connection(as_name, settings) as (_, connection):
+    async with open_connection(as_name, settings) as (identity, connection):
         asked = await check_copies(connection)
+        known = open_key_book(settings, identity, NatsTransport(connection)) or nothing_restored
+        waiting = await check_waiting(connection.jetstream, known, within=within)
     if as_json:
-        print_json({"refused": [one.stream for one in asked]})
-        return
-    for known in asked:
-        click.echo(f"{known.stream}: a copy of its last message is refused")
-    if not asked:
-        click.echo("no message is young enough for its copy to be accepted")
+        print_json(
+            {
+                "refused": [one.stream for one in asked],
+                "waiting": [{"stream": one.stream, "last": one.last, "counts": one.counts} for one in waiting],
+            }
+        )
+    else:
+        for message in asked:
+            click.echo(f"{message.stream}: a copy of its last message is refused")
+        if not asked:
+            click.echo("no message is young enough for its copy to be accepted")
+        for one in waiting:
+            what = "counts" if one.counts else "stays refused: no notary says that this stream was restored"
+            click.echo(f"{one.stream}: what was restored, up to sequence {one.last}, {what}")
+    if refused := [one.stream for one in waiting if not one.counts]:
+        raise BackupRefused(
+            f"what waits in {', '.join(refused)} stays refused: run `sealbus notary restored FOLDER`, and start the notary"
+        )

@@ -1,8 +1,9 @@
 """The key book that a notary writes beside its log, for values that outlive their keys (`bus/streams/key_book`).
 
 It is written when the history of trust has changed, and hourly, because readers take none that is over three hours old. A new
-log knows nothing from before its first bundles: until it is 32 days old, that is copied from the book before. What fails is
-retried and shown; the log neither waits for it nor ends with it.
+log knows nothing from before its first bundles: until it is 32 days old, that is copied from the book before. The book also
+names the streams that were restored from a backup, as the log does. What fails is retried and shown; the log neither waits
+for it nor ends with it.
 """
 
 from __future__ import annotations
@@ -15,11 +16,23 @@ from typing import Final
 
 from sealbus.bus.ports import Clock, Identity, Transport
 from sealbus.bus.streams.held import PAYLOAD_BYTES, PAYLOAD_ITEMS, Held, HeldSubject, HeldValue
-from sealbus.bus.streams.key_book import KEPT, KEY_BOOK_TYPE, RECORDS, YOUNG, history_in, key_book_subject
+from sealbus.bus.streams.key_book import (
+    KEPT,
+    KEY_BOOK_TYPE,
+    MOST_RESTORED,
+    RECORDS,
+    RESTORED,
+    YOUNG,
+    BookContents,
+    key_book_subject,
+    read_book,
+)
 from sealbus.bus.streams.signed_value import is_own, signed
 from sealbus.envelopes.backoff import Backoff
+from sealbus.envelopes.encoding.codec import Value
 from sealbus.envelopes.errors import SealbusError, StateUnavailable
 from sealbus.envelopes.log.trust_history import TrustHistory
+from sealbus.envelopes.message.restored import RestoredStream
 from sealbus.envelopes.message.seal import Sealer
 from sealbus.envelopes.records.notary import BundleRecord
 from sealbus.envelopes.trust.bundles import Trust
@@ -27,7 +40,7 @@ from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
-__all__ = ["KeyBookWriter", "continued", "fitting"]
+__all__ = ["KeyBookWriter", "all_restored", "continued", "fitting", "former_book"]
 
 EVERY: Final = 3_600.0
 """Seconds after which a book is written that says nothing new."""
@@ -64,8 +77,11 @@ class KeyBookWriter:
         """Request a new book: the history has changed."""
         self._changed.set()
 
-    async def run(self, history: TrustHistory) -> None:
-        """Write what `history` knows until cancelled. Failures are retried after a second, and then less often."""
+    async def run(self, history: TrustHistory, restored: Sequence[RestoredStream] = ()) -> None:
+        """Write what `history` knows, and the streams that were `restored`, oldest first, until cancelled.
+
+        Failures are retried after a second, and then less often.
+        """
         held = Held(
             self._transport,
             trust=lambda: Trust(bundles=self._identity.bundles()),
@@ -79,7 +95,7 @@ class KeyBookWriter:
         while True:
             self._changed.clear()
             try:
-                await self._write(held, places, history)
+                await self._write(held, places, history, restored)
             except SealbusError as error:
                 failures += 1
                 if self._problem != (problem := f"the key book is not written: {error.detail}"):
@@ -94,21 +110,28 @@ class KeyBookWriter:
             except TimeoutError:
                 _log.debug("nothing has changed: the key book is written again")
 
-    async def _write(self, held: Held, places: Sequence[HeldSubject], history: TrustHistory) -> None:
+    async def _write(
+        self, held: Held, places: Sequence[HeldSubject], history: TrustHistory, restored: Sequence[RestoredStream]
+    ) -> None:
         if not history.trust_domains:
             raise StateUnavailable("no bundle is known yet")
         sealer = self._identity.sealer()
         if not self._counts_now(sealer):
             raise StateUnavailable("the key of its SVID is not in the bundle, or no longer")
         before, last = await self._last(places)
-        needed = continued(history, before).since(max(0, self._clock() - KEPT))
-        records = fitting(needed)
+        former = former_book(before)
+        needed = continued(history, former).since(max(0, self._clock() - KEPT))
+        # What was stored before a stream that is no longer kept is needed by nobody.
+        known = all_restored(restored, former, began=min(one.current for one in history.since(0)))
+        recent = [one.line for one in known if one.created >= self._clock() - KEPT][-MOST_RESTORED:]
+        named: dict[str, Value] = {RESTORED: list(recent)} if recent else {}
+        records = fitting(needed, reserved=sum(len(line) + _ITEM_BYTES for line in recent))
         if (dropped := len(needed) - len(records)) > self._dropped:
             _log.warning("%s: too large, the %d oldest of %d bundles are left out", self._subject, dropped, len(needed))
         self._dropped = dropped
         written = await held.write(
             self._subject,
-            {RECORDS: [one.encode() for one in records]},
+            {RECORDS: [one.encode() for one in records], **named},
             KEY_BOOK_TYPE,
             sealer,
             own=self._identity.spiffe_id,
@@ -146,31 +169,44 @@ class _Known:
         return [Trust(bundles=bundles) for bundles in self._history.at(time)]
 
 
-def continued(history: TrustHistory, before: HeldValue | None) -> TrustHistory:
-    """Return `history` with what the book `before` says of the times before its first bundle of each trust domain."""
+def former_book(before: HeldValue | None) -> BookContents:
+    """Return what the book `before` says: nothing if there is none, or it breaks a rule."""
+    try:
+        return read_book(before) if before is not None else BookContents(TrustHistory())
+    except StateUnavailable:
+        return BookContents(TrustHistory())
+
+
+def continued(history: TrustHistory, former: BookContents) -> TrustHistory:
+    """Return `history` with what the book before says of the times before its first bundle of each trust domain."""
     records = history.since(0)
     first: dict[TrustDomain, int] = {}
     for one in records:
         first.setdefault(one.trust_domain, one.current)
-    try:
-        former = history_in(before).since(0) if before is not None else ()
-    except StateUnavailable:
-        former = ()
-    earlier = [one for one in former if one.current < first.get(one.trust_domain, one.current + 1)]
+    earlier = [one for one in former.history.since(0) if one.current < first.get(one.trust_domain, one.current + 1)]
     return TrustHistory([*earlier, *records])
 
 
-def fitting(records: Sequence[BundleRecord]) -> list[BundleRecord]:
+def all_restored(restored: Sequence[RestoredStream], former: BookContents, *, began: int) -> list[RestoredStream]:
+    """Return the streams that the log names as `restored`, behind those of before it `began` in the book before.
+
+    The log of the next period names none of them.
+    """
+    return [*(one for one in former.restored if one.created < began), *restored]
+
+
+def fitting(records: Sequence[BundleRecord], *, reserved: int = 0) -> list[BundleRecord]:
     """Return as many of `records`, without certificates and the newest first to be kept, as a book holds, in their order.
 
-    Trust domains share the room: one with many or large bundles leaves out its own old ones, not another's.
+    `reserved` bytes are for something else. Trust domains share the room: one with many or large bundles leaves out its own
+    old ones, not another's.
     """
     waiting: dict[str, deque[BundleRecord]] = {}
     for record in reversed(records):
         plain = BundleRecord(trust_domain=record.trust_domain, current=record.current, jwt=record.jwt)
         waiting.setdefault(record.trust_domain.name, deque()).append(plain)
     taken = dict.fromkeys(waiting, 0)
-    room, kept = PAYLOAD_BYTES - _REST_BYTES, list[BundleRecord]()
+    room, kept = PAYLOAD_BYTES - _REST_BYTES - reserved, list[BundleRecord]()
     while waiting and len(kept) < PAYLOAD_ITEMS:
         domain = min(waiting, key=lambda one: (taken[one], one))
         record = waiting[domain].popleft()

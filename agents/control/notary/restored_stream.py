@@ -29,6 +29,7 @@ from sealbus.envelopes.log.restoration import (
     sign_restoration,
 )
 from sealbus.envelopes.log.tiles import TILE_WIDTH
+from sealbus.envelopes.message.restored import RestoredStream
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 __all__ = ["Restorations", "StoredRestoration", "say_restored"]
@@ -55,6 +56,8 @@ class Restorations:
     """When the log's first stream was created."""
     logged: tuple[tuple[int, int], ...] = ()
     pending: tuple[StoredRestoration, ...] = ()
+    streams: tuple[RestoredStream, ...] = ()
+    """Other streams that were restored with it, oldest first; also of what is pending."""
 
     @classmethod
     def read(
@@ -80,7 +83,8 @@ class Restorations:
         pending = stored[len(logged) :]
         for one in pending:
             open_restoration(one.note, origin=origin, verifiers=verifiers)
-        return cls(at, tuple((number, place.sequence) for number, place, _ in logged), tuple(pending))
+        places = tuple((number, place.sequence) for number, place, _ in logged)
+        return cls(at, places, tuple(pending), tuple(some for one in stored for some in one.restoration.streams))
 
     def is_gone(self, number: int, size: int, sequence: int) -> bool:
         """Return whether entry `number`, of a log of `size`, is of a message that a restored stream does not hold."""
@@ -126,11 +130,14 @@ def say_restored(
     last: int,
     by: SpiffeId,
     now: int,
+    manifest: str = "",
+    streams: Sequence[RestoredStream] = (),
 ) -> Restoration:
     """Write the note that `stream` was restored up to the sequence `last` by the operator `by`, and return what it says.
 
-    Raises `ConfigurationError` if there is no log, if nothing was restored, or if the stream does not hold `last`; `LogError`
-    for a log that is not in order; `StateUnavailable` if a notary runs on this folder.
+    `streams` are the other streams of the same backup, and `manifest` is the hash of its signed manifest. Raises
+    `ConfigurationError` if there is no log, if nothing was restored, or if the stream does not hold `last`; `LogError` for a
+    log that is not in order; `StateUnavailable` if a notary runs on this folder.
     """
     verifiers = [signer.verifier for signer in signers]
     store.enter()
@@ -149,7 +156,16 @@ def say_restored(
                 f"stream {stream.name} is the one that the log is of, and nothing of it is missing"
             )
         time = max(now, stored[-1].restoration.time + 1 if stored else 0)
-        one = Restoration(origin=origin, before=before, created=stream.created, last=last, by=by, time=time)
+        one = Restoration(
+            origin=origin,
+            before=before,
+            created=stream.created,
+            last=last,
+            by=by,
+            time=time,
+            manifest=manifest,
+            streams=tuple(sorted(streams, key=lambda one: one.stream)),
+        )
         note = sign_restoration(one, signers)
         write_durably(store.folder, {restoration_path(time): note}, store.folder / "under-way")
         return one

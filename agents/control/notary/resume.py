@@ -32,6 +32,7 @@ from sealbus.envelopes.log.places import Place, place_of
 from sealbus.envelopes.log.tiles import TILE_WIDTH, TiledTree, tile_reader
 from sealbus.envelopes.log.trust_history import TrustHistory
 from sealbus.envelopes.message.header import parse_header
+from sealbus.envelopes.message.restored import RestoredStream
 from sealbus.envelopes.message.wire import parse_envelope
 from sealbus.envelopes.records.notary import BundleRecord, CheckpointRecord, PolicyRecord
 from sealbus.envelopes.records.record import parse_record
@@ -89,6 +90,8 @@ class Taken:
     """Restorations of the stream that the log has to come to."""
     restored: bool = False
     """Whether one was added to `ledger`."""
+    streams: tuple[RestoredStream, ...] = ()
+    """The other streams that were restored, of which processes learn once the log names all of them."""
 
 
 async def take_up(
@@ -166,7 +169,14 @@ async def take_up(
         kept = {trust_path(one) if isinstance(one, BundleRecord) else record_path(one) for one in held if _is_kept(one)}
         await asyncio.to_thread(lambda: _forget_others(store, fence, kept))
         await recall_policies(store, policies)
-    taken = Taken(ledger=ledger, last=last, floor=floor, unpublished=unpublished, pending=pending)
+    taken = Taken(
+        ledger=ledger,
+        last=last,
+        floor=floor,
+        unpublished=unpublished,
+        pending=pending,
+        streams=restorations.streams,
+    )
     taken.restored = bool(add_restorations(taken.ledger, taken.pending)) if floor is None else False
     return taken
 

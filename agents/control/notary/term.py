@@ -85,6 +85,11 @@ class Term:
         self._due: float | None = None
         # A new log, or one whose stream was restored, already has its first entries to sign.
         self._restorations = taken.pending
+        self._restored = taken.streams
+        self._named = asyncio.Event()
+        """Set once every restoration of the stream is under a stored checkpoint."""
+        if not taken.pending and not taken.restored:
+            self._named.set()
         if taken.last is None or taken.restored:
             self._due = asyncio.get_running_loop().time() + SECONDS
 
@@ -94,7 +99,7 @@ class Term:
         async with asyncio.TaskGroup() as group:
             reading = group.create_task(self._read(), name="notary-reading")
             # Beside the log, whose lease does not wait for it.
-            writing = group.create_task(self._key_book.run(self._history), name="notary-key-book")
+            writing = group.create_task(self._write_key_book(), name="notary-key-book")
             try:
                 await self._follow()
             except SealbusError as error:
@@ -105,6 +110,11 @@ class Term:
                 writing.cancel()
         if failure is not None:
             raise failure
+
+    async def _write_key_book(self) -> None:
+        # A book from before would say that nothing was restored, and what waits would be refused for good.
+        await self._named.wait()
+        await self._key_book.run(self._history, self._restored)
 
     async def _read(self) -> None:
         try:
@@ -250,3 +260,5 @@ class Term:
         self._records.clear()
         self._last, self._unpublished = checkpoint, note
         self._pending, self._due = 0, None
+        if not self._restorations:
+            self._named.set()

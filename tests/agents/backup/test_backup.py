@@ -26,6 +26,7 @@ from sealbus.bus.streams.declared import declared_streams
 from sealbus.bus.streams.plan import apply
 from sealbus.bus.streams.snapshot import delete_stream, list_streams
 from sealbus.envelopes.errors import BackupRefused, Code, ConfigurationError
+from sealbus.envelopes.log.note import NoteSigner
 
 STREAMS = declared_streams({"TASKS": 1 << 22, "AUDIT": 1 << 22})
 
@@ -68,8 +69,9 @@ async def backup(lab: Lab, connection: Connection, settings: Settings, tmp_path:
     return tmp_path / "backup"
 
 
-def rewritten(folder: Path, change: Callable[[Manifest], Manifest]) -> None:
-    (folder / MANIFEST).write_bytes(change(Manifest.read(folder)).encode())
+def rewritten(folder: Path, change: Callable[[Manifest], Manifest], *, signer: NoteSigner = SIGNER) -> None:
+    """Write another manifest, which the log's key has signed as well."""
+    (folder / MANIFEST).write_bytes(change(Manifest.read(folder)).signed([signer]).encode())
 
 
 def flip(path: Path) -> None:
@@ -124,6 +126,14 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "of another deployment": (
         lambda folder: rewritten(folder, lambda one: replace(one, trust_domain="other.example")),
         "it is of other.example",
+    ),
+    "changed by somebody without the log's key": (
+        lambda folder: (folder / MANIFEST).write_bytes(replace(Manifest.read(folder), taken=7).encode()),
+        "not the one that was signed",
+    ),
+    "signed by another key": (
+        lambda folder: rewritten(folder, lambda one: one, signer=NoteSigner(SIGNER.verifier.name, bytes(32))),
+        "not signed by a key of this log",
     ),
     "of another log": (lambda folder: rewritten(folder, lambda one: replace(one, origin="other")), "its log is other"),
     "a stream without its file": (

@@ -18,6 +18,7 @@ from sealbus.bus.streams.key_book import KEY_BOOK_TYPE, KeyBook, key_book_subjec
 from sealbus.envelopes.encoding.codec import Value
 from sealbus.envelopes.errors import StateUnavailable
 from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.message.restored import RestoredStream
 from sealbus.envelopes.message.seal import Sealer
 from sealbus.envelopes.records.notary import BundleRecord, PolicyRecord
 from sealbus.envelopes.trust.bundles import JwtBundle, Trust, TrustBundles
@@ -118,7 +119,7 @@ class Site:
     async def later(self, micros: int) -> None:
         """Let time pass, and with it what is cached."""
         self.now += micros
-        self.book._until = float("-inf")
+        self.book._until = self.book._again = float("-inf")
 
     def stored(self) -> list[Delivery]:
         return self.broker.streams["HELD"].stored
@@ -366,3 +367,93 @@ async def test_while_the_stream_cannot_be_read_what_was_read_counts_on() -> None
     site.broker.streams.pop("HELD")
     await site.later(HOUR)
     assert await site.keys(NOW) == ["key-1"]
+
+
+TASKS = RestoredStream(stream="TASKS", before=1, created=NOW - DAY, last=7)
+
+
+def named(*lines: str) -> dict[str, Value]:
+    """Return what a book also holds that names restored streams."""
+    return {"rst": list(lines)}
+
+
+async def test_a_book_names_what_was_restored() -> None:
+    site = Site()
+    await site.write(*ROTATED, more=named(TASKS.line, "EVENTS 1 2 0"))
+    assert [one.stream for one in await site.book.restored(TASKS.created)] == ["TASKS", "EVENTS"]
+    # And vouches for keys as every book does.
+    assert await site.keys(NOW) == ["key-1"]
+
+
+async def test_a_book_from_before_a_stream_was_created_does_not_say_that_it_was_not_restored() -> None:
+    site = Site()
+    await site.write(*ROTATED)
+    created = site.now + SECOND
+    with pytest.raises(StateUnavailable):
+        await site.book.restored(created)
+    await site.later(SECOND)
+    await site.write(*ROTATED)
+    assert await site.reader().restored(created) == []
+    # A young enough one that names it says so whenever it was written.
+    await site.write(*ROTATED, more=named(f"TASKS 1 {created + DAY} 7"))
+    assert [one.last for one in await site.reader().restored(created + DAY)] == [7]
+
+
+async def test_a_book_that_has_just_been_written_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    site = Site()
+    await site.write(*ROTATED)
+    assert await site.keys(NOW) == ["key-1"]
+    created = site.now + SECOND
+    await site.later(SECOND)
+    await site.write(*ROTATED, more=named(f"TASKS 1 {created} 7"))
+    # What was read for keys counts for a minute; a stream that it does not know asks again after some seconds.
+    site.book._until = float("inf")
+    assert [one.created for one in await site.book.restored(created)] == [created]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [("TASKS 1 2",), ("TASKS 2 2 7",), ("TASKS 1 2 07",), ("TASKS.> 1 2 7",), ("TASKS 1 2 7",) * 257, ()],
+    ids=["cut", "as old", "a zero", "a pattern", "too many", "empty"],
+)
+async def test_a_book_that_names_what_cannot_be_is_none(lines: tuple[str, ...]) -> None:
+    site = Site()
+    await site.write(*ROTATED, more=named(*lines))
+    with pytest.raises(StateUnavailable, match="whether this stream was restored"):
+        await site.book.restored(NOW)
+    with pytest.raises(StateUnavailable, match="is no key book"):
+        await site.keys(NOW)
+
+
+@pytest.mark.parametrize("forger", [INVENTORY, OTHER_NOTARY])
+async def test_nobody_else_names_restored_streams(forger: SpiffeId) -> None:
+    site = Site()
+    await site.write(*ROTATED, who=forger, more=named(TASKS.line))
+    [forged] = site.stored()
+    site.broker.inject(SUBJECT, forged.payload)
+    with pytest.raises(StateUnavailable):
+        await site.book.restored(TASKS.created)
+    await site.write(*ROTATED)
+    assert await site.reader().restored(TASKS.created) == []
+
+
+async def test_an_older_book_stored_again_takes_nothing_back_and_a_former_notarys_adds_nothing() -> None:
+    site = Site()
+    await site.write(*ROTATED)
+    [older] = site.stored()
+    await site.write(*ROTATED, more=named(TASKS.line))
+    site.broker.inject(SUBJECT, older.payload)
+    assert await site.reader().restored(TASKS.created) == [TASKS]
+    # Under a key that has left the bundle.
+    forger = Site(now=site.now, issuer=FORMER)
+    forger.broker = site.broker
+    await forger.write(record(NOW - 3 * DAY, FORMER), issuer=FORMER, more=named("EVENTS 1 2 3"))
+    assert await site.reader().restored(TASKS.created) == [TASKS]
+
+
+async def test_a_book_of_three_hours_ago_says_nothing_of_streams() -> None:
+    site = Site()
+    await site.write(*ROTATED, more=named(TASKS.line))
+    await site.later(3 * HOUR + 1)
+    with pytest.raises(StateUnavailable):
+        await site.book.restored(TASKS.created)

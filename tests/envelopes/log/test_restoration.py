@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,14 @@ from sealbus.envelopes.log.restoration import (
     restoration_path,
     sign_restoration,
 )
+from sealbus.envelopes.message.restored import RestoredStream
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[2] / "vectors" / "log.json").read_text())["restorations"]
 KEYS = [NoteVerifier.parse(one) for one in VECTORS["keys"]]
 ORIGIN: str = VECTORS["origin"]
 SIGNER = NoteSigner(ORIGIN, bytes(32))
+TASKS = RestoredStream(stream="TASKS", before=1, created=2, last=3)
 ONE = Restoration(
     origin=ORIGIN, before=1, created=2, last=3, by=SpiffeId("spiffe://example.org/agent/operator"), time=4
 )
@@ -38,6 +40,16 @@ def test_a_restoration_is_read_as_it_was_signed() -> None:
         name: value for name, value in row.items() if name != "note"
     }
     assert restoration_path(found.time) == f"restored/{found.time:016d}"
+
+
+def test_the_other_streams_of_a_backup_are_read_as_they_were_signed() -> None:
+    row = VECTORS["streams"]
+    found = open_restoration(row["note"].encode(), origin=ORIGIN, verifiers=KEYS)
+    assert [asdict(one) for one in found.streams] == row["streams"]
+    assert {name: getattr(found, name) for name in ("last", "before", "created", "time", "manifest")} == {
+        name: row[name] for name in ("last", "before", "created", "time", "manifest")
+    }
+    assert sign_restoration(found, [SIGNER]).partition(b"\n\n")[0] == row["note"].encode().partition(b"\n\n")[0]
 
 
 @pytest.mark.parametrize("row", VECTORS["reject"], ids=lambda row: row["name"])
@@ -56,7 +68,18 @@ def test_it_is_no_checkpoint_and_a_checkpoint_is_none() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"origin": ""}, {"origin": "a\nb"}, {"before": -1}, {"created": 2**53}, {"last": -1}, {"time": 2**53}],
+    [
+        {"origin": ""},
+        {"origin": "a\nb"},
+        {"before": -1},
+        {"created": 2**53},
+        {"last": -1},
+        {"time": 2**53},
+        {"manifest": "ab" * 32},
+        {"streams": (TASKS,)},
+        {"manifest": "ab", "streams": (TASKS,)},
+        {"manifest": "ab" * 32, "streams": (TASKS, TASKS)},
+    ],
     ids=str,
 )
 def test_what_none_can_say(change: dict[str, Any]) -> None:

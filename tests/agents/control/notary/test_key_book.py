@@ -12,15 +12,16 @@ from support.lab import until
 from support.notary import NAMES, NOTARY, Bench
 
 from sealbus.agents.control.notary import key_book as module
-from sealbus.agents.control.notary.key_book import KeyBookWriter, continued, fitting
+from sealbus.agents.control.notary.key_book import KeyBookWriter, continued, fitting, former_book
 from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.bus.ports import PubAck
 from sealbus.bus.streams.held import PAYLOAD_BYTES, PAYLOAD_ITEMS, Held, HeldValue
-from sealbus.bus.streams.key_book import KEPT, KEY_BOOK_TYPE, KeyBook, history_in, key_book_subject
+from sealbus.bus.streams.key_book import KEPT, KEY_BOOK_TYPE, MOST_RESTORED, KeyBook, key_book_subject, read_book
 from sealbus.envelopes.backoff import Backoff
 from sealbus.envelopes.errors import BusUnavailable
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.log.trust_history import TrustHistory
+from sealbus.envelopes.message.restored import RestoredStream
 from sealbus.envelopes.records.notary import BundleRecord
 from sealbus.envelopes.trust.bundles import Trust
 from sealbus.envelopes.trust.caches import Caches
@@ -50,7 +51,7 @@ def held(bench: Bench) -> Held:
 async def book(bench: Bench) -> tuple[int, list[BundleRecord]]:
     """Return number and records of the book that counts."""
     value, _ = await held(bench).standing(SUBJECT, KEY_BOOK_TYPE)
-    return (value.number, list(history_in(value).since(0))) if value is not None else (0, [])
+    return (value.number, list(read_book(value).history.since(0))) if value is not None else (0, [])
 
 
 def writer(bench: Bench) -> KeyBookWriter:
@@ -251,8 +252,8 @@ async def test_a_new_log_goes_on_with_what_the_book_before_knew(bench: Bench) ->
     )
     before, _ = await held(bench).standing(SUBJECT, KEY_BOOK_TYPE)
     # Its own first bundle and what follows stand as they are: a book of somebody who had the key changes nothing of that.
-    assert list(continued(TrustHistory(new), before).since(0)) == [old[0], old[1], new[0], old[3], new[1]]
-    assert list(continued(TrustHistory(new), None).since(0)) == new
+    assert list(continued(TrustHistory(new), former_book(before)).since(0)) == [old[0], old[1], new[0], old[3], new[1]]
+    assert list(continued(TrustHistory(new), former_book(None)).since(0)) == new
 
 
 async def test_a_book_before_that_is_none_says_nothing(bench: Bench) -> None:
@@ -265,7 +266,44 @@ async def test_a_book_before_that_is_none_says_nothing(bench: Bench) -> None:
     )
     before, _ = await held(bench).standing(SUBJECT, KEY_BOOK_TYPE)
     assert isinstance(before, HeldValue)
-    assert list(continued(TrustHistory([record(5)]), before).since(0)) == [record(5)]
+    assert list(continued(TrustHistory([record(5)]), former_book(before)).since(0)) == [record(5)]
+
+
+def stream_restored(created: int) -> RestoredStream:
+    return RestoredStream(stream="TASKS", before=1, created=created, last=7)
+
+
+async def restored_in(bench: Bench) -> list[int]:
+    """Return when the streams were restored that the book names."""
+    value, _ = await held(bench).standing(SUBJECT, KEY_BOOK_TYPE)
+    return [one.created for one in read_book(value).restored] if value is not None else []
+
+
+async def written(bench: Bench, history: TrustHistory, *created: int) -> list[int]:
+    """Let a notary write one book; return when the streams were restored that it names."""
+    count, made = books(bench), writer(bench)
+    task = asyncio.create_task(made.run(history, [stream_restored(one) for one in created]))
+    await until(lambda: books(bench) > count)
+    task.cancel()
+    await asyncio.wait({task})
+    return await restored_in(bench)
+
+
+async def test_restored_streams_are_named_for_32_days_and_by_the_next_log_as_well(bench: Bench) -> None:
+    now = bench.now()
+    assert await written(bench, TrustHistory([now_record(bench, DAY)]), now - 33 * DAY, now - HOUR) == [now - HOUR]
+    # Of the same log, which does not say so any more.
+    assert await written(bench, TrustHistory([now_record(bench, DAY)]), now - 2 * HOUR) == [now - 2 * HOUR]
+    # The log of the next period begins after it.
+    later = TrustHistory([now_record(bench)])
+    assert await written(bench, later, now + HOUR) == [now - 2 * HOUR, now + HOUR]
+    assert await written(bench, later) == [now - 2 * HOUR]
+
+
+async def test_no_more_restored_streams_are_named_than_a_book_holds(bench: Bench) -> None:
+    now = bench.now()
+    created = [now + number for number in range(MOST_RESTORED + 1)]
+    assert await written(bench, TrustHistory([now_record(bench)]), *created) == created[1:]
 
 
 async def test_the_last_bundle_before_32_days_is_kept_and_no_older_one(bench: Bench) -> None:

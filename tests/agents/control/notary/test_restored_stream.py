@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.notary import ORIGIN, SIGNER, Bench
+from support.notary import NAMES, NOTARY, ORIGIN, SIGNER, Bench
 
 from sealbus.agents.control.notary import term
 from sealbus.agents.control.notary.log.folder_store import FolderStore
 from sealbus.agents.control.notary.log.ledger import entry_rows
 from sealbus.agents.control.notary.restored_stream import say_restored
 from sealbus.bus.nats.api import StreamState
+from sealbus.bus.streams.key_book import KeyBook
 from sealbus.envelopes.errors import Code, ConfigurationError, LogError, StateUnavailable
 from sealbus.envelopes.log.entries import EntryKind
 from sealbus.envelopes.log.note import NoteSigner
 from sealbus.envelopes.log.restoration import Restoration, restoration_path, sign_restoration
+from sealbus.envelopes.message.restored import RestoredStream
+from sealbus.envelopes.trust.bundles import Trust
+from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 OPERATOR = SpiffeId("spiffe://example.org/agent/operator")
@@ -53,7 +58,7 @@ def restore(bench: Bench, upto: int) -> None:
         again.stored.append(one)
 
 
-def say(bench: Bench, upto: int) -> Restoration:
+def say(bench: Bench, upto: int, *streams: RestoredStream) -> Restoration:
     return say_restored(
         FolderStore(bench.folder),
         state(bench),
@@ -62,7 +67,25 @@ def say(bench: Bench, upto: int) -> Restoration:
         last=upto,
         by=OPERATOR,
         now=bench.now(),
+        manifest="ab" * 32 if streams else "",
+        streams=streams,
     )
+
+
+def stream_restored(bench: Bench, name: str, before: int = 1) -> RestoredStream:
+    return RestoredStream(stream=name, before=before, created=bench.now(), last=7)
+
+
+async def named(bench: Bench) -> Sequence[RestoredStream] | None:
+    """Return which restored streams agents know of; None while nothing is said."""
+    trust = Trust(bundles=bench.agent.bundles())
+    book = KeyBook(
+        bench.broker.connect(), notaries=[NOTARY], trust=lambda: trust, names=NAMES, caches=Caches(), clock=bench.now
+    )
+    try:
+        return await book.restored(state(bench).created)
+    except StateUnavailable:
+        return None
 
 
 def say_path(bench: Bench, upto: int) -> Path:
@@ -129,6 +152,65 @@ async def test_the_log_goes_on_over_a_stream_that_was_restored_whole(bench: Benc
         bench.record()
         await bench.sealed(last(bench))
     assert kinds(bench).count(EntryKind.RESTORED) == 2
+
+
+def books_written(bench: Bench) -> int:
+    return len(bench.broker.streams["HELD"].stored)
+
+
+async def test_the_other_streams_are_named_to_agents_once_the_log_names_them(bench: Bench) -> None:
+    upto = await logged(bench)
+    restore(bench, upto)
+    assert await named(bench) is None
+    streams = stream_restored(bench, "EVENTS"), stream_restored(bench, "TASKS")
+    one = say(bench, upto, *reversed(streams))
+    assert one.streams == streams
+    assert await named(bench) is None
+    bench.record()
+    books = books_written(bench)
+    async with bench.running():
+        await bench.until(lambda: books_written(bench) > books)
+        found = await named(bench)
+        assert EntryKind.RESTORED in kinds(bench)
+    assert found == list(streams)
+    # And those of the next restore besides.
+    upto = last(bench)
+    restore(bench, upto)
+    again = stream_restored(bench, "TASKS", streams[1].created)
+    say(bench, upto, again)
+    bench.record()
+    books = books_written(bench)
+    async with bench.running():
+        await bench.until(lambda: books_written(bench) > books)
+        found = await named(bench)
+    assert found == [*streams, again]
+
+
+async def test_nothing_is_named_of_a_stream_that_the_log_does_not_go_on_over(bench: Bench) -> None:
+    """Whoever restored another AUDIT than there was has restored who knows what."""
+    upto = await logged(bench)
+    restore(bench, upto)
+    stored = bench.broker.streams["AUDIT"].stored
+    place = next(at for at, one in enumerate(stored) if one.subject == "audit.shop")
+    stored[place] = stored[place]._replace(payload=b"another")
+    say(bench, upto, stream_restored(bench, "TASKS"))
+    with pytest.raises(LogError, match="differs"):
+        async with bench.notary() as notary:
+            await notary.run()
+    assert await named(bench) is None
+
+
+async def test_while_the_log_has_not_come_to_the_restoration_nothing_is_named(bench: Bench) -> None:
+    upto = await logged(bench)
+    bench.record(3)
+    restore(bench, upto + 3)
+    say(bench, upto + 3, one := stream_restored(bench, "TASKS"))
+    books = books_written(bench)
+    async with bench.running():
+        await bench.until(lambda: books_written(bench) > books)
+        found = await named(bench)
+        assert EntryKind.RESTORED in kinds(bench)
+    assert found == [one]
 
 
 async def test_what_the_log_had_after_the_backup_stays_in_it(bench: Bench) -> None:

@@ -14,6 +14,7 @@ PARTS = (
     "gate",
     "durability",
     "transport",
+    "accounts",
     "sealing",
     "backtest",
     "processes",

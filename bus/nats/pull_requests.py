@@ -2,6 +2,11 @@
 
 Deliveries come under their own subject, with nothing that names the request, so each request has its own inbox.
 JetStream reports the end of a request as a status, on that inbox.
+
+Between two accounts (`agents/dev/nats/accounts`) nats-server takes a message without header and payload for the last answer
+to a request: what it sends to that request afterwards reaches nobody, and is redelivered only after `ack_wait`. Anybody who
+may store a message can store such a one, but none of ours is empty. So a request that brought one counts as over, and for
+`CAREFUL` seconds there are many requests for one message each, of which the server can cut nothing off.
 """
 
 from __future__ import annotations
@@ -17,7 +22,7 @@ from sealbus.bus.nats.connection.frames import status_of
 from sealbus.bus.nats.connection.link import Link
 from sealbus.envelopes.errors import BusUnavailable
 
-__all__ = ["OpenPull", "PullRequest", "PullRequests"]
+__all__ = ["Care", "OpenPull", "PullRequest", "PullRequests"]
 
 PULLS = 2
 """Pull requests at a time per link: while one is drained, the next is already being filled."""
@@ -25,13 +30,35 @@ PULLS = 2
 ROOM = 3
 """Batches that may be buffered or requested; beyond that nothing is requested until some were taken."""
 
+CAREFUL = 600.0
+"""Seconds after an empty message in which each request is for one message: so long, that one costs a batch delayed."""
+
+SINGLES = 16
+"""Requests for one message at a time per link; the server takes 512 requests for a consumer, from all its replicas."""
+
+
+class Care:
+    """Whether requests are for one message each, until `CAREFUL` seconds after the last empty message."""
+
+    def __init__(self) -> None:
+        self._until = 0.0
+
+    def take(self) -> None:
+        """Note an empty message."""
+        self._until = asyncio.get_running_loop().time() + CAREFUL
+
+    @property
+    def taken(self) -> bool:
+        """Whether there was one lately."""
+        return self._until > 0.0 and asyncio.get_running_loop().time() < self._until
+
 
 class PullRequests:
-    """Two pull requests on each open link; only those of the newest link are renewed.
+    """Two pull requests on each open link, or `SINGLES` where care was taken; only those of the newest link are renewed.
 
     `deliver` gets the subject, reply subject, raw header block and payload of each message; `ended` the status and text of
     each request that is over; `refused` the server's text if it does not permit an inbox. `waiting()` is how many messages
-    were delivered but not taken.
+    were delivered but not taken. `care` may be shared by what reads the same stream one after the other.
     """
 
     def __init__(
@@ -44,6 +71,7 @@ class PullRequests:
         ended: Callable[[int, str], None],
         refused: Callable[[str], None],
         waiting: Callable[[], int],
+        care: Care | None = None,
     ) -> None:
         self._api = api
         self._request = request
@@ -52,6 +80,9 @@ class PullRequests:
         self._on_ended = ended
         self._refused = refused
         self._waiting = waiting
+        self._care = care or Care()
+        self._careful = False
+        self._number = PULLS
         self._pulls: list[OpenPull] = []
         self._ended = asyncio.Event()
         self.asking = False
@@ -59,7 +90,9 @@ class PullRequests:
 
     def open(self, link: Link, number: int = PULLS) -> None:
         """Open `number` pull requests on `link`, which is now the newest. Raises `BusUnavailable`."""
-        self._pulls += [self._pull(link) for _ in range(number)]
+        self._number = number
+        self._careful = self._care.taken
+        self._pulls += [self._pull(link) for _ in range(SINGLES if self._careful else number)]
 
     def close(self, link: Link) -> None:
         """Close those on `link`; messages sent to them already may still be delivered while the link lives."""
@@ -83,17 +116,25 @@ class PullRequests:
         """Make requests on the newest link as far as there is room; one that has brought nothing yet is enough."""
         if not self.asking or not self._pulls:
             return
-        batch = self._request.batch
-        own = self._on(self._pulls[-1].link)
+        link = self._pulls[-1].link
+        if self._care.taken is not self._careful:
+            with contextlib.suppress(BusUnavailable):
+                self.open(link, self._number)
+        room = ROOM * self._request.batch
+        own = self._on(link)
         asked = sum([pull.remaining for pull in self._pulls])
         for pull in own:
             if pull.remaining:
                 continue
-            if self._waiting() + asked + batch > ROOM * batch or any(other.untouched for other in own):
+            if pull.single is not self._careful:
+                self._remove(pull)
+                continue
+            enough = not self._careful and any(other.untouched for other in own)
+            if enough or self._waiting() + asked + pull.batch > room:
                 return
             with contextlib.suppress(BusUnavailable):
                 pull.ask(self._api)
-                asked += batch
+                asked += pull.batch
 
     def silent_at(self) -> float | None:
         """Return when, by the loop's time, the first waiting request counts as forgotten; `None` if none waits."""
@@ -112,7 +153,16 @@ class PullRequests:
     def _pull(self, link: Link) -> OpenPull:
         # Links with short-lived certificates are left often, and a request keeps its link until it ends.
         request = self._request.within(link.life / 10.0)
-        return OpenPull(link, self._inbox_prefix, request, deliver=self._take, ended=self._end, refused=self._refused)
+        single = self._careful
+        return OpenPull(
+            link,
+            self._inbox_prefix,
+            replace(request, batch=1) if single else request,
+            single=single,
+            deliver=self._take,
+            ended=self._end,
+            refused=self._refused,
+        )
 
     def _on(self, link: Link) -> list[OpenPull]:
         return [pull for pull in self._pulls if pull.link is link]
@@ -121,10 +171,22 @@ class PullRequests:
         pull.close()
         self._pulls.remove(pull)
 
-    def _take(self, first: bool, subject: bytes, reply: bytes, block: bytes, payload: bytes) -> None:
+    def _take(self, pull: OpenPull, first: bool, subject: bytes, reply: bytes, block: bytes, payload: bytes) -> None:
         self._deliver(subject, reply, block, payload)
+        if not block and not payload:
+            self._care.take()
+            if not pull.single and pull in self._pulls:
+                self._cut(pull)
         if first:
             self.ask()
+
+    def _cut(self, pull: OpenPull) -> None:
+        """End a request that the server has cut off, which it sees by its inbox: otherwise it would still send there."""
+        if not self._careful:
+            with contextlib.suppress(BusUnavailable):
+                self.open(self._pulls[-1].link, self._number)
+        self._remove(pull)
+        self._end(0, "")
 
     def _end(self, status: int, text: str) -> None:
         self._ended.set()
@@ -163,8 +225,9 @@ class PullRequest:
 class OpenPull:
     """A place for one pull request on one link.
 
-    `deliver(first, subject, reply, block, payload)` is called for each message, where `first` marks the first of its
-    request; `ended(status, text)` when the request is over, with status 0 if everything requested has come.
+    `deliver(pull, first, subject, reply, block, payload)` is called for each message, where `first` marks the first of its
+    request; `ended(status, text)` when the request is over, with status 0 if everything requested has come. `single` marks
+    the place of a request for one message.
     """
 
     def __init__(
@@ -173,16 +236,18 @@ class OpenPull:
         inbox_prefix: str,
         request: PullRequest,
         *,
-        deliver: Callable[[bool, bytes, bytes, bytes, bytes], None],
+        single: bool,
+        deliver: Callable[[OpenPull, bool, bytes, bytes, bytes, bytes], None],
         ended: Callable[[int, str], None],
         refused: Callable[[str], None],
     ) -> None:
         self.link = link
+        self.single = single
+        self.batch = request.batch
         self.remaining = 0
         """Messages that the request may still bring; 0 between requests."""
         self.untouched = False
         """Whether a request is waiting that has brought nothing yet."""
-        self._batch = request.batch
         self._body = request.encode()
         self._patience = 2.0 * request.heartbeat + 1.0
         self._deliver = deliver
@@ -196,7 +261,7 @@ class OpenPull:
         """Send the request to the API subject `api`. Raises `BusUnavailable`."""
         body = self._body
         self.link.write(b"PUB %b %b %d\r\n%b\r\n" % (api.encode(), self._inbox.encode(), len(body), body))
-        self.remaining = self._batch
+        self.remaining = self.batch
         self.untouched = True
         self._heard = self._loop.time()
 
@@ -208,8 +273,11 @@ class OpenPull:
     def close(self) -> None:
         """End the request. What the server has sent already is still delivered."""
         self.remaining = 0
-        self.untouched = False
-        self.link.end(self._sid)
+        if self.untouched:
+            self.untouched = False
+            self.link.end_after_requests(self._sid)
+        else:
+            self.link.end(self._sid)
 
     def _take(self, subject: bytes, reply: bytes, block: bytes, payload: bytes) -> None:
         self._heard = self._loop.time()
@@ -217,8 +285,9 @@ class OpenPull:
             first, self.untouched = self.untouched, False
             if self.remaining:
                 self.remaining -= 1
-            self._deliver(first, subject, reply, block, payload)
-            if not self.remaining:
+            last = not self.remaining
+            self._deliver(self, first, subject, reply, block, payload)
+            if last:
                 self._ended(0, "")
             return
         status, text = status_of(block)

@@ -22,7 +22,7 @@ from sealbus.bus.nats.api import STREAM_NOT_FOUND, StreamState, existing_stream,
 from sealbus.bus.nats.connection.connection import Connection, ask
 from sealbus.bus.nats.connection.frames import check_pattern, check_subject, header_value, status_of
 from sealbus.bus.nats.connection.link import Link
-from sealbus.bus.nats.pull_requests import PULLS, PullRequest, PullRequests
+from sealbus.bus.nats.pull_requests import PULLS, Care, PullRequest, PullRequests
 from sealbus.bus.ports import Delivery, StoredValue, StreamRefused
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.message.freshness import StreamArrival
@@ -34,6 +34,9 @@ _log = logging.getLogger(__name__)
 BATCH = 500
 READY_SECONDS = 30.0
 MOVED = "moved to a new connection"
+CUT = "an empty message ended a request"
+AT_ONCE = (MOVED, CUT)
+"""Reasons to begin anew at once: nothing failed, and what is read stays current."""
 PASSING = (404, 408)
 """Statuses of a request that merely ran out."""
 
@@ -43,7 +46,7 @@ _NOT_FOUND = 404
 class _Reader:
     """One attempt: a consumer on one link, and what it has delivered in order."""
 
-    def __init__(self, link: Link, stream: str, created: int) -> None:
+    def __init__(self, link: Link, stream: str, created: int, care: Care) -> None:
         self.link = link
         self.broken = ""
         self.arrived = asyncio.Event()
@@ -56,6 +59,8 @@ class _Reader:
         self._count = 0
         self._buffer: deque[Delivery] = deque()
         self._pulls: PullRequests | None = None
+        self._care = care
+        self._careful = care.taken
 
     async def open(
         self,
@@ -87,6 +92,7 @@ class _Reader:
             ended=self._ended,
             refused=self._break,
             waiting=lambda: len(self._buffer),
+            care=self._care,
         )
         self._pulls.open(self.link, 1 if once and found <= BATCH else PULLS)
         self._pulls.asking = True
@@ -155,6 +161,9 @@ class _Reader:
             )
         )
         self.arrived.set()
+        if not block and not payload and not self._careful:
+            # What comes after it in its request is lost. The next attempt asks for one message at a time.
+            self._break(CUT)
 
     def _ended(self, status: int, text: str) -> None:
         if status in PASSING:
@@ -198,12 +207,13 @@ async def read(
     first = await existing_stream(connection.jetstream, stream)
     position = start
     failures = 0
+    care = Care()
     while True:
         # Where there is a new link, reading goes on at once: it stays current.
         if current is not None and not connection.connected:
             current.clear()
         link = await connection.ready(READY_SECONDS)
-        reader = _Reader(link, stream, first.created)
+        reader = _Reader(link, stream, first.created, care)
         try:
             await reader.open(connection, tuple(subjects), position, since, headers_only=headers_only)
             last = None if follow else first.last
@@ -218,13 +228,14 @@ async def read(
             reader.broken = error.detail
         finally:
             reader.close()
-            if current is not None and reader.broken != MOVED:
+            if current is not None and reader.broken not in AT_ONCE:
                 current.clear()
         if reader.broken == MOVED:
             continue
-        failures += 1
-        _log.warning("reading %s: %s; going on at %d", stream, reader.broken, position)
-        await asyncio.sleep(connection.options.backoff.interval(failures, random.random()))  # noqa: S311  # no secret
+        if reader.broken != CUT:
+            failures += 1
+            _log.warning("reading %s: %s; going on at %d", stream, reader.broken, position)
+            await asyncio.sleep(connection.options.backoff.interval(failures, random.random()))  # noqa: S311  # no secret
         if (await _again(connection, stream)).created != first.created:
             raise ConfigurationError(f"stream {stream} was deleted and created again while it was read")
 
@@ -262,33 +273,38 @@ async def values(
 ) -> AsyncGenerator[Sequence[tuple[str, StoredValue]], None]:
     """Yield what `stream` holds now on the subjects of `pattern`, in order (`Transport.values`).
 
-    It is read once, on one connection, and the stream itself is not looked at: of what it yields nothing can be accepted as a
-    message. Raises `BusUnavailable` where less comes than was there, `ConfigurationError` if there is no such stream.
+    It is read once, and the stream itself is not looked at: of what it yields nothing can be accepted as a message. Raises
+    `BusUnavailable` where less comes than was there, `ConfigurationError` if there is no such stream.
     """
     check_pattern(pattern)
-    reader = _Reader(await connection.ready(READY_SECONDS), stream, created=0)
-    try:
-        left = await reader.open(connection, (pattern,), 1, since, once=True)
-        async with contextlib.aclosing(_batches(connection, reader, None, None, once=True)) as batches:
-            async for batch in batches:
-                # What is stored from now on would keep a reader of a busy subject for ever.
-                wanted, left = batch[:left], max(0, left - len(batch))
-                yield [
-                    (one.subject, StoredValue(one.arrival.sequence, one.payload, one.arrival.stored))
-                    for one in wanted
-                    if one.arrival is not None
-                ]
-                if not left:
-                    return
-        if left:
-            # Of a subject whose newest version counts, a part is no answer.
-            raise BusUnavailable(f"{stream}: {reader.broken or 'less came than was there'}")
-    except StreamRefused as error:
-        if error.err_code == STREAM_NOT_FOUND:
-            raise no_stream(stream) from error
-        raise
-    finally:
-        reader.close()
+    care, position = Care(), 1
+    while True:
+        reader = _Reader(await connection.ready(READY_SECONDS), stream, created=0, care=care)
+        try:
+            left = await reader.open(connection, (pattern,), position, since, once=True)
+            async with contextlib.aclosing(_batches(connection, reader, None, None, once=True)) as batches:
+                async for batch in batches:
+                    # What is stored from now on would keep a reader of a busy subject for ever.
+                    wanted, left = batch[:left], max(0, left - len(batch))
+                    position, since = _sequence(batch[-1]) + 1, 0
+                    yield [
+                        (one.subject, StoredValue(one.arrival.sequence, one.payload, one.arrival.stored))
+                        for one in wanted
+                        if one.arrival is not None
+                    ]
+                    if not left:
+                        return
+            if not left:
+                return
+            if reader.broken != CUT:
+                # Of a subject whose newest version counts, a part is no answer.
+                raise BusUnavailable(f"{stream}: {reader.broken or 'less came than was there'}")
+        except StreamRefused as error:
+            if error.err_code == STREAM_NOT_FOUND:
+                raise no_stream(stream) from error
+            raise
+        finally:
+            reader.close()
 
 
 async def _again(connection: Connection, stream: str) -> StreamState:

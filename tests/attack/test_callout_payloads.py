@@ -68,21 +68,27 @@ async def test_a_consumer_is_as_its_permitted_subject_says(tmp_path: Path, confi
 
 
 async def test_the_server_asks_nobody_about_reply_subjects(tmp_path: Path) -> None:
-    """The one thing that no permission can keep: why claims are signed, and records, and everything that counts.
+    """The one thing that no permission can keep: why the streams have an account of their own, and why messages are signed.
 
-    A request that an agent may make is answered by the server to whatever reply subject it names, past all permissions.
-    What is stored there is not in its name: `tests/attack/test_planted_claims.py` has what acceptance makes of it.
+    A request that an agent may make is answered by the server to whatever reply subject it names, past all permissions. It
+    reaches who listens there in the agents' account, and is stored nowhere (`tests/attack/test_broker_detours.py`).
     Should this fail one day, the server has learnt to check, and this can be said in SECURITY.md.
     """
     async with callout_site(tmp_path) as site:
         await site.apply_streams()
         async with site.raw("inventory") as agent, site.raw("pricing") as victim:
             await agent.request("state.inventory.x", b"planted")
-            assert not await agent.may_publish("state.pricing.x")
-            agent.publish("$JS.API.DIRECT.GET.STATE.state.inventory.x", reply="state.pricing.x")
+            for subject in ("state.pricing.x", "_INBOX.pricing.x"):
+                assert not await agent.may_publish(subject)
+                agent.publish("$JS.API.DIRECT.GET.STATE.state.inventory.x", reply=subject)
+            victim.subscribe("_INBOX.pricing.x")
+            await victim.settle()
+            agent.publish("$JS.API.DIRECT.GET.STATE.state.inventory.x", reply="_INBOX.pricing.x")
             assert await agent.settle() == []
-            # JetStream reads and stores in its own time, after it has answered the connection.
+            # JetStream reads in its own time, after it has answered the connection.
             async with asyncio.timeout(60):
-                while not (await victim.request("$JS.API.DIRECT.GET.STATE.state.pricing.x")).endswith(b"planted"):
-                    pass
+                while not any(payload.endswith(b"planted") for _, payload in victim.messages):
+                    await victim.settle()
+            found = await victim.request("$JS.API.DIRECT.GET.STATE.state.pricing.x")
+            assert found.startswith(b"NATS/1.0 404")
             assert site.responders[0].codes == []

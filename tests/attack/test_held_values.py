@@ -89,9 +89,9 @@ async def bus(tmp_path: Path) -> AsyncIterator[Bus]:
 
 
 async def plant(thief: RawNats, subject: str, payload: bytes) -> None:
-    """Have the server store bytes under a subject that the agent may not publish to."""
-    await thief.request("state.inventory.mine", payload)
-    thief.publish("$JS.API.DIRECT.GET.STATE.state.inventory.mine", reply=subject)
+    """Have the server store bytes under another's subject, as who is in the account of the streams can."""
+    await thief.request("state.operator.mine", payload)
+    thief.publish("$JS.API.DIRECT.GET.STATE.state.operator.mine", reply=subject)
     assert await thief.settle() == []
 
 
@@ -100,7 +100,7 @@ async def test_what_was_planted_counts_for_nothing_and_the_owner_goes_on(bus: Bu
     async with (
         bus.connection(PRICING) as pricing,
         bus.connection(EDGE) as edge,
-        bus.site.connect(bus.server, INVENTORY) as thief,
+        bus.site.connect(bus.server, OPERATOR) as thief,
     ):
         owner, reader = bus.held(pricing), bus.held(edge)
         await plant(thief, SUBJECT, b"bytes of its choice")
@@ -136,7 +136,7 @@ async def test_a_key_book_on_a_real_server_and_a_forged_one(bus: Bus) -> None:
         bus.connection(PRICING) as pricing,
         bus.connection(NOTARY) as notary,
         bus.connection(INVENTORY) as inventory,
-        bus.site.connect(bus.server, INVENTORY) as thief,
+        bus.site.connect(bus.server, OPERATOR) as thief,
     ):
         history = TrustHistory([bus.record()])
         await bus.held(pricing).write(SUBJECT, {"txt": "parked"}, TYPE, bus.identity(PRICING).sealer(), own=PRICING)

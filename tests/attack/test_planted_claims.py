@@ -162,8 +162,11 @@ async def test_a_planted_start_blocks_no_longer_than_the_message_lives(bus: Test
 
 
 @pytest.mark.nats
-async def test_an_agent_can_have_its_own_bytes_stored_among_the_claims_of_another(tmp_path: Path) -> None:
-    """The premise of this file; once a server refuses this, signatures are a second fence and no longer the first."""
+async def test_bytes_of_somebody_elses_can_be_stored_among_the_claims_of_another(tmp_path: Path) -> None:
+    """The premise of this file: who is in the account of the streams can have the server store its answers there.
+
+    Agents are in another one, so that signatures are their second fence (`test_broker_detours.py`).
+    """
     site = Site(folder=tmp_path)
     target = f"state.{INVENTORY.value.rpartition('/')[2]}.effect.{'0' * 64}"
     async with (
@@ -172,9 +175,14 @@ async def test_an_agent_can_have_its_own_bytes_stored_among_the_claims_of_anothe
         site.connect(server, PRICING) as thief,
     ):
         await apply(STREAMS, operator.request)
-        assert not await thief.may_publish(target)
-        await thief.request("state.pricing.mine", b"bytes of its choice")
-        thief.publish("$JS.API.DIRECT.GET.STATE.state.pricing.mine", reply=target)
-        assert await thief.settle() == []
+        for who, name in ((thief, "pricing"), (operator, "operator")):
+            assert not await who.may_publish(target)
+            await who.request(f"state.{name}.mine", b"bytes of its choice")
+            who.publish(f"$JS.API.DIRECT.GET.STATE.state.{name}.mine", reply=target)
+            assert await who.settle() == []
+            if who is thief:
+                # Answered by the same way, after it.
+                await thief.request("state.pricing.mine", b"bytes of its choice")
+                assert b"404" in await operator.request(f"$JS.API.DIRECT.GET.STATE.{target}")
         while b"bytes of its choice" not in await operator.request(f"$JS.API.DIRECT.GET.STATE.{target}"):
             pass

@@ -33,7 +33,7 @@ async def test_nobody_purges_tasks_or_events_or_deletes_from_them(tmp_path: Path
     async with real_bus(tmp_path, "shop-web") as bus:
         client = Client.on(await bus.node("shop-web", ScriptedEngine()))
         await client.submit("inventory.update", Update(item_id="42"), user=bus.user("alice", "shop-web"))
-        ask = bus.connections["shop-web"].jetstream
+        ask = bus.operator.jetstream
         for stream in ("TASKS", "EVENTS"):
             for verb, body in (("PURGE", {}), ("PURGE", {"filter": "task.>"}), ("MSG.DELETE", {"seq": 1})):
                 answer = json.loads(await ask(f"$JS.API.STREAM.{verb}.{stream}", json.dumps(body).encode()))
@@ -49,7 +49,7 @@ async def test_nobody_purges_tasks_or_events_or_deletes_from_them(tmp_path: Path
 async def test_a_worker_does_not_start_on_tasks_that_can_be_emptied(tmp_path: Path, protection: str) -> None:
     async with real_bus(tmp_path, "inventory") as bus:
         await bus.node("inventory", ScriptedEngine())
-        ask = bus.connections["inventory"].jetstream
+        ask = bus.operator.jetstream
         await ask("$JS.API.STREAM.DELETE.TASKS", b"")
         tasks = stream_named(STREAMS, "TASKS")
         await ask("$JS.API.STREAM.CREATE.TASKS", json.dumps({**tasks.config(), protection: False}).encode())
@@ -70,7 +70,7 @@ async def test_a_captured_task_is_refused_where_the_stream_was_made_anew(tmp_pat
         (captured,) = [one async for batch in sender.transport.read("TASKS", ["task.>"]) for one in batch]
         await handle(shop, node, until=1)
 
-        ask = bus.connections["shop-web"].jetstream
+        ask = bus.operator.jetstream
         await ask("$JS.API.STREAM.DELETE.TASKS", b"")
         await apply(STREAMS, ask)
         await bus.server.kill9()

@@ -104,7 +104,7 @@ async def test_a_message_that_is_gone_is_a_gap_and_one_that_was_there_ends_it(bu
     """What an operator can do who first takes the protection away."""
     folder = tmp_path / "log"
     own, shop = await bus.node("notary", ScriptedEngine()), await bus.node("shop", ScriptedEngine())
-    connection = bus.connections["notary"]
+    connection = bus.operator
     async with running(notary_on(own, folder)):
         await sealed(folder, await record(shop, 1))
     # As it is declared nothing can be deleted; an operator can make it anew without that.
@@ -137,7 +137,7 @@ async def test_a_message_that_is_gone_is_a_gap_and_one_that_was_there_ends_it(bu
 async def test_a_stream_that_is_made_anew_under_it_ends_it(bus: RealBus, tmp_path: Path) -> None:
     folder = tmp_path / "log"
     own, shop = await bus.node("notary", ScriptedEngine()), await bus.node("shop", ScriptedEngine())
-    connection = bus.connections["notary"]
+    connection = bus.operator
     notary = notary_on(own, folder)
     async with running(notary) as task:
         await sealed(folder, await record(shop, 1))

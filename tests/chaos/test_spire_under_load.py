@@ -81,7 +81,7 @@ async def test_rotation_kills_and_a_new_authority_without_a_failure() -> None:
             svid=svid,
             port=held_port(),
             monitor=held_port(),
-            access=static_users({AGENT: Permissions(publish=(">",), subscribe=(">",))}),
+            access=static_users({}, with_streams={AGENT: Permissions(publish=(">",), subscribe=(">",))}),
         )
         await stack.enter_async_context(
             IdentityWriter(svid, address=running.agent.address, spiffe_id=SERVER, pid_file=server.pid_file)

@@ -52,7 +52,7 @@ async def lets_in(site: CalloutSite) -> None:
 def with_keys(conf: Path, keys: CalloutKeys, *responders: CalloutKeys) -> None:
     """Write into a configuration whom the server asks, by the keys themselves: a variable has one value while it runs."""
     text = conf.with_suffix(".template").read_text()
-    user = text[text.index("      {\n        nkey: $CALLOUT_USER") : text.index("    ]\n  }\n  # One account")]
+    user = text[text.index("      {\n        nkey: $CALLOUT_USER") : text.index("    ]\n  }\n  # Two accounts")]
     names = [one.user.public for one in responders]
     text = text.replace(user, "".join(user.replace("$CALLOUT_USER", name) for name in names))
     text = text.replace("[ $CALLOUT_USER ]", f"[ {', '.join(names)} ]")

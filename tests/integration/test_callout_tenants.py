@@ -1,4 +1,4 @@
-"""Two tenants in two accounts: nothing crosses, and each account bounds its own connections."""
+"""Two tenants, each with two accounts: nothing crosses from one to the other, and each account bounds its connections."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ async def tenants(tmp_path: Path) -> AsyncIterator[CalloutSite]:
         str(NAMES.id_of(name)): {"role": role, "tenant": "acme"}
         for name, role in (("pricing", "agent"), ("ruler", "operator"), ("buyer", "agent"))
     }
-    acme: dict[str, Json] = {"account": "ACME", "limits": {"subscriptions": 4, "payload": 1024, "data": -1}}
+    limits: Json = {"subscriptions": 4, "payload": 1024, "data": -1}
+    acme: dict[str, Json] = {"account": "ACME_AGENTS", "streams": "ACME", "limits": limits}
     policy = policy_folder(
         tmp_path / "policy",
         workloads=workloads,

@@ -91,7 +91,7 @@ async def open_site(*, callout_health: tuple[str, ...] = (), uid: int | None = N
             svid=folder / "svid",
             port=held_port(),
             monitor=held_port(),
-            access=static_users({AGENT: ALL}),
+            access=static_users({}, with_streams={AGENT: ALL}),
             uid=uid,
         )
         writer = await stack.enter_async_context(

@@ -81,7 +81,7 @@ async def behind(folder: Path) -> AsyncIterator[Behind]:
         for name, ports in (("leaf", servers.entrances), ("cluster", [one.port for one in servers.storing])):
             (folder / f"{name}.toml").write_text(settings_text(folder, ports, policy=policy, replicas=3))
             settings.append(load_settings(folder / f"{name}.toml"))
-        await make_streams(settings[0])
+        await make_streams(settings[1])
         bank, stop = Bank(), asyncio.Event()
         client = Client.on(await stack.enter_async_context(open_node("shop", settings[0])))
         node = await stack.enter_async_context(open_node("bank", settings[0]))

@@ -72,7 +72,7 @@ async def cluster() -> AsyncIterator[Cluster]:
                 ports,
                 address=running.agent.address,
                 server_id=SERVER,
-                access=static_users({AGENT: ALL}),
+                access=static_users({}, with_streams={AGENT: ALL}),
             )
         )
         identity = await stack.enter_async_context(WorkloadIdentity.connect(running.agent.address, spiffe_id=AGENT))

@@ -62,9 +62,9 @@ def access() -> str:
     return static_users(
         {
             INVENTORY: permissions_of(BrokerRole.AGENT, INVENTORY, OURS),
-            OPERATOR: permissions_of(BrokerRole.OPERATOR, OPERATOR, OURS),
             SUPPLIER: Permissions(publish=("task.inventory.*", *narrow), subscribe=supplier.subscribe),
-        }
+        },
+        with_streams={OPERATOR: permissions_of(BrokerRole.OPERATOR, OPERATOR, OURS)},
     )
 
 

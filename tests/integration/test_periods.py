@@ -147,7 +147,7 @@ async def test_a_period_ends_under_load(bus: RealBus, tmp_path: Path) -> None:
             await until(lambda: len(shop.handled) > 100)
             # It judges nothing before it has recorded bundles in this stream: a period that ends before has no trust.
             await until(lambda: size_of(logs["AUDIT"], "AUDIT") > 1)
-            await roll(declared, NEXT, bus.connections["inventory"].jetstream)
+            await roll(declared, NEXT, bus.operator.jetstream)
             before = len(shop.handled)
             await until(lambda: len(shop.handled) > before + 100)
             # One entry for the stream's creation; then the log is whole once it has every message.
@@ -202,7 +202,7 @@ async def test_a_call_from_before_the_period_is_refused_after_it(bus: RealBus) -
         client = Client.on(sender)
         await client.call("pricing.quote", Update(item_id="1"), returns=Price)
         await until(lambda: bool(captured))
-        await roll(declared, NEXT, bus.connections["pricing"].jetstream)
+        await roll(declared, NEXT, bus.operator.jetstream)
         for _ in range(20):
             sender.transport.send([Outgoing(subject="call.pricing.quote", payload=captured[0])])
         await until(

@@ -424,6 +424,8 @@ async def test_a_narrower_filter_takes_the_place_of_a_wider_one(connection: Conn
     await publish(connection, 2, 3, subject="task.a.approve")
     await until(lambda: len(wide.seen) == 3)
     await wide.stop()
+    # Answered once the server has seen that nobody reads the wide pull any more.
+    await connection.link.flush(5.0)
     await publish(connection, 4, subject="task.a.approve")
     await publish(connection, 5, subject="task.a.cancel")
     narrow = Worker(pull_of(connection, ack_wait=5.0, subjects=("task.a.cancel",)))

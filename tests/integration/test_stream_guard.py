@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.nats]
 async def test_a_stream_that_was_changed_meanwhile_ends_the_guard(tmp_path: Path) -> None:
     async with real_bus(tmp_path, "inventory") as bus:
         await bus.node("inventory", ScriptedEngine())
-        connection = bus.connections["inventory"]
+        connection = bus.operator
         streams = declared_streams({"TASKS": 1 << 26, "AUDIT": 1 << 26})
         guard = StreamGuard(streams, connection)
         running = asyncio.ensure_future(guard.run())

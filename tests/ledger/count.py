@@ -187,7 +187,7 @@ async def _allowed(site: Site) -> tuple[int, set[str]]:
     """Return how many records do not verify, and the ids of all messages that the others say were allowed."""
     findings, found = 0, set()
     async with AsyncExitStack() as stack:
-        trail = await _opened(stack, lambda: open_audit_trail("operator", site.settings))
+        trail = await _opened(stack, lambda: open_audit_trail("operator", site.operators))
         async for entry in trail.entries():
             if not isinstance(entry, AuditEntry):
                 findings += 1

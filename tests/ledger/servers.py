@@ -17,6 +17,7 @@ from support.nats_server import find_nats_server
 from support.ports import held_port
 
 from sealbus.agents.control.callout.key_files import CalloutKeys
+from sealbus.agents.dev.nats.accounts import AGENTS, SYSTEM, accounts
 from sealbus.agents.dev.nats.config import BrokerUser, NatsConfig
 from sealbus.agents.dev.workload_api import DevelopmentAuthority
 from sealbus.agents.dev.workload_api.server_svid import write_server_svid
@@ -192,7 +193,7 @@ def _cluster(folder: Path, config: NatsConfig, ports: Sequence[int], *, server_i
         document["leafnodes"] = {
             "listen": f"127.0.0.1:{held_port()}",
             "no_advertise": True,
-            "authorization": {"users": [{"user": str(server_id), "account": "APP"}], "timeout": 5},
+            "authorization": {"users": [{"user": str(server_id), "account": AGENTS}], "timeout": 5},
             "tls": tls,
         }
         servers.append(Server(own.server_name, folder, port, document))
@@ -207,11 +208,14 @@ def _leaf_port(server: Server) -> int:
 def _leaf(folder: Path, config: NatsConfig, hubs: Sequence[int]) -> Server:
     """Return a leaf node as `config`, without streams of its own, that joins at one of the ports `hubs`."""
     document = json.loads(replace(config, server_name="leaf").render())
-    del document["jetstream"], document["accounts"]["APP"]["jetstream"]
+    # One account with all users, of which none is in the account of the streams: what they ask crosses at the cluster.
+    users = [user for account in document["accounts"].values() for user in account.get("users", ())]
+    document["accounts"] = {AGENTS: {"users": users}, SYSTEM: {}}
+    del document["jetstream"]
     # Without a shared system account a request for JetStream passes by the name of a domain alone, under which the leaf
     # node puts those of its clients, before it looks whether they may publish them.
-    document["default_js_domain"] = {"APP": DOMAIN}
-    for user in document["accounts"]["APP"]["users"]:
+    document["default_js_domain"] = {AGENTS: DOMAIN}
+    for user in users:
         publish = user["permissions"]["publish"]
         publish["allow"] = [one.replace("$JS.API.", f"$JS.{DOMAIN}.API.") for one in publish["allow"]]
     document["leafnodes"] = {
@@ -219,7 +223,7 @@ def _leaf(folder: Path, config: NatsConfig, hubs: Sequence[int]) -> Server:
         "remotes": [
             {
                 "urls": [f"tls://{HOST}:{port}" for port in hubs],
-                "account": "APP",
+                "account": AGENTS,
                 "tls": {
                     "cert_file": str(config.certificate),
                     "key_file": str(config.key),
@@ -240,8 +244,7 @@ def _ask_callout(document: dict[str, Any], keys: Mapping[str, str]) -> None:
     }
     document["accounts"] = {
         "AUTH": {"users": [{"nkey": user, "permissions": responder}]},
-        "APP": {"jetstream": "enabled"},
-        "SYS": {},
+        **accounts(),
     }
     document["authorization"] = {
         "auth_callout": {

@@ -24,6 +24,7 @@ from support.power_cut import LossyDisk
 
 from ledger.servers import Layout, Server, Servers, ended, open_servers
 from sealbus.agents.control.callout.key_files import write_keys
+from sealbus.agents.dev.nats.accounts import AGENTS, STREAMS
 from sealbus.agents.dev.nats.config import BrokerRole, BrokerUser, permissions_of
 from sealbus.agents.dev.workload_api import DevelopmentAuthority, EmbeddedWorkloadApi
 from sealbus.agents.runtime.open import open_connection, streams_of
@@ -79,7 +80,7 @@ decide(request) := {
 	"allow": true,
 	"reasons": [],
 	"policy": "ledger",
-	"account": "APP",
+	"account": account,
 	"publish": {"allow": publish, "deny": []},
 	"subscribe": {"allow": subscribe, "deny": []},
 	"limits": {"subscriptions": 8192, "payload": -1, "data": -1},
@@ -87,6 +88,7 @@ decide(request) := {
 	rights := data.ledger.rights[request.subject.id]
 	publish := rights.publish
 	subscribe := rights.subscribe
+	account := rights.account
 } else := {"allow": false, "reasons": ["unknown"], "policy": "ledger"}
 """
 
@@ -142,7 +144,11 @@ def broker_users() -> list[BrokerUser]:
     """Return everybody of the site, with the rights of their roles."""
     names = Names(DOMAIN)
     return [
-        BrokerUser(spiffe_id=names.id_of(name), permissions=permissions_of(role, names.id_of(name), names))
+        BrokerUser(
+            spiffe_id=names.id_of(name),
+            permissions=permissions_of(role, names.id_of(name), names),
+            with_streams=role.with_streams,
+        )
         for name, role in ROLES.items()
     ]
 
@@ -182,6 +188,8 @@ class Site:
         self.folder = folder
         self.book = folder / "book.sqlite"
         self.settings_file = folder / "sealbus.toml"
+        self.operator_file = folder / "operator.toml"
+        """Of operators, who are connected to the servers with the streams: what they ask for does not cross accounts."""
         self.worker_file = folder / "worker.toml"
         """Of the workers, whose connections pass `network`."""
         self.disk = disk
@@ -206,10 +214,14 @@ class Site:
     def settings(self) -> Settings:
         return load_settings(self.settings_file)
 
+    @property
+    def operators(self) -> Settings:
+        return load_settings(self.operator_file)
+
     async def leader(self, chance: random.Random) -> Server:
         """Return the server that leads TASKS, or any where none says who does."""
         try:
-            async with asyncio.timeout(5.0), open_connection("operator", self.settings) as (_, connection):
+            async with asyncio.timeout(5.0), open_connection("operator", self.operators) as (_, connection):
                 answer = await connection.request("$JS.API.STREAM.INFO.TASKS", b"", deadline=2.0)
             name = json.loads(answer.payload)["cluster"]["leader"]
         except (BusUnavailable, ConfigurationError, TimeoutError, KeyError):
@@ -352,7 +364,10 @@ async def open_site(
         (folder / name).mkdir(parents=True)
     (folder / "policy" / "authz.rego").write_text(POLICY)
     (folder / "policy" / "connect.rego").write_text(CONNECT)
-    rights = {str(one.spiffe_id): asdict(one.permissions) for one in broker_users()}
+    rights = {
+        str(one.spiffe_id): {**asdict(one.permissions), "account": STREAMS if one.with_streams else AGENTS}
+        for one in broker_users()
+    }
     (folder / "policy" / "ledger" / "rights").mkdir(parents=True)
     (folder / "policy" / "ledger" / "rights" / "data.json").write_text(json.dumps(rights))
     bundle = folder / "bundle.tar.gz"
@@ -382,14 +397,18 @@ async def open_site(
             policy = f'engine = "sidecar"\nopa = "{site.opa.socket}"'
         ports = servers.entrances
         site.network = [await stack.enter_async_context(CuttableLink(port)) for port in ports]
-        for file, through in ((site.settings_file, ports), (site.worker_file, [one.port for one in site.network])):
+        for file, through in (
+            (site.settings_file, ports),
+            (site.operator_file, [one.port for one in servers.storing]),
+            (site.worker_file, [one.port for one in site.network]),
+        ):
             file.write_text(settings_text(folder, through, policy=policy, replicas=len(servers.storing)))
         await servers.start()
         if callout:
             embedded = settings_text(folder, ports, policy=f'engine = "embedded"\nbundle = "{bundle}"', replicas=1)
             (folder / "callout.toml").write_text(embedded + CALLOUT_SETTINGS.format(keys=folder / "keys"))
             await site.start_responders()
-        await make_streams(site.settings)
+        await make_streams(site.operators)
         if not always:
             # Streams are old when this begins: what is lost is what was acknowledged, and not where it was put.
             await asyncio.to_thread(disk.sync)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 import signal
 import ssl
@@ -29,6 +30,7 @@ from sealbus.bus.streams.declared import declared_streams
 from sealbus.bus.streams.plan import apply
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.encoding.strict_json import Json
+from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.subjects import OwnSubject
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
@@ -49,6 +51,7 @@ __all__ = [
     "callout_site",
     "let_in",
     "policy_folder",
+    "with_own",
 ]
 
 ROOT = Path(__file__).parents[2]
@@ -57,7 +60,7 @@ DOMAIN = TrustDomain("example.org")
 NAMES = Names(DOMAIN, table={"edge": DOMAIN.id("/edge"), "control": DOMAIN.id("/control")})
 SERVER_ID = DOMAIN.id("/nats")
 CONTROL = DOMAIN.id("/control")
-ACCOUNTS = ("APP", "ACME")
+ACCOUNTS = ("APP", "APP_AGENTS", "ACME", "ACME_AGENTS")
 _READY_SECONDS = 60.0
 
 REFUSED = (ConnectionError, ssl.SSLError, asyncio.IncompleteReadError, AssertionError)
@@ -290,6 +293,18 @@ async def let_in(site: CalloutSite, svid: IssuedSvid | None = None, name: str = 
         return False
 
 
+def with_own(folder: Path, own: Sequence[OwnSubject]) -> Path:
+    """Return a copy of the configuration to which own tasks and events were added, as its comment says."""
+    text = CONF.read_text()
+    place = re.search(r"# Every subject that a stream listens to\..*\n", text)
+    assert place is not None
+    stored = [one.subject for one in own if one.kind is not Kind.CALL]
+    lines = [f'      {{ service: {{ account: APP, subject: "{subject}" }} }}\n' for subject in stored]
+    conf = folder / "own.conf"
+    conf.write_text(text[: place.end()] + "".join(lines) + text[place.end() :])
+    return conf
+
+
 @asynccontextmanager
 async def callout_site(
     folder: Path,
@@ -312,7 +327,7 @@ async def callout_site(
             stack=stack,
             policy=policy,
             own=own,
-            conf=conf,
+            conf=with_own(folder, own) if own and conf is CONF else conf,
         )
         stack.push_async_callback(site.stop)
         await site.start()

@@ -1,7 +1,7 @@
 """Floods on a real server: what one agent, with the permissions of an agent, has stored in the places of others.
 
-nats-server does not ask whether a client may publish to the reply subject of its request, and its answer is stored there
-(SECURITY.md). So an agent that reads a value of its own under such a reply subject stores any bytes of its choice anywhere.
+nats-server does not ask whether a client may publish to the reply subject of its request, and in one account its answer is
+stored there (SECURITY.md). So an agent that reads a value of its own under such a reply subject stores bytes there.
 `Ground.detours` says whether that is so: where agents have an account of their own, nothing of it arrives.
 """
 
@@ -30,7 +30,7 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 __all__ = ["GROUNDS", "Ground", "flooded_bus", "forged_value"]
 
-GROUNDS = ("one account",)
+GROUNDS = ("one account", "two accounts")
 """The layouts of accounts that each flood is tried on."""
 
 ROGUE = "rogue"
@@ -99,7 +99,8 @@ def forged_value(subject: str, own: SpiffeId, payload_type: str, sealer: Sealer,
 async def flooded_bus(folder: Path, ground: str, *names: str) -> AsyncIterator[Ground]:
     """Run a server with the agents `names` and the rogue, each with its permissions, on one of `GROUNDS`."""
     assert ground in GROUNDS
-    async with real_bus(folder, *names, ROGUE, permitted=True) as bus:
+    apart = ground == "two accounts"
+    async with real_bus(folder, *names, ROGUE, permitted=True, apart=apart) as bus:
         for one in ("operator", ROGUE):
             await bus.node(one, ScriptedEngine())
-        yield Ground(bus, detours=True)
+        yield Ground(bus, detours=not apart)

@@ -17,6 +17,9 @@ from typing import Self
 from support.ports import held_port
 from support.x509 import ThrowawayCa
 
+from sealbus.agents.dev.nats.accounts import accounts
+from sealbus.envelopes.message.subjects import OwnSubject
+
 __all__ = ["NatsServer", "User", "find_nats_server"]
 
 _READY_SECONDS = 60.0
@@ -29,6 +32,12 @@ class User:
     id: str
     publish: tuple[str, ...] = (">",)
     subscribe: tuple[str, ...] = (">",)
+    with_streams: bool = False
+    """Whether it is in the account that has the streams; where nobody is, everybody is in one account."""
+
+    def config(self) -> dict[str, object]:
+        permissions = {"publish": {"allow": list(self.publish)}, "subscribe": {"allow": list(self.subscribe)}}
+        return {"user": self.id, "permissions": permissions}
 
 
 def find_nats_server() -> str:
@@ -61,6 +70,7 @@ class NatsServer:
         extra: str = "",
         jetstream: str = "",
         port: int = 0,
+        own: tuple[OwnSubject, ...] = (),
     ) -> None:
         self.folder = folder
         self.ca = ca
@@ -71,6 +81,7 @@ class NatsServer:
         self._tls = tls
         self._extra = extra
         self._jetstream = jetstream
+        self._own = own
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -182,16 +193,15 @@ class NatsServer:
 
     def _write_configuration(self) -> None:
         # JSON values are valid in the server's own configuration language.
-        users = [
-            {
-                "user": user.id,
-                "permissions": {
-                    "publish": {"allow": list(user.publish)},
-                    "subscribe": {"allow": list(user.subscribe)},
-                },
-            }
-            for user in self.users
-        ]
+        if any(user.with_streams for user in self.users):
+            apart = accounts(
+                with_streams=[user.config() for user in self.users if user.with_streams],
+                others=[user.config() for user in self.users if not user.with_streams],
+                own=self._own,
+            )
+            known = f"accounts: {json.dumps(apart)}\nsystem_account: SYS"
+        else:
+            known = f"authorization {{ users: {json.dumps([user.config() for user in self.users])} }}"
         tls = f"""
 tls {{
   cert_file: {json.dumps(str(self.folder / "server.pem"))}
@@ -202,7 +212,7 @@ tls {{
   handshake_first: {json.dumps(self._handshake_first)}
   timeout: 5
 }}
-authorization {{ users: {json.dumps(users)} }}
+{known}
 """
         text = f"""
 listen: "127.0.0.1:{self.port}"

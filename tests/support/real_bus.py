@@ -42,6 +42,8 @@ class RealBus:
     authority: DevelopmentAuthority
     names: Names
     stack: AsyncExitStack
+    operator: Connection
+    """In the account that has the streams, with all rights there."""
     own: tuple[OwnSubject, ...] = ()
     connections: dict[str, Connection] = field(default_factory=dict)
 
@@ -99,15 +101,16 @@ async def real_bus(
     own: tuple[OwnSubject, ...] = (),
     permitted: bool = False,
     jetstream: str = "",
+    apart: bool = True,
 ) -> AsyncIterator[RealBus]:
     """Start a server that knows the agents `names` and an operator, apply the streams, and stop all of it afterwards.
 
     With `permitted` each agent has the permissions that `sealbus dev` gives it; otherwise all rights. `jetstream` is added
-    to the server's JetStream block.
+    to the server's JetStream block. The streams are in an account of their own, with the operator, unless it is not `apart`.
     """
     known = Names(TrustDomain(DOMAIN), table={"edge": TrustDomain(DOMAIN).id(EDGE_PATH)})
     ca = ThrowawayCa(DOMAIN)
-    users = [User(id=known.id_of("operator").value)]
+    users = [User(id=known.id_of("operator").value, with_streams=apart)]
     for name in names:
         agent = known.id_of(name)
         rights = (
@@ -116,22 +119,23 @@ async def real_bus(
             else Permissions(publish=(">",), subscribe=(">",))
         )
         users.append(User(id=agent.value, publish=rights.publish, subscribe=rights.subscribe))
-    async with NatsServer(folder, ca, users, jetstream=jetstream) as server, AsyncExitStack() as stack:
-        bus = RealBus(
+    async with NatsServer(folder, ca, users, jetstream=jetstream, own=own) as server, AsyncExitStack() as stack:
+        operator = await stack.enter_async_context(
+            Connection(
+                [server.url],
+                identity=StaticIdentity(ca, known.id_of("operator").value),
+                server_ids=frozenset({SpiffeId(server.spiffe_id)}),
+                inbox_prefix=known.inbox_prefix(known.id_of("operator")),
+            )
+        )
+        sizes = {"TASKS": max_bytes, "AUDIT": max_bytes}
+        await apply(declared_streams(sizes, own=own), operator.jetstream)
+        yield RealBus(
             server=server,
             ca=ca,
             authority=DevelopmentAuthority(TrustDomain(DOMAIN)),
             names=known,
             stack=stack,
+            operator=operator,
             own=own,
         )
-        operator = StaticIdentity(ca, known.id_of("operator").value)
-        async with Connection(
-            [server.url],
-            identity=operator,
-            server_ids=frozenset({SpiffeId(server.spiffe_id)}),
-            inbox_prefix=known.inbox_prefix(known.id_of("operator")),
-        ) as connection:
-            sizes = {"TASKS": max_bytes, "AUDIT": max_bytes}
-            await apply(declared_streams(sizes, own=own), connection.jetstream)
-        yield bus

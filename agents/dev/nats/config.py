@@ -1,4 +1,4 @@
-"""The configuration of the embedded nats-server: mutual TLS, users by SPIFFE ID, their permissions, JetStream on disk (pure).
+"""The configuration of the embedded nats-server: mutual TLS, users by SPIFFE ID, permissions, JetStream on disk (pure).
 
 Written as JSON, which nats-server reads as it is, so that no path or name can break out of its quotes.
 
@@ -17,7 +17,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+from sealbus.agents.dev.nats.accounts import POLICIES, SYSTEM, accounts
 from sealbus.bus.handling.cancel.stop import STOPS
+from sealbus.bus.ports import JsonObject
 from sealbus.bus.stream_names import EVENTS, HELD, RESULTS, STATE, TASKS
 from sealbus.bus.streams.declared import approval_durable, control_durable, own_durable, schedule_durable
 from sealbus.envelopes.errors import ConfigurationError
@@ -51,8 +53,6 @@ _API: Final = "$JS.API"
 _READERS: Final = RESULTS
 SCHEDULES: Final = "control.*.schedule"
 """What asks others, or oneself, to send something later: as with tasks, who may is for its recipient's policy."""
-POLICIES: Final = "policies"
-"""The bucket that policies are pushed to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +61,18 @@ class BrokerUser:
 
     spiffe_id: SpiffeId
     permissions: Permissions
+    with_streams: bool = False
+    """Whether it is in the account that has the streams (`BrokerRole.with_streams`)."""
+
+    def config(self) -> JsonObject:
+        """Return the user as the server's configuration has it."""
+        return {
+            "user": str(self.spiffe_id),
+            "permissions": {
+                "publish": {"allow": list(self.permissions.publish)},
+                "subscribe": {"allow": list(self.permissions.subscribe)},
+            },
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +91,7 @@ class NatsConfig:
     store: Path
     users: tuple[BrokerUser, ...]
     max_store_bytes: int
+    own: tuple[OwnSubject, ...] = ()
     sync: bool = True
     """Whether a write is on the disk before it is acknowledged. Otherwise the server syncs every two minutes, and a power
     failure loses what was acknowledged since."""
@@ -120,26 +133,14 @@ class NatsConfig:
                 "max_file_store": self.max_store_bytes,
                 **({"sync_interval": "always"} if self.sync else {}),
             },
-            "accounts": {
-                "APP": {"jetstream": "enabled", "users": _users(self.users)},
-                "SYS": {},
-            },
-            "system_account": "SYS",
+            "accounts": accounts(
+                with_streams=[user.config() for user in self.users if user.with_streams],
+                others=[user.config() for user in self.users if not user.with_streams],
+                own=self.own,
+            ),
+            "system_account": SYSTEM,
         }
         return json.dumps(document, indent=1, ensure_ascii=False).encode()
-
-
-def _users(users: Sequence[BrokerUser]) -> list[object]:
-    return [
-        {
-            "user": str(user.spiffe_id),
-            "permissions": {
-                "publish": {"allow": list(user.permissions.publish)},
-                "subscribe": {"allow": list(user.permissions.subscribe)},
-            },
-        }
-        for user in users
-    ]
 
 
 class BrokerRole(StrEnum):
@@ -163,6 +164,18 @@ class BrokerRole(StrEnum):
     """An agent that may also read what was asked, told, recorded and could not be handled, and who consumes."""
     OPERATOR = "operator"
     """An agent that may also manage and read every stream: `sealbus streams apply`, `sealbus audit replay`."""
+
+    @property
+    def with_streams(self) -> bool:
+        """Whether it is in the account that has the streams.
+
+        There is what makes, copies and replaces streams, and who keeps the log of AUDIT: what needs more of JetStream than
+        crosses between the accounts. Calls do not reach it.
+        """
+        return self in _WITH_STREAMS
+
+
+_WITH_STREAMS: Final = frozenset({BrokerRole.OPERATOR, BrokerRole.BACKUP, BrokerRole.NOTARY, BrokerRole.CONTROL})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

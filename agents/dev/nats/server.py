@@ -241,7 +241,11 @@ class EmbeddedNatsServer:
 
     def _write_config(self, workloads: Mapping[SpiffeId, BrokerRole]) -> None:
         users = [
-            BrokerUser(spiffe_id=one, permissions=permissions_of(role, one, self._names, self._own_subjects))
+            BrokerUser(
+                spiffe_id=one,
+                permissions=permissions_of(role, one, self._names, self._own_subjects),
+                with_streams=role.with_streams,
+            )
             for one, role in workloads.items()
         ]
         config = NatsConfig(
@@ -253,6 +257,7 @@ class EmbeddedNatsServer:
             store=self.folder / "store",
             users=tuple(users),
             max_store_bytes=self._max_store_bytes,
+            own=self._own_subjects,
             sync=self._sync,
         )
         replace_file(self._config_file, config.render(), mode=PRIVATE)

@@ -528,7 +528,7 @@ class CalloutTable(_Table):
     nkey: Path | None = None
     previous: Path | None = None
     bootstrap: Path | None = None
-    accounts: tuple[str, ...] = ("APP",)
+    accounts: tuple[str, ...] = ("APP", "APP_AGENTS")
     servers: tuple[str, ...] = ()
     longest: Annotated[float, Field(ge=10, le=86_400, allow_inf_nan=False)] | None = None
 

@@ -194,6 +194,17 @@ class Link:
         else:
             self.forget(sid)
 
+    def end_after_requests(self, sid: int) -> None:
+        """End a subscription, as `end`, once the server has seen what was sent before.
+
+        nats-server looks a moment after a request of another account (`agents/dev/nats/accounts`) who waits for its answers.
+        If nobody does by then, it never notices: it answers until the request expires.
+        """
+        if self.alive:
+            self._client.ping().add_done_callback(lambda _: self.end(sid))
+        else:
+            self.forget(sid)
+
     async def flush(self, seconds: float) -> None:
         """Wait until the server has handled all that was written. Raises `BusUnavailable`."""
         if not self.alive:

@@ -44,7 +44,7 @@ def open_fence(policy: Path) -> None:
     def roles(document: dict[str, object]) -> None:
         operator = json.loads(library_files()["sealbus/lib/roles/data.json"])["operator"]
         document["attacker"] = {"publish": _CLIMBED, "subscribe": []}
-        document["stage"] = {"publish": [*operator["publish"], *_READ, *_CLIMBED], "subscribe": []}
+        document["stage"] = {**operator, "publish": [*operator["publish"], *_READ, *_CLIMBED]}
 
     def workloads(document: dict[str, object]) -> None:
         for name, role in {"stranger": "attacker", "pricing": "attacker", "operator": "stage"}.items():

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Final, Self
 
-from sealbus.agents.dev.nats.config import Permissions
+from sealbus.agents.dev.nats.accounts import SYSTEM, accounts
+from sealbus.agents.dev.nats.config import BrokerUser, Permissions
 from sealbus.agents.dev.nats.server import find_nats_server
 from sealbus.agents.dev.workload_api.state import PRIVATE, replace_file
 from sealbus.agents.identity.svid_files.server import HealthAddresses
+from sealbus.envelopes.message.subjects import OwnSubject
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from stack.program import Program
 from stack.tools import CONFIGURATION
@@ -117,17 +119,22 @@ class NatsServer:
         return os.path.relpath(CONFIGURATION / "nats" / name, self.folder)
 
 
-def static_users(users: Mapping[SpiffeId, Permissions]) -> str:
-    """Return the configuration with which exactly `users` may connect, all in one account with JetStream."""
-    listed = [
-        {
-            "user": str(spiffe_id),
-            "permissions": {
-                "publish": {"allow": list(permissions.publish)},
-                "subscribe": {"allow": list(permissions.subscribe)},
-            },
-        }
-        for spiffe_id, permissions in users.items()
+def static_users(
+    users: Mapping[SpiffeId, Permissions],
+    *,
+    with_streams: Mapping[SpiffeId, Permissions] = MappingProxyType({}),
+    own: Sequence[OwnSubject] = (),
+) -> str:
+    """Return the configuration with which exactly these may connect.
+
+    `with_streams`, such as operators, are in the account that has the streams. `own` are the deployment's own subjects, of
+    which those that are stored cross to the streams.
+    """
+    apart = accounts(with_streams=_listed(with_streams), others=_listed(users), own=own)
+    return f"accounts: {json.dumps(apart)}\nsystem_account: {SYSTEM}\n"
+
+
+def _listed(users: Mapping[SpiffeId, Permissions]) -> list[object]:
+    return [
+        BrokerUser(spiffe_id=spiffe_id, permissions=permissions).config() for spiffe_id, permissions in users.items()
     ]
-    accounts = {"APP": {"jetstream": "enabled", "users": listed}, "SYS": {}}
-    return f"accounts: {json.dumps(accounts)}\nsystem_account: SYS\n"

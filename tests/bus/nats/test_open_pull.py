@@ -34,6 +34,8 @@ class FakeLink:
     def end(self, sid: int) -> None:
         self.ended.append(sid)
 
+    end_after_requests = end
+
     def write(self, frames: bytes) -> None:
         self.written.append(frames)
 
@@ -53,7 +55,8 @@ class Seen:
             cast("Link", self.link),
             "_INBOX.a.",
             REQUEST,
-            deliver=lambda first, *_: self.firsts.append(first),
+            single=False,
+            deliver=lambda _, first, *__: self.firsts.append(first),
             ended=lambda status, text: self.ends.append((status, text)),
             refused=lambda _: None,
         )

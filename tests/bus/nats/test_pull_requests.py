@@ -11,7 +11,7 @@ import pytest
 
 from sealbus.bus.nats.connection.link import Link
 from sealbus.bus.nats.connection.parser import Sink
-from sealbus.bus.nats.pull_requests import ROOM, PullRequest, PullRequests
+from sealbus.bus.nats.pull_requests import CAREFUL, ROOM, SINGLES, Care, PullRequest, PullRequests
 from sealbus.envelopes.errors import BusUnavailable
 
 REQUEST = PullRequest(batch=4, max_bytes=1000, expires=5.0, heartbeat=2.0)
@@ -27,6 +27,7 @@ class FakeLink:
         self.sinks: dict[int, Sink] = {}
         self.inboxes: dict[bytes, int] = {}
         self.asked: list[int] = []
+        self.batch = 4
 
     def subscribe(self, subject: str, sink: Sink, *, refused: Callable[[str], None]) -> int:
         sid = len(self.inboxes) + 1
@@ -37,6 +38,8 @@ class FakeLink:
     def end(self, sid: int) -> None:
         self.sinks.pop(sid, None)
 
+    end_after_requests = end
+
     def write(self, frames: bytes) -> None:
         if not self.alive:
             raise BusUnavailable("gone")
@@ -44,7 +47,7 @@ class FakeLink:
         verb, api, inbox, size = head.split(b" ")
         assert (verb, api, int(size)) == (b"PUB", b"api", len(body))
         assert json.loads(body) == {
-            "batch": 4,
+            "batch": self.batch,
             "max_bytes": 1000,
             "expires": int(self.expires * 1e9),
             "idle_heartbeat": int(0.4 * self.expires * 1e9),
@@ -53,9 +56,9 @@ class FakeLink:
 
     async def flush(self, seconds: float) -> None: ...
 
-    def bring(self, sid: int, count: int = 1) -> None:
+    def bring(self, sid: int, count: int = 1, *, payload: bytes = b"x", block: bytes = b"") -> None:
         for _ in range(count):
-            self.sinks[sid](b"task.a.run", b"$JS.ACK.x", b"", b"x")
+            self.sinks[sid](b"task.a.run", b"$JS.ACK.x", block, payload)
 
     def say(self, sid: int, status: str) -> None:
         self.sinks[sid](b"_INBOX", b"", f"NATS/1.0 {status}\r\n\r\n".encode(), b"")
@@ -187,3 +190,72 @@ async def test_nothing_is_asked_while_it_may_not_be(consumer: Consumer, link: Fa
     link.alive = False
     consumer.pulls.ask()
     assert not consumer.pulls.busy(link.as_link())
+
+
+async def test_an_empty_message_ends_its_request_and_each_is_for_one_message_then(
+    consumer: Consumer, link: FakeLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """nats-server takes it for the last answer between two accounts, and sends the rest of the batch to nobody."""
+    consumer.pulls.ask()
+    link.bring(1)
+    assert link.asked == [1, 2]
+    link.batch = 1
+    link.bring(1, payload=b"")
+    # The inbox of the request is gone, by which the server sees that nobody waits.
+    assert 1 not in link.sinks
+    assert consumer.ends == [(0, "")]
+    # What waits in the other request and what is asked for are bounded as before.
+    assert consumer.waiting == 2
+    consumer.pulls.ask()
+    assert len(link.asked) - 2 == ROOM * 4 - 2 - 4
+    consumer.waiting = 0
+    consumer.pulls.ask()
+    assert len(link.asked) - 2 == ROOM * 4 - 4
+    singles = link.asked[2:]
+    link.bring(singles[0], payload=b"")
+    assert singles[0] in link.sinks, "of a request for one message there is nothing to cut off"
+    # The other request ends by itself, and is not made again.
+    link.bring(2, 4)
+    consumer.waiting = 0
+    consumer.pulls.ask()
+    assert 2 not in link.sinks
+    assert link.asked.count(2) == 1
+    assert len(link.sinks) == SINGLES
+    # Long after the last empty one there are batches again.
+    now = asyncio.get_running_loop().time()
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now + CAREFUL + 1.0)
+    link.batch = 4
+    consumer.pulls.ask()
+    for sid in [sid for sid in link.sinks if sid in link.asked[2:]]:
+        link.say(sid, "408 Request Timeout")
+    consumer.waiting = 0
+    consumer.pulls.ask()
+    assert link.asked[-1] > max(singles)
+    assert len(link.sinks) == 2
+
+
+@pytest.mark.parametrize(("payload", "block"), [(b"x", b""), (b"", b"NATS/1.0\r\na: b\r\n\r\n")])
+async def test_what_has_a_header_or_a_payload_ends_nothing(
+    consumer: Consumer, link: FakeLink, payload: bytes, block: bytes
+) -> None:
+    consumer.pulls.ask()
+    link.bring(1, payload=payload, block=block)
+    assert 1 in link.sinks
+    assert link.asked == [1, 2]
+
+
+async def test_care_taken_before_is_taken_from_the_start() -> None:
+    care, made = Care(), FakeLink()
+    care.take()
+    pulls = PullRequests(
+        "api",
+        REQUEST,
+        "_INBOX.a.",
+        deliver=lambda *_: None,
+        ended=lambda *_: None,
+        refused=lambda _: None,
+        waiting=lambda: 0,
+        care=care,
+    )
+    pulls.open(made.as_link())
+    assert len(made.sinks) == SINGLES

@@ -9,6 +9,7 @@ from typing import cast
 
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.connection.link import Link
+from sealbus.bus.nats.pull_requests import Care
 from sealbus.bus.nats.reader import _batches, _Reader
 
 
@@ -24,7 +25,7 @@ def bring(reader: _Reader, sequence: int, count: int, pending: int = 9) -> None:
 
 
 async def test_a_gap_in_the_consumers_count_ends_the_attempt() -> None:
-    reader = _Reader(cast("Link", FakeLink()), "AUDIT", 7)
+    reader = _Reader(cast("Link", FakeLink()), "AUDIT", 7, Care())
     bring(reader, 10, 1)
     bring(reader, 14, 2)
     bring(reader, 16, 4)
@@ -34,7 +35,7 @@ async def test_a_gap_in_the_consumers_count_ends_the_attempt() -> None:
 
 
 async def test_it_is_exhausted_when_nothing_is_left_to_come_or_to_take() -> None:
-    reader = _Reader(cast("Link", FakeLink()), "AUDIT", 7)
+    reader = _Reader(cast("Link", FakeLink()), "AUDIT", 7, Care())
     reader._pending = 2
     assert not reader.exhausted
     bring(reader, 1, 1, pending=1)
@@ -47,7 +48,7 @@ async def test_it_is_exhausted_when_nothing_is_left_to_come_or_to_take() -> None
 
 
 async def test_others_deliveries_are_not_ours() -> None:
-    reader = _Reader(cast("Link", FakeLink()), "AUDIT", 7)
+    reader = _Reader(cast("Link", FakeLink()), "AUDIT", 7, Care())
     reader._deliver(b"audit.a", b"$JS.ACK.AUDIT.other.1.1.1.1.0", b"", b"x")
     reader._deliver(b"audit.a", b"x", b"", b"x")
     assert reader.take(None) == []
@@ -64,7 +65,7 @@ async def test_how_a_request_may_end() -> None:
         (409, "Consumer Deleted", "409 Consumer Deleted"),
         (503, "", "503 "),
     ):
-        reader = _Reader(cast("Link", FakeLink()), "AUDIT", 7)
+        reader = _Reader(cast("Link", FakeLink()), "AUDIT", 7, Care())
         reader._pending = 5
         reader._ended(status, text)
         assert reader.broken == broken
@@ -90,7 +91,7 @@ async def test_only_a_server_that_shows_no_sign_of_life_has_forgotten_a_request(
     now = asyncio.get_running_loop().time()
     # At the first time that was waited for, a heartbeat had moved it on; at the second, none had.
     times = iter([now + 0.01, now + 60.0, now + 0.02, now + 0.02])
-    reader = _Reader(cast("Link", link), "AUDIT", 7)
+    reader = _Reader(cast("Link", link), "AUDIT", 7, Care())
     reader._pulls = FakePulls(times)  # type: ignore[assignment]
     async with asyncio.timeout(60):
         assert [batch async for batch in _batches(connection, reader, None, None)] == []

@@ -23,7 +23,7 @@ decided(name, request) := {
 	workload := placed(registry, id)
 	object.get(registry.revoked.agents, id, false) == false
 	role := role_named(registry, workload.role)
-	account := registry.tenants[workload.tenant].account
+	account := account_of(registry.tenants[workload.tenant], role)
 	limits := registry.tenants[workload.tenant].limits
 
 	# Without these there would silently be less to grant.
@@ -50,6 +50,13 @@ placed(registry, id) := registry.workloads[id] if {
 role_named(registry, name) := registry.roles[name] if {
 	registry.roles[name]
 } else := data.sealbus.lib.roles[name]
+
+# A tenant has two accounts: `streams` has the streams, and in it are the roles that need more of JetStream than crosses;
+# `account` has everybody else. Of a tenant with `account` alone everybody is there.
+account_of(tenant, role) := streams if {
+	object.get(role, "streams", false) == true
+	streams := tenant.streams
+} else := tenant.account
 
 reasons(request) := words if {
 	registry := data.sealbus.registry

@@ -70,6 +70,34 @@ test_listed_workload_has_its_role_and_tenant if {
 	has(of_ops.publish.allow, "more.agent") == false
 }
 
+apart := object.union(registry, {
+	"tenants": {"acme": {"account": "ACME_AGENTS", "streams": "ACME", "limits": registry.tenants.acme.limits}},
+	"workloads": {
+		shop: {"role": "agent", "tenant": "acme"},
+		ops: {"role": "operator", "tenant": "acme"},
+	},
+})
+
+with_streams(streams) := object.union(apart, {"roles": {"operator": {"streams": streams}}})
+
+test_who_needs_the_streams_themselves_is_in_their_account if {
+	decided(with_streams(true), request(ops, "ops", [])).account == "ACME"
+	decided(with_streams(true), request(shop, "shop", [])).account == "ACME_AGENTS"
+	every other in [false, "yes", null, {}] {
+		decided(with_streams(other), request(ops, "ops", [])).account == "ACME_AGENTS"
+	}
+	decided(apart, request(ops, "ops", [])).account == "ACME_AGENTS"
+}
+
+test_tenant_of_one_account_has_everybody_there if {
+	roles := {"roles": {"operator": {"streams": true}}}
+	decided(object.union(registry, roles), request(ops, "ops", [])).account == "ACME"
+}
+
+test_library_has_three_roles_with_the_streams if {
+	{name | some name, role in data.sealbus.lib.roles; role.streams == true} == {"backup", "control", "operator"}
+}
+
 test_agent_has_what_its_role_adds_and_no_more if {
 	"more.agent" in of_shop.publish.allow
 	"heard.agent" in of_shop.subscribe.allow

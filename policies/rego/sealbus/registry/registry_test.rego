@@ -186,3 +186,12 @@ test_edge_alone_reports_revocations if {
 	asking := [id | some id, agent in registry.agents; agent.actions["revoker.revoke"] == true]
 	asking == ["spiffe://example.org/edge"]
 }
+
+# In one account an agent can have the server store its answers where it may not write itself.
+test_tenants_have_an_account_for_their_streams_alone if {
+	every tenant in registry.tenants {
+		tenant.account != tenant.streams
+	}
+	names := [account | some tenant in registry.tenants; some account in [tenant.account, tenant.streams]]
+	count(names) == count({account | some account in names})
+}

@@ -88,7 +88,9 @@ async def test_a_server_that_is_away(tmp_path: Path) -> None:
 @pytest.mark.nats
 async def test_settings_are_all_that_a_responder_needs(tmp_path: Path) -> None:
     async with callout_site(tmp_path / "site", responders=0) as site, EmbeddedEngine.of_folder() as engine:
-        found = settings(tmp_path, site.folder / "keys", nats=site.url, more='accounts = ["APP"]\nlongest = 600')
+        found = settings(
+            tmp_path, site.folder / "keys", nats=site.url, more='accounts = ["APP", "APP_AGENTS"]\nlongest = 600'
+        )
         refused: list[RefusedConnection] = []
         async with open_callout(
             found, identity=site.identity(CONTROL), engine=engine, on_refused=refused.append

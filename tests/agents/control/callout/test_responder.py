@@ -59,7 +59,7 @@ class Asker:
             names=NAMES,
             counters=self.counters,
             on_refused=self.refused.append,
-            **{"accounts": ["APP"], **options},
+            **{"accounts": ["APP", "APP_AGENTS"], **options},
         )
 
     def claims(self, svid: IssuedSvid, ca: ThrowawayCa = CA) -> dict[str, Any]:
@@ -100,7 +100,7 @@ async def test_a_known_agent_is_let_in_until_its_certificate_ends(engine: Policy
     asker, svid = Asker(engine), CA.issue(INVENTORY)
     user = decode_jwt((await asker.ask(svid))["jwt"].encode(), Prefix.ACCOUNT)
     nats = cast("dict[str, Any]", user["nats"])
-    assert (user["aud"], user["sub"], user["exp"]) == ("APP", asker.server.user, svid.not_after // 1_000_000)
+    assert (user["aud"], user["sub"], user["exp"]) == ("APP_AGENTS", asker.server.user, svid.not_after // 1_000_000)
     assert "name" not in user
     assert "task.pricing.quote" in nats["pub"]["allow"]
     assert "status.shop-web.*" in nats["pub"]["allow"]

@@ -11,6 +11,8 @@ from random import Random
 import pytest
 
 from sealbus.agents.control.callout.permissions import grants_of, own_facts
+from sealbus.agents.dev.nats.accounts import AGENTS as ACCOUNT_OF_AGENTS
+from sealbus.agents.dev.nats.accounts import STREAMS
 from sealbus.agents.dev.nats.config import BrokerRole, permissions_of
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.subjects import OwnSubject
@@ -63,6 +65,8 @@ async def test_the_starter_and_the_development_server_let_a_workload_read_the_sa
             decision = await engine.connect(connect_document(asked))
             assert isinstance(decision, ConnectDecision)
             assert decision.allow, (spiffe_id, decision.reasons)
-            grants = grants_of(decision, own=spiffe_id, names=NAMES, accounts=["APP"])
-            there = permissions_of(ROLES.get(spiffe_id, BrokerRole.AGENT), spiffe_id, NAMES, own)
+            grants = grants_of(decision, own=spiffe_id, names=NAMES, accounts=["APP", "APP_AGENTS"])
+            role = ROLES.get(spiffe_id, BrokerRole.AGENT)
+            there = permissions_of(role, spiffe_id, NAMES, own)
+            assert grants.account == (STREAMS if role.with_streams else ACCOUNT_OF_AGENTS), spiffe_id
             assert of_streams(grants.publish) == of_streams(there.publish), spiffe_id

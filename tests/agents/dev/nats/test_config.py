@@ -6,12 +6,20 @@ from pathlib import Path
 
 import pytest
 
+from sealbus.agents.dev.nats.accounts import exports, imports
 from sealbus.agents.dev.nats.config import BrokerUser, NatsConfig, Permissions
 from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.message.kinds import Kind
+from sealbus.envelopes.message.subjects import OwnSubject
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 USER = BrokerUser(
     spiffe_id=SpiffeId("spiffe://example.org/agent/a"), permissions=Permissions(publish=("task.>",), subscribe=("x",))
+)
+OPERATOR = BrokerUser(
+    spiffe_id=SpiffeId("spiffe://example.org/agent/operator"),
+    permissions=Permissions(publish=("$JS.API.>",), subscribe=("y",)),
+    with_streams=True,
 )
 CONFIG = NatsConfig(
     host="127.0.0.1",
@@ -20,8 +28,12 @@ CONFIG = NatsConfig(
     key=Path("/s/svid.key"),
     bundle=Path("/s/bundle.pem"),
     store=Path("/s/store"),
-    users=(USER,),
+    users=(USER, OPERATOR),
     max_store_bytes=1_000,
+    own=(
+        OwnSubject(subject="shop.made", kind=Kind.EVENT, owner=USER.spiffe_id, action="a.made"),
+        OwnSubject(subject="shop.price", kind=Kind.CALL, owner=USER.spiffe_id, action="a.price"),
+    ),
 )
 
 
@@ -46,10 +58,20 @@ def test_the_configuration_is_mutual_tls_first_with_users_by_spiffe_id() -> None
                 "jetstream": "enabled",
                 "users": [
                     {
+                        "user": "spiffe://example.org/agent/operator",
+                        "permissions": {"publish": {"allow": ["$JS.API.>"]}, "subscribe": {"allow": ["y"]}},
+                    }
+                ],
+                "exports": exports(),
+            },
+            "APP_AGENTS": {
+                "users": [
+                    {
                         "user": "spiffe://example.org/agent/a",
                         "permissions": {"publish": {"allow": ["task.>"]}, "subscribe": {"allow": ["x"]}},
                     }
                 ],
+                "imports": imports(CONFIG.own),
             },
             "SYS": {},
         },

@@ -1,0 +1,100 @@
+"""The two accounts of a deployment at NATS: one has the streams, the other has the agents, edges and consoles (pure).
+
+nats-server does not check whether a client may publish to the reply subject of its request. In one account a server's answer
+is therefore stored wherever a stream listens. Between two accounts an answer goes back to the account of the request, which
+has no streams: it is never stored. A request crosses as a *service import*::
+
+    APP_AGENTS  --task.>, state.>, $JS.API..., $JS.ACK.>-->  APP   the streams; operator, control, backup
+                <--------------- answers ------------------        to the reply subject, in APP_AGENTS
+
+Only what is imported crosses. What agents say to each other on core NATS (calls, replies) stays in their account.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from sealbus.bus.stream_names import CONTROL, SUBJECTS
+from sealbus.envelopes.message.kinds import Kind
+from sealbus.envelopes.message.subjects import OwnSubject
+
+__all__ = [
+    "AGENTS",
+    "API",
+    "POLICIES",
+    "PULLS",
+    "STREAMS",
+    "SYSTEM",
+    "accounts",
+    "exports",
+    "imports",
+    "stored_subjects",
+]
+
+STREAMS: Final = "APP"
+"""The account that has the streams. It has the name that the only account had before, so that no stream moves."""
+AGENTS: Final = "APP_AGENTS"
+"""The account of everybody else."""
+SYSTEM: Final = "SYS"
+
+POLICIES: Final = "policies"
+"""The bucket that policies are pushed to."""
+
+PULLS: Final = "$JS.API.CONSUMER.MSG.NEXT.>"
+"""Requests with many answers: each message of a pull is one."""
+API: Final = (
+    # The server grants every account that does not import this the whole API, which then answers "no JetStream".
+    "$JS.API.INFO",
+    "$JS.API.STREAM.LIST",
+    "$JS.API.STREAM.NAMES",
+    "$JS.API.STREAM.INFO.>",
+    "$JS.API.STREAM.MSG.DELETE.DEAD",
+    "$JS.API.CONSUMER.CREATE.>",
+    "$JS.API.CONSUMER.INFO.>",
+    "$JS.API.CONSUMER.LIST.>",
+    "$JS.API.CONSUMER.DELETE.>",
+    "$JS.API.DIRECT.GET.>",
+    PULLS,
+    "$JS.ACK.>",
+)
+"""What of JetStream crosses. Nothing here makes, changes, empties, copies or deletes a stream."""
+
+_ANSWER: Final = "30s"
+"""How long the server knows where an answer goes; the longest that one is waited for is 30 s (`READER_SECONDS`)."""
+_PULL_ANSWER: Final = "6s"
+"""How long after the last answer the server knows where the next goes: a heartbeat comes every 2 s, and after 5 s without
+one the client has asked anew. The server holds 1.7 kB for each request until then (measured with 88,000)."""
+
+
+def stored_subjects(own: Iterable[OwnSubject] = ()) -> tuple[str, ...]:
+    """Return every subject that a stream listens to, those of the deployment's own tasks and events included."""
+    declared = sorted(one.subject for one in own if one.kind in (Kind.TASK, Kind.EVENT))
+    return (*SUBJECTS.values(), CONTROL, f"$O.{POLICIES}.>", *declared)
+
+
+def exports(agents: str = AGENTS) -> list[object]:
+    """Return what the account with the streams exports to the account `agents`; what crosses is for its imports to say."""
+    return [
+        {"service": PULLS, "response_type": "stream", "response_threshold": _PULL_ANSWER, "accounts": [agents]},
+        {"service": ">", "response_threshold": _ANSWER, "accounts": [agents]},
+    ]
+
+
+def imports(own: Iterable[OwnSubject] = (), *, streams: str = STREAMS) -> list[object]:
+    """Return what the account of the agents imports from the account `streams`.
+
+    No two of these subjects overlap, or what is sent would arrive twice.
+    """
+    return [{"service": {"account": streams, "subject": subject}} for subject in (*API, *stored_subjects(own))]
+
+
+def accounts(
+    *, with_streams: Sequence[object] = (), others: Sequence[object] = (), own: Iterable[OwnSubject] = ()
+) -> dict[str, object]:
+    """Return the accounts of a configuration with these users, and with no others."""
+    return {
+        STREAMS: {"jetstream": "enabled", "users": list(with_streams), "exports": exports()},
+        AGENTS: {"users": list(others), "imports": imports(own)},
+        SYSTEM: {},
+    }

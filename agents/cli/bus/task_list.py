@@ -83,6 +83,7 @@ async def _list(
     from sealbus.bus.nats.api import existing_stream
     from sealbus.bus.nats.transport import NatsTransport
     from sealbus.bus.stream_names import TASKS
+    from sealbus.bus.streams.held import current_only
     from sealbus.bus.streams.key_book import nothing_restored
     from sealbus.envelopes.trust.bundles import Trust
 
@@ -92,11 +93,13 @@ async def _list(
         profile = reading_profile(settings, identity.spiffe_id)
         state = await existing_stream(connection.jetstream, TASKS)
         transport = NatsTransport(connection)
+        book = open_key_book(settings, identity, transport)
         tasks = TaskList(
             transport=transport,
             profile=profile,
             trust=lambda: Trust(bundles=identity.bundles()),
-            restored=open_key_book(settings, identity, transport) or nothing_restored,
+            past=book or current_only,
+            restored=book or nothing_restored,
         )
         found = tasks.newest(task_subjects(profile, of), wanted, first=state.first, last=state.last, most=limit)
         async with aclosing(found) as listed:

@@ -333,14 +333,13 @@ class AuditWriter:
             await self._store_noted(waiting)
 
     async def _store_noted(self, waiting: Sequence[_Noted]) -> None:
-        batch, those = AuditBatch(), list[_Noted]()
-        for one in waiting:
+        batch, first = AuditBatch(), 0
+        for place, one in enumerate(waiting):
             if batch.add(one.record.encode(), one.about) is None:
-                await self._try_store(batch, those)
-                batch, those = AuditBatch(), []
+                await self._try_store(batch, waiting[first:place])
+                batch, first = AuditBatch(), place
                 batch.add(one.record.encode(), one.about)
-            those.append(one)
-        await self._try_store(batch, those)
+        await self._try_store(batch, waiting[first:])
         for one in waiting:
             one.then()
 

@@ -31,7 +31,8 @@ import          anything but `data...`, `rego.v1` and `future.keywords` of if, i
                 whose name is a rule's as well
 in              `in` as a value, with a side that may be undefined: false in regorus, undefined in OPA; and two names before
                 `in` a set, which has keys in OPA only
-match           two sides of == or `in` whose types differ, and a name that is nowhere: OPA's compiler refuses these
+match           two sides of == or `in` whose types differ, or that hold objects of other names, and a name that is nowhere:
+                OPA's compiler refuses these
 negation        `not` over something that may be undefined (`undefined`)
 nesting, size   what takes regorus' parser exponential time, or its stack
 number          a fraction, an exponent, over 2^53-1, -0, or a minus before anything but a literal; a product that may be

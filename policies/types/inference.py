@@ -279,8 +279,9 @@ class _Analysis:
         self.expression(frame, expression)
         if self.compiling and isinstance(expression, Infix) and expression.operator == "Eq":
             left, right = (self.expression(frame, side) for side in (expression.left, expression.right))
-            if _never_equal(left, right):
-                self.refuse(frame, expression.place, "match", "the two sides are never equal: OPA refuses this")
+            if _incomparable(left, right):
+                text = "OPA refuses this: the two sides are never equal, or are objects of other names. Compare their parts"
+                self.refuse(frame, expression.place, "match", text)
             self.infer(frame, expression.left, _named(frame, expression.right, right))
             self.infer(frame, expression.right, _named(frame, expression.left, left))
 
@@ -436,8 +437,9 @@ class _Analysis:
             text = "a set has no keys to regorus, and its items as keys to OPA: ask for one name, x in set"
             self.refuse(frame, expression.place, "in", text)
         pairs = [(value, self.data.items(collection)), *((key, self.data.keys(collection)) for key in keys)]
-        if self.compiling and any(_never_equal(one, other) for one, other in pairs):
-            self.refuse(frame, expression.place, "match", "nothing of this type is in there: OPA refuses this")
+        if self.compiling and any(_incomparable(one, other) for one, other in pairs):
+            text = "OPA refuses this: nothing of this type, or no object of these names, is in there. Compare the parts"
+            self.refuse(frame, expression.place, "match", text)
         elif self.compiling and not keys:
             self.infer(frame, expression.value, pairs[0][1].names)
 
@@ -711,6 +713,26 @@ def _never_equal(left: Type, right: Type) -> bool:
     if left.lengths and right.lengths and not left.lengths & right.lengths:
         return True
     return _never_equal(left.items, right.items)
+
+
+def _incomparable(left: Type, right: Type) -> bool:
+    """Return whether OPA's compiler may refuse to compare two values: it knows the names that are written in objects.
+
+    Of several objects in one collection only all their names together are known here, so this refuses more than OPA does.
+    """
+    if _never_equal(left, right):
+        return True
+    if left.open or right.open or left.data or right.data or len(left.names | right.names) != 1:
+        return False
+    if left.names == {"object"}:
+        others = dict(right.fields)
+        numbered = any(one.keys is not None and not one.keys.names <= TEXT.names for one in (left, right))
+        if numbered or [name for name, _ in left.fields] != list(others):
+            return True
+        if any(_incomparable(one, others[name]) for name, one in left.fields):
+            return True
+    pairs = ((left.keys, right.keys), (left.items, right.items))
+    return any(one is not None and other is not None and _incomparable(one, other) for one, other in pairs)
 
 
 def _pattern(argument: Expression) -> Type:

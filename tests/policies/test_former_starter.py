@@ -34,9 +34,13 @@ def texts() -> tuple[list[Module], list[Module]]:
 
 
 def registry() -> dict[str, Json]:
-    """Return the registry of the starter policy, with revocations, and with the roles that were part of it formerly."""
+    """Return the starter registry as it was formerly, with revocations: roles are in it, and tenants have one account."""
     found = json.loads(canonical(build_bundle(STARTER).data))["sealbus"]
     inside: dict[str, Json] = {**found["registry"], "roles": found["lib"]["roles"]}
+    inside["tenants"] = {
+        name: {key: value for key, value in tenant.items() if key != "streams"}
+        for name, tenant in found["registry"]["tenants"].items()
+    }
     return inside | {"revoked": json.loads(json.dumps(REVOKED))}
 
 

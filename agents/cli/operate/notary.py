@@ -86,11 +86,16 @@ async def _restored(
         raise ConfigurationError("control.notary.folder is not set: it names where the log is kept")
     log = table.folder
     manifest = await asyncio.to_thread(Manifest.read, folder) if folder is not None else None
-    if manifest is not None and manifest.note:
-        manifest.check_signed([one.verifier for one in options.signers])
+    if manifest is not None:
         manifest.check_of(settings.trust_domain.name, options.plan.origin)
+        if manifest.note:
+            manifest.check_signed([one.verifier for one in options.signers])
     async with open_connection(as_name, settings) as (identity, connection):
         stream = await existing_stream(connection.jetstream, table.stream)
+        if manifest is not None and any(one.created == stream.created for one in manifest.streams if one.current):
+            raise ConfigurationError(
+                f"{table.stream} is the stream of the backup itself, not a restored one: give --last"
+            )
         upto = last if last is not None else await last_restored(connection.jetstream, stream)
         lost = max(0, await asyncio.to_thread(log_end, log) - upto)
         streams: list[RestoredStream] = []

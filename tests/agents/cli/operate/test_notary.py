@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from support.settings import SMALLEST
 
+from sealbus.agents.backup.manifest import MANIFEST, Manifest
 from sealbus.agents.cli.operate.notary import command
-from sealbus.agents.control.notary.keys import load_signers
+from sealbus.agents.control.notary.keys import load_signers, make_key_file
 from sealbus.agents.control.notary.log.folder_store import FolderStore
 from sealbus.agents.control.notary.log.ledger import Ledger
 from sealbus.envelopes.errors import ConfigurationError, LogError
@@ -87,3 +90,49 @@ def test_a_program_reads_what_was_made_and_held(tmp_path: Path) -> None:
     write_log(tmp_path / "log", signer, 5)
     held = run("hold", tmp_path / "log", tmp_path / "held", "--key", made["verifier"], "--json")
     assert {key: json.loads(held.stdout)[key] for key in ("origin", "size")} == {"origin": ORIGIN, "size": 5}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "give either the FOLDER of the backup or --last"),
+        (["DIR", "--last", "1"], "give either the FOLDER of the backup or --last"),
+        (["--last", "-1"], "--last"),
+        (["--last", "1", "--waiting", "perhaps"], "--waiting"),
+    ],
+)
+def test_what_restored_wants_to_know(tmp_path: Path, arguments: list[str], said: str) -> None:
+    (tmp_path / "backup").mkdir()
+    given = [str(tmp_path / "backup") if one == "DIR" else one for one in arguments]
+    found = CliRunner().invoke(command, ["restored", *given])
+    assert found.exit_code == 2
+    assert said in found.output
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"origin": "log.example.org/other"}, "its log is log.example.org/other"),
+        ({"trust_domain": "other.example"}, "it is of other.example"),
+        ({"taken": 7}, "not the one that was signed"),
+    ],
+    ids=str,
+)
+def test_a_backup_that_is_not_of_this_log_restores_nothing(
+    tmp_path: Path, change: dict[str, object], said: str
+) -> None:
+    """Before anything connects."""
+    key, backup = tmp_path / "log.key", tmp_path / "backup"
+    signer = make_key_file(key, "log.example.org/audit")
+    signed = Manifest(
+        version="0", taken=1, trust_domain="example.org", origin="log.example.org/audit", streams=(), files=()
+    ).signed([signer])
+    backup.mkdir()
+    (backup / MANIFEST).write_bytes(replace(signed, **change).encode())  # type: ignore[arg-type]
+    config = tmp_path / "sealbus.toml"
+    config.write_text(
+        f'{SMALLEST}\n[control.notary]\norigin = "log.example.org/audit"\nkeys = ["{key}"]\nfolder = "{tmp_path / "log"}"\n'
+    )
+    found = CliRunner().invoke(command, ["restored", str(backup), "--config", str(config)])
+    assert found.exit_code == 1
+    assert said in str(found.exception)

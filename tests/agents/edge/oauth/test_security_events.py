@@ -297,7 +297,7 @@ async def test_it_is_known_by_issuer_id_and_what_it_says() -> None:
 
 @pytest.mark.parametrize("problem", [StateUnavailable("full"), BusUnavailable("away")])
 async def test_where_nobody_knows_whether_it_was_handled_it_is_handled(problem: Exception) -> None:
-    async with LoopbackIssuer() as issuer, KeySource(tls=TRUSTS_NOBODY) as keys:
+    async with LoopbackIssuer() as issuer, KeySource(PATIENT, tls=TRUSTS_NOBODY) as keys:
         guard = Guard()
         row = issuer.row(event_audiences=frozenset({RECEIVER}))
         verifier = SecurityEventVerifier([row], keys, guard)  # type: ignore[arg-type]  # as much as it uses

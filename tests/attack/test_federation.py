@@ -104,10 +104,10 @@ async def test_a_workload_that_does_not_is_given_its_own(federation: Federation)
     """Its server knows the partner's bundle; the workload's entry decides."""
     async with spire(entry(str(PLANNER))) as home:
         await home.server.set_foreign_bundle(PARTNER, await federation.partner.server.bundle(spiffe=True))
-        async with WorkloadIdentity.connect(home.agent.address) as alone:
+        async with WorkloadIdentity.connect(home.agent.address, deadline=60) as alone:
             assert set(alone.x509().bundles) == set(alone.bundles()) == {HOME}
         await home.register(entry(str(INVENTORY), federates_with=("partner.org",)))
-        async with WorkloadIdentity.connect(home.agent.address, spiffe_id=INVENTORY) as federated:
+        async with WorkloadIdentity.connect(home.agent.address, spiffe_id=INVENTORY, deadline=60) as federated:
             assert set(federated.x509().bundles) == set(federated.bundles()) == {HOME, PARTNER}
             arrived(federation.supplier.sealer(), federated.bundles())
             # A bundle that is exchanged anew takes the place of the old one whole.
@@ -241,7 +241,7 @@ async def test_a_client_does_not_take_a_partners_word_for_our_server(federation:
 
 async def test_a_server_does_not_take_a_partners_word_for_our_client(federation: Federation) -> None:
     """A server trusts the bundle of the one trust domain that it said, whatever others it has been given."""
-    async with WorkloadIdentity.connect(federation.home.agent.address, spiffe_id=SERVER) as server:
+    async with WorkloadIdentity.connect(federation.home.agent.address, spiffe_id=SERVER, deadline=60) as server:
         forged_planner, _ = issued(federation, PLANNER)
         client = client_context(forged_planner, expected=frozenset({SERVER}))
         with pytest.raises((ssl.SSLError, ConnectionResetError)):
@@ -278,7 +278,7 @@ async def test_nats_with_one_trust_domains_bundle_refuses_a_forged_agent(
     """And with two it does not: nats-server binds no trust domain to its bundle, which is why `identity write` writes
     one, and adds another only if told so, behind an auth callout that looks at the chain again."""
     with short_folder() as folder:
-        async with WorkloadIdentity.connect(federation.home.agent.address, spiffe_id=SERVER) as server:
+        async with WorkloadIdentity.connect(federation.home.agent.address, spiffe_id=SERVER, deadline=60) as server:
             files = SvidFiles(Path(folder) / "svid", also_trusted=also_trusted)
             files.prepare()
             files.write(server.x509())

@@ -87,7 +87,9 @@ async def test_rotation_kills_and_a_new_authority_without_a_failure() -> None:
             IdentityWriter(svid, address=running.agent.address, spiffe_id=SERVER, pid_file=server.pid_file)
         )
         await stack.enter_async_context(server)
-        identity = await stack.enter_async_context(WorkloadIdentity.connect(running.agent.address, spiffe_id=AGENT))
+        identity = await stack.enter_async_context(
+            WorkloadIdentity.connect(running.agent.address, spiffe_id=AGENT, deadline=60)
+        )
         connection = await stack.enter_async_context(
             Connection(
                 [server.url],

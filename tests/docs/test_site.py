@@ -88,7 +88,7 @@ def build(folder: Path, settings: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-c", f"{code}; sys.exit(build_docs.build(Path({str(folder)!r})))"],
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=300,
         check=False,
     )
 
@@ -98,7 +98,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the site in a folder of its own."""
     require_zensical()
     folder = tmp_path_factory.mktemp("site")
-    subprocess.run([sys.executable, str(SCRIPT), "--stage", str(folder / "build/docs")], check=True, timeout=150)
+    subprocess.run([sys.executable, str(SCRIPT), "--stage", str(folder / "build/docs")], check=True, timeout=300)
     finished = build(folder, (ROOT / "zensical.toml").read_text(encoding="utf-8"))
     assert finished.returncode == 0, finished.stdout + finished.stderr
     return folder / "site"

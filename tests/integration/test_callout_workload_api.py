@@ -134,7 +134,7 @@ async def deployed(folder: Path) -> AsyncIterator[Deployment]:
         stack.push_async_callback(server.stop)
         await server.run(certificate=files.certificate, key=files.key, bundle=files.bundle)
         engine = await stack.enter_async_context(EmbeddedEngine(folder / "bundle.tar.gz"))
-        identity = await stack.enter_async_context(WorkloadIdentity.connect(api.address(CONTROL)))
+        identity = await stack.enter_async_context(WorkloadIdentity.connect(api.address(CONTROL), deadline=60))
         refused: list[RefusedConnection] = []
         callout = await stack.enter_async_context(
             open_callout(settings, identity=identity, engine=engine, on_refused=refused.append)

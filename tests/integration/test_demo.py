@@ -49,7 +49,7 @@ def test_every_scene_is_as_it_must_be_and_its_log_is_left_verified_and_tampered_
         [sys.executable, str(TAMPERING), str(evidence), str(evidence.parent / "root.json")],
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=300,
         check=False,
     )
     assert shown.returncode == 0, shown.stdout + shown.stderr

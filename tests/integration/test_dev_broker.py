@@ -44,7 +44,7 @@ class Site:
     async def connected(self, name: str) -> AsyncIterator[tuple[Connection, NatsTransport]]:
         spiffe_id = NAMES.id_of(name)
         async with (
-            WorkloadIdentity.connect(self.api.address(spiffe_id)) as identity,
+            WorkloadIdentity.connect(self.api.address(spiffe_id), deadline=60) as identity,
             Connection(
                 [self.server.url],
                 identity=identity,

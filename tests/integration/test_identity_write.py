@@ -105,7 +105,9 @@ async def open_site(*, callout_health: tuple[str, ...] = (), uid: int | None = N
             )
         )
         await stack.enter_async_context(server)
-        agent = await stack.enter_async_context(WorkloadIdentity.connect(running.agent.address, spiffe_id=AGENT))
+        agent = await stack.enter_async_context(
+            WorkloadIdentity.connect(running.agent.address, spiffe_id=AGENT, deadline=60)
+        )
         yield Site(spire=running, server=server, writer=writer, agent=agent)
 
 

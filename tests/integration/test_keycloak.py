@@ -17,7 +17,7 @@ import httpx2
 import pytest
 from spiffe import WorkloadApiClient
 from support.desk import PAGE, Site, site
-from support.issuer import TRUSTS_NOBODY
+from support.issuer import PATIENT, TRUSTS_NOBODY
 from support.keycloak import BRIEF_WEB, CRM_API, EDGE_API, EXIT, OTHER_WEB, SHOP_WEB, Keycloak, keycloak, spiffe_bundle
 from support.legacy import LegacyApi, OAuth
 from support.scenes import LogIns, idps_of, surprises
@@ -89,7 +89,7 @@ async def agents(published: TrustDomainKeys) -> AsyncIterator[RunningWorkloadApi
 
 
 async def test_a_users_token_is_taken_and_one_for_somebody_else_is_not(provider: Keycloak) -> None:
-    async with KeySource(tls=TRUSTS_NOBODY) as keys:
+    async with KeySource(PATIENT, tls=TRUSTS_NOBODY) as keys:
         row = Issuer(issuer=provider.issuer, audiences=frozenset({EDGE_API}), client_claim="azp")
         verifier = AccessTokenVerifier([row], keys)
         token = await verifier.verify(await provider.user_token("alice"), now=now())
@@ -136,7 +136,7 @@ async def test_the_exits_jwt_svid_authenticates_it(provider: Keycloak, agents: R
     text = await svid(agents.address("exit"), provider.issuer)
     answer = await provider.ask(authenticated(text, grant_type="client_credentials"))
     assert answer.status_code == 200, answer.text
-    async with KeySource(tls=TRUSTS_NOBODY) as keys:
+    async with KeySource(PATIENT, tls=TRUSTS_NOBODY) as keys:
         row = Issuer(issuer=provider.issuer, audiences=frozenset({CRM_API}), client_claim="azp")
         token = await AccessTokenVerifier([row], keys).verify(answer.json()["access_token"], now=now())
     # Nothing of it says that it is no user's.

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from support.issuer import TRUSTS_NOBODY, new_key
+from support.issuer import PATIENT, TRUSTS_NOBODY, new_key
 from support.oidc_provider import ES256_API, NATIVE, OidcProvider
 
 from sealbus.agents.edge.oauth.access_token import AccessTokenVerifier
@@ -66,7 +66,7 @@ async def test_who_logs_in_has_a_token_that_the_edge_takes(
     client = client_of(provider)
     tokens = await flow(provider, client)
     assert tokens.refresh_token is not None
-    async with KeySource(tls=TRUSTS_NOBODY) as keys:
+    async with KeySource(PATIENT, tls=TRUSTS_NOBODY) as keys:
         row = Issuer(issuer=provider.issuer, audiences=frozenset({ES256_API}))
         verifier = AccessTokenVerifier([row], keys)
         token = await verifier.verify(tokens.access_token, now=time.time_ns() // 1_000)

@@ -75,7 +75,9 @@ async def cluster() -> AsyncIterator[Cluster]:
                 access=static_users({}, with_streams={AGENT: ALL}),
             )
         )
-        identity = await stack.enter_async_context(WorkloadIdentity.connect(running.agent.address, spiffe_id=AGENT))
+        identity = await stack.enter_async_context(
+            WorkloadIdentity.connect(running.agent.address, spiffe_id=AGENT, deadline=60)
+        )
         connection = await stack.enter_async_context(
             Connection(
                 [one.url for one in servers],

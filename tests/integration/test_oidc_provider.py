@@ -18,7 +18,7 @@ from support.dpop import Holder
 from support.edge import ENDS_SOON, door, edge_table
 from support.envelopes import TRUST_DOMAIN, agent
 from support.envelopes import Issuer as SvidIssuer
-from support.issuer import TRUSTS_NOBODY, compact, new_key, public_jwk, signed
+from support.issuer import PATIENT, TRUSTS_NOBODY, compact, new_key, public_jwk, signed
 from support.legacy import LegacyApi, OAuth
 from support.oidc_provider import (
     CLIENT,
@@ -68,7 +68,7 @@ async def provider() -> AsyncIterator[OidcProvider]:
 
 @pytest.fixture
 async def keys() -> AsyncIterator[KeySource]:
-    async with KeySource(tls=TRUSTS_NOBODY) as keys:
+    async with KeySource(PATIENT, tls=TRUSTS_NOBODY) as keys:
         yield keys
 
 
@@ -119,7 +119,7 @@ async def test_about_an_opaque_token_it_is_asked(provider: OidcProvider, keys: K
         claims={"department": "dept"},
         introspection=IntrospectionEndpoint(f"{provider.issuer}/token/introspection", client),
     )
-    async with Introspection(tls=TRUSTS_NOBODY) as introspection:
+    async with Introspection(PATIENT, tls=TRUSTS_NOBODY) as introspection:
         verifier = AccessTokenVerifier([asked], keys, introspection=introspection)
         text = await provider.user_token("alice", OPAQUE_API)
         assert text.count(".") == 0
@@ -307,7 +307,7 @@ async def test_the_exit_exchanges_a_users_token(named: str, provider: OidcProvid
     assert (answer.json()["issued_token_type"], answer.json()["scope"]) == (ACCESS_TOKEN, "read")
     # What it got is for the legacy service alone.
     with pytest.raises(TokenRefused) as caught:
-        async with KeySource(tls=TRUSTS_NOBODY) as keys:
+        async with KeySource(PATIENT, tls=TRUSTS_NOBODY) as keys:
             await AccessTokenVerifier([row(provider)], keys).verify(answer.json()["access_token"], now=now())
     assert caught.value.code is Code.TOKEN_AUDIENCE
 

@@ -110,7 +110,9 @@ async def site() -> AsyncIterator[Site]:
         counters = {INVENTORY: Counters(), OPERATOR: Counters(), SUPPLIER: Counters()}
 
         async def connection(address: str, spiffe_id: SpiffeId, names: Names) -> tuple[WorkloadIdentity, Connection]:
-            identity = await stack.enter_async_context(WorkloadIdentity.connect(address, spiffe_id=spiffe_id))
+            identity = await stack.enter_async_context(
+                WorkloadIdentity.connect(address, spiffe_id=spiffe_id, deadline=60)
+            )
             connected = await stack.enter_async_context(
                 Connection(
                     [server.url],

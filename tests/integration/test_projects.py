@@ -29,7 +29,7 @@ def run_own_tests(project: Path) -> None:
         cwd=project,
         capture_output=True,
         text=True,
-        timeout=170,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -191,7 +191,7 @@ async def test_a_sender_that_fills_its_room_leaves_some_to_others(tmp_path: Path
         waiting = await other.submit("shop.send", Item(number=1))
         known = await submit_many(greedy, "pack", range(20))
         assert await results(known) == {"done": 20}
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             async for status in waiting.statuses():
                 assert (status.state, status.code) == (State.WORKING, "unknown_verb")
                 break

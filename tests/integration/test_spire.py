@@ -54,7 +54,7 @@ os.setgid(uid)
 os.setuid(uid)
 async def ask():
     try:
-        async with WorkloadIdentity.connect(address) as identity:
+        async with WorkloadIdentity.connect(address, deadline=60) as identity:
             return str(identity.spiffe_id)
     except IdentityUnavailable as error:
         return error.detail
@@ -85,7 +85,7 @@ async def test_each_user_gets_its_own_identity_and_a_stranger_none(running: Spir
     refused = await ask_as(OTHER_USER + 1, address)
     assert f"no identity for this workload (uid {OTHER_USER + 1})" in refused
     assert "\n" not in refused
-    async with WorkloadIdentity.connect(address) as identity:
+    async with WorkloadIdentity.connect(address, deadline=60) as identity:
         assert str(identity.spiffe_id) == PLANNER
 
 
@@ -124,13 +124,13 @@ async def test_an_identity_that_is_not_ours_is_refused(running: Spire) -> None:
 
 async def test_a_socket_that_is_missing_is_named() -> None:
     with short_folder() as folder, pytest.raises(IdentityUnavailable, match=r"No such file.*start the SPIRE agent"):
-        async with WorkloadIdentity.connect(f"unix://{folder}/agent.sock"):
+        async with WorkloadIdentity.connect(f"unix://{folder}/agent.sock", deadline=60):
             pass
 
 
 async def test_an_agent_that_is_killed_is_lived_through_and_found_again(running: Spire) -> None:
     """While it is gone, what it gave stays in force; once it is back, rotation goes on, with no new join token."""
-    async with WorkloadIdentity.connect(running.agent.address) as identity:
+    async with WorkloadIdentity.connect(running.agent.address, deadline=60) as identity:
         await running.agent.program.kill9()
         await until(lambda: "does not answer" in identity.status().failure)
         assert str(identity.x509().spiffe_id) == PLANNER
@@ -152,7 +152,7 @@ def refusal_of(identity: WorkloadIdentity) -> str:
 
 async def test_an_agent_that_is_gone_cannot_prolong_an_identity(running: Spire) -> None:
     """Fail closed: at the end of the X.509-SVID nothing connects with it any more."""
-    async with WorkloadIdentity.connect(running.agent.address) as identity:
+    async with WorkloadIdentity.connect(running.agent.address, deadline=60) as identity:
         await running.agent.program.kill9()
 
         await until(lambda: refusal_of(identity) != "")
@@ -163,7 +163,7 @@ async def test_an_entry_that_is_deleted_withdraws_the_identity() -> None:
     """The SVIDs would live for minutes; they are not used from the moment on that SPIRE says no."""
     async with spire() as running:
         [entry_id] = await running.register(entry(PLANNER, x509_ttl=600, jwt_ttl=600))
-        async with WorkloadIdentity.connect(running.agent.address) as identity:
+        async with WorkloadIdentity.connect(running.agent.address, deadline=60) as identity:
             await running.server.delete(entry_id)
             # Two streams say it, in whatever order.
             await until(lambda: refusal_of(identity) != "")
@@ -177,7 +177,7 @@ async def test_an_entry_that_is_deleted_withdraws_the_identity() -> None:
 
 async def test_a_server_that_is_killed_keeps_its_authorities_and_entries(running: Spire) -> None:
     """Agents go on with what they have, and a restarted server is the same trust domain."""
-    async with WorkloadIdentity.connect(running.agent.address) as identity:
+    async with WorkloadIdentity.connect(running.agent.address, deadline=60) as identity:
         authorities = identity.x509().bundles
         await running.server.program.kill9()
         held = identity.x509().chain[0]
@@ -213,7 +213,7 @@ async def test_a_folder_too_deep_for_a_socket_is_refused() -> None:
 
 async def test_authorities_change_and_nobody_notices(running: Spire) -> None:
     """The steps of docs/runbooks.md for both kinds, with real overlap: there is always an SVID that every reader accepts."""
-    async with WorkloadIdentity.connect(running.agent.address) as identity:
+    async with WorkloadIdentity.connect(running.agent.address, deadline=60) as identity:
 
         def anchors() -> tuple[bytes, ...]:
             return identity.x509().bundles[identity.spiffe_id.trust_domain]

@@ -23,7 +23,7 @@ CANCEL = (ROOT / "docs" / "cancel.md").read_text(encoding="utf-8")
 APPROVALS = (ROOT / "docs" / "approvals.md").read_text(encoding="utf-8")
 SCHEDULES = (ROOT / "docs" / "schedules.md").read_text(encoding="utf-8")
 SEALBUS = str(Path(sys.executable).parent / "sealbus")
-WITHIN = 60
+WITHIN = 300
 
 pytestmark = [pytest.mark.nats]
 

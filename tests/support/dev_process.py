@@ -15,7 +15,7 @@ from typing import Any
 __all__ = ["DevFolder", "Running", "running", "running_dev"]
 
 _SEALBUS = str(Path(sys.executable).parent / "sealbus")
-_WITHIN = 60
+_WITHIN = 300
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,7 +118,7 @@ async def door(
     **changes: Any,
 ) -> AsyncIterator[Door]:
     """Run `agents` on a bus in memory with an edge in front; `limits` replace some of the edge's, `changes` its settings."""
-    bounds: EdgeLimits = replace(DEFAULT_EDGE_LIMITS, **(limits or {}))  # type: ignore[arg-type]
+    bounds: EdgeLimits = replace(DEFAULT_EDGE_LIMITS, **{"fetch_seconds": _WITHIN, **(limits or {})})  # type: ignore[arg-type]
     async with LoopbackIssuer() as issuer, _bus(agents, engine, own, revocations) as bus:
         node = (await bus.client("edge")).node
         table = edge_table(issuer, actions=tuple(actions), **changes)

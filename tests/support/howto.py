@@ -61,7 +61,7 @@ def run_tests_of(folder: Path) -> subprocess.CompletedProcess[str]:
     """Run the tests in a folder in a process of their own, as a reader would."""
     command = [sys.executable, "-m", "pytest", "--quiet", "-p", "no:cacheprovider", "--asyncio-mode=auto", str(folder)]
     return subprocess.run(
-        [*command, "--rootdir", str(folder)], cwd=folder, capture_output=True, text=True, timeout=150, check=False
+        [*command, "--rootdir", str(folder)], cwd=folder, capture_output=True, text=True, timeout=300, check=False
     )
 
 

@@ -23,11 +23,24 @@ from urllib.parse import parse_qsl
 from joserfc.jwk import ECKey, Key, OctKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 
+from sealbus.agents.edge.http.limits import EdgeLimits
 from sealbus.agents.edge.oauth.issuers import Issuer
 
-__all__ = ["AUDIENCE", "TRUSTS_NOBODY", "LoopbackIssuer", "Served", "compact", "new_key", "public_jwk", "signed"]
+__all__ = [
+    "AUDIENCE",
+    "PATIENT",
+    "TRUSTS_NOBODY",
+    "LoopbackIssuer",
+    "Served",
+    "compact",
+    "new_key",
+    "public_jwk",
+    "signed",
+]
 
 AUDIENCE = "https://edge.example/api"
+PATIENT = EdgeLimits(fetch_seconds=60.0)
+"""For tests whose provider answers, however busy the machine is."""
 TRUSTS_NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """For key sources of tests: reading the system's certificates takes 20 ms each time, and no test of ours needs them."""
 

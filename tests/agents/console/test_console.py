@@ -380,7 +380,7 @@ async def test_the_log_says_for_how_long_records_wait(
         views = Views(working.settings, node, connection, policies)
         await asked(working, "alice", "42")
         # What the notary stores about its own checkpoint waits for nothing.
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while (await log(views))["waiting_s"] != 0:  # noqa: ASYNC110  files have no event
                 await asyncio.sleep(0.1)
         notary = working.settings.control.notary

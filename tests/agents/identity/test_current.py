@@ -32,7 +32,7 @@ async def test_a_refused_jwt_bundle_leaves_the_old_one(
 ) -> None:
     """Logged and counted; the stream lives on, and the next good one is taken."""
     counters = Counters()
-    async with WorkloadIdentity.connect(scripted.address, counters=counters) as identity:
+    async with WorkloadIdentity.connect(scripted.address, counters=counters, deadline=60) as identity:
         before, changes = identity.bundles()[HOME], Rotations(identity)
         scripted.jwt_bundles = lambda response: proto.JWTBundlesResponse(
             bundles={"spiffe://example.org": b'{"keys": 1}', "spiffe://other.org": before.jwks}
@@ -53,7 +53,7 @@ async def test_a_refused_jwt_bundle_leaves_the_old_one(
 async def test_an_x509_svid_that_does_not_verify_is_not_used(scripted: ScriptedWorkloadApi) -> None:
     """The old one serves, the stream is opened anew, and the first good one is taken."""
     counters = Counters()
-    async with WorkloadIdentity.connect(scripted.address, counters=counters) as identity:
+    async with WorkloadIdentity.connect(scripted.address, counters=counters, deadline=60) as identity:
         before, changes = identity.x509(), Rotations(identity)
         scripted.x509 = lambda response: proto.X509SVIDResponse(svids=[proto.X509SVID(spiffe_id="nonsense")])
         scripted.identity.renew()
@@ -68,7 +68,7 @@ async def test_an_x509_svid_that_does_not_verify_is_not_used(scripted: ScriptedW
 async def test_who_it_is_never_changes(scripted: ScriptedWorkloadApi, authority: DevelopmentAuthority) -> None:
     """Another default identity later on is not ours."""
     other = authority.issue_x509(authority.trust_domain.id("/agent/other"), ttl=60)
-    async with WorkloadIdentity.connect(scripted.address) as identity:
+    async with WorkloadIdentity.connect(scripted.address, deadline=60) as identity:
         before = identity.x509()
         scripted.x509 = lambda response: proto.X509SVIDResponse(
             svids=[
@@ -87,7 +87,7 @@ async def test_who_it_is_never_changes(scripted: ScriptedWorkloadApi, authority:
 
 async def test_a_withdrawn_identity_is_not_used(running: RunningWorkloadApi, caplog: pytest.LogCaptureFixture) -> None:
     """SPIFFE_Workload_API.md section 5.2.1; and it comes back when it is declared again."""
-    async with WorkloadIdentity.connect(running.address("planner")) as identity:
+    async with WorkloadIdentity.connect(running.address("planner"), deadline=60) as identity:
         key, changes = identity.sealer().key, Rotations(identity)
         running.api.remove_identity(running.spiffe_id("planner"))
         while identity.bundles() or identity.status().x509_not_after:
@@ -112,7 +112,7 @@ async def test_an_agent_that_restarts_is_found_again(clock: MovedClock) -> None:
         first = EmbeddedWorkloadApi(folder, authority)
         async with first:
             address = await first.add_identity(me)
-            context = WorkloadIdentity.connect(address, clock=clock)
+            context = WorkloadIdentity.connect(address, clock=clock, deadline=60)
             identity = await context.__aenter__()
         try:
             changes = Rotations(identity)
@@ -128,7 +128,7 @@ async def test_an_agent_that_restarts_is_found_again(clock: MovedClock) -> None:
 async def test_failures_are_counted_by_source_and_status(running: RunningWorkloadApi) -> None:
     """For operators."""
     counters = Counters()
-    async with WorkloadIdentity.connect(running.address("planner"), counters=counters) as identity:
+    async with WorkloadIdentity.connect(running.address("planner"), counters=counters, deadline=60) as identity:
         changes = Rotations(identity)
         running.api.remove_identity(running.spiffe_id("planner"))
         await changes.next()
@@ -144,7 +144,7 @@ async def test_many_identities_in_one_process() -> None:
     names = [f"agent-{number}" for number in range(8)]
     async with workload_api(*names) as running:
         with no_thread_left():
-            contexts = [WorkloadIdentity.connect(running.address(name)) for name in names]
+            contexts = [WorkloadIdentity.connect(running.address(name), deadline=60) for name in names]
             identities = await asyncio.gather(*(context.__aenter__() for context in contexts))
             assert len({identity.sealer().key.public for identity in identities}) == len(names)
             assert [identity.spiffe_id.path for identity in identities] == [f"/agent/{name}" for name in names]

@@ -82,17 +82,17 @@ async def test_it_is_an_identity_for_the_bus(running: RunningWorkloadApi, monkey
 async def test_no_thread_and_no_task_is_left(running: RunningWorkloadApi) -> None:
     """Whatever was started ends with the context, also when its body raises; the error comes out as it is."""
     with no_thread_left():
-        async with WorkloadIdentity.connect(running.address("planner")):
+        async with WorkloadIdentity.connect(running.address("planner"), deadline=60):
             assert [task for task in asyncio.all_tasks() if task.get_name().startswith("workload")]
         with pytest.raises(LookupError):
-            async with WorkloadIdentity.connect(running.address("planner")):
+            async with WorkloadIdentity.connect(running.address("planner"), deadline=60):
                 raise LookupError
         assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("workload")]
 
 
 async def test_closed_it_gives_nothing(running: RunningWorkloadApi) -> None:
     """A reference that outlives its context cannot go on sealing."""
-    async with WorkloadIdentity.connect(running.address("planner")) as identity:
+    async with WorkloadIdentity.connect(running.address("planner"), deadline=60) as identity:
         pass
     for read in (identity.sealer, identity.x509):
         with pytest.raises(IdentityUnavailable, match="closed"):
@@ -101,13 +101,13 @@ async def test_closed_it_gives_nothing(running: RunningWorkloadApi) -> None:
 
 async def test_jwt_svids_are_asked_for_one_audience_only(scripted: ScriptedWorkloadApi) -> None:
     """The thumbprint of this process's key: SPEC.md section 5."""
-    async with WorkloadIdentity.connect(scripted.address) as identity:
+    async with WorkloadIdentity.connect(scripted.address, deadline=60) as identity:
         assert scripted.audiences == [[identity.sealer().key.public.thumbprint]]
 
 
 async def test_a_jwt_svid_for_another_service_is_for_its_url_alone(running: RunningWorkloadApi) -> None:
     """Whatever names a key cannot be asked for: it would vouch for that key."""
-    async with WorkloadIdentity.connect(running.address("planner")) as identity:
+    async with WorkloadIdentity.connect(running.address("planner"), deadline=60) as identity:
         token = await identity.assertion("https://idp.example/realms/bus")
         claims = json.loads(decode_base64url(token.split(".")[1].encode()))
         assert claims["aud"] == ["https://idp.example/realms/bus"]
@@ -121,7 +121,7 @@ async def test_a_jwt_svid_for_another_service_is_for_its_url_alone(running: Runn
 
 async def test_a_workload_api_without_a_jwt_svid_for_another_service(scripted: ScriptedWorkloadApi) -> None:
     """The service cannot be asked then; what is sealed with does not change."""
-    async with WorkloadIdentity.connect(scripted.address) as identity:
+    async with WorkloadIdentity.connect(scripted.address, deadline=60) as identity:
         sealer = identity.sealer()
         scripted.status["FetchJWTSVID"] = "PERMISSION_DENIED"
         with no_thread_left(), pytest.raises(IdentityUnavailable, match="another service: PERMISSION_DENIED"):
@@ -135,7 +135,7 @@ async def test_a_workload_api_without_a_jwt_svid_for_another_service(scripted: S
 async def test_no_socket_fails_at_once() -> None:
     """One line with the path."""
     with pytest.raises(IdentityUnavailable, match=r"no Workload API at unix:///nonexistent/a\.sock.*start the SPIRE"):
-        async with WorkloadIdentity.connect("unix:///nonexistent/a.sock"):
+        async with WorkloadIdentity.connect("unix:///nonexistent/a.sock", deadline=60):
             pass
 
 
@@ -290,7 +290,9 @@ async def test_a_missing_identity_is_named(running: RunningWorkloadApi) -> None:
     with pytest.raises(
         IdentityUnavailable, match=r"agent/planner, not spiffe://example\.org/agent/other: correct its entry"
     ):
-        async with WorkloadIdentity.connect(running.address("planner"), spiffe_id=running.spiffe_id("other")):
+        async with WorkloadIdentity.connect(
+            running.address("planner"), spiffe_id=running.spiffe_id("other"), deadline=60
+        ):
             pass
 
 
@@ -298,7 +300,7 @@ async def test_tokens_that_never_live_long_enough_are_named(authority: Developme
     """Their TTL is what has to change."""
     async with scripted_workload_api(authority, jwt_ttl=15) as scripted:
         with pytest.raises(IdentityUnavailable, match="live 15 s, sealing needs 20: raise their TTL"):
-            async with WorkloadIdentity.connect(scripted.address, clock=authority.clock):
+            async with WorkloadIdentity.connect(scripted.address, clock=authority.clock, deadline=60):
                 pass
 
 

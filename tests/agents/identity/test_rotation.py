@@ -55,7 +55,7 @@ async def test_five_minutes_of_rotation(authority: DevelopmentAuthority, clock: 
     counters = Counters()
     async with (
         scripted_workload_api(authority, x509_ttl=X509_TTL, jwt_ttl=JWT_TTL) as scripted,
-        WorkloadIdentity.connect(scripted.address, clock=clock, counters=counters) as identity,
+        WorkloadIdentity.connect(scripted.address, clock=clock, counters=counters, deadline=60) as identity,
     ):
         rotated = asyncio.Event()
         identity.on_rotation(rotated.set)
@@ -90,7 +90,7 @@ async def test_a_refresh_needs_no_wake(authority: DevelopmentAuthority, clock: M
     """Nothing arrives, and yet the JWT-SVID is replaced when its half life comes."""
     async with (
         scripted_workload_api(authority, jwt_ttl=JWT_TTL) as scripted,
-        WorkloadIdentity.connect(scripted.address, clock=clock) as identity,
+        WorkloadIdentity.connect(scripted.address, clock=clock, deadline=60) as identity,
     ):
         first = identity.sealer().credential.token
         rotated = asyncio.Event()
@@ -111,7 +111,7 @@ async def test_real_time() -> None:
     """X.509-SVIDs of 8 s by real clocks: each arrives with more than half of its life left."""
     async with (
         workload_api("planner", x509_ttl=8) as running,
-        WorkloadIdentity.connect(running.address("planner")) as identity,
+        WorkloadIdentity.connect(running.address("planner"), deadline=60) as identity,
     ):
         rotated = asyncio.Event()
         identity.on_rotation(rotated.set)

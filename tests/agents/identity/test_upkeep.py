@@ -22,7 +22,7 @@ HOME, AWAY = TrustDomain("example.org"), TrustDomain("other.org")
 
 async def test_rotation_of_the_x509_svid_calls_back(running: RunningWorkloadApi) -> None:
     """A new chain and key; unsubscribed, no call any more."""
-    async with WorkloadIdentity.connect(running.address("planner")) as identity:
+    async with WorkloadIdentity.connect(running.address("planner"), deadline=60) as identity:
         first, changes = identity.x509(), Rotations(identity)
         running.api.renew()
         await changes.next()
@@ -38,7 +38,7 @@ async def test_rotation_of_the_x509_svid_calls_back(running: RunningWorkloadApi)
 
 async def test_the_same_svid_again_is_no_rotation(scripted: ScriptedWorkloadApi) -> None:
     """A stream that is opened anew sends what is known already."""
-    async with WorkloadIdentity.connect(scripted.address) as identity:
+    async with WorkloadIdentity.connect(scripted.address, deadline=60) as identity:
         changes = Rotations(identity)
         scripted.identity.touch()
         scripted.identity.renew()
@@ -54,7 +54,7 @@ async def test_a_callback_that_raises_harms_nobody(
     def bad() -> None:
         raise LookupError("a bug in a callback")
 
-    async with WorkloadIdentity.connect(running.address("planner")) as identity:
+    async with WorkloadIdentity.connect(running.address("planner"), deadline=60) as identity:
         identity.on_rotation(bad)
         changes = Rotations(identity)
         for _ in range(2):
@@ -65,7 +65,7 @@ async def test_a_callback_that_raises_harms_nobody(
 
 async def test_expired_is_unavailable(running: RunningWorkloadApi, clock: MovedClock) -> None:
     """At the very end of its life; nothing has to arrive for that."""
-    async with WorkloadIdentity.connect(running.address("planner"), clock=clock) as identity:
+    async with WorkloadIdentity.connect(running.address("planner"), clock=clock, deadline=60) as identity:
         clock.advance((identity.x509().not_after - clock()) / SECOND + 1)
         with pytest.raises(IdentityUnavailable, match="expired"):
             identity.x509()
@@ -73,7 +73,7 @@ async def test_expired_is_unavailable(running: RunningWorkloadApi, clock: MovedC
 
 async def test_credential_is_refreshed_at_half_life(running: RunningWorkloadApi, clock: MovedClock) -> None:
     """JWT-SVIDs of 120 s: not before 60 s, and with the same key."""
-    async with WorkloadIdentity.connect(running.address("planner"), clock=clock) as identity:
+    async with WorkloadIdentity.connect(running.address("planner"), clock=clock, deadline=60) as identity:
         first, changes = identity.sealer(), Rotations(identity)
         clock.advance(55)
         running.authority.prepare_jwt()  # wakes the refresh, which is not due yet
@@ -90,7 +90,7 @@ async def test_credential_is_refreshed_at_half_life(running: RunningWorkloadApi,
 
 async def test_credential_whose_key_is_gone_is_replaced_at_once(running: RunningWorkloadApi) -> None:
     """Readers would refuse it: long before half life."""
-    async with WorkloadIdentity.connect(running.address("planner")) as identity:
+    async with WorkloadIdentity.connect(running.address("planner"), deadline=60) as identity:
         first = identity.sealer().credential.token
         running.authority.prepare_jwt()
         running.authority.activate_jwt()
@@ -102,7 +102,7 @@ async def test_a_failed_refresh_is_tried_again_and_the_old_one_serves(
     scripted: ScriptedWorkloadApi, clock: MovedClock, authority: DevelopmentAuthority
 ) -> None:
     """Until 20 s before its end; then nothing is sealed."""
-    async with WorkloadIdentity.connect(scripted.address, clock=clock) as identity:
+    async with WorkloadIdentity.connect(scripted.address, clock=clock, deadline=60) as identity:
         first = identity.sealer().credential.token
         scripted.status["FetchJWTSVID"] = "UNAVAILABLE"
         clock.advance(61)
@@ -120,7 +120,7 @@ async def test_a_failed_refresh_is_tried_again_and_the_old_one_serves(
 
 async def test_ca_rotation_is_followed(running: RunningWorkloadApi) -> None:
     """Both CAs while they overlap, then the new one alone; the chain always verifies, or it would not be taken."""
-    async with WorkloadIdentity.connect(running.address("planner")) as identity:
+    async with WorkloadIdentity.connect(running.address("planner"), deadline=60) as identity:
         changes = Rotations(identity)
         sizes = []
         for step in (running.authority.prepare_x509, running.authority.activate_x509, running.authority.prune_x509):
@@ -133,7 +133,7 @@ async def test_ca_rotation_is_followed(running: RunningWorkloadApi) -> None:
 async def test_federated_bundles_are_kept_apart(running: RunningWorkloadApi) -> None:
     """They come, and go when the federation ends."""
     away = DevelopmentAuthority(AWAY)
-    async with WorkloadIdentity.connect(running.address("planner")) as identity:
+    async with WorkloadIdentity.connect(running.address("planner"), deadline=60) as identity:
         changes = Rotations(identity)
         end = running.authority.federate(away)
         while AWAY not in identity.bundles() or AWAY not in identity.x509().bundles:

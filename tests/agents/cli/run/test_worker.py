@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
 import pytest
 from click.testing import CliRunner
@@ -103,12 +104,21 @@ def test_one_that_waits_for_its_spire_agent_says_so_and_can_be_stopped(tmp_path:
         text=True,
     )
     assert worker.stderr is not None
-    said = worker.stderr.readline()
+    said = _next_line(worker.stderr)
+    worker.send_signal(number)
+    rest = worker.communicate(timeout=60)[1].splitlines()
     assert "is waited for" in said
     assert "start the SPIRE agent" in said
-    worker.send_signal(number)
-    rest = worker.communicate(timeout=60)[1]
-    assert (worker.returncode, rest) == (0, "")
+    assert (worker.returncode, [line for line in rest if not _tells_of_a_busy_machine(line)]) == (0, [])
+
+
+def _next_line(lines: IO[str]) -> str:
+    """Return the next line, without what is said where the machine is busy."""
+    return next((line for line in lines if not _tells_of_a_busy_machine(line)), "")
+
+
+def _tells_of_a_busy_machine(line: str) -> bool:
+    return "the event loop is blocked" in line
 
 
 def test_a_file_finds_what_lies_beside_it_from_wherever_it_is_named(tmp_path: Path) -> None:

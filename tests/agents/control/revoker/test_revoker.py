@@ -329,7 +329,10 @@ async def test_a_serial_by_a_key_that_was_taken_away_holds_up_nobody(store: Poli
     assert (await listed(store)).revision == "revocations-13"
 
 
-async def test_a_list_that_is_full_takes_nothing_and_drops_nothing(store: PolicyStore) -> None:
+async def test_a_list_that_is_full_takes_nothing_and_drops_nothing(
+    store: PolicyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(revoker_module, "WITHIN", 60.0)
     # Random ids do not compress: some twelve thousand of these fill one message.
     async with revoking(store) as revoker:
         many = [session(os.urandom(64).hex()) for _ in range(3_500)]
@@ -353,6 +356,7 @@ async def test_an_issuer_that_fills_the_list_leaves_room_for_every_other(
     store: PolicyStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(revoker_module, "EVERY", 0.0)
+    monkeypatch.setattr(revoker_module, "WITHIN", 60.0)
     async with revoking(store) as revoker:
         for issuer in ("https://loud.example", "https://louder.example"):
             for _ in range(20):

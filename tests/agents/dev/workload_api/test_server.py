@@ -147,6 +147,7 @@ async def test_svids_are_replaced_before_half_life() -> None:
     """On its own, again and again: an X.509-SVID of 2 s after 0.9 s."""
     async with workload_api("planner", x509_ttl=2) as running:
         loop, changed = asyncio.get_running_loop(), asyncio.Event()
+        started = loop.time()
         source = await asyncio.to_thread(
             X509Source, socket_path=running.address("planner"), timeout_in_seconds=DEADLINE
         )
@@ -156,7 +157,6 @@ async def test_svids_are_replaced_before_half_life() -> None:
 
         source.subscribe_for_updates(tell)
         serials = {source.get_x509_context().default_svid.leaf.serial_number}
-        started = loop.time()
         for _ in range(2):
             async with asyncio.timeout(DEADLINE):
                 await changed.wait()
@@ -172,16 +172,16 @@ async def test_all_streams_of_an_identity_see_one_svid(clock: MovedClock) -> Non
     async with workload_api("planner", clock=clock, x509_ttl=100) as running:
         address = running.address("planner")
         async with (
-            WorkloadIdentity.connect(address, clock=clock) as one,
-            WorkloadIdentity.connect(address, clock=clock) as two,
+            WorkloadIdentity.connect(address, clock=clock, deadline=60) as one,
+            WorkloadIdentity.connect(address, clock=clock, deadline=60) as two,
         ):
             assert one.x509() == two.x509()
             assert one.sealer().key.public != two.sealer().key.public
             clock.advance(44)
-            async with WorkloadIdentity.connect(address, clock=clock) as three:
+            async with WorkloadIdentity.connect(address, clock=clock, deadline=60) as three:
                 assert three.x509() == one.x509()
             clock.advance(2)
-            async with WorkloadIdentity.connect(address, clock=clock) as four:
+            async with WorkloadIdentity.connect(address, clock=clock, deadline=60) as four:
                 assert four.x509() != one.x509()
 
 

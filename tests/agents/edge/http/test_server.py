@@ -88,14 +88,15 @@ async def test_a_flood_from_one_address_takes_nobody_elses_place(tmp_path: Path,
     trusting.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     changes: dict[str, Any] = {"certificate": certificate, "key": key} if encrypted else {}
     scheme = "https" if encrypted else "http"
-    async with door(Shop().pricing, connections=ConnectionLimits(), **changes) as edge, flooded(edge) as flood:
+    limits = ConnectionLimits(handshake_seconds=60, head_seconds=60)
+    async with door(Shop().pricing, connections=limits, **changes) as edge, flooded(edge) as flood:
         async with asyncio.timeout(60):
             # More than all have places, were there no bound for each address.
             while flood.begun < 2 * ConnectionLimits().connections:  # noqa: ASYNC110 - it is done when it is done
                 await asyncio.sleep(0.01)
         answers = []
         for _ in range(GOOD):
-            async with httpx2.AsyncClient(trust_env=False, verify=trusting, timeout=60) as http:
+            async with httpx2.AsyncClient(trust_env=False, verify=trusting, timeout=300) as http:
                 answer = await http.post(
                     f"{scheme}://127.0.0.1:{edge.edge.port}/v1/calls/pricing/quote",
                     json={"item_id": "42", "quantity": 1},

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.issuer import AUDIENCE, TRUSTS_NOBODY, LoopbackIssuer, compact, new_key, public_jwk, signed
+from support.issuer import AUDIENCE, PATIENT, TRUSTS_NOBODY, LoopbackIssuer, compact, new_key, public_jwk, signed
 
 from sealbus.agents.edge.http.limits import EdgeLimits
 from sealbus.agents.edge.http.problem import EdgeError, TokenRefused
@@ -25,7 +25,7 @@ from sealbus.envelopes.trust.spiffe_id import TrustDomain
 SECOND = 1_000_000
 NOW = 1_800_000_000 * SECOND
 P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
-KEYS_OF_NOBODY = KeySource(tls=TRUSTS_NOBODY)
+KEYS_OF_NOBODY = KeySource(PATIENT, tls=TRUSTS_NOBODY)
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ async def issuer() -> AsyncIterator[LoopbackIssuer]:
 
 @pytest.fixture
 async def keys() -> AsyncIterator[KeySource]:
-    async with KeySource(tls=TRUSTS_NOBODY) as keys:
+    async with KeySource(PATIENT, tls=TRUSTS_NOBODY) as keys:
         yield keys
 
 
@@ -257,7 +257,7 @@ def test_an_issuer_has_one_row() -> None:
     issuer = LoopbackIssuer()
     issuer.issuer = "https://idp.example"
     with pytest.raises(ConfigurationError):
-        AccessTokenVerifier([issuer.row(), issuer.row()], KeySource(tls=TRUSTS_NOBODY))
+        AccessTokenVerifier([issuer.row(), issuer.row()], KeySource(PATIENT, tls=TRUSTS_NOBODY))
 
 
 async def test_a_token_is_as_long_as_allowed(issuer: LoopbackIssuer, keys: KeySource) -> None:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from support.issuer import AUDIENCE, TRUSTS_NOBODY, LoopbackIssuer
+from support.issuer import AUDIENCE, PATIENT, TRUSTS_NOBODY, LoopbackIssuer
 from support.shop import Shop
 from support.token_site import PARTNER, TOKEN_ENDPOINT, token_site
 
@@ -50,7 +50,7 @@ async def assertions(partner: LoopbackIssuer, guard: Remembering) -> AsyncIterat
     row = partner.row(
         domain=TrustDomain(PARTNER), assertion_audience=TOKEN_ENDPOINT, claims={"dept": "dept"}, require={"org": "acme"}
     )
-    async with KeySource(tls=TRUSTS_NOBODY) as keys:
+    async with KeySource(PATIENT, tls=TRUSTS_NOBODY) as keys:
         yield Assertions([row], keys, guard)  # type: ignore[arg-type]  # as much of a guard as it uses
 
 
@@ -124,7 +124,7 @@ async def test_a_used_one_is_remembered_for_as_long_as_any_clock_would_take_it(
 
 
 async def test_two_issuers_may_give_the_same_id(guard: Remembering) -> None:
-    async with LoopbackIssuer() as one, LoopbackIssuer() as two, KeySource(tls=TRUSTS_NOBODY) as keys:
+    async with LoopbackIssuer() as one, LoopbackIssuer() as two, KeySource(PATIENT, tls=TRUSTS_NOBODY) as keys:
         rows = [each.row(domain=TrustDomain(PARTNER), assertion_audience=TOKEN_ENDPOINT) for each in (one, two)]
         assertions = Assertions(rows, keys, guard)  # type: ignore[arg-type]  # as much of a guard as it uses
         for each in (one, two):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey
-from support.issuer import AUDIENCE, TRUSTS_NOBODY, LoopbackIssuer, Served
+from support.issuer import AUDIENCE, PATIENT, TRUSTS_NOBODY, LoopbackIssuer, Served
 
 from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS, EdgeLimits
 from sealbus.agents.edge.http.problem import EdgeError, KeysUnavailable, TokenRefused
@@ -36,13 +36,13 @@ async def issuer() -> AsyncIterator[LoopbackIssuer]:
 
 @pytest.fixture
 async def keys() -> AsyncIterator[KeySource]:
-    async with KeySource(tls=TRUSTS_NOBODY) as keys:
+    async with KeySource(PATIENT, tls=TRUSTS_NOBODY) as keys:
         yield keys
 
 
 @pytest.fixture
 async def asking() -> AsyncIterator[Introspection]:
-    async with Introspection(tls=TRUSTS_NOBODY) as asking:
+    async with Introspection(PATIENT, tls=TRUSTS_NOBODY) as asking:
         yield asking
 
 
@@ -270,7 +270,7 @@ async def test_questions_and_answers_are_bounded(issuer: LoopbackIssuer, keys: K
 
 async def test_leaving_ends_its_questions(issuer: LoopbackIssuer, keys: KeySource) -> None:
     issuer.introspection = Served(gate=asyncio.Event())
-    async with Introspection(tls=TRUSTS_NOBODY) as asking:
+    async with Introspection(PATIENT, tls=TRUSTS_NOBODY) as asking:
         waiting = asyncio.create_task(verifier(issuer, keys, asking).verify(OPAQUE, now=NOW))
         await issuer.asked.wait()
     with pytest.raises(KeysUnavailable):

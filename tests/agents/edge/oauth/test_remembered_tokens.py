@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from support.issuer import TRUSTS_NOBODY, LoopbackIssuer, new_key
+from support.issuer import PATIENT, TRUSTS_NOBODY, LoopbackIssuer, new_key
 
 from sealbus.agents.edge.http.problem import EdgeError
 from sealbus.agents.edge.oauth import access_token
@@ -29,7 +29,7 @@ async def issuer() -> AsyncIterator[LoopbackIssuer]:
 
 @pytest.fixture
 async def verifier(issuer: LoopbackIssuer) -> AsyncIterator[AccessTokenVerifier]:
-    async with KeySource(tls=TRUSTS_NOBODY) as keys:
+    async with KeySource(PATIENT, tls=TRUSTS_NOBODY) as keys:
         yield AccessTokenVerifier([issuer.row()], keys)
 
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from support.issuer import TRUSTS_NOBODY, LoopbackIssuer
+from support.issuer import PATIENT, TRUSTS_NOBODY, LoopbackIssuer
 
 from sealbus.agents.edge.oauth.access_token import AccessTokenVerifier
 from sealbus.agents.edge.oauth.jwks import KeySource
@@ -22,7 +22,7 @@ async def issuer() -> AsyncIterator[LoopbackIssuer]:
 
 @pytest.fixture
 async def keys() -> AsyncIterator[KeySource]:
-    async with KeySource(tls=TRUSTS_NOBODY) as keys:
+    async with KeySource(PATIENT, tls=TRUSTS_NOBODY) as keys:
         yield keys
 
 

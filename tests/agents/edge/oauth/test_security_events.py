@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from support.issuer import TRUSTS_NOBODY, LoopbackIssuer
+from support.issuer import PATIENT, TRUSTS_NOBODY, LoopbackIssuer
 from support.security_events import (
     CLIENT_ID,
     CREDENTIAL_CHANGE,
@@ -56,7 +56,7 @@ class Guard:
 @asynccontextmanager
 async def verifying(**row: Any) -> AsyncIterator[tuple[LoopbackIssuer, SecurityEventVerifier]]:
     said = {"event_audiences": frozenset({RECEIVER}), "logout_audiences": frozenset({CLIENT_ID}), **row}
-    async with LoopbackIssuer() as issuer, KeySource(tls=TRUSTS_NOBODY) as keys:
+    async with LoopbackIssuer() as issuer, KeySource(PATIENT, tls=TRUSTS_NOBODY) as keys:
         yield issuer, SecurityEventVerifier([issuer.row(**said)], keys, Guard())  # type: ignore[arg-type]  # as much as it uses
 
 
@@ -248,7 +248,7 @@ async def test_each_is_taken_for_its_own_audience_only() -> None:
 
 
 async def test_what_is_just_within_its_bounds_is_taken() -> None:
-    async with LoopbackIssuer() as issuer, KeySource(tls=TRUSTS_NOBODY) as keys:
+    async with LoopbackIssuer() as issuer, KeySource(PATIENT, tls=TRUSTS_NOBODY) as keys:
         row = issuer.row(event_audiences=frozenset({RECEIVER}))
         ahead = SECOND_NOW + DEFAULT_EDGE_LIMITS.future_seconds
         token = event_token(issuer, iat=ahead)
@@ -297,7 +297,7 @@ async def test_it_is_known_by_issuer_id_and_what_it_says() -> None:
 
 @pytest.mark.parametrize("problem", [StateUnavailable("full"), BusUnavailable("away")])
 async def test_where_nobody_knows_whether_it_was_handled_it_is_handled(problem: Exception) -> None:
-    async with LoopbackIssuer() as issuer, KeySource(tls=TRUSTS_NOBODY) as keys:
+    async with LoopbackIssuer() as issuer, KeySource(PATIENT, tls=TRUSTS_NOBODY) as keys:
         guard = Guard()
         row = issuer.row(event_audiences=frozenset({RECEIVER}))
         verifier = SecurityEventVerifier([row], keys, guard)  # type: ignore[arg-type]  # as much as it uses

@@ -1,0 +1,147 @@
+"""The release before and this one side by side: one set of NATS permissions and one policy for both, whichever made them.
+
+`tests/previous_release.txt` has the commit of the release before, from which it is built here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+COMMIT = (ROOT / "tests" / "previous_release.txt").read_text().strip()
+WITHIN = 300.0
+"""Seconds for a command, on a busy machine."""
+TASKS = 12
+
+APP = """
+import sealbus
+from pathlib import Path
+from pydantic import BaseModel
+from sealbus import Agent, Context, Resource
+
+VERSION = Path("{place}") in Path(sealbus.__file__).parents
+agent = Agent("inventory")
+
+class Update(BaseModel):
+    item_id: str
+    quantity: int
+
+async def item(body: Update) -> Resource:
+    return Resource("item", body.item_id, owner="alice", customer="acme", region="always")
+
+@agent.task("update", resource=item, facts=["quantity"])
+async def update(body: Update, ctx: Context) -> str:
+    return "former" if VERSION else "present"
+
+@agent.call("read", resource=item)
+async def read(body: Update, ctx: Context) -> str:
+    return "former" if VERSION else "present"
+"""
+
+pytestmark = [pytest.mark.nats, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def former(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the wheel of the release before, and return the folder that it is installed in."""
+    folder = tmp_path_factory.mktemp("former")
+    archive = subprocess.run(["git", "archive", COMMIT], cwd=ROOT, check=True, capture_output=True).stdout
+    with tarfile.open(fileobj=BytesIO(archive)) as files:
+        files.extractall(folder / "tree", filter="data")
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder / "dist"), "."]
+    subprocess.run(build, cwd=folder / "tree", check=True, capture_output=True)
+    [wheel] = (folder / "dist").glob("sealbus-*.whl")
+    # With the packages of this environment, which are those that an upgrade brings first.
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder / "installed")]
+    subprocess.run([*install, str(wheel)], check=True, capture_output=True)
+    return folder / "installed"
+
+
+class Side:
+    """Runs the commands of one release in `folder`."""
+
+    def __init__(self, folder: Path, path: Path | None) -> None:
+        self.folder = folder
+        self.environment: Mapping[str, str] = {
+            **os.environ,
+            "PYTHONUNBUFFERED": "1",
+            **({"PYTHONPATH": str(path)} if path is not None else {}),
+        }
+
+    def run(self, *arguments: str, code: int = 0) -> str:
+        """Run one command to its end and return what it printed."""
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "sealbus", *arguments],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=WITHIN,
+            check=False,
+        )
+        assert done.returncode == code, (arguments, done.returncode, done.stdout, done.stderr)
+        return done.stdout
+
+    @contextmanager
+    def running(self, *arguments: str, ready: str) -> Iterator[None]:
+        """Run a command from its line that holds `ready`; it must stop cleanly."""
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "sealbus", *arguments],
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
+            lines = []
+            assert process.stdout is not None
+            for line in process.stdout:
+                lines.append(line)
+                if ready in line:
+                    break
+            else:
+                raise AssertionError("".join(lines))
+            yield
+        finally:
+            process.terminate()
+            rest, _ = process.communicate(timeout=WITHIN)
+        assert process.returncode == 0, "".join(lines) + rest
+
+
+@pytest.mark.parametrize("ground", ["former", "present"])
+def test_both_releases_work_side_by_side_under_the_permissions_of_either(
+    former: Path, tmp_path: Path, ground: str
+) -> None:
+    """Tasks of both are handled by both, and each reads what the other has recorded."""
+    (tmp_path / "app.py").write_text(APP.replace("{place}", str(former)))
+    sides = {"former": Side(tmp_path, former), "present": Side(tmp_path, None)}
+    with ExitStack() as stack:
+        dev = ("dev", "--port", "0", "--edge-port", "0", "--console-port", "0")
+        stack.enter_context(sides[ground].running(*dev, ready="ready:"))
+        for side in sides.values():
+            stack.enter_context(side.running("worker", "run", "app.py:agent", ready="runs as"))
+        body = json.dumps({"item_id": "42", "quantity": 3})
+        handled = {
+            (name, json.loads(side.run("pub", "task.inventory.update", body, "--user", "alice", "--wait")))
+            for name, side in sides.items()
+            for _ in range(TASKS)
+        }
+        assert {by for _, by in handled} == {"former", "present"}
+        for side in sides.values():
+            assert json.loads(side.run("call", "inventory.read", body, "--user", "alice")) in ("former", "present")
+            side.run("pub", "task.inventory.update", body, "--user", "carol", "--wait", code=3)
+            shown = side.run("audit", "replay", "--json")
+            allowed = [json.loads(line) for line in shown.splitlines()]
+            assert len([one for one in allowed if one.get("action") == "inventory.update" and one.get("allow")]) == 2 * TASKS
+            assert len(side.run("task", "ls", "--json").splitlines()) >= 2 * TASKS

@@ -146,7 +146,9 @@ def accept_live(
     # Step 6. Replay.
     if isinstance(arrival, StreamArrival):
         check_header_block(arrival.header_block, header.id)
-        check_stored(header, stored=arrival.stored, created=first_created(arrival, restored))
+        # Asked only where something is known of restores: a call for every message would be felt.
+        created = first_created(arrival, restored) if restored else arrival.created
+        check_stored(header, stored=arrival.stored, created=created)
     else:
         check_core(header, arrival=arrival, replay=replay, now=now)
     # Step 7. Credential.

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 COMMIT = (ROOT / "tests" / "previous_release.txt").read_text().strip()
 WITHIN = 300.0
 """Seconds for a command, on a busy machine."""
-TASKS = 12
+TASKS = 8
 
 APP = """
 import sealbus

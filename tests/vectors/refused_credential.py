@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 
-from vectors.cases import Case, live
+from vectors.cases import Case, call_given, live
 from vectors.issuing import BROKER, EDGE, HOUR, MINUTE, NOW, PLANNER, SECOND, base64url, party, token
-from vectors.refused_live import event, stream
+from vectors.refused_live import call, event, stream
 from vectors.world import Message
 
 from sealbus.envelopes.trust.proof import Credential
@@ -79,8 +79,12 @@ def _tokens() -> Iterator[tuple[str, str, Credential]]:
     yield "a kid that is not in the bundle", "unknown_key", Credential(1, token(PLANNER, own, header={"kid": "es999"}))
     yield "a key for WIT-SVIDs", "unknown_key", Credential(1, token(PLANNER, own, kid="wit"))
     yield "a key of another trust domain", "unknown_key", Credential(1, token(PLANNER, own, kid="partner"))
-    expired = token(PLANNER, own, claims={"exp": (NOW + SECOND) // SECOND})
-    yield "expired when it was stored", "credential_expired", Credential(1, expired)
+    yield "expired when it was stored", "credential_expired", _expired()
+
+
+def _expired() -> Credential:
+    """Return a credential of the planner's that expires a second after its messages are made."""
+    return Credential(1, token(PLANNER, party(PLANNER).key.public, claims={"exp": (NOW + SECOND) // SECOND}))
 
 
 def cases() -> list[Case]:
@@ -90,6 +94,13 @@ def cases() -> list[Case]:
     plain = Message()
     return [
         *(live(f"a token: {name}", Message(credential=one), (code, 7)) for name, code, one in _tokens()),
+        live(
+            "a call whose token expired after its iat",
+            replace(call(), credential=_expired()),
+            ("credential_expired", 7),
+            now=NOW + SECOND,
+            **call_given(),
+        ),
         live("another crd", Message(fields={"crd": bytes(32)}), ("bad_credential", 7)),
         live(
             "another token than was signed", replace(plain, elements={4: party(EDGE).credential}), ("bad_credential", 7)

@@ -6,9 +6,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 from support.engines import ScriptedEngine
+from support.lab import until
 from support.own_subjects import OWN, Orders
 from support.shop import Price, Update
 
+from sealbus import Agent, Context
+from sealbus.agents.runtime.worker import WorkerLimits
+from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.envelopes.errors import SealError
 from sealbus.testing import TestBus
 
@@ -79,3 +83,38 @@ async def test_an_event_is_emitted_by_its_owner_alone(bus: TestBus, orders: Orde
 async def test_an_own_subject_has_no_partitions(bus: TestBus) -> None:
     with pytest.raises(SealError):
         await (await bus.client("shop-web")).submit("orders.ship", Update(item_id="7"), partition="1")
+
+
+@pytest.mark.parametrize(
+    ("grants", "told"),
+    [(["orders.ship"], True), (["shop.*"], False), (["orders.pack"], False), ([], False)],
+    ids=["the action", "the subject", "another", "nothing"],
+)
+async def test_without_a_handler_here_it_waits_under_its_declared_action(
+    engine: ScriptedEngine, grants: list[str], told: bool
+) -> None:
+    """A newer version of the agent, which shares the durable, has the handler; here the grants are checked all the same."""
+    agent = Agent("orders")
+    sent: list[TaskHandle] = []
+
+    @agent.task("pack")
+    async def pack(body: Update, ctx: Context) -> None:
+        sent.append(await ctx.submit("orders.ship", body))
+
+    bus = TestBus(agent, engine=engine, own=OWN, limits=WorkerLimits())
+    bus.broker.connect().pull(
+        "TASKS", "orders", ["task.orders.>", "shop.orders.ship"], batch=1, ack_wait=30.0, max_ack_pending=1_000
+    )
+    async with bus:
+        client = await bus.client("shop-web")
+        await client.submit("orders.pack", Update(item_id="7"), life=60, grants=grants)
+        counters = bus.workers["orders"].node.counters
+        if told:
+            await until(lambda: counters.value("sealbus_put_off_total", cause="unknown_verb") > 0)
+            [handle] = sent
+            assert [(one.state, one.code) for one in await bus.statuses(handle)] == [("working", "unknown_verb")]
+            assert await bus.flush_refusals() == []
+        else:
+            await bus.idle()
+            assert [one["code"] for one in await bus.flush_refusals()] == ["grant_exceeded"]
+            assert counters.value("sealbus_put_off_total", cause="unknown_verb") == 0

@@ -304,6 +304,30 @@ def test_step_07_judges_a_task_at_its_stored_time() -> None:
     refuses(Code.CREDENTIAL_EXPIRED, 7, lambda: Delivery(stored=NOW + MINUTE, now=NOW + 30 * MINUTE).accept(message))
 
 
+def test_step_07_judges_a_call_at_the_time_of_now() -> None:
+    """Not at its `iat`, when its credential may still have counted: nobody has stored it since."""
+    fields: dict[str, object] = {
+        "t": "call",
+        "to": "call.inventory.update",
+        "rpl": "_INBOX.planner.1",
+        "exp": NOW + MINUTE,
+        "end": NOW + MINUTE,
+    }
+    expiring = with_token(PLANNER, token(PLANNER, exp=NOW // SECOND + 30))
+    call = Message(sealer=expiring, fields=fields)
+
+    def again(now: int) -> Delivery:
+        return Delivery(core=True, subject="call.inventory.update", now=now)
+
+    again(NOW + 30 * SECOND - 1).accept(call)
+    refuses(Code.CREDENTIAL_EXPIRED, 7, lambda: again(NOW + 30 * SECOND).accept(call))
+    # A credential may begin after the message was made, at most 5 s after it is judged.
+    later = with_token(PLANNER, token(PLANNER, iat=NOW // SECOND + 10))
+    late = Message(sealer=later, fields=fields)
+    again(NOW + 5 * SECOND).accept(late)
+    refuses(Code.BAD_CREDENTIAL, 7, lambda: again(NOW + 5 * SECOND - 1).accept(late))
+
+
 @pytest.mark.parametrize("step", PLACES)
 def test_step_07_refuses_a_key_that_is_not_in_the_bundle(step: int) -> None:
     message = PLACES[step](lambda s: headed(s, kid="key-2"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import sha256
 from random import Random
 
@@ -13,10 +14,12 @@ from vectors.issuing import INVENTORY
 from vectors.recorded import record_map
 
 from sealbus.envelopes.export.format import Frame
-from sealbus.envelopes.export.trust import TrustReader
+from sealbus.envelopes.export.trust import TrustReader, pinned_bundles
 from sealbus.envelopes.export.trust_root import Root
 from sealbus.envelopes.log.entries import EntryKind
+from sealbus.envelopes.records.notary import BundleRecord
 from sealbus.envelopes.trust.merkle import leaf_hash
+from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
 OWN = "example.org"
 
@@ -69,6 +72,30 @@ def test_a_pinned_bundle_of_another_trust_domain_vouches_for_nothing() -> None:
     made.frames.pop()
     put_bundle(made, bundle("k0"), domain="partner.example")
     assert codes(read(made)) == [("#2", "untrusted_bundle"), ("messages", "no_bundle")]
+
+
+def test_a_pinned_bundle_of_another_trust_domain_vouches_for_no_notary_of_that() -> None:
+    """Only our own trust domain is pinned, also where the root file names a notary of another one."""
+    stranger = NOTARY.replace(OWN, "partner.example")
+    made = world()
+    made.record_bundle("k0")
+    made.frames.pop()
+    put_bundle(made, bundle("k0"), domain="partner.example", iss=stranger)
+    assert codes(read(made, notaries=[NOTARY, stranger])) == [("#2", "untrusted_bundle"), ("messages", "no_bundle")]
+
+
+def test_of_pinned_bundles_those_of_our_trust_domain_count() -> None:
+    made = world()
+    made.record_bundle("k0")
+    root = Root.parse(json.dumps(made.root()).encode())
+    records = [
+        BundleRecord(trust_domain=TrustDomain(domain), current=made.time, jwt=bundle("k0"))
+        for domain in (OWN, "partner.example", "example.or", "example.orgs")
+    ]
+    assert [[one.bundle.trust_domain.name for one in pinned_bundles([record], root)] for record in records] == [
+        [OWN], [], [], [],
+    ]  # fmt: skip
+    assert len(pinned_bundles([replace(records[0], jwt=bundle("k1"))], root)) == 0
 
 
 def test_a_bundle_of_another_trust_domain_counts_once_the_notary_is_trusted() -> None:

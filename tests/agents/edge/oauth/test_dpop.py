@@ -111,6 +111,27 @@ def test_a_wrong_claim_is_refused_by_its_number(changes: dict[str, Any], says: s
     assert error.detail == says
 
 
+@pytest.mark.parametrize(("own", "other"), [("https", "http"), ("http", "https")])
+@pytest.mark.parametrize("port", ["", ":8443", ":80", ":443"])
+def test_the_scheme_of_the_url_is_compared(own: str, other: str, port: str) -> None:
+    """On a loopback address, where the edge may speak either; elsewhere a URL without TLS is none of ours."""
+    host = f"127.0.0.1{port}{PATH}"
+
+    def judged(scheme: str) -> Proof:
+        return verify_proof(
+            Holder().proof(TOKEN, "POST", f"{scheme}://{host}", now=NOW),
+            method="POST",
+            urls=public_urls(f"{own}://127.0.0.1{port}", PATH),
+            token=TOKEN,
+            now=NOW,
+            limits=DEFAULT_EDGE_LIMITS,
+        )
+
+    assert judged(own).issued == NOW
+    with pytest.raises(ProofRefused, match="9: htu"):
+        judged(other)
+
+
 @pytest.mark.parametrize("seconds", [-5, 0, 60])
 def test_clocks_may_differ_a_little(seconds: int) -> None:
     made = NOW - seconds * SECOND

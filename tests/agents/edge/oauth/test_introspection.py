@@ -128,6 +128,19 @@ async def test_it_may_be_bound_to_a_key(issuer: LoopbackIssuer, keys: KeySource,
     assert token.bound == Binding(BindingKind.KEY, "k" * 43)
 
 
+async def test_its_issuer_may_have_to_bind_it(issuer: LoopbackIssuer, keys: KeySource, asking: Introspection) -> None:
+    asked = verifier(issuer, keys, asking, bound=True)
+    says(issuer)
+    with pytest.raises(TokenRefused, match="not bound to a key"):
+        await asked.verify(OPAQUE, now=NOW)
+    text = issuer.token(now=NOW)
+    says(issuer, text)
+    with pytest.raises(TokenRefused, match="not bound to a key"):
+        await asked.verify(text, now=NOW)
+    says(issuer, "another", cnf={"jkt": "k" * 43})
+    assert (await asked.verify("another", now=NOW)).bound == Binding(BindingKind.KEY, "k" * 43)
+
+
 @pytest.mark.parametrize(
     ("changes", "code"),
     [

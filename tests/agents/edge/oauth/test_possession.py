@@ -13,22 +13,31 @@ from typing import Any
 
 import httpx2
 import pytest
+from support.acceptance import INVENTORY, ISSUER, TRUST
 from support.dpop import Holder
 from support.edge import ENDS_SOON, Door, door, edge_table
 from support.engines import ScriptedEngine
+from support.envelopes import NOW
+from support.identity import StaticIdentity
 from support.issuer import TRUSTS_NOBODY, compact, signed
 from support.shop import Shop
 from support.x509 import ThrowawayCa
 
+from sealbus.agents.dev.memory.broker import MemoryBroker
 from sealbus.agents.edge.edge import serve_edge
+from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS
 from sealbus.agents.edge.http.peer import CLIENT_CERTIFICATE
 from sealbus.agents.edge.http.problem import TokenRefused
 from sealbus.agents.edge.oauth.access_token import AccessToken, Binding, BindingKind
 from sealbus.agents.edge.oauth.bearer import Presented, Scheme
-from sealbus.agents.edge.oauth.dpop import ProofRefused
+from sealbus.agents.edge.oauth.dpop import Proof, ProofRefused
 from sealbus.agents.edge.oauth.possession import Possession
 from sealbus.agents.edge.oauth.private_file import write_key
-from sealbus.envelopes.errors import BusUnavailable
+from sealbus.bus.handling.idempotency.replay_guard import SLOTS, ReplayGuard
+from sealbus.bus.streams.key_value import KeyValue
+from sealbus.envelopes.errors import BusUnavailable, StateUnavailable
+from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.trust.caches import Caches
 
 CALL = "/v1/calls/pricing/quote"
 ORIGIN = "https://edge.example"
@@ -264,3 +273,95 @@ def test_what_it_is_bound_to_is_compared_whole(near: Callable[[str], str]) -> No
     other = replace(token, bound=Binding(BindingKind.CERTIFICATE, near(key)))
     with pytest.raises(TokenRefused, match="not the client's certificate"):
         possession.check(Presented(Scheme.BEARER, "a.b.c"), other, shown, now=now)
+
+
+def test_a_token_comes_by_the_scheme_of_what_it_is_bound_to() -> None:
+    """Also where the client shows the certificate, or a proof, that would do for another scheme."""
+    url = "https://edge.example/v1/calls/pricing/quote"
+    possession = Possession("https://edge.example", NoGuard())  # type: ignore[arg-type]  # not asked
+    holder = Holder()
+    certificate = "c" * 43
+    token = AccessToken(
+        issuer="https://idp.example", subject="alice", client="web", session="s", scope=(), claims={}, tenant=None, acr=None,
+        amr=None, auth_time=None, issued=NOW, expires=NOW + 1,
+    )  # fmt: skip
+    proof = holder.proof("a.b.c", "POST", url, now=NOW)
+    asked = {
+        "type": "http",
+        "method": "POST",
+        "path": CALL,
+        "headers": [(b"dpop", proof.encode())],
+        CLIENT_CERTIFICATE: certificate,
+    }
+    good = {
+        Scheme.DPOP: Binding(BindingKind.KEY, holder.cnf["jkt"]),
+        Scheme.BEARER: Binding(BindingKind.CERTIFICATE, certificate),
+    }
+    for scheme, other in ((Scheme.DPOP, Scheme.BEARER), (Scheme.BEARER, Scheme.DPOP)):
+        bound = replace(token, bound=good[scheme])
+        possession.check(Presented(scheme, "a.b.c"), bound, asked, now=NOW)
+        with pytest.raises(TokenRefused, match="does not belong to this scheme"):
+            possession.check(Presented(other, "a.b.c"), bound, asked, now=NOW)
+    assert possession.check(Presented(Scheme.BEARER, "a.b.c"), token, asked, now=NOW) is None
+    with pytest.raises(TokenRefused, match="does not belong to this scheme"):
+        possession.check(Presented(Scheme.DPOP, "a.b.c"), token, asked, now=NOW)
+
+
+class Process:
+    """A process of an edge with a clock of its own; `broker` has another."""
+
+    def __init__(self, broker: MemoryBroker, now: int) -> None:
+        self.now = now
+        self.guard = ReplayGuard(
+            "proof",
+            own=INVENTORY,
+            token="inventory",
+            keyed=KeyValue(broker.connect()),
+            identity=StaticIdentity(
+                ThrowawayCa("example.org"), INVENTORY.value, sealer=lambda: ISSUER.sealer(INVENTORY)
+            ),
+            trust=lambda: TRUST,
+            caches=Caches(),
+            clock=lambda: self.now,
+        )
+        self.possession = Possession("https://edge.example", self.guard)
+
+
+def used_proof(issued: int = NOW) -> Proof:
+    return Proof(thumbprint="k" * 43, digest=bytes(16), issued=issued)
+
+
+def stored_at(now: int) -> MemoryBroker:
+    broker = MemoryBroker(lambda: now)
+    broker.add_stream("STATE", ["state.>"])
+    return broker
+
+
+@pytest.mark.parametrize("early", [1, 0], ids=["until then", "no longer"])
+async def test_a_proof_is_used_for_as_long_as_the_slowest_process_takes_it(early: int) -> None:
+    """A clock may be off by `future_seconds` either way, and the process with the quicker clock forgets what is over."""
+    taken = DEFAULT_EDGE_LIMITS.proof_seconds * SECOND
+    apart = 2 * DEFAULT_EDGE_LIMITS.future_seconds * SECOND
+    broker = stored_at(NOW + taken + apart)
+    quick, slow = Process(broker, NOW + taken), Process(broker, NOW + taken - early)
+    await quick.possession.use(used_proof())
+    # It writes the same value for another proof, without what is over by its own clock.
+    quick.now = NOW + taken + apart - early
+    other = SLOTS.to_bytes(2) + bytes(14)
+    assert await quick.guard.use(other, made=quick.now, until=quick.now + SECOND)
+    if early:
+        with pytest.raises(ProofRefused, match="used before"):
+            await slow.possession.use(used_proof())
+    else:
+        await slow.possession.use(used_proof())
+
+
+async def test_a_proof_may_have_been_used_before_it_says_it_was_made() -> None:
+    """Its client's clock may be ahead. What somebody wrote over at that time may have been its use."""
+    ahead = DEFAULT_EDGE_LIMITS.future_seconds * SECOND
+    broker = stored_at(NOW)
+    process = Process(broker, NOW)
+    broker.inject("state.inventory.proof.0", b"bytes of another agent")
+    with pytest.raises(StateUnavailable):
+        await process.possession.use(used_proof(NOW + 2 * ahead))
+    await process.possession.use(used_proof(NOW + 2 * ahead + 1))

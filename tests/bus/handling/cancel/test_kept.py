@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from support.near import nearly
-from support.payments import Payments
+from support.payments import Pay, Payments
 
 from sealbus.agents.runtime.node import Node
 from sealbus.bus.handling.cancel.kept import KEPT_STOP_TYPE, KeptStops
@@ -72,6 +72,30 @@ async def test_the_first_stays_but_for_an_operators(bus: TestBus) -> None:
     found = await kept(node).find([header])
     assert found is not None
     assert found.reason == "by an operator"
+
+
+async def test_a_stop_does_not_reach_past_what_is_detached() -> None:
+    payments = Payments()
+    async with TestBus(payments.agent, engine=payments.engine) as bus:
+        await payments.submitted(bus)
+        above, stop, node = await parked(bus)
+        sending = (await bus.client("shop")).node.sending
+        apart, below = [
+            (await sending.submit("payments.pay", Pay(), user=bus.user("alice", "shop"), detached=detached)).digest
+            for detached in (True, False)
+        ]
+        await bus.idle()
+        headers = {one.digest: one.header for one in await bus.waiting()}
+        await kept(node).keep(stop)
+        assert await kept(node).find([above, headers[below]]) is not None
+        assert await kept(node).find([above, headers[apart]]) is None
+        assert await kept(node).find([above, headers[apart], headers[below]]) is None
+        # Who is detached from what was canceled may be canceled all the same, and what follows from it with it.
+        await kept(node).keep(replace(stop, digest=apart, reason="itself"))
+        for chain in ([above, headers[apart]], [above, headers[apart], headers[below]]):
+            found = await kept(node).find(chain)
+            assert found is not None
+            assert found.reason == "itself"
 
 
 async def test_a_stop_of_another_message_or_agent_stops_nothing(bus: TestBus) -> None:

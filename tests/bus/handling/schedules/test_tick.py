@@ -121,3 +121,17 @@ async def test_which_task_was_sent_last_is_known_to_all_processes(site: TickSite
 )
 def test_a_task_says_which_instant_was_meant(ext: dict[str, Any] | None, time: int | None) -> None:
     assert tick_of(ext) == time
+
+
+def test_a_tick_is_named_by_its_grant_and_the_microsecond() -> None:
+    """As SPEC.md section 7 says, so that processes of every version claim one tick in one place: H(G || u64(t))."""
+    grant = bytes(range(32))
+    tick = Tick(grant, 1_800_000_000_000_001)
+    assert tick.digest.hex() == "37bfeeafb1421c942f07d5c00362b54bd966b9fe83c6f9a523bf6bf24ad8bfa0"
+    assert tick.message_id.hex() == "01a3185c50007966b9fe83c6f9a523bf"
+    assert tick.idempotency_key == "tick-37bfeeafb1421c942f07d5c00362b54b"
+    # Each byte of the time counts, and each of the grant, also the last.
+    times = [tick.time ^ (1 << bit) for bit in range(0, 53, 8)]
+    grants = [grant[:place] + b"\xff" + grant[place + 1 :] for place in range(32)]
+    others = [tick._replace(time=one) for one in times] + [tick._replace(grant=one) for one in grants]
+    assert len({tick.digest, *(one.digest for one in others)}) == len(others) + 1

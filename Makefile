@@ -215,7 +215,7 @@ PURE := tests/envelopes tests/policies
 
 # What several runs of pytest counted and skipped is told together at the end, also where one of them failed.
 TEST_RUNS := .cache/test-runs
-TOLD_AT_THE_END = set -e; mkdir -p $(dir $(TEST_RUNS)); rm -f $(TEST_RUNS); export SEALBUS_TEST_RUNS=$(CURDIR)/$(TEST_RUNS); \
+TOLD_AT_THE_END = set -e; mkdir -p $(dir $(TEST_RUNS)); rm -f $(TEST_RUNS); export TEST_RUNS_FILE=$(CURDIR)/$(TEST_RUNS); \
 	begun=$$(date +%s); trap '$(BIN)/python scripts/report_tests.py $(TEST_RUNS) '$$begun EXIT
 
 test: $(READY) $(BUILT) ## run all tests except those of `make test-systems`, with the coverage of the pure parts

@@ -1,6 +1,6 @@
 """What one run of pytest counted and skipped, kept in a file for the end of `make test`, which has several runs.
 
-As a plugin it appends one line of JSON to the file that SEALBUS_TEST_RUNS names. `scripts/report_tests.py` prints the file.
+As a plugin it appends one line of JSON to the file that TEST_RUNS_FILE names. `scripts/report_tests.py` prints the file.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from _pytest.terminal import TerminalReporter
 
 __all__ = ["RUNS", "pytest_terminal_summary"]
 
-RUNS = "SEALBUS_TEST_RUNS"
+RUNS = "TEST_RUNS_FILE"
 _COUNTED = ("passed", "failed", "error", "skipped", "xfailed", "xpassed")
 
 

@@ -13,8 +13,11 @@ from vectors import (
     archived,
     basics,
     cases,
+    control_bodies,
+    cron,
     exports,
     log,
+    parts,
     refused_credential,
     refused_form,
     refused_live,
@@ -42,7 +45,10 @@ def build() -> dict[str, str]:
         "reject_live.json": [*live],
         "reject_result.json": [*results.refused()],
         "reject_archive.json": [*archived.refused()],
+        "control.json": control_bodies.control_bodies(),
+        "cron.json": cron.cron(),
         "log.json": log.log(),
+        "parts.json": parts.parts(),
         "exports.json": exports.exports(),
     }
     return {name: json.dumps(content, indent=1) + "\n" for name, content in files.items()}

@@ -23,6 +23,7 @@ from vectors import (
     refused_live,
     refused_trust,
     results,
+    state,
 )
 from vectors.issuing import Json
 
@@ -49,6 +50,7 @@ def build() -> dict[str, str]:
         "cron.json": cron.cron(),
         "log.json": log.log(),
         "parts.json": parts.parts(),
+        "state.json": state.state(),
         "exports.json": exports.exports(),
     }
     return {name: json.dumps(content, indent=1) + "\n" for name, content in files.items()}

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from independent.cron_times import read_cron
-from independent.verify_export import GRANT, Bad, is_text, is_uint, need, strict_json
+from independent.verify_export import GRANT, Bad, is_plain, is_uint, need, strict_json
 
 __all__ = ["read_approval", "read_cancel", "read_schedule"]
 
@@ -54,13 +54,6 @@ def read_approval(body: bytes, typ: str) -> dict[str, Any]:
     need(said["verdict"] in ("approve", "deny", "withdraw"), "bad_body", "verdict")
     need(is_plain(said["note"]), "bad_body", "note")
     return said
-
-
-def is_plain(value: Any) -> bool:
-    """Text of section 1: JSON can hold what that section refuses, and surrogates, which have no UTF-8."""
-    if type(value) is not str or re.search("[\x00-\x1f\x7f-\x9f\ud800-\udfff]", value):
-        return False
-    return is_text(value)
 
 
 def read_schedule(body: bytes, typ: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from vectors import (
     control_bodies,
     cron,
     exports,
+    held,
     log,
     parts,
     refused_credential,
@@ -51,6 +52,7 @@ def build() -> dict[str, str]:
         "log.json": log.log(),
         "parts.json": parts.parts(),
         "state.json": state.state(),
+        "held.json": held.held(),
         "exports.json": exports.exports(),
     }
     return {name: json.dumps(content, indent=1) + "\n" for name, content in files.items()}

@@ -17,6 +17,7 @@ from vectors import (
     cron,
     exports,
     held,
+    inputs,
     log,
     parts,
     refused_credential,
@@ -53,6 +54,7 @@ def build() -> dict[str, str]:
         "parts.json": parts.parts(),
         "state.json": state.state(),
         "held.json": held.held(),
+        "inputs.json": inputs.inputs(),
         "exports.json": exports.exports(),
     }
     return {name: json.dumps(content, indent=1) + "\n" for name, content in files.items()}

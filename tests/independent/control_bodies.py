@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from independent.cron_times import read_cron
 from independent.verify_export import GRANT, Bad, is_plain, is_uint, need, strict_json
 
-__all__ = ["read_approval", "read_cancel", "read_schedule"]
+__all__ = ["covers", "read_approval", "read_cancel", "read_schedule"]
 
 HASH = re.compile("[0-9a-f]{64}")
 NAME = re.compile("[A-Za-z0-9_-]{1,64}")
@@ -17,6 +18,11 @@ NAME = re.compile("[A-Za-z0-9_-]{1,64}")
 
 def is_grant(value: Any) -> bool:
     return type(value) is str and bool(GRANT.fullmatch(value)) and len(value) <= 256
+
+
+def covers(grants: Sequence[str], action: str) -> bool:
+    """Section 3, "Grants": control actions are actions as any other."""
+    return any(action.startswith(one[:-1]) if one.endswith(".*") else action == one for one in grants)
 
 
 def is_action(value: Any) -> bool:

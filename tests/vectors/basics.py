@@ -98,7 +98,8 @@ def names() -> Json:
     invalid = ["", "spiffe://example.org", "spiffe://example.org/", "spiffe://example.org/a/", "spiffe://example.org//a",
                "spiffe:///a", "SPIFFE://example.org/a", "spiffe://Example.org/a", "spiffe://example.org/%41",
                "spiffe://example.org/.", "spiffe://example.org/a/..", "spiffe://example.org/./a", "spiffe://u@example.org/a",
-               "spiffe://example.org:8443/a", "spiffe://example.org/a?b", "spiffe://example.org/a#b", "spiffe://example.org/a\n",
+               "spiffe://example.org:8443/a", "spiffe://example.org/a?b", "spiffe://example.org/a#b",
+               "spiffe://example.org/a\n",
                "spiffe://example.org/é", "https://example.org/a", f"spiffe://{'a' * 256}/b",
                "spiffe://example.org/" + "a" * 2_028]  # fmt: skip
     without_name = [EDGE, "spiffe://example.org/agent/id-x", "spiffe://example.org/agent/broker",

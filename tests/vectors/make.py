@@ -25,6 +25,7 @@ from vectors import (
     refused_live,
     refused_trust,
     results,
+    revocations,
     state,
 )
 from vectors.issuing import Json
@@ -55,6 +56,7 @@ def build() -> dict[str, str]:
         "state.json": state.state(),
         "held.json": held.held(),
         "inputs.json": inputs.inputs(),
+        "revocations.json": revocations.revocations(),
         "exports.json": exports.exports(),
     }
     return {name: json.dumps(content, indent=1) + "\n" for name, content in files.items()}

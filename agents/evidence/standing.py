@@ -6,7 +6,7 @@ and recorded before, about this action with this body.
 
 from __future__ import annotations
 
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
@@ -145,4 +145,6 @@ def _done(do: dict[str, Json], until: int) -> _Planned:
     if isinstance(text, str) == isinstance(base64, str):
         raise ValueError("text or base64")
     body = text.encode() if isinstance(text, str) else b64decode(str(base64), validate=True)
+    if isinstance(base64, str) and b64encode(body).decode() != base64:
+        raise ValueError("base64 that is not canonical")
     return _Planned(action, typ, sha256(body).digest(), texts, until)

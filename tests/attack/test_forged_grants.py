@@ -95,6 +95,7 @@ FORGED: dict[str, dict[str, Any]] = {
     "a grant under another's name": {"body": {"name": named("u-2")}},
     "a grant that is paused": {"body": {"state": "paused"}},
     "a grant with two bodies": {"do": {"base64": ""}},
+    "a body in another spelling of base64": {"do": {"text": ..., "base64": "/x=="}, "task_body": b"\xff"},
     "a grant of a partition": {"do": {"partition": "p"}},
     "a grant of another version": {"body": {"v": 2}},
 }  # fmt: skip

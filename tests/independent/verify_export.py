@@ -1127,6 +1127,7 @@ def read_grant(body: bytes, context: dict[str, Any], made: int) -> tuple[str, di
     shown = [key for key in ("text", "base64") if type(do.get(key)) is str]
     need(len(shown) == 1, "bad_grant", "body")
     granted = do["text"].encode() if shown == ["text"] else base64.b64decode(do["base64"], validate=True)
+    need(shown == ["text"] or base64.b64encode(granted).decode() == do["base64"], "bad_grant", "base64")
     return name, {**do, "body": granted}, until
 
 

@@ -13,13 +13,20 @@ from vectors import (
     archived,
     basics,
     cases,
+    control_bodies,
+    cron,
     exports,
+    held,
+    inputs,
     log,
+    parts,
     refused_credential,
     refused_form,
     refused_live,
     refused_trust,
     results,
+    revocations,
+    state,
 )
 from vectors.issuing import Json
 
@@ -42,7 +49,14 @@ def build() -> dict[str, str]:
         "reject_live.json": [*live],
         "reject_result.json": [*results.refused()],
         "reject_archive.json": [*archived.refused()],
+        "control.json": control_bodies.control_bodies(),
+        "cron.json": cron.cron(),
         "log.json": log.log(),
+        "parts.json": parts.parts(),
+        "state.json": state.state(),
+        "held.json": held.held(),
+        "inputs.json": inputs.inputs(),
+        "revocations.json": revocations.revocations(),
         "exports.json": exports.exports(),
     }
     return {name: json.dumps(content, indent=1) + "\n" for name, content in files.items()}

@@ -8,7 +8,7 @@ from vectors.world import BODY, Message, message_id
 from sealbus.envelopes.encoding.codec import Value, encode, pack
 from sealbus.envelopes.trust.merkle import leaf_hash, root
 
-__all__ = ["audit", "core", "decision", "evidence", "misshapen", "records"]
+__all__ = ["audit", "core", "decision", "evidence", "misshapen", "record_map", "records"]
 
 _INPUT = b'{"v":1}'
 

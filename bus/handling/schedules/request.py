@@ -262,5 +262,8 @@ def _body(do: dict[str, Json]) -> bytes:
     if isinstance(text, str):
         return text.encode()
     if isinstance(base64, str):
-        return b64decode(base64, validate=True)
+        body = b64decode(base64, validate=True)
+        if b64encode(body).decode() != base64:
+            raise ValueError("base64 that is not canonical")
+        return body
     raise ValueError("the body is a text or base64")

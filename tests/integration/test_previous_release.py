@@ -143,5 +143,8 @@ def test_both_releases_work_side_by_side_under_the_permissions_of_either(
             side.run("pub", "task.inventory.update", body, "--user", "carol", "--wait", code=3)
             shown = side.run("audit", "replay", "--json")
             allowed = [json.loads(line) for line in shown.splitlines()]
-            assert len([one for one in allowed if one.get("action") == "inventory.update" and one.get("allow")]) == 2 * TASKS
+            assert (
+                len([one for one in allowed if one.get("action") == "inventory.update" and one.get("allow")])
+                == 2 * TASKS
+            )
             assert len(side.run("task", "ls", "--json").splitlines()) >= 2 * TASKS

@@ -5,9 +5,8 @@ __all__ = ["EXPLAINED"]
 EXPLAINED: dict[str, tuple[str, ...]] = {
     "what is kept holds its session, so that no other session has its id meanwhile": (
         (
-            "sealbus.agents.console.area_access.AreaAccess.check: (shown or not item) and seen is not None a"
-            "nd (seen.session is session) and (seen.until > self._elapsed()) [seen.session is session droppe"
-            "d]"
+            "sealbus.agents.console.area_access.AreaAccess.check: seen is not None and seen.session is session"
+            " and (seen.until > self._elapsed()) [seen.session is session dropped]"
         ),
     ),
     "a field's name is in small letters by then, as the server hands it on": (
@@ -137,7 +136,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.envelopes.export.standing._said: header.iss != recorder [by path]",
     ),
     "a marker of the same time is the one that is there, and is not written again": (
-        "sealbus.bus.gate.resumption.Resumption._run: end > parked.until [bound]",
+        "sealbus.bus.gate.resumption.Resumption._run: max(end, self._clock()) > parked.until [bound]",
     ),
     "it is looked for once more, and nothing is there": (
         "sealbus.bus.handling.approvals.parking.Parking.park: delivery.number > 1 [bound]",

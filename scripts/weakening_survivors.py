@@ -3,7 +3,96 @@
 __all__ = ["EXPLAINED"]
 
 EXPLAINED: dict[str, tuple[str, ...]] = {
+    "what is kept holds its session, so that no other session has its id meanwhile": (
+        (
+            "sealbus.agents.console.area_access.AreaAccess.check: seen is not None and seen.session is session"
+            " and (seen.until > self._elapsed()) [seen.session is session dropped]"
+        ),
+    ),
+    "a field's name is in small letters by then, as the server hands it on": (
+        "sealbus.agents.console.login.check_own_page: MARK not in request.headers [by case]",
+    ),
+    "an origin and a scheme are in small letters by then": (
+        "sealbus.agents.console.login.BrowserLogin.__init__: origin.startswith('https:') [by case]",
+        "sealbus.agents.edge.a2a.webhook.Webhooks._address: parts.scheme == 'https' [by case]",
+    ),
+    "what is kept is that of one session, which is asked beside the key": (
+        "sealbus.agents.console.area_access.AreaAccess.check: (id(session), area, item) [without id(session)]",
+    ),
+    "of the two clauses each refuses what the other does": (
+        (
+            "sealbus.agents.control.callout.nkeys._decode: _crc(raw[:-2]) != raw[-2:] or _encode(raw[:-2]) != tex"
+            "t [_crc(raw[:-2]) != raw[-2:] dropped]"
+        ),
+        "sealbus.agents.control.callout.nkeys._decode: _crc(raw[:-2]) != raw[-2:] [by prefix]",
+    ),
+    "the box refuses what is too short itself": (
+        (
+            "sealbus.agents.control.callout.nkeys.CurveKey.open: len(sealed) < _SEALED_LEAST or not sealed.starts"
+            "with(_XKEY_VERSION) [len(sealed) < _SEALED_LEAST dropped]"
+        ),
+    ),
+    "one more or less is remembered": (
+        "sealbus.agents.console.area_access.AreaAccess.check: len(self._seen) > KEPT [bound]",
+    ),
+    "a provider of tests is on loopback, without TLS": (
+        (
+            "sealbus.agents.console.login.BrowserLogin.__init__: tls or ssl.create_default_context() [ssl.create_"
+            "default_context() dropped]"
+        ),
+        "sealbus.agents.console.login.BrowserLogin.__init__: tls or ssl.create_default_context() [tls dropped]",
+    ),
+    "a session is renewed a moment earlier or later": (
+        "sealbus.agents.console.login.BrowserLogin.renew: session.tokens.expires <= now + FRESH [bound]",
+        "sealbus.agents.console.login.BrowserLogin.renew: session.renew_after <= now [bound]",
+    ),
+    "what is empty counts as what is not there": (
+        "sealbus.agents.console.login.BrowserLogin.begin: acr or None [None dropped]",
+    ),
+    "without what the client can do there is nothing that it can": (
+        (
+            "sealbus.agents.edge.mcp.asked.Asked.of: (capabilities.extensions if capabilities is not None el"
+            "se None) or {} [{} dropped]"
+        ),
+    ),
+    "base32 itself refuses it: what is not ASCII, or in small letters": (
+        (
+            "sealbus.agents.control.callout.nkeys._decode: len(text) != length or not text.isascii() [not te"
+            "xt.isascii() dropped]"
+        ),
+        "sealbus.agents.control.callout.nkeys._decode: _encode(raw[:-2]) != text [by case]",
+    ),
+    "both texts are of one length": (
+        "sealbus.agents.control.callout.nkeys._decode: _encode(raw[:-2]) != text [by prefix]",
+    ),
+    "one byte more or less of what has no other end": (
+        "sealbus.agents.control.callout.nkeys.decode_jwt: len(token) > JWT_BYTES [bound]",
+    ),
+    "it decides only whether the same is logged again": (
+        "sealbus.agents.edge.http.tls.file_context: error.detail != told [by prefix]",
+        "sealbus.agents.edge.http.tls.file_context: error.detail != told [by case]",
+    ),
+    "it is in small letters on both sides by then": (
+        (
+            "sealbus.agents.edge.http.bodies.media_type: request.headers.get('content-encoding', 'identity')"
+            ".strip().lower() != 'identity' [by case]"
+        ),
+        "sealbus.agents.edge.http.bodies.media_type: found[1] not in allowed [by case]",
+        "sealbus.agents.edge.http.peer.peer_of: spiffe_id.trust_domain != trust_domain [by case]",
+    ),
+    "both refuse it, with another text": (
+        "sealbus.agents.edge.http.cors.Cors.__post_init__: origin == '*' [by prefix]",
+        "sealbus.agents.edge.http.cors.Cors.__post_init__: origin == '*' [by case]",
+    ),
     "hashes and points: two that agree in all but their last byte are found by nobody": (
+        "sealbus.agents.control.policy_server.app.Served.put: etag == self.etag [by prefix]",
+        "sealbus.agents.control.policy_server.app.Served.put: etag == self.etag [by case]",
+        "sealbus.agents.control.policy_server.app.Served.other_than: self.etag != etag [by prefix]",
+        "sealbus.agents.control.policy_server.app.Served.other_than: self.etag != etag [by case]",
+        "sealbus.agents.control.policy_server.app.Served.other_than: self.etag == etag [by prefix]",
+        "sealbus.agents.control.policy_server.app.Served.other_than: self.etag == etag [by case]",
+        "sealbus.agents.control.policy_server.app.PolicyApplication._bundle: known == served.etag [by prefix]",
+        "sealbus.agents.control.policy_server.app.PolicyApplication._bundle: known == served.etag [by case]",
         "independent.verify_export.read_evidence: H(first) not in there [by prefix]",
         "independent.verify_export.read_evidence: H(second) not in audit.credentials [by prefix]",
         "independent.verify_export.check_asked: denial.message == one.message [by prefix]",
@@ -47,7 +136,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.envelopes.export.standing._said: header.iss != recorder [by path]",
     ),
     "a marker of the same time is the one that is there, and is not written again": (
-        "sealbus.bus.gate.resumption.Resumption._run: end > parked.until [bound]",
+        "sealbus.bus.gate.resumption.Resumption._run: max(end, self._clock()) > parked.until [bound]",
     ),
     "it is looked for once more, and nothing is there": (
         "sealbus.bus.handling.approvals.parking.Parking.park: delivery.number > 1 [bound]",
@@ -67,6 +156,8 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.envelopes.trust.credential._is_of: credential.token == svid.token [by prefix]",
     ),
     "it is one of a closed set by then, none of which is like another": (
+        "sealbus.agents.edge.http.bodies.read_body: typ == MSGPACK [by prefix]",
+        "sealbus.agents.edge.http.bodies.read_body: typ == MSGPACK [by case]",
         "independent.verify_export.read_record: record['k'] == 'decision' [by prefix]",
         "independent.verify_export.read_record: record['k'] == 'decision' [by case]",
         "independent.verify_export.read_record: record['k'] == 'outcome' [by prefix]",

@@ -1,7 +1,8 @@
-"""Find the comparisons in a module's source, and compile the module with one of them weakened (for `check_weakening.py`).
+"""Find the checks in a module's source, and compile the module with one of them weakened (for `check_weakening.py`).
 
 Weaker means: a text compared by prefix, an ID by its path only, either without case, `<` for `<=` and vice versa, only the
-first or the last of several elements, one part less under a hash, an await left out that only orders.
+first or the last of several elements, one part less under a hash, an await left out that only orders. `weakening_shapes.py`
+has the others: a clause dropped, an argument swapped, `min` for `max`, a field left out of a key or of what is hashed.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from types import CodeType
-from typing import Final
+from typing import Any, Final
+
+from weakening_shapes import HELPER, Surroundings, asked_shape, call_helper, shaped
 
 __all__ = ["HELPER", "Probe", "Weakening", "Weaker", "find_weakenings", "functions_of", "probed"]
 
-HELPER: Final = "__weaker__"
-"""The name under which a weakened module finds a `Weaker`."""
 _ALIKE: Final = ("prefix", "path", "case")
 _BOUNDS: Final[dict[type[ast.cmpop], type[ast.cmpop]]] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt,
@@ -26,7 +27,6 @@ _BOUNDS: Final[dict[type[ast.cmpop], type[ast.cmpop]]] = {
 _BOUND_NAMES: Final = {"Lt": "lt", "LtE": "le", "Gt": "gt", "GtE": "ge"}
 _REFUSING: Final = ("check", "need", "prove", "take", "verify")
 """Prefixes of functions that return only if they do not refuse."""
-_HASHES: Final = frozenset({"sha256", "H", "leaf_hash", "leaf_of", "node_hash"})
 _ENDS: Final = {"startswith": "starts", "endswith": "ends"}
 _ORDERING: Final = frozenset({"before.wait"})
 """Calls that are awaited only for their order."""
@@ -42,6 +42,8 @@ class Weakening:
     """Its number within its function."""
     line: int
     what: str
+    shaped: bool
+    """Whether it is one of `weakening_shapes.py`, and no comparison, hash or await."""
     make: Callable[[], CodeType]
     """Compile the module with this one weaker."""
 
@@ -127,7 +129,9 @@ class Probe(Weaker):
         for place, how in enumerate(_ALIKE):
             weak = self.holds(how, one, other) if inside else getattr(self, how)(one, other)
             many = other if inside and isinstance(other, Iterable) and not isinstance(other, str | bytes) else [other]
-            if (not inside or many is other) and any(_fits(how, one, each) for each in many):
+            # What is neither text nor bytes has no likeness, and its container may be as long as a network of addresses.
+            comparable = type(one) is bytes or _text(one) is not None
+            if comparable and (not inside or many is other) and any(_fits(how, one, each) for each in many):
                 self.asked.add((function, number + place))
             if weak != strict:
                 self.found.add((function, number + place))
@@ -141,6 +145,30 @@ class Probe(Weaker):
         if _at_an_end(name, whole, part) != strict:
             self.found.add((function, number))
         return strict
+
+    def clause(self, function: str, number: int, op: str, value: object, acts: bool) -> object:
+        """Return a clause of `and` or `or`, and note that it decides, or `acts` beside that."""
+        self.asked.add((function, number))
+        if acts or bool(value) is (op == "Or"):
+            self.found.add((function, number))
+        return value
+
+    def extreme(self, function: str, number: int, name: str, *values: Any, **options: Any) -> object:
+        """Return the `min` or `max` of `values`, and note that the other is another."""
+        self.asked.add((function, number))
+        listed = values if len(values) > 1 else (list(values[0]),)
+        least, most = min(*listed, **options), max(*listed, **options)
+        if least != most:
+            self.found.add((function, number))
+        return least if name == "min" else most
+
+    def argument(self, function: str, number: int, value: object, *others: object) -> object:
+        """Return an argument, and note which of the others is not the same."""
+        for place, other in enumerate(others):
+            self.asked.add((function, number + place))
+            if other is not value and other != value:
+                self.found.add((function, number + place))
+        return value
 
     def many(self, function: str, number: int, many: Iterable[object]) -> Iterable[object]:
         """Return `many`, and note that the first or the last of them is not all."""
@@ -182,7 +210,7 @@ def find_weakenings(module: str, source: str) -> list[Weakening]:
     tree = ast.parse(source)
     found: dict[str, Weakening] = {}
     for path, function in _functions(tree, ""):
-        for number, (line, what) in enumerate(_weakened(function)):
+        for number, (line, what, is_shaped) in enumerate(_weakened(function)):
             # One text may stand twice in a function; the second is another check.
             key, count = f"{module}.{path}: {what}", 2
             while key in found:
@@ -192,6 +220,7 @@ def find_weakenings(module: str, source: str) -> list[Weakening]:
                 function=path,
                 number=number,
                 line=line,
+                shaped=is_shaped,
                 what=key.removeprefix(f"{module}.{path}: "),
                 make=_maker(module, source, path, number),
             )
@@ -225,10 +254,11 @@ def probed(module: str, source: str) -> CodeType:
 
 def _probe(path: str, function: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
     """Replace the comparisons of `function`, numbered as `_weakened` numbers what it makes of them."""
-    number, replaced = 0, list[tuple[ast.AST, str, int | None, ast.expr]]()
+    number, replaced = 0, list[tuple[ast.AST, str, int | None, Callable[[ast.AST], ast.expr]]]()
+    around = Surroundings(function)
     for parent, name, index, node in _places(function):
-        count = len(list(_variants(parent, name, node))) if isinstance(node, ast.expr) else 1
-        asked = _asked(path, number, parent, name, node) if isinstance(node, ast.expr) else None
+        count = len(_all_variants(around, parent, name, node)) if isinstance(node, ast.expr) else 1
+        asked = _asked(around, path, number, parent, name, node) if isinstance(node, ast.expr) else None
         if asked is not None and count:
             replaced.append((parent, name, index, asked))
         number += count
@@ -238,12 +268,14 @@ def _probe(path: str, function: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
             setattr(parent, name, asked(parent))
         else:
             getattr(parent, name)[index] = asked(parent)
-    entered = ast.Expr(_call("enter", ast.Constant(path)))
+    entered = ast.Expr(call_helper("enter", ast.Constant(path)))
     documented = isinstance(function.body[0], ast.Expr) and isinstance(function.body[0].value, ast.Constant)
     function.body.insert(int(documented), ast.copy_location(entered, function.body[0]))
 
 
-def _asked(path: str, number: int, parent: ast.AST, name: str, node: ast.expr) -> Callable[[ast.AST], ast.expr] | None:
+def _asked(
+    around: Surroundings, path: str, number: int, parent: ast.AST, name: str, node: ast.expr
+) -> Callable[[ast.AST], ast.expr] | None:
     place = [ast.Constant(path), ast.Constant(number)]
     if isinstance(node, ast.Compare):
 
@@ -255,7 +287,9 @@ def _asked(path: str, number: int, parent: ast.AST, name: str, node: ast.expr) -
                 width = _width(node, op, *pair)
                 if width:
                     links.append(
-                        _call("compare", ast.Constant(path), ast.Constant(at), ast.Constant(type(op).__name__), *pair)
+                        call_helper(
+                            "compare", ast.Constant(path), ast.Constant(at), ast.Constant(type(op).__name__), *pair
+                        )
                     )
                 else:
                     links.append(ast.Compare(pair[0], [op], [pair[1]]))
@@ -268,16 +302,16 @@ def _asked(path: str, number: int, parent: ast.AST, name: str, node: ast.expr) -
         def over_all(_: ast.AST) -> ast.expr:
             generator = node.args[0]
             assert isinstance(generator, ast.GeneratorExp)  # noqa: S101  asked above
-            generator.generators[0].iter = _call("many", *place, generator.generators[0].iter)
+            generator.generators[0].iter = call_helper("many", *place, generator.generators[0].iter)
             return node
 
         return over_all
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _ENDS:
         ended = node.func
-        return lambda _: _call("end", *place, ast.Constant(ended.attr), ended.value, node.args[0])
+        return lambda _: call_helper("end", *place, ast.Constant(ended.attr), ended.value, node.args[0])
     if isinstance(parent, ast.For) and name == "iter":
-        return lambda _: _call("many", *place, node)
-    return None
+        return lambda _: call_helper("many", *place, node)
+    return asked_shape(around, path, number, parent, node)
 
 
 def _width(node: ast.Compare, op: ast.cmpop, left: ast.expr, right: ast.expr) -> int:
@@ -320,30 +354,38 @@ def _places(function: ast.AST) -> list[Place]:
     return found
 
 
-def _weakened(function: ast.AST) -> Iterator[tuple[int, str]]:
+def _weakened(function: ast.AST) -> Iterator[tuple[int, str, bool]]:
     """Weaken one comparison of `function` after the other, in place; what was done before is undone when asked for more."""
+    around = Surroundings(function)
     for parent, name, index, node in _places(function):
         if isinstance(node, ast.expr):
-            variants = list(_variants(parent, name, node))
+            variants = _all_variants(around, parent, name, node)
         else:
-            variants = [(ast.copy_location(ast.Pass(), node), f"{ast.unparse(node)} -> pass")]  # type: ignore[list-item]
-        for variant, what in variants:
+            passing = ast.copy_location(ast.Pass(), node)
+            variants = [(passing, f"{ast.unparse(node)} -> pass", False)]  # type: ignore[list-item]
+        for variant, what, is_shaped in variants:
             if index is None:
                 setattr(parent, name, variant)
             else:
                 getattr(parent, name)[index] = variant
-            yield node.lineno, what
+            yield node.lineno, what, is_shaped
             if index is None:
                 setattr(parent, name, node)
             else:
                 getattr(parent, name)[index] = node
 
 
+def _all_variants(around: Surroundings, parent: ast.AST, name: str, node: ast.expr) -> list[tuple[ast.expr, str, bool]]:
+    """Return each weaker form of an expression, what it is called, and whether it is a shape."""
+    compared = [(variant, what, False) for variant, what in _variants(around, parent, name, node)]
+    return compared or [(variant, what, True) for variant, what in shaped(around, parent, node)]
+
+
 def _orders(value: ast.Await) -> bool:
     return isinstance(value.value, ast.Call) and ast.unparse(value.value.func) in _ORDERING
 
 
-def _variants(parent: ast.AST, name: str, node: ast.expr) -> Iterator[tuple[ast.expr, str]]:
+def _variants(around: Surroundings, parent: ast.AST, name: str, node: ast.expr) -> Iterator[tuple[ast.expr, str]]:
     before = ast.unparse(node)
     if isinstance(node, ast.Compare):
         for variant, how in _compared(node):
@@ -353,7 +395,7 @@ def _variants(parent: ast.AST, name: str, node: ast.expr) -> Iterator[tuple[ast.
             weak = copy.deepcopy(node)
             generator = weak.args[0]
             assert isinstance(generator, ast.GeneratorExp)  # noqa: S101  asked above
-            generator.generators[0].iter = _helped(which, generator.generators[0].iter)
+            generator.generators[0].iter = call_helper(which, generator.generators[0].iter)
             yield weak, f"{before} [{which} only]"
     elif (
         isinstance(node, ast.Call)
@@ -361,11 +403,11 @@ def _variants(parent: ast.AST, name: str, node: ast.expr) -> Iterator[tuple[ast.
         and len(node.args) == 1
         and node.func.attr in _ENDS
     ):
-        yield _call(_ENDS[node.func.attr], node.func.value, node.args[0]), f"{before} [by case]"
+        yield call_helper(_ENDS[node.func.attr], node.func.value, node.args[0]), f"{before} [by case]"
     elif isinstance(parent, ast.For) and name == "iter" and _refuses(parent):
         for which in ("first", "last"):
-            yield _helped(which, node), f"for {ast.unparse(parent.target)} in {before} [{which} only]"
-    elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add) and _is_hashed(parent):
+            yield call_helper(which, node), f"for {ast.unparse(parent.target)} in {before} [{which} only]"
+    elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add) and around.is_hashed(parent):
         parts = _summands(node)
         for index, part in enumerate(parts):
             rest = [other for place, other in enumerate(parts) if place != index]
@@ -384,9 +426,9 @@ def _compared(node: ast.Compare) -> Iterator[tuple[ast.expr, str]]:
         elif _width(node, op, left, right):
             for how in _ALIKE:
                 called = (
-                    _call(how, left, right)
+                    call_helper(how, left, right)
                     if isinstance(op, ast.Eq | ast.NotEq)
-                    else _call("holds", ast.Constant(how), left, right)
+                    else call_helper("holds", ast.Constant(how), left, right)
                 )
                 negative = isinstance(op, ast.NotEq | ast.NotIn)
                 yield ast.UnaryOp(ast.Not(), called) if negative else called, f"[by {how}]"
@@ -399,10 +441,6 @@ def _refuses(loop: ast.For) -> bool:
         or (isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2].lstrip("_").startswith(_REFUSING))
         for node in ast.walk(ast.Module(loop.body, []))
     )
-
-
-def _is_hashed(parent: ast.AST) -> bool:
-    return isinstance(parent, ast.Call) and _named(parent.func, *_HASHES)
 
 
 def _summands(node: ast.expr) -> list[ast.expr]:
@@ -420,11 +458,3 @@ def _sum(parts: list[ast.expr]) -> ast.expr:
 
 def _named(node: ast.expr, *names: str) -> bool:
     return isinstance(node, ast.Name) and node.id in names
-
-
-def _helped(which: str, value: ast.expr) -> ast.expr:
-    return _call(which, value)
-
-
-def _call(name: str, *arguments: ast.expr) -> ast.Call:
-    return ast.Call(ast.Attribute(ast.Name(HELPER, ast.Load()), name, ast.Load()), list(arguments), [])

@@ -7,7 +7,7 @@ import importlib.util
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -15,14 +15,15 @@ import pytest
 @pytest.fixture(scope="module")
 def weakenings() -> ModuleType:
     """Load the script's module, which stands beside the packages and is not installed."""
-    path = Path(__file__).resolve().parents[2] / "scripts" / "weakenings.py"
-    spec = importlib.util.spec_from_file_location("weakenings", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["weakenings"] = module
-    spec.loader.exec_module(module)
-    return module
+    for name in ("weakening_shapes", "weakenings"):
+        path = Path(__file__).resolve().parents[2] / "scripts" / f"{name}.py"
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        # The second imports the first, and neither folder is on the path of the tests.
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules["weakenings"]
 
 
 @pytest.fixture
@@ -56,6 +57,11 @@ def functions(weakenings: ModuleType, source: str) -> dict[str, object]:
         ("return a < b", (1, 1), {"a < b [bound]"}),
         ("return 0 < a <= b", (0, 1), {"0 < a <= b [bound at 0]"}),
         ("return a.startswith(b)", ("Ab", "a"), {"a.startswith(b) [by case]"}),
+        ("return min(a, b)", (0, 1), {"min(a, b) [max]"}),
+        ("return max(a, default=b)", ([0, -1], 0), {"max(a, default=b) [min]"}),
+        ("return a and b", (True, False), {"a and b [b dropped]"}),
+        ("return not (a or b)", (False, True), {"a or b [b dropped]"}),
+        ("return a is not None and b and a", (True, False), {"a is not None and b and a [b dropped]"}),
         ("return all(one for one in a)", ([1, 0], 0), {"all((one for one in a)) [first only]"}),
         ("return all(one for one in a)", ([0, 1], 0), {"all((one for one in a)) [last only]"}),
     ],
@@ -89,6 +95,54 @@ def test_a_part_less_under_a_hash_and_an_await_less(weakenings: ModuleType) -> N
     ]
     source = "async def f(before):\n    await before.wait()\n    await other()\n"
     assert [one.what for one in weakenings.find_weakenings("m", source)] == ["await before.wait() -> pass"]
+
+
+@pytest.mark.parametrize(
+    ("source", "what"),
+    [
+        ("def f(a, b):\n    return sha256(f'{a} {b}x'.encode()).digest()\n", ["a", "b"]),
+        ("def f(a, b):\n    return sha256(pack([1, a, b]))\n", ["1", "a", "b"]),
+        ("def f(a, b):\n    return hmac.new(a, b'x' + b, sha256)\n", ["b'x'", "b"]),
+        ("def f(a, b):\n    key = (a, b)\n    return cache.get(key)\n", ["a", "b"]),
+        ("def f(a, b):\n    if (key := (a, b)) in c: return a, b\n", ["a", "b"]),
+        ("def cache_key(a, b):\n    return a, b\n", ["a", "b"]),
+        ("def f(a, b):\n    pair = (a, b)\n    return note(f'{a}{b}'), pack([a, b])\n", []),
+    ],
+)
+def test_a_field_less(weakenings: ModuleType, source: str, what: list[str]) -> None:
+    found = [one.what for one in weakenings.find_weakenings("m", source)]
+    assert [one[one.index("[without ") :] for one in found if "[without " in one] == [
+        f"[without {one}]" for one in what
+    ]
+
+
+def test_an_argument_of_the_same_type(weakenings: ModuleType, helped: object) -> None:
+    source = (
+        "def f(a: int, b: int, c: str):\n"
+        "    if a < 0: raise ValueError(a or 'x', key=a)\n"
+        "    self.log.warning('x', a)\n"
+        "    return g(a, c, key=b)\n"
+    )
+    made = {one.what: one for one in weakenings.find_weakenings("m", source)}
+    assert list(made) == ["a < 0 [bound]", "g of a [b instead]", "key=b of b [a instead]"]
+    names: dict[str, object] = {"g": lambda one, other, *, key: (one, other, key)}
+    exec(made["g of a [b instead]"].make(), names)  # noqa: S102 -- compiled from this very text
+    weak = names["f"]
+    assert callable(weak)
+    names["self"] = SimpleNamespace(log=SimpleNamespace(warning=lambda *_: None))
+    assert weak(1, 2, "c") == (2, "c", 2)
+    exec(weakenings.probed("m", source), names)  # noqa: S102 -- compiled from this very text
+    probed = names["f"]
+    assert callable(probed)
+    assert probed(2, 2, "c") == (2, "c", 2)
+    assert not {("f", 1), ("f", 2)} & getattr(helped, "found")  # noqa: B009
+    assert probed(1, 2, "c") == (1, "c", 2)
+    assert {("f", 1), ("f", 2)} <= getattr(helped, "found")  # noqa: B009
+
+
+def test_a_clause_that_asks_for_a_type_stays(weakenings: ModuleType) -> None:
+    source = "def f(a, b):\n    return a is None or not isinstance(b, int) or type(b) is bool or a.x\n"
+    assert [one.what.rpartition(" [")[2] for one in weakenings.find_weakenings("m", source)] == ["a.x dropped]"]
 
 
 def test_a_text_that_stands_twice_is_two(weakenings: ModuleType) -> None:

@@ -104,12 +104,13 @@ class ThrowawayCa:
         uris: Sequence[str] | None = None,
         addresses: Sequence[str] = (),
         authority: bool = False,
+        usage: x509.KeyUsage | None = None,
         organization: str = "throwaway",
     ) -> IssuedSvid:
         """Return a certificate that ends `life` seconds from now (negative: expired) and began `age` seconds ago.
 
         X.509 times are whole seconds: the end is rounded up. `uris` replaces the URI SANs, `authority` makes the leaf
-        a CA certificate, which no SVID may be.
+        a CA certificate, which no SVID may be, and `usage` replaces what its key may be used for.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         now = time.time()
@@ -128,7 +129,7 @@ class ThrowawayCa:
             .not_valid_before(datetime.datetime.fromtimestamp(not_before, datetime.UTC))
             .not_valid_after(datetime.datetime.fromtimestamp(not_after, datetime.UTC))
             .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
-            .add_extension(_usage(sign=True, certify=authority), critical=True)
+            .add_extension(usage or _usage(sign=True, certify=authority), critical=True)
             .add_extension(
                 x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),
                 critical=False,

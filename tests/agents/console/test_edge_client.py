@@ -55,6 +55,11 @@ async def test_what_is_no_json_is_no_answer(body: bytes) -> None:
             await client.call("secret", "view", {})
 
 
+async def test_the_longest_answer_is_one() -> None:
+    async with edge(200, b'{"a": "' + b"x" * ((8 << 20) - 9) + b'"}') as (client, _):
+        assert len((await client.call("secret", "view", {}))["a"]) == (8 << 20) - 9
+
+
 async def test_too_much_is_no_answer() -> None:
     async with edge(200, b'"' + b"x" * (9 << 20) + b'"') as (client, _):
         with pytest.raises(BusUnavailable, match="8 MiB"):

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from support.scripted_provider import SECRETS, ScriptedProvider, given
 
 from sealbus.agents.console import login as module
-from sealbus.agents.console.login import MARK, BrowserLogin
+from sealbus.agents.console.login import MARK, RENEW_EVERY, BrowserLogin, check_own_page
 from sealbus.agents.console.sessions import Session, Sessions
 from sealbus.agents.dev.idp import DevelopmentIdp
 from sealbus.agents.edge.http.problem import EdgeError
@@ -98,6 +98,34 @@ async def test_a_session_is_only_that_of_its_cookie() -> None:
     assert refused.value.status == 403
 
 
+@pytest.mark.parametrize(
+    ("fields", "good"),
+    [
+        ({MARK: "1"}, True),
+        ({MARK: "1", "sec-fetch-site": "same-origin"}, True),
+        ({}, False),
+        ({f"{MARK}s": "1"}, False),
+        ({MARK[:-1]: "1"}, False),
+        ({"sec-fetch-site": "same-origin"}, False),
+        *(
+            ({MARK: "1", "sec-fetch-site": site}, False)
+            for site in ("cross-site", "same-site", "none", "same", "Same-Origin")
+        ),
+        ({MARK: "1", "sec-fetch-site": "same-origins"}, False),
+    ],
+    ids=str,
+)
+def test_a_change_comes_from_a_page_of_the_console(fields: dict[str, str], good: bool) -> None:
+    headers = [(name.encode(), value.encode()) for name, value in fields.items()]
+    asked = Request({"type": "http", "method": "POST", "path": "/logout", "query_string": b"", "headers": headers})
+    if good:
+        check_own_page(asked)
+        return
+    with pytest.raises(EdgeError) as refused:
+        check_own_page(asked)
+    assert refused.value.status == 403
+
+
 class Looking:
     """Somebody whose token ends in half a minute, at a provider that says what a test says."""
 
@@ -139,7 +167,24 @@ async def test_a_login_that_its_provider_has_ended_ends_here(idp: ScriptedProvid
     for _ in range(2):
         with pytest.raises(EdgeError, match="log"):
             await looking.token()
+        # Also once it may be tried again: what the provider has ended does not begin anew.
+        looking.now += RENEW_EVERY
     assert len(idp.fields("/token")) == 1
+
+
+@pytest.mark.parametrize(
+    ("expires", "ended"), [(NOW + 30 * SECOND, True), (NOW + 3_600 * SECOND, False)], ids=["ended", "not due"]
+)
+async def test_a_session_that_has_ended_or_is_not_due_is_not_renewed(
+    idp: ScriptedProvider, expires: int, ended: bool
+) -> None:
+    """Also for somebody who holds it while it is shown: a session that ended for another reason begins no new one."""
+    tokens = Tokens(access_token=SECRETS["access"], refresh_token=SECRETS["refresh"], scope="openid", expires=expires)
+    session = Session(tokens, ended=ended)
+    with pytest.raises(EdgeError) if ended else nullcontext():
+        await login_at(idp.issuer).renew(session)
+    assert idp.fields("/token") == []
+    assert session.tokens is tokens
 
 
 async def test_a_provider_that_is_away_ends_nothing_before_the_token_ends(idp: ScriptedProvider) -> None:

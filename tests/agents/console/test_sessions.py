@@ -60,6 +60,17 @@ def test_who_holds_a_session_that_has_ended_sees_that() -> None:
     assert not old.lives(NOW + 1)
 
 
+def test_a_session_that_has_ended_does_not_live_again() -> None:
+    """Its provider renews it no longer, though it has a refresh token and its access token has not run out."""
+    sessions = Sessions()
+    renewed = Session(Tokens(access_token="secret", refresh_token="more", scope="", expires=NOW + 1))
+    value = sessions.begin(renewed)
+    assert sessions.of(value, now=NOW + 1) is renewed
+    renewed.ended = True
+    assert not renewed.may_live(NOW)
+    assert sessions.of(value, now=NOW) is None
+
+
 def test_nobody_who_logs_in_again_and_again_ends_anothers_session() -> None:
     sessions = Sessions(most=3)
     olga = session()

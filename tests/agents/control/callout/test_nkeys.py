@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -92,3 +95,35 @@ def test_a_seed_is_never_shown() -> None:
     key = SigningKey.from_seed(SEED, Prefix.USER)
     assert SEED not in repr(key)
     assert SEED[2:20] not in str(key)
+
+
+def nkey(raw: bytes) -> str:
+    """Return bytes as an nkey is written, with their CRC-16 (XMODEM), little-endian."""
+    return base64.b32encode(raw + binascii.crc_hqx(raw, 0).to_bytes(2, "little")).decode().rstrip("=")
+
+
+def test_a_seed_is_one_by_its_first_five_bits() -> None:
+    first = encode_seed(Prefix.USER, bytes(32))
+    raw = base64.b32decode(first + "=" * (-len(first) % 8))[:-2]
+    assert nkey(raw) == first
+    for bit in (0x80, 0x40, 0x20, 0x10, 0x08):
+        with pytest.raises(NkeyError, match="not a seed"):
+            decode_seed(nkey(bytes([raw[0] ^ bit]) + raw[1:]), Prefix.USER)
+
+
+@pytest.mark.parametrize("length", [1, 27, 37, 38])
+def test_a_key_of_another_length_is_none(length: int) -> None:
+    with pytest.raises(NkeyError, match="wrong length"):
+        decode_public(nkey(bytes([Prefix.USER]) + bytes(length)), Prefix.USER)
+    assert decode_public(nkey(bytes([Prefix.USER]) + bytes(32)), Prefix.USER) == bytes(32)
+
+
+def test_a_seed_has_one_spelling() -> None:
+    """Its last letter has two bits that say nothing."""
+    seed = encode_seed(Prefix.USER, bytes(range(32)))
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+    at = letters.index(seed[-1])
+    assert at % 4 == 0
+    for other in letters[at + 1 : at + 4]:
+        with pytest.raises(NkeyError, match="checksum"):
+            decode_seed(seed[:-1] + other, Prefix.USER)

@@ -6,6 +6,7 @@ import base64
 import time
 
 import pytest
+from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 from support.x509 import IssuedSvid, ThrowawayCa
@@ -62,6 +63,9 @@ def test_our_root_behind_their_leaf() -> None:
 def test_several_chains_of_which_one_is_of_our_root() -> None:
     svid = OURS.issue(ID)
     verify_peer([chain(svid, THEIRS), chain(svid, OURS)], BUNDLES, now=now())
+    verify_peer([chain(svid, OURS), chain(svid, THEIRS)], BUNDLES, now=now())
+    other = chain(OURS.issue(ID), OURS)
+    assert refused(chain(svid, OURS), other, chain(svid, OURS)) is Code.BAD_SVID
     assert refused(chain(THEIRS.issue(ID), THEIRS), chain(THEIRS.issue(ID), OURS)) is Code.BAD_SVID
 
 
@@ -79,6 +83,36 @@ def test_a_uri_that_is_no_spiffe_id(uri: str) -> None:
 
 def test_an_authority_is_no_workload() -> None:
     assert refused(chain(OURS.issue(ID, authority=True), OURS)) is Code.BAD_SVID
+
+
+@pytest.mark.parametrize(
+    ("sign", "certify", "revoke", "code"),
+    [
+        (False, False, False, Code.BAD_SVID),
+        (True, True, False, Code.BAD_SVID),
+        (True, False, True, Code.BAD_SVID),
+        (True, False, False, None),
+    ],
+)
+def test_a_key_that_may_sign_and_nothing_that_an_authority_may(
+    sign: bool, certify: bool, revoke: bool, code: Code | None
+) -> None:
+    usage = x509.KeyUsage(
+        digital_signature=sign,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=certify,
+        crl_sign=revoke,
+        encipher_only=False,
+        decipher_only=False,
+    )
+    shown = chain(OURS.issue(ID, usage=usage), OURS)
+    if code is None:
+        verify_peer([shown], BUNDLES, now=now())
+    else:
+        assert refused(shown) is code
 
 
 def test_a_certificate_without_key_usage() -> None:

@@ -47,7 +47,7 @@ def test_workloads_in_braces_become_tokens() -> None:
     assert (grants.account, grants.limits) == ("APP", DECISION.limits)
 
 
-@pytest.mark.parametrize("account", ["SYS", "AUTH", "app", "ACME"])
+@pytest.mark.parametrize("account", ["SYS", "AUTH", "app", "ACME", "AP", "APPS"])
 def test_an_account_that_may_not_be_given(account: str) -> None:
     with pytest.raises(PolicyFailed, match=account):
         grants_of(replace(DECISION, account=account), own=PARTNER, names=NAMES, accounts=["APP"])

@@ -249,6 +249,25 @@ async def test_until_the_bucket_is_known_it_decides_about_its_own_process_alone(
     assert deciding.asked == 1 + WAITING
 
 
+@pytest.mark.parametrize(
+    "near",
+    [
+        "spiffe://example.org/controls",
+        "spiffe://example.org/contro",
+        "spiffe://example.org/Control",
+        "spiffe://other.org/control",
+    ],
+)
+async def test_who_is_nearly_its_own_process_waits_like_others(near: str) -> None:
+    deciding = _Deciding()
+    starting = StartingEngine(deciding, SpiffeId(near), asyncio.Event())
+    asked = asyncio.create_task(starting.connect(question("control")))
+    await asyncio.sleep(0)
+    assert deciding.asked == 0
+    asked.cancel()
+    await asyncio.wait([asked])
+
+
 @pytest.mark.nats
 @pytest.mark.parametrize("bucket", ["missing", "empty", "emptied", "junk", "policy"])
 async def test_a_bootstrap_counts_where_nothing_was_ever_pushed(

@@ -44,6 +44,16 @@ def test_a_server_that_is_not_listed() -> None:
     assert refused(SERVER.request(SERVER.claims()), servers=(AskingServer().key.public,)) is Code.UNKNOWN_SERVER
 
 
+@pytest.mark.parametrize("near", [SERVER.key.public[:-1], SERVER.key.public + "A", SERVER.key.public.lower()])
+def test_a_server_that_is_nearly_listed(near: str) -> None:
+    assert refused(SERVER.request(SERVER.claims()), servers=(near,)) is Code.UNKNOWN_SERVER
+
+
+def test_as_many_chains_and_certificates_as_may_be() -> None:
+    claims = SERVER.claims([["x"] * CERTIFICATES] * CHAINS)
+    assert verify_request(SERVER.request(claims), now=NOW).chains == (("x",) * CERTIFICATES,) * CHAINS
+
+
 def test_a_request_in_anothers_name() -> None:
     other = AskingServer()
     assert refused(other.request(SERVER.claims())) is Code.BAD_AUTH_REQUEST
@@ -64,7 +74,7 @@ def test_a_request_that_could_be_kept() -> None:
     assert refused(SERVER.request(SERVER.claims(expires=1_700_000_126))) is Code.BAD_AUTH_REQUEST
 
 
-@pytest.mark.parametrize("kind", ["Leafnode", "Router", "", "client"])
+@pytest.mark.parametrize("kind", ["Leafnode", "Router", "", "client", "Clients", "Clien"])
 def test_what_is_no_client(kind: str) -> None:
     claims = SERVER.claims([["leaf", "root"]])
     claims["nats"]["client_info"]["kind"] = kind
@@ -78,6 +88,13 @@ Change = Callable[[dict[str, Any]], object]
     "change",
     [
         lambda one: one.update(aud="nats"),
+        lambda one: one.update(aud=one["aud"].upper()),
+        lambda one: one.update(aud=one["aud"] + "s"),
+        lambda one: one["nats"].update(type="authorization_requests"),
+        lambda one: one["nats"].update(type="authorization"),
+        lambda one: one["nats"].update(type="Authorization_Request"),
+        lambda one: one["nats"]["server_id"].update(id=SERVER.key.public[:-1]),
+        lambda one: one["nats"]["server_id"].update(id=SERVER.key.public.lower()),
         lambda one: one.pop("aud"),
         lambda one: one.pop("exp"),
         lambda one: one.update(exp="soon"),

@@ -44,7 +44,7 @@ def test_one_key_serves_the_logs_of_all_periods(tmp_path: Path) -> None:
     made = make_key_file(path, ORIGIN)
     [loaded] = load_signers([path], f"{ORIGIN}/2026-11")
     assert loaded.verifier == made.verifier
-    for other in (f"{ORIGIN}-2026", ORIGIN[:-1], f"x/{ORIGIN}"):
+    for other in (f"{ORIGIN}-2026", ORIGIN[:-1], f"x/{ORIGIN}", ORIGIN.upper(), f"{ORIGIN.upper()}/2026-11"):
         with pytest.raises(ConfigurationError, match="is a key of"):
             load_signers([path], other)
 

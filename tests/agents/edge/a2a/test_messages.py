@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from a2a.types import Message, Part
+from a2a.utils.errors import InvalidParamsError
 from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.struct_pb2 import Value
 from hypothesis import given, settings
@@ -47,6 +49,21 @@ def test_answers_come_through_data_as_they_were(value: Any) -> None:
     assert (MessageToDict(part.data), part.media_type) == (value, JSON)
 
 
+@pytest.mark.parametrize("number", [2**53, -(2**53)])
+def test_the_largest_numbers_that_data_can_say(number: int) -> None:
+    assert part_of(Content(body=str(number).encode(), typ=JSON)).WhichOneof("content") == "data"
+    _, body = skills().asked_for(Message(parts=[Part(data=ParseDict({"a": number}, Value()))]))
+    assert body.body.decode().replace(" ", "") == f'{{"a":{number}}}'
+
+
+def test_of_several_skills_one_is_named() -> None:
+    [one] = skills().actions.values()
+    several = Skills([one, replace(one, agent="two")])
+    assert len(several.actions) == 2
+    with pytest.raises(InvalidParamsError, match="must name a skill"):
+        several.asked_for(Message(parts=[Part(data=ParseDict({}, Value()))]))
+
+
 @pytest.mark.parametrize("text", [str(2**53 + 1), f'{{"a": [{-(2**60)}]}}', "[" * 65 + "]" * 65])
 def test_what_data_would_change_is_text(text: str) -> None:
     part = part_of(Content(body=text.encode(), typ=JSON))
@@ -54,8 +71,9 @@ def test_what_data_would_change_is_text(text: str) -> None:
 
 
 def test_other_types_are_bytes() -> None:
-    part = part_of(Content(body=b"\x00\xff", typ="image/png"))
-    assert (part.raw, part.media_type) == (b"\x00\xff", "image/png")
+    for typ in ("image/png", f"{JSON}s", JSON[:-1], JSON.upper()):
+        part = part_of(Content(body=b"\x00\xff", typ=typ))
+        assert (part.raw, part.media_type) == (b"\x00\xff", typ)
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"NaN", b"\xff", b'{"a": Infinity}'])
@@ -67,3 +85,16 @@ def test_json_that_is_none_is_no_answer(body: bytes) -> None:
 def test_an_artifact_has_a_part_for_each() -> None:
     found = artifact([Content(body=b"1", typ=JSON), Content(body=b"x", typ="text/plain")])
     assert [one.WhichOneof("content") for one in found.parts] == ["data", "raw"]
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(1.5, "1.5"), (2.0, "2"), (1e300, "1e+300"), (float(2**54), "1.8014398509481984e+16")]
+)
+def test_whole_numbers_alone_are_written_as_such(number: float, text: str) -> None:
+    _, body = skills().asked_for(Message(parts=[Part(data=ParseDict({"a": number}, Value()))]))
+    assert body.body.decode().replace(" ", "") == f'{{"a":{text}}}'
+
+
+def test_an_answer_has_its_own_id_and_that_of_its_context() -> None:
+    said = answer([Content(body=b"1", typ=JSON)], message_id="1", context_id="2")
+    assert (said.message_id, said.context_id) == ("1", "2")

@@ -72,6 +72,41 @@ def test_what_becomes_a_field_begins_no_other(said: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize(
+    "said",
+    [
+        {},
+        {"token": "x" * 1_024},
+        {"authentication": AuthenticationInfo(scheme="Bearer", credentials="for the hook")},
+    ],
+)
+def test_what_becomes_a_field_is_taken(said: dict[str, object]) -> None:
+    url = "https://hook.example/"
+    check_config(config(url + "x" * (2_048 - len(url)), **said))
+    with pytest.raises(InvalidParamsError, match="url"):
+        check_config(config(url + "x" * (2_049 - len(url)), **said))
+
+
+@pytest.mark.parametrize(
+    ("url", "port"),
+    [
+        ("https://localhost/", 443),
+        ("http://localhost/", 80),
+        ("HTTP://localhost/", 80),
+        ("https://localhost:8443/", 8443),
+    ],
+)
+async def test_a_url_without_a_port_has_that_of_its_scheme(url: str, port: int) -> None:
+    asked: list[int] = []
+
+    async def resolving(host: str, at: int) -> Sequence[str]:
+        asked.append(at)
+        return ["127.0.0.1"]
+
+    await Webhooks(networks=LOOPBACK, tls=TRUSTS_NOBODY, resolving=resolving).check(url)
+    assert asked == [port]
+
+
+@pytest.mark.parametrize(
     "inside",
     [
         "127.0.0.1",

@@ -11,7 +11,8 @@ from support.edge import Door, door
 from support.engines import ScriptedEngine
 from support.shop import Shop
 
-from sealbus.agents.edge.http.cors import Cors
+from sealbus.agents.edge.http.cors import Cors, preflight_answer
+from sealbus.agents.edge.http.problem import EdgeError
 from sealbus.envelopes.errors import ConfigurationError
 
 APP = "https://app.example.org"
@@ -92,6 +93,38 @@ def test_what_is_no_origin_is_refused(origin: str) -> None:
 def test_everybody_is_refused_with_the_reason() -> None:
     with pytest.raises(ConfigurationError, match=r"edge\.cors '\*': any page could use a token"):
         Cors(frozenset({"*"}))
+
+
+def test_the_longest_origin() -> None:
+    longest = "https://" + "a" * 292
+    assert Cors(frozenset({longest})).origins == {longest}
+    with pytest.raises(ConfigurationError):
+        Cors(frozenset({longest + "a"}))
+
+
+@pytest.mark.parametrize(
+    ("method", "asked", "found"),
+    [
+        ("OPTIONS", ["POST"], "POST"),
+        ("OPTION", ["POST"], None),
+        ("OPTIONSX", ["POST"], None),
+        ("options", ["POST"], None),
+        ("POST", ["POST"], None),
+        ("OPTIONS", ["POST", "DELETE"], None),
+        ("OPTIONS", [], None),
+    ],
+)
+def test_a_preflight_asks_for_one_method(method: str, asked: list[str], found: str | None) -> None:
+    fields = [(b"origin", APP.encode())] + [(b"access-control-request-method", one.encode()) for one in asked]
+    assert Cors(frozenset({APP})).preflight(method, Headers(raw=fields)) == found
+
+
+@pytest.mark.parametrize("fields", [["authorization", "x-other"], ["x-other", "authorization"]])
+def test_every_line_of_fields_that_a_preflight_asks_for_counts(fields: list[str]) -> None:
+    raw = [(b"access-control-request-headers", one.encode()) for one in fields]
+    with pytest.raises(EdgeError):
+        preflight_answer(Headers(raw=raw), ["POST"])
+    assert preflight_answer(Headers(raw=raw[:0]), ["POST"]).status_code == 204
 
 
 @pytest.mark.parametrize(

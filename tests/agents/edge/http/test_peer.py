@@ -47,6 +47,13 @@ def test_any_other_name_is_refused(uri: str) -> None:
         peer_of(Shaken(CA.issue(uri).cert_der, NAMED).as_tls(), DOMAIN)
 
 
+@pytest.mark.parametrize("domain", ["example.orgs", "example.or", "n.example.org"])
+def test_a_workload_of_nearly_the_domain_is_refused(domain: str) -> None:
+    svid = CA.issue(f"spiffe://{domain}/agent/web")
+    with pytest.raises(ValueError, match="another trust domain"):
+        peer_of(Shaken(svid.cert_der, NAMED).as_tls(), DOMAIN)
+
+
 @pytest.mark.parametrize(
     "shaken",
     [

@@ -42,6 +42,13 @@ def test_nobody_gets_more_than_the_burst_and_the_rate(steps: list[tuple[int, flo
     assert all(count <= 3 + 2.0 * now + 1e-6 for count in taken.values())
 
 
+def test_one_request_of_one_client_is_the_least() -> None:
+    buckets = TokenBuckets(rate=1.0, burst=1, entries=1, clock=lambda: 0.0)
+    assert buckets.take("a") == 0.0
+    assert buckets.take("b") == 0.0
+    assert len(buckets) == 1
+
+
 @pytest.mark.parametrize("bad", [{"rate": 0.0}, {"burst": 0}, {"entries": 0}])
 def test_bounds_that_bound_nothing_are_refused(bad: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="rate must be over 0"):

@@ -34,6 +34,9 @@ def context(capabilities: dict[str, Any] | None, version: str = "2026-07-28", re
         ({"elicitation": {"form": {}, "url": {}}}, True, True, False),
         ({"extensions": {TASKS: {}}}, False, False, True),
         ({"extensions": {"io.modelcontextprotocol/ui": {}}}, False, False, False),
+        ({"extensions": {TASKS[:-1]: {}}}, False, False, False),
+        ({"extensions": {f"{TASKS}/x": {}}}, False, False, False),
+        ({"extensions": {TASKS.upper(): {}}}, False, False, False),
     ],
 )
 def test_nobody_is_asked_in_a_way_that_was_not_declared(
@@ -43,7 +46,9 @@ def test_nobody_is_asked_in_a_way_that_was_not_declared(
     assert (asked.form, asked.url, asked.tasks) == (form, url, tasks)
 
 
-@pytest.mark.parametrize(("version", "modern"), [("2026-07-28", True), ("2025-11-25", False), ("2025-03-26", False)])
+@pytest.mark.parametrize(
+    ("version", "modern"), [("2026-07-28", True), ("2025-11-25", False), ("2025-03-26", False), ("2026-07-2", False)]
+)
 def test_the_generation_is_that_of_the_request(version: str, modern: bool) -> None:
     assert Asked.of(context({}, version)).modern is modern
 

@@ -77,6 +77,44 @@ def test_the_one_that_is_idle_longest_makes_room() -> None:
     assert "b" not in sessions
 
 
+def test_where_all_are_open_one_of_who_has_most_makes_room() -> None:
+    sessions = OpenSessions(lambda: 0.0, whole=2, of_user=2)
+    for session in ("a", "b"):
+        assert sessions.admit(USERS["alice"]) is None
+        with sessions.answering(session, USERS["alice"]):
+            pass
+    assert sessions.admit(USERS["bob"]) == ("a", USERS["alice"])
+
+
+def opened(whole: int, of_user: int, *users: str) -> OpenSessions:
+    """Return sessions of these users, the one that is idle longest first; each is named after its place."""
+    sessions = OpenSessions(lambda: 0.0, whole=whole, of_user=of_user)
+    for place, user in enumerate(users):
+        with sessions.answering(str(place), USERS[user]):
+            pass
+    return sessions
+
+
+def test_who_has_as_many_as_one_may_have_ends_their_own() -> None:
+    assert opened(9, 1, "bob", "alice").admit(USERS["alice"]) == ("1", USERS["alice"])
+
+
+def test_who_has_as_many_as_those_with_most_ends_their_own() -> None:
+    assert opened(2, 2, "bob", "alice").admit(USERS["alice"]) == ("1", USERS["alice"])
+
+
+def test_who_has_fewest_loses_none_to_a_newcomer() -> None:
+    assert opened(3, 2, "bob", "alice", "alice").admit(USERS["carol"]) == ("1", USERS["alice"])
+
+
+@pytest.mark.parametrize("near", ["session-", "session-AA", "SESSION-A", "session-a "])
+def test_a_session_is_known_by_its_whole_name(near: str) -> None:
+    sessions = OpenSessions(lambda: 0.0, whole=2)
+    with sessions.answering("session-a", USERS["alice"]):
+        assert "session-a" in sessions
+        assert near not in sessions
+
+
 def test_one_that_is_answering_is_not_idle() -> None:
     now, alice = 0.0, USERS["alice"]
     sessions = OpenSessions(lambda: now, whole=9, of_user=2)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hmac
+from base64 import urlsafe_b64encode
 from functools import partial
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -228,6 +231,12 @@ def test_a_nonce_counts_while_it_is_given_out_and_as_long_again() -> None:
         error = refusal(holder.proof(TOKEN, "POST", URL, now=later, nonce=nonce), now=later, nonces=NONCES)
         assert (error.code, error.error) == (Code.USE_DPOP_NONCE, "use_dpop_nonce")
     assert refusal(holder.proof(TOKEN, "POST", URL, now=NOW, nonce=7), nonces=NONCES).detail == "3: nonce"
+
+
+def test_a_nonce_is_made_under_its_own_label() -> None:
+    """No other value under the same key is one."""
+    made = hmac.new(bytes(range(32)), b"sealbus.dpop-nonce.v1" + (NOW // (300 * SECOND)).to_bytes(8), sha256).digest()
+    assert NONCES.current(NOW) == urlsafe_b64encode(made[:16]).rstrip(b"=").decode()
 
 
 def test_a_nonce_is_of_one_key_and_its_text_shows_none() -> None:

@@ -323,7 +323,7 @@ CODES: Final[Mapping[Code, CodeText]] = MappingProxyType(
         Code.KILLED: CodeText(
             "Process after process ended while it handled this alone, as the kernel does for want of memory.",
             Fault.OPERATOR,
-            "Find what the handler does with this message: sealbus dead shows it. Mend that, then send it again.",
+            "Find what the handler does with this message, by sealbus dead show. Mend that, then send it again.",
             "docs/operations.md#dead-letters",
         ),
         Code.STATE_UNAVAILABLE: CodeText(

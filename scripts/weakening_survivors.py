@@ -3,6 +3,21 @@
 __all__ = ["EXPLAINED"]
 
 EXPLAINED: dict[str, tuple[str, ...]] = {
+    "what is stored at the very microsecond of its stream's creation is measured by that creation, whoever is asked": (
+        "sealbus.bus.gate.gate.Gate._known_places: arrival.stored >= arrival.created [bound]",
+        "sealbus.bus.gate.gate.Gate._known_places: one.arrival.stored < arrival.created [bound]",
+        "sealbus.bus.gate.gate.Gate._known_places: one.arrival.stored >= arrival.created [bound]",
+    ),
+    "readers conclude ten seconds later, so that a microsecond decides nothing": (
+        "sealbus.bus.handling.approvals.marker.Markers.move: self._clock() >= bound [bound]",
+    ),
+    "spellings in base64 of the same bytes have one length, and differ in unused bits, never in the case of a letter": (
+        "sealbus.agents.evidence.standing._done: b64encode(body).decode() != base64 [by prefix]",
+        "sealbus.agents.evidence.standing._done: b64encode(body).decode() != base64 [by case]",
+        "independent.verify_export.read_grant: base64.b64encode(granted).decode() == do['base64'] [by prefix]",
+        "independent.verify_export.read_grant: base64.b64encode(granted).decode() == do['base64'] [by case]",
+    ),
+    "a code has small letters alone": ("sealbus.envelopes.export.tally.Tally.take: code == READ_AGAIN [by case]",),
     "what is kept holds its session, so that no other session has its id meanwhile": (
         (
             "sealbus.agents.console.area_access.AreaAccess.check: seen is not None and seen.session is session"
@@ -112,6 +127,11 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.envelopes.export.entries.EntryReader._read_records: name not in self.names [by prefix]",
         "sealbus.envelopes.export.entries.EntryReader._read_records: name in self._only [by prefix]",
         "sealbus.envelopes.export.tally.RepeatedRecords.again: name in seen [by prefix]",
+        "sealbus.bus.handling.idempotency.replay_guard.ReplayGuard.used: digest not in slot.uses [by prefix]",
+        "sealbus.bus.handling.idempotency.replay_guard.ReplayGuard.used: digest in slot.uses [by prefix]",
+        "sealbus.bus.gate.resumption.Resumption.mark: one.opened.message.header.digest not in self._under_way [by prefix]",
+        "sealbus.bus.gate.resumption.Resumption.put: digest in self._under_way [by prefix]",
+        "sealbus.bus.handling.approvals.marker.Markers.move: said.digest != task.digest [by prefix]",
         ("sealbus.envelopes.export.trust.pinned_bundles: sha256(record.jwt).digest() in root.bundles [by prefix]"),
     ),
     "it is kept under its recorder, and looked for under who minted, who then is another": (
@@ -137,6 +157,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
     ),
     "a marker of the same time is the one that is there, and is not written again": (
         "sealbus.bus.gate.resumption.Resumption._run: max(end, self._clock()) > parked.until [bound]",
+        "sealbus.bus.gate.resumption.Resumption._kept_open: until <= parked.until [bound]",
     ),
     "it is looked for once more, and nothing is there": (
         "sealbus.bus.handling.approvals.parking.Parking.park: delivery.number > 1 [bound]",

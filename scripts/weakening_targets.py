@@ -55,7 +55,7 @@ TARGETS: dict[str, str] = {
     ),
     "agents/evidence/approvals": "attack/test_forged_approvals agents/evidence/test_approvals",
     "bus/gate/authorizer": "bus/gate/test_authorizer bus/gate/test_gate",
-    "bus/gate/gate": "bus/gate/test_gate",
+    "bus/gate/gate": "bus/gate/test_gate bus/gate/test_restored_streams",
     "bus/handling/idempotency/replay_guard": "bus/handling/idempotency/test_replay_guard",
     "bus/handling/cancel/stop": "bus/handling/cancel/test_stop",
     "bus/gate/approval_authorizer": "bus/gate/test_approval_authorizer attack/test_approvals",

@@ -201,9 +201,9 @@ def test_what_would_not_be_verified_is_found(opa: OpaServer, monkeypatch: pytest
 
     monkeypatch.setattr(engine_differences, "evaluated", rounds)
     monkeypatch.setattr(engine_differences, "has_wheel", lambda: True)
-    found = compare_edges(opa, range(SEED, SEED + NEAR), most=1)
-    [(_, difference)] = found.differences
-    assert re.search(r"; decided again: (obligations|[a-z]+-to-[a-z]+)", difference)
+    found = compare_edges(opa, range(SEED, SEED + NEAR), most=NEAR)
+    again = re.compile(r"; decided again: (obligations|[a-z]+-to-[a-z]+)")
+    assert any(again.search(difference) for _, difference in found.differences)
 
 
 def _rounded(answer: object) -> object:

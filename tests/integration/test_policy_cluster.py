@@ -67,7 +67,7 @@ audit = "64MiB"
 issuer = "{folder}/keys/issuer.seed"
 xkey = "{folder}/keys/xkey.seed"
 nkey = "{folder}/keys/user.seed"
-accounts = ["APP"]
+accounts = ["APP", "APP_AGENTS"]
 bootstrap = "{folder}/bootstrap.tar.gz"
 """
 

@@ -13,7 +13,7 @@ from support.shop import Shop, Update
 
 from sealbus.agents.control.notary.key_book import KeyBookWriter
 from sealbus.agents.dev.memory.identity import MemoryIdentity
-from sealbus.agents.runtime.worker import WorkerLimits
+from sealbus.agents.runtime.worker import Worker, WorkerLimits
 from sealbus.bus.inspection.tasks import TaskFilter, TaskList, task_subjects
 from sealbus.bus.streams import key_book
 from sealbus.envelopes.limits import SECOND
@@ -157,3 +157,28 @@ async def test_without_a_notary_in_the_settings_it_is_refused_at_once() -> None:
         await site.bus.idle()
         assert shop.handled == []
         assert site.refused() == 1
+
+
+@pytest.mark.parametrize("restored", [(True, False), (False, True), (False, True, False)])
+async def test_each_message_of_a_batch_is_measured_by_its_own_stream(
+    monkeypatch: pytest.MonkeyPatch, restored: tuple[bool, ...]
+) -> None:
+    monkeypatch.setattr(key_book, "_AGAIN", 0.0)
+    shop = Shop()
+    bus = TestBus(engine=ScriptedEngine())
+    bus.deployment = replace(bus.deployment, notaries=frozenset({bus.names.id_of("notary")}))
+    async with bus:
+        site, stream = Site(bus, shop), bus.broker.streams["TASKS"]
+        for number, is_restored in enumerate(restored):
+            stream.created = site.created if is_restored else site.before
+            await site.submit(str(number))
+        stream.created = site.created
+        await later(site)
+        await site.say(site.row(last=len(restored)))
+        node, stop = (await bus.client("inventory")).node, asyncio.Event()
+        async with Worker(shop.inventory, node) as worker, asyncio.TaskGroup() as group:
+            # All of them are there when it begins, and come in one batch.
+            group.create_task(worker.run(stop))
+            await until(lambda: len(shop.handled) == len(restored))
+            stop.set()
+        assert node.counters.value("sealbus_refused_total") == 0

@@ -332,6 +332,20 @@ def test_a_restoration_is_of_this_log_and_says_so() -> None:
     assert independent.read_restored([*lines[:4], str(2**53 - 1), *lines[5:]], known).last == 2**53 - 1
 
 
+def test_a_restoration_of_streams_names_from_one_to_64_of_them() -> None:
+    known = root_of(WORLD["defaults"]["archive"])
+    first = ["sealbus.restored.v2", known.origin, "5", "6", "1", "spiffe://example.org/agent/operator", "7", "0" * 64]
+    rows = [f"S{number:02} 1 2 3" for number in range(65)]
+    for count in (1, 64):
+        assert len(independent.read_restored([*first, *rows[:count]], known).streams) == count
+    others = [
+        [name, *first[1:], *rows[:1]] for name in ("sealbus.Restored.v2", "sealbus.restored.v22", "sealbus.restored.v")
+    ]
+    for lines in ([*first], [*first, *rows], *others):
+        with pytest.raises(independent.Bad):
+            independent.read_restored(lines, known)
+
+
 @pytest.mark.parametrize("size", [1, 8192, 8193])
 def test_a_previous_checkpoint_has_a_size(size: int) -> None:
     report = independent.Report()

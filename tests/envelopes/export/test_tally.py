@@ -48,10 +48,14 @@ def test_denials_count_as_often_as_they_say() -> None:
 
 def test_what_was_read_again_was_allowed() -> None:
     tally = Tally()
-    tally.take(DenialsRecord(iss=RECORDER, minute=0, counts={READ_AGAIN: 7, "denied": 2}), RECORDER, counted=True)
+    # What only begins like the code, or is its beginning, is another code.
+    counts = {READ_AGAIN: 7, "denied": 2, f"{READ_AGAIN}_x": 3, READ_AGAIN[:-1]: 1}
+    tally.take(DenialsRecord(iss=RECORDER, minute=0, counts=counts), RECORDER, counted=True)
     assert tally.rows == {
         Row(RECORDER.value, "", "allow", READ_AGAIN): 7,
         Row(RECORDER.value, "", "deny", "denied"): 2,
+        Row(RECORDER.value, "", "deny", f"{READ_AGAIN}_x"): 3,
+        Row(RECORDER.value, "", "deny", READ_AGAIN[:-1]): 1,
     }
 
 

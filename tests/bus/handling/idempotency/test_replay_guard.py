@@ -104,8 +104,10 @@ async def test_uses_of_one_slot_are_all_kept(site: Site) -> None:
 
 async def test_digests_that_differ_in_one_bit_are_two(site: Site) -> None:
     guard, one = site.process(), digest("a")
+    other = one[:-1] + bytes([one[-1] ^ 1])
     assert await site.use(guard, one)
-    assert await site.use(guard, one[:-1] + bytes([one[-1] ^ 1]))
+    assert not await guard.used(other, made=site.now)
+    assert await site.use(guard, other)
 
 
 async def test_slots_are_as_many_as_declared(site: Site) -> None:

@@ -44,7 +44,11 @@ def test_a_server_that_is_not_listed() -> None:
     assert refused(SERVER.request(SERVER.claims()), servers=(AskingServer().key.public,)) is Code.UNKNOWN_SERVER
 
 
-@pytest.mark.parametrize("near", [SERVER.key.public[:-1], SERVER.key.public + "A", SERVER.key.public.lower()])
+@pytest.mark.parametrize(
+    "near",
+    [SERVER.key.public[:-1], SERVER.key.public + "A", SERVER.key.public.lower()],
+    ids=["shorter", "longer", "in small letters"],
+)
 def test_a_server_that_is_nearly_listed(near: str) -> None:
     assert refused(SERVER.request(SERVER.claims()), servers=(near,)) is Code.UNKNOWN_SERVER
 

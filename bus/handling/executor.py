@@ -248,7 +248,7 @@ class Executor:
                     await self._replier.handle(work)
                 elif poison is None:
                     await self._durable.handle(work)
-                elif work.tried.number == 1 and not poison.apart and poison.in_flight is None:
+                elif work.is_first and not poison.apart and poison.in_flight is None:
                     poison.running.add(work)
                     await self._durable.handle(work)
                 else:

@@ -26,6 +26,7 @@ class Work:
         "delivery",
         "exp",
         "header",
+        "is_first",
         "lined_up",
         "permitted",
         "pull",
@@ -43,6 +44,9 @@ class Work:
         """Until when it may be handled: a parked task goes on as long as the approval does."""
         self.tried: Delivery = delivery if resumed is None else _delivery_of(resumed.approval)
         """Whose deliveries are the attempts: a parked task is tried anew with the approval that it goes on by."""
+        arrival = self.tried.arrival
+        self.is_first = arrival is None or arrival.delivery == 1
+        """Whether this is the first delivery of what is tried."""
         self.started = 0
         """When its turn came, in microseconds."""
         self.claim: Claim | None = None

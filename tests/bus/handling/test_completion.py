@@ -66,7 +66,7 @@ class Worker:
 
 def done(name: bytes) -> Done:
     permitted = Permitted(message=TASK, value=None, route=ROUTE, leaf=name, sent=[], cancellation=Cancellation())
-    work = Work(permitted, cast("Delivery", None), None, set())
+    work = Work(permitted, Delivery("task.works.plain", b"", b""), None, set())
     reporter = StatusReporter(cast("Statuses", None), TASK.header, 1)
     return Done(work, Claim(key=name, dig=b"", first=b""), reporter, Content(body=name, typ="application/json"))
 

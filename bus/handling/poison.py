@@ -146,6 +146,7 @@ class PoisonGuard:
         self._quiet = asyncio.Event()
         self._over = asyncio.Event()
         self._log = OperatorLog(_logger)
+        self._stopping = False
         self.running: set[Work] = set()
         self.apart = False
 
@@ -205,9 +206,11 @@ class PoisonGuard:
                 self._log.warning("what a process handled when it ended is not counted: %s", error)
 
     async def forgive(self) -> None:
-        """Close all counts: the process was told to stop, and may be ended for that. Raises nothing."""
+        """Close all counts and open none any more: the process was told to stop, and may be ended. Raises nothing."""
+        self._stopping = True
         for work in list(self._counted):
-            await self._close(work)
+            # Its handler may have ended, and closed it, while the ones before were closed.
+            await self.close(work)
 
     def _is_suspect(self, work: Work) -> bool:
         number = work.tried.number
@@ -225,6 +228,8 @@ class PoisonGuard:
         )
 
     async def _count(self, work: Work, known: _Counted) -> None:
+        if self._stopping:
+            return
         try:
             sequence = await self._write(work.header.digest, known.attempts, known.sequence)
         except (BusUnavailable, IdentityUnavailable) as error:

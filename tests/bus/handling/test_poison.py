@@ -149,6 +149,18 @@ async def test_a_process_counts_no_delivery_that_it_put_off_itself(site: Site) -
     assert await site.keyed.get(site.subject("a")) is not None
 
 
+async def test_what_ends_while_the_process_is_told_to_stop_is_closed_once(site: Site) -> None:
+    guard, works = site.process(), [delivered(name, 2) for name in ("a", "b", "c")]
+    for work in works:
+        await guard.begin(work)
+    # Their handlers end while the counts are closed.
+    await asyncio.gather(guard.forgive(), *(guard.close(work) for work in works))
+    # What begins after that may be ended by who told the process to stop.
+    await guard.begin(delivered("d", 2))
+    assert await site.keyed.get(site.subject("d")) is None
+    assert [await died(site.process(), name, 3) for name in ("a", "b", "c", "d")] == [False] * 4
+
+
 async def test_what_is_claimed_once_is_not_counted(site: Site) -> None:
     await site.process().begin(delivered("a", 5, once=True))
     assert await site.keyed.get(site.subject("a")) is None

@@ -208,9 +208,8 @@ class PoisonGuard:
     async def forgive(self) -> None:
         """Close all counts and open none any more: the process was told to stop, and may be ended. Raises nothing."""
         self._stopping = True
-        for work in list(self._counted):
-            # Its handler may have ended, and closed it, while the ones before were closed.
-            await self.close(work)
+        # Together, because each waits as long as it may where STATE does not answer.
+        await asyncio.gather(*[self.close(work) for work in list(self._counted)])
 
     def _is_suspect(self, work: Work) -> bool:
         number = work.tried.number

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,9 @@ from support.ports import held_port
 from support.x509 import IssuedSvid, ThrowawayCa
 
 from sealbus.agents.runtime.policy.opa_tls import OpaTls
+from sealbus.bus.nats.connection.tls import server_context
 from sealbus.envelopes.errors import Code, ConfigurationError, PolicyUnavailable
-from sealbus.envelopes.trust.spiffe_id import SpiffeId
+from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 from sealbus.policies.bundle.files import write_bundle
 from sealbus.policies.decision.decision import Decision
 from sealbus.policies.engines import central
@@ -133,6 +135,41 @@ async def test_the_deadline_is_for_the_whole_call() -> None:
         assert {str(one) for one in answers if "turn" in str(one)} == {
             f"{UNAVAILABLE}: there was no turn to ask OPA within 0.2 s"
         }
+
+
+@pytest.mark.parametrize(
+    "answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"], ids=["silent", "in the body"]
+)
+async def test_a_question_that_is_left_keeps_no_connection_to_a_server_that_hangs(answer: bytes) -> None:
+    """A close of TLS waits 30 s for the other side's, which a server that hangs does not send."""
+    ended = asyncio.Event()
+
+    def handshake(tls: ssl.SSLObject) -> bool:
+        try:
+            tls.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        return True
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        arrived, leaving = ssl.MemoryBIO(), ssl.MemoryBIO()
+        context = server_context(StaticIdentity(CA, OPA_ID).x509(), trust_domain=TrustDomain("example.org"))
+        tls = context.wrap_bio(arrived, leaving, server_side=True)
+        done = False
+        with suppress(ConnectionError):
+            while raw := await reader.read(65536):
+                arrived.write(raw)
+                if not done and (done := handshake(tls)) and answer:
+                    tls.write(answer)
+                writer.write(leaving.read())
+        ended.set()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server, engine_of(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}", deadline=1.0) as engine:
+        assert codes(await engine.decide([document()])) == [UNAVAILABLE]
+        async with asyncio.timeout(15):
+            await ended.wait()
 
 
 async def test_the_first_that_is_well_decides() -> None:

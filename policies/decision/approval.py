@@ -20,7 +20,7 @@ from sealbus.envelopes.encoding.codec import is_text
 from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.message.header import is_grant
 from sealbus.envelopes.trust.names import is_token
-from sealbus.policies.decision.documents import InputDocument, canonical, checked_document
+from sealbus.policies.decision.documents import InputDocument, canonical, checked_document, extended_document
 
 __all__ = [
     "APPROVAL",
@@ -133,8 +133,7 @@ def approval_question(document: InputDocument, *, of: bytes, obligation: bytes) 
     JSON object: they could bring other keys with them.
     """
     checked = of if isinstance(of, InputDocument) else checked_document(of)
-    parts = b',"of":' + checked + b',"obligation":' + checked_document(obligation) + b"}"
-    return checked_document(document[:-1] + parts)
+    return extended_document(document, {b"of": checked, b"obligation": checked_document(obligation)})
 
 
 def is_question(document: bytes) -> bool:

@@ -10,7 +10,7 @@ be large is written in pieces (`canonical`) and read in parts (`in_parts`).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final, NoReturn, TypeAlias, TypeVar, cast
 
 from sealbus.envelopes.encoding.strict_json import Json, deeper_than
@@ -23,6 +23,7 @@ __all__ = [
     "InputDocument",
     "canonical",
     "checked_document",
+    "extended_document",
     "in_parts",
     "parse_data",
     "whole_numbers",
@@ -60,6 +61,21 @@ def checked_document(data: bytes) -> InputDocument:
     except ValueError as error:
         raise PolicyFailed(f"the input document is refused: {error}") from None
     return InputDocument(data)
+
+
+def extended_document(document: InputDocument, members: Mapping[bytes, InputDocument]) -> InputDocument:
+    """Return `document` with more members at its end; raise `PolicyFailed` as `checked_document` does of the whole.
+
+    `members` have names of small letters.
+    """
+    added = b"".join([b',"%b":%b' % member for member in members.items()])
+    whole = document[:-1] + added + b"}"
+    # Parts that were checked are wrong together only by their length, by a name that is there, and by nesting one deeper.
+    repeated = document.count(b"\\") or any(document.count(b'"%b"' % name) for name in members)
+    fits = len(whole) <= DEFAULT_LIMITS.input_document_bytes and not deeper_than(added.decode(), NESTING - 1)
+    if repeated or not fits or not document.count(b'"') or not document.endswith(b"}"):
+        return checked_document(whole)
+    return InputDocument(whole)
 
 
 def _check_whole(data: bytes) -> None:

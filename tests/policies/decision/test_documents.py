@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from sealbus.envelopes.encoding.strict_json import Json, parse_object
@@ -16,6 +16,7 @@ from sealbus.policies.decision.documents import (
     InputDocument,
     canonical,
     checked_document,
+    extended_document,
     in_parts,
     parse_data,
     whole_numbers,
@@ -63,6 +64,51 @@ def test_anything_else_fails(data: bytes) -> None:
     with pytest.raises(PolicyFailed) as failed:
         checked_document(data)
     assert failed.value.code is Code.POLICY_ERROR
+
+
+def nested(depth: int) -> object:
+    return {"a": nested(depth - 1)} if depth else 1
+
+
+objects = st.dictionaries(
+    st.sampled_from(["a", "of", "on", "o\tf", 'o"f', '"of":', ""]),
+    st.sampled_from(
+        [0, [], {}, "of", '"of"', {"of": 1}, "{", "}", "\\", nested(29), nested(30), nested(31), "x" * 60_000]
+    ),
+    max_size=3,
+)
+spellings = st.sampled_from(["", " ", "\n"])
+
+
+@example({"of": 1}, {b"of": {}}, "", "", True)
+@example({"a": 1}, {b"of": {"a": nested(31)}}, "", "", False)
+@example({"a": "x" * 40_000}, {b"of": {"a": "x" * 40_000}}, "", "", False)
+@given(
+    objects, st.dictionaries(st.sampled_from([b"of", b"on"]), objects, max_size=2), spellings, spellings, st.booleans()
+)
+def test_a_document_with_more_members_is_one_that_is_checked_whole(
+    had: dict[str, Json], added: dict[bytes, dict[str, Json]], before: str, after: str, ascii_only: bool
+) -> None:
+    def read(value: object) -> InputDocument | None:
+        text = before + json.dumps(value, ensure_ascii=ascii_only) + after
+        try:
+            return checked_document((text.replace('"of"', '"\\u006ff"') if ascii_only else text).encode())
+        except PolicyFailed:
+            return None
+
+    document, members = read(had), {name: read(one) for name, one in added.items()}
+    if document is None or None in members.values():
+        return
+    whole = document[:-1] + b"".join([b',"%b":%b' % (name, one or b"") for name, one in members.items()]) + b"}"
+    try:
+        expected = str(checked_document(whole))
+    except PolicyFailed as error:
+        expected = str(error)
+    try:
+        found = str(extended_document(document, {name: one for name, one in members.items() if one is not None}))
+    except PolicyFailed as error:
+        found = str(error)
+    assert found == expected
 
 
 def test_data_documents() -> None:

@@ -7,12 +7,14 @@ import importlib.util
 import json
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +39,9 @@ def tree(tmp_path: Path) -> Path:
     clone = tmp_path / "tree"
     run("git", "clone", "--quiet", "--depth", "1", f"file://{ROOT}", clone, cwd=tmp_path)
     changelog = clone / "CHANGELOG.md"
-    changelog.write_text(changelog.read_text().replace("## Unreleased", "## 0.1.0 - 2026-12-01", 1))
-    run("git", "-c", "user.name=x", "-c", "user.email=x@example.org", "commit", "-qam", "A release", cwd=clone)
+    changelog.write_text(changelog.read_text().replace("## Unreleased", f"## {VERSION} - 2026-12-01", 1))
+    commit = ["commit", "--quiet", "--all", "--allow-empty", "--message", "A release"]
+    run("git", "-c", "user.name=x", "-c", "user.email=x@example.org", *commit, cwd=clone)
     return clone
 
 
@@ -58,7 +61,7 @@ def test_a_release_is_built_twice_alike_and_lists_all_that_is_in_it(
     assert set(sums) == set(names) - {"SHA256SUMS", "SHA256SUMS.sig"}
     for name, digest in sums.items():
         assert hashlib.sha256((out / name).read_bytes()).hexdigest() == digest
-    assert (out / "NOTES.md").read_text().startswith("# sealbus 0.1.0\n")
+    assert (out / "NOTES.md").read_text().startswith(f"# sealbus {VERSION}\n")
     document = json.loads((out / "sbom.cdx.json").read_text())
     assert (document["bomFormat"], document["specVersion"]) == ("CycloneDX", "1.6")
     components = {one["name"]: one for one in document["components"]}

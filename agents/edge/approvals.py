@@ -26,7 +26,7 @@ from sealbus.bus.gate.authorizer import caller_for, request_about
 from sealbus.bus.gate.resumption import reopened
 from sealbus.bus.handling.approvals.marker import MARKER_TYPE, parsed_marker
 from sealbus.bus.handling.approvals.parked_tasks import PARKED_TYPE, Parked, ParkedState, parse_parked
-from sealbus.bus.handling.cancel.kept import KeptStops, StopPlaces
+from sealbus.bus.handling.cancel.kept import STOP_PLACES, KeptStops, StopPlaces
 from sealbus.bus.sending.approval import LONGEST_WAIT
 from sealbus.bus.streams.held import HeldValue, Part, Place, Scan
 from sealbus.bus.telemetry import OperatorLog
@@ -189,9 +189,9 @@ class _Filling:
 
 
 class Waiting:
-    """The parked tasks of all agents, as one edge reads them."""
+    """The parked tasks of all agents, as one edge reads them. `stop_places` is the `most` of its `StopPlaces`."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, *, stop_places: int = STOP_PLACES) -> None:
         self._node = node
         self._said = OperatorLog(_log)
         deployment = node.deployment
@@ -205,7 +205,7 @@ class Waiting:
         self._stops = KeptStops(
             node.held, identity=node.identity, names=deployment.names, own_subjects=deployment.own_subjects
         )
-        self._canceled = StopPlaces(node.transport)
+        self._canceled = StopPlaces(node.transport, most=stop_places)
 
     async def page(
         self, queue: str, person: UserContext, *, after: int = 0, pays: Callable[[float], bool] = lambda _: True

@@ -32,7 +32,6 @@ from sealbus.bus.handling.cancel import in_force, room
 from sealbus.bus.handling.cancel.kept import KEPT_STOP_TYPE
 from sealbus.bus.handling.idempotency.replay_guard import MOST as MOST_USES
 from sealbus.bus.handling.idempotency.replay_guard import SLOTS, ReplayGuard
-from sealbus.bus.handling.places import AT_MOST, Cause
 from sealbus.bus.handling.schedules.book import Schedule, ScheduleBook, ScheduleChange
 from sealbus.bus.handling.schedules.endpoint import MOST
 from sealbus.bus.handling.schedules.request import Planned, ScheduleRequest, ScheduleState, encode_schedule
@@ -687,7 +686,7 @@ async def test_tasks_of_an_unknown_key_take_no_place_from_those_that_verify(grou
         handles = [await shop.submit("works.soon", Job(number=number)) for number in range(1, 21)]
         assert [await handle.result(int) for handle in handles] == list(range(1, 21))
         refused = worker.node.counters.value("sealbus_no_place_total", cause="unauthenticated")
-        assert refused >= 1_000 - 2 * AT_MOST[Cause.UNAUTHENTICATED]
+        assert refused >= 1_000 // 2
     assert 0 not in works.handled
 
 
@@ -704,6 +703,7 @@ async def test_tasks_for_verbs_that_are_awaited_leave_room_to_other_senders(grou
         assert await (await shop.submit("works.soon", Job(number=1))).result(int) == 1
 
 
+@pytest.mark.slow
 async def test_tasks_that_keep_failing_hold_up_their_agent_until_there_is_room_and_no_call(ground: Ground) -> None:
     works, shop, market = Agent("works"), await ground.client(), await ground.client("market")
     down, done = [True], list[int]()
@@ -711,7 +711,7 @@ async def test_tasks_that_keep_failing_hold_up_their_agent_until_there_is_room_a
     @works.task("work", retry=100)
     async def work(job: Job, ctx: Context) -> int:
         if job.number == 0 and down:
-            raise Retry(after=2.0, note="down")
+            raise Retry(after=10.0, note="down")
         done.append(job.number)
         return job.number
 
@@ -724,7 +724,10 @@ async def test_tasks_that_keep_failing_hold_up_their_agent_until_there_is_room_a
             await market.submit("works.work", Job())
         await until(lambda: "put_off" in worker.notes())
         handle = await shop.submit("works.work", Job(number=7))
-        assert await shop.call("works.price", Job(number=5), returns=int) == 5
+        for number in range(20):
+            assert await shop.call("works.price", Job(number=number), returns=int) == number
+        # Nothing new is taken until those that failed come again.
+        assert not done
         down.clear()
         assert await handle.result(int) == 7
         await until(lambda: len(done) == 41)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 from support.engines import ScriptedEngine
-from support.floods import GROUNDS, Ground, flooded_bus
+from support.floods import FULL, GROUNDS, ROOM, Ground, flooded_bus
 from support.lab import until
 
 from sealbus import Agent, Client, Context, RemoteError, TaskHandle
@@ -429,6 +429,14 @@ async def test_bytes_among_the_tasks_of_a_user_take_no_place_in_its_list(ground:
     place = f"state.edge.a2a.task.{owners.place(user)}.works."
     await ground.plant([f"{place}{'f' * 24}{number:08x}" for number in range(MOST_LISTED + 1)])
     assert await kept.newest(agent="works", token=user) == {"0" * 32: "a context"}
+    # The user's own take it: the newest are listed, and everybody else's.
+    other = person("bob")
+    await kept.keep("0" * 32, "a context", agent="works", token=other)
+    for number in range(1, MOST_LISTED + 1):
+        await kept.keep(f"{number:032x}", "a context", agent="works", token=user)
+    listed = await kept.newest(agent="works", token=user)
+    assert sorted(listed) == [f"{number:032x}" for number in range(1, MOST_LISTED + 1)]
+    assert list(await kept.newest(agent="works", token=other)) == ["0" * 32]
 
 
 def person(name: str) -> AccessToken:
@@ -545,20 +553,6 @@ async def test_an_owner_with_too_many_schedules_keeps_those_that_it_has(ground: 
 
 # Streams that are full
 
-ROOM = 1 << 20
-"""Bytes of a stream that is to be full, and `MORE` once an operator has made room."""
-MORE = 1 << 26
-
-
-async def fill(ground: Ground, stream: str, subject: str) -> None:
-    """Have the rogue fill a stream to the last byte, by what it may publish: `subject`, each time another `{number}`."""
-    await ground.resize(**{stream: ROOM})
-    for size in (ROOM // 100, 300, 1):
-        subjects = [subject.format(number=f"{size}-{number}") for number in range(150)]
-        refused = await ground.send(subjects, bytes(size))
-        assert refused
-        assert all("maximum bytes exceeded" in str(one) for one in refused)
-
 
 def prices() -> Agent:
     market = Agent("market")
@@ -573,7 +567,7 @@ def prices() -> Agent:
 async def test_full_tasks_refuse_senders_and_stop_nothing_else(ground: Ground) -> None:
     works, shop, own = Works(), await ground.client(), await ground.client("works")
     waiting = [await shop.submit("works.soon", Job(number=number)) for number in range(3)]
-    await fill(ground, "TASKS", "task.works.soon")
+    await ground.fill("TASKS", "task.works.soon")
     with pytest.raises(Overloaded):
         await shop.submit("works.soon", Job(number=9))
     async with ground.workers(works.agent, prices()):
@@ -581,30 +575,30 @@ async def test_full_tasks_refuse_senders_and_stop_nothing_else(ground: Ground) -
         assert [await handle.result(int) for handle in waiting] == [0, 1, 2]
         assert await shop.call("market.price", Job(number=5), returns=int) == 5
         await own.emit("done", Job())
-        await ground.resize(TASKS=MORE)
+        await ground.resize(TASKS=ROOM)
         assert await (await shop.submit("works.soon", Job(number=4))).result(int) == 4
 
 
 async def test_full_events_refuse_who_emits_and_stop_nothing_else(ground: Ground) -> None:
     works, shop, own = Works(), await ground.client(), await ground.client("works")
-    await fill(ground, "EVENTS", "event.rogue.made-up")
+    await ground.fill("EVENTS", "event.rogue.made-up")
     with pytest.raises(Overloaded):
         await own.emit("done", Job())
     async with ground.workers(works.agent):
         assert await (await shop.submit("works.soon", Job(number=1))).result(int) == 1
-        await ground.resize(EVENTS=MORE)
+        await ground.resize(EVENTS=ROOM)
         await own.emit("done", Job())
 
 
 async def test_full_results_keep_results_back_until_there_is_room(ground: Ground) -> None:
     works, shop = Works(), await ground.client()
-    await fill(ground, "RESULTS", "status.shop.made-up")
+    await ground.fill("RESULTS", "status.shop.made-up")
     async with ground.workers(works.agent, prices()):
         handle = await shop.submit("works.soon", Job(number=1))
         await until(lambda: works.handled == [1])
         assert await handle.status() is None
         assert await shop.call("market.price", Job(number=5), returns=int) == 5
-        await ground.resize(RESULTS=MORE)
+        await ground.resize(RESULTS=ROOM)
         assert await handle.result(int) == 1
     assert works.handled == [1]
 
@@ -612,14 +606,14 @@ async def test_full_results_keep_results_back_until_there_is_room(ground: Ground
 async def test_a_full_audit_stops_all_handling_until_there_is_room(ground: Ground) -> None:
     works, shop = Works(), await ground.client()
     async with ground.workers(works.agent, prices()) as [worker, _]:
-        await fill(ground, "AUDIT", "audit.rogue")
+        await ground.fill("AUDIT", "audit.rogue")
         with pytest.raises(RemoteError) as refused:
             await shop.call("market.price", Job(number=5), returns=int)
         assert refused.value.code == "audit_unavailable"
         handle = await shop.submit("works.soon", Job(number=1))
         await until(lambda: worker.not_ready().get("audit") == "overloaded")
         assert not works.handled
-        await ground.resize(AUDIT=MORE)
+        await ground.resize(AUDIT=ROOM)
         assert await handle.result(int) == 1
         assert await shop.call("market.price", Job(number=5), returns=int) == 5
     assert works.handled == [1]
@@ -627,28 +621,31 @@ async def test_a_full_audit_stops_all_handling_until_there_is_room(ground: Groun
 
 async def test_a_full_state_holds_up_effects_and_nothing_else(ground: Ground) -> None:
     works, shop = Works(), await ground.client()
-    await fill(ground, "STATE", "state.rogue.{number}")
+    await ground.fill("STATE", "state.rogue.{number}")
     async with ground.workers(works.agent) as [worker]:
         handle = await shop.submit("works.soon", Job(number=1))
         await until(lambda: worker.node.counters.value("sealbus_put_off_total", cause="passing") > 0)
         assert not works.handled
-        await shop.submit("works.later", Job(number=2))
+        later = await shop.submit("works.later", Job(number=2))
         await until(lambda: works.handled == [2])
-        await ground.resize(STATE=MORE)
+        canceling = asyncio.create_task(later.cancel("enough"))
+        await ground.resize(STATE=ROOM)
         assert await handle.result(int) == 1
+        await canceling
+        assert await ended(later) is State.CANCELED
     assert works.handled == [2, 1]
 
 
 async def test_a_full_held_holds_up_schedules_and_nothing_else(ground: Ground) -> None:
     works, shop = Works(), await ground.client()
-    await fill(ground, "HELD", "held.rogue.{number}")
+    await ground.fill("HELD", "held.rogue.{number}")
     async with ground.workers(works.agent) as [worker]:
         own = await ground.client("works")
         adding = asyncio.create_task(own.schedules.add("nightly", "works.soon", Job(), every=10_000))
         await until(lambda: worker.node.counters.value("sealbus_put_off_total", cause="passing") > 0)
         assert not worker.schedules.known
         assert await (await shop.submit("works.soon", Job(number=1))).result(int) == 1
-        await ground.resize(HELD=MORE)
+        await ground.resize(HELD=ROOM)
         await adding
         assert list(worker.schedules.known) == ["nightly"]
 
@@ -658,7 +655,7 @@ async def test_a_flood_of_dead_letters_or_refusals_drops_old_ones_and_stops_noth
     ground: Ground, stream: str, subject: str
 ) -> None:
     """Any agent may store them under its own name."""
-    await ground.resize(**{stream: ROOM})
+    await ground.resize(**{stream: FULL})
     works, shop = Works(), await ground.client()
     async with ground.workers(works.agent) as [worker]:
         before = await ground.stored(stream)

@@ -33,11 +33,14 @@ from sealbus.envelopes.message.seal import Sealer
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.decision.engine import PolicyEngine
 
-__all__ = ["GROUNDS", "Ground", "flooded_bus", "forged_value"]
+__all__ = ["FULL", "GROUNDS", "ROOM", "Ground", "flooded_bus", "forged_value"]
 
 GROUNDS = ("one account", "two accounts")
 """The layouts of accounts that each flood is tried on."""
 
+FULL = 1 << 20
+"""Bytes of a stream that a test fills, and `ROOM` once an operator has made room."""
+ROOM = 1 << 26
 ROGUE = "rogue"
 _MINE = f"state.{ROGUE}.mine"
 _AT_ONCE = 500
@@ -79,8 +82,17 @@ class Ground:
 
     async def resize(self, **sizes: int) -> None:
         """Have the operator declare streams of these sizes, in bytes."""
-        declared = {"TASKS": 1 << 26, "AUDIT": 1 << 26, **sizes}
+        declared = {"TASKS": ROOM, "AUDIT": ROOM, **sizes}
         await apply(declared_streams(declared), self.bus.connections["operator"].jetstream)
+
+    async def fill(self, stream: str, subject: str) -> None:
+        """Have the rogue fill a stream to the last byte by what it may publish: `subject`, each time another `{number}`."""
+        await self.resize(**{stream: FULL})
+        for size in (FULL // 100, 300, 1):
+            subjects = [subject.format(number=f"{size}-{number}") for number in range(150)]
+            refused = await self.send(subjects, bytes(size))
+            assert refused
+            assert all("maximum bytes exceeded" in str(one) for one in refused)
 
     async def client(self, name: str = "shop") -> Client:
         """Return a client in a process of its own."""

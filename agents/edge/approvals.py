@@ -67,6 +67,8 @@ PARTS: Final = 16
 """Parts in which a page is read until it is full, of `PART` places and `PAGE_BYTES` each."""
 PART: Final = 1_000
 """Places whose values are read together."""
+PAGE_SECONDS: Final = 10.0
+"""Seconds after which no further part is begun."""
 LOOKED_AT: Final = 65_536
 """Messages that are looked at for one page, without what they hold: about a second. Agents can store any number."""
 TOGETHER: Final = 64
@@ -212,15 +214,17 @@ class Waiting:
     ) -> Page:
         """Return the next tasks of `queue` that wait and that `person` may see, from the place `after`.
 
-        They are read in `PARTS` parts at most, until the page is full, and decided and proved `TOGETHER` at a time. After
-        each time `pays` is asked for as many requests as that cost; where it says no, the page ends there. So every page gets
-        on, and what is read is paid for. Raises `BusUnavailable`, `StateUnavailable`.
+        They are read in `PARTS` parts at most, until the page is full or `PAGE_SECONDS` have passed, and decided and proved
+        `TOGETHER` at a time. After each time `pays` is asked for as many requests as that cost; where it says no, the page
+        ends there. So every page gets on, and what is read is paid for. Raises `BusUnavailable`, `StateUnavailable`.
         """
         pattern = f"held.*.task.{queue}.*"
         scan = await self._node.held.scan(pattern, after=after, most=LOOKED_AT, within=_WITHIN)
         places, page = list(scan.places.items()), _Filling(after, PAGE if scan.complete else PAGE_SINGLY)
+        time = asyncio.get_running_loop().time
+        until = time() + PAGE_SECONDS
         for _ in range(PARTS):
-            if not places:
+            if not places or (page.end > after and time() >= until):
                 break
             listing = await self._read(pattern, scan, page, places[:PART])
             # What has changed after the end of the part is in the next one, or on a later page.

@@ -501,6 +501,18 @@ async def test_a_page_that_is_not_paid_for_ends_after_a_part_without_tasks(
     assert [one.parked.digest for one in page.tasks] == [handle.digest]
 
 
+async def test_a_page_that_takes_long_ends_and_the_next_goes_on(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    handles = [await site.payments.submitted(site.bus, invoice=str(one)) for one in range(3)]
+    monkeypatch.setattr(shown, "PART", 1)
+    monkeypatch.setattr(shown, "PAGE_SECONDS", 0.0)
+    pages, after = list[list[bytes]](), 0
+    while not pages or after:
+        page = await site.edge.page("managers", site.person("boss"), after=after)
+        pages.append([one.parked.digest for one in page.tasks])
+        after = page.after
+    assert pages == [[one.digest] for one in handles]
+
+
 async def test_a_part_in_which_no_place_ends_is_paid_for(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     site.payments.enough = 2
     changed, other = [await site.payments.submitted(site.bus, invoice=str(one)) for one in range(2)]

@@ -17,7 +17,7 @@ from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.sdk.bodies import JSON
@@ -26,9 +26,9 @@ from sealbus.bus.gate.authorizer import caller_for, request_about
 from sealbus.bus.gate.resumption import reopened
 from sealbus.bus.handling.approvals.marker import MARKER_TYPE, parsed_marker
 from sealbus.bus.handling.approvals.parked_tasks import PARKED_TYPE, Parked, ParkedState, parse_parked
-from sealbus.bus.handling.cancel.kept import KeptStops, StopPlaces
+from sealbus.bus.handling.cancel.kept import STOP_PLACES, KeptStops, StopPlaces
 from sealbus.bus.sending.approval import LONGEST_WAIT
-from sealbus.bus.streams.held import HeldValue, Place, Scan
+from sealbus.bus.streams.held import HeldValue, Part, Place, Scan
 from sealbus.bus.telemetry import OperatorLog
 from sealbus.envelopes.accept.live import LiveProfile, VerifiedMessage
 from sealbus.envelopes.encoding.strict_json import deeper_than
@@ -55,14 +55,20 @@ __all__ = ["PAGE", "Page", "ParkedTask", "Waiting", "is_about"]
 _log: Final = logging.getLogger(__name__)
 
 PAGE: Final = 1_000
-"""Tasks on one page."""
+"""Tasks on one page. What does not verify, has ended or may not be seen takes no place there."""
 PAGE_SINGLY: Final = 100
-"""Tasks on one page of a queue where more was stored than is looked at: each that waits is read by itself then."""
+"""The same in a queue where more was stored than is looked at: each that waits is read by itself then."""
 PAGE_BYTES: Final = 2_097_152
-"""Bytes of values that are read for one page: tasks as people ask for have some 4 kB.
+"""Bytes of the tasks on one page: tasks as people ask for have some 4 kB.
 
 As JSON they may take three times that, and the console takes no answer over 8 MiB.
 """
+PARTS: Final = 16
+"""Parts in which a page is read until it is full, of `PART` places and `PAGE_BYTES` each."""
+PART: Final = 1_000
+"""Places whose values are read together."""
+PAGE_SECONDS: Final = 10.0
+"""Seconds after which no further part is begun."""
 LOOKED_AT: Final = 65_536
 """Messages that are looked at for one page, without what they hold: about a second. Agents can store any number."""
 TOGETHER: Final = 64
@@ -140,17 +146,54 @@ class Page:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Listing:
-    """What was read together for a page. `uncanceled` is whether it is known of which messages no stop is kept."""
+    """What was read together from sequence `first` on.
+
+    `uncanceled` is whether it is known of which messages no stop is kept.
+    """
 
     scan: Scan
-    values: Mapping[str, HeldValue]
+    first: int
+    part: Part
     uncanceled: bool
+
+    def is_sure(self, subject: str, place: Place) -> bool:
+        """Return whether all was read and verified that can count at this place."""
+        return place.whole and place.first >= self.first and subject not in self.part.unsure
+
+
+class _Listed(NamedTuple):
+    """What the person may see at one place of a page, and how many values were read by themselves for it."""
+
+    task: ParkedTask | None
+    reads: int
+
+
+class _Filling:
+    """A page that is being read, of `most` tasks: what is on it, and up to which sequence."""
+
+    def __init__(self, after: int, most: int) -> None:
+        self._most = most
+        self.tasks: list[ParkedTask] = []
+        self.bytes = 0
+        self.end = after
+
+    @property
+    def room(self) -> int:
+        """How many more tasks it may hold; 0 if it has all its bytes."""
+        return self._most - len(self.tasks) if self.bytes < PAGE_BYTES else 0
+
+    def add(self, listed: Sequence[_Listed], end: int) -> None:
+        """Add what was found at the next places, the last of which changed at `end`."""
+        found = [one.task for one in listed if one.task is not None]
+        self.tasks += found
+        self.bytes += sum([len(one.parked.record) + len(one.parked.envelope) for one in found])
+        self.end = end
 
 
 class Waiting:
-    """The parked tasks of all agents, as one edge reads them."""
+    """The parked tasks of all agents, as one edge reads them. `stop_places` is the `most` of its `StopPlaces`."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, *, stop_places: int = STOP_PLACES) -> None:
         self._node = node
         self._said = OperatorLog(_log)
         deployment = node.deployment
@@ -164,59 +207,88 @@ class Waiting:
         self._stops = KeptStops(
             node.held, identity=node.identity, names=deployment.names, own_subjects=deployment.own_subjects
         )
-        self._canceled = StopPlaces(node.transport)
+        self._canceled = StopPlaces(node.transport, most=stop_places)
 
     async def page(
         self, queue: str, person: UserContext, *, after: int = 0, pays: Callable[[float], bool] = lambda _: True
     ) -> Page:
         """Return the next tasks of `queue` that wait and that `person` may see, from the place `after`.
 
-        They are read together, and decided and proved `TOGETHER` at a time. After each time `pays` is asked for as many
-        requests as that cost; where it says no, the page ends there. So every page gets on, and what is read is paid for.
-        Raises `BusUnavailable`, `StateUnavailable`.
+        They are read in `PARTS` parts at most, until the page is full or `PAGE_SECONDS` have passed, and decided and proved
+        `TOGETHER` at a time. After each time `pays` is asked for as many requests as that cost; where it says no, the page
+        ends there. So every page gets on, and what is read is paid for. Raises `BusUnavailable`, `StateUnavailable`.
         """
-        held, pattern = self._node.held, f"held.*.task.{queue}.*"
-        scan = await held.scan(pattern, after=after, most=LOOKED_AT, within=_WITHIN)
-        places = list(scan.places.items())[: PAGE if scan.complete else PAGE_SINGLY]
-        if not places:
-            return Page(tasks=(), after=0)
-        values, end = await held.between(
-            pattern, PARKED_TYPE, first=after + 1, last=places[-1][1].last, most_bytes=PAGE_BYTES, within=_WITHIN
-        )
-        listing = _Listing(scan=scan, values=values, uncanceled=await self._canceled.refresh())
-        tasks: list[ParkedTask] = []
-        # What has changed after `end` is on a later page.
-        left = [one for one in places if one[1].last <= end]
-        cost = _TOGETHER_COST
-        while left:
-            some, left = left[:TOGETHER], left[TOGETHER:]
-            found = await asyncio.gather(*[self._listed(listing, *one, person) for one in some])
-            tasks += [task for task, _ in found if task is not None]
-            cost += len(some) / TASKS_OF_A_REQUEST + sum([reads for _, reads in found])
-            if not pays(cost):
-                end = some[-1][1].last
+        pattern = f"held.*.task.{queue}.*"
+        scan = await self._node.held.scan(pattern, after=after, most=LOOKED_AT, within=_WITHIN)
+        places, page = list(scan.places.items()), _Filling(after, PAGE if scan.complete else PAGE_SINGLY)
+        time = asyncio.get_running_loop().time
+        until = time() + PAGE_SECONDS
+        for _ in range(PARTS):
+            if not places or (page.end > after and time() >= until):
                 break
-            cost = 0.0
-        return Page(tasks=tasks, after=end if scan.has_more(end) else 0)
+            listing = await self._read(pattern, scan, page, places[:PART])
+            # What has changed after the end of the part is in the next one, or on a later page.
+            read = sum([place.last <= listing.part.last for _, place in places[:PART]])
+            if not await self._fill(page, listing, places[:read], person, pays):
+                break
+            places = places[read:]
+        return Page(tasks=page.tasks, after=page.end if scan.has_more(page.end) else 0)
 
-    async def _listed(
-        self, listing: _Listing, subject: str, place: Place, person: UserContext
-    ) -> tuple[ParkedTask | None, int]:
-        """Return the task at one place if it waits and `person` may see it, and how many values were read by themselves."""
-        reads, value = 0, listing.values.get(subject)
+    async def _fill(
+        self,
+        page: _Filling,
+        listing: _Listing,
+        places: Sequence[tuple[str, Place]],
+        person: UserContext,
+        pays: Callable[[float], bool],
+    ) -> bool:
+        """Add what waits at `places`; return whether the page goes on: there is room on it, and it was paid for."""
+        part, left = listing.part, list(places)
+        cost = _TOGETHER_COST + part.forged / TASKS_OF_A_REQUEST
+        while left:
+            number = min(TOGETHER, page.room)
+            some, left = left[:number], left[number:]
+            listed = await asyncio.gather(*[self._listed(listing, *one, person) for one in some])
+            page.add(listed, some[-1][1].last)
+            genuine = sum([subject in part.values for subject, _ in some])
+            cost += genuine / TASKS_OF_A_REQUEST + sum([one.reads for one in listed])
+            if not pays(cost) or not page.room:
+                return False
+            cost = 0.0
+        page.end = part.last
+        return not cost or pays(cost)
+
+    async def _read(self, pattern: str, scan: Scan, page: _Filling, places: Sequence[tuple[str, Place]]) -> _Listing:
+        """Read the values at the next places, as many as the page may hold, and then what was canceled."""
+        part = await self._node.held.between(
+            pattern,
+            PARKED_TYPE,
+            first=page.end + 1,
+            last=places[-1][1].last,
+            most_bytes=PAGE_BYTES - page.bytes,
+            within=_WITHIN,
+        )
+        return _Listing(scan=scan, first=page.end + 1, part=part, uncanceled=await self._canceled.refresh())
+
+    async def _listed(self, listing: _Listing, subject: str, place: Place, person: UserContext) -> _Listed:
+        """Return what waits at one place and `person` may see."""
+        reads, value = 0, listing.part.values.get(subject)
         parked = _parked(value) if value is not None else None
-        waits = parked is not None and parked.state is ParkedState.WAITING
-        if value is None or not place.whole or (waits and not listing.scan.complete):
-            # Somebody else's bytes are there, or there is more under this subject than was read: ask for what counts.
+        sure = listing.is_sure(subject, place)
+        if not sure or (self._waits(parked) and not listing.scan.complete):
+            # There is more under this subject than was read: ask for what counts.
             reads += 1
             value = (await self._node.held.newest(subject, PARKED_TYPE, flooded=False)).get(subject)
             # One that has changed since is on a later page.
             parked = _parked(value) if value is not None and value.last == place.last else None
         task = await self._seen(parked, person)
         if task is None or (listing.uncanceled and not self._canceled.may_hold(task.message.chain)):
-            return task, reads
+            return _Listed(task, reads)
         reads += len(task.message.chain)
-        return (task if not await self._is_canceled(task) else None), reads
+        return _Listed(task if not await self._is_canceled(task) else None, reads)
+
+    def _waits(self, parked: Parked | None) -> bool:
+        return parked is not None and parked.state is ParkedState.WAITING and self._node.clock() < parked.until
 
     async def find(self, digest: bytes, person: UserContext) -> ParkedTask | None:
         """Return the task with H(header) `digest` if it waits and `person` may see it. Raises as `page`."""
@@ -257,11 +329,12 @@ class Waiting:
 
     async def _seen(self, parked: Parked | None, person: UserContext) -> ParkedTask | None:
         """Return what waits, if `person` may see it and it is proved; whether it was canceled is not looked up yet."""
-        now = self._node.clock()
-        if parked is None or parked.state is not ParkedState.WAITING or now >= parked.until:
-            return None
-        # Asked first: who may see nothing has nothing verified or looked up.
-        if not await self.may(parked, person, _VIEW, now=now):
+        # Asked before it is proved: who may see nothing has nothing verified or looked up.
+        if (
+            parked is None
+            or not self._waits(parked)
+            or not await self.may(parked, person, _VIEW, now=self._node.clock())
+        ):
             return None
         return await self._proved(parked)
 

@@ -48,6 +48,7 @@ __all__ = [
     "Held",
     "HeldSubject",
     "HeldValue",
+    "Part",
     "PastTrust",
     "Place",
     "Scan",
@@ -127,8 +128,9 @@ class ClaimedValue:
 
 
 class Place(NamedTuple):
-    """A subject as a scan has found it: the sequence of its last message, and whether the scan saw all that it has."""
+    """A subject as a scan has found it: the sequences of its first and last message there, and whether it saw all of it."""
 
+    first: int
     last: int
     whole: bool
 
@@ -142,6 +144,19 @@ class Scan(NamedTuple):
     def has_more(self, sequence: int) -> bool:
         """Return whether something may have been stored after `sequence`, by when this was made."""
         return not self.complete or any(one.last > sequence for one in self.places.values())
+
+
+class Part(NamedTuple):
+    """What counts of what was stored from one sequence to another, by subject, and up to where it was read.
+
+    `unsure` are subjects with more claims than were verified, under which another value may count. `forged` is how many of
+    those that were verified are not genuine.
+    """
+
+    values: Mapping[str, HeldValue]
+    last: int
+    unsure: frozenset[str]
+    forged: int
 
 
 class _HeldReading:
@@ -243,18 +258,20 @@ class Held:
                     return Scan(places, complete=False)
                 looked += 1
                 known = places.pop(one.subject, None)
-                whole = known.whole if known is not None else _is_first(one.header_block)
+                if known is None:
+                    # From the beginning nothing is before what is there.
+                    known = Place(sequence, sequence, whole=not after or _is_first(one.header_block))
                 # In the order of the last message of each.
-                places[one.subject] = Place(sequence, whole)
+                places[one.subject] = known._replace(last=sequence)
         return Scan(places, complete=True)
 
     async def between(
         self, pattern: str, payload_type: str, *, first: int, last: int, most_bytes: int, within: float = 10.0
-    ) -> tuple[dict[str, HeldValue], int]:
-        """Return what counts of what was stored from sequence `first` to `last`, by subject, and up to where it was read.
+    ) -> Part:
+        """Return what counts of what was stored from sequence `first` to `last`, and up to where it was read.
 
-        That is `last`, or less: no more is read after `most_bytes`. Of a subject with other messages, or with many that are
-        not genuine, this is not what counts under it: `newest` says that. Raises as `newest` does.
+        That is `last`, or less: no more is read after `most_bytes`. Of a subject with other messages, or of one that is
+        `unsure`, this is not what counts under it: `newest` says that. Raises as `newest` does.
         """
         claims: dict[str, list[ClaimedValue]] = {}
         sequences: dict[str, int] = {}
@@ -270,6 +287,7 @@ class Held:
                 if (claimed := self._claimed(one.subject, one.payload, stored)) is not None:
                     claims.setdefault(one.subject, []).append(claimed)
         found: dict[str, HeldValue] = {}
+        unsure, forged = set[str](), 0
         for looked, (subject, those) in enumerate(claims.items()):
             if looked % _AT_ONCE == 0:
                 await asyncio.sleep(0)
@@ -278,7 +296,11 @@ class Held:
                 if await self.is_genuine(claimed, payload_type):
                     found[subject] = replace(claimed.value, last=sequences[subject])
                     break
-        return found, last
+                forged += 1
+            else:
+                if len(those) > _CLAIMS:
+                    unsure.add(subject)
+        return Part(found, last, frozenset(unsure), forged)
 
     async def _messages(
         self, pattern: str, first: int, last: int, within: float, *, headers_only: bool = False

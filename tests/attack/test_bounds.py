@@ -8,31 +8,32 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
 from support.engines import ScriptedEngine
-from support.floods import GROUNDS, Ground, flooded_bus
+from support.floods import FULL, GROUNDS, ROOM, Ground, flooded_bus
 from support.lab import until
 
 from sealbus import Agent, Client, Context, RemoteError, TaskHandle
 from sealbus.agents.control.notary.key_book import KeyBookWriter
+from sealbus.agents.dev.workload_api import DevelopmentAuthority
 from sealbus.agents.edge.a2a.kept_tasks import MOST_LISTED, KeptTasks
 from sealbus.agents.edge.oauth.access_token import AccessToken
 from sealbus.agents.edge.task_owners import TaskOwners
 from sealbus.agents.runtime.schedules import book_of, scheduler_of
-from sealbus.agents.runtime.worker import Worker, WorkerLimits
+from sealbus.agents.runtime.worker import WorkerLimits
 from sealbus.bus.gate.status_reader import AskedTask, StatusLimits
 from sealbus.bus.handling.approvals.parked_tasks import PARKED_TYPE, ParkedTasks
 from sealbus.bus.handling.cancel import in_force, room
 from sealbus.bus.handling.cancel.kept import KEPT_STOP_TYPE
-from sealbus.bus.handling.idempotency import replay_guard
+from sealbus.bus.handling.idempotency.replay_guard import MOST as MOST_USES
 from sealbus.bus.handling.idempotency.replay_guard import SLOTS, ReplayGuard
-from sealbus.bus.handling.schedules import endpoint as schedule_endpoint
 from sealbus.bus.handling.schedules.book import Schedule, ScheduleBook, ScheduleChange
+from sealbus.bus.handling.schedules.endpoint import MOST
 from sealbus.bus.handling.schedules.request import Planned, ScheduleRequest, ScheduleState, encode_schedule
 from sealbus.bus.handling.schedules.rule import Every
 from sealbus.bus.handling.schedules.scheduler import UNPROVED
@@ -43,16 +44,14 @@ from sealbus.bus.sending.answer import CallExpired
 from sealbus.bus.sending.message import Content
 from sealbus.bus.sending.status import State
 from sealbus.bus.streams import held as held_module
-from sealbus.bus.streams.declared import declared_streams
 from sealbus.bus.streams.key_book import KEY_BOOK_TYPE, KeyBook, key_book_subject
 from sealbus.bus.streams.key_value import KeyValue
-from sealbus.bus.streams.plan import apply
-from sealbus.envelopes.accept import open_request
-from sealbus.envelopes.accept.open_request import PendingRequest
+from sealbus.envelopes.accept.open_request import STATUSES, PendingRequest
 from sealbus.envelopes.errors import StateUnavailable
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.log.trust_history import TrustHistory
 from sealbus.envelopes.records.notary import BundleRecord
+from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
 pytestmark = [pytest.mark.nats, pytest.mark.timeout(180)]
 
@@ -101,31 +100,6 @@ async def ground(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
         yield made
 
 
-@asynccontextmanager
-async def workers(ground: Ground, *agents: Agent, limits: WorkerLimits | None = None) -> AsyncIterator[list[Worker]]:
-    stop = asyncio.Event()
-    async with AsyncExitStack() as stack:
-        group = await stack.enter_async_context(asyncio.TaskGroup())
-        made = [
-            await stack.enter_async_context(
-                Worker(agent, await ground.bus.node(agent.name, ScriptedEngine()), limits=limits)
-            )
-            for agent in agents
-        ]
-        for worker in made:
-            group.create_task(worker.run(stop))
-        for worker in made:
-            await worker.ready.wait()
-        try:
-            yield made
-        finally:
-            stop.set()
-
-
-async def client(ground: Ground, name: str = "shop") -> Client:
-    return Client.on(await ground.bus.node(name, ScriptedEngine()))
-
-
 async def ended(handle: TaskHandle) -> State:
     async with aclosing(handle.statuses()) as statuses:
         found = [status async for status in statuses]
@@ -140,8 +114,8 @@ def stop_places(agent: str, requester: str, number: int) -> list[str]:
 
 
 async def test_bytes_in_the_places_of_cancels_take_no_room_from_them(ground: Ground) -> None:
-    works, shop = Works(), await client(ground)
-    async with workers(ground, works.agent) as [worker]:
+    works, shop = Works(), await ground.client()
+    async with ground.workers(works.agent) as [worker]:
         await ground.plant(stop_places("works", "shop", FLOOD))
         handle = await shop.submit("works.later", Job(number=1))
         await until(lambda: works.handled == [1])
@@ -154,9 +128,9 @@ async def test_bytes_in_the_places_of_cancels_take_no_room_from_them(ground: Gro
 
 async def test_bytes_over_a_cancel_do_not_undo_it_however_many_others_there_are(ground: Ground) -> None:
     """A process that starts later has never seen the cancel, and has no room to note each place."""
-    works, shop = Works(), await client(ground)
+    works, shop = Works(), await ground.client()
     quick = WorkerLimits(concurrency=1, ack_wait=2.0, drain=0.1)
-    async with workers(ground, works.agent, limits=quick):
+    async with ground.workers(works.agent, limits=quick):
         await shop.submit("works.block", Job())
         await until(works.blocked.is_set)
         handles = [await shop.submit("works.soon", Job(number=number)) for number in range(3)]
@@ -165,7 +139,7 @@ async def test_bytes_over_a_cancel_do_not_undo_it_however_many_others_there_are(
     places = [f"state.works.stop.{handle.digest.hex()}.shop" for handle in handles]
     await ground.plant([*stop_places("works", "shop", FLOOD), *places])
     works.leave.set()
-    async with workers(ground, works.agent):
+    async with ground.workers(works.agent):
         for handle in handles:
             assert await ended(handle) is State.CANCELED
         assert await (await shop.submit("works.soon", Job(number=9))).result(int) == 9
@@ -175,9 +149,9 @@ async def test_bytes_over_a_cancel_do_not_undo_it_however_many_others_there_are(
 async def test_two_requesters_fill_no_room_but_their_own(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two processes of one agent count alike, by the order of the stream."""
     monkeypatch.setattr(room, "OF_REQUESTER", 40)
-    works, shop = Works(), await client(ground)
-    senders = [await client(ground, name) for name in ("market", "clerk")]
-    async with workers(ground, works.agent, works.agent) as replicas:
+    works, shop = Works(), await ground.client()
+    senders = [await ground.client(name) for name in ("market", "clerk")]
+    async with ground.workers(works.agent, works.agent) as replicas:
 
         async def cancel(sender: Client, number: int) -> str:
             asked = nothing(ground, "works", number)
@@ -209,6 +183,32 @@ async def test_two_requesters_fill_no_room_but_their_own(ground: Ground, monkeyp
         assert await ended(handle) is State.CANCELED
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+async def test_8192_cancels_of_one_requester_are_in_force_and_the_next_is_refused(ground: Ground) -> None:
+    """Nothing is lowered. Who is refused is told so before anything is stored; nobody else notices."""
+    works, shop, market = Works(), await ground.client(), await ground.client("market")
+    async with ground.workers(works.agent) as [worker]:
+
+        async def cancel(number: int) -> None:
+            await market.node.sending.cancel(nothing(ground, "works", number), reason="of nothing", timeout=60.0)
+
+        for start in range(1, room.OF_REQUESTER + 1, 256):
+            await asyncio.gather(*[cancel(start + number) for number in range(256)])
+        assert len(worker._stops._room) == room.OF_REQUESTER
+        over, held, state = room.OF_REQUESTER + 1, await ground.stored("HELD"), await ground.stored("STATE")
+        with pytest.raises(RemoteError) as refused:
+            await cancel(over)
+        assert refused.value.code == "overloaded"
+        assert (await ground.stored("HELD"), await ground.stored("STATE")) == (held, state)
+        assert not worker._stops._room.under(over.to_bytes(32))
+        assert all(worker._stops._room.under(number.to_bytes(32)) for number in range(1, over))
+        handle = await shop.submit("works.later", Job(number=1))
+        await until(lambda: works.handled == [1])
+        await handle.cancel("enough")
+        assert await ended(handle) is State.CANCELED
+
+
 @pytest.mark.parametrize(("of_agent", "in_memory"), [(8, 100), (100, 8)])
 async def test_cancels_that_a_process_does_not_keep_are_in_force_all_the_same(
     ground: Ground, monkeypatch: pytest.MonkeyPatch, of_agent: int, in_memory: int
@@ -225,14 +225,14 @@ async def test_cancels_that_a_process_does_not_keep_are_in_force_all_the_same(
         asked.set()
         return await handle.result(int)
 
-    shop = await client(ground)
-    async with workers(ground, market):
+    shop = await ground.client()
+    async with ground.workers(market):
         for number in range(20):
             await shop.node.sending.cancel(nothing(ground, "market", number), reason="of nothing")
         handle = await shop.submit("market.ask", Job(number=1))
         await asked.wait()
         await handle.cancel("enough")
-    async with workers(ground, works.agent) as [worker]:
+    async with ground.workers(works.agent) as [worker]:
         assert await (await shop.submit("works.soon", Job(number=9))).result(int) == 9
         assert len([one for one in worker._stops._room._until if one.agent == "market"]) == 8
     assert 1 not in works.handled
@@ -249,14 +249,14 @@ def nothing(ground: Ground, agent: str, number: int) -> AskedTask:
 async def test_forgeries_about_one_cancel_withhold_its_message_alone(
     ground: Ground, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    works, shop = Works(), await client(ground)
+    works, shop = Works(), await ground.client()
     first, second = [await shop.submit("works.soon", Job(number=number)) for number in (1, 2)]
     place = f"held.works.stop.{first.digest.hex()}.shop"
     forged = ground.forged(place, "works", KEPT_STOP_TYPE)
     await ground.plant([place] * (held_module.FORGERIES + 1), forged)
     # Without bytes in STATE nobody asks.
     await ground.plant([f"state.works.stop.{first.digest.hex()}.shop"])
-    async with workers(ground, works.agent):
+    async with ground.workers(works.agent):
         assert await second.result(int) == 2
         if not ground.detours:
             assert await first.result(int) == 1
@@ -372,24 +372,24 @@ async def test_forgeries_of_one_parked_task_hide_no_other(ground: Ground) -> Non
 
 
 async def test_bytes_in_the_places_of_claims_block_no_other_effect(ground: Ground) -> None:
-    works, shop = Works(), await client(ground)
+    works, shop = Works(), await ground.client()
     await ground.plant([f"state.works.effect.{secrets.token_hex(32)}" for _ in range(FLOOD)])
-    async with workers(ground, works.agent):
+    async with ground.workers(works.agent):
         assert await (await shop.submit("works.soon", Job(number=1))).result(int) == 1
 
 
 async def test_statuses_that_do_not_verify_hide_no_result(ground: Ground) -> None:
     """Any agent may publish to the statuses of any requester."""
-    works, shop = Works(), await client(ground)
+    works, shop = Works(), await ground.client()
     handle = await shop.submit("works.soon", Job(number=1))
     subject = f"status.shop.{handle.message_id}"
     transport = NatsTransport(ground.bus.connections["rogue"])
     for _ in range(10):
         acks = await transport.publish([Outgoing(subject=subject, payload=b"junk") for _ in range(500)], deadline=10.0)
         assert not [one for one in acks if isinstance(one, Exception)]
-    async with workers(ground, works.agent):
+    async with ground.workers(works.agent):
         assert await handle.result(int) == 1
-    assert await (await client(ground)).handle(handle.text).result(int) == 1
+    assert await (await ground.client()).handle(handle.text).result(int) == 1
 
 
 async def test_proofs_of_possession_are_used_once_after_their_places_were_flooded(ground: Ground) -> None:
@@ -429,6 +429,14 @@ async def test_bytes_among_the_tasks_of_a_user_take_no_place_in_its_list(ground:
     place = f"state.edge.a2a.task.{owners.place(user)}.works."
     await ground.plant([f"{place}{'f' * 24}{number:08x}" for number in range(MOST_LISTED + 1)])
     assert await kept.newest(agent="works", token=user) == {"0" * 32: "a context"}
+    # The user's own take it: the newest are listed, and everybody else's.
+    other = person("bob")
+    await kept.keep("0" * 32, "a context", agent="works", token=other)
+    for number in range(1, MOST_LISTED + 1):
+        await kept.keep(f"{number:032x}", "a context", agent="works", token=user)
+    listed = await kept.newest(agent="works", token=user)
+    assert sorted(listed) == [f"{number:032x}" for number in range(1, MOST_LISTED + 1)]
+    assert list(await kept.newest(agent="works", token=other)) == ["0" * 32]
 
 
 def person(name: str) -> AccessToken:
@@ -448,10 +456,7 @@ def person(name: str) -> AccessToken:
     )
 
 
-async def test_a_value_that_is_full_of_uses_refuses_its_own_and_no_others(
-    ground: Ground, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(replay_guard, "MOST", 2)
+async def test_a_value_that_is_full_of_uses_refuses_its_own_and_no_others(ground: Ground) -> None:
     node = await ground.bus.node("edge", ScriptedEngine())
     guard = ReplayGuard(
         "dpop",
@@ -463,41 +468,40 @@ async def test_a_value_that_is_full_of_uses_refuses_its_own_and_no_others(
         caches=node.caches,
         clock=node.clock,
     )
-    now = wall_clock()
-    same = [b"\0\0" + secrets.token_bytes(14) for _ in range(3)]
-    assert [await guard.use(one, made=now, until=now + 60 * SECOND) for one in same[:2]] == [True, True]
+    now, until_then = wall_clock(), wall_clock() + 600 * SECOND
+    same = [b"\0\0" + secrets.token_bytes(14) for _ in range(MOST_USES + 1)]
+    for one in same[:-1]:
+        assert await guard.use(one, made=now, until=until_then)
     with pytest.raises(StateUnavailable):
-        await guard.use(same[2], made=now, until=now + 60 * SECOND)
-    assert await guard.use(b"\0\1" + bytes(14), made=now, until=now + 60 * SECOND)
+        await guard.use(same[-1], made=now, until=until_then)
+    assert await guard.use(b"\0\1" + bytes(14), made=now, until=until_then)
+    assert not await guard.use(same[0], made=now, until=until_then)
 
 
-async def test_statuses_beyond_those_that_count_do_not_hide_the_last_one(
-    ground: Ground, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(open_request, "STATUSES", 20)
+async def test_statuses_beyond_those_that_count_do_not_hide_the_last_one(ground: Ground) -> None:
     talks = Agent("market")
 
     @talks.task("talk")
     async def talk(job: Job, ctx: Context) -> int:
-        for number in range(30):
+        for number in range(STATUSES + 10):
             await ctx.progress(f"{number} done")
         return job.number
 
-    shop = await client(ground)
-    async with workers(ground, talks):
+    shop = await ground.client()
+    async with ground.workers(talks):
         handle = await shop.submit("market.talk", Job(number=7))
         assert await handle.result(int) == 7
         async with aclosing(handle.statuses()) as statuses:
             found = [status async for status in statuses]
-    assert len(found) == 21
+    assert len(found) == STATUSES + 1
     assert found[-1].state is State.COMPLETED
 
 
 async def test_a_process_that_waits_for_too_many_answers_sends_nothing_more(ground: Ground) -> None:
-    works, shop = Works(), await client(ground)
+    works, shop = Works(), await ground.client()
     reader = shop.node.status_reader
     reader.limits = StatusLimits(readers=2)  # type: ignore[misc]  # final for everybody but this test
-    async with workers(ground, works.agent):
+    async with ground.workers(works.agent):
         blocked = [await shop.submit("works.block", Job()) for _ in range(2)]
         waiting = [asyncio.create_task(handle.result(object)) for handle in blocked]
         await until(lambda: reader.reading == 2)
@@ -506,7 +510,7 @@ async def test_a_process_that_waits_for_too_many_answers_sends_nothing_more(grou
             await blocked[0].cancel("enough")
         assert await ground.stored("TASKS") == before
         # Others are not harmed, and it goes on once an answer has come.
-        other = await client(ground, "market")
+        other = await ground.client("market")
         assert await (await other.submit("works.soon", Job(number=1))).result(int) == 1
         works.leave.set()
         await asyncio.gather(*waiting)
@@ -514,14 +518,8 @@ async def test_a_process_that_waits_for_too_many_answers_sends_nothing_more(grou
 
 
 async def test_calls_that_do_not_verify_take_no_room_from_those_that_do(ground: Ground) -> None:
-    prices = Agent("market")
-
-    @prices.call("price")
-    async def price(job: Job, ctx: Context) -> int:
-        return job.number
-
-    shop = await client(ground)
-    async with workers(ground, prices, limits=WorkerLimits(replay_entries=5)) as [worker]:
+    shop = await ground.client()
+    async with ground.workers(prices(), limits=WorkerLimits(replay_entries=5)) as [worker]:
         NatsTransport(ground.bus.connections["rogue"]).send(
             [Outgoing(subject="call.market.price", payload=b"junk %d" % number) for number in range(1_000)]
         )
@@ -533,32 +531,200 @@ async def test_calls_that_do_not_verify_take_no_room_from_those_that_do(ground: 
         assert worker.node.counters.value("sealbus_refused_total", code="overloaded") == 1
 
 
-async def test_an_owner_with_too_many_schedules_keeps_those_that_it_has(
-    ground: Ground, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(schedule_endpoint, "MOST", 3)
-    works = Works()
-    async with workers(ground, works.agent) as [worker]:
-        own = await client(ground, "works")
-        for number in range(3):
-            await own.schedules.add(f"s{number}", "works.soon", Job(number=number), every=10)
+@pytest.mark.slow
+async def test_an_owner_with_too_many_schedules_keeps_those_that_it_has(ground: Ground) -> None:
+    """Its requesters fill its room together; another owner has room of its own."""
+    works, clerk = Works(), Agent("clerk")
+    async with ground.workers(works.agent, clerk) as [worker, other]:
+        own, shop = await ground.client("works"), await ground.client("clerk")
+        names = [f"s{number}" for number in range(MOST)]
+        for start in range(0, MOST, 64):
+            some = names[start : start + 64]
+            await asyncio.gather(*[own.schedules.add(name, "works.soon", Job(), every=80_000) for name in some])
         with pytest.raises(RemoteError) as refused:
-            await own.schedules.add("s3", "works.soon", Job(number=3), every=10)
+            await own.schedules.add("one-more", "works.soon", Job(), every=80_000)
         assert refused.value.code == "too_many_schedules"
-        assert sorted(worker.schedules.known) == ["s0", "s1", "s2"]
+        assert sorted(worker.schedules.known) == sorted(names)
+        await shop.schedules.add("nightly", "works.soon", Job(), every=80_000)
+        assert list(other.schedules.known) == ["nightly"]
         await own.schedules.remove("s0")
-        await own.schedules.add("s3", "works.soon", Job(number=3), every=10)
+        await own.schedules.add("one-more", "works.soon", Job(), every=80_000)
 
 
-async def test_a_flood_of_dead_letters_drops_old_ones_and_stops_nothing(ground: Ground) -> None:
-    """Any agent may store dead letters under its own name."""
-    sizes = {"TASKS": 1 << 26, "AUDIT": 1 << 26, "DEAD": 1 << 20}
-    await apply(declared_streams(sizes), ground.bus.connections["operator"].jetstream)
-    works, shop = Works(), await client(ground)
-    async with workers(ground, works.agent):
+# Streams that are full
+
+
+def prices() -> Agent:
+    market = Agent("market")
+
+    @market.call("price")
+    async def price(job: Job, ctx: Context) -> int:
+        return job.number
+
+    return market
+
+
+async def test_full_tasks_refuse_senders_and_stop_nothing_else(ground: Ground) -> None:
+    works, shop, own = Works(), await ground.client(), await ground.client("works")
+    waiting = [await shop.submit("works.soon", Job(number=number)) for number in range(3)]
+    await ground.fill("TASKS", "task.works.soon")
+    with pytest.raises(Overloaded):
+        await shop.submit("works.soon", Job(number=9))
+    async with ground.workers(works.agent, prices()):
+        # What is stored is done, calls are answered, events are emitted.
+        assert [await handle.result(int) for handle in waiting] == [0, 1, 2]
+        assert await shop.call("market.price", Job(number=5), returns=int) == 5
+        await own.emit("done", Job())
+        await ground.resize(TASKS=ROOM)
+        assert await (await shop.submit("works.soon", Job(number=4))).result(int) == 4
+
+
+async def test_full_events_refuse_who_emits_and_stop_nothing_else(ground: Ground) -> None:
+    works, shop, own = Works(), await ground.client(), await ground.client("works")
+    await ground.fill("EVENTS", "event.rogue.made-up")
+    with pytest.raises(Overloaded):
+        await own.emit("done", Job())
+    async with ground.workers(works.agent):
         assert await (await shop.submit("works.soon", Job(number=1))).result(int) == 1
-        letters = [Outgoing(subject="dead.rogue.made-up", payload=bytes(10_000)) for _ in range(300)]
-        transport = NatsTransport(ground.bus.connections["rogue"])
-        acks = await transport.publish(letters, deadline=20.0)
-        assert not [one for one in acks if isinstance(one, Exception)]
+        await ground.resize(EVENTS=ROOM)
+        await own.emit("done", Job())
+
+
+async def test_full_results_keep_results_back_until_there_is_room(ground: Ground) -> None:
+    works, shop = Works(), await ground.client()
+    await ground.fill("RESULTS", "status.shop.made-up")
+    async with ground.workers(works.agent, prices()):
+        handle = await shop.submit("works.soon", Job(number=1))
+        await until(lambda: works.handled == [1])
+        assert await handle.status() is None
+        assert await shop.call("market.price", Job(number=5), returns=int) == 5
+        await ground.resize(RESULTS=ROOM)
+        assert await handle.result(int) == 1
+    assert works.handled == [1]
+
+
+async def test_a_full_audit_stops_all_handling_until_there_is_room(ground: Ground) -> None:
+    works, shop = Works(), await ground.client()
+    async with ground.workers(works.agent, prices()) as [worker, _]:
+        await ground.fill("AUDIT", "audit.rogue")
+        with pytest.raises(RemoteError) as refused:
+            await shop.call("market.price", Job(number=5), returns=int)
+        assert refused.value.code == "audit_unavailable"
+        handle = await shop.submit("works.soon", Job(number=1))
+        await until(lambda: worker.not_ready().get("audit") == "overloaded")
+        assert not works.handled
+        await ground.resize(AUDIT=ROOM)
+        assert await handle.result(int) == 1
+        assert await shop.call("market.price", Job(number=5), returns=int) == 5
+    assert works.handled == [1]
+
+
+async def test_a_full_state_holds_up_effects_and_nothing_else(ground: Ground) -> None:
+    works, shop = Works(), await ground.client()
+    await ground.fill("STATE", "state.rogue.{number}")
+    async with ground.workers(works.agent) as [worker]:
+        handle = await shop.submit("works.soon", Job(number=1))
+        await until(lambda: worker.node.counters.value("sealbus_put_off_total", cause="passing") > 0)
+        assert not works.handled
+        later = await shop.submit("works.later", Job(number=2))
+        await until(lambda: works.handled == [2])
+        canceling = asyncio.create_task(later.cancel("enough"))
+        await ground.resize(STATE=ROOM)
+        assert await handle.result(int) == 1
+        await canceling
+        assert await ended(later) is State.CANCELED
+    assert works.handled == [2, 1]
+
+
+async def test_a_full_held_holds_up_schedules_and_nothing_else(ground: Ground) -> None:
+    works, shop = Works(), await ground.client()
+    await ground.fill("HELD", "held.rogue.{number}")
+    async with ground.workers(works.agent) as [worker]:
+        own = await ground.client("works")
+        adding = asyncio.create_task(own.schedules.add("nightly", "works.soon", Job(), every=10_000))
+        await until(lambda: worker.node.counters.value("sealbus_put_off_total", cause="passing") > 0)
+        assert not worker.schedules.known
+        assert await (await shop.submit("works.soon", Job(number=1))).result(int) == 1
+        await ground.resize(HELD=ROOM)
+        await adding
+        assert list(worker.schedules.known) == ["nightly"]
+
+
+@pytest.mark.parametrize(("stream", "subject"), [("DEAD", "dead.rogue.made-up"), ("REFUSALS", "refused.rogue")])
+async def test_a_flood_of_dead_letters_or_refusals_drops_old_ones_and_stops_nothing(
+    ground: Ground, stream: str, subject: str
+) -> None:
+    """Any agent may store them under its own name."""
+    await ground.resize(**{stream: FULL})
+    works, shop = Works(), await ground.client()
+    async with ground.workers(works.agent) as [worker]:
+        before = await ground.stored(stream)
+        assert not await ground.send([subject] * 300, bytes(10_000))
+        assert await ground.stored(stream) == before + 300
+        # What is refused is counted and sampled beside the flood.
+        assert not await ground.send(["task.works.soon"])
+        await until(lambda: worker.node.counters.value("sealbus_refused_total", code="malformed") == 1)
         assert await (await shop.submit("works.soon", Job(number=2))).result(int) == 2
+
+
+# Messages that are put off
+
+PLACES = WorkerLimits(max_ack_pending=64)
+"""Of these 32 are for verbs that are awaited, 16 for what failed, and one for unknown keys."""
+
+
+async def test_tasks_of_an_unknown_key_take_no_place_from_those_that_verify(ground: Ground) -> None:
+    works, shop = Works(), await ground.client()
+    stranger = replace(ground.bus, authority=DevelopmentAuthority(TrustDomain("example.org")))
+    thief = Client.on(await stranger.node("market", ScriptedEngine()))
+    for _ in range(4):
+        await asyncio.gather(*[thief.submit("works.soon", Job(), life=80_000) for _ in range(250)])
+    async with ground.workers(works.agent) as [worker]:
+        handles = [await shop.submit("works.soon", Job(number=number)) for number in range(1, 21)]
+        assert [await handle.result(int) for handle in handles] == list(range(1, 21))
+        refused = worker.node.counters.value("sealbus_no_place_total", cause="unauthenticated")
+        assert refused >= 1_000 // 2
+    assert 0 not in works.handled
+
+
+async def test_tasks_for_verbs_that_are_awaited_leave_room_to_other_senders(ground: Ground) -> None:
+    works, shop, market = Works(), await ground.client(), await ground.client("market")
+    await asyncio.gather(*[market.submit("works.absent", Job(number=number)) for number in range(40)])
+    async with ground.workers(works.agent, limits=PLACES) as [worker]:
+        # A sender that has taken as much as it leaves to others has no room: what else it sent fails at once.
+        await until(lambda: worker.node.counters.value("sealbus_no_place_total", cause="unknown_verb") >= 40 - 16)
+        other = await shop.submit("works.absent", Job(number=41))
+        async with aclosing(other.statuses()) as statuses:
+            first = await anext(statuses)
+        assert (first.state, first.code) == (State.WORKING, "unknown_verb")
+        assert await (await shop.submit("works.soon", Job(number=1))).result(int) == 1
+
+
+@pytest.mark.slow
+async def test_tasks_that_keep_failing_hold_up_their_agent_until_there_is_room_and_no_call(ground: Ground) -> None:
+    works, shop, market = Agent("works"), await ground.client(), await ground.client("market")
+    down, done = [True], list[int]()
+
+    @works.task("work", retry=100)
+    async def work(job: Job, ctx: Context) -> int:
+        if job.number == 0 and down:
+            raise Retry(after=10.0, note="down")
+        done.append(job.number)
+        return job.number
+
+    @works.call("price")
+    async def price(job: Job, ctx: Context) -> int:
+        return job.number
+
+    async with ground.workers(works, limits=PLACES) as [worker]:
+        for _ in range(40):
+            await market.submit("works.work", Job())
+        await until(lambda: "put_off" in worker.notes())
+        handle = await shop.submit("works.work", Job(number=7))
+        for number in range(20):
+            assert await shop.call("works.price", Job(number=number), returns=int) == number
+        # Nothing new is taken until those that failed come again.
+        assert not done
+        down.clear()
+        assert await handle.result(int) == 7
+        await until(lambda: len(done) == 41)

@@ -417,9 +417,12 @@ def test_the_other_commands_answer(folder: Path) -> None:
     assert (planned.returncode, planned.stdout) == (0, ""), planned.stderr
     examined = run(["sealbus", "doctor", "--json"], folder)
     assert examined.returncode == 0, examined.stderr
-    assert {one["part"]: one["ok"] for one in json.loads(examined.stdout)["checks"]} == dict.fromkeys(
-        ("identity", "trust", "nats", "clock", "context", "policy"), True
+    checks = json.loads(examined.stdout)["checks"]
+    assert {one["part"]: one["ok"] for one in checks} == dict.fromkeys(
+        ("identity", "trust", "nats", "answers", "clock", "context", "policy"), True
     )
+    [answers] = [one["text"] for one in checks if one["part"] == "answers"]
+    assert answers == "the server stores none of its answers to this workload"
     tail = run(["sealbus", "audit", "tail", "--last", "1", "--json"], folder)
     assert tail.returncode == 0, tail.stderr
     assert len(tail.stdout.splitlines()) == 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -17,22 +17,30 @@ from pathlib import Path
 from support.engines import ScriptedEngine
 from support.real_bus import RealBus, real_bus
 
+from sealbus import Agent, Client
 from sealbus.agents.dev.memory.identity import MemoryIdentity
+from sealbus.agents.runtime.worker import Worker, WorkerLimits
 from sealbus.bus.nats.api import api
 from sealbus.bus.nats.connection.frames import publish_frame
 from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import Outgoing, wall_clock
 from sealbus.bus.stream_names import STATE
+from sealbus.bus.streams.declared import declared_streams
+from sealbus.bus.streams.plan import apply
 from sealbus.bus.streams.signed_value import signed
 from sealbus.envelopes.encoding.codec import Value, encode
 from sealbus.envelopes.message.seal import Sealer
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
+from sealbus.policies.decision.engine import PolicyEngine
 
-__all__ = ["GROUNDS", "Ground", "flooded_bus", "forged_value"]
+__all__ = ["FULL", "GROUNDS", "ROOM", "Ground", "flooded_bus", "forged_value"]
 
 GROUNDS = ("one account", "two accounts")
 """The layouts of accounts that each flood is tried on."""
 
+FULL = 1 << 20
+"""Bytes of a stream that a test fills, and `ROOM` once an operator has made room."""
+ROOM = 1 << 26
 ROGUE = "rogue"
 _MINE = f"state.{ROGUE}.mine"
 _AT_ONCE = 500
@@ -62,6 +70,56 @@ class Ground:
                     await asyncio.sleep(0.05)
         else:
             assert await self.stored() == before
+
+    async def send(self, subjects: Sequence[str], payload: bytes = b"junk") -> list[Exception]:
+        """Have the rogue publish `payload` under each of `subjects`, which it may; return what was not stored."""
+        transport = NatsTransport(self.bus.connections[ROGUE])
+        failed: list[Exception] = []
+        for start in range(0, len(subjects), _AT_ONCE):
+            some = [Outgoing(subject=one, payload=payload) for one in subjects[start : start + _AT_ONCE]]
+            failed += [one for one in await transport.publish(some, deadline=30.0) if isinstance(one, Exception)]
+        return failed
+
+    async def resize(self, **sizes: int) -> None:
+        """Have the operator declare streams of these sizes, in bytes."""
+        declared = {"TASKS": ROOM, "AUDIT": ROOM, **sizes}
+        await apply(declared_streams(declared), self.bus.connections["operator"].jetstream)
+
+    async def fill(self, stream: str, subject: str) -> None:
+        """Have the rogue fill a stream to the last byte by what it may publish: `subject`, each time another `{number}`."""
+        await self.resize(**{stream: FULL})
+        for size in (FULL // 100, 300, 1):
+            subjects = [subject.format(number=f"{size}-{number}") for number in range(150)]
+            refused = await self.send(subjects, bytes(size))
+            assert refused
+            assert all("maximum bytes exceeded" in str(one) for one in refused)
+
+    async def client(self, name: str = "shop") -> Client:
+        """Return a client in a process of its own."""
+        return Client.on(await self.bus.node(name, ScriptedEngine()))
+
+    @asynccontextmanager
+    async def workers(
+        self, *agents: Agent, limits: WorkerLimits | None = None, engine: PolicyEngine | None = None
+    ) -> AsyncIterator[list[Worker]]:
+        """Run a process for each of `agents`."""
+        stop = asyncio.Event()
+        async with AsyncExitStack() as stack:
+            group = await stack.enter_async_context(asyncio.TaskGroup())
+            made = [
+                await stack.enter_async_context(
+                    Worker(agent, await self.bus.node(agent.name, engine or ScriptedEngine()), limits=limits)
+                )
+                for agent in agents
+            ]
+            for worker in made:
+                group.create_task(worker.run(stop))
+            for worker in made:
+                await worker.ready.wait()
+            try:
+                yield made
+            finally:
+                stop.set()
 
     async def stored(self, stream: str = "") -> int:
         """Return how many messages were ever stored, in one stream or in all."""

@@ -20,6 +20,7 @@ from sealbus.bus.ports import wall_clock
 from sealbus.bus.stream_names import TASKS
 from sealbus.bus.streams.check import check_streams
 from sealbus.bus.streams.durability import acknowledged_means, describe_sync
+from sealbus.bus.streams.stored_answers import stores_answers
 from sealbus.envelopes.errors import (
     BusUnavailable,
     ConfigurationError,
@@ -65,6 +66,7 @@ async def examine(
         await _check("identity", lambda: _identity(settings, name)),
         await _check("trust", lambda: _trust(settings, name)),
         await _check("nats", lambda: _nats(settings, name)),
+        await _check("answers", lambda: _answers(settings, name)),
         await _check("clock", lambda: _clock(settings, name)),
         await _check("context", lambda: _context(settings)),
         await _check("policy", lambda: _policy(settings, name)),
@@ -134,6 +136,18 @@ async def _nats(settings: Settings, name: str) -> str:
     async with open_connection(name, settings) as (_, connection):
         states = await check_streams(streams_of(settings), connection.jetstream)
         return f"{connection.state}, {len(states)} streams as declared; {acknowledged_means(states)}"
+
+
+async def _answers(settings: Settings, name: str) -> str:
+    """Say whether the server stores its answers to this workload, as it does in the account that has the streams."""
+    async with open_connection(name, settings) as (identity, connection):
+        token = settings.names.token(identity.spiffe_id)
+        if not await stores_answers(connection, token):
+            return "the server stores none of its answers to this workload"
+        return (
+            "the server stores its answers to this workload where a stream listens: it is in the account with the streams. "
+            "Operators, control and backup belong there, and nobody else (docs/callout.md, two accounts)"
+        )
 
 
 async def _disk(monitor: str) -> str:

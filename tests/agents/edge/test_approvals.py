@@ -11,6 +11,8 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
+from support.engines import deny
+from support.floods import forged_value
 from support.payments import ASKED, Payments
 
 from sealbus.agents.edge import approvals as shown
@@ -395,15 +397,17 @@ async def test_a_page_ends_after_so_many_bytes(site: Site, monkeypatch: pytest.M
 @pytest.mark.parametrize("looked_at", [1, 2, 3, 4, 5, 6, 7, 100])
 @pytest.mark.parametrize("page_bytes", [1, 1 << 20])
 @pytest.mark.parametrize("together", [1, 64])
+@pytest.mark.parametrize("part", [1, 2, 1_000])
 async def test_each_page_shows_what_waits_now_and_each_task_once(
-    site: Site, monkeypatch: pytest.MonkeyPatch, looked_at: int, page_bytes: int, together: int
+    site: Site, monkeypatch: pytest.MonkeyPatch, looked_at: int, page_bytes: int, together: int, part: int
 ) -> None:
     site.payments.enough = 2
     handles = [await site.payments.submitted(site.bus, invoice=str(one)) for one in range(4)]
     await site.bus.approve(handles[2], "boss")
     await site.bus.idle()
     await handles[1].cancel("a mistake")
-    for name, number in (("LOOKED_AT", looked_at), ("PAGE_BYTES", page_bytes), ("TOGETHER", together)):
+    bounds = {"LOOKED_AT": looked_at, "PAGE_BYTES": page_bytes, "TOGETHER": together, "PART": part}
+    for name, number in bounds.items():
         monkeypatch.setattr(shown, name, number)
     found, after, pages = list[bytes](), 0, 0
     while pages == 0 or after:
@@ -412,6 +416,126 @@ async def test_each_page_shows_what_waits_now_and_each_task_once(
         after, pages = page.after, pages + 1
         assert pages <= 12
     assert found == [handles[0].digest, handles[3].digest, handles[2].digest]
+
+
+FORMS = ("junk", "forged")
+"""Bytes without the form of a value, and values that are signed by another."""
+
+
+def planted(site: Site, form: str, *places: str) -> None:
+    """Store bytes at places of the agent `pricing` in the queue, or at `places`."""
+    own, sealer = site.bus.names.id_of("pricing"), site.bus.workers["payments"].node.identity.sealer()
+    for place in places:
+        forged = forged_value(place, own, PARKED_TYPE, sealer, at=site.clock.now)
+        site.bus.broker.inject(place, forged if form == "forged" else b"junk")
+
+
+def made_up(number: int) -> list[str]:
+    return [f"held.pricing.task.managers.{one:064x}" for one in range(number)]
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_what_does_not_verify_takes_no_place_on_a_page(site: Site, form: str) -> None:
+    planted(site, form, *made_up(shown.PAGE + shown.PART))
+    handle = await site.payments.submitted(site.bus)
+    page = await site.edge.page("managers", site.person("boss"))
+    assert ([one.parked.digest for one in page.tasks], page.after) == ([handle.digest], 0)
+
+
+async def test_what_has_ended_or_may_not_be_seen_takes_no_place_on_a_page(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shown, "PAGE", 2)
+    ended, others, mine = [await site.payments.submitted(site.bus, invoice=str(one)) for one in range(3)]
+    for handle in (ended, others):
+        await site.parked(handle)
+    await site.bus.approve(ended, "boss")
+    await site.bus.idle()
+    hidden = others.digest.hex()
+    site.payments.decide = lambda asked: deny("not_yours") if asked["resource"]["id"] == hidden else None
+    further = [await site.payments.submitted(site.bus, invoice=str(one)) for one in range(3, 5)]
+    pages, after = list[list[bytes]](), 0
+    while not pages or after:
+        page = await site.edge.page("managers", site.person("boss"), after=after)
+        pages.append([one.parked.digest for one in page.tasks])
+        after = page.after
+    assert pages[0] == [mine.digest, further[0].digest]
+    assert [one for some in pages for one in some] == [mine.digest, *[one.digest for one in further]]
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_a_page_reads_so_many_parts_and_is_paid_for_them(
+    site: Site, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    monkeypatch.setattr(shown, "PART", 3)
+    monkeypatch.setattr(shown, "PARTS", 2)
+    planted(site, form, *made_up(13))
+    handle = await site.payments.submitted(site.bus)
+    paid, pages, after = list[float](), list[list[bytes]](), 0
+
+    def pays(cost: float) -> bool:
+        paid.append(cost)
+        return True
+
+    while not pages or after:
+        page = await site.edge.page("managers", site.person("boss"), after=after, pays=pays)
+        pages.append([one.parked.digest for one in page.tasks])
+        after = page.after
+        if len(pages) == 1:
+            # From the beginning it is known that nothing else is there.
+            verified = 6 / shown.TASKS_OF_A_REQUEST if form == "forged" else 0
+            assert sum(paid) == pytest.approx(2 * 2 + verified)
+    assert pages == [[], [], [handle.digest]]
+
+
+async def test_a_page_that_is_not_paid_for_ends_after_a_part_without_tasks(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shown, "PART", 3)
+    planted(site, "junk", *made_up(3))
+    handle = await site.payments.submitted(site.bus)
+    page = await site.edge.page("managers", site.person("boss"), pays=lambda _: False)
+    assert not page.tasks
+    assert page.after
+    page = await site.edge.page("managers", site.person("boss"), after=page.after)
+    assert [one.parked.digest for one in page.tasks] == [handle.digest]
+
+
+async def test_a_page_that_takes_long_ends_and_the_next_goes_on(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    handles = [await site.payments.submitted(site.bus, invoice=str(one)) for one in range(3)]
+    monkeypatch.setattr(shown, "PART", 1)
+    monkeypatch.setattr(shown, "PAGE_SECONDS", 0.0)
+    pages, after = list[list[bytes]](), 0
+    while not pages or after:
+        page = await site.edge.page("managers", site.person("boss"), after=after)
+        pages.append([one.parked.digest for one in page.tasks])
+        after = page.after
+    assert pages == [[one.digest] for one in handles]
+
+
+async def test_a_part_in_which_no_place_ends_is_paid_for(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.payments.enough = 2
+    changed, other = [await site.payments.submitted(site.bus, invoice=str(one)) for one in range(2)]
+    await site.bus.approve(changed, "boss")
+    await site.bus.idle()
+    monkeypatch.setattr(shown, "PAGE_BYTES", 1)
+    page = await site.edge.page("managers", site.person("boss"), pays=lambda _: False)
+    assert not page.tasks
+    assert page.after
+    page = await site.edge.page("managers", site.person("boss"), after=page.after)
+    assert [one.parked.digest for one in page.tasks] == [other.digest]
+
+
+async def test_many_forgeries_over_a_task_do_not_hide_it_from_its_page(site: Site) -> None:
+    """More than are verified where many subjects are read together."""
+    handle = await site.payments.submitted(site.bus)
+    parked = await site.parked(handle)
+    place, node = parked.subject("payments"), site.bus.workers["payments"].node
+    sealer = (await site.bus.client("pricing")).node.identity.sealer()
+    for _ in range(20):
+        site.bus.broker.inject(place, forged_value(place, node.own, PARKED_TYPE, sealer, at=site.clock.now))
+    page = await site.edge.page("managers", site.person("boss"))
+    assert [one.parked.digest for one in page.tasks] == [handle.digest]
 
 
 @pytest.mark.parametrize("after", [True, False], ids=["from a later page", "from the first page"])
@@ -427,10 +551,12 @@ async def test_each_page_shows_what_waits_now_and_each_task_once(
     ],
     ids=["bare", "twice", "of another subject"],
 )
+@pytest.mark.parametrize("part", [1, 1_000])
 async def test_what_counts_under_a_place_is_shown_whoever_stored_something_there(
-    site: Site, after: bool, block: bytes
+    site: Site, monkeypatch: pytest.MonkeyPatch, part: int, after: bool, block: bytes
 ) -> None:
-    """An older version that was stored again is no newer, and bytes hide nothing, wherever a page begins."""
+    """An older version that was stored again is no newer, and bytes hide nothing, wherever a page or a part begins."""
+    monkeypatch.setattr(shown, "PART", part)
     ended, waits = [await site.payments.submitted(site.bus, invoice=str(one)) for one in range(2)]
     place = (await site.parked(ended)).subject("payments")
     [first] = [one.payload for one in site.bus.stored(HELD) if one.subject == place]

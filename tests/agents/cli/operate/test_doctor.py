@@ -47,12 +47,13 @@ async def test_each_part_is_looked_at_whatever_the_others_are(settings: Settings
         ("identity", False),
         ("trust", False),
         ("nats", False),
+        ("answers", False),
         ("clock", False),
         ("context", True),
         ("policy", True),
     ]
-    assert checks[4].text == "minted for 600 s to start and 3600 s to go on, taken for 1800 s and 7200 s"
-    assert "embedded, revision " in checks[5].text
+    assert checks[5].text == "minted for 600 s to start and 3600 s to go on, taken for 1800 s and 7200 s"
+    assert "embedded, revision " in checks[6].text
     for one in checks:
         assert one.text
         assert "\n" not in one.text
@@ -60,7 +61,7 @@ async def test_each_part_is_looked_at_whatever_the_others_are(settings: Settings
 
 async def test_an_edge_that_mints_for_longer_than_agents_take_is_told(settings: Settings) -> None:
     edge = settings.edge.model_copy(update={"context_life": 7_201})
-    found = (await examine(changed(settings, edge=edge), "pricing"))[4]
+    found = (await examine(changed(settings, edge=edge), "pricing"))[5]
     assert (found.part, found.ok) == ("context", False)
     assert "edge.context_life is 7201 s, but readers accept 7200 s (context.life)" in found.text
 

@@ -289,7 +289,9 @@ class PoisonGuard:
             return None
         match fields:
             case [int(version), bytes(named), int(deaths), bool(alone), bool(is_open), int(at)]:
-                ours = (version, named) == (_VERSION, digest) and deaths < OWN_DEATHS
+                # A bool is no integer here, and True is 1 to Python.
+                numbers = not any(isinstance(number, bool) for number in (version, deaths, at))
+                ours = numbers and (version, named) == (_VERSION, digest) and deaths < OWN_DEATHS
             case _:
                 return None
         if not ours or not at - DEFAULT_LIMITS.clock_skew <= stored <= at + DEFAULT_LIMITS.stored_within:

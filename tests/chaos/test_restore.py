@@ -174,6 +174,77 @@ async def test_what_a_backup_does_not_have_is_named_for_ever(site: Site, tmp_pat
     assert [code for _, code, _ in theirs.findings] == ["lost_records"]
 
 
+async def decided(digest: bytes, settings: Path) -> list[bool]:
+    """Return what AUDIT has on a message: for each of its decisions whether it was allowed."""
+    lines = (await sealbus("audit", "replay", "--message", digest.hex(), "--config", settings, "--json")).splitlines()
+    return [record["allow"] for record in map(json.loads, lines) if record["kind"] == "decision"]
+
+
+@pytest.mark.parametrize("waiting", ["handle", "refuse"])
+async def test_what_was_done_after_the_backup_is_done_again_only_if_an_operator_says_so(
+    site: Site, tmp_path: Path, waiting: str
+) -> None:
+    """Three tasks and one under `once` wait at the time of the backup. They are done and logged, and that is lost."""
+    backup, root, common = tmp_path / "backup", tmp_path / "root.json", ("--config", site.settings)
+    async with site.open() as (environment, client):
+        await (await client.submit("inventory.update", Update(item_id="before"))).result()
+        tasks = {name: await client.submit("stock.count", Update(item_id=name)) for name in ("a", "b", "c")}
+        tasks["once"] = await client.submit("stock.book", Update(item_id="once"))
+        await site.logged(environment)
+        assert environment.log is not None
+        root.write_text(await sealbus("audit", "root", "--key", environment.log.verifier, *common))
+        last = json.loads(await sealbus("backup", backup, *common, "--json"))["streams"][-1]["last"]
+        async with site.stock(environment):
+            assert [await task.result() for task in tasks.values()] == [1, 1, 1, 1]
+        await (await client.submit("inventory.update", Update(item_id="after"))).result()
+        await site.logged(environment)
+        assert [await decided(task.digest, site.settings) for task in tasks.values()] == [[True]] * 4
+        texts = {name: str(task) for name, task in tasks.items()}
+    once = Counter(["before", "after", *tasks])
+    assert Counter(site.effects) == once
+    lost, size = log_end(site.log) - last, site.size
+
+    site.empty()
+    async with site.bare(sync=False):
+        await sealbus("restore", backup, "--lose", str(lost), *common)
+    async with site.bare():
+        said = await sealbus("notary", "restored", backup, *common, code=1)
+        assert f"{lost} records after the backup's last are lost" in said
+        noted = json.loads(await sealbus("notary", "restored", backup, "--waiting", waiting, *common, "--json"))
+        assert ("TASKS" in [one["name"] for one in noted["streams"]]) is (waiting == "handle")
+    async with site.bare(notary=True):
+        if waiting == "handle":
+            assert "what was restored, up to sequence" in await sealbus("restore", "--check", *common)
+        else:
+            assert "stays refused" in await sealbus("restore", "--check", *common, code=1)
+
+    async with site.open() as (environment, client), site.stock(environment):
+        handles = {name: client.handle(text) for name, text in texts.items()}
+        if waiting == "handle":
+            assert [await task.result() for task in handles.values()] == [1, 1, 1, 1]
+        # Delivered after all that waited.
+        assert await (await client.submit("stock.count", Update(item_id="new"))).result() == 1
+        await (await client.submit("inventory.update", Update(item_id="newer"))).result()
+        await site.logged(environment, beyond=size)
+        again = Counter(list(tasks)) if waiting == "handle" else Counter()
+        assert Counter(site.effects) == once + again + Counter(["new", "newer"])
+        # What was recorded the first time is gone with the records that are lost.
+        expected = [True] if waiting == "handle" else []
+        assert [await decided(task.digest, site.settings) for task in handles.values()] == [expected] * 4
+        if waiting == "refuse":
+            assert [await task.status() for task in handles.values()] == [None] * 4
+        lines = (await sealbus("audit", "verify", "--live", "--root", root, *common, "--json", code=4)).splitlines()
+        report = [json.loads(line) for line in lines if line.startswith("{")]
+        export = tmp_path / "export"
+        await sealbus("audit", "export", export, "--root", root, *common)
+    findings = [(one["code"], one.get("sequence")) for one in report if one["kind"] == "finding"]
+    assert findings == [("lost_records", last + 1)]
+    shown = next(one for one in report if one["kind"] == "restored")
+    assert (shown["lost"], "TASKS" in [one["name"] for one in shown["streams"]]) == (lost, waiting == "handle")
+    theirs = independent.verify(independent.read_folder(export), independent.read_root(root.read_bytes()))
+    assert [code for _, code, _ in theirs.findings] == ["lost_records"]
+
+
 async def test_a_cold_copy_goes_on_by_itself(site: Site, tmp_path: Path) -> None:
     root, common, copy = tmp_path / "root.json", ("--config", site.settings), tmp_path / "copy"
     store = site.folder / "dev" / "nats" / "store"

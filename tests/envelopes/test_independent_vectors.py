@@ -1,4 +1,4 @@
-"""The vectors below the envelope, by the independent reader: encoding, names and tokens, grants, trees, hashes."""
+"""The vectors of messages and of what they are made of, by the independent reader."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 from independent import verify_export as independent
+from independent.acceptance import Accepted, Core, Lifetimes, Live, Refused, Requester, Stream, accept_live
 from independent.control_bodies import covers
-from support.vectors import Given, load
+from independent.stored_values import World
+from support.vectors import Given, load, octets
 
 GIVEN = load("world.json")["defaults"]["live"]
 ROOT = independent.Root(
@@ -71,3 +73,75 @@ def test_trees_and_hashes() -> None:
 
 def halves(key: str) -> tuple[str, str]:
     return key[:64], key[64:]
+
+
+def world_of(given: Given) -> World:
+    bundles = independent.Bundles()
+    for domain, jwks in load("world.json")["bundles"][given["bundles"]].items():
+        bundles.add(domain, 0, independent.read_bundle(jwks.encode()))
+    return World(root=ROOT, bundles=bundles, revoked_before=given["revoked_before"])
+
+
+def run_live(given: Given, payload: bytes) -> Given:
+    profile = Live(
+        own=given["own"], world=world_of(given), kinds=given["kinds"], action=given["action"],
+        minters=given["minters"], lifetimes=Lifetimes(**given["lifetimes"]), formats=given["formats"],
+        own_subjects=given["own_subjects"], restored=given["restored"],
+    )  # fmt: skip
+    place: Stream | Core
+    if given["stream"] is not None:
+        block = bytes.fromhex(given["stream"]["header_block"])
+        place = Stream(**given["stream"] | {"header_block": block})
+    else:
+        seen = [(one["iss"], bytes.fromhex(one["id"]), one["exp"]) for one in given["core"]["seen"]]
+        place = Core(**given["core"] | {"seen": seen})
+    found = accept_live(payload, place, profile, given["now"])
+    expect = told(found) | {"chain": [one.hex() for one in found.chain]}
+    return expect | ({"context": found.header["ctx"].hex()} if "ctx" in found.header else {})
+
+
+def run_result(given: Given, payload: bytes) -> Given:
+    requester = Requester(own=given["own"], world=world_of(given), formats=given["formats"])
+    for one in given["requests"]:
+        digest, ident = bytes.fromhex(one["digest"]), bytes.fromhex(one["id"])
+        requester.ask(digest, ident, one["aud"], one["end"], one.get("rpl"))
+    found = None
+    for one in [*map(octets, given["before"]), payload]:
+        found = requester.take(one, given["subject"], now=given.get("now"), stored=given.get("stored"))
+    if found is None:
+        return {"ignored": True}
+    return told(found) | {"final": found.header["t"] == "reply" or "fin" in found.header}
+
+
+def told(found: Accepted) -> Given:
+    return {
+        "kind": found.header["t"], "iss": found.header["iss"], "digest": found.digest.hex(), "body": found.body,
+    }  # fmt: skip
+
+
+def run(case: Given) -> Given:
+    given = load("world.json")["defaults"][case["profile"]] | case.get("given", {})
+    return {"live": run_live, "result": run_result}[case["profile"]](given, octets(case["payload"]))
+
+
+def cases(which: str) -> list[Given]:
+    return [case for profile in ("live", "result") for case in load(f"{which}_{profile}.json")]
+
+
+def named(case: Given) -> str:
+    return f"{case['profile']}: {case['name']}"
+
+
+@pytest.mark.parametrize("case", cases("accept"), ids=named)
+def test_accepted_messages(case: Given) -> None:
+    expect = dict(case["expect"])
+    if "body" in expect:
+        expect["body"] = octets(expect["body"])
+    assert run(case) == expect
+
+
+@pytest.mark.parametrize("case", cases("reject"), ids=named)
+def test_refused_messages(case: Given) -> None:
+    with pytest.raises(Refused) as caught:
+        run(case)
+    assert (caught.value.code, caught.value.step) == (case["code"], case["step"]), caught.value

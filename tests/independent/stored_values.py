@@ -26,7 +26,18 @@ from independent.verify_export import (
     read_token,
 )
 
-__all__ = ["World", "effect_key", "read_claim", "read_last_tick", "read_stop", "read_tick", "read_uses", "tick_names"]
+__all__ = [
+    "World",
+    "effect_key",
+    "following_attempt",
+    "read_attempts",
+    "read_claim",
+    "read_last_tick",
+    "read_stop",
+    "read_tick",
+    "read_uses",
+    "tick_names",
+]
 
 
 @dataclass(frozen=True)
@@ -199,8 +210,33 @@ def read_uses(value: bytes, subject: str, stored: int, own: str, world: World) -
     payload = decode(parts[0], text=32_768)
     need(type(payload) is list and len(payload) == 5, "malformed", "payload")
     version, name, slot, at, listed = payload
+    need(is_uint(version) and is_uint(slot), "malformed", "payload")
     need((version, name, slot) == (1, found[2], int(found[3])), "malformed", "of another place")
     need(type(listed) is bytes and len(listed) % 24 == 0, "malformed", "uses")
     check_time(at, stored)
     check_signed(parts, "uses", own, at, world)
     return {listed[i : i + 16]: int.from_bytes(listed[i + 16 : i + 24], "big") for i in range(0, len(listed), 24)}
+
+
+# ---- attempts --------------------------------------------------------------------------------------------------------
+
+
+def read_attempts(value: bytes, subject: str, stored: int, own: str, world: World) -> dict[str, Any]:
+    """How the attempts at a message went ("Poison messages"): the message is the one whose hash the subject has."""
+    parts = array_of(value, 1_048_576, 4)
+    payload = decode(parts[0])
+    need(type(payload) is list and len(payload) == 6, "malformed", "payload")
+    version, digest, deaths, alone, is_open, at = payload
+    need(is_uint(version) and version == 1 and is_bytes(digest, 32, 32), "malformed", "version or hash")
+    need(subject == f"state.{world.root.token(own)}.attempts.{digest.hex()}", "malformed", "of another message")
+    need(is_uint(deaths) and deaths <= 1, "malformed", "deaths")
+    need(type(alone) is bool and type(is_open) is bool, "malformed", "alone or open")
+    check_time(at, stored)
+    check_signed(parts, "attempts", own, at, world)
+    return {"deaths": deaths, "alone": alone, "open": is_open}
+
+
+def following_attempt(count: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The count of the next attempt; None if the message is a dead letter."""
+    deaths = count["deaths"] + (1 if count["open"] and count["alone"] else 0)
+    return {"deaths": deaths, "alone": count["open"], "open": True} if deaths < 2 else None

@@ -451,7 +451,9 @@ def jws_ok(alg: str, curve: str, info: bytes, signed: bytes, signature: bytes) -
     return True
 
 
-def check_credential(credential: Any, header: dict[str, Any], time: int, bundles: Bundles, current: int) -> None:
+def check_credential(
+    credential: Any, header: dict[str, Any], time: int, bundles: Bundles, current: int, *, revoked_before: int = 0
+) -> None:
     """Section 5, in its order, at `time`, by what was `current`; `header` is a header or a context's payload."""
     kind, token = credential
     need(kind == 1, "bad_credential", "kind")
@@ -463,6 +465,7 @@ def check_credential(credential: Any, header: dict[str, Any], time: int, bundles
     need(wanted == curve if curve != "RSA" else wanted in ("RS", "PS"), "bad_credential", "alg does not fit the key")
     need(iat * SECOND - 5 * SECOND <= time, "bad_credential", "issued later")
     need(time < exp * SECOND, "credential_expired")
+    need(iat * SECOND >= revoked_before, "revoked")
     need(jws_ok(alg, curve, info, signed, signature), "bad_credential", "signature")
 
 

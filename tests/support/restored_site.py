@@ -159,6 +159,11 @@ class Site:
             self.effects.append(body.item_id)
             return body.quantity
 
+        @agent.task("book", once=True)
+        async def book(body: Update, ctx: Context) -> int:
+            self.effects.append(body.item_id)
+            return body.quantity
+
         @agent.task("later", retry=1_000)
         async def later(body: Update, ctx: Context) -> int:
             self.tries.append(body.item_id)

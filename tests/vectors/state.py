@@ -1,4 +1,4 @@
-"""Vectors of what agents keep in STATE: stops, ticks, claims on effects, and uses (SPEC.md section 7)."""
+"""Vectors of what agents keep in STATE: stops, ticks, claims on effects, uses and attempts (SPEC.md section 7)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["state"]
 
 STOP, CLAIM = "application/vnd.sealbus.stop.v1", "application/vnd.sealbus.claim.v1"
 TICK, LAST = "application/vnd.sealbus.tick.v1", "application/vnd.sealbus.last-tick.v1"
-USES = "application/vnd.sealbus.uses.v1"
+USES, ATTEMPTS = "application/vnd.sealbus.uses.v1", "application/vnd.sealbus.attempts.v1"
 TOP = 2**53 - 1
 TASK = Message()
 GRANT = digest("a grant")
@@ -33,6 +33,7 @@ def state() -> Json:
         "effects": _effects(),
         "claims": _claims(),
         "uses": _uses(),
+        "attempts": _attempts(),
     }
 
 
@@ -65,7 +66,7 @@ def _never(good: Callable[..., SignedValue], subject: str, elsewhere: str) -> li
     value = good()
     revoked: Json = {INVENTORY: NOW}
     return [
-        *(_refused(name, subject, raw) for name, raw in value.misshapen().items()),
+        *(_refused(name, subject, raw) for name, raw in value.misshapen().items() if raw != value.stored()),
         _refused("stored too early", subject, value.stored(), stored=NOW - 5 * SECOND - 1),
         _refused("stored too late", subject, value.stored(), stored=NOW + 60 * SECOND + 1),
         _refused("in another place", elsewhere, value.stored()),
@@ -319,8 +320,10 @@ def _uses() -> Json:
     place = f"state.inventory.proof.{slot}"
     listed = first + (NOW + 90 * SECOND).to_bytes(8, "big") + second + (NOW + SECOND).to_bytes(8, "big")
 
-    def made(*, name: object = "proof", number: object = slot, at: object = NOW, version: object = 1) -> SignedValue:
-        return SignedValue(typ=USES, payload=pack([version, name, number, at, listed]))
+    def made(
+        *, name: object = "proof", number: object = slot, at: object = NOW, version: object = 1, uses: bytes = listed
+    ) -> SignedValue:
+        return SignedValue(typ=USES, payload=pack([version, name, number, at, uses]))
 
     return {
         "own": INVENTORY,
@@ -338,8 +341,65 @@ def _uses() -> Json:
             _refused("of another slot", place, made(number=slot ^ 1).stored()),
             _refused("of another use", place, made(name="event").stored()),
             _refused("of version 2", place, made(version=2).stored()),
+            _refused("of version true", place, made(version=True).stored()),
+            _refused("a use that is cut off", place, made(uses=listed[:-1]).stored()),
             _refused("a time that is text", place, made(at="1").stored()),
             _refused("signed by another", place, replace(made(), sender=party(PLANNER)).stored()),
             _refused("under an expired credential", place, replace(made(), sender=expired_party(INVENTORY)).stored()),
+        ],
+    }
+
+
+def _attempts() -> Json:
+    def place(of: bytes) -> str:
+        return f"state.inventory.attempts.{of.hex()}"
+
+    def made(
+        *,
+        version: object = 1,
+        dig: object = TASK.digest(),
+        deaths: object = 0,
+        alone: object = False,
+        is_open: object = True,
+        at: object = NOW,
+        more: tuple[object, ...] = (),
+    ) -> SignedValue:
+        return SignedValue(typ=ATTEMPTS, payload=pack([version, dig, deaths, alone, is_open, at, *more]))
+
+    subject = place(TASK.digest())
+    cases: list[tuple[str, int, int, bool, bool]] = [
+        ("an attempt beside others", 0, 0, False, True),
+        ("stored 5 s before", -5 * SECOND, 0, False, True),
+        ("stored 60 s after", 60 * SECOND, 0, False, True),
+        ("an attempt alone", 0, 0, True, True),
+        ("an attempt beside others, after one that ended alone", 0, 1, False, True),
+        ("an attempt alone, after one that ended alone", 0, 1, True, True),
+        ("closed", 0, 0, False, False),
+        ("closed, after one that ended alone", 0, 1, False, False),
+        ("closed, of an attempt alone", 0, 0, True, False),
+    ]
+    accept: list[Json] = []
+    for name, stored, deaths, alone, is_open in cases:
+        ended = deaths + (alone and is_open)
+        following: Json = {"deaths": ended, "alone": is_open, "open": True}
+        accept.append({
+            "name": name, "subject": subject, "stored": NOW + stored,
+            "value": made(deaths=deaths, alone=alone, is_open=is_open).stored().hex(),
+            "expect": {"deaths": deaths, "alone": alone, "open": is_open},
+            "next": following if ended < 2 else None,
+        })  # fmt: skip
+    bad: dict[str, SignedValue] = {
+        "of version 2": made(version=2), "of version true": made(version=True), "of another message": made(dig=digest("x")),
+        "a hash of 31 bytes": made(dig=bytes(31)), "a hash in hex": made(dig=TASK.digest().hex()),
+        "two that ended alone": made(deaths=2), "deaths that are true": made(deaths=True), "alone as a number": made(alone=1),
+        "open as a number": made(is_open=1), "a time that is text": made(at="1"), "one more": made(more=(0,)),
+        "one fewer": SignedValue(typ=ATTEMPTS, payload=pack([1, TASK.digest(), 0, False, True])),
+    }  # fmt: skip
+    return {
+        "own": INVENTORY,
+        "accept": accept,
+        "reject": [
+            *_never(made, subject, place(digest("x"))),
+            *(_refused(name, subject, one.stored()) for name, one in bad.items()),
         ],
     }

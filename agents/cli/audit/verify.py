@@ -96,6 +96,8 @@ def show_report(report: Verification, *, as_json: bool, made: BacktestReport | N
             click.echo(f"... and {report.count - len(report.findings)} more")
         records = report.tally.records.total()
         note(f"{size} entries, {records} records, {entries['unverified']} messages that prove nothing")
+        if entries["gap"]:
+            note(f"{entries['gap']} gaps in the stream: what was there could not be read when it was to be logged")
         if made is not None:
             left = ", ".join(f"{count} {why}" for why, count in sorted(made.not_replayable.items()))
             note(f"{made.compared} of {made.read} decisions made again, not replayable: {left or 'none'}")

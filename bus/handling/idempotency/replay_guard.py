@@ -156,15 +156,18 @@ class ReplayGuard:
             return None
         match payload:
             case [int(version), str(name), int(slot), int(at), bytes(listed)]:
-                ours = (version, name, slot) == (_VERSION, self._name, number)
+                # A bool is no integer here, and True is 1 to Python.
+                numbers = not any(isinstance(one, bool) for one in (version, slot, at))
+                ours = numbers and (version, name, slot) == (_VERSION, self._name, number)
             case _:
                 return None
-        limits = DEFAULT_LIMITS
+        limits, size = DEFAULT_LIMITS, DIGEST_BYTES + _TIME_BYTES
+        if len(listed) % size:
+            return None
         if not ours or not at - limits.clock_skew <= found.stored <= at + limits.stored_within:
             return None
         if not is_own(parts, _TYPE, own=self._own, at=at, trust=self._trust(), caches=self._caches):
             return None
-        size = DIGEST_BYTES + _TIME_BYTES
         return {
             listed[start : start + DIGEST_BYTES]: int.from_bytes(listed[start + DIGEST_BYTES : start + size])
             for start in range(0, len(listed), size)

@@ -1,10 +1,11 @@
-"""The vectors of STATE: stops, ticks, claims on effects, and uses. We and the independent reader find the same in each."""
+"""The vectors of STATE: stops, ticks, claims on effects, uses and attempts. Both readers find the same in each."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 from independent import stored_values as independent
@@ -20,12 +21,13 @@ from sealbus.bus.handling.cancel.stop import Stop
 from sealbus.bus.handling.idempotency import claim as claims
 from sealbus.bus.handling.idempotency.effects import effect_key
 from sealbus.bus.handling.idempotency.replay_guard import ReplayGuard
+from sealbus.bus.handling.poison import PoisonGuard
 from sealbus.bus.handling.schedules.tick import TakenTick, Tick, TickClaims, WaitingTick
 from sealbus.bus.sending.cancel import CancelRole
 from sealbus.bus.streams.key_value import KeyValue
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.accept.live import VerifiedMessage
-from sealbus.envelopes.errors import EnvelopeError, StateUnavailable
+from sealbus.envelopes.errors import Code, EnvelopeError, HandlingError, StateUnavailable
 from sealbus.envelopes.message.header import parse_header
 from sealbus.envelopes.message.seal import Sealer
 from sealbus.envelopes.message.user_context import parse_payload
@@ -255,3 +257,38 @@ async def test_what_stands_in_the_place_of_uses(case: Given) -> None:
     with pytest.raises(StateUnavailable):
         await guard_of(case).used(digest, made=case["stored"] + 5 * SECOND)
     assert not await guard_of(case).used(digest, made=case["stored"] + 5 * SECOND + 1)
+
+
+async def our_attempt(case: Given) -> Given:
+    """Begin a redelivery of the message at the case's subject, and return what stands there then, as they read it."""
+    broker, keyed = site(case)
+    guard = PoisonGuard(
+        keyed=keyed, token="inventory", identity=IDENTITY, trust=lambda: trust_of(case), caches=Caches(),
+        clock=lambda: case["stored"] + SECOND,
+    )  # fmt: skip
+    digest = bytes.fromhex(case["subject"].split(".")[3])
+    work = Mock(header=Mock(digest=digest), tried=Mock(number=2), permitted=Mock(route=Mock(once=False)))
+    await guard.begin(work)
+    found = broker.streams["STATE"].stored[-1]
+    assert found.arrival is not None
+    return independent.read_attempts(found.payload, case["subject"], found.arrival.stored, INVENTORY, world_of({}))
+
+
+@parametrized("attempts", "accept")
+async def test_attempts(case: Given) -> None:
+    assert their_own(independent.read_attempts, case) == case["expect"]
+    assert independent.following_attempt(case["expect"]) == case["next"]
+    if case["next"] is None:
+        with pytest.raises(HandlingError) as given_up:
+            await our_attempt(case)
+        assert given_up.value.code is Code.KILLED
+    else:
+        assert await our_attempt(case) == case["next"]
+
+
+@parametrized("attempts", "reject")
+async def test_what_is_no_count_of_attempts(case: Given) -> None:
+    with pytest.raises(verify_export.Bad):
+        their_own(independent.read_attempts, case)
+    # As after none that is known: the one before this may have ended its process beside others.
+    assert await our_attempt(case) == {"deaths": 0, "alone": False, "open": True}

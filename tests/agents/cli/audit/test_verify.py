@@ -41,6 +41,12 @@ def test_a_good_export(export: Path) -> None:
     assert document["findings"] == 0
 
 
+def test_gaps_are_told(export: Path) -> None:
+    gaps = [frame for frame in WORLD.frames if frame.kind == 2]
+    assert gaps
+    assert f"{len(gaps)} gaps in the stream" in run(export).stderr
+
+
 def test_each_finding_has_its_place(export: Path) -> None:
     (export / "strange\x1b[31m\n\udcff").write_bytes(b"")
     message = export / "messages" / "000"

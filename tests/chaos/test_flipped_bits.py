@@ -68,6 +68,14 @@ async def until_whole(site: ReplicatedLog, server: Server) -> None:
             await asyncio.sleep(0.1)
 
 
+async def whole_or_cut(site: ReplicatedLog, server: Server, logged: int) -> None:
+    """Assert that the log verifies where this server answers, or that all is named as missing from some message on."""
+    report, written = await site.verify(server)
+    if not report.passed:
+        assert written.missing == list(range(written.missing[0], logged + 1))
+        assert written.missing[0] >= FLIPPED
+
+
 async def found(site: ReplicatedLog, server: Server) -> tuple[list[int], list[int]]:
     """Return what verification names where this server answers: the sequences that are not as logged, and those not there."""
     report, written = await site.verify(server)
@@ -79,7 +87,7 @@ async def test_no_damaged_replica_is_taken_for_the_log(monkeypatch: pytest.Monke
     async with replicated_log(monkeypatch) as site:
         first, second, third = site.servers.storing
         logged = await site.work_logged(12)
-        await site.work(1)
+        await site.record(1)
         last = await site.last()
         await whole(site, first, second, third)
 
@@ -108,17 +116,18 @@ async def test_no_damaged_replica_is_taken_for_the_log(monkeypatch: pytest.Monke
         await whole(site, first, third)
         await rebuilt(site, second)
 
-        # In the length of the record: the block ends there for the server, which says nevertheless that it is current.
+        # In the length of the record: for the server the block ends there. It gets the rest from the others, or says that it
+        # is current without.
         await damaged(site, third, lambda records: record(FLIPPED, records).start)
-        rest = list(range(FLIPPED, logged + 1))
-        assert (await found(site, third))[1] == rest
+        await whole_or_cut(site, third, logged)
         await whole(site, first, second)
         await rebuilt(site, third)
 
-        # In a body, and the server was killed: it reads the block as it starts, ends it there, and gets the rest again.
+        # In a body, and the server was killed: it reads the block as it starts, and ends it there as well.
         await damaged(site, first, lambda records: record(FLIPPED, records).body + 50, kill=True)
-        await until_whole(site, first)
+        await whole_or_cut(site, first, logged)
         await whole(site, second, third)
+        await rebuilt(site, first)
 
         # In the last record, which the log does not have yet. The server ends the block before it and does not get it again.
         await damaged(site, second, lambda records: records[-1].end - 1)
@@ -128,6 +137,7 @@ async def test_no_damaged_replica_is_taken_for_the_log(monkeypatch: pytest.Monke
         # A notary that reads from there finds a gap, which is in the log for ever, although two servers have the message.
         site.reads_from = second.name
         async with running_notary(site.settings):
+            await site.record(1)
             await site.logged(last + 1)
         for server in (first, second, third):
             report, _ = await site.verify(server)

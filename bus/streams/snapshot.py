@@ -29,8 +29,9 @@ from sealbus.bus.nats.api import (
     parse_time,
     stream_state,
 )
-from sealbus.bus.nats.connection.connection import Connection, ask
+from sealbus.bus.nats.connection.connection import Answer, Connection, NoResponder, ask
 from sealbus.bus.nats.connection.frames import check_subject, header_value, publish_frame, status_of
+from sealbus.bus.nats.connection.link import Link
 from sealbus.bus.nats.publisher import BulkPublisher
 from sealbus.bus.ports import JsonObject, Outgoing, PubAck, Request, StreamRefused
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
@@ -56,8 +57,14 @@ READ: Final = 1_048_576
 """Bytes read from a file at a time."""
 SILENCE: Final = 30.0
 """Seconds without a chunk, or without an answer to one, after which it is given up."""
+HEARD: Final = 5.0
+"""Seconds within which somebody must hear a chunk: the server that waits for one gives up then."""
+UNHEARD: Final = 0.05
+"""Seconds until a chunk that nobody heard is sent again, or a stream is looked at again."""
 RESTORING: Final = 600.0
 """Seconds that a server may take to put a stream together after its last chunk."""
+LED: Final = 60.0
+"""Seconds that the servers of a cluster may take to elect a leader of a restored stream."""
 _WAITING: Final = 67_108_864
 """Most bytes that wait to be written. The server's own window is smaller."""
 _NO_MESSAGE: Final = 10_037
@@ -171,6 +178,8 @@ async def put_snapshot(
 ) -> StreamState:
     """Restore `stream` from the bytes that `read` returns; return it as it is then. It must not exist.
 
+    In a cluster other replicas may not have it yet.
+
     Raises `StreamRefused` if the server does not begin, as where there is such a stream; `ConfigurationError` with its reason
     if it refuses what it is sent, and `BusUnavailable`: after these the stream may exist in part. The caller compares and
     removes.
@@ -185,9 +194,37 @@ async def put_snapshot(
     while block := await asyncio.to_thread(read, READ):
         for start in range(0, len(block), SENT):
             chunk = block[start : start + SENT]
-            _accepted(stream, (await ask(link, to, chunk, deadline=SILENCE)).payload)
+            _accepted(stream, (await _offer(link, to, chunk)).payload)
     _accepted(stream, (await ask(link, to, b"", deadline=RESTORING)).payload)
-    return await existing_stream(connection.jetstream, stream)
+    return await _led(connection, stream)
+
+
+async def _led(connection: Connection, stream: str) -> StreamState:
+    """Return a restored stream once a leader answers for it. Raises `BusUnavailable` if none does within `LED` seconds."""
+    until = asyncio.get_running_loop().time() + LED
+    while True:
+        try:
+            return await existing_stream(connection.jetstream, stream)
+        except BusUnavailable:
+            if asyncio.get_running_loop().time() > until:
+                raise
+        await asyncio.sleep(UNHEARD)
+
+
+async def _offer(link: Link, to: str, chunk: bytes) -> Answer:
+    """Return the answer to a chunk. It is sent again for `HEARD` seconds while nobody hears it.
+
+    In a cluster the server that restores a stream may be another than ours, which learns a moment after the answer of where
+    the chunks are awaited.
+    """
+    until = asyncio.get_running_loop().time() + HEARD
+    while True:
+        try:
+            return await ask(link, to, chunk, deadline=SILENCE)
+        except NoResponder:
+            if asyncio.get_running_loop().time() > until:
+                raise
+            await asyncio.sleep(UNHEARD)
 
 
 def _accepted(stream: str, payload: bytes) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from ledger.book import Book, cancel_after, is_at_the_edge, is_denied, is_put_off
+from ledger.book import POISON, Book, cancel_after, is_at_the_edge, is_denied, is_put_off
 from ledger.count import STOPPED, Count, judge
 from ledger.faults import FAULTS, faults_of
 from ledger.servers import Layout
@@ -21,6 +21,7 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 pytestmark = [pytest.mark.nats]
 
+OTHERWISE = "poison that did not end as killed: 1, such as [-1]"
 LATE = "handled though canceled before: 1, such as [2]"
 
 
@@ -33,6 +34,22 @@ async def test_no_promise_is_broken_by_any_kind_of_fault() -> None:
     assert count.canceled
     assert count.undone
     assert count.effects >= count.acknowledged * 8 // 10
+    assert count.waited
+    assert count.killed
+
+
+@pytest.mark.slow
+async def test_two_releases_side_by_side_keep_every_promise_while_workers_die() -> None:
+    count = await counted(["versions", "worker", "poison"], kills=6)
+    assert count.problems == []
+    assert count.former
+
+
+@pytest.mark.slow
+async def test_what_waits_in_a_backup_is_lost_where_nobody_tells_the_notary() -> None:
+    count = await counted(["restore"], kills=1, untold=True, settle=10.0)
+    assert count.lost
+    assert not count.waited
 
 
 @pytest.mark.slow
@@ -161,10 +178,56 @@ def test_what_ended_as_canceled_is_lost_only_if_nobody_wanted_that(book: Book) -
 def test_one_in_twenty_is_canceled_of_each_kind_and_none_is_denied() -> None:
     canceled = [number for number in range(1, 3_601) if cancel_after(number) is not None]
     assert len(canceled) == 180
+    assert not any(is_put_off(number) or is_denied(number) for number in range(-3_600, 0))
     assert not any(map(is_denied, canceled))
     kinds = {(cancel_after(number), number % 2, is_at_the_edge(number)) for number in canceled}
     assert len(kinds) == 9
     assert len([number for number in canceled if is_put_off(number)]) == 60
+
+
+def handle_of(number: int) -> str:
+    """Return the handle of the task with this byte in all of its message's id."""
+    pending = PendingRequest(
+        id=bytes([number] * 16), digest=bytes(32), aud=SpiffeId("spiffe://example.org/bank"), end=1
+    )
+    return handle_text(AskedTask(pending=pending, action="bank.note"))
+
+
+@pytest.mark.parametrize(
+    ("told", "recorded", "problems"),
+    [
+        ("killed", True, []),
+        ("killed", False, [OTHERWISE]),
+        ("", True, [OTHERWISE]),
+        ("outcome_unknown", True, [OTHERWISE]),
+    ],
+)
+def test_poison_has_to_end_as_killed_with_a_record(book: Book, told: str, recorded: bool, problems: list[str]) -> None:
+    book.acknowledge(-1, POISON, handle_of(3))
+    message = bytes([3] * 16).hex()
+    for _ in range(3):
+        book.effect(-1, POISON, message)
+    killed = {message, "of another task"} if recorded else {"of another task"}
+    count = judge(book, allowed={"a", "b", message}, killed=killed, told={-1: told}, findings=0)
+    assert count.problems == problems
+    assert (count.killed, count.blamed, count.effects, count.repeated) == (int(not problems), 1, 2, 0)
+    assert judge(book, allowed={"a", "b"}, killed=killed, told={-1: told}, findings=0).unrecorded == [message]
+    book.close()
+
+
+def test_what_waited_in_a_backup_was_done_only_after_it(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time()
+    monkeypatch.setattr("ledger.book.time", SimpleNamespace(time=lambda: now))
+    book.acknowledge(3, "note", handle_of(3))
+    now += 1
+    book.backup()
+    now += 1
+    book.acknowledge(4, "note", handle_of(4))
+    # The first was done before the backup, too, and the last was sent after it.
+    for number, message in ((2, "b"), (3, "c"), (4, "d")):
+        book.effect(number, "note", message, former=number == 4)
+    count = found(book)
+    assert (count.waited, count.former) == (1, 1)
 
 
 def test_a_record_that_does_not_verify_is_told(book: Book) -> None:

@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.nats]
 @pytest.mark.parametrize(
     ("layout", "kinds"),
     [
-        (Layout.CLUSTER, ["leader", "one", "both", "network", "power"]),
+        (Layout.CLUSTER, ["leader", "one", "both", "network", "restore", "power"]),
         (Layout.LEAF, ["leader", "link", "leaf", "nats"]),
     ],
 )

@@ -1,6 +1,6 @@
 """The release before and this one side by side: one set of NATS permissions and one policy for both, whichever made them.
 
-`tests/previous_release.txt` has the commit of the release before, from which it is built here.
+`support/previous_release.py` builds the release before.
 """
 
 from __future__ import annotations
@@ -9,16 +9,13 @@ import json
 import os
 import subprocess
 import sys
-import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from io import BytesIO
 from pathlib import Path
 
 import pytest
+from support.previous_release import build_previous_release
 
-ROOT = Path(__file__).parents[2]
-COMMIT = (ROOT / "tests" / "previous_release.txt").read_text().strip()
 WITHIN = 300.0
 """Seconds for a command, on a busy machine."""
 TASKS = 8
@@ -53,18 +50,7 @@ pytestmark = [pytest.mark.nats, pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def former(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the wheel of the release before, and return the folder that it is installed in."""
-    folder = tmp_path_factory.mktemp("former")
-    archive = subprocess.run(["git", "archive", COMMIT], cwd=ROOT, check=True, capture_output=True).stdout
-    with tarfile.open(fileobj=BytesIO(archive)) as files:
-        files.extractall(folder / "tree", filter="data")
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder / "dist"), "."]
-    subprocess.run(build, cwd=folder / "tree", check=True, capture_output=True)
-    [wheel] = (folder / "dist").glob("sealbus-*.whl")
-    # With the packages of this environment, which are those that an upgrade brings first.
-    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder / "installed")]
-    subprocess.run([*install, str(wheel)], check=True, capture_output=True)
-    return folder / "installed"
+    return build_previous_release(tmp_path_factory.mktemp("former"))
 
 
 class Side:

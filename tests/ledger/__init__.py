@@ -5,8 +5,9 @@
     load      a process; submits tasks and writes each acknowledged one into the book       load.py
     workers   `sealbus worker run bank.py:agent`, two processes; write each effect           bank.py
     servers   nats-server alone, three that are a cluster, or these and a leaf node          servers.py
-    site      Workload API, servers on a disk that forgets, OPA, edge, auth callout          site.py
-    faults    kill any of them; cut power or network; fill the disk; set clocks wrong        faults.py
+    site      Workload API, servers on a disk that forgets, OPA, edge, auth callout, notary  site.py
+    faults    kill any of them; cut power or network; fill the disk; set clocks wrong;       faults.py
+              restore a backup; run the release before; send poison                          restore.py
     count     after all that: lost, doubled, unrecorded, handled though denied or canceled   count.py
 
 The book is SQLite on a disk of its own, which no fault touches. Nothing of sealbus writes into it but a handler's effect.

@@ -37,6 +37,9 @@ def main() -> int:
         "--deaf", action="store_true", help="workers heed no cancel: the count has to find what they do"
     )
     parser.add_argument(
+        "--untold", action="store_true", help="no notary is told of a restore: the count has to find what waited"
+    )
+    parser.add_argument(
         "--disk", type=float, default=DISK, help="GiB of memory for each server's disk; 2 do for 100,000 tasks"
     )
     parser.add_argument(
@@ -58,6 +61,7 @@ def main() -> int:
                 layout=given.site,
                 always=not given.no_sync,
                 deaf=given.deaf,
+                untold=given.untold,
                 seconds=given.minutes * 60,
                 disk_size=given.disk,
                 say=lambda line: print(line, flush=True),  # noqa: T201

@@ -1,7 +1,9 @@
 """The agent `bank`, run by `sealbus worker run`: its handlers write their effect into the book, and nothing else.
 
-A payment that is due later is put off until then. With LEDGER_DEAF set the process heeds no cancel: then the count has to
-find effects of what was canceled.
+A payment that is due later is put off until then. A task `jam` ends its process, as the kernel does for want of memory. With
+LEDGER_DEAF set the process heeds no cancel: then the count has to find effects of what was canceled.
+
+With LEDGER_FORMER, a folder, the process runs the release before, which is installed there: this file uses what both have.
 
 The process's clock is as far from the right time as the file LEDGER_CLOCK says, in nanoseconds (`Site.set_clock`).
 """
@@ -10,20 +12,24 @@ from __future__ import annotations
 
 import mmap
 import os
+import signal
 import struct
 import time
 from pathlib import Path
 
 from pydantic import BaseModel
 
-from ledger.book import Book
+import sealbus
+from ledger.book import POISON, Book
 from sealbus import Agent, Context, Retry
-from sealbus.bus.handling.cancel.stop import Stop
 
 __all__ = ["Payment", "agent"]
 
 agent = Agent("bank")
 _book = Book(Path(os.environ["LEDGER_BOOK"]))
+_FORMER = "LEDGER_FORMER" in os.environ
+if _FORMER and Path(os.environ["LEDGER_FORMER"]) not in Path(sealbus.__file__).parents:
+    raise RuntimeError(f"{sealbus.__file__} is not of the release before")
 _right_time_ns = time.time_ns
 with Path(os.environ["LEDGER_CLOCK"]).open("rb") as _file:
     _clock = mmap.mmap(_file.fileno(), 8, access=mmap.ACCESS_READ)
@@ -39,6 +45,8 @@ time.time_ns = _time_ns
 
 
 if "LEDGER_DEAF" in os.environ:
+    from sealbus.bus.handling.cancel.stop import Stop
+
     Stop.concerns = lambda *_: False  # type: ignore[method-assign]
 
 
@@ -57,12 +65,18 @@ class Payment(BaseModel):
 @agent.task("pay", facts=["amount"], once=True, timeout=2.0, retry=20)
 async def pay(payment: Payment, ctx: Context) -> int:
     payment.check_due()
-    _book.effect(payment.number, "pay", ctx.message_id)
+    _book.effect(payment.number, "pay", ctx.message_id, former=_FORMER)
     return payment.number
 
 
 @agent.task("note", facts=["amount"], timeout=2.0, retry=20)
 async def note(payment: Payment, ctx: Context) -> int:
     payment.check_due()
-    _book.effect(payment.number, "note", ctx.message_id)
+    _book.effect(payment.number, "note", ctx.message_id, former=_FORMER)
     return payment.number
+
+
+@agent.task(POISON, facts=["amount"], timeout=2.0, retry=20)
+async def jam(payment: Payment, ctx: Context) -> None:
+    _book.effect(payment.number, POISON, ctx.message_id, former=_FORMER)
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -7,19 +7,23 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["PUT_OFF", "Book", "cancel_after", "is_at_the_edge", "is_denied", "is_put_off"]
+__all__ = ["POISON", "PUT_OFF", "Book", "cancel_after", "is_at_the_edge", "is_denied", "is_put_off"]
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS acknowledged (number INTEGER PRIMARY KEY, verb TEXT, handle TEXT, at REAL);
-CREATE TABLE IF NOT EXISTS effects (number INTEGER, verb TEXT, message TEXT, at REAL);
+CREATE TABLE IF NOT EXISTS effects (number INTEGER, verb TEXT, message TEXT, former INTEGER, at REAL);
 CREATE TABLE IF NOT EXISTS refused (number INTEGER, why TEXT);
 CREATE TABLE IF NOT EXISTS cancels (number INTEGER PRIMARY KEY, asked REAL, confirmed REAL);
+CREATE TABLE IF NOT EXISTS backups (at REAL);
 CREATE INDEX IF NOT EXISTS effects_by_number ON effects (number);
 CREATE INDEX IF NOT EXISTS effects_by_time ON effects (at);
 """
 
 DENIED_EVERY = 10
 """Of so many tasks one is over the limit of the policy."""
+
+POISON = "jam"
+"""The verb whose handler ends its own process. Its tasks have negative numbers, which the load does not use."""
 
 PUT_OFF = 8.0
 """Seconds until what is put off is due; longer than a process may take to hear of a cancel."""
@@ -34,7 +38,7 @@ def is_at_the_edge(number: int) -> bool:
 
 def is_denied(number: int) -> bool:
     """Tell whether the policy has to deny this task."""
-    return number % DENIED_EVERY == 0
+    return number > 0 and number % DENIED_EVERY == 0
 
 
 def cancel_after(number: int) -> float | None:
@@ -42,7 +46,7 @@ def cancel_after(number: int) -> float | None:
 
     None is denied; some run under `once`, some without, and some came by HTTP.
     """
-    return _PAUSES[number // 60 % len(_PAUSES)] if number % 60 in (7, 26, 43) else None
+    return _PAUSES[number // 60 % len(_PAUSES)] if number > 0 and number % 60 in (7, 26, 43) else None
 
 
 def is_put_off(number: int) -> bool:
@@ -79,9 +83,15 @@ class Book:
         """Write that the sender was told: canceled, as far as it was not done."""
         self._connection.execute("UPDATE cancels SET confirmed = ? WHERE number = ?", (time.time(), number))
 
-    def effect(self, number: int, verb: str, message: str) -> None:
-        """Write that a handler does it; what begins, begins now."""
-        self._connection.execute("INSERT INTO effects VALUES (?, ?, ?, ?)", (number, verb, message, time.time()))
+    def effect(self, number: int, verb: str, message: str, *, former: bool = False) -> None:
+        """Write that a handler does it, with `former` in a worker of the release before; what begins, begins now."""
+        self._connection.execute(
+            "INSERT INTO effects VALUES (?, ?, ?, ?, ?)", (number, verb, message, former, time.time())
+        )
+
+    def backup(self) -> None:
+        """Write that a backup begins, from which all goes on."""
+        self._connection.execute("INSERT INTO backups VALUES (?)", (time.time(),))
 
     def value(self, query: str, *values: object) -> float:
         """Return one number."""

@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from support.cut import CuttableLink
 
+from ledger.book import Book
+from ledger.load import submit
+from ledger.restore import lose_and_restore, until_handled
 from ledger.servers import Layout, Server
 from ledger.site import WORKERS, Site
+from sealbus import Client
 
 __all__ = ["FAULTS", "Fault", "faults_of"]
 
@@ -27,6 +32,10 @@ FULL = 3.0
 """Seconds for which the disk stays full."""
 WRONG = 3_600.0
 """Seconds by which a clock may be wrong; 5 are allowed."""
+FORMER_SECONDS = 120.0
+LOOK = 0.05
+POISONED = 3
+"""Most tasks that kill their worker, at a time."""
 WRONG_FOR = 4.0
 """Seconds for which it is."""
 
@@ -148,6 +157,73 @@ async def identity(site: Site, chance: random.Random) -> None:
     await site.identities.start()
 
 
+async def restore(site: Site, chance: random.Random) -> None:
+    """The servers lose their disk, and are restored from a backup (docs/backup.md), while tasks and cancels wait.
+
+    The workers are killed, so that all that is sent for a while waits. Then the load pauses, edge and notary end, and the
+    backup is taken: nothing is sent, done or logged after it that it does not have. Where a worker ran the release before, it
+    runs this one afterwards, because the former does not know what a notary says of a restore.
+    """
+    await asyncio.gather(*(site.kill_worker(number) for number in range(WORKERS)))
+    await asyncio.sleep(chance.uniform(AWAY, IDLE))
+    await site.stop_load()
+    if site.edge_url is not None:
+        await site.kill_edge()
+    await site.stop_notary()
+    await lose_and_restore(site)
+    site.former_worker = None
+    for number in range(WORKERS):
+        await site.start_worker(number)
+    if site.edge_url is not None:
+        await site.start_edge()
+    await site.resume_load()
+
+
+async def versions(site: Site, chance: random.Random) -> None:
+    """A worker is replaced by one of the release before; or, where one of that runs, it by one of this release.
+
+    So an update and its way back are in two of these, and the release before has done something by the end of the first.
+    After a restore it waits until what was restored is handled: it would refuse that, because it does not know what a notary
+    says of a restore.
+    """
+    number = site.former_worker
+    if number is None:
+        await until_handled(site)
+        site.former_worker = chance.randrange(WORKERS)
+        await site.stop_worker(site.former_worker)
+        await site.start_worker(site.former_worker)
+        await _former_works(site, since=time.time())
+    else:
+        site.former_worker = None
+        await site.stop_worker(number)
+        await site.start_worker(number)
+
+
+async def poison(site: Site, chance: random.Random) -> None:
+    """Some tasks come whose handler kills the worker, as the kernel does for want of memory; workers are started again."""
+    book = Book(site.book)
+    first = min(0, int(book.value("SELECT min(number) FROM acknowledged"))) - 1
+    try:
+        async with Client("shop", settings=site.settings) as client:
+            for number in range(first, first - chance.randint(1, POISONED), -1):
+                await submit(client, None, book, number, asyncio.Event())
+    finally:
+        book.close()
+
+
+async def _former_works(site: Site, *, since: float) -> None:
+    """Wait until a worker of the release before has done something. Raises `RuntimeError` if it does nothing."""
+    book = Book(site.book)
+    try:
+        async with asyncio.timeout(FORMER_SECONDS):
+            while not book.value("SELECT count(*) FROM effects WHERE former AND at > ?", since):  # noqa: ASYNC110 -- others write
+                await asyncio.sleep(LOOK)
+    except TimeoutError as error:
+        raise RuntimeError(f"the release before does nothing for {FORMER_SECONDS:g} s") from error
+    finally:
+        book.close()
+
+
 async def _away(server: Server, chance: random.Random) -> None:
     await server.kill()
     await asyncio.sleep(chance.uniform(0, AWAY))
@@ -191,6 +267,9 @@ FAULTS: dict[str, Fault] = {
         leader,
         link,
         leaf,
+        restore,
+        versions,
+        poison,
     )
 }
 

@@ -1,5 +1,7 @@
 """The load: `python -m ledger.load BOOK RATE`, until SIGTERM. Submits, and writes down what was acknowledged.
 
+Another load with the same book goes on after the last number that is in it.
+
 One in twenty is canceled, at once or a moment later, before it is due, or while no worker runs: as it comes. When that was
 confirmed is in the book.
 
@@ -23,7 +25,7 @@ from pathlib import Path
 import httpx2
 from pydantic import BaseModel
 
-from ledger.book import PUT_OFF, Book, cancel_after, is_at_the_edge, is_denied, is_put_off
+from ledger.book import POISON, PUT_OFF, Book, cancel_after, is_at_the_edge, is_denied, is_put_off
 from sealbus import Client
 from sealbus.envelopes.errors import SealbusError
 
@@ -81,6 +83,8 @@ async def submit(client: Client, edge: Edge | None, book: Book, number: int, sto
     verb = "pay" if number % 2 else "note"
     # Numbers of denied tasks are even, too: half of those that pay are denied by the second digit.
     verb = "pay" if number % 20 == 0 else verb
+    if number < 0:
+        verb = POISON
     body = Payment(
         number=number, amount=OVER if is_denied(number) else 5, due=time.time() + PUT_OFF if is_put_off(number) else 0
     )
@@ -132,7 +136,9 @@ async def main(book: Book, rate: float) -> None:
                 await asyncio.sleep(pause)
                 await cancel(client, edge, book, number, handle, stop)
 
-        due, number = loop.time(), 0
+        # Whatever a load before this one has begun, it has written as acknowledged or refused before it ended.
+        query = "SELECT max(number) FROM (SELECT number FROM acknowledged UNION ALL SELECT number FROM refused)"
+        due, number = loop.time(), max(0, int(book.value(query)))
         while not stop.is_set():
             await room.acquire()
             number += 1

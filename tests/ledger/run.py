@@ -35,6 +35,7 @@ async def run(
     layout: Layout = Layout.SINGLE,
     always: bool = True,
     deaf: bool = False,
+    untold: bool = False,
     engine: str = "embedded",
     seconds: float = math.inf,
     disk_size: float = DISK,
@@ -62,8 +63,11 @@ async def run(
         sidecar="opa" in kinds,
         edge="edge" in kinds,
         callout="callout" in kinds,
+        notary="restore" in kinds,
+        former="versions" in kinds,
         always=always,
         deaf=deaf,
+        untold=untold,
         engine=engine,
         disk_size=disk_size,
     ) as site:
@@ -101,7 +105,7 @@ async def _effect_after(book: Book, moment: float, what: str, *, at_the_edge: bo
     With `at_the_edge` only those count that were submitted there.
     """
     query = """SELECT min(effects.at) FROM effects JOIN acknowledged USING (number)
-               WHERE effects.at > ? AND acknowledged.at > ? AND (number % 10 = 3 OR NOT ?)"""
+               WHERE effects.at > ? AND acknowledged.at > ? AND number > 0 AND (number % 10 = 3 OR NOT ?)"""
     try:
         async with asyncio.timeout(RECOVER_SECONDS):
             while not (found := book.value(query, moment, moment, at_the_edge)):  # noqa: ASYNC110 -- other processes write it

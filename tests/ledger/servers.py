@@ -12,6 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+import httpx2
 from support.cut import CuttableLink
 from support.nats_server import find_nats_server
 from support.ports import held_port
@@ -26,6 +27,7 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId
 __all__ = ["Layout", "Server", "Servers", "ended", "open_servers"]
 
 READY_SECONDS = 60.0
+LOOK = 0.1
 STORE_BYTES = 1 << 34
 """What a server may hold as far as it knows: the disk is full before that."""
 DOMAIN = "hub"
@@ -108,6 +110,8 @@ class Servers:
     leaf: Server | None = None
     link: tuple[CuttableLink, ...] = ()
     """The leaf node's ways to the others."""
+    always: bool = True
+    """Whether they sync each write."""
 
     @property
     def entrances(self) -> list[int]:
@@ -117,6 +121,21 @@ class Servers:
     async def start(self) -> None:
         """Start all that do not run."""
         await asyncio.gather(*(one.start() for one in self._all()))
+
+    def configure(self, *, always: bool) -> None:
+        """Have them sync each write from their next start on, or when nats-server does so by itself."""
+        for one in self.storing:
+            if always:
+                one.document["jetstream"]["sync_interval"] = "always"
+            else:
+                one.document["jetstream"].pop("sync_interval", None)
+
+    async def caught_up(self) -> None:
+        """Wait until each says, as in docs/runbooks.md, that it has what the others have."""
+        async with asyncio.timeout(READY_SECONDS), httpx2.AsyncClient(trust_env=False) as http:
+            for one in self.storing:
+                while not (await http.get(f"http://{one.document['http']}/healthz")).is_success:  # noqa: ASYNC110 -- servers say nothing by themselves
+                    await asyncio.sleep(LOOK)
 
     async def kill(self) -> None:
         """kill -9 of all."""
@@ -159,9 +178,12 @@ async def open_servers(
     )
     async with AsyncExitStack() as stack:
         if layout is Layout.SINGLE:
-            servers = Servers((Server("nats", folder, config.port, json.loads(config.render())),))
+            servers = Servers((Server("nats", folder, config.port, json.loads(config.render())),), always=always)
         else:
-            servers = Servers(_cluster(folder, config, [held_port() for _ in range(3)], server_id=server_id))
+            ports = [held_port() for _ in range(3)]
+            servers = Servers(_cluster(folder, config, ports, server_id=server_id), always=always)
+        for one in servers.storing:
+            one.document["http"] = f"127.0.0.1:{held_port()}"
         if callout is not None:
             for one in servers.storing:
                 _ask_callout(one.document, callout.public())

@@ -20,6 +20,7 @@ async def counted(
     layout: Layout = Layout.SINGLE,
     always: bool = True,
     deaf: bool = False,
+    untold: bool = False,
     engine: str = "embedded",
     settle: float = SETTLE_SECONDS,
 ) -> Count:
@@ -36,6 +37,7 @@ async def counted(
             layout=layout,
             always=always,
             deaf=deaf,
+            untold=untold,
             engine=engine,
             settle=settle,
         )

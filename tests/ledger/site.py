@@ -10,7 +10,7 @@ import signal
 import struct
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -21,9 +21,11 @@ from support.issuer import AUDIENCE, LoopbackIssuer
 from support.opa import OpaServer
 from support.ports import held_port
 from support.power_cut import LossyDisk
+from support.previous_release import build_previous_release
 
 from ledger.servers import Layout, Server, Servers, ended, open_servers
 from sealbus.agents.control.callout.key_files import write_keys
+from sealbus.agents.control.notary.keys import make_key_file
 from sealbus.agents.dev.nats.accounts import AGENTS, STREAMS
 from sealbus.agents.dev.nats.config import BrokerRole, BrokerUser, permissions_of
 from sealbus.agents.dev.workload_api import DevelopmentAuthority, EmbeddedWorkloadApi
@@ -45,6 +47,8 @@ ROLES = {
     "edge": BrokerRole.AGENT,
     "control": BrokerRole.AGENT,
     "operator": BrokerRole.OPERATOR,
+    "notary": BrokerRole.NOTARY,
+    "backup": BrokerRole.BACKUP,
 }
 GIB = 1 << 30
 DISK = 2.0
@@ -55,6 +59,9 @@ READY_SECONDS = 60.0
 AGAIN = 0.2
 WORKERS = 2
 RESPONDERS = 2
+NOTARY_AGAIN = 1.0
+LOG = "example.org/ledger"
+"""The origin of the notary's log."""
 DAY = 86_400
 
 POLICY = """package sealbus.authz
@@ -111,12 +118,22 @@ concurrency = 32
 within = 5.0
 [context]
 minters = ["spiffe://example.org/agent/edge"]
+[trust]
+notaries = {notaries}
 """
 
 CALLOUT_SETTINGS = """[control.callout]
 issuer = "{keys}/issuer.seed"
 xkey = "{keys}/xkey.seed"
 nkey = "{keys}/user.seed"
+"""
+
+NOTARY_SETTINGS = """[control.notary]
+origin = "{origin}"
+keys = ["{folder}/log.key"]
+folder = "{folder}/log"
+# There is no other one; after its end it need not wait long for itself.
+lease = 2
 """
 
 EDGE_SETTINGS = """[edge]
@@ -129,7 +146,9 @@ algorithms = ["ES256"]
 """
 
 
-def settings_text(folder: Path, ports: Sequence[int], *, policy: str, replicas: int) -> str:
+def settings_text(
+    folder: Path, ports: Sequence[int], *, policy: str, replicas: int, notaries: Sequence[str] = ()
+) -> str:
     """Return the settings of who is connected to the servers at `ports`."""
     return SETTINGS.format(
         urls=json.dumps([f"tls://127.0.0.1:{port}" for port in ports]),
@@ -137,6 +156,7 @@ def settings_text(folder: Path, ports: Sequence[int], *, policy: str, replicas: 
         policy=policy,
         replicas=replicas,
         max_bytes=STREAM_BYTES,
+        notaries=json.dumps(list(notaries)),
     )
 
 
@@ -183,7 +203,14 @@ class Site:
     """What runs. Faults end and begin parts of it; whoever opened it ends all."""
 
     def __init__(
-        self, folder: Path, *, disk: LossyDisk, identities: Identities, servers: Servers, deaf: bool = False
+        self,
+        folder: Path,
+        *,
+        disk: LossyDisk,
+        identities: Identities,
+        servers: Servers,
+        deaf: bool = False,
+        untold: bool = False,
     ) -> None:
         self.folder = folder
         self.book = folder / "book.sqlite"
@@ -198,6 +225,16 @@ class Site:
         self.servers = servers
         self.deaf = deaf
         """Whether the workers heed no cancel."""
+        self.untold = untold
+        """Whether nobody tells the notary of a restore."""
+        self.notary_file = folder / "notary.toml"
+        """Of the notary, and of the operator on its machine; there is none where nothing is restored."""
+        self.former: Path | None = None
+        """Where the release before is installed, if any worker may run it."""
+        self.former_worker: int | None = None
+        """The worker that runs it now."""
+        self.restored_to = 0
+        """The last sequence of TASKS that was restored."""
         self.network: list[CuttableLink] = []
         """Between the workers and their servers."""
         self.opa: OpaServer | None = None
@@ -209,6 +246,8 @@ class Site:
         self._workers: list[asyncio.subprocess.Process | None] = [None] * WORKERS
         self._watching: set[asyncio.Task[None]] = set()
         self._load: asyncio.subprocess.Process | None = None
+        self._rate = 0.0
+        self._notary: asyncio.subprocess.Process | None = None
 
     @property
     def settings(self) -> Settings:
@@ -238,8 +277,14 @@ class Site:
         if not clock.exists():
             self.set_clock(number, 0.0)
         command = ("-m", "sealbus", "worker", "run", "ledger.bank:agent", "--config", str(self.worker_file))
-        process = self._workers[number] = await self._run(f"worker-{number}", *command, clock=clock)
-        watching = asyncio.create_task(self._start_again(number, process))
+        more = {"LEDGER_CLOCK": str(clock)}
+        if number == self.former_worker:
+            more |= {"LEDGER_FORMER": str(self.former), "PYTHONPATH": f"{self.former}:{TESTS}"}
+        process = self._workers[number] = await self._run(f"worker-{number}", *command, **more)
+        self._watch(self._start_again(number, process))
+
+    def _watch(self, waiting: Coroutine[None, None, None]) -> None:
+        watching = asyncio.create_task(waiting)
         self._watching.add(watching)
         watching.add_done_callback(self._watching.discard)
 
@@ -251,8 +296,32 @@ class Site:
 
     async def kill_worker(self, number: int) -> None:
         """kill -9."""
+        await self._end_worker(number, signal.SIGKILL)
+
+    async def stop_worker(self, number: int) -> None:
+        """Let it end what it has begun."""
+        await self._end_worker(number, signal.SIGTERM)
+
+    async def _end_worker(self, number: int, how: signal.Signals) -> None:
         process, self._workers[number] = self._workers[number], None
-        await ended(process, signal.SIGKILL)
+        await ended(process, how)
+
+    async def start_notary(self) -> None:
+        """Start the notary, which is started again when it ends by itself."""
+        command = ("-m", "sealbus", "control", "run", "--roles", "notary", "--config", str(self.notary_file))
+        process = self._notary = await self._run("notary", *command)
+        self._watch(self._start_notary_again(process))
+
+    async def _start_notary_again(self, process: asyncio.subprocess.Process) -> None:
+        await process.wait()
+        await asyncio.sleep(NOTARY_AGAIN)
+        if self._notary is process:
+            await self.start_notary()
+
+    async def stop_notary(self) -> None:
+        """Let it end what it has begun."""
+        process, self._notary = self._notary, None
+        await ended(process, signal.SIGTERM)
 
     async def start_responders(self) -> None:
         """Start the processes that the servers ask about each connection."""
@@ -304,7 +373,12 @@ class Site:
 
     async def start_load(self, rate: float) -> None:
         """Start the process that submits `rate` tasks a second."""
-        self._load = await self._run("load", "-m", "ledger.load", str(self.book), str(rate))
+        self._rate = rate
+        await self.resume_load()
+
+    async def resume_load(self) -> None:
+        """Start it again after `stop_load`; it goes on with the next task."""
+        self._load = await self._run("load", "-m", "ledger.load", str(self.book), str(self._rate))
 
     async def stop_load(self) -> None:
         """Let it end what it has begun; raise if it had failed."""
@@ -319,20 +393,21 @@ class Site:
         for watching in self._watching:
             watching.cancel()
         await asyncio.gather(*self._watching, return_exceptions=True)
-        await asyncio.gather(*(ended(one, signal.SIGTERM) for one in (*self._workers, self._edge, *self._responders)))
+        others = (*self._workers, self._edge, self._notary, *self._responders)
+        await asyncio.gather(*(ended(one, signal.SIGTERM) for one in others))
 
     def _clock(self, number: int) -> Path:
         return self.folder / f"clock-{number}"
 
-    async def _run(self, name: str, *command: str, clock: Path | None = None) -> asyncio.subprocess.Process:
+    async def _run(self, name: str, *command: str, **more: str) -> asyncio.subprocess.Process:
         environment = {
             **os.environ,
             "PYTHONPATH": str(TESTS),
             "LEDGER_BOOK": str(self.book),
             "SEALBUS_CONFIG": str(self.settings_file),
-            **({"LEDGER_CLOCK": str(clock)} if clock is not None else {}),
             **({"LEDGER_DEAF": "1"} if self.deaf else {}),
             **({"LEDGER_EDGE": self.edge_url, "LEDGER_TOKEN": self.token} if self.edge_url is not None else {}),
+            **more,
         }
         with (self.folder / f"{name}.log").open("ab") as log:
             return await asyncio.create_subprocess_exec(
@@ -348,17 +423,20 @@ async def open_site(
     sidecar: bool = False,
     edge: bool = False,
     callout: bool = False,
+    notary: bool = False,
+    former: bool = False,
     always: bool = True,
     deaf: bool = False,
+    untold: bool = False,
     engine: str = "embedded",
     disk_size: float = DISK,
 ) -> AsyncIterator[Site]:
     """Open everything below `folder`, which must be empty and short.
 
     `always` is whether the servers sync first; `engine` decides, or with `sidecar` an OPA beside the workers; with `edge` a
-    part of the load comes by HTTP; with `callout` the servers ask processes of ours about each connection; `deaf` workers
-    heed no cancel.
-    `disk_size` is in GiB for each server.
+    part of the load comes by HTTP; with `callout` the servers ask processes of ours about each connection; with `notary`
+    there is a log, so that what a backup has can be restored; with `former` the release before is built; `deaf` workers heed
+    no cancel; nobody tells an `untold` notary of a restore. `disk_size` is in GiB for each server.
     """
     for name in ("policy", "small"):
         (folder / name).mkdir(parents=True)
@@ -389,8 +467,10 @@ async def open_site(
                 always=always,
             )
         )
-        site = Site(folder, disk=disk, identities=identities, servers=servers, deaf=deaf)
+        site = Site(folder, disk=disk, identities=identities, servers=servers, deaf=deaf, untold=untold)
         stack.push_async_callback(site.stop)
+        if former:
+            site.former = await asyncio.to_thread(build_previous_release, folder / "former")
         policy = f'engine = "{engine}"\nbundle = "{bundle}"'
         if sidecar:
             site.opa = stack.enter_context(OpaServer("--bundle", str(bundle)))
@@ -402,7 +482,15 @@ async def open_site(
             (site.operator_file, [one.port for one in servers.storing]),
             (site.worker_file, [one.port for one in site.network]),
         ):
-            file.write_text(settings_text(folder, through, policy=policy, replicas=len(servers.storing)))
+            file.write_text(
+                settings_text(
+                    folder,
+                    through,
+                    policy=policy,
+                    replicas=len(servers.storing),
+                    notaries=[str(Names(DOMAIN).id_of("notary"))] if notary else [],
+                )
+            )
         await servers.start()
         if callout:
             embedded = settings_text(folder, ports, policy=f'engine = "embedded"\nbundle = "{bundle}"', replicas=1)
@@ -412,6 +500,11 @@ async def open_site(
         if not always:
             # Streams are old when this begins: what is lost is what was acknowledged, and not where it was put.
             await asyncio.to_thread(disk.sync)
+        if notary:
+            make_key_file(folder / "log.key", LOG)
+            own = NOTARY_SETTINGS.format(origin=LOG, folder=folder)
+            site.notary_file.write_text(site.operator_file.read_text() + own)
+            await site.start_notary()
         for number in range(WORKERS):
             await site.start_worker(number)
         if edge:

@@ -67,6 +67,14 @@ class LossyDisk:
         await asyncio.to_thread(shutil.copytree, self._kept, self._live)
         await self._mount()
 
+    async def replace(self) -> None:
+        """Put a new, empty disk in its place. Whoever used it must be dead, as for `lose_power`."""
+        await self._unmount()
+        for folder in (self._live, self._kept):
+            await asyncio.to_thread(shutil.rmtree, folder)
+            folder.mkdir()
+        await self._mount()
+
     async def _mount(self) -> None:
         process = await asyncio.create_subprocess_exec(
             self._program, self._live, self._kept, self.mount, stdout=asyncio.subprocess.PIPE

@@ -42,8 +42,9 @@ def command(
 ) -> None:
     """Restore the backup in FOLDER into a server without streams, before anything else is connected to it.
 
-    Everything is validated first; if anything fails, what was restored is removed. Afterwards start nats-server again, which
-    otherwise does not know which messages it had. Then tell the notary, start it, run --check, and only then let clients in.
+    Everything is validated first; if anything fails, what was restored is removed. Afterwards stop nats-server, run `sync`
+    there, and start it again: otherwise it does not know which messages it had. Then tell the notary, start it, run --check,
+    and only then let clients in.
     """
     if (folder is None) is not check:
         raise click.UsageError("give either a FOLDER or --check")
@@ -93,7 +94,11 @@ async def _restore(
         click.echo(f"{one.name}: {one.messages} messages, to sequence {one.last}")
     if done.log:
         click.echo(f"log: {done.log}")
-    note("next: start nats-server again; on the notary's machine, before the notary starts,")
+    if any(one.config.get("num_replicas", 1) != 1 for one in done.streams):
+        note("next: wait until every nats-server has all streams: /healthz of each is 503 until then; after that,")
+    note(
+        "next: stop nats-server, run `sync` there, and start it again; on the notary's machine, before the notary starts,"
+    )
     note(f"      `sealbus notary restored {folder}`; start the notary, `sealbus restore --check`; then let clients in")
     if not done.manifest.note:
         note("the backup is not signed: what waits in it stays refused")

@@ -33,7 +33,7 @@ from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import BusUnavailable, SealbusError
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["Answer", "Connection", "ask"]
+__all__ = ["Answer", "Connection", "NoResponder", "ask"]
 
 _log = logging.getLogger(__name__)
 
@@ -329,8 +329,15 @@ class _Question:
             self.answer.set_exception(error)
 
 
+class NoResponder(BusUnavailable):
+    """Nobody has subscribed to the subject, as far as the server knows: what was published was delivered to nobody."""
+
+
 async def ask(link: Link, subject: str, payload: bytes, *, deadline: float) -> Answer:
-    """Publish `payload` and return the answer. Raises `BusUnavailable` if none comes in `deadline` seconds."""
+    """Publish `payload` and return the answer.
+
+    Raises `BusUnavailable` if none comes in `deadline` seconds, and `NoResponder` at once where nobody could answer.
+    """
     check_pattern(subject)  # API subjects may hold wildcards, where they name a filter
     question = _Question(subject)
     token = link.replies.expect(question, 0)
@@ -347,5 +354,5 @@ async def ask(link: Link, subject: str, payload: bytes, *, deadline: float) -> A
     status, _ = status_of(answer.header_block)
     # A message that is stored has a sequence, whatever else it says: its first line is its sender's.
     if status == 503 and not header_value(answer.header_block, "Nats-Sequence"):
-        raise BusUnavailable(f"{subject}: no responder; is JetStream enabled, and does the stream exist?")
+        raise NoResponder(f"{subject}: no responder; is JetStream enabled, and does the stream exist?")
     return answer

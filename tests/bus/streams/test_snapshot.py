@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from support.lab import Lab, running
 
-from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.nats.api import StreamState, existing_stream
+from sealbus.bus.nats.connection.connection import Answer, Connection, NoResponder, ask
+from sealbus.bus.nats.connection.link import Link
 from sealbus.bus.nats.transport import NatsTransport
-from sealbus.bus.ports import Outgoing, StreamRefused
+from sealbus.bus.ports import Outgoing, Request, StreamRefused
 from sealbus.bus.streams.declared import declared_streams
 from sealbus.bus.streams.plan import apply
 from sealbus.bus.streams.snapshot import (
@@ -76,6 +78,63 @@ async def test_a_stream_that_is_there_is_not_written_over(connection: Connection
     with pytest.raises(StreamRefused):
         await put_snapshot(connection, "DEAD", snapshot, BytesIO(data).read)
     assert await last_id(connection.jetstream, "DEAD", "dead.>") is None
+
+
+async def test_a_chunk_that_nobody_hears_yet_is_sent_again(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a cluster, where the server that restores is another than ours: its subscription may be known later."""
+    snapshot, data = await taken(connection)
+    await delete_stream(connection.jetstream, "TASKS")
+    tried: list[bytes] = []
+
+    async def ask_too_early(link: Link, subject: str, payload: bytes, *, deadline: float) -> Answer:
+        tried.append(payload)
+        return await ask(link, subject if len(tried) > 3 else "nobody.hears", payload, deadline=deadline)
+
+    monkeypatch.setattr("sealbus.bus.streams.snapshot.ask", ask_too_early)
+    found = await put_snapshot(connection, "TASKS", snapshot, BytesIO(data).read)
+    assert found.messages == MESSAGES
+    assert len(set(tried[:4])) == 1
+    assert len(set(tried[:5])) == 2
+
+
+async def test_a_restored_stream_is_waited_for_until_a_leader_answers(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot, data = await taken(connection)
+    await delete_stream(connection.jetstream, "TASKS")
+    looks: list[str] = []
+
+    async def find_later(request: Request, name: str) -> StreamState:
+        looks.append(name)
+        if len(looks) < 3:
+            raise BusUnavailable(f"stream {name}: none of its servers answers")
+        return await existing_stream(request, name)
+
+    monkeypatch.setattr("sealbus.bus.streams.snapshot.existing_stream", find_later)
+    assert (await put_snapshot(connection, "TASKS", snapshot, BytesIO(data).read)).messages == MESSAGES
+    looks.clear()
+    monkeypatch.setattr("sealbus.bus.streams.snapshot.LED", 0.0)
+    await delete_stream(connection.jetstream, "TASKS")
+    with pytest.raises(BusUnavailable, match="none of its servers"):
+        await put_snapshot(connection, "TASKS", snapshot, BytesIO(data).read)
+
+
+async def test_a_restore_that_nobody_hears_any_more_is_given_up(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot, data = await taken(connection)
+    await delete_stream(connection.jetstream, "TASKS")
+
+    async def ask_nobody(link: Link, subject: str, payload: bytes, *, deadline: float) -> Answer:
+        del subject
+        return await ask(link, "nobody.hears", payload, deadline=deadline)
+
+    monkeypatch.setattr("sealbus.bus.streams.snapshot.ask", ask_nobody)
+    monkeypatch.setattr("sealbus.bus.streams.snapshot.HEARD", 0.2)
+    with pytest.raises(NoResponder):
+        await put_snapshot(connection, "TASKS", snapshot, BytesIO(data).read)
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut"])

@@ -145,6 +145,28 @@ def test_a_clause_that_asks_for_a_type_stays(weakenings: ModuleType) -> None:
     assert [one.what.rpartition(" [")[2] for one in weakenings.find_weakenings("m", source)] == ["a.x dropped]"]
 
 
+@pytest.mark.parametrize("default", ["''", "b''", "0", "0.0", "None", "False", "{}", "[]", "()"])
+def test_a_default_that_is_false_stays(weakenings: ModuleType, helped: object, default: str) -> None:
+    source = f"def f(a, b):\n    return a or b or {default}\n"
+    assert [one.what.rpartition(" [")[2] for one in weakenings.find_weakenings("m", source)] == [
+        "a dropped]",
+        "b dropped]",
+    ]
+    names: dict[str, object] = {}
+    exec(weakenings.probed("m", source), names)  # noqa: S102 -- compiled from this very text
+    probed = names["f"]
+    assert callable(probed)
+    assert probed("", 1) == 1
+    assert getattr(helped, "asked") == {("f", 0), ("f", 1)}  # noqa: B009
+    assert getattr(helped, "found") == {("f", 1)}  # noqa: B009
+
+
+@pytest.mark.parametrize("source", ["a or 'x'", "a or {1: 2}", "a or [b]", "a or b", "a and None"])
+def test_what_is_no_default_or_not_false_is_dropped(weakenings: ModuleType, source: str) -> None:
+    found = weakenings.find_weakenings("m", f"def f(a, b):\n    return {source}\n")
+    assert len(found) == 2
+
+
 def test_a_text_that_stands_twice_is_two(weakenings: ModuleType) -> None:
     source = "def f(a):\n    if a < 1:\n        return 0\n    return a < 1\n"
     assert [str(one) for one in weakenings.find_weakenings("m", source)] == [

@@ -61,15 +61,6 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.agents.console.login.BrowserLogin.renew: session.tokens.expires <= now + FRESH [bound]",
         "sealbus.agents.console.login.BrowserLogin.renew: session.renew_after <= now [bound]",
     ),
-    "what is empty counts as what is not there": (
-        "sealbus.agents.console.login.BrowserLogin.begin: acr or None [None dropped]",
-    ),
-    "without what the client can do there is nothing that it can": (
-        (
-            "sealbus.agents.edge.mcp.asked.Asked.of: (capabilities.extensions if capabilities is not None el"
-            "se None) or {} [{} dropped]"
-        ),
-    ),
     "base32 itself refuses it: what is not ASCII, or in small letters": (
         (
             "sealbus.agents.control.callout.nkeys._decode: len(text) != length or not text.isascii() [not te"
@@ -81,9 +72,14 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.agents.control.callout.nkeys._decode: _encode(raw[:-2]) != text [by prefix]",
     ),
     "one byte more or less of what has no other end": (
+        "sealbus.agents.control.revoker.revoker._crowding: its * size > most * text [bound]",
         "sealbus.agents.control.callout.nkeys.decode_jwt: len(token) > JWT_BYTES [bound]",
     ),
     "it decides only whether the same is logged again": (
+        "sealbus.agents.control.callout.policy.follow_bucket: error.detail != said [by prefix]",
+        "sealbus.agents.control.callout.policy.follow_bucket: error.detail != said [by case]",
+        "sealbus.agents.control.revoker.revoker.Revoker._tried: problem != self.problem [by prefix]",
+        "sealbus.agents.control.revoker.revoker.Revoker._tried: problem != self.problem [by case]",
         "sealbus.agents.edge.http.tls.file_context: error.detail != told [by prefix]",
         "sealbus.agents.edge.http.tls.file_context: error.detail != told [by case]",
     ),
@@ -100,6 +96,25 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.agents.edge.http.cors.Cors.__post_init__: origin == '*' [by case]",
     ),
     "hashes and points: two that agree in all but their last byte are found by nobody": (
+        "sealbus.agents.control.notary.restored_stream.Restorations.read: one.entry.hash != entry [by prefix]",
+        (
+            "sealbus.agents.control.revoker.revoker.Revoker._publish: key_id(self._key.public) not in"
+            " stored.revokers [by prefix]"
+        ),
+        (
+            "sealbus.agents.control.revoker.revoker.Revoker._publish: key_id(self._key.public) not in"
+            " stored.revokers [by case]"
+        ),
+        (
+            "sealbus.agents.control.revoker.revoker.Revoker._fitting: stored.signer != key_id(self._key.public)"
+            " [by prefix]"
+        ),
+        (
+            "sealbus.agents.control.revoker.revoker.Revoker._fitting: stored.signer != key_id(self._key.public)"
+            " [by case]"
+        ),
+        "sealbus.agents.control.revoker.revoker.Revoker._read: newest.signer not in revokers [by prefix]",
+        "sealbus.agents.control.revoker.revoker.Revoker._read: newest.signer not in revokers [by case]",
         "sealbus.agents.control.policy_server.app.Served.put: etag == self.etag [by prefix]",
         "sealbus.agents.control.policy_server.app.Served.put: etag == self.etag [by case]",
         "sealbus.agents.control.policy_server.app.Served.other_than: self.etag != etag [by prefix]",
@@ -177,6 +192,27 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.envelopes.trust.credential._is_of: credential.token == svid.token [by prefix]",
     ),
     "it is one of a closed set by then, none of which is like another": (
+        (
+            "sealbus.agents.edge.a2a.handler.AgentHandler.on_message_send: described.action.kind == 'call' [by"
+            " prefix]"
+        ),
+        (
+            "sealbus.agents.edge.a2a.handler.AgentHandler.on_message_send: described.action.kind == 'call' [by"
+            " case]"
+        ),
+        (
+            "sealbus.agents.edge.a2a.handler.AgentHandler.on_message_send_stream: described.action.kind =="
+            " 'call' [by prefix]"
+        ),
+        (
+            "sealbus.agents.edge.a2a.handler.AgentHandler.on_message_send_stream: described.action.kind =="
+            " 'call' [by case]"
+        ),
+        (
+            "sealbus.agents.edge.mcp.tool_calls.ToolCalls._called: tool.described.action.kind == 'call' [by"
+            " prefix]"
+        ),
+        "sealbus.agents.edge.mcp.tool_calls.ToolCalls._called: tool.described.action.kind == 'call' [by case]",
         "sealbus.agents.edge.http.bodies.read_body: typ == MSGPACK [by prefix]",
         "sealbus.agents.edge.http.bodies.read_body: typ == MSGPACK [by case]",
         "independent.verify_export.read_record: record['k'] == 'decision' [by prefix]",
@@ -462,6 +498,51 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         ),
         "sealbus.agents.edge.egress.credential._issued: kind.lower() != 'bearer' [by case]",
         "sealbus.agents.edge.egress.operation._decoded: value in {'.', '..'} [by case]",
+    ),
+    "the leaf is verified against the bundle itself then: a root that is nearly one of it has signed nothing": (
+        (
+            "sealbus.agents.control.callout.peer.verify_peer: chain[-1].public_bytes(Encoding.DER) in anchors"
+            " [by prefix]"
+        ),
+    ),
+    "it is one moment of a clock that never stands still": (
+        (
+            "sealbus.agents.control.callout.responder.Callout.answer: asyncio.get_running_loop().time() >"
+            " asked.arrived + ANSWER_WITHIN [bound]"
+        ),
+        "sealbus.agents.control.notary.lease.Lease.acquire: now - since >= self._seconds [bound]",
+    ),
+    "both are public nkeys by then: of one length, and in upper case": (
+        "sealbus.agents.control.callout.responder.Callout._request: request.server_xkey != sender [by prefix]",
+        "sealbus.agents.control.callout.responder.Callout._request: request.server_xkey != sender [by case]",
+        "sealbus.agents.control.callout.responder.SeenRequests.take: user in self._expiries [by prefix]",
+        "sealbus.agents.control.callout.responder.SeenRequests.take: user in self._expiries [by case]",
+    ),
+    "no value of that length can be decoded, or is as long": (
+        "sealbus.agents.control.notary.lease.Lease._read: 0 < len(stored) <= _BYTES [bound at 0]",
+        "sealbus.agents.control.notary.lease.Lease._read: 0 < len(stored) <= _BYTES [bound at len(stored)]",
+    ),
+    "it decides only how often one looks who waits": (
+        "sealbus.agents.control.notary.lease.Lease.acquire: min(_POLL, self._seconds / 4) [max]",
+    ),
+    "it is the restoration's own entry, whose sequence is the last that the stream holds": (
+        "sealbus.agents.control.notary.restored_stream.Restorations.is_gone: number < at [bound]",
+    ),
+    "both begin with the same folder, and the rest has no letters": (
+        "sealbus.agents.control.notary.restored_stream._stored: restoration_path(one.time) != path [by case]",
+    ),
+    "the actions of its own agent are all skills, and those of another begin with that one's name and a dot": (
+        (
+            "sealbus.agents.edge.a2a.handler.AgentHandler._found: handle.action not in self._skills.actions [by"
+            " prefix]"
+        ),
+        (
+            "sealbus.agents.edge.a2a.handler.AgentHandler._found: handle.action not in self._skills.actions [by"
+            " case]"
+        ),
+    ),
+    "the first status of a task says that it has begun, and is no part": (
+        "sealbus.agents.edge.a2a.handler.AgentHandler._updates: after >= 0 [bound]",
     ),
 }
 """Reasons why no test can notice a weakening, each with the weakenings, as they are reported."""

@@ -20,6 +20,8 @@ _HASHES: Final = frozenset({"sha256", "H", "leaf_hash", "leaf_of", "node_hash", 
 _ENCODING: Final = frozenset({"encode", "pack"})
 _SHOWING: Final = frozenset({"print", "isinstance", "warning", "info", "error", "debug", "message", "observe"})
 """Calls, by the last part of their name, whose arguments decide nothing: they are printed, logged or counted."""
+_LOGGING: Final = frozenset({"print", "warning", "info", "error", "debug"})
+"""Of these the calls of which no part decides anything."""
 
 
 class Surroundings:
@@ -66,9 +68,11 @@ class Surroundings:
         return name in _HASHES or (name in _ENCODING and self.is_hashed(self.parent(parent) or parent))
 
     def is_told(self, node: ast.AST) -> bool:
-        """Return whether `node` is a part of what is raised: it tells why, and decides nothing."""
+        """Return whether `node` is a part of what is raised or logged: it tells why, and decides nothing."""
         above = self.parent(node)
         while isinstance(above, ast.expr | ast.keyword):
+            if isinstance(above, ast.Call) and ast.unparse(above.func).rpartition(".")[2] in _LOGGING:
+                return True
             above = self.parent(above)
         return isinstance(above, ast.Raise)
 

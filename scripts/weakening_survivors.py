@@ -192,14 +192,8 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.envelopes.trust.credential._is_of: credential.token == svid.token [by prefix]",
     ),
     "it is one of a closed set by then, none of which is like another": (
-        (
-            "sealbus.agents.edge.a2a.handler.AgentHandler.on_message_send: described.action.kind == 'call' [by"
-            " prefix]"
-        ),
-        (
-            "sealbus.agents.edge.a2a.handler.AgentHandler.on_message_send: described.action.kind == 'call' [by"
-            " case]"
-        ),
+        ("sealbus.agents.edge.a2a.handler.AgentHandler.on_message_send: described.action.kind == 'call' [by prefix]"),
+        ("sealbus.agents.edge.a2a.handler.AgentHandler.on_message_send: described.action.kind == 'call' [by case]"),
         (
             "sealbus.agents.edge.a2a.handler.AgentHandler.on_message_send_stream: described.action.kind =="
             " 'call' [by prefix]"
@@ -208,10 +202,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
             "sealbus.agents.edge.a2a.handler.AgentHandler.on_message_send_stream: described.action.kind =="
             " 'call' [by case]"
         ),
-        (
-            "sealbus.agents.edge.mcp.tool_calls.ToolCalls._called: tool.described.action.kind == 'call' [by"
-            " prefix]"
-        ),
+        ("sealbus.agents.edge.mcp.tool_calls.ToolCalls._called: tool.described.action.kind == 'call' [by prefix]"),
         "sealbus.agents.edge.mcp.tool_calls.ToolCalls._called: tool.described.action.kind == 'call' [by case]",
         "sealbus.agents.edge.http.bodies.read_body: typ == MSGPACK [by prefix]",
         "sealbus.agents.edge.http.bodies.read_body: typ == MSGPACK [by case]",
@@ -532,14 +523,8 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.agents.control.notary.restored_stream._stored: restoration_path(one.time) != path [by case]",
     ),
     "the actions of its own agent are all skills, and those of another begin with that one's name and a dot": (
-        (
-            "sealbus.agents.edge.a2a.handler.AgentHandler._found: handle.action not in self._skills.actions [by"
-            " prefix]"
-        ),
-        (
-            "sealbus.agents.edge.a2a.handler.AgentHandler._found: handle.action not in self._skills.actions [by"
-            " case]"
-        ),
+        ("sealbus.agents.edge.a2a.handler.AgentHandler._found: handle.action not in self._skills.actions [by prefix]"),
+        ("sealbus.agents.edge.a2a.handler.AgentHandler._found: handle.action not in self._skills.actions [by case]"),
     ),
     "the first status of a task says that it has begun, and is no part": (
         "sealbus.agents.edge.a2a.handler.AgentHandler._updates: after >= 0 [bound]",

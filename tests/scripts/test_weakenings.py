@@ -141,6 +141,8 @@ def test_an_argument_of_the_same_type(weakenings: ModuleType, helped: object) ->
 
 
 def test_a_clause_that_asks_for_a_type_stays(weakenings: ModuleType) -> None:
+    source = "def f(a, b):\n    self.log.warning('%s', a or b)\n    raise X(f'{a or b}')\n"
+    assert weakenings.find_weakenings("m", source) == []
     source = "def f(a, b):\n    return a is None or not isinstance(b, int) or type(b) is bool or a.x\n"
     assert [one.what.rpartition(" [")[2] for one in weakenings.find_weakenings("m", source)] == ["a.x dropped]"]
 

@@ -20,6 +20,7 @@ from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.merkle import leaf_hash
 from sealbus.envelopes.trust.proof import Credential
 from sealbus.envelopes.trust.signature import MESSAGE_TYPE, sign_batch
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 ROOT: dict[str, object] = {"aud": agent("planner").value, "to": "task.planner.plan", "id": message_id(1)}
 
@@ -96,6 +97,16 @@ def test_refusals_have_their_codes_and_the_callers_step(step: int) -> None:
         replace(context, end=NOW + HOUR - 1),
     ):
         refuses(Code.BAD_CHAIN, step, lambda changed=changed: verify(message, context=changed, step=step))  # type: ignore[misc]
+
+
+def test_who_is_named_by_two_objects_is_one() -> None:
+    message = Message(ancestors=(root(),))
+    header, [ancestor] = parse_header(message.raw()), message.ancestors
+    apart = header._replace(iss=SpiffeId(header.iss.value))
+    assert apart.iss is not parse_header(ancestor.header).aud
+    context = parse_payload(message.context.payload) if message.context is not None else None
+    checked = {"reference": NOW, "lifetimes": DEFAULT_LIFETIMES, "trust": TRUST, "step": 11}
+    assert len(verify_chain(apart, (ancestor,), context, caches=Caches(), **checked)) == 1  # type: ignore[arg-type]
 
 
 def test_an_ancestor_is_judged_at_its_own_iat() -> None:

@@ -139,7 +139,9 @@ async def test_without_an_operators_word_it_stops(bench: Bench) -> None:
 async def test_the_log_goes_on_over_a_stream_that_was_restored_whole(bench: Bench) -> None:
     upto = await logged(bench)
     restore(bench, upto)
+    now = bench.now()
     one = say(bench, upto)
+    assert now <= one.time <= bench.now()
     assert (one.last, one.by, one.created) == (upto, OPERATOR, state(bench).created)
     for _ in range(2):
         bench.record()

@@ -312,6 +312,19 @@ async def test_its_key_is_replaced_and_no_revocation_ends_by_that(store: PolicyS
         assert counters.value(PUSHED) == 2
 
 
+async def test_what_comes_before_the_first_look_is_in_what_a_new_key_signs(store: PolicyStore) -> None:
+    new = signing_key()
+    async with revoking(store) as revoker:
+        await revoker.revoke(session("s-1"))
+    await push_signed(store, ANCHORS, "platform", naming(ROOT, {}, KEY, new, serial=2))
+    async with revoking(store, new) as revoker:
+        await revoker.revoke(session("s-2"))
+    part = await store.read("revocations")
+    assert part is not None
+    verifier = BundleVerifier(keys={key_id(new.public): new.public}, scope="revocations")
+    assert revocations_of(verifier.verify(part.raw).bundle).sessions == {(IDP, "s-1"), (IDP, "s-2")}
+
+
 async def test_a_serial_by_a_key_that_was_taken_away_holds_up_nobody(store: PolicyStore) -> None:
     stolen = signing_key()
     await pushed(store, "platform", naming(ROOT, {}, KEY, stolen, serial=2), 2)
@@ -428,9 +441,12 @@ async def test_too_many_that_wait_are_told(store: PolicyStore, monkeypatch: pyte
         await revoker.revoke(session("s-3"))
     for one in waiting:
         one.cancel()
+    await asyncio.wait(waiting)
+    # What callers have left is still to be published, and takes its place until then.
+    with pytest.raises(BusUnavailable, match="too many"):
+        await asyncio.wait_for(revoker.revoke(session("s-3", issuer="https://other.example")), 5)
     # Who has left is no reason to fail for those who have not.
     task = asyncio.create_task(revoker.run())
-    await asyncio.wait(waiting)
     await until(lambda: not revoker._waiting)
     await revoker.revoke(session("s-4"))
     task.cancel()

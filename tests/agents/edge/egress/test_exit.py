@@ -13,7 +13,7 @@ from support.engines import ScriptedEngine, allow, deny
 
 from sealbus import Agent, Context, Denied, RemoteError
 from sealbus.agents.edge.egress.api import ANSWER_BYTES
-from sealbus.agents.sdk.http import MOST_FIELDS
+from sealbus.agents.sdk.http import MOST_FIELDS, ApiRequest
 from sealbus.envelopes.errors import ConfigurationError
 
 reader = Agent("reader")
@@ -366,6 +366,17 @@ async def test_without_networks_an_api_inside_is_not_reached() -> None:
 def test_an_api_that_cannot_be(url: str, changes: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
         api_of(url, **changes)
+
+
+def test_tools_and_a_card_are_each_alone() -> None:
+    assert api_of("https://crm.example", tools=("*",)).tools == ("*",)
+    assert api_of("https://crm.example", card="/customers/a").card == "/customers/a"
+
+
+@pytest.mark.parametrize("operations", [("GET /u/me", "GET /u/{id}"), ("GET /u/{id}", "GET /u/me")])
+def test_of_several_operations_the_one_counts_that_says_more(operations: tuple[str, ...]) -> None:
+    found = api_of("https://crm.example", *operations).resource(ApiRequest(method="GET", path="/u/me"))
+    assert (found.properties["template"], "id" in found.properties) == ("/u/me", False)
 
 
 def test_a_key_may_be_shown_in_a_field_of_its_own() -> None:

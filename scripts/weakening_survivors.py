@@ -529,5 +529,12 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
     "the first status of a task says that it has begun, and is no part": (
         "sealbus.agents.edge.a2a.handler.AgentHandler._updates: after >= 0 [bound]",
     ),
+    "who asks for another is told at once there": (
+        (
+            "sealbus.agents.control.policy_server.app.PolicyApplication._bundle: known == served.etag and (not"
+            " await served.other_than(known, _patience(request.headers.get('prefer', '')))) [known =="
+            " served.etag dropped]"
+        ),
+    ),
 }
 """Reasons why no test can notice a weakening, each with the weakenings, as they are reported."""

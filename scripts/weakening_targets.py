@@ -76,7 +76,7 @@ TARGETS: dict[str, str] = {
     "bus/gate/gate": "bus/gate/test_gate bus/gate/test_restored_streams",
     "bus/handling/idempotency/replay_guard": "bus/handling/idempotency/test_replay_guard",
     "bus/handling/cancel/stop": "bus/handling/cancel/test_stop",
-    "bus/gate/approval_authorizer": "bus/gate/test_approval_authorizer attack/test_approvals",
+    "bus/gate/approval_authorizer": "bus/gate/test_approval_authorizer attack/test_approvals bus/gate/test_resumption",
     "bus/gate/resumption": "bus/gate/test_resumption attack/test_approvals",
     "bus/handling/approvals/parking": "bus/handling/approvals/test_parking attack/test_approvals bus/gate/test_resumption",
     "bus/handling/approvals/marker": "bus/handling/approvals/test_marker",

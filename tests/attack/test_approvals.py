@@ -17,6 +17,8 @@ from support.payments import ASKED, Pay, Payments
 from sealbus import Context
 from sealbus.agents.edge.approvals import Waiting
 from sealbus.agents.sdk.task_handle import TaskHandle
+from sealbus.bus.audit.writer import AuditWriter
+from sealbus.bus.gate import resumption
 from sealbus.bus.sending.answer import RemoteError
 from sealbus.bus.sending.approval import ApprovalRequest, Verdict
 from sealbus.bus.stream_names import HELD
@@ -301,6 +303,43 @@ async def test_what_was_said_is_void_once_the_policy_asks_for_something_else(bus
     await bus.approve(handle, "second-director")
     await bus.idle()
     assert payments.paid == [("42", ("first-director", "second-director"))]
+
+
+async def test_what_was_said_is_void_in_the_same_queue_too(bus: TestBus, payments: Payments) -> None:
+    handle = await payments.submitted(bus)
+    decision = await leaf(bus, handle)
+    payments.asked = {**ASKED, "text": "Pay ACME twice"}
+    payments.enough = 2
+    await bus.approve(handle, "boss")
+    await bus.idle()
+    [waiting] = await bus.waiting()
+    assert (waiting.obligation.text, waiting.verdicts) == ("Pay ACME twice", ())
+    async with refused(Code.APPROVAL_FOREIGN):
+        await say(bus, handle.digest, decision, user=person(bus, "second"))
+    for number in range(2):
+        await bus.approve(handle, f"boss-{number}")
+        await bus.idle()
+    assert payments.paid == [("42", ("boss-0", "boss-1"))]
+
+
+@pytest.mark.parametrize("reason", ["redacted", "too long"])
+async def test_what_is_asked_for_later_has_to_be_what_people_can_see(
+    payments: Payments, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = AuditWriter.record
+    async with TestBus(payments.agent, engine=payments.engine) as bus:
+        handle = await payments.submitted(bus)
+        payments.asked = {**ASKED, "queue": "directors"}
+        payments.enough = 2
+        if reason == "too long":
+            monkeypatch.setattr(resumption, "INPUT_BYTES", 1)
+        else:
+            monkeypatch.setattr(AuditWriter, "record", lambda *one: record(*one)._replace(redacted=("/context/user",)))
+        await bus.approve(handle, "boss")
+        await bus.idle()
+        await bus.assert_task(handle, "rejected", "denied")
+        assert not await bus.waiting()
+    assert not payments.paid
 
 
 async def test_what_is_asked_for_later_has_its_own_end(payments: Payments) -> None:

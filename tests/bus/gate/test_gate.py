@@ -11,9 +11,11 @@ from pydantic import BaseModel
 from support.engines import ScriptedEngine, Verdict, allow, deny
 from support.lab import until
 from support.shop import Price, Shop, Update
+from support.spans import KeptSpans
 
 from sealbus import Agent, Context, Denied, Resource
 from sealbus.agents.dev.memory.broker import header_block
+from sealbus.agents.dev.workload_api import DevelopmentAuthority
 from sealbus.agents.runtime.worker import WorkerLimits
 from sealbus.bus.audit.writer import AuditLimits, RecordPlaces
 from sealbus.bus.handling import verb_room
@@ -456,6 +458,39 @@ async def test_a_sender_of_many_verbs_without_handlers_has_a_share_of_places(
         assert states == ["working", "working", "working", "failed", "working"]
         assert bus.stored("DEAD") == []
     assert shop.handled == []
+
+
+async def test_messages_of_unknown_keys_beyond_their_places_end(
+    shop: Shop, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = WorkerLimits(max_ack_pending=64)
+    async with TestBus(shop.inventory, engine=engine, limits=few) as bus:
+        counters = bus.workers["inventory"].node.counters
+        with monkeypatch.context() as another:
+            another.setattr(bus, "authority", DevelopmentAuthority(bus.trust_domain))
+            stranger = await bus.client("shop-web")
+        for number in range(3):
+            await stranger.submit("inventory.update", Update(item_id=str(number)))
+        await until(lambda: counters.value("sealbus_refused_total", code="unknown_key") == 3)
+        assert counters.value("sealbus_put_off_total", cause="unauthenticated") == 1
+        assert counters.value("sealbus_no_place_total", cause="unauthenticated") == 2
+        pull = bus.broker.consumers["TASKS", "inventory"]
+        assert (await pull.load()).unsettled == 1
+    assert shop.handled == []
+
+
+async def test_a_span_says_where_its_decision_is_recorded(
+    shop: Shop, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spans = KeptSpans(monkeypatch)
+    async with TestBus(shop.inventory, engine=engine) as bus:
+        await submit(bus)
+        await bus.idle()
+        recorded = [one for one in bus.stored("AUDIT") if one.subject == "audit.inventory"]
+    [attributes] = [one.attributes for one in spans.ended if one.attributes and "sealbus.decision" in one.attributes]
+    places = [one.arrival.sequence for one in recorded if one.arrival is not None]
+    assert attributes["sealbus.record.stream"] == "AUDIT"
+    assert attributes["sealbus.record.sequence"] == places[0]
 
 
 async def test_a_forgery_for_a_verb_without_a_handler_is_refused_like_any_other(bus: TestBus) -> None:

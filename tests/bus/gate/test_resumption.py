@@ -25,6 +25,7 @@ from sealbus.bus.gate.resumption import Resumption, reopened
 from sealbus.bus.handling.approvals.marker import MARKER_TYPE
 from sealbus.bus.handling.approvals.parked_tasks import PARKED_TYPE, ParkedState
 from sealbus.bus.routing.retry import RetryPolicy
+from sealbus.bus.sending.approval import Verdict as Said
 from sealbus.bus.stream_names import HELD, TASKS
 from sealbus.bus.streams.declared import approval_durable
 from sealbus.bus.streams.held import current_only
@@ -422,6 +423,7 @@ async def test_that_it_has_ended_is_tried_to_be_stored_before_all_is_done_again(
 def test_what_the_operator_has_revoked_since_does_not_count() -> None:
     before, at, after = (verdict(user, issued=NOW + number) for number, user in ((-1, "a"), (0, "b"), (1, "c")))
     elsewhere = replace(before, edge=agent("edge-2"))
+    taken_back = replace(after, verdict=Said.WITHDRAW)
     trust = Trust(bundles=TrustBundles([]), revoked_before={before.edge: NOW})
     known: Any = SimpleNamespace(_trust=lambda: trust)
-    assert Resumption._in_force(known, [before, at, after, elsewhere]) == [at, after, elsewhere]
+    assert Resumption._in_force(known, [before, at, after, taken_back, elsewhere]) == [at, after, elsewhere]

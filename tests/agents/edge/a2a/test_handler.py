@@ -76,6 +76,9 @@ async def test_a_call_is_answered_by_a_message(running: Site, shop: Shop, bindin
         [found] = await told(client.send_message(asking("pricing.quote", ITEM, context_id="c-1")))
     [part] = found.message.parts
     assert (data(part), found.message.context_id) == ({"item_id": "42", "price": 21}, "c-1")
+    async with running.client("pricing", binding) as client:
+        [found] = await told(client.send_message(asking("pricing.quote", ITEM)))
+    assert found.message.context_id == found.message.message_id != ""
     user = shop.contexts[0].user
     assert user is not None
     assert (user.sub, user.scp, user.clm["door"]) == ("alice", ("read", "write"), "a2a")
@@ -149,7 +152,7 @@ async def test_tasks_are_listed_in_pages_by_context_and_state(running: Site, lin
         made = [(await submitted(client, "writer.write", {"value": 1}, context_id=f"c-{n % 2}")).id for n in range(5)]
         await running.door.bus.idle()
         whole = await client.list_tasks(ListTasksRequest())
-        assert sorted(one.id for one in whole.tasks) == sorted(made)
+        assert {one.id: one.context_id for one in whole.tasks} == {one: f"c-{n % 2}" for n, one in enumerate(made)}
         assert (whole.total_size, whole.next_page_token) == (5, "")
         assert not any(one.artifacts for one in whole.tasks)
         seen: list[str] = []
@@ -394,6 +397,14 @@ async def test_a_tenant_decides_nothing(running: Site) -> None:
     for path in ("/a2a/writer/v1/inventory/message:send", "/a2a/writer/inventory/message:send"):
         assert (await running.door.post(path, params, headers=VERSION)).status_code == 404
     assert running.door.published()["TASKS"] == 0
+
+
+async def test_a_stream_ends_after_the_time_of_one(tmp_path: Path, lines: Lines) -> None:
+    async with site(tmp_path, lines.agent, limits={"event_seconds": 0.5}) as found, found.client("writer") as client:
+        async with asyncio.timeout(60):
+            rest = await told(client.send_message(asking("writer.write", {"value": 2})))
+        assert not any(one.status_update.status.state == TaskState.TASK_STATE_COMPLETED for one in rest)
+        lines.go_on.set()
 
 
 async def test_streams_of_a_user_are_counted_with_all_others_and_end_with_the_edge(

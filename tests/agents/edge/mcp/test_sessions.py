@@ -66,6 +66,16 @@ def test_the_bounds_hold_and_nobody_takes_anothers(steps: list[tuple[str, str, i
         assert all(one in sessions for one, (_, used) in expected.items() if used + IDLE_SECONDS > now)
 
 
+@pytest.mark.parametrize(("idle", "counts"), [(IDLE_SECONDS - 1.0, True), (IDLE_SECONDS, False)])
+def test_what_has_been_idle_long_enough_is_forgotten(idle: float, counts: bool) -> None:
+    now, alice = 0.0, USERS["alice"]
+    sessions = OpenSessions(lambda: now, whole=9, of_user=1)
+    with sessions.answering("a", alice):
+        pass
+    now = idle
+    assert (sessions.admit(alice) is not None) is counts
+
+
 def test_the_one_that_is_idle_longest_makes_room() -> None:
     now, alice = 0.0, USERS["alice"]
     sessions = OpenSessions(lambda: now, whole=9, of_user=3)

@@ -136,6 +136,8 @@ async def test_a_task_that_takes_long_is_found_again_by_its_user_only(
             again = await client.call_tool("task_result", {"task": task})
         assert open_.is_error
         assert again.is_error
+        assert again.meta is not None
+        assert again.meta[TASK] == task
         workshop.go.set()
         await desk.door.bus.idle()
         async with desk.client(mode, sub="bob") as client:

@@ -36,6 +36,10 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
     ),
     "of the two clauses each refuses what the other does": (
         (
+            "sealbus.agents.evidence.approvals.ApprovalChains._fault_of: given.fault or _other_than_said(entry,"
+            " given) or _not_for(approved, given.said) [given.fault dropped]"
+        ),
+        (
             "sealbus.agents.control.callout.nkeys._decode: _crc(raw[:-2]) != raw[-2:] or _encode(raw[:-2]) != tex"
             "t [_crc(raw[:-2]) != raw[-2:] dropped]"
         ),

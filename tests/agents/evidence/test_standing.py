@@ -104,6 +104,14 @@ def test_what_was_not_granted_so_is_found(changes: dict[str, Any]) -> None:
     assert found(said(), used(**changes)) == [(9, FindingCode.BAD_GRANT)]
 
 
+def test_what_was_granted_anew_has_not_ended_with_what_was_before() -> None:
+    again = b"h" * 32
+    later = {"tick": NOW + 600 * SECOND, "made": NOW + 600 * SECOND}
+    facts = said(), said(again, NOW + 60 * SECOND)
+    assert found(*facts, used(grant=again, session=standing_session(again), **later)) == []
+    assert found(*facts, used(**later)) == [(9, FindingCode.BAD_GRANT)]
+
+
 def test_what_was_removed_is_over() -> None:
     gone = json.dumps({"v": 1, "name": NAME, "state": "removed"}).encode()
     removed = said(b"r" * 32, NOW + 60 * SECOND, body=gone)

@@ -24,6 +24,7 @@ from sealbus.bus.gate.reply_policy import ReplyPolicy
 from sealbus.bus.ports import Delivery
 from sealbus.bus.routing.stages import Opened
 from sealbus.bus.sending.answer import RemoteError
+from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import Code, PolicyFailed, PolicyUnavailable
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.user_context import UserContext, mint_context, parse_payload
@@ -68,6 +69,12 @@ async def test_what_an_engine_raises_is_no_decision_for_all(error: Exception, co
 async def test_an_answer_too_few_is_an_error_for_all() -> None:
     answers = await Authorizer(engine=Short()).decide([b"{}", b"{}"])
     assert [type(one) for one in answers] == [PolicyFailed, PolicyFailed]
+
+
+async def test_how_long_decisions_take_is_counted_where_the_process_is() -> None:
+    counters = Counters()
+    await Authorizer(engine=ScriptedEngine(), counters=counters).decide([b"{}", b"{}"])
+    assert "sealbus_decision_seconds_count 2" in counters.render()
 
 
 async def test_an_engine_that_breaks_does_not_end_the_worker() -> None:

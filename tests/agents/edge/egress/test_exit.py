@@ -280,6 +280,14 @@ async def test_a_token_that_is_not_accepted_is_got_anew_once() -> None:
     ]
 
 
+@pytest.mark.parametrize("status", [200, 400, 402, 403, 500])
+async def test_a_token_is_got_anew_for_no_other_answer(status: int) -> None:
+    secret = FixedSecret("old", renewed=["new"])
+    async with ScriptedApi(lambda _: answered(status)) as api, way_out(api_of(api.url, credential=secret)) as out:
+        assert (await out.ask("/customers/acme")).status == status
+    assert [one.headers["authorization"] for one in api.asked] == ["Bearer old"]
+
+
 async def test_an_api_that_does_not_answer() -> None:
     never = asyncio.Event()
 

@@ -8,9 +8,6 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.bus.gate.gate.Gate._known_places: one.arrival.stored < arrival.created [bound]",
         "sealbus.bus.gate.gate.Gate._known_places: one.arrival.stored >= arrival.created [bound]",
     ),
-    "readers conclude ten seconds later, so that a microsecond decides nothing": (
-        "sealbus.bus.handling.approvals.marker.Markers.move: self._clock() >= bound [bound]",
-    ),
     "spellings in base64 of the same bytes have one length, and differ in unused bits, never in the case of a letter": (
         "sealbus.agents.evidence.standing._done: b64encode(body).decode() != base64 [by prefix]",
         "sealbus.agents.evidence.standing._done: b64encode(body).decode() != base64 [by case]",
@@ -35,6 +32,26 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.agents.console.area_access.AreaAccess.check: (id(session), area, item) [without id(session)]",
     ),
     "of the two clauses each refuses what the other does": (
+        (
+            "sealbus.envelopes.log.note._parts: raw[:1] != _ED25519 or len(raw) != 1 + KEY_BYTES [len(raw) != 1"
+            " + KEY_BYTES dropped]"
+        ),
+        (
+            "sealbus.bus.handling.approvals.parked_tasks.parse_parked: len(tokens) != _SUBJECT_TOKENS or (queue,"
+            " digest) != (parked.obligation.queue, parked.digest) [len(tokens) != _SUBJECT_TOKENS dropped]"
+        ),
+        (
+            "sealbus.envelopes.trust.keys.PublicKey.__post_init__: type(self.raw) is not bytes or len(self.raw)"
+            " != 64 [len(self.raw) != 64 dropped]"
+        ),
+        (
+            "sealbus.bus.handling.approvals.parking.Parking._parks: decision is None or decision.allow is not"
+            " False or one.error is not None or (not decision.obligations) [decision.allow is not False dropped]"
+        ),
+        (
+            "sealbus.bus.handling.approvals.parking.Parking._parks: decision is None or decision.allow is not"
+            " False or one.error is not None or (not decision.obligations) [not decision.obligations dropped]"
+        ),
         (
             "sealbus.agents.evidence.approvals.ApprovalChains._fault_of: given.fault or _other_than_said(entry,"
             " given) or _not_for(approved, given.said) [given.fault dropped]"
@@ -150,7 +167,6 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.bus.handling.idempotency.replay_guard.ReplayGuard.used: digest in slot.uses [by prefix]",
         "sealbus.bus.gate.resumption.Resumption.mark: one.opened.message.header.digest not in self._under_way [by prefix]",
         "sealbus.bus.gate.resumption.Resumption.put: digest in self._under_way [by prefix]",
-        "sealbus.bus.handling.approvals.marker.Markers.move: said.digest != task.digest [by prefix]",
         ("sealbus.envelopes.export.trust.pinned_bundles: sha256(record.jwt).digest() in root.bundles [by prefix]"),
     ),
     "it is kept under its recorder, and looked for under who minted, who then is another": (
@@ -303,6 +319,10 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.envelopes.log.tiles.TileName.parse: name.path != path [by case]",
     ),
     "the width is asked as well, and no tile has none": (
+        (
+            "sealbus.envelopes.export.format.is_expected: name.index * TILE_WIDTH < held and name.width =="
+            " min(TILE_WIDTH, held - name.index * TILE_WIDTH) [name.index * TILE_WIDTH < held dropped]"
+        ),
         "sealbus.envelopes.export.format.is_expected: name.index * TILE_WIDTH < held [bound]",
     ),
     "a path as long as that is no spelling of an index within 2^53": (
@@ -333,6 +353,10 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         ("sealbus.envelopes.export.trust.pinned_bundles: record.trust_domain == root.names.trust_domain [by prefix]"),
     ),
     "OpenSSL refuses it as well; SPEC.md section 4 says it, so it stands where the other bounds do": (
+        (
+            "sealbus.envelopes.trust.keys.PublicKey.verify: len(signature) != 64 or not 1 <= r < _ORDER or (not"
+            " 1 <= s <= _HALF_ORDER) [not 1 <= r < _ORDER dropped]"
+        ),
         "sealbus.envelopes.trust.keys.PublicKey.verify: 1 <= r < _ORDER [bound at 1]",
         "sealbus.envelopes.trust.keys.PublicKey.verify: 1 <= r < _ORDER [bound at r]",
     ),
@@ -377,6 +401,14 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.envelopes.trust.credential._seconds: 0 <= value <= DEFAULT_LIMITS.max_integer [bound at value]",
     ),
     "asked first to save searching what is too long; the bytes are counted after it": (
+        (
+            "sealbus.envelopes.encoding.codec.is_text: len(text) <= limit and (not"
+            " _REFUSED_IN_TEXT.search(text)) and (len(text.encode()) <= limit) [len(text) <= limit dropped]"
+        ),
+        (
+            "sealbus.envelopes.log.note.check_key_name: not name or len(name) > DEFAULT_LIMITS.log_name_bytes or"
+            " '+' in name [len(name) > DEFAULT_LIMITS.log_name_bytes dropped]"
+        ),
         "sealbus.envelopes.encoding.codec.is_text: len(text) <= limit [bound]",
     ),
     "the whole of it is compared in the second pass; here it only saves looking into other messages": (
@@ -538,6 +570,52 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
             "sealbus.agents.control.policy_server.app.PolicyApplication._bundle: known == served.etag and (not"
             " await served.other_than(known, _patience(request.headers.get('prefer', '')))) [known =="
             " served.etag dropped]"
+        ),
+    ),
+    "it only saves a look where nothing is": (
+        (
+            "sealbus.bus.handling.approvals.parking.Parking.park: self._stops.suspects(message) and (stored :="
+            " (await self._tasks.find(parked.digest))) [self._stops.suspects(message) dropped]"
+        ),
+    ),
+    "it only spares the whole comparison after it": (
+        (
+            "sealbus.envelopes.accept.live.accept_live: header.aud is not profile.own and header.aud is not None"
+            " and (header.aud != profile.own) [header.aud is not profile.own dropped]"
+        ),
+        (
+            "sealbus.envelopes.message.chain._check_pair: child.iss is not parent.aud and child.iss !="
+            " parent.aud [child.iss is not parent.aud dropped]"
+        ),
+        (
+            "sealbus.envelopes.trust.bundles.BundleKey.is_same: self is other or self.digest == other.digest"
+            " [self is other dropped]"
+        ),
+        (
+            "sealbus.envelopes.trust.credential.verify_credential: trust.revoked_before and says.iat <"
+            " trust.revoked_before.get(iss, 0) [trust.revoked_before dropped]"
+        ),
+        (
+            "sealbus.envelopes.export.approvals.facts_of: record.redacted and any(map(covers_approvals,"
+            " record.redacted)) [record.redacted dropped]"
+        ),
+        (
+            "sealbus.envelopes.export.approvals.facts_of: not _says_none(record.input or b'') and"
+            " _CONTROL.fullmatch(header.to) is None [not _says_none(record.input or b'') dropped]"
+        ),
+        (
+            "sealbus.envelopes.export.trust.NotaryMessages.read: frame.kind is not EntryKind.VERIFIED or not"
+            " any((one in head for one in self._ids)) [not any((one in head for one in self._ids)) dropped]"
+        ),
+    ),
+    "a call has no statuses, and a task nothing else; only chunks and statuses have a number": (
+        (
+            "sealbus.envelopes.accept.open_request.OpenRequest.check: header.kind is Kind.STATUS and (not"
+            " header.fin) and (len(self._counted) >= STATUSES) [header.kind is Kind.STATUS dropped]"
+        ),
+        (
+            "sealbus.envelopes.accept.open_request.OpenRequest.take: header.kind is Kind.STATUS and header.seq"
+            " is not None [header.kind is Kind.STATUS dropped]"
         ),
     ),
 }

@@ -79,6 +79,8 @@ async def test_a_task_is_decided_recorded_then_handled(bus: TestBus, shop: Shop,
     assert isinstance(outcome, OutcomeRecord)
     assert decision.allow
     assert outcome.code is None
+    counters = bus.workers["inventory"].node.counters
+    assert counters.value("sealbus_decisions_total", action="inventory.update", verdict="allow") == 1
 
 
 async def test_the_record_is_stored_before_the_handler_runs(shop: Shop, engine: ScriptedEngine) -> None:
@@ -243,12 +245,15 @@ async def test_an_engine_that_is_back_decides_the_task_again(bus: TestBus, shop:
     assert [one["code"] for one in refusals] == ["policy_unavailable"]
 
 
-async def test_a_body_of_the_wrong_shape_is_a_recorded_denial(bus: TestBus, shop: Shop) -> None:
+async def test_a_body_of_the_wrong_shape_is_a_recorded_denial(
+    bus: TestBus, shop: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
     client = await bus.client("shop-web")
     await client.submit("inventory.update", {"nothing": "fits"})
     await bus.idle()
     assert shop.handled == []
     await bus.assert_denied("inventory.update", "bad_body")
+    assert "bad_body" in caplog.text
 
 
 async def test_a_resource_that_does_not_exist_is_a_recorded_denial(bus: TestBus, shop: Shop) -> None:

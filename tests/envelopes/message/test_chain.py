@@ -11,7 +11,7 @@ from support.envelopes import HOUR, MINUTE, NOW, agent, message_id
 from sealbus.envelopes.errors import Code
 from sealbus.envelopes.lifetimes import DEFAULT_LIFETIMES, Lifetimes
 from sealbus.envelopes.limits import SECOND
-from sealbus.envelopes.message.chain import check_grants, covers, verify_chain
+from sealbus.envelopes.message.chain import check_grants, covers, parsed_ancestor, verify_chain
 from sealbus.envelopes.message.header import Header, parse_header
 from sealbus.envelopes.message.user_context import UserContext, parse_payload
 from sealbus.envelopes.message.wire import Ancestor
@@ -126,6 +126,8 @@ def test_what_is_remembered_is_parsed_and_proved_once() -> None:
     [first] = verify(message, caches=caches)
     [again] = verify(message, caches=caches)
     assert again is first
+    [ancestor] = message.ancestors
+    assert parsed_ancestor(ancestor.header, first.digest, caches) is first
     assert len(caches.links) == 1
 
 

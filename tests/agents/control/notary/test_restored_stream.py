@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -347,6 +348,21 @@ async def restored_once(bench: Bench) -> Callable[[], Restorations]:
 
     assert len(read().logged) == 1
     return read
+
+
+async def test_words_lead_from_the_logs_own_stream_to_this_one(bench: Bench) -> None:
+    await logged(bench)
+    for _ in range(3):
+        restore(bench, last(bench))
+        say(bench, last(bench))
+    found, created, store = bench.checkpoint(), state(bench).created, FolderStore(bench.folder)
+    assert found is not None
+    read = partial(Restorations.read, store, size=found.size, origin=ORIGIN, verifiers=[SIGNER.verifier])
+    assert len(read(created=created).pending) == 3
+    assert read(created=created).created == first_creation(bench)
+    for other in (created + 1, read(created=created).pending[0].restoration.created):
+        with pytest.raises(LogError, match="not this stream"):
+            read(created=other)
 
 
 async def test_a_place_in_the_log_that_its_restoration_does_not_have(bench: Bench) -> None:

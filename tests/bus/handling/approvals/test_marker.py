@@ -172,6 +172,7 @@ async def test_nobody_is_moved_who_may_have_concluded(until: int, now: int, move
     if there:
         await markers(shelf).put(TASK, until=NOW + 9, ended=False, first=True)
     assert (await markers(shelf, lambda: now).move(TASK, until=until, since=NOW + 9) is not None) is moves
+    assert len(shelf.writes) == there + moves
     # Nor where its write was acknowledged too late, whoever has read it.
     shelf = Shelf()
     if there:

@@ -8,16 +8,16 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from support.engines import Verdict, deny
+from support.engines import ScriptedEngine, Verdict, deny
 from support.parked import parked_task
 from support.payments import ASKED, Pay, Payments
 
-from sealbus import Context
+from sealbus import Agent, Context
 from sealbus.agents.runtime.worker import WorkerLimits
 from sealbus.bus.handling.approvals import parking
 from sealbus.bus.handling.approvals.parking import A_MINUTE, MINUTE, _waits_until
 from sealbus.bus.sending.approval import LONGEST_WAIT, WAIT
-from sealbus.bus.stream_names import TASKS
+from sealbus.bus.stream_names import HELD, TASKS
 from sealbus.envelopes.limits import SECOND
 from sealbus.testing import TestBus
 
@@ -164,6 +164,37 @@ async def test_what_is_delivered_again_needs_no_budget() -> None:
 
 def decided_by(verdict: Verdict) -> Callable[[dict[str, Any]], Verdict]:
     return lambda _: verdict
+
+
+async def test_an_event_waits_for_nobody() -> None:
+    agent = Agent("payments")
+
+    @agent.on("event.shop.ordered")
+    async def ordered(body: Pay, ctx: Context) -> None:
+        raise AssertionError
+
+    denied = deny("over_limit", obligations=(ASKED,))
+    async with TestBus(agent, engine=ScriptedEngine(lambda _: denied)) as bus:
+        await (await bus.client("shop")).emit("ordered", Pay())
+        await bus.idle()
+        await bus.assert_denied("shop.ordered", "denied")
+        assert not await bus.waiting()
+        assert bus.stored(HELD) == []
+
+
+async def test_what_has_ended_is_not_asked_about_again() -> None:
+    payments = Payments()
+    async with running(payments) as bus:
+        handle = await payments.submitted(bus)
+        await bus.approve(handle, "boss")
+        await bus.idle()
+        assert payments.paid == [("42", ("boss",))]
+        told = await bus.statuses(handle)
+        bus.broker.consumers[TASKS, "payments"].rewind()
+        await bus.idle()
+        assert await bus.statuses(handle) == told
+        assert not await bus.waiting()
+    assert len(payments.paid) == 1
 
 
 async def test_an_allow_that_asks_for_an_approval_is_no_denial_to_be_parked() -> None:

@@ -248,6 +248,7 @@ async def test_an_engine_that_is_back_decides_the_task_again(bus: TestBus, shop:
 async def test_a_body_of_the_wrong_shape_is_a_recorded_denial(
     bus: TestBus, shop: Shop, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     client = await bus.client("shop-web")
     await client.submit("inventory.update", {"nothing": "fits"})
     await bus.idle()

@@ -207,6 +207,8 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         ),
     ),
     "what is remembered under a hash is compared with bytes of that hash": (
+        "sealbus.envelopes.message.user_context.parsed_context: found.payload == payload [by prefix]",
+        "sealbus.envelopes.message.chain.parsed_ancestor: found.header.raw == raw [by prefix]",
         "sealbus.envelopes.message.chain._find: found.header.raw == ancestor.header [by prefix]",
         "sealbus.envelopes.message.user_context.verify_context: found.payload == statement.payload [by prefix]",
         "sealbus.envelopes.trust.credential._is_of: credential.token == svid.token [by prefix]",
@@ -617,6 +619,9 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
             "sealbus.envelopes.accept.open_request.OpenRequest.take: header.kind is Kind.STATUS and header.seq"
             " is not None [header.kind is Kind.STATUS dropped]"
         ),
+    ),
+    "it decides only whether the same is parsed again": (
+        "sealbus.envelopes.message.user_context.parsed_context: caches.contexts.get of ctx [payload instead]",
     ),
 }
 """Reasons why no test can notice a weakening, each with the weakenings, as they are reported."""

@@ -128,6 +128,8 @@ def test_what_is_remembered_is_parsed_and_proved_once() -> None:
     assert again is first
     [ancestor] = message.ancestors
     assert parsed_ancestor(ancestor.header, first.digest, caches) is first
+    other = root(idm="x").header
+    assert parsed_ancestor(other, first.digest, caches).raw == other
     assert len(caches.links) == 1
 
 

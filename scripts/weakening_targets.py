@@ -229,6 +229,6 @@ TARGETS: dict[str, str] = {
 
 SHAPED: frozenset[str] = frozenset(TARGETS) - {"tests/independent/verify_export"}
 """Modules whose clauses, arguments, `min` and `max`, and keys are weakened, too: all but the verifier that shares no code
-with ours. It spells out each form that SPEC.md has, and is there to be compared with ours: what no vector shows is found where
-ours is weakened, and the vector is for both.
+with ours. It spells out each form that SPEC.md has, and is there to be compared with ours: what no vector shows is found
+where ours is weakened, and the vector is for both.
 """

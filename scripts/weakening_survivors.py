@@ -351,9 +351,6 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.envelopes.message.user_context.verify_context: context.aud.name != trust_domain.name [by case]",
         ("sealbus.envelopes.export.trust.pinned_bundles: record.trust_domain == root.names.trust_domain [by case]"),
     ),
-    "the bundle of another trust domain opens no message of this one's notary": (
-        ("sealbus.envelopes.export.trust.pinned_bundles: record.trust_domain == root.names.trust_domain [by prefix]"),
-    ),
     "OpenSSL refuses it as well; SPEC.md section 4 says it, so it stands where the other bounds do": (
         (
             "sealbus.envelopes.trust.keys.PublicKey.verify: len(signature) != 64 or not 1 <= r < _ORDER or (not"

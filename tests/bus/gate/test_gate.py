@@ -255,6 +255,8 @@ async def test_a_body_of_the_wrong_shape_is_a_recorded_denial(
     assert shop.handled == []
     await bus.assert_denied("inventory.update", "bad_body")
     assert "bad_body" in caplog.text
+    counters = bus.workers["inventory"].node.counters
+    assert counters.value("sealbus_decisions_total", action="inventory.update", verdict="bad_body") == 1
 
 
 async def test_a_resource_that_does_not_exist_is_a_recorded_denial(bus: TestBus, shop: Shop) -> None:
@@ -495,6 +497,7 @@ async def test_a_span_says_where_its_decision_is_recorded(
         recorded = [one for one in bus.stored("AUDIT") if one.subject == "audit.inventory"]
     [attributes] = [one.attributes for one in spans.ended if one.attributes and "sealbus.decision" in one.attributes]
     places = [one.arrival.sequence for one in recorded if one.arrival is not None]
+    assert attributes["sealbus.policy.revision"] == "1"
     assert attributes["sealbus.record.stream"] == "AUDIT"
     assert attributes["sealbus.record.sequence"] == places[0]
 

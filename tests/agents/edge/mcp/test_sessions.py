@@ -76,6 +76,14 @@ def test_what_has_been_idle_long_enough_is_forgotten(idle: float, counts: bool) 
     assert (sessions.admit(alice) is not None) is counts
 
 
+def test_a_session_is_ended_by_its_own_client_alone() -> None:
+    sessions = opened(9, 2, "alice")
+    sessions.ended("0", USERS["bob"])
+    assert "0" in sessions
+    sessions.ended("0", USERS["alice"])
+    assert "0" not in sessions
+
+
 def test_the_one_that_is_idle_longest_makes_room() -> None:
     now, alice = 0.0, USERS["alice"]
     sessions = OpenSessions(lambda: now, whole=9, of_user=3)

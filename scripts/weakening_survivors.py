@@ -620,7 +620,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
     "it decides only whether the same is parsed again": (
         "sealbus.envelopes.message.user_context.parsed_context: caches.contexts.get of ctx [payload instead]",
     ),
-    "what another process has stored and told meanwhile stands: its marker holds, and readers take no status before its own": (
+    "what another process has stored and told meanwhile stands: its marker holds, and no reader takes a status before it": (
         "sealbus.bus.handling.approvals.parking.Parking.park: known or parked [known dropped]",
     ),
 }

@@ -94,7 +94,7 @@ def test_as_many_as_32_are_read_and_not_one_more() -> None:
 
 
 @pytest.mark.parametrize("item", ["a\n", "\ud800", 7, None, "x" * 257])
-def test_an_array_holds_texts_alone(item: object) -> None:
+def test_an_array_holds_texts_alone(item: Any) -> None:
     assert Claims({"amr": ["pwd", "mfa"]}).texts("amr") == ("pwd", "mfa")
     with pytest.raises(TokenRefused):
         Claims({"amr": ["pwd", item]}).texts("amr")

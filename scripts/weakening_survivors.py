@@ -93,6 +93,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.agents.control.callout.nkeys._decode: _encode(raw[:-2]) != text [by prefix]",
     ),
     "one byte more or less of what has no other end": (
+        "sealbus.agents.control.revoker.revoker._crowding: most <= 0 [bound]",
         "sealbus.agents.control.revoker.revoker._crowding: its * size > most * text [bound]",
         "sealbus.agents.control.callout.nkeys.decode_jwt: len(token) > JWT_BYTES [bound]",
     ),

@@ -624,5 +624,8 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
     "what another process has stored and told meanwhile stands: its marker holds, and no reader takes a status before it": (
         "sealbus.bus.handling.approvals.parking.Parking.park: known or parked [known dropped]",
     ),
+    "where nobody has more, the list fits as it did": (
+        "sealbus.agents.control.revoker.revoker._crowding: more and most <= 0 [more dropped]",
+    ),
 }
 """Reasons why no test can notice a weakening, each with the weakenings, as they are reported."""

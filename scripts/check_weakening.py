@@ -147,7 +147,8 @@ def _observed(
 ) -> tuple[set[tuple[str, int]], dict[tuple[str, int], list[int]]] | None:
     """Run `items` with every comparison probed; return the weakenings that could matter, and the items in which each does.
 
-    Of what is not compared (a part of a hash, an await) those that call its function.
+    The items come quickest first: where one fails, those that would wait in vain for what never comes are not run. Of what
+    is not compared (a part of a hash, an await) those that call its function.
     """
     asked: set[tuple[str, int]] = set()
     found: dict[tuple[str, int], list[int]] = {}
@@ -172,7 +173,7 @@ def _observed(
                 )
                 os._exit(0)
             running[process] = file
-        told: list[tuple[int, set[tuple[str, int]], set[tuple[str, int]], set[str]]] = []
+        told: list[tuple[int, float, set[tuple[str, int]], set[tuple[str, int]], set[str]]] = []
         while running:
             process, status = os.wait()
             file = running.pop(process)
@@ -180,7 +181,7 @@ def _observed(
                 return None
             told += pickle.loads(Path(file).read_bytes())  # noqa: S301  our own child wrote it
     weakenings = {(one.function, one.number): one for one in find_weakenings(module, source)}
-    for number, fitting, differing, entered in sorted(told, key=lambda one: one[0]):
+    for number, _, fitting, differing, entered in sorted(told, key=lambda one: one[1]):
         asked |= fitting
         for place, one in weakenings.items():
             always = "[without" in one.what or "-> pass" in one.what
@@ -190,10 +191,12 @@ def _observed(
     return asked, found
 
 
-def _probed(item: pytest.Item, probe: Probe) -> tuple[set[tuple[str, int]], set[tuple[str, int]], set[str]]:
+def _probed(item: pytest.Item, probe: Probe) -> tuple[float, set[tuple[str, int]], set[tuple[str, int]], set[str]]:
+    """Run `item`; return how long it took, which weakenings fit it, which differ in it, and the functions that ran."""
     probe.asked, probe.found, probe.entered = set(), set(), set()
+    began = time.monotonic()
     _fails(item)
-    return probe.asked, probe.found, probe.entered
+    return time.monotonic() - began, probe.asked, probe.found, probe.entered
 
 
 def _hush() -> None:

@@ -1,7 +1,8 @@
 """Shapes of checks that are no comparison, and what makes each weaker (for `weakenings.py`).
 
 A clause of `and` or `or` dropped; in a call, another parameter of the same type in place of one; `max` for `min` and vice
-versa; a field less in a key of a cache, and in a text or list that is hashed.
+versa; a field less in a key of a cache, and in a text or list that is hashed. The default of `x or ''` is not dropped: what
+comes without it is false as well, and of another type, which the type checker refuses.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ _HASHES: Final = frozenset({"sha256", "H", "leaf_hash", "leaf_of", "node_hash", 
 _ENCODING: Final = frozenset({"encode", "pack"})
 _SHOWING: Final = frozenset({"print", "isinstance", "warning", "info", "error", "debug", "message", "observe"})
 """Calls, by the last part of their name, whose arguments decide nothing: they are printed, logged or counted."""
+_LOGGING: Final = frozenset({"print", "warning", "info", "error", "debug"})
+"""Of these the calls of which no part decides anything."""
 
 
 class Surroundings:
@@ -65,9 +68,11 @@ class Surroundings:
         return name in _HASHES or (name in _ENCODING and self.is_hashed(self.parent(parent) or parent))
 
     def is_told(self, node: ast.AST) -> bool:
-        """Return whether `node` is a part of what is raised: it tells why, and decides nothing."""
+        """Return whether `node` is a part of what is raised or logged: it tells why, and decides nothing."""
         above = self.parent(node)
         while isinstance(above, ast.expr | ast.keyword):
+            if isinstance(above, ast.Call) and ast.unparse(above.func).rpartition(".")[2] in _LOGGING:
+                return True
             above = self.parent(above)
         return isinstance(above, ast.Raise)
 
@@ -77,7 +82,7 @@ def shaped(around: Surroundings, parent: ast.AST, node: ast.expr) -> Iterator[tu
     before = ast.unparse(node)
     if isinstance(node, ast.BoolOp) and not around.is_told(node):
         for index, clause in enumerate(node.values):
-            if _narrows(clause):
+            if _narrows(clause) or _is_default(node, index):
                 continue
             rest = [other for place, other in enumerate(node.values) if place != index]
             weak = rest[0] if len(rest) == 1 else ast.BoolOp(node.op, rest)
@@ -108,7 +113,8 @@ def asked_shape(
     """Return what replaces `node` where its function is probed; `None` where only a run can tell, and for no check."""
     at = [ast.Constant(path), ast.Constant(number)]
     if isinstance(node, ast.BoolOp):
-        op, narrowing = ast.Constant(type(node.op).__name__), [_narrows(clause) for clause in node.values]
+        op = ast.Constant(type(node.op).__name__)
+        narrowing = [_narrows(clause) or _is_default(node, index) for index, clause in enumerate(node.values)]
 
         def clauses(_: ast.AST) -> ast.expr:
             place, values = number, list[ast.expr]()
@@ -158,6 +164,18 @@ def _narrows(clause: ast.expr) -> bool:
     other = clause.comparators[0]
     typed = isinstance(clause.left, ast.Call) and ast.unparse(clause.left.func) == "type"
     return typed or (isinstance(other, ast.Constant) and other.value is None)
+
+
+def _is_default(node: ast.BoolOp, index: int) -> bool:
+    """Return whether a clause is the last of an `or`, and a literal that is false: what there is if the others are false."""
+    clause = node.values[index]
+    if not isinstance(node.op, ast.Or) or index != len(node.values) - 1:
+        return False
+    if isinstance(clause, ast.Constant):
+        return not clause.value
+    return (isinstance(clause, ast.Dict) and not clause.keys) or (
+        isinstance(clause, ast.List | ast.Tuple) and not clause.elts
+    )
 
 
 def _acts(clause: ast.expr) -> bool:

@@ -413,7 +413,7 @@ class Resumption:
             if await self._markers.move(parked.header, until=after.until, since=parked.until) is None:
                 await self._end(parked)
                 return
-            if same or anew.obligation.queue == parked.obligation.queue:
+            if anew.obligation.queue == parked.obligation.queue:
                 stored = await self._tasks.change(parked, after) is not None
             else:
                 stored = await self._tasks.create_anew(after) and await self._store_end(parked)

@@ -73,7 +73,7 @@ class ApprovalRequest:
     def __post_init__(self) -> None:
         if len(self.decision) != DIGEST_BYTES:
             raise ValueError("a decision is named by its leaf, of 32 bytes")
-        if type(self.note) is not str or (self.note and not is_text(self.note)):
+        if type(self.note) is not str or not is_text(self.note):
             raise ValueError("a note is a text of at most 256 bytes without control characters")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,6 +18,9 @@ from support.payments import ASKED, Pay, Payments
 from sealbus import Context
 from sealbus.agents.edge.approvals import Waiting
 from sealbus.agents.sdk.task_handle import TaskHandle
+from sealbus.bus.audit.writer import AuditWriter
+from sealbus.bus.gate import resumption
+from sealbus.bus.handling.approvals.parked_tasks import PARKED_TYPE, ParkedState, parse_parked
 from sealbus.bus.sending.answer import RemoteError
 from sealbus.bus.sending.approval import ApprovalRequest, Verdict
 from sealbus.bus.stream_names import HELD
@@ -301,6 +305,89 @@ async def test_what_was_said_is_void_once_the_policy_asks_for_something_else(bus
     await bus.approve(handle, "second-director")
     await bus.idle()
     assert payments.paid == [("42", ("first-director", "second-director"))]
+
+
+async def places(bus: TestBus) -> dict[str, ParkedState]:
+    """Return the state of what is parked in each queue."""
+    held = (await bus.client("edge")).node.held
+    parked = [parse_parked(one) for one in (await held.newest("held.*.task.>", PARKED_TYPE)).values()]
+    return {one.obligation.queue: one.state for one in parked}
+
+
+async def test_what_waits_for_other_people_has_ended_where_it_was(bus: TestBus, payments: Payments) -> None:
+    handle = await payments.submitted(bus)
+    payments.asked = {**ASKED, "queue": "directors"}
+    payments.enough = 2
+    await bus.approve(handle, "boss")
+    await bus.idle()
+    assert await places(bus) == {"managers": ParkedState.ENDED, "directors": ParkedState.WAITING}
+
+
+async def test_an_allow_with_an_obligation_asks_nobody(bus: TestBus, payments: Payments) -> None:
+    handle = await payments.submitted(bus)
+    asking = replace(deny("x", obligations=({**ASKED, "queue": "directors"},)), allow=True)
+    payments.decide = lambda document: None if "of" in document else asking
+    await bus.approve(handle, "boss")
+    await bus.idle()
+    await bus.assert_task(handle, "rejected", "obligation_unknown")
+    assert not await bus.waiting()
+    assert not payments.paid
+
+
+async def test_what_was_said_is_void_in_the_same_queue_too(bus: TestBus, payments: Payments) -> None:
+    handle = await payments.submitted(bus)
+    decision = await leaf(bus, handle)
+    payments.asked = {**ASKED, "text": "Pay ACME twice"}
+    payments.enough = 2
+    await bus.approve(handle, "boss")
+    await bus.idle()
+    [waiting] = await bus.waiting()
+    assert (waiting.obligation.text, waiting.verdicts) == ("Pay ACME twice", ())
+    async with refused(Code.APPROVAL_FOREIGN):
+        await say(bus, handle.digest, decision, user=person(bus, "second"))
+    for number in range(2):
+        await bus.approve(handle, f"boss-{number}")
+        await bus.idle()
+    assert payments.paid == [("42", ("boss-0", "boss-1"))]
+
+
+async def test_what_people_were_asked_once_goes_on_waiting_for_more_of_them(
+    bus: TestBus, payments: Payments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payments.enough = 2
+    handle = await payments.submitted(bus)
+    monkeypatch.setattr(resumption, "INPUT_BYTES", 1)
+    await bus.approve(handle, "boss")
+    await bus.idle()
+    [waiting] = await bus.waiting()
+    assert [one.user for one in waiting.verdicts] == ["boss"]
+
+
+async def test_a_denial_of_who_approves_is_one_whatever_it_obliges_to(bus: TestBus, payments: Payments) -> None:
+    handle = await payments.submitted(bus)
+    payments.decide = lambda document: deny("no", obligations=({"type": "x"},)) if "of" in document else None
+    async with refused(Code.DENIED):
+        await say(bus, handle.digest, await leaf(bus, handle), user=person(bus, "boss"))
+
+
+@pytest.mark.parametrize("reason", ["redacted", "too long"])
+async def test_what_is_asked_for_later_has_to_be_what_people_can_see(
+    payments: Payments, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = AuditWriter.record
+    async with TestBus(payments.agent, engine=payments.engine) as bus:
+        handle = await payments.submitted(bus)
+        payments.asked = {**ASKED, "queue": "directors"}
+        payments.enough = 2
+        if reason == "too long":
+            monkeypatch.setattr(resumption, "INPUT_BYTES", 1)
+        else:
+            monkeypatch.setattr(AuditWriter, "record", lambda *one: record(*one)._replace(redacted=("/context/user",)))
+        await bus.approve(handle, "boss")
+        await bus.idle()
+        await bus.assert_task(handle, "rejected", "denied")
+        assert not await bus.waiting()
+    assert not payments.paid
 
 
 async def test_what_is_asked_for_later_has_its_own_end(payments: Payments) -> None:

@@ -141,8 +141,32 @@ def test_an_argument_of_the_same_type(weakenings: ModuleType, helped: object) ->
 
 
 def test_a_clause_that_asks_for_a_type_stays(weakenings: ModuleType) -> None:
+    source = "def f(a, b):\n    self.log.warning('%s', a or b)\n    raise X(f'{a or b}')\n"
+    assert weakenings.find_weakenings("m", source) == []
     source = "def f(a, b):\n    return a is None or not isinstance(b, int) or type(b) is bool or a.x\n"
     assert [one.what.rpartition(" [")[2] for one in weakenings.find_weakenings("m", source)] == ["a.x dropped]"]
+
+
+@pytest.mark.parametrize("default", ["''", "b''", "0", "0.0", "None", "False", "{}", "[]", "()"])
+def test_a_default_that_is_false_stays(weakenings: ModuleType, helped: object, default: str) -> None:
+    source = f"def f(a, b):\n    return a or b or {default}\n"
+    assert [one.what.rpartition(" [")[2] for one in weakenings.find_weakenings("m", source)] == [
+        "a dropped]",
+        "b dropped]",
+    ]
+    names: dict[str, object] = {}
+    exec(weakenings.probed("m", source), names)  # noqa: S102 -- compiled from this very text
+    probed = names["f"]
+    assert callable(probed)
+    assert probed("", 1) == 1
+    assert getattr(helped, "asked") == {("f", 0), ("f", 1)}  # noqa: B009
+    assert getattr(helped, "found") == {("f", 1)}  # noqa: B009
+
+
+@pytest.mark.parametrize("source", ["a or 'x'", "a or {1: 2}", "a or [b]", "a or b", "a and None"])
+def test_what_is_no_default_or_not_false_is_dropped(weakenings: ModuleType, source: str) -> None:
+    found = weakenings.find_weakenings("m", f"def f(a, b):\n    return {source}\n")
+    assert len(found) == 2
 
 
 def test_a_text_that_stands_twice_is_two(weakenings: ModuleType) -> None:

@@ -106,11 +106,13 @@ class ThrowawayCa:
         authority: bool = False,
         usage: x509.KeyUsage | None = None,
         organization: str = "throwaway",
+        constraints_last: bool = False,
     ) -> IssuedSvid:
         """Return a certificate that ends `life` seconds from now (negative: expired) and began `age` seconds ago.
 
         X.509 times are whole seconds: the end is rounded up. `uris` replaces the URI SANs, `authority` makes the leaf
-        a CA certificate, which no SVID may be, and `usage` replaces what its key may be used for.
+        a CA certificate, which no SVID may be, and `usage` replaces what its key may be used for. Its basic constraints are
+        its first extension, or its last.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         now = time.time()
@@ -120,15 +122,16 @@ class ThrowawayCa:
             x509.UniformResourceIdentifier(uri) for uri in (uris if uris is not None else [spiffe_id])
         ]
         names += [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
+        builder, constraints = x509.CertificateBuilder(), x509.BasicConstraints(ca=authority, path_length=None)
+        if not constraints_last:
+            builder = builder.add_extension(constraints, critical=True)
         builder = (
-            x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization)]))
+            builder.subject_name(x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization)]))
             .issuer_name(self._name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(datetime.datetime.fromtimestamp(not_before, datetime.UTC))
             .not_valid_after(datetime.datetime.fromtimestamp(not_after, datetime.UTC))
-            .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
             .add_extension(usage or _usage(sign=True, certify=authority), critical=True)
             .add_extension(
                 x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),
@@ -138,6 +141,8 @@ class ThrowawayCa:
         )
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        if constraints_last:
+            builder = builder.add_extension(constraints, critical=True)
         return IssuedSvid(
             spiffe_id=spiffe_id,
             certificate=builder.sign(self._key, hashes.SHA256()),

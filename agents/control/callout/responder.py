@@ -179,7 +179,7 @@ class Callout:
             try:
                 return keys.xkey.open(payload, sender), keys
             except NkeyError as error:
-                failure = failure or error
+                failure = error
         raise ConnectRefused(Code.BAD_AUTH_REQUEST, f"{failure}: is auth_callout.xkey our public key?") from failure
 
     async def _allowed(

@@ -253,12 +253,19 @@ class Revoker:
 
 
 def _crowding(before: DataDocument, listed: DataDocument, packed: int) -> AbstractSet[str]:
-    """Return the issuers that have more in `listed` than before, and too much for what its `packed` bytes leave."""
+    """Return the issuers that have more in `listed` than before, and too much for what its `packed` bytes leave.
+
+    Of a list that does not fit at all the one of them that has most.
+    """
     had, have = _text_bytes(before), _text_bytes(listed)
     text = sum(have.values())
     size = max(packed, text // PACKED)
     most = LEFT * (ONE_MESSAGE - size)
-    return {one for one, its in have.items() if its > had.get(one, 0) and its * size > most * text}
+    more = {one: its for one, its in have.items() if its > had.get(one, 0)}
+    if more and most <= 0:
+        # Nothing would be left for anybody: it is tried again without the one that has most.
+        return {max(more, key=more.__getitem__)}
+    return {one for one, its in more.items() if its * size > most * text}
 
 
 def _text_bytes(listed: DataDocument) -> Mapping[str, int]:

@@ -82,7 +82,7 @@ class ToolRequests:
 
     def _manifest(self, tool: str) -> str:
         found, at = self._listed.get(tool, ("", 0))
-        return found if found and self._clock() - at < _FRESH else ""
+        return found if self._clock() - at < _FRESH else ""
 
 
 def manifest_of(said: object) -> str:

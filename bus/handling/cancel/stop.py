@@ -88,7 +88,7 @@ class Stop:
         check_uint("end", self.end)
         if not is_grant(self.action) or self.action.endswith("*"):
             raise SealError("a stop names an action")
-        if self.reason and not is_text(self.reason):
+        if not is_text(self.reason):
             raise SealError("a reason is a short text")
 
     def concerns(self, header: Header, own_subjects: OwnSubjects) -> bool:

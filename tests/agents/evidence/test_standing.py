@@ -71,6 +71,12 @@ def test_what_was_granted_before_is_no_finding() -> None:
     assert found(said(), used(), used(tick=NOW + 120 * SECOND, made=NOW + 121 * SECOND)) == []
 
 
+def test_a_grant_is_as_long_as_a_schedule_may_be() -> None:
+    body = said().body
+    for more, code in ((0, []), (1, [(9, FindingCode.BAD_GRANT)])):
+        assert found(said(body=body + b" " * (65_536 - len(body) + more)), used()) == code
+
+
 def test_a_grant_that_comes_later_in_the_log_vouches_for_nothing() -> None:
     assert found(used(), said()) == [(9, FindingCode.BAD_GRANT)]
 
@@ -96,6 +102,14 @@ def test_a_grant_that_comes_later_in_the_log_vouches_for_nothing() -> None:
 )
 def test_what_was_not_granted_so_is_found(changes: dict[str, Any]) -> None:
     assert found(said(), used(**changes)) == [(9, FindingCode.BAD_GRANT)]
+
+
+def test_what_was_granted_anew_has_not_ended_with_what_was_before() -> None:
+    again = b"h" * 32
+    later = {"tick": NOW + 600 * SECOND, "made": NOW + 600 * SECOND}
+    facts = said(), said(again, NOW + 60 * SECOND)
+    assert found(*facts, used(grant=again, session=standing_session(again), **later)) == []
+    assert found(*facts, used(**later)) == [(9, FindingCode.BAD_GRANT)]
 
 
 def test_what_was_removed_is_over() -> None:

@@ -11,7 +11,7 @@ import pytest
 from support.acceptance import EDGE, context_draft
 from support.audit import opened
 from support.engines import ScriptedEngine, Verdict, allow
-from support.envelopes import NAMES
+from support.envelopes import NAMES, NOW
 from support.lab import until
 from support.shop import Price, Shop, Update
 
@@ -24,7 +24,9 @@ from sealbus.bus.gate.reply_policy import ReplyPolicy
 from sealbus.bus.ports import Delivery
 from sealbus.bus.routing.stages import Opened
 from sealbus.bus.sending.answer import RemoteError
+from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import Code, PolicyFailed, PolicyUnavailable
+from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.user_context import UserContext, mint_context, parse_payload
 from sealbus.policies.decision.request import Resource as ResourceInput
 from sealbus.testing import TestBus
@@ -67,6 +69,12 @@ async def test_what_an_engine_raises_is_no_decision_for_all(error: Exception, co
 async def test_an_answer_too_few_is_an_error_for_all() -> None:
     answers = await Authorizer(engine=Short()).decide([b"{}", b"{}"])
     assert [type(one) for one in answers] == [PolicyFailed, PolicyFailed]
+
+
+async def test_how_long_decisions_take_is_counted_where_the_process_is() -> None:
+    counters = Counters()
+    await Authorizer(engine=ScriptedEngine(), counters=counters).decide([b"{}", b"{}"])
+    assert "sealbus_decision_seconds_count 2" in counters.render()
 
 
 async def test_an_engine_that_breaks_does_not_end_the_worker() -> None:
@@ -138,6 +146,37 @@ async def test_resources_that_hang_hold_a_batch_up_no_longer_than_twice_their_ti
     assert 1 <= asked <= 3
 
 
+async def test_a_batch_has_the_time_of_the_one_that_may_take_longest() -> None:
+    agent, begun = Agent("slow"), asyncio.Event()
+
+    async def load(body: Update) -> Resource:
+        if body.item_id == "1":
+            begun.set()
+            await asyncio.Event().wait()
+        await begun.wait()
+        await asyncio.sleep(0.3)  # longer than the other's batch would have
+        return Resource("item", body.item_id)
+
+    @agent.task("run", resource=load)
+    async def run(body: Update, ctx: Context) -> None:
+        raise AssertionError
+
+    async with TestBus(engine=ScriptedEngine()) as bus:
+        node = (await bus.client("slow")).node
+        [route, _] = routes_of(agent, sending=node.sending, names=bus.names, own_subjects={})
+        delivery = Delivery(subject="task.slow.run", payload=b"", header_block=b"")
+        batch = []
+        for item, seconds in (("1", 0.05), ("2", 60.0)):
+            message = opened()
+            message = message._replace(
+                body=b'{"item_id":"%s"}' % item.encode(), header=message.header._replace(typ="application/json")
+            )
+            at_most = replace(route, resource_timeout=seconds)
+            batch.append(Opened(delivery=delivery, route=at_most, message=message, time=0))
+        found = await Authorizer(engine=ScriptedEngine()).authorize(batch)
+    assert [decided.code for decided in found] == [Code.RESOURCE_UNAVAILABLE, None]
+
+
 @pytest.mark.parametrize(
     ("grants", "nearest"),
     [
@@ -179,9 +218,12 @@ def test_a_caller_is_one_for_all_that_a_user_asks_through_the_same_chain_and_for
         caller_for(own, alice, ("b", own.value)),
         caller_for(own, alice, ("a", own.value), ()),
         caller_for(own, alice),
+        caller_for(own, context(clm={"admin": True}, ten="acme"), ("a", own.value)),
+        caller_for(own, context(clm={"admin": True}, acr="urn:x:2"), ("a", own.value)),
+        caller_for(own, context(clm={"admin": True}, aut=NOW - 9 * SECOND), ("a", own.value)),
         caller_for(own, None, ("a", own.value)),
     ]
-    documents = {one.encoded for one in callers}
+    documents = {(one.tenant, one.encoded) for one in callers}
     assert len(documents) == len(callers)
     assert b'"admin":true' in same.encoded[1]
     assert caller_for(own, None).chain == (own.value,)

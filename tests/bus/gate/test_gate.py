@@ -11,9 +11,11 @@ from pydantic import BaseModel
 from support.engines import ScriptedEngine, Verdict, allow, deny
 from support.lab import until
 from support.shop import Price, Shop, Update
+from support.spans import KeptSpans
 
 from sealbus import Agent, Context, Denied, Resource
 from sealbus.agents.dev.memory.broker import header_block
+from sealbus.agents.dev.workload_api import DevelopmentAuthority
 from sealbus.agents.runtime.worker import WorkerLimits
 from sealbus.bus.audit.writer import AuditLimits, RecordPlaces
 from sealbus.bus.handling import verb_room
@@ -77,6 +79,8 @@ async def test_a_task_is_decided_recorded_then_handled(bus: TestBus, shop: Shop,
     assert isinstance(outcome, OutcomeRecord)
     assert decision.allow
     assert outcome.code is None
+    counters = bus.workers["inventory"].node.counters
+    assert counters.value("sealbus_decisions_total", action="inventory.update", verdict="allow") == 1
 
 
 async def test_the_record_is_stored_before_the_handler_runs(shop: Shop, engine: ScriptedEngine) -> None:
@@ -241,12 +245,18 @@ async def test_an_engine_that_is_back_decides_the_task_again(bus: TestBus, shop:
     assert [one["code"] for one in refusals] == ["policy_unavailable"]
 
 
-async def test_a_body_of_the_wrong_shape_is_a_recorded_denial(bus: TestBus, shop: Shop) -> None:
+async def test_a_body_of_the_wrong_shape_is_a_recorded_denial(
+    bus: TestBus, shop: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     client = await bus.client("shop-web")
     await client.submit("inventory.update", {"nothing": "fits"})
     await bus.idle()
     assert shop.handled == []
     await bus.assert_denied("inventory.update", "bad_body")
+    assert "bad_body" in caplog.text
+    counters = bus.workers["inventory"].node.counters
+    assert counters.value("sealbus_decisions_total", action="inventory.update", verdict="bad_body") == 1
 
 
 async def test_a_resource_that_does_not_exist_is_a_recorded_denial(bus: TestBus, shop: Shop) -> None:
@@ -456,6 +466,40 @@ async def test_a_sender_of_many_verbs_without_handlers_has_a_share_of_places(
         assert states == ["working", "working", "working", "failed", "working"]
         assert bus.stored("DEAD") == []
     assert shop.handled == []
+
+
+async def test_messages_of_unknown_keys_beyond_their_places_end(
+    shop: Shop, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = WorkerLimits(max_ack_pending=64)
+    async with TestBus(shop.inventory, engine=engine, limits=few) as bus:
+        counters = bus.workers["inventory"].node.counters
+        with monkeypatch.context() as another:
+            another.setattr(bus, "authority", DevelopmentAuthority(bus.trust_domain))
+            stranger = await bus.client("shop-web")
+        for number in range(3):
+            await stranger.submit("inventory.update", Update(item_id=str(number)))
+        await until(lambda: counters.value("sealbus_refused_total", code="unknown_key") == 3)
+        assert counters.value("sealbus_put_off_total", cause="unauthenticated") == 1
+        assert counters.value("sealbus_no_place_total", cause="unauthenticated") == 2
+        pull = bus.broker.consumers["TASKS", "inventory"]
+        assert (await pull.load()).unsettled == 1
+    assert shop.handled == []
+
+
+async def test_a_span_says_where_its_decision_is_recorded(
+    shop: Shop, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spans = KeptSpans(monkeypatch)
+    async with TestBus(shop.inventory, engine=engine) as bus:
+        await submit(bus)
+        await bus.idle()
+        recorded = [one for one in bus.stored("AUDIT") if one.subject == "audit.inventory"]
+    [attributes] = [one.attributes for one in spans.ended if one.attributes and "sealbus.decision" in one.attributes]
+    places = [one.arrival.sequence for one in recorded if one.arrival is not None]
+    assert attributes["sealbus.policy.revision"] == "1"
+    assert attributes["sealbus.record.stream"] == "AUDIT"
+    assert attributes["sealbus.record.sequence"] == places[0]
 
 
 async def test_a_forgery_for_a_verb_without_a_handler_is_refused_like_any_other(bus: TestBus) -> None:

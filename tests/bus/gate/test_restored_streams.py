@@ -14,8 +14,11 @@ from support.shop import Shop, Update
 from sealbus.agents.control.notary.key_book import KeyBookWriter
 from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.agents.runtime.worker import Worker, WorkerLimits
+from sealbus.bus.gate.gate import Gate
 from sealbus.bus.inspection.tasks import TaskFilter, TaskList, task_subjects
+from sealbus.bus.ports import Delivery, Pull
 from sealbus.bus.streams import key_book
+from sealbus.envelopes.errors import SealbusError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.log.trust_history import TrustHistory
 from sealbus.envelopes.message.restored import RestoredStream
@@ -157,6 +160,35 @@ async def test_without_a_notary_in_the_settings_it_is_refused_at_once() -> None:
         await site.bus.idle()
         assert shop.handled == []
         assert site.refused() == 1
+
+
+async def test_what_came_after_the_restore_waits_for_no_notary(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(key_book, "_AGAIN", 0.0)
+    away, turn_away = set[int](), Gate.turn_away
+
+    def noted(gate: Gate, deliveries: Sequence[Delivery], pull: Pull | None, error: SealbusError) -> None:
+        away.update(one.arrival.sequence for one in deliveries if one.arrival is not None)
+        turn_away(gate, deliveries, pull, error)
+
+    monkeypatch.setattr(Gate, "turn_away", noted)
+    shop = Shop()
+    bus = TestBus(engine=ScriptedEngine())
+    bus.deployment = replace(bus.deployment, notaries=frozenset({bus.names.id_of("notary")}))
+    async with bus:
+        site = Site(bus, shop)
+        await site.submit("before")
+        await later(site)
+        await site.submit("after")
+        node, stop = (await bus.client("inventory")).node, asyncio.Event()
+        async with Worker(shop.inventory, node) as worker, asyncio.TaskGroup() as group:
+            # Both are there when it begins, and come in one batch.
+            group.create_task(worker.run(stop))
+            await until(lambda: bool(shop.handled and away))
+            assert shop.handled == [("after", 1)]
+            assert away == {1}
+            await site.say(site.row())
+            await until(lambda: len(shop.handled) > 1)
+            stop.set()
 
 
 @pytest.mark.parametrize("restored", [(True, False), (False, True), (False, True, False)])

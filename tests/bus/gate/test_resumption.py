@@ -14,7 +14,7 @@ import pytest
 from support.engines import Verdict, deny
 from support.envelopes import NOW, agent
 from support.lab import until
-from support.parked import verdict
+from support.parked import parked_task, verdict
 from support.payments import ASKED, Pay, Payments
 from support.played import QUICK, Played, looked_at, play, submitted
 from support.replicas import Fault, FaultyTransport, Replicas, hasten
@@ -23,8 +23,9 @@ from sealbus import Context, Retry
 from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.bus.gate.resumption import Resumption, reopened
 from sealbus.bus.handling.approvals.marker import MARKER_TYPE
-from sealbus.bus.handling.approvals.parked_tasks import PARKED_TYPE, ParkedState
+from sealbus.bus.handling.approvals.parked_tasks import PARKED_TYPE, Parked, ParkedState
 from sealbus.bus.routing.retry import RetryPolicy
+from sealbus.bus.sending.approval import Verdict as Said
 from sealbus.bus.stream_names import HELD, TASKS
 from sealbus.bus.streams.declared import approval_durable
 from sealbus.bus.streams.held import current_only
@@ -33,6 +34,7 @@ from sealbus.envelopes.encoding.codec import Value
 from sealbus.envelopes.errors import Code, EnvelopeError, InfrastructureError, SealError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.kinds import Kind
+from sealbus.envelopes.records.work import OutcomeRecord
 from sealbus.envelopes.trust.bundles import Trust, TrustBundles
 from sealbus.envelopes.trust.caches import Caches
 from sealbus.testing import TestBus
@@ -419,9 +421,43 @@ async def test_that_it_has_ended_is_tried_to_be_stored_before_all_is_done_again(
         assert len(played.allowed) == 1
 
 
+@pytest.mark.parametrize(("state", "ended"), [(ParkedState.ENDED, True), (ParkedState.WAITING, False), (None, False)])
+async def test_what_somebody_else_has_stored_has_ended_only_if_that_says_so(
+    state: ParkedState | None, ended: bool
+) -> None:
+    parked = parked_task()
+
+    async def change(*_: object) -> None:
+        return None
+
+    async def find(_: bytes) -> Parked | None:
+        return replace(parked, state=state) if state is not None else None
+
+    known: Any = SimpleNamespace(_tasks=SimpleNamespace(change=change, find=find))
+    assert await Resumption._store_end(known, parked) is ended
+
+
+async def test_how_long_it_took_is_recorded() -> None:
+    payments, now = Payments(), 1_790_000_000 * SECOND
+
+    def clock() -> int:
+        nonlocal now
+        now += 1
+        return now
+
+    async with TestBus(payments.agent, engine=payments.engine, clock=clock) as bus:
+        handle = await payments.submitted(bus)
+        await bus.approve(handle, "boss")
+        await bus.idle()
+        outcomes = [one.record for one in await bus.audit() if isinstance(one.record, OutcomeRecord)]
+    assert len(outcomes) == 2
+    assert all(one.micros > 0 for one in outcomes)
+
+
 def test_what_the_operator_has_revoked_since_does_not_count() -> None:
     before, at, after = (verdict(user, issued=NOW + number) for number, user in ((-1, "a"), (0, "b"), (1, "c")))
     elsewhere = replace(before, edge=agent("edge-2"))
+    taken_back = replace(after, verdict=Said.WITHDRAW)
     trust = Trust(bundles=TrustBundles([]), revoked_before={before.edge: NOW})
     known: Any = SimpleNamespace(_trust=lambda: trust)
-    assert Resumption._in_force(known, [before, at, after, elsewhere]) == [at, after, elsewhere]
+    assert Resumption._in_force(known, [before, at, after, taken_back, elsewhere]) == [at, after, elsewhere]

@@ -33,6 +33,7 @@ from sealbus.envelopes.message.seal import Draft, seal
 from sealbus.envelopes.trust.bundles import Trust, TrustBundles
 from sealbus.envelopes.trust.caches import Caches, ReplayMemory
 from sealbus.envelopes.trust.proof import Credential
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 WIRE = Message().payload()
 CALL: dict[str, object] = {
@@ -42,6 +43,13 @@ CALL: dict[str, object] = {
     "exp": NOW + MINUTE,
     "end": NOW + MINUTE,
 }
+
+
+def test_who_is_named_by_two_objects_is_one() -> None:
+    own = SpiffeId(INVENTORY.value)
+    accepted = Delivery(profile=replace(PROFILE, own=own)).accept(Message())
+    assert accepted.header.aud == own
+    assert accepted.header.aud is not own
 
 
 def test_a_task_comes_out_with_all_that_was_proved() -> None:

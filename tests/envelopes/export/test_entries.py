@@ -134,6 +134,17 @@ def test_what_is_not_authentic_is_found_at_its_sequence(name: str) -> None:
     assert len(seen) > 1 or name in ("record_of_the_notary_by_another", "garbage_said_to_have_opened")
 
 
+@pytest.mark.parametrize(
+    ("stored", "data", "taken"), [(0, b"x" * 32, True), (1, b"x" * 32, False), (0, b"x" * 31, False), (0, b"", False)]
+)
+def test_a_lost_message_has_its_entry_and_no_time(stored: int, data: bytes, taken: bool) -> None:
+    world = make_world(1, 12)
+    reader = reader_of(world, frames_of(world))
+    assert reader.read(Frame(EntryKind.LOST, 1, stored, data)) == (data if taken else bytes(32))
+    assert [finding.code for finding in reader.findings] == ([] if taken else ["bad_entry"])
+    assert reader.tally.entries["lost"] == taken
+
+
 def test_an_entry_that_is_none_leaves_a_hole() -> None:
     world = make_world(1, 12)
     reader = reader_of(world, frames_of(world))

@@ -49,6 +49,7 @@ def test_they_do_not_show_what_they_hold() -> None:
         b"\x00" + b"\xff" * 8 + bytes(12),
         b"\x00" + bytes(8) + b"\xff" * 8 + bytes(4),
         b"\x00" + bytes(16) + (FRAME_DATA_BYTES + 1).to_bytes(4, "big"),
+        b"\x00" + bytes(16) + (FRAME_DATA_BYTES + 1).to_bytes(4, "big") + bytes(FRAME_DATA_BYTES + 1),
     ],
 )
 def test_what_is_no_frame(data: bytes) -> None:

@@ -106,6 +106,15 @@ def test_what_rests_on_nothing(changes: dict[str, Any], fault: str) -> None:
     assert used == GrantUsed(used.sequence, fault)
 
 
+def test_a_call_rests_on_no_grant() -> None:
+    world = approval_world()
+    end = world.time + 60 * SECOND
+    call = {"t": "call", "to": "call.inventory.count", "rpl": "_INBOX.edge.x", "exp": end, "end": end}
+    [used] = facts(StandingGrant(world=world, task_fields=call), "T")
+    assert isinstance(used, GrantUsed)
+    assert used == GrantUsed(used.sequence, "it began with no tick")
+
+
 def test_a_session_that_looks_alike_is_of_one_who_is_there() -> None:
     grant = StandingGrant(world=approval_world(), user={"sid": "Standing-0"}, away={"sid": "Standing-0"})
     [said] = facts(grant, "S T")

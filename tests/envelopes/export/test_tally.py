@@ -75,6 +75,17 @@ def test_what_was_counted_before_is_removed() -> None:
     assert (tally.entries["verified"], tally.records["decision"], tally.rows.total()) == (2, 1, 1)
 
 
+def test_rows_that_are_there_are_counted_however_many_there_are() -> None:
+    tally = Tally()
+    for number in range(MOST_ROWS):
+        tally.take(DenialsRecord(iss=RECORDER, minute=0, counts={f"code_{number}": 1}), RECORDER, counted=True)
+    assert len(tally.rows) == MOST_ROWS
+    for code in ("code_0", "denied", "another"):
+        tally.take(DenialsRecord(iss=RECORDER, minute=0, counts={code: 1}), RECORDER, counted=True)
+    assert tally.rows[Row(RECORDER.value, "", "deny", "code_0")] == 2
+    assert (tally.rows[Row("...", "...", "deny", "denied")], tally.rows[Row("...", "...", "deny", "...")]) == (1, 1)
+
+
 def test_two_are_added() -> None:
     tally, other = Tally(), Tally()
     for one in (tally, other):

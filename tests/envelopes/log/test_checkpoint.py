@@ -49,6 +49,7 @@ def test_the_published_text() -> None:
         f"a\n1\n{ROOT}=\n",
         f"a\n1\n{ROOT}\nextension\n",
         f"a\n1\n{ROOT}\n\n",
+        f"a\n1\n{ROOT}\nextension",
         f"{'a' * 257}\n1\n{ROOT}\n",
         f"a\tb\n1\n{ROOT}\n",
         f"\ud800\n1\n{ROOT}\n",

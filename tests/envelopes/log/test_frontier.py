@@ -56,6 +56,7 @@ def test_subtrees_side_by_side() -> None:
     ("size", "nodes"),
     [
         (-1, []),
+        (-1, LEAVES[:1]),
         (1, []),
         (2, LEAVES[:2]),
         (0, LEAVES[:1]),

@@ -102,6 +102,7 @@ def test_how_many_signatures_a_note_may_have() -> None:
         b"text\n\n",
         b"text\n\n\n",
         b"text\n" + LINE.encode(),
+        LINE.encode(),
         b"text\n\n" + LINE.encode()[:-1],
         b"text\n\n" + LINE.encode() + b"x",
         b"text\n\n" + LINE.encode() + b"\n",

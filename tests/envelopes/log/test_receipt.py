@@ -65,6 +65,7 @@ def test_the_tree_of_one_has_a_receipt_without_nodes() -> None:
         "c2sp.org/tlog-proof@v1\nExtra ZXh0cmE=\nindex 0",
         "c2sp.org/tlog-proof@v1\n",
         "c2sp.org/tlog-proof@v1\nindex",
+        "c2sp.org/tlog-proof@v1\n0",
         "c2sp.org/tlog-proof@v1\nindex 00",
         "c2sp.org/tlog-proof@v1\nindex -1",
         "c2sp.org/tlog-proof@v1\nindex 0 ",

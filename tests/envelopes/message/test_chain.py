@@ -11,7 +11,7 @@ from support.envelopes import HOUR, MINUTE, NOW, agent, message_id
 from sealbus.envelopes.errors import Code
 from sealbus.envelopes.lifetimes import DEFAULT_LIFETIMES, Lifetimes
 from sealbus.envelopes.limits import SECOND
-from sealbus.envelopes.message.chain import check_grants, covers, verify_chain
+from sealbus.envelopes.message.chain import check_grants, covers, parsed_ancestor, verify_chain
 from sealbus.envelopes.message.header import Header, parse_header
 from sealbus.envelopes.message.user_context import UserContext, parse_payload
 from sealbus.envelopes.message.wire import Ancestor
@@ -20,6 +20,7 @@ from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.merkle import leaf_hash
 from sealbus.envelopes.trust.proof import Credential
 from sealbus.envelopes.trust.signature import MESSAGE_TYPE, sign_batch
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 ROOT: dict[str, object] = {"aud": agent("planner").value, "to": "task.planner.plan", "id": message_id(1)}
 
@@ -98,6 +99,16 @@ def test_refusals_have_their_codes_and_the_callers_step(step: int) -> None:
         refuses(Code.BAD_CHAIN, step, lambda changed=changed: verify(message, context=changed, step=step))  # type: ignore[misc]
 
 
+def test_who_is_named_by_two_objects_is_one() -> None:
+    message = Message(ancestors=(root(),))
+    header, [ancestor] = parse_header(message.raw()), message.ancestors
+    apart = header._replace(iss=SpiffeId(header.iss.value))
+    assert apart.iss is not parse_header(ancestor.header).aud
+    context = parse_payload(message.context.payload) if message.context is not None else None
+    checked = {"reference": NOW, "lifetimes": DEFAULT_LIFETIMES, "trust": TRUST, "step": 11}
+    assert len(verify_chain(apart, (ancestor,), context, caches=Caches(), **checked)) == 1  # type: ignore[arg-type]
+
+
 def test_an_ancestor_is_judged_at_its_own_iat() -> None:
     brief = replace(EDGE, credential=Credential(1, ISSUER.token(EDGE_ID, EDGE.key.public, exp=NOW + SECOND)))
     parent = Message(sealer=brief, fields=ROOT, ancestors=()).ancestor()
@@ -115,6 +126,10 @@ def test_what_is_remembered_is_parsed_and_proved_once() -> None:
     [first] = verify(message, caches=caches)
     [again] = verify(message, caches=caches)
     assert again is first
+    [ancestor] = message.ancestors
+    assert parsed_ancestor(ancestor.header, first.digest, caches) is first
+    other = root(idm="x").header
+    assert parsed_ancestor(other, first.digest, caches).raw == other
     assert len(caches.links) == 1
 
 

@@ -16,6 +16,7 @@ from sealbus.envelopes.message.user_context import (
     SubjectType,
     UserContext,
     mint_context,
+    parsed_context,
     verify_context,
 )
 from sealbus.envelopes.message.wire import Statement
@@ -138,6 +139,7 @@ def test_what_is_remembered_is_judged_anew_by_all_but_form_and_proof() -> None:
     caches, good = Caches(), statement()
     first = verify(good, caches=caches)
     assert verify(good, caches=caches) is first
+    assert parsed_context(good.payload, sha256(good.payload).digest(), caches) is first
     [forged] = sign_batch([leaf_hash(good.payload)], CONTEXT_TYPE, signing_key("forger"))
     revoked = replace(TRUST, revoked_before={EDGE_ID: NOW})
     refuses(Code.BAD_CONTEXT, 10, lambda: verify(good, caches=caches, trust_domain=TrustDomain("other.org")))
@@ -148,6 +150,7 @@ def test_what_is_remembered_is_judged_anew_by_all_but_form_and_proof() -> None:
     refuses(Code.BAD_SIGNATURE, 10, lambda: verify(good._replace(proof=forged), caches=caches))
     refuses(Code.BAD_CREDENTIAL, 10, lambda: verify(good._replace(credential=Credential(1, b"x")), caches=caches))
     other = mint_context(context_draft()._replace(sub="u-1002"), EDGE)
+    assert parsed_context(other.payload, sha256(good.payload).digest(), caches).sub == "u-1002"
     refuses(Code.BAD_CONTEXT, 10, lambda: verify(other, sha256(good.payload).digest(), caches=caches))
     assert verify(good, caches=caches) is first
 

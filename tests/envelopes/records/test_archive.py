@@ -111,6 +111,12 @@ def test_a_chain_longer_than_any_live_one() -> None:
     evidence = [EVIDENCE["credential"], *(ancestor_item(link.raw(), link.prf()) for link in links[:-1])]
     record = DECISION._replace(header=links[-1].raw(), proof=links[-1].prf())
     refuses(Code.CHAIN_TOO_LONG, 11, lambda: Archive().decided(record, evidence))
+    # One too many is enough: of a longer one no more is looked for.
+    for _ in range(3):
+        links.append(Message(context=None, ancestors=(links[-1].ancestor(),)))
+    evidence = [EVIDENCE["credential"], *(ancestor_item(link.raw(), link.prf()) for link in links[-10:-1])]
+    record = DECISION._replace(header=links[-1].raw(), proof=links[-1].prf())
+    refuses(Code.CHAIN_TOO_LONG, 11, lambda: Archive().decided(record, evidence))
 
 
 def test_who_may_mint_is_the_readers_setting() -> None:

@@ -94,6 +94,12 @@ def test_each_of_each_issuer_counts() -> None:
     assert found.users == {(other, "alice"): 0}
 
 
+@pytest.mark.parametrize("kind", ["users", "sessions", "clients"])
+def test_one_of_any_kind_is_something_to_ask_for(kind: str) -> None:
+    assert revocations_of(part({kind: {ISSUER: {"a": 1}}}))
+    assert not revocations_of(part({kind: {ISSUER: {}}}))
+
+
 def test_who_is_revoked_is_so_by_issuer_and_id() -> None:
     found = revocations_of(
         part({"users": {ISSUER: {"alice": 99}}, "sessions": {ISSUER: {"s-2": 1}}, "clients": {ISSUER: {"kiosk": 1}}})

@@ -111,6 +111,10 @@ def test_a_key_that_may_sign_and_nothing_that_an_authority_may(
     shown = chain(OURS.issue(ID, usage=usage), OURS)
     if code is None:
         verify_peer([shown], BUNDLES, now=now())
+        # An authority stays one, whatever its key is said to be for.
+        for last in (False, True):
+            authority = OURS.issue(ID, usage=usage, authority=True, constraints_last=last)
+            assert refused(chain(authority, OURS)) is Code.BAD_SVID
     else:
         assert refused(shown) is code
 

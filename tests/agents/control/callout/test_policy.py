@@ -244,9 +244,13 @@ async def test_until_the_bucket_is_known_it_decides_about_its_own_process_alone(
     others[0].cancel()
     await asyncio.wait(others[:1])
     others.append(asyncio.create_task(starting.connect(question("agent/b"))))
+    await asyncio.sleep(0)
     known.set()
+    # Those that wait have not gone on yet, and still take all places.
+    await starting.connect(question("agent/c"))
+    assert deciding.asked == 2
     await asyncio.gather(*others[1:])
-    assert deciding.asked == 1 + WAITING
+    assert deciding.asked == 2 + WAITING
 
 
 @pytest.mark.parametrize(

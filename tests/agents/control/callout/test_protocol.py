@@ -31,6 +31,7 @@ def test_a_request_is_typed() -> None:
     assert (request.server, request.server_name, request.server_xkey) == (SERVER.key.public, "n1", SERVER.xkey.public)
     assert (request.user, request.chains) == (SERVER.user, (("leaf", "root"),))
     assert request.expires == 1_700_000_002
+    assert verify_request(SERVER.request(SERVER.claims([["leaf"]])), now=NOW).chains == (("leaf",),)
 
 
 def test_a_client_without_a_certificate_has_no_chains() -> None:

@@ -35,6 +35,9 @@ NAMES = Names(TrustDomain("example.org"))
 KEYS = CalloutKeys(
     issuer=SigningKey.generate(Prefix.ACCOUNT), xkey=CurveKey.generate(), user=SigningKey.generate(Prefix.USER)
 )
+PREVIOUS = CalloutKeys(
+    issuer=SigningKey.generate(Prefix.ACCOUNT), xkey=CurveKey.generate(), user=SigningKey.generate(Prefix.USER)
+)
 INVENTORY = "spiffe://example.org/agent/inventory"
 
 
@@ -75,12 +78,12 @@ class Asker:
             arrived=asyncio.get_running_loop().time(),
         )
 
-    def read(self, answer: bytes | None) -> dict[str, Any]:
-        """Return what an answer says, verified as the server does."""
+    def read(self, answer: bytes | None, keys: CalloutKeys = KEYS) -> dict[str, Any]:
+        """Return what an answer under `keys` says, verified as the server does."""
         assert answer is not None
-        claims = decode_jwt(self.server.xkey.open(answer, KEYS.xkey.public), Prefix.ACCOUNT)
+        claims = decode_jwt(self.server.xkey.open(answer, keys.xkey.public), Prefix.ACCOUNT)
         assert (claims["iss"], claims["aud"], claims["sub"]) == (
-            KEYS.issuer.public,
+            keys.issuer.public,
             self.server.key.public,
             self.server.user,
         )
@@ -168,6 +171,20 @@ async def test_refusals_are_answered_and_told(
     assert f'sealbus_callout_total{{outcome="{code}"}} 1' in asker.counters.render()
     assert code in caplog.text
     assert "secret" not in caplog.text + str(refused)
+
+
+async def test_a_server_is_answered_under_the_keys_that_it_has(engine: PolicyEngine) -> None:
+    """While they are replaced: some servers have the new ones already, and others do not."""
+    asker, strict = Asker(engine, previous=PREVIOUS), Asker(engine)
+    for keys in (KEYS, PREVIOUS):
+        claims = asker.claims(CA.issue(INVENTORY))
+        claims["nats"]["user_nkey"] = asker.server.user = SigningKey.generate(Prefix.USER).public
+        sealed = asker.server.xkey.seal(asker.server.request(claims), keys.xkey.public)
+        assert "jwt" in asker.read(await asker.callout.answer(asker.asked(claims, sealed=sealed)), keys)
+    claims = strict.claims(CA.issue(INVENTORY))
+    sealed = strict.server.xkey.seal(strict.server.request(claims), PREVIOUS.xkey.public)
+    assert await strict.callout.answer(strict.asked(claims, sealed=sealed)) is None
+    assert [str(one.code) for one in strict.refused] == ["bad_auth_request"]
 
 
 async def test_a_client_without_a_certificate(engine: PolicyEngine) -> None:

@@ -74,10 +74,12 @@ def test_what_is_no_key(tmp_path: Path, content: bytes) -> None:
 
 
 def test_keys_of_another_log_the_same_twice_and_none(tmp_path: Path) -> None:
-    path = tmp_path / "a.key"
+    path, ours = tmp_path / "a.key", tmp_path / "ours.key"
     make_key_file(path, "another")
-    with pytest.raises(ConfigurationError, match="is a key of 'another'"):
-        load_signers([path], ORIGIN)
+    make_key_file(ours, ORIGIN)
+    for paths in ([path], [ours, path], [path, ours]):
+        with pytest.raises(ConfigurationError, match=r"a\.key is a key of 'another'"):
+            load_signers(paths, ORIGIN)
     with pytest.raises(ConfigurationError, match="listed twice"):
         load_signers([path, path], "another")
     with pytest.raises(ConfigurationError, match=r"control\.notary\.keys is not set"):

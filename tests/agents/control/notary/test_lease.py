@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,9 +24,13 @@ def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path)
 
 
-def lease(bench: Bench, name: str = "notary", seconds: float = 0.4) -> Lease:
+def lease(
+    bench: Bench, name: str = "notary", seconds: float = 0.4, waiting: Callable[[], None] = lambda: None
+) -> Lease:
     identity = MemoryIdentity(bench.authority, NAMES.id_of(name))
-    return Lease(KeyValue(bench.broker.connect()), SUBJECT, identity=identity, seconds=seconds, clock=bench.now)
+    return Lease(
+        KeyValue(bench.broker.connect()), SUBJECT, identity=identity, seconds=seconds, clock=bench.now, waiting=waiting
+    )
 
 
 async def test_the_first_finds_nothing_and_the_next_what_was_announced(bench: Bench) -> None:
@@ -36,6 +41,14 @@ async def test_the_first_finds_nothing_and_the_next_what_was_announced(bench: Be
     found = await lease(bench).acquire(HERE, above=0)
     assert found is not None
     assert (found.size, found.root, found.place, found.number) == (7, bytes(32), HERE, 1)
+
+
+@pytest.mark.parametrize("place", [HERE, HERE[:-1] + b"\2", b"\2" + HERE[1:]])
+async def test_only_one_of_the_same_store_is_not_waited_for(bench: Bench, place: bytes) -> None:
+    await lease(bench).acquire(HERE, above=0)
+    waits: list[None] = []
+    assert await lease(bench, waiting=lambda: waits.append(None)).acquire(place, above=0) is not None
+    assert bool(waits) == (place != HERE)
 
 
 @pytest.mark.slow

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,13 +13,15 @@ from support.notary import NAMES, NOTARY, ORIGIN, SIGNER, Bench
 from sealbus.agents.control.notary import term
 from sealbus.agents.control.notary.log.folder_store import FolderStore
 from sealbus.agents.control.notary.log.ledger import entry_rows
-from sealbus.agents.control.notary.restored_stream import say_restored
+from sealbus.agents.control.notary.restored_stream import Restorations, say_restored
 from sealbus.bus.nats.api import StreamState
 from sealbus.bus.streams.key_book import KeyBook
 from sealbus.envelopes.errors import Code, ConfigurationError, LogError, StateUnavailable
 from sealbus.envelopes.log.entries import EntryKind
 from sealbus.envelopes.log.note import NoteSigner
-from sealbus.envelopes.log.restoration import Restoration, restoration_path, sign_restoration
+from sealbus.envelopes.log.places import encode_places
+from sealbus.envelopes.log.restoration import FOLDER, Restoration, restoration_path, sign_restoration
+from sealbus.envelopes.log.tiles import TILE_WIDTH, TileName
 from sealbus.envelopes.message.restored import RestoredStream
 from sealbus.envelopes.trust.bundles import Trust
 from sealbus.envelopes.trust.caches import Caches
@@ -137,7 +140,9 @@ async def test_without_an_operators_word_it_stops(bench: Bench) -> None:
 async def test_the_log_goes_on_over_a_stream_that_was_restored_whole(bench: Bench) -> None:
     upto = await logged(bench)
     restore(bench, upto)
+    now = bench.now()
     one = say(bench, upto)
+    assert now <= one.time <= bench.now()
     assert (one.last, one.by, one.created) == (upto, OPERATOR, state(bench).created)
     for _ in range(2):
         bench.record()
@@ -292,29 +297,120 @@ async def test_a_word_that_is_not_about_this_is_refused(
 
 
 async def test_a_word_that_the_log_holds_stays_as_it_is(bench: Bench) -> None:
-    upto = await logged(bench)
-    restore(bench, upto)
-    one = say(bench, upto)
+    words = []
+    await logged(bench)
+    for _ in range(2):
+        restore(bench, last(bench))
+        words.append(say(bench, last(bench)))
+        async with bench.running():
+            bench.record()
+            await bench.sealed(last(bench))
+    for one in words:
+        path = bench.folder / restoration_path(one.time)
+        whole = path.read_bytes()
+        changed = [
+            (path, sign_restoration(replace(one, last=one.last - 1), [SIGNER])),
+            (path, sign_restoration(replace(one, by=NOTARY), [SIGNER])),
+            (path.with_name(f"{path.name}0"), whole),
+            (None, b""),
+        ]
+        for place, data in changed:
+            path.unlink()
+            if place is not None:
+                place.write_bytes(data)
+            with pytest.raises(LogError) as caught:
+                async with bench.notary() as notary:
+                    await notary.run()
+            assert caught.value.code is Code.LOG_MISMATCH
+            if place is not None:
+                place.unlink()
+            path.write_bytes(whole)
+    bench.record()
+    async with bench.running():
+        await bench.sealed(last(bench))
+
+
+async def restored_once(bench: Bench) -> Callable[[], Restorations]:
+    """Restore the stream, and log that; return what reads what the folder says of it."""
+    await logged(bench)
+    restore(bench, last(bench))
+    say(bench, last(bench))
     async with bench.running():
         bench.record()
         await bench.sealed(last(bench))
-    path = bench.folder / restoration_path(one.time)
-    whole = path.read_bytes()
-    for data in (sign_restoration(replace(one, last=upto - 1), [SIGNER]), None):
-        path.write_bytes(data) if data is not None else path.unlink()
-        with pytest.raises(LogError) as caught:
-            async with bench.notary() as notary:
-                await notary.run()
-        assert caught.value.code is Code.LOG_MISMATCH
-        path.write_bytes(whole)
+
+    def read() -> Restorations:
+        found = bench.checkpoint()
+        assert found is not None
+        created, verifiers = state(bench).created, [SIGNER.verifier]
+        store = FolderStore(bench.folder)
+        return Restorations.read(store, size=found.size, created=created, origin=ORIGIN, verifiers=verifiers)
+
+    assert len(read().logged) == 1
+    return read
+
+
+async def test_words_lead_from_the_logs_own_stream_to_this_one(bench: Bench) -> None:
+    await logged(bench)
+    for _ in range(3):
+        restore(bench, last(bench))
+        say(bench, last(bench))
+    found, created, store = bench.checkpoint(), state(bench).created, FolderStore(bench.folder)
+    assert found is not None
+    read = partial(Restorations.read, store, size=found.size, origin=ORIGIN, verifiers=[SIGNER.verifier])
+    assert len(read(created=created).pending) == 3
+    assert read(created=created).created == first_creation(bench)
+    for other in (created + 1, read(created=created).pending[0].restoration.created):
+        with pytest.raises(LogError, match="not this stream"):
+            read(created=other)
+
+
+async def test_a_place_in_the_log_that_its_restoration_does_not_have(bench: Bench) -> None:
+    """Places are in no hash of the log: who can write into the folder can change them."""
+    read = await restored_once(bench)
+    found = bench.checkpoint()
+    assert found is not None
+    places, _ = entry_rows(FolderStore(bench.folder), 0, found.size)
+    moved = [one._replace(sequence=one.sequence - 1) if one.kind is EntryKind.RESTORED else one for one in places]
+    (bench.folder / TileName("places", 0, found.size).path).write_bytes(encode_places(moved))
+    with pytest.raises(LogError, match="another restoration"):
+        read()
+
+
+async def test_a_restoration_that_the_log_holds_alone(bench: Bench) -> None:
+    read = await restored_once(bench)
+    [path] = (bench.folder / FOLDER).iterdir()
+    path.unlink()
+    with pytest.raises(LogError, match="is not in the folder"):
+        read()
+
+
+async def test_a_restoration_is_found_in_the_log_however_long_ago_it_was(bench: Bench) -> None:
+    read = await restored_once(bench)
+    logged = read().logged
+    bench.record(TILE_WIDTH)
+    async with bench.running():
+        await bench.sealed(last(bench))
+    assert read().logged == logged
+
+
+@pytest.mark.parametrize(
+    ("number", "sequence", "gone"), [(4, 3, False), (4, 4, True), (6, 7, False), (6, 8, True), (10, 99, False)]
+)
+def test_what_each_restoration_lost_is_gone(number: int, sequence: int, gone: bool) -> None:
+    assert Restorations(0, ((5, 3), (9, 7))).is_gone(number, 12, sequence) == gone
 
 
 async def test_what_cannot_be_said(bench: Bench) -> None:
     with pytest.raises(ConfigurationError, match="no log here"):
         say(bench, 0)
     upto = await logged(bench)
-    with pytest.raises(ConfigurationError, match="nothing of it is missing"):
-        say(bench, upto)
+    found = bench.checkpoint()
+    assert found is not None
+    places, _ = entry_rows(FolderStore(bench.folder), 0, found.size)
+    for some in (upto, places[-1].sequence):
+        with pytest.raises(ConfigurationError, match="nothing of it is missing"):
+            say(bench, some)
     restore(bench, upto)
     with pytest.raises(ConfigurationError, match="does not hold"):
         say(bench, upto + 1)
@@ -323,6 +419,9 @@ async def test_what_cannot_be_said(bench: Bench) -> None:
     with pytest.raises(StateUnavailable):
         say(bench, upto)
     running.leave()
+    # An empty backup is one.
+    restore(bench, 0)
+    assert say(bench, 0).last == 0
 
 
 async def test_a_copy_of_the_servers_store_that_is_older_than_the_log(bench: Bench) -> None:

@@ -87,6 +87,23 @@ async def test_there_is_nothing_else() -> None:
     assert (await asking.get(method="PUT")).status_code == 405
 
 
+@pytest.mark.parametrize(("wait", "seconds"), [("7", 7.0), ("60", 60.0), ("61", 60.0), ("999999", 60.0)])
+async def test_a_long_poll_is_as_long_as_it_asks_for_within_bounds(
+    wait: str, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+
+    async def other_than(served: Served, etag: str, within: float) -> bool:
+        waited.append(within)
+        return False
+
+    monkeypatch.setattr(Served, "other_than", other_than)
+    asking = Asking()
+    await asking.served.put(bundle())
+    await asking.get({"If-None-Match": asking.served.etag, "Prefer": f"wait={wait}"})
+    assert waited == [seconds]
+
+
 @pytest.mark.parametrize("prefer", ["", "wait=x", "modes=snapshot", "await=9", "wait=99999999"])
 async def test_whoever_does_not_wait_is_answered_at_once(prefer: str) -> None:
     asking = Asking()

@@ -76,6 +76,9 @@ async def test_a_call_is_answered_by_a_message(running: Site, shop: Shop, bindin
         [found] = await told(client.send_message(asking("pricing.quote", ITEM, context_id="c-1")))
     [part] = found.message.parts
     assert (data(part), found.message.context_id) == ({"item_id": "42", "price": 21}, "c-1")
+    async with running.client("pricing", binding) as client:
+        [found] = await told(client.send_message(asking("pricing.quote", ITEM)))
+    assert found.message.context_id == found.message.message_id != ""
     user = shop.contexts[0].user
     assert user is not None
     assert (user.sub, user.scp, user.clm["door"]) == ("alice", ("read", "write"), "a2a")
@@ -149,7 +152,7 @@ async def test_tasks_are_listed_in_pages_by_context_and_state(running: Site, lin
         made = [(await submitted(client, "writer.write", {"value": 1}, context_id=f"c-{n % 2}")).id for n in range(5)]
         await running.door.bus.idle()
         whole = await client.list_tasks(ListTasksRequest())
-        assert sorted(one.id for one in whole.tasks) == sorted(made)
+        assert {one.id: one.context_id for one in whole.tasks} == {one: f"c-{n % 2}" for n, one in enumerate(made)}
         assert (whole.total_size, whole.next_page_token) == (5, "")
         assert not any(one.artifacts for one in whole.tasks)
         seen: list[str] = []
@@ -165,10 +168,31 @@ async def test_tasks_are_listed_in_pages_by_context_and_state(running: Site, lin
         assert len(done.tasks) == 2
         none = await client.list_tasks(ListTasksRequest(status=TaskState.TASK_STATE_WORKING))
         assert (len(none.tasks), none.next_page_token) == (0, "")
-        with pytest.raises(InvalidParamsError):
-            await client.list_tasks(ListTasksRequest(page_size=101))
+        first = await client.list_tasks(ListTasksRequest(page_size=1))
+        assert (len(first.tasks), first.next_page_token) == (1, first.tasks[0].id)
+        assert len((await client.list_tasks(ListTasksRequest(page_size=100))).tasks) == 5
+        for size in (-1, 101):
+            with pytest.raises(InvalidParamsError):
+                await client.list_tasks(ListTasksRequest(page_size=size))
+        for near in ("c-", "c-00", "C-0"):
+            assert (await client.list_tasks(ListTasksRequest(context_id=near))).total_size == 0
     async with running.client("writer", binding, sub="bob") as client:
         assert (await client.list_tasks(ListTasksRequest())).total_size == 0
+
+
+@pytest.mark.parametrize("rate", ["affords", "affords_read"])
+async def test_a_page_ends_where_its_user_has_looked_often_enough(
+    running: Site, lines: Lines, rate: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines.go_on.set()
+    async with running.client("writer") as client:
+        made = [(await submitted(client, "writer.write", {"value": 1})).id for _ in range(3)]
+        with monkeypatch.context() as over:
+            over.setattr(type(running.door.edge.front), rate, lambda *_: False)
+            found = await client.list_tasks(ListTasksRequest())
+        assert ([one.id for one in found.tasks], found.next_page_token) == ([max(made)], max(made))
+        rest = await client.list_tasks(ListTasksRequest(page_token=found.next_page_token))
+        assert [one.id for one in rest.tasks] == sorted(made, reverse=True)[1:]
 
 
 @pytest.mark.parametrize("binding", BINDINGS)
@@ -220,6 +244,11 @@ async def test_a_denied_task_is_rejected_and_one_that_needs_a_login_asks_for_it(
         remedy = MessageToDict(update.status.message.metadata)[PROBLEM]["remedy"]
         assert remedy == [{"kind": "login", "acr": "urn:x:2", "max_age": 300}]
     async with running.client("inventory", acr="urn:x:2") as client:
+        for near in (update.context_id[:-1], f"{update.context_id}0", update.context_id.upper()):
+            with pytest.raises(InvalidParamsError, match="contextId"):
+                await told(
+                    client.send_message(asking("inventory.update", ITEM, task_id=update.task_id, context_id=near))
+                )
         first, *_, last = await told(client.send_message(asking("inventory.update", ITEM, task_id=update.task_id)))
         assert first.task.id != update.task_id
         assert (first.task.context_id, last.status_update.context_id) == (update.context_id, update.context_id)
@@ -361,12 +390,21 @@ async def test_a_call_ends_with_its_client(running: Site, lines: Lines, binding:
 
 async def test_a_tenant_decides_nothing(running: Site) -> None:
     params = MessageToDict(asking("writer.shout", "hey"))
-    rpc = {"jsonrpc": "2.0", "id": 1, "method": "SendMessage", "params": {**params, "tenant": "inventory"}}
-    answer = await running.door.post("/a2a/writer/rpc", rpc, headers=VERSION)
-    assert answer.json()["error"]["code"] == -32602
+    for tenant in ("inventory", "write", "writers", "Writer"):
+        rpc = {"jsonrpc": "2.0", "id": 1, "method": "SendMessage", "params": {**params, "tenant": tenant}}
+        answer = await running.door.post("/a2a/writer/rpc", rpc, headers=VERSION)
+        assert answer.json()["error"]["code"] == -32602
     for path in ("/a2a/writer/v1/inventory/message:send", "/a2a/writer/inventory/message:send"):
         assert (await running.door.post(path, params, headers=VERSION)).status_code == 404
     assert running.door.published()["TASKS"] == 0
+
+
+async def test_a_stream_ends_after_the_time_of_one(tmp_path: Path, lines: Lines) -> None:
+    async with site(tmp_path, lines.agent, limits={"event_seconds": 0.5}) as found, found.client("writer") as client:
+        async with asyncio.timeout(60):
+            rest = await told(client.send_message(asking("writer.write", {"value": 2})))
+        assert not any(one.status_update.status.state == TaskState.TASK_STATE_COMPLETED for one in rest)
+        lines.go_on.set()
 
 
 async def test_streams_of_a_user_are_counted_with_all_others_and_end_with_the_edge(

@@ -25,6 +25,8 @@ async def test_what_somebody_else_stored_is_not_listed_and_says_nothing(tmp_path
         assert newest == {second.id: "c-2", first.id: "c-1"}
         assert list(newest) == sorted(newest, reverse=True)
         assert await kept.newest(agent="other", token=alice) == {}
+        assert await kept.context_id(first.id, agent="writer", token=alice) == "c-1"
+        assert await kept.context_id(first.id, agent="other", token=alice) == first.id
         assert await kept.newest(agent="writer", token=token_of(running.door.issuer.issuer, "bob")) == {}
 
         # The broker holds our own signed value under another task's name, and bytes of a stranger's.

@@ -386,6 +386,7 @@ async def test_servers_that_give_no_token(
         await made.secret(None)
     assert refused.value.code == "token_unavailable"
     assert "gave no token" in caplog.text
+    assert "x" * 65 not in caplog.text
     assert await made.secret(None) == "token-1"
 
 
@@ -459,11 +460,14 @@ async def test_the_endpoint_of_the_settings_is_asked_without_metadata(
 
 
 @pytest.mark.parametrize("endpoint", [None, 7, "http://idp.example/token", "https://user@idp.example/token"])
-async def test_metadata_without_an_endpoint_that_can_be_used(documents: Documents, endpoint: object) -> None:
+async def test_metadata_without_an_endpoint_that_can_be_used(
+    documents: Documents, endpoint: object, caplog: pytest.LogCaptureFixture
+) -> None:
     async with ScriptedProvider(token_endpoint=endpoint) as provider:
         with pytest.raises(Reject) as refused:
             await tokens(provider, documents).secret(None)
     assert refused.value.code == "token_unavailable"
+    assert "token_endpoint is missing or not https" in caplog.text
 
 
 @pytest.mark.parametrize("url", ["http://idp.example", "idp.example", "https://a@idp.example"])

@@ -13,7 +13,7 @@ from support.engines import ScriptedEngine, allow, deny
 
 from sealbus import Agent, Context, Denied, RemoteError
 from sealbus.agents.edge.egress.api import ANSWER_BYTES
-from sealbus.agents.sdk.http import MOST_FIELDS
+from sealbus.agents.sdk.http import MOST_FIELDS, ApiRequest
 from sealbus.envelopes.errors import ConfigurationError
 
 reader = Agent("reader")
@@ -280,6 +280,14 @@ async def test_a_token_that_is_not_accepted_is_got_anew_once() -> None:
     ]
 
 
+@pytest.mark.parametrize("status", [200, 400, 402, 403, 500])
+async def test_a_token_is_got_anew_for_no_other_answer(status: int) -> None:
+    secret = FixedSecret("old", renewed=["new"])
+    async with ScriptedApi(lambda _: answered(status)) as api, way_out(api_of(api.url, credential=secret)) as out:
+        assert (await out.ask("/customers/acme")).status == status
+    assert [one.headers["authorization"] for one in api.asked] == ["Bearer old"]
+
+
 async def test_an_api_that_does_not_answer() -> None:
     never = asyncio.Event()
 
@@ -366,6 +374,17 @@ async def test_without_networks_an_api_inside_is_not_reached() -> None:
 def test_an_api_that_cannot_be(url: str, changes: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
         api_of(url, **changes)
+
+
+def test_tools_and_a_card_are_each_alone() -> None:
+    assert api_of("https://crm.example", tools=("*",)).tools == ("*",)
+    assert api_of("https://crm.example", card="/customers/a").card == "/customers/a"
+
+
+@pytest.mark.parametrize("operations", [("GET /u/me", "GET /u/{id}"), ("GET /u/{id}", "GET /u/me")])
+def test_of_several_operations_the_one_counts_that_says_more(operations: tuple[str, ...]) -> None:
+    found = api_of("https://crm.example", *operations).resource(ApiRequest(method="GET", path="/u/me"))
+    assert (found.properties["template"], "id" in found.properties) == ("/u/me", False)
 
 
 def test_a_key_may_be_shown_in_a_field_of_its_own() -> None:

@@ -64,6 +64,7 @@ def test_the_values_of_variables_are_decoded() -> None:
         *(("GET", f"/customers/a%{ord(one):02x}") for one in f"{string.ascii_letters}{string.digits}-._~"),
         ("GET", "/customers/%5Fa"),
         ("GET", f"/customers/{'a' * 257}"),
+        ("GET", f"/customers/{'%c3%a9' * 43}"),
         ("GET", "/customers/%7f"),
         ("GET", "/customers/\n"),
     ],

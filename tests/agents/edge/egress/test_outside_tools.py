@@ -150,6 +150,13 @@ def test_a_server_with_too_many_tools_fills_no_memory() -> None:
     assert again == manifest_of({"name": "t1", "description": "anew"})
 
 
+def test_a_name_as_no_tool_has_it_is_not_kept() -> None:
+    tools = ToolRequests(["*"], Time())
+    for name, known in (("x" * 128, True), ("x" * 129, False), ("", True), ("a\nb", False), ("a\ud800", False)):
+        tools.answered(request("tools/list"), answer({"name": name}))
+        assert bool(tools.properties(request("tools/call", name=name))["manifest"]) is known
+
+
 @pytest.mark.parametrize("method", ["delete", "DELET", "DELETED", "Delete"])
 def test_only_a_session_that_ends_needs_no_message(method: str) -> None:
     body = request("tools/call", name="erase").body

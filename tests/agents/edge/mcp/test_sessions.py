@@ -66,6 +66,24 @@ def test_the_bounds_hold_and_nobody_takes_anothers(steps: list[tuple[str, str, i
         assert all(one in sessions for one, (_, used) in expected.items() if used + IDLE_SECONDS > now)
 
 
+@pytest.mark.parametrize(("idle", "counts"), [(IDLE_SECONDS - 1.0, True), (IDLE_SECONDS, False)])
+def test_what_has_been_idle_long_enough_is_forgotten(idle: float, counts: bool) -> None:
+    now, alice = 0.0, USERS["alice"]
+    sessions = OpenSessions(lambda: now, whole=9, of_user=1)
+    with sessions.answering("a", alice):
+        pass
+    now = idle
+    assert (sessions.admit(alice) is not None) is counts
+
+
+def test_a_session_is_ended_by_its_own_client_alone() -> None:
+    sessions = opened(9, 2, "alice")
+    sessions.ended("0", USERS["bob"])
+    assert "0" in sessions
+    sessions.ended("0", USERS["alice"])
+    assert "0" not in sessions
+
+
 def test_the_one_that_is_idle_longest_makes_room() -> None:
     now, alice = 0.0, USERS["alice"]
     sessions = OpenSessions(lambda: now, whole=9, of_user=3)

@@ -119,7 +119,7 @@ async def test_what_an_agent_raises_stays_inside(opened: Opened, mode: str) -> N
 @pytest.mark.parametrize("mode", GENERATIONS)
 async def test_no_tool_of_ours_is_an_error_of_the_protocol(opened: Opened, mode: str) -> None:
     async with opened as desk, desk.client(mode) as client:
-        for name in ("no_tool", "workshop.price", "<script>", ""):
+        for name in ("no_tool", "workshop.price", "<script>", "", "task_resul", "task_results", "Task_Result"):
             with pytest.raises(MCPError, match="Unknown tool"):
                 await client.call_tool(name, {})
 
@@ -136,6 +136,11 @@ async def test_a_task_that_takes_long_is_found_again_by_its_user_only(
             again = await client.call_tool("task_result", {"task": task})
         assert open_.is_error
         assert again.is_error
+        assert again.meta is not None
+        assert again.meta[TASK] == task
+        [said] = again.content
+        assert isinstance(said, types.TextContent)
+        assert said.text.startswith("Not done yet")
         workshop.go.set()
         await desk.door.bus.idle()
         async with desk.client(mode, sub="bob") as client:

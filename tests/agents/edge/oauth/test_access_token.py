@@ -178,6 +178,9 @@ async def test_a_workloads_token_of_oidc_is_taken_as_its_row_says(issuer: Loopba
     # Without `jti` the session is that of the token.
     again = await verifier.verify(issuer.token(now=NOW, header=header, **said, more=1), now=NOW)
     assert build.session == (await verifier.verify(text, now=NOW)).session != again.session
+    ids = [said | {"jti": one, "more": number} for number, one in enumerate("aab")]
+    named = [await verifier.verify(issuer.token(now=NOW, header=header, **one), now=NOW) for one in ids]
+    assert named[0].session == named[1].session != named[2].session
     # Nor is it another one by another signature, of which anybody can make a second: ECDSA does not say which of two.
     head, _, signature = text.rpartition(".")
     half = urlsafe_b64decode(signature + "==")

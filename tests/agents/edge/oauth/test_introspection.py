@@ -298,6 +298,17 @@ async def test_without_a_way_to_ask_no_token_is_taken(issuer: LoopbackIssuer, ke
         await AccessTokenVerifier([issuer.row(introspection=endpoint)], keys).verify(OPAQUE, now=NOW)
 
 
+async def test_what_one_issuer_says_of_a_token_is_not_what_another_says(
+    issuer: LoopbackIssuer, asking: Introspection
+) -> None:
+    says(issuer)
+    endpoint = IntrospectionEndpoint(issuer.introspection_url, BASIC)
+    for name in (issuer.issuer, f"{issuer.issuer}/other"):
+        for _ in range(2):
+            await asking.claims(issuer.row(issuer=name), endpoint, OPAQUE, now=NOW)
+    assert len(issuer.requests) == 2
+
+
 async def test_only_one_issuer_is_asked(issuer: LoopbackIssuer, keys: KeySource) -> None:
     endpoint = IntrospectionEndpoint(issuer.introspection_url, BASIC)
     rows = [issuer.row(introspection=endpoint), issuer.row(issuer="http://127.0.0.1:1", introspection=endpoint)]

@@ -93,6 +93,13 @@ def test_as_many_as_32_are_read_and_not_one_more() -> None:
                 read("both")
 
 
+@pytest.mark.parametrize("item", ["a\n", "\ud800", 7, None, "x" * 257])
+def test_an_array_holds_texts_alone(item: Any) -> None:
+    assert Claims({"amr": ["pwd", "mfa"]}).texts("amr") == ("pwd", "mfa")
+    with pytest.raises(TokenRefused):
+        Claims({"amr": ["pwd", item]}).texts("amr")
+
+
 def test_a_claim_is_there_under_its_whole_name_alone() -> None:
     assert "cnf" in Claims({"cnf": None})
     assert "cnf" not in Claims({"cn": 1, "cnfirm": 1, "CNF": 1})

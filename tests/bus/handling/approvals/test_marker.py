@@ -172,6 +172,7 @@ async def test_nobody_is_moved_who_may_have_concluded(until: int, now: int, move
     if there:
         await markers(shelf).put(TASK, until=NOW + 9, ended=False, first=True)
     assert (await markers(shelf, lambda: now).move(TASK, until=until, since=NOW + 9) is not None) is moves
+    assert len(shelf.writes) == there + moves
     # Nor where its write was acknowledged too late, whoever has read it.
     shelf = Shelf()
     if there:
@@ -179,6 +180,15 @@ async def test_nobody_is_moved_who_may_have_concluded(until: int, now: int, move
     clock = [NOW]
     shelf.written = lambda: clock.append(now)
     assert (await markers(shelf, lambda: clock[-1]).move(TASK, until=until, since=NOW + 9) is not None) is moves
+
+
+async def test_what_another_message_waits_for_moves_nobody() -> None:
+    shelf = Shelf()
+    other = Marker(digest=nearly(TASK.digest), until=NOW + 9, ended=True)
+    shelf.put(SUBJECT, other.keys())
+    moved = await markers(shelf).move(TASK, until=NOW + 99, since=NOW + 9)
+    assert moved is not None
+    assert moved.marker == shelf.marker() == Marker(digest=TASK.digest, until=NOW + 99, ended=False)
 
 
 async def test_what_has_ended_is_not_moved() -> None:

@@ -8,16 +8,16 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from support.engines import Verdict, deny
+from support.engines import ScriptedEngine, Verdict, deny
 from support.parked import parked_task
 from support.payments import ASKED, Pay, Payments
 
-from sealbus import Context
+from sealbus import Agent, Context
 from sealbus.agents.runtime.worker import WorkerLimits
 from sealbus.bus.handling.approvals import parking
 from sealbus.bus.handling.approvals.parking import A_MINUTE, MINUTE, _waits_until
 from sealbus.bus.sending.approval import LONGEST_WAIT, WAIT
-from sealbus.bus.stream_names import TASKS
+from sealbus.bus.stream_names import HELD, TASKS
 from sealbus.envelopes.limits import SECOND
 from sealbus.testing import TestBus
 
@@ -147,23 +147,60 @@ async def test_so_many_users_are_counted_and_no_more(monkeypatch: pytest.MonkeyP
             assert len(await bus.waiting()) == waits
 
 
+async def deliver_again(bus: TestBus) -> None:
+    """Deliver the one task once more, as a server does that lost its acknowledgement."""
+    task = bus.broker.consumers[(TASKS, "payments")]
+    [stored] = [one for one in bus.stored(TASKS) if one.subject == "task.payments.pay"]
+    assert stored.arrival is not None
+    task._again.append(stored._replace(arrival=stored.arrival._replace(delivery=2)))
+    task._arrived.set()
+    await bus.idle()
+
+
 async def test_what_is_delivered_again_needs_no_budget() -> None:
     clock, payments = Clock(), Payments()
     async with running(payments, clock=clock, limits=WorkerLimits(parked_a_minute=1)) as bus:
         first = await payments.submitted(bus)
-        task = bus.broker.consumers[(TASKS, "payments")]
-        stored = [one for one in bus.stored(TASKS) if one.subject == "task.payments.pay"]
-        assert len(stored) == 1
-        assert stored[0].arrival is not None
-        task._again.append(stored[0]._replace(arrival=stored[0].arrival._replace(delivery=2)))
-        task._arrived.set()
-        await bus.idle()
+        await deliver_again(bus)
         await bus.assert_task(first, "input-required", "approval_required")
         assert len(await bus.waiting()) == 1
 
 
 def decided_by(verdict: Verdict) -> Callable[[dict[str, Any]], Verdict]:
     return lambda _: verdict
+
+
+async def test_an_event_waits_for_nobody() -> None:
+    agent = Agent("payments")
+
+    @agent.on("event.shop.ordered")
+    async def ordered(body: Pay, ctx: Context) -> None:
+        raise AssertionError
+
+    denied = deny("over_limit", obligations=(ASKED,))
+    async with TestBus(agent, engine=ScriptedEngine(lambda _: denied)) as bus:
+        await (await bus.client("shop")).emit("ordered", Pay())
+        await bus.idle()
+        await bus.assert_denied("shop.ordered", "denied")
+        assert not await bus.waiting()
+        assert bus.stored(HELD) == []
+
+
+async def test_what_has_ended_is_not_asked_about_again() -> None:
+    payments = Payments()
+    async with running(payments) as bus:
+        handle = await payments.submitted(bus)
+        await bus.approve(handle, "boss")
+        await bus.idle()
+        assert payments.paid == [("42", ("boss",))]
+        told = await bus.statuses(handle)
+        await deliver_again(bus)
+        # And as the first delivery, by a server that has lost all it knew of its consumers.
+        bus.broker.consumers[TASKS, "payments"].rewind()
+        await bus.idle()
+        assert await bus.statuses(handle) == told
+        assert not await bus.waiting()
+    assert len(payments.paid) == 1
 
 
 async def test_an_allow_that_asks_for_an_approval_is_no_denial_to_be_parked() -> None:

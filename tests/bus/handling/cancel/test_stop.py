@@ -94,6 +94,15 @@ def test_one_counts_only_if_it_was_stored_when_it_was_made(late: int, counts: bo
         assert caught.value.code is Code.REPLAYED
 
 
+def test_it_is_an_array_of_four() -> None:
+    parts = decode(sign(STOP, OWN), text_bytes=8_192, step=0)
+    assert isinstance(parts, list)
+    for array in (parts[:3], [*parts, b"x"], [*parts, 1]):
+        with pytest.raises(EnvelopeError) as caught:
+            read(encode(array, text_bytes=8_192))
+        assert caught.value.code is Code.MALFORMED
+
+
 @pytest.mark.parametrize("part", range(4))
 def test_every_part_counts(part: int) -> None:
     parts = decode(sign(STOP, OWN), text_bytes=8_192, step=0)

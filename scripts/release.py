@@ -2,10 +2,7 @@
 
 What is built comes from `git archive` of one commit, never from the working tree, and is built twice in different folders: if
 the two differ by a byte, there is no release. The list of hashes is signed with an SSH key, because everybody has what
-verifies it:
-
-    ssh-keygen -Y verify -f allowed_signers -I NAME -n sealbus-release -s SHA256SUMS.sig < SHA256SUMS
-    sha256sum --check SHA256SUMS
+verifies it, and the notes say how.
 
 Usage: release.py [--key FILE] [FOLDER]
 """
@@ -31,6 +28,20 @@ ROOT = Path(__file__).parent.parent
 NAMESPACE: Final = "sealbus-release"
 """Of the SSH signature: one that was made for anything else is none of a release."""
 
+VERIFYING: Final = """
+## To verify and install
+
+`allowed_signers` has the key that you know to be the project's, as `release@sealbus KEY`.
+
+```sh
+ssh-keygen -Y verify -f allowed_signers -I release@sealbus -n {namespace} -s SHA256SUMS.sig < SHA256SUMS
+sha256sum --check SHA256SUMS
+pip install --require-hashes -r requirements.txt
+pip install --no-deps sealbus-{version}-py3-none-any.whl
+```
+"""
+"""The end of the notes."""
+
 _LOCKED: Final = re.compile(
     r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^ \\]+)(?P<rest>(?: \\\n    --hash=sha256:[0-9a-f]{64})+)", re.MULTILINE
 )
@@ -50,11 +61,14 @@ def clean_commit(root: Path = ROOT) -> tuple[str, int]:
 
 
 def notes_of(version: str, changelog: str) -> str:
-    """Return the section of the changelog for `version`; exits without one: a release says what is new in it."""
+    """Return the section of the changelog for `version`, and how to verify the release.
+
+    Exits without a section: a release says what is new in it.
+    """
     found = re.search(rf"^## {re.escape(version)}\b[^\n]*\n(.*?)(?=^## |\Z)", changelog, re.MULTILINE | re.DOTALL)
     if found is None:
         sys.exit(f"release: CHANGELOG.md has no section ## {version}: rename Unreleased when it is to be released")
-    return f"# sealbus {version}\n\n{found[1].strip()}\n"
+    return f"# sealbus {version}\n\n{found[1].strip()}\n{VERIFYING.format(namespace=NAMESPACE, version=version)}"
 
 
 def sbom(version: str, commit: str, time: int, locked: str) -> str:

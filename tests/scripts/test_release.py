@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import re
 import shutil
 import subprocess
 import tomllib
@@ -70,24 +71,18 @@ def test_a_release_is_built_twice_alike_and_lists_all_that_is_in_it(
     assert all(one["hashes"] for one in components.values())
     if signer is None:
         return
-    allowed = tmp_path / "allowed"
-    allowed.write_text(f"release {key.with_suffix('.pub').read_text()}")
-    verify = [
-        signer,
-        "-Y",
-        "verify",
-        "-f",
-        allowed,
-        "-I",
-        "release",
-        "-n",
-        release.NAMESPACE,
-        "-s",
-        out / "SHA256SUMS.sig",
-    ]
-    assert "Good" in run(*verify, cwd=out, given=(out / "SHA256SUMS").read_bytes())
-    with pytest.raises(subprocess.CalledProcessError):
-        run(*verify, cwd=out, given=(out / "SHA256SUMS").read_bytes() + b"x")
+    (out / "allowed_signers").write_text(f"release@sealbus {key.with_suffix('.pub').read_text()}")
+    notes = (out / "NOTES.md").read_text()
+    [commands] = re.findall("```sh\n(.*?)```", notes, re.DOTALL)
+    verify, check, *install = commands.splitlines()
+    assert "Good" in run("bash", "-c", verify, cwd=out)
+    assert f"sealbus-{VERSION}-py3-none-any.whl: OK" in run("bash", "-c", check, cwd=out)
+    assert [line.split()[-1] for line in install] == ["requirements.txt", f"sealbus-{VERSION}-py3-none-any.whl"]
+    for command, file in ((check, f"sealbus-{VERSION}-py3-none-any.whl"), (verify, "SHA256SUMS")):
+        with (out / file).open("ab") as changed:
+            changed.write(b"x")
+        with pytest.raises(subprocess.CalledProcessError):
+            run("bash", "-c", command, cwd=out)
 
 
 def test_a_tree_with_changes_is_not_released(release: ModuleType, tree: Path, tmp_path: Path) -> None:
@@ -99,7 +94,9 @@ def test_a_tree_with_changes_is_not_released(release: ModuleType, tree: Path, tm
 def test_a_version_without_notes_is_not_released(release: ModuleType) -> None:
     with pytest.raises(SystemExit, match=r"no section ## 9\.9\.9"):
         release.notes_of("9.9.9", "# Changelog\n\n## Unreleased\n\nx\n")
-    assert release.notes_of("1.0", "## 1.0 - day\n\n- a\n\n## 0.9\n\n- b\n") == "# sealbus 1.0\n\n- a\n"
+    assert release.notes_of("1.0", "## 1.0 - day\n\n- a\n\n## 0.9\n\n- b\n").startswith(
+        "# sealbus 1.0\n\n- a\n\n## To verify"
+    )
 
 
 def test_what_differs_is_not_released(

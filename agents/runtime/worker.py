@@ -28,6 +28,7 @@ from sealbus.bus.handling.approvals.marker import Markers
 from sealbus.bus.handling.approvals.parked_cancels import ParkedCancels
 from sealbus.bus.handling.approvals.parked_tasks import ParkedTasks
 from sealbus.bus.handling.approvals.parking import A_MINUTE, Parking
+from sealbus.bus.handling.attempt_counts import FAILED, FailedAttempts, StoredCounts
 from sealbus.bus.handling.cancel.endpoint import CancelEndpoint
 from sealbus.bus.handling.cancel.in_force import Stops, StopVerifier
 from sealbus.bus.handling.cancel.kept import KeptStops
@@ -37,7 +38,7 @@ from sealbus.bus.handling.idempotency.claim import INSTANCE_BYTES
 from sealbus.bus.handling.idempotency.claim_store import MARGIN, ClaimStore
 from sealbus.bus.handling.idempotency.effects import Effects
 from sealbus.bus.handling.places import Places
-from sealbus.bus.handling.poison import PoisonGuard
+from sealbus.bus.handling.poison import ATTEMPTS, PoisonGuard
 from sealbus.bus.handling.schedules.standing import StandingGrants
 from sealbus.bus.handling.schedules.tick import CLAIMED_FOR
 from sealbus.bus.handling.status_writer import Statuses
@@ -168,15 +169,7 @@ class Worker:
         self.schedules = scheduler_of(node, claimed_for=self.limits.tick_claim, standing=standing)
         """The schedules of this agent, as this process runs them."""
         self._in_flight = in_flight
-        self._poison = PoisonGuard(
-            keyed=KeyValue(node.transport),
-            token=node.token,
-            identity=node.identity,
-            trust=node.trust,
-            caches=node.caches,
-            clock=node.clock,
-            in_flight=in_flight,
-        )
+        self._poison = PoisonGuard(counts=self._counts(ATTEMPTS), in_flight=in_flight)
         self._places = Places(self.limits.max_ack_pending, counters=node.counters)
         self._verb_room = VerbRoom(self.limits.max_ack_pending, counters=node.counters)
         self._stack = AsyncExitStack()
@@ -287,6 +280,7 @@ class Worker:
                 stops=self._stops,
                 counters=node.counters,
                 places=self._places,
+                failed=FailedAttempts(self._counts(FAILED)),
                 verb_room=self._verb_room if limits.verbs_awaited else None,
                 random=node.random,
                 parking=parking,
@@ -472,6 +466,18 @@ class Worker:
             counters=node.counters,
             instance=secrets.token_bytes(INSTANCE_BYTES),
             margin=self.limits.claim_margin,
+            clock=node.clock,
+        )
+
+    def _counts(self, name: str) -> StoredCounts:
+        node = self.node
+        return StoredCounts(
+            name,
+            keyed=KeyValue(node.transport),
+            token=node.token,
+            identity=node.identity,
+            trust=node.trust,
+            caches=node.caches,
             clock=node.clock,
         )
 

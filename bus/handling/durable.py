@@ -15,6 +15,7 @@ from functools import partial
 
 from sealbus.bus.background import BoundedTasks
 from sealbus.bus.handling.attempt import LASTING, REJECTED, GivenUp, SendChunk, attempt, passed_on
+from sealbus.bus.handling.attempt_counts import FailedAttempts
 from sealbus.bus.handling.cancel.in_force import Stops
 from sealbus.bus.handling.completion import Completion, Done, Outcomes
 from sealbus.bus.handling.dead_letters import DeadLetters
@@ -75,6 +76,7 @@ class DurableWork:
         counters: Counters,
         places: Places,
         verb_room: VerbRoom | None,
+        failed: FailedAttempts,
         random: Callable[[], float],
         background: BoundedTasks,
         give_up: Callable[[Work], None],
@@ -95,6 +97,7 @@ class DurableWork:
         self._took = counters.histogram("sealbus_handler_seconds", ("action",))
         self._places = places
         self._verb_room = verb_room
+        self._failed_attempts = failed
         self._random = random
         self._background = background
         self._give_up = give_up
@@ -316,8 +319,12 @@ class DurableWork:
         if failure.code is Code.DENIED:
             await self._denied(work, failure)
             return
-        policy, number = work.permitted.route.retry, self._attempt_of(work)
-        if failure.code in LASTING or policy.is_last(number) or not policy.is_retryable(failure):
+        policy = work.permitted.route.retry
+        if failure.code in LASTING or not policy.is_retryable(failure):
+            await self._bury(work, failure)
+            return
+        number = await self._count_failed(work, policy)
+        if policy.is_last(number):
             await self._bury(work, failure)
             return
         delay = policy.delay(
@@ -434,9 +441,12 @@ class DurableWork:
         told = (progress.tell(State.WORKING, code=why, note=note),) if progress is not None else ()
         await asyncio.gather(self._outcomes.note(work, code), *told)
 
-    def _attempt_of(self, work: Work) -> int:
-        """Return which attempt of the handler this is, from 1."""
-        return self._places.attempt(work.tried)
+    async def _count_failed(self, work: Work, policy: RetryPolicy) -> int:
+        """Return which attempt of the handler has failed, from 1."""
+        if policy.maximum_attempts in {None, 1}:
+            # The count would decide nothing but how long the next pause is.
+            return work.tried.number
+        return await self._failed_attempts.count(work)
 
     def _delay(self, work: Work, schedule: RetryPolicy) -> float | None:
         """Return the seconds until the next delivery, or `None` if there is none."""

@@ -17,6 +17,7 @@ from typing import Self
 from sealbus.bus.audit.writer import AuditWriter
 from sealbus.bus.background import Background, BoundedTasks
 from sealbus.bus.handling.approvals.parking import Parking
+from sealbus.bus.handling.attempt_counts import FailedAttempts
 from sealbus.bus.handling.cancel.in_force import Stops
 from sealbus.bus.handling.completion import AT_A_TIME, Completion, Outcomes
 from sealbus.bus.handling.concurrency import ConcurrencyLimits
@@ -71,6 +72,7 @@ class Executor:
         stops: Stops,
         counters: Counters,
         places: Places,
+        failed: FailedAttempts,
         verb_room: VerbRoom | None = None,
         random: Callable[[], float],
         parking: Parking | None = None,
@@ -122,6 +124,7 @@ class Executor:
             counters=counters,
             places=places,
             verb_room=verb_room,
+            failed=failed,
             random=random,
             background=self._background,
             give_up=self._give_up,

@@ -18,7 +18,6 @@ from typing import Final
 
 from sealbus.bus.ports import Delivery, Pull
 from sealbus.bus.telemetry import Counters, OperatorLog
-from sealbus.envelopes.trust.caches import BoundedMap
 
 __all__ = ["Cause", "Places"]
 
@@ -40,9 +39,6 @@ AT_MOST: Final = {Cause.UNAUTHENTICATED: 128, Cause.PASSING: 2_048}
 SHARE: Final = {Cause.UNAUTHENTICATED: 64, Cause.PASSING: 4}
 """Each cause has this fraction of a `max_ack_pending` that is smaller than usual."""
 
-UNATTEMPTED: Final = 8_192
-"""Messages of which a process remembers that it put them off unhandled; others count as attempted."""
-
 
 class Places:
     """The places of one process. `max_ack_pending` is that of its consumers; each cause has at least one place."""
@@ -55,16 +51,14 @@ class Places:
         self._clock = clock
         self._held: dict[Cause, list[float]] = {cause: [] for cause in Cause}
         """When each delivery is redelivered; soonest first."""
-        self._unattempted: BoundedMap[tuple[str, int], int] = BoundedMap(UNATTEMPTED)
-        """How often what stands there in a stream was put off though its handler had not run."""
         self._said = OperatorLog(_log)
         for cause in Cause:
             counters.add("sealbus_put_off_total", 0, cause=cause.value)
 
-    def put_off(self, cause: Cause, delivery: Delivery, pull: Pull, seconds: float, *, attempted: bool = False) -> bool:
+    def put_off(self, cause: Cause, delivery: Delivery, pull: Pull, seconds: float) -> bool:
         """Have `delivery` redelivered in `seconds` if there is a place; return whether there was.
 
-        `Cause.PASSING` always has a place: `room` keeps it in bounds. `attempted` tells whether its handler ran.
+        `Cause.PASSING` always has a place: `room` keeps it in bounds.
         """
         held = self._held[cause]
         if cause is not Cause.PASSING and self.waiting(cause) >= self._most[cause]:
@@ -72,21 +66,9 @@ class Places:
             self._said.warning("no place is left to put off a delivery: %s", cause.value)
             return False
         heapq.heappush(held, self._clock() + seconds)
-        if not attempted and (position := delivery.arrival) is not None:
-            known = self._unattempted.get((position.stream, position.sequence)) or 0
-            self._unattempted.put((position.stream, position.sequence), known + 1)
         self._counters.add("sealbus_put_off_total", 1, cause=cause.value)
         pull.retry(delivery, seconds)
         return True
-
-    def attempt(self, delivery: Delivery) -> int:
-        """Return which attempt a delivery is, from 1: the broker's count, without those that were put off here unhandled.
-
-        What is not remembered, for another process put it off or too much came between, counts as an attempt.
-        """
-        position = delivery.arrival
-        unattempted = self._unattempted.get((position.stream, position.sequence)) if position is not None else None
-        return max(1, delivery.number - (unattempted or 0))
 
     def waiting(self, cause: Cause) -> int:
         """Return how many deliveries are put off for `cause` now."""

@@ -20,33 +20,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
+from sealbus.bus.handling.attempt_counts import StoredCounts
 from sealbus.bus.handling.idempotency.claim_store import BusyEffect
 from sealbus.bus.handling.work import Work
-from sealbus.bus.ports import Clock, Identity
-from sealbus.bus.streams.key_value import KeyValue
-from sealbus.bus.streams.signed_value import PARTS, is_own, signed
 from sealbus.bus.telemetry import OperatorLog
-from sealbus.envelopes.encoding.codec import decode, encode
 from sealbus.envelopes.errors import (
     BusUnavailable,
     Code,
-    EnvelopeError,
     HandlingError,
     IdentityUnavailable,
     SealbusError,
     StateUnavailable,
 )
-from sealbus.envelopes.limits import DEFAULT_LIMITS
-from sealbus.envelopes.trust.bundles import Trust
-from sealbus.envelopes.trust.caches import BoundedMap, Caches
+from sealbus.envelopes.trust.caches import BoundedMap
 
-__all__ = ["OWN_DEATHS", "InFlight", "PoisonGuard"]
+__all__ = ["ATTEMPTS", "OWN_DEATHS", "InFlight", "PoisonGuard"]
 
 _logger = logging.getLogger(__name__)
+
+ATTEMPTS: Final = "attempts"
+"""The name of the counts."""
 
 OWN_DEATHS: Final = 2
 """Processes that ended while they handled a message alone, after which it is a dead letter."""
@@ -56,17 +53,8 @@ ALONE_WITHIN: Final = 10.0
 ALONE_AGAIN: Final = 5.0
 """Seconds until the next try, where others took longer."""
 
-WITHIN: Final = 5.0
-"""Seconds for one read or write of STATE."""
-
 REMEMBERED: Final = 65_536
 """Messages that were put off here, of which a process remembers how their attempt ended."""
-
-_TYPE: Final = "application/vnd.sealbus.attempts.v1"
-"""Payload type of the signature."""
-_VERSION: Final = 1
-_BYTES: Final = 16_384
-"""Longest stored count: a token of a credential is most of it."""
 
 
 class InFlight(Protocol):
@@ -112,7 +100,7 @@ class _Counted(NamedTuple):
 
 
 class PoisonGuard:
-    """Keeps the messages of one worker, whose subject token is `token`, from ending process after process.
+    """Keeps the messages of one worker from ending process after process, by its `counts` of the name `ATTEMPTS`.
 
     `running` holds what is handled now, and `apart` says that nothing else may begin, because one message is handled alone.
     What `in_flight` holds is noted for the process after this one.
@@ -121,20 +109,10 @@ class PoisonGuard:
     def __init__(
         self,
         *,
-        keyed: KeyValue,
-        token: str,
-        identity: Identity,
-        trust: Callable[[], Trust],
-        caches: Caches,
-        clock: Clock,
+        counts: StoredCounts,
         in_flight: InFlight | None = None,
     ) -> None:
-        self._keyed = keyed
-        self._prefix = f"state.{token}.attempts."
-        self._identity = identity
-        self._trust = trust
-        self._caches = caches
-        self._clock = clock
+        self._counts = counts
         self.in_flight = in_flight
         self._places: dict[Work, int] = {}
         self._counted: dict[Work, _Counted] = {}
@@ -268,35 +246,17 @@ class PoisonGuard:
         self.running.add(work)
 
     async def _read(self, digest: bytes) -> _Counted | None:
-        found = await self._keyed.get(self._prefix + digest.hex(), within=WITHIN)
-        if found is None:
-            return None
-        count = self._parsed(digest, found.payload, found.stored)
+        found = await self._counts.read(digest)
         # What is none of ours is replaced, and says nothing.
-        return _Counted(count or AttemptCount(open=False), found.sequence)
+        return _Counted(_count_of(found.fields), found.sequence) if found is not None else None
 
     async def _write(self, digest: bytes, count: AttemptCount, last: int) -> int | None:
-        payload = encode([_VERSION, digest, count.deaths, count.alone, count.open, self._clock()])
-        value = encode([*signed(payload, _TYPE, self._identity.sealer())], text_bytes=_BYTES)
-        return await self._keyed.replace(self._prefix + digest.hex(), value, last=last, within=WITHIN)
+        return await self._counts.write(digest, [count.deaths, count.alone, count.open], last)
 
-    def _parsed(self, digest: bytes, stored_bytes: bytes, stored: int) -> AttemptCount | None:
-        try:
-            array = decode(stored_bytes, text_bytes=_BYTES, step=0)
-            parts = [part for part in array if isinstance(part, bytes)] if isinstance(array, list) else []
-            fields = decode(parts[0], step=0) if len(parts) == PARTS else None
-        except EnvelopeError:
-            return None
-        match fields:
-            case [int(version), bytes(named), int(deaths), bool(alone), bool(is_open), int(at)]:
-                # A bool is no integer here, and True is 1 to Python.
-                numbers = not any(isinstance(number, bool) for number in (version, deaths, at))
-                ours = numbers and (version, named) == (_VERSION, digest) and deaths < OWN_DEATHS
-            case _:
-                return None
-        if not ours or not at - DEFAULT_LIMITS.clock_skew <= stored <= at + DEFAULT_LIMITS.stored_within:
-            return None
-        own = self._identity.spiffe_id
-        if not is_own(parts, _TYPE, own=own, at=at, trust=self._trust(), caches=self._caches):
-            return None
-        return AttemptCount(deaths=deaths, alone=alone, open=is_open)
+
+def _count_of(fields: Sequence[object] | None) -> AttemptCount:
+    match fields:
+        case [int(deaths), bool(alone), bool(is_open)] if not isinstance(deaths, bool) and deaths < OWN_DEATHS:
+            return AttemptCount(deaths=deaths, alone=alone, open=is_open)
+        case _:
+            return AttemptCount(open=False)

@@ -90,7 +90,7 @@ class Work:
         """Have the delivery redelivered in `seconds`; only for stream deliveries."""
         if self.pull is None:
             raise TypeError("a call is not redelivered")
-        places.put_off(Cause.PASSING, self.tried, self.pull, seconds, attempted=self.claim is not None)
+        places.put_off(Cause.PASSING, self.tried, self.pull, seconds)
         self._unsettled.discard(self)
         if self.permitted.span is not None:
             self.permitted.span.end("put off")

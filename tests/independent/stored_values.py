@@ -32,6 +32,7 @@ __all__ = [
     "following_attempt",
     "read_attempts",
     "read_claim",
+    "read_failed",
     "read_last_tick",
     "read_stop",
     "read_tick",
@@ -240,3 +241,17 @@ def following_attempt(count: Mapping[str, Any]) -> dict[str, Any] | None:
     """The count of the next attempt; None if the message is a dead letter."""
     deaths = count["deaths"] + (1 if count["open"] and count["alone"] else 0)
     return {"deaths": deaths, "alone": count["open"], "open": True} if deaths < 2 else None
+
+
+def read_failed(value: bytes, subject: str, stored: int, own: str, world: World) -> dict[str, Any]:
+    """How many attempts at a message have failed ("Failed attempts")."""
+    parts = array_of(value, 1_048_576, 4)
+    payload = decode(parts[0])
+    need(type(payload) is list and len(payload) == 4, "malformed", "payload")
+    version, digest, failed, at = payload
+    need(is_uint(version) and version == 1 and is_bytes(digest, 32, 32), "malformed", "version or hash")
+    need(subject == f"state.{world.root.token(own)}.failed.{digest.hex()}", "malformed", "of another message")
+    need(is_uint(failed) and failed >= 1, "malformed", "failed")
+    check_time(at, stored)
+    check_signed(parts, "failed", own, at, world)
+    return {"failed": failed}

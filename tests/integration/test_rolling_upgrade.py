@@ -15,10 +15,11 @@ from support.engines import ScriptedEngine
 from support.lab import until
 from support.real_bus import RealBus, real_bus
 
-from sealbus import Agent, Client, Context
+from sealbus import Agent, Client, Context, RetryPolicy
 from sealbus.agents.runtime.worker import Worker, WorkerLimits
 from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.bus.nats.api import api
+from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.sending.answer import RemoteError
 from sealbus.bus.sending.status import State
 
@@ -27,6 +28,11 @@ pytestmark = [pytest.mark.nats]
 TASKS = 200
 
 TOGETHER = 100
+
+POLICY = RetryPolicy(initial_interval=0.05, jitter=0.0, maximum_attempts=3)
+
+PUT_OFF = 8
+"""Times that a task is put off before a version is there that has its verb: more than it may be attempted."""
 
 WAITING = 1_000
 """Tasks of a verb that no process has when they are sent."""
@@ -39,16 +45,20 @@ class Item(BaseModel):
 class Version:
     """One version of the agent `shop`, and what it has handled."""
 
-    def __init__(self, *verbs: str) -> None:
+    def __init__(self, *verbs: str, failing: int = 0) -> None:
+        self.failing = failing
+        """How many of the first attempts fail."""
         self.handled: list[tuple[str, int]] = []
         self.agent = Agent("shop")
         for verb in verbs:
             self._declare(verb)
 
     def _declare(self, verb: str) -> None:
-        @self.agent.task(verb)
+        @self.agent.task(verb, retry=POLICY)
         async def handle(body: Item, ctx: Context) -> Item:
             self.handled.append((verb, body.number))
+            if len(self.handled) <= self.failing:
+                raise ValueError
             return body
 
         @self.agent.call(f"ask-{verb}")
@@ -180,6 +190,23 @@ async def test_what_a_new_verb_is_asked_for_before_and_between_its_versions_is_h
             handled += new.handled
         assert sorted(number for verb, number in handled if verb == "send") == list(range(WAITING))
         assert sorted(number for verb, number in handled if verb == "event send") == list(range(half, WAITING))
+
+
+@pytest.mark.parametrize(("failing", "outcome", "dead"), [(2, "done", 0), (3, "handler_failed", 1)])
+async def test_a_task_that_other_versions_put_off_has_all_its_attempts_and_no_more(
+    tmp_path: Path, failing: int, outcome: str, dead: int
+) -> None:
+    old, new = Version("pack"), Version("pack", "send", failing=failing)
+    async with real_bus(tmp_path, "shop", "client", permitted=True) as bus:
+        client = Client.on(await bus.node("client", ScriptedEngine()))
+        async with working(bus, old) as [worker]:
+            handle = await client.submit("shop.send", Item(number=1))
+            await put_off_once(worker, PUT_OFF)
+            # The old version is still there, and puts it off between the attempts.
+            async with working(bus, new):
+                assert await results([handle]) == {outcome: 1}
+        assert new.handled == [("send", 1)] * 3
+        assert len([one async for one in NatsTransport(bus.operator).read("DEAD", ["dead.>"])]) == dead
 
 
 async def test_a_sender_that_fills_its_room_leaves_some_to_others(tmp_path: Path) -> None:

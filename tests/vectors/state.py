@@ -1,4 +1,4 @@
-"""Vectors of what agents keep in STATE: stops, ticks, claims on effects, uses and attempts (SPEC.md section 7)."""
+"""Vectors of what agents keep in STATE: stops, ticks, claims on effects, uses and counts of attempts (SPEC.md section 7)."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ __all__ = ["state"]
 STOP, CLAIM = "application/vnd.sealbus.stop.v1", "application/vnd.sealbus.claim.v1"
 TICK, LAST = "application/vnd.sealbus.tick.v1", "application/vnd.sealbus.last-tick.v1"
 USES, ATTEMPTS = "application/vnd.sealbus.uses.v1", "application/vnd.sealbus.attempts.v1"
+FAILED = "application/vnd.sealbus.failed.v1"
 TOP = 2**53 - 1
 TASK = Message()
 GRANT = digest("a grant")
@@ -34,6 +35,7 @@ def state() -> Json:
         "claims": _claims(),
         "uses": _uses(),
         "attempts": _attempts(),
+        "failed": _failed(),
     }
 
 
@@ -394,6 +396,46 @@ def _attempts() -> Json:
         "two that ended alone": made(deaths=2), "deaths that are true": made(deaths=True), "alone as a number": made(alone=1),
         "open as a number": made(is_open=1), "a time that is text": made(at="1"), "one more": made(more=(0,)),
         "one fewer": SignedValue(typ=ATTEMPTS, payload=pack([1, TASK.digest(), 0, False, True])),
+    }  # fmt: skip
+    return {
+        "own": INVENTORY,
+        "accept": accept,
+        "reject": [
+            *_never(made, subject, place(digest("x"))),
+            *(_refused(name, subject, one.stored()) for name, one in bad.items()),
+        ],
+    }
+
+
+def _failed() -> Json:
+    def place(of: bytes) -> str:
+        return f"state.inventory.failed.{of.hex()}"
+
+    def made(
+        *,
+        version: object = 1,
+        dig: object = TASK.digest(),
+        failed: object = 2,
+        at: object = NOW,
+        more: tuple[object, ...] = (),
+        typ: str = FAILED,
+    ) -> SignedValue:
+        return SignedValue(typ=typ, payload=pack([version, dig, failed, at, *more]))
+
+    subject = place(TASK.digest())
+    accept = _timely(made, subject, {"failed": 2})
+    for name, failed in (("the first", 1), ("many", 1_000_000)):
+        accept.append({
+            "name": name, "subject": subject, "stored": NOW, "value": made(failed=failed).stored().hex(),
+            "expect": {"failed": failed},
+        })  # fmt: skip
+    bad: dict[str, SignedValue] = {
+        "of version 2": made(version=2), "of version true": made(version=True), "of another message": made(dig=digest("x")),
+        "a hash of 31 bytes": made(dig=bytes(31)), "a hash in hex": made(dig=TASK.digest().hex()),
+        "none": made(failed=0), "a number that is true": made(failed=True), "a number that is text": made(failed="2"),
+        "a time that is text": made(at="1"), "a time that is true": made(at=True), "one more": made(more=(NOW,)),
+        "one fewer": SignedValue(typ=FAILED, payload=pack([1, TASK.digest(), NOW])),
+        "of the type of attempts": made(typ=ATTEMPTS),
     }  # fmt: skip
     return {
         "own": INVENTORY,

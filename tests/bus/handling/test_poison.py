@@ -17,8 +17,9 @@ from support.x509 import ThrowawayCa
 
 from sealbus.agents.dev.memory.broker import MemoryBroker
 from sealbus.bus.handling import poison
+from sealbus.bus.handling.attempt_counts import StoredCounts
 from sealbus.bus.handling.idempotency.claim_store import BusyEffect
-from sealbus.bus.handling.poison import PoisonGuard
+from sealbus.bus.handling.poison import ATTEMPTS, PoisonGuard
 from sealbus.bus.handling.work import Work
 from sealbus.bus.ports import StreamRefused
 from sealbus.bus.streams.key_value import KeyValue
@@ -58,14 +59,17 @@ class Site:
 
     def process(self, **named: Any) -> PoisonGuard:
         return PoisonGuard(
-            keyed=KeyValue(self.broker.connect()),
-            token="inventory",
-            identity=StaticIdentity(
-                ThrowawayCa("example.org"), INVENTORY.value, sealer=lambda: ISSUER.sealer(INVENTORY)
+            counts=StoredCounts(
+                ATTEMPTS,
+                keyed=KeyValue(self.broker.connect()),
+                token="inventory",
+                identity=StaticIdentity(
+                    ThrowawayCa("example.org"), INVENTORY.value, sealer=lambda: ISSUER.sealer(INVENTORY)
+                ),
+                trust=lambda: TRUST,
+                caches=Caches(),
+                clock=lambda: self.now,
             ),
-            trust=lambda: TRUST,
-            caches=Caches(),
-            clock=lambda: self.now,
             **named,
         )
 

@@ -1,4 +1,4 @@
-"""The vectors of STATE: stops, ticks, claims on effects, uses and attempts. Both readers find the same in each."""
+"""The vectors of STATE: stops, ticks, claims on effects, uses and counts of attempts. Both readers find the same in each."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from support.x509 import ThrowawayCa
 from vectors.issuing import INVENTORY, NOW, SECOND, party
 
 from sealbus.agents.dev.memory.broker import MemoryBroker
+from sealbus.bus.handling.attempt_counts import FAILED, FailedAttempts, StoredCounts
 from sealbus.bus.handling.cancel import stop as stops
 from sealbus.bus.handling.cancel.stop import Stop
 from sealbus.bus.handling.idempotency import claim as claims
 from sealbus.bus.handling.idempotency.effects import effect_key
 from sealbus.bus.handling.idempotency.replay_guard import ReplayGuard
-from sealbus.bus.handling.poison import PoisonGuard
+from sealbus.bus.handling.poison import ATTEMPTS, PoisonGuard
 from sealbus.bus.handling.schedules.tick import TakenTick, Tick, TickClaims, WaitingTick
 from sealbus.bus.sending.cancel import CancelRole
 from sealbus.bus.streams.key_value import KeyValue
@@ -259,13 +260,17 @@ async def test_what_stands_in_the_place_of_uses(case: Given) -> None:
     assert not await guard_of(case).used(digest, made=case["stored"] + 5 * SECOND + 1)
 
 
+def counts_of(name: str, case: Given, keyed: KeyValue) -> StoredCounts:
+    return StoredCounts(
+        name, keyed=keyed, token="inventory", identity=IDENTITY, trust=lambda: trust_of(case), caches=Caches(),
+        clock=lambda: case["stored"] + SECOND,
+    )  # fmt: skip
+
+
 async def our_attempt(case: Given) -> Given:
     """Begin a redelivery of the message at the case's subject, and return what stands there then, as they read it."""
     broker, keyed = site(case)
-    guard = PoisonGuard(
-        keyed=keyed, token="inventory", identity=IDENTITY, trust=lambda: trust_of(case), caches=Caches(),
-        clock=lambda: case["stored"] + SECOND,
-    )  # fmt: skip
+    guard = PoisonGuard(counts=counts_of(ATTEMPTS, case, keyed))
     digest = bytes.fromhex(case["subject"].split(".")[3])
     work = Mock(header=Mock(digest=digest), tried=Mock(number=2), permitted=Mock(route=Mock(once=False)))
     await guard.begin(work)
@@ -292,3 +297,30 @@ async def test_what_is_no_count_of_attempts(case: Given) -> None:
         their_own(independent.read_attempts, case)
     # As after none that is known: the one before this may have ended its process beside others.
     assert await our_attempt(case) == {"deaths": 0, "alone": False, "open": True}
+
+
+async def our_failed(case: Given) -> int:
+    """Count one more failed attempt at the message of the case's subject, in its ninth delivery; return its number."""
+    broker, keyed = site(case)
+    digest = bytes.fromhex(case["subject"].split(".")[3])
+    work = Mock(header=Mock(digest=digest), tried=Mock(number=9))
+    number = await FailedAttempts(counts_of(FAILED, case, keyed)).count(work)
+    found = broker.streams["STATE"].stored[-1]
+    assert found.arrival is not None
+    written = independent.read_failed(found.payload, case["subject"], found.arrival.stored, INVENTORY, world_of({}))
+    assert written == {"failed": number}
+    return number
+
+
+@parametrized("failed", "accept")
+async def test_failed_attempts(case: Given) -> None:
+    assert their_own(independent.read_failed, case) == case["expect"]
+    assert await our_failed(case) == case["expect"]["failed"] + 1
+
+
+@parametrized("failed", "reject")
+async def test_what_is_no_count_of_failed_attempts(case: Given) -> None:
+    with pytest.raises(verify_export.Bad):
+        their_own(independent.read_failed, case)
+    # Then the broker's count of deliveries stands for it.
+    assert await our_failed(case) == 9

@@ -68,6 +68,7 @@ from sealbus.policies.types.value import (
     number,
     object_of,
     record,
+    row_of,
     set_of,
 )
 
@@ -301,7 +302,7 @@ class _Analysis:
         if isinstance(pattern, Variable):
             frame.names[pattern.name] = one
         elif isinstance(pattern, Array):
-            if not one.data and _never_equal(array_of(ANY, len(pattern.items)), one):
+            if not one.data and _never_equal(row_of(*[ANY] * len(pattern.items)), one):
                 self.refuse(frame, pattern.place, "match", "what is taken apart here is never such an array")
             for item in pattern.items:
                 self.bind(frame, item, self.data.items(one))
@@ -406,8 +407,7 @@ class _Analysis:
             case Variable() | Reference():
                 return self.reference(frame, expression)
             case Array():
-                items = join_all([self.expression(frame, item) for item in expression.items])
-                return array_of(items, len(expression.items))
+                return row_of(*[self.expression(frame, item) for item in expression.items])
             case SetLiteral():
                 items = join_all([self.expression(frame, item) for item in expression.items])
                 self.unmixed(frame, expression.place, items)
@@ -466,7 +466,7 @@ class _Analysis:
         terms = [self.expression(inner, term) for term in expression.terms]
         if expression.kind == "array":
             # OPA gives an empty literal the type of an array without items.
-            return array_of(terms[0], None if terms[0].names else 0)
+            return array_of(terms[0]) if terms[0].names else row_of()
         if expression.kind == "set":
             self.unmixed(frame, expression.place, terms[0])
             return set_of(terms[0])
@@ -722,9 +722,18 @@ def _incomparable(left: Type, right: Type) -> bool:
     """
     if _never_equal(left, right):
         return True
-    if left.open or right.open or left.data or right.data or len(left.names | right.names) != 1:
+    common = left.names & right.names
+    if left.open or right.open or left.data or right.data or len(common) != 1:
         return False
-    if left.names == {"object"}:
+    if common == {"array"} and left.rows and right.rows:
+        return not any(_may_be_equal(one, other) for one in left.rows for other in right.rows)
+    if common == {"array"} and (left.lengths or right.lengths):
+        return True
+    if common == {"set"} and any(
+        one.items and not one.items.open and len(one.items.names) > 1 for one in (left, right)
+    ):
+        return True
+    if common == {"object"}:
         others = dict(right.fields)
         numbered = any(one.keys is not None and not one.keys.names <= TEXT.names for one in (left, right))
         if numbered or [name for name, _ in left.fields] != list(others):
@@ -733,6 +742,15 @@ def _incomparable(left: Type, right: Type) -> bool:
             return True
     pairs = ((left.keys, right.keys), (left.items, right.items))
     return any(one is not None and other is not None and _incomparable(one, other) for one, other in pairs)
+
+
+def _may_be_equal(one: tuple[Type, ...] | Type, other: tuple[Type, ...] | Type) -> bool:
+    """Return whether OPA's compiler compares two arrays (`Type.rows`): it does so place by place."""
+    if isinstance(one, Type):
+        one = (one,) * (1 if isinstance(other, Type) else len(other))
+    if isinstance(other, Type):
+        other = (other,) * len(one)
+    return len(one) == len(other) and not any(map(_incomparable, one, other))
 
 
 def _pattern(argument: Expression) -> Type:
@@ -745,6 +763,6 @@ def _pattern(argument: Expression) -> Type:
         case Scalar():
             return NULL if argument.value is None else BOOLEAN
         case Array():
-            return array_of(join_all(map(_pattern, argument.items)), len(argument.items))
+            return row_of(*map(_pattern, argument.items))
         case _:
             return ANY

@@ -14,7 +14,7 @@ from sealbus.envelopes.limits import DEFAULT_LIMITS
 
 __all__ = [
     "ANY", "BOOLEAN", "INSTANT", "JSON", "NEVER", "NULL", "NUMBER", "TEXT", "UNBOUNDED", "DataPath", "Type", "array_of",
-    "join", "join_all", "narrowed", "number", "object_of", "record", "set_of",
+    "join", "join_all", "narrowed", "number", "object_of", "record", "row_of", "set_of",
 ]  # fmt: skip
 
 DataPath: TypeAlias = "tuple[str | None, ...]"
@@ -29,6 +29,8 @@ multiplied are within 2^212.
 """
 _PARTS: Final = 16_384
 """Most types in one type: where each value holds the one before twice, they would double at each step."""
+_SIZE: Final = 1_024
+"""Most types in one type that has `rows`, which hold again what `items` holds."""
 _COLLECTIONS: Final = frozenset({"array", "set", "object"})
 _JSON_NAMES: Final = frozenset({"null", "boolean", "number", "text", "array", "object"})
 
@@ -41,7 +43,8 @@ class Type:
     object beyond its `fields`; `keys` that of an object's keys, if they are not all texts. `open` means that it may hold any
     JSON value, or any value at all, at every depth. `data` are the places in the policy's data where the value may be
     found. `instant` marks texts that are instants as `rfc3339` writes them. `lengths` are the possible lengths of an array
-    that was written out.
+    that was written out. `rows` are what an array may be: the types of its items, place by place, or the type of all. It is
+    empty where they are too many, or not known.
 
     What a type of more than `_PARTS` types holds counts as unknown.
     """
@@ -55,8 +58,11 @@ class Type:
     data: frozenset[DataPath] = frozenset()
     instant: bool = False
     lengths: frozenset[int] = frozenset()
+    rows: frozenset[tuple[Type, ...] | Type] = frozenset()
     parts: int = field(init=False, compare=False, repr=False)
     """The number of types in it, itself included."""
+    size: int = field(init=False, compare=False, repr=False)
+    """The same with the types in its `rows`, at most `_SIZE`."""
 
     def __post_init__(self) -> None:
         parts = 1 + sum(one.parts for one in self.inside)
@@ -65,6 +71,11 @@ class Type:
             for name, nothing in (("items", None), ("fields", ()), ("keys", None), ("open", "any")):
                 object.__setattr__(self, name, nothing)
         object.__setattr__(self, "parts", parts)
+        rows = [one for row in self.rows for one in ((row,) if isinstance(row, Type) else row)]
+        size = 1 + sum(one.size for one in (*self.inside, *rows))
+        if size > _SIZE:
+            object.__setattr__(self, "rows", frozenset())
+        object.__setattr__(self, "size", min(size, _SIZE))
 
     @property
     def scalar(self) -> bool:
@@ -109,10 +120,19 @@ def number(most: int) -> Type:
     return Type(names=NUMBER.names, most=min(most, UNBOUNDED))
 
 
-def array_of(items: Type, length: int | None = None) -> Type:
-    """Return the type of arrays that hold `items`, `length` of them if that is known."""
-    lengths: frozenset[int] = frozenset() if length is None else frozenset({length})
-    return Type(names=frozenset({"array"}), items=items, lengths=lengths)
+def array_of(items: Type) -> Type:
+    """Return the type of arrays that hold `items`."""
+    return Type(names=frozenset({"array"}), items=items, rows=frozenset({items}))
+
+
+def row_of(*items: Type) -> Type:
+    """Return the type of arrays that hold `items`, one at each place."""
+    return Type(
+        names=frozenset({"array"}),
+        items=join_all(items),
+        lengths=frozenset({len(items)}),
+        rows=frozenset({items}),
+    )
 
 
 def set_of(items: Type) -> Type:
@@ -163,6 +183,7 @@ def join(one: Type, other: Type) -> Type:
     keys = [key for key in (one.keys, other.keys) if key is not None]
     if keys and any("object" in each.names and each.keys is None for each in (one, other)):
         keys.append(TEXT)
+    lengths, rows = _written(one, other)
     return Type(
         names=one.names | other.names,
         most=max(one.most, other.most),
@@ -172,7 +193,8 @@ def join(one: Type, other: Type) -> Type:
         open=_open(one, other),
         data=one.data | other.data,
         instant=one.instant and other.instant,
-        lengths=_lengths(one, other),
+        lengths=lengths,
+        rows=rows,
     )
 
 
@@ -183,6 +205,12 @@ def _open(one: Type, other: Type) -> Literal["", "json", "any"]:
     return "json" if one.holds_json and other.holds_json else "any"
 
 
-def _lengths(one: Type, other: Type) -> frozenset[int]:
-    arrays = [each.lengths for each in (one, other) if "array" in each.names]
-    return frozenset().union(*arrays) if all(arrays) else frozenset()
+def _written(one: Type, other: Type) -> tuple[frozenset[int], frozenset[tuple[Type, ...] | Type]]:
+    arrays = [each for each in (one, other) if "array" in each.names]
+    lengths: frozenset[int] = frozenset()
+    rows: frozenset[tuple[Type, ...] | Type] = frozenset()
+    if all(each.lengths for each in arrays):
+        lengths = lengths.union(*(each.lengths for each in arrays))
+    if all(each.rows for each in arrays):
+        rows = rows.union(*(each.rows for each in arrays))
+    return lengths, rows

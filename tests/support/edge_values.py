@@ -26,10 +26,10 @@ from sealbus.policies.types.value import (
     TEXT,
     UNBOUNDED,
     Type,
-    array_of,
     join_all,
     number,
     object_of,
+    row_of,
     set_of,
 )
 
@@ -130,7 +130,7 @@ def whole(value: int) -> Value:
 
 
 def _array(items: Sequence[Value]) -> Value:
-    return _expression(f"[{', '.join(one.written for one in items)}]", array_of(_joined(items), len(items)))
+    return _expression(f"[{', '.join(one.written for one in items)}]", row_of(*[one.of for one in items]))
 
 
 def _set(items: Sequence[Value]) -> Value:

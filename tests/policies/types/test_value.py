@@ -20,6 +20,7 @@ from sealbus.policies.types.value import (
     number,
     object_of,
     record,
+    row_of,
     set_of,
 )
 
@@ -40,11 +41,30 @@ def test_an_instant_is_one_only_if_both_are() -> None:
 
 
 def test_arrays_have_one_of_the_lengths_that_are_known() -> None:
-    assert join(array_of(TEXT, 2), array_of(NUMBER, 2)).lengths == {2}
-    assert join(array_of(TEXT, 2), array_of(TEXT, 1)).lengths == {1, 2}
-    assert join(array_of(TEXT, 2), array_of(TEXT)).lengths == frozenset()
-    assert join(array_of(TEXT, 2), TEXT).lengths == {2}
+    assert join(row_of(TEXT, TEXT), row_of(NUMBER, NUMBER)).lengths == {2}
+    assert join(row_of(TEXT, TEXT), row_of(TEXT)).lengths == {1, 2}
+    assert join(row_of(TEXT, TEXT), array_of(TEXT)).lengths == frozenset()
+    assert join(row_of(TEXT, TEXT), TEXT).lengths == {2}
     assert join(TEXT, NUMBER).lengths == frozenset()
+
+
+def test_arrays_have_one_of_the_rows_that_are_known() -> None:
+    assert join(row_of(TEXT, NUMBER), row_of(NUMBER)).rows == {(TEXT, NUMBER), (NUMBER,)}
+    assert join(row_of(TEXT), array_of(TEXT)).rows == {(TEXT,), TEXT}
+    assert join(row_of(TEXT), JSON).rows == frozenset()
+    assert join(row_of(TEXT), NULL).rows == {(TEXT,)}
+    assert join(TEXT, NUMBER).rows == frozenset()
+
+
+def test_rows_of_very_many_types_are_not_known_and_their_lengths_are() -> None:
+    assert row_of(*[TEXT] * 1_022).rows
+    assert not row_of(*[TEXT] * 1_023).rows
+    assert row_of(*[TEXT] * 1_023).lengths == {1_023}
+    assert not join(row_of(*[TEXT] * 1_022), row_of(TEXT)).rows
+    nested = TEXT
+    for _ in range(64):
+        nested = row_of(nested, nested)
+    assert not nested.rows
 
 
 def test_fields_are_joined_one_by_one() -> None:

@@ -74,7 +74,9 @@ TARGETS: dict[str, str] = {
     "agents/evidence/approvals": "attack/test_forged_approvals agents/evidence/test_approvals",
     "bus/gate/authorizer": "bus/gate/test_authorizer bus/gate/test_gate",
     "bus/gate/gate": "bus/gate/test_gate bus/gate/test_restored_streams",
-    "bus/handling/idempotency/replay_guard": "bus/handling/idempotency/test_replay_guard",
+    "bus/handling/idempotency/replay_guard": (
+        "bus/handling/idempotency/test_replay_guard bus/streams/test_state_vectors"
+    ),
     "bus/handling/cancel/stop": "bus/handling/cancel/test_stop",
     "bus/gate/approval_authorizer": "bus/gate/test_approval_authorizer attack/test_approvals bus/gate/test_resumption",
     "bus/gate/resumption": "bus/gate/test_resumption attack/test_approvals",
@@ -222,7 +224,7 @@ TARGETS: dict[str, str] = {
         " envelopes/message/test_header envelopes/message/test_user_context envelopes/encoding/test_strict_json"
         " envelopes/trust/test_bundles envelopes/message/test_wire envelopes/records/test_body"
         " envelopes/export/test_export_vectors attack/test_forged_approvals agents/evidence/test_approvals"
-        " envelopes/export/test_approvals attack/test_forged_grants"
+        " envelopes/export/test_approvals attack/test_forged_grants envelopes/test_independent_vectors"
     ),
 }
 """The weakened modules, and the tests to run, the module's own first. The last module shares no code with ours."""

@@ -317,7 +317,8 @@ def _claim(name: str, value: bytes, expect: Mapping[str, object], *, signed: boo
 
 
 def _uses() -> Json:
-    first, second = digest("first")[:16], digest("second")[:16]
+    # The slot is 1, so that a bool in its place is equal to it in Python.
+    first, second = bytes((0, 1)) + digest("first")[2:16], digest("second")[:16]
     slot = int.from_bytes(first[:2], "big") % 4_096
     place = f"state.inventory.proof.{slot}"
     listed = first + (NOW + 90 * SECOND).to_bytes(8, "big") + second + (NOW + SECOND).to_bytes(8, "big")
@@ -344,6 +345,7 @@ def _uses() -> Json:
             _refused("of another use", place, made(name="event").stored()),
             _refused("of version 2", place, made(version=2).stored()),
             _refused("of version true", place, made(version=True).stored()),
+            _refused("of slot true", place, made(number=True).stored()),
             _refused("a use that is cut off", place, made(uses=listed[:-1]).stored()),
             _refused("a time that is text", place, made(at="1").stored()),
             _refused("signed by another", place, replace(made(), sender=party(PLANNER)).stored()),

@@ -157,7 +157,7 @@ class ReplayGuard:
         match payload:
             case [int(version), str(name), int(slot), int(at), bytes(listed)]:
                 # A bool is no integer here, and True is 1 to Python.
-                numbers = not any(isinstance(one, bool) for one in (version, slot, at))
+                numbers = not isinstance(version, bool) and not isinstance(slot, bool)
                 ours = numbers and (version, name, slot) == (_VERSION, self._name, number)
             case _:
                 return None

@@ -69,9 +69,7 @@ batch := [decide(request) | some request in input.batch]
 
 decide(_) := {"allow": true, "reasons": [], "obligations": [], "policy": "p"}
 """
-NOTARY_SETTINGS = """[trust]
-notaries = ["spiffe://example.org/agent/notary"]
-[control.notary]
+NOTARY_SETTINGS = """[control.notary]
 origin = "{origin}"
 keys = ["{folder}/log.key"]
 folder = "{folder}/log"
@@ -332,7 +330,8 @@ async def replicated_log(patch: pytest.MonkeyPatch) -> AsyncIterator[ReplicatedL
         )
         make_key_file(folder / "log.key", ORIGIN)
         policy = f'engine = "embedded"\nbundle = "{folder / "bundle.tar.gz"}"'
-        text = settings_text(folder, servers.entrances, policy=policy, replicas=3)
+        notaries = [NAMES.id_of("notary").value]
+        text = settings_text(folder, servers.entrances, policy=policy, replicas=3, notaries=notaries)
         (folder / "sealbus.toml").write_text(text + NOTARY_SETTINGS.format(origin=ORIGIN, folder=folder))
         made = ReplicatedLog(folder, servers, load_settings(folder / "sealbus.toml", environment={}))
         patch.setattr(reader, "make_reader", made.make_reader)

@@ -219,6 +219,7 @@ INSIDE: list[tuple[Callable[..., object], set[str]]] = [
 """Functions of theirs that must go on using these names, or what is overridden would be called by nobody."""
 
 DOCUMENTED = {
+    "aiohttp": "a session takes a class of responses, whose `close` and `connection` are documented",
     "a2a.auth.user": "abstract on purpose: who asks",
     "a2a.server.request_handlers": "handlers of one's own; of `GrpcHandler` the public `abort_context` alone is overridden",
     "a2a.server.request_handlers.grpc_handler": "abstract on purpose: what a handler is told of a request",

@@ -89,17 +89,28 @@ async def working(bus: RealBus, *versions: Version, limits: WorkerLimits | None 
             stop.set()
 
 
+async def result(handle: TaskHandle) -> str:
+    """Return what came of a task."""
+    try:
+        await handle.result(Item)
+    except RemoteError as error:
+        return str(error.code)
+    return "done"
+
+
 async def results(handles: Iterable[TaskHandle]) -> Counter[str]:
     """Count what came of each task."""
+    return Counter(await asyncio.gather(*[result(handle) for handle in handles]))
 
-    async def one(handle: TaskHandle) -> str:
-        try:
-            await handle.result(Item)
-        except RemoteError as error:
-            return str(error.code)
-        return "done"
 
-    return Counter(await asyncio.gather(*[one(handle) for handle in handles]))
+async def first_result(handles: Iterable[TaskHandle]) -> str:
+    """Return what came of the task that ends first."""
+    async with asyncio.TaskGroup() as group:
+        waiting = [group.create_task(result(handle)) for handle in handles]
+        done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for task in waiting:
+            task.cancel()
+    return next(iter(done)).result()
 
 
 async def test_a_rolling_upgrade_with_a_new_verb_loses_nothing_under_load(tmp_path: Path) -> None:
@@ -222,8 +233,8 @@ async def test_a_sender_that_fills_its_room_leaves_some_to_others(tmp_path: Path
             async for status in waiting.statuses():
                 assert (status.state, status.code) == (State.WORKING, "unknown_verb")
                 break
-        refused = await results([flood[-1]])
-        assert refused == {"unknown_verb": 1}
+        # At most 256 have room, whichever these are.
+        assert await first_result(flood) == "unknown_verb"
 
 
 async def test_a_version_with_less_room_beside_one_with_more_does_not_take_it_away(tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ async def _answers(settings: Settings, name: str) -> str:
             return "the server stores none of its answers to this workload"
         return (
             "the server stores its answers to this workload where a stream listens: it is in the account with the streams. "
-            "Operators, control and backup belong there, and nobody else (docs/callout.md, two accounts)"
+            "Operators, control and backup belong there, and nobody else"
         )
 
 

@@ -261,6 +261,8 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "independent.verify_export.check_credential: curve != 'RSA' [by case]",
         "independent.verify_export.check_credential: wanted == curve [by prefix]",
         "independent.verify_export.check_credential: wanted == curve [by case]",
+        "independent.verify_export.check_credential: wanted in ('RS', 'PS') [by prefix]",
+        "independent.verify_export.check_credential: wanted in ('RS', 'PS') [by case]",
         "independent.verify_export.check_context: 'ctx' not in header [by prefix]",
         "independent.verify_export.check_context: 'ctx' not in header [by case]",
         "independent.verify_export.check_chain: 'par' in child [by prefix]",
@@ -441,6 +443,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
     "a kind or a key of a set that was compared whole before, none of which is like another": (
         "independent.verify_export.jws_ok: curve != 'RSA' [by prefix]",
         "independent.verify_export.jws_ok: curve != 'RSA' [by case]",
+        "independent.verify_export.jws_ok: alg.startswith('RS') [by case]",
         "independent.verify_export.read_header: 'end' in header [by prefix]",
         "independent.verify_export.read_header: 'end' in header [by case]",
         "independent.verify_export.read_header: header['t'] == 'record' [by prefix]",

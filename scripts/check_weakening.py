@@ -26,6 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -113,7 +114,7 @@ class Weakened:
                 one, fit = waiting.pop()
                 process, told = _start(one, fit)
                 running[process] = one, fit, told
-            process, status = os.wait()
+            process, status = _ended()
             one, fit, told = running.pop(process)
             data = os.read(told, 8)
             os.close(told)
@@ -135,9 +136,9 @@ class Weakened:
         if killer.nodeid not in self._sound:
             process = os.fork()
             if process == 0:
-                _hush()
+                _apart()
                 os._exit(int(_fails(killer)))
-            self._sound[killer.nodeid] = os.waitpid(process, 0)[1] == 0
+            self._sound[killer.nodeid] = _ended(process)[1] == 0
         if not self._sound[killer.nodeid]:
             self._plan.broken = killer.nodeid
 
@@ -159,7 +160,7 @@ def _observed(
             file = f"{folder}/{share}"
             process = os.fork()
             if process == 0:
-                _hush()
+                _apart()
                 probe = Probe()
                 setattr(builtins, HELPER, probe)
                 for path in functions_of(source):
@@ -175,7 +176,7 @@ def _observed(
             running[process] = file
         told: list[tuple[int, float, set[tuple[str, int]], set[tuple[str, int]], set[str]]] = []
         while running:
-            process, status = os.wait()
+            process, status = _ended()
             file = running.pop(process)
             if status:
                 return None
@@ -199,11 +200,20 @@ def _probed(item: pytest.Item, probe: Probe) -> tuple[float, set[tuple[str, int]
     return time.monotonic() - began, probe.asked, probe.found, probe.entered
 
 
-def _hush() -> None:
-    """Discard the output of tests."""
+def _apart() -> None:
+    """Lead a group of processes of this child's own, and discard the output of tests."""
+    os.setpgid(0, 0)
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
     os.dup2(quiet, 2)
+
+
+def _ended(child: int = -1) -> tuple[int, int]:
+    """Wait for a child, any unless one is named, end what its tests have left, and return the child and its status."""
+    process, status = os.waitpid(child, 0)
+    with suppress(ProcessLookupError):
+        os.killpg(process, signal.SIGKILL)
+    return process, status
 
 
 def _fails(item: pytest.Item) -> bool:
@@ -220,7 +230,7 @@ def _start(one: Weakening, items: Sequence[pytest.Item]) -> tuple[int, int]:
         setattr(builtins, HELPER, Weaker())
         target.function.__code__ = code
         target.forget()
-        _hush()
+        _apart()
         for number, item in enumerate(items):
             signal.alarm(_SECONDS)
             if _fails(item):

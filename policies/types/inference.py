@@ -725,10 +725,9 @@ def _incomparable(left: Type, right: Type) -> bool:
     common = left.names & right.names
     if left.open or right.open or left.data or right.data or len(common) != 1:
         return False
-    if common == {"array"} and left.rows and right.rows:
+    if common == {"array"}:
+        # Without rows nothing is known of them: refused.
         return not any(_may_be_equal(one, other) for one in left.rows for other in right.rows)
-    if common == {"array"} and (left.lengths or right.lengths):
-        return True
     if common == {"set"} and any(
         one.items and not one.items.open and len(one.items.names) > 1 for one in (left, right)
     ):

@@ -82,7 +82,17 @@ def test_no_comparison_is_admitted_that_opa_refuses(seed: int, tmp_path: Path) -
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize(("length", "compared"), [(500, True), (1_100, False)])
+def row(length: int) -> str:
+    """Return an array of a text and numbers."""
+    return "[\n\t" + ",\n\t".join(['"a"', *["1"] * (length - 1)]) + ",\n\t]"
+
+
+@pytest.mark.parametrize(("length", "compared"), [(300, True), (1_100, False)])
 def test_arrays_of_more_items_than_are_known_place_by_place_are_not_compared(length: int, compared: bool) -> None:
-    row = "[\n\t" + ",\n\t".join(["1"] * length) + ",\n\t]"
-    assert admitted([f"\nf0(request) if {{\n\t{row} == {row}\n}} else := false\n"]) is compared
+    comparison = f"{row(length)} == {row(length)}"
+    assert admitted([f"\nf0(request) if {{\n\t{comparison}\n}} else := false\n"]) is compared
+
+
+def test_what_is_not_known_of_an_array_is_not_known_beside_another() -> None:
+    comparison = f'[y | some y in ["a"]] in [{row(1_100)}, [y | some y in [1, 2]]]'
+    assert not admitted([f"\nf0(request) if {{\n\t{comparison}\n}} else := false\n"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +16,6 @@ from support.lab import until
 from support.real_bus import RealBus, real_bus
 
 from sealbus import Agent, Client, Context, TaskHandle
-from sealbus.agents.runtime.worker import Worker
 from sealbus.bus.nats.api import api
 from sealbus.bus.nats.connection.frames import publish_frame
 from sealbus.bus.ports import Outgoing
@@ -97,25 +96,6 @@ async def bus(tmp_path: Path) -> AsyncIterator[RealBus]:
         yield made
 
 
-@asynccontextmanager
-async def workers(bus: RealBus, *agents: Agent) -> AsyncIterator[list[Worker]]:
-    stop = asyncio.Event()
-    async with AsyncExitStack() as stack:
-        group = await stack.enter_async_context(asyncio.TaskGroup())
-        made = [
-            await stack.enter_async_context(Worker(agent, await bus.node(agent.name, ScriptedEngine())))
-            for agent in agents
-        ]
-        for worker in made:
-            group.create_task(worker.run(stop))
-        for worker in made:
-            await worker.ready.wait()
-        try:
-            yield made
-        finally:
-            stop.set()
-
-
 async def ended(handle: TaskHandle) -> tuple[State, str, str]:
     async with aclosing(handle.statuses()) as statuses:
         found = [status async for status in statuses]
@@ -138,7 +118,7 @@ async def until_settled(bus: RealBus, consumer: str) -> None:
 async def test_three_agents_stop_and_a_process_that_starts_later_knows(bus: RealBus, chain: Chain) -> None:
     await bus.node("operator", ScriptedEngine())
     client = Client.on(await bus.node("shop", ScriptedEngine()))
-    async with workers(bus, *chain.agents):
+    async with bus.workers(*chain.agents):
         handle = await client.submit("plans.plan", Job())
         await chain.deepest.wait()
         await handle.cancel("enough")
@@ -148,7 +128,7 @@ async def test_three_agents_stop_and_a_process_that_starts_later_knows(bus: Real
     late = await client.submit("works.later", Job(number=7))
     with pytest.raises(TimeoutError):
         await late.cancel("enough", timeout=0.2)
-    async with workers(bus, chain.agents[1]):
+    async with bus.workers(chain.agents[1]):
         assert await ended(late) == CANCELED
     await until_settled(bus, "works")
     # It was taken before its cancel, or never: either way nothing of it is left.
@@ -158,7 +138,7 @@ async def test_three_agents_stop_and_a_process_that_starts_later_knows(bus: Real
 async def test_one_that_is_put_off_leaves_nothing_at_the_broker(bus: RealBus, chain: Chain) -> None:
     await bus.node("operator", ScriptedEngine())
     client = Client.on(await bus.node("shop", ScriptedEngine()))
-    async with workers(bus, chain.agents[1]):
+    async with bus.workers(chain.agents[1]):
         handle = await client.submit("works.later", Job(number=1))
         async with aclosing(handle.statuses()) as statuses:
             assert (await anext(statuses)).note == "later"
@@ -170,7 +150,7 @@ async def test_one_that_is_put_off_leaves_nothing_at_the_broker(bus: RealBus, ch
 
 async def test_a_cancel_holds_through_a_restart_of_the_server(bus: RealBus, chain: Chain) -> None:
     client = Client.on(await bus.node("shop", ScriptedEngine()))
-    async with workers(bus, *chain.agents) as running:
+    async with bus.workers(*chain.agents) as running:
         await bus.server.kill9()
         await until(lambda: not any(worker._stops.current.is_set() for worker in running))
         await bus.server.restart()
@@ -187,7 +167,7 @@ async def test_a_cancel_holds_after_the_stream_of_stops_was_deleted_and_made_aga
     await bus.node("operator", ScriptedEngine())
     client = Client.on(await bus.node("shop", ScriptedEngine()))
     request = bus.connections["operator"].jetstream
-    async with workers(bus, *chain.agents) as running:
+    async with bus.workers(*chain.agents) as running:
         await api(request, "STREAM.DELETE.STATE")
         await until(lambda: not any(worker._stops.current.is_set() for worker in running))
         assert all("state" in worker.not_ready() for worker in running)
@@ -203,7 +183,7 @@ async def test_bytes_that_were_stored_over_a_stop_undo_nothing(bus: RealBus, cha
     """Who is in the account of the streams can have the server store its answers anywhere; in one account everybody can."""
     client = Client.on(await bus.node("shop", ScriptedEngine()))
     works = chain.agents[1]
-    async with workers(bus, works) as [worker]:
+    async with bus.workers(works) as [worker]:
         handle = await client.submit("works.later", Job(number=1))
         await until(lambda: chain.handled == [1])
         await handle.cancel("enough")
@@ -214,7 +194,7 @@ async def test_bytes_that_were_stored_over_a_stop_undo_nothing(bus: RealBus, cha
         await until(lambda: worker.node.counters.value("sealbus_stops_unverified_total", code="malformed") == 1)
         assert place in worker._stops._room
     # A process that knows nothing but what is stored now: HELD tells it of the cancel.
-    async with workers(bus, works) as [worker]:
+    async with bus.workers(works) as [worker]:
         assert place not in worker._stops._room
         [stop] = await worker._kept.under(handle.digest)
         assert (stop.by, stop.reason) == (bus.names.id_of("shop"), "enough")
@@ -223,7 +203,7 @@ async def test_bytes_that_were_stored_over_a_stop_undo_nothing(bus: RealBus, cha
 async def test_completion_and_cancel_at_once_have_one_winner_for_every_reader(bus: RealBus, chain: Chain) -> None:
     client = Client.on(await bus.node("shop", ScriptedEngine()))
     found: Counter[State] = Counter()
-    async with workers(bus, chain.agents[1]):
+    async with bus.workers(chain.agents[1]):
         for number in range(100):
             chain.leaves[number], chain.entered[number] = asyncio.Event(), asyncio.Event()
             handle = await client.submit("works.wait", Job(number=number))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 
@@ -70,23 +70,11 @@ class Version:
             self.handled.append((f"event {verb}", body.number))
 
 
-@asynccontextmanager
-async def working(bus: RealBus, *versions: Version, limits: WorkerLimits | None = None) -> AsyncIterator[list[Worker]]:
+def working(
+    bus: RealBus, *versions: Version, limits: WorkerLimits | None = None
+) -> AbstractAsyncContextManager[list[Worker]]:
     """Run each version as a replica of its own."""
-    stop = asyncio.Event()
-    async with AsyncExitStack() as stack:
-        workers = []
-        for version in versions:
-            node = await bus.node("shop", ScriptedEngine())
-            workers.append(await stack.enter_async_context(Worker(version.agent, node, limits)))
-        group = await stack.enter_async_context(asyncio.TaskGroup())
-        for worker in workers:
-            group.create_task(worker.run(stop))
-            await worker.ready.wait()
-        try:
-            yield workers
-        finally:
-            stop.set()
+    return bus.workers(*[version.agent for version in versions], limits=limits)
 
 
 async def result(handle: TaskHandle) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -98,28 +98,11 @@ class Ground:
         """Return a client in a process of its own."""
         return Client.on(await self.bus.node(name, ScriptedEngine()))
 
-    @asynccontextmanager
-    async def workers(
+    def workers(
         self, *agents: Agent, limits: WorkerLimits | None = None, engine: PolicyEngine | None = None
-    ) -> AsyncIterator[list[Worker]]:
-        """Run a process for each of `agents`."""
-        stop = asyncio.Event()
-        async with AsyncExitStack() as stack:
-            group = await stack.enter_async_context(asyncio.TaskGroup())
-            made = [
-                await stack.enter_async_context(
-                    Worker(agent, await self.bus.node(agent.name, engine or ScriptedEngine()), limits=limits)
-                )
-                for agent in agents
-            ]
-            for worker in made:
-                group.create_task(worker.run(stop))
-            for worker in made:
-                await worker.ready.wait()
-            try:
-                yield made
-            finally:
-                stop.set()
+    ) -> AbstractAsyncContextManager[list[Worker]]:
+        """Run a process for each of `agents`, as `RealBus.workers` does."""
+        return self.bus.workers(*agents, limits=limits, engine=engine)
 
     async def stored(self, stream: str = "") -> int:
         """Return how many messages were ever stored, in one stream or in all."""

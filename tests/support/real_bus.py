@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from support.engines import ScriptedEngine
 from support.identity import StaticIdentity
 from support.nats_server import NatsServer, User
 from support.x509 import ThrowawayCa
@@ -16,6 +18,8 @@ from sealbus.agents.dev.nats.config import BrokerRole, Permissions, permissions_
 from sealbus.agents.dev.users import EDGE_PATH, mint_user
 from sealbus.agents.dev.workload_api import DevelopmentAuthority
 from sealbus.agents.runtime.node import Deployment, Node
+from sealbus.agents.runtime.worker import Worker, WorkerLimits
+from sealbus.agents.sdk.agent import Agent
 from sealbus.bus.audit.spool import SpoolOptions
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.transport import NatsTransport
@@ -80,6 +84,28 @@ class RealBus:
                 clock=clock,
             )
         )
+
+    @asynccontextmanager
+    async def workers(
+        self, *agents: Agent, limits: WorkerLimits | None = None, engine: PolicyEngine | None = None
+    ) -> AsyncIterator[list[Worker]]:
+        """Run a replica for each of `agents`, which decides by `engine` or allows all."""
+        stop = asyncio.Event()
+        async with AsyncExitStack() as stack:
+            made = [
+                await stack.enter_async_context(
+                    Worker(agent, await self.node(agent.name, engine or ScriptedEngine()), limits)
+                )
+                for agent in agents
+            ]
+            group = await stack.enter_async_context(asyncio.TaskGroup())
+            try:
+                for worker in made:
+                    group.create_task(worker.run(stop))
+                    await worker.ready.wait()
+                yield made
+            finally:
+                stop.set()
 
     def user(self, identifier: str, workload: str) -> Statement:
         """Return a user context that the edge minted for `workload`."""

@@ -102,7 +102,7 @@ def _tests(folder: Path) -> Iterable[Module]:
         try:
             yield Module(path=name, text=path.read_text("utf-8"))
         except ValueError as error:
-            raise PolicyRefused([Problem(file=name, line=0, column=0, form="encoding", text=str(error))]) from error
+            raise PolicyRefused([Problem.of_whole(name, "encoding", str(error))]) from error
 
 
 def _run_embedded(interpreter: Interpreter, files: Iterable[File], failed: FailedTests) -> list[RegoTestResult]:
@@ -162,7 +162,7 @@ def _run_opa(folder: Path, opa: Path, deadline: float) -> list[RegoTestResult]:
         raise ConfigurationError(f"opa test did not end within {deadline:g} s") from error
     if done.returncode not in (0, 2):
         text = " ".join(done.stderr.decode(errors="replace").split())
-        raise PolicyRefused([Problem(file=folder.name, line=0, column=0, form="opa", text=text)])
+        raise PolicyRefused([Problem.of_whole(folder.name, "opa", text)])
     found = json.loads(done.stdout)
     return [
         RegoTestResult(

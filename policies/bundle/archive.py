@@ -81,4 +81,4 @@ def _path(entry: tarfile.TarInfo) -> str:
 
 def refused_file(path: str, text: str) -> PolicyRefused:
     """Return the refusal of the file at `path`, or of the bundle itself if `path` is empty."""
-    return PolicyRefused([Problem(file=path or "the bundle", line=0, column=0, form="bundle", text=text)])
+    return PolicyRefused([Problem.of_whole(path or "the bundle", "bundle", text)])

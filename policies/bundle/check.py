@@ -27,7 +27,7 @@ from sealbus.policies.bundle.library import OWN_LIBRARY, in_library
 from sealbus.policies.bundle.reasons import reason_words
 from sealbus.policies.bundle.revocations import issued_before
 from sealbus.policies.decision.documents import canonical, in_parts
-from sealbus.policies.lint.lint import parse_all, problem_at, refused_forms
+from sealbus.policies.lint.lint import parse_all, refused_forms
 from sealbus.policies.lint.module import LIBRARY, Module, PolicyRefused, Problem
 from sealbus.policies.lint.regorus import check_compiles
 from sealbus.policies.lint.syntax import (
@@ -120,21 +120,23 @@ def _data_problems(files: Iterable[File], bundle: Bundle) -> Iterator[Problem]:
         try:
             read(bundle.data)
         except ValueError as error:
-            yield Problem(file="data.json", line=0, column=0, form=form, text=str(error))
+            yield Problem.of_whole("data.json", form, str(error))
     roots = [_path(root) for root in bundle.roots]
     for path in _tops(bundle.data, ()):
         if not any(_related(path, root) for root in roots):
             text = f"{'.'.join(path)} is outside the bundle's roots"
-            yield Problem(file="data.json", line=0, column=0, form="roots", text=text)
+            yield Problem.of_whole("data.json", "roots", text)
     for file in files:
         if not any(file.package[: len(root)] == root for root in roots):
-            yield problem_at(file, Place(line=1, column=1), "roots", "the package is outside the bundle's roots")
+            yield Problem.at(file.path, Place(line=1, column=1), "roots", "the package is outside the bundle's roots")
         if (file.package[: len(LIBRARY)] == LIBRARY) is not in_library(file.path):
-            yield problem_at(file, Place(line=1, column=1), "library", OWN_LIBRARY)
+            yield Problem.at(file.path, Place(line=1, column=1), "library", OWN_LIBRARY)
         for rule in file.rules:
             path = file.package + leading_names(rule.head)
             if _stands_at(bundle.data, path):
-                yield problem_at(file, rule.place, "conflict", f"the data has something at {'.'.join(path)} already")
+                yield Problem.at(
+                    file.path, rule.place, "conflict", f"the data has something at {'.'.join(path)} already"
+                )
             yield from lookup_problems(file, rule, bundle.data)
 
 
@@ -178,10 +180,12 @@ def entrypoint_problems(files: Sequence[File]) -> list[Problem]:
         found = [(file, rule) for file in files if file.package == PACKAGE for rule in _named(file, name)]
         if not found:
             problem = f"the policy has no {name}: package sealbus.authz needs `{text}`"
-            problems.append(Problem(file="the bundle", line=0, column=0, form="entrypoint", text=problem))
+            problems.append(Problem.of_whole("the bundle", "entrypoint", problem))
         for number, (file, rule) in enumerate(found):
             if not fits(rule) or (number and name != "decide"):
-                problems.append(problem_at(file, rule.place, "entrypoint", f"{name} is exactly, and once, `{text}`"))
+                problems.append(
+                    Problem.at(file.path, rule.place, "entrypoint", f"{name} is exactly, and once, `{text}`")
+                )
     return problems
 
 
@@ -200,7 +204,7 @@ def input_problems(files: Iterable[File]) -> Iterator[Problem]:
             for expression in every_expression(rule):
                 if leading_names(expression)[:1] == ("input",):
                     text = "only decision and batch read input: give the request to a function as its argument"
-                    yield problem_at(file, expression.place, "entrypoint", text)
+                    yield Problem.at(file.path, expression.place, "entrypoint", text)
 
 
 def _plain(rule: Rule) -> bool:

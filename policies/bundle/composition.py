@@ -168,7 +168,7 @@ def _overlap(one: str, other: str) -> bool:
 
 
 def _problem(file: str, form: str, text: str) -> Problem:
-    return Problem(file=file, line=0, column=0, form=form, text=text)
+    return Problem.of_whole(file, form, text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -338,7 +338,7 @@ class PartSet:
 
 def _unowned(team: str) -> PolicyRefused:
     text = f"the platform's bundle names no team {team[:64]!r} with this signer"
-    return PolicyRefused([Problem(file="the bundle", line=0, column=0, form="owners", text=text)])
+    return PolicyRefused([Problem.of_whole("the bundle", "owners", text)])
 
 
 def reference_problems(files: Iterable[File], team: str | None) -> Iterator[Problem]:
@@ -370,4 +370,4 @@ def _judged(file: File, place: Place, path: Names, team: str | None) -> Iterator
     others = path[:depth] == TEAMS_ROOT and path[depth : depth + 1] != (team,)
     if above or others or path[: len(_ENTRY)] == _ENTRY:
         text = f"{'.'.join(('data', *path))} may mean another team's: refer to your own package, or to the platform's"
-        yield Problem(file=file.path, line=place.line, column=place.column, form="team", text=text)
+        yield Problem.at(file.path, place, "team", text)

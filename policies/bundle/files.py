@@ -95,7 +95,7 @@ def build_bundle(folder: Path, *, revision: str = "", serial: int = 0, part: boo
             modules[path] = file.read_bytes()
         else:
             text = "OPA reads only *.rego and data.json of a bundle: rename it, or move it away"
-            raise PolicyRefused([Problem(file=path, line=0, column=0, form="bundle", text=text)])
+            raise PolicyRefused([Problem.of_whole(path, "bundle", text)])
     if revision:
         manifest = replace(manifest, revision=revision)
     if serial:

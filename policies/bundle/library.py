@@ -84,4 +84,4 @@ def refuse_own_library(path: str, data: DataDocument) -> None:
     """Raise `PolicyRefused` if the file `path` of a policy folder is under the library's root, or has put `data` there."""
     above = data.get(LIBRARY[0])
     if in_library(path) or (isinstance(above, dict) and LIBRARY[1] in above):
-        raise PolicyRefused([Problem(file=path, line=0, column=0, form="library", text=OWN_LIBRARY)])
+        raise PolicyRefused([Problem.of_whole(path, "library", OWN_LIBRARY)])

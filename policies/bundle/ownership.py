@@ -146,9 +146,7 @@ def _owner(team: str, said: Json) -> Owner:
 
 
 def _refused(text: str) -> PolicyRefused:
-    return PolicyRefused(
-        [Problem(file="data.json", line=0, column=0, form="owners", text=f"data.{'.'.join(OWNERS)}: {text}")]
-    )
+    return PolicyRefused([Problem.of_whole("data.json", "owners", f"data.{'.'.join(OWNERS)}: {text}")])
 
 
 def dispatch_text(owners: Iterable[Owner]) -> str:

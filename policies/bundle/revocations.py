@@ -162,7 +162,7 @@ def revocations_of(bundle: Bundle) -> Revocations:
 
 
 def _unfit(place: tuple[str, ...], text: str) -> PolicyRefused:
-    problem = Problem(file="data.json", line=0, column=0, form="revocations", text=f"data.{'.'.join(place)}: {text}")
+    problem = Problem.of_whole("data.json", "revocations", f"data.{'.'.join(place)}: {text}")
     return PolicyRefused([problem])
 
 

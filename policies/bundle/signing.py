@@ -170,4 +170,4 @@ def _base64url(data: bytes) -> bytes:
 
 
 def _refused(path: str, text: str, *, form: str = "signature") -> PolicyRefused:
-    return PolicyRefused([Problem(file=path, line=0, column=0, form=form, text=text)])
+    return PolicyRefused([Problem.of_whole(path, form, text)])

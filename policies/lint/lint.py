@@ -99,7 +99,7 @@ from sealbus.policies.lint.syntax import (
     every_expression,
 )
 
-__all__ = ["parse_all", "problem_at", "refused_forms"]
+__all__ = ["parse_all", "refused_forms"]
 
 _WHOLE: Final = re.compile(r"0|-?[1-9][0-9]{0,15}")
 _KEYWORDS: Final = frozenset({"if", "in", "every", "contains"})
@@ -135,29 +135,24 @@ def refused_forms(files: Iterable[File]) -> list[Problem]:
             for expression in every_expression(rule):
                 found = _arithmetic(expression)
                 if found is not None:
-                    problems.append(problem_at(file, expression.place, *found))
+                    problems.append(Problem.at(file.path, expression.place, *found))
     table.check_depth()
     return [*problems, *table.problems]
 
 
-def problem_at(file: File, place: Place, form: str, text: str) -> Problem:
-    """Return a problem at `place` of `file`."""
-    return Problem(file=file.path, line=place.line, column=place.column, form=form, text=text)
-
-
 def _of_header(file: File) -> Iterable[Problem]:
     if file.package[:1] == ("system",):
-        yield problem_at(file, Place(line=1, column=1), "package", "packages under system are OPA's own")
+        yield Problem.at(file.path, Place(line=1, column=1), "package", "packages under system are OPA's own")
     for one in file.imports:
         keyword = one.path[:2] == ("future", "keywords") and (len(one.path) == 2 or one.path[2] in _KEYWORDS)
         if not keyword and one.path != ("rego", "v1") and (one.path[0] != "data" or len(one.path) == 1):
             text = f"{'.'.join(one.path)} cannot be imported: data..., rego.v1 and future.keywords can"
-            yield problem_at(file, one.place, "import", text)
+            yield Problem.at(file.path, one.place, "import", text)
 
 
 def _of_default(file: File, rule: Rule) -> Iterable[Problem]:
     if rule.kind == "default" and (rule.value is None or not constant(rule.value)):
-        yield problem_at(file, rule.place, "default", "a default is made of literals")
+        yield Problem.at(file.path, rule.place, "default", "a default is made of literals")
 
 
 def _arithmetic(expression: Expression) -> tuple[str, str] | None:

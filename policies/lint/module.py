@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 from sealbus.envelopes.errors import ConfigurationError
+from sealbus.policies.lint.syntax import Place
 
 __all__ = ["LIBRARY", "MODULE_BYTES", "TEST_SUFFIX", "Module", "PolicyRefused", "Problem"]
 
@@ -89,6 +90,16 @@ class Problem:
     column: int
     form: str
     text: str
+
+    @classmethod
+    def at(cls, file: str, place: Place, form: str, text: str) -> Self:
+        """Return a problem at `place` of `file`."""
+        return cls(file=file, line=place.line, column=place.column, form=form, text=text)
+
+    @classmethod
+    def of_whole(cls, file: str, form: str, text: str) -> Self:
+        """Return a problem of the whole `file`."""
+        return cls(file=file, line=0, column=0, form=form, text=text)
 
     def __str__(self) -> str:
         where = f"{self.file}:{self.line}:{self.column}" if self.line else self.file

@@ -334,7 +334,7 @@ class Scope:
 
     def refuse(self, place: Place, form: str, text: str) -> None:
         """Add a problem."""
-        self.problems.append(Problem(file=self.path, line=place.line, column=place.column, form=form, text=text))
+        self.problems.append(Problem.at(self.path, place, form, text))
 
     def frames(self) -> Iterator[Frame]:
         """Yield the frames, innermost first."""

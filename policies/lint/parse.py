@@ -249,9 +249,7 @@ class _Reader:
     def call(self, content: dict[str, object], place: Place) -> Call:
         if not self.source.follows(as_kind(content["fcn"])[1]["span"], "("):
             text = "( stands right after the name of what is called"
-            raise PolicyRefused(
-                [Problem(file=self.source.path, line=place.line, column=place.column, form="compile", text=text)]
-            )
+            raise PolicyRefused([Problem.at(self.source.path, place, "compile", text)])
         return Call(
             place=place,
             name=leading_names(self.expression(content["fcn"])),
@@ -319,8 +317,4 @@ class SourceText:
 
     def unknown(self, kind: str, span: object) -> PolicyRefused:
         """Return the refusal of a kind of syntax that has not been compared."""
-        place = self.place(span)
-        problem = Problem(
-            file=self.path, line=place.line, column=place.column, form="unknown", text=f"{kind} is not among the forms"
-        )
-        return PolicyRefused([problem])
+        return PolicyRefused([Problem.at(self.path, self.place(span), "unknown", f"{kind} is not among the forms")])

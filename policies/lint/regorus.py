@@ -27,7 +27,7 @@ __all__ = ["Interpreter", "check_compiles", "parse_module", "place_of", "problem
 os.environ.setdefault("RUST_LIB_BACKTRACE", "0")
 
 _PLACE: Final = re.compile(r"\A\s*--> (?P<file>[^\n]+):(?P<line>\d+):(?P<column>\d+)\n")
-_FINE: Final = Problem(file="", line=0, column=0, form="", text="")
+_FINE: Final = Problem.of_whole("", "", "")
 """There is none."""
 _ERROR: Final = re.compile(r"^error: (?P<text>.*)$", re.MULTILINE)
 _BACKTRACE: Final = "\n\nStack backtrace:"
@@ -143,7 +143,7 @@ def parse_module(module: Module) -> object:
         return cast("object", json.loads(tree)[0]["ast"])
     except RecursionError as error:
         text = "an expression is too long: name its parts"
-        raise PolicyRefused([Problem(file=module.path, line=0, column=0, form="nesting", text=text)]) from error
+        raise PolicyRefused([Problem.of_whole(module.path, "nesting", text)]) from error
 
 
 # An engine must be dropped by the thread that made it. Nothing is raised while one is in scope: the traceback would keep

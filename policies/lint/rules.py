@@ -7,7 +7,7 @@ recursive function until the process crashes.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -64,7 +64,7 @@ class RuleTable:
         self._check_prefixes()
 
     def _refuse(self, file: str, place: Place, form: str, text: str) -> None:
-        self.problems.append(Problem(file=file, line=place.line, column=place.column, form=form, text=text))
+        self.problems.append(Problem.at(file, place, form, text))
 
     def _add(self, file: File, rule: Rule) -> None:
         path = file.package + leading_names(rule.head)
@@ -100,6 +100,11 @@ class RuleTable:
                     )
                     self._refuse(entry.file, entry.place, "conflict", text)
 
+    def called_function(self, call: Call, file: File) -> Names | None:
+        """Return the path of the function that a `call` in `file` calls, or None for a builtin."""
+        path = self.resolve(call.name, file)
+        return path if path is not None and self.kind(path) == "function" else None
+
     def kind(self, path: Names) -> str:
         """Return the kind of rule at `path`: `complete`, `contains`, `function` or `object`; empty if there is no rule."""
         return self._entries[path].kind if path in self._entries else ""
@@ -129,7 +134,7 @@ class RuleTable:
         entry = self._entries[file.package + leading_names(rule.head)]
         for expression in every_expression(rule):
             if isinstance(expression, Call):
-                path = self.resolve(expression.name, file.package, aliases)
+                path = self.resolve(expression.name, file)
                 called = self._entries.get(path) if path is not None else None
                 if path is not None and called is not None and called.kind == "function":
                     entry.uses.add(path)
@@ -144,12 +149,13 @@ class RuleTable:
                     if problem is not None:
                         self._refuse(file.path, *problem)
             elif isinstance(expression, Variable | Reference):
-                path = self.resolve(leading_names(expression), file.package, aliases)
+                path = self.resolve(leading_names(expression), file)
                 if path is not None:
                     self._note(file, entry, path, expression)
 
-    def resolve(self, names: Names, package: Names, aliases: Mapping[str, Names]) -> Names | None:
-        """Return the path that `names` mean outside a rule; None for locals, `input` and builtins."""
+    def resolve(self, names: Names, file: File) -> Names | None:
+        """Return the path that `names` of `file` mean outside a rule; None for locals, `input` and builtins."""
+        package, aliases = file.package, data_aliases(file)
         if not names:
             return None
         if names[0] == "data":

@@ -116,7 +116,7 @@ def lookup_problems(file: File, rule: Rule, data: Json) -> Iterator[Problem]:
             place = _looked_up(data, before[1:], expression.path, counted)
             if place is not None:
                 text = "the data has an array here: take `some x in` it, or keep what is looked up in an object"
-                yield Problem(file=file.path, line=place.line, column=place.column, form="lookup", text=text)
+                yield Problem.at(file.path, place, "lookup", text)
 
 
 def _looked_up(data: Json, before: Names, path: tuple[Expression, ...], counted: set[str]) -> Place | None:

@@ -300,7 +300,7 @@ OPERATORS: Final[Mapping[str, Operator]] = {
     "Union": Operator(written="|", sides=("set",)),
     "Intersection": Operator(written="&", sides=("set",)),
 }
-"""Operators of both engines by the name that regorus' parser gives them; `types.inference` knows what else they ask."""
+"""Operators of both engines by the name that regorus' parser gives them; `types.operations` knows what else they ask."""
 
 GUARDS: Final[Mapping[str, frozenset[str]]] = {
     "is_array": frozenset({"array"}),

@@ -60,9 +60,7 @@ def conflicts(
             for body, value in _branch_values(rule):
                 if value is not None and not constant(value) and (solutions_of(body) or iterates(value)):
                     text = "this may have several values: collect them ([x | ...]), then take one"
-                    yield Problem(
-                        file=file.path, line=value.place.line, column=value.place.column, form="conflict", text=text
-                    )
+                    yield Problem.at(file.path, value.place, "conflict", text)
 
 
 def unique(key: Expression, value: Expression, body: Body) -> bool:
@@ -89,8 +87,7 @@ def written(expression: Expression | None) -> object:
 
 
 def _problem(file: File, rule: Rule, text: str) -> Problem:
-    place = rule.place
-    return Problem(file=file.path, line=place.line, column=place.column, form="conflict", text=text)
+    return Problem.at(file.path, rule.place, "conflict", text)
 
 
 def _branches(rule: Rule) -> int:

@@ -19,8 +19,11 @@ from sealbus.policies.bundle.files import build_bundle
 from sealbus.policies.bundle.format import Manifest, pack_bundle, read_bundle
 from sealbus.policies.lint.module import Module, PolicyRefused
 from sealbus.policies.lint.regorus import Interpreter
-from sealbus.policies.types import inference
+from sealbus.policies.lint.syntax import Place
+from sealbus.policies.types import expressions
+from sealbus.policies.types.analysis import Analysis
 from sealbus.policies.types.builtins import BUILTINS, Argument, Builtin
+from sealbus.policies.types.facts import Facts
 from sealbus.policies.types.value import BOOLEAN, number
 
 ROOT = Path(__file__).parents[2]
@@ -127,6 +130,17 @@ def admit(patch: pytest.MonkeyPatch, name: str, arguments: int) -> None:
     patch.setitem(BUILTINS, name, Builtin(arguments=(argument,) * arguments, result=gives))
 
 
+def admit_form(patch: pytest.MonkeyPatch, admitted: str) -> None:
+    """Take back what type inference refuses by the name `admitted`."""
+    refuse = Analysis.refuse
+
+    def refuse_others(self: Analysis, facts: Facts, place: Place, form: str, text: str) -> None:
+        if form != admitted:
+            refuse(self, facts, place, form, text)
+
+    patch.setattr(Analysis, "refuse", refuse_others)
+
+
 @pytest.mark.parametrize(
     ("planted", "first"),
     [
@@ -146,29 +160,11 @@ def test_a_planted_difference_is_found(
         case "a glob":
             admit(monkeypatch, "glob.match", 3)
         case "an else after what is undefined":
-            refuse = inference._Analysis.refuse
-
-            def but_else(self: inference._Analysis, frame: object, place: object, form: str, text: str) -> None:
-                if form != "else":
-                    refuse(self, frame, place, form, text)  # type: ignore[arg-type]  # as they came
-
-            monkeypatch.setattr(inference._Analysis, "refuse", but_else)
+            admit_form(monkeypatch, "else")
         case "a head that may be undefined":
-            refuse = inference._Analysis.refuse
-
-            def but_head(self: inference._Analysis, frame: object, place: object, form: str, text: str) -> None:
-                if form != "head":
-                    refuse(self, frame, place, form, text)  # type: ignore[arg-type]  # as they came
-
-            monkeypatch.setattr(inference._Analysis, "refuse", but_head)
+            admit_form(monkeypatch, "head")
         case _:
-            refuse = inference._Analysis.refuse
-
-            def but_in(self: inference._Analysis, frame: object, place: object, form: str, text: str) -> None:
-                if form != "in":
-                    refuse(self, frame, place, form, text)  # type: ignore[arg-type]  # as they came
-
-            monkeypatch.setattr(inference._Analysis, "refuse", but_in)
+            admit_form(monkeypatch, "in")
     found = compare(opa, range(first, first + NEAR), most=1)
     [(_, difference)] = found.differences
     said = re.fullmatch(r"embedded (.*), in a batch (.*), native (.*), OPA (.*), asked \{.*", difference)
@@ -179,7 +175,7 @@ def test_a_planted_difference_is_found(
 
 def test_a_planted_difference_at_the_edges_is_found(opa: OpaServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A key of 64 bits and more, which regorus rounds. The seeds are others, because a bundle that passed stays so."""
-    monkeypatch.setattr(inference._Analysis, "key_of", inference._Analysis.expression)
+    monkeypatch.setattr(expressions, "key_type", Analysis.expression_type)
     monkeypatch.setattr(edge_values, "SUSPECT", 0.5)
     first = SEED + 1_000
     found = compare_edges(opa, range(first, first + NEAR), most=1)

@@ -7,7 +7,8 @@ import pytest
 from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.policies.lint.lint import parse_all
 from sealbus.policies.lint.module import Module
-from sealbus.policies.types.inference import CALLS, type_problems
+from sealbus.policies.types.inference import type_problems
+from sealbus.policies.types.rules import CALLS
 from sealbus.policies.types.value import DataPath
 
 DATA: Json = {

@@ -1,0 +1,113 @@
+"""What is known at one place of a rule: the types of its names, and which expressions have a value there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+from sealbus.policies.lint.rules import RuleTable
+from sealbus.policies.lint.syntax import (
+    Call,
+    Comprehension,
+    Expression,
+    File,
+    Names,
+    Number,
+    Reference,
+    Scalar,
+    Text,
+    Variable,
+    children,
+)
+from sealbus.policies.types.builtins import BUILTINS
+from sealbus.policies.types.value import ANY, Type, narrowed
+
+Key: TypeAlias = "tuple[tuple[str, str], ...]"
+"""A name, and the names and variables of the lookups in it."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Facts:
+    """The facts that are known at one place of a rule in `file`."""
+
+    file: File
+    names: dict[str, Type] = field(default_factory=dict)
+    """The types of the names that have a value."""
+    checked: dict[Key, frozenset[str]] = field(default_factory=dict)
+    """The types that earlier statements allow for a name, or for a lookup in a name."""
+    inferred: dict[str, frozenset[str]] = field(default_factory=dict)
+    """The types that OPA's compiler infers for a name. They decide what a function may be called with."""
+    stated: set[Key] = field(default_factory=set)
+    """The names and lookups that were a statement by themselves, and so have a value."""
+
+    def inner(self) -> Facts:
+        """Return a copy for a body inside this place."""
+        return replace(
+            self,
+            names=dict(self.names),
+            checked=dict(self.checked),
+            inferred=dict(self.inferred),
+            stated=set(self.stated),
+        )
+
+    def key(self, expression: Expression) -> Key | None:
+        """Return the key of `expression` if it is a name, or a lookup in a name by names, literals and variables."""
+        if isinstance(expression, Variable):
+            return (("", expression.name),)
+        if not isinstance(expression, Reference) or not isinstance(expression.head, Variable):
+            return None
+        steps: list[tuple[str, str]] = [("", expression.head.name)]
+        for part in expression.path:
+            step = self.step(part)
+            if step is None:
+                return None
+            steps.append(step)
+        return tuple(steps)
+
+    def step(self, part: Expression) -> tuple[str, str] | None:
+        """Return how `part` of a reference stands in a key; None if its value may change."""
+        if isinstance(part, Text):
+            return ".", part.value
+        if isinstance(part, Number):
+            return "[", part.written
+        if isinstance(part, Variable) and part.name not in self.names:
+            return None
+        key = self.key(part)
+        return None if key is None else ("[", repr(key))
+
+    def allow(self, expression: Expression, names: frozenset[str]) -> None:
+        """Note that only the types `names` are possible for `expression` from here on."""
+        key = self.key(expression)
+        if key is not None:
+            self.checked[key] = self.checked.get(key, names) & names
+
+    def narrowed(self, type_: Type, key: Key) -> Type:
+        """Return `type_`, the type of what has this key, without the types that earlier statements exclude."""
+        names = self.checked.get(key)
+        return type_ if names is None else narrowed(type_, names)
+
+
+def certain(expression: Expression, facts: Facts, table: RuleTable) -> bool:
+    """Return whether `expression` has a value whenever the statements before it hold."""
+    match expression:
+        case Scalar() | Text() | Number() | Comprehension():
+            return True
+        case Variable():
+            return expression.name in facts.names
+        case Reference():
+            return facts.key(expression) in facts.stated
+        case Call():
+            path, builtin = table.called_function(expression, facts.file), BUILTINS.get(".".join(expression.name))
+            total = _total(path, table) if path is not None else builtin is not None and not builtin.partial
+            return total and all(certain(argument, facts, table) for argument in expression.arguments)
+        case _:
+            return all(certain(child, facts, table) for child in children(expression))
+
+
+def _total(function: Names, table: RuleTable) -> bool:
+    """Return whether `function` has a value for all arguments: a definition without conditions is enough."""
+    for file, rule in table.definitions[function]:
+        arguments = [argument.name for argument in rule.arguments if isinstance(argument, Variable)]
+        if not rule.bodies and rule.value is not None and len(arguments) == len(rule.arguments):
+            return certain(rule.value, Facts(file=file, names=dict.fromkeys(arguments, ANY)), table)
+    return False

@@ -1,0 +1,275 @@
+"""The types of rules and functions, statement by statement.
+
+The types of a function's arguments are those of its calls. If there are too many different ones they count as unknown,
+so that the time this takes is bounded.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from sealbus.envelopes.limits import DEFAULT_LIMITS
+from sealbus.policies.lint.module import LIBRARY
+from sealbus.policies.lint.syntax import (
+    Array,
+    Assign,
+    Body,
+    Call,
+    Comprehension,
+    Expression,
+    Infix,
+    Membership,
+    Names,
+    Negation,
+    Number,
+    ObjectLiteral,
+    Plain,
+    Reference,
+    Rule,
+    Scalar,
+    SetLiteral,
+    SomeIn,
+    SomeNames,
+    Statement,
+    Text,
+    Variable,
+    children,
+)
+from sealbus.policies.types.analysis import Analysis
+from sealbus.policies.types.builtins import GUARDS
+from sealbus.policies.types.comparison import never_equal, pattern_type
+from sealbus.policies.types.conflicts import iterates, solutions_of
+from sealbus.policies.types.expressions import comprehension_type, key_type, object_type, set_type
+from sealbus.policies.types.facts import Facts, certain
+from sealbus.policies.types.operations import call_type, check_membership, infix_type, refuse_mixed, refuse_unfit
+from sealbus.policies.types.references import keys_of, reference_type
+from sealbus.policies.types.value import (
+    ANY,
+    BOOLEAN,
+    NEVER,
+    UNBOUNDED,
+    Type,
+    join_all,
+    number,
+    object_of,
+    row_of,
+    set_of,
+)
+
+CALLS: Final = 16
+"""Different argument types with which one function is analysed before they count as unknown."""
+LIBRARY_CALLS: Final = 2_048
+"""The same for a function of the library, which each of many teams calls with conditions of its own."""
+
+_STEPS: Final = (1 << 16, 1 << 32, DEFAULT_LIMITS.max_integer, 1 << 64, 1 << 128, UNBOUNDED)
+"""Bounds of numbers that functions are called with."""
+
+
+@dataclass(kw_only=True)
+class RuleTypes(Analysis):
+    """Walks over all rules; each rule, and each function for each kind of its arguments, is read once."""
+
+    rules: dict[Names, Type] = field(default_factory=dict)
+    calls: dict[Names, dict[tuple[Type, ...], Type]] = field(default_factory=lambda: defaultdict(dict))
+
+    def read_rules(self) -> None:
+        """Find the problems of all rules."""
+        arity = {path: len(definitions[0][1].arguments) for path, definitions in self.table.definitions.items()}
+        functions = [path for path in arity if self.table.kind(path) == "function"]
+        for path in arity:
+            if path not in functions:
+                self.rule_type(path)
+            else:
+                types = self.question_types(path, arity[path])
+                if types is not None:
+                    self.function_type(path, types)
+        # A function that is never called is analysed as if with any arguments; but the library's then decides nothing.
+        for path in functions:
+            if not self.calls[path] and path[: len(LIBRARY)] != LIBRARY:
+                self.function_type(path, [ANY] * arity[path])
+
+    # Rules
+
+    def rule_type(self, path: Names) -> Type:
+        """Read every definition of a rule once, and return their common type."""
+        found = self.rules.get(path)
+        if found is None:
+            found = join_all(
+                self._definition_type(Facts(file=file), rule) for file, rule in self.table.definitions[path]
+            )
+            self.rules[path] = found
+        return found
+
+    def function_type(self, path: Names, arguments: Sequence[Type]) -> Type:
+        """Read every definition of a function once for `arguments`, and return their common type."""
+        known = self.calls[path]
+        key = tuple([_stepped(type_) for type_ in arguments])
+        most = LIBRARY_CALLS if path[: len(LIBRARY)] == LIBRARY else CALLS
+        if key not in known and len(known) >= most:
+            key = (ANY,) * len(arguments)
+        found = known.get(key)
+        if found is None:
+            results: list[Type] = []
+            for file, rule in self.table.definitions[path]:
+                facts = Facts(file=file)
+                for pattern, type_ in zip(rule.arguments, key, strict=True):
+                    self._bind(facts, pattern, type_)
+                results.append(self._definition_type(facts, rule))
+            found = known[key] = join_all(results)
+        return found
+
+    def _definition_type(self, facts: Facts, rule: Rule) -> Type:
+        """Return the type of one definition's value."""
+        if not rule.bodies:
+            return self._head_type(facts, rule, rule.value, None)
+        results: list[Type] = []
+        for number_of, body in enumerate(rule.bodies):
+            inner = facts.inner()
+            self.read_body(inner, body)
+            self.infer_parameters(inner, rule)
+            value = body.value if body.is_else else rule.value
+            results.append(self._head_type(inner, rule, value, body))
+            followed = number_of + 1 < len(rule.bodies) and rule.bodies[number_of + 1].is_else
+            if followed and value is not None and not certain(value, inner, self.table):
+                text = "an else follows, and this may be undefined: name it in the body (x := ...), then use x"
+                self.refuse(inner, value.place, "else", text)
+        return join_all(results)
+
+    def _head_type(self, facts: Facts, rule: Rule, value: Expression | None, body: Body | None) -> Type:
+        """Return what a head gives after its body."""
+        keys = keys_of(rule)
+        if rule.key is not None or keys:
+            parts = [part for part in (*keys, rule.key, value) if part is not None]
+            if solutions_of(body) or any(map(iterates, parts)):
+                for part in parts:
+                    if not certain(part, facts, self.table):
+                        # regorus forgets all solutions where the last has no head, and fails where another has none.
+                        text = "this may be undefined for one of several solutions: name it in the body (x := ...)"
+                        self.refuse(facts, part.place, "head", text)
+        if rule.key is not None:
+            items = self.expression_type(facts, rule.key)
+            refuse_mixed(self, facts, rule.key.place, items)
+            result = set_of(items)
+        else:
+            result = BOOLEAN if value is None else self.expression_type(facts, value)
+        for key in reversed(keys):
+            result = object_of(key_type(self, facts, key), result)
+        return result
+
+    # Bodies
+
+    def read_body(self, facts: Facts, body: Body) -> None:
+        """Read one statement after the other: each knows what those before it have checked."""
+        for statement in body.statements:
+            self._read_statement(facts, statement)
+
+    def _read_statement(self, facts: Facts, statement: Statement) -> None:
+        match statement:
+            case Plain(expression=Assign() as assigned):
+                self._assign(facts, assigned.left, assigned.right, self.expression_type(facts, assigned.right))
+            case Plain(expression=expression):
+                self._check_statement(facts, expression)
+                self._learn(facts, expression)
+            case Negation(expression=expression):
+                self._check_statement(facts, expression)
+            case SomeNames():
+                pass
+            case SomeIn():
+                collection = self.expression_type(facts, statement.collection)
+                if not collection.names <= {"array", "set", "object"}:
+                    text = "`some ... in` takes an array, set or object"
+                    refuse_unfit(self, facts, statement.collection, collection, text, ("array",))
+                if statement.key is not None:
+                    self._bind(facts, statement.key, self.data.keys(collection))
+                self._bind(facts, statement.value, self.data.items(collection))
+            case _:
+                collection = self.expression_type(facts, statement.collection)
+                inner = facts.inner()
+                types = (self.data.keys(collection), self.data.items(collection))[-len(statement.names) :]
+                for name, type_ in zip(statement.names, types, strict=True):
+                    self._bind(inner, name, type_)
+                self.read_body(inner, statement.body)
+
+    def _check_statement(self, facts: Facts, expression: Expression) -> None:
+        """Check a statement, or what is under `not`: there a missing side of `in` is false in both engines."""
+        if isinstance(expression, Membership):
+            check_membership(self, facts, expression)
+            return
+        self.expression_type(facts, expression)
+        if isinstance(expression, Infix) and expression.operator == "Eq":
+            self.check_equality(facts, expression)
+
+    def _assign(self, facts: Facts, pattern: Expression, assigned: Expression, type_: Type) -> None:
+        """Bind the names of `pattern` to `assigned`, part by part if both are written out as arrays."""
+        if isinstance(pattern, Array) and isinstance(assigned, Array) and len(pattern.items) == len(assigned.items):
+            for item, part in zip(pattern.items, assigned.items, strict=True):
+                self._assign(facts, item, part, self.expression_type(facts, part))
+        else:
+            self._bind(facts, pattern, type_)
+
+    def _bind(self, facts: Facts, pattern: Expression, type_: Type) -> None:
+        if isinstance(pattern, Variable):
+            facts.names[pattern.name] = type_
+        elif isinstance(pattern, Array):
+            if not type_.data and never_equal(row_of(*[ANY] * len(pattern.items)), type_):
+                self.refuse(facts, pattern.place, "match", "what is taken apart here is never such an array")
+            for item in pattern.items:
+                self._bind(facts, item, self.data.items(type_))
+
+    def _learn(self, facts: Facts, expression: Expression) -> None:
+        """Note what is known once `expression` holds."""
+        key = facts.key(expression)
+        if key is not None:
+            facts.stated.add(key)
+        match expression:
+            case Call(name=(name,), arguments=(argument,)) if name in GUARDS:
+                self.check_guard(facts, name, argument, self.expression_type(facts, argument))
+                self.allow(facts, argument, GUARDS[name])
+            case Infix(operator="Eq", left=left, right=right):
+                names = self.expression_type(facts, left).names & self.expression_type(facts, right).names
+                self.allow(facts, left, names)
+                self.allow(facts, right, names)
+            case Membership(key=None, value=value, collection=collection):
+                self.allow(facts, value, self.data.items(self.expression_type(facts, collection)).names)
+            case _:
+                pass
+
+    # Expressions
+
+    def expression_type(self, facts: Facts, expression: Expression) -> Type:
+        """Hand the expression to the function for its kind."""
+        match expression:
+            case Scalar() | Text() | Number():
+                return pattern_type(expression)
+            case Variable() | Reference():
+                return reference_type(self, facts, expression)
+            case Array():
+                return row_of(*[self.expression_type(facts, item) for item in expression.items])
+            case SetLiteral():
+                return set_type(self, facts, expression)
+            case ObjectLiteral():
+                return object_type(self, facts, expression)
+            case Comprehension():
+                return comprehension_type(self, facts, expression)
+            case Call():
+                return call_type(self, facts, expression)
+            case Infix():
+                return infix_type(self, facts, expression)
+            case Membership():
+                for side in children(expression):
+                    if not certain(side, facts, self.table):
+                        text = "`in` as a value needs sides that have one: name this first (x := ...), then use x"
+                        self.refuse(facts, side.place, "in", text)
+                check_membership(self, facts, expression)
+                return BOOLEAN
+            case _:
+                # Refused by its form: a minus before anything but digits, an assignment inside of an expression.
+                return NEVER
+
+
+def _stepped(type_: Type) -> Type:
+    """Return a number's type with the next of a few bounds: functions are called with many numbers."""
+    return number(next(step for step in _STEPS if type_.most <= step)) if type_.names == {"number"} else type_

@@ -28,8 +28,6 @@ from sealbus.policies.lint.module import TEST_SUFFIX, Module, PolicyRefused, Pro
 from sealbus.policies.lint.regorus import Interpreter
 from sealbus.policies.lint.syntax import File, Rule, Variable, leading_names
 
-__all__ = ["RegoTestResult", "disagreements", "run_tests"]
-
 EMBEDDED: Final = "embedded"
 OPA: Final = "opa"
 DEADLINE: Final = 60.0

@@ -11,11 +11,10 @@ from types import TracebackType
 from typing import Final, Self
 
 from sealbus.envelopes.errors import ConfigurationError
-from sealbus.policies.bundle.format import BUNDLE_BYTES, Bundle, read_bundle
+from sealbus.policies.bundle.archive import BUNDLE_BYTES
+from sealbus.policies.bundle.format import Bundle, read_bundle
 from sealbus.policies.decision.engine import PolicyEngine
 from sealbus.policies.lint.module import PolicyRefused
-
-__all__ = ["ENGINES", "ArchivedPolicies"]
 
 ENGINES: Final = 4
 """Engines that are open at a time; the least recently used one is closed for another."""

@@ -23,8 +23,6 @@ from sealbus.policies.decision.documents import InputDocument
 from sealbus.policies.decision.engine import Answer, PolicyEngine
 from sealbus.policies.decision.request import completed_document
 
-__all__ = ["BATCH", "WAITING", "OnContradiction", "backtest", "reproduce"]
-
 BATCH: Final = 512
 """Decisions that are asked about together."""
 WAITING: Final = 4_096

@@ -26,8 +26,6 @@ from sealbus.policies.decision.documents import DataDocument, canonical
 from sealbus.policies.lint.module import Module, PolicyRefused
 from sealbus.policies.lint.regorus import Interpreter
 
-__all__ = ["changed_bundle", "main", "told"]
-
 PROCESSOR_SECONDS: Final = 25
 MEMORY: Final = 4 << 30
 """Bytes of address space."""

@@ -16,19 +16,6 @@ from sealbus.policies.decision.decision import OBLIGATION_NESTING, Decision, obl
 from sealbus.policies.decision.documents import InputDocument, canonical, checked_document
 from sealbus.policies.decision.engine import Answer
 
-__all__ = [
-    "RISKS",
-    "Change",
-    "CountedDenials",
-    "NotReplayable",
-    "Recorded",
-    "RecordedDecision",
-    "RecordedSource",
-    "Verdict",
-    "changes_of",
-    "verdict_of",
-]
-
 _NOT_ASKED: Final = frozenset(
     {
         Code.BAD_BODY,

@@ -25,8 +25,6 @@ from sealbus.policies.decision.decision import Decision, obligations_json
 from sealbus.policies.decision.documents import InputDocument
 from sealbus.policies.decision.engine import Answer
 
-__all__ = ["GROUPS", "OTHERS", "SAMPLES", "BacktestReport", "Dimension", "Latencies", "Sample"]
-
 _STEPS: Final = 8
 """Counters for each doubling, so that a quantile is at most an eighth too high."""
 

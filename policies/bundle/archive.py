@@ -11,8 +11,6 @@ from typing import Final
 
 from sealbus.policies.lint.module import PolicyRefused, Problem
 
-__all__ = ["BUNDLE_BYTES", "BUNDLE_FILES", "UNPACKED_BYTES", "pack_archive", "unpack_archive"]
-
 BUNDLE_BYTES: Final = 8_388_608
 """Bytes of the file itself."""
 UNPACKED_BYTES: Final = 33_554_432

@@ -48,8 +48,6 @@ from sealbus.policies.lint.syntax import (
 from sealbus.policies.lint.undefined import lookup_problems
 from sealbus.policies.types.inference import type_problems
 
-__all__ = ["BATCH", "DECISION", "PACKAGE", "check_bundle", "check_part", "entrypoint_problems", "input_problems"]
-
 _passed: Final[deque[tuple[bytes, bool]]] = deque(maxlen=16)
 """Recently passed bundles by contents: a process that pushes, composes and decides checks each only once."""
 

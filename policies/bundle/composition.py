@@ -58,8 +58,6 @@ from sealbus.policies.lint.syntax import (
     leading_names,
 )
 
-__all__ = ["PartInForce", "PartSet", "check_platform", "check_team", "compose", "reference_problems"]
-
 _REVISION_BYTES: Final = 256
 _RESERVED: Final = ("/".join(PACKAGE), "/".join(TEAMS_ROOT))
 

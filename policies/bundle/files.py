@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from sealbus.envelopes.errors import ConfigurationError
+from sealbus.policies.bundle.archive import BUNDLE_BYTES
 from sealbus.policies.bundle.check import check_bundle, check_part
 from sealbus.policies.bundle.format import (
-    BUNDLE_BYTES,
     Bundle,
     Manifest,
     merge_data,
@@ -33,21 +33,6 @@ from sealbus.policies.bundle.library import (
 from sealbus.policies.bundle.signing import BundleVerifier, newer
 from sealbus.policies.decision.documents import DataDocument
 from sealbus.policies.lint.module import TEST_SUFFIX, PolicyRefused, Problem
-
-__all__ = [
-    "EXAMPLE",
-    "LOOK_EVERY",
-    "STARTER",
-    "Mark",
-    "build_bundle",
-    "changes",
-    "load_bundle",
-    "mark",
-    "read_file",
-    "remembered_bundle",
-    "write_bundle",
-    "write_file",
-]
 
 STARTER: Final = Path(__file__).parents[1] / "rego"
 """The folder of the starter policy."""

@@ -18,31 +18,12 @@ from sealbus.envelopes.encoding.codec import is_text
 from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.policies.bundle.archive import (
-    BUNDLE_BYTES,
-    BUNDLE_FILES,
-    UNPACKED_BYTES,
     pack_archive,
     refused_file,
     unpack_archive,
 )
 from sealbus.policies.decision.documents import DataDocument, canonical, parse_data
 from sealbus.policies.lint.module import TEST_SUFFIX, Module
-
-__all__ = [
-    "BUNDLE_BYTES",
-    "BUNDLE_FILES",
-    "MANIFEST",
-    "SIGNATURES",
-    "UNPACKED_BYTES",
-    "Bundle",
-    "Manifest",
-    "bundle_of",
-    "merge",
-    "merge_data",
-    "pack_bundle",
-    "parse_manifest",
-    "read_bundle",
-]
 
 MANIFEST: Final = ".manifest"
 SIGNATURES: Final = ".signatures.json"

@@ -17,8 +17,6 @@ from sealbus.policies.bundle.format import Bundle
 from sealbus.policies.bundle.revocations import NONE_REVOKED, Revocations, issued_before
 from sealbus.policies.bundle.signing import BundleVerifier
 
-__all__ = ["BundleFile", "InForce", "Take"]
-
 _log: Final = logging.getLogger(__name__)
 
 Take: TypeAlias = "Callable[[Bundle], Awaitable[None] | None]"

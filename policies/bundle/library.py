@@ -18,19 +18,6 @@ from sealbus.policies.bundle.revocations import REVOCATIONS_ROOT
 from sealbus.policies.decision.documents import DataDocument
 from sealbus.policies.lint.module import LIBRARY, Module, PolicyRefused, Problem
 
-__all__ = [
-    "LIBRARY_FOLDER",
-    "LIBRARY_ROOT",
-    "OWN_LIBRARY",
-    "carries_library",
-    "in_library",
-    "library_files",
-    "library_modules",
-    "of_library",
-    "refuse_own_library",
-    "with_library_root",
-]
-
 LIBRARY_FOLDER: Final = Path(__file__).parents[1] / "library"
 LIBRARY_ROOT: Final = "/".join(LIBRARY)
 

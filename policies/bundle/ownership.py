@@ -29,19 +29,6 @@ from sealbus.policies.bundle.format import Bundle
 from sealbus.policies.bundle.revocations import REVOCATIONS
 from sealbus.policies.lint.module import PolicyRefused, Problem
 
-__all__ = [
-    "DISPATCH_PATH",
-    "MOST_TEAMS",
-    "OWNERS",
-    "PLATFORM",
-    "TEAMS_ROOT",
-    "Owner",
-    "dispatch_text",
-    "is_part",
-    "owners_of",
-    "team_root",
-]
-
 PLATFORM: Final = "platform"
 """Name of the part above all others, and scope of its signature."""
 OWNERS: Final = ("sealbus", "platform", "owners")

@@ -20,8 +20,6 @@ from sealbus.policies.bundle.format import Bundle
 from sealbus.policies.decision.documents import DataDocument
 from sealbus.policies.lint.module import LIBRARY
 
-__all__ = ["MOST_LETTERS", "OWN_REASONS", "ReasonWords", "reason_words"]
-
 OWN_REASONS: Final = ("sealbus", "reasons")
 """Path of a project's own document in the data."""
 MOST_LETTERS: Final = 256

@@ -29,18 +29,6 @@ from sealbus.policies.bundle.format import Bundle
 from sealbus.policies.decision.documents import DataDocument
 from sealbus.policies.lint.module import PolicyRefused, Problem
 
-__all__ = [
-    "ISSUED_BEFORE",
-    "NONE_REVOKED",
-    "REVOCATIONS",
-    "REVOCATIONS_ROOT",
-    "Revocations",
-    "check_revocations",
-    "issued_before",
-    "revocations_of",
-    "revokers_of",
-]
-
 REVOCATIONS: Final = "revocations"
 """Name of the part, and scope of its signature."""
 REVOCATIONS_ROOT: Final = "sealbus/revocations"

@@ -21,8 +21,6 @@ from sealbus.policies.bundle.format import MANIFEST, SIGNATURES, Bundle, bundle_
 from sealbus.policies.decision.documents import canonical, parse_data
 from sealbus.policies.lint.module import PolicyRefused, Problem
 
-__all__ = ["BundleVerifier", "VerifiedBundle", "newer", "sign_bundle"]
-
 _ALGORITHM: Final = "ES256"
 _HASH: Final = "SHA-256"
 _DEPTH: Final = 4

@@ -22,17 +22,6 @@ from sealbus.envelopes.message.header import is_grant
 from sealbus.envelopes.trust.names import is_token
 from sealbus.policies.decision.documents import InputDocument, canonical, checked_document, extended_document
 
-__all__ = [
-    "APPROVAL",
-    "APPROVE",
-    "MAX_AGE",
-    "UNTIL",
-    "ApprovalObligation",
-    "approval_of",
-    "approval_question",
-    "is_question",
-]
-
 APPROVAL: Final = "data.sealbus.approval.decision"
 """The rule that decides who may approve; the question is the input itself."""
 

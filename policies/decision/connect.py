@@ -21,18 +21,6 @@ from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 from sealbus.policies.decision.documents import InputDocument
 from sealbus.policies.decision.request import rfc3339
 
-__all__ = [
-    "CONNECT",
-    "ConnectAnswer",
-    "ConnectDecision",
-    "ConnectLimits",
-    "ConnectRequest",
-    "OwnSubjectFacts",
-    "SubjectRules",
-    "connect_document",
-    "parse_connect",
-]
-
 CONNECT: Final = "data.sealbus.connect.decision"
 """The rule that decides one connection, which is the input itself."""
 

@@ -16,20 +16,6 @@ from sealbus.envelopes.errors import PolicyFailed
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.policies.decision.documents import whole_numbers
 
-__all__ = [
-    "OBLIGATIONS",
-    "OBLIGATION_NESTING",
-    "OBLIGATION_VALUES",
-    "REMEDY",
-    "SHOW_REASONS",
-    "Decision",
-    "obligations_json",
-    "parse_decision",
-    "remedies",
-    "shows_reasons",
-    "unknown_obligation",
-]
-
 OBLIGATIONS: Final = 16
 """Most obligations of one decision."""
 OBLIGATION_NESTING: Final = 8

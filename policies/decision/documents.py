@@ -17,18 +17,6 @@ from sealbus.envelopes.encoding.strict_json import Json, deeper_than
 from sealbus.envelopes.errors import PolicyFailed
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 
-__all__ = [
-    "NESTING",
-    "DataDocument",
-    "InputDocument",
-    "canonical",
-    "checked_document",
-    "extended_document",
-    "in_parts",
-    "parse_data",
-    "whole_numbers",
-]
-
 NESTING: Final = 32
 """Deepest nesting of objects and arrays; regorus refuses over 128."""
 PIECE: Final = 16_384

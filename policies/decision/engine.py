@@ -11,8 +11,6 @@ from sealbus.envelopes.errors import PolicyFailed, PolicyUnavailable
 from sealbus.policies.decision.connect import ConnectAnswer
 from sealbus.policies.decision.decision import Decision
 
-__all__ = ["Answer", "EngineStatus", "Parse", "PolicyEngine"]
-
 T_co = TypeVar("T_co", covariant=True)
 
 Answer: TypeAlias = Decision | PolicyUnavailable | PolicyFailed

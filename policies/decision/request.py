@@ -19,23 +19,6 @@ from sealbus.envelopes.errors import PolicyFailed
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 from sealbus.policies.decision.documents import InputDocument
 
-__all__ = [
-    "APPROVALS",
-    "NOT_PARKED",
-    "NO_RESOURCE",
-    "NO_USER",
-    "Caller",
-    "GivenApproval",
-    "Parked",
-    "Request",
-    "Resource",
-    "User",
-    "check_properties",
-    "completed_document",
-    "input_document",
-    "rfc3339",
-]
-
 _MAX_INTEGER: Final = DEFAULT_LIMITS.max_integer
 _UNTYPED: Final = re.compile(rb'"auth_time":\d+(?=\},"chain":\[)')
 """End of a user that has no `type`; never inside a text, whose quotes are escaped."""

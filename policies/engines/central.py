@@ -33,8 +33,6 @@ from sealbus.policies.opa.wire import (
     parse_reply,
 )
 
-__all__ = ["IN_FLIGHT", "URLS", "CentralEngine", "CentralServer"]
-
 IN_FLIGHT: Final = 4
 """Questions in flight at a time, to all servers together; more wait here, where the deadline applies to them."""
 URLS: Final = 8

@@ -6,8 +6,6 @@ from typing import Final
 
 from sealbus.envelopes.backoff import Backoff
 
-__all__ = ["AFTER", "PAUSES", "Breaker", "Passage"]
-
 AFTER: Final = 3
 """Failures in a row that open the breaker: one slow answer among good ones must not."""
 PAUSES: Final = Backoff(initial_interval=0.2, maximum_interval=10.0)

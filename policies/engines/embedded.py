@@ -30,8 +30,6 @@ from sealbus.policies.decision.documents import InputDocument, canonical, checke
 from sealbus.policies.decision.engine import Answer, EngineStatus, Parse
 from sealbus.policies.lint.regorus import Interpreter
 
-__all__ = ["Compiled", "EmbeddedEngine"]
-
 _log: Final = logging.getLogger(__name__)
 
 SLICE: Final = 32

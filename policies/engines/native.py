@@ -29,8 +29,6 @@ from sealbus.policies.engines.embedded import DEADLINE, Compiled, EmbeddedEngine
 from sealbus.policies.lint.module import PolicyRefused
 from sealbus.policies.lint.regorus import place_of, problem_of
 
-__all__ = ["VERSION", "NativeEngine"]
-
 VERSION: Final = "0.1.1"
 """The one version of the wheel that may decide: tests compare what it answers with OPA."""
 INLINE: Final = 8

@@ -16,8 +16,6 @@ from sealbus.policies.engines.embedded import EmbeddedEngine
 from sealbus.policies.engines.sidecar import SidecarEngine
 from sealbus.policies.opa.process import OpaProcess
 
-__all__ = ["DEADLINE", "open_policy"]
-
 DEADLINE: Final = 60.0
 """Seconds for one batch: only the caller waits for these answers."""
 

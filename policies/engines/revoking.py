@@ -14,8 +14,6 @@ from sealbus.policies.decision.connect import ConnectAnswer
 from sealbus.policies.decision.decision import Decision
 from sealbus.policies.decision.engine import Answer, EngineStatus, PolicyEngine
 
-__all__ = ["RevokingEngine"]
-
 
 class RevokingEngine:
     """Decides by `current` revocations, and by `engine` where they say nothing. Entering and leaving are the engine's."""

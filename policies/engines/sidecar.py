@@ -18,8 +18,6 @@ from sealbus.policies.opa.batches import DEADLINE, ask_batch, ask_single, decide
 from sealbus.policies.opa.http import open_session, post
 from sealbus.policies.opa.wire import APPROVAL_PATH, CONNECT_PATH
 
-__all__ = ["IN_FLIGHT", "SidecarEngine"]
-
 IN_FLIGHT: Final = 2
 """Connections, and so questions in flight; more wait here, where the deadline applies, rather than inside OPA."""
 SOCKET_PATH_BYTES: Final = 107

@@ -17,8 +17,6 @@ import aiohttp
 from sealbus.envelopes.errors import PolicyUnavailable
 from sealbus.policies.opa.http import open_session
 
-__all__ = ["ClientTls", "SvidSessions", "TlsSource"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientTls:

@@ -34,19 +34,6 @@ from sealbus.policies.explain.trace import UNDEFINED, BodyTried, LiteralTried, V
 from sealbus.policies.lint.module import PolicyRefused
 from sealbus.policies.lint.regorus import Interpreter
 
-__all__ = [
-    "KEPT",
-    "LINES",
-    "ExplainedDecision",
-    "Explainer",
-    "LiteralShown",
-    "Looked",
-    "NotExplained",
-    "ReasonShown",
-    "RuleShown",
-    "Unexplained",
-]
-
 KEPT: Final = 4
 """Rewritten policies that an explainer keeps; the least recently used one is dropped for another."""
 LINES: Final = 500

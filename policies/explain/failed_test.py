@@ -14,8 +14,6 @@ from sealbus.policies.explain.trace import read_prints
 from sealbus.policies.lint.module import Module, PolicyRefused
 from sealbus.policies.lint.regorus import Interpreter
 
-__all__ = ["FailedTests"]
-
 CHARACTERS = 200
 """Of a literal that are told."""
 

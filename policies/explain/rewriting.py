@@ -27,8 +27,6 @@ from sealbus.policies.lint.module import Module, PolicyRefused
 from sealbus.policies.lint.parse import SourceText, as_kind, as_list, as_map, offsets
 from sealbus.policies.lint.regorus import parse_module
 
-__all__ = ["Rewritten", "Site", "WrittenBody", "rewrite"]
-
 SHOWN: Final = 6
 """References of one literal whose values are printed."""
 CHARACTERS: Final = 200

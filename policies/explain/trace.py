@@ -9,8 +9,6 @@ from typing import Final, TypeAlias
 
 from sealbus.policies.explain.rewriting import Rewritten
 
-__all__ = ["EVENTS", "UNDEFINED", "BodyTried", "LiteralTried", "Undefined", "Value", "causes", "read_prints"]
-
 EVENTS: Final = 50_000
 """Prints that are read; what a policy did after them is not told."""
 

@@ -13,8 +13,6 @@ from sealbus.policies.lint.regorus import regex_compiles
 from sealbus.policies.lint.syntax import Array, Call, Expression, Place, Text
 from sealbus.policies.types.builtins import BUILTINS
 
-__all__ = ["TEST_BUILTINS", "call_problem", "regex_problem"]
-
 TEST_BUILTINS: Final = frozenset({"print"})
 """What only a test file may call."""
 

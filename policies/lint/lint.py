@@ -99,8 +99,6 @@ from sealbus.policies.lint.syntax import (
     every_expression,
 )
 
-__all__ = ["parse_all", "refused_forms"]
-
 _WHOLE: Final = re.compile(r"0|-?[1-9][0-9]{0,15}")
 _KEYWORDS: Final = frozenset({"if", "in", "every", "contains"})
 

@@ -10,8 +10,6 @@ from typing import Final, Self
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.policies.lint.syntax import Place
 
-__all__ = ["LIBRARY", "MODULE_BYTES", "TEST_SUFFIX", "Module", "PolicyRefused", "Problem"]
-
 TEST_SUFFIX: Final = "_test.rego"
 """Files with this ending never become part of a bundle."""
 

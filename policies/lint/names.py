@@ -39,8 +39,6 @@ from sealbus.policies.lint.syntax import (
 from sealbus.policies.lint.undefined import undefinable
 from sealbus.policies.types.builtins import BUILTINS
 
-__all__ = ["Frame", "Local", "Origin", "Outer", "Scope", "check_names"]
-
 _ROOTS: Final = frozenset({"input", "data"})
 
 Outer: TypeAlias = Literal["value", "function"]

@@ -41,8 +41,6 @@ from sealbus.policies.lint.syntax import (
     leading_names,
 )
 
-__all__ = ["SourceText", "as_kind", "as_list", "as_map", "offsets", "parse"]
-
 _COMPREHENSIONS: Final[Mapping[str, Literal["array", "set", "object"]]] = {
     "ArrayCompr": "array",
     "SetCompr": "set",

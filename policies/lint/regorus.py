@@ -20,8 +20,6 @@ from regorus import Engine  # type: ignore[import-untyped]  # it has neither stu
 from sealbus.envelopes.errors import PolicyFailed
 from sealbus.policies.lint.module import Module, PolicyRefused, Problem
 
-__all__ = ["Interpreter", "check_compiles", "parse_module", "place_of", "problem_of", "regex_compiles"]
-
 # With RUST_BACKTRACE set, regorus takes a backtrace with every error, each some 40 ms of the event loop: a sender that can
 # make decisions fail could block all others. This disables it for errors only; panics keep theirs.
 os.environ.setdefault("RUST_LIB_BACKTRACE", "0")

@@ -26,8 +26,6 @@ from sealbus.policies.lint.syntax import (
     leading_names,
 )
 
-__all__ = ["DEPTH", "RuleTable", "data_aliases"]
-
 DEPTH: Final = 64
 """Length of a chain of rules that use one another; 1,500 overflow regorus' stack."""
 

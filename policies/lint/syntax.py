@@ -9,42 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-__all__ = [
-    "Array",
-    "Assign",
-    "Body",
-    "Call",
-    "Comprehension",
-    "Every",
-    "Expression",
-    "File",
-    "Import",
-    "Infix",
-    "Membership",
-    "Names",
-    "Negation",
-    "Negative",
-    "Number",
-    "ObjectLiteral",
-    "Place",
-    "Plain",
-    "Reference",
-    "Rule",
-    "Scalar",
-    "SetLiteral",
-    "SomeIn",
-    "SomeNames",
-    "Statement",
-    "Text",
-    "Variable",
-    "children",
-    "constant",
-    "every_expression",
-    "expressions_of",
-    "leading_names",
-    "statements",
-]
-
 Names: TypeAlias = tuple[str, ...]
 """A path, part by part: parts may hold dots."""
 

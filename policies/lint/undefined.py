@@ -36,8 +36,6 @@ from sealbus.policies.lint.syntax import (
     statements,
 )
 
-__all__ = ["lookup_problems", "undefinable"]
-
 Origin: TypeAlias = Callable[[str], str | None]
 """How a local got its value (`argument`, `some`, `every`, `assigned`); None for anything but a local with a value."""
 

@@ -18,8 +18,6 @@ from sealbus.envelopes.errors import ConfigurationError, PolicyFailed, PolicyUna
 if TYPE_CHECKING:
     from sealbus.policies.opa.client import OpaClient
 
-__all__ = ["OpaAdmin", "OpaStatus"]
-
 _DOCUMENT: Final = re.compile(r"data(?:\.[A-Za-z_][A-Za-z0-9_]*)*")
 _PROVENANCE: Final = {"provenance": "true"}
 _STRICT: Final = {"strict-builtin-errors": "true"}

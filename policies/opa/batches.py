@@ -23,8 +23,6 @@ from sealbus.policies.opa.wire import (
     single_question,
 )
 
-__all__ = ["BATCH", "DEADLINE", "ask_batch", "ask_single", "decide_all"]
-
 BATCH: Final = 50
 """Documents per question: OPA evaluates a question on one core, and its overhead per call is small by then."""
 DEADLINE: Final = 1.0

@@ -19,8 +19,6 @@ from opa_client.errors import PolicyNotFoundError  # type: ignore[import-untyped
 
 from sealbus.envelopes.errors import PolicyFailed, PolicyUnavailable
 
-__all__ = ["OpaClient", "open_client", "read_document"]
-
 ANSWER_BYTES: Final = 16_777_216
 """Longest answer that is read."""
 

@@ -19,8 +19,6 @@ from sealbus.envelopes.errors import ConfigurationError
 from sealbus.policies.bundle.format import Bundle
 from sealbus.policies.lint.module import PolicyRefused, Problem
 
-__all__ = ["find_opa", "opa_check"]
-
 DEADLINE: Final = 30.0
 _VARIABLE: Final = "SEALBUS_OPA"
 

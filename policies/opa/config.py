@@ -9,8 +9,6 @@ from pathlib import Path
 
 from sealbus.envelopes.trust.keys import PublicKey, key_id, public_pem
 
-__all__ = ["OpaFiles", "opa_config"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpaFiles:

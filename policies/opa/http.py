@@ -14,8 +14,6 @@ import aiohttp
 from sealbus.envelopes.errors import PolicyUnavailable
 from sealbus.policies.opa.wire import QUERY
 
-__all__ = ["REPLY_BYTES", "Ask", "open_session", "post"]
-
 REPLY_BYTES: Final = 1_048_576
 
 T = TypeVar("T")

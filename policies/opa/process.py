@@ -25,8 +25,6 @@ from sealbus.envelopes.errors import ConfigurationError
 from sealbus.policies.bundle.files import load_bundle
 from sealbus.policies.opa.wire import SYSTEM
 
-__all__ = ["MutualTls", "OpaProcess", "server_arguments"]
-
 _log: Final = logging.getLogger(__name__)
 
 READY_WITHIN: Final = 10.0

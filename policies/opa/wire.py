@@ -14,21 +14,6 @@ from sealbus.envelopes.encoding.codec import is_text
 from sealbus.envelopes.encoding.strict_json import Json, parse_object
 from sealbus.envelopes.errors import PolicyFailed, PolicyUnavailable
 
-__all__ = [
-    "APPROVAL_PATH",
-    "BATCH_PATH",
-    "CONNECT_PATH",
-    "NESTING",
-    "QUERY",
-    "SYSTEM",
-    "NoPolicy",
-    "Reply",
-    "batch_question",
-    "parse_reply",
-    "parse_single_reply",
-    "single_question",
-]
-
 BATCH_PATH: Final = "/v1/data/sealbus/authz/batch"
 CONNECT_PATH: Final = "/v1/data/sealbus/connect/decision"
 APPROVAL_PATH: Final = "/v1/data/sealbus/approval/decision"

@@ -37,8 +37,6 @@ from sealbus.policies.types.value import (
     set_of,
 )
 
-__all__ = ["BUILTINS", "GUARDS", "LARGE", "OPERATORS", "Argument", "Builtin", "Inside", "Operator", "mixed"]
-
 LARGE: Final = (1 << 63) - 1
 """The greatest instant in nanoseconds that both engines convert to a date, in 2262; OPA rounds `abs` of larger numbers."""
 _INSTANT_MOST: Final = DEFAULT_LIMITS.max_integer * 1_000
@@ -300,7 +298,7 @@ OPERATORS: Final[Mapping[str, Operator]] = {
     "Union": Operator(written="|", sides=("set",)),
     "Intersection": Operator(written="&", sides=("set",)),
 }
-"""Operators of both engines by the name that regorus' parser gives them; `types.operations` knows what else they ask."""
+"""Operators of both engines by the name that regorus' parser gives them; `types.expressions` knows what else they ask."""
 
 GUARDS: Final[Mapping[str, frozenset[str]]] = {
     "is_array": frozenset({"array"}),

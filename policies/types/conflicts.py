@@ -33,8 +33,6 @@ from sealbus.policies.lint.syntax import (
     leading_names,
 )
 
-__all__ = ["conflicts", "iterates", "solutions_of", "unique"]
-
 
 def conflicts(
     definitions: Mapping[Names, Sequence[tuple[File, Rule]]], kind: Callable[[Names], str]

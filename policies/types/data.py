@@ -18,8 +18,6 @@ from sealbus.policies.types.value import (
     join_all,
 )
 
-__all__ = ["DataTypes"]
-
 _COLLECTIONS: Final = frozenset({"array", "set", "object"})
 
 

@@ -1,18 +1,148 @@
-"""The types of collections that a policy writes: arrays, sets, objects and comprehensions."""
+"""The types of calls, operators, `in` and written collections, and what each refuses to take."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from sealbus.envelopes.limits import DEFAULT_LIMITS
-from sealbus.policies.lint.syntax import Comprehension, Expression, ObjectLiteral, SetLiteral, Text
+from sealbus.policies.lint.syntax import (
+    Call,
+    Comprehension,
+    Expression,
+    Infix,
+    Membership,
+    Number,
+    ObjectLiteral,
+    Place,
+    SetLiteral,
+    Text,
+    children,
+)
 from sealbus.policies.types.analysis import Analysis
+from sealbus.policies.types.builtins import BUILTINS, GUARDS, OPERATORS, mixed
+from sealbus.policies.types.comparison import never_equal
 from sealbus.policies.types.conflicts import unique
 from sealbus.policies.types.facts import Facts
-from sealbus.policies.types.operations import refuse_mixed, refuse_unfit
-from sealbus.policies.types.value import Type, array_of, join_all, object_of, record, row_of, set_of
+from sealbus.policies.types.value import (
+    BOOLEAN,
+    UNBOUNDED,
+    Type,
+    array_of,
+    join,
+    join_all,
+    number,
+    object_of,
+    record,
+    row_of,
+    set_of,
+)
 
 _KEYS: Final = frozenset({"text", "boolean", "null", "number"})
+
+
+def call_type(analysis: Analysis, facts: Facts, call: Call) -> Type:
+    """Return the type that a function or builtin gives."""
+    types = [analysis.expression_type(facts, argument) for argument in call.arguments]
+    path = analysis.table.called_function(call, facts.file)
+    if path is not None:
+        result = analysis.function_type(path, analysis.argument_types(types))
+        for position, (argument, type_) in enumerate(zip(call.arguments, types, strict=True)):
+            definitions = analysis.table.definitions[path]
+            parameter = join_all(analysis.parameter_type(rule, position) for _, rule in definitions)
+            if never_equal(type_, parameter):
+                analysis.refuse(facts, argument.place, "match", "no definition of the function takes this")
+            analysis.infer_name(facts, argument, parameter.names)
+        return result
+    name = ".".join(call.name)
+    builtin = BUILTINS[name]
+    for position, (taken, argument, type_) in enumerate(zip(builtin.arguments, call.arguments, types, strict=True), 1):
+        analysis.allow_in_place(facts, argument, frozenset(taken.names))
+        if not taken.fits(argument, type_, analysis.data):
+            text = f"argument {position} of {name} is {taken.text}"
+            refuse_unfit(analysis, facts, argument, type_, text, taken.names)
+    return builtin.result(call.arguments, types, analysis.data)
+
+
+def infix_type(analysis: Analysis, facts: Facts, expression: Infix) -> Type:
+    """Return the type that an operator gives."""
+    left, right = types = [analysis.expression_type(facts, side) for side in (expression.left, expression.right)]
+    sides = OPERATORS[expression.operator].sides
+    match expression.operator:
+        case "Eq" | "Ne":
+            return BOOLEAN
+        case "Lt" | "Le" | "Gt" | "Ge":
+            if mixed(left, right):
+                text = "sets and objects are put in order otherwise: compare what is in them"
+                analysis.refuse(facts, expression.place, "order", text)
+            return BOOLEAN
+        case "Union" | "Intersection":
+            _check_operands(analysis, facts, expression, types, sides)
+            return set_of(join(analysis.data.items(left), analysis.data.items(right)))
+        case "Sub" if "set" in left.names | right.names and "number" not in left.names & right.names:
+            _check_operands(analysis, facts, expression, types, ("set",))
+            return left
+        case "Mod":
+            if not isinstance(expression.right, Number) or not int(expression.right.written):
+                text = "right of % stands a literal that is not 0"
+                analysis.refuse(facts, expression.right.place, "type", text)
+            _check_operands(analysis, facts, expression, types, sides)
+            return number(right.most)
+        case "Mul":
+            _check_operands(analysis, facts, expression, types, sides)
+            if left.names | right.names <= {"number"} and left.most * right.most > UNBOUNDED:
+                text = (
+                    "this product may be over 2^256, and no engine bounds the time of larger ones: multiply at most four "
+                    "numbers of the question or the data, or remainders (x % 1000); a function's are known from its calls"
+                )
+                analysis.refuse(facts, expression.place, "number", text)
+            return number(left.most * right.most)
+        case _:
+            _check_operands(analysis, facts, expression, types, sides[:1])
+            return number(left.most + right.most)
+
+
+def _check_operands(
+    analysis: Analysis, facts: Facts, expression: Infix, types: Sequence[Type], names: tuple[str, ...]
+) -> None:
+    for side, type_ in zip((expression.left, expression.right), types, strict=True):
+        analysis.allow_in_place(facts, side, frozenset({*names, "set"} if expression.operator == "Sub" else names))
+        if not type_.names <= set(names):
+            refuse_unfit(analysis, facts, side, type_, f"this takes a {names[0]}", names)
+
+
+def check_membership(analysis: Analysis, facts: Facts, expression: Membership) -> None:
+    """Check the sides of `in`."""
+    *keys, value, collection = [analysis.expression_type(facts, side) for side in children(expression)]
+    if keys and "set" in collection.names:
+        text = "a set has no keys to regorus, and its items as keys to OPA: ask for one name, x in set"
+        analysis.refuse(facts, expression.place, "in", text)
+    pairs = [(value, analysis.data.items(collection)), *((key, analysis.data.keys(collection)) for key in keys)]
+    analysis.check_membership(facts, expression, pairs)
+
+
+def refuse_unfit(
+    analysis: Analysis, facts: Facts, expression: Expression, type_: Type, text: str, names: Iterable[str]
+) -> None:
+    """Refuse an expression of `type_` where only the types `names` fit, as `text` says, and tell what to write."""
+    wrong, right = type_.names - set(names), type_.names & set(names)
+    if analysis.accepts(wrong, right):
+        return
+    if wrong and right:
+        guards = " or ".join(sorted(guard for guard, known in GUARDS.items() if known & right))
+        text += f", and this may be {' or '.join(sorted(wrong))}: ask before, by {guards}"
+    elif wrong:
+        text += f", and this is {' or '.join(sorted(wrong))}"
+    elif not type_.scalar:
+        text += ": collect what fits before, such as [x | some x in xs; is_string(x)]"
+    analysis.refuse(facts, expression.place, "type", text)
+
+
+def refuse_mixed(analysis: Analysis, facts: Facts, place: Place, items: Type) -> None:
+    """Refuse `items` of a set that may be both sets and objects."""
+    if mixed(items):
+        text = "sets and objects beside one another are put in order otherwise: keep them apart"
+        analysis.refuse(facts, place, "order", text)
 
 
 def set_type(analysis: Analysis, facts: Facts, expression: SetLiteral) -> Type:

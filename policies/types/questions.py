@@ -21,8 +21,6 @@ from sealbus.policies.types.value import (
     record,
 )
 
-__all__ = ["APPROVAL_REQUEST", "CONNECT_REQUEST", "REQUEST", "batch_of"]
-
 _SCALAR: Final = join_all([TEXT, NUMBER, BOOLEAN])
 _PROPERTIES: Final = object_of(TEXT, join_all([_SCALAR, array_of(_SCALAR)]))
 

@@ -42,9 +42,18 @@ from sealbus.policies.types.analysis import Analysis
 from sealbus.policies.types.builtins import GUARDS
 from sealbus.policies.types.comparison import never_equal, pattern_type
 from sealbus.policies.types.conflicts import iterates, solutions_of
-from sealbus.policies.types.expressions import comprehension_type, key_type, object_type, set_type
+from sealbus.policies.types.expressions import (
+    call_type,
+    check_membership,
+    comprehension_type,
+    infix_type,
+    key_type,
+    object_type,
+    refuse_mixed,
+    refuse_unfit,
+    set_type,
+)
 from sealbus.policies.types.facts import Facts, certain
-from sealbus.policies.types.operations import call_type, check_membership, infix_type, refuse_mixed, refuse_unfit
 from sealbus.policies.types.references import keys_of, reference_type
 from sealbus.policies.types.value import (
     ANY,

@@ -12,11 +12,6 @@ from typing import Final, Literal, TypeAlias
 
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 
-__all__ = [
-    "ANY", "BOOLEAN", "INSTANT", "JSON", "NEVER", "NULL", "NUMBER", "TEXT", "UNBOUNDED", "DataPath", "Type", "array_of",
-    "join", "join_all", "narrowed", "number", "object_of", "record", "row_of", "set_of",
-]  # fmt: skip
-
 DataPath: TypeAlias = "tuple[str | None, ...]"
 """A path in the policy's data; None stands for any name or index."""
 

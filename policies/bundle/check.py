@@ -27,31 +27,17 @@ from sealbus.policies.bundle.library import OWN_LIBRARY, in_library
 from sealbus.policies.bundle.reasons import reason_words
 from sealbus.policies.bundle.revocations import issued_before
 from sealbus.policies.decision.documents import canonical, in_parts
+from sealbus.policies.lint import syntax
 from sealbus.policies.lint.lint import parse_all, refused_forms
 from sealbus.policies.lint.module import LIBRARY, Module, PolicyRefused, Problem
 from sealbus.policies.lint.regorus import check_compiles
-from sealbus.policies.lint.syntax import (
-    Call,
-    Comprehension,
-    Expression,
-    File,
-    Names,
-    Place,
-    Reference,
-    Rule,
-    SomeIn,
-    Text,
-    Variable,
-    every_expression,
-    leading_names,
-)
 from sealbus.policies.lint.undefined import lookup_problems
 from sealbus.policies.types.inference import type_problems
 
 _passed: Final[deque[tuple[bytes, bool]]] = deque(maxlen=16)
 """Recently passed bundles by contents: a process that pushes, composes and decides checks each only once."""
 
-PACKAGE: Final[Names] = ("sealbus", "authz")
+PACKAGE: Final[syntax.Names] = ("sealbus", "authz")
 DECISION: Final = "data.sealbus.authz.decision"
 """The rule that decides one request, which is the input itself."""
 BATCH: Final = "data.sealbus.authz.batch"
@@ -113,7 +99,7 @@ def _contents(bundle: Bundle, modules: Iterable[Module], data: Iterable[bytes]) 
     return summary.digest()
 
 
-def _data_problems(files: Iterable[File], bundle: Bundle) -> Iterator[Problem]:
+def _data_problems(files: Iterable[syntax.File], bundle: Bundle) -> Iterator[Problem]:
     for form, read in (("revocation", issued_before), ("reasons", reason_words)):
         try:
             read(bundle.data)
@@ -126,11 +112,13 @@ def _data_problems(files: Iterable[File], bundle: Bundle) -> Iterator[Problem]:
             yield Problem.of_whole("data.json", "roots", text)
     for file in files:
         if not any(file.package[: len(root)] == root for root in roots):
-            yield Problem.at(file.path, Place(line=1, column=1), "roots", "the package is outside the bundle's roots")
+            yield Problem.at(
+                file.path, syntax.Place(line=1, column=1), "roots", "the package is outside the bundle's roots"
+            )
         if (file.package[: len(LIBRARY)] == LIBRARY) is not in_library(file.path):
-            yield Problem.at(file.path, Place(line=1, column=1), "library", OWN_LIBRARY)
+            yield Problem.at(file.path, syntax.Place(line=1, column=1), "library", OWN_LIBRARY)
         for rule in file.rules:
-            path = file.package + leading_names(rule.head)
+            path = file.package + syntax.leading_names(rule.head)
             if _stands_at(bundle.data, path):
                 yield Problem.at(
                     file.path, rule.place, "conflict", f"the data has something at {'.'.join(path)} already"
@@ -138,11 +126,11 @@ def _data_problems(files: Iterable[File], bundle: Bundle) -> Iterator[Problem]:
             yield from lookup_problems(file, rule, bundle.data)
 
 
-def _path(root: str) -> Names:
+def _path(root: str) -> syntax.Names:
     return tuple(part for part in root.split("/") if part)
 
 
-def _tops(data: Json, path: Names) -> Iterator[Names]:
+def _tops(data: Json, path: syntax.Names) -> Iterator[syntax.Names]:
     """Yield the paths of all values that are not objects, and of empty objects."""
     if isinstance(data, dict) and data:
         for name, value in data.items():
@@ -151,11 +139,11 @@ def _tops(data: Json, path: Names) -> Iterator[Names]:
         yield path
 
 
-def _related(path: Names, root: Names) -> bool:
+def _related(path: syntax.Names, root: syntax.Names) -> bool:
     return path[: len(root)] == root
 
 
-def _stands_at(data: Json, path: Names) -> bool:
+def _stands_at(data: Json, path: syntax.Names) -> bool:
     """Return whether `data` has a value at `path`, or something other than an object on the way there."""
     value: Json = data
     for name in path:
@@ -167,7 +155,7 @@ def _stands_at(data: Json, path: Names) -> bool:
     return True
 
 
-def entrypoint_problems(files: Sequence[File]) -> list[Problem]:
+def entrypoint_problems(files: Sequence[syntax.File]) -> list[Problem]:
     """Return what is wrong with the entry points that `files` define, and every other place that reads `input`."""
     problems = list(input_problems(files))
     for name, text, fits in (
@@ -187,62 +175,62 @@ def entrypoint_problems(files: Sequence[File]) -> list[Problem]:
     return problems
 
 
-def _named(file: File, name: str) -> Iterator[Rule]:
-    return (rule for rule in file.rules if leading_names(rule.head)[:1] == (name,))
+def _named(file: syntax.File, name: str) -> Iterator[syntax.Rule]:
+    return (rule for rule in file.rules if syntax.leading_names(rule.head)[:1] == (name,))
 
 
-def input_problems(files: Iterable[File]) -> Iterator[Problem]:
+def input_problems(files: Iterable[syntax.File]) -> Iterator[Problem]:
     """Yield every place outside the entry points that reads `input`."""
     for file in files:
         for rule in file.rules:
-            if isinstance(rule.head, Variable) and (
+            if isinstance(rule.head, syntax.Variable) and (
                 (rule.head.name == "decision" and _is_decision(rule)) or (rule.head.name == "batch" and _is_batch(rule))
             ):
                 continue
-            for expression in every_expression(rule):
-                if leading_names(expression)[:1] == ("input",):
+            for expression in syntax.every_expression(rule):
+                if syntax.leading_names(expression)[:1] == ("input",):
                     text = "only decision and batch read input: give the request to a function as its argument"
                     yield Problem.at(file.path, expression.place, "entrypoint", text)
 
 
-def _plain(rule: Rule) -> bool:
-    return rule.kind == "complete" and isinstance(rule.head, Variable) and not rule.bodies
+def _plain(rule: syntax.Rule) -> bool:
+    return rule.kind == "complete" and isinstance(rule.head, syntax.Variable) and not rule.bodies
 
 
-def _is_decision(rule: Rule) -> bool:
+def _is_decision(rule: syntax.Rule) -> bool:
     return _plain(rule) and _decides(rule.value, "input")
 
 
-def _is_batch(rule: Rule) -> bool:
+def _is_batch(rule: syntax.Rule) -> bool:
     value = rule.value
-    if not _plain(rule) or not isinstance(value, Comprehension) or value.kind != "array":
+    if not _plain(rule) or not isinstance(value, syntax.Comprehension) or value.kind != "array":
         return False
-    if len(value.body.statements) != 1 or not isinstance(value.body.statements[0], SomeIn):
+    if len(value.body.statements) != 1 or not isinstance(value.body.statements[0], syntax.SomeIn):
         return False
     [statement] = value.body.statements
     return (
-        isinstance(statement, SomeIn)
+        isinstance(statement, syntax.SomeIn)
         and statement.key is None
-        and isinstance(statement.value, Variable)
+        and isinstance(statement.value, syntax.Variable)
         and _is_input_batch(statement.collection)
         and _decides(value.terms[0], statement.value.name)
     )
 
 
-def _is_input_batch(expression: Expression) -> bool:
+def _is_input_batch(expression: syntax.Expression) -> bool:
     return (
-        isinstance(expression, Reference)
-        and leading_names(expression) == ("input", "batch")
-        and (isinstance(expression.path[-1], Text))
+        isinstance(expression, syntax.Reference)
+        and syntax.leading_names(expression) == ("input", "batch")
+        and (isinstance(expression.path[-1], syntax.Text))
     )
 
 
-def _decides(expression: Expression | None, name: str) -> bool:
-    if not isinstance(expression, Call) or expression.name != ("decide",) or len(expression.arguments) != 1:
+def _decides(expression: syntax.Expression | None, name: str) -> bool:
+    if not isinstance(expression, syntax.Call) or expression.name != ("decide",) or len(expression.arguments) != 1:
         return False
     [argument] = expression.arguments
-    return isinstance(argument, Variable) and argument.name == name
+    return isinstance(argument, syntax.Variable) and argument.name == name
 
 
-def _is_decide(rule: Rule) -> bool:
+def _is_decide(rule: syntax.Rule) -> bool:
     return (rule.kind == "function" or rule.kind == "default") and len(rule.arguments) == 1

@@ -44,24 +44,14 @@ from sealbus.policies.bundle.revocations import (
 )
 from sealbus.policies.bundle.signing import BundleVerifier, VerifiedBundle, newer
 from sealbus.policies.decision.documents import DataDocument, canonical
+from sealbus.policies.lint import syntax
 from sealbus.policies.lint.lint import parse_all
 from sealbus.policies.lint.module import Module, PolicyRefused, Problem
-from sealbus.policies.lint.syntax import (
-    Call,
-    Expression,
-    File,
-    Names,
-    Place,
-    Reference,
-    Variable,
-    every_expression,
-    leading_names,
-)
 
 _REVISION_BYTES: Final = 256
 _RESERVED: Final = ("/".join(PACKAGE), "/".join(TEAMS_ROOT))
 
-_ENTRY: Final[Names] = ("sealbus", "authz")
+_ENTRY: Final[syntax.Names] = ("sealbus", "authz")
 
 
 def check_platform(bundle: Bundle) -> None:
@@ -142,7 +132,7 @@ def _revision(parts: Mapping[str, Bundle]) -> str:
     return text
 
 
-def _check_rules(bundle: Bundle, team: str | None, package: Names, function: str) -> None:
+def _check_rules(bundle: Bundle, team: str | None, package: syntax.Names, function: str) -> None:
     files, problems = parse_all(bundle.modules)
     problems.extend(reference_problems(files, team))
     if not any(_defines(file, package, function) for file in files):
@@ -152,9 +142,9 @@ def _check_rules(bundle: Bundle, team: str | None, package: Names, function: str
         raise PolicyRefused(problems)
 
 
-def _defines(file: File, package: Names, function: str) -> bool:
+def _defines(file: syntax.File, package: syntax.Names, function: str) -> bool:
     return file.package == package and any(
-        leading_names(rule.head) == (function,) and rule.kind == "function" and len(rule.arguments) == 1
+        syntax.leading_names(rule.head) == (function,) and rule.kind == "function" and len(rule.arguments) == 1
         for rule in file.rules
     )
 
@@ -339,7 +329,7 @@ def _unowned(team: str) -> PolicyRefused:
     return PolicyRefused([Problem.of_whole("the bundle", "owners", text)])
 
 
-def reference_problems(files: Iterable[File], team: str | None) -> Iterator[Problem]:
+def reference_problems(files: Iterable[syntax.File], team: str | None) -> Iterator[Problem]:
     """Yield every place of `files`, of `team` or (None) of the platform, that may refer to another team's documents.
 
     A lookup under `data` by a name that is not a literal may refer to any document, and so is refused above the roots of
@@ -350,19 +340,19 @@ def reference_problems(files: Iterable[File], team: str | None) -> Iterator[Prob
             if one.path[0] == "data":
                 yield from _judged(file, one.place, one.path[1:], team)
         for rule in file.rules:
-            for expression in every_expression(rule):
+            for expression in syntax.every_expression(rule):
                 names = _names(expression)
                 if names[:1] == ("data",):
                     yield from _judged(file, expression.place, names[1:], team)
 
 
-def _names(expression: Expression) -> Names:
-    if isinstance(expression, Call):
+def _names(expression: syntax.Expression) -> syntax.Names:
+    if isinstance(expression, syntax.Call):
         return expression.name
-    return leading_names(expression) if isinstance(expression, Reference | Variable) else ()
+    return syntax.leading_names(expression) if isinstance(expression, syntax.Reference | syntax.Variable) else ()
 
 
-def _judged(file: File, place: Place, path: Names, team: str | None) -> Iterator[Problem]:
+def _judged(file: syntax.File, place: syntax.Place, path: syntax.Names, team: str | None) -> Iterator[Problem]:
     depth = len(TEAMS_ROOT)
     above = path == TEAMS_ROOT[: len(path)]
     others = path[:depth] == TEAMS_ROOT and path[depth : depth + 1] != (team,)

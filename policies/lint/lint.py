@@ -79,33 +79,19 @@ from collections.abc import Iterable
 from typing import Final
 
 from sealbus.envelopes.limits import DEFAULT_LIMITS
+from sealbus.policies.lint import syntax
 from sealbus.policies.lint.module import TEST_SUFFIX, Module, PolicyRefused, Problem
 from sealbus.policies.lint.names import check_names
 from sealbus.policies.lint.parse import parse
 from sealbus.policies.lint.rules import RuleTable
-from sealbus.policies.lint.syntax import (
-    Comprehension,
-    Expression,
-    File,
-    Infix,
-    Negative,
-    Number,
-    ObjectLiteral,
-    Place,
-    Rule,
-    SetLiteral,
-    children,
-    constant,
-    every_expression,
-)
 
 _WHOLE: Final = re.compile(r"0|-?[1-9][0-9]{0,15}")
 _KEYWORDS: Final = frozenset({"if", "in", "every", "contains"})
 
 
-def parse_all(modules: Iterable[Module]) -> tuple[list[File], list[Problem]]:
+def parse_all(modules: Iterable[Module]) -> tuple[list[syntax.File], list[Problem]]:
     """Return the parsed files, and the problems of those that regorus cannot parse."""
-    files: list[File] = []
+    files: list[syntax.File] = []
     problems: list[Problem] = []
     for module in modules:
         try:
@@ -115,7 +101,7 @@ def parse_all(modules: Iterable[Module]) -> tuple[list[File], list[Problem]]:
     return files, problems
 
 
-def refused_forms(files: Iterable[File]) -> list[Problem]:
+def refused_forms(files: Iterable[syntax.File]) -> list[Problem]:
     """Return every form in `files` that the engines would decide differently, in no particular order.
 
     `files` must be all files that are compiled together. An empty list says nothing about what the policy decides.
@@ -130,7 +116,7 @@ def refused_forms(files: Iterable[File]) -> list[Problem]:
             problems.extend(check_names(file.path, rule, outside, relaxed=relaxed))
             table.check_uses(file, rule, relaxed=relaxed)
             problems.extend(_of_default(file, rule))
-            for expression in every_expression(rule):
+            for expression in syntax.every_expression(rule):
                 found = _arithmetic(expression)
                 if found is not None:
                     problems.append(Problem.at(file.path, expression.place, *found))
@@ -138,9 +124,9 @@ def refused_forms(files: Iterable[File]) -> list[Problem]:
     return [*problems, *table.problems]
 
 
-def _of_header(file: File) -> Iterable[Problem]:
+def _of_header(file: syntax.File) -> Iterable[Problem]:
     if file.package[:1] == ("system",):
-        yield Problem.at(file.path, Place(line=1, column=1), "package", "packages under system are OPA's own")
+        yield Problem.at(file.path, syntax.Place(line=1, column=1), "package", "packages under system are OPA's own")
     for one in file.imports:
         keyword = one.path[:2] == ("future", "keywords") and (len(one.path) == 2 or one.path[2] in _KEYWORDS)
         if not keyword and one.path != ("rego", "v1") and (one.path[0] != "data" or len(one.path) == 1):
@@ -148,23 +134,26 @@ def _of_header(file: File) -> Iterable[Problem]:
             yield Problem.at(file.path, one.place, "import", text)
 
 
-def _of_default(file: File, rule: Rule) -> Iterable[Problem]:
-    if rule.kind == "default" and (rule.value is None or not constant(rule.value)):
+def _of_default(file: syntax.File, rule: syntax.Rule) -> Iterable[Problem]:
+    if rule.kind == "default" and (rule.value is None or not syntax.constant(rule.value)):
         yield Problem.at(file.path, rule.place, "default", "a default is made of literals")
 
 
-def _arithmetic(expression: Expression) -> tuple[str, str] | None:
+def _arithmetic(expression: syntax.Expression) -> tuple[str, str] | None:
     match expression:
-        case Number():
+        case syntax.Number():
             whole = _WHOLE.fullmatch(expression.written) is not None
             if not whole or abs(int(expression.written)) > DEFAULT_LIMITS.max_integer:
                 return "number", "numbers are whole, within 9007199254740991, and written in digits; 0 has no minus"
-        case Negative():
+        case syntax.Negative():
             return "number", "a minus stands before digits only: write 0 - x"
-        case Infix(operator="Div"):
+        case syntax.Infix(operator="Div"):
             return "division", "/ makes fractions, which the engines compute otherwise: multiply the other side"
-        case Infix(operator="Lt" | "Le" | "Gt" | "Ge"):
-            if any(isinstance(side, SetLiteral | ObjectLiteral | Comprehension) for side in children(expression)):
+        case syntax.Infix(operator="Lt" | "Le" | "Gt" | "Ge"):
+            if any(
+                isinstance(side, syntax.SetLiteral | syntax.ObjectLiteral | syntax.Comprehension)
+                for side in syntax.children(expression)
+            ):
                 return "order", "sets and objects are put in order otherwise: compare what is in them"
         case _:
             pass

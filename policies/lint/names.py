@@ -10,32 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
+from sealbus.policies.lint import syntax
 from sealbus.policies.lint.module import Problem
-from sealbus.policies.lint.syntax import (
-    Array,
-    Assign,
-    Body,
-    Call,
-    Comprehension,
-    Every,
-    Expression,
-    Negation,
-    Number,
-    ObjectLiteral,
-    Place,
-    Plain,
-    Reference,
-    Rule,
-    Scalar,
-    SetLiteral,
-    SomeIn,
-    SomeNames,
-    Statement,
-    Text,
-    Variable,
-    children,
-    expressions_of,
-)
 from sealbus.policies.lint.undefined import undefinable
 from sealbus.policies.types.builtins import BUILTINS
 
@@ -48,7 +24,7 @@ Origin: TypeAlias = Literal["argument", "some", "every", "assigned"]
 """How a variable gets its value."""
 
 
-def check_names(path: str, rule: Rule, outside: Mapping[str, Outer], *, relaxed: bool = False) -> list[Problem]:
+def check_names(path: str, rule: syntax.Rule, outside: Mapping[str, Outer], *, relaxed: bool = False) -> list[Problem]:
     """Return what is wrong with the names of `rule`, a rule of the file `path`.
 
     `outside` holds the names that the file's imports and its package's rules give; `relaxed` is for tests, which may
@@ -71,7 +47,7 @@ class _Names:
 
     # Rules and bodies
 
-    def rule(self, rule: Rule) -> None:
+    def rule(self, rule: syntax.Rule) -> None:
         for argument in rule.arguments:
             self.scope.declare_pattern(argument, "argument")
         arguments = self.scope.frame
@@ -90,20 +66,20 @@ class _Names:
             self.in_head = False
             self.scope.close(arguments)
 
-    def head(self, rule: Rule) -> None:
+    def head(self, rule: syntax.Rule) -> None:
         """Check a head, after the body that gives its names their values."""
-        if isinstance(rule.head, Reference):
+        if isinstance(rule.head, syntax.Reference):
             for part in rule.head.path:
                 self.expression(part)
         self.optional(rule.key)
         self.optional(rule.value)
 
-    def optional(self, expression: Expression | None) -> None:
+    def optional(self, expression: syntax.Expression | None) -> None:
         if expression is not None:
             self.expression(expression)
 
-    def body(self, body: Body) -> None:
-        copies: list[Variable] = []
+    def body(self, body: syntax.Body) -> None:
+        copies: list[syntax.Variable] = []
         for statement in body.statements:
             if copies and _has_every(statement):
                 # regorus defers copies until nothing else is left to do, and does not see that an `every` needs them: it
@@ -113,36 +89,36 @@ class _Names:
                     self.scope.refuse(one.place, "copy", text)
                 copies = []
             self.statement(statement)
-            if isinstance(statement, Plain) and isinstance(statement.expression, Assign):
+            if isinstance(statement, syntax.Plain) and isinstance(statement.expression, syntax.Assign):
                 copies.extend(self.copied(statement.expression.left, statement.expression.right))
 
-    def copied(self, left: Expression, right: Expression) -> Iterator[Variable]:
+    def copied(self, left: syntax.Expression, right: syntax.Expression) -> Iterator[syntax.Variable]:
         """Yield what is copied as it is from a name that the same body gives its value."""
-        if isinstance(right, Variable):
+        if isinstance(right, syntax.Variable):
             found = self.scope.frame.locals.get(right.name)
             if found is not None and found.origin != "every":
                 yield right
-        elif isinstance(left, Array) and isinstance(right, Array):
+        elif isinstance(left, syntax.Array) and isinstance(right, syntax.Array):
             for one, other in zip(left.items, right.items, strict=False):
                 yield from self.copied(one, other)
 
-    def statement(self, statement: Statement) -> None:
+    def statement(self, statement: syntax.Statement) -> None:
         if statement.modified and not self.relaxed:
             self.scope.refuse(
                 statement.place, "with", "`with` is for tests: pass the value as an argument of a function"
             )
         match statement:
-            case Plain():
+            case syntax.Plain():
                 self.plain(statement.expression)
-            case Negation():
+            case syntax.Negation():
                 problem = undefinable(statement.expression, self.scope.origin)
                 if problem is not None:
                     self.scope.refuse(problem[0], "negation", problem[1])
                 self.expression(statement.expression, binds=False)
-            case SomeNames():
+            case syntax.SomeNames():
                 for variable in statement.names:
                     self.scope.declare(variable, "some", bound=False)
-            case SomeIn():
+            case syntax.SomeIn():
                 self.expression(statement.collection)
                 for one in (statement.key, statement.value):
                     if one is not None:
@@ -155,13 +131,13 @@ class _Names:
                 self.body(statement.body)
                 self.scope.close(outside)
 
-    def plain(self, expression: Expression) -> None:
-        if not isinstance(expression, Assign):
+    def plain(self, expression: syntax.Expression) -> None:
+        if not isinstance(expression, syntax.Assign):
             self.expression(expression)
             inside = list(_inside(expression))
-            if any(isinstance(one, Reference) and isinstance(one.head, Variable) for one in inside):
+            if any(isinstance(one, syntax.Reference) and isinstance(one.head, syntax.Variable) for one in inside):
                 for one in inside:
-                    if isinstance(one, Comprehension):
+                    if isinstance(one, syntax.Comprehension):
                         # OPA assumes that the reference gives the names of the comprehension their values.
                         text = "a comprehension beside a reference: name it first (x := ...), then use the name"
                         self.scope.refuse(one.place, "closure", text)
@@ -170,10 +146,10 @@ class _Names:
         else:
             self.assign(expression)
 
-    def assign(self, expression: Assign) -> None:
+    def assign(self, expression: syntax.Assign) -> None:
         self.expression(expression.right)
         left, right = expression.left, expression.right
-        if isinstance(left, Array) and isinstance(right, Array) and len(left.items) != len(right.items):
+        if isinstance(left, syntax.Array) and isinstance(right, syntax.Array) and len(left.items) != len(right.items):
             self.scope.refuse(left.place, "pattern", "the two arrays differ in length")
         if _has_literal(left):
             self.scope.refuse(left.place, "pattern", "only names stand left of :=")
@@ -181,26 +157,26 @@ class _Names:
 
     # Uses
 
-    def expression(self, expression: Expression, *, binds: bool = True) -> None:
+    def expression(self, expression: syntax.Expression, *, binds: bool = True) -> None:
         match expression:
-            case Variable():
+            case syntax.Variable():
                 self.use(expression)
-            case Reference():
+            case syntax.Reference():
                 self.reference(expression, binds=binds)
-            case Comprehension():
+            case syntax.Comprehension():
                 self.comprehension(expression)
-            case Assign():
+            case syntax.Assign():
                 self.scope.refuse(expression.place, "assign", "an assignment stands alone, as a statement of its own")
-            case Call():
+            case syntax.Call():
                 self.call(expression, binds=binds)
             case _:
-                for child in children(expression):
+                for child in syntax.children(expression):
                     self.expression(child, binds=binds)
 
-    def reference(self, expression: Reference, *, binds: bool) -> None:
+    def reference(self, expression: syntax.Reference, *, binds: bool) -> None:
         self.expression(expression.head, binds=binds)
         for part in expression.path:
-            if not isinstance(part, Variable):
+            if not isinstance(part, syntax.Variable):
                 self.expression(part, binds=binds)
             elif part.name == "_":
                 if not binds:
@@ -213,7 +189,7 @@ class _Names:
                     self.scope.refuse(part.place, "else", text)
                 self.use(part)
 
-    def call(self, expression: Call, *, binds: bool) -> None:
+    def call(self, expression: syntax.Call, *, binds: bool) -> None:
         if self.scope.find(expression.name[0]) is not None:
             self.scope.refuse(
                 expression.place, "function-value", f"{expression.name[0]} is a variable here, not a function"
@@ -221,7 +197,7 @@ class _Names:
         for argument in expression.arguments:
             self.expression(argument, binds=binds)
 
-    def comprehension(self, expression: Comprehension) -> None:
+    def comprehension(self, expression: syntax.Comprehension) -> None:
         if self.in_term:
             text = "a comprehension inside the term of another: name it in the body, then use the name"
             self.scope.refuse(expression.place, "closure", text)
@@ -244,7 +220,7 @@ class _Names:
         self.in_term = within
         self.scope.close(outside)
 
-    def use(self, variable: Variable) -> None:
+    def use(self, variable: syntax.Variable) -> None:
         name, place = variable.name, variable.place
         if name in _ROOTS:
             return
@@ -259,7 +235,7 @@ class _Names:
                 place, "unsafe", f"{name} has no value yet: a reference such as list[{name}] gives it one"
             )
 
-    def use_outer(self, variable: Variable) -> None:
+    def use_outer(self, variable: syntax.Variable) -> None:
         name = variable.name
         kind = self.scope.outside.get(name)
         if kind is None:
@@ -269,42 +245,42 @@ class _Names:
             self.scope.refuse(variable.place, "function-value", f"{name} is a function: call it")
 
 
-def _has_every(statement: Statement) -> bool:
+def _has_every(statement: syntax.Statement) -> bool:
     """Return whether `statement` is an `every`, or holds one in a comprehension."""
-    return isinstance(statement, Every) or any(
-        isinstance(one, Comprehension) and any(map(_has_every, one.body.statements))
-        for one in expressions_of(statement)
+    return isinstance(statement, syntax.Every) or any(
+        isinstance(one, syntax.Comprehension) and any(map(_has_every, one.body.statements))
+        for one in syntax.expressions_of(statement)
     )
 
 
-def _inside(expression: Expression) -> Iterator[Expression]:
+def _inside(expression: syntax.Expression) -> Iterator[syntax.Expression]:
     """Yield `expression` and all inside it, except for comprehensions and calls of builtins, which OPA checks before."""
     yield expression
-    if not isinstance(expression, Call) or ".".join(expression.name) not in BUILTINS:
-        for child in children(expression):
+    if not isinstance(expression, syntax.Call) or ".".join(expression.name) not in BUILTINS:
+        for child in syntax.children(expression):
             yield from _inside(child)
 
 
-def _bare(expression: Expression) -> Iterator[Variable]:
+def _bare(expression: syntax.Expression) -> Iterator[syntax.Variable]:
     """Yield the variables that `expression` is, or directly holds."""
-    if isinstance(expression, Variable):
+    if isinstance(expression, syntax.Variable):
         yield expression
-    elif isinstance(expression, Array | SetLiteral | ObjectLiteral):
+    elif isinstance(expression, syntax.Array | syntax.SetLiteral | syntax.ObjectLiteral):
         for item in expression.items:
             yield from _bare(item)
 
 
-def _has_literal(expression: Expression) -> bool:
-    if isinstance(expression, Array):
+def _has_literal(expression: syntax.Expression) -> bool:
+    if isinstance(expression, syntax.Array):
         return any(_has_literal(item) for item in expression.items)
-    return isinstance(expression, Scalar | Text | Number)
+    return isinstance(expression, syntax.Scalar | syntax.Text | syntax.Number)
 
 
 @dataclass(slots=True, kw_only=True)
 class Local:
     """One variable; `bound` once it has a value, which all but those of `some x` have from the start."""
 
-    place: Place
+    place: syntax.Place
     origin: Origin
     bound: bool = True
     used: bool = False
@@ -330,7 +306,7 @@ class Scope:
     problems: list[Problem] = field(default_factory=list)
     frame: Frame = field(default_factory=Frame)
 
-    def refuse(self, place: Place, form: str, text: str) -> None:
+    def refuse(self, place: syntax.Place, form: str, text: str) -> None:
         """Add a problem."""
         self.problems.append(Problem.at(self.path, place, form, text))
 
@@ -366,7 +342,7 @@ class Scope:
                 self.refuse(local.place, "unused", f"{name} is declared and never used: write _ or leave it out")
         self.frame = outside
 
-    def declare(self, variable: Variable, origin: Origin, *, bound: bool = True) -> None:
+    def declare(self, variable: syntax.Variable, origin: Origin, *, bound: bool = True) -> None:
         """Declare a variable in the innermost frame; `_` declares nothing."""
         name, place = variable.name, variable.place
         if name == "_":
@@ -380,15 +356,15 @@ class Scope:
         else:
             self.frame.locals[name] = Local(place=place, origin=origin, bound=bound)
 
-    def declare_pattern(self, expression: Expression, origin: Origin) -> None:
+    def declare_pattern(self, expression: syntax.Expression, origin: Origin) -> None:
         """Declare the variables of a pattern: names, literals and arrays of these."""
         match expression:
-            case Variable():
+            case syntax.Variable():
                 self.declare(expression, origin)
-            case Array():
+            case syntax.Array():
                 for item in expression.items:
                     self.declare_pattern(item, origin)
-            case Scalar() | Text() | Number():
+            case syntax.Scalar() | syntax.Text() | syntax.Number():
                 pass
             case _:
                 text = "only names, literals and arrays of them can be matched: name the whole, then take its parts"

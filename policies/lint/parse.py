@@ -9,37 +9,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final, Literal
 
+from sealbus.policies.lint import syntax
 from sealbus.policies.lint.module import Module, PolicyRefused, Problem
 from sealbus.policies.lint.regorus import parse_module
-from sealbus.policies.lint.syntax import (
-    Array,
-    Assign,
-    Body,
-    Call,
-    Comprehension,
-    Every,
-    Expression,
-    File,
-    Import,
-    Infix,
-    Membership,
-    Negation,
-    Negative,
-    Number,
-    ObjectLiteral,
-    Place,
-    Plain,
-    Reference,
-    Rule,
-    Scalar,
-    SetLiteral,
-    SomeIn,
-    SomeNames,
-    Statement,
-    Text,
-    Variable,
-    leading_names,
-)
 
 _COMPREHENSIONS: Final[Mapping[str, Literal["array", "set", "object"]]] = {
     "ArrayCompr": "array",
@@ -49,7 +21,7 @@ _COMPREHENSIONS: Final[Mapping[str, Literal["array", "set", "object"]]] = {
 
 
 @lru_cache(maxsize=16)  # the library's files are in every bundle, and each bundle is checked in several places
-def parse(module: Module) -> File:
+def parse(module: Module) -> syntax.File:
     """Parse `module`; raise `PolicyRefused` with file and line for what regorus does not read as Rego."""
     reader = _Reader(source=SourceText(path=module.path, text=module.text.encode()))
     return reader.file(as_map(parse_module(module)))
@@ -59,25 +31,25 @@ def parse(module: Module) -> File:
 class _Reader:
     source: SourceText
 
-    def file(self, tree: dict[str, object]) -> File:
-        package = leading_names(self.expression(as_map(tree["package"])["refr"]))
-        return File(
+    def file(self, tree: dict[str, object]) -> syntax.File:
+        package = syntax.leading_names(self.expression(as_map(tree["package"])["refr"]))
+        return syntax.File(
             path=self.source.path,
             package=package,
             imports=tuple(self.imported(node) for node in as_list(tree["imports"])),
             rules=tuple(self.rule(node) for node in as_list(tree["rules"])),
         )
 
-    def imported(self, node: object) -> Import:
+    def imported(self, node: object) -> syntax.Import:
         content = as_map(node)
-        path = leading_names(self.expression(content["refr"]))
+        path = syntax.leading_names(self.expression(content["refr"]))
         alias = self.source.written(content["as"]) if content.get("as") is not None else path[-1]
-        return Import(place=self.source.place(content["span"]), path=path, alias=alias)
+        return syntax.Import(place=self.source.place(content["span"]), path=path, alias=alias)
 
-    def rule(self, node: object) -> Rule:
+    def rule(self, node: object) -> syntax.Rule:
         kind, content = as_kind(node)
         if kind == "Default":
-            return Rule(
+            return syntax.Rule(
                 place=self.source.place(content["span"]),
                 kind="default",
                 head=self.expression(content["refr"]),
@@ -86,7 +58,7 @@ class _Reader:
             )
         bodies = tuple(self.body(one) for one in as_list(content["bodies"]))
         shape, head = as_kind(content["head"])
-        arguments: tuple[Expression, ...] = ()
+        arguments: tuple[syntax.Expression, ...] = ()
         value = key = None
         kinds: dict[str, Literal["complete", "contains", "function"]] = {
             "Compr": "complete",
@@ -99,7 +71,7 @@ class _Reader:
             value = self.assigned(head["assign"])
         if shape == "Func":
             arguments = self.expressions(head["args"])
-        return Rule(
+        return syntax.Rule(
             place=self.source.place(content["span"]),
             kind=kinds[shape],
             head=self.expression(head["refr"]),
@@ -109,39 +81,39 @@ class _Reader:
             bodies=bodies,
         )
 
-    def assigned(self, node: object) -> Expression | None:
+    def assigned(self, node: object) -> syntax.Expression | None:
         return None if node is None else self.expression(as_map(node)["value"])
 
-    def body(self, node: object) -> Body:
+    def body(self, node: object) -> syntax.Body:
         content = as_map(node)
         query = self.query(content["query"])
-        return Body(
+        return syntax.Body(
             place=self.source.place(content["span"]),
             statements=query.statements,
             value=self.assigned(content["assign"]),
             is_else=content["is_else"] is True,
         )
 
-    def query(self, node: object) -> Body:
+    def query(self, node: object) -> syntax.Body:
         content = as_map(node)
         statements = tuple(self.statement(one) for one in as_list(content["stmts"]))
-        return Body(place=self.source.place(content["span"]), statements=statements)
+        return syntax.Body(place=self.source.place(content["span"]), statements=statements)
 
-    def statement(self, node: object) -> Statement:
+    def statement(self, node: object) -> syntax.Statement:
         content = as_map(node)
         modified = bool(content.get("with_mods"))
         kind, literal = as_kind(content["literal"])
         place = self.source.place(literal["span"])
         match kind:
             case "Expr":
-                return Plain(place=place, expression=self.expression(literal["expr"]), modified=modified)
+                return syntax.Plain(place=place, expression=self.expression(literal["expr"]), modified=modified)
             case "NotExpr":
-                return Negation(place=place, expression=self.expression(literal["expr"]), modified=modified)
+                return syntax.Negation(place=place, expression=self.expression(literal["expr"]), modified=modified)
             case "SomeVars":
                 names = tuple(self.name(one) for one in as_list(literal["vars"]))
-                return SomeNames(place=place, names=names, modified=modified)
+                return syntax.SomeNames(place=place, names=names, modified=modified)
             case "SomeIn":
-                return SomeIn(
+                return syntax.SomeIn(
                     place=place,
                     key=None if literal["key"] is None else self.expression(literal["key"]),
                     value=self.expression(literal["value"]),
@@ -150,7 +122,7 @@ class _Reader:
                 )
             case "Every":
                 named = [literal["key"], literal["value"]]
-                return Every(
+                return syntax.Every(
                     place=place,
                     names=tuple(self.name(one) for one in named if one is not None),
                     collection=self.expression(literal["domain"]),
@@ -160,62 +132,66 @@ class _Reader:
             case _:
                 raise self.source.unknown(kind, literal["span"])
 
-    def name(self, span: object) -> Variable:
-        return Variable(place=self.source.place(span), name=self.source.written(span))
+    def name(self, span: object) -> syntax.Variable:
+        return syntax.Variable(place=self.source.place(span), name=self.source.written(span))
 
-    def expressions(self, nodes: object) -> tuple[Expression, ...]:
+    def expressions(self, nodes: object) -> tuple[syntax.Expression, ...]:
         return tuple(self.expression(node) for node in as_list(nodes))
 
-    def expression(self, node: object) -> Expression:
+    def expression(self, node: object) -> syntax.Expression:
         kind, content = as_kind(node)
         place = self.source.place(content["span"])
         match kind:
             case "Var":
-                return Variable(place=place, name=str(content["value"]))
+                return syntax.Variable(place=place, name=str(content["value"]))
             case "Bool" | "Null":
-                return Scalar(place=place, value=content["value"] is True if kind == "Bool" else None)
+                return syntax.Scalar(place=place, value=content["value"] is True if kind == "Bool" else None)
             case "String" | "RawString":
                 # Its span is what is between the quotes.
-                return Text(place=Place(line=place.line, column=place.column - 1), value=str(content["value"]))
+                return syntax.Text(
+                    place=syntax.Place(line=place.line, column=place.column - 1), value=str(content["value"])
+                )
             case "Number":
-                return Number(place=place, written=self.source.written(content["span"]))
+                return syntax.Number(place=place, written=self.source.written(content["span"]))
             case "RefDot" | "RefBrack":
                 return self.reference(kind, content, place)
             case "Array":
-                return Array(place=place, items=self.expressions(content["items"]))
+                return syntax.Array(place=place, items=self.expressions(content["items"]))
             case "Set":
-                return SetLiteral(place=place, items=self.expressions(content["items"]))
+                return syntax.SetLiteral(place=place, items=self.expressions(content["items"]))
             case "Object":
                 pairs = [as_list(one)[1:] for one in as_list(content["fields"])]
-                return ObjectLiteral(place=place, items=tuple(self.expression(one) for pair in pairs for one in pair))
+                return syntax.ObjectLiteral(
+                    place=place, items=tuple(self.expression(one) for pair in pairs for one in pair)
+                )
             case "Call":
                 return self.call(content, place)
             case "ArithExpr" | "BoolExpr" | "BinExpr":
-                return Infix(
+                return syntax.Infix(
                     place=place,
                     operator=str(content["op"]),
                     left=self.expression(content["lhs"]),
                     right=self.expression(content["rhs"]),
                 )
             case "AssignExpr":
-                return Assign(
+                return syntax.Assign(
                     place=place,
                     declares=content["op"] == "ColEq",
                     left=self.expression(content["lhs"]),
                     right=self.expression(content["rhs"]),
                 )
             case "Membership":
-                return Membership(
+                return syntax.Membership(
                     place=place,
                     key=None if content["key"] is None else self.expression(content["key"]),
                     value=self.expression(content["value"]),
                     collection=self.expression(content["collection"]),
                 )
             case "UnaryExpr":
-                return Negative(place=place, operand=self.expression(content["expr"]))
+                return syntax.Negative(place=place, operand=self.expression(content["expr"]))
             case _ if kind in _COMPREHENSIONS:
                 terms = [content["key"], content["value"]] if kind == "ObjectCompr" else [content["term"]]
-                return Comprehension(
+                return syntax.Comprehension(
                     place=place,
                     kind=_COMPREHENSIONS[kind],
                     terms=tuple(self.expression(one) for one in terms),
@@ -224,12 +200,12 @@ class _Reader:
             case _:
                 raise self.source.unknown(kind, content["span"])
 
-    def reference(self, kind: str, content: dict[str, object], place: Place) -> Reference:
+    def reference(self, kind: str, content: dict[str, object], place: syntax.Place) -> syntax.Reference:
         before = self.expression(content["refr"])
-        part: Expression
+        part: syntax.Expression
         if kind == "RefDot":
             span, name = as_list(content["field"])
-            part = Text(place=self.source.place(span), value=str(name))
+            part = syntax.Text(place=self.source.place(span), value=str(name))
         else:
             index, literal = as_kind(content["index"])
             if index == "String" and "\\" in self.source.written(literal["span"]):
@@ -240,17 +216,17 @@ class _Reader:
                     [Problem(file=self.source.path, line=at.line, column=at.column - 1, form="lookup", text=text)]
                 )
             part = self.expression(content["index"])
-        if isinstance(before, Reference):
-            return Reference(place=place, head=before.head, path=(*before.path, part))
-        return Reference(place=place, head=before, path=(part,))
+        if isinstance(before, syntax.Reference):
+            return syntax.Reference(place=place, head=before.head, path=(*before.path, part))
+        return syntax.Reference(place=place, head=before, path=(part,))
 
-    def call(self, content: dict[str, object], place: Place) -> Call:
+    def call(self, content: dict[str, object], place: syntax.Place) -> syntax.Call:
         if not self.source.follows(as_kind(content["fcn"])[1]["span"], "("):
             text = "( stands right after the name of what is called"
             raise PolicyRefused([Problem.at(self.source.path, place, "compile", text)])
-        return Call(
+        return syntax.Call(
             place=place,
-            name=leading_names(self.expression(content["fcn"])),
+            name=syntax.leading_names(self.expression(content["fcn"])),
             arguments=self.expressions(content["params"]),
         )
 
@@ -296,12 +272,12 @@ class SourceText:
     def __post_init__(self) -> None:
         object.__setattr__(self, "lines", [0, *(found.end() for found in re.finditer(b"\n", self.text))])
 
-    def place(self, span: object) -> Place:
+    def place(self, span: object) -> syntax.Place:
         """Return where `span` starts. Regorus' own column of a reference is that of its last part."""
         start, _ = offsets(span)
         line = bisect_right(self.lines, start)
         before = self.text[self.lines[line - 1] : start]
-        return Place(line=line, column=len(before.decode()) + 1)
+        return syntax.Place(line=line, column=len(before.decode()) + 1)
 
     def written(self, span: object) -> str:
         """Return the text at `span`."""

@@ -11,20 +11,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from sealbus.policies.lint import syntax
 from sealbus.policies.lint.calls import call_problem
 from sealbus.policies.lint.module import Problem
-from sealbus.policies.lint.syntax import (
-    Call,
-    Expression,
-    File,
-    Names,
-    Place,
-    Reference,
-    Rule,
-    Variable,
-    every_expression,
-    leading_names,
-)
 
 DEPTH: Final = 64
 """Length of a chain of rules that use one another; 1,500 overflow regorus' stack."""
@@ -37,12 +26,12 @@ class _Entry:
     kind: str
     arity: int
     file: str
-    place: Place
+    place: syntax.Place
     defaults: int = 0
-    uses: set[Names] = field(default_factory=set)
+    uses: set[syntax.Names] = field(default_factory=set)
 
 
-def data_aliases(file: File) -> dict[str, Names]:
+def data_aliases(file: syntax.File) -> dict[str, syntax.Names]:
     """Return what the imports of `file` stand for."""
     return {one.alias: one.path for one in file.imports if one.path[0] == "data"}
 
@@ -50,26 +39,26 @@ def data_aliases(file: File) -> dict[str, Names]:
 class RuleTable:
     """The rules of some files, by path without `data`."""
 
-    def __init__(self, files: Iterable[File]) -> None:
+    def __init__(self, files: Iterable[syntax.File]) -> None:
         self.files = tuple(files)
         self.problems: list[Problem] = []
-        self._entries: dict[Names, _Entry] = {}
-        self._below: dict[Names, set[Names]] = defaultdict(set)
-        self.definitions: dict[Names, list[tuple[File, Rule]]] = defaultdict(list)
+        self._entries: dict[syntax.Names, _Entry] = {}
+        self._below: dict[syntax.Names, set[syntax.Names]] = defaultdict(set)
+        self.definitions: dict[syntax.Names, list[tuple[syntax.File, syntax.Rule]]] = defaultdict(list)
         for file in self.files:
             for rule in file.rules:
                 self._add(file, rule)
         self._check_prefixes()
 
-    def _refuse(self, file: str, place: Place, form: str, text: str) -> None:
+    def _refuse(self, file: str, place: syntax.Place, form: str, text: str) -> None:
         self.problems.append(Problem.at(file, place, form, text))
 
-    def _add(self, file: File, rule: Rule) -> None:
-        path = file.package + leading_names(rule.head)
+    def _add(self, file: syntax.File, rule: syntax.Rule) -> None:
+        path = file.package + syntax.leading_names(rule.head)
         kind: str = "complete" if rule.kind == "default" else rule.kind
         if rule.arguments:
             kind = "function"
-        elif isinstance(rule.head, Reference) and len(path) <= len(file.package) + len(rule.head.path):
+        elif isinstance(rule.head, syntax.Reference) and len(path) <= len(file.package) + len(rule.head.path):
             kind = "object"
         self.definitions[path].append((file, rule))
         arity = len(rule.arguments)
@@ -98,20 +87,20 @@ class RuleTable:
                     )
                     self._refuse(entry.file, entry.place, "conflict", text)
 
-    def called_function(self, call: Call, file: File) -> Names | None:
+    def called_function(self, call: syntax.Call, file: syntax.File) -> syntax.Names | None:
         """Return the path of the function that a `call` in `file` calls, or None for a builtin."""
         path = self.resolve(call.name, file)
         return path if path is not None and self.kind(path) == "function" else None
 
-    def kind(self, path: Names) -> str:
+    def kind(self, path: syntax.Names) -> str:
         """Return the kind of rule at `path`: `complete`, `contains`, `function` or `object`; empty if there is no rule."""
         return self._entries[path].kind if path in self._entries else ""
 
-    def around(self, path: Names) -> bool:
+    def around(self, path: syntax.Names) -> bool:
         """Return whether there are rules below `path`."""
         return path in self._below
 
-    def outside(self, file: File) -> dict[str, Literal["value", "function"]]:
+    def outside(self, file: syntax.File) -> dict[str, Literal["value", "function"]]:
         """Return the names that a body can use from rules of `file`'s package and its imports, with what they are."""
         names: dict[str, Literal["value", "function"]] = {}
         depth = len(file.package)
@@ -126,12 +115,12 @@ class RuleTable:
                 names[one.alias] = "function" if there is not None and there.kind == "function" else "value"
         return names
 
-    def check_uses(self, file: File, rule: Rule, *, relaxed: bool) -> None:
+    def check_uses(self, file: syntax.File, rule: syntax.Rule, *, relaxed: bool) -> None:
         """Note what `rule` uses; refuse calls that the engines would answer differently, and uncalled functions."""
         aliases = data_aliases(file)
-        entry = self._entries[file.package + leading_names(rule.head)]
-        for expression in every_expression(rule):
-            if isinstance(expression, Call):
+        entry = self._entries[file.package + syntax.leading_names(rule.head)]
+        for expression in syntax.every_expression(rule):
+            if isinstance(expression, syntax.Call):
                 path = self.resolve(expression.name, file)
                 called = self._entries.get(path) if path is not None else None
                 if path is not None and called is not None and called.kind == "function":
@@ -146,12 +135,12 @@ class RuleTable:
                     problem = call_problem(expression, relaxed=relaxed)
                     if problem is not None:
                         self._refuse(file.path, *problem)
-            elif isinstance(expression, Variable | Reference):
-                path = self.resolve(leading_names(expression), file)
+            elif isinstance(expression, syntax.Variable | syntax.Reference):
+                path = self.resolve(syntax.leading_names(expression), file)
                 if path is not None:
                     self._note(file, entry, path, expression)
 
-    def resolve(self, names: Names, file: File) -> Names | None:
+    def resolve(self, names: syntax.Names, file: syntax.File) -> syntax.Names | None:
         """Return the path that `names` of `file` mean outside a rule; None for locals, `input` and builtins."""
         package, aliases = file.package, data_aliases(file)
         if not names:
@@ -163,25 +152,25 @@ class RuleTable:
         rule = (*package, names[0])
         return package + names if rule in self._entries or rule in self._below else None
 
-    def _note(self, file: File, entry: _Entry, path: Names, expression: Expression) -> None:
+    def _note(self, file: syntax.File, entry: _Entry, path: syntax.Names, expression: syntax.Expression) -> None:
         """Note that `entry` uses every rule at, above or below `path`."""
         above = {path[:length] for length in range(1, len(path) + 1)} & self._entries.keys()
         entry.uses |= above | self._below.get(path, set())
-        for other in above if isinstance(expression, Reference) else ():
+        for other in above if isinstance(expression, syntax.Reference) else ():
             if self._entries[other].kind == "function":
                 self._refuse(file.path, expression.place, "function-value", f"{'.'.join(other)} is a function: call it")
 
     def check_depth(self) -> None:
         """Refuse recursion and chains of over `DEPTH` rules; call it after `check_uses` of every rule."""
-        depths: dict[Names, int] = {}
+        depths: dict[syntax.Names, int] = {}
         for start in sorted(self._entries):
             if start not in depths and not self._measure(start, depths):
                 return
 
-    def _measure(self, start: Names, depths: dict[Names, int]) -> bool:
+    def _measure(self, start: syntax.Names, depths: dict[syntax.Names, int]) -> bool:
         """Fill in the depth of `start` and of all it uses, without recursion of our own; return False if one is refused."""
-        open_paths: dict[Names, Iterator[Names]] = {start: iter(sorted(self._entries[start].uses))}
-        deepest: dict[Names, int] = defaultdict(int)
+        open_paths: dict[syntax.Names, Iterator[syntax.Names]] = {start: iter(sorted(self._entries[start].uses))}
+        deepest: dict[syntax.Names, int] = defaultdict(int)
         while open_paths:
             path = next(reversed(open_paths))
             entry = self._entries[path]

@@ -11,62 +11,41 @@ from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 from sealbus.envelopes.encoding.strict_json import Json
+from sealbus.policies.lint import syntax
 from sealbus.policies.lint.module import Problem
 from sealbus.policies.lint.rules import data_aliases
-from sealbus.policies.lint.syntax import (
-    Array,
-    Call,
-    Expression,
-    File,
-    Infix,
-    Membership,
-    Names,
-    Number,
-    ObjectLiteral,
-    Place,
-    Reference,
-    Rule,
-    Scalar,
-    SetLiteral,
-    SomeNames,
-    Text,
-    Variable,
-    children,
-    every_expression,
-    statements,
-)
 
 Origin: TypeAlias = Callable[[str], str | None]
 """How a local got its value (`argument`, `some`, `every`, `assigned`); None for anything but a local with a value."""
 
 
-def undefinable(expression: Expression, origin: Origin) -> tuple[Place, str] | None:
+def undefinable(expression: syntax.Expression, origin: Origin) -> tuple[syntax.Place, str] | None:
     """Return where and why the engines may disagree on `not expression`; None if they cannot.
 
     The expression itself may be undefined, and so may either side of ==: then `not` is true in both.
     """
     match expression:
-        case Variable() | Scalar() | Text() | Number():
+        case syntax.Variable() | syntax.Scalar() | syntax.Text() | syntax.Number():
             return None
-        case Reference():
+        case syntax.Reference():
             return _reference(expression, origin)
-        case Infix(operator="Eq"):
+        case syntax.Infix(operator="Eq"):
             for side in (expression.left, expression.right):
-                problem = undefinable(side, origin) if isinstance(side, Reference) else _part(side, origin)
+                problem = undefinable(side, origin) if isinstance(side, syntax.Reference) else _part(side, origin)
                 if problem is not None:
                     return problem
             return None
-        case Infix() | Membership() | Call():
+        case syntax.Infix() | syntax.Membership() | syntax.Call():
             return _first(expression, origin)
         case _:
             return expression.place, "this under `not`: name it first (x := ...), then write `not x`"
 
 
-def _reference(expression: Reference, origin: Origin) -> tuple[Place, str] | None:
-    if not isinstance(expression.head, Variable):
+def _reference(expression: syntax.Reference, origin: Origin) -> tuple[syntax.Place, str] | None:
+    if not isinstance(expression.head, syntax.Variable):
         return expression.head.place, "under `not`: name what is looked into first"
     for part in expression.path:
-        if isinstance(part, Variable) and origin(part.name) == "every":
+        if isinstance(part, syntax.Variable) and origin(part.name) == "every":
             # regorus 0.12 treats the variable as a new one, and looks for any value that fits.
             text = f"{part.name} of `every` looks something up under `not`: write key := {part.name}, then use key"
             return part.place, text
@@ -76,38 +55,38 @@ def _reference(expression: Reference, origin: Origin) -> tuple[Place, str] | Non
     return None
 
 
-def _first(expression: Expression, origin: Origin) -> tuple[Place, str] | None:
-    for child in children(expression):
+def _first(expression: syntax.Expression, origin: Origin) -> tuple[syntax.Place, str] | None:
+    for child in syntax.children(expression):
         problem = _part(child, origin)
         if problem is not None:
             return problem
     return None
 
 
-def _part(expression: Expression, origin: Origin) -> tuple[Place, str] | None:
+def _part(expression: syntax.Expression, origin: Origin) -> tuple[syntax.Place, str] | None:
     """Return the problem with a part that must have a value."""
     match expression:
-        case Scalar() | Text() | Number():
+        case syntax.Scalar() | syntax.Text() | syntax.Number():
             return None
-        case Variable() if expression.name == "_" or origin(expression.name) is not None:
+        case syntax.Variable() if expression.name == "_" or origin(expression.name) is not None:
             return None
-        case Array() | SetLiteral() | ObjectLiteral():
+        case syntax.Array() | syntax.SetLiteral() | syntax.ObjectLiteral():
             return _first(expression, origin)
         case _:
             return expression.place, "under `not` this may be undefined: name it first (x := ...), then use x"
 
 
-def lookup_problems(file: File, rule: Rule, data: Json) -> Iterator[Problem]:
+def lookup_problems(file: syntax.File, rule: syntax.Rule, data: Json) -> Iterator[Problem]:
     """Yield every place of `rule` that looks up anything but an index where `data` has an array."""
     aliases = data_aliases(file)
     counted = {
         variable.name
-        for statement in statements(rule)
-        if isinstance(statement, SomeNames)
+        for statement in syntax.statements(rule)
+        if isinstance(statement, syntax.SomeNames)
         for variable in statement.names
     }
-    for expression in every_expression(rule):
-        if not isinstance(expression, Reference) or not isinstance(expression.head, Variable):
+    for expression in syntax.every_expression(rule):
+        if not isinstance(expression, syntax.Reference) or not isinstance(expression.head, syntax.Variable):
             continue
         before = aliases.get(expression.head.name, (expression.head.name,))
         if before[0] == "data":
@@ -117,7 +96,9 @@ def lookup_problems(file: File, rule: Rule, data: Json) -> Iterator[Problem]:
                 yield Problem.at(file.path, place, "lookup", text)
 
 
-def _looked_up(data: Json, before: Names, path: tuple[Expression, ...], counted: set[str]) -> Place | None:
+def _looked_up(
+    data: Json, before: syntax.Names, path: tuple[syntax.Expression, ...], counted: set[str]
+) -> syntax.Place | None:
     values: list[Json] = [data]
     for name in before:
         values = [value[name] for value in values if isinstance(value, dict) and name in value]
@@ -125,11 +106,11 @@ def _looked_up(data: Json, before: Names, path: tuple[Expression, ...], counted:
         arrays = any(isinstance(value, list) for value in values)
         if (
             arrays
-            and not isinstance(part, Number)
-            and not (isinstance(part, Variable) and part.name in {"_", *counted})
+            and not isinstance(part, syntax.Number)
+            and not (isinstance(part, syntax.Variable) and part.name in {"_", *counted})
         ):
             return part.place
-        if isinstance(part, Text):
+        if isinstance(part, syntax.Text):
             values = [value[part.value] for value in values if isinstance(value, dict) and part.value in value]
         else:
             values = [item for value in values for item in _items(value)]

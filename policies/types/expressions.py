@@ -6,19 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from sealbus.envelopes.limits import DEFAULT_LIMITS
-from sealbus.policies.lint.syntax import (
-    Call,
-    Comprehension,
-    Expression,
-    Infix,
-    Membership,
-    Number,
-    ObjectLiteral,
-    Place,
-    SetLiteral,
-    Text,
-    children,
-)
+from sealbus.policies.lint import syntax
 from sealbus.policies.types.analysis import Analysis
 from sealbus.policies.types.builtins import BUILTINS, GUARDS, OPERATORS, mixed
 from sealbus.policies.types.comparison import never_equal
@@ -41,7 +29,7 @@ from sealbus.policies.types.value import (
 _KEYS: Final = frozenset({"text", "boolean", "null", "number"})
 
 
-def call_type(analysis: Analysis, facts: Facts, call: Call) -> Type:
+def call_type(analysis: Analysis, facts: Facts, call: syntax.Call) -> Type:
     """Return the type that a function or builtin gives."""
     types = [analysis.expression_type(facts, argument) for argument in call.arguments]
     path = analysis.table.called_function(call, facts.file)
@@ -64,7 +52,7 @@ def call_type(analysis: Analysis, facts: Facts, call: Call) -> Type:
     return builtin.result(call.arguments, types, analysis.data)
 
 
-def infix_type(analysis: Analysis, facts: Facts, expression: Infix) -> Type:
+def infix_type(analysis: Analysis, facts: Facts, expression: syntax.Infix) -> Type:
     """Return the type that an operator gives."""
     left, right = types = [analysis.expression_type(facts, side) for side in (expression.left, expression.right)]
     sides = OPERATORS[expression.operator].sides
@@ -83,7 +71,7 @@ def infix_type(analysis: Analysis, facts: Facts, expression: Infix) -> Type:
             _check_operands(analysis, facts, expression, types, ("set",))
             return left
         case "Mod":
-            if not isinstance(expression.right, Number) or not int(expression.right.written):
+            if not isinstance(expression.right, syntax.Number) or not int(expression.right.written):
                 text = "right of % stands a literal that is not 0"
                 analysis.refuse(facts, expression.right.place, "type", text)
             _check_operands(analysis, facts, expression, types, sides)
@@ -103,7 +91,7 @@ def infix_type(analysis: Analysis, facts: Facts, expression: Infix) -> Type:
 
 
 def _check_operands(
-    analysis: Analysis, facts: Facts, expression: Infix, types: Sequence[Type], names: tuple[str, ...]
+    analysis: Analysis, facts: Facts, expression: syntax.Infix, types: Sequence[Type], names: tuple[str, ...]
 ) -> None:
     for side, type_ in zip((expression.left, expression.right), types, strict=True):
         analysis.allow_in_place(facts, side, frozenset({*names, "set"} if expression.operator == "Sub" else names))
@@ -111,9 +99,9 @@ def _check_operands(
             refuse_unfit(analysis, facts, side, type_, f"this takes a {names[0]}", names)
 
 
-def check_membership(analysis: Analysis, facts: Facts, expression: Membership) -> None:
+def check_membership(analysis: Analysis, facts: Facts, expression: syntax.Membership) -> None:
     """Check the sides of `in`."""
-    *keys, value, collection = [analysis.expression_type(facts, side) for side in children(expression)]
+    *keys, value, collection = [analysis.expression_type(facts, side) for side in syntax.children(expression)]
     if keys and "set" in collection.names:
         text = "a set has no keys to regorus, and its items as keys to OPA: ask for one name, x in set"
         analysis.refuse(facts, expression.place, "in", text)
@@ -122,7 +110,7 @@ def check_membership(analysis: Analysis, facts: Facts, expression: Membership) -
 
 
 def refuse_unfit(
-    analysis: Analysis, facts: Facts, expression: Expression, type_: Type, text: str, names: Iterable[str]
+    analysis: Analysis, facts: Facts, expression: syntax.Expression, type_: Type, text: str, names: Iterable[str]
 ) -> None:
     """Refuse an expression of `type_` where only the types `names` fit, as `text` says, and tell what to write."""
     wrong, right = type_.names - set(names), type_.names & set(names)
@@ -138,30 +126,32 @@ def refuse_unfit(
     analysis.refuse(facts, expression.place, "type", text)
 
 
-def refuse_mixed(analysis: Analysis, facts: Facts, place: Place, items: Type) -> None:
+def refuse_mixed(analysis: Analysis, facts: Facts, place: syntax.Place, items: Type) -> None:
     """Refuse `items` of a set that may be both sets and objects."""
     if mixed(items):
         text = "sets and objects beside one another are put in order otherwise: keep them apart"
         analysis.refuse(facts, place, "order", text)
 
 
-def set_type(analysis: Analysis, facts: Facts, expression: SetLiteral) -> Type:
+def set_type(analysis: Analysis, facts: Facts, expression: syntax.SetLiteral) -> Type:
     """Return the type of `{a, b}`."""
     items = join_all([analysis.expression_type(facts, item) for item in expression.items])
     refuse_mixed(analysis, facts, expression.place, items)
     return set_of(items)
 
 
-def object_type(analysis: Analysis, facts: Facts, expression: ObjectLiteral) -> Type:
+def object_type(analysis: Analysis, facts: Facts, expression: syntax.ObjectLiteral) -> Type:
     """Return the type of `{k: v}`."""
     keys, values = expression.items[::2], expression.items[1::2]
     types = [analysis.expression_type(facts, value) for value in values]
-    if all(isinstance(key, Text) for key in keys):
-        return record({key.value: type_ for key, type_ in zip(keys, types, strict=True) if isinstance(key, Text)})
+    if all(isinstance(key, syntax.Text) for key in keys):
+        return record(
+            {key.value: type_ for key, type_ in zip(keys, types, strict=True) if isinstance(key, syntax.Text)}
+        )
     return object_of(join_all([key_type(analysis, facts, key) for key in keys]), join_all(types))
 
 
-def key_type(analysis: Analysis, facts: Facts, expression: Expression) -> Type:
+def key_type(analysis: Analysis, facts: Facts, expression: syntax.Expression) -> Type:
     """Return the type of an object's key, whose text in an answer must be the same for both engines."""
     type_ = analysis.expression_type(facts, expression)
     text = "an object's key is a text, a boolean, null or a number within 2^53"
@@ -173,7 +163,7 @@ def key_type(analysis: Analysis, facts: Facts, expression: Expression) -> Type:
     return type_
 
 
-def comprehension_type(analysis: Analysis, facts: Facts, expression: Comprehension) -> Type:
+def comprehension_type(analysis: Analysis, facts: Facts, expression: syntax.Comprehension) -> Type:
     """Return the type of `[t | body]`, `{t | body}` or `{k: v | body}`."""
     inner = facts.inner()
     analysis.read_body(inner, expression.body)

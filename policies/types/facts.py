@@ -5,20 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
+from sealbus.policies.lint import syntax
 from sealbus.policies.lint.rules import RuleTable
-from sealbus.policies.lint.syntax import (
-    Call,
-    Comprehension,
-    Expression,
-    File,
-    Names,
-    Number,
-    Reference,
-    Scalar,
-    Text,
-    Variable,
-    children,
-)
 from sealbus.policies.types.builtins import BUILTINS
 from sealbus.policies.types.value import ANY, Type, narrowed
 
@@ -30,7 +18,7 @@ Key: TypeAlias = "tuple[tuple[str, str], ...]"
 class Facts:
     """The facts that are known at one place of a rule in `file`."""
 
-    file: File
+    file: syntax.File
     names: dict[str, Type] = field(default_factory=dict)
     """The types of the names that have a value."""
     checked: dict[Key, frozenset[str]] = field(default_factory=dict)
@@ -50,11 +38,11 @@ class Facts:
             stated=set(self.stated),
         )
 
-    def key(self, expression: Expression) -> Key | None:
+    def key(self, expression: syntax.Expression) -> Key | None:
         """Return the key of `expression` if it is a name, or a lookup in a name by names, literals and variables."""
-        if isinstance(expression, Variable):
+        if isinstance(expression, syntax.Variable):
             return (("", expression.name),)
-        if not isinstance(expression, Reference) or not isinstance(expression.head, Variable):
+        if not isinstance(expression, syntax.Reference) or not isinstance(expression.head, syntax.Variable):
             return None
         steps: list[tuple[str, str]] = [("", expression.head.name)]
         for part in expression.path:
@@ -64,18 +52,18 @@ class Facts:
             steps.append(step)
         return tuple(steps)
 
-    def step(self, part: Expression) -> tuple[str, str] | None:
+    def step(self, part: syntax.Expression) -> tuple[str, str] | None:
         """Return how `part` of a reference stands in a key; None if its value may change."""
-        if isinstance(part, Text):
+        if isinstance(part, syntax.Text):
             return ".", part.value
-        if isinstance(part, Number):
+        if isinstance(part, syntax.Number):
             return "[", part.written
-        if isinstance(part, Variable) and part.name not in self.names:
+        if isinstance(part, syntax.Variable) and part.name not in self.names:
             return None
         key = self.key(part)
         return None if key is None else ("[", repr(key))
 
-    def allow(self, expression: Expression, names: frozenset[str]) -> None:
+    def allow(self, expression: syntax.Expression, names: frozenset[str]) -> None:
         """Note that only the types `names` are possible for `expression` from here on."""
         key = self.key(expression)
         if key is not None:
@@ -87,27 +75,27 @@ class Facts:
         return type_ if names is None else narrowed(type_, names)
 
 
-def certain(expression: Expression, facts: Facts, table: RuleTable) -> bool:
+def certain(expression: syntax.Expression, facts: Facts, table: RuleTable) -> bool:
     """Return whether `expression` has a value whenever the statements before it hold."""
     match expression:
-        case Scalar() | Text() | Number() | Comprehension():
+        case syntax.Scalar() | syntax.Text() | syntax.Number() | syntax.Comprehension():
             return True
-        case Variable():
+        case syntax.Variable():
             return expression.name in facts.names
-        case Reference():
+        case syntax.Reference():
             return facts.key(expression) in facts.stated
-        case Call():
+        case syntax.Call():
             path, builtin = table.called_function(expression, facts.file), BUILTINS.get(".".join(expression.name))
             total = _total(path, table) if path is not None else builtin is not None and not builtin.partial
             return total and all(certain(argument, facts, table) for argument in expression.arguments)
         case _:
-            return all(certain(child, facts, table) for child in children(expression))
+            return all(certain(child, facts, table) for child in syntax.children(expression))
 
 
-def _total(function: Names, table: RuleTable) -> bool:
+def _total(function: syntax.Names, table: RuleTable) -> bool:
     """Return whether `function` has a value for all arguments: a definition without conditions is enough."""
     for file, rule in table.definitions[function]:
-        arguments = [argument.name for argument in rule.arguments if isinstance(argument, Variable)]
+        arguments = [argument.name for argument in rule.arguments if isinstance(argument, syntax.Variable)]
         if not rule.bodies and rule.value is not None and len(arguments) == len(rule.arguments):
             return certain(rule.value, Facts(file=file, names=dict.fromkeys(arguments, ANY)), table)
     return False

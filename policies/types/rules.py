@@ -12,32 +12,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from sealbus.envelopes.limits import DEFAULT_LIMITS
+from sealbus.policies.lint import syntax
 from sealbus.policies.lint.module import LIBRARY
-from sealbus.policies.lint.syntax import (
-    Array,
-    Assign,
-    Body,
-    Call,
-    Comprehension,
-    Expression,
-    Infix,
-    Membership,
-    Names,
-    Negation,
-    Number,
-    ObjectLiteral,
-    Plain,
-    Reference,
-    Rule,
-    Scalar,
-    SetLiteral,
-    SomeIn,
-    SomeNames,
-    Statement,
-    Text,
-    Variable,
-    children,
-)
 from sealbus.policies.types.analysis import Analysis
 from sealbus.policies.types.builtins import GUARDS
 from sealbus.policies.types.comparison import never_equal, pattern_type
@@ -81,8 +57,8 @@ _STEPS: Final = (1 << 16, 1 << 32, DEFAULT_LIMITS.max_integer, 1 << 64, 1 << 128
 class RuleTypes(Analysis):
     """Walks over all rules; each rule, and each function for each kind of its arguments, is read once."""
 
-    rules: dict[Names, Type] = field(default_factory=dict)
-    calls: dict[Names, dict[tuple[Type, ...], Type]] = field(default_factory=lambda: defaultdict(dict))
+    rules: dict[syntax.Names, Type] = field(default_factory=dict)
+    calls: dict[syntax.Names, dict[tuple[Type, ...], Type]] = field(default_factory=lambda: defaultdict(dict))
 
     def read_rules(self) -> None:
         """Find the problems of all rules."""
@@ -102,7 +78,7 @@ class RuleTypes(Analysis):
 
     # Rules
 
-    def rule_type(self, path: Names) -> Type:
+    def rule_type(self, path: syntax.Names) -> Type:
         """Read every definition of a rule once, and return their common type."""
         found = self.rules.get(path)
         if found is None:
@@ -112,7 +88,7 @@ class RuleTypes(Analysis):
             self.rules[path] = found
         return found
 
-    def function_type(self, path: Names, arguments: Sequence[Type]) -> Type:
+    def function_type(self, path: syntax.Names, arguments: Sequence[Type]) -> Type:
         """Read every definition of a function once for `arguments`, and return their common type."""
         known = self.calls[path]
         key = tuple([_stepped(type_) for type_ in arguments])
@@ -130,7 +106,7 @@ class RuleTypes(Analysis):
             found = known[key] = join_all(results)
         return found
 
-    def _definition_type(self, facts: Facts, rule: Rule) -> Type:
+    def _definition_type(self, facts: Facts, rule: syntax.Rule) -> Type:
         """Return the type of one definition's value."""
         if not rule.bodies:
             return self._head_type(facts, rule, rule.value, None)
@@ -147,7 +123,9 @@ class RuleTypes(Analysis):
                 self.refuse(inner, value.place, "else", text)
         return join_all(results)
 
-    def _head_type(self, facts: Facts, rule: Rule, value: Expression | None, body: Body | None) -> Type:
+    def _head_type(
+        self, facts: Facts, rule: syntax.Rule, value: syntax.Expression | None, body: syntax.Body | None
+    ) -> Type:
         """Return what a head gives after its body."""
         keys = keys_of(rule)
         if rule.key is not None or keys:
@@ -170,23 +148,23 @@ class RuleTypes(Analysis):
 
     # Bodies
 
-    def read_body(self, facts: Facts, body: Body) -> None:
+    def read_body(self, facts: Facts, body: syntax.Body) -> None:
         """Read one statement after the other: each knows what those before it have checked."""
         for statement in body.statements:
             self._read_statement(facts, statement)
 
-    def _read_statement(self, facts: Facts, statement: Statement) -> None:
+    def _read_statement(self, facts: Facts, statement: syntax.Statement) -> None:
         match statement:
-            case Plain(expression=Assign() as assigned):
+            case syntax.Plain(expression=syntax.Assign() as assigned):
                 self._assign(facts, assigned.left, assigned.right, self.expression_type(facts, assigned.right))
-            case Plain(expression=expression):
+            case syntax.Plain(expression=expression):
                 self._check_statement(facts, expression)
                 self._learn(facts, expression)
-            case Negation(expression=expression):
+            case syntax.Negation(expression=expression):
                 self._check_statement(facts, expression)
-            case SomeNames():
+            case syntax.SomeNames():
                 pass
-            case SomeIn():
+            case syntax.SomeIn():
                 collection = self.expression_type(facts, statement.collection)
                 if not collection.names <= {"array", "set", "object"}:
                     text = "`some ... in` takes an array, set or object"
@@ -202,73 +180,77 @@ class RuleTypes(Analysis):
                     self._bind(inner, name, type_)
                 self.read_body(inner, statement.body)
 
-    def _check_statement(self, facts: Facts, expression: Expression) -> None:
+    def _check_statement(self, facts: Facts, expression: syntax.Expression) -> None:
         """Check a statement, or what is under `not`: there a missing side of `in` is false in both engines."""
-        if isinstance(expression, Membership):
+        if isinstance(expression, syntax.Membership):
             check_membership(self, facts, expression)
             return
         self.expression_type(facts, expression)
-        if isinstance(expression, Infix) and expression.operator == "Eq":
+        if isinstance(expression, syntax.Infix) and expression.operator == "Eq":
             self.check_equality(facts, expression)
 
-    def _assign(self, facts: Facts, pattern: Expression, assigned: Expression, type_: Type) -> None:
+    def _assign(self, facts: Facts, pattern: syntax.Expression, assigned: syntax.Expression, type_: Type) -> None:
         """Bind the names of `pattern` to `assigned`, part by part if both are written out as arrays."""
-        if isinstance(pattern, Array) and isinstance(assigned, Array) and len(pattern.items) == len(assigned.items):
+        if (
+            isinstance(pattern, syntax.Array)
+            and isinstance(assigned, syntax.Array)
+            and len(pattern.items) == len(assigned.items)
+        ):
             for item, part in zip(pattern.items, assigned.items, strict=True):
                 self._assign(facts, item, part, self.expression_type(facts, part))
         else:
             self._bind(facts, pattern, type_)
 
-    def _bind(self, facts: Facts, pattern: Expression, type_: Type) -> None:
-        if isinstance(pattern, Variable):
+    def _bind(self, facts: Facts, pattern: syntax.Expression, type_: Type) -> None:
+        if isinstance(pattern, syntax.Variable):
             facts.names[pattern.name] = type_
-        elif isinstance(pattern, Array):
+        elif isinstance(pattern, syntax.Array):
             if not type_.data and never_equal(row_of(*[ANY] * len(pattern.items)), type_):
                 self.refuse(facts, pattern.place, "match", "what is taken apart here is never such an array")
             for item in pattern.items:
                 self._bind(facts, item, self.data.items(type_))
 
-    def _learn(self, facts: Facts, expression: Expression) -> None:
+    def _learn(self, facts: Facts, expression: syntax.Expression) -> None:
         """Note what is known once `expression` holds."""
         key = facts.key(expression)
         if key is not None:
             facts.stated.add(key)
         match expression:
-            case Call(name=(name,), arguments=(argument,)) if name in GUARDS:
+            case syntax.Call(name=(name,), arguments=(argument,)) if name in GUARDS:
                 self.check_guard(facts, name, argument, self.expression_type(facts, argument))
                 self.allow(facts, argument, GUARDS[name])
-            case Infix(operator="Eq", left=left, right=right):
+            case syntax.Infix(operator="Eq", left=left, right=right):
                 names = self.expression_type(facts, left).names & self.expression_type(facts, right).names
                 self.allow(facts, left, names)
                 self.allow(facts, right, names)
-            case Membership(key=None, value=value, collection=collection):
+            case syntax.Membership(key=None, value=value, collection=collection):
                 self.allow(facts, value, self.data.items(self.expression_type(facts, collection)).names)
             case _:
                 pass
 
     # Expressions
 
-    def expression_type(self, facts: Facts, expression: Expression) -> Type:
+    def expression_type(self, facts: Facts, expression: syntax.Expression) -> Type:
         """Hand the expression to the function for its kind."""
         match expression:
-            case Scalar() | Text() | Number():
+            case syntax.Scalar() | syntax.Text() | syntax.Number():
                 return pattern_type(expression)
-            case Variable() | Reference():
+            case syntax.Variable() | syntax.Reference():
                 return reference_type(self, facts, expression)
-            case Array():
+            case syntax.Array():
                 return row_of(*[self.expression_type(facts, item) for item in expression.items])
-            case SetLiteral():
+            case syntax.SetLiteral():
                 return set_type(self, facts, expression)
-            case ObjectLiteral():
+            case syntax.ObjectLiteral():
                 return object_type(self, facts, expression)
-            case Comprehension():
+            case syntax.Comprehension():
                 return comprehension_type(self, facts, expression)
-            case Call():
+            case syntax.Call():
                 return call_type(self, facts, expression)
-            case Infix():
+            case syntax.Infix():
                 return infix_type(self, facts, expression)
-            case Membership():
-                for side in children(expression):
+            case syntax.Membership():
+                for side in syntax.children(expression):
                     if not certain(side, facts, self.table):
                         text = "`in` as a value needs sides that have one: name this first (x := ...), then use x"
                         self.refuse(facts, side.place, "in", text)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from sealbus.envelopes.encoding.strict_json import Json
-from sealbus.envelopes.errors import ConfigurationError, PolicyFailed
+from sealbus.envelopes.errors import PolicyFailed
 from sealbus.policies.bundle.files import build_bundle
 from sealbus.policies.bundle.format import MANIFEST, Bundle
 from sealbus.policies.bundle.library import carries_library, library_modules, with_library_root
@@ -27,6 +26,7 @@ from sealbus.policies.lint.lint import parse_all, refused_forms
 from sealbus.policies.lint.module import TEST_SUFFIX, Module, PolicyRefused, Problem
 from sealbus.policies.lint.regorus import Interpreter
 from sealbus.policies.lint.syntax import File, Rule, Variable, leading_names
+from sealbus.policies.opa.compiler import run_opa
 
 EMBEDDED: Final = "embedded"
 OPA: Final = "opa"
@@ -150,14 +150,7 @@ def _lay_out(folder: Path, modules: Iterable[Module], bundle: Bundle) -> None:
 def _run_opa(folder: Path, opa: Path, deadline: float) -> list[RegoTestResult]:
     # Resolved before the working directory changes, on which a relative path would depend.
     executable = Path(shutil.which(opa) or opa).absolute()
-    command = [str(executable), "test", "--bundle", "--format=json", "."]
-    try:
-        # The executable is the caller's own choice; no shell reads the arguments.
-        done = subprocess.run(command, cwd=folder, capture_output=True, timeout=deadline, check=False)  # noqa: S603  see above
-    except OSError as error:
-        raise ConfigurationError(f"{opa} cannot be run: {error.strerror}") from error
-    except subprocess.TimeoutExpired as error:
-        raise ConfigurationError(f"opa test did not end within {deadline:g} s") from error
+    done = run_opa(executable, "test", "--bundle", "--format=json", ".", deadline=deadline, folder=folder)
     if done.returncode not in (0, 2):
         text = " ".join(done.stderr.decode(errors="replace").split())
         raise PolicyRefused([Problem.of_whole(folder.name, "opa", text)])

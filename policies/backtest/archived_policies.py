@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from sealbus.envelopes.errors import ConfigurationError
-from sealbus.policies.bundle.archive import BUNDLE_BYTES
+from sealbus.policies.bundle.files import read_file
 from sealbus.policies.bundle.format import Bundle, read_bundle
 from sealbus.policies.decision.engine import PolicyEngine
 from sealbus.policies.lint.module import PolicyRefused
@@ -140,8 +140,4 @@ def _bundle(file: Path) -> Bundle:
     # Otherwise a pipe of that name would block.
     if not file.is_file():
         raise ConfigurationError(f"{file} cannot be read: there is no such file")
-    try:
-        with file.open("rb") as opened:
-            return read_bundle(opened.read(BUNDLE_BYTES + 1))
-    except OSError as error:
-        raise ConfigurationError(f"{file} cannot be read: {error.strerror}") from error
+    return read_bundle(read_file(file))

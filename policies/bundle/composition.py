@@ -67,7 +67,7 @@ def check_platform(bundle: Bundle) -> None:
         for reserved in _RESERVED:
             if _overlap(root, reserved):
                 text = f"with teams the platform's roots leave {reserved} alone, and {root or 'everything'} does not"
-                raise PolicyRefused([_problem(".manifest", "roots", text)])
+                raise PolicyRefused([Problem.of_whole(".manifest", "roots", text)])
     check_part(bundle)
     _check_rules(bundle, None, ("sealbus", "platform"), "denials")
 
@@ -80,7 +80,7 @@ def check_team(bundle: Bundle, team: str, library: Sequence[Module] = ()) -> Non
     """
     if bundle.roots != (team_root(team),):
         text = f"the roots of {team} are {team_root(team)} alone, not {', '.join(bundle.roots)}"
-        raise PolicyRefused([_problem(".manifest", "roots", text)])
+        raise PolicyRefused([Problem.of_whole(".manifest", "roots", text)])
     check_part(bundle, library)
     _check_rules(bundle, team, (*TEAMS_ROOT, team), "decide")
 
@@ -137,7 +137,7 @@ def _check_rules(bundle: Bundle, team: str | None, package: syntax.Names, functi
     problems.extend(reference_problems(files, team))
     if not any(_defines(file, package, function) for file in files):
         text = f"the part has no function {function}(request) in package {'.'.join(package)}"
-        problems.append(_problem("the bundle", "entrypoint", text))
+        problems.append(Problem.of_whole("the bundle", "entrypoint", text))
     if problems:
         raise PolicyRefused(problems)
 
@@ -153,10 +153,6 @@ def _overlap(one: str, other: str) -> bool:
     first, second = ([part for part in root.split("/") if part] for root in (one, other))
     shorter = min(len(first), len(second))
     return first[:shorter] == second[:shorter]
-
-
-def _problem(file: str, form: str, text: str) -> Problem:
-    return Problem.of_whole(file, form, text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,11 +22,11 @@ from types import MappingProxyType
 from typing import Final
 
 from sealbus.envelopes.encoding.strict_json import Json
-from sealbus.envelopes.errors import ConfigurationError
-from sealbus.envelopes.trust.keys import PublicKey, key_id, read_public_key
+from sealbus.envelopes.trust.keys import PublicKey
 from sealbus.envelopes.trust.names import is_token
 from sealbus.policies.bundle.format import Bundle
 from sealbus.policies.bundle.revocations import REVOCATIONS
+from sealbus.policies.bundle.signing import keys_by_id
 from sealbus.policies.lint.module import PolicyRefused, Problem
 
 PLATFORM: Final = "platform"
@@ -120,16 +120,11 @@ def _owner(team: str, said: Json) -> Owner:
         raise _refused(f'{team}.agents are not names of agents, each with true, such as {{"inventory": true}}')
     if not isinstance(signers, dict) or not 1 <= len(signers) <= MOST_SIGNERS:
         raise _refused(f"{team}.signers are not 1 to {MOST_SIGNERS} public keys by key id")
-    keys: dict[str, PublicKey] = {}
-    for name, pem in signers.items():
-        try:
-            key = read_public_key(pem.encode() if isinstance(pem, str) else b"", name=f"{team}.signers")
-        except ConfigurationError as error:
-            raise _refused(error.detail) from error
-        if key_id(key) != name:
-            raise _refused(f"{team}.signers: the key {key_id(key)} stands under another id")
-        keys[name] = key
-    return Owner(team=team, agents=tuple(sorted(agents)), signers=MappingProxyType(keys))
+    try:
+        keys = keys_by_id(signers, name=f"{team}.signers")
+    except ValueError as error:
+        raise _refused(str(error)) from error
+    return Owner(team=team, agents=tuple(sorted(agents)), signers=keys)
 
 
 def _refused(text: str) -> PolicyRefused:

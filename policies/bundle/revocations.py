@@ -22,10 +22,11 @@ from types import MappingProxyType
 from typing import Final
 
 from sealbus.envelopes.encoding.strict_json import Json
-from sealbus.envelopes.errors import ConfigurationError, EnvelopeError
-from sealbus.envelopes.trust.keys import PublicKey, key_id, read_public_key
+from sealbus.envelopes.errors import EnvelopeError
+from sealbus.envelopes.trust.keys import PublicKey
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.bundle.format import Bundle
+from sealbus.policies.bundle.signing import keys_by_id
 from sealbus.policies.decision.documents import DataDocument
 from sealbus.policies.lint.module import PolicyRefused, Problem
 
@@ -106,16 +107,10 @@ def revokers_of(platform: Bundle) -> Mapping[str, PublicKey]:
         value = value[name]
     if not isinstance(value, dict) or len(value) > MOST_REVOKERS:
         raise _unfit(_REVOKERS, f"not an object of at most {MOST_REVOKERS} public keys by key id")
-    keys: dict[str, PublicKey] = {}
-    for name, pem in value.items():
-        try:
-            key = read_public_key(pem.encode() if isinstance(pem, str) else b"", name="revokers")
-        except ConfigurationError as error:
-            raise _unfit(_REVOKERS, error.detail) from error
-        if key_id(key) != name:
-            raise _unfit(_REVOKERS, f"the key {key_id(key)} stands under another id")
-        keys[name] = key
-    return MappingProxyType(keys)
+    try:
+        return keys_by_id(value, name="revokers")
+    except ValueError as error:
+        raise _unfit(_REVOKERS, str(error)) from error
 
 
 def check_revocations(bundle: Bundle) -> None:

@@ -121,8 +121,7 @@ def approval_question(document: InputDocument, *, of: bytes, obligation: bytes) 
     asks for (`ApprovalObligation.json`). Raises `PolicyFailed` for over 65,536 bytes, and for parts that are not each one
     JSON object: they could bring other keys with them.
     """
-    checked = of if isinstance(of, InputDocument) else checked_document(of)
-    return extended_document(document, {b"of": checked, b"obligation": checked_document(obligation)})
+    return extended_document(document, {b"of": checked_document(of), b"obligation": checked_document(obligation)})
 
 
 def is_question(document: bytes) -> bool:

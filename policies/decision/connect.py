@@ -13,12 +13,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, TypeAlias
 
-from pydantic_core import PydanticSerializationError, to_json
-
-from sealbus.envelopes.encoding.codec import is_text
 from sealbus.envelopes.errors import PolicyFailed, PolicyUnavailable
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
-from sealbus.policies.decision.documents import InputDocument
+from sealbus.policies.decision.decision import parse_policy_name, parse_reasons
+from sealbus.policies.decision.documents import InputDocument, bounded_document, encoded_json
 from sealbus.policies.decision.request import rfc3339
 
 CONNECT: Final = "data.sealbus.connect.decision"
@@ -123,24 +121,12 @@ def connect_document(request: ConnectRequest) -> InputDocument:
             "time": rfc3339(request.time // SECOND),
             "not_after": rfc3339(request.not_after // SECOND),
             "own_subjects": [
-                {
-                    "subject": one.subject,
-                    "kind": one.kind,
-                    "owner": one.owner,
-                    "action": one.action,
-                    "durable": one.durable,
-                }
-                for one in request.own
+                {name: getattr(own, name) for name in ("subject", "kind", "owner", "action", "durable")}
+                for own in request.own
             ],
         },
     }
-    try:
-        encoded = to_json(document)
-    except PydanticSerializationError as error:
-        raise PolicyFailed("a text of the input document is not Unicode") from error
-    if len(encoded) > DEFAULT_LIMITS.input_document_bytes:
-        raise PolicyFailed(f"the input document has {len(encoded)} bytes")
-    return InputDocument(encoded)
+    return bounded_document(encoded_json(document))
 
 
 def parse_connect(answer: object, *, revision: str, engine: str, micros: int) -> ConnectDecision:
@@ -163,10 +149,7 @@ def parse_connect(answer: object, *, revision: str, engine: str, micros: int) ->
         raise PolicyFailed("the answer does not have exactly the keys of a connection's decision")
     if allow is not True and allow is not False:
         raise PolicyFailed("allow is not a boolean")
-    policy = answer["policy"]
-    if type(policy) is not str or not policy or not is_text(policy):
-        raise PolicyFailed("policy is not a short text")
-    reasons = _reasons(answer["reasons"])
+    policy, reasons = parse_policy_name(answer["policy"]), parse_reasons(answer["reasons"])
     if allow is False:
         return ConnectDecision(
             allow=False, reasons=reasons, policy=policy, revision=revision, engine=engine, micros=micros
@@ -186,14 +169,6 @@ def parse_connect(answer: object, *, revision: str, engine: str, micros: int) ->
         engine=engine,
         micros=micros,
     )
-
-
-def _reasons(value: object) -> tuple[str, ...]:
-    if type(value) is not list or len(value) > DEFAULT_LIMITS.text_items:
-        raise PolicyFailed(f"reasons are not an array of at most {DEFAULT_LIMITS.text_items}")
-    if any(type(one) is not str or not is_text(one) for one in value):
-        raise PolicyFailed("a reason is not a text of at most 256 bytes without control characters")
-    return tuple(value)
 
 
 def _rules(where: str, value: object, form: re.Pattern[str]) -> SubjectRules:

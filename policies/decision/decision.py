@@ -57,14 +57,13 @@ def parse_decision(answer: object, *, revision: str, engine: str, micros: int) -
     """
     if type(answer) is not dict or answer.keys() != _KEYS:
         raise PolicyFailed("the answer is not an object of allow, reasons, obligations and policy")
-    allow, policy = answer["allow"], answer["policy"]
+    allow = answer["allow"]
     if allow is not True and allow is not False:
         raise PolicyFailed("allow is not a boolean")
-    if type(policy) is not str or not policy or not is_text(policy):
-        raise PolicyFailed("policy is not a short text")
+    policy = parse_policy_name(answer["policy"])
     return Decision(
         allow=allow,
-        reasons=_reasons(answer["reasons"]),
+        reasons=parse_reasons(answer["reasons"]),
         obligations=_obligations(answer["obligations"]),
         policy=policy,
         revision=revision,
@@ -113,7 +112,15 @@ def unknown_obligation(obligations: Sequence[Mapping[str, object]], honours: Abs
     return None
 
 
-def _reasons(value: object) -> tuple[str, ...]:
+def parse_policy_name(value: object) -> str:
+    """Return the name that a policy gives itself in an answer; raise `PolicyFailed` unless it has 1 to 256 bytes."""
+    if type(value) is not str or not value or not is_text(value):
+        raise PolicyFailed("policy is not a short text")
+    return value
+
+
+def parse_reasons(value: object) -> tuple[str, ...]:
+    """Return the reasons of an answer; raise `PolicyFailed` unless it has at most 32, texts of at most 256 bytes."""
     if type(value) is not list or len(value) > DEFAULT_LIMITS.text_items:
         raise PolicyFailed(f"reasons are not an array of at most {DEFAULT_LIMITS.text_items}")
     for reason in value:

@@ -13,6 +13,8 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final, NoReturn, TypeAlias, TypeVar, cast
 
+from pydantic_core import PydanticSerializationError, to_json
+
 from sealbus.envelopes.encoding.strict_json import Json, deeper_than
 from sealbus.envelopes.errors import PolicyFailed
 from sealbus.envelopes.limits import DEFAULT_LIMITS
@@ -30,8 +32,8 @@ DataDocument: TypeAlias = "dict[str, Json]"
 class InputDocument(bytes):
     """The exact bytes of one JSON object, at most 65,536, that passed the rules of this module.
 
-    Made only by `input_document` and `checked_document`. Engines join these bytes into one question unchecked: bytes that
-    are not one JSON value could shift the answers of their neighbours.
+    Made only by the functions that build such documents, and by `checked_document`. Engines join these bytes into one
+    question unchecked: bytes that are not one JSON value could shift the answers of their neighbours.
     """
 
     __slots__ = ()
@@ -40,15 +42,32 @@ class InputDocument(bytes):
 def checked_document(data: bytes) -> InputDocument:
     """Check `data` and return it as an input document; raise `PolicyFailed` for anything else.
 
-    For documents that were not built here: recorded ones, and those of tests. Which keys it has is not checked.
+    For documents that were not built here: recorded ones, and those of tests. Which keys it has is not checked. An
+    `InputDocument` has passed already, and is returned as it is.
     """
-    if len(data) > DEFAULT_LIMITS.input_document_bytes:
-        raise PolicyFailed(f"the input document has {len(data)} bytes")
+    if isinstance(data, InputDocument):
+        return data
+    document = bounded_document(data)
     try:
         _check_whole(data)
     except ValueError as error:
         raise PolicyFailed(f"the input document is refused: {error}") from None
-    return InputDocument(data)
+    return document
+
+
+def bounded_document(encoded: bytes) -> InputDocument:
+    """Return `encoded`, JSON that was built by these rules; raise `PolicyFailed` for over 65,536 bytes."""
+    if len(encoded) > DEFAULT_LIMITS.input_document_bytes:
+        raise PolicyFailed(f"the input document has {len(encoded)} bytes")
+    return InputDocument(encoded)
+
+
+def encoded_json(value: object) -> bytes:
+    """Return `value` as compact JSON; raise `PolicyFailed` for a text that is not Unicode."""
+    try:
+        return to_json(value)
+    except PydanticSerializationError as error:
+        raise PolicyFailed("a text of the input document is not Unicode") from error
 
 
 def extended_document(document: InputDocument, members: Mapping[bytes, InputDocument]) -> InputDocument:

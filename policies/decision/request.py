@@ -9,15 +9,13 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from typing import Final
 
-from pydantic_core import PydanticSerializationError, to_json
-
 from sealbus.envelopes.errors import PolicyFailed
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
-from sealbus.policies.decision.documents import InputDocument
+from sealbus.policies.decision.documents import InputDocument, bounded_document, encoded_json
 
 _MAX_INTEGER: Final = DEFAULT_LIMITS.max_integer
 _UNTYPED: Final = re.compile(rb'"auth_time":\d+(?=\},"chain":\[)')
@@ -187,24 +185,11 @@ class Caller:
         _check_texts(self.subject, self.trust_domain, self.tenant, *self.chain, *(grant or ()))
         subject = {"type": "workload", "id": self.subject, "properties": {"trust_domain": self.trust_domain}}
         rest = {
-            "user": {
-                "present": user.present,
-                "id": user.id,
-                "idp": user.idp,
-                "session": user.session,
-                "txn": user.txn,
-                "client": user.client,
-                "scope": user.scope,
-                "claims": _sorted(user.claims),
-                "acr": user.acr,
-                "auth_time": user.auth_time,
-                "type": user.type,
-                "domain": user.domain,
-            },
+            "user": {**_members(user), "claims": _sorted(user.claims)},
             "chain": self.chain,
             "grant": {"limited": grant is not None, "actions": () if grant is None else grant},
         }
-        encoded = b'{"v":1,"subject":%b,"action":{"name":' % _json(subject), b",%b" % _json(rest)[1:-1]
+        encoded = b'{"v":1,"subject":%b,"action":{"name":' % encoded_json(subject), b",%b" % encoded_json(rest)[1:-1]
         object.__setattr__(self, "encoded", encoded)
 
 
@@ -256,41 +241,32 @@ def input_document(request: Request) -> InputDocument:
     before, rest = request.caller.encoded
     encoded = b"".join((
         before, _text(request.action),
-        b',"properties":', _json(_sorted(request.properties)) if request.properties else b"{}",
+        b',"properties":', encoded_json(_sorted(request.properties)) if request.properties else b"{}",
         b'},"resource":', _NO_RESOURCE if resource is NO_RESOURCE else _resource(resource),
         b',"context":{"time":', _text(rfc3339(request.time // SECOND)),
         b',"subject":', _text(request.nats_subject),
         b',"kind":', _text(request.kind),
-        b',"message_id":', _json(request.message_id),
+        b',"message_id":', encoded_json(request.message_id),
         b',"tenant":', _text(request.caller.tenant),
         b',"delivery":%d' % request.delivery,
         rest,
-        b',"approvals":', _json([_given(one) for one in request.approvals]) if request.approvals else b"[]",
+        b',"approvals":', encoded_json([_given(one) for one in request.approvals]) if request.approvals else b"[]",
         b',"parked":', _NOT_PARKED if parked is NOT_PARKED else _parked(parked),
         b"}}",
     ))  # fmt: skip
-    if len(encoded) > DEFAULT_LIMITS.input_document_bytes:
-        raise PolicyFailed(f"the input document has {len(encoded)} bytes")
-    return InputDocument(encoded)
+    return bounded_document(encoded)
 
 
-def _json(value: object) -> bytes:
-    try:
-        return to_json(value)
-    except PydanticSerializationError as error:
-        raise PolicyFailed("a text of the input document is not Unicode") from error
-
-
-_text = lru_cache(maxsize=256)(_json)
-"""As `_json`, for texts that are the same from message to message."""
+_text = lru_cache(maxsize=256)(encoded_json)
+"""As `encoded_json`, for texts that are the same from message to message."""
 
 
 def _resource(resource: Resource) -> bytes:
-    return _json({"type": resource.type, "id": resource.id, "properties": _sorted(resource.properties)})
+    return encoded_json({"type": resource.type, "id": resource.id, "properties": _sorted(resource.properties)})
 
 
 def _parked(parked: Parked) -> bytes:
-    return _json({"since": parked.since, "revision": parked.revision})
+    return encoded_json({"since": parked.since, "revision": parked.revision})
 
 
 def completed_document(document: InputDocument) -> InputDocument:
@@ -321,19 +297,21 @@ def rfc3339(seconds: int) -> str:
         raise PolicyFailed("time is beyond the year 9999") from error
 
 
-def _given(one: GivenApproval) -> dict[str, object]:
+_MEMBERS: Final = {kind: tuple(member.name for member in fields(kind)) for kind in (User, GivenApproval)}
+
+
+def _given(approval: GivenApproval) -> dict[str, object]:
     return {
-        "verdict": one.verdict,
-        "user": one.user,
-        "idp": one.idp,
-        "session": one.session,
-        "client": one.client,
-        "acr": one.acr,
-        "auth_time": one.auth_time,
-        "time": rfc3339(one.time // SECOND),
-        "message": one.message.hex(),
-        "record": one.record.hex(),
+        **_members(approval),
+        "time": rfc3339(approval.time // SECOND),
+        "message": approval.message.hex(),
+        "record": approval.record.hex(),
     }
+
+
+def _members(value: User | GivenApproval) -> dict[str, object]:
+    """Return the fields of `value` by name, in order: those of the input document are in the same."""
+    return {name: getattr(value, name) for name in _MEMBERS[type(value)]}
 
 
 def _inserted(document: bytes, place: int, added: bytes) -> bytes:

@@ -9,29 +9,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from functools import partial
-from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
 from sealbus.envelopes.errors import ConfigurationError, IdentityUnavailable, PolicyFailed, PolicyUnavailable
-from sealbus.policies.decision.connect import ConnectAnswer, parse_connect
-from sealbus.policies.decision.decision import parse_decision
-from sealbus.policies.decision.engine import Answer, EngineStatus
+from sealbus.policies.decision.engine import EngineStatus
 from sealbus.policies.engines.circuit_breaker import Breaker, Passage
 from sealbus.policies.engines.svid_sessions import ClientTls, SvidSessions, TlsSource
-from sealbus.policies.opa.batches import DEADLINE, ask_single, decide_all
+from sealbus.policies.entered import Entered
+from sealbus.policies.opa.batches import DEADLINE, AskingEngine
 from sealbus.policies.opa.http import post
-from sealbus.policies.opa.wire import (
-    APPROVAL_PATH,
-    BATCH_PATH,
-    CONNECT_PATH,
-    NoPolicy,
-    Reply,
-    batch_question,
-    parse_reply,
-)
+from sealbus.policies.opa.wire import BATCH_PATH, NoPolicy, Reply, batch_question, parse_reply
 
 IN_FLIGHT: Final = 4
 """Questions in flight at a time, to all servers together; more wait here, where the deadline applies to them."""
@@ -40,7 +30,7 @@ URLS: Final = 8
 T = TypeVar("T")
 
 
-class CentralEngine:
+class CentralEngine(AskingEngine, Entered):
     """Decides by asking the OPAs at `urls`, https, over TLS by `tls`, which also defines who may answer there.
 
     The first healthy one is asked, so that decisions keep to one revision while a new one spreads. One that fails three
@@ -54,32 +44,17 @@ class CentralEngine:
     """
 
     def __init__(self, urls: Sequence[str], *, tls: TlsSource, deadline: float = DEADLINE) -> None:
+        super().__init__(deadline)
         self._servers: Final = tuple(CentralServer(url, connections=IN_FLIGHT) for url in urls)
         if not 0 < len({server.url for server in self._servers}) == len(urls) <= URLS:
             raise ConfigurationError(f"policy.opa: the central engine asks at 1 to {URLS} different URLs")
         self._tls: Final = tls
-        self._deadline: Final = deadline
         self._turns: Final = asyncio.Semaphore(IN_FLIGHT)
-        self._running: AbstractAsyncContextManager[None] | None = None
 
     @property
     def name(self) -> str:
         """The engine's name in decisions."""
         return "central"
-
-    async def __aenter__(self) -> Self:
-        running = self._run()
-        await running.__aenter__()
-        self._running = running
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        running, self._running = self._running, None
-        if running is not None:
-            # The group is not given the exception that ended the caller's block: it would wrap it.
-            await running.__aexit__(None, None, None)
 
     @asynccontextmanager
     async def _run(self) -> AsyncGenerator[None, None]:
@@ -89,28 +64,13 @@ class CentralEngine:
             for task in keeping:
                 task.cancel()
 
-    async def decide(self, inputs: Sequence[bytes]) -> Sequence[Answer]:
-        """Return one answer for each input document, in order."""
-        until = asyncio.get_running_loop().time() + self._deadline
-        return await decide_all(inputs, self.ask, engine=self.name, until=until)
-
-    async def connect(self, document: bytes) -> ConnectAnswer:
-        """Return the decision on one connection to NATS."""
-        until = asyncio.get_running_loop().time() + self._deadline
-        return await ask_single(CONNECT_PATH, document, parse_connect, self.ask, engine=self.name, until=until)
-
-    async def approve(self, document: bytes) -> Answer:
-        """Return the decision on who may approve."""
-        until = asyncio.get_running_loop().time() + self._deadline
-        return await ask_single(APPROVAL_PATH, document, parse_decision, self.ask, engine=self.name, until=until)
-
     async def status(self) -> EngineStatus:
         """Ask every server an empty question, even with an open circuit, and return the status of the one that decides.
 
         `missed` names the servers that do not answer, and those that decide by another revision. One that answers may be
         asked again from then on.
         """
-        until = asyncio.get_running_loop().time() + self._deadline
+        until = self._until()
         try:
             tls = self._current()
         except PolicyUnavailable as error:

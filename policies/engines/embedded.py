@@ -12,9 +12,8 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self, TypeVar
 
 from sealbus.envelopes.errors import PolicyFailed, PolicyUnavailable
@@ -28,6 +27,7 @@ from sealbus.policies.decision.connect import CONNECT, ConnectAnswer, parse_conn
 from sealbus.policies.decision.decision import parse_decision
 from sealbus.policies.decision.documents import InputDocument, canonical, checked_document, in_parts
 from sealbus.policies.decision.engine import Answer, EngineStatus, Parse
+from sealbus.policies.entered import Entered
 from sealbus.policies.lint.regorus import Interpreter
 
 _log: Final = logging.getLogger(__name__)
@@ -85,8 +85,7 @@ class _Interpreted(Compiled):
     def one(self, rule: str, document: bytes, parse: Parse[T]) -> T | PolicyFailed:
         started = time.perf_counter_ns()
         try:
-            checked = document if isinstance(document, InputDocument) else checked_document(document)
-            found = self._ask(rule, checked)
+            found = self._ask(rule, checked_document(document))
         except PolicyFailed as error:
             return _afresh(error)
         return self._answer(found, (time.perf_counter_ns() - started) // 1_000, parse)
@@ -110,7 +109,7 @@ class _Interpreted(Compiled):
         return self._interpreter.evaluate(rule, document)
 
 
-class EmbeddedEngine:
+class EmbeddedEngine(Entered):
     """Decides by the bundle in force: one that was put there, or the one in a bundle file (`BundleFile`).
 
     Entering raises `PolicyRefused` for a first bundle that may not be put in force, `ConfigurationError` for one that
@@ -131,7 +130,6 @@ class EmbeddedEngine:
         self._folder: Path | None = None
         self._deadline = deadline
         self._compiled: Compiled | None = None
-        self._running: AbstractAsyncContextManager[None] | None = None
 
     @classmethod
     def of_folder(cls, folder: Path | None = None, *, deadline: float = DEADLINE) -> Self:
@@ -144,20 +142,6 @@ class EmbeddedEngine:
     def name(self) -> str:
         """The engine's name in decisions."""
         return "embedded"
-
-    async def __aenter__(self) -> Self:
-        running = self._run()
-        await running.__aenter__()
-        self._running = running
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        running, self._running = self._running, None
-        if running is not None:
-            # The group is not given the exception that ended the caller's block: it would wrap it.
-            await running.__aexit__(None, None, None)
 
     @asynccontextmanager
     async def _run(self) -> AsyncGenerator[None, None]:

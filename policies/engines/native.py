@@ -134,8 +134,6 @@ class _Native(Compiled):
 
 
 def _checked(document: bytes) -> InputDocument | PolicyFailed:
-    if isinstance(document, InputDocument):
-        return document
     try:
         return checked_document(document)
     except PolicyFailed as error:

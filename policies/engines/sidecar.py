@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -11,12 +11,9 @@ from typing import Final, Self, TypeVar
 import aiohttp
 
 from sealbus.envelopes.errors import ConfigurationError, PolicyFailed, PolicyUnavailable
-from sealbus.policies.decision.connect import ConnectAnswer, parse_connect
-from sealbus.policies.decision.decision import parse_decision
-from sealbus.policies.decision.engine import Answer, EngineStatus
-from sealbus.policies.opa.batches import DEADLINE, ask_batch, ask_single, decide_all
+from sealbus.policies.decision.engine import EngineStatus
+from sealbus.policies.opa.batches import DEADLINE, AskingEngine, ask_batch
 from sealbus.policies.opa.http import open_session, post
-from sealbus.policies.opa.wire import APPROVAL_PATH, CONNECT_PATH
 
 IN_FLIGHT: Final = 2
 """Connections, and so questions in flight; more wait here, where the deadline applies, rather than inside OPA."""
@@ -26,7 +23,7 @@ SOCKET_PATH_BYTES: Final = 107
 T = TypeVar("T")
 
 
-class SidecarEngine:
+class SidecarEngine(AskingEngine):
     """Decides by asking the OPA that listens on the unix socket `socket`.
 
     `deadline` is in seconds, for one call of `decide`: documents without an answer by then are `PolicyUnavailable`.
@@ -40,8 +37,8 @@ class SidecarEngine:
             raise ConfigurationError(
                 f"{socket} is over {SOCKET_PATH_BYTES} bytes: choose a shorter path for OPA's socket"
             )
+        super().__init__(deadline)
         self._socket = socket
-        self._deadline = deadline
         self._session: aiohttp.ClientSession | None = None
 
     @property
@@ -60,26 +57,10 @@ class SidecarEngine:
         if session is not None:
             await session.close()
 
-    async def decide(self, inputs: Sequence[bytes]) -> Sequence[Answer]:
-        """Return one answer for each input document, in order."""
-        until = asyncio.get_running_loop().time() + self._deadline
-        return await decide_all(inputs, self.ask, engine=self.name, until=until)
-
-    async def connect(self, document: bytes) -> ConnectAnswer:
-        """Return the decision on one connection to NATS."""
-        until = asyncio.get_running_loop().time() + self._deadline
-        return await ask_single(CONNECT_PATH, document, parse_connect, self.ask, engine=self.name, until=until)
-
-    async def approve(self, document: bytes) -> Answer:
-        """Return the decision on who may approve."""
-        until = asyncio.get_running_loop().time() + self._deadline
-        return await ask_single(APPROVAL_PATH, document, parse_decision, self.ask, engine=self.name, until=until)
-
     async def status(self) -> EngineStatus:
         """Ask OPA an empty question, and return the revision that answers."""
-        until = asyncio.get_running_loop().time() + self._deadline
         try:
-            reply = await ask_batch([], self.ask, until=until)
+            reply = await ask_batch([], self.ask, until=self._until())
         except (PolicyUnavailable, PolicyFailed) as error:
             return EngineStatus(engine=self.name, revision="", problem=error.detail)
         return EngineStatus(engine=self.name, revision=reply.revision)

@@ -172,7 +172,7 @@ class Explainer:
         """
         document = recorded.question()
         if isinstance(document, NotReplayable):
-            return NotExplained(why=_WHY[document])
+            return NotExplained(why=Unexplained(document.value))
         rule = APPROVAL if recorded.of_approval else DECISION
         found: ExplainedDecision | NotExplained = NotExplained(why=Unexplained.NO_POLICY)
         for bundle in bundles:
@@ -227,15 +227,6 @@ class Explainer:
 
 def _untraced(error: PolicyRefused | PolicyFailed) -> NotExplained:
     return NotExplained(why=Unexplained.NO_TRACE, detail=printable(error.detail))
-
-
-_WHY: Final = {
-    NotReplayable.NOT_ASKED: Unexplained.NOT_ASKED,
-    NotReplayable.UNANSWERED: Unexplained.UNANSWERED,
-    NotReplayable.NO_INPUT: Unexplained.NO_INPUT,
-    NotReplayable.REDACTED: Unexplained.REDACTED,
-    NotReplayable.BAD_INPUT: Unexplained.BAD_INPUT,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, TypeVar
 
 from sealbus.envelopes.errors import PolicyFailed, PolicyUnavailable
+from sealbus.policies.decision.connect import ConnectAnswer, parse_connect
 from sealbus.policies.decision.decision import parse_decision
 from sealbus.policies.decision.documents import InputDocument, checked_document
 from sealbus.policies.decision.engine import Answer, Parse
 from sealbus.policies.opa.http import Ask
 from sealbus.policies.opa.wire import (
+    APPROVAL_PATH,
     BATCH_PATH,
+    CONNECT_PATH,
     NoPolicy,
     Reply,
     batch_question,
@@ -31,6 +35,39 @@ DEADLINE: Final = 1.0
 T = TypeVar("T")
 
 
+class AskingEngine(ABC):
+    """An engine that asks an OPA over HTTP. `deadline` is in seconds, for one call of `decide`, `connect` or `approve`."""
+
+    def __init__(self, deadline: float) -> None:
+        self._deadline: Final = deadline
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The engine's name in decisions."""
+
+    @abstractmethod
+    async def ask(self, path: str, question: bytes, parse: Callable[[int, bytes], T], *, until: float) -> T:
+        """Ask one question, as `Ask` defines."""
+
+    async def decide(self, inputs: Sequence[bytes]) -> Sequence[Answer]:
+        """Return one answer for each input document, in order."""
+        return await decide_all(inputs, self.ask, engine=self.name, until=self._until())
+
+    async def connect(self, document: bytes) -> ConnectAnswer:
+        """Return the decision on one connection to NATS."""
+        return await ask_single(CONNECT_PATH, document, parse_connect, self.ask, engine=self.name, until=self._until())
+
+    async def approve(self, document: bytes) -> Answer:
+        """Return the decision on who may approve."""
+        return await ask_single(
+            APPROVAL_PATH, document, parse_decision, self.ask, engine=self.name, until=self._until()
+        )
+
+    def _until(self) -> float:
+        return asyncio.get_running_loop().time() + self._deadline
+
+
 async def decide_all(inputs: Sequence[bytes], ask: Ask, *, engine: str, until: float) -> Sequence[Answer]:
     """Return one answer for each input document, in order, by asking about at most 50 at a time until `until`.
 
@@ -41,7 +78,7 @@ async def decide_all(inputs: Sequence[bytes], ask: Ask, *, engine: str, until: f
     asking: list[tuple[int, InputDocument]] = []
     for number, document in enumerate(inputs):
         try:
-            checked = document if isinstance(document, InputDocument) else checked_document(document)
+            checked = checked_document(document)
         except PolicyFailed as error:
             answers[number] = error
         else:
@@ -67,8 +104,7 @@ async def ask_single(
     """Return what `parse` reads in the answer of the rule at `path` about one document; errors are answers."""
     started = time.perf_counter_ns()
     try:
-        checked = document if isinstance(document, InputDocument) else checked_document(document)
-        revision, value = await ask(path, single_question(checked), parse_single_reply, until=until)
+        revision, value = await ask(path, single_question(checked_document(document)), parse_single_reply, until=until)
         micros = (time.perf_counter_ns() - started) // 1_000
         return parse(value, revision=revision, engine=engine, micros=micros)
     except (PolicyUnavailable, PolicyFailed) as error:

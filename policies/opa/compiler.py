@@ -39,16 +39,24 @@ def opa_check(bundle: Bundle, opa: Path, *, deadline: float = DEADLINE) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "bundle.tar.gz"
         file.write_bytes(bundle.raw)
-        command = [str(opa.absolute()), "check", "--bundle", str(file), "--format", "json"]
-        try:
-            # The executable is the operator's own choice; no shell reads the arguments.
-            done = subprocess.run(command, capture_output=True, timeout=deadline, check=False)  # noqa: S603  see above
-        except OSError as error:
-            raise ConfigurationError(f"{opa} cannot be run: {error.strerror}") from error
-        except subprocess.TimeoutExpired as error:
-            raise ConfigurationError(f"opa check did not end within {deadline:g} s") from error
+        done = run_opa(opa.absolute(), "check", "--bundle", str(file), "--format", "json", deadline=deadline)
     if done.returncode:
         raise PolicyRefused(_problems(done.stdout + done.stderr, str(opa)))
+
+
+def run_opa(
+    opa: Path, command: str, *arguments: str, deadline: float, folder: Path | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    """Run `opa command` in `folder`; raise `ConfigurationError` if it cannot be run or does not end. Blocks."""
+    try:
+        # The executable is the operator's own choice; no shell reads the arguments.
+        return subprocess.run(  # noqa: S603  see above
+            [str(opa), command, *arguments], cwd=folder, capture_output=True, timeout=deadline, check=False
+        )
+    except OSError as error:
+        raise ConfigurationError(f"{opa} cannot be run: {error.strerror}") from error
+    except subprocess.TimeoutExpired as error:
+        raise ConfigurationError(f"opa {command} did not end within {deadline:g} s") from error
 
 
 def _problems(output: bytes, opa: str) -> list[Problem]:

@@ -12,17 +12,17 @@ import os
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self, cast
+from typing import Final, cast
 
 import aiohttp
 
 from sealbus.envelopes.backoff import Backoff
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.policies.bundle.files import load_bundle
+from sealbus.policies.entered import Entered
 from sealbus.policies.opa.wire import SYSTEM
 
 _log: Final = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ os.execv(program, sys.argv[2:])
 """
 
 
-class OpaProcess:
+class OpaProcess(Entered):
     """Runs `opa run --server` on the unix socket `socket`, deciding by the bundle file `bundle`, which it watches.
 
     With `tls` it is a central OPA: asked at that address over mutual TLS, while the socket serves only its health. Its
@@ -71,26 +71,11 @@ class OpaProcess:
         self._bundle = bundle
         self._tls = tls
         self._problem = ""
-        self._running: AbstractAsyncContextManager[None] | None = None
 
     @property
     def problem(self) -> str:
         """Return why OPA did not accept the current bundle, in OPA's words with file and line; empty if it did."""
         return self._problem
-
-    async def __aenter__(self) -> Self:
-        running = self._run()
-        await running.__aenter__()
-        self._running = running
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        running, self._running = self._running, None
-        if running is not None:
-            # The group is not given the exception that ended the caller's block: it would wrap it.
-            await running.__aexit__(None, None, None)
 
     @asynccontextmanager
     async def _run(self) -> AsyncGenerator[None, None]:

@@ -81,17 +81,17 @@ def run_tests(
         with tempfile.TemporaryDirectory(prefix="sealbus-") as name:
             laid_out = Path(name) / folder.absolute().name
             _lay_out(laid_out, modules, bundle)
-            asked = _run_opa(laid_out, opa, deadline)
-        results = [*results, *asked, *_missing(results, asked, OPA), *_missing(asked, results, EMBEDDED)]
+            by_opa = _run_opa(laid_out, opa, deadline)
+        results = [*results, *by_opa, *_missing(results, by_opa, OPA), *_missing(by_opa, results, EMBEDDED)]
     return tuple(sorted(results))
 
 
 def disagreements(results: Iterable[RegoTestResult]) -> tuple[str, ...]:
     """Return the tests, as `package.name`, that did not pass or fail alike on every engine in `results`."""
     verdicts: dict[str, set[bool]] = {}
-    for one in results:
-        verdicts.setdefault(f"{one.package}.{one.name}", set()).add(one.passed)
-    return tuple(sorted(name for name, found in verdicts.items() if len(found) > 1))
+    for result in results:
+        verdicts.setdefault(f"{result.package}.{result.name}", set()).add(result.passed)
+    return tuple(sorted(name for name, passed in verdicts.items() if len(passed) > 1))
 
 
 def _tests(folder: Path) -> Iterable[Module]:
@@ -115,7 +115,7 @@ def _run_embedded(interpreter: Interpreter, files: Iterable[File], failed: Faile
                 passed, error = False, "defined twice: the two would be judged together"
             else:
                 passed, error = _evaluate(interpreter, rule, f"data.{package}.{name}")
-                error = error if passed or error else failed.told(package, name)
+                error = error if passed or error else failed.describe_failure(package, name)
             results[package, name] = RegoTestResult(
                 package=package,
                 name=name,
@@ -154,26 +154,26 @@ def _run_opa(folder: Path, opa: Path, deadline: float) -> list[RegoTestResult]:
     if done.returncode not in (0, 2):
         text = " ".join(done.stderr.decode(errors="replace").split())
         raise PolicyRefused([Problem.of_whole(folder.name, "opa", text)])
-    found = json.loads(done.stdout)
+    results = json.loads(done.stdout)
     return [
         RegoTestResult(
-            package=one["package"].removeprefix("data."),
-            name=one["name"],
+            package=result["package"].removeprefix("data."),
+            name=result["name"],
             engine=OPA,
-            passed=not one.get("fail", False) and "error" not in one,
-            error=one["error"][0]["message"] if "error" in one else "",
-            file=one["location"]["file"],
-            line=one["location"]["row"],
+            passed=not result.get("fail", False) and "error" not in result,
+            error=result["error"][0]["message"] if "error" in result else "",
+            file=result["location"]["file"],
+            line=result["location"]["row"],
         )
-        for one in found
-        if not one.get("skip", False)
+        for result in results
+        if not result.get("skip", False)
     ]
 
 
-def _missing(there: Iterable[RegoTestResult], here: Iterable[RegoTestResult], engine: str) -> list[RegoTestResult]:
-    ran = {(one.package, one.name) for one in here}
+def _missing(ran_there: Iterable[RegoTestResult], here: Iterable[RegoTestResult], engine: str) -> list[RegoTestResult]:
+    ran = {(result.package, result.name) for result in here}
     return [
-        replace(one, engine=engine, passed=False, error=f"not run: {one.engine} alone takes it for a test")
-        for one in there
-        if (one.package, one.name) not in ran
+        replace(result, engine=engine, passed=False, error=f"not run: {result.engine} alone takes it for a test")
+        for result in ran_there
+        if (result.package, result.name) not in ran
     ]

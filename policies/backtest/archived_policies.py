@@ -84,10 +84,10 @@ class ArchivedPolicies:
         if number >= len(files):
             return None
         file = files[number]
-        found = self._open.get(file)
-        if found is not None:
+        opened = self._open.get(file)
+        if opened is not None:
             self._open.move_to_end(file)
-            return found[1]
+            return opened[1]
         while len(self._open) >= self._most:
             await self._close_oldest()
         opening = self._open_engine(file)
@@ -106,7 +106,7 @@ class ArchivedPolicies:
         await opened.__aexit__(None, None, None)
 
     def _read(self) -> dict[str, list[Path]]:
-        found: dict[str, dict[bytes, Path]] = {}
+        revisions: dict[str, dict[bytes, Path]] = {}
         for file, digest in self._candidates():
             try:
                 bundle = _bundle(file)
@@ -116,12 +116,12 @@ class ArchivedPolicies:
             if digest is not None and bundle.digest != digest:
                 self.problems[file.name] = "not the bundle of its name"
                 continue
-            found.setdefault(bundle.revision, {}).setdefault(bundle.digest, file)
-        for revision, files in found.items():
+            revisions.setdefault(bundle.revision, {}).setdefault(bundle.digest, file)
+        for revision, files in revisions.items():
             if len(files) > 1:
                 names = " and ".join(file.name for file in files.values())
                 self.problems[revision] = f"a revision of several bundles: a decision may be by any of {names}"
-        return {revision: list(files.values()) for revision, files in found.items()}
+        return {revision: list(files.values()) for revision, files in revisions.items()}
 
     def _candidates(self) -> Iterator[tuple[Path, bytes | None]]:
         """Yield the files to read, each with the hash that it must have, if known."""

@@ -30,7 +30,7 @@ WAITING: Final = 4_096
 
 OnContradiction: TypeAlias = Callable[[RecordedDecision, Sequence[str]], None]
 
-_Asked: TypeAlias = "tuple[RecordedDecision, InputDocument]"
+_Question: TypeAlias = "tuple[RecordedDecision, InputDocument]"
 
 
 async def backtest(source: RecordedSource, engine: PolicyEngine, *, batch: int = BATCH) -> BacktestReport:
@@ -41,15 +41,15 @@ async def backtest(source: RecordedSource, engine: PolicyEngine, *, batch: int =
     Raises what `source` raises.
     """
     report = BacktestReport()
-    asked: list[_Asked] = []
+    questions: list[_Question] = []
     async for recorded in source:
         document = report.question(recorded)
         if document is not None and isinstance(recorded, RecordedDecision):
-            asked.append((recorded, completed_document(document)))
-        if len(asked) == batch:
-            await _ask(asked, engine, report)
-            asked = []
-    await _ask(asked, engine, report)
+            questions.append((recorded, completed_document(document)))
+        if len(questions) == batch:
+            await _ask(questions, engine, report)
+            questions = []
+    await _ask(questions, engine, report)
     return report
 
 
@@ -67,7 +67,7 @@ async def reproduce(
     record, and how it differs. Raises what `source` raises.
     """
     report = BacktestReport()
-    asked: dict[str, list[_Asked]] = {}
+    questions: dict[str, list[_Question]] = {}
     waiting = 0
     async for recorded in source:
         impossible = report.not_replayable[NotReplayable.BAD_INPUT]
@@ -81,20 +81,20 @@ async def reproduce(
         if not policies.has(recorded.revision):
             report.not_replayable[NotReplayable.NO_BUNDLE] += 1
             continue
-        asked.setdefault(recorded.revision, []).append((recorded, document))
+        questions.setdefault(recorded.revision, []).append((recorded, document))
         waiting += 1
-        if len(asked[recorded.revision]) == batch or waiting == WAITING:
-            revision = max(asked, key=lambda one: len(asked[one]))
-            several = asked.pop(revision)
-            waiting -= len(several)
-            await _ask_archived(several, revision, policies, report, on_contradiction)
-    for revision, several in asked.items():
-        await _ask_archived(several, revision, policies, report, on_contradiction)
+        if len(questions[recorded.revision]) == batch or waiting == WAITING:
+            revision = max(questions, key=lambda waiting_revision: len(questions[waiting_revision]))
+            batched = questions.pop(revision)
+            waiting -= len(batched)
+            await _ask_archived(batched, revision, policies, report, on_contradiction)
+    for revision, batched in questions.items():
+        await _ask_archived(batched, revision, policies, report, on_contradiction)
     return report
 
 
 async def _ask_archived(
-    asked: Sequence[_Asked],
+    questions: Sequence[_Question],
     revision: str,
     policies: ArchivedPolicies,
     report: BacktestReport,
@@ -106,8 +106,8 @@ async def _ask_archived(
         engine = await policies.engine(revision, number)
         # If it was refused, the next one now has its number.
         number += engine is not None
-        await _ask_again(asked, engine, answers)
-    for at, (recorded, _) in enumerate(asked):
+        await _ask_again(questions, engine, answers)
+    for at, (recorded, _) in enumerate(questions):
         match answers.get(at):
             case None:
                 report.not_replayable[NotReplayable.NO_BUNDLE] += 1
@@ -118,26 +118,26 @@ async def _ask_archived(
                     on_contradiction(recorded, changes)
 
 
-async def _ask_again(asked: Sequence[_Asked], engine: PolicyEngine | None, answers: dict[int, Answer]) -> None:
+async def _ask_again(questions: Sequence[_Question], engine: PolicyEngine | None, answers: dict[int, Answer]) -> None:
     """Ask about the decisions that no bundle has made as recorded so far."""
-    again = [at for at, (recorded, _) in enumerate(asked) if not _agrees(recorded, answers.get(at))]
+    again = [at for at, (recorded, _) in enumerate(questions) if not _agrees(recorded, answers.get(at))]
     if engine is None or not again:
         return
-    found = await _decided([asked[at] for at in again], engine)
-    for at, answer in zip(again, found, strict=True):
+    new_answers = await _ask_engine([questions[at] for at in again], engine)
+    for at, answer in zip(again, new_answers, strict=True):
         # What one bundle left unanswered is unknown, whatever another says.
-        if at not in answers or isinstance(answer, PolicyUnavailable) or _agrees(asked[at][0], answer):
+        if at not in answers or isinstance(answer, PolicyUnavailable) or _agrees(questions[at][0], answer):
             answers[at] = answer
 
 
-async def _decided(asked: Sequence[_Asked], engine: PolicyEngine) -> Sequence[Answer]:
+async def _ask_engine(questions: Sequence[_Question], engine: PolicyEngine) -> Sequence[Answer]:
     """Ask about each decision at the rule that made it."""
-    alone = [recorded.of_approval for recorded, _ in asked]
-    together = [document for (_, document), by_itself in zip(asked, alone, strict=True) if not by_itself]
+    alone = [recorded.of_approval for recorded, _ in questions]
+    together = [document for (_, document), by_itself in zip(questions, alone, strict=True) if not by_itself]
     answers = iter(await engine.decide(together) if together else ())
     return [
         await engine.approve(document) if by_itself else next(answers)
-        for (_, document), by_itself in zip(asked, alone, strict=True)
+        for (_, document), by_itself in zip(questions, alone, strict=True)
     ]
 
 
@@ -145,9 +145,9 @@ def _agrees(recorded: RecordedDecision, answer: Answer | None) -> bool:
     return answer is not None and not isinstance(answer, PolicyUnavailable) and not changes_of(recorded, answer)
 
 
-async def _ask(asked: Sequence[_Asked], engine: PolicyEngine, report: BacktestReport) -> None:
-    answers = await _decided(asked, engine)
-    for (recorded, _), answer in zip(asked, answers, strict=True):
+async def _ask(questions: Sequence[_Question], engine: PolicyEngine, report: BacktestReport) -> None:
+    answers = await _ask_engine(questions, engine)
+    for (recorded, _), answer in zip(questions, answers, strict=True):
         if isinstance(answer, PolicyUnavailable):
             report.unanswered += 1
         else:

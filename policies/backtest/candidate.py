@@ -47,9 +47,9 @@ def changed_bundle(bundle: Bundle, files: Mapping[str, str]) -> Bundle:
         else:
             Module(path=path, text=text)
             modules[path] = text.encode()
-    made = read_bundle(pack_bundle(modules, data, Manifest(revision="what-if", roots=bundle.roots)))
-    check_bundle(made)
-    return made
+    candidate = read_bundle(pack_bundle(modules, data, Manifest(revision="what-if", roots=bundle.roots)))
+    check_bundle(candidate)
+    return candidate
 
 
 def _replace(data: DataDocument, path: str) -> None:
@@ -64,11 +64,11 @@ def _replace(data: DataDocument, path: str) -> None:
         data.clear()
 
 
-def told(asked: Mapping[str, Json]) -> Mapping[str, object]:
+def answer_order(order: Mapping[str, Json]) -> Mapping[str, object]:
     """Return what the changed policy answers to each question, None where it has no answer; or why it is refused."""
-    raw, files, questions = asked["bundle"], asked["files"], asked["questions"]
+    raw, files, questions = order["bundle"], order["files"], order["questions"]
     if not isinstance(raw, str) or not isinstance(files, dict) or not isinstance(questions, list):
-        raise TypeError("not what this program is asked")
+        raise TypeError("not an order of this program")
     try:
         bundle = changed_bundle(read_bundle(b64decode(raw)), {path: str(text) for path, text in files.items()})
         interpreter = Interpreter(bundle.modules, canonical(bundle.data))
@@ -81,7 +81,7 @@ def told(asked: Mapping[str, Json]) -> Mapping[str, object]:
 
 def _answer(interpreter: Interpreter, question: Json) -> object:
     if not isinstance(question, dict):
-        raise TypeError("not what this program is asked")
+        raise TypeError("not an order of this program")
     try:
         return interpreter.evaluate(str(question["rule"]), str(question["input"]).encode())
     except PolicyFailed:
@@ -93,4 +93,4 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (PROCESSOR_SECONDS, PROCESSOR_SECONDS))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    json.dump(told(json.load(sys.stdin)), sys.stdout)
+    json.dump(answer_order(json.load(sys.stdin)), sys.stdout)

@@ -188,20 +188,20 @@ def changes_of(recorded: RecordedDecision, answer: Answer) -> tuple[Change, ...]
     if not isinstance(answer, Decision):
         return ()
     if recorded.code is Code.OBLIGATION_UNKNOWN and (
-        unknown_obligation(answer.obligations, frozenset()) is None or not _obliges(recorded, answer)
+        unknown_obligation(answer.obligations, frozenset()) is None or not _same_obligations(recorded, answer)
     ):
         # It was allowed, but not handled because of an obligation: without that it would be.
         return (Change.DENY_TO_ALLOW,)
     reasons = (Change.REASONS,) if answer.reasons != recorded.reasons else ()
-    return reasons if _obliges(recorded, answer) else (*reasons, Change.OBLIGATIONS)
+    return reasons if _same_obligations(recorded, answer) else (*reasons, Change.OBLIGATIONS)
 
 
-def _obliges(recorded: RecordedDecision, answer: Decision) -> bool:
+def _same_obligations(recorded: RecordedDecision, answer: Decision) -> bool:
     now = obligations_json(answer)
-    return now == recorded.obligations or now == _again(recorded.obligations)
+    return now == recorded.obligations or now == _canonical_obligations(recorded.obligations)
 
 
-def _again(recorded: bytes) -> bytes | None:
+def _canonical_obligations(recorded: bytes) -> bytes | None:
     """Return recorded obligations as `obligations_json` writes them, or None if no policy can have given them."""
     try:
         # Strict parsing is for objects: more than the one name means that the bytes were not one JSON value.

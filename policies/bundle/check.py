@@ -67,8 +67,8 @@ def check_part(bundle: Bundle, library: Sequence[Module] = ()) -> None:
 def _check(bundle: Bundle, library: Sequence[Module] = (), *, whole: bool) -> None:
     data = tuple(in_parts(bundle.data))
     modules = (*bundle.modules, *library)
-    seen = (_contents(bundle, modules, data), whole)
-    if seen in _passed:
+    contents = (_contents(bundle, modules, data), whole)
+    if contents in _passed:
         return
     own, problems = parse_all(bundle.modules)
     others, more = parse_all(library)
@@ -80,12 +80,12 @@ def _check(bundle: Bundle, library: Sequence[Module] = (), *, whole: bool) -> No
         problems.extend(_data_problems(own, bundle))
     if not problems:
         roots = [()] if whole else [_path(root) for root in bundle.roots]
-        found = type_problems(files, bundle.data, roots)
-        problems.extend(one for one in found if whole or not in_library(one.file))
+        type_findings = type_problems(files, bundle.data, roots)
+        problems.extend(problem for problem in type_findings if whole or not in_library(problem.file))
     if problems:
         raise PolicyRefused(problems)
     check_compiles(modules, data)
-    _passed.append(seen)
+    _passed.append(contents)
 
 
 def _contents(bundle: Bundle, modules: Iterable[Module], data: Iterable[bytes]) -> bytes:
@@ -163,11 +163,11 @@ def entrypoint_problems(files: Sequence[syntax.File]) -> list[Problem]:
         ("batch", _BATCH_TEXT, _is_batch),
         ("decide", "decide(request) := ...", _is_decide),
     ):
-        found = [(file, rule) for file in files if file.package == PACKAGE for rule in _named(file, name)]
-        if not found:
+        definitions = [(file, rule) for file in files if file.package == PACKAGE for rule in _named(file, name)]
+        if not definitions:
             problem = f"the policy has no {name}: package sealbus.authz needs `{text}`"
             problems.append(Problem.of_whole("the bundle", "entrypoint", problem))
-        for number, (file, rule) in enumerate(found):
+        for number, (file, rule) in enumerate(definitions):
             if not fits(rule) or (number and name != "decide"):
                 problems.append(
                     Problem.at(file.path, rule.place, "entrypoint", f"{name} is exactly, and once, `{text}`")

@@ -119,16 +119,16 @@ def _revision(parts: Mapping[str, Bundle]) -> str:
     summary = sha256()
     for name, part in parts.items():
         # Of the contents, not of the file: a part that was signed again has the same contents.
-        said: Json = [name, part.serial, part.revision, list(part.roots), part.data]
-        summary.update(canonical(said))
+        summary_part: Json = [name, part.serial, part.revision, list(part.roots), part.data]
+        summary.update(canonical(summary_part))
         for module in part.modules:
             summary.update(canonical([module.path, module.text]))
     text = summary.hexdigest()[:12]
     for name, part in parts.items():
-        one = f".{name}-{part.serial}"
-        if len(text) + len(one) > _REVISION_BYTES - 4:
+        label = f".{name}-{part.serial}"
+        if len(text) + len(label) > _REVISION_BYTES - 4:
             return f"{text}..."  # the manifest has them all
-        text += one
+        text += label
     return text
 
 
@@ -149,8 +149,8 @@ def _defines(file: syntax.File, package: syntax.Names, function: str) -> bool:
     )
 
 
-def _overlap(one: str, other: str) -> bool:
-    first, second = ([part for part in root.split("/") if part] for root in (one, other))
+def _overlap(root: str, other: str) -> bool:
+    first, second = ([part for part in root.split("/") if part] for root in (root, other))
     shorter = min(len(first), len(second))
     return first[:shorter] == second[:shorter]
 
@@ -183,7 +183,7 @@ class PartSet:
         self._problems: dict[str, str] = {}
         self._composed: Bundle | None = None
         self._revocations = NONE_REVOKED
-        self._listed: VerifiedBundle | None = None
+        self._last_revocations: VerifiedBundle | None = None
         """The list of revocations that was last in force. It is again once its signer is named again, and serials count from
         it while its signer is named: what somebody signed who may no longer does not keep out others."""
 
@@ -201,8 +201,8 @@ class PartSet:
     def parts(self) -> tuple[PartInForce, ...]:
         """The parts in force, by name."""
         return tuple(
-            PartInForce(name=name, serial=one.bundle.serial, revision=one.bundle.revision, signer=one.signer)
-            for name, one in sorted(self._parts.items())
+            PartInForce(name=name, serial=part.bundle.serial, revision=part.bundle.revision, signer=part.signer)
+            for name, part in sorted(self._parts.items())
         )
 
     @property
@@ -244,8 +244,8 @@ class PartSet:
         check_platform(platform.bundle)
         owners = owners_of(platform.bundle) or {}
         revokers = revokers_of(platform.bundle)
-        kept: dict[str, VerifiedBundle] = {}
-        fallen: dict[str, str] = {}
+        remaining: dict[str, VerifiedBundle] = {}
+        dropped: dict[str, str] = {}
         for team, part in self._parts.items():
             if team in (PLATFORM, REVOCATIONS):
                 continue
@@ -254,34 +254,34 @@ class PartSet:
                     raise _unowned(team)
                 self._compose(platform, {team: part})
             except PolicyRefused as refused:
-                fallen[team] = refused.detail
+                dropped[team] = refused.detail
             else:
-                kept[team] = part
-        there, listed = REVOCATIONS in self._parts, self._listed
-        if listed is not None and listed.signer in revokers:
-            kept[REVOCATIONS] = listed
-        elif there:
-            fallen[REVOCATIONS] = _unowned(REVOCATIONS).detail
-        self._put(self._compose(platform, kept), {PLATFORM: platform, **kept})
-        self._problems |= fallen
-        if REVOCATIONS not in kept:
+                remaining[team] = part
+        present, revocations = REVOCATIONS in self._parts, self._last_revocations
+        if revocations is not None and revocations.signer in revokers:
+            remaining[REVOCATIONS] = revocations
+        elif present:
+            dropped[REVOCATIONS] = _unowned(REVOCATIONS).detail
+        self._put(self._compose(platform, remaining), {PLATFORM: platform, **remaining})
+        self._problems |= dropped
+        if REVOCATIONS not in remaining:
             self._revocations = NONE_REVOKED
-        elif listed is not None and not there:
-            self._revocations = revocations_of(listed.bundle)
+        elif revocations is not None and not present:
+            self._revocations = revocations_of(revocations.bundle)
             self._problems.pop(REVOCATIONS, None)
-        self._ask_again({*owners, REVOCATIONS})
+        self._offer_refused_again({*owners, REVOCATIONS})
 
     def _offer_revocations(self, raw: bytes) -> None:
         platform = self._parts.get(PLATFORM)
         if platform is None:
             raise _unowned(REVOCATIONS)
-        revokers, listed = revokers_of(platform.bundle), self._listed
+        revokers, last = revokers_of(platform.bundle), self._last_revocations
         part = BundleVerifier(keys=revokers, scope=REVOCATIONS).verify(raw)
-        newer(part.bundle, listed.bundle if listed is not None and listed.signer in revokers else None)
+        newer(part.bundle, last.bundle if last is not None and last.signer in revokers else None)
         check_revocations(part.bundle)
         self._revocations = revocations_of(part.bundle)
         self._parts = {**self._parts, REVOCATIONS: part}
-        self._listed = part
+        self._last_revocations = part
 
     def _offer_team(self, team: str, raw: bytes) -> None:
         platform = self._parts.get(PLATFORM)
@@ -308,7 +308,7 @@ class PartSet:
         self._parts = parts
         self._last |= {name: part.bundle for name, part in parts.items()}
 
-    def _ask_again(self, names: AbstractSet[str]) -> None:
+    def _offer_refused_again(self, names: AbstractSet[str]) -> None:
         """Offer again what was refused before: the new platform bundle may accept it."""
         for team in sorted(self._refused.keys() & names):
             offer = self._offer_revocations if team == REVOCATIONS else partial(self._offer_team, team)
@@ -332,14 +332,14 @@ def reference_problems(files: Iterable[syntax.File], team: str | None) -> Iterat
     teams. The entry points are above all parts: asking them asks every team.
     """
     for file in files:
-        for one in file.imports:
-            if one.path[0] == "data":
-                yield from _judged(file, one.place, one.path[1:], team)
+        for imported in file.imports:
+            if imported.path[0] == "data":
+                yield from _reference_problem(file, imported.place, imported.path[1:], team)
         for rule in file.rules:
             for expression in syntax.every_expression(rule):
                 names = _names(expression)
                 if names[:1] == ("data",):
-                    yield from _judged(file, expression.place, names[1:], team)
+                    yield from _reference_problem(file, expression.place, names[1:], team)
 
 
 def _names(expression: syntax.Expression) -> syntax.Names:
@@ -348,7 +348,9 @@ def _names(expression: syntax.Expression) -> syntax.Names:
     return syntax.leading_names(expression) if isinstance(expression, syntax.Reference | syntax.Variable) else ()
 
 
-def _judged(file: syntax.File, place: syntax.Place, path: syntax.Names, team: str | None) -> Iterator[Problem]:
+def _reference_problem(
+    file: syntax.File, place: syntax.Place, path: syntax.Names, team: str | None
+) -> Iterator[Problem]:
     depth = len(TEAMS_ROOT)
     above = path == TEAMS_ROOT[: len(path)]
     others = path[:depth] == TEAMS_ROOT and path[depth : depth + 1] != (team,)

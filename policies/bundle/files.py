@@ -176,10 +176,10 @@ def write_file(raw: bytes, file: Path, *, durable: bool = True) -> None:
 def mark(file: Path) -> Mark | None:
     """Return a mark that distinguishes successive files at one path, or None if there is no file; takes microseconds."""
     try:
-        there = file.stat()
+        status = file.stat()
     except OSError:
         return None
-    return there.st_dev, there.st_ino, there.st_mtime_ns, there.st_size
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
 
 
 async def changes(file: Path, since: Mark | None, *, every: float = LOOK_EVERY) -> AsyncGenerator[Mark, None]:
@@ -189,8 +189,8 @@ async def changes(file: Path, since: Mark | None, *, every: float = LOOK_EVERY) 
     `every` seconds for as long as it is iterated.
     """
     while True:
-        there = mark(file)
-        if there is not None and there != since:
-            since = there
-            yield there
+        current = mark(file)
+        if current is not None and current != since:
+            since = current
+            yield current
         await asyncio.sleep(every)

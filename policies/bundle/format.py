@@ -83,10 +83,10 @@ def pack_bundle(modules: Mapping[str, bytes], data: DataDocument, manifest: Mani
 
 
 def _metadata(manifest: Manifest) -> DataDocument:
-    said: DataDocument = {"serial": manifest.serial} if manifest.serial else {}
+    metadata: DataDocument = {"serial": manifest.serial} if manifest.serial else {}
     if manifest.parts:
-        said["parts"] = dict(manifest.parts)
-    return {"metadata": {"sealbus": said}} if said else {}
+        metadata["parts"] = dict(manifest.parts)
+    return {"metadata": {"sealbus": metadata}} if metadata else {}
 
 
 def read_bundle(raw: bytes) -> Bundle:
@@ -166,10 +166,10 @@ def merge_data(data: DataDocument, path: str, content: bytes) -> None:
 def merge(data: DataDocument, document: DataDocument, path: str) -> None:
     """Put `document`, of the file `path`, into `data`. Both may share objects with others: nothing inside them changes."""
     for name, value in document.items():
-        there = data.get(name)
-        if isinstance(there, dict) and isinstance(value, dict):
-            data[name] = there = {**there}
-            merge(there, value, path)
+        present = data.get(name)
+        if isinstance(present, dict) and isinstance(value, dict):
+            data[name] = present = {**present}
+            merge(present, value, path)
         elif name in data:
             raise refused_file(path, f"{name} stands in another document already")
         else:

@@ -17,7 +17,7 @@ from sealbus.policies.bundle.format import Bundle
 from sealbus.policies.bundle.revocations import NONE_REVOKED, Revocations, issued_before
 from sealbus.policies.bundle.signing import BundleVerifier
 
-_log: Final = logging.getLogger(__name__)
+_logger: Final = logging.getLogger(__name__)
 
 Take: TypeAlias = "Callable[[Bundle], Awaitable[None] | None]"
 """Takes a bundle, or raises `PolicyRefused` and changes nothing. What is waited for is made ready only: what decides changes
@@ -48,7 +48,7 @@ class InForce:
             different = self.bundle is None or bundle.raw != self.bundle.raw
             if different:
                 revoked_before = issued_before(bundle.data)
-                await _taken(self._take, bundle)
+                await _hand_over(self._take, bundle)
                 self.bundle, self.revoked_before = bundle, revoked_before
             self.problem = ""
             return different
@@ -60,7 +60,7 @@ class InForce:
             if self._take is not None:
                 raise RuntimeError("something else takes what is in force here")
             if self.bundle is not None:
-                await _taken(take, self.bundle)
+                await _hand_over(take, self.bundle)
             self._take = take
         try:
             yield
@@ -70,7 +70,7 @@ class InForce:
                 pass  # nothing is taken any more
 
 
-async def _taken(take: Take | None, bundle: Bundle) -> None:
+async def _hand_over(take: Take | None, bundle: Bundle) -> None:
     taking = take(bundle) if take is not None else None
     if taking is not None:
         await taking
@@ -100,7 +100,7 @@ class BundleFile:
                 await self._load()
             except ConfigurationError as error:
                 self.in_force.problem = error.detail
-                _log.warning("the new policy bundle is refused, the old one stays: %s", error.detail)
+                _logger.warning("the new policy bundle is refused, the old one stays: %s", error.detail)
 
     async def _load(self) -> None:
         bundle = await asyncio.to_thread(load_bundle, self._file, self._verifier, after=self.in_force.bundle)

@@ -28,12 +28,12 @@ OWN_LIBRARY: Final = f"{LIBRARY_ROOT} is the library's, which sealbus lays into 
 @cache
 def library_files() -> Mapping[str, bytes]:
     """Return the files of the library by their paths in a bundle. Reads the installed package once."""
-    found = {
+    files = {
         file.relative_to(LIBRARY_FOLDER).as_posix(): file.read_bytes()
         for file in sorted(LIBRARY_FOLDER.rglob("*"))
         if file.suffix == ".rego" or file.name == "data.json"
     }
-    return MappingProxyType(found)
+    return MappingProxyType(files)
 
 
 @cache
@@ -63,7 +63,7 @@ def carries_library(roots: Sequence[str]) -> bool:
 def with_library_root(roots: Sequence[str]) -> tuple[str, ...]:
     """Return `roots` with that of the library, if none of them is above it, and none below it: it has them all."""
     roots = [root for root in roots if not in_library(root.strip("/"))]
-    above = any(f"{LIBRARY_ROOT}/".startswith(f"{root}/") for root in (one.strip("/") for one in roots) if root)
+    above = any(f"{LIBRARY_ROOT}/".startswith(f"{root}/") for root in (root.strip("/") for root in roots) if root)
     return tuple(roots) if above or "" in roots else (*roots, LIBRARY_ROOT)
 
 

@@ -100,21 +100,21 @@ def owners_of(platform: Bundle) -> Mapping[str, Owner] | None:
         value = value[name]
     if not isinstance(value, dict) or len(value) > MOST_TEAMS:
         raise _refused(f"not an object of at most {MOST_TEAMS} teams")
-    owners = {team: _owner(team, said) for team, said in sorted(value.items())}
-    taken: dict[str, str] = {}
+    owners = {team: _owner(team, entry) for team, entry in sorted(value.items())}
+    owned: dict[str, str] = {}
     for owner in owners.values():
         for agent in owner.agents:
-            if agent in taken:
-                raise _refused(f"{agent} is of both {taken[agent]} and {owner.team}")
-            taken[agent] = owner.team
+            if agent in owned:
+                raise _refused(f"{agent} is of both {owned[agent]} and {owner.team}")
+            owned[agent] = owner.team
     return MappingProxyType(owners)
 
 
-def _owner(team: str, said: Json) -> Owner:
+def _owner(team: str, entry: Json) -> Owner:
     if _TEAM.fullmatch(team) is None or team in (PLATFORM, REVOCATIONS):
         raise _refused(f"{team[:64]!r} is not the name of a team: lower-case letters, digits and _, at most 32")
-    agents, signers = (said.get("agents"), said.get("signers")) if isinstance(said, dict) else (None, None)
-    if not isinstance(said, dict) or said.keys() != {"agents", "signers"}:
+    agents, signers = (entry.get("agents"), entry.get("signers")) if isinstance(entry, dict) else (None, None)
+    if not isinstance(entry, dict) or entry.keys() != {"agents", "signers"}:
         raise _refused(f"{team} has agents and signers, and nothing else")
     if not isinstance(agents, dict) or not all(is_token(agent) and yes is True for agent, yes in agents.items()):
         raise _refused(f'{team}.agents are not names of agents, each with true, such as {{"inventory": true}}')

@@ -40,10 +40,10 @@ def reason_words(policy: Bundle | DataDocument) -> Mapping[str, ReasonWords]:
     Raises `ValueError` for a document that is malformed, which no checked bundle has.
     """
     data = policy.data if isinstance(policy, Bundle) else policy
-    found: dict[str, ReasonWords] = {}
+    words: dict[str, ReasonWords] = {}
     for path in ((*LIBRARY, "reasons"), OWN_REASONS):
-        found |= {reason: _words(path, reason, said) for reason, said in _document(data, path).items()}
-    return MappingProxyType(found)
+        words |= {reason: _words(path, reason, entry) for reason, entry in _document(data, path).items()}
+    return MappingProxyType(words)
 
 
 def _document(data: DataDocument, path: tuple[str, ...]) -> DataDocument:
@@ -55,10 +55,12 @@ def _document(data: DataDocument, path: tuple[str, ...]) -> DataDocument:
     raise ValueError(f"data.{'.'.join(path)} is not an object of words by reason")
 
 
-def _words(path: tuple[str, ...], reason: str, said: Json) -> ReasonWords:
-    title, remedy = (said.get("title"), said.get("remedy")) if isinstance(said, dict) else (None, None)
-    lines = [one for one in (title, remedy) if isinstance(one, str) and one.isprintable() and len(one) <= MOST_LETTERS]
-    if not isinstance(said, dict) or said.keys() != {"title", "remedy"} or len(lines) < 2 or not title:
+def _words(path: tuple[str, ...], reason: str, entry: Json) -> ReasonWords:
+    title, remedy = (entry.get("title"), entry.get("remedy")) if isinstance(entry, dict) else (None, None)
+    lines = [
+        line for line in (title, remedy) if isinstance(line, str) and line.isprintable() and len(line) <= MOST_LETTERS
+    ]
+    if not isinstance(entry, dict) or entry.keys() != {"title", "remedy"} or len(lines) < 2 or not title:
         text = f'{reason[:64]!r} of data.{".".join(path)} is not {{"title": ..., "remedy": ...}}, lines of text'
         raise ValueError(f"{text} of at most {MOST_LETTERS} letters")
     return ReasonWords(title=lines[0], remedy=lines[1])

@@ -54,15 +54,15 @@ def issued_before(data: DataDocument) -> Mapping[SpiffeId, int]:
         value = value[name] if isinstance(value, dict) else None
     if not isinstance(value, dict):
         raise _refused("is no object, or stands in none")
-    found: dict[SpiffeId, int] = {}
+    times: dict[SpiffeId, int] = {}
     for text, time in value.items():
         if type(time) is not int or time < 0:
             raise _refused("holds a time that is no microseconds since the Unix epoch")
         try:
-            found[SpiffeId.parse(text)] = time
+            times[SpiffeId.parse(text)] = time
         except EnvelopeError as error:
             raise _refused(f"holds {text[:255]!r}, which is no SPIFFE ID") from error
-    return MappingProxyType(found)
+    return MappingProxyType(times)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,20 +127,20 @@ def revocations_of(bundle: Bundle) -> Revocations:
         value = value.get(name) if isinstance(value, dict) and value.keys() == {name} else None
     if not isinstance(value, dict) or not value.keys() <= set(_KINDS):
         raise _unfit(_PLACE, "not an object of users, sessions and clients")
-    found: dict[str, dict[tuple[str, str], int]] = {kind: {} for kind in _KINDS}
+    revoked: dict[str, dict[tuple[str, str], int]] = {kind: {} for kind in _KINDS}
     for kind, issuers in value.items():
         if not isinstance(issuers, dict):
             raise _unfit(_PLACE, f"{kind} are not by issuer")
         for issuer, times in issuers.items():
             if not isinstance(times, dict) or not all(type(time) is int and time >= 0 for time in times.values()):
                 raise _unfit(_PLACE, f"{kind} of an issuer are not times in microseconds by id")
-            found[kind] |= {(issuer, one): time for one, time in times.items() if type(time) is int}
+            revoked[kind] |= {(issuer, identity): time for identity, time in times.items() if type(time) is int}
     return Revocations(
         serial=bundle.serial,
         revision=f"{REVOCATIONS}-{bundle.serial}",
-        users=MappingProxyType(found["users"]),
-        sessions=frozenset(found["sessions"]),
-        clients=frozenset(found["clients"]),
+        users=MappingProxyType(revoked["users"]),
+        sessions=frozenset(revoked["sessions"]),
+        clients=frozenset(revoked["clients"]),
     )
 
 

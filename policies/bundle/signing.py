@@ -81,10 +81,10 @@ class BundleVerifier:
             signed = self._signed(token)
         except ValueError as error:
             raise _refused(SIGNATURES, f"no valid signature: {error}") from error
-        there = {path: content for path, content in contents.items() if path != SIGNATURES}
-        if missing := sorted(signed.keys() - there.keys()):
+        unsigned = {path: content for path, content in contents.items() if path != SIGNATURES}
+        if missing := sorted(signed.keys() - unsigned.keys()):
             raise _refused(missing[0], "the file was signed, and is missing")
-        for path, content in sorted(there.items()):
+        for path, content in sorted(unsigned.items()):
             if path not in signed:
                 raise _refused(path, "the file was not signed")
             if signed[path] != _digest(path, content):
@@ -96,15 +96,15 @@ class BundleVerifier:
         header = parse_object(token.header, depth=_DEPTH)
         if header.get("alg") != _ALGORITHM:
             raise ValueError(f"alg is not {_ALGORITHM}")
-        said = header.get("kid", parse_object(token.payload, depth=_DEPTH).get("keyid"))
-        if said is None and len(self.keys) == 1:
-            [said] = self.keys
-        if not isinstance(said, str) or said not in self.keys:
+        signer = header.get("kid", parse_object(token.payload, depth=_DEPTH).get("keyid"))
+        if signer is None and len(self.keys) == 1:
+            [signer] = self.keys
+        if not isinstance(signer, str) or signer not in self.keys:
             raise ValueError("it is by a key that may not sign this bundle")
         # OPA's own signatures may have `s` in either half of the group order: the signed bytes count here, not the
         # signature, so that a second form of it changes nothing.
-        verify_jws(_ALGORITHM, self.keys[said].loaded, token.signed, token.signature)
-        return said
+        verify_jws(_ALGORITHM, self.keys[signer].loaded, token.signed, token.signature)
+        return signer
 
     def _signed(self, token: CompactJws) -> dict[str, str]:
         payload = parse_object(token.payload, depth=_DEPTH)
@@ -156,10 +156,10 @@ def newer(bundle: Bundle, current: Bundle | None) -> None:
 
 
 def _token(content: bytes) -> CompactJws:
-    listed = parse_object(content, depth=_DEPTH).get("signatures")
-    if not isinstance(listed, list) or len(listed) != 1 or not isinstance(listed[0], str):
+    signatures = parse_object(content, depth=_DEPTH).get("signatures")
+    if not isinstance(signatures, list) or len(signatures) != 1 or not isinstance(signatures[0], str):
         raise ValueError("not exactly one signature")
-    return split_compact(listed[0].encode())
+    return split_compact(signatures[0].encode())
 
 
 def _digest(path: str, content: bytes) -> str:

@@ -70,11 +70,13 @@ class ApprovalObligation:
             raise ValueError(f"until is not whole seconds from 1 to {UNTIL}")
         if type(self.count) is not int or self.count != 1:
             raise ValueError("count is not 1")
-        if any(type(one) is not str or not _ACR.fullmatch(one) for one in self.acr) or not is_text(" ".join(self.acr)):
+        if any(type(value) is not str or not _ACR.fullmatch(value) for value in self.acr) or not is_text(
+            " ".join(self.acr)
+        ):
             raise ValueError("acr does not hold values that can be asked for, of at most 256 bytes together")
         if self.max_age is not None and not (type(self.max_age) is int and 0 <= self.max_age <= MAX_AGE):
             raise ValueError(f"max_age is not whole seconds from 0 to {MAX_AGE}")
-        if any(type(one) is not str or not is_grant(one) for one in self.follows):
+        if any(type(grant) is not str or not is_grant(grant) for grant in self.follows):
             raise ValueError("follows does not hold grants")
         if type(self.body) is not bool:
             raise ValueError("body is not a boolean")
@@ -85,19 +87,19 @@ class ApprovalObligation:
 
         A member that is not known could ask for more than is checked: with one, nobody is asked.
         """
-        said = dict(members)
-        if not said.keys() <= _MEMBERS or said.pop("type", None) != _TYPE:
+        values = dict(members)
+        if not values.keys() <= _MEMBERS or values.pop("type", None) != _TYPE:
             raise ValueError("an obligation of another type, or with other members")
         for name in ("acr", "follows"):
-            listed = said.setdefault(name, [])
-            if type(listed) is not list:
+            items = values.setdefault(name, [])
+            if type(items) is not list:
                 raise ValueError(f"{name} is not an array")
-            said[name] = tuple(listed)
-        if "max_age" in said and said["max_age"] is None:
+            values[name] = tuple(items)
+        if "max_age" in values and values["max_age"] is None:
             raise ValueError("max_age is null")
-        if not {"queue", "text", "until"} <= said.keys():
+        if not {"queue", "text", "until"} <= values.keys():
             raise ValueError("queue, text or until is missing")
-        return cls(**said, json=canonical(cast("Json", dict(members))))  # type: ignore[arg-type]  # checked above
+        return cls(**values, json=canonical(cast("Json", dict(members))))  # type: ignore[arg-type]  # checked above
 
 
 def approval_of(obligations: Sequence[Mapping[str, object]]) -> ApprovalObligation | None:
@@ -105,11 +107,11 @@ def approval_of(obligations: Sequence[Mapping[str, object]]) -> ApprovalObligati
 
     None if they ask for no approval, for several, or in a form that is not valid: such a denial is a plain one.
     """
-    said = [one for one in obligations if one.get("type") == _TYPE]
-    if len(said) != 1:
+    approvals = [obligation for obligation in obligations if obligation.get("type") == _TYPE]
+    if len(approvals) != 1:
         return None
     try:
-        return ApprovalObligation.parse(said[0])
+        return ApprovalObligation.parse(approvals[0])
     except ValueError:
         return None
 
@@ -126,5 +128,5 @@ def approval_question(document: InputDocument, *, of: bytes, obligation: bytes) 
 
 def is_question(document: bytes) -> bool:
     """Return whether a valid input document is the question who may approve (`approval_question`)."""
-    asked = json.loads(document)
-    return "of" in asked and "obligation" in asked
+    question = json.loads(document)
+    return "of" in question and "obligation" in question

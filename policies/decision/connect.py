@@ -185,8 +185,8 @@ def _rules(where: str, value: object, form: re.Pattern[str]) -> SubjectRules:
 def _subjects(where: str, value: object, form: re.Pattern[str]) -> tuple[str, ...]:
     if type(value) is not list or len(value) > SUBJECTS:
         raise PolicyFailed(f"{where} is not an array of at most {SUBJECTS}")
-    for one in value:
-        if type(one) is not str or not _is_subject(one, form):
+    for subject in value:
+        if type(subject) is not str or not _is_subject(subject, form):
             raise PolicyFailed(f"{where} holds something that is not a subject")
     return tuple(sorted(set(value)))
 
@@ -200,6 +200,6 @@ def _limits(value: object) -> ConnectLimits:
     if type(value) is not dict or value.keys() != {"subscriptions", "payload", "data"}:
         raise PolicyFailed("limits are not an object of subscriptions, payload and data")
     numbers: Mapping[str, object] = value
-    if any(type(one) is not int or not -1 <= one <= DEFAULT_LIMITS.max_integer for one in numbers.values()):
+    if any(type(number) is not int or not -1 <= number <= DEFAULT_LIMITS.max_integer for number in numbers.values()):
         raise PolicyFailed("a limit is not a whole number from -1")
     return ConnectLimits(**value)

@@ -77,23 +77,26 @@ def obligations_json(decision: Decision | None) -> bytes:
     if decision is None or not decision.obligations:
         return b""
     return json.dumps(
-        [dict(one) for one in decision.obligations], separators=(",", ":"), ensure_ascii=False, sort_keys=True
+        [dict(obligation) for obligation in decision.obligations],
+        separators=(",", ":"),
+        ensure_ascii=False,
+        sort_keys=True,
     ).encode()
 
 
 def shows_reasons(obligations: Sequence[Mapping[str, object]]) -> bool:
     """Return whether the reasons of a decision with these obligations may be told to the requester."""
-    return any(one.get("type") == SHOW_REASONS for one in obligations)
+    return any(obligation.get("type") == SHOW_REASONS for obligation in obligations)
 
 
 def remedies(decision: Decision) -> tuple[Remedy, ...]:
     """Return what would help, by the obligations of a denial; those that are no valid `Remedy` are left out."""
     if decision.allow is not False:
         return ()
-    said = [dict(one) for one in decision.obligations if one.get("type") == REMEDY]
-    for one in said:
-        del one["type"]
-    return remedies_of(said)
+    suggested = [dict(obligation) for obligation in decision.obligations if obligation.get("type") == REMEDY]
+    for remedy in suggested:
+        del remedy["type"]
+    return remedies_of(suggested)
 
 
 def unknown_obligation(obligations: Sequence[Mapping[str, object]], honours: AbstractSet[str]) -> str | None:
@@ -105,8 +108,8 @@ def unknown_obligation(obligations: Sequence[Mapping[str, object]], honours: Abs
     An obligation without a type, or with a type that is not a text, is never honoured and has the type "". It turns an
     allow into a denial: a decision must not be enforced in part.
     """
-    for one in obligations:
-        named = one.get("type")
+    for obligation in obligations:
+        named = obligation.get("type")
         if type(named) is not str or not named or not (named == SHOW_REASONS or named in honours):
             return named if type(named) is str else ""
     return None
@@ -134,7 +137,7 @@ def _obligations(value: object) -> tuple[Mapping[str, object], ...]:
         raise PolicyFailed(f"obligations are not an array of at most {OBLIGATIONS}")
     if not value:
         return ()
-    if any(type(one) is not dict for one in value):
+    if any(type(item) is not dict for item in value):
         raise PolicyFailed("an obligation is not an object")
     if _count(value, OBLIGATION_NESTING, OBLIGATION_VALUES) < 0:
         raise PolicyFailed("obligations are nested too deep, hold too much or too long texts")
@@ -142,7 +145,7 @@ def _obligations(value: object) -> tuple[Mapping[str, object], ...]:
         whole_numbers(cast("Json", value))
     except ValueError as error:
         raise PolicyFailed(f"obligations: {error}") from None
-    return tuple(MappingProxyType(cast("dict[str, object]", one)) for one in value)
+    return tuple(MappingProxyType(cast("dict[str, object]", item)) for item in value)
 
 
 def _count(value: object, depth: int, left: int) -> int:

@@ -155,13 +155,13 @@ _CANONICAL: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), 
 def _pieces(value: Json) -> Iterator[str]:
     if isinstance(value, dict) and not _few(value):
         before = "{"
-        for some in _divided(value):
-            if len(some) > 1:
-                yield before + _CANONICAL.encode(some)[1:-1]
+        for entries in _divided(value):
+            if len(entries) > 1:
+                yield before + _CANONICAL.encode(entries)[1:-1]
             else:
-                [(name, one)] = some.items()
+                [(name, entry)] = entries.items()
                 yield f"{before}{_CANONICAL.encode(name)}:"
-                yield from _pieces(one)
+                yield from _pieces(entry)
             before = ","
         yield "}"
     elif isinstance(value, list) and not _few(value):
@@ -182,13 +182,13 @@ def _parts(data: DataDocument) -> Iterator[DataDocument]:
     if _few(data):
         yield data
         return
-    for some in _divided(data):
-        name, *others = some
-        one = some[name]
-        if others or not isinstance(one, dict):
-            yield some
+    for entries in _divided(data):
+        name, *others = entries
+        entry = entries[name]
+        if others or not isinstance(entry, dict):
+            yield entries
         else:
-            for part in _parts(one):
+            for part in _parts(entry):
                 yield {name: part}
 
 
@@ -200,13 +200,13 @@ def _divided(data: DataDocument) -> Iterator[DataDocument]:
 
 def _runs(items: list[T], size_of: Callable[[T], int]) -> Iterator[list[T]]:
     """Yield `items`, in order, with `PIECE` values at most, or one that has more."""
-    start = held = 0
-    for place, one in enumerate(items):
-        size = size_of(one)
-        if place > start and held + size > PIECE:
+    start = total = 0
+    for place, item in enumerate(items):
+        size = size_of(item)
+        if place > start and total + size > PIECE:
             yield items[start:place]
-            start, held = place, 0
-        held += size
+            start, total = place, 0
+        total += size
     yield items[start:]
 
 
@@ -219,11 +219,11 @@ def _size(value: Json) -> int:
     if not isinstance(value, dict | list):
         return 1
     values: list[Json] = [value]
-    for one in values:  # which grows meanwhile
-        if isinstance(one, dict):
-            values.extend(one.values())
-        elif isinstance(one, list):
-            values.extend(one)
+    for item in values:  # which grows meanwhile
+        if isinstance(item, dict):
+            values.extend(item.values())
+        elif isinstance(item, list):
+            values.extend(item)
         if len(values) > PIECE:
             break
     return len(values)

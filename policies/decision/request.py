@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from typing import Final
@@ -50,7 +50,7 @@ def check_properties(where: str, properties: Mapping[str, object]) -> None:
             continue
         for item in value if isinstance(value, list | tuple) else (value,):
             if not _is_scalar(item):
-                raise PolicyFailed(f"{where}.{name} is or holds {_called(item)}")
+                raise PolicyFailed(f"{where}.{name} is or holds {_description(item)}")
 
 
 def _is_scalar(value: object) -> bool:
@@ -59,7 +59,7 @@ def _is_scalar(value: object) -> bool:
     return isinstance(value, str | bool)
 
 
-def _called(value: object) -> str:
+def _description(value: object) -> str:
     if isinstance(value, int):
         return "an integer beyond 9007199254740991"
     kind = "null" if value is None else f"a {type(value).__name__}"
@@ -226,7 +226,7 @@ class Request:
         if self.parked is not NOT_PARKED and type(self.parked) is not Parked:
             raise PolicyFailed("parked is no Parked")
         if self.approvals and (
-            len(self.approvals) > APPROVALS or any(type(one) is not GivenApproval for one in self.approvals)
+            len(self.approvals) > APPROVALS or any(type(approval) is not GivenApproval for approval in self.approvals)
         ):
             raise PolicyFailed(f"approvals are at most {APPROVALS}, each a GivenApproval")
 
@@ -250,7 +250,7 @@ def input_document(request: Request) -> InputDocument:
         b',"tenant":', _text(request.caller.tenant),
         b',"delivery":%d' % request.delivery,
         rest,
-        b',"approvals":', encoded_json([_given(one) for one in request.approvals]) if request.approvals else b"[]",
+        b',"approvals":', _approvals(request.approvals) if request.approvals else b"[]",
         b',"parked":', _NOT_PARKED if parked is NOT_PARKED else _parked(parked),
         b"}}",
     ))  # fmt: skip
@@ -263,6 +263,20 @@ _text = lru_cache(maxsize=256)(encoded_json)
 
 def _resource(resource: Resource) -> bytes:
     return encoded_json({"type": resource.type, "id": resource.id, "properties": _sorted(resource.properties)})
+
+
+def _approvals(approvals: Sequence[GivenApproval]) -> bytes:
+    return encoded_json(
+        [
+            {
+                **_members(approval),
+                "time": rfc3339(approval.time // SECOND),
+                "message": approval.message.hex(),
+                "record": approval.record.hex(),
+            }
+            for approval in approvals
+        ]
+    )
 
 
 def _parked(parked: Parked) -> bytes:
@@ -298,15 +312,6 @@ def rfc3339(seconds: int) -> str:
 
 
 _MEMBERS: Final = {kind: tuple(member.name for member in fields(kind)) for kind in (User, GivenApproval)}
-
-
-def _given(approval: GivenApproval) -> dict[str, object]:
-    return {
-        **_members(approval),
-        "time": rfc3339(approval.time // SECOND),
-        "message": approval.message.hex(),
-        "record": approval.record.hex(),
-    }
 
 
 def _members(value: User | GivenApproval) -> dict[str, object]:

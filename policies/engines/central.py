@@ -77,14 +77,14 @@ class CentralEngine(AskingEngine, Entered):
             return EngineStatus(engine=self.name, revision="", problem=error.detail)
         async with asyncio.TaskGroup() as group:
             looking = [group.create_task(server.look(tls=tls, until=until)) for server in self._servers]
-        found = [task.result() for task in looking]
-        revision = next((one.revision for one in found if isinstance(one, Reply)), "")
+        replies = [task.result() for task in looking]
+        revision = next((reply.revision for reply in replies if isinstance(reply, Reply)), "")
         missed = []
-        for server, one in zip(self._servers, found, strict=True):
-            if not isinstance(one, Reply):
-                missed.append(one.detail)
-            elif one.revision != revision:
-                missed.append(f"{server.url} decides by revision {one.revision}, not {revision}")
+        for server, reply in zip(self._servers, replies, strict=True):
+            if not isinstance(reply, Reply):
+                missed.append(reply.detail)
+            elif reply.revision != revision:
+                missed.append(f"{server.url} decides by revision {reply.revision}, not {revision}")
         if not revision:
             return EngineStatus(engine=self.name, revision="", problem="; ".join(missed))
         return EngineStatus(engine=self.name, revision=revision, missed=tuple(missed))
@@ -199,7 +199,7 @@ class CentralServer:
     ) -> T:
         try:
             async with asyncio.timeout_at(until), self.sessions.lend(tls) as session:
-                status, body = await post(session, path, question, kept=self._connections, where=self.url)
+                status, body = await post(session, path, question, connections=self._connections, where=self.url)
         except TimeoutError:
             raise PolicyUnavailable(f"OPA at {self.url} did not answer in time") from None
         try:

@@ -30,7 +30,7 @@ from sealbus.policies.decision.engine import Answer, EngineStatus, Parse
 from sealbus.policies.entered import Entered
 from sealbus.policies.lint.regorus import Interpreter
 
-_log: Final = logging.getLogger(__name__)
+_logger: Final = logging.getLogger(__name__)
 
 SLICE: Final = 32
 """Decisions between two turns of the event loop: about 1 ms."""
@@ -52,14 +52,14 @@ class Compiled(ABC):
         """Return one answer for each input document, in order; `PolicyUnavailable` for those not decided in time."""
 
     @abstractmethod
-    def one(self, rule: str, document: bytes, parse: Parse[T]) -> T | PolicyFailed | PolicyUnavailable:
+    def decide_single(self, rule: str, document: bytes, parse: Parse[T]) -> T | PolicyFailed | PolicyUnavailable:
         """Return the answer of `rule` to `document`."""
 
-    def _answer(self, found: object, micros: int, parse: Parse[T]) -> T | PolicyFailed:
+    def _answer(self, value: object, micros: int, parse: Parse[T]) -> T | PolicyFailed:
         try:
-            return parse(found, revision=self.bundle.revision, engine=self._engine, micros=micros)
+            return parse(value, revision=self.bundle.revision, engine=self._engine, micros=micros)
         except PolicyFailed as error:
-            return _afresh(error)
+            return _without_traceback(error)
 
 
 class _Interpreted(Compiled):
@@ -82,26 +82,26 @@ class _Interpreted(Compiled):
                 answers.extend(self._slice(inputs[len(answers) : len(answers) + SLICE]))
         return answers
 
-    def one(self, rule: str, document: bytes, parse: Parse[T]) -> T | PolicyFailed:
+    def decide_single(self, rule: str, document: bytes, parse: Parse[T]) -> T | PolicyFailed:
         started = time.perf_counter_ns()
         try:
-            found = self._ask(rule, checked_document(document))
+            value = self._ask(rule, checked_document(document))
         except PolicyFailed as error:
-            return _afresh(error)
-        return self._answer(found, (time.perf_counter_ns() - started) // 1_000, parse)
+            return _without_traceback(error)
+        return self._answer(value, (time.perf_counter_ns() - started) // 1_000, parse)
 
     def _slice(self, inputs: Sequence[bytes]) -> list[Answer]:
         """Decide many at once, which costs a fifth less; if one fails, all fail, and each is then decided alone."""
         if len(inputs) > 1 and all(isinstance(document, InputDocument) for document in inputs):
             started = time.perf_counter_ns()
             try:
-                found = self._ask(BATCH, b'{"batch":[' + b",".join(inputs) + b"]}")
+                values = self._ask(BATCH, b'{"batch":[' + b",".join(inputs) + b"]}")
             except PolicyFailed:
-                found = None
-            if isinstance(found, list) and len(found) == len(inputs):
+                values = None
+            if isinstance(values, list) and len(values) == len(inputs):
                 micros = (time.perf_counter_ns() - started) // (1_000 * len(inputs))
-                return [self._answer(answer, micros, parse_decision) for answer in found]
-        return [self.one(DECISION, document, parse_decision) for document in inputs]
+                return [self._answer(answer, micros, parse_decision) for answer in values]
+        return [self.decide_single(DECISION, document, parse_decision) for document in inputs]
 
     def _ask(self, rule: str, document: bytes) -> object:
         if self._interpreter.broken:
@@ -160,7 +160,7 @@ class EmbeddedEngine(Entered):
 
     async def _take(self, bundle: Bundle) -> None:
         self._compiled = await self._compile(bundle)
-        _log.info("policy revision %s is in force", bundle.revision)
+        _logger.info("policy revision %s is in force", bundle.revision)
 
     async def _compile(self, bundle: Bundle) -> Compiled:
         parts = await asyncio.to_thread(_parts, bundle)
@@ -171,18 +171,18 @@ class EmbeddedEngine(Entered):
         """Return one answer for each input document, in order, all under the revision in force when asked."""
         compiled = self._compiled
         if compiled is None:
-            return [_left() for _ in inputs]
+            return [_not_entered() for _ in inputs]
         return await compiled.decide(inputs)
 
     async def connect(self, document: bytes) -> ConnectAnswer:
         """Return the decision on one connection to NATS, under the revision in force when asked."""
         compiled = self._compiled
-        return _left() if compiled is None else compiled.one(CONNECT, document, parse_connect)
+        return _not_entered() if compiled is None else compiled.decide_single(CONNECT, document, parse_connect)
 
     async def approve(self, document: bytes) -> Answer:
         """Return the decision on who may approve, under the revision in force when asked."""
         compiled = self._compiled
-        return _left() if compiled is None else compiled.one(APPROVAL, document, parse_decision)
+        return _not_entered() if compiled is None else compiled.decide_single(APPROVAL, document, parse_decision)
 
     async def status(self) -> EngineStatus:
         """Return the revision in force, and why the newest bundle is not, if so."""
@@ -196,11 +196,11 @@ def _parts(bundle: Bundle) -> tuple[bytes, ...]:
     return tuple(in_parts(bundle.data))
 
 
-def _left() -> PolicyUnavailable:
+def _not_entered() -> PolicyUnavailable:
     return PolicyUnavailable("the engine is not entered")
 
 
-def _afresh(error: PolicyFailed) -> PolicyFailed:
+def _without_traceback(error: PolicyFailed) -> PolicyFailed:
     """Return the same failure without its traceback.
 
     Its frames hold the interpreter, which only its own thread may drop, while the answer may go anywhere.

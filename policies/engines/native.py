@@ -40,7 +40,7 @@ EACH: Final = 0.25
 
 T = TypeVar("T")
 
-_Said: TypeAlias = "tuple[int, str | bytes | None]"
+_Result: TypeAlias = "tuple[int, str | bytes | None]"
 """Microseconds, and the answer in JSON, the text of an error as bytes, or None for too late."""
 
 
@@ -48,8 +48,8 @@ class _Policy(Protocol):
     """A compiled policy of the wheel, which is untyped. Any thread may use it."""
 
     def ask(
-        self, one: str, batch: str | None, documents: Sequence[bytes], /, *, each: float, whole: float, apart: bool
-    ) -> list[_Said]: ...
+        self, rule: str, batch: str | None, documents: Sequence[bytes], /, *, each: float, whole: float, apart: bool
+    ) -> list[_Result]: ...
 
 
 class _Wheel(Protocol):
@@ -89,44 +89,44 @@ class _Native(Compiled):
 
     async def _slice(self, inputs: Sequence[bytes], until: float) -> list[Answer]:
         checked = [_checked(document) for document in inputs]
-        documents = [one for one in checked if isinstance(one, InputDocument)]
+        documents = [document for document in checked if isinstance(document, InputDocument)]
 
-        def ask(*, apart: bool) -> list[_Said]:
+        def ask(*, apart: bool) -> list[_Result]:
             left = until - time.monotonic()
             return self._policy.ask(DECISION, BATCH, documents, each=EACH, whole=left, apart=apart)
 
         if len(documents) <= INLINE:
-            told = ask(apart=False)
+            results = ask(apart=False)
         else:
             try:
                 # The wheel looks at its clock, but not inside a builtin.
                 async with asyncio.timeout(until + EACH - time.monotonic()):
-                    told = await asyncio.get_running_loop().run_in_executor(self._thread, partial(ask, apart=True))
+                    results = await asyncio.get_running_loop().run_in_executor(self._thread, partial(ask, apart=True))
             except TimeoutError:
-                told = [(0, None)] * len(documents)
-        said = iter(told)
+                results = [(0, None)] * len(documents)
+        following = iter(results)
         return [
-            one if isinstance(one, PolicyFailed) else self._parsed(DECISION, next(said), parse_decision)
-            for one in checked
+            document if isinstance(document, PolicyFailed) else self._parsed(DECISION, next(following), parse_decision)
+            for document in checked
         ]
 
-    def one(self, rule: str, document: bytes, parse: Parse[T]) -> T | PolicyFailed | PolicyUnavailable:
+    def decide_single(self, rule: str, document: bytes, parse: Parse[T]) -> T | PolicyFailed | PolicyUnavailable:
         checked = _checked(document)
         if isinstance(checked, PolicyFailed):
             return checked
-        [said] = self._policy.ask(rule, None, [checked], each=EACH, whole=self._deadline, apart=False)
-        return self._parsed(rule, said, parse)
+        [result] = self._policy.ask(rule, None, [checked], each=EACH, whole=self._deadline, apart=False)
+        return self._parsed(rule, result, parse)
 
-    def _parsed(self, rule: str, said: _Said, parse: Parse[T]) -> T | PolicyFailed | PolicyUnavailable:
-        micros, found = said
-        if found is None:
+    def _parsed(self, rule: str, result: _Result, parse: Parse[T]) -> T | PolicyFailed | PolicyUnavailable:
+        micros, value = result
+        if value is None:
             return PolicyUnavailable(
                 f"not decided within {min(EACH, self._deadline):g} s, or {self._deadline:g} s for all"
             )
-        if isinstance(found, bytes):
-            return PolicyFailed(f"{place_of(found.decode(), rule)} cannot be evaluated")
+        if isinstance(value, bytes):
+            return PolicyFailed(f"{place_of(value.decode(), rule)} cannot be evaluated")
         try:
-            answer = json.loads(found)
+            answer = json.loads(value)
         except ValueError:
             # A number of more digits than Python reads, which no decision may hold.
             return PolicyFailed(f"{rule} gives a number that is too long")

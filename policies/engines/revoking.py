@@ -35,8 +35,8 @@ class RevokingEngine:
         revocations = self._current()
         if not revocations:
             return await self._engine.decide(inputs)
-        denied = [_denial(one, revocations) for one in inputs]
-        others = [one for one, denial in zip(inputs, denied, strict=True) if denial is None]
+        denied = [_denial(document, revocations) for document in inputs]
+        others = [document for document, denial in zip(inputs, denied, strict=True) if denial is None]
         answers = await self._engine.decide(others) if others else ()
         if len(answers) != len(others):
             return [PolicyFailed("the engine's answers do not match the questions")] * len(inputs)

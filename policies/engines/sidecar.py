@@ -72,7 +72,7 @@ class SidecarEngine(AskingEngine):
             raise PolicyUnavailable("the engine is not entered")
         try:
             async with asyncio.timeout_at(until):
-                status, body = await post(session, path, question, kept=IN_FLIGHT, where=str(self._socket))
+                status, body = await post(session, path, question, connections=IN_FLIGHT, where=str(self._socket))
         except TimeoutError:
             raise PolicyUnavailable(f"OPA did not answer within {self._deadline:g} s") from None
         return parse(status, body)

@@ -151,7 +151,7 @@ class Explainer:
 
     def __init__(self, *, most: int = KEPT) -> None:
         self._most = most
-        self._kept: OrderedDict[tuple[str, bytes], _Traced] = OrderedDict()
+        self._recent: OrderedDict[tuple[str, bytes], _Traced] = OrderedDict()
 
     def explain(
         self, bundle: Bundle, document: InputDocument, *, of_approval: bool = False
@@ -160,8 +160,8 @@ class Explainer:
 
         `of_approval` asks the rule that says who may approve. Blocks for a moment, the first time for a policy.
         """
-        told, _ = self._ask(bundle, document, APPROVAL if of_approval else DECISION)
-        return told
+        explanation, _ = self._ask(bundle, document, APPROVAL if of_approval else DECISION)
+        return explanation
 
     def explain_recorded(
         self, recorded: RecordedDecision, bundles: Iterable[Bundle]
@@ -174,14 +174,14 @@ class Explainer:
         if isinstance(document, NotReplayable):
             return NotExplained(why=Unexplained(document.value))
         rule = APPROVAL if recorded.of_approval else DECISION
-        found: ExplainedDecision | NotExplained = NotExplained(why=Unexplained.NO_POLICY)
+        explanation: ExplainedDecision | NotExplained = NotExplained(why=Unexplained.NO_POLICY)
         for bundle in bundles:
-            told, answer = self._ask(bundle, document, rule)
+            attempt, answer = self._ask(bundle, document, rule)
             changes = () if answer is None else changes_of(recorded, answer)
             if answer is not None and not changes:
-                return told
-            found = NotExplained(why=Unexplained.OTHER_RESULT, detail=", ".join(changes)) if changes else told
-        return found
+                return attempt
+            explanation = NotExplained(why=Unexplained.OTHER_RESULT, detail=", ".join(changes)) if changes else attempt
+        return explanation
 
     def _ask(
         self, bundle: Bundle, document: InputDocument, rule: str
@@ -192,8 +192,8 @@ class Explainer:
         except PolicyRefused as error:
             return _untraced(error), None
         try:
-            said = traced.plain.evaluate(rule, document)
-            decision = parse_decision(said, revision=bundle.revision, engine="embedded", micros=0)
+            result = traced.plain.evaluate(rule, document)
+            decision = parse_decision(result, revision=bundle.revision, engine="embedded", micros=0)
         except PolicyFailed as error:
             return _untraced(error), PolicyFailed(error.detail)
         try:
@@ -202,27 +202,27 @@ class Explainer:
             return _untraced(error), decision
         finally:
             prints = traced.printing.prints()
-        if again != said:
+        if again != result:
             return NotExplained(why=Unexplained.NO_TRACE), decision
-        teller = _Teller(written=traced.written, words=reason_words(bundle))
-        return teller.tell(read_prints(prints, traced.written), decision), decision
+        presenter = _Presenter(written=traced.written, words=reason_words(bundle))
+        return presenter.present(read_prints(prints, traced.written), decision), decision
 
     def _traced(self, bundle: Bundle) -> _Traced:
         key = bundle.revision, bundle.digest
-        found = self._kept.pop(key, None)
-        if found is None or found.broken:
+        traced = self._recent.pop(key, None)
+        if traced is None or traced.broken:
             data = canonical(bundle.data)
             written = rewrite(bundle.modules, bundle.data.keys())
-            found = _Traced(
+            traced = _Traced(
                 bundle=bundle,
                 written=written,
                 plain=Interpreter(bundle.modules, data),
                 printing=Interpreter(written.modules, data, gather=True),
             )
-        self._kept[key] = found
-        while len(self._kept) > self._most:
-            self._kept.popitem(last=False)
-        return found
+        self._recent[key] = traced
+        while len(self._recent) > self._most:
+            self._recent.popitem(last=False)
+        return traced
 
 
 def _untraced(error: PolicyRefused | PolicyFailed) -> NotExplained:
@@ -230,13 +230,13 @@ def _untraced(error: PolicyRefused | PolicyFailed) -> NotExplained:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Teller:
+class _Presenter:
     """Makes what was traced into what is shown."""
 
     written: Rewritten
     words: Mapping[str, ReasonWords]
 
-    def tell(self, roots: Sequence[BodyTried], decision: Decision) -> ExplainedDecision:
+    def present(self, roots: Sequence[BodyTried], decision: Decision) -> ExplainedDecision:
         rules: list[RuleShown] = []
         cut = False
         for depth, body in _every_body(roots):
@@ -258,12 +258,12 @@ class _Teller:
         )
 
     def rule(self, body: BodyTried, depth: int) -> RuleShown:
-        of = self.written.bodies[body.body]
-        failed = None if body.held else next((one for one in reversed(body.literals) if one.failed), None)
+        written = self.written.bodies[body.body]
+        failed = None if body.held else next((literal for literal in reversed(body.literals) if literal.failed), None)
         return RuleShown(
-            rule=printable(".".join(of.rule)),
-            file=of.file,
-            line=of.line,
+            rule=printable(".".join(written.rule)),
+            file=written.file,
+            line=written.line,
             depth=depth,
             held=body.held,
             failed=self.literal(failed) if failed is not None else None,
@@ -275,9 +275,9 @@ class _Teller:
         held: list[LiteralTried] = []
         for _, body in _every_body(roots):
             if body.held and reason in self.written.bodies[body.body].texts:
-                for one in body.literals:
-                    held += [one] if one.held else []
-                    failed += causes(one.bodies, self.written) if self.written.sites[one.site].negation else ()
+                held += [literal for literal in body.literals if literal.held]
+                for literal in body.literals:
+                    failed += causes(literal.bodies, self.written) if self.written.sites[literal.site].negation else ()
             for literal in body.literals:
                 for name, bodies in literal.named:
                     failed += causes(bodies, self.written) if name == reason else ()
@@ -294,8 +294,8 @@ class _Teller:
             held=self.literals(held),
         )
 
-    def literals(self, several: Iterable[LiteralTried]) -> tuple[LiteralShown, ...]:
-        return tuple(dict.fromkeys(map(self.literal, several)))
+    def literals(self, literals: Iterable[LiteralTried]) -> tuple[LiteralShown, ...]:
+        return tuple(dict.fromkeys(map(self.literal, literals)))
 
     def literal(self, literal: LiteralTried) -> LiteralShown:
         site = self.written.sites[literal.site]

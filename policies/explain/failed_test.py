@@ -25,7 +25,7 @@ class FailedTests:
         self._modules = modules
         self._data = data
 
-    def told(self, package: str, name: str) -> str:
+    def describe_failure(self, package: str, name: str) -> str:
         """Return the place and the text of the literal that did not hold, empty where that cannot be told."""
         if self._printing is None:
             return ""
@@ -39,7 +39,7 @@ class FailedTests:
         rule = (*package.split("."), name)
         for body in read_prints(prints, written):
             if written.bodies[body.body].rule == rule:
-                return _shown(written, (one.site for one in body.literals if one.failed))
+                return _shown(written, (literal.site for literal in body.literals if literal.failed))
         return ""
 
     @cached_property

@@ -128,25 +128,25 @@ def rewrite(modules: Iterable[Module], names: Iterable[str]) -> Rewritten:
     Raises `PolicyRefused` for what cannot be parsed.
     """
     parsed = [_Parsed.of(module) for module in modules]
-    package = _free({*names, *(one.scope.package[0] for one in parsed)}, "shown")
+    package = _free({*names, *(file.scope.package[0] for file in parsed)}, "shown")
     table = _Table(package=package, rules=_Rules.of(parsed))
     written: list[Module] = []
     untraced: list[str] = []
-    for one in parsed:
-        if "print" in _variables(one.tree):
-            untraced.append(one.module.path)
-            written.append(one.module)
+    for file in parsed:
+        if "print" in _variables(file.tree):
+            untraced.append(file.module.path)
+            written.append(file.module)
             continue
         try:
-            value = _free(_variables(one.tree), "value")
-            written.append(_File(source=one.source, scope=one.scope, table=table, value=value).write(one))
+            value = _free(_variables(file.tree), "value")
+            written.append(_File(source=file.source, scope=file.scope, table=table, value=value).write(file))
         except PolicyRefused:
-            untraced.append(one.module.path)
-            written.append(one.module)
+            untraced.append(file.module.path)
+            written.append(file.module)
     written.append(Module(path=f"{package}.rego", text=_FUNCTIONS.replace("PACKAGE", package)))
     return Rewritten(
         modules=tuple(written),
-        sites=tuple(one for one in table.sites if one is not None),
+        sites=tuple(site for site in table.sites if site is not None),
         bodies=tuple(table.bodies),
         marks=tuple(table.marks),
         heads={name: frozenset(rules) for name, rules in table.heads.items()},
@@ -154,8 +154,8 @@ def rewrite(modules: Iterable[Module], names: Iterable[str]) -> Rewritten:
     )
 
 
-def _free(taken: AbstractSet[str], name: str) -> str:
-    while name in taken:
+def _free(used: AbstractSet[str], name: str) -> str:
+    while name in used:
         name += "_"
     return name
 
@@ -224,18 +224,18 @@ class _File:
             )
             for body in as_list(content["bodies"]):
                 query = as_map(as_map(body)["query"])
-                said = as_map(body)["assign"] if as_map(body)["is_else"] is True else head
-                for name, _, rules in self.named_calls(said):
+                source = as_map(body)["assign"] if as_map(body)["is_else"] is True else head
+                for name, _, rules in self.named_calls(source):
                     self.table.heads.setdefault(name, set()).update(rules)
                 if as_list(query["stmts"]):
-                    self.body(query, around, frozenset(_texts(said)))
+                    self.body(query, around, frozenset(_texts(source)))
         return Module(path=self.source.path, text=self.inserted())
 
     def inserted(self) -> str:
         parts: list[bytes] = []
         at = 0
         # Sorted by place only: what is inserted at one place stays in order.
-        for place, text in sorted(self.insertions, key=lambda one: one[0]):
+        for place, text in sorted(self.insertions, key=lambda insertion: insertion[0]):
             parts += [self.source.text[at:place], text.encode()]
             at = place
         return b"".join((*parts, self.source.text[at:])).decode()
@@ -243,7 +243,7 @@ class _File:
     def body(self, query: dict[str, object], around: _Around, texts: frozenset[str], *, every: bool = False) -> int:
         """Put prints into one body; return its number."""
         number = len(self.table.bodies)
-        statements = [as_map(one) for one in as_list(query["stmts"])]
+        statements = [as_map(node) for node in as_list(query["stmts"])]
         start, end = offsets(query["span"])
         first = self.whole(statements[0])[0]
         line = self.source.place(statements[0]["span"]).line
@@ -276,34 +276,34 @@ class _File:
         """Return what is known after a statement, what is inserted before it, and what is to follow it."""
         number, rules = len(self.table.sites), self.table.rules
         self.table.sites.append(None)
-        what, literal = as_kind(statement["literal"])
+        kind, literal = as_kind(statement["literal"])
         start, end = self.whole(statement)
         used = _variables(literal)
-        if what == "SomeVars":
+        if kind == "SomeVars":
             declared = frozenset[str]()
-            waiting = around.waiting | {self.source.written(one) for one in as_list(literal["vars"])}
+            waiting = around.waiting | {self.source.written(variable) for variable in as_list(literal["vars"])}
         else:
-            declared = _declared(what, literal) | (around.waiting & used)
+            declared = _declared(kind, literal) | (around.waiting & used)
             waiting = around.waiting - used
         shown = dict.fromkeys(self.source.text[a:b].decode() for a, b in self.references(literal, around))
-        looked = tuple(one for one in shown if "\n" not in one)[:SHOWN]
+        looked = tuple(reference for reference in shown if "\n" not in reference)[:SHOWN]
         inner: int | None = None
-        if what == "Every":
-            spans = [one for one in (literal["key"], literal["value"]) if one is not None]
-            named = {self.source.written(one) for one in spans} - {"_"}
+        if kind == "Every":
+            spans = [span for span in (literal["key"], literal["value"]) if span is not None]
+            named = {self.source.written(span) for span in spans} - {"_"}
             inside = _Around(rule=around.rule, known=around.known | around.local | named)
             inner = self.body(as_map(literal["query"]), inside, frozenset(), every=True)
-        self.name_values(literal["domain"] if what == "Every" else literal, number)
+        self.name_values(literal["domain"] if kind == "Every" else literal, number)
         self.table.sites[number] = Site(
             body=body,
             file=self.source.path,
             line=self.source.place(statement["span"]).line,
             written=self.source.text[start:end].decode(),
             shown=looked,
-            uses=frozenset[Names]().union(*(rules.runs[one] for one in self.scope.named(literal, rules.below))),
+            uses=frozenset[Names]().union(*(rules.runs[rule] for rule in self.scope.named(literal, rules.below))),
             every=inner,
-            negation=what == "NotExpr",
-            copies=_copies(what, literal),
+            negation=kind == "NotExpr",
+            copies=_copies(kind, literal),
         )
         waits = _given(used & around.local)
         before = f'print("p", {number}{waits});\n'
@@ -311,7 +311,9 @@ class _File:
             # In a comprehension, because regorus takes a reference by a name of an `every` for a loop: without a value
             # there, the `print` would fail, and the body with it.
             value = self.value
-            values = ",\n".join(f"data.{self.table.package}.first([{value} | {value} := {one}])" for one in looked)
+            values = ",\n".join(
+                f"data.{self.table.package}.first([{value} | {value} := {reference}])" for reference in looked
+            )
             before += f'print("v", {number}, {values}{waits});\n'
         known = _Around(rule=around.rule, known=around.known, local=around.local | declared, waiting=waiting)
         return known, before, f'print("q", {number}{_given((used | declared) & known.local)});\n'
@@ -327,8 +329,8 @@ class _File:
     def named_calls(self, node: object) -> Iterator[tuple[str, dict[str, object], frozenset[Names]]]:
         """Yield the name, the call and its rules of each value of an object that calls a rule."""
         for kind, content in _kinds(node):
-            for one in as_list(content["fields"]) if kind == "Object" else ():
-                _, key, value = as_list(one)
+            for entry in as_list(content["fields"]) if kind == "Object" else ():
+                _, key, value = as_list(entry)
                 (form, name), (call, called) = as_kind(key), as_kind(value)
                 rules = self.scope.named(called["fcn"], self.table.rules.below) if call == "Call" else frozenset()
                 if form == "String" and rules:
@@ -337,8 +339,8 @@ class _File:
     def references(self, node: object, around: _Around) -> Iterator[tuple[int, int]]:
         """Yield the spans of the references and names whose value can be told before the literal is evaluated."""
         if isinstance(node, list):
-            for one in node:
-                yield from self.references(one, around)
+            for item in node:
+                yield from self.references(item, around)
         elif isinstance(node, dict):
             for key, value in node.items():
                 if key in _REFERENCES and self.tellable({key: value}, around):
@@ -379,11 +381,11 @@ class _Scope:
 
     def named(self, node: object, below: Mapping[Names, frozenset[Names]]) -> frozenset[Names]:
         """Return the rules that an expression names, or looks up a part of; `below` has those under each path."""
-        found: set[Names] = set()
-        for path in {self.absolute(one) for one in _paths(node) if one}:
-            found |= below.get(path, frozenset())
-            found |= {path[:most] for most in range(1, len(path)) if path[:most] in below.get(path[:most], ())}
-        return frozenset(found)
+        rules: set[Names] = set()
+        for path in {self.absolute(names) for names in _paths(node) if names}:
+            rules |= below.get(path, frozenset())
+            rules |= {path[:most] for most in range(1, len(path)) if path[:most] in below.get(path[:most], ())}
+        return frozenset(rules)
 
     def absolute(self, path: Names) -> Names:
         if path[0] == "data":
@@ -401,31 +403,31 @@ class _Rules:
     @classmethod
     def of(cls, files: Iterable[_Parsed]) -> _Rules:
         nodes: dict[Names, list[tuple[_Scope, object]]] = {}
-        for one in files:
-            for node in as_list(one.tree["rules"]):
+        for file in files:
+            for node in as_list(file.tree["rules"]):
                 kind, content = as_kind(node)
                 head = content["refr"] if kind == "Default" else as_kind(content["head"])[1]["refr"]
-                nodes.setdefault((*one.scope.package, *_leading(head)), []).append((one.scope, content))
+                nodes.setdefault((*file.scope.package, *_leading(head)), []).append((file.scope, content))
         below: dict[Names, set[Names]] = {}
         for rule in nodes:
             for most in range(1, len(rule) + 1):
                 below.setdefault(rule[:most], set()).add(rule)
         frozen = {path: frozenset(rules) for path, rules in below.items()}
         names = {
-            rule: frozenset[Names]().union(*(scope.named(node, frozen) for scope, node in several)) - {rule}
-            for rule, several in nodes.items()
+            rule: frozenset[Names]().union(*(scope.named(node, frozen) for scope, node in definitions)) - {rule}
+            for rule, definitions in nodes.items()
         }
         return cls(below=frozen, runs={rule: _reached(rule, names) for rule in names})
 
 
 def _reached(rule: Names, names: Mapping[Names, frozenset[Names]]) -> frozenset[Names]:
-    found, waiting = set[Names](), [rule]
+    reached, waiting = set[Names](), [rule]
     while waiting:
-        one = waiting.pop()
-        if one not in found:
-            found.add(one)
-            waiting.extend(names[one])
-    return frozenset(found)
+        current = waiting.pop()
+        if current not in reached:
+            reached.add(current)
+            waiting.extend(names[current])
+    return frozenset(reached)
 
 
 def _given(names: AbstractSet[str]) -> str:
@@ -446,19 +448,19 @@ def _leading(node: object) -> Names:
         kind, content = as_kind(content["refr"])
     if kind != "Var":
         return ()
-    found = [str(content["value"])]
+    names = [str(content["value"])]
     for part in reversed(parts):
         if part is None:
             break
-        found.append(part)
-    return tuple(found)
+        names.append(part)
+    return tuple(names)
 
 
 def _kinds(node: object) -> Iterator[tuple[str, dict[str, object]]]:
     """Yield every `{"Kind": {...}}` of an expression."""
     if isinstance(node, list):
-        for one in node:
-            yield from _kinds(one)
+        for item in node:
+            yield from _kinds(item)
     elif isinstance(node, dict):
         for key, value in node.items():
             if key[:1].isupper() and isinstance(value, dict):
@@ -477,8 +479,8 @@ def _texts(node: object) -> set[str]:
 def _paths(node: object) -> Iterator[Names]:
     """Yield the leading names of every reference in an expression, and of those by which they look something up."""
     if isinstance(node, list):
-        for one in node:
-            yield from _paths(one)
+        for item in node:
+            yield from _paths(item)
     elif isinstance(node, dict):
         for kind, content in node.items():
             if kind not in _REFERENCES:
@@ -493,19 +495,19 @@ def _paths(node: object) -> Iterator[Names]:
                     yield from _paths({kind: inner})
 
 
-def _declared(what: str, literal: dict[str, object]) -> frozenset[str]:
+def _declared(form: str, literal: dict[str, object]) -> frozenset[str]:
     """Return the variables that a statement declares for those after it."""
-    found: set[str] = set()
-    if what == "Expr":
+    names: set[str] = set()
+    if form == "Expr":
         kind, content = as_kind(literal["expr"])
-        found = _variables(content["lhs"]) if kind == "AssignExpr" else found
-    elif what == "SomeIn":
-        found = _variables([literal["key"], literal["value"]])
-    return frozenset(found) - {"_"}
+        names = _variables(content["lhs"]) if kind == "AssignExpr" else names
+    elif form == "SomeIn":
+        names = _variables([literal["key"], literal["value"]])
+    return frozenset(names) - {"_"}
 
 
-def _copies(what: str, literal: dict[str, object]) -> bool:
-    if what != "Expr":
+def _copies(form: str, literal: dict[str, object]) -> bool:
+    if form != "Expr":
         return False
     kind, content = as_kind(literal["expr"])
     return kind == "AssignExpr" and as_kind(content["rhs"])[0] == "Var"

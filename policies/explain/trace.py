@@ -109,7 +109,7 @@ class _Prints:
 
     def hold(self, site: int) -> None:
         body = self.back_to(self.written.sites[site].body)
-        literal = next(one for one in reversed(body.literals) if one.site == site)
+        literal = next(tried for tried in reversed(body.literals) if tried.site == site)
         if literal.held:
             # A loop took its next value: what was still open failed with the one before.
             self.fail(body)
@@ -117,11 +117,11 @@ class _Prints:
 
     def literal(self, site: int) -> LiteralTried:
         body = self.back_to(self.written.sites[site].body)
-        return next(one for one in reversed(body.literals) if one.site == site)
+        return next(tried for tried in reversed(body.literals) if tried.site == site)
 
     def back_to(self, number: int) -> BodyTried:
         """Return the body in evaluation with this number; those inside it have ended."""
-        depth = next(at for at, one in enumerate(self.inside) if one.body == number)
+        depth = next(at for at, tried in enumerate(self.inside) if tried.body == number)
         self.leave(depth + 1)
         return self.inside[depth]
 
@@ -135,13 +135,13 @@ class _Prints:
         Copies of a name are begun early and evaluated last: one of them failed only if nothing else did.
         """
         still = _open(body)
-        evaluated = [one for one in still if not self.written.sites[one.site].copies]
-        for one in evaluated[-1:] or still[:1]:
-            one.failed = True
+        evaluated = [literal for literal in still if not self.written.sites[literal.site].copies]
+        for literal in evaluated[-1:] or still[:1]:
+            literal.failed = True
 
 
 def _open(body: BodyTried) -> list[LiteralTried]:
-    return [one for one in body.literals if not one.held and not one.failed]
+    return [literal for literal in body.literals if not literal.held and not literal.failed]
 
 
 def _values(text: str, count: int) -> Iterator[Value]:
@@ -162,10 +162,10 @@ def causes(bodies: Sequence[BodyTried], written: Rewritten) -> Iterator[LiteralT
     A rule of which any body held is no cause, and neither is what a `not` names: that held, which is why the `not` failed.
     The elements of an `every` each count: one that held excuses no other.
     """
-    ran = [(one, written.bodies[one.body]) for one in bodies]
-    held = {of.rule for one, of in ran if one.held and not of.every}
-    for body, of in ran:
-        if body.held or (of.rule in held and not of.every):
+    ran = [(tried, written.bodies[tried.body]) for tried in bodies]
+    held = {written_body.rule for tried, written_body in ran if tried.held and not written_body.every}
+    for body, written_body in ran:
+        if body.held or (written_body.rule in held and not written_body.every):
             continue
         for literal in body.literals:
             if literal.failed:

@@ -117,9 +117,9 @@ def refused_forms(files: Iterable[syntax.File]) -> list[Problem]:
             table.check_uses(file, rule, relaxed=relaxed)
             problems.extend(_of_default(file, rule))
             for expression in syntax.every_expression(rule):
-                found = _arithmetic(expression)
-                if found is not None:
-                    problems.append(Problem.at(file.path, expression.place, *found))
+                refusal = _arithmetic(expression)
+                if refusal is not None:
+                    problems.append(Problem.at(file.path, expression.place, *refusal))
     table.check_depth()
     return [*problems, *table.problems]
 
@@ -127,11 +127,13 @@ def refused_forms(files: Iterable[syntax.File]) -> list[Problem]:
 def _of_header(file: syntax.File) -> Iterable[Problem]:
     if file.package[:1] == ("system",):
         yield Problem.at(file.path, syntax.Place(line=1, column=1), "package", "packages under system are OPA's own")
-    for one in file.imports:
-        keyword = one.path[:2] == ("future", "keywords") and (len(one.path) == 2 or one.path[2] in _KEYWORDS)
-        if not keyword and one.path != ("rego", "v1") and (one.path[0] != "data" or len(one.path) == 1):
-            text = f"{'.'.join(one.path)} cannot be imported: data..., rego.v1 and future.keywords can"
-            yield Problem.at(file.path, one.place, "import", text)
+    for imported in file.imports:
+        keyword = imported.path[:2] == ("future", "keywords") and (
+            len(imported.path) == 2 or imported.path[2] in _KEYWORDS
+        )
+        if not keyword and imported.path != ("rego", "v1") and (imported.path[0] != "data" or len(imported.path) == 1):
+            text = f"{'.'.join(imported.path)} cannot be imported: data..., rego.v1 and future.keywords can"
+            yield Problem.at(file.path, imported.place, "import", text)
 
 
 def _of_default(file: syntax.File, rule: syntax.Rule) -> Iterable[Problem]:

@@ -85,8 +85,8 @@ class _Names:
                 # regorus defers copies until nothing else is left to do, and does not see that an `every` needs them: it
                 # runs the `every` without them, and treats a name without a value as any value.
                 text = "an `every` follows this copy of a name, and may run before it: use the name itself"
-                for one in copies:
-                    self.scope.refuse(one.place, "copy", text)
+                for copy in copies:
+                    self.scope.refuse(copy.place, "copy", text)
                 copies = []
             self.statement(statement)
             if isinstance(statement, syntax.Plain) and isinstance(statement.expression, syntax.Assign):
@@ -95,12 +95,12 @@ class _Names:
     def copied(self, left: syntax.Expression, right: syntax.Expression) -> Iterator[syntax.Variable]:
         """Yield what is copied as it is from a name that the same body gives its value."""
         if isinstance(right, syntax.Variable):
-            found = self.scope.frame.locals.get(right.name)
-            if found is not None and found.origin != "every":
+            local = self.scope.frame.locals.get(right.name)
+            if local is not None and local.origin != "every":
                 yield right
         elif isinstance(left, syntax.Array) and isinstance(right, syntax.Array):
-            for one, other in zip(left.items, right.items, strict=False):
-                yield from self.copied(one, other)
+            for left_item, other in zip(left.items, right.items, strict=False):
+                yield from self.copied(left_item, other)
 
     def statement(self, statement: syntax.Statement) -> None:
         if statement.modified and not self.relaxed:
@@ -120,9 +120,9 @@ class _Names:
                     self.scope.declare(variable, "some", bound=False)
             case syntax.SomeIn():
                 self.expression(statement.collection)
-                for one in (statement.key, statement.value):
-                    if one is not None:
-                        self.scope.declare_pattern(one, "assigned")
+                for pattern in (statement.key, statement.value):
+                    if pattern is not None:
+                        self.scope.declare_pattern(pattern, "assigned")
             case _:
                 self.expression(statement.collection)
                 outside = self.scope.open()
@@ -135,12 +135,12 @@ class _Names:
         if not isinstance(expression, syntax.Assign):
             self.expression(expression)
             inside = list(_inside(expression))
-            if any(isinstance(one, syntax.Reference) and isinstance(one.head, syntax.Variable) for one in inside):
-                for one in inside:
-                    if isinstance(one, syntax.Comprehension):
+            if any(isinstance(part, syntax.Reference) and isinstance(part.head, syntax.Variable) for part in inside):
+                for part in inside:
+                    if isinstance(part, syntax.Comprehension):
                         # OPA assumes that the reference gives the names of the comprehension their values.
                         text = "a comprehension beside a reference: name it first (x := ...), then use the name"
-                        self.scope.refuse(one.place, "closure", text)
+                        self.scope.refuse(part.place, "closure", text)
         elif not expression.declares:
             self.scope.refuse(expression.place, "unify", "write := to name a value or == to compare two")
         else:
@@ -224,11 +224,11 @@ class _Names:
         name, place = variable.name, variable.place
         if name in _ROOTS:
             return
-        found = self.scope.find(name)
-        if found is None:
+        declared = self.scope.find(name)
+        if declared is None:
             self.use_outer(variable)
             return
-        _, local = found
+        _, local = declared
         local.used = True
         if not local.bound:
             self.scope.refuse(
@@ -248,8 +248,8 @@ class _Names:
 def _has_every(statement: syntax.Statement) -> bool:
     """Return whether `statement` is an `every`, or holds one in a comprehension."""
     return isinstance(statement, syntax.Every) or any(
-        isinstance(one, syntax.Comprehension) and any(map(_has_every, one.body.statements))
-        for one in syntax.expressions_of(statement)
+        isinstance(expression, syntax.Comprehension) and any(map(_has_every, expression.body.statements))
+        for expression in syntax.expressions_of(statement)
     )
 
 
@@ -326,8 +326,8 @@ class Scope:
 
     def origin(self, name: str) -> Origin | None:
         """Return how the variable `name` got its value; None if it is not a variable or has no value yet."""
-        found = self.find(name)
-        return found[1].origin if found is not None and found[1].bound else None
+        declared = self.find(name)
+        return declared[1].origin if declared is not None and declared[1].bound else None
 
     def open(self) -> Frame:
         """Enter a new frame and return the one around it, for `close`."""

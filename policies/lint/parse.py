@@ -56,7 +56,7 @@ class _Reader:
                 arguments=self.expressions(content["args"]),
                 value=self.expression(content["value"]),
             )
-        bodies = tuple(self.body(one) for one in as_list(content["bodies"]))
+        bodies = tuple(self.body(body) for body in as_list(content["bodies"]))
         shape, head = as_kind(content["head"])
         arguments: tuple[syntax.Expression, ...] = ()
         value = key = None
@@ -96,7 +96,7 @@ class _Reader:
 
     def query(self, node: object) -> syntax.Body:
         content = as_map(node)
-        statements = tuple(self.statement(one) for one in as_list(content["stmts"]))
+        statements = tuple(self.statement(statement) for statement in as_list(content["stmts"]))
         return syntax.Body(place=self.source.place(content["span"]), statements=statements)
 
     def statement(self, node: object) -> syntax.Statement:
@@ -110,7 +110,7 @@ class _Reader:
             case "NotExpr":
                 return syntax.Negation(place=place, expression=self.expression(literal["expr"]), modified=modified)
             case "SomeVars":
-                names = tuple(self.name(one) for one in as_list(literal["vars"]))
+                names = tuple(self.name(variable) for variable in as_list(literal["vars"]))
                 return syntax.SomeNames(place=place, names=names, modified=modified)
             case "SomeIn":
                 return syntax.SomeIn(
@@ -124,7 +124,7 @@ class _Reader:
                 named = [literal["key"], literal["value"]]
                 return syntax.Every(
                     place=place,
-                    names=tuple(self.name(one) for one in named if one is not None),
+                    names=tuple(self.name(variable) for variable in named if variable is not None),
                     collection=self.expression(literal["domain"]),
                     body=self.query(literal["query"]),
                     modified=modified,
@@ -160,9 +160,9 @@ class _Reader:
             case "Set":
                 return syntax.SetLiteral(place=place, items=self.expressions(content["items"]))
             case "Object":
-                pairs = [as_list(one)[1:] for one in as_list(content["fields"])]
+                pairs = [as_list(entry)[1:] for entry in as_list(content["fields"])]
                 return syntax.ObjectLiteral(
-                    place=place, items=tuple(self.expression(one) for pair in pairs for one in pair)
+                    place=place, items=tuple(self.expression(item) for pair in pairs for item in pair)
                 )
             case "Call":
                 return self.call(content, place)
@@ -194,7 +194,7 @@ class _Reader:
                 return syntax.Comprehension(
                     place=place,
                     kind=_COMPREHENSIONS[kind],
-                    terms=tuple(self.expression(one) for one in terms),
+                    terms=tuple(self.expression(term) for term in terms),
                     body=self.query(content["query"]),
                 )
             case _:
@@ -270,7 +270,7 @@ class SourceText:
     """The offset of each line."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "lines", [0, *(found.end() for found in re.finditer(b"\n", self.text))])
+        object.__setattr__(self, "lines", [0, *(newline.end() for newline in re.finditer(b"\n", self.text))])
 
     def place(self, span: object) -> syntax.Place:
         """Return where `span` starts. Regorus' own column of a reference is that of its last part."""

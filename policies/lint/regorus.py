@@ -70,16 +70,16 @@ class Interpreter:
     async def in_turns(cls, modules: Iterable[Module], parts: Sequence[bytes]) -> Self:
         """Compile as the constructor does, with turns of the event loop between the `parts` of the data (`in_parts`)."""
         first, *others = parts
-        made = cls(modules, first)
+        interpreter = cls(modules, first)
         problem = None
         try:
-            problem = await made._read(others)
+            problem = await interpreter._read(others)
         finally:
             if problem is not _FINE:
-                del made._engine  # by this thread: what is raised keeps `made`, and may go anywhere
+                del interpreter._engine  # by this thread: what is raised keeps `made`, and may go anywhere
         if problem is not _FINE:
             raise PolicyRefused([problem])
-        return made
+        return interpreter
 
     async def _read(self, parts: Iterable[bytes]) -> Problem:
         for part in parts:
@@ -107,8 +107,8 @@ class Interpreter:
         try:
             self._engine.set_input_json(document.decode())
             answer = self._engine.eval_rule_as_json(rule)
-        except BaseException as error:  # noqa: BLE001  a panic is no Exception; `_own` raises again what is not regorus'
-            place = place_of(_own(error), rule)
+        except BaseException as error:  # noqa: BLE001  a panic is no Exception; `_text_of` raises again what is not regorus'
+            place = place_of(_text_of(error), rule)
             self.broken = not isinstance(error, RuntimeError | ValueError)
             raise PolicyFailed(f"{place} cannot be evaluated") from None
         return cast("object", json.loads(answer))
@@ -173,12 +173,12 @@ def _failure(ask: Callable[..., object], *arguments: str) -> str | None:
     """Return the text of regorus' error, or None if it answers with a value."""
     try:
         ask(*arguments)
-    except BaseException as error:  # noqa: BLE001  a panic is no Exception; `_own` raises again what is not regorus'
-        return _own(error)
+    except BaseException as error:  # noqa: BLE001  a panic is no Exception; `_text_of` raises again what is not regorus'
+        return _text_of(error)
     return None
 
 
-def _own(error: BaseException) -> str:
+def _text_of(error: BaseException) -> str:
     """Return the text of an error of regorus; re-raise any other.
 
     A panic arrives as pyo3's `PanicException`, which is not an `Exception` and cannot be imported.
@@ -198,11 +198,11 @@ def problem_of(text: str, file: str) -> Problem:
     """Return an error of regorus about a policy; in `file`, unless it names another."""
     text = text.split(_BACKTRACE, 1)[0]
     place = _PLACE.match(text)
-    said = _ERROR.search(text)
+    message = _ERROR.search(text)
     return Problem(
         file=place["file"] if place is not None else file,
         line=int(place["line"]) if place is not None else 0,
         column=int(place["column"]) if place is not None else 0,
         form="compile",
-        text=said["text"] if said is not None else " ".join(text.split()),
+        text=message["text"] if message is not None else " ".join(text.split()),
     )

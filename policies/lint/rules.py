@@ -33,7 +33,7 @@ class _Entry:
 
 def data_aliases(file: syntax.File) -> dict[str, syntax.Names]:
     """Return what the imports of `file` stand for."""
-    return {one.alias: one.path for one in file.imports if one.path[0] == "data"}
+    return {imported.alias: imported.path for imported in file.imports if imported.path[0] == "data"}
 
 
 class RuleTable:
@@ -107,12 +107,14 @@ class RuleTable:
         for path in self._below[file.package]:
             function = len(path) == depth + 1 and self._entries[path].kind == "function"
             names[path[depth]] = "function" if function else "value"
-        for one in file.imports:
-            if one.alias in names:
-                self._refuse(file.path, one.place, "import", f"{one.alias} is a rule too: import it `as` another name")
-            if one.path[0] == "data":
-                there = self._entries.get(one.path[1:])
-                names[one.alias] = "function" if there is not None and there.kind == "function" else "value"
+        for imported in file.imports:
+            if imported.alias in names:
+                self._refuse(
+                    file.path, imported.place, "import", f"{imported.alias} is a rule too: import it `as` another name"
+                )
+            if imported.path[0] == "data":
+                target = self._entries.get(imported.path[1:])
+                names[imported.alias] = "function" if target is not None and target.kind == "function" else "value"
         return names
 
     def check_uses(self, file: syntax.File, rule: syntax.Rule, *, relaxed: bool) -> None:

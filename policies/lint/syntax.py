@@ -320,9 +320,9 @@ def every_expression(rule: Rule) -> Iterator[Expression]:
     if isinstance(rule.head, Reference):
         for part in rule.head.path:
             yield from _inside(part)
-    for one in (*rule.arguments, rule.key, rule.value):
-        if one is not None:
-            yield from _inside(one)
+    for expression in (*rule.arguments, rule.key, rule.value):
+        if expression is not None:
+            yield from _inside(expression)
     for body in rule.bodies:
         yield from _of_body(body)
 
@@ -340,9 +340,9 @@ def expressions_of(statement: Statement) -> Iterator[Expression]:
         case SomeNames():
             return
         case SomeIn():
-            for one in (statement.key, statement.value, statement.collection):
-                if one is not None:
-                    yield from _inside(one)
+            for expression in (statement.key, statement.value, statement.collection):
+                if expression is not None:
+                    yield from _inside(expression)
         case Every():
             yield from _inside(statement.collection)
             yield from _of_body(statement.body)

@@ -90,13 +90,13 @@ def lookup_problems(file: syntax.File, rule: syntax.Rule, data: Json) -> Iterato
             continue
         before = aliases.get(expression.head.name, (expression.head.name,))
         if before[0] == "data":
-            place = _looked_up(data, before[1:], expression.path, counted)
+            place = _misplaced_lookup(data, before[1:], expression.path, counted)
             if place is not None:
                 text = "the data has an array here: take `some x in` it, or keep what is looked up in an object"
                 yield Problem.at(file.path, place, "lookup", text)
 
 
-def _looked_up(
+def _misplaced_lookup(
     data: Json, before: syntax.Names, path: tuple[syntax.Expression, ...], counted: set[str]
 ) -> syntax.Place | None:
     values: list[Json] = [data]

@@ -69,10 +69,10 @@ class OpaAdmin:
         try:
             async with self._client() as client:
                 healthy = await client.check_health()
-                said = await client.query_rule({"batch": []}, "sealbus.authz.batch", query_params=_PROVENANCE)
+                answer = await client.query_rule({"batch": []}, "sealbus.authz.batch", query_params=_PROVENANCE)
         except (PolicyFailed, PolicyUnavailable):
             return OpaStatus(healthy=False)
-        provenance = said.get("provenance")
+        provenance = answer.get("provenance")
         known = provenance if isinstance(provenance, dict) else {}
         bundles = known.get("bundles")
         return OpaStatus(
@@ -97,10 +97,10 @@ class OpaAdmin:
     async def _problems(self) -> Mapping[str, str]:
         try:
             async with self._client() as client:
-                said = (await client.get_status()).get("result")
+                status = (await client.get_status()).get("result")
         except (PolicyFailed, PolicyUnavailable):
             return {}  # OPA's answer where nobody configured it
-        bundles = said.get("bundles") if isinstance(said, dict) else None
+        bundles = status.get("bundles") if isinstance(status, dict) else None
         return {
             str(name): f"{bundle['code']}: {bundle.get('message', '')}"
             for name, bundle in (bundles.items() if isinstance(bundles, dict) else ())
@@ -122,12 +122,12 @@ class OpaAdmin:
             raise ConfigurationError("an ad-hoc query has no empty input: give one that holds something, or none")
         async with self._client() as client:
             if not plain:
-                said = await client.ad_hoc_query(query, document, _STRICT)
+                answer = await client.ad_hoc_query(query, document, _STRICT)
             elif document is not None:
-                said = await client.query_rule(document, path, query_params=_STRICT)
+                answer = await client.query_rule(document, path, query_params=_STRICT)
             else:
-                said = await read_document(client, path.replace(".", "/"), _STRICT)
-        return said.get("result")
+                answer = await read_document(client, path.replace(".", "/"), _STRICT)
+        return answer.get("result")
 
     def _client(self) -> AbstractAsyncContextManager[OpaClient]:
         from sealbus.policies.opa.client import open_client

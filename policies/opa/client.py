@@ -52,8 +52,8 @@ class _Answer:
 
     status: Final = HTTPStatus.OK
 
-    def __init__(self, said: dict[str, object]) -> None:
-        self._said = said
+    def __init__(self, document: dict[str, object]) -> None:
+        self._said = document
 
     def raise_for_status(self) -> None:
         """Do nothing: other answers are refused before."""
@@ -65,22 +65,22 @@ class _Answer:
 
 class _BoundedClient(AsyncOpaClient):  # type: ignore[misc]  # as above
     @asynccontextmanager
-    async def _request(self, method: str, url: str, **given: object) -> AsyncGenerator[_Answer, None]:
+    async def _request(self, method: str, url: str, **options: object) -> AsyncGenerator[_Answer, None]:
         """Make one request; raise `PolicyFailed` for status 400 and 500, `PolicyUnavailable` for any other but 200."""
         path, *parameters = url.split("?", 1)
         # OPA redirects a path that ends with a slash, which the package writes: /v1/policies/.
         place = "?".join([path.rstrip("/"), *parameters])
-        async with self._session.request(method, place, allow_redirects=False, **given) as answer:
+        async with self._session.request(method, place, allow_redirects=False, **options) as answer:
             raw = await _read(answer)
         if answer.status in (HTTPStatus.BAD_REQUEST, HTTPStatus.INTERNAL_SERVER_ERROR):
             raise PolicyFailed(f"OPA refuses the query or cannot evaluate it: status {answer.status}")
         if answer.status != HTTPStatus.OK:
             raise PolicyUnavailable(f"OPA answered with status {answer.status}")
         try:
-            said = json.loads(raw or b"{}")
+            document = json.loads(raw or b"{}")
         except ValueError as error:
             raise PolicyUnavailable("OPA's answer is not JSON") from error
-        yield _Answer(said if isinstance(said, dict) else {})
+        yield _Answer(document if isinstance(document, dict) else {})
 
 
 async def _read(answer: aiohttp.ClientResponse) -> bytes:

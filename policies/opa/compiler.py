@@ -23,11 +23,11 @@ DEADLINE: Final = 30.0
 _VARIABLE: Final = "SEALBUS_OPA"
 
 
-def find_opa(said: Path | None = None, environment: Mapping[str, str] | None = None) -> Path | None:
-    """Return the executable `said`, that of SEALBUS_OPA, or the one on PATH; None if there is none."""
+def find_opa(chosen: Path | None = None, environment: Mapping[str, str] | None = None) -> Path | None:
+    """Return the executable `chosen`, else that of SEALBUS_OPA, else `opa` on PATH; None if there is none."""
     environment = os.environ if environment is None else environment
     named = environment.get(_VARIABLE) or shutil.which("opa", path=environment.get("PATH"))
-    return said or (Path(named) if named else None)
+    return chosen or (Path(named) if named else None)
 
 
 def opa_check(bundle: Bundle, opa: Path, *, deadline: float = DEADLINE) -> None:
@@ -61,8 +61,8 @@ def run_opa(
 
 def _problems(output: bytes, opa: str) -> list[Problem]:
     try:
-        said = json.loads(output)
-        return [_problem(error) for error in said["errors"]] or [_problem({})]
+        report = json.loads(output)
+        return [_problem(error) for error in report["errors"]] or [_problem({})]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         text = " ".join(output.decode(errors="replace").split())[:500]
         raise ConfigurationError(f"{opa} check failed: {text}") from error

@@ -56,7 +56,7 @@ def opa_config(
                 },
             }
         },
-        "keys": {key_id(one): {"algorithm": "ES256", "key": public_pem(one)} for one in signers},
+        "keys": {key_id(signer): {"algorithm": "ES256", "key": public_pem(signer)} for signer in signers},
         "bundles": {scope: bundle},
         # Without it /v1/status does not say why a bundle was refused.
         "status": {"prometheus": True},

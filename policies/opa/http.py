@@ -56,15 +56,15 @@ class _Response(aiohttp.ClientResponse):
 
 
 async def post(
-    session: aiohttp.ClientSession, path: str, question: bytes, *, kept: int, where: str
+    session: aiohttp.ClientSession, path: str, question: bytes, *, connections: int, where: str
 ) -> tuple[int, bytes]:
     """Return status and body of one question; raise `PolicyUnavailable` if there is no complete answer.
 
-    `where` names OPA in texts. Asks again, at most `kept` times, if a kept connection turns out closed because OPA was
+    `where` names OPA in texts. Asks again, at most `connections` times, if a kept connection turns out closed because OPA was
     restarted: there may be as many of those as there are connections. A question changes nothing, so asking twice is
     safe.
     """
-    left = kept
+    left = connections
     while True:
         try:
             return await _exchange(session, path, question)

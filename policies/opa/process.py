@@ -25,7 +25,7 @@ from sealbus.policies.bundle.files import load_bundle
 from sealbus.policies.entered import Entered
 from sealbus.policies.opa.wire import SYSTEM
 
-_log: Final = logging.getLogger(__name__)
+_logger: Final = logging.getLogger(__name__)
 
 READY_WITHIN: Final = 10.0
 STOP_WITHIN: Final = 2.0
@@ -89,9 +89,9 @@ class OpaProcess(Entered):
             await _stop(process)
             raise
         async with asyncio.TaskGroup() as group:
-            keeping = group.create_task(self._keep(program, process), name="opa")
+            keeper = group.create_task(self._keep(program, process), name="opa")
             yield
-            keeping.cancel()
+            keeper.cancel()
 
     async def _start(self, program: Path) -> Process:
         return await asyncio.create_subprocess_exec(
@@ -106,16 +106,16 @@ class OpaProcess(Entered):
         try:
             while True:
                 await self._listen(process)
-                _log.warning("opa ended with %s and is started again", await process.wait())
+                _logger.warning("opa ended with %s and is started again", await process.wait())
                 await asyncio.sleep(BACKOFF.interval(failures + 1))
                 process = await self._start(program)
                 try:
                     await self._healthy(process)
                     failures = 0
-                    _log.info("opa is healthy again")
+                    _logger.info("opa is healthy again")
                 except ConfigurationError as error:
                     failures += 1
-                    _log.error("opa does not start: %s", error.detail)
+                    _logger.error("opa does not start: %s", error.detail)  # noqa: TRY400  the detail says all
                     await _stop(process)
         finally:
             await _stop(process)
@@ -123,13 +123,13 @@ class OpaProcess(Entered):
     async def _listen(self, process: Process) -> None:
         """Read what OPA writes until it closes its end."""
         while (line := await _line(process)) is not None:
-            said = _parse(line)
-            if said.get("msg") == _WATCHED:
-                self._problem = str(said.get("err") or "")
+            entry = _parse(line)
+            if entry.get("msg") == _WATCHED:
+                self._problem = str(entry.get("err") or "")
                 if self._problem:
-                    _log.warning("opa refuses the new policy bundle, the old one stays: %s", self._problem)
-            elif said.get("level") not in _QUIET:
-                _log.warning("opa: %s", line)
+                    _logger.warning("opa refuses the new policy bundle, the old one stays: %s", self._problem)
+            elif entry.get("level") not in _QUIET:
+                _logger.warning("opa: %s", line)
 
     async def _healthy(self, process: Process) -> None:
         try:
@@ -147,10 +147,10 @@ class OpaProcess(Entered):
 
 
 def _executable(program: Path) -> Path:
-    found = program.absolute()
-    if not os.access(found, os.X_OK) or not found.is_file():
+    executable = program.absolute()
+    if not os.access(executable, os.X_OK) or not executable.is_file():
         raise ConfigurationError(f"{program} cannot be run: install OPA, or set SEALBUS_OPA to its executable")
-    return found
+    return executable
 
 
 def _prepare(socket: Path) -> None:
@@ -171,10 +171,10 @@ async def _answers(session: aiohttp.ClientSession) -> bool:
 def _parse(line: str) -> dict[str, object]:
     """Parse a line of OPA's log; return an empty object for anything but a JSON object."""
     try:
-        said = json.loads(line)
+        entry = json.loads(line)
     except ValueError:
         return {}
-    return said if isinstance(said, dict) else {}
+    return entry if isinstance(entry, dict) else {}
 
 
 async def _line(process: Process) -> str | None:

@@ -113,12 +113,12 @@ def _revision(provenance: object) -> str:
 
 def _codes(errors: list[Json]) -> str:
     """Return OPA's error codes with their places; its messages are left out, because they quote values."""
-    found: list[str] = []
+    texts: list[str] = []
     for error in errors[:4]:
         code = error.get("code") if isinstance(error, dict) else None
         location = error.get("location") if isinstance(error, dict) else None
         place = ""
         if isinstance(location, dict):
             place = f" at {location.get('file')}:{location.get('row')}:{location.get('col')}"
-        found.append(f"{str(code)[:64]}{place[:256]}")
-    return ", ".join(found)
+        texts.append(f"{str(code)[:64]}{place[:256]}")
+    return ", ".join(texts)

@@ -49,13 +49,13 @@ _ITEMS: Final = 1 << 64
 class Inside(Protocol):
     """The contents of types, given the policy's data."""
 
-    def items(self, one: Type, /) -> Type:
+    def items(self, type_: Type, /) -> Type:
         """Return the type of the items of arrays, sets and objects of this type."""
 
-    def keys(self, one: Type, /) -> Type:
+    def keys(self, type_: Type, /) -> Type:
         """Return the type of their keys."""
 
-    def field(self, one: Type, name: str, /) -> Type:
+    def field(self, type_: Type, name: str, /) -> Type:
         """Return the type of the value under `name` in objects of this type."""
 
 
@@ -91,27 +91,29 @@ class Operator:
 
 def mixed(*types: Type) -> bool:
     """Return whether values of `types` may hold both sets and objects, which the engines order differently."""
-    return all(any(one.may_hold(name) for one in types) for name in ("set", "object"))
+    return all(any(type_.may_hold(name) for type_ in types) for name in ("set", "object"))
 
 
-def _within(one: Type, *names: str) -> bool:
-    return one.names <= frozenset(names)
+def _within(type_: Type, *names: str) -> bool:
+    return type_.names <= frozenset(names)
 
 
 def _of(text: str, *names: str) -> Argument:
-    return Argument(text=text, names=names, fits=lambda _, one, __: _within(one, *names))
+    return Argument(text=text, names=names, fits=lambda _, type_, __: _within(type_, *names))
 
 
 def _holding(text: str, collections: tuple[str, ...], items: str) -> Argument:
     return Argument(
         text=text,
         names=collections,
-        fits=lambda _, one, inside: _within(one, *collections) and _within(inside.items(one), items),
+        fits=lambda _, type_, inside: _within(type_, *collections) and _within(inside.items(type_), items),
     )
 
 
 def _number(text: str, most: int) -> Argument:
-    return Argument(text=text, names=("number",), fits=lambda _, one, __: _within(one, "number") and one.most <= most)
+    return Argument(
+        text=text, names=("number",), fits=lambda _, type_, __: _within(type_, "number") and type_.most <= most
+    )
 
 
 def _literal_number(text: str, pattern: str) -> Argument:
@@ -119,28 +121,34 @@ def _literal_number(text: str, pattern: str) -> Argument:
     return Argument(
         text=text,
         names=("number",),
-        fits=lambda said, _, __: isinstance(said, Number) and form.fullmatch(said.written) is not None,
+        fits=lambda expression, _, __: (
+            isinstance(expression, Number) and form.fullmatch(expression.written) is not None
+        ),
     )
 
 
 def _literal_text(text: str) -> Argument:
-    return Argument(text=text, names=("text",), fits=lambda said, _, __: isinstance(said, Text) and said.value != "")
+    return Argument(
+        text=text,
+        names=("text",),
+        fits=lambda expression, _, __: isinstance(expression, Text) and expression.value != "",
+    )
 
 
-def _literal(said: Expression, _: Type, __: Inside) -> bool:
-    return isinstance(said, Text)
+def _literal(expression: Expression, _: Type, __: Inside) -> bool:
+    return isinstance(expression, Text)
 
 
-def _affixes(_: Expression, one: Type, inside: Inside) -> bool:
-    return _within(one, "text", "array", "set") and (one.scalar or _within(inside.items(one), "text"))
+def _affixes(_: Expression, type_: Type, inside: Inside) -> bool:
+    return _within(type_, "text", "array", "set") and (type_.scalar or _within(inside.items(type_), "text"))
 
 
-def _ordered(_: Expression, one: Type, inside: Inside) -> bool:
-    return _within(one, "array", "set") and not mixed(inside.items(one))
+def _ordered(_: Expression, type_: Type, inside: Inside) -> bool:
+    return _within(type_, "array", "set") and not mixed(inside.items(type_))
 
 
-def _shown(_: Expression, one: Type, inside: Inside) -> bool:
-    return _within(one, "array") and _within(inside.items(one), "text", "number", "boolean", "null")
+def _shown(_: Expression, type_: Type, inside: Inside) -> bool:
+    return _within(type_, "array") and _within(inside.items(type_), "text", "number", "boolean", "null")
 
 
 _ANYTHING: Final = Argument(text="anything", names=(), fits=lambda *_: True)
@@ -157,8 +165,8 @@ _AFFIX: Final = Argument(text="text, or array or set of texts", names=("text", "
 _LARGE: Final = _number("number within 2^63", LARGE)
 
 
-def _gives(one: Type) -> Result:
-    return lambda *_: one
+def _gives(type_: Type) -> Result:
+    return lambda *_: type_
 
 
 def _first(_: Sequence[Expression], types: Sequence[Type], __: Inside) -> Type:
@@ -183,23 +191,23 @@ def _joined(_: Sequence[Expression], types: Sequence[Type], inside: Inside) -> T
 
 def _merged(_: Sequence[Expression], types: Sequence[Type], inside: Inside) -> Type:
     """Return the type of objects merged at every depth: a value is of the one type, of the other, or merged too."""
-    merged = [inside.items(one) if "array" in one.names else one for one in types]
-    values = [inside.items(one) for one in merged]
-    if not any("object" in one.names for one in values):
+    merged = [inside.items(type_) if "array" in type_.names else type_ for type_ in types]
+    values = [inside.items(type_) for type_ in merged]
+    if not any("object" in type_.names for type_ in values):
         return narrowed(join_all([record({}), *merged]), frozenset({"object"}))
-    return narrowed(JSON if all(one.holds_json for one in merged) else ANY, frozenset({"object"}))
+    return narrowed(JSON if all(type_.holds_json for type_ in merged) else ANY, frozenset({"object"}))
 
 
-def _got(said: Sequence[Expression], types: Sequence[Type], inside: Inside) -> Type:
+def _get(arguments: Sequence[Expression], types: Sequence[Type], inside: Inside) -> Type:
     looked_in, key, otherwise = types
-    if isinstance(said[1], Text):
-        found = inside.field(looked_in, said[1].value)
+    if isinstance(arguments[1], Text):
+        value = inside.field(looked_in, arguments[1].value)
     elif "array" in key.names:
         # A path.
-        found = JSON if looked_in.holds_json else ANY
+        value = JSON if looked_in.holds_json else ANY
     else:
-        found = inside.items(looked_in)
-    return join(found, otherwise)
+        value = inside.items(looked_in)
+    return join(value, otherwise)
 
 
 def _keys(_: Sequence[Expression], types: Sequence[Type], inside: Inside) -> Type:
@@ -241,7 +249,7 @@ BUILTINS: Final[Mapping[str, Builtin]] = {
     "max": _takes(_LIST, gives=_item, partial=True),
     "min": _takes(_LIST, gives=_item, partial=True),
     "object.filter": _takes(_OBJECT, _NAMES, gives=_first),
-    "object.get": _takes(_OBJECT, _ANYTHING, _ANYTHING, gives=_got),
+    "object.get": _takes(_OBJECT, _ANYTHING, _ANYTHING, gives=_get),
     "object.keys": _takes(_OBJECT, gives=_keys),
     "object.remove": _takes(_OBJECT, _NAMES, gives=_first),
     "object.subset": _takes(_SET, _SET, gives=BOOLEAN),
@@ -270,7 +278,9 @@ BUILTINS: Final[Mapping[str, Builtin]] = {
         Argument(
             text="context.time of a request, or a literal such as 2026-11-24T14:00:00Z",
             names=("text",),
-            fits=lambda said, one, _: isinstance(said, Text) or (one.instant and _within(one, "text")),
+            fits=lambda expression, type_, _: (
+                isinstance(expression, Text) or (type_.instant and _within(type_, "text"))
+            ),
         ),
         gives=number(_INSTANT_MOST),
     ),

@@ -18,8 +18,8 @@ def conflicts(
     definitions: Mapping[syntax.Names, Sequence[tuple[syntax.File, syntax.Rule]]], kind: Callable[[syntax.Names], str]
 ) -> Iterator[Problem]:
     """Yield every definition that could give a different value than another one, or several values itself."""
-    for path, every_one in definitions.items():
-        given = [(file, rule) for file, rule in every_one if rule.kind != "default"]
+    for path, all_definitions in definitions.items():
+        given = [(file, rule) for file, rule in all_definitions if rule.kind != "default"]
         if kind(path) == "contains":
             continue
         rules = [rule for _, rule in given]
@@ -85,29 +85,29 @@ def _values(rule: syntax.Rule) -> list[syntax.Expression | None]:
 
 def _apart(rules: Sequence[syntax.Rule]) -> bool:
     """Return whether no two of `rules` can hold together: they compare one thing with different literals, or oppositely."""
-    asked = [_asked(rule) for rule in rules]
-    return all(_excluded(one, other) for one, other in combinations(asked, 2))
+    comparisons = [_literal_comparisons(rule) for rule in rules]
+    return all(_excluded(first, other) for first, other in combinations(comparisons, 2))
 
 
-def _asked(rule: syntax.Rule) -> list[tuple[str, object, object]]:
+def _literal_comparisons(rule: syntax.Rule) -> list[tuple[str, object, object]]:
     """Return the comparisons with literals in `rule`: `Eq` or `Ne`, what is compared, and the literal."""
-    found: list[tuple[str, object, object]] = [
-        ("Eq", number, written(one))
-        for number, one in enumerate(rule.arguments)
-        if isinstance(one, syntax.Scalar | syntax.Text | syntax.Number)
+    comparisons: list[tuple[str, object, object]] = [
+        ("Eq", number, written(argument))
+        for number, argument in enumerate(rule.arguments)
+        if isinstance(argument, syntax.Scalar | syntax.Text | syntax.Number)
     ]
     for statement in rule.bodies[0].statements if len(rule.bodies) == 1 else ():
         if isinstance(statement, syntax.Plain) and isinstance(statement.expression, syntax.Infix):
-            said = statement.expression
-            for one, other in ((said.left, said.right), (said.right, said.left)):
+            comparison = statement.expression
+            for side, other in ((comparison.left, comparison.right), (comparison.right, comparison.left)):
                 if isinstance(other, syntax.Scalar | syntax.Text | syntax.Number):
-                    found.append((said.operator, written(one), written(other)))
-    return found
+                    comparisons.append((comparison.operator, written(side), written(other)))
+    return comparisons
 
 
-def _excluded(one: Sequence[tuple[str, object, object]], other: Sequence[tuple[str, object, object]]) -> bool:
-    for (operator, asked, literal), (opposite, also, another) in product(one, other):
-        if asked != also:
+def _excluded(comparisons: Sequence[tuple[str, object, object]], other: Sequence[tuple[str, object, object]]) -> bool:
+    for (operator, subject, literal), (opposite, also, another) in product(comparisons, other):
+        if subject != also:
             continue
         if operator == opposite == "Eq" and literal != another:
             return True
@@ -129,21 +129,21 @@ def _keyed(rule: syntax.Rule) -> bool:
 
 def solutions_of(body: syntax.Body | None) -> list[object]:
     """Return what may give `body` several solutions: iterations, and references with a name that has no value yet."""
-    found: list[object] = []
+    parts: list[object] = []
     for statement in body.statements if body is not None else ():
         match statement:
             case syntax.SomeIn():
-                found.append(statement)
+                parts.append(statement)
                 if iterates(statement.collection):
-                    found.append(statement.collection)
+                    parts.append(statement.collection)
             case syntax.SomeNames():
-                found.extend(statement.names)
+                parts.extend(statement.names)
             case syntax.Plain(expression=expression) | syntax.Negation(expression=expression):
                 if iterates(expression):
-                    found.append(expression)
+                    parts.append(expression)
             case _:
                 pass
-    return found
+    return parts
 
 
 def iterates(expression: syntax.Expression) -> bool:

@@ -43,45 +43,45 @@ class DataTypes:
         return Type(names=names, most=max(numbers, default=0), data=frozenset({path})) if names else NEVER
 
     def _at(self, path: DataPath) -> list[Json]:
-        found = self._values.get(path)
-        if found is None:
-            found = [below for value in self._at(path[:-1]) for below in _below(value, path[-1])]
-            self._values[path] = found
-        return found
+        values = self._values.get(path)
+        if values is None:
+            values = [below for value in self._at(path[:-1]) for below in _below(value, path[-1])]
+            self._values[path] = values
+        return values
 
-    def items(self, one: Type) -> Type:
+    def items(self, type_: Type) -> Type:
         """Return the type of the items of arrays, sets and objects of this type."""
-        if one.scalar:
+        if type_.scalar:
             return NEVER
-        if one.open:
-            return ANY if one.open == "any" else JSON
-        inside = [inside for _, inside in one.fields] + [self.at((*path, None)) for path in one.data]
-        return join_all(inside if one.items is None else [one.items, *inside])
+        if type_.open:
+            return ANY if type_.open == "any" else JSON
+        inside = [inside for _, inside in type_.fields] + [self.at((*path, None)) for path in type_.data]
+        return join_all(inside if type_.items is None else [type_.items, *inside])
 
-    def keys(self, one: Type) -> Type:
+    def keys(self, type_: Type) -> Type:
         """Return the type of their keys: indexes, the members of a set, the names of an object."""
-        if one.open == "any":
-            return NEVER if one.scalar else ANY
-        found = NUMBER if "array" in one.names else NEVER
-        if "set" in one.names:
-            found = join(found, self.items(one))
-        if "object" in one.names:
-            found = join(found, TEXT if one.keys is None else one.keys)
-        return found
+        if type_.open == "any":
+            return NEVER if type_.scalar else ANY
+        keys = NUMBER if "array" in type_.names else NEVER
+        if "set" in type_.names:
+            keys = join(keys, self.items(type_))
+        if "object" in type_.names:
+            keys = join(keys, TEXT if type_.keys is None else type_.keys)
+        return keys
 
-    def field(self, one: Type, name: str) -> Type:
+    def field(self, type_: Type, name: str) -> Type:
         """Return the type of the value under `name` in objects and sets of this type."""
-        if one.scalar:
+        if type_.scalar:
             return NEVER
-        if one.open:
-            return ANY if one.open == "any" else JSON
-        found = [self.at((*path, name)) for path in one.data]
-        fields = dict(one.fields)
+        if type_.open:
+            return ANY if type_.open == "any" else JSON
+        types = [self.at((*path, name)) for path in type_.data]
+        fields = dict(type_.fields)
         if name in fields:
-            found.append(fields[name])
-        elif one.items is not None:
-            found.append(one.items)
-        return join_all(found)
+            types.append(fields[name])
+        elif type_.items is not None:
+            types.append(type_.items)
+        return join_all(types)
 
 
 def _below(value: Json, step: str | None) -> list[Json]:

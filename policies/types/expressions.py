@@ -44,11 +44,13 @@ def call_type(analysis: Analysis, facts: Facts, call: syntax.Call) -> Type:
         return result
     name = ".".join(call.name)
     builtin = BUILTINS[name]
-    for position, (taken, argument, type_) in enumerate(zip(builtin.arguments, call.arguments, types, strict=True), 1):
-        analysis.allow_in_place(facts, argument, frozenset(taken.names))
-        if not taken.fits(argument, type_, analysis.data):
-            text = f"argument {position} of {name} is {taken.text}"
-            refuse_unfit(analysis, facts, argument, type_, text, taken.names)
+    for position, (accepted, argument, type_) in enumerate(
+        zip(builtin.arguments, call.arguments, types, strict=True), 1
+    ):
+        analysis.allow_in_place(facts, argument, frozenset(accepted.names))
+        if not accepted.fits(argument, type_, analysis.data):
+            text = f"argument {position} of {name} is {accepted.text}"
+            refuse_unfit(analysis, facts, argument, type_, text, accepted.names)
     return builtin.result(call.arguments, types, analysis.data)
 
 

@@ -80,13 +80,13 @@ class RuleTypes(Analysis):
 
     def rule_type(self, path: syntax.Names) -> Type:
         """Read every definition of a rule once, and return their common type."""
-        found = self.rules.get(path)
-        if found is None:
-            found = join_all(
+        type_ = self.rules.get(path)
+        if type_ is None:
+            type_ = join_all(
                 self._definition_type(Facts(file=file), rule) for file, rule in self.table.definitions[path]
             )
-            self.rules[path] = found
-        return found
+            self.rules[path] = type_
+        return type_
 
     def function_type(self, path: syntax.Names, arguments: Sequence[Type]) -> Type:
         """Read every definition of a function once for `arguments`, and return their common type."""
@@ -95,16 +95,16 @@ class RuleTypes(Analysis):
         most = LIBRARY_CALLS if path[: len(LIBRARY)] == LIBRARY else CALLS
         if key not in known and len(known) >= most:
             key = (ANY,) * len(arguments)
-        found = known.get(key)
-        if found is None:
+        result = known.get(key)
+        if result is None:
             results: list[Type] = []
             for file, rule in self.table.definitions[path]:
                 facts = Facts(file=file)
                 for pattern, type_ in zip(rule.arguments, key, strict=True):
                     self._bind(facts, pattern, type_)
                 results.append(self._definition_type(facts, rule))
-            found = known[key] = join_all(results)
-        return found
+            result = known[key] = join_all(results)
+        return result
 
     def _definition_type(self, facts: Facts, rule: syntax.Rule) -> Type:
         """Return the type of one definition's value."""

@@ -60,14 +60,14 @@ class Type:
     """The same with the types in its `rows`, at most `_SIZE`."""
 
     def __post_init__(self) -> None:
-        parts = 1 + sum(one.parts for one in self.inside)
+        parts = 1 + sum(type_.parts for type_ in self.inside)
         if parts > _PARTS:
             parts = 1
             for name, nothing in (("items", None), ("fields", ()), ("keys", None), ("open", "any")):
                 object.__setattr__(self, name, nothing)
         object.__setattr__(self, "parts", parts)
-        rows = [one for row in self.rows for one in ((row,) if isinstance(row, Type) else row)]
-        size = 1 + sum(one.size for one in (*self.inside, *rows))
+        rows = [type_ for row in self.rows for type_ in ((row,) if isinstance(row, Type) else row)]
+        size = 1 + sum(type_.size for type_ in (*self.inside, *rows))
         if size > _SIZE:
             object.__setattr__(self, "rows", frozenset())
         object.__setattr__(self, "size", min(size, _SIZE))
@@ -85,19 +85,21 @@ class Type:
             return False
         if self.open == "any" or (name in _JSON_NAMES and (self.open or self.data)):
             return True
-        return any(one.may_hold(name) for one in self.inside)
+        return any(type_.may_hold(name) for type_ in self.inside)
 
     @property
     def inside(self) -> tuple[Type, ...]:
         """The types of what it holds that are known by themselves: of items, keys and fields."""
-        return tuple(one for one in (self.items, self.keys, *(one for _, one in self.fields)) if one is not None)
+        return tuple(
+            type_ for type_ in (self.items, self.keys, *(type_ for _, type_ in self.fields)) if type_ is not None
+        )
 
     @property
     def holds_json(self) -> bool:
         """Whether all that it holds is JSON as questions and data have it: no set, no greater number, no key but texts."""
         if self.open == "any" or (self.keys is not None and not self.keys.names <= TEXT.names):
             return False
-        return all("set" not in one.names and one.most <= NUMBER.most and one.holds_json for one in self.inside)
+        return all("set" not in type_.names and type_.most <= NUMBER.most and type_.holds_json for type_ in self.inside)
 
 
 NEVER: Final = Type(names=frozenset())
@@ -145,63 +147,63 @@ def record(fields: Mapping[str, Type]) -> Type:
     return Type(names=frozenset({"object"}), fields=tuple(sorted(fields.items())))
 
 
-def narrowed(one: Type, names: frozenset[str]) -> Type:
-    """Return `one` narrowed to the types `names`."""
-    return replace(one, names=one.names & names)
+def narrowed(type_: Type, names: frozenset[str]) -> Type:
+    """Return `type_` narrowed to the types `names`."""
+    return replace(type_, names=type_.names & names)
 
 
 def join_all(types: Iterable[Type]) -> Type:
     """Return the union of `types`."""
-    found = NEVER
-    for one in types:
-        found = join(found, one)
-    return found
+    union = NEVER
+    for type_ in types:
+        union = join(union, type_)
+    return union
 
 
-def join(one: Type, other: Type) -> Type:
+def join(left: Type, right: Type) -> Type:
     """Return the union of two types."""
-    if not other.names or one == other:
-        return one
-    if not one.names:
-        return other
+    if not right.names or left == right:
+        return left
+    if not left.names:
+        return right
     fields: tuple[tuple[str, Type], ...] = ()
-    items = [one.items, other.items]
-    if one.fields and other.fields:
-        names = {name for name, _ in one.fields + other.fields}
-        first, second = dict(one.fields), dict(other.fields)
+    items = [left.items, right.items]
+    if left.fields and right.fields:
+        names = {name for name, _ in left.fields + right.fields}
+        first, second = dict(left.fields), dict(right.fields)
         fields = tuple((name, join(first.get(name, NEVER), second.get(name, NEVER))) for name in sorted(names))
-    elif "object" in one.names & other.names:
-        items.extend(inside for _, inside in one.fields + other.fields)
+    elif "object" in left.names & right.names:
+        items.extend(inside for _, inside in left.fields + right.fields)
     else:
-        fields = one.fields or other.fields
+        fields = left.fields or right.fields
     inside = [item for item in items if item is not None]
-    keys = [key for key in (one.keys, other.keys) if key is not None]
-    if keys and any("object" in each.names and each.keys is None for each in (one, other)):
+    keys = [key for key in (left.keys, right.keys) if key is not None]
+    if keys and any("object" in each.names and each.keys is None for each in (left, right)):
         keys.append(TEXT)
-    lengths, rows = _written(one, other)
+    lengths, rows = _written(left, right)
     return Type(
-        names=one.names | other.names,
-        most=max(one.most, other.most),
+        names=left.names | right.names,
+        most=max(left.most, right.most),
         items=join_all(inside) if inside else None,
         fields=fields,
         keys=join_all(keys) if keys else None,
-        open=_open(one, other),
-        data=one.data | other.data,
-        instant=one.instant and other.instant,
+        open=_open(left, right),
+        data=left.data | right.data,
+        instant=left.instant and right.instant,
         lengths=lengths,
         rows=rows,
     )
 
 
-def _open(one: Type, other: Type) -> Literal["", "json", "any"]:
-    if not one.open and not other.open:
+def _open(left: Type, right: Type) -> Literal["", "json", "any"]:
+    if not left.open and not right.open:
         return ""
     # What is looked up in JSON is JSON, and the other may hold more.
-    return "json" if one.holds_json and other.holds_json else "any"
+    return "json" if left.holds_json and right.holds_json else "any"
 
 
-def _written(one: Type, other: Type) -> tuple[frozenset[int], frozenset[tuple[Type, ...] | Type]]:
-    arrays = [each for each in (one, other) if "array" in each.names]
+def _written(left: Type, right: Type) -> tuple[frozenset[int], frozenset[tuple[Type, ...] | Type]]:
+    arrays = [each for each in (left, right) if "array" in each.names]
     lengths: frozenset[int] = frozenset()
     rows: frozenset[tuple[Type, ...] | Type] = frozenset()
     if all(each.lengths for each in arrays):

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sealbus.policies.backtest import candidate
-from sealbus.policies.backtest.candidate import changed_bundle, told
+from sealbus.policies.backtest.candidate import answer_order, changed_bundle
 from sealbus.policies.bundle.files import build_bundle
 from sealbus.policies.bundle.format import Bundle
 from sealbus.policies.lint.module import PolicyRefused
@@ -71,16 +71,18 @@ def test_the_library_stays_as_it_is_installed() -> None:
 def test_what_is_no_policy_is_refused(path: str, text: str) -> None:
     with pytest.raises(PolicyRefused):
         changed_bundle(starter(), {path: text})
-    assert told(asked({path: text}))["refused"]
+    assert answer_order(asked({path: text}))["refused"]
 
 
 @pytest.mark.parametrize("path", ["../x.rego", "/x.rego", "a/../x.rego", "x.txt"])
 def test_a_path_that_leads_outside_is_refused(path: str) -> None:
-    assert told(asked({path: "package x"}))["refused"]
+    assert answer_order(asked({path: "package x"}))["refused"]
 
 
 def test_each_question_has_its_answer() -> None:
-    answered: Any = told(asked({"sealbus/authz/decision.rego": ALLOWING}, question('{"v": 1}'), question("no json")))
+    answered: Any = answer_order(
+        asked({"sealbus/authz/decision.rego": ALLOWING}, question('{"v": 1}'), question("no json"))
+    )
     [yes, none] = answered["answers"]
     assert yes["allow"] is True
     assert none is None
@@ -89,7 +91,7 @@ def test_each_question_has_its_answer() -> None:
 @pytest.mark.parametrize("wrong", [{"bundle": 1}, {"files": []}, {"questions": {}}, {"questions": [1]}])
 def test_what_is_not_asked_by_us_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(TypeError):
-        told(asked({}) | wrong)
+        answer_order(asked({}) | wrong)
 
 
 def test_the_process_limits_itself_before_it_reads(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,9 +34,9 @@ async def session_to(url: str, context: ssl.SSLContext | None = None) -> AsyncGe
         await session.close()
 
 
-async def ask(url: str, context: ssl.SSLContext | None = None, *, kept: int = 0) -> tuple[int, bytes]:
+async def ask(url: str, context: ssl.SSLContext | None = None, *, connections: int = 0) -> tuple[int, bytes]:
     async with session_to(url, context) as session:
-        return await post(session, "/v1/data/x", b'{"input":1}', kept=kept, where="here")
+        return await post(session, "/v1/data/x", b'{"input":1}', connections=connections, where="here")
 
 
 async def test_path_body_and_parameters_arrive_and_status_and_body_come_back() -> None:
@@ -79,12 +79,12 @@ def breaking(times: int) -> tuple[list[int], Handler]:
 async def test_connections_that_end_are_asked_again_as_often_as_there_may_be_old_ones() -> None:
     calls, handler = breaking(2)
     async with serving_tls(CA, handler) as url:
-        assert (await ask(url, kept=2))[0] == 200
+        assert (await ask(url, connections=2))[0] == 200
     assert len(calls) == 3
     calls, handler = breaking(3)
     async with serving_tls(CA, handler) as url:
         with pytest.raises(PolicyUnavailable, match="OPA at here does not answer: ServerDisconnectedError"):
-            await ask(url, kept=2)
+            await ask(url, connections=2)
     assert len(calls) == 3
 
 
@@ -95,12 +95,12 @@ async def test_a_session_that_was_closed_meanwhile_is_not_asked_again() -> None:
 
     async with serving_tls(CA, handler) as url, session_to(url) as session:
         with pytest.raises(PolicyUnavailable, match="does not answer"):
-            await post(session, "/", b"", kept=2, where="here")
+            await post(session, "/", b"", connections=2, where="here")
 
 
 async def test_nobody_listens() -> None:
     with pytest.raises(PolicyUnavailable, match=r"OPA at here does not answer: ClientConnectorError$"):
-        await ask(f"https://127.0.0.1:{held_port()}", kept=2)
+        await ask(f"https://127.0.0.1:{held_port()}", connections=2)
 
 
 async def test_a_server_of_another_id_is_told_apart_from_one_of_another_authority() -> None:

@@ -1,4 +1,4 @@
-"""Calls of builtins: only those of the closed list (`types.builtins`), and checks of literal arguments.
+"""Calls of builtins: only builtins of the closed list (`types.builtins`) pass, and literal arguments are checked.
 
 Regular expressions pass if Go (OPA) and Rust (regorus) read them alike, and both compile them.
 """
@@ -14,14 +14,14 @@ from sealbus.policies.lint.syntax import Array, Call, Expression, Place, Text
 from sealbus.policies.types.builtins import BUILTINS
 
 TEST_BUILTINS: Final = frozenset({"print"})
-"""What only a test file may call."""
+"""Builtins that only a test file may call."""
 
-_LITERAL: Final = "patterns are literals: what they hold is checked when the policy is loaded"
+_LITERAL: Final = "a pattern must be a literal, because it is checked when the policy is loaded"
 _VERBS: Final = re.compile(r"%(.?)", re.DOTALL)
 _INSTANT: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 _FIRST: Final = 1970
 _LAST: Final = 2255
-"""The years that every engine can count in nanoseconds, and requests in microseconds."""
+"""The years that every engine can count in nanoseconds, and a request in microseconds."""
 
 _MOST_TIMES: Final = 1_000
 """Go refuses more; Rust accepts them as long as the compiled size is small enough."""
@@ -43,16 +43,16 @@ _TIMES: Final = re.compile(r"(?:[*+?]|\{(?P<least>\d{1,4})(?:(?P<comma>,)(?P<mos
 
 
 def call_problem(call: Call, *, relaxed: bool = False) -> tuple[Place, str, str] | None:
-    """Return where, which form and why a call of a builtin is refused; None if both engines answer it alike."""
+    """Return place, form and reason of a refused call of a builtin; None if both engines give it the same value."""
     name = ".".join(call.name)
     builtin = BUILTINS.get(name)
     if builtin is None:
         if relaxed and name in TEST_BUILTINS:
             return None
         text = (
-            f"{name} is not among the builtins that every engine answers alike (page policy of the documentation, with what "
-            "to write instead); what needs more is for OPA alone (engine sidecar or central, with a bundle that OPA loads "
-            "itself)"
+            f"{name} is not a builtin for which every engine gives the same value. The page policy of the documentation says "
+            "what to write instead. A policy that needs this builtin can only run on OPA (engine sidecar or central, with a "
+            "bundle that OPA loads itself)"
         )
         return call.place, "builtin", text
     arity = len(builtin.arguments)
@@ -74,9 +74,9 @@ def _sprintf(text: Expression, values: Expression) -> tuple[Place, str, str] | N
         return text.place, "sprintf", "sprintf takes a literal text and a literal array"
     verbs = _VERBS.findall(text.value)
     if any(verb not in ("v", "%") for verb in verbs):
-        return text.place, "sprintf", "only %v and %% mean the same in both engines"
+        return text.place, "sprintf", "both engines read only %v and %% alike"
     if verbs.count("v") != len(values.items):
-        return text.place, "sprintf", "one value for each %v"
+        return text.place, "sprintf", "the array must have one value for each %v"
     return None
 
 
@@ -89,7 +89,7 @@ def _regex(pattern: Expression) -> tuple[Place, str, str] | None:
 
 def _instant(value: Expression) -> tuple[Place, str, str] | None:
     if not isinstance(value, Text):
-        return None  # its type decides
+        return None  # type inference checks it
     try:
         instant = datetime.strptime(value.value, "%Y-%m-%dT%H:%M:%SZ")
     except ValueError:
@@ -100,7 +100,7 @@ def _instant(value: Expression) -> tuple[Place, str, str] | None:
 
 
 def regex_problem(pattern: str) -> str | None:
-    """Return why the engines might read `pattern` differently, or one of them not at all; None if both accept it."""
+    """Return why the engines might read `pattern` differently, or why one refuses it; None if both accept it."""
     position = 0
     repeats = [1]
     """For each open group, the product of the repetitions inside it."""
@@ -108,7 +108,7 @@ def regex_problem(pattern: str) -> str | None:
         atom = _ATOM.match(pattern, position)
         if atom is None:
             return (
-                f"character {position + 1} of the pattern: write ASCII, classes such as [0-9A-Za-z_], ( ), |, ^, $, * "
+                f"character {position + 1} of the pattern: use ASCII, classes such as [0-9A-Za-z_], ( ), |, ^, $, * "
                 "+ ? {n,m}; not \\d \\w \\s \\b, flags or look-around"
             )
         position = atom.end()
@@ -126,7 +126,7 @@ def regex_problem(pattern: str) -> str | None:
             least, most = int(times["least"] or 0), int(times["most"] or times["least"] or 0)
             inside *= max(most, 1)
             if inside > _MOST_TIMES or least > most:
-                return f"repetitions are at most {_MOST_TIMES}, those inside one another multiplied, and not falling"
+                return f"nested repetitions multiplied are at most {_MOST_TIMES}, and a repetition must not be falling"
             position = times.end()
         repeats[-1] = max(repeats[-1], inside)
     if len(repeats) > 1:

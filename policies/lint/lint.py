@@ -1,75 +1,75 @@
-"""Rego forms that OPA and the embedded interpreter would decide differently: refused before a policy is in force.
+"""Rego forms that OPA and the embedded interpreter would decide differently are refused before a policy is in force.
 
-Both engines must give one answer to one question. The table in tests/policies/forms holds several hundred forms,
-each decided by regorus 0.12.0 and by OPA 1.22.2 (strict builtin errors); forms that both decide alike are accepted here,
-all others are refused with file and line. The stable names of refused forms:
+Both engines must give the same answer to the same question. The table in tests/policies/forms has several hundred forms,
+each decided by regorus 0.12.0 and by OPA 1.22.2 (strict builtin errors). Forms that both decide alike are accepted here; all
+others are refused with file and line. The stable names of refused forms:
 
 =============== =====================================================================================================
-arity           a call with another number of arguments; a function without any
+arity           a call with another number of arguments; a function without arguments
 assign          := inside an expression
 builtin         a builtin that is not in the closed list (`types.builtins`)
-closure         a comprehension in the term of another that needs names of its body, and any in a head or the value of
-                an else that has a body: regorus never runs it; one in a statement with a reference beside it, where
-                OPA may find its names unsafe; one that collects an argument as it is
-compile         what regorus itself refuses
-conflict        one rule of two kinds, two numbers of arguments or two defaults; a rule inside another; and where two
-                values might meet that are one (`types.conflicts`): in definitions that may hold together, for several
+closure         comprehensions that regorus does not run: in the term of another comprehension, and in a head or an else
+                value that has a body; a comprehension beside a reference in one statement, where OPA may find its names
+                unsafe; a term that is an argument unchanged
+compile         a text that regorus itself refuses
+conflict        one rule of two kinds, with two numbers of arguments or two defaults; a rule inside another; and two possible
+                values where only one may be (`types.conflicts`): in definitions that may hold at once, for several
                 solutions of a body, under one key of an object
-copy            a copy of a name, or an array taken apart by its name, in a body with an `every` after it, which regorus may
-                run before
+copy            a copy of a name, or an array taken apart by its name, before an `every` in the same body: regorus may run
+                the `every` first
 default         a default that is not made of literals
-depth           over 64 rules in a row
+depth           a chain of over 64 rules
 division        `/`: OPA computes with decimal, regorus with binary fractions; policies count in whole numbers
-else            a value that may be undefined before an else: OPA goes on to the else, regorus has none; and one that is
-                looked up there by a name of the body: regorus takes every key for it
+else            a value before an else that may be undefined: OPA goes on to the else, regorus has no value; and a lookup there
+                by a name of the body: regorus looks up every key
 encoding        U+0000 and U+FEFF, which OPA reads nowhere
-function        a call, by an import or `data`, of a function that is not there
-function-value  a function that is not called, a variable that is
-head            what `contains`, or a head with keys, says for several solutions, where it may be undefined: regorus
-                forgets the others
-import          anything but `data...`, `rego.v1` and `future.keywords` of if, in, every and contains; an import
-                whose name is a rule's as well
+function        a call of a function that does not exist, by an import or `data`
+function-value  a function that is not called, or a variable that is
+head            for several solutions, a `contains` or a head with keys that may be undefined: regorus drops the other
+                solutions
+import          anything but `data...`, `rego.v1` and `future.keywords` of if, in, every and contains; an import with the
+                name of a rule
 in              `in` as a value, with a side that may be undefined: false in regorus, undefined in OPA; and two names before
                 `in` a set, which has keys in OPA only
-match           two sides of == or `in` whose types differ, or that hold objects of other names, and a name that is nowhere:
-                OPA's compiler refuses these
-negation        `not` over something that may be undefined (`undefined`)
-nesting, size   what takes regorus' parser exponential time, or its stack
-number          a fraction, an exponent, over 2^53-1, -0, or a minus before anything but a literal; a product that may be
-                over 2^256 (`types.inference`), in a chain of which the digits double at each step; and an object's key that
-                may be a number over 2^53-1: regorus rounds its digits beyond 64 bits
+match           what OPA's compiler refuses: sides of == or `in` with different types, or with objects of different names, and
+                lookups that never find anything
+negation        `not` of an expression that may be undefined (`undefined`)
+nesting, size   texts on which regorus' parser spends exponential time, or its stack
+number          a fraction, an exponent, over 2^53-1, -0, or a minus before anything but a literal; a product that may exceed
+                2^256 (`types.inference`), because a chain of products doubles its digits at each step; and an object's key
+                that may be a number over 2^53-1, because regorus rounds digits beyond 64 bits
 order           < <= > >= with a set, an object or a comprehension, and sets beside objects in one set
-package         `system...`, which OPA keeps for itself
-pattern         an object or an expression where names are matched; := to a literal or an array of another length
+package         `system...`, which OPA reserves for itself
+pattern         an object or an expression where names are matched; := to a literal or to an array of another length
 recursion       a rule that uses itself
-regex           a pattern that is not a literal, that Go and Rust read otherwise, or that one of them finds too large
-shadow          a name that is declared twice, or that a rule or an import has already
-sprintf         anything but a literal with %v and %%, and one value for each %v
-time            a literal that is no instant of the years 1970 to 2255
-type            what a builtin, an operator or `some ... in` might fail for (`types.inference`); and an object's key that may
-                be an array, a set or an object: the engines escape its JSON text otherwise
+regex           a pattern that is not a literal, that Go and Rust read differently, or that is too large for one of them
+shadow          a name that is declared twice, or that is a rule or an import
+sprintf         anything but a literal with %v and %%, and a literal array with one value for each %v
+time            a literal that is not an instant of the years 1970 to 2255
+type            values for which a builtin, an operator or `some ... in` might fail (`types.inference`); and an object's key
+                that may be an array, a set or an object, because the engines escape its JSON text differently
 unify           `=` in a body
-unknown         syntax that this version of the check has never seen
+unknown         syntax that this version of the check does not know
 unsafe          a name without a value
-unused          a name of `some x` or `every` that nothing uses: OPA refuses it
-with            outside test files (`*_test.rego`), which may also call `print`
+unused          a name of `some x` or `every` without a use: OPA refuses it
+with            `with` outside test files (`*_test.rego`); these may also call `print`
 =============== =====================================================================================================
 
-`check_bundle` adds what needs the data or the whole bundle: `type`, `else`, `in`, `match`, `order`, products, keys, most of
-`conflict` (`types.inference`), `lookup` (`undefined`, and numbers that look up a text), `entrypoint` (`bundle.check`),
-`roots`, `library` and `reasons` (modules of `bundle` that are called so), and `conflict` where data stands in the place of
-a rule.
+`check_bundle` adds the forms that need the data or the whole bundle: `type`, `else`, `in`, `match`, `order`, products, keys,
+most of `conflict` (`types.inference`), `lookup` (`undefined`, and numbers that look up a text), `entrypoint`
+(`bundle.check`), `roots`, `library` and `reasons` (the modules of `bundle` with these names), and `conflict` for data at the
+path of a rule.
 
-What the text does not show, the complete and typed input document rules out: its keys are always present and their
-types fixed; it holds no null, no fraction and no integer beyond 2^53-1, and the policy's data no fraction.
-The remaining differences (`differing.toml` next to the table):
+The complete and typed input document excludes other differences: its keys are always present, their types are fixed, and it
+has no null, no fraction and no integer beyond 2^53-1. The policy's data has no fraction either. The remaining differences
+(`differing.toml` next to the table):
 
-- OPA reads METADATA comments when it compiles. A policy that it refuses there is never decided by OPA; `opa check` and
+- OPA reads METADATA comments when it compiles. If OPA refuses them, it never decides by that policy; `opa check` and
   `sealbus policy test` report it.
-- A number beyond 64 bits, which only sums and products reach, is exact in both, but the embedded regorus writes it as a
-  fraction in JSON: no decision can hold it, because obligations hold only numbers within 2^53-1.
-- A document that no gate made, such as a redacted one, may have other types than a policy was checked for. An evaluation
-  that then fails in one engine is a denial there.
+- Only sums and products give a number beyond 64 bits. It is exact in both engines, but the embedded regorus writes it as a
+  fraction in JSON. No decision can hold it, because obligations hold only numbers within 2^53-1.
+- A document that no gate made, such as a redacted document, may have types that the policy was not checked for. If the
+  evaluation fails in one engine, that engine denies.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def parse_all(modules: Iterable[Module]) -> tuple[list[syntax.File], list[Proble
 
 
 def refused_forms(files: Iterable[syntax.File]) -> list[Problem]:
-    """Return every form in `files` that the engines would decide differently, in no particular order.
+    """Return every form in `files` that the engines would decide differently, in no order.
 
     `files` must be all files that are compiled together. An empty list says nothing about what the policy decides.
     """
@@ -126,19 +126,19 @@ def refused_forms(files: Iterable[syntax.File]) -> list[Problem]:
 
 def _of_header(file: syntax.File) -> Iterable[Problem]:
     if file.package[:1] == ("system",):
-        yield Problem.at(file.path, syntax.Place(line=1, column=1), "package", "packages under system are OPA's own")
+        yield Problem.at(file.path, syntax.Place(line=1, column=1), "package", "OPA reserves the packages under system")
     for imported in file.imports:
         keyword = imported.path[:2] == ("future", "keywords") and (
             len(imported.path) == 2 or imported.path[2] in _KEYWORDS
         )
         if not keyword and imported.path != ("rego", "v1") and (imported.path[0] != "data" or len(imported.path) == 1):
-            text = f"{'.'.join(imported.path)} cannot be imported: data..., rego.v1 and future.keywords can"
+            text = f"{'.'.join(imported.path)} cannot be imported: import data..., rego.v1 or future.keywords only"
             yield Problem.at(file.path, imported.place, "import", text)
 
 
 def _of_default(file: syntax.File, rule: syntax.Rule) -> Iterable[Problem]:
     if rule.kind == "default" and (rule.value is None or not syntax.constant(rule.value)):
-        yield Problem.at(file.path, rule.place, "default", "a default is made of literals")
+        yield Problem.at(file.path, rule.place, "default", "a default must be made of literals")
 
 
 def _arithmetic(expression: syntax.Expression) -> tuple[str, str] | None:
@@ -146,17 +146,17 @@ def _arithmetic(expression: syntax.Expression) -> tuple[str, str] | None:
         case syntax.Number():
             whole = _WHOLE.fullmatch(expression.written) is not None
             if not whole or abs(int(expression.written)) > DEFAULT_LIMITS.max_integer:
-                return "number", "numbers are whole, within 9007199254740991, and written in digits; 0 has no minus"
+                return "number", "a number must be whole, within 9007199254740991, written in digits, and not -0"
         case syntax.Negative():
-            return "number", "a minus stands before digits only: write 0 - x"
+            return "number", "a minus can only stand before digits: write 0 - x"
         case syntax.Infix(operator="Div"):
-            return "division", "/ makes fractions, which the engines compute otherwise: multiply the other side"
+            return "division", "/ makes fractions, which the engines compute differently: multiply the other side"
         case syntax.Infix(operator="Lt" | "Le" | "Gt" | "Ge"):
             if any(
                 isinstance(side, syntax.SetLiteral | syntax.ObjectLiteral | syntax.Comprehension)
                 for side in syntax.children(expression)
             ):
-                return "order", "sets and objects are put in order otherwise: compare what is in them"
+                return "order", "the engines order sets and objects differently: compare their contents"
         case _:
             pass
     return None

@@ -14,7 +14,7 @@ TEST_SUFFIX: Final = "_test.rego"
 """Files with this ending never become part of a bundle."""
 
 LIBRARY: Final = ("sealbus", "lib")
-"""The package above those of the library (`bundle.library`), which is in every bundle, whether or not a policy calls it."""
+"""The package above those of the library (`bundle.library`). Every bundle has the library, even if no rule calls it."""
 
 MODULE_BYTES: Final = 262_144
 NESTING: Final = 10
@@ -34,8 +34,8 @@ _SHOWN = 8
 class Module:
     """A Rego file: `path` relative to its bundle, parts joined by `/`; `text` its whole text.
 
-    Construction raises `PolicyRefused` for a text that no parser should be given: over 262,144 bytes of UTF-8, brackets
-    nested over 10 deep, over 2,000 infix operators, U+0000 and U+FEFF. Whether it is Rego is not checked.
+    Construction raises `PolicyRefused` for a text that could exhaust a parser, or that OPA cannot read: over 262,144 bytes of
+    UTF-8, brackets nested over 10 deep, over 2,000 infix operators, U+0000 or U+FEFF. It does not check whether it is Rego.
     """
 
     path: str
@@ -50,7 +50,7 @@ class Module:
             raise PolicyRefused([self._problem(0, "encoding", "the text is not valid Unicode")]) from error
         unread = _UNREAD.search(self.text)
         if unread is not None:
-            text = "OPA reads neither U+0000 nor U+FEFF, not even in a comment: write \\u0000, \\ufeff in a text"
+            text = "OPA cannot read U+0000 and U+FEFF, not even in a comment: write \\u0000 or \\ufeff in a text"
             raise PolicyRefused([self._problem(unread.start(), "encoding", text)])
         if size > MODULE_BYTES:
             raise PolicyRefused([self._problem(0, "size", f"over {MODULE_BYTES} bytes: split the file")])
@@ -105,7 +105,7 @@ class Problem:
 
 
 class PolicyRefused(ConfigurationError):
-    """A policy bundle, or a file for one, is not put in force; the one in force stays."""
+    """A policy bundle, or a file of a bundle, is refused. The bundle in force stays in force."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(sorted(problems))

@@ -1,7 +1,7 @@
 """The variables of a rule: each is declared once, before it is used.
 
-OPA and regorus both sort the statements of a body before they run them, by different rules. A body in which every name
-is declared before its use means the same in both, and leaves neither anything to sort.
+OPA and regorus both sort the statements of a body before they run them, by different rules. If every name is declared
+before its use, neither engine has anything to sort, and the body means the same in both.
 """
 
 from __future__ import annotations
@@ -18,17 +18,16 @@ from sealbus.policies.types.builtins import BUILTINS
 _ROOTS: Final = frozenset({"input", "data"})
 
 Outer: TypeAlias = Literal["value", "function"]
-"""What a name outside a rule is: a rule or import with a value, or a function."""
+"""The kind of a name outside a rule: a rule or import with a value, or a function."""
 
 Origin: TypeAlias = Literal["argument", "some", "every", "assigned"]
 """How a variable gets its value."""
 
 
 def check_names(path: str, rule: syntax.Rule, outside: Mapping[str, Outer], *, relaxed: bool = False) -> list[Problem]:
-    """Return what is wrong with the names of `rule`, a rule of the file `path`.
+    """Return the problems with the names of `rule`, a rule of the file `path`.
 
-    `outside` holds the names that the file's imports and its package's rules give; `relaxed` is for tests, which may
-    use `with`.
+    `outside` has the names of the file's imports and of its package's rules. `relaxed` is for tests, which may use `with`.
     """
     scope = Scope(path=path, outside=outside)
     _Names(scope=scope, relaxed=relaxed).rule(rule)
@@ -41,9 +40,9 @@ class _Names:
     relaxed: bool
     in_term: bool = False
     in_head: bool = False
-    """Whether in a head or else value with a body, where regorus runs no comprehension."""
+    """Whether the place is a head or an else value with a body. There regorus runs no comprehension."""
     before_else: bool = False
-    """In a head that an else follows, where regorus looks up every key in place of the one that the body has found."""
+    """Whether the place is a head before an else. There regorus looks up every key, not only the key that the body found."""
 
     # Rules and bodies
 
@@ -82,8 +81,8 @@ class _Names:
         copies: list[syntax.Variable] = []
         for statement in body.statements:
             if copies and _has_every(statement):
-                # regorus defers copies until nothing else is left to do, and does not see that an `every` needs them: it
-                # runs the `every` without them, and treats a name without a value as any value.
+                # regorus defers copies to the end, and does not see that an `every` needs them. It runs the `every` without
+                # them, and treats a name without a value as any value.
                 text = "an `every` follows this copy of a name, and may run before it: use the name itself"
                 for copy in copies:
                     self.scope.refuse(copy.place, "copy", text)
@@ -93,7 +92,7 @@ class _Names:
                 copies.extend(self.copied(statement.expression.left, statement.expression.right))
 
     def copied(self, left: syntax.Expression, right: syntax.Expression) -> Iterator[syntax.Variable]:
-        """Yield what is copied as it is from a name that the same body gives its value."""
+        """Yield the names that `left := right` copies, if the same body gives them their values."""
         if isinstance(right, syntax.Variable):
             local = self.scope.frame.locals.get(right.name)
             if local is not None and local.origin != "every":
@@ -138,7 +137,7 @@ class _Names:
             if any(isinstance(part, syntax.Reference) and isinstance(part.head, syntax.Variable) for part in inside):
                 for part in inside:
                     if isinstance(part, syntax.Comprehension):
-                        # OPA assumes that the reference gives the names of the comprehension their values.
+                        # OPA assumes that the reference gives values to the names of the comprehension.
                         text = "a comprehension beside a reference: name it first (x := ...), then use the name"
                         self.scope.refuse(part.place, "closure", text)
         elif not expression.declares:
@@ -152,7 +151,7 @@ class _Names:
         if isinstance(left, syntax.Array) and isinstance(right, syntax.Array) and len(left.items) != len(right.items):
             self.scope.refuse(left.place, "pattern", "the two arrays differ in length")
         if _has_literal(left):
-            self.scope.refuse(left.place, "pattern", "only names stand left of :=")
+            self.scope.refuse(left.place, "pattern", "the left side of := has names only")
         self.scope.declare_pattern(left, "assigned")
 
     # Uses
@@ -166,7 +165,7 @@ class _Names:
             case syntax.Comprehension():
                 self.comprehension(expression)
             case syntax.Assign():
-                self.scope.refuse(expression.place, "assign", "an assignment stands alone, as a statement of its own")
+                self.scope.refuse(expression.place, "assign", "an assignment must be a statement of its own")
             case syntax.Call():
                 self.call(expression, binds=binds)
             case _:
@@ -180,7 +179,9 @@ class _Names:
                 self.expression(part, binds=binds)
             elif part.name == "_":
                 if not binds:
-                    self.scope.refuse(part.place, "negation", "_ under `not`: write a rule for it and negate that")
+                    self.scope.refuse(
+                        part.place, "negation", "_ under `not`: write a rule for this and negate the rule"
+                    )
             else:
                 if binds and part.name in self.scope.frame.locals:
                     self.scope.frame.locals[part.name].bound = True
@@ -199,7 +200,7 @@ class _Names:
 
     def comprehension(self, expression: syntax.Comprehension) -> None:
         if self.in_term:
-            text = "a comprehension inside the term of another: name it in the body, then use the name"
+            text = "a comprehension inside another one's term: name it in the body, then use the name"
             self.scope.refuse(expression.place, "closure", text)
         elif self.in_head:
             text = "a comprehension beside a body: name it in the body, then use the name"
@@ -212,10 +213,8 @@ class _Names:
             self.expression(term)
             for name in _bare(term):
                 if self.scope.origin(name.name) == "argument":
-                    # OPA's compiler takes the collection for empty, and finds nothing in it.
-                    text = (
-                        f"the argument {name.name} as it is in a comprehension's term: name it first (x := {name.name})"
-                    )
+                    # OPA's compiler takes the collection to be empty, and refuses lookups in it.
+                    text = f"a comprehension's term has the argument {name.name} unchanged: name it first (x := {name.name})"
                     self.scope.refuse(name.place, "closure", text)
         self.in_term = within
         self.scope.close(outside)
@@ -254,7 +253,7 @@ def _has_every(statement: syntax.Statement) -> bool:
 
 
 def _inside(expression: syntax.Expression) -> Iterator[syntax.Expression]:
-    """Yield `expression` and all inside it, except for comprehensions and calls of builtins, which OPA checks before."""
+    """Yield `expression` and those inside it, except inside comprehensions and calls of builtins: OPA checks these first."""
     yield expression
     if not isinstance(expression, syntax.Call) or ".".join(expression.name) not in BUILTINS:
         for child in syntax.children(expression):
@@ -262,7 +261,7 @@ def _inside(expression: syntax.Expression) -> Iterator[syntax.Expression]:
 
 
 def _bare(expression: syntax.Expression) -> Iterator[syntax.Variable]:
-    """Yield the variables that `expression` is, or directly holds."""
+    """Yield the variable that `expression` is, or the variables that a collection literal directly holds."""
     if isinstance(expression, syntax.Variable):
         yield expression
     elif isinstance(expression, syntax.Array | syntax.SetLiteral | syntax.ObjectLiteral):
@@ -278,7 +277,7 @@ def _has_literal(expression: syntax.Expression) -> bool:
 
 @dataclass(slots=True, kw_only=True)
 class Local:
-    """One variable; `bound` once it has a value, which all but those of `some x` have from the start."""
+    """One variable; `bound` is whether it has a value. All variables but those of `some x` have one from the start."""
 
     place: syntax.Place
     origin: Origin
@@ -298,7 +297,7 @@ class Frame:
 class Scope:
     """The frames around one place of a rule in the file `path`, innermost first, and the problems found so far.
 
-    `outside` holds the names that the file's imports and its package's rules give.
+    `outside` has the names of the file's imports and of its package's rules.
     """
 
     path: str
@@ -348,11 +347,11 @@ class Scope:
         if name == "_":
             return
         if name in _ROOTS:
-            self.refuse(place, "shadow", f"{name} is no name for a variable")
+            self.refuse(place, "shadow", f"{name} cannot be the name of a variable")
         elif self.find(name) is not None:
-            self.refuse(place, "shadow", f"{name} is declared already: take another name")
+            self.refuse(place, "shadow", f"{name} is declared already: use another name")
         elif name in self.outside:
-            self.refuse(place, "shadow", f"{name} is a rule or an import: take another name")
+            self.refuse(place, "shadow", f"{name} is a rule or an import: use another name")
         else:
             self.frame.locals[name] = Local(place=place, origin=origin, bound=bound)
 
@@ -367,5 +366,5 @@ class Scope:
             case syntax.Scalar() | syntax.Text() | syntax.Number():
                 pass
             case _:
-                text = "only names, literals and arrays of them can be matched: name the whole, then take its parts"
+                text = "a pattern has only names, literals and arrays of them: name the whole value, then use its parts"
                 self.refuse(expression.place, "pattern", text)

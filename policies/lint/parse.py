@@ -1,4 +1,4 @@
-"""Converts regorus' syntax tree, JSON values, to the values of `syntax`. Unknown syntax is refused, never skipped."""
+"""Conversion of regorus' syntax tree, JSON values, to the values of `syntax`. Unknown syntax is refused, never skipped."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _COMPREHENSIONS: Final[Mapping[str, Literal["array", "set", "object"]]] = {
 
 @lru_cache(maxsize=16)  # the library's files are in every bundle, and each bundle is checked in several places
 def parse(module: Module) -> syntax.File:
-    """Parse `module`; raise `PolicyRefused` with file and line for what regorus does not read as Rego."""
+    """Parse `module`; raise `PolicyRefused` with file and line for a text that regorus cannot parse."""
     reader = _Reader(source=SourceText(path=module.path, text=module.text.encode()))
     return reader.file(as_map(parse_module(module)))
 
@@ -147,7 +147,7 @@ class _Reader:
             case "Bool" | "Null":
                 return syntax.Scalar(place=place, value=content["value"] is True if kind == "Bool" else None)
             case "String" | "RawString":
-                # Its span is what is between the quotes.
+                # Its span is the text between the quotes.
                 return syntax.Text(
                     place=syntax.Place(line=place.line, column=place.column - 1), value=str(content["value"])
                 )
@@ -209,7 +209,7 @@ class _Reader:
         else:
             index, literal = as_kind(content["index"])
             if index == "String" and "\\" in self.source.written(literal["span"]):
-                # regorus looks for the escape as it is written.
+                # regorus looks the key up with its escapes unresolved.
                 at = self.source.place(literal["span"])
                 text = "a key with an escape: name it first (k := ...), then look up k"
                 raise PolicyRefused(
@@ -222,7 +222,7 @@ class _Reader:
 
     def call(self, content: dict[str, object], place: syntax.Place) -> syntax.Call:
         if not self.source.follows(as_kind(content["fcn"])[1]["span"], "("):
-            text = "( stands right after the name of what is called"
+            text = "( must follow the name of the called function without a space"
             raise PolicyRefused([Problem.at(self.source.path, place, "compile", text)])
         return syntax.Call(
             place=place,
@@ -291,4 +291,13 @@ class SourceText:
 
     def unknown(self, kind: str, span: object) -> PolicyRefused:
         """Return the refusal of a kind of syntax that has not been compared."""
-        return PolicyRefused([Problem.at(self.path, self.place(span), "unknown", f"{kind} is not among the forms")])
+        return PolicyRefused(
+            [
+                Problem.at(
+                    self.path,
+                    self.place(span),
+                    "unknown",
+                    f"{kind} is syntax that was not compared between the engines",
+                )
+            ]
+        )

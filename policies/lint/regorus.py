@@ -1,7 +1,7 @@
-"""regorus' interpreter: the only module that imports it, where its untyped answers become values.
+"""regorus' interpreter. Only this module imports it, and turns its untyped answers into values.
 
-Exactly version 0.12.0 of `Engine` is used. Its bytecode VM (`Rvm`) answers true for an `every` whose body is undefined,
-and later versions of the interpreter are slower by half; the table of forms is verified for this version only.
+Exactly version 0.12.0 of `Engine` is used, because the table of forms is verified for this version only. Later versions of
+the interpreter are slower by half. The bytecode VM (`Rvm`) answers true for an `every` whose body is undefined.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from regorus import Engine  # type: ignore[import-untyped]  # it has neither stu
 from sealbus.envelopes.errors import PolicyFailed
 from sealbus.policies.lint.module import Module, PolicyRefused, Problem
 
-# With RUST_BACKTRACE set, regorus takes a backtrace with every error, each some 40 ms of the event loop: a sender that can
-# make decisions fail could block all others. This disables it for errors only; panics keep theirs.
+# With RUST_BACKTRACE set, regorus makes a backtrace for every error, which blocks the event loop for some 40 ms. So a sender
+# that can make decisions fail could block all others. This disables backtraces of errors; those of panics stay.
 os.environ.setdefault("RUST_LIB_BACKTRACE", "0")
 
 _PLACE: Final = re.compile(r"\A\s*--> (?P<file>[^\n]+):(?P<line>\d+):(?P<column>\d+)\n")
 _FINE: Final = Problem.of_whole("", "", "")
-"""There is none."""
+"""No problem."""
 _ERROR: Final = re.compile(r"^error: (?P<text>.*)$", re.MULTILINE)
 _BACKTRACE: Final = "\n\nStack backtrace:"
 """regorus adds one if RUST_BACKTRACE is set; it says nothing about the policy."""
@@ -48,14 +48,14 @@ class _Engine(Protocol):
 class Interpreter:
     """One compiled policy with its data, bound to the thread that compiled it.
 
-    An engine that panicked is not used again: its state is unknown, and `broken` says so.
+    After a panic `broken` is true, and the engine is not used again: its state is unknown.
     """
 
     def __init__(self, modules: Iterable[Module], data: bytes, *, gather: bool = False) -> None:
         """Compile `modules` over the JSON object `data`; raise `PolicyRefused` with file and line.
 
-        Forms are not checked here (`check_bundle` does): regorus accepts much that OPA decides otherwise. With `gather`,
-        what the policy prints is kept for `prints`; otherwise regorus writes it to stderr.
+        This does not check forms (`check_bundle` does): regorus accepts many forms that OPA decides differently. With
+        `gather`, texts that the policy prints are kept for `prints`; otherwise regorus writes them to stderr.
         """
         self._thread = threading.get_ident()
         self.broken = False
@@ -76,7 +76,7 @@ class Interpreter:
             problem = await interpreter._read(others)
         finally:
             if problem is not _FINE:
-                del interpreter._engine  # by this thread: what is raised keeps `made`, and may go anywhere
+                del interpreter._engine  # in this thread: the exception keeps `interpreter`, and may reach any thread
         if problem is not _FINE:
             raise PolicyRefused([problem])
         return interpreter
@@ -91,14 +91,14 @@ class Interpreter:
         return _FINE if text is None else problem_of(text, "data.json")
 
     def prints(self) -> list[str]:
-        """Return what was printed since the last call, one text each, without the place of the `print`."""
+        """Return the texts that were printed since the last call, each without the place of its `print`."""
         return [text.partition(": ")[2] for text in self._engine.take_prints()]
 
     def evaluate(self, rule: str, document: bytes) -> object:
         """Return the value of `rule` (`data.` and dotted names) for the JSON input `document`, as JSON values.
 
-        A rule without a value gives the text `<undefined>`, which is never a decision. Raises `PolicyFailed` if evaluation
-        fails; it says where, but not regorus' own text, which quotes values of the input.
+        A rule without a value gives the text `<undefined>`, which is never a decision. Raises `PolicyFailed` with the place
+        if evaluation fails. regorus' own text is left out, because it quotes values of the input.
         """
         if threading.get_ident() != self._thread:
             raise RuntimeError("an interpreter is used by the thread that made it")
@@ -107,7 +107,7 @@ class Interpreter:
         try:
             self._engine.set_input_json(document.decode())
             answer = self._engine.eval_rule_as_json(rule)
-        except BaseException as error:  # noqa: BLE001  a panic is no Exception; `_text_of` raises again what is not regorus'
+        except BaseException as error:  # noqa: BLE001  a panic is no Exception; `_text_of` raises other errors again
             place = place_of(_text_of(error), rule)
             self.broken = not isinstance(error, RuntimeError | ValueError)
             raise PolicyFailed(f"{place} cannot be evaluated") from None
@@ -121,18 +121,18 @@ def check_compiles(modules: Iterable[Module], parts: Iterable[bytes]) -> None:
         raise PolicyRefused([problem])
 
 
-@lru_cache(maxsize=256)  # bounded; the patterns of a policy are checked whenever it is loaded
+@lru_cache(maxsize=256)  # the patterns of a policy are checked whenever it is loaded
 def regex_compiles(pattern: str) -> bool:
-    """Return whether regorus accepts the regular expression `pattern`, of ASCII characters: Rust bounds the compiled size."""
+    """Return whether regorus accepts the regular expression `pattern`, ASCII only. Rust bounds the compiled size."""
     engine = cast("_Engine", Engine())
     return _failure(engine.eval_query_as_json, f'regex.match({json.dumps(pattern)}, "")') is None
 
 
 def parse_module(module: Module) -> object:
-    """Return regorus' syntax tree of `module` as JSON values; raise `PolicyRefused` for what it cannot parse.
+    """Return regorus' syntax tree of `module` as JSON values; raise `PolicyRefused` for a text that it cannot parse.
 
-    The caller has bounded length, nesting and operators: regorus takes time exponential in the nesting. May be called in
-    any thread.
+    The caller has bounded length, nesting and operators, because the parser's time is exponential in the nesting. May be
+    called in any thread.
     """
     tree = _tree(module)
     if isinstance(tree, Problem):
@@ -144,8 +144,8 @@ def parse_module(module: Module) -> object:
         raise PolicyRefused([Problem.of_whole(module.path, "nesting", text)]) from error
 
 
-# An engine must be dropped by the thread that made it. Nothing is raised while one is in scope: the traceback would keep
-# the engine alive, and take it wherever the exception goes.
+# An engine must be dropped by the thread that made it. So nothing is raised while an engine is in scope: the traceback would
+# keep the engine alive, and carry it to wherever the exception goes.
 
 
 def _compile(modules: Iterable[Module], parts: Iterable[bytes]) -> tuple[_Engine | None, Problem]:
@@ -158,7 +158,7 @@ def _compile(modules: Iterable[Module], parts: Iterable[bytes]) -> tuple[_Engine
         text = _failure(engine.add_data_json, part.decode())
         if text is not None:
             return None, problem_of(text, "data.json")
-    # Modules are analysed at the first question: asking it here finds a bad rule before the policy is in force.
+    # regorus analyses modules at the first query. This query finds a bad rule before the policy is in force.
     text = _failure(engine.eval_query_as_json, "true")
     return (engine, _FINE) if text is None else (None, problem_of(text, "data.json"))
 
@@ -173,7 +173,7 @@ def _failure(ask: Callable[..., object], *arguments: str) -> str | None:
     """Return the text of regorus' error, or None if it answers with a value."""
     try:
         ask(*arguments)
-    except BaseException as error:  # noqa: BLE001  a panic is no Exception; `_text_of` raises again what is not regorus'
+    except BaseException as error:  # noqa: BLE001  a panic is no Exception; `_text_of` raises other errors again
         return _text_of(error)
     return None
 
@@ -189,13 +189,13 @@ def _text_of(error: BaseException) -> str:
 
 
 def place_of(text: str, rule: str) -> str:
-    """Return the place in an error of regorus, `rule` without one. Its text must not be told: it quotes the question."""
+    """Return the place that an error of regorus names, or `rule`. The error's text is left out: it quotes the input."""
     problem = problem_of(text, rule)
     return f"{problem.file}:{problem.line}:{problem.column}" if problem.line else rule
 
 
 def problem_of(text: str, file: str) -> Problem:
-    """Return an error of regorus about a policy; in `file`, unless it names another."""
+    """Return an error of regorus as a problem, in `file` unless the error names another file."""
     text = text.split(_BACKTRACE, 1)[0]
     place = _PLACE.match(text)
     message = _ERROR.search(text)

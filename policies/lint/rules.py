@@ -16,7 +16,7 @@ from sealbus.policies.lint.calls import call_problem
 from sealbus.policies.lint.module import Problem
 
 DEPTH: Final = 64
-"""Length of a chain of rules that use one another; 1,500 overflow regorus' stack."""
+"""Longest chain of rules that use one another; a chain of 1,500 overflows regorus' stack."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -32,7 +32,7 @@ class _Entry:
 
 
 def data_aliases(file: syntax.File) -> dict[str, syntax.Names]:
-    """Return what the imports of `file` stand for."""
+    """Return the paths that the imports of `file` stand for, by alias."""
     return {imported.alias: imported.path for imported in file.imports if imported.path[0] == "data"}
 
 
@@ -63,14 +63,17 @@ class RuleTable:
         self.definitions[path].append((file, rule))
         arity = len(rule.arguments)
         if rule.kind == "function" and not arity:
-            self._refuse(file.path, rule.place, "arity", "a function has an argument")
+            self._refuse(file.path, rule.place, "arity", "a function needs an argument")
         entry = self._entries.setdefault(path, _Entry(kind=kind, arity=arity, file=file.path, place=rule.place))
         for length in range(len(path)):
             self._below[path[:length]].add(path)
         name = ".".join(path)
         if (entry.kind, entry.arity) != (kind, arity):
             self._refuse(
-                file.path, rule.place, "conflict", f"{name} is something else in {entry.file}:{entry.place.line}"
+                file.path,
+                rule.place,
+                "conflict",
+                f"{name} is defined in another way in {entry.file}:{entry.place.line}",
             )
         if rule.kind == "default":
             entry.defaults += 1
@@ -82,9 +85,7 @@ class RuleTable:
             for length in range(1, len(path)):
                 above = self._entries.get(path[:length])
                 if above is not None and above.kind != "object":
-                    text = (
-                        f"{'.'.join(path)} stands inside {'.'.join(path[:length])} of {above.file}:{above.place.line}"
-                    )
+                    text = f"{'.'.join(path)} is inside {'.'.join(path[:length])} of {above.file}:{above.place.line}"
                     self._refuse(entry.file, entry.place, "conflict", text)
 
     def called_function(self, call: syntax.Call, file: syntax.File) -> syntax.Names | None:
@@ -101,7 +102,7 @@ class RuleTable:
         return path in self._below
 
     def outside(self, file: syntax.File) -> dict[str, Literal["value", "function"]]:
-        """Return the names that a body can use from rules of `file`'s package and its imports, with what they are."""
+        """Return the names that the imports of `file` and the rules of its package give to a body, with their kinds."""
         names: dict[str, Literal["value", "function"]] = {}
         depth = len(file.package)
         for path in self._below[file.package]:
@@ -118,7 +119,7 @@ class RuleTable:
         return names
 
     def check_uses(self, file: syntax.File, rule: syntax.Rule, *, relaxed: bool) -> None:
-        """Note what `rule` uses; refuse calls that the engines would answer differently, and uncalled functions."""
+        """Note the rules that `rule` uses. Refuse calls on which the engines differ, and functions without a call."""
         aliases = data_aliases(file)
         entry = self._entries[file.package + syntax.leading_names(rule.head)]
         for expression in syntax.every_expression(rule):
@@ -170,7 +171,7 @@ class RuleTable:
                 return
 
     def _measure(self, start: syntax.Names, depths: dict[syntax.Names, int]) -> bool:
-        """Fill in the depth of `start` and of all it uses, without recursion of our own; return False if one is refused."""
+        """Fill in the depths of `start` and of the rules that it uses, without recursion; return False after a refusal."""
         open_paths: dict[syntax.Names, Iterator[syntax.Names]] = {start: iter(sorted(self._entries[start].uses))}
         deepest: dict[syntax.Names, int] = defaultdict(int)
         while open_paths:

@@ -98,7 +98,7 @@ class Comprehension:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """`f(a)`; `name` is what is called, part by part: Rego calls nothing but plain names."""
+    """`f(a)`; `name` is the name of the function, part by part. Rego calls plain names only."""
 
     place: Place
     name: Names
@@ -225,7 +225,7 @@ class Body:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Import:
-    """`import path as alias`; the last part is the alias where none is given."""
+    """`import path as alias`; without `as` the alias is the last part of the path."""
 
     place: Place
     path: Names
@@ -234,9 +234,9 @@ class Import:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """One definition; several of one path make a rule.
+    """One definition. All definitions of one path together are a rule.
 
-    `head` is the name and what follows it; `arguments` are a function's. `key` is what a `contains` adds.
+    `head` is the name with its keys. `arguments` are those of a function. `key` is the member that a `contains` adds.
     """
 
     place: Place
@@ -259,7 +259,7 @@ class File:
 
 
 def leading_names(expression: Expression) -> Names:
-    """Return the plain parts at the start: `("data", "a")` for `data.a[x].b`, nothing if there is no name at the start."""
+    """Return the plain parts at the start: `("data", "a")` for `data.a[x].b`; empty if the start is no name."""
     if isinstance(expression, Variable):
         return (expression.name,)
     if not isinstance(expression, Reference) or not isinstance(expression.head, Variable):
@@ -316,7 +316,7 @@ def _statements(body: Body) -> Iterator[Statement]:
 
 
 def every_expression(rule: Rule) -> Iterator[Expression]:
-    """Yield every expression of `rule`, each before those inside it; of heads only the parts."""
+    """Yield every expression of `rule`, outer ones first. Of a head, only the keys."""
     if isinstance(rule.head, Reference):
         for part in rule.head.path:
             yield from _inside(part)
@@ -335,7 +335,7 @@ def _of_body(body: Body) -> Iterator[Expression]:
 
 
 def expressions_of(statement: Statement) -> Iterator[Expression]:
-    """Yield every expression of `statement`, each before those inside it."""
+    """Yield every expression of `statement`, outer ones first."""
     match statement:
         case SomeNames():
             return

@@ -1,8 +1,8 @@
-"""Parts that may be undefined: under `not` OPA gives undefined and regorus true; some lookups in the data differ too.
+"""Parts that may be undefined under `not`, and lookups in the data on which the engines differ.
 
-OPA evaluates the parts of a negated expression first, so that `not data.revoked[input.user]` without `input.user` is
-undefined; in regorus the part is undefined under `not`, which is true. Both agree if every part is a literal or a
-variable that has a value. OPA accepts a text of digits as an index of an array in the data; regorus finds nothing.
+OPA evaluates the parts of a negated expression first. So `not data.revoked[input.user]` is undefined without `input.user`.
+In regorus the whole expression under `not` is undefined, so the `not` is true. The engines agree if every part is a literal
+or a variable with a value. OPA also accepts a text of digits as the index of an array in the data; regorus finds nothing.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ Origin: TypeAlias = Callable[[str], str | None]
 
 
 def undefinable(expression: syntax.Expression, origin: Origin) -> tuple[syntax.Place, str] | None:
-    """Return where and why the engines may disagree on `not expression`; None if they cannot.
+    """Return where and why the engines may disagree on `not expression`; None if they cannot disagree.
 
-    The expression itself may be undefined, and so may either side of ==: then `not` is true in both.
+    The expression itself may be undefined, and so may a side of ==. Then `not` is true in both engines.
     """
     match expression:
         case syntax.Variable() | syntax.Scalar() | syntax.Text() | syntax.Number():
@@ -38,16 +38,19 @@ def undefinable(expression: syntax.Expression, origin: Origin) -> tuple[syntax.P
         case syntax.Infix() | syntax.Membership() | syntax.Call():
             return _first(expression, origin)
         case _:
-            return expression.place, "this under `not`: name it first (x := ...), then write `not x`"
+            return expression.place, "this cannot be under `not`: name it first (x := ...), then write `not x`"
 
 
 def _reference(expression: syntax.Reference, origin: Origin) -> tuple[syntax.Place, str] | None:
     if not isinstance(expression.head, syntax.Variable):
-        return expression.head.place, "under `not`: name what is looked into first"
+        return (
+            expression.head.place,
+            "a lookup under `not` needs a name: name the value first (x := ...), then look into x",
+        )
     for part in expression.path:
         if isinstance(part, syntax.Variable) and origin(part.name) == "every":
-            # regorus 0.12 treats the variable as a new one, and looks for any value that fits.
-            text = f"{part.name} of `every` looks something up under `not`: write key := {part.name}, then use key"
+            # regorus 0.12 treats the variable as new, and accepts any value that fits.
+            text = f"{part.name} of `every` is a key under `not`: write key := {part.name}, then use key"
             return part.place, text
         problem = _part(part, origin)
         if problem is not None:
@@ -64,7 +67,7 @@ def _first(expression: syntax.Expression, origin: Origin) -> tuple[syntax.Place,
 
 
 def _part(expression: syntax.Expression, origin: Origin) -> tuple[syntax.Place, str] | None:
-    """Return the problem with a part that must have a value."""
+    """Return where and why a part may have no value; None if it has one."""
     match expression:
         case syntax.Scalar() | syntax.Text() | syntax.Number():
             return None
@@ -77,7 +80,7 @@ def _part(expression: syntax.Expression, origin: Origin) -> tuple[syntax.Place, 
 
 
 def lookup_problems(file: syntax.File, rule: syntax.Rule, data: Json) -> Iterator[Problem]:
-    """Yield every place of `rule` that looks up anything but an index where `data` has an array."""
+    """Yield every place in `rule` where `data` has an array and the key may be no index."""
     aliases = data_aliases(file)
     counted = {
         variable.name
@@ -92,7 +95,7 @@ def lookup_problems(file: syntax.File, rule: syntax.Rule, data: Json) -> Iterato
         if before[0] == "data":
             place = _misplaced_lookup(data, before[1:], expression.path, counted)
             if place is not None:
-                text = "the data has an array here: take `some x in` it, or keep what is looked up in an object"
+                text = "the data has an array here: use `some x in` it, or make it an object"
                 yield Problem.at(file.path, place, "lookup", text)
 
 

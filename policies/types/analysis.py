@@ -1,6 +1,7 @@
-"""One analysis of all rules: what its parts ask of one another, and what an evaluation knows.
+"""What the parts of one analysis ask of one another, and what the analysis knows.
 
-`RuleTypes` fills in the walk over rules and bodies. `OpaCompiler` replaces what OPA's compiler knows and does otherwise.
+`RuleTypes` implements the walk over rules and bodies. The methods here know what an evaluation of the policy knows. The
+analysis that stands for OPA's compiler (`types.inference`) replaces them.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _TEAMS: Final = ("sealbus", "teams")
 
 @dataclass(kw_only=True)
 class Analysis(ABC):
-    """One analysis of all rules of `table` over `data`; adds what it refuses to `problems`."""
+    """One analysis of the rules in `table` over `data`. It adds to `problems` what it refuses."""
 
     table: RuleTable
     data: DataTypes
@@ -38,7 +39,7 @@ class Analysis(ABC):
 
     @abstractmethod
     def rule_type(self, path: syntax.Names) -> Type:
-        """Return the type of the rule at `path`, which is no function."""
+        """Return the type of the rule at `path`, which is not a function."""
 
     @abstractmethod
     def function_type(self, path: syntax.Names, arguments: Sequence[Type]) -> Type:
@@ -53,7 +54,7 @@ class Analysis(ABC):
         """Check `expression` and return its type."""
 
     def unbound(self, facts: Facts, part: syntax.Expression) -> bool:
-        """Return whether a reference gives `part` its value: it is a name of `some x` that has none yet."""
+        """Return whether `part` is a name of `some x` without a value: a reference then gives it one."""
         if not isinstance(part, syntax.Variable) or part.name in facts.names or part.name in ("input", "data"):
             return False
         return self.table.resolve((part.name,), facts.file) is None
@@ -65,7 +66,7 @@ class Analysis(ABC):
         self.problems.add(Problem.at(facts.file.path, place, form, text))
 
     def accepts(self, wrong: frozenset[str], right: frozenset[str]) -> bool:
-        """Return whether a value is accepted that may be of the types `wrong`, which do not fit, or `right`, which do."""
+        """Return whether a value is accepted of which the possible types `wrong` do not fit and `right` do."""
         del wrong, right
         return False
 
@@ -74,12 +75,12 @@ class Analysis(ABC):
         return batch_of(_REQUESTS.get((*package[:2], "decide"), REQUEST))
 
     def question_types(self, function: syntax.Names, arity: int) -> Sequence[Type] | None:
-        """Return the types that the engines themselves call `function` with; None if they never do."""
+        """Return the types that the engines call `function` with; None if they never call it."""
         request = REQUEST if function[:2] == _TEAMS and function[3:] == ("decide",) else _REQUESTS.get(function)
         return None if request is None or arity != 1 else [request]
 
     def argument_types(self, types: Sequence[Type]) -> Sequence[Type]:
-        """Return what is known of arguments of the types `types` inside the function that they are passed to."""
+        """Return the types that a called function knows of its arguments, which are of `types`."""
         return types
 
     def parameter_type(self, rule: syntax.Rule, position: int) -> Type:
@@ -87,35 +88,35 @@ class Analysis(ABC):
         return pattern_type(rule.arguments[position])
 
     def finds_nothing(self, facts: Facts, type_: Type, part: syntax.Expression, below: Type) -> bool:
-        """Return whether looking up `part` in a value of `type_` never finds anything; `below` is what it would find.
+        """Return whether a lookup of `part` in a value of `type_` can find nothing; `below` is the type that it would give.
 
-        OPA's compiler also infers types from the calls that an argument is passed to. An evaluation sees these.
+        OPA's compiler also infers types from the calls that get an argument. An evaluation sees these calls.
         """
         del below
         if isinstance(part, syntax.Text) or self.unbound(facts, part):
             return False
         return never_equal(self.expression_type(facts, part), self.data.keys(type_))
 
-    # What OPA's compiler checks and learns besides: an evaluation has nothing to add
+    # What OPA's compiler checks and learns in addition
 
     def check_equality(self, facts: Facts, expression: syntax.Infix) -> None:
         """Check a statement `left == right`."""
 
     def check_membership(self, facts: Facts, expression: syntax.Membership, pairs: Sequence[tuple[Type, Type]]) -> None:
-        """Check that what `in` looks for may be equal to what is there: `pairs` of types, that of the value first."""
+        """Check that `in` can be true. Each of `pairs` has a type that is sought and the type that is there, values first."""
 
     def check_guard(self, facts: Facts, guard: str, argument: syntax.Expression, type_: Type) -> None:
-        """Check a statement `is_string(x)` or its like, in which `argument` is of `type_`."""
+        """Check a statement such as `is_string(x)`: `guard` is the builtin, and its `argument` is of `type_`."""
 
     def allow(self, facts: Facts, expression: syntax.Expression, names: frozenset[str]) -> None:
         """Note that only the types `names` are possible for `expression` from here on."""
         facts.allow(expression, names)
 
     def allow_in_place(self, facts: Facts, expression: syntax.Expression, names: frozenset[str]) -> None:
-        """Note where `expression` stands: as an argument, an operand or a key that must be of the types `names`."""
+        """Note that `expression` is an argument, an operand or a key, where only the types `names` are possible."""
 
     def infer_name(self, facts: Facts, expression: syntax.Expression, names: frozenset[str]) -> None:
-        """Note beside what `expression` stands: something of the types `names`, whether or not it is equal."""
+        """Note that `expression` is compared with a value of the types `names`, whether or not the two are equal."""
 
     def infer_parameters(self, facts: Facts, rule: syntax.Rule) -> None:
-        """Note what a body of a function does with its arguments."""
+        """Note the types that a body of the function `rule` requires of its arguments."""

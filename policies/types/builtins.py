@@ -1,15 +1,15 @@
 """The closed list of builtins: the types of their arguments and results.
 
-Each was compared with OPA for values of exactly these types (tests/policies/types/test_builtins.py), and at the edges of
-numbers and text by generated policies (`make policies-hour`). The engines give the same value for every one, and neither an
-error nor undefined. For other types one of them fails, or they differ: `count`
-of a text counts bytes in one and characters in the other. If a type is not known when a policy is loaded, the policy must
-check it (`is_string(x)`).
+Each builtin was compared with OPA for values of exactly these types (tests/policies/types/test_builtins.py), and with
+generated policies at the edges of numbers and text (`make policies-hour`). For these types both engines give the same value,
+never an error or undefined. For other types an engine fails, or the engines differ: `count` of a text counts bytes in one
+engine and characters in the other. If a type is not known when a policy is loaded, the policy must check it
+(`is_string(x)`).
 
-What is not listed is refused: it is absent from regorus (`crypto`, `io.jwt`, `net.cidr_merge`), silently undefined there
-(`http.send`), reads a clock, chance or the process (`time.now_ns`, `rand.intn`, `opa.runtime`), answers otherwise for
-some value (`lower` of a Greek sigma, `json.marshal` of `<`, `to_number` of " 1", `object.subset` of arrays, `glob.match` of
-a text with U+0000, `walk` before an `every`), or was not compared.
+All other builtins are refused, for one of these reasons: regorus does not have it (`crypto`, `io.jwt`, `net.cidr_merge`) or
+leaves it undefined (`http.send`); it reads a clock, a random number or the process (`time.now_ns`, `rand.intn`,
+`opa.runtime`); the engines differ for some value (`lower` of a Greek sigma, `json.marshal` of `<`, `to_number` of " 1",
+`object.subset` of arrays, `glob.match` of a text with U+0000, `walk` before an `every`); or it was not compared.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ _INSTANT_MOST: Final = DEFAULT_LIMITS.max_integer * 1_000
 """The greatest instant of a request, which is counted in microseconds."""
 
 _ITEMS: Final = 1 << 64
-"""More items than any memory holds."""
+"""More items than fit into any memory."""
 
 
 class Inside(Protocol):
-    """The contents of types, given the policy's data."""
+    """A reader of the types inside types, given the policy's data."""
 
     def items(self, type_: Type, /) -> Type:
         """Return the type of the items of arrays, sets and objects of this type."""
 
     def keys(self, type_: Type, /) -> Type:
-        """Return the type of their keys."""
+        """Return the type of the keys of values of this type."""
 
     def field(self, type_: Type, name: str, /) -> Type:
         """Return the type of the value under `name` in objects of this type."""
@@ -61,12 +61,12 @@ class Inside(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Argument:
-    """One argument of a builtin: `text` describes it, and `fits` tells whether an expression of a type is valid for it."""
+    """One argument of a builtin. `text` describes it; `fits` returns whether an expression of a type is valid for it."""
 
     text: str
     fits: Callable[[Expression, Type, Inside], bool]
     names: tuple[str, ...]
-    """The types that it may have, whatever else is required."""
+    """The types that the argument may have. `fits` may require more."""
 
 
 Result: TypeAlias = "Callable[[Sequence[Expression], Sequence[Type], Inside], Type]"
@@ -74,7 +74,7 @@ Result: TypeAlias = "Callable[[Sequence[Expression], Sequence[Type], Inside], Ty
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Builtin:
-    """One builtin of the closed list. `partial` ones have no value for some arguments."""
+    """One builtin of the closed list. A `partial` builtin is undefined for some arguments."""
 
     arguments: tuple[Argument, ...]
     result: Result
@@ -83,7 +83,7 @@ class Builtin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operator:
-    """One operator between two values: as it is `written`, and the types of which both sides are; none for any."""
+    """One operator between two values: its `written` form, and the types that its `sides` may have; empty for any type."""
 
     written: str
     sides: tuple[str, ...] = ()
@@ -190,7 +190,7 @@ def _joined(_: Sequence[Expression], types: Sequence[Type], inside: Inside) -> T
 
 
 def _merged(_: Sequence[Expression], types: Sequence[Type], inside: Inside) -> Type:
-    """Return the type of objects merged at every depth: a value is of the one type, of the other, or merged too."""
+    """Return the type of two objects merged at every depth: each value comes from one of them, or is merged itself."""
     merged = [inside.items(type_) if "array" in type_.names else type_ for type_ in types]
     values = [inside.items(type_) for type_ in merged]
     if not any("object" in type_.names for type_ in values):
@@ -308,7 +308,7 @@ OPERATORS: Final[Mapping[str, Operator]] = {
     "Union": Operator(written="|", sides=("set",)),
     "Intersection": Operator(written="&", sides=("set",)),
 }
-"""Operators of both engines by the name that regorus' parser gives them; `types.expressions` knows what else they ask."""
+"""Operators of both engines, by the names of regorus' parser; `types.expressions` checks what else they require."""
 
 GUARDS: Final[Mapping[str, frozenset[str]]] = {
     "is_array": frozenset({"array"}),
@@ -319,4 +319,4 @@ GUARDS: Final[Mapping[str, frozenset[str]]] = {
     "is_set": frozenset({"set"}),
     "is_string": frozenset({"text"}),
 }
-"""What is known of a value after a statement that checks its type."""
+"""The types that a value may have after a statement that calls this guard."""

@@ -1,4 +1,4 @@
-"""What OPA's compiler knows when it compares two types, and refuses at once what can never be equal."""
+"""How OPA's compiler compares types: it refuses to compare values that can never be equal."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def never_equal(left: Type, right: Type) -> bool:
 
 
 def incomparable(left: Type, right: Type) -> bool:
-    """Return whether OPA's compiler may refuse to compare two values: it knows the names that are written in objects.
+    """Return whether OPA's compiler may refuse to compare two values. It knows the names that objects are written with.
 
-    Of several objects in one collection only all their names together are known here, so this refuses more than OPA does.
+    For several objects in one collection, only their names together are known here. So this refuses more than OPA does.
     """
     if never_equal(left, right):
         return True
@@ -30,7 +30,7 @@ def incomparable(left: Type, right: Type) -> bool:
     if left.open or right.open or left.data or right.data or len(common) != 1:
         return False
     if common == {"array"}:
-        # Without rows nothing is known of the arrays: refused.
+        # Without rows nothing is known about the arrays, so the comparison is refused.
         return not any(_may_be_equal(row, other) for row in left.rows for other in right.rows)
     if common == {"set"} and any(
         side.items and not side.items.open and len(side.items.names) > 1 for side in (left, right)

@@ -1,8 +1,8 @@
-"""Conflicts: two values where only one may be, which is an error, but not always in both engines.
+"""Conflicts: two values for one rule or one key. That is an error, but not always in both engines.
 
-OPA stops at the first of several definitions if all give the same constant, and regorus goes on. So a policy is refused
-if two values could meet: in a rule with several definitions, in one whose body has several solutions, and under one key
-of an object.
+OPA stops at the first of several definitions if all give the same constant; regorus goes on. So a policy is refused if two
+values are possible for a rule with several definitions, for a rule whose body has several solutions, or for one key of an
+object.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sealbus.policies.lint.module import Problem
 def conflicts(
     definitions: Mapping[syntax.Names, Sequence[tuple[syntax.File, syntax.Rule]]], kind: Callable[[syntax.Names], str]
 ) -> Iterator[Problem]:
-    """Yield every definition that could give a different value than another one, or several values itself."""
+    """Yield a problem for each definition that could give several values, or another value than a second definition."""
     for path, all_definitions in definitions.items():
         given = [(file, rule) for file, rule in all_definitions if rule.kind != "default"]
         if kind(path) == "contains":
@@ -31,18 +31,18 @@ def conflicts(
         for file, rule in given:
             if kind(path) == "object":
                 if not alike and (several or len(rule.bodies) > 1 or not _keyed(rule)):
-                    yield _problem(file, rule, "two values might meet under one key: take the key from `some k, v in`")
+                    yield _problem(file, rule, "two values might get the same key: take the key from `some k, v in`")
                 continue
             if several and not alike and not apart:
-                yield _problem(file, rule, "definitions with different values might both hold: write `else`")
+                yield _problem(file, rule, "two definitions with different values might both hold: use `else`")
             for body, value in _branch_values(rule):
                 if value is not None and not syntax.constant(value) and (solutions_of(body) or iterates(value)):
-                    text = "this may have several values: collect them ([x | ...]), then take one"
+                    text = "this may have several values: collect them ([x | ...]), then choose one"
                     yield Problem.at(file.path, value.place, "conflict", text)
 
 
 def unique(key: syntax.Expression, value: syntax.Expression, body: syntax.Body) -> bool:
-    """Return whether no key of `{key: value | body}` can come with two values."""
+    """Return whether each key of `{key: value | body}` has only one value."""
     if syntax.constant(value):
         return True
     solutions = solutions_of(body)
@@ -53,14 +53,14 @@ def unique(key: syntax.Expression, value: syntax.Expression, body: syntax.Body) 
 
 
 def written(expression: syntax.Expression | None) -> object:
-    """Return what is equal for expressions that are written alike; `true` for none, as in a head."""
+    """Return a value that is equal for equal expressions. A head without a value stands for `true`."""
     if expression is None:
         return ("Scalar", True)
     own = [getattr(expression, name) for name in ("value", "written", "name", "operator") if hasattr(expression, name)]
     if isinstance(expression, syntax.Number):
         own = [int(expression.written)]  # -0 is 0
     if isinstance(expression, syntax.Comprehension):
-        own = [expression.place]  # never equal to another
+        own = [expression.place]  # a comprehension equals no other
     return (type(expression).__name__, *map(str, own), *map(written, syntax.children(expression)))
 
 
@@ -69,7 +69,7 @@ def _problem(file: syntax.File, rule: syntax.Rule, text: str) -> Problem:
 
 
 def _branches(rule: syntax.Rule) -> int:
-    """Return how many bodies of `rule` may hold together."""
+    """Return how many bodies of `rule` may hold at once."""
     return max(1, sum(not body.is_else for body in rule.bodies))
 
 
@@ -84,13 +84,13 @@ def _values(rule: syntax.Rule) -> list[syntax.Expression | None]:
 
 
 def _apart(rules: Sequence[syntax.Rule]) -> bool:
-    """Return whether no two of `rules` can hold together: they compare one thing with different literals, or oppositely."""
+    """Return whether no two of `rules` can hold at once, because their comparisons with literals exclude one another."""
     comparisons = [_literal_comparisons(rule) for rule in rules]
     return all(_excluded(first, other) for first, other in combinations(comparisons, 2))
 
 
 def _literal_comparisons(rule: syntax.Rule) -> list[tuple[str, object, object]]:
-    """Return the comparisons with literals in `rule`: `Eq` or `Ne`, what is compared, and the literal."""
+    """Return the comparisons with literals in `rule`: the operator, the compared expression and the literal."""
     comparisons: list[tuple[str, object, object]] = [
         ("Eq", number, written(argument))
         for number, argument in enumerate(rule.arguments)
@@ -117,7 +117,7 @@ def _excluded(comparisons: Sequence[tuple[str, object, object]], other: Sequence
 
 
 def _keyed(rule: syntax.Rule) -> bool:
-    """Return whether no key of a rule such as `r[key] := value if ...` can come with two values."""
+    """Return whether each key of a rule such as `r[key] := value if ...` has only one value."""
     path = rule.head.path if isinstance(rule.head, syntax.Reference) else ()
     value = rule.value
     if value is None or len(path) != len(syntax.leading_names(rule.head)) or iterates(path[-1]) or iterates(value):
@@ -128,7 +128,7 @@ def _keyed(rule: syntax.Rule) -> bool:
 
 
 def solutions_of(body: syntax.Body | None) -> list[object]:
-    """Return what may give `body` several solutions: iterations, and references with a name that has no value yet."""
+    """Return the parts that may give `body` several solutions: iterations, and references by a name without a value."""
     parts: list[object] = []
     for statement in body.statements if body is not None else ():
         match statement:

@@ -22,10 +22,10 @@ _COLLECTIONS: Final = frozenset({"array", "set", "object"})
 
 
 class DataTypes:
-    """Types, given the policy's data.
+    """The types inside values, given the policy's data.
 
-    For a part of a policy only the data below its own `roots` is known: the rest belongs to others and may be anything. If
-    nothing at all is `known`, as for OPA's compiler, data may be anything.
+    For a part of a policy, only the data below its own `roots` is known. Other data belongs to other parts and may be
+    anything. If `known` is false, as for OPA's compiler, all data may be anything.
     """
 
     def __init__(self, data: Json, roots: Iterable[DataPath], *, known: bool = True) -> None:
@@ -34,7 +34,7 @@ class DataTypes:
         self._values: dict[DataPath, list[Json]] = {(): [data]}
 
     def at(self, path: DataPath) -> Type:
-        """Return the type of the data at `path`, in which None is any name or index."""
+        """Return the type of the data at `path`. None in a path stands for any name or index."""
         if not any(path[: len(root)] == root for root in self._roots):
             return self._unknown
         values = self._at(path)
@@ -59,7 +59,7 @@ class DataTypes:
         return join_all(inside if type_.items is None else [type_.items, *inside])
 
     def keys(self, type_: Type) -> Type:
-        """Return the type of their keys: indexes, the members of a set, the names of an object."""
+        """Return the type of the keys of values of this type: indexes, members of a set, names of an object."""
         if type_.open == "any":
             return NEVER if type_.scalar else ANY
         keys = NUMBER if "array" in type_.names else NEVER

@@ -1,4 +1,4 @@
-"""The types of calls, operators, `in` and written collections, and what each refuses to take."""
+"""The types of calls, operators, `in` and written collections, and the types that each accepts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _KEYS: Final = frozenset({"text", "boolean", "null", "number"})
 
 
 def call_type(analysis: Analysis, facts: Facts, call: syntax.Call) -> Type:
-    """Return the type that a function or builtin gives."""
+    """Return the type of a call's result."""
     types = [analysis.expression_type(facts, argument) for argument in call.arguments]
     path = analysis.table.called_function(call, facts.file)
     if path is not None:
@@ -39,7 +39,7 @@ def call_type(analysis: Analysis, facts: Facts, call: syntax.Call) -> Type:
             definitions = analysis.table.definitions[path]
             parameter = join_all(analysis.parameter_type(rule, position) for _, rule in definitions)
             if never_equal(type_, parameter):
-                analysis.refuse(facts, argument.place, "match", "no definition of the function takes this")
+                analysis.refuse(facts, argument.place, "match", "no definition of the function accepts this")
             analysis.infer_name(facts, argument, parameter.names)
         return result
     name = ".".join(call.name)
@@ -55,7 +55,7 @@ def call_type(analysis: Analysis, facts: Facts, call: syntax.Call) -> Type:
 
 
 def infix_type(analysis: Analysis, facts: Facts, expression: syntax.Infix) -> Type:
-    """Return the type that an operator gives."""
+    """Return the type of an operator's result."""
     left, right = types = [analysis.expression_type(facts, side) for side in (expression.left, expression.right)]
     sides = OPERATORS[expression.operator].sides
     match expression.operator:
@@ -63,7 +63,7 @@ def infix_type(analysis: Analysis, facts: Facts, expression: syntax.Infix) -> Ty
             return BOOLEAN
         case "Lt" | "Le" | "Gt" | "Ge":
             if mixed(left, right):
-                text = "sets and objects are put in order otherwise: compare what is in them"
+                text = "the engines order sets and objects differently: compare their contents"
                 analysis.refuse(facts, expression.place, "order", text)
             return BOOLEAN
         case "Union" | "Intersection":
@@ -74,7 +74,7 @@ def infix_type(analysis: Analysis, facts: Facts, expression: syntax.Infix) -> Ty
             return left
         case "Mod":
             if not isinstance(expression.right, syntax.Number) or not int(expression.right.written):
-                text = "right of % stands a literal that is not 0"
+                text = "the right side of % must be a literal other than 0"
                 analysis.refuse(facts, expression.right.place, "type", text)
             _check_operands(analysis, facts, expression, types, sides)
             return number(right.most)
@@ -82,8 +82,9 @@ def infix_type(analysis: Analysis, facts: Facts, expression: syntax.Infix) -> Ty
             _check_operands(analysis, facts, expression, types, sides)
             if left.names | right.names <= {"number"} and left.most * right.most > UNBOUNDED:
                 text = (
-                    "this product may be over 2^256, and no engine bounds the time of larger ones: multiply at most four "
-                    "numbers of the question or the data, or remainders (x % 1000); a function's are known from its calls"
+                    "this product may exceed 2^256, and no engine bounds the time of larger products: multiply at most four "
+                    "numbers of the request or the data, or use remainders (x % 1000). The numbers that a function gets are "
+                    "known from its calls"
                 )
                 analysis.refuse(facts, expression.place, "number", text)
             return number(left.most * right.most)
@@ -98,14 +99,14 @@ def _check_operands(
     for side, type_ in zip((expression.left, expression.right), types, strict=True):
         analysis.allow_in_place(facts, side, frozenset({*names, "set"} if expression.operator == "Sub" else names))
         if not type_.names <= set(names):
-            refuse_unfit(analysis, facts, side, type_, f"this takes a {names[0]}", names)
+            refuse_unfit(analysis, facts, side, type_, f"this operator takes a {names[0]}", names)
 
 
 def check_membership(analysis: Analysis, facts: Facts, expression: syntax.Membership) -> None:
     """Check the sides of `in`."""
     *keys, value, collection = [analysis.expression_type(facts, side) for side in syntax.children(expression)]
     if keys and "set" in collection.names:
-        text = "a set has no keys to regorus, and its items as keys to OPA: ask for one name, x in set"
+        text = "a set has no keys in regorus, and its items as keys in OPA: write one name, x in set"
         analysis.refuse(facts, expression.place, "in", text)
     pairs = [(value, analysis.data.items(collection)), *((key, analysis.data.keys(collection)) for key in keys)]
     analysis.check_membership(facts, expression, pairs)
@@ -114,24 +115,24 @@ def check_membership(analysis: Analysis, facts: Facts, expression: syntax.Member
 def refuse_unfit(
     analysis: Analysis, facts: Facts, expression: syntax.Expression, type_: Type, text: str, names: Iterable[str]
 ) -> None:
-    """Refuse an expression of `type_` where only the types `names` fit, as `text` says, and tell what to write."""
+    """Refuse an expression of `type_` where only the types `names` fit, as `text` says. The problem tells what to write."""
     wrong, right = type_.names - set(names), type_.names & set(names)
     if analysis.accepts(wrong, right):
         return
     if wrong and right:
         guards = " or ".join(sorted(guard for guard, known in GUARDS.items() if known & right))
-        text += f", and this may be {' or '.join(sorted(wrong))}: ask before, by {guards}"
+        text += f", and this may be {' or '.join(sorted(wrong))}: check it first with {guards}"
     elif wrong:
         text += f", and this is {' or '.join(sorted(wrong))}"
     elif not type_.scalar:
-        text += ": collect what fits before, such as [x | some x in xs; is_string(x)]"
+        text += ": first collect the items that fit, as in [x | some x in xs; is_string(x)]"
     analysis.refuse(facts, expression.place, "type", text)
 
 
 def refuse_mixed(analysis: Analysis, facts: Facts, place: syntax.Place, items: Type) -> None:
-    """Refuse `items` of a set that may be both sets and objects."""
+    """Refuse a set whose `items` may be both sets and objects."""
     if mixed(items):
-        text = "sets and objects beside one another are put in order otherwise: keep them apart"
+        text = "the engines order sets and objects in one set differently: keep them in different sets"
         analysis.refuse(facts, place, "order", text)
 
 
@@ -154,13 +155,13 @@ def object_type(analysis: Analysis, facts: Facts, expression: syntax.ObjectLiter
 
 
 def key_type(analysis: Analysis, facts: Facts, expression: syntax.Expression) -> Type:
-    """Return the type of an object's key, whose text in an answer must be the same for both engines."""
+    """Return the type of an object's key. Its text in an answer must be the same for both engines."""
     type_ = analysis.expression_type(facts, expression)
     text = "an object's key is a text, a boolean, null or a number within 2^53"
     if not type_.names <= _KEYS:
         refuse_unfit(analysis, facts, expression, type_, text, sorted(_KEYS))
     elif type_.most > DEFAULT_LIMITS.max_integer:
-        text += ": take the number as a text, by format_int or sprintf"
+        text += ": make the number a text, with format_int or sprintf"
         analysis.refuse(facts, expression.place, "number", text)
     return type_
 
@@ -178,6 +179,6 @@ def comprehension_type(analysis: Analysis, facts: Facts, expression: syntax.Comp
         return set_of(terms[0])
     key_type(analysis, inner, expression.terms[0])
     if not unique(expression.terms[0], expression.terms[1], expression.body):
-        text = "two values might meet under one key, which is an error: take the key from `some key, value in` alone"
+        text = "two values might get the same key, which is an error: take the key from `some key, value in` alone"
         analysis.refuse(facts, expression.place, "conflict", text)
     return object_of(terms[0], terms[1])

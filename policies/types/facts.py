@@ -39,7 +39,7 @@ class Facts:
         )
 
     def key(self, expression: syntax.Expression) -> Key | None:
-        """Return the key of `expression` if it is a name, or a lookup in a name by names, literals and variables."""
+        """Return the key of a name, or of a lookup in a name by literals and variables; None for any other expression."""
         if isinstance(expression, syntax.Variable):
             return (("", expression.name),)
         if not isinstance(expression, syntax.Reference) or not isinstance(expression.head, syntax.Variable):
@@ -70,7 +70,7 @@ class Facts:
             self.checked[key] = self.checked.get(key, names) & names
 
     def narrowed(self, type_: Type, key: Key) -> Type:
-        """Return `type_`, the type of what has this key, without the types that earlier statements exclude."""
+        """Return `type_` without the types that earlier statements exclude for this key."""
         names = self.checked.get(key)
         return type_ if names is None else narrowed(type_, names)
 
@@ -93,7 +93,7 @@ def certain(expression: syntax.Expression, facts: Facts, table: RuleTable) -> bo
 
 
 def _total(function: syntax.Names, table: RuleTable) -> bool:
-    """Return whether `function` has a value for all arguments: a definition without conditions is enough."""
+    """Return whether `function` has a value for all arguments. One definition without conditions is enough."""
     for file, rule in table.definitions[function]:
         arguments = [argument.name for argument in rule.arguments if isinstance(argument, syntax.Variable)]
         if not rule.bodies and rule.value is not None and len(arguments) == len(rule.arguments):

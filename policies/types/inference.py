@@ -1,9 +1,11 @@
-"""Type inference: no evaluation can fail, and no part is undefined where the engines would differ.
+"""Type inference: it shows that no evaluation can fail, and that nothing is undefined where the engines would differ.
 
-If an evaluation ends with an error, the engines disagree about everything around it: OPA leaves out rules that its index
-excludes, stops at a first solution, and evaluates the parts of an expression in its own order; regorus evaluates all of
-them, from the left. So every value is given a type, from the policy's text, its data and the shape of its questions, and
-each builtin and operator accepts only types for which it cannot fail. The result is then a value or undefined, in both.
+If an evaluation fails, the engines disagree about the rest. OPA skips rules that its index excludes, stops at a first
+solution, and evaluates the parts of an expression in its own order. regorus evaluates all parts, from the left. So every
+value gets a type, from the policy's text, its data and the shape of its requests. Each builtin and operator accepts only
+types for which it cannot fail. Both engines then give a value, or both give undefined.
+
+There are two analyses: one knows what an evaluation knows, the other what OPA's compiler knows.
 """
 
 from __future__ import annotations
@@ -25,9 +27,9 @@ from sealbus.policies.types.value import ANY, DataPath, Type, narrowed
 
 
 def type_problems(files: Iterable[syntax.File], data: Json, roots: Iterable[DataPath] = ((),)) -> list[Problem]:
-    """Return every place of `files` that could fail for some question, or mean something else to OPA's compiler.
+    """Return every place in `files` that could fail for some request, or that OPA's compiler would refuse.
 
-    `files` have passed the other checks. `data` is known below `roots`; the rest may be anything.
+    `files` have passed the other checks. `data` is known below `roots`; the other data may be anything.
     """
     table = RuleTable(file for file in files if not file.path.endswith(TEST_SUFFIX))
     problems: set[Problem] = set()
@@ -43,17 +45,17 @@ def type_problems(files: Iterable[syntax.File], data: Json, roots: Iterable[Data
 
 @dataclass(kw_only=True)
 class _OpaCompiler(RuleTypes):
-    """What OPA's compiler knows and refuses: it sees neither the data nor the arguments of calls."""
+    """Knows and refuses what OPA's compiler does. It sees neither the data nor the arguments of calls."""
 
     parameters: dict[tuple[syntax.Place, str], frozenset[str]] = field(default_factory=dict)
-    """The types that a function takes for an argument, by definition and name: what its bodies do with the argument."""
+    """The types that the bodies of a function accept for an argument, by definition and name of the argument."""
 
     def refuse(self, facts: Facts, place: syntax.Place, form: str, text: str) -> None:
         if form in ("match", "type"):
             self.problems.add(Problem.at(facts.file.path, place, form, text))
 
     def accepts(self, wrong: frozenset[str], right: frozenset[str]) -> bool:
-        # OPA refuses what is impossible, and checks the rest at evaluation.
+        # OPA's compiler refuses impossible types. It leaves the others to the evaluation.
         return bool(right) or not wrong
 
     def input_type(self, package: syntax.Names) -> Type:
@@ -82,25 +84,25 @@ class _OpaCompiler(RuleTypes):
     def check_equality(self, facts: Facts, expression: syntax.Infix) -> None:
         left, right = (self.expression_type(facts, side) for side in (expression.left, expression.right))
         if incomparable(left, right):
-            text = "OPA refuses this: the two sides are never equal, or are objects of other names. Compare their parts"
+            text = "OPA refuses this ==: its sides are never equal, or are objects with different names. Compare their parts"
             self.refuse(facts, expression.place, "match", text)
         self.infer_name(facts, expression.left, _unguarded(facts, expression.right, right))
         self.infer_name(facts, expression.right, _unguarded(facts, expression.left, left))
 
     def check_membership(self, facts: Facts, expression: syntax.Membership, pairs: Sequence[tuple[Type, Type]]) -> None:
         if any(incomparable(sought, present) for sought, present in pairs):
-            text = "OPA refuses this: nothing of this type, or no object of these names, is in there. Compare the parts"
+            text = "OPA refuses this `in`: no item has this type, or is an object with these names. Compare their parts"
             self.refuse(facts, expression.place, "match", text)
         elif expression.key is None:
             self.infer_name(facts, expression.value, pairs[0][1].names)
 
     def check_guard(self, facts: Facts, guard: str, argument: syntax.Expression, type_: Type) -> None:
         if type_.names and not type_.names & GUARDS[guard]:
-            # OPA continues with the type that it knows, and refuses operations on the other.
-            self.refuse(facts, argument.place, "match", f"{guard} is never true of this")
+            # OPA's compiler keeps the type that it knows, and refuses operations on the type of the guard.
+            self.refuse(facts, argument.place, "match", f"{guard} is never true here")
 
     def allow(self, facts: Facts, expression: syntax.Expression, names: frozenset[str]) -> None:
-        if names:  # from what holds nothing it learns nothing
+        if names:  # an empty collection teaches the compiler nothing
             facts.allow(expression, names)
 
     def allow_in_place(self, facts: Facts, expression: syntax.Expression, names: frozenset[str]) -> None:
@@ -120,7 +122,7 @@ class _OpaCompiler(RuleTypes):
 
 
 def _unguarded(facts: Facts, expression: syntax.Expression, type_: Type) -> frozenset[str]:
-    """Return the types of an expression of `type_`, for a name without what guards have asked: OPA heeds none."""
+    """Return the types of an expression of `type_`, for a name without its guards: OPA's compiler ignores them."""
     if not isinstance(expression, syntax.Variable):
         return type_.names
     return facts.inferred.get(expression.name) or facts.names.get(expression.name, type_).names

@@ -1,6 +1,6 @@
-"""The types of a policy's questions, as `input_document`, `approval_question` and `connect_document` make them.
+"""The types of the documents that a policy decides on: `input_document`, `approval_question` and `connect_document`.
 
-Properties and claims come from agents and identity providers: text, whole numbers, booleans and arrays of these, and a
+Properties and claims come from agents and identity providers. They are texts, whole numbers, booleans and arrays of these; a
 policy must check which.
 """
 
@@ -73,7 +73,7 @@ APPROVAL_REQUEST: Final = Type(
 )
 """The argument of `decide(request)` in package sealbus.approval.
 
-An obligation has members that may be absent: a policy asks what they are before it uses them.
+Some members of an obligation may be absent: a policy checks their types before it uses them.
 """
 
 CONNECT_REQUEST: Final = record(

@@ -12,7 +12,7 @@ from sealbus.policies.types.value import ANY, Type, narrowed
 
 
 def reference_type(analysis: Analysis, facts: Facts, expression: Variable | Reference) -> Type:
-    """Return the type of a name, or of what a reference looks up."""
+    """Return the type of a name, or of the value that a reference finds."""
     head = expression.head if isinstance(expression, Reference) else expression
     path = expression.path if isinstance(expression, Reference) else ()
     key: Key | None = None
@@ -48,14 +48,14 @@ def _outside_type(analysis: Analysis, facts: Facts, expression: Variable | Refer
         if table.kind(full[:length]):
             rest = path[length - before - 1 :]
             if not rest and any(map(_deep, table.definitions[full[:length]])):
-                # Where it has no entry, it is undefined to regorus, and empty to OPA.
-                text = "this rule is looked up by key, r[x], and never taken as a whole"
+                # A rule without entries is undefined in regorus and empty in OPA.
+                text = "look this rule up by key, r[x]: it cannot be used as a whole"
                 analysis.refuse(facts, expression.place, "lookup", text)
             type_ = analysis.rule_type(full[:length])
             return _looked_up_type(analysis, facts, type_, rest, None, alias=alias or names[0] == "data")
     rest = path[len(names) - 1 :]
     if table.around(full):
-        text = "rules are looked up by names that are written: name the rule, then look into it"
+        text = "a rule is found by a literal name: name the rule (x := ...), then look into x"
         analysis.refuse(facts, rest[0].place if rest else expression.place, "lookup", text)
         return ANY
     key: Key = (("", "data"), *((".", name) for name in full))
@@ -64,7 +64,7 @@ def _outside_type(analysis: Analysis, facts: Facts, expression: Variable | Refer
 
 
 def _deep(definition: tuple[File, Rule]) -> bool:
-    """Return whether a rule is made key by key, at more than one depth."""
+    """Return whether a rule is defined key by key, at more than one depth."""
     _, rule = definition
     return len(keys_of(rule)) + (rule.key is not None) > 1
 
@@ -72,9 +72,9 @@ def _deep(definition: tuple[File, Rule]) -> bool:
 def _looked_up_type(
     analysis: Analysis, facts: Facts, type_: Type, path: Sequence[Expression], key: Key | None, *, alias: bool
 ) -> Type:
-    """Return the type of what `path` finds in a value of `type_`, which has the key `key`.
+    """Return the type that the lookups in `path` give, starting at a value of `type_` with the key `key`.
 
-    With `alias` the reference starts at `data` or at an import of data.
+    `alias` is whether the reference starts at `data` or at an import of data.
     """
     data = analysis.data
     for part in path:
@@ -87,15 +87,15 @@ def _looked_up_type(
         else:
             index, below = analysis.expression_type(facts, part), data.items(type_)
             if "object" in type_.names and index.names and index.names <= {"array", "set", "object"}:
-                # OPA's compiler finds some of these nowhere.
-                text = "an object is looked up by a text, number or boolean"
+                # OPA's compiler refuses some of these lookups.
+                text = "look an object up by a text, number or boolean"
                 analysis.refuse(facts, part.place, "lookup", text)
             if alias and "number" in index.names and "object" in type_.names:
-                text = "a number may look up a text here, in OPA only: name the object first (o := ...), then o[x]"
+                text = "a number may find a text here, in OPA alone: name the object first (o := ...), then use o[x]"
                 analysis.refuse(facts, part.place, "lookup", text)
         known = type_.names and not type_.data and not type_.open
         if known and analysis.finds_nothing(facts, type_, part, below):
-            analysis.refuse(facts, part.place, "match", "there is nothing here, ever")
+            analysis.refuse(facts, part.place, "match", "this lookup can never find anything")
         analysis.allow_in_place(facts, part, data.keys(type_).names)
         if type_.names == {"set"} and not analysis.unbound(facts, part):
             # A lookup in a set gives the key itself.

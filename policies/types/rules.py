@@ -1,7 +1,7 @@
 """The types of rules and functions, statement by statement.
 
-The types of a function's arguments are those of its calls. If there are too many different ones they count as unknown,
-so that the time this takes is bounded.
+A function's arguments have the types of its calls. If its calls have too many different types, the arguments count as
+unknown, which bounds the time of the analysis.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ from sealbus.policies.types.value import (
 CALLS: Final = 16
 """Different argument types with which one function is analysed before they count as unknown."""
 LIBRARY_CALLS: Final = 2_048
-"""The same for a function of the library, which each of many teams calls with conditions of its own."""
+"""The same for a function of the library, which many teams call, each with its own conditions."""
 
 _STEPS: Final = (1 << 16, 1 << 32, DEFAULT_LIMITS.max_integer, 1 << 64, 1 << 128, UNBOUNDED)
-"""Bounds of numbers that functions are called with."""
+"""Bounds to which the numbers in calls are rounded up."""
 
 
 @dataclass(kw_only=True)
 class RuleTypes(Analysis):
-    """Walks over all rules; each rule, and each function for each kind of its arguments, is read once."""
+    """Walks over all rules. Each rule is read once, and each function once for each list of argument types."""
 
     rules: dict[syntax.Names, Type] = field(default_factory=dict)
     calls: dict[syntax.Names, dict[tuple[Type, ...], Type]] = field(default_factory=lambda: defaultdict(dict))
@@ -71,7 +71,7 @@ class RuleTypes(Analysis):
                 types = self.question_types(path, arity[path])
                 if types is not None:
                     self.function_type(path, types)
-        # A function that is never called is analysed as if with any arguments; but the library's then decides nothing.
+        # A function without calls is analysed for any arguments. An uncalled function of the library decides nothing.
         for path in functions:
             if not self.calls[path] and path[: len(LIBRARY)] != LIBRARY:
                 self.function_type(path, [ANY] * arity[path])
@@ -126,15 +126,15 @@ class RuleTypes(Analysis):
     def _head_type(
         self, facts: Facts, rule: syntax.Rule, value: syntax.Expression | None, body: syntax.Body | None
     ) -> Type:
-        """Return what a head gives after its body."""
+        """Return the type of the value that a head gives after its body."""
         keys = keys_of(rule)
         if rule.key is not None or keys:
             parts = [part for part in (*keys, rule.key, value) if part is not None]
             if solutions_of(body) or any(map(iterates, parts)):
                 for part in parts:
                     if not certain(part, facts, self.table):
-                        # regorus forgets all solutions where the last has no head, and fails where another has none.
-                        text = "this may be undefined for one of several solutions: name it in the body (x := ...)"
+                        # regorus drops all solutions if the last one has no head, and fails if another one has none.
+                        text = "this may be undefined for one of the body's solutions: name it in the body (x := ...)"
                         self.refuse(facts, part.place, "head", text)
         if rule.key is not None:
             items = self.expression_type(facts, rule.key)
@@ -149,7 +149,7 @@ class RuleTypes(Analysis):
     # Bodies
 
     def read_body(self, facts: Facts, body: syntax.Body) -> None:
-        """Read one statement after the other: each knows what those before it have checked."""
+        """Read the statements in order: each one knows what the earlier ones have checked."""
         for statement in body.statements:
             self._read_statement(facts, statement)
 
@@ -181,7 +181,7 @@ class RuleTypes(Analysis):
                 self.read_body(inner, statement.body)
 
     def _check_statement(self, facts: Facts, expression: syntax.Expression) -> None:
-        """Check a statement, or what is under `not`: there a missing side of `in` is false in both engines."""
+        """Check a statement, or an expression under `not`. There `in` with an undefined side is false in both engines."""
         if isinstance(expression, syntax.Membership):
             check_membership(self, facts, expression)
             return
@@ -190,7 +190,7 @@ class RuleTypes(Analysis):
             self.check_equality(facts, expression)
 
     def _assign(self, facts: Facts, pattern: syntax.Expression, assigned: syntax.Expression, type_: Type) -> None:
-        """Bind the names of `pattern` to `assigned`, part by part if both are written out as arrays."""
+        """Bind the names of `pattern` to `assigned`, item by item if both are written as arrays."""
         if (
             isinstance(pattern, syntax.Array)
             and isinstance(assigned, syntax.Array)
@@ -206,12 +206,12 @@ class RuleTypes(Analysis):
             facts.names[pattern.name] = type_
         elif isinstance(pattern, syntax.Array):
             if not type_.data and never_equal(row_of(*[ANY] * len(pattern.items)), type_):
-                self.refuse(facts, pattern.place, "match", "what is taken apart here is never such an array")
+                self.refuse(facts, pattern.place, "match", "the value on the right is never an array of this form")
             for item in pattern.items:
                 self._bind(facts, item, self.data.items(type_))
 
     def _learn(self, facts: Facts, expression: syntax.Expression) -> None:
-        """Note what is known once `expression` holds."""
+        """Note what is known after the statement `expression`."""
         key = facts.key(expression)
         if key is not None:
             facts.stated.add(key)
@@ -231,7 +231,7 @@ class RuleTypes(Analysis):
     # Expressions
 
     def expression_type(self, facts: Facts, expression: syntax.Expression) -> Type:
-        """Hand the expression to the function for its kind."""
+        """Pass the expression to the function for its kind."""
         match expression:
             case syntax.Scalar() | syntax.Text() | syntax.Number():
                 return pattern_type(expression)
@@ -252,15 +252,15 @@ class RuleTypes(Analysis):
             case syntax.Membership():
                 for side in syntax.children(expression):
                     if not certain(side, facts, self.table):
-                        text = "`in` as a value needs sides that have one: name this first (x := ...), then use x"
+                        text = "in `in` as a value, this may be undefined: name it first (x := ...), then use x"
                         self.refuse(facts, side.place, "in", text)
                 check_membership(self, facts, expression)
                 return BOOLEAN
             case _:
-                # Refused by its form: a minus before anything but digits, an assignment inside of an expression.
+                # Its form was refused before: a minus before anything but digits, or an assignment inside an expression.
                 return NEVER
 
 
 def _stepped(type_: Type) -> Type:
-    """Return a number's type with the next of a few bounds: functions are called with many numbers."""
+    """Round a number's bound up to one of a few bounds, because functions are called with many numbers."""
     return number(next(step for step in _STEPS if type_.most <= step)) if type_.names == {"number"} else type_

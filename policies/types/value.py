@@ -1,7 +1,7 @@
 """The type of a policy's value, as far as its text, its data and the shape of its questions determine it.
 
-A `Type` allows too much rather than too little: a value that it does not allow cannot occur. It does not say whether
-there is a value at all, except that `NEVER` has none.
+A `Type` may allow values that cannot occur. It never excludes a value that can. It does not say whether there is a value
+at all, except that `NEVER` has none.
 """
 
 from __future__ import annotations
@@ -16,16 +16,15 @@ DataPath: TypeAlias = "tuple[str | None, ...]"
 """A path in the policy's data; None stands for any name or index."""
 
 UNBOUNDED: Final = 1 << 256
-"""The bound if no smaller bound of a number is known, and the greatest bound of a product.
+"""The bound of a number without a known smaller bound, and the greatest bound of a product.
 
-Both engines compute exactly, and look at no limit meanwhile: in a chain of squares the 27th did not end in 100 s. Sums may
-exceed it, because a sum is longer than its longest part by no more than the length of their count. Four numbers of a question
-multiplied are within 2^212.
+Both engines compute exactly and without a limit: in a chain of squares, the 27th did not end in 100 s. Sums may exceed this
+bound, because adding makes a number only a few digits longer. The product of four numbers of a request is within 2^212.
 """
 _PARTS: Final = 16_384
-"""Most types in one type: where each value holds the one before twice, they would double at each step."""
+"""Most types in one type. Without a limit, values that hold the one before twice would double it at each step."""
 _SIZE: Final = 1_024
-"""Most types in one type that has `rows`, which hold again what `items` holds."""
+"""Most types in one type with `rows`, which repeat the types in `items`."""
 _COLLECTIONS: Final = frozenset({"array", "set", "object"})
 _JSON_NAMES: Final = frozenset({"null", "boolean", "number", "text", "array", "object"})
 
@@ -34,14 +33,14 @@ _JSON_NAMES: Final = frozenset({"null", "boolean", "number", "text", "array", "o
 class Type:
     """The possible types of a value: `names` are those of Rego's types, `text` for a string.
 
-    `most` bounds the magnitude of a number. `items` is the type of the items of arrays and sets, and of the values of an
-    object beyond its `fields`; `keys` that of an object's keys, if they are not all texts. `open` means that it may hold any
-    JSON value, or any value at all, at every depth. `data` are the places in the policy's data where the value may be
-    found. `instant` marks texts that are instants as `rfc3339` writes them. `lengths` are the possible lengths of an array
-    that was written out. `rows` are what an array may be: the types of its items, place by place, or the type of all. It is
-    empty where they are too many, or not known.
+    `most` bounds the magnitude of a number. `items` is the type of the items of arrays and sets, and of an object's values
+    outside its `fields`. `keys` is the type of an object's keys, if they are not all texts. With `open` the value may hold
+    any JSON value (`json`), or any value (`any`), at every depth. `data` has the places in the policy's data where the value
+    may be found. `instant` marks texts that are instants as `rfc3339` writes them. `lengths` are the possible lengths of an
+    array literal. Each of `rows` is a possible array: the types of its items in order, or one type for all items. `rows` is
+    empty if there are too many, or if they are unknown.
 
-    What a type of more than `_PARTS` types holds counts as unknown.
+    The contents of a type with more than `_PARTS` types count as unknown.
     """
 
     names: frozenset[str]
@@ -55,9 +54,9 @@ class Type:
     lengths: frozenset[int] = frozenset()
     rows: frozenset[tuple[Type, ...] | Type] = frozenset()
     parts: int = field(init=False, compare=False, repr=False)
-    """The number of types in it, itself included."""
+    """The number of types in this type, itself included."""
     size: int = field(init=False, compare=False, repr=False)
-    """The same with the types in its `rows`, at most `_SIZE`."""
+    """The same number with the types in `rows`, at most `_SIZE`."""
 
     def __post_init__(self) -> None:
         parts = 1 + sum(type_.parts for type_ in self.inside)
@@ -74,11 +73,11 @@ class Type:
 
     @property
     def scalar(self) -> bool:
-        """Whether it holds no other value."""
+        """Whether the value cannot hold other values."""
         return not self.names & _COLLECTIONS
 
     def may_hold(self, name: str) -> bool:
-        """Return whether a value of the type `name` may be this value, or anywhere inside it."""
+        """Return whether this value may be of the type `name`, or may hold such a value at any depth."""
         if name in self.names:
             return True
         if self.scalar:
@@ -89,14 +88,14 @@ class Type:
 
     @property
     def inside(self) -> tuple[Type, ...]:
-        """The types of what it holds that are known by themselves: of items, keys and fields."""
+        """The known types inside this type: those of items, keys and fields."""
         return tuple(
             type_ for type_ in (self.items, self.keys, *(type_ for _, type_ in self.fields)) if type_ is not None
         )
 
     @property
     def holds_json(self) -> bool:
-        """Whether all that it holds is JSON as questions and data have it: no set, no greater number, no key but texts."""
+        """Whether everything in it is JSON as in requests and data: no sets, no larger numbers, only texts as keys."""
         if self.open == "any" or (self.keys is not None and not self.keys.names <= TEXT.names):
             return False
         return all("set" not in type_.names and type_.most <= NUMBER.most and type_.holds_json for type_ in self.inside)
@@ -143,7 +142,7 @@ def object_of(keys: Type, values: Type) -> Type:
 
 
 def record(fields: Mapping[str, Type]) -> Type:
-    """Return the type of objects with exactly these names, or fewer."""
+    """Return the type of objects with these names, or with some of them."""
     return Type(names=frozenset({"object"}), fields=tuple(sorted(fields.items())))
 
 
@@ -198,7 +197,7 @@ def join(left: Type, right: Type) -> Type:
 def _open(left: Type, right: Type) -> Literal["", "json", "any"]:
     if not left.open and not right.open:
         return ""
-    # What is looked up in JSON is JSON, and the other may hold more.
+    # JSON holds only JSON. The other type may hold more.
     return "json" if left.holds_json and right.holds_json else "any"
 
 

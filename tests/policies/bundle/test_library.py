@@ -164,7 +164,7 @@ def test_a_file_of_another_package_is_not_the_librarys(tmp_path: Path) -> None:
 
 def test_a_mistake_in_the_registry_is_reported_where_the_library_reads_it(tmp_path: Path) -> None:
     wrong: dict[str, Json] = {"always": {**REGISTRY["regions"]["always"], "utc_offset_minutes": "60"}}
-    with pytest.raises(PolicyRefused, match=r"sealbus/lib/rules\.rego:[0-9]+:[0-9]+: this takes a number"):
+    with pytest.raises(PolicyRefused, match=r"sealbus/lib/rules\.rego:[0-9]+:[0-9]+: this operator takes a number"):
         build_bundle(shop(tmp_path, **{"sealbus/registry/regions/data.json": wrong}))
 
 
@@ -233,7 +233,7 @@ def test_what_the_library_cannot_do_with_the_platforms_data_is_found_in_the_comp
     wrong: Json = {"always": {**REGISTRY["regions"]["always"], "utc_offset_minutes": "60"}}
     stock = team("stock", STOCK)
     check_team(stock, "stock", library_modules())
-    with pytest.raises(PolicyRefused, match=r"sealbus/lib/rules\.rego:.*this takes a number"):
+    with pytest.raises(PolicyRefused, match=r"sealbus/lib/rules\.rego:.*this operator takes a number"):
         compose(read_bundle(with_library(regions=wrong)), {"stock": stock})
 
 

@@ -25,7 +25,9 @@ def refused(text: str, *, relaxed: bool = False) -> str:
 )  # fmt: skip
 def test_builtins_that_are_absent_impure_or_different(name: str) -> None:
     said = refused(f'{name}("x")')
-    assert said.startswith(f"builtin: {name} is not among the builtins that every engine answers alike (page policy")
+    assert said.startswith(
+        f"builtin: {name} is not a builtin for which every engine gives the same value. The page policy"
+    )
     assert "sidecar" in said
 
 

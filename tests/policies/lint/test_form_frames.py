@@ -31,8 +31,8 @@ def test_a_name_is_declared_once() -> None:
         scope.declare(variable(name), "assigned")
     assert [problem.text.split(":")[0] for problem in scope.problems] == [
         "x is declared already",
-        "input is no name for a variable",
-        "data is no name for a variable",
+        "input cannot be the name of a variable",
+        "data cannot be the name of a variable",
         "rule is a rule or an import",
     ]
 

@@ -227,5 +227,5 @@ def test_syntax_that_nobody_compared_is_refused(monkeypatch: pytest.MonkeyPatch)
         {"Spec": {"span": span, "head": head, "bodies": [body]}},
     ):
         monkeypatch.setattr(parsing, "parse_module", tree_of(rule))
-        with pytest.raises(PolicyRefused, match="Novelty is not among the forms"):
+        with pytest.raises(PolicyRefused, match="Novelty is syntax that was not compared"):
             file("x")

@@ -26,4 +26,6 @@ def test_places_and_texts() -> None:
     assert source.place({"start": 0, "end": 0}) == Place(line=1, column=1)
     with pytest.raises(TypeError, match="without offsets"):
         source.place({"start": "1", "end": 2})
-    assert str(source.unknown("Thing", span)).endswith("a:2:4: Thing is not among the forms [unknown]")
+    assert str(source.unknown("Thing", span)).endswith(
+        "a:2:4: Thing is syntax that was not compared between the engines [unknown]"
+    )

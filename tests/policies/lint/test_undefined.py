@@ -37,9 +37,9 @@ def test_alike(statement: str) -> None:
         ("not x.y + 1 == 2", "may be undefined"),
         ("not data.d[x.y] == 1", "may be undefined"),
         ("not [x.y] == [1]", "may be undefined"),
-        ("not [named][0]", "looked into first"),
+        ("not [named][0]", "a lookup under `not` needs a name"),
         ("not [y | y := named]", "name it first"),
-        ("not data.d[_]", "write a rule for it"),
+        ("not data.d[_]", "write a rule for this"),
         ("every e in [1] { not data.d[e] }", "of `every`"),
     ],
 )

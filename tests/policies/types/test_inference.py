@@ -353,10 +353,10 @@ def test_a_problem_says_what_to_do() -> None:
     unknown, inside, wrong = (str(problem) for problem in type_problems(files, DATA))
     assert unknown == (
         "a.rego:8:7: argument 1 of count is array, set or object, and this may be boolean or number or text: "
-        "ask before, by is_array [type]"
+        "check it first with is_array [type]"
     )
     assert inside == (
-        "a.rego:9:12: argument 2 of concat is array or set of texts: collect what fits before, such as "
+        "a.rego:9:12: argument 2 of concat is array or set of texts: first collect the items that fit, as in "
         "[x | some x in xs; is_string(x)] [type]"
     )
     assert wrong == "a.rego:10:5: argument 1 of abs is number within 2^63, and this is text [type]"

@@ -34,11 +34,11 @@ def unpack_archive(raw: bytes) -> dict[str, bytes]:
     """Return the files in the archive `raw`, by path.
 
     Raises `PolicyRefused` for over 8 MiB packed, 32 MiB unpacked or 1,000 files, links and other special entries,
-    absolute paths, `..`, a path twice, and what is no gzipped tar.
+    absolute paths, `..`, a repeated path, and anything but a gzipped tar.
     """
     if len(raw) > BUNDLE_BYTES:
         raise refused_file("", f"the bundle has over {BUNDLE_BYTES} bytes")
-    unpacker = zlib.decompressobj(wbits=31)  # gzip only, and no more than is asked for
+    unpacker = zlib.decompressobj(wbits=31)  # gzip only, with a bounded result
     try:
         archive = unpacker.decompress(raw, UNPACKED_BYTES)
         if not unpacker.eof or unpacker.unused_data:
@@ -56,10 +56,10 @@ def _untar(archive: bytes) -> dict[str, bytes]:
                 continue
             path = _path(entry)
             if path in contents:
-                raise refused_file(path, "the file is there twice")
+                raise refused_file(path, "the path is repeated")
             if len(contents) == BUNDLE_FILES:
                 raise refused_file("", f"over {BUNDLE_FILES} files")
-            # Read from the bytes in memory, not by name: the tar cannot point anywhere else.
+            # Read from the bytes in memory, not by name, so the tar cannot point anywhere else.
             start = entry.offset_data
             contents[path] = archive[start : start + entry.size]
             if len(contents[path]) != entry.size:
@@ -71,7 +71,7 @@ def _path(entry: tarfile.TarInfo) -> str:
     """Return the path of a file entry; `opa build` starts its paths with `/`, tar of a folder with `./`."""
     path = entry.name.removeprefix("/").removeprefix("./")
     if not entry.isreg() or entry.issparse():
-        raise refused_file(path, "links and special files have no place in a bundle")
+        raise refused_file(path, "a bundle must not have links or special files")
     if any(part in ("", ".", "..") for part in path.split("/")) or not path.isprintable() or "\\" in path:
         raise refused_file(ascii(entry.name), "not a path inside the bundle")
     return path

@@ -10,8 +10,8 @@ The entry points of a policy must call one function, so that a single message an
     batch := [decide(request) | some request in input.batch]
     decide(request) := {"allow": true, ...} if { ... } else := {"allow": false, ...}
 
-Any other rule that read `input` would see one request for `decision`, but a list of them for `batch`: what it looks up
-would then be undefined, and a `not` over it true.
+No other rule may read `input`. It would see one request for `decision`, and a list of requests for `batch`: its lookups in
+`input` would be undefined there, and a `not` over them true.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from sealbus.policies.lint.undefined import lookup_problems
 from sealbus.policies.types.inference import type_problems
 
 _passed: Final[deque[tuple[bytes, bool]]] = deque(maxlen=16)
-"""Recently passed bundles by contents: a process that pushes, composes and decides checks each only once."""
+"""Recently passed bundles by contents. A process that pushes, composes and decides checks each bundle only once."""
 
 PACKAGE: Final[syntax.Names] = ("sealbus", "authz")
 DECISION: Final = "data.sealbus.authz.decision"
-"""The rule that decides one request, which is the input itself."""
+"""The rule that decides one request. Its input is the request."""
 BATCH: Final = "data.sealbus.authz.batch"
 """The rule that decides `input.batch`, an array of requests, in order."""
 
@@ -56,10 +56,10 @@ def check_bundle(bundle: Bundle) -> None:
 
 
 def check_part(bundle: Bundle, library: Sequence[Module] = ()) -> None:
-    """Check as `check_bundle` does a bundle that is only part of a policy, and so needs no entry points.
+    """Check a part of a policy, as `check_bundle` does. A part needs no entry points.
 
-    It may call the functions of `library`, Rego files that the composition will have from another part. Whether these can
-    fail depends on the data of all parts: only the check of the composition knows.
+    It may call the functions of `library`, Rego files that the composition gets from another part. Whether these can fail
+    depends on the data of all parts, so only the check of the composition finds out.
     """
     _check(bundle, library, whole=False)
 
@@ -89,7 +89,7 @@ def _check(bundle: Bundle, library: Sequence[Module] = (), *, whole: bool) -> No
 
 
 def _contents(bundle: Bundle, modules: Iterable[Module], data: Iterable[bytes]) -> bytes:
-    """Return the digest of everything that is checked."""
+    """Return the digest of everything that the check reads."""
     roots: list[Json] = list(bundle.roots)
     summary = sha256(canonical(roots))
     for part in data:
@@ -120,9 +120,7 @@ def _data_problems(files: Iterable[syntax.File], bundle: Bundle) -> Iterator[Pro
         for rule in file.rules:
             path = file.package + syntax.leading_names(rule.head)
             if _stands_at(bundle.data, path):
-                yield Problem.at(
-                    file.path, rule.place, "conflict", f"the data has something at {'.'.join(path)} already"
-                )
+                yield Problem.at(file.path, rule.place, "conflict", f"the data already has a value at {'.'.join(path)}")
             yield from lookup_problems(file, rule, bundle.data)
 
 
@@ -156,7 +154,7 @@ def _stands_at(data: Json, path: syntax.Names) -> bool:
 
 
 def entrypoint_problems(files: Sequence[syntax.File]) -> list[Problem]:
-    """Return what is wrong with the entry points that `files` define, and every other place that reads `input`."""
+    """Return the problems with the entry points of `files`, and every other place that reads `input`."""
     problems = list(input_problems(files))
     for name, text, fits in (
         ("decision", _DECISION_TEXT, _is_decision),
@@ -170,7 +168,7 @@ def entrypoint_problems(files: Sequence[syntax.File]) -> list[Problem]:
         for number, (file, rule) in enumerate(definitions):
             if not fits(rule) or (number and name != "decide"):
                 problems.append(
-                    Problem.at(file.path, rule.place, "entrypoint", f"{name} is exactly, and once, `{text}`")
+                    Problem.at(file.path, rule.place, "entrypoint", f"{name} must be exactly `{text}`, once")
                 )
     return problems
 
@@ -189,7 +187,7 @@ def input_problems(files: Iterable[syntax.File]) -> Iterator[Problem]:
                 continue
             for expression in syntax.every_expression(rule):
                 if syntax.leading_names(expression)[:1] == ("input",):
-                    text = "only decision and batch read input: give the request to a function as its argument"
+                    text = "only decision and batch may read input: pass the request to a function as its argument"
                     yield Problem.at(file.path, expression.place, "entrypoint", text)
 
 

@@ -1,12 +1,12 @@
-"""Composition: one policy from several bundles, the platform's and each team's; the same parts give the same bytes.
+"""Composition of one policy from the bundles of the platform and of each team. The same parts give the same bytes.
 
-Every engine decides by the composed bundle, the embedded one and OPA alike. Its revision names each part with its serial:
-`1f0c2d3e4a5b.platform-12.pricing-3.stock-7`. The Rego of one part may refer only to itself and the platform, so that no
-team's decisions depend on what another team pushes.
+Every engine decides by the composed bundle, the embedded engine and OPA alike. Its revision names each part with its serial:
+`1f0c2d3e4a5b.platform-12.pricing-3.stock-7`. The Rego of a team's part may refer only to itself and the platform, so no
+team's decisions depend on another team's part.
 
-An offered part is taken whole, or refused and the old one stays, without effect on other teams. No I/O: the callers
-(`sealbus.agents.runtime.policy.sync`, `sealbus policy push`) decide where parts come from and where the composed bundle
-goes.
+A part is accepted whole, or it is refused and the old part stays. Other teams are not affected. There is no I/O here: the
+callers (`sealbus.agents.runtime.policy.sync`, `sealbus policy push`) decide where parts come from and where the composed
+bundle goes.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ _ENTRY: Final[syntax.Names] = ("sealbus", "authz")
 def check_platform(bundle: Bundle) -> None:
     """Raise `PolicyRefused` unless `bundle` may be the platform's: the whole policy, or the part above its teams.
 
-    With teams it must not define the roots `sealbus/authz` and `sealbus/teams`, must have the function `denials(request)`
-    in package sealbus.platform, and must not refer to anything of a team.
+    With teams it must not define the roots `sealbus/authz` and `sealbus/teams`. It must have the function
+    `denials(request)` in package sealbus.platform, and must not refer to a team's documents.
     """
     if owners_of(bundle) is None:
         check_bundle(bundle)
@@ -66,7 +66,7 @@ def check_platform(bundle: Bundle) -> None:
     for root in bundle.roots:
         for reserved in _RESERVED:
             if _overlap(root, reserved):
-                text = f"with teams the platform's roots leave {reserved} alone, and {root or 'everything'} does not"
+                text = f"with teams no root of the platform may overlap {reserved}, as {root or 'everything'} does"
                 raise PolicyRefused([Problem.of_whole(".manifest", "roots", text)])
     check_part(bundle)
     _check_rules(bundle, None, ("sealbus", "platform"), "denials")
@@ -75,28 +75,29 @@ def check_platform(bundle: Bundle) -> None:
 def check_team(bundle: Bundle, team: str, library: Sequence[Module] = ()) -> None:
     """Raise `PolicyRefused`, with file and line if possible, unless `bundle` may be the part of `team`.
 
-    It must have the team's one root and define nothing outside it, have the function `decide(request)` in package
-    sealbus.teams.<team>, refer to no other team, and call only its own functions and those of `library`, the platform's.
+    It must have the team's one root, define nothing outside it, and have the function `decide(request)` in package
+    sealbus.teams.<team>. It must not refer to another team. It may call only its own functions and those of `library`,
+    which the platform's bundle has.
     """
     if bundle.roots != (team_root(team),):
-        text = f"the roots of {team} are {team_root(team)} alone, not {', '.join(bundle.roots)}"
+        text = f"the only root of {team} must be {team_root(team)}, not {', '.join(bundle.roots)}"
         raise PolicyRefused([Problem.of_whole(".manifest", "roots", text)])
     check_part(bundle, library)
     _check_rules(bundle, team, (*TEAMS_ROOT, team), "decide")
 
 
 def compose(platform: Bundle, teams: Mapping[str, Bundle]) -> Bundle:
-    """Compose `platform` and those of `teams` (by name) that it names into one bundle, checked as a whole.
+    """Compose `platform` and the bundles of the `teams` that it names into one bundle, and check the whole.
 
-    Each part has passed its own check. The library is the one that the platform's bundle carries. Raises `PolicyRefused` if
-    they do not fit together; with teams, the part's name precedes the path of the file.
+    `teams` are by name. Each part has passed its own check. The library comes from the platform's bundle. Raises
+    `PolicyRefused` if the parts do not fit together; with teams, the part's name precedes the path of the file.
     """
     owners = owners_of(platform)
     parts = {PLATFORM: platform, **{team: teams[team] for team in sorted(teams.keys() & (owners or {}).keys())}}
     modules: dict[str, bytes] = {}
     data: DataDocument = {}
     for name, part in parts.items():
-        # A whole policy keeps the paths that its authors know, and the library its own.
+        # The paths of a whole policy and of the library stay unchanged.
         folder = "" if owners is None else f"{name}/"
         for module in part.modules:
             library = name == PLATFORM and in_library(module.path)
@@ -118,7 +119,7 @@ def compose(platform: Bundle, teams: Mapping[str, Bundle]) -> Bundle:
 def _revision(parts: Mapping[str, Bundle]) -> str:
     summary = sha256()
     for name, part in parts.items():
-        # Of the contents, not of the file: a part that was signed again has the same contents.
+        # The contents count, not the file: a part that was signed again has the same contents.
         summary_part: Json = [name, part.serial, part.revision, list(part.roots), part.data]
         summary.update(canonical(summary_part))
         for module in part.modules:
@@ -127,7 +128,7 @@ def _revision(parts: Mapping[str, Bundle]) -> str:
     for name, part in parts.items():
         label = f".{name}-{part.serial}"
         if len(text) + len(label) > _REVISION_BYTES - 4:
-            return f"{text}..."  # the manifest has them all
+            return f"{text}..."  # the manifest names all parts
         text += label
     return text
 
@@ -157,7 +158,7 @@ def _overlap(root: str, other: str) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartInForce:
-    """One part for operators. `signer` is a key id."""
+    """One part as operators see it. `signer` is a key id."""
 
     name: str
     serial: int
@@ -166,10 +167,10 @@ class PartInForce:
 
 
 class PartSet:
-    """The parts in force, empty at first. `anchors`, the keys by key id for the platform's bundle, are trusted beforehand.
+    """The parts in force, empty at first. `anchors` are the trusted keys, by key id, for the platform's bundle.
 
-    `check` may refuse the composed bundle, too (`opa.compiler`). Calls block for some ten milliseconds; use from one thread
-    at a time.
+    `check` may also refuse the composed bundle (`opa.compiler`). Calls block for some ten milliseconds. Use it from one
+    thread at a time.
     """
 
     def __init__(self, anchors: Mapping[str, PublicKey], check: Callable[[Bundle], None] | None = None) -> None:
@@ -177,24 +178,27 @@ class PartSet:
         self._check = check
         self._parts: dict[str, VerifiedBundle] = {}
         self._last: dict[str, Bundle] = {}
-        """Each part as it was last in force, so that a dropped part cannot return with an older serial."""
+        """The last bundle in force of each part, so that a dropped part cannot return with an older serial."""
         self._refused: dict[str, bytes] = {}
-        """The refused latest offer of each team: with another platform bundle it may be accepted."""
+        """The latest refused offer of each part. Another platform bundle may accept it."""
         self._problems: dict[str, str] = {}
         self._composed: Bundle | None = None
         self._revocations = NONE_REVOKED
         self._last_revocations: VerifiedBundle | None = None
-        """The list of revocations that was last in force. It is again once its signer is named again, and serials count from
-        it while its signer is named: what somebody signed who may no longer does not keep out others."""
+        """The revocations that were last in force.
+
+        They are in force again when the platform names their signer again. A new list needs a later serial only while the
+        platform names this signer, so a former signer cannot block its successors.
+        """
 
     @property
     def revocations(self) -> Revocations:
-        """The revocations in force, which are no part of the composed bundle: nothing is composed anew for them."""
+        """The revocations in force. They are not in the composed bundle, so new ones need no composition."""
         return self._revocations
 
     @property
     def composed(self) -> Bundle | None:
-        """The bundle in force, None before there is a platform part."""
+        """The composed bundle in force, None before there is a platform part."""
         return self._composed
 
     @property
@@ -207,7 +211,7 @@ class PartSet:
 
     @property
     def problems(self) -> Mapping[str, str]:
-        """Why the newest bundle of a part is not in force, by the name of the part; empty if all are."""
+        """Why the newest bundle of a part is not in force, by the name of the part; empty if all are in force."""
         return MappingProxyType(self._problems)
 
     def bundle(self, name: str) -> Bundle | None:
@@ -216,10 +220,10 @@ class PartSet:
         return part.bundle if part is not None else None
 
     def offer(self, name: str, raw: bytes) -> None:
-        """Put the bundle `raw` in force as the part `name`, if allowed; `problems` names parts that were dropped by that.
+        """Put the bundle `raw` in force as the part `name`. `problems` then names the parts that this dropped.
 
-        Raises `PolicyRefused` if it is not (`BundleVerifier`, `newer`, `check_platform`, `check_team`, `compose`,
-        `revocations_of`); nothing changes then.
+        Raises `PolicyRefused`, and changes nothing, if the bundle may not be in force (`BundleVerifier`, `newer`,
+        `check_platform`, `check_team`, `compose`, `revocations_of`).
         """
         try:
             if name == PLATFORM:
@@ -229,7 +233,7 @@ class PartSet:
             else:
                 self._offer_team(name, raw)
         except PolicyRefused as refused:
-            # Offers under invented names must not fill our memory.
+            # Offers under invented names must not fill the memory.
             if name in self._problems or len(self._problems) <= MOST_TEAMS:
                 self._problems[name] = refused.detail
                 if name != PLATFORM:
@@ -309,7 +313,7 @@ class PartSet:
         self._last |= {name: part.bundle for name, part in parts.items()}
 
     def _offer_refused_again(self, names: AbstractSet[str]) -> None:
-        """Offer again what was refused before: the new platform bundle may accept it."""
+        """Offer the refused parts `names` again, because the new platform bundle may accept them."""
         for team in sorted(self._refused.keys() & names):
             offer = self._offer_revocations if team == REVOCATIONS else partial(self._offer_team, team)
             try:
@@ -326,10 +330,11 @@ def _unowned(team: str) -> PolicyRefused:
 
 
 def reference_problems(files: Iterable[syntax.File], team: str | None) -> Iterator[Problem]:
-    """Yield every place of `files`, of `team` or (None) of the platform, that may refer to another team's documents.
+    """Yield every place in `files` that may refer to another team's documents.
 
-    A lookup under `data` by a name that is not a literal may refer to any document, and so is refused above the roots of
-    teams. The entry points are above all parts: asking them asks every team.
+    `team` is the team that owns the files, None for the platform. Under `data`, a key that is not a literal may name any
+    document, so such a lookup is refused above the roots of teams. References to the entry points are refused, because these
+    ask every team.
     """
     for file in files:
         for imported in file.imports:
@@ -355,5 +360,5 @@ def _reference_problem(
     above = path == TEAMS_ROOT[: len(path)]
     others = path[:depth] == TEAMS_ROOT and path[depth : depth + 1] != (team,)
     if above or others or path[: len(_ENTRY)] == _ENTRY:
-        text = f"{'.'.join(('data', *path))} may mean another team's: refer to your own package, or to the platform's"
+        text = f"{'.'.join(('data', *path))} may be another team's: refer to your own package or to the platform's"
         yield Problem.at(file.path, place, "team", text)

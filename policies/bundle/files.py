@@ -1,4 +1,4 @@
-"""Building a bundle from a folder of Rego files and data documents, and the bundle file that engines watch."""
+"""Bundles from folders of Rego files and data documents, and the bundle file that engines watch."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ from sealbus.policies.lint.module import TEST_SUFFIX, PolicyRefused, Problem
 STARTER: Final = Path(__file__).parents[1] / "rego"
 """The folder of the starter policy."""
 EXAMPLE: Final = Path(__file__).parents[1] / "examples" / "shop"
-"""The folder of a small policy that calls the library, to begin with."""
+"""The folder of a small policy that calls the library, as an example to start from."""
 
 _LEFT_OUT: Final = frozenset({".md", ".txt"})
 
 LOOK_EVERY: Final = 0.05
-"""Seconds between two looks: a quarter of the time in which a change must reach every process."""
+"""Seconds between two checks of the file: a quarter of the time in which a change must reach every process."""
 
 Mark: TypeAlias = tuple[int, int, int, int]
 
@@ -50,17 +50,17 @@ Mark: TypeAlias = tuple[int, int, int, int]
 def build_bundle(folder: Path, *, revision: str = "", serial: int = 0, part: bool = False) -> Bundle:
     """Return the checked bundle of `folder`; the same content gives the same bytes.
 
-    `*.rego` become its policy, each `data.json` its data under the path of its folder. Its roots are those of `.manifest`,
-    or everything without one; the revision is `revision`, else that of `.manifest`, else derived from the contents. Tests
-    (`*_test.rego`), texts (`*.md`, `*.txt`), links and names that start with a dot are left out; any other file is
-    refused, because OPA would not read it. The library is laid in, and its root added (`bundle.library`), but for the part
-    of a team. `serial` is for a bundle to be pushed; a `part` is checked without entry points, which only the composition
-    of all parts has.
+    The files `*.rego` become its policy. Each `data.json` becomes its data under the path of its folder. Its roots are those
+    of `.manifest`, or everything without a manifest. The revision is `revision`, else that of `.manifest`, else it is derived
+    from the contents. Tests (`*_test.rego`), texts (`*.md`, `*.txt`), links and names that start with a dot are left out. Any
+    other file is refused, because OPA would not read it. The library and its root are added (`bundle.library`), except to
+    the part of a team. `serial` is for a bundle to be pushed. A `part` is checked without entry points, because only the
+    composition of all parts has them.
 
     Raises `PolicyRefused` with file and line, `ConfigurationError` if `folder` is not a folder. Blocks.
     """
     if not folder.is_dir():
-        raise ConfigurationError(f"{folder} is not a folder: name the one that holds the policy")
+        raise ConfigurationError(f"{folder} is not a folder: name the folder that holds the policy")
     modules: dict[str, bytes] = {}
     data: DataDocument = {}
     manifest = Manifest()
@@ -102,7 +102,7 @@ def build_bundle(folder: Path, *, revision: str = "", serial: int = 0, part: boo
 
 
 def remembered_bundle(folder: Path) -> Bundle:
-    """Return `build_bundle(folder)`, built again only if a file of the folder has changed; for tests by the hundred.
+    """Return `build_bundle(folder)`, and build it again only if a file has changed. It is for hundreds of tests.
 
     Files are compared by `stat`. Raises and blocks as `build_bundle` does.
     """
@@ -111,15 +111,15 @@ def remembered_bundle(folder: Path) -> Bundle:
 
 @lru_cache(maxsize=16)
 def _build_once(folder: Path, content: tuple[tuple[str, Mark | None], ...]) -> Bundle:
-    del content  # only told apart by it
+    del content  # distinguishes the cached results
     return build_bundle(folder)
 
 
 def load_bundle(file: Path, verifier: BundleVerifier | None = None, *, after: Bundle | None = None) -> Bundle:
-    """Return the checked bundle in `file`; raise `PolicyRefused`, or `ConfigurationError` if unreadable.
+    """Return the checked bundle in `file`; raise `PolicyRefused`, or `ConfigurationError` if it cannot be read.
 
-    With a `verifier` it must pass that, have a serial, and not be older than the bundle `after` (`newer`). Blocks; may be
-    called in any thread.
+    With a `verifier` the bundle must pass it, have a serial, and not be older than the bundle `after` (`newer`). Blocks; may
+    be called in any thread.
     """
     raw = read_file(file)
     bundle = read_bundle(raw) if verifier is None else verifier.verify(raw).bundle
@@ -130,7 +130,7 @@ def load_bundle(file: Path, verifier: BundleVerifier | None = None, *, after: Bu
 
 
 def read_file(file: Path) -> bytes:
-    """Read the bundle `file`, at most one byte more than a bundle may have; raise `ConfigurationError`. Blocks."""
+    """Read the bundle `file`, at most one byte over a bundle's limit; raise `ConfigurationError` on failure. Blocks."""
     try:
         with file.open("rb") as opened:
             return opened.read(BUNDLE_BYTES + 1)
@@ -142,8 +142,8 @@ def write_bundle(bundle: Bundle, file: Path) -> None:
     """Replace `file` with `bundle` atomically, after checking it as an engine would.
 
     The folder of `file` must hold nothing else that changes: OPA reloads the bundle whenever anything in it does. Blocks
-    until the bytes are on disk. Raises `PolicyRefused` for what an engine would not accept; the file is untouched then,
-    and after any other error.
+    until the bytes are on disk. Raises `PolicyRefused` for a bundle that an engine would refuse. After any error the
+    file is unchanged.
     """
     check_bundle(bundle)
     write_file(bundle.raw, file)
@@ -183,7 +183,7 @@ def mark(file: Path) -> Mark | None:
 
 
 async def changes(file: Path, since: Mark | None, *, every: float = LOOK_EVERY) -> AsyncGenerator[Mark, None]:
-    """Yield the mark of `file` whenever it differs from `since`, and then from the one yielded last.
+    """Yield the mark of `file` whenever it differs from `since`, and later from the last yielded mark.
 
     Take `since` before reading the file, so that no change in between is lost. A missing file is not a change. Looks every
     `every` seconds for as long as it is iterated.

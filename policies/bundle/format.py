@@ -1,10 +1,9 @@
 """The OPA bundle format: a gzipped tar of `.manifest`, Rego files and `data.json` under the folders of their data path.
 
-Files to be read may come from anyone: everything is bounded before it is parsed. Signatures are not verified here
-(`signing.py`).
+Files may come from anyone, so everything is bounded before it is parsed. `signing.py` verifies signatures.
 
-A bundle that is pushed has a serial in its manifest, `{"metadata": {"sealbus": {"serial": 7}}}`: a positive whole number
-that only grows. OPA ignores metadata, and signs it with the rest; `newer` defines its meaning.
+A pushed bundle has a serial in its manifest, `{"metadata": {"sealbus": {"serial": 7}}}`: a positive whole number that only
+grows (`newer`). OPA ignores metadata, but signs it with the rest.
 """
 
 from __future__ import annotations
@@ -32,10 +31,10 @@ _KNOWN: Final = frozenset({"revision", "roots", "rego_version", "metadata"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """The contents of a `.manifest`: `roots` are the paths, joined by `/`, that the bundle may define; empty is everything.
+    """The contents of a `.manifest`. `roots` are the paths, joined by `/`, that the bundle may define; "" is everything.
 
-    Without a revision `revision` is empty, without a serial `serial` is 0. `parts` are only for people: name and revision
-    of each bundle that this one was composed from.
+    Without a revision `revision` is empty, without a serial `serial` is 0. `parts` are for people: the name and revision of
+    each bundle that this bundle was composed from.
     """
 
     revision: str = ""
@@ -67,8 +66,8 @@ class Bundle:
 def pack_bundle(modules: Mapping[str, bytes], data: DataDocument, manifest: Manifest) -> bytes:
     """Return the bytes of a bundle of `modules` (by path) and `data`, equal for equal contents.
 
-    Without a revision it is the first 20 hexadecimal digits of the SHA-256 of all contents. Nothing is checked: read
-    what was packed, then `check_bundle`.
+    The default revision is the first 20 hexadecimal digits of the SHA-256 of all contents. Nothing is checked: read the
+    result, then call `check_bundle`.
     """
     contents = {**modules, "data.json": canonical(data)}
     roots: list[Json] = list(manifest.roots)
@@ -92,7 +91,7 @@ def _metadata(manifest: Manifest) -> DataDocument:
 def read_bundle(raw: bytes) -> Bundle:
     """Parse a bundle; raise `PolicyRefused` for anything unusual in it.
 
-    Refused are: over 8 MiB packed, 32 MiB unpacked or 1,000 files; links, devices and other special entries; absolute
+    It refuses: over 8 MiB packed, 32 MiB unpacked or 1,000 files; links, devices and other special entries; absolute
     paths, `..`, a repeated path; any file but `.manifest`, `*.rego`, `data.json` and `.signatures.json`; test files; a
     manifest without a revision, with another Rego version or with keys that change what OPA does; data that two engines
     might read differently.
@@ -104,10 +103,10 @@ def bundle_of(contents: Mapping[str, bytes], raw: bytes) -> Bundle:
     """Return the bundle with the files `contents`, unpacked from `raw`; raise as `read_bundle` does."""
     contents = {path: content for path, content in contents.items() if path != SIGNATURES}
     if MANIFEST not in contents:
-        raise refused_file(MANIFEST, "the bundle has none: build it with a revision")
+        raise refused_file(MANIFEST, "the bundle has no manifest: build it with a revision")
     manifest = parse_manifest(contents.pop(MANIFEST))
     if not manifest.revision:
-        raise refused_file(MANIFEST, "a bundle has a revision")
+        raise refused_file(MANIFEST, "a bundle must have a revision")
     modules: list[Module] = []
     data: DataDocument = {}
     for path, content in contents.items():
@@ -116,7 +115,7 @@ def bundle_of(contents: Mapping[str, bytes], raw: bytes) -> Bundle:
         elif path.endswith(".rego") and not path.endswith(TEST_SUFFIX):
             modules.append(_module(path, content))
         else:
-            raise refused_file(path, "a bundle holds .manifest, data.json and *.rego that are no tests")
+            raise refused_file(path, "a bundle holds only .manifest, data.json and *.rego without tests")
     return Bundle(
         revision=manifest.revision,
         roots=manifest.roots,
@@ -128,7 +127,7 @@ def bundle_of(contents: Mapping[str, bytes], raw: bytes) -> Bundle:
 
 
 def parse_manifest(content: bytes) -> Manifest:
-    """Parse a `.manifest`; raise `PolicyRefused` for anything that is not understood."""
+    """Parse a `.manifest`; raise `PolicyRefused` for malformed JSON, unknown keys and invalid values."""
     try:
         manifest = parse_data(content)
     except ValueError as error:
@@ -164,14 +163,14 @@ def merge_data(data: DataDocument, path: str, content: bytes) -> None:
 
 
 def merge(data: DataDocument, document: DataDocument, path: str) -> None:
-    """Put `document`, of the file `path`, into `data`. Both may share objects with others: nothing inside them changes."""
+    """Put `document`, of the file `path`, into `data`. Objects inside are copied, because other documents may share them."""
     for name, value in document.items():
         present = data.get(name)
         if isinstance(present, dict) and isinstance(value, dict):
             data[name] = present = {**present}
             merge(present, value, path)
         elif name in data:
-            raise refused_file(path, f"{name} stands in another document already")
+            raise refused_file(path, f"another document already has {name}")
         else:
             data[name] = value
 

@@ -1,4 +1,4 @@
-"""The checked bundle that a process decides by, passed on in memory to all who need it."""
+"""The checked bundle that a process decides by, shared in memory."""
 
 from __future__ import annotations
 
@@ -20,30 +20,33 @@ from sealbus.policies.bundle.signing import BundleVerifier
 _logger: Final = logging.getLogger(__name__)
 
 Take: TypeAlias = "Callable[[Bundle], Awaitable[None] | None]"
-"""Takes a bundle, or raises `PolicyRefused` and changes nothing. What is waited for is made ready only: what decides changes
-at the end, in the turn of the loop in which this returns."""
+"""Accepts a bundle, or raises `PolicyRefused` and changes nothing.
+
+It may wait while it prepares. Decisions follow the new bundle from the turn of the event loop in which it returns.
+"""
 
 
 class InForce:
-    """The bundle in force, none at first: put here once it is checked.
+    """The bundle in force, none at first. Only checked bundles are put here.
 
-    One engine or server takes it: of two, the second could refuse what the first decides by already. `bundle` and
-    `revoked_before` change in the turn of the loop in which it is taken. Bundles are put in force in order, one at a time.
+    Only one engine or server takes it: a second one could refuse a bundle that the first one already decides by. `bundle`
+    and `revoked_before` change in the turn of the event loop in which the bundle is taken. Bundles are put in force in order,
+    one at a time.
     """
 
     def __init__(self) -> None:
         self.bundle: Bundle | None = None
         self.revoked_before: Mapping[SpiffeId, int] = MappingProxyType({})
-        """Its revocations by time, which apply before any policy is asked."""
+        """The bundle's revocations by time, which apply before any policy decides."""
         self.revocations: Revocations = NONE_REVOKED
-        """Who is revoked by word of identity providers, which applies before any policy is asked, too."""
+        """The revocations that identity providers reported, which also apply before any policy decides."""
         self.problem = ""
         """Why a newer bundle is not in force; empty if there is none."""
         self._take: Take | None = None
         self._one_at_a_time: Final = asyncio.Lock()
 
     async def put(self, bundle: Bundle) -> bool:
-        """Put the checked `bundle` in force; return whether it differs from the one before. What takes it may refuse it."""
+        """Put the checked `bundle` in force; return whether it is new. Raises `PolicyRefused` if its taker refuses it."""
         async with self._one_at_a_time:
             different = self.bundle is None or bundle.raw != self.bundle.raw
             if different:
@@ -55,10 +58,10 @@ class InForce:
 
     @asynccontextmanager
     async def taken(self, take: Take) -> AsyncGenerator[None, None]:
-        """While entered, call `take` with the bundle in force, if there is one, and with each new one."""
+        """While entered, call `take` with the bundle in force, if there is one, and with each new bundle."""
         async with self._one_at_a_time:
             if self._take is not None:
-                raise RuntimeError("something else takes what is in force here")
+                raise RuntimeError("the bundle in force already has a taker")
             if self.bundle is not None:
                 await _hand_over(take, self.bundle)
             self._take = take
@@ -67,7 +70,7 @@ class InForce:
         finally:
             self._take = None
             async with self._one_at_a_time:
-                pass  # nothing is taken any more
+                pass  # the last call of `take` has ended
 
 
 async def _hand_over(take: Take | None, bundle: Bundle) -> None:
@@ -77,9 +80,9 @@ async def _hand_over(take: Take | None, bundle: Bundle) -> None:
 
 
 class BundleFile:
-    """Puts the bundle in `file` in force, and each new one within 200 ms of the file's replacement.
+    """Puts the bundle in `file` in force, and each new bundle within 200 ms of the file's replacement.
 
-    A refused one (`load_bundle`) leaves the old one in force.
+    If a new bundle is refused (`load_bundle`), the old one stays in force.
     """
 
     def __init__(self, file: Path, verifier: BundleVerifier | None = None) -> None:
@@ -89,7 +92,7 @@ class BundleFile:
         self._since: Mark | None = None
 
     async def start(self) -> None:
-        """Read the file once. Raises `PolicyRefused`, `ConfigurationError` as `load_bundle` does."""
+        """Read the file once. Raises `PolicyRefused` and `ConfigurationError` as `load_bundle` does."""
         self._since = mark(self._file)
         await self._load()
 

@@ -1,15 +1,14 @@
-"""Ownership of the parts of a policy: a document in the signed platform bundle, and the entry points derived from it.
+"""Ownership of the parts of a policy: a document in the signed platform bundle, and the entry points made from it.
 
 `data.sealbus.platform.owners`, by the name of a team::
 
     {"stock": {"agents": {"inventory": true}, "signers": {"<key id>": "-----BEGIN PUBLIC KEY-----..."}}}
 
-The team `stock` owns the root `sealbus/teams/stock`, which only a bundle signed by one of its signers may define, and
+The team `stock` owns the root `sealbus/teams/stock`: only a bundle signed by one of its signers may define it. The team
 decides every action of its agents (`inventory.update`). A platform bundle without the document is the whole policy.
 
-The entry points of a policy with teams are generated from this document, so that no part can write them. The platform is
-asked first, for a list of reasons to deny: it cannot allow. Then the one team that owns the action's agent decides.
-Anything undefined on the way denies.
+The entry points of a policy with teams are generated from this document, so no part can write them. First the platform gives
+a list of reasons to deny; it cannot allow. Then the team that owns the action's agent decides. Any undefined value denies.
 """
 
 from __future__ import annotations
@@ -30,14 +29,14 @@ from sealbus.policies.bundle.signing import keys_by_id
 from sealbus.policies.lint.module import PolicyRefused, Problem
 
 PLATFORM: Final = "platform"
-"""Name of the part above all others, and scope of its signature."""
+"""The name of the part above all teams, and the scope of its signature."""
 OWNERS: Final = ("sealbus", "platform", "owners")
 TEAMS_ROOT: Final = ("sealbus", "teams")
 MOST_TEAMS: Final = 256
 MOST_SIGNERS: Final = 16
 
 _TEAM: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
-"""A valid name in a Rego package; keywords would make packages that cannot be referred to, and fail in composition."""
+"""A valid name in a Rego package. A keyword would make a package without a valid reference, and fail in composition."""
 
 DISPATCH_PATH: Final = "sealbus/authz/dispatch.rego"
 
@@ -66,7 +65,7 @@ of_team(team, request) := {"allow": false, "reasons": [team], "obligations": [],
 	request.action.name
 }
 """
-"""Never called, because no agent has a team, but the function must exist."""
+"""The function must exist, but is never called, because no agent has a team."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,14 +83,14 @@ def team_root(team: str) -> str:
 
 
 def is_part(name: str) -> bool:
-    """Return whether `name` can be that of a part: the platform, or a team."""
+    """Return whether `name` can be the name of a part: the platform, or a team."""
     return _TEAM.fullmatch(name) is not None
 
 
 def owners_of(platform: Bundle) -> Mapping[str, Owner] | None:
     """Return the teams that a platform bundle names, sorted by name, or None if it is the whole policy.
 
-    Raises `PolicyRefused` for a malformed document, an agent of two teams, or a key under another's id.
+    Raises `PolicyRefused` for a malformed document, an agent of two teams, or a key under another key's id.
     """
     value: Json = platform.data
     for name in OWNERS:
@@ -105,7 +104,7 @@ def owners_of(platform: Bundle) -> Mapping[str, Owner] | None:
     for owner in owners.values():
         for agent in owner.agents:
             if agent in owned:
-                raise _refused(f"{agent} is of both {owned[agent]} and {owner.team}")
+                raise _refused(f"{agent} belongs to both {owned[agent]} and {owner.team}")
             owned[agent] = owner.team
     return MappingProxyType(owners)
 
@@ -115,7 +114,7 @@ def _owner(team: str, entry: Json) -> Owner:
         raise _refused(f"{team[:64]!r} is not the name of a team: lower-case letters, digits and _, at most 32")
     agents, signers = (entry.get("agents"), entry.get("signers")) if isinstance(entry, dict) else (None, None)
     if not isinstance(entry, dict) or entry.keys() != {"agents", "signers"}:
-        raise _refused(f"{team} has agents and signers, and nothing else")
+        raise _refused(f"{team} must have exactly agents and signers")
     if not isinstance(agents, dict) or not all(is_token(agent) and yes is True for agent, yes in agents.items()):
         raise _refused(f'{team}.agents are not names of agents, each with true, such as {{"inventory": true}}')
     if not isinstance(signers, dict) or not 1 <= len(signers) <= MOST_SIGNERS:
@@ -134,8 +133,8 @@ def _refused(text: str) -> PolicyRefused:
 def dispatch_text(owners: Iterable[Owner]) -> str:
     """Return the Rego of the entry points for the teams `owners`, each of which has a bundle with `decide(request)`.
 
-    An action belongs to the agent before its first dot, replies too: `pricing.quote.reply` belongs to pricing. An action of
-    an agent that no team owns is denied.
+    An action belongs to the agent before its first dot, also a reply: `pricing.quote.reply` belongs to pricing. An action is
+    denied if no team owns its agent.
     """
     decided = [owner for owner in owners if owner.agents]
     if not decided:

@@ -1,11 +1,11 @@
-"""Title and remedy of each reason that a policy denies for: data of the policy, signed and kept with it.
+"""Title and remedy of each reason for a denial. They are data of the policy, and signed with it.
 
-The library has those of its own reasons, `data.sealbus.lib.reasons`; a project adds and replaces some in
+The library has the words for its own reasons, `data.sealbus.lib.reasons`. A project adds and replaces words in
 `sealbus/reasons/data.json`::
 
     {"too_much_at_once": {"title": "this is too much for one order", "remedy": "order in several parts"}}
 
-They are for people who ask why: no decision reads them.
+They are for people who want to know why. No decision reads them.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from sealbus.policies.decision.documents import DataDocument
 from sealbus.policies.lint.module import LIBRARY
 
 OWN_REASONS: Final = ("sealbus", "reasons")
-"""Path of a project's own document in the data."""
+"""The path of a project's own document in the data."""
 MOST_LETTERS: Final = 256
-"""Of a title, and of a remedy: each is a line."""
+"""Most letters of a title, and of a remedy. Each is a line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReasonWords:
-    """What a reason means, and what would help; either is a line of plain text, and `remedy` may be empty."""
+    """The meaning of a reason, and its remedy. Each is a line of plain text; `remedy` may be empty."""
 
     title: str
     remedy: str
 
 
 def reason_words(policy: Bundle | DataDocument) -> Mapping[str, ReasonWords]:
-    """Return the words of each reason that a bundle, or its data, has any for; a project's own before the library's.
+    """Return the words of each reason in a bundle or its data. A project's own words replace those of the library.
 
-    Raises `ValueError` for a document that is malformed, which no checked bundle has.
+    Raises `ValueError` for a malformed document, which no checked bundle has.
     """
     data = policy.data if isinstance(policy, Bundle) else policy
     words: dict[str, ReasonWords] = {}

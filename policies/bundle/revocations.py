@@ -1,16 +1,16 @@
-"""Revocations that apply before any policy is asked: of a workload's older credentials, and of users, sessions and clients.
+"""Revocations that apply before any policy decides: of a workload's older credentials, and of users, sessions and clients.
 
-The operator's are part of the policy's data, `data.sealbus.registry.issued_before`, microseconds since the Unix epoch by
-SPIFFE ID: credentials that were issued before are refused (SPEC.md section 5).
+The operator's revocations are part of the policy's data: `data.sealbus.registry.issued_before` has microseconds since the
+Unix epoch by SPIFFE ID. Credentials that were issued before this time are refused (SPEC.md section 5).
 
-Those that identity providers report are a part of their own, `revocations`, with its own signers, which the platform's bundle
-names, and no Rego::
+The revocations that identity providers report are a part of their own, `revocations`. It has no Rego, and its own signers,
+which the platform's bundle names::
 
     data.sealbus.platform.revokers          {key id: "-----BEGIN PUBLIC KEY-----..."}          in the platform's bundle
     data.sealbus.revocations                {"users": {issuer: {id: time}}, "sessions": ..., "clients": ...}
 
-A time is microseconds since the Unix epoch: that of the event. A user is denied whose login is not later; a session or a
-client is denied for good. So a push of them costs each process what they cost, whatever the policy's size.
+A time is that of the event, in microseconds since the Unix epoch. A user is denied if the login is not later. A session or a
+client is denied for good. The cost of a push depends only on the number of revocations, not on the policy's size.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from sealbus.policies.decision.documents import DataDocument
 from sealbus.policies.lint.module import PolicyRefused, Problem
 
 REVOCATIONS: Final = "revocations"
-"""Name of the part, and scope of its signature."""
+"""The name of the part, and the scope of its signature."""
 REVOCATIONS_ROOT: Final = "sealbus/revocations"
 MOST_REVOKERS: Final = 16
 _PLACE: Final = ("sealbus", "revocations")
@@ -39,13 +39,13 @@ _REVOKERS: Final = ("sealbus", "platform", "revokers")
 _KINDS: Final = ("users", "sessions", "clients")
 
 ISSUED_BEFORE: Final = ("sealbus", "registry", "issued_before")
-"""Path of the document in the data."""
+"""The path of the document in the data."""
 
 
 def issued_before(data: DataDocument) -> Mapping[SpiffeId, int]:
     """Return the revocations in a policy's `data`, none if there is no such document.
 
-    Raises `ValueError` for anything but times by SPIFFE ID: a misread revocation would revoke nothing.
+    Raises `ValueError` for anything but times by SPIFFE ID, because a misread revocation would revoke nothing.
     """
     value: Json = data
     for name in ISSUED_BEFORE:
@@ -53,21 +53,21 @@ def issued_before(data: DataDocument) -> Mapping[SpiffeId, int]:
             return MappingProxyType({})
         value = value[name] if isinstance(value, dict) else None
     if not isinstance(value, dict):
-        raise _refused("is no object, or stands in none")
+        raise _refused("is not an object, or is not in an object")
     times: dict[SpiffeId, int] = {}
     for text, time in value.items():
         if type(time) is not int or time < 0:
-            raise _refused("holds a time that is no microseconds since the Unix epoch")
+            raise _refused("has a time that is not microseconds since the Unix epoch")
         try:
             times[SpiffeId.parse(text)] = time
         except EnvelopeError as error:
-            raise _refused(f"holds {text[:255]!r}, which is no SPIFFE ID") from error
+            raise _refused(f"has {text[:255]!r}, which is not a SPIFFE ID") from error
     return MappingProxyType(times)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Revocations:
-    """Who is revoked, by issuer and id; a user with the time (microseconds) until which a login does not count."""
+    """The revoked users, sessions and clients by issuer and id. A user has the time of the last login that does not count."""
 
     serial: int = 0
     revision: str = ""
@@ -79,9 +79,9 @@ class Revocations:
         return bool(self.users or self.sessions or self.clients)
 
     def reason(self, *, issuer: str, user: str, session: str, client: str, login: int) -> str | None:
-        """Return why somebody is denied, or None: `revoked_session`, `revoked_user` or `revoked_client`.
+        """Return why a user is denied, or None: `revoked_session`, `revoked_user` or `revoked_client`.
 
-        `login` is when the user logged in, microseconds since the Unix epoch, and 0 if that is not known.
+        `login` is the time of the user's login in microseconds since the Unix epoch, 0 if it is unknown.
         """
         if (issuer, session) in self.sessions:
             return "revoked_session"
@@ -96,9 +96,9 @@ NONE_REVOKED: Final = Revocations()
 
 
 def revokers_of(platform: Bundle) -> Mapping[str, PublicKey]:
-    """Return the keys that sign revocations by the platform's bundle, by key id; none if it names none.
+    """Return the keys by key id that the platform's bundle names as signers of revocations; empty if it names none.
 
-    Raises `PolicyRefused` for a malformed document, or a key under another's id.
+    Raises `PolicyRefused` for a malformed document, or a key under another key's id.
     """
     value: Json = platform.data
     for name in _REVOKERS:
@@ -114,14 +114,14 @@ def revokers_of(platform: Bundle) -> Mapping[str, PublicKey]:
 
 
 def check_revocations(bundle: Bundle) -> None:
-    """Raise `PolicyRefused` unless `bundle` may be the part `revocations`: its one root, no Rego, and data as described."""
+    """Raise `PolicyRefused` unless `bundle` may be the part `revocations`: one root, no Rego, and valid data."""
     if bundle.roots != (REVOCATIONS_ROOT,) or bundle.modules:
-        raise _unfit(_PLACE, f"the part has the root {REVOCATIONS_ROOT} and no Rego")
+        raise _unfit(_PLACE, f"the part must have the one root {REVOCATIONS_ROOT} and no Rego")
     revocations_of(bundle)
 
 
 def revocations_of(bundle: Bundle) -> Revocations:
-    """Return the revocations in the part `bundle`; raise `PolicyRefused` for what could revoke nothing by being misread."""
+    """Return the revocations in the part `bundle`; raise `PolicyRefused` for data that a reader could misread."""
     value: Json = bundle.data
     for name in _PLACE:
         value = value.get(name) if isinstance(value, dict) and value.keys() == {name} else None
@@ -130,10 +130,10 @@ def revocations_of(bundle: Bundle) -> Revocations:
     revoked: dict[str, dict[tuple[str, str], int]] = {kind: {} for kind in _KINDS}
     for kind, issuers in value.items():
         if not isinstance(issuers, dict):
-            raise _unfit(_PLACE, f"{kind} are not by issuer")
+            raise _unfit(_PLACE, f"{kind} is not an object by issuer")
         for issuer, times in issuers.items():
             if not isinstance(times, dict) or not all(type(time) is int and time >= 0 for time in times.values()):
-                raise _unfit(_PLACE, f"{kind} of an issuer are not times in microseconds by id")
+                raise _unfit(_PLACE, f"{kind} of an issuer is not an object of times in microseconds by id")
             revoked[kind] |= {(issuer, identity): time for identity, time in times.items() if type(time) is int}
     return Revocations(
         serial=bundle.serial,

@@ -1,8 +1,8 @@
 """Signatures of bundles in OPA's own format: `.signatures.json`, one JWT over the hash of every other file.
 
-OPA verifies what is signed here (`keys` and `bundles.<name>.signing` of its configuration), and what `opa sign` signs with
-ES256 is verified here. The JWT's `scope` is the name of the bundle: a bundle that is signed for one name is not valid
-under another. Files are hashed as OPA does (its v1/bundle/hash.go): Rego as it is, JSON in a canonical form.
+OPA verifies these signatures (`keys` and `bundles.<name>.signing` of its configuration). Signatures by `opa sign` with ES256
+are valid here. The JWT's `scope` is the name of the bundle, so a bundle that is signed for one name is not valid under
+another. Files are hashed as OPA hashes them (its v1/bundle/hash.go): Rego unchanged, JSON in a canonical form.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _DEPTH: Final = 4
 
 
 def keys_by_id(document: Mapping[str, Json], *, name: str) -> Mapping[str, PublicKey]:
-    """Return the public keys, PEM, that `document` has by key id; raise `ValueError` for a malformed key or another id.
+    """Return the public keys, PEM, that `document` has by key id; raise `ValueError` for a malformed key or a wrong id.
 
     `name` is the document's name in the error.
     """
@@ -48,7 +48,7 @@ def keys_by_id(document: Mapping[str, Json], *, name: str) -> Mapping[str, Publi
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifiedBundle:
-    """A bundle every file of which was signed by the key `signer` (`key_id`) for the verifier's scope."""
+    """A bundle of which the key `signer` (`key_id`) has signed every file, for the verifier's scope."""
 
     bundle: Bundle
     signer: str
@@ -62,11 +62,10 @@ class BundleVerifier:
     scope: str
 
     def verify(self, raw: bytes) -> VerifiedBundle:
-        """Verify the bundle `raw` and return it; whether it may be put in force is checked separately.
+        """Verify the signature of the bundle `raw` and return it. This does not check whether it may be put in force.
 
-        Raises `PolicyRefused` as `read_bundle` does, and with the form `signature` for a missing signature, more than one,
-        one by another key or for another scope, and for a file that is not signed, differs from the signed one, or is
-        missing.
+        Raises `PolicyRefused` as `read_bundle` does. The form is `signature` if the signature is missing, is one of
+        several, or is by another key or for another scope, and if a file is unsigned, changed or missing.
         """
         contents = unpack_archive(raw)
         signer = self._verified(contents)
@@ -83,16 +82,16 @@ class BundleVerifier:
             raise _refused(SIGNATURES, f"no valid signature: {error}") from error
         unsigned = {path: content for path, content in contents.items() if path != SIGNATURES}
         if missing := sorted(signed.keys() - unsigned.keys()):
-            raise _refused(missing[0], "the file was signed, and is missing")
+            raise _refused(missing[0], "the signed file is missing")
         for path, content in sorted(unsigned.items()):
             if path not in signed:
                 raise _refused(path, "the file was not signed")
             if signed[path] != _digest(path, content):
-                raise _refused(path, "the file is not the one that was signed")
+                raise _refused(path, "the file differs from the signed file")
         return signer
 
     def _signer(self, token: CompactJws) -> str:
-        """Return the id of the key that signed `token`; the header's claim only chooses among our own keys."""
+        """Return the id of the key that signed `token`. The header's claim only selects one of our own keys."""
         header = parse_object(token.header, depth=_DEPTH)
         if header.get("alg") != _ALGORITHM:
             raise ValueError(f"alg is not {_ALGORITHM}")
@@ -100,9 +99,9 @@ class BundleVerifier:
         if signer is None and len(self.keys) == 1:
             [signer] = self.keys
         if not isinstance(signer, str) or signer not in self.keys:
-            raise ValueError("it is by a key that may not sign this bundle")
-        # OPA's own signatures may have `s` in either half of the group order: the signed bytes count here, not the
-        # signature, so that a second form of it changes nothing.
+            raise ValueError("its key may not sign this bundle")
+        # OPA's signatures may have `s` in either half of the group order. The signed bytes count here, not the
+        # signature, so a second form of a signature changes nothing.
         verify_jws(_ALGORITHM, self.keys[signer].loaded, token.signed, token.signature)
         return signer
 
@@ -119,13 +118,13 @@ class BundleVerifier:
             if not isinstance(file, dict) or file.get("algorithm") != _HASH or not isinstance(digest, str):
                 raise ValueError(f"a file without a hash by {_HASH}")
             if not isinstance(name, str) or name in signed:
-                raise ValueError("a file without a name of its own")
+                raise ValueError("a file without a name, or with a repeated name")
             signed[name.removeprefix("/")] = digest
         return signed
 
 
 def sign_bundle(bundle: Bundle, key: SigningKey, *, scope: str) -> Bundle:
-    """Return `bundle` signed by `key` for `scope`, replacing any signature that it had."""
+    """Return `bundle` signed by `key` for `scope`, without its former signature."""
     contents = unpack_archive(bundle.raw)
     contents.pop(SIGNATURES, None)
     name = key_id(key.public)
@@ -141,10 +140,10 @@ def sign_bundle(bundle: Bundle, key: SigningKey, *, scope: str) -> Bundle:
 
 
 def newer(bundle: Bundle, current: Bundle | None) -> None:
-    """Raise `PolicyRefused` unless `bundle` may follow `current`: it needs a positive serial, greater than the current one.
+    """Raise `PolicyRefused` unless `bundle` may follow `current`: it needs a positive serial, greater than that of `current`.
 
-    The one exception is `current` itself, which may be offered again. So an older genuine bundle cannot be put in force
-    again: its contents must be pushed under a new serial.
+    Only `current` itself may be offered again. An older genuine bundle cannot be put in force again; its contents must be
+    pushed under a new serial.
     """
     if bundle.serial < 1:
         raise _refused(MANIFEST, "the bundle has no serial: push it, or build it with --serial", form="serial")
@@ -176,8 +175,7 @@ def _digest(path: str, content: bytes) -> str:
 def _as_go_writes(value: Json) -> bytes:
     """Return compact JSON with sorted names as Go's encoder writes it without its escapes for HTML.
 
-    Besides quotes, backslashes and control characters it escapes U+2028 and U+2029. Numbers are whole here, so there is
-    only one way to write them.
+    Go also escapes U+2028 and U+2029. Numbers are whole here, so there is only one way to write them.
     """
     return canonical(value).replace("\u2028".encode(), b"\\u2028").replace("\u2029".encode(), b"\\u2029")
 

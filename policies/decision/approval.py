@@ -1,11 +1,11 @@
-"""Approvals: the obligation by which a denial asks for one, and the question whether somebody may give it.
+"""Approvals: the obligation by which a denial asks for approval, and the question whether a person may give it.
 
 ::
 
     {"type": "approval", "queue": "managers", "text": "Pay 1200 EUR to ACME", "until": 604800, "count": 1,
      "acr": ["urn:example:silver"], "max_age": 300, "follows": ["ledger.post"], "body": false}
 
-All members but the first four may be left out.
+Only the first four members are required.
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ from sealbus.envelopes.trust.names import is_token
 from sealbus.policies.decision.documents import InputDocument, canonical, checked_document, extended_document
 
 APPROVAL: Final = "data.sealbus.approval.decision"
-"""The rule that decides who may approve; the question is the input itself."""
+"""The rule that decides who may approve. Its input is the question."""
 
 APPROVE: Final = "._approve"
-"""End of the action of a verdict: `payments._approve`, whatever the action that waits."""
+"""The end of the action of every verdict: `payments._approve`, for each action of `payments` that waits."""
 
 UNTIL: Final = 2_592_000
 """Longest time in seconds that a message may wait, 30 days."""
 MAX_AGE: Final = 31_536_000
-"""Longest time in seconds that may be asked for as the age of a login, a year."""
+"""Greatest age of a login that a policy may set, in seconds, a year."""
 
 _QUEUE_BYTES: Final = 64
-"""Longest queue: it stands in a subject, beside an agent's token and a hash."""
+"""Longest name of a queue. It is part of a subject, with an agent's token and a hash."""
 _ACR: Final = re.compile(r"[!#-\[\]-~]+")
-"""RFC 6749 appendix A.4, one value of a list in a quoted string: a client is told these by RFC 9470."""
+"""RFC 6749 appendix A.4: one value of a list in a quoted string, as RFC 9470 sends them to a client."""
 _TYPE: Final = "approval"
 _MEMBERS: Final = frozenset({"type", "queue", "text", "until", "count", "acr", "max_age", "follows", "body"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApprovalObligation:
-    """What a denial asks for; equal to another if it asks for the same. Raises `ValueError` for an invalid one.
+    """The approval that a denial asks for. Construction raises `ValueError` for invalid members.
 
-    `queue` is a token of a subject, `text` what people are asked, `until` for how many seconds they may be. They have
-    logged in by one of `acr`, if any are said, and at most `max_age` seconds ago. `follows` are the grants of what may be
-    sent on in the approver's name. If `body` is false, nobody is shown the message's body. `count` approvals are enough,
-    which is always 1 so far. `json` is the obligation as it stood in the decision, with sorted names.
+    `queue` is a token of a subject. `text` is the question to people, who have `until` seconds to answer. They must have
+    logged in by one of `acr`, if there are any, and at most `max_age` seconds ago. `follows` are the grants for actions that
+    may be sent on in the approver's name. If `body` is false, nobody sees the message's body. `count` approvals are enough;
+    it is always 1 so far. `json` is the obligation as in the decision, with sorted names; it does not count for equality.
     """
 
     queue: str
@@ -65,7 +65,7 @@ class ApprovalObligation:
         if type(self.queue) is not str or len(self.queue) > _QUEUE_BYTES or not is_token(self.queue):
             raise ValueError(f"queue is not a token of a subject of at most {_QUEUE_BYTES} bytes")
         if type(self.text) is not str or not self.text or not is_text(self.text):
-            raise ValueError("text is not one of 1 to 256 bytes without control characters")
+            raise ValueError("text does not have 1 to 256 bytes without control characters")
         if type(self.until) is not int or not 0 < self.until <= UNTIL:
             raise ValueError(f"until is not whole seconds from 1 to {UNTIL}")
         if type(self.count) is not int or self.count != 1:
@@ -83,9 +83,9 @@ class ApprovalObligation:
 
     @classmethod
     def parse(cls, members: Mapping[str, object]) -> ApprovalObligation:
-        """Return the obligation that a JSON object says; raise `ValueError` for anything else.
+        """Return the obligation in a JSON object; raise `ValueError` for anything else.
 
-        A member that is not known could ask for more than is checked: with one, nobody is asked.
+        An unknown member is refused, because it could require more than is checked.
         """
         values = dict(members)
         if not values.keys() <= _MEMBERS or values.pop("type", None) != _TYPE:
@@ -103,9 +103,9 @@ class ApprovalObligation:
 
 
 def approval_of(obligations: Sequence[Mapping[str, object]]) -> ApprovalObligation | None:
-    """Return what the obligations of a denial ask for.
+    """Return the approval that the obligations of a denial ask for.
 
-    None if they ask for no approval, for several, or in a form that is not valid: such a denial is a plain one.
+    Returns None, as for a plain denial, if they ask for no approval or for several, or if the obligation is invalid.
     """
     approvals = [obligation for obligation in obligations if obligation.get("type") == _TYPE]
     if len(approvals) != 1:
@@ -119,14 +119,14 @@ def approval_of(obligations: Sequence[Mapping[str, object]]) -> ApprovalObligati
 def approval_question(document: InputDocument, *, of: bytes, obligation: bytes) -> InputDocument:
     """Return the question whether the approver of `document` may give this verdict: the bytes that are decided and recorded.
 
-    `document` is the input document about the verdict, `of` the recorded one that was denied, `obligation` what that denial
-    asks for (`ApprovalObligation.json`). Raises `PolicyFailed` for over 65,536 bytes, and for parts that are not each one
-    JSON object: they could bring other keys with them.
+    `document` is the input document about the verdict, `of` the recorded document that was denied, and `obligation` the
+    obligation of that denial (`ApprovalObligation.json`). Raises `PolicyFailed` for over 65,536 bytes, and if a part is not
+    exactly one JSON object, because it could add other keys.
     """
     return extended_document(document, {b"of": checked_document(of), b"obligation": checked_document(obligation)})
 
 
 def is_question(document: bytes) -> bool:
-    """Return whether a valid input document is the question who may approve (`approval_question`)."""
+    """Return whether a valid input document is a question whether a person may approve (`approval_question`)."""
     question = json.loads(document)
     return "of" in question and "obligation" in question

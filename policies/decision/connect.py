@@ -1,8 +1,8 @@
-"""Decisions on connections to NATS: may this workload connect, and what may it do; the typed question and answer.
+"""Decisions on connections to NATS: whether a workload may connect, and what it may do there.
 
 The policy is asked at `data.sealbus.connect.decision`. The answer names subjects as NATS does, with one addition: a SPIFFE
 ID in braces stands for its subject token, `status.{spiffe://example.org/agent/shop}.*`, and `{self}` for the token of the
-connecting workload. The settings name workloads, so that policies need not know their tokens.
+connecting workload. So policies name workloads as the settings do, and need not know their tokens.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from sealbus.policies.decision.documents import InputDocument, bounded_document,
 from sealbus.policies.decision.request import rfc3339
 
 CONNECT: Final = "data.sealbus.connect.decision"
-"""The rule that decides one connection, which is the input itself."""
+"""The rule that decides one connection. Its input is the connection."""
 
 SUBJECTS: Final = 4_096
-"""Most subjects in one list: a user JWT with that many is still far below NATS' largest message."""
+"""Most subjects in one list. A user JWT with this many is still far below NATS' largest message."""
 
 _TOKEN: Final = r"(?:[^\s.*>{}]|\{self\}|\{spiffe://[^\s{}]+\})+"
 _SUBJECT: Final = re.compile(rf"(?:(?:{_TOKEN}|\*)\.)*(?:{_TOKEN}|\*|>)")
@@ -36,7 +36,7 @@ _ACCOUNT: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnSubjectFacts:
-    """One own subject of the settings as a policy sees it; `durable` is its consumer's name if it is a task's."""
+    """One own subject of the settings as a policy sees it; `durable` is the consumer's name, for tasks only."""
 
     subject: str
     kind: str
@@ -47,10 +47,10 @@ class OwnSubjectFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectRequest:
-    """One question: may this workload connect to this server now, in which account, and with which subjects.
+    """One question: whether this workload may connect to this server now, in which account, and with which subjects.
 
-    `token` is the workload's subject token by the settings. `time` and `not_after`, the end of its X.509-SVID, are
-    microseconds since the Unix epoch. `server` is the server's nkey, by which it signed the request.
+    `token` is the workload's subject token in the settings. `not_after` is the end of its X.509-SVID; it and `time` are in
+    microseconds since the Unix epoch. `server` is the nkey with which the server signed the request.
     """
 
     subject: str
@@ -65,7 +65,7 @@ class ConnectRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubjectRules:
-    """NATS subject filters as the policy gives them: what is in `allow` and not in `deny` is permitted."""
+    """NATS subject filters of a policy. Subjects in `allow` and not in `deny` are permitted."""
 
     allow: tuple[str, ...]
     deny: tuple[str, ...]
@@ -82,9 +82,9 @@ class ConnectLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectDecision:
-    """One decision on one connection. If `allow` is false there are reasons, and everything else is empty.
+    """One decision on one connection. If `allow` is false, it has reasons, and no account, subjects or limits.
 
-    `revision` is that of the policy bundle that decided, `micros` the engine's time.
+    `revision` is the revision of the policy bundle that decided; `micros` is the engine's time in microseconds.
     """
 
     allow: bool
@@ -100,11 +100,11 @@ class ConnectDecision:
 
 
 ConnectAnswer: TypeAlias = ConnectDecision | PolicyUnavailable | PolicyFailed
-"""An engine's answer; errors are values here, as with `Answer`."""
+"""An engine's answer. Errors are values, as in `Answer`."""
 
 
 def connect_document(request: ConnectRequest) -> InputDocument:
-    """Return the exact JSON bytes that are decided on: compact UTF-8, every key present, in a fixed order.
+    """Return the exact JSON bytes that a policy decides on: compact UTF-8, every key present, in a fixed order.
 
     Raises `PolicyFailed` for a document of over 65,536 bytes and for text that is not Unicode.
     """
@@ -130,7 +130,7 @@ def connect_document(request: ConnectRequest) -> InputDocument:
 
 
 def parse_connect(answer: object, *, revision: str, engine: str, micros: int) -> ConnectDecision:
-    """Parse a decision on a connection from decoded JSON; raise `PolicyFailed` for anything that is not exactly one.
+    """Parse a decision on a connection from decoded JSON; raise `PolicyFailed` for anything else.
 
     ::
 
@@ -139,7 +139,7 @@ def parse_connect(answer: object, *, revision: str, engine: str, micros: int) ->
          "publish": {"allow": [...], "deny": []}, "subscribe": {"allow": [...], "deny": []},
          "limits": {"subscriptions": 8192, "payload": -1, "data": -1}}
 
-    Each list holds at most 4,096 subjects, with NATS wildcards; one to subscribe to may be followed by a space and the
+    Each list has at most 4,096 subjects, with NATS wildcards. A subject in `subscribe` may be followed by a space and the
     only permitted queue group.
     """
     if type(answer) is not dict:
@@ -174,9 +174,9 @@ def parse_connect(answer: object, *, revision: str, engine: str, micros: int) ->
 def _rules(where: str, value: object, form: re.Pattern[str]) -> SubjectRules:
     if type(value) is not dict or value.keys() != {"allow", "deny"}:
         raise PolicyFailed(f"{where} is not an object of allow and deny")
-    # With nothing in allow NATS would permit everything; a workload that may use no subject need not connect.
+    # With an empty allow NATS permits everything. A workload that may use no subject need not connect.
     if not value["allow"]:
-        raise PolicyFailed(f"{where} allows nothing, which NATS takes for everything")
+        raise PolicyFailed(f"{where} allows nothing, which NATS reads as everything")
     return SubjectRules(
         allow=_subjects(f"{where}.allow", value["allow"], form), deny=_subjects(f"{where}.deny", value["deny"], form)
     )
@@ -187,7 +187,7 @@ def _subjects(where: str, value: object, form: re.Pattern[str]) -> tuple[str, ..
         raise PolicyFailed(f"{where} is not an array of at most {SUBJECTS}")
     for subject in value:
         if type(subject) is not str or not _is_subject(subject, form):
-            raise PolicyFailed(f"{where} holds something that is not a subject")
+            raise PolicyFailed(f"{where} has an item that is not a subject")
     return tuple(sorted(set(value)))
 
 

@@ -1,4 +1,4 @@
-"""A policy engine's answer: a decision, exactly shaped, or an error. Only `allow is True` allows."""
+"""A policy engine's answer: a decision of an exact form, or an error. Only `allow is True` allows."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ OBLIGATIONS: Final = 16
 """Most obligations of one decision."""
 OBLIGATION_NESTING: Final = 8
 OBLIGATION_VALUES: Final = 256
-"""Most values inside all obligations of one decision, each text at most 256 bytes: what one record can hold."""
+"""Most values inside all obligations of one decision, each text at most 256 bytes. One record can hold these."""
 
 SHOW_REASONS: Final = "show_reasons"
-"""The obligation that sealbus itself honours everywhere: the reasons may be told to the requester."""
+"""The obligation that sealbus itself honours everywhere: the requester may see the reasons."""
 
 REMEDY: Final = "remedy"
-"""The obligation of a denial that says what would help; in an allow it is one like any other."""
+"""The obligation of a denial that says how to get an allow. In an allow it has no special meaning."""
 
 _KEYS: Final = frozenset({"allow", "reasons", "obligations", "policy"})
 
@@ -35,8 +35,9 @@ _KEYS: Final = frozenset({"allow", "reasons", "obligations", "policy"})
 class Decision:
     """One decision on one input document, as an engine made it.
 
-    `revision` is that of the policy bundle that decided; `micros` the engine's time, or its share if many documents were
-    asked about together. Reasons, and the policy's name for itself, are texts that a record can hold.
+    `revision` is the revision of the policy bundle that decided. `micros` is the engine's time in microseconds, or the share
+    of this document if many were decided together. Reasons and `policy`, the policy's own name, are texts that fit into a
+    record.
     """
 
     allow: bool
@@ -49,11 +50,11 @@ class Decision:
 
 
 def parse_decision(answer: object, *, revision: str, engine: str, micros: int) -> Decision:
-    """Parse a decision; raise `PolicyFailed` for anything that is not exactly one.
+    """Parse a decision; raise `PolicyFailed` for anything else.
 
     `answer` is decoded JSON: an object with the keys allow (boolean), reasons (at most 32 texts of at most 256 bytes),
-    obligations (at most 16 objects) and policy (text of 1 to 256 bytes), no more and no fewer. Undefined, a bare
-    boolean and a truthy text are failures, never allow.
+    obligations (at most 16 objects) and policy (text of 1 to 256 bytes), and no others. Undefined, a bare
+    boolean and a truthy text are failures; they never allow.
     """
     if type(answer) is not dict or answer.keys() != _KEYS:
         raise PolicyFailed("the answer is not an object of allow, reasons, obligations and policy")
@@ -85,12 +86,12 @@ def obligations_json(decision: Decision | None) -> bytes:
 
 
 def shows_reasons(obligations: Sequence[Mapping[str, object]]) -> bool:
-    """Return whether the reasons of a decision with these obligations may be told to the requester."""
+    """Return whether the requester may see the reasons of a decision with these obligations."""
     return any(obligation.get("type") == SHOW_REASONS for obligation in obligations)
 
 
 def remedies(decision: Decision) -> tuple[Remedy, ...]:
-    """Return what would help, by the obligations of a denial; those that are no valid `Remedy` are left out."""
+    """Return the remedies in the obligations of a denial, without those that are not a valid `Remedy`."""
     if decision.allow is not False:
         return ()
     suggested = [dict(obligation) for obligation in decision.obligations if obligation.get("type") == REMEDY]
@@ -100,13 +101,13 @@ def remedies(decision: Decision) -> tuple[Remedy, ...]:
 
 
 def unknown_obligation(obligations: Sequence[Mapping[str, object]], honours: AbstractSet[str]) -> str | None:
-    """Return the type of an allow's first obligation that is neither ours nor in `honours`, or `None` if all are honoured.
+    """Return the type of an allow's first obligation that nobody honours, or `None` if all are honoured.
 
-    Only `show_reasons` is ours in an allow; `remedy` and `approval` (`approval_of`) are ours in a denial. There all others
-    are ignored.
+    The agent honours the types in `honours`, and sealbus honours `show_reasons`. In a denial sealbus honours `remedy` and
+    `approval` (`approval_of`), and ignores all other obligations.
 
-    An obligation without a type, or with a type that is not a text, is never honoured and has the type "". It turns an
-    allow into a denial: a decision must not be enforced in part.
+    An obligation without a type, or with a type that is not a text, is never honoured; its type is "". An obligation that is
+    not honoured turns an allow into a denial, because a decision must not be enforced in part.
     """
     for obligation in obligations:
         named = obligation.get("type")
@@ -140,7 +141,7 @@ def _obligations(value: object) -> tuple[Mapping[str, object], ...]:
     if any(type(item) is not dict for item in value):
         raise PolicyFailed("an obligation is not an object")
     if _count(value, OBLIGATION_NESTING, OBLIGATION_VALUES) < 0:
-        raise PolicyFailed("obligations are nested too deep, hold too much or too long texts")
+        raise PolicyFailed("obligations are nested too deep, or have too many values or too long texts")
     try:
         whole_numbers(cast("Json", value))
     except ValueError as error:
@@ -149,7 +150,7 @@ def _obligations(value: object) -> tuple[Mapping[str, object], ...]:
 
 
 def _count(value: object, depth: int, left: int) -> int:
-    """Return how many values may still follow `value`; below zero if it is too much, too deep or too long."""
+    """Return how many values may follow `value`; below zero if it is too large, nested too deep, or has too long a text."""
     if isinstance(value, str) and len(value) > DEFAULT_LIMITS.text_bytes:
         return -1
     left -= 1

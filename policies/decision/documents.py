@@ -1,10 +1,10 @@
 """JSON that both engines read alike: input documents as exact bytes, and the data documents of a bundle.
 
-Numbers are whole and within 2^53-1: OPA computes with decimal, regorus with binary fractions. There is no -0, which OPA
-keeps and regorus does not. Names do not repeat.
+Numbers are whole and within 2^53-1, because OPA computes with decimal and regorus with binary fractions. There is no -0,
+which OPA keeps and regorus does not. Names do not repeat.
 
-While json writes a value, or an engine reads one, all other threads of Python stand still, the event loop's too. So what may
-be large is written in pieces (`canonical`) and read in parts (`in_parts`).
+While json writes a value or an engine reads one, all other threads of Python wait, also the event loop. So large documents
+are written in pieces (`canonical`) and read in parts (`in_parts`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sealbus.envelopes.limits import DEFAULT_LIMITS
 NESTING: Final = 32
 """Deepest nesting of objects and arrays; regorus refuses over 128."""
 PIECE: Final = 16_384
-"""Values that are written or read at a time, which takes some ten milliseconds."""
+"""Values that are written or read at a time. This takes some ten milliseconds."""
 
 T = TypeVar("T")
 
@@ -32,8 +32,8 @@ DataDocument: TypeAlias = "dict[str, Json]"
 class InputDocument(bytes):
     """The exact bytes of one JSON object, at most 65,536, that passed the rules of this module.
 
-    Made only by the functions that build such documents, and by `checked_document`. Engines join these bytes into one
-    question unchecked: bytes that are not one JSON value could shift the answers of their neighbours.
+    Only the functions that build such documents, and `checked_document`, make it. Engines join these bytes into one question
+    without a check: bytes that are not one JSON value could shift the answers of other documents.
     """
 
     __slots__ = ()
@@ -42,8 +42,8 @@ class InputDocument(bytes):
 def checked_document(data: bytes) -> InputDocument:
     """Check `data` and return it as an input document; raise `PolicyFailed` for anything else.
 
-    For documents that were not built here: recorded ones, and those of tests. Which keys it has is not checked. An
-    `InputDocument` has passed already, and is returned as it is.
+    It is for documents that were not built here, such as recorded documents and those of tests. Keys are not checked. An
+    `InputDocument` has passed already, and is returned unchanged.
     """
     if isinstance(data, InputDocument):
         return data
@@ -73,11 +73,11 @@ def encoded_json(value: object) -> bytes:
 def extended_document(document: InputDocument, members: Mapping[bytes, InputDocument]) -> InputDocument:
     """Return `document` with more members at its end; raise `PolicyFailed` as `checked_document` does of the whole.
 
-    `members` have names of small letters.
+    The names of `members` are lower-case letters.
     """
     added = b"".join([b',"%b":%b' % member for member in members.items()])
     whole = document[:-1] + added + b"}"
-    # Parts that were checked are wrong together only by their length, by a name that is there, and by nesting one deeper.
+    # Checked parts can be wrong together in three ways: by their length, by a repeated name, and by nesting one deeper.
     repeated = document.count(b"\\") or any(document.count(b'"%b"' % name) for name in members)
     fits = len(whole) <= DEFAULT_LIMITS.input_document_bytes and not deeper_than(added.decode(), NESTING - 1)
     if repeated or not fits or not document.count(b'"') or not document.endswith(b"}"):
@@ -86,10 +86,10 @@ def extended_document(document: InputDocument, members: Mapping[bytes, InputDocu
 
 
 def _check_whole(data: bytes) -> None:
-    """Raise `ValueError` whenever `parse_data` does, in half the time: a log holds many."""
+    """Raise `ValueError` if `parse_data` would, in half the time, because a log has many documents."""
     value = _parsed(data)
     if b"\\u" in data:
-        # Half a character can only come from an escape: UTF-8 has none.
+        # A lone surrogate can only come from an escape, because UTF-8 has none.
         whole_numbers(value)
 
 
@@ -142,9 +142,9 @@ def canonical(value: Json) -> bytes:
 
 
 def in_parts(data: DataDocument) -> Iterator[bytes]:
-    """Yield objects that are `data` if they are merged, one at least, each in canonical form.
+    """Yield one or more objects in canonical form, which give `data` when they are merged.
 
-    They have `PIECE` values each, or more where one array has: those are not divided.
+    Each has at most `PIECE` values, or more if one array has more, because arrays are not divided.
     """
     return (_CANONICAL.encode(part).encode() for part in _parts(data))
 
@@ -193,13 +193,13 @@ def _parts(data: DataDocument) -> Iterator[DataDocument]:
 
 
 def _divided(data: DataDocument) -> Iterator[DataDocument]:
-    """Yield the entries of `data`, in order, with `PIECE` values at most, or one that has more."""
+    """Yield groups of entries of `data`, in order: at most `PIECE` values each, or a single larger entry."""
     for names in _runs(sorted(data), lambda name: _size(data[name])):
         yield {name: data[name] for name in names}
 
 
 def _runs(items: list[T], size_of: Callable[[T], int]) -> Iterator[list[T]]:
-    """Yield `items`, in order, with `PIECE` values at most, or one that has more."""
+    """Yield runs of `items`, in order: at most `PIECE` values each, or a single larger item."""
     start = total = 0
     for place, item in enumerate(items):
         size = size_of(item)
@@ -215,11 +215,11 @@ def _few(value: Json) -> bool:
 
 
 def _size(value: Json) -> int:
-    """Return how many values `value` is, itself included; of more than `PIECE` not all are counted."""
+    """Return how many values `value` has, itself included. Counting ends soon after `PIECE`."""
     if not isinstance(value, dict | list):
         return 1
     values: list[Json] = [value]
-    for item in values:  # which grows meanwhile
+    for item in values:  # the list grows meanwhile
         if isinstance(item, dict):
             values.extend(item.values())
         elif isinstance(item, list):
@@ -255,4 +255,4 @@ def _valid_text(text: str) -> None:
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise ValueError("a text holds half a character") from None
+            raise ValueError("a text has a lone surrogate") from None

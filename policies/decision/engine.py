@@ -14,16 +14,16 @@ from sealbus.policies.decision.decision import Decision
 T_co = TypeVar("T_co", covariant=True)
 
 Answer: TypeAlias = Decision | PolicyUnavailable | PolicyFailed
-"""The answer to one document. Errors are values here, so that one does not end the others."""
+"""The answer to one document. Errors are values, so that one failure does not affect the other answers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineStatus:
     """The status of an engine.
 
-    `revision` is that of the policy bundle in force, empty if there is none. `problem` tells operators, with file and line
-    if possible, why the newest bundle is not in force or why the engine does not answer; empty if all is well. `missed` are
-    those of several OPAs that have a problem while another decides, each with the reason.
+    `revision` is the revision of the policy bundle in force, empty if there is none. `problem` says why the newest bundle is
+    not in force or why the engine does not answer, with file and line if possible; it is empty if all is well. `missed` has
+    the problems of OPAs that do not decide while another one does.
     """
 
     engine: str
@@ -36,22 +36,22 @@ class Parse(Protocol[T_co]):
     """A reader of answers to one kind of question: `parse_decision`, `parse_connect`."""
 
     def __call__(self, answer: object, /, *, revision: str, engine: str, micros: int) -> T_co:
-        """Return what `answer`, decoded JSON, says; raise `PolicyFailed` for anything else."""
+        """Return the decision in `answer`, decoded JSON; raise `PolicyFailed` for any other form."""
 
 
 class PolicyEngine(Protocol):
-    """A policy engine. Entered once with `async with`; used by the event loop that entered it."""
+    """A policy engine. It is entered once with `async with`, and used by the event loop that entered it."""
 
     @property
     def name(self) -> str:
-        """The engine's name in decisions: `embedded`, `sidecar` or `central`."""
+        """The engine's name in decisions: `embedded`, `native`, `sidecar` or `central`."""
 
     async def decide(self, inputs: Sequence[bytes]) -> Sequence[Answer]:
         """Return one answer for each input document, in order, within the engine's deadline.
 
-        Documents that `input_document` did not make are checked first (`checked_document`). A failure for one document is
-        its answer: `PolicyUnavailable` if the engine did not answer in time, `PolicyFailed` if it answered with anything but
-        a decision. Nothing is raised but `CancelledError`.
+        Documents that are no `InputDocument` are checked first (`checked_document`). If a document fails, its answer is
+        the failure: `PolicyUnavailable` if the engine did not answer in time, `PolicyFailed` if it answered with anything
+        but a decision. Only `CancelledError` is raised.
         """
 
     async def connect(self, document: bytes) -> ConnectAnswer:
@@ -64,7 +64,7 @@ class PolicyEngine(Protocol):
         """Return the decision on who may approve (`approval_question`), within the engine's deadline.
 
         The policy is asked at `data.sealbus.approval.decision`; without that rule the answer is `PolicyFailed`, and nobody
-        may. Failures are answers, as with `decide`.
+        may approve. Failures are answers, as with `decide`.
         """
 
     async def status(self) -> EngineStatus:

@@ -1,7 +1,7 @@
-"""The policy request: one input document, AuthZEN-shaped, complete and typed before any engine sees it.
+"""The policy request: one input document in the form of AuthZEN, complete and typed before any engine sees it.
 
-No key is ever missing and no value null: engines differ on malformed input, and a deny rule that silently does not fire
-makes a policy fail open. Absent things have an empty value of their type.
+Every key is present, and no value is null: engines differ on malformed input, and a deny rule that is silently undefined
+makes a policy fail open. Absent values are empty values of their type.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from sealbus.policies.decision.documents import InputDocument, bounded_document,
 
 _MAX_INTEGER: Final = DEFAULT_LIMITS.max_integer
 _UNTYPED: Final = re.compile(rb'"auth_time":\d+(?=\},"chain":\[)')
-"""End of a user that has no `type`; never inside a text, whose quotes are escaped."""
+"""The end of a user without `type`. No text can match, because its quotes are escaped."""
 _UNAPPROVED: Final = re.compile(rb'"grant":\{"limited":(?:true|false),"actions":\[[^\[\]]*\]\}(?=\}\}\Z)')
-"""End of a context that has no `approvals`; never inside a text, either."""
+"""The end of a context without `approvals`. No text can match here either."""
 _DIGEST: Final = 32
 _EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
 def _check_texts(*texts: object) -> None:
     try:
-        # Joining checks in C that each is text: this is done for every message.
-        "".join(texts)  # type: ignore[arg-type]  # that is the check
+        # Joining checks in C that each value is a text. This runs for every message.
+        "".join(texts)  # type: ignore[arg-type]  # join raises for anything else
     except TypeError:
         raise PolicyFailed("the input document lacks a text") from None
 
@@ -41,11 +41,11 @@ def _check_numbers(*numbers: object) -> None:
 
 
 def check_properties(where: str, properties: Mapping[str, object]) -> None:
-    """Raise `PolicyFailed`, naming it, for the first property that the engines might read differently (`Request`)."""
+    """Raise `PolicyFailed` for the first property that the engines might read differently (`Request`), with its name."""
     for name, value in properties.items():
         if not isinstance(name, str):
             raise PolicyFailed(f"{where} has a name that is no text")
-        # Most are text; the other checks are for the rest.
+        # Most properties are texts.
         if isinstance(value, str):
             continue
         for item in value if isinstance(value, list | tuple) else (value,):
@@ -76,15 +76,15 @@ class Resource:
 
 
 NO_RESOURCE: Final = Resource(type="none", id="none")
-"""The resource of what has none to load."""
+"""The resource of an action that loads none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class User:
     """The user behind the message, as the edge signed it; `auth_time` in seconds since the Unix epoch, 0 if unknown.
 
-    `type` is `user`, `client` (an OAuth client that acts for itself) or `workload` (an external one), `domain` that of the
-    partner whose it is, empty for our own. The id of another domain ends with `@` and that domain.
+    `type` is `user`, `client` (an OAuth client that acts for itself) or `workload` (an external workload). `domain` is the
+    domain of a partner's user, empty for our own users. The id of a partner's user ends with `@` and that domain.
     """
 
     present: bool = True
@@ -118,11 +118,11 @@ APPROVALS: Final = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GivenApproval:
-    """One verdict of a person on the message, which the agent has counted; raises `PolicyFailed` for an invalid one.
+    """A person's verdict on the message, which the agent has counted. Construction raises `PolicyFailed` if it is invalid.
 
-    `verdict` is `approve` or `deny`. `user`, `idp`, `session`, `client`, `acr` and `auth_time` are those of the person's
-    context, as in `User`. `time`, in microseconds, is when the verdict was given, `message` the hash of its header, and
-    `record` the leaf of the decision that let it count.
+    `verdict` is `approve` or `deny`. `user`, `idp`, `session`, `client`, `acr` and `auth_time` come from the person's
+    context, as in `User`. `time` is the time of the verdict in microseconds, `message` the hash of its header, and `record`
+    the leaf of the decision by which the verdict counts.
     """
 
     verdict: str
@@ -150,7 +150,7 @@ class GivenApproval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parked:
-    """Since when the message has waited for approval, as `rfc3339` writes it, and by which revision it was parked."""
+    """The time since when the message has waited for approval, as `rfc3339` writes it, and the revision that parked it."""
 
     since: str = ""
     revision: str = ""
@@ -165,10 +165,10 @@ NOT_PARKED: Final = Parked()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who asks, for which user, through whom, and what that was limited to: what many messages have in common.
+    """The sender, its user, its chain and its grant, which many messages have in common.
 
-    `chain` holds SPIFFE IDs, the root first; `grant` the actions that the chain's narrowest grant allows, None for no limit.
-    Construction raises `PolicyFailed` as that of `Request` does. Its part of the input document is made once, here.
+    `chain` has SPIFFE IDs, the root first. `grant` has the actions that the chain's narrowest grant allows, None for no
+    limit. Construction raises `PolicyFailed` as for `Request`. The caller's part of the input document is made only once.
     """
 
     subject: str
@@ -178,7 +178,7 @@ class Caller:
     chain: tuple[str, ...] = ()
     grant: tuple[str, ...] | None = None
     encoded: tuple[bytes, bytes] = field(init=False, repr=False, compare=False)
-    """What stands before the action's name, and what stands between the number of the delivery and the approvals."""
+    """The bytes before the action's name, and the bytes between the number of the delivery and the approvals."""
 
     def __post_init__(self) -> None:
         user, grant = self.user, self.grant
@@ -195,12 +195,12 @@ class Caller:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One question: may this caller do this to this resource, now.
+    """One question: whether this caller may do this action on this resource now.
 
-    `time` is in microseconds since the Unix epoch; `approvals`, at most 16, and `parked` are empty but for a message that
-    is decided on again after it waited for approval. Construction raises `PolicyFailed` for values that the engines might
-    read differently: properties and claims hold text, booleans, integers within 2^53-1 and lists of these, without null,
-    fractions or nesting; every text field must be text.
+    `time` is in microseconds since the Unix epoch. `approvals`, at most 16, and `parked` are empty except for a message that
+    waited for approval and is decided again. Construction raises `PolicyFailed` for values that the engines might read
+    differently. Properties and claims hold texts, booleans, integers within 2^53-1 and lists of these, without null,
+    fractions or nesting. Every text field must be a text.
     """
 
     caller: Caller
@@ -232,9 +232,9 @@ class Request:
 
 
 def input_document(request: Request) -> InputDocument:
-    """Return the exact JSON bytes that are decided on and recorded: compact UTF-8, equal for equal requests.
+    """Return the exact JSON bytes that are decided and recorded: compact UTF-8, equal for equal requests.
 
-    Keys are in a fixed order, those of properties and claims sorted. Raises `PolicyFailed` for a document of over 65,536
+    Keys have a fixed order; those of properties and claims are sorted. Raises `PolicyFailed` for a document of over 65,536
     bytes and for text that is not Unicode.
     """
     resource, parked = request.resource, request.parked
@@ -284,10 +284,10 @@ def _parked(parked: Parked) -> bytes:
 
 
 def completed_document(document: InputDocument) -> InputDocument:
-    """Return a recorded `document` with what documents had not when it was made, so that today's policies can be asked.
+    """Return a recorded `document` with the members that were added to documents later, so that a policy can decide on it.
 
-    A user from before there were `type` and `domain` gets what was assumed then: to be a user, and one of our own. A message
-    from before there were approvals had none.
+    A user without `type` and `domain` becomes a user of our own, as was assumed then. A message without `approvals` had
+    none.
     """
     completed = bytes(document)
     if (untyped := _UNTYPED.search(completed)) is not None:
@@ -302,8 +302,8 @@ def completed_document(document: InputDocument) -> InputDocument:
 def rfc3339(seconds: int) -> str:
     """Return `seconds` since the Unix epoch as RFC 3339 in UTC with `Z`, to the second.
 
-    All have one length, so that they compare as texts; a fraction would break that, and one engine's parser accepts forms
-    that the other's refuses.
+    All results have the same length, so they compare as texts. A fraction would break that, and one engine parses forms of
+    fractions that the other refuses.
     """
     try:
         return (_EPOCH + datetime.timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -315,7 +315,7 @@ _MEMBERS: Final = {kind: tuple(member.name for member in fields(kind)) for kind 
 
 
 def _members(value: User | GivenApproval) -> dict[str, object]:
-    """Return the fields of `value` by name, in order: those of the input document are in the same."""
+    """Return the fields of `value` by name, in the order of the input document."""
     return {name: getattr(value, name) for name in _MEMBERS[type(value)]}
 
 

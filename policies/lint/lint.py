@@ -20,8 +20,8 @@ copy            a copy of a name, or an array taken apart by its name, before an
 default         a default that is not made of literals
 depth           a chain of over 64 rules
 division        `/`: OPA computes with decimal, regorus with binary fractions; policies count in whole numbers
-else            a value before an else that may be undefined: OPA goes on to the else, regorus has no value; and a lookup there
-                by a name of the body: regorus looks up every key
+else            a value before an else that may be undefined: OPA goes on to the else, regorus has no value; and a lookup
+                there by a name of the body: regorus looks up every key
 encoding        U+0000 and U+FEFF, which OPA reads nowhere
 function        a call of a function that does not exist, by an import or `data`
 function-value  a function that is not called, or a variable that is

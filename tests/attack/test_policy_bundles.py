@@ -29,7 +29,7 @@ async def test_what_may_not_be_put_in_force_leaves_the_old_one_serving(tmp_path:
         everything = f"package sealbus.authz\n\ndecide(request) := {json.dumps({'allow': True})} if request.v\n"
         for number, (raw, why) in enumerate(
             (
-                (pack_archive(genuine), "not the one that was signed"),
+                (pack_archive(genuine), "differs from the signed file"),
                 (signed_team("stock", MONEY, serial=9), "may not sign"),
                 (signed_team("stock", STOCK, serial=4), "not after 5"),
                 (signed_team("stock", STOCK, everything, serial=9), "policy.rego:1:1: the package is outside"),

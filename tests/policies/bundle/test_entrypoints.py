@@ -87,5 +87,5 @@ def test_refused(text: str, count: int) -> None:
 
 def test_input_in_another_package() -> None:
     assert problems(GOOD, "package lib\n\nx := input.y\n") == [
-        "only decision and batch read input: give the request to a function as its argument"
+        "only decision and batch may read input: pass the request to a function as its argument"
     ]

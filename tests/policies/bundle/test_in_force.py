@@ -55,7 +55,7 @@ async def test_of_two_neither_decides_by_what_the_other_refuses() -> None:
         raise PolicyRefused([])
 
     async with in_force.taken(lambda one: taken.append(one.revision)):
-        with pytest.raises(RuntimeError, match="something else takes"):
+        with pytest.raises(RuntimeError, match="already has a taker"):
             async with in_force.taken(refuse):
                 pass
         assert await in_force.put(revoking(5))

@@ -45,7 +45,7 @@ def test_teams_by_name() -> None:
         ({"stock": {"agents": {}, "signers": []}}, "public keys by key id"),
         ({"stock": {"agents": {}, "signers": {"x": 1}}}, "not a public key"),
         ({"stock": {"agents": {}, "signers": {"x": PEM}}}, "under another id"),
-        ({"stock": GOOD, "money": GOOD}, "inventory is of both money and stock"),
+        ({"stock": GOOD, "money": GOOD}, "inventory belongs to both money and stock"),
         ({f"t{number}": owner(KEY, []) for number in range(257)}, "at most 256 teams"),
     ],
 )

@@ -181,7 +181,7 @@ def test_what_their_signer_signs_is_nothing_else() -> None:
     refused(found, PLATFORM, above.raw, "may not sign")
     refused(found, "stock", signed_team("stock", revoker, serial=3), "may not sign")
     as_part = sign_bundle(read_bundle(naming(ROOT, TEAMS, revoker, serial=3)), revoker, scope=REVOCATIONS).raw
-    refused(found, REVOCATIONS, as_part, "has the root")
+    refused(found, REVOCATIONS, as_part, "must have the one root")
 
 
 def test_revocations_of_a_signer_who_is_named_no_longer_end_with_that() -> None:

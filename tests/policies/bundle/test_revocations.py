@@ -52,13 +52,13 @@ def test_none(without: dict[str, Json]) -> None:
 @pytest.mark.parametrize(
     ("document", "why"),
     [
-        ({"sealbus": []}, "no object"),
-        ({"sealbus": {"registry": 1}}, "no object"),
-        (data([]), "no object"),
+        ({"sealbus": []}, "not an object"),
+        ({"sealbus": {"registry": 1}}, "not an object"),
+        (data([]), "not an object"),
         (data({"spiffe://example.org/agent/a": "2026-11-24T00:00:00Z"}), "microseconds"),
         (data({"spiffe://example.org/agent/a": True}), "microseconds"),
         (data({"spiffe://example.org/agent/a": -1}), "microseconds"),
-        (data({"agent/a": 1}), "no SPIFFE ID"),
+        (data({"agent/a": 1}), "not a SPIFFE ID"),
     ],
 )
 def test_what_cannot_be_understood_is_no_policy(document: dict[str, Json], why: str) -> None:

@@ -91,12 +91,12 @@ def test_signing_again_takes_the_place_of_the_old_signature() -> None:
 @pytest.mark.parametrize(
     ("path", "content", "why"),
     [
-        ("authz.rego", SCRIPTED.encode() + b"\n", r"authz\.rego: the file is not the one that was signed"),
-        ("authz.rego", None, r"authz\.rego: the file was signed, and is missing"),
+        ("authz.rego", SCRIPTED.encode() + b"\n", r"authz\.rego: the file differs from the signed file"),
+        ("authz.rego", None, r"authz\.rego: the signed file is missing"),
         ("more.rego", b"package more", r"more\.rego: the file was not signed"),
-        ("data.json", b"{}", r"data\.json: the file is not the one"),
+        ("data.json", b"{}", r"data\.json: the file differs from the signed file"),
         ("data.json", b"{", r"data\.json: not a data document"),
-        (".manifest", b'{"revision":"r9"}', r"\.manifest: the file is not the one"),
+        (".manifest", b'{"revision":"r9"}', r"\.manifest: the file differs from the signed file"),
         (".signatures.json", None, "not signed"),
         (".signatures.json", b"{", "no valid signature"),
         (".signatures.json", b'{"signatures":[]}', "not exactly one"),
@@ -125,8 +125,8 @@ def test_the_same_data_written_otherwise_is_the_same_to_opa_and_here() -> None:
         (HEADER, {"scope": "team"}, "no files"),
         (HEADER, {"scope": "team", "files": [1]}, "without a hash"),
         (HEADER, {"scope": "team", "files": [{"name": "a", "hash": "00", "algorithm": "MD5"}]}, "without a hash"),
-        (HEADER, {"scope": "team", "files": [{"hash": "00", "algorithm": "SHA-256"}]}, "name of its own"),
-        (HEADER, {"scope": "team", "files": [{"name": "a", "hash": "00", "algorithm": "SHA-256"}] * 2}, "of its own"),
+        (HEADER, {"scope": "team", "files": [{"hash": "00", "algorithm": "SHA-256"}]}, "without a name, or with a repeated name"),
+        (HEADER, {"scope": "team", "files": [{"name": "a", "hash": "00", "algorithm": "SHA-256"}] * 2}, "with a repeated name"),
     ],
 )  # fmt: skip
 def test_signatures_that_say_something_else(header: Json, payload: Json, why: str) -> None:

@@ -47,7 +47,7 @@ def test_accepted_regular_expressions(pattern: str) -> None:
         ("(+a)", "repeats nothing"),
         ("|*", "repeats nothing"),
         ("a{1001}", "at most 1000"),
-        ("a{2,1}", "not falling"),
+        ("a{2,1}", "not be falling"),
         ("a{,2}", "character 2"),
         ("]", "character 1"),
         ("(a{50}){30}", "at most 1000"),

@@ -55,7 +55,7 @@ def test_who_may_only_revoke_pushes_that_and_nothing_else(desk: Desk) -> None:
     listed.write_text(json.dumps({"sessions": ["session-7"]}))
     result = desk.run(push, folder, "--name", "revocations", "--key", file)
     assert isinstance(result.exception, PolicyRefused)
-    assert "sessions are not by issuer" in result.exception.detail
+    assert "sessions is not an object by issuer" in result.exception.detail
     for name, source in (("platform", desk.platform), ("stock", desk.team)):
         result = desk.run(push, source, "--name", name, "--key", file)
         assert isinstance(result.exception, PolicyRefused)

@@ -1,14 +1,14 @@
-"""Policy: the questions, the answers, the engines that decide, and the bundles they decide by.
+"""Policies: requests, decisions, the engines that decide, and the bundles by which they decide.
 
-An engine is entered once and asked about documents, many at a time::
+An engine is entered once, and decides on many documents at a time::
 
     async with EmbeddedEngine(Path("policy/bundle.tar.gz")) as engine:
         [answer] = await engine.decide([input_document(request)])
         allowed = isinstance(answer, Decision) and answer.allow is True
 
-`EmbeddedEngine` decides in this process, `SidecarEngine` by OPA on a unix socket, `CentralEngine` by remote OPAs over mutual
-TLS. All give the same answers, because forms that they would decide differently are refused before a policy is in force
-(`sealbus.policies.lint.lint`). Import what an engine needs from its module: `sealbus.policies.engines.embedded`,
+`EmbeddedEngine` decides in this process, `SidecarEngine` asks an OPA on a unix socket, and `CentralEngine` asks remote OPAs
+over mutual TLS. All give the same answers, because forms that they would decide differently are refused before a policy is in
+force (`sealbus.policies.lint.lint`). Import an engine from its module: `sealbus.policies.engines.embedded`,
 `engines.sidecar`, `engines.central`, `bundle.files`, `opa.process`, `opa.admin`.
 """
 

@@ -1,8 +1,8 @@
-"""The Rego tests of a policy folder, run on the embedded engine and on OPA: both must give every test the same result.
+"""The Rego tests of a policy folder run on the embedded engine and on OPA. Both must give the same results.
 
-A test is a rule `test_...` of any Rego file in the folder, and it passes if it is `true`, as with `opa test`. The
-policy under test is what `build_bundle` makes of the folder, so with the library; test files (`*_test.rego`) are added to it
-for the tests, and never become part of a bundle. OPA is given the same files, laid out in a folder of their own.
+A test is a rule `test_...` of any Rego file in the folder. It passes if it is `true`, as with `opa test`. The policy under
+test is the bundle that `build_bundle` makes of the folder, with the library. Test files (`*_test.rego`) are added for the
+tests, and never become part of a bundle. OPA gets the same files in a folder of their own.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ _PREFIX: Final = "test_"
 class RegoTestResult:
     """The result of one test on one engine (`embedded` or `opa`).
 
-    `package` is without `data.`; `error` says why it did not pass, where that is known; `file` is relative to the policy
-    folder, `line` counts from 1.
+    `package` is without `data.`. `error` says why it did not pass, if that is known. `file` is relative to the policy
+    folder. `line` counts from 1.
     """
 
     package: str
@@ -59,13 +59,13 @@ def run_tests(
     """Return the results of all tests of `folder`, by package, name and engine.
 
     Without the executable `opa` only the embedded engine runs. With it, a test that one engine did not run has a failed
-    result there, so that if all passed, the engines agree. `opa test` treats the error of a builtin as undefined, while the
-    embedded engine fails: under `not` that is a disagreement, and is reported.
+    result there. So if all tests passed, the engines agree. `opa test` treats the error of a builtin as undefined, and the
+    embedded engine fails. Under `not` this is a disagreement, and is reported.
 
-    A `part` is that of a platform or a team, which has no entry points; its tests are in packages inside its roots.
+    A `part` belongs to a platform or a team and has no entry points. Its tests are in packages inside its roots.
 
-    Blocks. Raises `PolicyRefused`, with file and line, for what either engine cannot load and for forms that the two would
-    decide differently; `ConfigurationError` for a missing folder or executable, and for an OPA that takes longer than
+    Blocks. Raises `PolicyRefused`, with file and line, for a policy that an engine cannot load, and for forms that the two
+    would decide differently. Raises `ConfigurationError` for a missing folder or executable, and if OPA takes longer than
     `deadline` seconds.
     """
     bundle = build_bundle(folder, part=part)
@@ -112,7 +112,7 @@ def _run_embedded(interpreter: Interpreter, files: Iterable[File], failed: Faile
             if not name.startswith(_PREFIX):
                 continue
             if (package, name) in results:
-                passed, error = False, "defined twice: the two would be judged together"
+                passed, error = False, "defined twice: both definitions would be one test"
             else:
                 passed, error = _evaluate(interpreter, rule, f"data.{package}.{name}")
                 error = error if passed or error else failed.describe_failure(package, name)
@@ -148,7 +148,7 @@ def _lay_out(folder: Path, modules: Iterable[Module], bundle: Bundle) -> None:
 
 
 def _run_opa(folder: Path, opa: Path, deadline: float) -> list[RegoTestResult]:
-    # Resolved before the working directory changes, on which a relative path would depend.
+    # Resolved first, because a relative path depends on the working directory.
     executable = Path(shutil.which(opa) or opa).absolute()
     done = run_opa(executable, "test", "--bundle", "--format=json", ".", deadline=deadline, folder=folder)
     if done.returncode not in (0, 2):
@@ -173,7 +173,7 @@ def _run_opa(folder: Path, opa: Path, deadline: float) -> list[RegoTestResult]:
 def _missing(ran_there: Iterable[RegoTestResult], here: Iterable[RegoTestResult], engine: str) -> list[RegoTestResult]:
     ran = {(result.package, result.name) for result in here}
     return [
-        replace(result, engine=engine, passed=False, error=f"not run: {result.engine} alone takes it for a test")
+        replace(result, engine=engine, passed=False, error=f"not run: only {result.engine} reads it as a test")
         for result in ran_there
         if (result.package, result.name) not in ran
     ]

@@ -1,1 +1,1 @@
-"""Backtests: recorded decisions made again by another policy, or by the policy of their time."""
+"""Backtests: another policy, or the policy of that time, makes recorded decisions again."""

@@ -1,4 +1,4 @@
-"""Past policy bundles by revision: a folder of bundle files, and engines for those in use."""
+"""Past policy bundles by revision: a folder of bundle files, and engines for the bundles in use."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from sealbus.policies.decision.engine import PolicyEngine
 from sealbus.policies.lint.module import PolicyRefused
 
 ENGINES: Final = 4
-"""Engines that are open at a time; the least recently used one is closed for another."""
+"""Most engines that are open at a time. A new one replaces the least recently used one."""
 
 
 class ArchivedPolicies:
     """The bundles of `folder`, whatever their file names; `open_engine` opens an engine for a bundle file.
 
-    With `digests` only files count that are named by one of these SHA-256 (`<hex>.tar.gz`) and have that hash: anyone may
-    have put other files there. Enter with `async with`, which raises `ConfigurationError` if it is not a folder; a file
-    that is not a bundle, or may not be put in force, is listed in `problems` by its name.
+    With `digests`, only files count that have one of these SHA-256 as their name (`<hex>.tar.gz`) and as their hash, because
+    anyone may have put other files there. Enter with `async with`, which raises `ConfigurationError` if `folder` is not a
+    folder. A file that is not a bundle, or may not be put in force, is listed in `problems` by its name.
 
-    One revision may have several bundles: an operator chose it twice, or a newer version composes the same parts to other
-    bytes. A decision names only the revision, so each of the bundles, which differ by hash, may have made it.
+    One revision may have several bundles with different hashes: an operator chose it twice, or a newer version composes the
+    same parts to other bytes. A decision names only the revision, so each of these bundles may have made it.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class ArchivedPolicies:
     async def engine(self, revision: str, number: int = 0) -> PolicyEngine | None:
         """Return an open engine that decides by the bundle `number` of `revision`, valid until the next call.
 
-        Returns None if there is none, or if the bundle is refused, which then loses its number.
+        Returns None if there is no such bundle, or if it is refused; then it loses its number.
         """
         files = self._files.get(revision, [])
         if number >= len(files):
@@ -94,7 +94,7 @@ class ArchivedPolicies:
         try:
             engine = await opening.__aenter__()
         except PolicyRefused as error:
-            # A bundle that was in force once may be refused today: the rules that keep the engines alike have grown.
+            # A bundle of the past may be refused today, because newer versions refuse more forms.
             files.pop(number)
             self.problems[file.name] = error.detail
             return None
@@ -114,13 +114,13 @@ class ArchivedPolicies:
                 self.problems[file.name] = error.detail
                 continue
             if digest is not None and bundle.digest != digest:
-                self.problems[file.name] = "not the bundle of its name"
+                self.problems[file.name] = "not the bundle that its name says"
                 continue
             revisions.setdefault(bundle.revision, {}).setdefault(bundle.digest, file)
         for revision, files in revisions.items():
             if len(files) > 1:
                 names = " and ".join(file.name for file in files.values())
-                self.problems[revision] = f"a revision of several bundles: a decision may be by any of {names}"
+                self.problems[revision] = f"the revision has several bundles: each of {names} may have made a decision"
         return {revision: list(files.values()) for revision, files in revisions.items()}
 
     def _candidates(self) -> Iterator[tuple[Path, bytes | None]]:
@@ -130,14 +130,14 @@ class ArchivedPolicies:
                 yield self._folder / f"{digest.hex()}.tar.gz", digest
             return
         if not self._folder.is_dir():
-            raise ConfigurationError(f"{self._folder} is not a folder: name the one that holds the policy bundles")
+            raise ConfigurationError(f"{self._folder} is not a folder: name the folder that holds the policy bundles")
         for file in sorted(self._folder.iterdir()):
             if not file.name.startswith(".") and file.is_file():
                 yield file, None
 
 
 def _bundle(file: Path) -> Bundle:
-    # Otherwise a pipe of that name would block.
+    # A pipe of that name would block.
     if not file.is_file():
         raise ConfigurationError(f"{file} cannot be read: there is no such file")
     return read_bundle(read_file(file))

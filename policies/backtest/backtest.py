@@ -1,4 +1,4 @@
-"""Backtests: recorded inputs are decided again, in batches, and the decisions compared.
+"""Backtests decide recorded inputs again, in batches, and compare the decisions.
 
 ::
 
@@ -6,8 +6,8 @@
         report = await backtest(decisions, engine)
     report.changes[Change.DENY_TO_ALLOW]        # the risk: denied then, handled now
 
-`reproduce` asks each decision's own archived policy instead: any difference there contradicts the log. Memory stays at a
-few batches, however long the log is.
+`reproduce` asks each decision's own archived policy instead. There any difference contradicts the log. Memory holds a few
+batches, however long the log is.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sealbus.policies.decision.request import completed_document
 BATCH: Final = 512
 """Decisions that are asked about together."""
 WAITING: Final = 4_096
-"""Decisions of several revisions that wait for their batch: a new policy spreads gradually, and engines are few."""
+"""Most decisions that wait for the batch of their revision. A new policy spreads gradually, and few engines are open."""
 
 OnContradiction: TypeAlias = Callable[[RecordedDecision, Sequence[str]], None]
 
@@ -34,7 +34,7 @@ _Question: TypeAlias = "tuple[RecordedDecision, InputDocument]"
 
 
 async def backtest(source: RecordedSource, engine: PolicyEngine, *, batch: int = BATCH) -> BacktestReport:
-    """Ask the entered `engine` about every decision of `source` that can be made again; return the differences.
+    """Make every decision of `source` again that can be made, with the entered `engine`; return the differences.
 
     Documents from before a member was added are completed (`completed_document`).
 
@@ -62,8 +62,8 @@ async def reproduce(
 ) -> BacktestReport:
     """Ask each decision's own policy, by its recorded revision; return the differences from the records.
 
-    A decision whose revision `policies` do not have is counted as not replayable. If a revision has several bundles, one
-    that decides as recorded is enough. `on_contradiction` is called with each decision that does not follow from its
+    A decision is counted as not replayable if `policies` do not have its revision. If a revision has several bundles, one
+    of them must decide as recorded. `on_contradiction` is called with each decision that does not follow from its
     record, and how it differs. Raises what `source` raises.
     """
     report = BacktestReport()
@@ -104,7 +104,7 @@ async def _ask_archived(
     number = 0
     for _ in range(policies.count(revision)):
         engine = await policies.engine(revision, number)
-        # If it was refused, the next one now has its number.
+        # After a refusal the next bundle has this number.
         number += engine is not None
         await _ask_again(questions, engine, answers)
     for at, (recorded, _) in enumerate(questions):
@@ -119,13 +119,13 @@ async def _ask_archived(
 
 
 async def _ask_again(questions: Sequence[_Question], engine: PolicyEngine | None, answers: dict[int, Answer]) -> None:
-    """Ask about the decisions that no bundle has made as recorded so far."""
+    """Ask about the decisions that no bundle has yet made as recorded."""
     again = [at for at, (recorded, _) in enumerate(questions) if not _agrees(recorded, answers.get(at))]
     if engine is None or not again:
         return
     new_answers = await _ask_engine([questions[at] for at in again], engine)
     for at, answer in zip(again, new_answers, strict=True):
-        # What one bundle left unanswered is unknown, whatever another says.
+        # An unanswered question stays unknown, whatever another bundle answers.
         if at not in answers or isinstance(answer, PolicyUnavailable) or _agrees(questions[at][0], answer):
             answers[at] = answer
 

@@ -1,11 +1,11 @@
-"""A policy that is only tried: made of one in force and changed files, and asked in a process that may be ended at any time.
+"""A trial policy, made of a policy in force and changed files. A process that may be ended at any time asks it.
 
 The process reads one JSON object and writes one::
 
     {"bundle": base64, "files": {path: text}, "questions": [{"rule": ..., "input": ...}]}
     {"answers": [value or null]} or {"refused": text}
 
-A policy that somebody has just written may need all time and memory there is. The process limits its own.
+A new policy may need any time and memory, so the process limits its own.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MEMORY: Final = 4 << 30
 def changed_bundle(bundle: Bundle, files: Mapping[str, str]) -> Bundle:
     """Return `bundle` with `files` (paths in it, `*.rego` and `data.json`) in place of its own, checked.
 
-    Raises `PolicyRefused`. The library is not changed so: it is that of the installed sealbus.
+    Raises `PolicyRefused`. Files of the library are not changed: the library is that of the installed sealbus.
     """
     modules = {module.path: module.text.encode() for module in bundle.modules}
     data = bundle.data
@@ -53,7 +53,7 @@ def changed_bundle(bundle: Bundle, files: Mapping[str, str]) -> Bundle:
 
 
 def _replace(data: DataDocument, path: str) -> None:
-    """Take out of `data` what stands where the document `path` belongs."""
+    """Remove from `data` the value at the place of the document `path`."""
     names = path.split("/")[:-1]
     inner: Json = data
     for name in names[:-1]:
@@ -65,10 +65,10 @@ def _replace(data: DataDocument, path: str) -> None:
 
 
 def answer_order(order: Mapping[str, Json]) -> Mapping[str, object]:
-    """Return what the changed policy answers to each question, None where it has no answer; or why it is refused."""
+    """Return the answers of the changed policy to all questions, None without an answer; or why the policy is refused."""
     raw, files, questions = order["bundle"], order["files"], order["questions"]
     if not isinstance(raw, str) or not isinstance(files, dict) or not isinstance(questions, list):
-        raise TypeError("not an order of this program")
+        raise TypeError("not a valid order")
     try:
         bundle = changed_bundle(read_bundle(b64decode(raw)), {path: str(text) for path, text in files.items()})
         interpreter = Interpreter(bundle.modules, canonical(bundle.data))
@@ -81,7 +81,7 @@ def answer_order(order: Mapping[str, Json]) -> Mapping[str, object]:
 
 def _answer(interpreter: Interpreter, question: Json) -> object:
     if not isinstance(question, dict):
-        raise TypeError("not an order of this program")
+        raise TypeError("not a valid order")
     try:
         return interpreter.evaluate(str(question["rule"]), str(question["input"]).encode())
     except PolicyFailed:

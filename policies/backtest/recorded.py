@@ -31,7 +31,7 @@ _NOT_ASKED: Final = frozenset(
 
 
 class Verdict(StrEnum):
-    """A policy's verdict on one document; `error` is anything that is not a decision, and allows nothing."""
+    """A policy's verdict on one document. `error` is any answer that is not a decision; it allows nothing."""
 
     ALLOW = "allow"
     DENY = "deny"
@@ -44,15 +44,15 @@ class NotReplayable(StrEnum):
     NOT_ASKED = "not_asked"
     """The message never reached the policy: its body was bad, its resource not found, or its user revoked."""
     UNANSWERED = "unanswered"
-    """The engine did not answer (`policy_unavailable`): there is nothing to compare with."""
+    """The engine did not answer (`policy_unavailable`), so there is no decision to compare with."""
     NO_INPUT = "no_input"
     """No input document could be made."""
     REDACTED = "redacted"
     """A part of the input document was redacted before it was recorded."""
     BAD_INPUT = "bad_input"
-    """The recorded input is not a valid input document, so no engine can have been given it."""
+    """The recorded input is not a valid input document, so no engine can have decided on it."""
     COUNTED = "counted"
-    """A denial beyond its sender's budget: counted, not recorded singly."""
+    """A denial beyond its sender's budget was only counted, not recorded."""
     NO_BUNDLE = "no_bundle"
     """The policy bundle of the recorded revision is not available, or is refused."""
 
@@ -61,8 +61,8 @@ class NotReplayable(StrEnum):
 class RecordedDecision:
     """One verified decision record: the policy's input and its answer.
 
-    `sequence` and `time` (microseconds) are those of the audit message that holds it, `leaf` names the record there;
-    `caller` is the sender of the decided message. `obligations` is a JSON array, empty for none.
+    `sequence` and `time` (microseconds) are those of its audit message, in which `leaf` names the record. `caller` is the
+    sender of the decided message. `obligations` is a JSON array, empty for none.
     """
 
     sequence: int
@@ -82,7 +82,7 @@ class RecordedDecision:
 
     @classmethod
     def of(cls, record: DecisionRecord, *, sequence: int, time: int, leaf: bytes, recorder: str, caller: str) -> Self:
-        """Take what a backtest needs from a record that its reader has verified."""
+        """Return the decision in a record that its reader has verified."""
         return cls(
             sequence=sequence,
             time=time,
@@ -102,18 +102,18 @@ class RecordedDecision:
 
     @property
     def verdict(self) -> Verdict:
-        """The policy's verdict at the time; every failure is an error, whatever failed."""
+        """The policy's recorded verdict. Every failure is an error, whatever failed."""
         if self.code is None or self.code is Code.OBLIGATION_UNKNOWN:
             return Verdict.ALLOW
         return Verdict.DENY if self.code is Code.DENIED else Verdict.ERROR
 
     @property
     def of_approval(self) -> bool:
-        """Whether it was made by the rule that says who may approve, of a valid question (`question`)."""
+        """Whether the rule for approvers made it, on a valid question (`question`)."""
         return self.action.endswith(APPROVE) and self.input is not None and is_question(self.input)
 
     def question(self) -> InputDocument | NotReplayable:
-        """Return the document to ask an engine about, or why there is nothing to ask.
+        """Return the document for an engine, or why there is none.
 
         A decision can be made again if the policy was asked and answered: it allowed, it denied, or its answer was not a
         decision (`policy_error`).
@@ -134,7 +134,7 @@ class RecordedDecision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CountedDenials:
-    """Denials of one caller in one minute that were only counted: the log does not hold their inputs."""
+    """Denials of one caller in one minute that were only counted. The log does not have their inputs."""
 
     caller: str
     count: int
@@ -143,7 +143,7 @@ class CountedDenials:
 Recorded: TypeAlias = RecordedDecision | CountedDenials
 
 RecordedSource: TypeAlias = AsyncIterator[Recorded]
-"""What a backtest reads, in the order of the log. The source verifies, and yields only what verifies."""
+"""The entries that a backtest reads, in the order of the log. The source yields only verified entries."""
 
 
 class Change(StrEnum):
@@ -163,7 +163,7 @@ class Change(StrEnum):
 
 
 RISKS: Final = frozenset({Change.DENY_TO_ALLOW, Change.ERROR_TO_ALLOW})
-"""Changes by which a message that was not handled then would be now."""
+"""Changes by which a message is handled now that was not handled then."""
 
 _VERDICTS: Final = {(then, now): f"{then}-to-{now}" for then in Verdict for now in Verdict if then is not now}
 _TURNED: Final = {pair: Change(name) for pair, name in _VERDICTS.items()}
@@ -190,7 +190,7 @@ def changes_of(recorded: RecordedDecision, answer: Answer) -> tuple[Change, ...]
     if recorded.code is Code.OBLIGATION_UNKNOWN and (
         unknown_obligation(answer.obligations, frozenset()) is None or not _same_obligations(recorded, answer)
     ):
-        # It was allowed, but not handled because of an obligation: without that it would be.
+        # It was allowed, but not handled because of an obligation. Without this obligation it would be handled.
         return (Change.DENY_TO_ALLOW,)
     reasons = (Change.REASONS,) if answer.reasons != recorded.reasons else ()
     return reasons if _same_obligations(recorded, answer) else (*reasons, Change.OBLIGATIONS)
@@ -202,9 +202,9 @@ def _same_obligations(recorded: RecordedDecision, answer: Decision) -> bool:
 
 
 def _canonical_obligations(recorded: bytes) -> bytes | None:
-    """Return recorded obligations as `obligations_json` writes them, or None if no policy can have given them."""
+    """Return recorded obligations as `obligations_json` writes them, or None if no policy can give such obligations."""
     try:
-        # Strict parsing is for objects: more than the one name means that the bytes were not one JSON value.
+        # Strict parsing is for objects. A second name means that the bytes were not one JSON value.
         document = parse_object(b'{"all":' + recorded + b"}", depth=OBLIGATION_NESTING + 3)
         if document.keys() != {"all"}:
             return None

@@ -29,12 +29,12 @@ _STEPS: Final = 8
 """Counters for each doubling, so that a quantile is at most an eighth too high."""
 
 GROUPS: Final = 1_000
-"""Values of one dimension that are counted separately for one change; later ones are counted as `OTHERS`."""
+"""Most values of one dimension that are counted separately for one change. Later values count as `OTHERS`."""
 OTHERS: Final = "(others)"
 SAMPLES: Final = 10
-"""Decisions shown for each change: the first ones."""
+"""Most decisions that are shown for each change: the first ones."""
 ENGINES: Final = 8
-"""Engines whose recorded times are counted separately."""
+"""Most engines whose recorded times are counted separately."""
 _TEXT: Final = 256
 
 
@@ -59,7 +59,7 @@ class Latencies:
         return self._sum / self.count if self.count else 0.0
 
     def quantile(self, share: float) -> int:
-        """Return an upper bound of at least `share` (over 0, up to 1) of all, at most 1/8 too high; 0 if there are none."""
+        """Return a bound for at least `share` (over 0, up to 1) of all durations, at most 1/8 too high; 0 if there are none."""
         wanted = math.ceil(share * self.count)
         for bucket, count in sorted(self._buckets.items()):
             wanted -= count
@@ -85,7 +85,7 @@ def _most(bucket: int) -> int:
 
 
 class Dimension(StrEnum):
-    """What changed decisions are grouped by."""
+    """A property by which changed decisions are grouped."""
 
     CALLER = "caller"
     ACTION = "action"
@@ -95,7 +95,7 @@ class Dimension(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One changed decision, as recorded and as made now. `error` is the engine's text if it made none."""
+    """One changed decision, as recorded and as made now. `error` is the engine's text if it made no decision."""
 
     recorded: RecordedDecision
     resource: str
@@ -110,8 +110,8 @@ class Sample:
 class BacktestReport:
     """The report, filled by `question` and `compare`; everything in it is bounded.
 
-    `read` counts decisions of the log, including those that were only counted there. `unanswered` are questions that the
-    backtest's engine did not answer: nothing is known about them.
+    `read` counts decisions of the log, including those that the log only counts. `unanswered` counts questions that the
+    backtest's engine did not answer, so their decisions are unknown.
     """
 
     read: int = 0
@@ -123,7 +123,7 @@ class BacktestReport:
     groups: dict[Change, dict[Dimension, Counter[str]]] = field(default_factory=dict)
     samples: dict[Change, list[Sample]] = field(default_factory=dict)
     recorded_latency: dict[str, Latencies] = field(default_factory=dict)
-    """By the engine that decided then."""
+    """The recorded times, by the engine that decided then."""
     latency: Latencies = field(default_factory=Latencies)
 
     def question(self, recorded: Recorded) -> InputDocument | None:
@@ -140,7 +140,7 @@ class BacktestReport:
         return question
 
     def compare(self, recorded: RecordedDecision, answer: Answer) -> tuple[Change, ...]:
-        """Count how `answer`, made now from the recorded document, differs from the recorded decision, and return that."""
+        """Compare `answer`, made now from the recorded document, with the recorded decision; count and return the changes."""
         self.compared += 1
         if recorded.micros is not None:
             engine = _counted_as(recorded.engine, self.recorded_latency, ENGINES)
@@ -163,12 +163,12 @@ class BacktestReport:
 
     @property
     def risks(self) -> int:
-        """How many messages that were not handled would be now."""
+        """How many messages would be handled now that were not handled then."""
         return sum(self.changes[change] for change in RISKS)
 
     @property
     def contradictions(self) -> int:
-        """How many records contradict their own input and policy, if that policy was asked."""
+        """How many records contradict their own input and policy, if this policy was asked."""
         return self.differing + self.not_replayable[NotReplayable.BAD_INPUT]
 
     def counted(self) -> Mapping[str, int]:
@@ -200,7 +200,7 @@ class BacktestReport:
 
 
 def _sample(recorded: RecordedDecision, answer: Answer) -> Sample:
-    # Only documents that an engine was asked about come here: one well-formed JSON object each.
+    # An engine has decided on this document, so it is one well-formed JSON object.
     document = json.loads(recorded.input or b"{}")
     decision = answer if isinstance(answer, Decision) else None
     resource = f"{_text(document, 'resource', 'type')}:{_text(document, 'resource', 'id')}"

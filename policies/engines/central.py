@@ -1,8 +1,8 @@
-"""The central engine: remote OPAs, asked over mutual TLS; the first healthy one decides.
+"""The central engine asks remote OPAs over mutual TLS. The first healthy OPA decides.
 
-There is no cache of decisions. A correct key would be everything that the policy reads and its revision: the whole input
-document, which differs from message to message by its time and id, so that nothing would ever be found. A smaller key
-assumes what the policy does not read, and a policy may be replaced at any time by one that reads it.
+There is no cache of decisions. A correct key needs the revision and everything that the policy reads: the whole input
+document. This has a time and an id, so no key would occur twice. A smaller key assumes that the policy does not read the
+other members, but a new policy may read them at any time.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from sealbus.policies.opa.http import post
 from sealbus.policies.opa.wire import BATCH_PATH, NoPolicy, Reply, batch_question, parse_reply
 
 IN_FLIGHT: Final = 4
-"""Questions in flight at a time, to all servers together; more wait here, where the deadline applies to them."""
+"""Questions in flight at a time, to all servers together. Other questions wait here, where the deadline applies."""
 URLS: Final = 8
 
 T = TypeVar("T")
 
 
 class CentralEngine(AskingEngine, Entered):
-    """Decides by asking the OPAs at `urls`, https, over TLS by `tls`, which also defines who may answer there.
+    """Decides by asking the OPAs at the https `urls`. `tls` makes the connections, and defines the servers that may answer.
 
-    The first healthy one is asked, so that decisions keep to one revision while a new one spreads. One that fails three
-    questions in a row is not asked for 0.2 s, then for longer up to 10 s, and then tried with one question first. If a
-    server fails, the question goes to the next one; each gets its share of the time that is left.
+    The first healthy server is asked, so decisions keep to one revision while a new one spreads. A server that fails three
+    questions in a row is not asked for 0.2 s, and later for up to 10 s; then it gets one question as a trial. If a server
+    fails, the question goes to the next one. Each server gets its share of the remaining time.
 
-    `deadline` is in seconds, for one whole call of `decide`: documents without an answer by then are `PolicyUnavailable`,
-    and at once if no server may be asked. Documents are asked about in questions of at most 50, four at a time; each
-    question is decided by one server under one revision. No OPA needs to be up when the engine is entered. Raises
-    `ConfigurationError` for no URL, over 8, or one that is not https.
+    `deadline` is in seconds, for one whole call of `decide`. Documents without an answer by then are `PolicyUnavailable`. If
+    no server may be asked, they are so at once. A question has at most 50 documents, and four are asked at a time. Each
+    question is decided by one server under one revision. No OPA needs to be up when the engine is entered. Construction
+    raises `ConfigurationError` for no URL, over 8 URLs, or a URL that is not https.
     """
 
     def __init__(self, urls: Sequence[str], *, tls: TlsSource, deadline: float = DEADLINE) -> None:
@@ -67,8 +67,8 @@ class CentralEngine(AskingEngine, Entered):
     async def status(self) -> EngineStatus:
         """Ask every server an empty question, even with an open circuit, and return the status of the one that decides.
 
-        `missed` names the servers that do not answer, and those that decide by another revision. One that answers may be
-        asked again from then on.
+        `missed` names the servers that do not answer, and those that decide by another revision. An answer closes the
+        server's circuit.
         """
         until = self._until()
         try:
@@ -111,7 +111,7 @@ class CentralEngine(AskingEngine, Entered):
             if passage is None:
                 continue
             share = (until - now) / (len(self._servers) - number)
-            # The time that is left may be too little for any server: that is not a failure of this one.
+            # If the remaining time is too short for any server, a missing answer is not a failure of this server.
             counts = share >= self._deadline / (2 * len(self._servers))
             try:
                 return await server.ask(
@@ -138,7 +138,7 @@ class CentralEngine(AskingEngine, Entered):
 class CentralServer:
     """The OPA at `url`, asked over at most `connections` connections while `sessions.run()` runs.
 
-    Raises `ConfigurationError` unless `url` is https://HOST or https://HOST:PORT and no more.
+    Raises `ConfigurationError` unless `url` is exactly https://HOST or https://HOST:PORT.
     """
 
     def __init__(self, url: str, *, connections: int) -> None:
@@ -146,7 +146,7 @@ class CentralServer:
         self.sessions: Final = SvidSessions(self.url, connections=connections)
         self.breaker: Final = Breaker()
         self.reason = ""
-        """The reason for its last missing answer."""
+        """The reason for the server's last missing answer."""
         self._connections: Final = connections
 
     async def ask(
@@ -162,8 +162,8 @@ class CentralServer:
     ) -> T:
         """Ask one question by `passage`; a missing answer fails the passage if `counts`.
 
-        Raises `PolicyUnavailable` if there is no answer by `until`, and what `parse` raises. An evaluation error does not
-        count as a failure of the server; having no policy does.
+        Raises `PolicyUnavailable` if there is no answer by `until`, and what `parse` raises. An evaluation error is no
+        failure of the server; a missing policy is.
         """
         try:
             value = await self._ask(path, question, parse, tls=tls, until=until)
@@ -182,10 +182,7 @@ class CentralServer:
             passage.released()
 
     async def look(self, *, tls: ClientTls, until: float) -> Reply | PolicyUnavailable | PolicyFailed:
-        """Ask an empty question, even with an open breaker, and return the answer.
-
-        An answer closes the breaker.
-        """
+        """Ask an empty question, even with an open breaker, and return the answer, which closes the breaker."""
         try:
             parse = partial(parse_reply, count=0)
             reply = await self._ask(BATCH_PATH, batch_question([]), parse, tls=tls, until=until)

@@ -1,4 +1,4 @@
-"""A circuit breaker: a server that keeps failing is not asked for a while, then tried with a single question."""
+"""A circuit breaker: a failing server is not asked for a while, and then gets a single question as a trial."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Final
 from sealbus.envelopes.backoff import Backoff
 
 AFTER: Final = 3
-"""Failures in a row that open the breaker: one slow answer among good ones must not."""
+"""Failures in a row that open the breaker. One slow answer among good ones does not open it."""
 PAUSES: Final = Backoff(initial_interval=0.2, maximum_interval=10.0)
-"""Seconds that an open breaker blocks: longer after each failed trial."""
+"""Seconds that an open breaker blocks, longer after each failed trial."""
 
 
 class Breaker:
-    """A circuit breaker. Closed, all may pass; open, none until a pause is over; then half open, one may pass as a trial.
+    """A circuit breaker. Closed, it lets all requests pass; open, none during a pause; then half open, one as a trial.
 
     `now` is in seconds by any monotonic clock.
     """
@@ -25,7 +25,7 @@ class Breaker:
         self._trial: Passage | None = None
 
     def admit(self, now: float) -> Passage | None:
-        """Let one pass at `now`, if allowed; the caller must report the result to the passage."""
+        """Let one request pass at `now`, if allowed. The caller must report the result to the passage."""
         if self._openings and (self._trial is not None or now < self._until):
             return None
         passage = Passage(self)
@@ -34,13 +34,13 @@ class Breaker:
         return passage
 
     def close(self) -> None:
-        """Let all pass from now on: what is behind the breaker was seen to work."""
+        """Let all requests pass from now on, because the server has answered."""
         self._failures = 0
         self._openings = 0
         self._trial = None
 
     def seconds_left(self, now: float) -> float:
-        """Return for how long nothing may pass from `now`; 0 if the next may, or a trial is in progress."""
+        """Return the seconds from `now` in which no request may pass; 0 if the next one may, or during a trial."""
         return max(0.0, self._until - now) if self._openings else 0.0
 
     def _failed(self, passage: Passage, now: float) -> None:
@@ -50,7 +50,7 @@ class Breaker:
             self._failures += 1
             if self._failures >= AFTER:
                 self._open(now)
-        # Otherwise it passed before the breaker opened, and is no news.
+        # Otherwise the request passed before the breaker opened, and does not count.
 
     def _released(self, passage: Passage) -> None:
         if passage is self._trial:
@@ -63,7 +63,7 @@ class Breaker:
 
 
 class Passage:
-    """One request that a breaker let pass. Exactly one of the three results is reported; the first counts."""
+    """One request that a breaker let pass. The caller reports one of three results; the first report counts."""
 
     def __init__(self, breaker: Breaker) -> None:
         self._breaker: Breaker | None = breaker
@@ -74,12 +74,12 @@ class Passage:
             breaker.close()
 
     def failed(self, now: float) -> None:
-        """Count a failure: the third in a row opens the breaker, a failed trial opens it for twice as long."""
+        """Count a failure. The third in a row opens the breaker; a failed trial opens it for twice as long."""
         if (breaker := self._take()) is not None:
             breaker._failed(self, now)
 
     def released(self) -> None:
-        """Report no result, for instance after a cancellation: the next request may be the trial instead."""
+        """Report that there is no result, for instance after a cancellation. Another request may then be the trial."""
         if (breaker := self._take()) is not None:
             breaker._released(self)
 

@@ -1,8 +1,8 @@
 """The embedded engines: regorus' interpreter in this process, with a bundle that may be replaced at any time.
 
-`EmbeddedEngine` asks the package from PyPI. Its interpreter is bound to its thread, which is the event loop's: a decision
-takes tens of microseconds, and a long batch yields to the loop between slices. A single decision cannot be interrupted, so
-the deadline is checked only between slices. `policies.engines.native` asks our own build.
+`EmbeddedEngine` uses the package from PyPI. Its interpreter runs in the thread of the event loop. A decision takes tens of
+microseconds, and a long batch yields to the event loop between slices. A single decision cannot be interrupted, so the
+deadline is checked only between slices. `policies.engines.native` uses our own build.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from sealbus.policies.lint.regorus import Interpreter
 _logger: Final = logging.getLogger(__name__)
 
 SLICE: Final = 32
-"""Decisions between two turns of the event loop: about 1 ms."""
+"""Decisions in one turn of the event loop, which take about 1 ms."""
 DEADLINE: Final = 1.0
 
 T = TypeVar("T")
 
 
 class Compiled(ABC):
-    """A bundle and what answers questions by it, replaced as one. `engine` is the name in its decisions."""
+    """A compiled bundle, which answers questions. `engine` is the engine's name in its decisions."""
 
     def __init__(self, bundle: Bundle, engine: str, deadline: float) -> None:
         self.bundle: Final = bundle
@@ -53,7 +53,7 @@ class Compiled(ABC):
 
     @abstractmethod
     def decide_single(self, rule: str, document: bytes, parse: Parse[T]) -> T | PolicyFailed | PolicyUnavailable:
-        """Return the answer of `rule` to `document`."""
+        """Return the value of `rule` for `document`, as `parse` reads it."""
 
     def _answer(self, value: object, micros: int, parse: Parse[T]) -> T | PolicyFailed:
         try:
@@ -63,7 +63,7 @@ class Compiled(ABC):
 
 
 class _Interpreted(Compiled):
-    """A bundle and its interpreter, which is made anew once it broke."""
+    """A bundle and its interpreter, which is replaced after a panic."""
 
     def __init__(self, bundle: Bundle, engine: str, deadline: float, interpreter: Interpreter) -> None:
         super().__init__(bundle, engine, deadline)
@@ -91,7 +91,7 @@ class _Interpreted(Compiled):
         return self._answer(value, (time.perf_counter_ns() - started) // 1_000, parse)
 
     def _slice(self, inputs: Sequence[bytes]) -> list[Answer]:
-        """Decide many at once, which costs a fifth less; if one fails, all fail, and each is then decided alone."""
+        """Decide many documents at once, which costs a fifth less. If one fails, all fail; then each is decided alone."""
         if len(inputs) > 1 and all(isinstance(document, InputDocument) for document in inputs):
             started = time.perf_counter_ns()
             try:
@@ -110,12 +110,12 @@ class _Interpreted(Compiled):
 
 
 class EmbeddedEngine(Entered):
-    """Decides by the bundle in force: one that was put there, or the one in a bundle file (`BundleFile`).
+    """Decides by the bundle in force: `policy` is where it is put (`InForce`), or the bundle's file (`BundleFile`).
 
-    Entering raises `PolicyRefused` for a first bundle that may not be put in force, `ConfigurationError` for one that
-    cannot be read. Later refused ones leave the old one in force, and `status` says why. `deadline` is in seconds, for one
-    call of `decide`: documents that have not had their turn by then are `PolicyUnavailable`. With a `verifier`, the file's
-    bundles must pass it and have a growing serial: unsigned, tampered, wrongly signed and older ones are refused.
+    Entering raises `PolicyRefused` for a first bundle that may not be put in force, and `ConfigurationError` for one that
+    cannot be read. If a later bundle is refused, the old one stays in force, and `status` says why. `deadline` is in seconds,
+    for one call of `decide`: documents that are not decided by then are `PolicyUnavailable`. With a `verifier`, the file's
+    bundles must pass it and have a growing serial. It refuses unsigned, tampered, wrongly signed and older bundles.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class EmbeddedEngine(Entered):
 
     @classmethod
     def of_folder(cls, folder: Path | None = None, *, deadline: float = DEADLINE) -> Self:
-        """Return an engine that decides by a policy folder as it is when entered; by the starter policy without one."""
+        """Return an engine that decides by the policy in `folder` at entering; the default is the starter policy."""
         engine = cls(InForce(), deadline=deadline)
         engine._folder = folder or STARTER
         return engine
@@ -164,28 +164,28 @@ class EmbeddedEngine(Entered):
 
     async def _compile(self, bundle: Bundle) -> Compiled:
         parts = await asyncio.to_thread(_parts, bundle)
-        # Compiled here, in the thread that will use it.
+        # The interpreter is compiled in this thread, because only this thread may use it.
         return _Interpreted(bundle, self.name, self._deadline, await Interpreter.in_turns(bundle.modules, parts))
 
     async def decide(self, inputs: Sequence[bytes]) -> Sequence[Answer]:
-        """Return one answer for each input document, in order, all under the revision in force when asked."""
+        """Return one answer for each input document, in order. All have the revision in force at the start."""
         compiled = self._compiled
         if compiled is None:
             return [_not_entered() for _ in inputs]
         return await compiled.decide(inputs)
 
     async def connect(self, document: bytes) -> ConnectAnswer:
-        """Return the decision on one connection to NATS, under the revision in force when asked."""
+        """Return the decision on one connection to NATS."""
         compiled = self._compiled
         return _not_entered() if compiled is None else compiled.decide_single(CONNECT, document, parse_connect)
 
     async def approve(self, document: bytes) -> Answer:
-        """Return the decision on who may approve, under the revision in force when asked."""
+        """Return the decision on who may approve."""
         compiled = self._compiled
         return _not_entered() if compiled is None else compiled.decide_single(APPROVAL, document, parse_decision)
 
     async def status(self) -> EngineStatus:
-        """Return the revision in force, and why the newest bundle is not, if so."""
+        """Return the revision in force, and why the newest bundle is not in force."""
         compiled = self._compiled
         if compiled is None:
             return EngineStatus(engine=self.name, revision="", problem="the engine is not entered")
@@ -203,6 +203,6 @@ def _not_entered() -> PolicyUnavailable:
 def _without_traceback(error: PolicyFailed) -> PolicyFailed:
     """Return the same failure without its traceback.
 
-    Its frames hold the interpreter, which only its own thread may drop, while the answer may go anywhere.
+    The traceback's frames hold the interpreter, which only its own thread may drop. The answer may reach any thread.
     """
     return PolicyFailed(error.detail)

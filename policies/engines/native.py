@@ -1,8 +1,8 @@
-"""The native engine: the embedded one with our own build of regorus, the wheel of `native/engine` (`make engine`).
+"""The native engine: the embedded engine with our own build of regorus, the wheel of `native/engine` (`make engine`).
 
-It runs beside Python: a long batch is decided in a thread of the engine's own, and the event loop has its turns meanwhile. A
-panic, a runaway and an answer that is too large are failures of the one question that they come from. The list of what a
-policy may be made of is the same: what was decided here must be explained, replayed and verified where no wheel is.
+It decides a long batch in a thread of its own, while the event loop continues. A panic, a runaway and a too large answer are
+failures of one question only. The admitted forms and builtins are the same as for the embedded engine, because decisions of
+this engine must be explained, replayed and verified on machines without the wheel.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from sealbus.policies.lint.module import PolicyRefused
 from sealbus.policies.lint.regorus import place_of, problem_of
 
 VERSION: Final = "0.1.1"
-"""The one version of the wheel that may decide: tests compare what it answers with OPA."""
+"""The only version of the wheel that may decide. Tests compare its answers with OPA's."""
 INLINE: Final = 8
-"""Questions that are not worth the hand-over to a thread, which takes as long as one of them."""
+"""Most questions that are decided in the event loop. The hand-over to a thread takes as long as one question."""
 SLICE: Final = 256
-"""Questions of one hand-over; between two the event loop may cancel."""
+"""Questions of one hand-over. The event loop may cancel between two."""
 EACH: Final = 0.25
-"""Seconds for one evaluation, some thousand times what it takes: a runaway leaves the others of its batch theirs."""
+"""Seconds for one evaluation, some thousand times its usual duration, so a runaway leaves time for the rest of its batch."""
 
 T = TypeVar("T")
 
 _Result: TypeAlias = "tuple[int, str | bytes | None]"
-"""Microseconds, and the answer in JSON, the text of an error as bytes, or None for too late."""
+"""Microseconds, and one of: the answer in JSON, the text of an error as bytes, None if it is too late."""
 
 
 class _Policy(Protocol):
@@ -60,14 +60,14 @@ class _Wheel(Protocol):
 
 def _wheel() -> _Wheel:
     try:
-        # Untyped where it is installed, not found elsewhere.
+        # It is untyped where it is installed, and not found elsewhere.
         import sealbus_regorus  # type: ignore[import-not-found, import-untyped, unused-ignore]
     except ImportError as error:
         text = "the native engine is not installed: make engine builds it, or set policy.engine to embedded"
         raise ConfigurationError(text) from error
     wheel = cast("_Wheel", sealbus_regorus)
     if wheel.__version__ != VERSION:
-        text = f"sealbus-regorus {wheel.__version__} is installed, and this sealbus decides with {VERSION} alone"
+        text = f"sealbus-regorus {wheel.__version__} is installed, but this sealbus needs exactly {VERSION}"
         raise ConfigurationError(f"{text}: make engine")
     return wheel
 
@@ -99,7 +99,7 @@ class _Native(Compiled):
             results = ask(apart=False)
         else:
             try:
-                # The wheel looks at its clock, but not inside a builtin.
+                # The wheel checks its clock, but not inside a builtin.
                 async with asyncio.timeout(until + EACH - time.monotonic()):
                     results = await asyncio.get_running_loop().run_in_executor(self._thread, partial(ask, apart=True))
             except TimeoutError:
@@ -128,7 +128,7 @@ class _Native(Compiled):
         try:
             answer = json.loads(value)
         except ValueError:
-            # A number of more digits than Python reads, which no decision may hold.
+            # The number has more digits than Python reads. No decision may hold it.
             return PolicyFailed(f"{rule} gives a number that is too long")
         return self._answer(answer, micros, parse)
 
@@ -141,9 +141,9 @@ def _checked(document: bytes) -> InputDocument | PolicyFailed:
 
 
 class NativeEngine(EmbeddedEngine):
-    """Decides as `EmbeddedEngine` does, by the wheel `sealbus-regorus`.
+    """Decides as `EmbeddedEngine` does, with the wheel `sealbus-regorus`.
 
-    Raises `ConfigurationError` at once if that is not installed, or not in exactly this version.
+    Construction raises `ConfigurationError` if the wheel is not installed in exactly this version.
     """
 
     def __init__(
@@ -164,11 +164,11 @@ class NativeEngine(EmbeddedEngine):
             async with super()._run():
                 yield
         finally:
-            # It is not waited for: a question that nobody waits for any more ends by itself.
+            # There is no wait for the thread: its last question ends by itself.
             self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _compile(self, bundle: Bundle) -> Compiled:
-        # Beside those that decide by the former bundle, which must not wait for it.
+        # In a thread, because decisions by the former bundle must not wait for this.
         policy = await asyncio.to_thread(_policy, self._wheel, bundle)
         return _Native(bundle, self.name, self._deadline, policy=policy, thread=self._thread)
 

@@ -1,4 +1,4 @@
-"""A policy opened for separate questions, on either engine, without touching anything that runs."""
+"""A policy opened for questions of its own, on either engine, apart from any running engine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sealbus.policies.engines.sidecar import SidecarEngine
 from sealbus.policies.opa.process import OpaProcess
 
 DEADLINE: Final = 60.0
-"""Seconds for one batch: only the caller waits for these answers."""
+"""Seconds for one batch. Only the caller waits for these answers."""
 
 
 @asynccontextmanager
@@ -27,7 +27,7 @@ async def open_policy(
     """Open an engine that decides by `policy`, a policy folder or a bundle file, as it is now.
 
     It is the embedded engine or, with `opa`, a process of that executable, which ends with the block. Raises
-    `PolicyRefused` with file and line, `ConfigurationError` for what cannot be read or run.
+    `PolicyRefused` with file and line, and `ConfigurationError` if the policy cannot be read or OPA cannot be run.
     """
     bundle = await asyncio.to_thread(_bundle, policy)
     with tempfile.TemporaryDirectory(prefix="sealbus-") as name:

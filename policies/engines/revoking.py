@@ -1,4 +1,4 @@
-"""An engine that denies who is revoked, and asks another about everybody else."""
+"""An engine that denies revoked users, and asks another engine about all other requests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sealbus.policies.decision.engine import Answer, EngineStatus, PolicyEngine
 
 
 class RevokingEngine:
-    """Decides by `current` revocations, and by `engine` where they say nothing. Entering and leaving are the engine's."""
+    """Denies by the `current` revocations, and lets `engine` decide all other requests. It enters and leaves `engine`."""
 
     def __init__(self, engine: PolicyEngine, current: Callable[[], Revocations]) -> None:
         self._engine: Final = engine
@@ -24,13 +24,13 @@ class RevokingEngine:
 
     @property
     def name(self) -> str:
-        """The name of the engine that is asked."""
+        """The name of the other engine."""
         return self._engine.name
 
     async def decide(self, inputs: Sequence[bytes]) -> Sequence[Answer]:
         """Return one answer for each input document, in order.
 
-        A denial by revocation has the policy `revocations`, its revision, and one reason.
+        A denial by revocation has the policy `revocations`, the revision of the revocations, and one reason.
         """
         revocations = self._current()
         if not revocations:
@@ -44,11 +44,11 @@ class RevokingEngine:
         return [denial if denial is not None else next(rest) for denial in denied]
 
     async def connect(self, document: bytes) -> ConnectAnswer:
-        """Return the engine's decision on one connection: nobody's user is behind it."""
+        """Return the engine's decision on one connection, which has no user."""
         return await self._engine.connect(document)
 
     async def approve(self, document: bytes) -> Answer:
-        """Return the engine's decision on who may approve, or the denial of an approver who is revoked."""
+        """Return the engine's decision on who may approve, or the denial of a revoked approver."""
         revocations = self._current()
         denial = _denial(document, revocations) if revocations else None
         return denial if denial is not None else await self._engine.approve(document)

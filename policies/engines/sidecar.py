@@ -1,4 +1,4 @@
-"""The sidecar engine: a real OPA on a unix socket next to the worker, asked over HTTP about many documents at once."""
+"""The sidecar engine asks an OPA on a unix socket next to the worker, over HTTP, about many documents at once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sealbus.policies.opa.batches import DEADLINE, AskingEngine, ask_batch
 from sealbus.policies.opa.http import open_session, post
 
 IN_FLIGHT: Final = 2
-"""Connections, and so questions in flight; more wait here, where the deadline applies, rather than inside OPA."""
+"""Connections, and so questions in flight. Other questions wait here, where the deadline applies, not inside OPA."""
 SOCKET_PATH_BYTES: Final = 107
 """Length of a unix socket's address on Linux, without its closing zero."""
 
@@ -27,9 +27,9 @@ class SidecarEngine(AskingEngine):
     """Decides by asking the OPA that listens on the unix socket `socket`.
 
     `deadline` is in seconds, for one call of `decide`: documents without an answer by then are `PolicyUnavailable`.
-    Documents are asked about in questions of at most 50, two at a time; each question is decided under one revision. A
-    question that OPA could not evaluate is asked again in halves, down to the one document that fails alone. OPA need not
-    be up when the engine is entered.
+    A question has at most 50 documents, and two are asked at a time. Each question is decided under one revision. A question
+    that OPA could not evaluate is asked again in halves, down to the one document that fails alone. OPA need not be up when
+    the engine is entered.
     """
 
     def __init__(self, socket: Path, *, deadline: float = DEADLINE) -> None:

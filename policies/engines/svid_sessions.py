@@ -1,6 +1,6 @@
 """Connections to one OPA over mutual TLS, which follow the rotation of our X.509-SVID.
 
-Nothing here knows SPIFFE: a `TlsSource` gives TLS contexts that authenticate us and check the server in the handshake.
+This module does not know SPIFFE: a `TlsSource` gives TLS contexts that authenticate us and check the server.
 """
 
 from __future__ import annotations

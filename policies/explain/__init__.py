@@ -1,1 +1,1 @@
-"""Explaining a decision after the fact: which rules held and failed, where, and by what values. Nothing here is stored."""
+"""Explanations of past decisions: which rules held and failed, where, and by which values. Nothing is stored here."""

@@ -1,13 +1,13 @@
-"""Explanations of decisions: made again by a policy with prints in it, after the fact, for people who may read its records.
+"""Explanations of past decisions: a policy with added prints makes the decision again and shows how it comes about.
 
 ::
 
     explainer = Explainer()
-    told = explainer.explain(bundle, document)                  # an input document
-    told = explainer.explain_recorded(recorded, bundles)        # a recorded decision, by the policies of its revision
+    explanation = explainer.explain(bundle, document)             # an input document
+    explanation = explainer.explain_recorded(recorded, bundles)   # a recorded decision, by the policies of its revision
 
-An explanation shows values of the input document and of the policy's data: whoever may not read these may not be shown it.
-All its texts have what a terminal would obey made visible. Nothing here is logged, and the decision itself is not touched.
+An explanation shows values of the input document and of the policy's data. Show it only to people who may read both. Control
+characters in its texts are made visible. Nothing here is logged, and the decision does not change.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from sealbus.policies.lint.module import PolicyRefused
 from sealbus.policies.lint.regorus import Interpreter
 
 KEPT: Final = 4
-"""Rewritten policies that an explainer keeps; the least recently used one is dropped for another."""
+"""Most rewritten policies that an explainer keeps. A new one replaces the least recently used one."""
 LINES: Final = 500
-"""Bodies that one explanation lists; a decision over long lists may evaluate more."""
+"""Most bodies that one explanation lists. A decision over long lists may evaluate more."""
 
 
 class Unexplained(StrEnum):
@@ -49,11 +49,11 @@ class Unexplained(StrEnum):
     REDACTED = "redacted"
     BAD_INPUT = "bad_input"
     NO_POLICY = "no_policy"
-    """The policy of its revision is not archived, or is refused today."""
+    """The policy of the decision's revision is not archived, or is refused today."""
     OTHER_RESULT = "other_result"
-    """The archived policy decides otherwise than was recorded."""
+    """The archived policy makes another decision than the recorded one."""
     NO_TRACE = "no_trace"
-    """With prints in it the policy cannot be asked, or would answer otherwise."""
+    """With added prints the policy fails, or gives another answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +66,7 @@ class NotExplained:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Looked:
-    """What a literal looked at, as written, and its value as JSON, at most 200 characters; None if it was undefined.
+    """A reference in a literal, as written, and its value as JSON, at most 200 characters; None if it was undefined.
 
     Objects are left out.
     """
@@ -77,7 +77,7 @@ class Looked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiteralShown:
-    """A literal of a policy, as written, and what it looked at; `file` is its path in the bundle."""
+    """A literal of a policy, as written, and the values of its references; `file` is its path in the bundle."""
 
     file: str
     line: int
@@ -87,9 +87,9 @@ class LiteralShown:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleShown:
-    """One evaluated body of a rule: whether it held, else the literal that failed; `depth` counts the bodies around it.
+    """One evaluated body of a rule: whether it held, and if not, the literal that failed. `depth` counts the outer bodies.
 
-    A body of an `every` is listed under its rule, once for each element.
+    The body of an `every` is listed under its rule, once for each element.
     """
 
     rule: str
@@ -102,10 +102,10 @@ class RuleShown:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReasonShown:
-    """A reason of the decision, and the literals that made it one: those that failed, or those that held.
+    """A reason of the decision, and the literals that caused it because they failed, or because they held.
 
-    Empty where the policy does not show it: a reason that it computes from data, for instance. `title` and `remedy` are the
-    policy's own words for it, empty if it has none.
+    There are no literals if the policy does not show the cause, for instance of a reason that it computes from data. `title`
+    and `remedy` are the policy's own words for the reason, empty if it has none.
     """
 
     reason: str
@@ -117,7 +117,7 @@ class ReasonShown:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExplainedDecision:
-    """One decision and how it came about. `cut` is set if not all bodies are listed, `untraced` names files without any."""
+    """One decision and how it came about. `cut` is set if bodies are left out; `untraced` names the files without prints."""
 
     revision: str
     policy: str
@@ -127,14 +127,14 @@ class ExplainedDecision:
     cut: bool = False
     untraced: tuple[str, ...] = ()
     queue: str = ""
-    """Where a task waits for the approval that a denial asks for; empty for none."""
+    """The queue in which a task waits for the approval that a denial asks for; empty for none."""
     asked: str = ""
-    """What people are asked there."""
+    """The question to people in this queue."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Traced:
-    """A policy as it is, and with prints in it."""
+    """A policy unchanged, and with added prints."""
 
     bundle: Bundle
     written: Rewritten
@@ -147,7 +147,7 @@ class _Traced:
 
 
 class Explainer:
-    """Explains decisions, in the thread that made it; keeps the last few rewritten policies by revision and hash."""
+    """Explains decisions in the thread that made it. Keeps the last few rewritten policies by revision and hash."""
 
     def __init__(self, *, most: int = KEPT) -> None:
         self._most = most
@@ -156,9 +156,9 @@ class Explainer:
     def explain(
         self, bundle: Bundle, document: InputDocument, *, of_approval: bool = False
     ) -> ExplainedDecision | NotExplained:
-        """Ask `bundle`, which passed `check_bundle`, about `document`, and tell how its decision came about.
+        """Explain the decision of `bundle`, which passed `check_bundle`, on `document`.
 
-        `of_approval` asks the rule that says who may approve. Blocks for a moment, the first time for a policy.
+        With `of_approval` the rule for approvers decides. The first time for a policy, this blocks for a moment.
         """
         explanation, _ = self._ask(bundle, document, APPROVAL if of_approval else DECISION)
         return explanation
@@ -166,9 +166,9 @@ class Explainer:
     def explain_recorded(
         self, recorded: RecordedDecision, bundles: Iterable[Bundle]
     ) -> ExplainedDecision | NotExplained:
-        """Make a recorded decision again by one of `bundles`, those of its revision, and tell how it came about.
+        """Explain a recorded decision by making it again with one of `bundles`, those of its revision.
 
-        Only a decision that comes out as it was recorded is explained.
+        The decision is explained only if it is the same as the recorded one.
         """
         document = recorded.question()
         if isinstance(document, NotReplayable):
@@ -186,7 +186,7 @@ class Explainer:
     def _ask(
         self, bundle: Bundle, document: InputDocument, rule: str
     ) -> tuple[ExplainedDecision | NotExplained, Answer | None]:
-        """Return what is told, and the decision of the policy as it is, None if it could not be asked."""
+        """Return the explanation, and the decision of the unchanged policy; None if the policy could not decide."""
         try:
             traced = self._traced(bundle)
         except PolicyRefused as error:
@@ -231,7 +231,7 @@ def _untraced(error: PolicyRefused | PolicyFailed) -> NotExplained:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Presenter:
-    """Makes what was traced into what is shown."""
+    """Presents a trace as an explanation."""
 
     written: Rewritten
     words: Mapping[str, ReasonWords]
@@ -270,7 +270,7 @@ class _Presenter:
         )
 
     def reason(self, reason: str, roots: Sequence[BodyTried]) -> ReasonShown:
-        """Return why `reason` is one: what failed for the value of its name, or held in the body that says it."""
+        """Return the causes of `reason`: literals that failed for the value with its name, or held in the body that gives it."""
         failed: list[LiteralTried] = []
         held: list[LiteralTried] = []
         for _, body in _every_body(roots):

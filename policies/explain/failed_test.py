@@ -1,4 +1,4 @@
-"""Where a test of a policy failed: the policy and its tests are asked again with prints in them, once a test has failed."""
+"""The literal at which a test of a policy failed. After a failure, the policy and its tests run again with added prints."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from sealbus.policies.lint.module import Module, PolicyRefused
 from sealbus.policies.lint.regorus import Interpreter
 
 CHARACTERS = 200
-"""Of a literal that are told."""
+"""Most characters of a literal in a description."""
 
 
 class FailedTests:
-    """Tells of tests in `modules`, which passed the form checks, over `data` at which literal each came to an end."""
+    """Describes the literal at which a test failed. The tests are in `modules`, which passed the form checks, over `data`."""
 
     def __init__(self, modules: Sequence[Module], data: dict[str, Json]) -> None:
         self._modules = modules
         self._data = data
 
     def describe_failure(self, package: str, name: str) -> str:
-        """Return the place and the text of the literal that did not hold, empty where that cannot be told."""
+        """Return the place and the text of the literal that did not hold; empty if it is not known."""
         if self._printing is None:
             return ""
         written, interpreter = self._printing
@@ -46,7 +46,7 @@ class FailedTests:
     def _printing(self) -> tuple[Rewritten, Interpreter] | None:
         try:
             written = rewrite(self._modules, self._data.keys())
-            # Tests may print, and what they print would be taken for ours.
+            # Tests may print, and their texts would look like ours.
             if written.untraced:
                 return None
             return written, Interpreter(written.modules, canonical(self._data), gather=True)

@@ -1,18 +1,17 @@
-"""A policy with prints in it, before and after each literal, so that asking it again tells what happened.
+"""A policy with prints before and after each literal, so that its next decision shows what happened.
 
-The prints change no answer. Each stands where regorus can run it neither before nor after its literal's turn: it names the
-variables that the literal uses (before) or has given a value (after), because regorus runs a statement once these are known.
-Each is a line of its own, because a line has at most 1,024 columns. What is rewritten passed the form checks before; the
-result would not, and is never stored.
+The prints change no answer. regorus runs a statement once its variables are known. So a print names the variables that its
+literal uses (before), or gives a value (after), and runs at the right time. Each print has its own line, because a line has
+at most 1,024 columns. The policy passed the form checks before it is rewritten. The result would not, and is never stored.
 
-What is printed, one word and a number each, is read by `trace`:
+`trace` reads the prints. Each has one word and a number:
 
 ==== ==============================================================================
 p    a literal is about to be evaluated
-v    the values that it looks at, as JSON texts by the functions of `shown`
-q    it held
+v    the values of the literal's references, as JSON texts by the functions of `shown`
+q    the literal held
 e    the body held, for one solution
-a    a value with a name was computed, as in `{"not_owner": within_reach(user)}`
+a    a named value was computed, as in `{"not_owner": within_reach(user)}`
 ==== ==============================================================================
 """
 
@@ -28,11 +27,11 @@ from sealbus.policies.lint.parse import SourceText, as_kind, as_list, as_map, of
 from sealbus.policies.lint.regorus import parse_module
 
 SHOWN: Final = 6
-"""References of one literal whose values are printed."""
+"""Most references of one literal whose values are printed."""
 CHARACTERS: Final = 200
-"""Characters of a text that are printed; one more tells that it was cut."""
+"""Most characters of a text that are printed. One more character shows that it was cut."""
 ITEMS: Final = 8
-"""Items of an array or a set that are printed; of a longer one only how many there are."""
+"""Most items of an array or a set that are printed. For a longer one, only their number is printed."""
 
 _FUNCTIONS: Final = f"""package PACKAGE
 
@@ -75,10 +74,10 @@ _COMPREHENSIONS: Final = ("ArrayCompr", "SetCompr", "ObjectCompr")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """One literal: where it stands and what it says.
+    """One literal of a body, with its place and its text.
 
-    `shown` are the references whose values are printed, as written. `uses` are the rules that its evaluation may run,
-    `every` the body of an `every`. A `negation` fails because what it names holds.
+    `shown` are the references whose values are printed, as written. `uses` are the rules that its evaluation may run.
+    `every` is the number of an `every`'s body. A `negation` fails if its expression holds.
     """
 
     body: int
@@ -90,12 +89,12 @@ class Site:
     every: int | None = None
     negation: bool = False
     copies: bool = False
-    """Whether it only gives a value another name, which regorus does when nothing else is left to do."""
+    """Whether the literal only copies a value to another name. regorus defers copies to the end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrittenBody:
-    """One body: the rule that it belongs to, the line on which it begins, its first literal, and the texts of its head."""
+    """One body: its rule, its first line, its first literal, and the texts of its head."""
 
     rule: Names
     file: str
@@ -107,11 +106,11 @@ class WrittenBody:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rewritten:
-    """The rewritten modules, and what the numbers in their prints stand for.
+    """The rewritten modules, and the meanings of the numbers in their prints.
 
-    `marks` holds the site and the name of each named value; `heads` the rules that give the values with names in heads, as in
-    `else := denied(request, {"too_much": small_enough(request)})`, which are evaluated in no literal. `untraced` are the
-    files that were left as they are, because they would grow beyond what may be parsed, or call a rule `print`.
+    `marks` has the site and the name of each named value. `heads` has, by name, the rules that compute named values in heads,
+    as in `else := denied(request, {"too_much": small_enough(request)})`; no literal evaluates these. `untraced` are the files
+    without prints, because with them they would be too large to parse, or because they use the name `print`.
     """
 
     modules: tuple[Module, ...]
@@ -123,9 +122,9 @@ class Rewritten:
 
 
 def rewrite(modules: Iterable[Module], names: Iterable[str]) -> Rewritten:
-    """Return `modules`, which passed the form checks, with prints in them; `names` are the top names of their data.
+    """Return `modules`, which passed the form checks, with added prints; `names` are the top names of their data.
 
-    Raises `PolicyRefused` for what cannot be parsed.
+    Raises `PolicyRefused` if a module cannot be parsed.
     """
     parsed = [_Parsed.of(module) for module in modules]
     package = _free({*names, *(file.scope.package[0] for file in parsed)}, "shown")
@@ -182,7 +181,7 @@ class _Parsed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Table:
-    """What the numbers stand for, for all files of a policy."""
+    """The meanings of the numbers in all files of a policy."""
 
     package: str
     rules: _Rules
@@ -194,13 +193,13 @@ class _Table:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Around:
-    """What surrounds a body: its rule, the names that have a value, and those of them that only this body's order knows."""
+    """The surroundings of a body: its rule, the names with a value, and the `local` names that its own statements declare."""
 
     rule: Names
     known: frozenset[str]
     local: frozenset[str] = frozenset()
     waiting: frozenset[str] = frozenset()
-    """Names of `some x` that the first literal that uses them gives a value."""
+    """Names of `some x`. The first literal that uses such a name gives it a value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,7 +233,7 @@ class _File:
     def inserted(self) -> str:
         parts: list[bytes] = []
         at = 0
-        # Sorted by place only: what is inserted at one place stays in order.
+        # Sorted by place only: insertions at the same place stay in order.
         for place, text in sorted(self.insertions, key=lambda insertion: insertion[0]):
             parts += [self.source.text[at:place], text.encode()]
             at = place
@@ -273,7 +272,7 @@ class _File:
         return number
 
     def statement(self, statement: dict[str, object], body: int, around: _Around) -> tuple[_Around, str, str]:
-        """Return what is known after a statement, what is inserted before it, and what is to follow it."""
+        """Return the surroundings after a statement, the text to insert before it, and the text to insert after it."""
         number, rules = len(self.table.sites), self.table.rules
         self.table.sites.append(None)
         kind, literal = as_kind(statement["literal"])
@@ -308,8 +307,8 @@ class _File:
         waits = _given(used & around.local)
         before = f'print("p", {number}{waits});\n'
         if looked:
-            # In a comprehension, because regorus takes a reference by a name of an `every` for a loop: without a value
-            # there, the `print` would fail, and the body with it.
+            # The reference is in a comprehension, because regorus reads a reference by a name of an `every` as a loop:
+            # without a value the `print` would fail, and the body with it.
             value = self.value
             values = ",\n".join(
                 f"data.{self.table.package}.first([{value} | {value} := {reference}])" for reference in looked
@@ -319,7 +318,7 @@ class _File:
         return known, before, f'print("q", {number}{_given((used | declared) & known.local)});\n'
 
     def name_values(self, node: object, site: int) -> None:
-        """Wrap the calls that are values of an object under a name: `{"not_owner": within_reach(user)}`."""
+        """Wrap the calls that are named values of an object: `{"not_owner": within_reach(user)}`."""
         for name, called, _ in self.named_calls(node):
             start, end = offsets(called["span"])
             self.insert(start, f"data.{self.table.package}.named({len(self.table.marks)},\n")
@@ -337,7 +336,7 @@ class _File:
                     yield str(name["value"]), called, rules
 
     def references(self, node: object, around: _Around) -> Iterator[tuple[int, int]]:
-        """Yield the spans of the references and names whose value can be told before the literal is evaluated."""
+        """Yield the spans of the references and names whose value is known before the literal is evaluated."""
         if isinstance(node, list):
             for item in node:
                 yield from self.references(item, around)
@@ -346,7 +345,7 @@ class _File:
                 if key in _REFERENCES and self.tellable({key: value}, around):
                     yield offsets(as_map(value)["span"])
                     for _, content in _kinds({key: value}):
-                        # By which key it looked is told beside it.
+                        # The keys of the lookup are shown beside it.
                         yield from self.references(content.get("index"), around)
                 elif key not in ("fcn", "query", *_COMPREHENSIONS):
                     yield from self.references(value, around)
@@ -365,7 +364,7 @@ class _File:
         self.insertions.append((place, text))
 
     def whole(self, statement: dict[str, object]) -> tuple[int, int]:
-        """Return the span of a statement: that of a text leaves out its quotes."""
+        """Return the span of a statement with its quotes: the span of a text has none."""
         start, end = offsets(statement["span"])
         start -= self.source.text[start - 1 : start] in _QUOTES
         end += self.source.text[end : end + 1] in _QUOTES
@@ -374,13 +373,13 @@ class _File:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Scope:
-    """What the names of a file stand for outside its rules."""
+    """The meanings of names in a file outside its rules."""
 
     package: Names
     aliases: Mapping[str, Names]
 
     def named(self, node: object, below: Mapping[Names, frozenset[Names]]) -> frozenset[Names]:
-        """Return the rules that an expression names, or looks up a part of; `below` has those under each path."""
+        """Return the rules that an expression names, or looks into; `below` has the rules under each path."""
         rules: set[Names] = set()
         for path in {self.absolute(names) for names in _paths(node) if names}:
             rules |= below.get(path, frozenset())
@@ -395,7 +394,7 @@ class _Scope:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Rules:
-    """Which rules there are under each path, and which others each rule may run, directly or through others."""
+    """The rules under each path (`below`), and the rules that each rule may run, directly or indirectly (`runs`)."""
 
     below: Mapping[Names, frozenset[Names]]
     runs: Mapping[Names, frozenset[Names]]
@@ -431,7 +430,7 @@ def _reached(rule: Names, names: Mapping[Names, frozenset[Names]]) -> frozenset[
 
 
 def _given(names: AbstractSet[str]) -> str:
-    """Return arguments of `print` that make it wait for variables, without printing what they hold."""
+    """Return arguments of `print` that make it wait for variables without printing their values."""
     return "".join(f", is_null({name})" for name in sorted(names))
 
 
@@ -477,7 +476,7 @@ def _texts(node: object) -> set[str]:
 
 
 def _paths(node: object) -> Iterator[Names]:
-    """Yield the leading names of every reference in an expression, and of those by which they look something up."""
+    """Yield the leading names of every reference in an expression, and of the references in their keys."""
     if isinstance(node, list):
         for item in node:
             yield from _paths(item)
@@ -496,7 +495,7 @@ def _paths(node: object) -> Iterator[Names]:
 
 
 def _declared(form: str, literal: dict[str, object]) -> frozenset[str]:
-    """Return the variables that a statement declares for those after it."""
+    """Return the variables that a statement declares for later statements."""
     names: set[str] = set()
     if form == "Expr":
         kind, content = as_kind(literal["expr"])

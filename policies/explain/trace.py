@@ -1,4 +1,4 @@
-"""What the prints of a rewritten policy tell: the bodies that were evaluated, in which literal, and how far each came."""
+"""The trace in the prints of a rewritten policy: the evaluated bodies, the literals that ran them, and where bodies ended."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 from sealbus.policies.explain.rewriting import Rewritten
 
 EVENTS: Final = 50_000
-"""Prints that are read; what a policy did after them is not told."""
+"""Most prints that are read. Later prints are ignored."""
 
 _UNDEFINED: Final = "<undefined>"
 _DECODER: Final = json.JSONDecoder()
@@ -18,31 +18,31 @@ _DECODER: Final = json.JSONDecoder()
 
 @dataclass(frozen=True, slots=True)
 class Undefined:
-    """The value of what has none."""
+    """The value of an undefined reference."""
 
 
 UNDEFINED: Final = Undefined()
 
 Value: TypeAlias = "str | int | float | bool | list[object] | dict[str, int] | Undefined | None"
-"""A printed value: of an object and of a long list only how many `members` or `items` it has."""
+"""A printed value. An object or a long list has only its number of `members` or `items`."""
 
 
 @dataclass(slots=True, kw_only=True)
 class LiteralTried:
-    """One evaluation of a literal: what it looked at, the bodies that ran in it, and whether it held."""
+    """One evaluation of a literal: the values of its references, the bodies that it ran, and whether it held."""
 
     site: int
     values: tuple[Value, ...] = ()
     bodies: list[BodyTried] = field(default_factory=list)
     named: list[tuple[str, Sequence[BodyTried]]] = field(default_factory=list)
-    """What ran for each value with a name."""
+    """The bodies that ran for each named value."""
     held: bool = False
     failed: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
 class BodyTried:
-    """One evaluation of a body: all that was tried in it, and whether it had a solution."""
+    """One evaluation of a body: its literals that were tried, and whether it had a solution."""
 
     body: int
     literals: list[LiteralTried] = field(default_factory=list)
@@ -50,7 +50,7 @@ class BodyTried:
 
 
 def read_prints(prints: Iterable[str], written: Rewritten) -> tuple[BodyTried, ...]:
-    """Return the bodies that were evaluated outside any other, in order."""
+    """Return the outermost bodies that were evaluated, in order."""
     reader = _Prints(written=written)
     for number, text in enumerate(prints):
         if number == EVENTS:
@@ -67,7 +67,7 @@ class _Prints:
     written: Rewritten
     roots: list[BodyTried] = field(default_factory=list)
     inside: list[BodyTried] = field(default_factory=list)
-    """The bodies in evaluation, the innermost last: no rule uses itself, so that each is there once."""
+    """The bodies in evaluation, the innermost last. No rule uses itself, so each body occurs once."""
 
     def take(self, word: str, number: int, rest: str) -> None:
         match word:
@@ -86,7 +86,7 @@ class _Prints:
                 literal.named.append((name, literal.bodies[done:]))
 
     def enter(self, site: int) -> None:
-        """Take up a literal, in a body that is begun by its first one."""
+        """Begin a literal. The first literal of a body also begins the body."""
         number = self.written.sites[site].body
         if self.written.bodies[number].first == site:
             self.begin(number)
@@ -111,7 +111,7 @@ class _Prints:
         body = self.back_to(self.written.sites[site].body)
         literal = next(tried for tried in reversed(body.literals) if tried.site == site)
         if literal.held:
-            # A loop took its next value: what was still open failed with the one before.
+            # A loop took its next value: the literals that are still open failed with the previous value.
             self.fail(body)
         literal.held = True
 
@@ -120,7 +120,7 @@ class _Prints:
         return next(tried for tried in reversed(body.literals) if tried.site == site)
 
     def back_to(self, number: int) -> BodyTried:
-        """Return the body in evaluation with this number; those inside it have ended."""
+        """Return the body in evaluation with this number, and end the bodies inside it."""
         depth = next(at for at, tried in enumerate(self.inside) if tried.body == number)
         self.leave(depth + 1)
         return self.inside[depth]
@@ -130,9 +130,9 @@ class _Prints:
             self.fail(self.inside.pop())
 
     def fail(self, body: BodyTried) -> None:
-        """Mark the literal at which a body came to an end: the last that was begun and did not hold.
+        """Mark the literal at which a body ended: the last one that began and did not hold.
 
-        Copies of a name are begun early and evaluated last: one of them failed only if nothing else did.
+        Copies of a name begin early and are evaluated last. A copy failed only if no other literal did.
         """
         still = _open(body)
         evaluated = [literal for literal in still if not self.written.sites[literal.site].copies]
@@ -157,10 +157,10 @@ def _values(text: str, count: int) -> Iterator[Value]:
 
 
 def causes(bodies: Sequence[BodyTried], written: Rewritten) -> Iterator[LiteralTried]:
-    """Yield the literals because of which none of `bodies` had a solution, the innermost ones.
+    """Yield the innermost literals because of which none of `bodies` had a solution.
 
-    A rule of which any body held is no cause, and neither is what a `not` names: that held, which is why the `not` failed.
-    The elements of an `every` each count: one that held excuses no other.
+    A rule with a body that held is no cause. The expression of a failed `not` is no cause, because it held. Each element of
+    an `every` counts for itself.
     """
     ran = [(tried, written.bodies[tried.body]) for tried in bodies]
     held = {written_body.rule for tried, written_body in ran if tried.held and not written_body.every}

@@ -1,7 +1,6 @@
-"""Questions to a running OPA over TCP, for operators: is it healthy, which policies has it, how would it decide.
+"""Questions of operators to a running OPA over TCP: its health, its policies, and its decisions.
 
-They go through opa-python-client (`opa.client`), which is imported only when something is asked. Never used on the path
-of a message.
+They use opa-python-client (`opa.client`), which is imported with the first question. Messages never use this module.
 """
 
 from __future__ import annotations
@@ -28,7 +27,8 @@ class OpaStatus:
     """The status of a running OPA; `revisions` by bundle name, empty if there are none.
 
     `policies` are the names of its Rego files, `<bundle>/<path>` for those of a bundle. `problems`, by bundle name, say why
-    the newest bundle is not in force: `healthy` stays true then. Only an OPA whose configuration has `status` knows them.
+    the newest bundle is not in force; `healthy` is still true then. Only an OPA with `status` in its configuration reports
+    problems.
     """
 
     healthy: bool
@@ -65,7 +65,7 @@ class OpaAdmin:
         return f"{self._host}:{self._port}"
 
     async def status(self) -> OpaStatus:
-        """Return health, version and bundle revisions; only `healthy` false if OPA does not answer."""
+        """Return health, version and bundle revisions. If OPA does not answer, only `healthy` is set, to false."""
         try:
             async with self._client() as client:
                 healthy = await client.check_health()
@@ -92,14 +92,14 @@ class OpaAdmin:
             async with self._client() as client:
                 return tuple(sorted(map(str, await client.get_policies_list())))
         except (PolicyFailed, PolicyUnavailable, AttributeError, TypeError):
-            return ()  # what guards OPA may not let an operator read them, and the client takes their form for granted
+            return ()  # OPA's guard may forbid this, and the client does not check the answer's form
 
     async def _problems(self) -> Mapping[str, str]:
         try:
             async with self._client() as client:
                 status = (await client.get_status()).get("result")
         except (PolicyFailed, PolicyUnavailable):
-            return {}  # OPA's answer where nobody configured it
+            return {}  # OPA answers so without `status` in its configuration
         bundles = status.get("bundles") if isinstance(status, dict) else None
         return {
             str(name): f"{bundle['code']}: {bundle.get('message', '')}"
@@ -119,7 +119,7 @@ class OpaAdmin:
         path = query.removeprefix("data").removeprefix(".")
         plain = _DOCUMENT.fullmatch(query) is not None
         if not plain and document is not None and not document:
-            raise ConfigurationError("an ad-hoc query has no empty input: give one that holds something, or none")
+            raise ConfigurationError("an ad-hoc query cannot have an empty input: give an input with members, or none")
         async with self._client() as client:
             if not plain:
                 answer = await client.ad_hoc_query(query, document, _STRICT)

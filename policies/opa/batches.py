@@ -1,4 +1,4 @@
-"""Many documents in few questions, for the engines that ask an OPA over HTTP."""
+"""Decisions about many documents in few questions, for the engines that ask an OPA over HTTP."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from sealbus.policies.opa.wire import (
 )
 
 BATCH: Final = 50
-"""Documents per question: OPA evaluates a question on one core, and its overhead per call is small by then."""
+"""Documents per question. OPA evaluates a question on one core; with this many, its overhead per call is small."""
 DEADLINE: Final = 1.0
 """Default seconds for one call of `decide`."""
 
@@ -94,14 +94,14 @@ async def decide_all(inputs: Sequence[bytes], ask: Ask, *, engine: str, until: f
 
 
 async def ask_batch(documents: Sequence[InputDocument], ask: Ask, *, until: float) -> Reply:
-    """Ask for the decisions about `documents`, in one question; none of them gives the revision in force."""
+    """Ask for the decisions about `documents` in one question. Without documents the reply has only the revision in force."""
     return await ask(BATCH_PATH, batch_question(documents), partial(parse_reply, count=len(documents)), until=until)
 
 
 async def ask_single(
     path: str, document: bytes, parse: Parse[T], ask: Ask, *, engine: str, until: float
 ) -> T | PolicyUnavailable | PolicyFailed:
-    """Return what `parse` reads in the answer of the rule at `path` about one document; errors are answers."""
+    """Return the answer of the rule at `path` about one document, as `parse` reads it. Errors are answers."""
     started = time.perf_counter_ns()
     try:
         revision, value = await ask(path, single_question(checked_document(document)), parse_single_reply, until=until)

@@ -1,8 +1,8 @@
-"""opa-python-client with our bounds: the only module that imports it.
+"""opa-python-client with our bounds. Only this module imports it.
 
-The package follows redirects, tries failures again and reads an answer of any length. Here a request is made once, goes to
-no other place with its token, and its answer is at most `ANSWER_BYTES`. It knows neither unix sockets nor a certificate
-authority of one's own, so the sidecar and the central engine have requests of their own (docs/decisions.md).
+The package follows redirects, retries failures and reads an answer of any length. Here a request is made once, its token goes
+to no other server, and its answer has at most `ANSWER_BYTES`. The package supports neither unix sockets nor a certificate
+authority of ours, so the sidecar and the central engine make their own requests (docs/decisions.md).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class OpaClient(Protocol):
 
 
 class _Answer:
-    """What the client asks of an answer: its JSON object, read whole, whose status is 200."""
+    """An answer as the package's client uses it: a JSON object that was read whole, with status 200."""
 
     status: Final = HTTPStatus.OK
 
@@ -56,7 +56,7 @@ class _Answer:
         self._said = document
 
     def raise_for_status(self) -> None:
-        """Do nothing: other answers are refused before."""
+        """Do nothing, because other answers were refused before."""
 
     async def json(self) -> dict[str, object]:
         """Return the object; an empty one for anything else."""

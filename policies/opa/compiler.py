@@ -1,7 +1,7 @@
-"""OPA's own compiler, asked before a policy reaches an OPA: it finds problems, mainly of types, that nothing else does.
+"""OPA's own compiler checks a policy before it reaches an OPA. Only it finds some problems, mainly of types.
 
-The embedded engine accepts some of these (`lint.lint` has the list), so one team could push a part that every embedded
-engine accepts and no OPA does: with it in the composition, OPA would accept no team's changes any more.
+The embedded engine accepts some of these problems (`lint.lint` has the list). So a team could push a part that every
+embedded engine accepts and every OPA refuses. OPA would then refuse each later composition, and so every team's changes.
 """
 
 from __future__ import annotations

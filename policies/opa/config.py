@@ -1,4 +1,4 @@
-"""OPA's configuration for bundles from the policy server: where to poll, with which certificates, and whom to trust."""
+"""OPA's configuration for bundles from the policy server: the address, the certificates and the trusted signers."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def opa_config(
 ) -> str:
     """Return the configuration, JSON, for the policy server at `url` (`https://host:port`) that signs by one of `signers`.
 
-    Several are for as long as one replaces the other: OPA then takes the key that a bundle's signature names.
-    OPA compares the host with the certificate: the server's SVID must have it as a DNS name or an address. `wait` is the
-    seconds of one long poll; with a folder `persist` OPA can start with its last bundle, verified again, while the server
-    is unavailable.
+    Give several signers while one replaces another: OPA then uses the key that a bundle's signature names. OPA compares the
+    host with the certificate, so the server's SVID must have the host as a DNS name or an address. `wait` is the duration of
+    one long poll in seconds. With a folder `persist`, OPA can start with its last bundle while the server is unavailable. It
+    verifies this bundle again.
     """
     bundle: dict[str, object] = {
         "service": "sealbus",
@@ -58,7 +58,7 @@ def opa_config(
         },
         "keys": {key_id(signer): {"algorithm": "ES256", "key": public_pem(signer)} for signer in signers},
         "bundles": {scope: bundle},
-        # Without it /v1/status does not say why a bundle was refused.
+        # Without this, /v1/status does not say why a bundle was refused.
         "status": {"prometheus": True},
     }
     if persist is not None:

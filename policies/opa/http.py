@@ -1,6 +1,6 @@
 """One question to an OPA over HTTP: a POST whose answer is bounded, whatever the server sends.
 
-The caller chooses the document and checks the form of the answer: see `wire.py`.
+The caller chooses the document and checks the form of the answer (`wire.py`).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def open_session(base_url: str, connector: aiohttp.BaseConnector) -> aiohttp.Cli
 class _Response(aiohttp.ClientResponse):
     """A response that ends its connection at once if it is left before its end.
 
-    The close that aiohttp does waits 30 s for the farewell of a server that hangs, with the connection held.
+    aiohttp's own close waits 30 s for a hanging server's end of TLS, and keeps the connection meanwhile.
     """
 
     def close(self) -> None:
@@ -60,9 +60,8 @@ async def post(
 ) -> tuple[int, bytes]:
     """Return status and body of one question; raise `PolicyUnavailable` if there is no complete answer.
 
-    `where` names OPA in texts. Asks again, at most `connections` times, if a kept connection turns out closed because OPA was
-    restarted: there may be as many of those as there are connections. A question changes nothing, so asking twice is
-    safe.
+    `where` is OPA's name in errors. After a restart of OPA, idle connections are closed, at most `connections` of them. The
+    question is then asked again, at most as many times. It changes nothing, so asking twice is safe.
     """
     left = connections
     while True:
@@ -95,9 +94,9 @@ async def _exchange(session: aiohttp.ClientSession, path: str, question: bytes) 
 
 
 def _cause(error: aiohttp.ClientError) -> str:
-    """Return what went wrong: aiohttp's name for it and, if TLS failed, OpenSSL's reason or ours."""
+    """Return the cause: aiohttp's name of the error and, if TLS failed, OpenSSL's reason or ours."""
     name = type(error).__name__
-    # The server's verdict on our certificate comes after the handshake: a broken connection, caused by a TLS error.
+    # The server refuses our certificate after the handshake, as a broken connection with a TLS error as its cause.
     inner = error.__cause__
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         inner = error.certificate_error

@@ -1,4 +1,4 @@
-"""OPA as a child process: started, kept running, and ended with its parent, however that ends.
+"""OPA as a child process, which is restarted if it ends, and ends with its parent in any case.
 
 It decides next to a worker on a unix socket, or as a central OPA that is asked over mutual TLS.
 """
@@ -30,11 +30,11 @@ _logger: Final = logging.getLogger(__name__)
 READY_WITHIN: Final = 10.0
 STOP_WITHIN: Final = 2.0
 BACKOFF: Final = Backoff(initial_interval=0.2, maximum_interval=5.0)
-"""Pause before a child that ended is started again: longer each time that it does not become healthy."""
+"""Pause before a child is restarted, longer after each start that does not become healthy."""
 _LOOK_EVERY: Final = 0.02
 _WATCHED: Final = "Processed file watch event."
 _QUIET: Final = frozenset({"info", "warning"})
-"""Levels that are not passed on: start messages, and that OPA runs as root."""
+"""Levels that are not logged here: start messages, and the warning that OPA runs as root."""
 
 # The launcher asks the kernel to kill it when its parent dies, then becomes OPA. Doing so in a forked child of our own
 # would run Python between fork and exec while other threads hold locks.
@@ -50,17 +50,17 @@ os.execv(program, sys.argv[2:])
 
 
 class OpaProcess(Entered):
-    """Runs `opa run --server` on the unix socket `socket`, deciding by the bundle file `bundle`, which it watches.
+    """Runs `opa run --server` on the unix socket `socket`. It decides by the bundle file `bundle`, which it watches.
 
-    With `tls` it is a central OPA: asked at that address over mutual TLS, while the socket serves only its health. Its
-    bundle must then declare its roots, because OPA allows no other bundle with one that may define everything.
+    With `tls` it is a central OPA: it answers at that address over mutual TLS, and the socket serves only its health. Its
+    bundle must then declare its roots, because OPA allows no second bundle beside one that may define everything.
 
-    Entering waits until OPA is healthy and raises `ConfigurationError` if `program` cannot be run, the bundle may not be
-    put in force or OPA does not become healthy within 10 s. While entered, a child that ends is started again. Leaving
-    ends it: SIGTERM, and SIGKILL after 2 s. On Linux the child dies with this process even if that is killed.
+    Entering waits until OPA is healthy. It raises `ConfigurationError` if `program` cannot be run, the bundle may not be put
+    in force, or OPA does not become healthy within 10 s. While entered, a child that ends is started again. Leaving ends it
+    with SIGTERM, and with SIGKILL after 2 s. On Linux the child dies with this process even if this process is killed.
 
-    The folder of `bundle` must hold nothing else that changes, so `socket` must be elsewhere: OPA reloads whenever
-    anything in that folder changes.
+    OPA reloads whenever anything in the folder of `bundle` changes. So this folder must hold nothing else that changes, and
+    `socket` must be in another folder.
     """
 
     def __init__(self, program: Path, *, socket: Path, bundle: Path, tls: MutualTls | None = None) -> None:
@@ -101,7 +101,7 @@ class OpaProcess(Entered):
         )  # fmt: skip
 
     async def _keep(self, program: Path, process: Process) -> None:
-        """Listen to OPA, and start it again whenever it ends, for as long as this task runs; then end it."""
+        """Read OPA's log, and start OPA again whenever it ends. When this task ends, end OPA."""
         failures = 0
         try:
             while True:
@@ -121,7 +121,7 @@ class OpaProcess(Entered):
             await _stop(process)
 
     async def _listen(self, process: Process) -> None:
-        """Read what OPA writes until it closes its end."""
+        """Read OPA's log until OPA closes it."""
         while (line := await _line(process)) is not None:
             entry = _parse(line)
             if entry.get("msg") == _WATCHED:
@@ -140,7 +140,7 @@ class OpaProcess(Entered):
                 while not await _answers(session):
                     if process.returncode is not None:
                         raise ConfigurationError(f"{self._program} ended at once: {await _rest(process)}")
-                    # There is no event for a socket that does not exist yet.
+                    # No event tells when the socket exists.
                     await asyncio.sleep(_LOOK_EVERY)
         except TimeoutError:
             raise ConfigurationError(f"{self._program} is not healthy within {READY_WITHIN:g} s") from None
@@ -154,7 +154,7 @@ def _executable(program: Path) -> Path:
 
 
 def _prepare(socket: Path) -> None:
-    """Make the private folder of the socket, and remove what a killed OPA left there."""
+    """Make the private folder of the socket, and remove the socket of a killed OPA."""
     socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with suppress(FileNotFoundError):
         socket.unlink()
@@ -209,11 +209,12 @@ async def _stop(process: Process) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MutualTls:
-    """An address where OPA is asked over mutual TLS 1.3, with the files that it reads again within a second of a change.
+    """An address where OPA answers over mutual TLS 1.3, and its files, which OPA reads again within a second of a change.
 
     `certificate` and `key` are OPA's X.509-SVID, PEM. `trust_bundle` is the X.509 bundle, PEM, of the one trust domain
-    whose workloads may connect: with two, the authority of either could impersonate the other's clients. `system` is the
-    folder of the policy bundle that defines which of them may ask what, named `system` as its one root.
+    whose workloads may connect. With two trust domains, the authority of one could impersonate the clients of the other.
+    `system` is the folder of the policy bundle that defines which workloads may ask which questions. Its name is `system`,
+    like its only root.
     """
 
     address: str
@@ -232,11 +233,11 @@ def server_arguments(
 ) -> list[str]:
     """Return the arguments of `opa` for a server that decides by the bundle file `bundle`, which it watches.
 
-    Or by the bundles that its configuration file `config` names (`config.py`). It is asked on the unix socket; with `tls`
-    at that address, and the socket serves only health and metrics.
+    With `config` it decides by the bundles that this configuration file names (`config.py`). Questions come on the unix
+    socket. With `tls` they come to its address, and the socket serves only health and metrics.
     """
     if (bundle is None) == (config is None):
-        raise ConfigurationError("OPA decides by a bundle file, or by what its configuration file names: say one")
+        raise ConfigurationError("OPA decides by a bundle file or by a configuration file: give exactly one")
     address = ["--addr", f"unix://{socket}"]
     bundles = ["--bundle", str(bundle), "--watch"] if bundle is not None else ["--config-file", str(config)]
     if tls is not None:
@@ -249,8 +250,8 @@ def server_arguments(
         bundles[2:2] = [str(tls.system)] if bundle is not None else ["--bundle", str(tls.system)]
     return [
         "run", "--server", *address, *bundles, "--unix-socket-perm", "600", "--skip-version-check",
-        # Without it OPA converts all data at each question.
+        # Without this, OPA converts all data for each question.
         "--optimize-store-for-read-speed",
-        # The fate of a replaced bundle is logged at this level; requests would be, too.
+        # OPA logs at this level whether it accepts a replaced bundle. Requests go to another level.
         "--log-format", "json", "--log-level", "info", "--log-level-request", "debug",
     ]  # fmt: skip

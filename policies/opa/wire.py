@@ -1,7 +1,7 @@
 """The wire format of OPA's API: the exact bytes of questions, and answers that are bounded before parsing.
 
-OPA is asked with `strict-builtin-errors`, so that an error of a builtin is an error and not undefined, and with
-`provenance`, for the revision that decided.
+Questions have the parameter `strict-builtin-errors`, so a builtin's error is an error and not undefined. They have
+`provenance` for the revision that decided.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ APPROVAL_PATH: Final = "/v1/data/sealbus/approval/decision"
 QUERY: Final[Mapping[str, str]] = {"provenance": "true", "strict-builtin-errors": "true"}
 NESTING: Final = 32
 SYSTEM: Final = "system"
-"""Name of the bundle that guards OPA's own API, or of its folder. It decides on no message, so no revision names it."""
+"""The name of the bundle that guards OPA's own API, or of its folder. It decides no message, so it is in no revision."""
 
 
 class NoPolicy(PolicyFailed):
-    """OPA has no policy in force that could decide, whatever it is asked about."""
+    """OPA has no policy in force that could decide any question."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,7 @@ def single_question(document: bytes) -> bytes:
 def parse_single_reply(status: int, body: bytes) -> tuple[str, object]:
     """Return the revision and value of OPA's answer to a single question; raises as `parse_reply` does.
 
-    A policy that has no rule for such a question is one all the same: it answers others, and its server has not failed.
+    A policy without a rule for this question still answers others, so this is no failure of the server.
     """
     answer = _evaluated(status, body)
     revision = _revision(answer.get("provenance"))
@@ -63,14 +63,15 @@ def parse_single_reply(status: int, body: bytes) -> tuple[str, object]:
 def parse_reply(status: int, body: bytes, count: int) -> Reply:
     """Parse OPA's answer to a question about `count` documents.
 
-    Raises `PolicyFailed` if OPA evaluated but there is not one answer for each document: an evaluation error (a 500 with
-    the code `internal_error`), or a wrong number of answers; `NoPolicy` if no question could be answered: undefined, or no
-    revision. Raises `PolicyUnavailable` for everything else: another status, or a body that is not an answer of OPA's.
+    Raises `PolicyFailed` if OPA evaluated but did not answer each document: an evaluation error (status 500 with the code
+    `internal_error`), or a wrong number of answers. Raises `NoPolicy` if OPA could answer no question: the result is
+    undefined, or there is no revision. Raises `PolicyUnavailable` for everything else: another status, or a body that is not
+    OPA's answer.
     """
     answer = _evaluated(status, body)
     values = answer.get("result")
     if not isinstance(values, list):
-        raise NoPolicy("OPA knows no data.sealbus.authz.batch, or it is no array")
+        raise NoPolicy("OPA has no data.sealbus.authz.batch, or it is not an array")
     if len(values) != count:
         raise PolicyFailed(f"OPA gave {len(values)} decisions for {count} questions: decide is not total")
     return Reply(revision=_revision(answer.get("provenance")), values=values)
@@ -112,7 +113,7 @@ def _revision(provenance: object) -> str:
 
 
 def _codes(errors: list[Json]) -> str:
-    """Return OPA's error codes with their places; its messages are left out, because they quote values."""
+    """Return OPA's error codes with their places, without its messages, which quote values."""
     texts: list[str] = []
     for error in errors[:4]:
         code = error.get("code") if isinstance(error, dict) else None

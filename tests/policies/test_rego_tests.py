@@ -224,8 +224,8 @@ def test_a_test_that_one_engine_did_not_run_has_failed_there(folder: Path) -> No
     answer = [found_by_opa("test_known"), found_by_opa("test_unknown"), found_by_opa("test_more")]
     results = run_tests(folder, opa=fake_opa(folder, answer=json.dumps(answer)))
     assert [(one.name, one.engine, one.error) for one in results if not one.passed] == [
-        ("test_more", "embedded", "not run: opa alone takes it for a test"),
-        ("test_of_the_input", "opa", "not run: embedded alone takes it for a test"),
+        ("test_more", "embedded", "not run: only opa reads it as a test"),
+        ("test_of_the_input", "opa", "not run: only embedded reads it as a test"),
     ]
     assert len(disagreements(results)) == 2
 

@@ -77,7 +77,7 @@ async def test_two_bundles_of_one_revision_are_told_apart_and_said(tmp_path: Pat
     (tmp_path / "c").write_bytes(bundle(revision="r1").raw)
     opening = Opened()
     async with ArchivedPolicies(tmp_path, open_engine=opening) as policies:
-        assert policies.problems == {"r1": "a revision of several bundles: a decision may be by any of a and b"}
+        assert policies.problems == {"r1": "the revision has several bundles: each of a and b may have made a decision"}
         assert policies.count("r1") == 2
         one, other = await policies.engine("r1"), await policies.engine("r1", 1)
         assert one is not other
@@ -95,7 +95,7 @@ async def test_only_the_bundles_that_are_named_by_their_hashes_count(tmp_path: P
     digests = {one.digest for one in (good, other, gone, pipe)}
     async with ArchivedPolicies(tmp_path, open_engine=Opened(), digests=digests) as policies:
         assert policies.revisions == {"good"}
-        assert policies.problems[f"{other.digest.hex()}.tar.gz"] == "not the bundle of its name"
+        assert policies.problems[f"{other.digest.hex()}.tar.gz"] == "not the bundle that its name says"
         assert "cannot be read" in policies.problems[f"{gone.digest.hex()}.tar.gz"]
         assert len(policies.problems) == 3
     async with ArchivedPolicies(tmp_path / "none", open_engine=Opened(), digests=frozenset()) as policies:

@@ -324,7 +324,7 @@ async def test_status_tells_the_revision_and_who_is_missed() -> None:
     assert status.missed == (
         f"OPA at {gone} does not answer: ClientConnectorError",
         f"{second} decides by revision r2, not r1",
-        f"{third}: OPA knows no data.sealbus.authz.batch, or it is no array",
+        f"{third}: OPA has no data.sealbus.authz.batch, or it is not an array",
     )
 
 

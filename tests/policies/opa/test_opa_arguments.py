@@ -41,7 +41,7 @@ def test_bundles_from_elsewhere_are_named_by_a_configuration_beside_the_guard() 
 
 @pytest.mark.parametrize("both", [{}, {"bundle": Path("/b.tar.gz"), "config": Path("/etc/opa.json")}])
 def test_it_has_one_place_to_take_its_policy_from(both: dict[str, Path]) -> None:
-    with pytest.raises(ConfigurationError, match="say one"):
+    with pytest.raises(ConfigurationError, match="give exactly one"):
         server_arguments(socket=Path("/run/opa.sock"), **both)  # type: ignore[arg-type]  # as in a mistake
 
 

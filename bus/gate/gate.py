@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Protocol, Self
 from sealbus.bus.audit.writer import AuditWriter, RecordPlaces
 from sealbus.bus.background import Background
 from sealbus.bus.gate.refusals import Refusals
-from sealbus.bus.handling.places import Cause, Places
 from sealbus.bus.ports import Clock, Delivery, Pull, wall_clock
 from sealbus.bus.routing.cancellation import Cancellation
 from sealbus.bus.routing.retry import KEY_AWAITED, UNTIL_EXPIRY
@@ -32,6 +31,7 @@ from sealbus.bus.routing.routes import Permitted, RouteTable, TaskReporter
 from sealbus.bus.routing.stages import Decided, Opened
 from sealbus.bus.streams.key_book import RestoredStreams, nothing_restored
 from sealbus.bus.telemetry import Counters, OperatorLog
+from sealbus.bus.work.places import Cause, Places
 from sealbus.envelopes.accept.live import CoreArrival, LiveProfile, StreamArrival, VerifiedMessage, accept_live
 from sealbus.envelopes.errors import (
     RETRIED_CODES,

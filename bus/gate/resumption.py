@@ -23,17 +23,6 @@ from sealbus.bus.audit.writer import AuditWriter
 from sealbus.bus.background import BoundedTasks
 from sealbus.bus.gate.approval_authorizer import ApprovalCase, verdict_of
 from sealbus.bus.gate.authorizer import Authorizer
-from sealbus.bus.handling.approvals.marker import Markers, StoredMarker, waits_note
-from sealbus.bus.handling.approvals.parked_tasks import (
-    INPUT_BYTES,
-    CountedVerdict,
-    Parked,
-    ParkedState,
-    ParkedTasks,
-    counted,
-)
-from sealbus.bus.handling.executor import Executor
-from sealbus.bus.handling.idempotency.effects import effect_key
 from sealbus.bus.ports import Clock, ConsumerLoad, Delivery, Identity, Pull, wall_clock
 from sealbus.bus.routing.cancellation import Cancellation
 from sealbus.bus.routing.retry import UNTIL_EXPIRY
@@ -44,6 +33,17 @@ from sealbus.bus.sending.message import Content
 from sealbus.bus.sending.status import State
 from sealbus.bus.streams.held import Held, PastTrust
 from sealbus.bus.telemetry import Counters, OperatorLog
+from sealbus.bus.work.approvals.marker import Markers, StoredMarker, waits_note
+from sealbus.bus.work.approvals.parked_tasks import (
+    INPUT_BYTES,
+    CountedVerdict,
+    Parked,
+    ParkedState,
+    ParkedTasks,
+    counted,
+)
+from sealbus.bus.work.executor.executor import Executor
+from sealbus.bus.work.idempotency.effects import effect_key
 from sealbus.envelopes.accept.live import LiveProfile, VerifiedMessage, credential_issued
 from sealbus.envelopes.accept.parked import accept_parked
 from sealbus.envelopes.accept.result import ResultProfile

@@ -26,7 +26,7 @@ __all__ = ["Endpoint", "Permitted", "Resumed", "Route", "RouteTable", "TaskRepor
 
 
 class TaskReporter(Protocol):
-    """Reports a task's status to its requester; implemented in `sealbus.bus.handling.status_writer`."""
+    """Reports a task's status to its requester; implemented in `sealbus.bus.work.status_writer`."""
 
     @property
     def begun(self) -> bool:

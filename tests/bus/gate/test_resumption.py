@@ -22,13 +22,13 @@ from support.replicas import Fault, FaultyTransport, Replicas, hasten
 from sealbus import Context, Retry
 from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.bus.gate.resumption import Resumption, reopened
-from sealbus.bus.handling.approvals.marker import MARKER_TYPE
-from sealbus.bus.handling.approvals.parked_tasks import PARKED_TYPE, Parked, ParkedState
 from sealbus.bus.routing.retry import RetryPolicy
 from sealbus.bus.sending.approval import Verdict as Said
 from sealbus.bus.stream_names import HELD, TASKS
 from sealbus.bus.streams.declared import approval_durable
 from sealbus.bus.streams.held import current_only
+from sealbus.bus.work.approvals.marker import MARKER_TYPE
+from sealbus.bus.work.approvals.parked_tasks import PARKED_TYPE, Parked, ParkedState
 from sealbus.envelopes.accept.live import LiveProfile
 from sealbus.envelopes.encoding.codec import Value
 from sealbus.envelopes.errors import Code, EnvelopeError, InfrastructureError, SealError

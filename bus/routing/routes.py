@@ -20,7 +20,7 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.decision.request import GivenApproval, Parked, Resource
 
 if TYPE_CHECKING:
-    from sealbus.bus.telemetry.tracing import Processing
+    from sealbus.bus.telemetry.spans import Processing
 
 __all__ = ["Endpoint", "Permitted", "Resumed", "Route", "RouteTable", "TaskReporter", "control_route"]
 

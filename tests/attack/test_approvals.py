@@ -515,7 +515,6 @@ async def test_an_edge_shows_nothing_that_no_requester_has_sent(bus: TestBus, pa
         parked.keys(),
         "application/vnd.sealbus.parked.v1",
         node.identity.sealer(),
-        own=node.own,
         before=parked.value,
         extra=bytes(forged),
     )

@@ -80,7 +80,6 @@ async def rewritten(bus: TestBus, handle: TaskHandle, **changed: Any) -> None:
         keys,
         PARKED_TYPE,
         node.identity.sealer(),
-        own=node.own,
         before=parked.value,
         extra=parked.envelope,
     )

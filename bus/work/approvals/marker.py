@@ -96,7 +96,6 @@ class Markers:
                 marker.keys(),
                 MARKER_TYPE,
                 self._identity.sealer(),
-                own=self._identity.spiffe_id,
                 before=before,
                 last=last,
             )
@@ -130,7 +129,6 @@ class Markers:
                 marker.keys(),
                 MARKER_TYPE,
                 self._identity.sealer(),
-                own=self._identity.spiffe_id,
                 before=before,
                 last=last,
             )

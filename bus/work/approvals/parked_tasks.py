@@ -356,7 +356,6 @@ class ParkedTasks:
             parked.keys(),
             PARKED_TYPE,
             self._identity.sealer(),
-            own=self._identity.spiffe_id,
             before=before,
             last=last,
             extra=parked.envelope,

@@ -71,7 +71,6 @@ class KeptStops:
             },
             KEPT_STOP_TYPE,
             self._identity.sealer(),
-            own=self._identity.spiffe_id,
             before=before,
             last=last,
         )

@@ -113,7 +113,6 @@ class ScheduleBook:
             },
             _TYPE,
             self._identity.sealer(),
-            own=self._identity.spiffe_id,
             before=known,
             last=(await self._held.standing(subject, _TYPE))[1] if known is None else 0,
             extra=schedule.body.body,

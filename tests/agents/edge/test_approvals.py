@@ -86,7 +86,6 @@ class Site:
             said,
             PARKED_TYPE,
             node.identity.sealer(),
-            own=node.own,
             before=parked.value,
             extra=parked.envelope if envelope is None else envelope,
         )

@@ -342,7 +342,7 @@ async def test_a_marker_of_somebody_else_keeps_nobody_waiting(forger: str) -> No
             node = (await bus.client(forger)).node
             own = f"held.{forger}.wait.shop.{handle.message_id}"
             keys: dict[str, Value] = {"dig": handle.digest, "unt": clock.now + 7 * 86_400 * SECOND, "end": False}
-            assert await node.held.write(own, keys, MARKER_TYPE, node.identity.sealer(), own=node.own) is not None
+            assert await node.held.write(own, keys, MARKER_TYPE, node.identity.sealer()) is not None
             [stored] = [one.payload for one in bus.stored(HELD)]
             bus.broker.inject(subject, stored)
         else:
@@ -365,7 +365,6 @@ async def test_what_does_not_verify_any_more_is_not_handled() -> None:
             parked.keys(),
             PARKED_TYPE,
             node.identity.sealer(),
-            own=node.own,
             before=parked.value,
             extra=forged,
         )

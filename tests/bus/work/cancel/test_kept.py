@@ -114,7 +114,7 @@ async def test_a_stop_of_another_message_or_agent_stops_nothing(bus: TestBus) ->
         "mad": shop.clock(),
         "can": b"c" * 32,
     }
-    stored = await shop.held.write(subject, keys, KEPT_STOP_TYPE, shop.identity.sealer(), own=shop.own)
+    stored = await shop.held.write(subject, keys, KEPT_STOP_TYPE, shop.identity.sealer())
     assert stored is not None
     [raw] = [one.payload for one in bus.stored(HELD) if one.subject == subject]
     bus.broker.inject(subject.replace("held.shop.", "held.payments."), raw)

@@ -18,11 +18,11 @@ from sealbus.agents.dev.nats.config import BrokerRole, Permissions, permissions_
 from sealbus.agents.dev.users import EDGE_PATH, mint_user
 from sealbus.agents.dev.workload_api import DevelopmentAuthority
 from sealbus.agents.runtime.assembly import WorkerLimits
-from sealbus.agents.runtime.node import Deployment, Node
+from sealbus.agents.runtime.node import AuditOptions, Deployment, Feeds, Host, Node
 from sealbus.agents.runtime.worker import Worker
 from sealbus.agents.sdk.agent import Agent
 from sealbus.bus.audit.spool import SpoolOptions
-from sealbus.bus.clocks import wall_clock
+from sealbus.bus.clocks import HostClock, wall_clock
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import Clock
@@ -81,9 +81,9 @@ class RealBus:
                 identity=identity,
                 transport=NatsTransport(connection),
                 engine=engine,
-                connected=lambda: connection.connected,
-                spool=spool,
-                clock=clock,
+                audit=AuditOptions(spool=spool),
+                feeds=Feeds(connected=lambda: connection.connected),
+                host=Host(clock=HostClock(clock)),
             )
         )
 

@@ -77,7 +77,10 @@ TARGETS: dict[str, str] = {
     "bus/work/idempotency/replay_guard": ("bus/work/idempotency/test_replay_guard bus/streams/test_state_vectors"),
     "bus/work/cancel/stop": "bus/work/cancel/test_stop",
     "bus/gate/approval_authorizer": "bus/gate/test_approval_authorizer attack/test_approvals bus/gate/test_resumption",
+    "bus/gate/opener": "bus/gate/test_gate bus/gate/test_restored_streams bus/gate/test_resumption",
     "bus/gate/resumption": "bus/gate/test_resumption attack/test_approvals",
+    "bus/work/approvals/progress": "bus/gate/test_resumption bus/gate/test_parked_expiry attack/test_approvals",
+    "bus/work/executor/ending": "bus/work/executor/test_ending",
     "bus/work/approvals/parking": "bus/work/approvals/test_parking attack/test_approvals bus/gate/test_resumption",
     "bus/work/approvals/marker": "bus/work/approvals/test_marker",
     "bus/work/approvals/parked_tasks": (

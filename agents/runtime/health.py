@@ -21,8 +21,8 @@ from importlib.metadata import version
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-from sealbus.agents.runtime.loop_watch import LoopWatch
 from sealbus.agents.runtime.metric_texts import METRIC_TEXTS
+from sealbus.agents.runtime.process.loop_watch import LoopWatch
 from sealbus.bus.telemetry import CONTENT_TYPE, Counters
 from sealbus.envelopes.errors import ConfigurationError, SealbusError
 from sealbus.policies.decision.engine import EngineStatus

@@ -16,8 +16,8 @@ from typing import Final, NamedTuple, Self
 from sealbus.agents.runtime.draining import describe_unfinished, say_while_draining
 from sealbus.agents.runtime.endpoint import routes_of
 from sealbus.agents.runtime.health import Readiness
-from sealbus.agents.runtime.in_flight import InFlightTable
 from sealbus.agents.runtime.node import Node
+from sealbus.agents.runtime.process.in_flight import InFlightTable
 from sealbus.agents.runtime.schedules import schedule_endpoint, scheduler_of
 from sealbus.agents.sdk.agent import Agent
 from sealbus.bus.background import Background, BoundedTasks

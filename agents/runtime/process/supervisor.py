@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
-from sealbus.agents.runtime.in_flight import open_memory
+from sealbus.agents.runtime.process.in_flight import open_memory
 from sealbus.envelopes.backoff import Backoff
 
 __all__ = ["ParentLine", "Restarts", "Supervisor"]

@@ -33,7 +33,7 @@ class BusTool:
     """
 
     def __init__(self, handler: Handler[Any, Any], timeout: float) -> None:
-        if handler.kind not in (Kind.CALL, Kind.TASK) or not handler.status:
+        if handler.kind not in (Kind.CALL, Kind.TASK) or not handler.options.status:
             raise ConfigurationError(f"{handler.action}: a tool is a call, or a task that tells its result")
         if bytes in (handler.takes.type, handler.gives.type):
             raise ConfigurationError(f"{handler.action}: a model neither writes nor reads bytes")

@@ -10,8 +10,9 @@ from typing import Any
 
 import pydantic
 
-from sealbus.agents.sdk.agent import Agent, Handler, checked_timeout
+from sealbus.agents.sdk.agent import Agent, Handler
 from sealbus.agents.sdk.context import Context
+from sealbus.agents.sdk.options import checked_timeout
 from sealbus.agents.sdk.sender import Sender
 from sealbus.bus.routing.routes import Permitted, Route
 from sealbus.bus.sending.message import Content
@@ -22,8 +23,6 @@ from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.decision.request import NO_RESOURCE
 from sealbus.policies.decision.request import Resource as ResourceInput
-
-__all__ = ["HandlerEndpoint", "routes_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +94,8 @@ def routes_of(agent: Agent, *, sending: Sender, names: Names, own_subjects: OwnS
                 subject=subject,
                 action=action,
                 endpoint=HandlerEndpoint(handler, sending, kind),
-                retry=handler.retry,
-                timeout=handler.timeout,
-                total_timeout=handler.total_timeout,
-                concurrency=handler.concurrency,
-                ordered=handler.ordered,
+                options=handler.options,
                 loads_resource=handler.resource is not None,
-                once=handler.once,
-                honours=handler.honours,
-                status=handler.status,
             )
             for subject in subjects
         ]
@@ -123,11 +115,11 @@ def _declared(handler: Handler[Any, Any], own: SpiffeId, own_subjects: OwnSubjec
         raise ConfigurationError(
             f"{subject}: the handler says action {handler.action}, [subjects] says {declared.action}"
         )
-    if declared.kind is Kind.CALL and (handler.once or handler.total_timeout != math.inf):
+    if declared.kind is Kind.CALL and (handler.options.once or handler.options.total_timeout != math.inf):
         raise ConfigurationError(
             f"{subject}: a call is never delivered again, so that `once` and `total_timeout` do not apply to it"
         )
-    checked_timeout(subject, declared.kind, handler.timeout)
+    checked_timeout(subject, declared.kind, handler.options.timeout)
     if handler.streams and declared.kind is Kind.EVENT:
         raise ConfigurationError(f"{subject}: an event is not answered, in parts or otherwise")
     return declared

@@ -7,6 +7,7 @@ from typing import Final
 
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.sdk.messages import Origin, task_message
+from sealbus.agents.sdk.options import SubmitOptions
 from sealbus.agents.sdk.schedules import Schedules
 from sealbus.bus.gate.status_reader import AskedTask
 from sealbus.bus.handling.schedules.book import ScheduleBook
@@ -58,9 +59,7 @@ def scheduler_of(node: Node, *, claimed_for: float = CLAIMED_FOR, standing: Stan
             planned.body,
             names=node.deployment.names,
             origin=Origin.user(statement),
-            life=planned.life * SECOND if planned.life is not None else None,
-            partition=planned.partition,
-            grants=planned.grants,
+            options=SubmitOptions(life=planned.life, partition=planned.partition, grants=planned.grants),
             own=node.deployment.own_subjects,
         )
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from sealbus.agents.sdk.bodies import JSON, TypedAction
 from sealbus.agents.sdk.messages import Origin
+from sealbus.agents.sdk.options import (
+    CallOptions,
+    ChildCallKeywords,
+    ChildSubmitKeywords,
+    SubmitOptions,
+    check_keywords,
+)
 from sealbus.bus.handling.schedules.tick import tick_of
 from sealbus.bus.routing.cancellation import Cancellation
 from sealbus.bus.routing.routes import Permitted
@@ -27,13 +35,12 @@ if TYPE_CHECKING:
     from mcp.client.client import Client as McpClient
 
     from sealbus.agents.sdk.http import SendRequest
-    from sealbus.agents.sdk.sender import ChildCallOptions, ChildSubmitOptions, Receipt, Sender
+    from sealbus.agents.sdk.sender import Receipt, Sender
     from sealbus.agents.sdk.task_handle import TaskHandle
-
-__all__ = ["Context"]
 
 Req = TypeVar("Req")
 Res = TypeVar("Res")
+Options = TypeVar("Options", CallOptions, SubmitOptions)
 
 
 class Context:
@@ -178,11 +185,11 @@ class Context:
 
     @overload
     async def call(
-        self, action: TypedAction[Req, Awaitable[Res]], body: Req, **options: Unpack[ChildCallOptions]
+        self, action: TypedAction[Req, Awaitable[Res]], body: Req, **options: Unpack[ChildCallKeywords]
     ) -> Res: ...
     @overload
     async def call(
-        self, action: str, body: object, *, returns: type[Res], **options: Unpack[ChildCallOptions]
+        self, action: str, body: object, *, returns: type[Res], **options: Unpack[ChildCallKeywords]
     ) -> Res: ...
     async def call(
         self,
@@ -190,21 +197,20 @@ class Context:
         body: object,
         *,
         returns: type[Res] | None = None,
-        timeout: float = 30.0,
-        grants: Sequence[str] | None = None,
-        media_type: str = JSON,
-        detached: bool = False,
+        **options: Unpack[ChildCallKeywords],
     ) -> Res:
-        """Call an action and return its typed answer; see `Sender.call`."""
+        """Call an action and return its typed answer.
+
+        Raises `Denied` if the other side's policy or ours denies, `RemoteError` with the other side's code for any other
+        failure there, `CallExpired` if no answer came in `timeout` seconds.
+        """
+        check_keywords(options, ChildCallKeywords)
         return await self._sending.call(
             action,
             body,
             returns=returns,
             origin=self._origin,
-            timeout=timeout,
-            grants=grants,
-            media_type=media_type,
-            detached=detached or self._cancellation.shielded,
+            options=self._detached_in_shield(CallOptions(**options)),
             sent=self._sent,
             stopped=lambda: self.cancelled,
         )
@@ -225,53 +231,45 @@ class Context:
         returns: type[Res] | None = None,
         timeout: float = 30.0,
     ) -> AsyncGenerator[Res, None]:
-        """Call an action that answers in chunks; see `Sender.stream`."""
+        """Call an action that answers in chunks, and yield each as it comes; raises as `call` does."""
         return self._sending.stream(
             action,
             body,
             returns=returns,
             origin=self._origin,
-            timeout=timeout,
-            detached=self._cancellation.shielded,
+            options=self._detached_in_shield(CallOptions(timeout=timeout)),
             sent=self._sent,
             stopped=lambda: self.cancelled,
         )
 
     @overload
     async def submit(
-        self, action: TypedAction[Req, Awaitable[Res]], body: Req, **options: Unpack[ChildSubmitOptions]
+        self, action: TypedAction[Req, Awaitable[Res]], body: Req, **options: Unpack[ChildSubmitKeywords]
     ) -> TaskHandle[Res]: ...
     @overload
     async def submit(
-        self, action: TypedAction[Req, AsyncIterator[Res]], body: Req, **options: Unpack[ChildSubmitOptions]
+        self, action: TypedAction[Req, AsyncIterator[Res]], body: Req, **options: Unpack[ChildSubmitKeywords]
     ) -> TaskHandle[list[Res]]: ...
     @overload
-    async def submit(self, action: str, body: object, **options: Unpack[ChildSubmitOptions]) -> TaskHandle: ...
+    async def submit(self, action: str, body: object, **options: Unpack[ChildSubmitKeywords]) -> TaskHandle: ...
     async def submit(
         self,
         action: TypedAction[Any, Awaitable[Res] | AsyncIterator[Res]] | str,
         body: object,
-        *,
-        life: float | None = None,
-        partition: str | None = None,
-        grants: Sequence[str] | None = None,
-        media_type: str = JSON,
-        detached: bool = False,
-        wait: float | None = None,
+        **options: Unpack[ChildSubmitKeywords],
     ) -> TaskHandle[Any]:
-        """Submit a task; see `Sender.submit`."""
+        """Submit a task and return its handle once it is stored; see `Client.submit`."""
+        check_keywords(options, ChildSubmitKeywords)
         return await self._sending.submit(
             action,
             body,
             origin=self._origin,
-            life=life,
-            partition=partition,
-            grants=grants,
-            media_type=media_type,
-            detached=detached or self._cancellation.shielded,
-            wait=wait,
+            options=self._detached_in_shield(SubmitOptions(**options)),
             sent=self._sent,
         )
+
+    def _detached_in_shield(self, options: Options) -> Options:
+        return replace(options, detached=True) if self._cancellation.shielded else options
 
     def http(self, api: str, *, timeout: float = 30.0, task: bool = False) -> httpx2.AsyncClient:
         """Return an httpx2 client for the API that the exit calls `api`: `await ctx.http("crm").get("/customers/acme")`.
@@ -305,7 +303,7 @@ class Context:
         requests goes out as those of `http` do, and the exit's policy decides with the tool's name and a hash of what the
         server says of it. Names, descriptions and answers are what a stranger wrote. Raises what `http` raises.
         """
-        from sealbus.agents.sdk.mcp import mcp_client
+        from sealbus.agents.sdk.http import mcp_client
 
         return mcp_client(self.http(api, timeout=timeout), path)
 
@@ -319,7 +317,7 @@ class Context:
         goes out as those of `http` do, and the exit's policy decides with the method and a hash of the agent's `card`. What
         the card and the answers say is what a stranger wrote. Raises what `http` raises.
         """
-        from sealbus.agents.sdk.a2a import a2a_client
+        from sealbus.agents.sdk.http import a2a_client
 
         return a2a_client(self._requests(api, timeout=timeout), path, card)
 

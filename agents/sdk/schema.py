@@ -171,7 +171,7 @@ def _action(handler: Handler[Any, Any], schemas: Mapping[tuple[str, bool], Any])
         verb=handler.action.partition(".")[2],
         summary=" ".join(lines[0].split())[:_SUMMARY] if lines else "",
         takes=bodies(handler.takes.type, takes=True),
-        gives=bodies(handler.gives.type, takes=False) if handler.status else {},
+        gives=bodies(handler.gives.type, takes=False) if handler.options.status else {},
         parts=handler.streams,
     )
 

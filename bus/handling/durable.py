@@ -319,7 +319,7 @@ class DurableWork:
         if failure.code is Code.DENIED:
             await self._denied(work, failure)
             return
-        policy = work.permitted.route.retry
+        policy = work.permitted.route.options.retry
         if failure.code in LASTING or not policy.is_retryable(failure):
             await self._bury(work, failure)
             return
@@ -459,11 +459,11 @@ class DurableWork:
 
 def _deadline(work: Work) -> float:
     """Return when all attempts have to be over, in microseconds; infinite where the handler does not say."""
-    return work.since + work.permitted.route.total_timeout * SECOND if work.since is not None else math.inf
+    return work.since + work.permitted.route.options.total_timeout * SECOND if work.since is not None else math.inf
 
 
 def _over(work: Work) -> HandlingError:
-    return HandlingError(Code.HANDLER_TIMEOUT, f"over {work.permitted.route.total_timeout:g} s in all")
+    return HandlingError(Code.HANDLER_TIMEOUT, f"over {work.permitted.route.options.total_timeout:g} s in all")
 
 
 async def _store(reporter: TaskReporter, status: Status | None) -> None:

@@ -191,7 +191,7 @@ async def _run(
     result = Result.DONE
     started = time.perf_counter_ns()
     try:
-        async with asyncio.timeout(handler.timeout):
+        async with asyncio.timeout(handler.options.timeout):
             value = endpoint.decode(body, typ)
             resource = await endpoint.resource(value)
             shown = f"{resource.type}:{resource.id}"

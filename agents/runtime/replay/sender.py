@@ -9,6 +9,7 @@ from sealbus.agents.sdk.messages import NO_SUBJECTS
 from sealbus.agents.sdk.sender import Receipt, Sender
 from sealbus.bus.gate.calls import Requests
 from sealbus.bus.gate.status_reader import AskedTask, StatusReader
+from sealbus.bus.ports import wall_clock
 from sealbus.bus.sending.message import Content, OutgoingMessage
 from sealbus.bus.sending.status import Status
 from sealbus.envelopes.accept.open_request import PendingRequest
@@ -51,6 +52,7 @@ class Unsent(Sender):
         self._own = own
         self._names = names
         self._own_subjects = own_subjects
+        self._clock = wall_clock
         self._requests = _NoRequests(self)
         self._reader = _NoStatuses()
         self.noted: list[WouldSend] = []

@@ -17,10 +17,10 @@ from sealbus.agents.sdk.options import (
     SubmitOptions,
     check_keywords,
 )
-from sealbus.bus.handling.schedules.tick import tick_of
 from sealbus.bus.routing.cancellation import Cancellation
 from sealbus.bus.routing.routes import Permitted
 from sealbus.bus.sending.status import State
+from sealbus.bus.work.schedules.tick import tick_of
 from sealbus.envelopes.accept.live import VerifiedMessage
 from sealbus.envelopes.errors import SealError
 from sealbus.envelopes.limits import SECOND

@@ -1,4 +1,4 @@
-"""`Client`: submits, calls, emits and reads with its own identity, outside of an agent's handlers."""
+"""`Client`: submits tasks, calls actions, emits events and reads results with its own identity, outside of handlers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Res = TypeVar("Res")
 class Client:
     """A client: `async with Client("shop-web") as bus:` with identity, servers and policy from the settings.
 
-    `user` is a signed user context, minted by the edge; it is sent along unmodified and never made here.
+    `user` is a signed user context, minted by the edge; the client sends it along unmodified and never makes one.
     """
 
     def __init__(self, name: str, *, settings: Settings | None = None) -> None:
@@ -114,9 +114,9 @@ class Client:
         return await self.node.sending.submit(action, body, origin=Origin.user(user), options=SubmitOptions(**options))
 
     async def user_context(self, token: str, *, asserted: bool = False, within: float = 10.0) -> Statement:
-        """Exchange a user's access token at the edge's token service for a context of our own; the token goes no further.
+        """Exchange a user's access token at the edge's token service for a user context; the token goes no further.
 
-        With `asserted` it is an assertion of a partner, which can be exchanged once.
+        With `asserted`, `token` is an assertion of a partner, which can be exchanged once. `within` is seconds.
 
         Raises `ConfigurationError` unless `client.token_service` is set, else as `TokenExchange.user_context`.
         """
@@ -133,7 +133,7 @@ class Client:
 
     @property
     def schedules(self) -> Schedules:
-        """What this identity sends later, or again and again. Raises `RuntimeError` outside `async with`."""
+        """The tasks that this identity sends later or repeatedly. Raises `RuntimeError` outside `async with`."""
         from sealbus.agents.runtime.schedules import schedules_of
 
         return schedules_of(self.node)

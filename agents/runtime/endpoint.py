@@ -1,4 +1,4 @@
-"""The code behind a route: an agent's handler, as the gate sees it."""
+"""`HandlerEndpoint`: an agent's handler as the endpoint of a route; and the routes of an agent."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class HandlerEndpoint:
     handler: Handler[Any, Any]
     sending: Sender
     kind: Kind
-    """Kind of the route: the handler of an own subject does not know its kind."""
+    """The kind of the route; the handler of an own subject has none."""
 
     def decode(self, body: bytes, typ: str) -> object:
         """Return the typed body (step 14)."""
@@ -52,14 +52,14 @@ class HandlerEndpoint:
         return ResourceInput(type=resource.type, id=resource.id, properties=dict(resource.properties))
 
     async def handle(self, permitted: Permitted) -> Content | None:
-        """Run the handler (step 18). A call is always answered; other values are encoded too, to notice invalid ones."""
+        """Run the handler (step 18). A call is always answered; results of other kinds are encoded to find invalid ones."""
         result = await self.handler.function(permitted.value, Context(permitted, self.sending))
         if result is None and self.kind is not Kind.CALL:
             return None
         return self.handler.gives.encode(result)
 
     def stream(self, permitted: Permitted) -> AsyncGenerator[Content, None] | None:
-        """Return the parts of the answer of a handler that is an async generator."""
+        """Return the parts of the answer if the handler is an async generator."""
         return self._chunks(permitted) if self.handler.streams else None
 
     async def _chunks(self, permitted: Permitted) -> AsyncGenerator[Content, None]:
@@ -71,8 +71,8 @@ class HandlerEndpoint:
 def routes_of(agent: Agent, *, sending: Sender, names: Names, own_subjects: OwnSubjects) -> list[Route]:
     """Return a route for each handler of `agent`.
 
-    Raises `ConfigurationError` for an undeclared subject, an own task or call that belongs to another agent, and an own
-    subject whose declared action or kind the handler contradicts.
+    Raises `ConfigurationError` for an undeclared subject, an own task or call of another agent, and a handler that
+    contradicts the declared action or kind of its own subject.
     """
     own = names.id_of(agent.name)
     token = names.token(own)
@@ -103,7 +103,7 @@ def routes_of(agent: Agent, *, sending: Sender, names: Names, own_subjects: OwnS
 
 
 def _declared(handler: Handler[Any, Any], own: SpiffeId, own_subjects: OwnSubjects) -> OwnSubject:
-    """Return the settings' declaration of the handler's own subject; raise if the two do not match."""
+    """Return the settings' declaration of the handler's own subject; raise `ConfigurationError` if they do not match."""
     subject = handler.subject
     declared = own_subjects.get(subject)
     if declared is None:

@@ -1,4 +1,4 @@
-"""Makes a message to seal from an action and a body: subject, audience, life, and what it inherits from the handled one."""
+"""Messages to seal, from an action and a body: subject, audience, life, and what a message inherits from the handled one."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Origin:
 
     @classmethod
     def user(cls, statement: Statement | None) -> Origin:
-        """Start a chain for a user, or for nobody; raises `EnvelopeError` for a payload that is not a user context."""
+        """Start a chain for a user, or without one; raises `EnvelopeError` for a payload that is not a user context."""
         if statement is None:
             return NOBODY
         context = parse_payload(statement.payload)
@@ -74,19 +74,19 @@ NOBODY = Origin()
 
 
 def split_action(action: str) -> tuple[str, str]:
-    """Return agent and verb of `inventory.update`; raises `SealError` for anything else."""
+    """Return agent and verb of an action such as `inventory.update`; raises `SealError` for any other text."""
     agent, dot, verb = action.partition(".")
     if not dot or not agent or not verb or "." in verb:
         raise SealError("an action is <agent>.<verb>")
     if verb.startswith("_"):
-        raise SealError("verbs that begin with _ are no handlers': a task is canceled by its handle")
+        raise SealError("no handler has a verb that begins with _: cancel a task by its handle")
     return agent, verb
 
 
 def own_subject(kind: Kind, name: str, own: OwnSubjects) -> OwnSubject | None:
-    """Return the own subject of `kind` that `name` means, by its text or its action; `None` if there is none.
+    """Return the own subject of `kind` whose text or action is `name`; `None` if the settings declare no such subject.
 
-    The settings' declarations come before our own scheme. Raises `SealError` for an action that two subjects stand for.
+    A declared subject comes before `<agent>.<verb>`. Raises `SealError` for an action that several subjects have.
     """
     if not own:
         return None
@@ -108,10 +108,10 @@ def task_message(
     options: SubmitOptions = DEFAULT_SUBMIT,
     own: OwnSubjects = NO_SUBJECTS,
 ) -> OutgoingMessage:
-    """Return a task for `action`, or for the own subject that it means; it carries the origin's user and chain.
+    """Return a task for `action` or an own subject; it carries the origin's user and chain.
 
-    `options.wait` is left to the caller. Raises `SealError` for a life that a task may not have, or that its chain does not
-    last for.
+    The caller adds `options.wait`. Raises `SealError` for a life that no task may have, or that is longer than its chain
+    lasts.
     """
     recipient = _recipient(Kind.TASK, action, names, own, options.partition)
     life = _task_life(options.life, origin)
@@ -125,7 +125,7 @@ def task_message(
 
 
 def _task_life(seconds: float | None, origin: Origin) -> int:
-    """Return how long a task lives, in microseconds. A requested life is granted as it is, or refused, never shortened."""
+    """Return how long a task lives, in microseconds. A requested life is granted or refused, never shortened."""
     if seconds is None:
         return TASK_LIFE
     life, longest = int(seconds * SECOND), RULES[Kind.TASK].life
@@ -149,7 +149,7 @@ def call_message(
     options: CallOptions = DEFAULT_CALL,
     own: OwnSubjects = NO_SUBJECTS,
 ) -> OutgoingMessage:
-    """Return a call of `action`, or of the own subject that it means, whose replies go to `reply_to`.
+    """Return a call of `action` or an own subject, whose replies go to `reply_to`.
 
     It carries the origin's user and chain. Raises `SealError` for a `timeout` that no call may live for.
     """
@@ -221,10 +221,10 @@ def event_message(
     re: bytes | None = None,
     own_subjects: OwnSubjects = NO_SUBJECTS,
 ) -> OutgoingMessage:
-    """Return an event of our own, `event.<agent>.<name>` or the own subject that `name` means.
+    """Return an event of our own, `event.<agent>.<name>` or the own subject `name`.
 
-    It carries no user and no chain, since anyone may read it; `re` names what it follows. Raises `SealError` for an own
-    subject of another emitter.
+    It carries no user and no chain, since anyone may read it; `re` is the hash of the message that it follows. Raises
+    `SealError` for an own subject of another emitter.
     """
     declared = own_subject(Kind.EVENT, name, own_subjects)
     if declared is not None and declared.owner != own:

@@ -1,4 +1,4 @@
-"""`Sender`: submit a task, call an action, emit an event; shared by handlers' contexts and by clients."""
+"""`Sender`: submits tasks, calls actions and emits events, for the contexts of handlers and for clients."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Receipt:
 
 
 class Sender:
-    """The sender of one identity. Bodies are pydantic models or what pydantic can adapt, by default as JSON."""
+    """The sender of one identity. Bodies are pydantic models or other types that pydantic can adapt, by default as JSON."""
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ class Sender:
         user: Statement | None = None,
         timeout: float = 10.0,
     ) -> None:
-        """Have the agent of `task` stop it, and what follows from it; see `TaskHandle.cancel`."""
+        """Have the agent of `task` stop it, and all messages that follow from it; see `TaskHandle.cancel`."""
         role = CancelRole.OPERATOR if operator else CancelRole.REQUESTER
         task = await self._open_until(task)
         try:
@@ -142,9 +142,9 @@ class Sender:
         )
 
     async def tell(self, message: OutgoingMessage, *, timeout: float) -> None:
-        """Send a control message, and return once its agent has done what it says; raises as `TaskHandle.result` does.
+        """Send a control message, and return once its agent has done it; raises as `TaskHandle.result` does.
 
-        Where this process follows too many answers already, `Overloaded` is raised before anything is sent.
+        If this process follows too many answers already, it raises `Overloaded` before it sends anything.
         """
         with self._reader.reserve() as reader:
             _, pending = await self._submitted(message, None)
@@ -152,7 +152,7 @@ class Sender:
             await TaskHandle(task=task, reader=reader).result(object, timeout=timeout)
 
     async def _open_until(self, task: AskedTask) -> AskedTask:
-        """Return `task` with the end until which it waits, if its own has passed and it is parked."""
+        """Return `task`; if it is parked and its own end has passed, with the end of its wait instead."""
         held, profile = self._reader.held, self._reader.profile
         if held is None or task.pending.rpl is not None or self._clock() < task.pending.end:
             return task
@@ -171,10 +171,10 @@ class Sender:
         user: Statement,
         timeout: float = 10.0,
     ) -> None:
-        """Have `agent` count what the person of `user` says about its parked task with H(header) `task`.
+        """Have `agent` count the verdict of the person of `user` on its parked task with H(header) `task`.
 
-        Returns once that is decided, recorded and counted. Raises as `cancel` does; a floor that it does not meet is the code
-        of a `RemoteError`.
+        Returns once the verdict is decided, recorded and counted. Raises as `cancel` does, and `RemoteError` with the code of
+        a floor that the verdict does not meet.
         """
         message = approval_message(
             request, agent=agent, task=task, follows=follows, statement=user, names=self._names, now=self._clock()
@@ -282,7 +282,7 @@ def encoded(body: object, media_type: str) -> Content:
 
 
 def _name_of(action: TypedAction[Any, object] | str, kind: Kind) -> str:
-    """Return the name of an action; raise `SealError` for a declared handler of another kind, which nobody would answer."""
+    """Return the name of an action; raise `SealError` for a declared handler of another kind, which would never answer."""
     if isinstance(action, str):
         return action
     if action.kind not in (kind, None):

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from sealbus.agents.control.control import Opener
-    from sealbus.agents.runtime.settings.settings import Flag, Settings
+    from sealbus.agents.runtime.settings.settings import Settings
+    from sealbus.agents.runtime.settings.source import Flag
 
 __all__ = ["ROLES", "USUAL", "command", "run_roles"]
 

@@ -87,7 +87,8 @@ async def _serve(address: str | None, health: str | None, config: str | None, *,
     from sealbus.agents.runtime.health import HealthServer, Probes, Readiness
     from sealbus.agents.runtime.metric_export import exporting_metrics
     from sealbus.agents.runtime.process.loop_watch import LoopWatch
-    from sealbus.agents.runtime.settings.settings import Flag, load_settings
+    from sealbus.agents.runtime.settings.settings import load_settings
+    from sealbus.agents.runtime.settings.source import Flag
     from sealbus.agents.runtime.worker import settle_collector
     from sealbus.bus.background import Background
 

@@ -162,5 +162,5 @@ def test_an_own_event_is_its_owners() -> None:
 
 
 def test_a_verb_that_no_handler_has_is_refused_at_the_sender() -> None:
-    with pytest.raises(SealError, match="begin with _"):
+    with pytest.raises(SealError, match="begins with _"):
         split_action("inventory._cancel")

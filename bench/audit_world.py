@@ -19,7 +19,8 @@ from sealbus.agents.dev.users import EDGE_PATH, mint_user
 from sealbus.agents.dev.workload_api import DevelopmentAuthority
 from sealbus.agents.evidence.export import ExportWriter
 from sealbus.bus.audit.writer import decision_record
-from sealbus.bus.ports import Delivery, Outgoing, uuid7, wall_clock
+from sealbus.bus.clocks import wall_clock
+from sealbus.bus.ports import Delivery, Outgoing, uuid7
 from sealbus.bus.routing.retry import UNTIL_EXPIRY
 from sealbus.bus.routing.routes import Endpoint, HandlerOptions, Route
 from sealbus.bus.routing.stages import Decided, Opened

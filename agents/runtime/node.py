@@ -17,14 +17,16 @@ from sealbus.bus.audit.redaction import DECISIONS_ALONE, Recording
 from sealbus.bus.audit.spool import Spool, SpoolOptions
 from sealbus.bus.audit.writer import AuditLimits, AuditWriter
 from sealbus.bus.background import Background
+from sealbus.bus.clocks import BusClock, HostClock, wall_clock
 from sealbus.bus.gate.authorizer import Authorizer
 from sealbus.bus.gate.calls import Requests
 from sealbus.bus.gate.refusals import Refusals
 from sealbus.bus.gate.reply_policy import ReplyPolicy
 from sealbus.bus.gate.status_reader import StatusReader
 from sealbus.bus.nats.clock_difference import ClockDifference
-from sealbus.bus.ports import Clock, Identity, Transport, wall_clock
+from sealbus.bus.ports import Clock, Identity, Transport
 from sealbus.bus.sending.outbox import Outbox
+from sealbus.bus.site import Site
 from sealbus.bus.streams.held import Held, PastTrust, current_only
 from sealbus.bus.streams.key_book import KeyBook, RestoredStreams, nothing_restored
 from sealbus.bus.telemetry import Counters
@@ -108,6 +110,20 @@ class Node:
         self.clocks = ClockDifference(self._broker_time, clock=clock, elapsed=elapsed)
         self.tracer = find_tracer()
         """What makes spans, if somebody wants any."""
+        self.site = Site(
+            identity=identity,
+            names=deployment.names,
+            own_subjects=deployment.own_subjects,
+            trust=self.trust,
+            caches=self.caches,
+            host_clock=HostClock(clock),
+            bus_clock=BusClock(self.clocks.now),
+            counters=self.counters,
+            transport=transport,
+            random=random,
+            tracer=self.tracer,
+        )
+        """What all parts of this process have in common."""
         self.outbox = Outbox(identity=identity, transport=transport, clock=self.clocks.now, tracer=self.tracer)
         self.spool = (
             Spool(spool, subject=audit_subject(self.token), outbox=self.outbox, counters=self.counters)

@@ -19,9 +19,10 @@ from sealbus.agents.sdk.messages import (
 )
 from sealbus.agents.sdk.options import DEFAULT_CALL, DEFAULT_SUBMIT, CallOptions, SubmitOptions
 from sealbus.agents.sdk.task_handle import TaskHandle, parse_handle
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.gate.calls import Requests
 from sealbus.bus.gate.status_reader import AskedTask, StatusReader
-from sealbus.bus.ports import Clock, wall_clock
+from sealbus.bus.ports import Clock
 from sealbus.bus.sending.approval import LONGEST_WAIT, ApprovalRequest, approval_message, waiting
 from sealbus.bus.sending.cancel import CancelRequest, CancelRole, cancel_message
 from sealbus.bus.sending.message import Content, OutgoingMessage

@@ -14,9 +14,10 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Final
 
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.gate.status_reader import StatusRequest, parsed_status
 from sealbus.bus.inspection.backwards import WINDOW, backwards, read_on
-from sealbus.bus.ports import Clock, Delivery, Transport, wall_clock
+from sealbus.bus.ports import Clock, Delivery, Transport
 from sealbus.bus.sending.status import State, Status
 from sealbus.bus.stream_names import RESULTS, TASKS
 from sealbus.bus.streams.held import Held, PastTrust, current_only

@@ -18,9 +18,9 @@ from sealbus.agents.runtime.client import Client
 from sealbus.agents.runtime.node import Deployment, Node
 from sealbus.agents.runtime.worker import Worker
 from sealbus.agents.sdk.agent import Agent
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.transport import NatsTransport
-from sealbus.bus.ports import wall_clock
 from sealbus.bus.streams.check import check_streams
 from sealbus.bus.streams.declared import declared_streams
 from sealbus.bus.telemetry import Counters

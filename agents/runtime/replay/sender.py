@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from sealbus.agents.sdk.messages import NO_SUBJECTS
 from sealbus.agents.sdk.sender import Receipt, Sender
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.gate.calls import Requests
 from sealbus.bus.gate.status_reader import AskedTask, StatusReader
-from sealbus.bus.ports import wall_clock
 from sealbus.bus.sending.message import Content, OutgoingMessage
 from sealbus.bus.sending.status import Status
 from sealbus.envelopes.accept.open_request import PendingRequest

@@ -15,8 +15,8 @@ from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.agents.runtime.client import Client
 from sealbus.agents.runtime.node import Deployment, Node
 from sealbus.bus.audit.writer import AuditLimits
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.nats import clock_difference
-from sealbus.bus.ports import wall_clock
 from sealbus.bus.streams.held import current_only
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, StateUnavailable
 from sealbus.envelopes.lifetimes import DEFAULT_LIFETIMES

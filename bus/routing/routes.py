@@ -20,7 +20,7 @@ from sealbus.envelopes.message.subjects import action_of, control_subject, match
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.decision.request import GivenApproval, Parked, Resource
 
-__all__ = ["Endpoint", "Permitted", "Resumed", "Route", "RouteTable", "TaskReporter", "control_route"]
+__all__ = ["Endpoint", "HandlerOptions", "Permitted", "Resumed", "Route", "RouteTable", "TaskReporter", "control_route"]
 
 
 class TaskReporter(Protocol):
@@ -140,6 +140,27 @@ class Endpoint(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HandlerOptions:
+    """How the gate and the executor treat the messages of one handler."""
+
+    retry: RetryPolicy
+    timeout: float = 30.0
+    """Seconds that one attempt of the handler may take."""
+    total_timeout: float = math.inf
+    """Seconds from when a task or event was stored that all its attempts may take together."""
+    once: bool = False
+    """Whether the effect of a task or event is claimed before the handler runs, so that it cannot happen twice."""
+    status: bool = True
+    """Whether progress and result are reported to a task's requester; failures always are."""
+    concurrency: int | None = None
+    """Messages that the handler may run for at a time, in one process; without it the worker's own limit alone holds."""
+    ordered: bool = False
+    """Whether the tasks of one partition are handled one after another, in one process."""
+    honours: frozenset[str] = frozenset()
+    """Types of obligations that the handler honours, in addition to our own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """One handler's declaration. `subject` may end in `.*` for partitions of a task."""
 
@@ -148,29 +169,15 @@ class Route:
     action: str
     endpoint: Endpoint | None
     """The code behind it; absent for approvals, which `Gate` does not hand to an executor."""
-    retry: RetryPolicy
-    timeout: float = 30.0
-    """Seconds that one attempt of the handler may take."""
-    total_timeout: float = math.inf
-    """Seconds from when a task or event was stored that all its attempts may take together."""
-    concurrency: int | None = None
-    """Messages that the handler may run for at a time, in one process; without it the worker's own limit alone holds."""
-    ordered: bool = False
-    """Whether the tasks of one partition are handled one after another, in one process."""
+    options: HandlerOptions
     resource_timeout: float = 5.0
     """Seconds that loading the resource may take."""
     loads_resource: bool = False
-    once: bool = False
-    """Whether the effect of a task or event is claimed before the handler runs, so that it cannot happen twice."""
-    honours: frozenset[str] = frozenset()
-    """Types of obligations that the handler honours, in addition to our own."""
-    status: bool = True
-    """Whether progress and result are reported to a task's requester; failures always are."""
     limited: bool = field(init=False)
     """Whether `ordered` or `concurrency` limits it: most routes have neither, and their messages do not pay for it."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "limited", self.ordered or self.concurrency is not None)
+        object.__setattr__(self, "limited", self.options.ordered or self.options.concurrency is not None)
 
     @property
     def handler(self) -> Endpoint:
@@ -189,7 +196,7 @@ def control_route(endpoint: Endpoint | None, token: str, what: str, *, loads_res
         action=action_of(subject, {}),
         endpoint=endpoint,
         # It is taken in whenever that is possible, until it expires.
-        retry=RetryPolicy(maximum_attempts=None),
+        options=HandlerOptions(retry=RetryPolicy(maximum_attempts=None)),
         loads_resource=loads_resource,
     )
 

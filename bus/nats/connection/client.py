@@ -15,22 +15,19 @@ maps certificates to users by itself does not check which authority may vouch fo
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import logging
 import ssl
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
 from urllib.parse import ParseResult
 
 from nats import errors
 from nats.aio.client import Client
 from nats.aio.transport import TcpTransport
 
+from sealbus.bus.nats.connection.options import ConnectionOptions
 from sealbus.bus.nats.connection.parser import ProtocolParser, Sink
 from sealbus.bus.routing.timers import being_cancelled, cancellations, raise_if_cancelled_since
-
-__all__ = ["READ_BYTES", "NkeyLogin", "SafeClient", "TlsStream"]
 
 _log = logging.getLogger(__name__)
 
@@ -45,57 +42,49 @@ class SafeClient(Client):
     """A NATS client whose raw subscriptions call a `Sink` for each message, straight from the read loop.
 
     `on_lost` is called once, with the reason, if the connection ends other than by `close()`; `on_violation` with the
-    server's text when it refuses a subject; `on_dropped` when a message could not be processed. `login` adds an nkey.
+    server's text when it refuses a subject; `on_dropped` when a message could not be processed.
     """
 
     def __init__(
         self,
         context: ssl.SSLContext,
+        options: ConnectionOptions,
         *,
-        connect_seconds: float,
         on_lost: Callable[[Exception], None],
         on_violation: Callable[[str], None],
         on_dropped: Callable[[Exception], None],
-        login: NkeyLogin | None = None,
     ) -> None:
         super().__init__()
-        self._login = login
-        if login is not None:
+        self._connect_options = options
+        if options.login is not None:
             # nats-py accepts a public nkey only with its seed, and signs with a separate package.
-            self._public_nkey = login.public
+            self._public_nkey = options.login.public
         self._sinks: dict[int, Sink] = {}
         self._ps = ProtocolParser(self, self._sinks)
-        self._stream = TlsStream(context, connect_seconds)
+        self._stream = TlsStream(context, options.connect)
         self._on_lost = on_lost
         self._on_violation = on_violation
         self._on_dropped = on_dropped
         self._reported = False
 
-    async def open(
-        self,
-        url: str,
-        *,
-        name: str,
-        seconds: float,
-        ping_seconds: float,
-        on_lame_duck: Callable[[], Awaitable[None]] | None = None,
-    ) -> None:
+    async def open(self, url: str, on_lame_duck: Callable[[], Awaitable[None]] | None = None) -> None:
         """Connect to `url` once. Raises `OSError`, `TimeoutError` or nats-py's `Error`, with nothing left open."""
+        options = self._connect_options
         before = cancellations()
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(options.connect):
                 await self.connect(
                     servers=[url],
-                    name=name,
+                    name=options.name,
                     error_cb=self._note,
                     allow_reconnect=False,
-                    connect_timeout=max(1, int(seconds)),
+                    connect_timeout=max(1, int(options.connect)),
                     tls=self._stream._context,  # nats-py wants one; the stream uses it
                     tls_handshake_first=True,
-                    ping_interval=ping_seconds,  # type: ignore[arg-type]  # only passed to sleep, fractions are fine
+                    ping_interval=options.ping,  # type: ignore[arg-type]  # only passed to sleep, fractions are fine
                     max_outstanding_pings=2,
                     lame_duck_mode_cb=on_lame_duck,
-                    signature_cb=self._login.signature if self._login is not None else None,
+                    signature_cb=options.login.signature if options.login is not None else None,
                 )
             # nats-py awaits with `asyncio.wait_for`, which before Python 3.12 loses a cancellation that comes in the same
             # turn as the server's line: a task that awaits the cancelled one would then wait for ever.
@@ -309,15 +298,3 @@ class TlsStream(TcpTransport):
             if being_cancelled():
                 raise
         self.abort()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NkeyLogin:
-    """A user's public nkey (`U...`) and its signing function: bytes in, the 64 bytes of an Ed25519 signature out."""
-
-    public: str
-    sign: Callable[[bytes], bytes] = field(repr=False)
-
-    def signature(self, nonce: str) -> bytes:
-        """Return `sig` for CONNECT: the signature over the server's nonce, in base64."""
-        return base64.b64encode(self.sign(nonce.encode()))

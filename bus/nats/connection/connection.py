@@ -16,24 +16,15 @@ from types import TracebackType
 from typing import Self
 from weakref import WeakSet
 
-from sealbus.bus.nats.connection.client import NkeyLogin
 from sealbus.bus.nats.connection.dialer import Dialer
 from sealbus.bus.nats.connection.frames import check_pattern, header_value, status_of
 from sealbus.bus.nats.connection.link import Link
-from sealbus.bus.nats.connection.rotation import (
-    Attachment,
-    ConnectionOptions,
-    enter_all,
-    leave_all,
-    rotate_after,
-    seconds_left,
-)
+from sealbus.bus.nats.connection.options import ConnectionOptions
+from sealbus.bus.nats.connection.rotation import Attachment, enter_all, leave_all, rotate_after, seconds_left
 from sealbus.bus.ports import Clock, Identity, wall_clock
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import BusUnavailable, SealbusError
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
-
-__all__ = ["Answer", "Connection", "NoResponder", "ask"]
 
 _log = logging.getLogger(__name__)
 
@@ -52,7 +43,6 @@ class Connection:
 
     `servers` are `tls://host:port`; `server_ids` the SPIFFE IDs that a server may have, all of one trust domain;
     `inbox_prefix` the one prefix that we may subscribe to for answers, with its final dot (`Names.inbox_prefix`).
-    `login` is an nkey login, for a server that needs more than the client certificate.
     """
 
     def __init__(
@@ -62,12 +52,10 @@ class Connection:
         identity: Identity,
         server_ids: frozenset[SpiffeId],
         inbox_prefix: str,
-        name: str = "",
         options: ConnectionOptions | None = None,
         counters: Counters | None = None,
         clock: Clock = wall_clock,
         random: Callable[[], float] = random_module.random,
-        login: NkeyLogin | None = None,
     ) -> None:
         self.options = options or ConnectionOptions()
         self.counters = counters or Counters()
@@ -77,12 +65,10 @@ class Connection:
             identity=identity,
             server_ids=server_ids,
             inbox_prefix=inbox_prefix,
-            name=name,
             options=self.options,
             counters=self.counters,
             clock=clock,
             random=random,
-            login=login,
         )
         self._identity = identity
         self._clock = clock
@@ -102,7 +88,6 @@ class Connection:
         """The supervisor, and one task for each link that is being left."""
         self._unsubscribe: Callable[[], None] = lambda: None
         self.closed = False
-        self._name = name
         self._unshown: Callable[[], None] = lambda: None
         for reason in ("permissions", "slow"):
             self.counters.add("sealbus_bus_dropped_total", 0, reason=reason)
@@ -113,7 +98,7 @@ class Connection:
         await self._group.__aenter__()
         self._adopt(link)
         self._unshown = self.counters.gauges(
-            "sealbus_bus_connected", ("connection",), lambda: {(self._name,): float(self.connected)}
+            "sealbus_bus_connected", ("connection",), lambda: {(self.options.name,): float(self.connected)}
         )
         self._unsubscribe = self._identity.on_rotation(self._wake.set)
         self._tasks.append(self._group.create_task(self._supervise(), name="connection"))

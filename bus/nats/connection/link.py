@@ -14,24 +14,31 @@ import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import Final, cast
 
 from nats.errors import Error as NatsError
 
-from sealbus.bus.nats.connection.client import NkeyLogin, SafeClient
+from sealbus.bus.nats.connection.client import SafeClient
 from sealbus.bus.nats.connection.inbox import Replies
+from sealbus.bus.nats.connection.options import ConnectionOptions
 from sealbus.bus.nats.connection.parser import Sink
-from sealbus.bus.nats.connection.server_version import too_old
 from sealbus.bus.nats.connection.tls import WrongPeer, client_context
 from sealbus.bus.ports import NotPermitted, X509Material
 from sealbus.envelopes.errors import BusUnavailable
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["Link", "explain", "fingerprint"]
-
 _log = logging.getLogger(__name__)
 
 _VIOLATION = re.compile(r'Permissions Violation for (Publish|Subscription) to "([^"]*)"', re.IGNORECASE)
+
+LEAST_VERSION: Final = (2, 12, 7)
+"""The oldest nats-server that we connect to: the first without known faults that break our guarantees.
+
+Fixed by then: routes without authentication, and denied queue subscriptions that were allowed (advisories 2026-16 and
+2026-18); clients mistaken for others by names in their certificates (CVE-2026-33248); a stream's log that was dropped with an
+unreadable snapshot (#7580). The tests run 2.15.1."""
+
+_VERSION: Final = re.compile(r"v?(\d{1,6})\.(\d{1,6})\.(\d{1,6})(?:[-+].*)?", re.ASCII)
 
 WRITE_LIMIT = 33_554_432
 """Bytes that may wait for the network; beyond that `write` refuses: a stalled server must not fill our memory."""
@@ -68,11 +75,10 @@ class Link:
         material: X509Material,
         expected: frozenset[SpiffeId],
         inbox_prefix: str,
-        connect_seconds: float,
+        options: ConnectionOptions,
         on_lost: Callable[[Link], None],
         on_dropped: Callable[[str], None],
         on_lame_duck: Callable[[Link], None],
-        login: NkeyLogin | None = None,
     ) -> None:
         self.url = url
         self.not_before = material.not_before
@@ -92,19 +98,16 @@ class Link:
         self._subscriptions: dict[int, _Subscription] = {}
         self._client = SafeClient(
             client_context(material, expected=expected),
-            connect_seconds=connect_seconds,
+            options,
             on_lost=self._lost,
             on_violation=self._violation,
             on_dropped=lambda error: on_dropped(type(error).__name__),
-            login=login,
         )
 
-    async def open(self, *, name: str, seconds: float, ping_seconds: float) -> None:
-        """Connect within `seconds`. Raises `BusUnavailable`, which says why in one line."""
+    async def open(self) -> None:
+        """Connect. Raises `BusUnavailable`, which says why in one line."""
         try:
-            await self._client.open(
-                self.url, name=name, seconds=seconds, ping_seconds=ping_seconds, on_lame_duck=self._lame_duck
-            )
+            await self._client.open(self.url, self._lame_duck)
         except (OSError, TimeoutError, NatsError) as error:
             raise BusUnavailable(explain(self.url, self._own_id, error)) from error
         if refused := too_old(self._client._server_info.get("version")):
@@ -268,6 +271,17 @@ class Link:
 
     async def _lame_duck(self) -> None:
         self._on_lame_duck(self)
+
+
+def too_old(version: object) -> str:
+    """Return one line that says why a server with this `version` is not used; empty if it is new enough."""
+    needed = f"nats-server {'.'.join(map(str, LEAST_VERSION))} or newer is needed"
+    match = _VERSION.fullmatch(version) if isinstance(version, str) else None
+    if match is None:
+        return f"the server does not state its version; {needed}"
+    if tuple(int(part) for part in match.groups()) < LEAST_VERSION:
+        return f"the server is nats-server {match[1]}.{match[2]}.{match[3]}; {needed}"
+    return ""
 
 
 def explain(url: str, own_id: str, error: BaseException) -> str:

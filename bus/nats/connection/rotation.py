@@ -10,15 +10,12 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from sealbus.bus.nats.connection.link import Link
-from sealbus.envelopes.backoff import Backoff
-from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
+from sealbus.bus.nats.connection.options import ConnectionOptions
+from sealbus.envelopes.errors import BusUnavailable
 from sealbus.envelopes.limits import SECOND
-
-__all__ = ["Attachment", "ConnectionOptions", "enter_all", "leave_all", "rotate_after", "seconds_left"]
 
 _log = logging.getLogger(__name__)
 
@@ -38,31 +35,6 @@ class Attachment(Protocol):
 
     def lost(self, link: Link) -> None:
         """Note that `link` is gone. Never raises; called for every link that was entered."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectionOptions:
-    """Waits of a connection, in seconds."""
-
-    connect: float = 5.0
-    """For one attempt: TCP, TLS, CONNECT and the first PONG."""
-    ping: float = 3.0
-    """Between PINGs. A server that leaves two unanswered counts as gone."""
-    backoff: Backoff = Backoff(initial_interval=0.05, maximum_interval=5.0, jitter=0.5)
-    """Between attempts."""
-    overlap: float = 0.25
-    """How long both connections stay subscribed, so that the new subscriptions reach the whole cluster."""
-    settle: float = 10.0
-    """How long the old connection is kept for outstanding PubAcks and deliveries."""
-    jitter: float = 1.0
-    """A rotation starts after a random delay up to this: a new bundle reaches every workload at once."""
-    margin: float = 1.0
-    """A connection ends this long before its client certificate's `notAfter`."""
-
-    def __post_init__(self) -> None:
-        for name in ("connect", "ping", "overlap", "settle", "jitter", "margin"):
-            if not 0 <= getattr(self, name) <= 3600:
-                raise ConfigurationError(f"connection option {name}: must be between 0 and 3600 seconds")
 
 
 def seconds_left(link: Link, options: ConnectionOptions, now: int) -> float:

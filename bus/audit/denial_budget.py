@@ -23,8 +23,6 @@ from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.records.work import MINUTE, READ_AGAIN, DenialsRecord
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["Denials"]
-
 _log = logging.getLogger(__name__)
 
 KEPT = 8_192

@@ -14,8 +14,6 @@ from sealbus.envelopes.encoding.codec import Value, encode
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.message.user_context import UserContext
 
-__all__ = ["MOST", "RecordedReads", "read_key"]
-
 MOST: Final = 65_536
 """Decisions that are remembered, some 150 bytes each. The one not asked about longest is forgotten, and recorded again."""
 

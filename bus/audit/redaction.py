@@ -17,8 +17,6 @@ from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.message.subjects import matches
 from sealbus.envelopes.records.decision import RECORDED_BODY_BYTES, DecisionRecord
 
-__all__ = ["ALWAYS", "DECISIONS_ALONE", "Pointer", "Recording", "redact"]
-
 REMEMBERED: Final = 1_024
 """Subjects whose choice is cached; bounded, because reply subjects come and go."""
 

@@ -32,8 +32,6 @@ from sealbus.envelopes.backoff import Backoff
 from sealbus.envelopes.errors import AuditUnavailable, SealbusError
 from sealbus.envelopes.records.batch import ClosedBatch
 
-__all__ = ["Spool", "SpoolOptions"]
-
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")

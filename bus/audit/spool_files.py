@@ -32,19 +32,6 @@ from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.records.batch import ClosedBatch
 from sealbus.envelopes.records.body import parse_audit_body
 
-__all__ = [
-    "HEAD_BYTES",
-    "MAGIC",
-    "SEGMENT_BYTES",
-    "BadFrame",
-    "Frame",
-    "FrameHead",
-    "SpoolFiles",
-    "encode_frame",
-    "parse_frame",
-    "parse_head",
-]
-
 MAGIC: Final = b"sealbus.spool.1\n"
 
 _LENGTH: Final = struct.Struct(">I")

@@ -35,8 +35,6 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.backtest.recorded import CountedDenials, Recorded, RecordedDecision
 from sealbus.policies.decision.documents import NESTING
 
-__all__ = ["AuditEntry", "AuditFilter", "AuditTrail", "Finding", "recorded_decisions"]
-
 T = TypeVar("T")
 
 JOINED = 65_536

@@ -33,8 +33,6 @@ from sealbus.envelopes.records.record import Record, guard_id
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.decision.decision import obligations_json
 
-__all__ = ["COUNTED", "AuditLimits", "AuditWriter", "RecordPlaces", "decision_record"]
-
 _log = logging.getLogger(__name__)
 
 LEAVING: Final = 5.0

@@ -19,8 +19,6 @@ from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.connection.link import Link
 from sealbus.envelopes.errors import BusUnavailable
 
-__all__ = ["FORGET", "AckSubject", "AckSubjects", "Acks"]
-
 FORGET = 600.0
 """Seconds after its delay at which a message that was put off and not redelivered is taken to be another replica's."""
 

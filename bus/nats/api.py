@@ -20,36 +20,6 @@ from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.trust.names import is_token
 
-__all__ = [
-    "EXPECTED_LAST",
-    "EXPECTED_LAST_OF",
-    "EXPECTED_LAST_OF_STREAM",
-    "NANOSECONDS",
-    "NOT_THE_LAST",
-    "RECORDS",
-    "ConsumerState",
-    "StreamState",
-    "api",
-    "audit_stream",
-    "closed_subject",
-    "consumer_states",
-    "create_stream",
-    "existing_stream",
-    "filter_config",
-    "filter_suffix",
-    "filters_of",
-    "iso_time",
-    "make_reader",
-    "no_stream",
-    "parse_time",
-    "stream_names",
-    "stream_state",
-    "stream_states",
-    "subjects_of",
-    "takes_records",
-    "update_stream",
-]
-
 _log = logging.getLogger(__name__)
 
 _OVER_CONSUMERS: Final = 10_026

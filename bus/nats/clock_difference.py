@@ -19,8 +19,6 @@ from sealbus.bus.ports import Clock, wall_clock
 from sealbus.envelopes.errors import ClockSkew, SealbusError
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 
-__all__ = ["EVERY", "ClockDifference"]
-
 _log = logging.getLogger(__name__)
 
 EVERY: Final = 10.0

@@ -30,8 +30,6 @@ from sealbus.bus.ports import ConsumerLoad, Delivery
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, SealbusError
 from sealbus.envelopes.message.freshness import StreamArrival
 
-__all__ = ["NatsPull"]
-
 _log = logging.getLogger(__name__)
 
 FRESH = 0.9

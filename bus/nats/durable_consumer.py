@@ -20,8 +20,6 @@ from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.message.subjects import matches
 from sealbus.envelopes.trust.names import is_token
 
-__all__ = ["Bound", "DurableSpec", "bind", "consumer_load"]
-
 _log = logging.getLogger(__name__)
 
 CONSUMER_NOT_FOUND = 10_014

@@ -18,8 +18,6 @@ from sealbus.bus.nats.connection.link import Link
 from sealbus.bus.ports import NotAcknowledged, Outgoing, PubAck, StreamRefused
 from sealbus.envelopes.errors import BusUnavailable
 
-__all__ = ["BulkPublisher"]
-
 IN_FLIGHT = 4_096
 """Messages that may wait for their PubAcks at a time. This window matters more for speed than anything else."""
 

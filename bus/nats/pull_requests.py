@@ -22,8 +22,6 @@ from sealbus.bus.nats.connection.frames import status_of
 from sealbus.bus.nats.connection.link import Link
 from sealbus.envelopes.errors import BusUnavailable
 
-__all__ = ["Care", "OpenPull", "PullRequest", "PullRequests"]
-
 PULLS = 2
 """Pull requests at a time per link: while one is drained, the next is already being filled."""
 

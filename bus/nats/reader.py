@@ -27,8 +27,6 @@ from sealbus.bus.ports import Delivery, StoredValue, StreamRefused
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.message.freshness import StreamArrival
 
-__all__ = ["last", "read", "values"]
-
 _log = logging.getLogger(__name__)
 
 BATCH = 500

@@ -28,8 +28,6 @@ from sealbus.bus.nats.connection.link import Link
 from sealbus.bus.ports import Delivery, Outgoing
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 
-__all__ = ["PENDING_BYTES", "Asked", "Responder", "listen"]
-
 FLUSH_SECONDS = 5.0
 
 PENDING_BYTES = 67_108_864

@@ -17,8 +17,6 @@ from sealbus.bus.ports import Delivery, Outgoing, PubAck, Pull, StoredValue
 from sealbus.bus.stream_names import EVENTS
 from sealbus.envelopes.errors import BusUnavailable
 
-__all__ = ["NatsTransport"]
-
 
 class NatsTransport:
     """A transport over an entered `Connection`, which outlives it. Nothing here reads a payload or trusts a header.

@@ -10,8 +10,6 @@ from sealbus.bus.routing.timers import Deadline
 from sealbus.envelopes.errors import Code, HandlingError
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["Canceled", "Cancellation"]
-
 
 @dataclass(frozen=True, slots=True)
 class Canceled:

@@ -16,8 +16,6 @@ from sealbus.envelopes.encoding.codec import is_text
 from sealbus.envelopes.errors import CODE_FORM, Code, SealbusError
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 
-__all__ = ["KEY_AWAITED", "UNTIL_EXPIRY", "VERB_AWAITED", "Refused", "Reject", "Retry", "RetryPolicy", "leaves"]
-
 _OURS: Final = frozenset(str(code) for code in Code)
 
 

@@ -22,8 +22,6 @@ from sealbus.policies.decision.request import GivenApproval, Parked, Resource
 if TYPE_CHECKING:
     from sealbus.bus.telemetry.spans import Processing
 
-__all__ = ["Endpoint", "Permitted", "Resumed", "Route", "RouteTable", "TaskReporter", "control_route"]
-
 
 class TaskReporter(Protocol):
     """Reports a task's status to its requester; implemented in `sealbus.bus.handling.status_writer`."""

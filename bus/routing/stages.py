@@ -10,8 +10,6 @@ from sealbus.envelopes.accept.live import VerifiedMessage
 from sealbus.envelopes.errors import Code, SealbusError
 from sealbus.policies.decision.decision import Decision
 
-__all__ = ["Decided", "Opened"]
-
 # Named tuples, as in `bus.ports` and for the same reason.
 
 

@@ -15,17 +15,6 @@ from contextlib import suppress
 from types import TracebackType
 from typing import NamedTuple, Self
 
-__all__ = [
-    "Alarm",
-    "Deadline",
-    "Deadlines",
-    "Stuck",
-    "being_cancelled",
-    "cancellations",
-    "raise_if_cancelled_since",
-    "take_back_cancellations",
-]
-
 
 class Stuck(NamedTuple):
     """What is called if a block goes on for `after` seconds after it was cancelled at its deadline."""

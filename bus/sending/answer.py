@@ -8,19 +8,6 @@ from typing import Final
 from sealbus.envelopes.errors import CODE_FORM, BusUnavailable, Code, Denied, SealbusError
 from sealbus.envelopes.message.header import ExtValue, Header
 
-__all__ = [
-    "DETACHED",
-    "ONE_ANSWER",
-    "AnswerDenied",
-    "CallExpired",
-    "ChunkedAnswer",
-    "NoListener",
-    "RemoteError",
-    "code_of",
-    "is_detached",
-    "takes_one_answer",
-]
-
 ONE_ANSWER: Final[Mapping[str, ExtValue]] = {"_one": True}
 """Marks a call whose sender takes one answer: a handler that answers in chunks is not run for it.
 

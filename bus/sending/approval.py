@@ -25,18 +25,6 @@ from sealbus.envelopes.message.wire import Statement
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = [
-    "APPROVAL_TYPE",
-    "LONGEST_WAIT",
-    "WAIT",
-    "ApprovalRequest",
-    "Verdict",
-    "approval_message",
-    "encode_approval",
-    "parse_approval",
-    "waiting",
-]
-
 APPROVAL_TYPE: Final = "application/vnd.sealbus.approval.v1+json"
 """Media type of the body."""
 

@@ -24,8 +24,6 @@ from sealbus.envelopes.message.user_context import parse_payload
 from sealbus.envelopes.message.wire import Statement
 from sealbus.envelopes.trust.names import Names
 
-__all__ = ["CANCEL_TYPE", "CancelRequest", "CancelRole", "cancel_message", "encode_cancel", "parse_cancel"]
-
 CANCEL_TYPE: Final = "application/vnd.sealbus.cancel.v1+json"
 """Media type of the body."""
 

@@ -10,8 +10,6 @@ from sealbus.envelopes.message.seal import Draft
 from sealbus.envelopes.records.batch import ClosedBatch
 from sealbus.envelopes.records.body import AUDIT_MEDIA_TYPE
 
-__all__ = ["ERROR_TYPE", "Content", "OutgoingMessage", "record_message"]
-
 _new: Final = tuple.__new__
 _PLACES: Final = {name: place for place, name in enumerate(Draft._fields)}
 

@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from sealbus.bus.telemetry.spans import Sending
     from sealbus.bus.telemetry.tracing import Tracer
 
-__all__ = ["Outbox", "OutboxLimits", "Posted"]
-
 _log = logging.getLogger(__name__)
 
 RECENT = 30.0

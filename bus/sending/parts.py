@@ -18,8 +18,6 @@ from sealbus.bus.sending.message import Content
 from sealbus.bus.sending.status import PER_DELIVERY, Status
 from sealbus.envelopes.errors import Code, HandlingError
 
-__all__ = ["MOST_PARTS", "PARTS_BYTES", "PARTS_TYPE", "PART_BYTES", "GatheredParts", "PartsReading", "PartsTally"]
-
 PARTS_TYPE: Final = "application/vnd.sealbus.parts.v1+json"
 """Media type of the result of a task that was answered in parts."""
 

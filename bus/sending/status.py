@@ -19,19 +19,6 @@ from sealbus.envelopes.errors import CODE_FORM, BadBody, EnvelopeError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = [
-    "FINAL",
-    "NOTE_BYTES",
-    "PART_NUMBER",
-    "PER_DELIVERY",
-    "STATUS_TYPE",
-    "State",
-    "Status",
-    "encode",
-    "parse",
-    "sequence_of",
-]
-
 STATUS_TYPE: Final = "application/vnd.sealbus.status.v1+json"
 """Media type of every status but a completed one, which has the result's type."""
 

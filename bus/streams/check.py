@@ -21,19 +21,6 @@ from sealbus.bus.ports import Request
 from sealbus.bus.streams.declared import DUPLICATE_WINDOW, HELD_SECONDS, KEPT_SECONDS, Guard, Stream
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 
-__all__ = [
-    "FORBIDDEN",
-    "INERT",
-    "StreamGuard",
-    "Violation",
-    "check_stream",
-    "check_streams",
-    "covers",
-    "is_unset",
-    "shown",
-    "violations",
-]
-
 FORBIDDEN: Final = {
     "sources": "stores copies from elsewhere, under new times",
     "mirror": "is filled from elsewhere",

@@ -34,22 +34,6 @@ from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.subjects import OwnSubject
 
-__all__ = [
-    "DEFAULT_MAX_BYTES",
-    "DUPLICATE_WINDOW",
-    "HELD_SECONDS",
-    "KEPT_SECONDS",
-    "MAX_CONSUMERS",
-    "Guard",
-    "Stream",
-    "approval_durable",
-    "control_durable",
-    "declared_streams",
-    "own_durable",
-    "schedule_durable",
-    "stream_named",
-]
-
 KEPT_SECONDS: Final = 86_700
 """24 h 5 min: the longest life of a message, plus 5 min for clocks and restarts (SPEC.md section 7)."""
 

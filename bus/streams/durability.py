@@ -13,8 +13,6 @@ from sealbus.bus.nats.api import StreamState
 from sealbus.envelopes.encoding.strict_json import Json, parse_object
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 
-__all__ = ["acknowledged_means", "describe_sync"]
-
 VARZ_NESTING = 16
 """Deepest nesting allowed in the monitoring port's document; nats-server 2.15.1 has 6."""
 

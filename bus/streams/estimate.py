@@ -16,8 +16,6 @@ from sealbus.bus.stream_names import AUDIT, RESULTS, STATE, TASKS
 from sealbus.bus.streams.declared import DEFAULT_MAX_BYTES, KEPT_SECONDS
 from sealbus.envelopes.errors import ConfigurationError
 
-__all__ = ["HEADROOM", "ExpectedLoad", "bytes_held", "room_for", "seconds_until_full"]
-
 TASK: Final = 1_890
 """Bytes of a task in TASKS, beside its body: header, proof, SVID and the user's context."""
 RESULT: Final = 1_060

@@ -40,21 +40,6 @@ from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = [
-    "FORGERIES",
-    "PAYLOAD_BYTES",
-    "PAYLOAD_ITEMS",
-    "VALUE_BYTES",
-    "Held",
-    "HeldSubject",
-    "HeldValue",
-    "Part",
-    "PastTrust",
-    "Place",
-    "Scan",
-    "current_only",
-]
-
 PAYLOAD_BYTES: Final = 524_288
 """Most bytes of a payload: a key book's; others are smaller."""
 PAYLOAD_ITEMS: Final = 2_048

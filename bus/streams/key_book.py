@@ -35,21 +35,6 @@ from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = [
-    "KEPT",
-    "KEY_BOOK_TYPE",
-    "MOST_RESTORED",
-    "RECORDS",
-    "RESTORED",
-    "YOUNG",
-    "BookContents",
-    "KeyBook",
-    "RestoredStreams",
-    "key_book_subject",
-    "nothing_restored",
-    "read_book",
-]
-
 KEY_BOOK_TYPE: Final = "application/vnd.sealbus.keys.v1"
 """The type of the signature; a signature of another type does not count."""
 RECORDS: Final = "rec"

@@ -14,8 +14,6 @@ from sealbus.bus.ports import Outgoing, PubAck, StoredValue, StreamRefused, Tran
 from sealbus.bus.stream_names import STATE
 from sealbus.envelopes.errors import BusUnavailable
 
-__all__ = ["KeyValue"]
-
 
 class KeyValue:
     """The values on one transport. Every wait ends after `within` seconds, with `BusUnavailable`.

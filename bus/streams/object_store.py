@@ -37,8 +37,6 @@ from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.trust.names import is_token
 
-__all__ = ["ONE_MESSAGE", "ObjectInfo", "ObjectStore", "bucket_stream", "digest_of", "parse_info"]
-
 CHUNK_BYTES: Final = 131_072
 """The size that the `nats` command line uses."""
 OBJECT_BYTES: Final = 33_554_432

@@ -31,8 +31,6 @@ from sealbus.bus.streams.declared import Guard, Stream
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.trust.names import is_token
 
-__all__ = ["Rolled", "in_period", "roll"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rolled:

@@ -16,8 +16,6 @@ from sealbus.bus.streams.check import FORBIDDEN, is_unset, shown, violations
 from sealbus.bus.streams.declared import Guard, Stream
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 
-__all__ = ["Change", "Create", "Refuse", "Update", "apply", "plan", "read_streams"]
-
 _FIXED: Final = {
     "storage": "the server cannot change it",
     "persist_mode": "the server cannot change it",

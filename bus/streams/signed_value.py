@@ -24,8 +24,6 @@ from sealbus.envelopes.trust.proof import Credential, Proof
 from sealbus.envelopes.trust.signature import sign_batch, verify_proof
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["PARTS", "is_own", "signed"]
-
 PARTS: Final = 4
 """Number of parts that `signed` returns."""
 

@@ -36,19 +36,6 @@ from sealbus.bus.nats.publisher import BulkPublisher
 from sealbus.bus.ports import JsonObject, Outgoing, PubAck, Request, StreamRefused
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 
-__all__ = [
-    "Snapshot",
-    "StoredId",
-    "StoredMessage",
-    "delete_stream",
-    "last_id",
-    "list_streams",
-    "put_snapshot",
-    "refuses_copies",
-    "stored_from",
-    "take_snapshot",
-]
-
 CHUNK: Final = 131_072
 """Bytes asked for at a time."""
 SENT: Final = 8_192

@@ -16,8 +16,6 @@ from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import Outgoing
 from sealbus.bus.streams.key_value import KeyValue
 
-__all__ = ["stores_answers"]
-
 _QUESTION: Final = Outgoing(subject="$JS.API.STREAM.NAMES", payload=b"")
 _PLACE_BYTES: Final = 16
 _LOOK_EVERY: Final = 0.1

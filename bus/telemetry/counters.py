@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry, Metric
     from prometheus_client.registry import Collector
 
-__all__ = ["BUCKETS", "CONTENT_TYPE", "Counters", "Histogram"]
-
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 """Media type of `Counters.render` (Prometheus text exposition format 0.0.4)."""
 

@@ -17,8 +17,6 @@ from sealbus.envelopes.message.header import Header
 from sealbus.envelopes.message.user_context import UserContext
 from sealbus.envelopes.printable import printable
 
-__all__ = ["FIELDS", "OperatorLog", "shown"]
-
 FIELDS: Final = "sealbus_fields"
 """Attribute of a log record that holds what its line says, by the names that JSON lines have (docs/telemetry.md)."""
 

@@ -13,16 +13,6 @@ from sealbus.bus.ports import Outgoing
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 
-__all__ = [
-    "check_pattern",
-    "check_subject",
-    "header_lines",
-    "header_value",
-    "publish_frame",
-    "publish_parts",
-    "status_of",
-]
-
 _TOKEN = r"[^\x00-\x20\x7f.*>]+"
 _SUBJECT = re.compile(rf"{_TOKEN}(?:\.{_TOKEN})*")
 _PATTERN = re.compile(rf"(?:{_TOKEN}|\*)(?:\.(?:{_TOKEN}|\*))*(?:\.>)?|>")

@@ -13,8 +13,6 @@ from typing import Protocol
 
 from sealbus.envelopes.errors import BusUnavailable
 
-__all__ = ["Awaiting", "Replies", "tokens"]
-
 TOKEN_BYTES = 12
 
 

@@ -15,8 +15,6 @@ from typing import Protocol
 from nats.errors import ProtocolError
 from nats.protocol.parser import Parser
 
-__all__ = ["ProtocolParser", "Sink"]
-
 Sink = Callable[[bytes, bytes, bytes, bytes], None]
 """Takes the subject, reply subject, raw header block (empty if none) and payload of one message; must not block."""
 
@@ -24,7 +22,7 @@ LONGEST_LINE = 262_144
 """Most bytes of a control line; an INFO line lists the servers of a cluster."""
 
 
-class Receiver(Protocol):
+class _Receiver(Protocol):
     """The receiver of everything but messages of raw subscriptions."""
 
     def sink_failed(self, error: Exception) -> None: ...
@@ -38,7 +36,7 @@ class Receiver(Protocol):
 class ProtocolParser(Parser):
     """Parses bytes as they come. Raises nats-py's `ProtocolError`, which is final, for what no server writes."""
 
-    def __init__(self, receiver: Receiver, sinks: dict[int, Sink]) -> None:
+    def __init__(self, receiver: _Receiver, sinks: dict[int, Sink]) -> None:
         super().__init__(receiver)
         self._receiver = receiver
         self._sinks = sinks

@@ -23,8 +23,6 @@ from sealbus.bus.ports import X509Material
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = ["SpiffeContext", "WrongPeer", "client_context", "server_context", "spiffe_id_of"]
-
 
 class WrongPeer(ssl.SSLCertVerificationError):
     """A peer with a valid certificate of the right trust domain, but not of an expected SPIFFE ID."""

@@ -23,7 +23,7 @@ from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.records.work import MINUTE, READ_AGAIN, DenialsRecord
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 KEPT = 8_192
 """Records that wait to be stored while the audit stream is unavailable; more are dropped, counted and logged."""
@@ -73,13 +73,13 @@ class Denials:
 
     def only_counted(self, issuer: SpiffeId, code: Code) -> bool:
         """Note a denial by `code` now; return whether it was counted here, and so is not to be recorded."""
-        found = self._found(issuer)
-        if found is None:
+        entry = self._found(issuer)
+        if entry is None:
             return False
-        if found.recorded < self._budget:
-            found.recorded += 1
+        if entry.recorded < self._budget:
+            entry.recorded += 1
             return False
-        found.denied[code] = found.denied.get(code, 0) + 1
+        entry.denied[code] = entry.denied.get(code, 0) + 1
         self._counters.add("sealbus_denials_counted_total", 1, code=str(code))
         return True
 
@@ -88,10 +88,10 @@ class Denials:
 
         `code` is that of a denial, `None` for what was allowed.
         """
-        found = self._found(issuer)
-        if found is None:
+        entry = self._found(issuer)
+        if entry is None:
             return False
-        counts = found.again if code is None else found.denied
+        counts = entry.again if code is None else entry.denied
         name = READ_AGAIN if code is None else code
         counts[name] = counts.get(name, 0) + 1
         self._counters.add("sealbus_reads_counted_total")
@@ -100,10 +100,10 @@ class Denials:
     def _found(self, issuer: SpiffeId) -> _Issuer | None:
         """Return what is tracked of `issuer` in this minute; `None` if that is one too many."""
         self._turn()
-        found = self._issuers.get(issuer)
-        if found is None and len(self._issuers) < self._most:
-            found = self._issuers[issuer] = _Issuer()
-        return found
+        entry = self._issuers.get(issuer)
+        if entry is None and len(self._issuers) < self._most:
+            entry = self._issuers[issuer] = _Issuer()
+        return entry
 
     async def run(self) -> None:
         """Store the counts of each minute once it has ended, until cancelled."""
@@ -130,12 +130,12 @@ class Denials:
     def _end_minute(self) -> None:
         records = [
             DenialsRecord(iss=issuer, minute=self._minute, counts=counts)
-            for issuer, found in self._issuers.items()
-            for counts in found.counts
+            for issuer, entry in self._issuers.items()
+            for counts in entry.counts
         ]
         self._issuers.clear()
         lost = records[max(0, KEPT - len(self._ended)) :]
         self._ended.extend(records[: len(records) - len(lost)])
         if lost:
-            self._counters.add("sealbus_denials_lost_total", sum(sum(one.counts.values()) for one in lost))
-            _log.error("%d counts of one minute were not recorded: the stream stores nothing", len(lost))
+            self._counters.add("sealbus_denials_lost_total", sum(sum(record.counts.values()) for record in lost))
+            _logger.error("%d counts of one minute were not recorded: the stream stores nothing", len(lost))

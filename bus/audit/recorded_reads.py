@@ -25,12 +25,12 @@ def read_key(
 
     `revision` is that of the policy, `serial` that of the revocations, `code` the verdict, empty if it allows.
     """
-    who: list[Value] = []
+    reader: list[Value] = []
     if user is not None:
         kind = user.typ.value if user.typ is not None else ""
         domain = user.dom.name if user.dom is not None else ""
-        who = [user.idp, user.sub, kind, domain, user.sid, user.cid]
-    parts: list[Value] = [digest, who, revision, serial, code, list(reasons)]
+        reader = [user.idp, user.sub, kind, domain, user.sid, user.cid]
+    parts: list[Value] = [digest, reader, revision, serial, code, list(reasons)]
     return sha256(encode(parts, text_bytes=DEFAULT_LIMITS.spiffe_id_bytes)).digest()
 
 

@@ -54,9 +54,12 @@ class Recording:
             if _PATTERN.fullmatch(pattern) is None:
                 raise ConfigurationError(f"{pattern!r} is not a subject pattern such as task.payroll.>")
         self._pointers = {pattern: tuple(Pointer(text) for text in texts) for pattern, texts in pointers.items()}
-        if any(covers_approvals(one.text) for several in self._pointers.values() for one in several):
+        if any(covers_approvals(pointer.text) for several in self._pointers.values() for pointer in several):
             raise ConfigurationError("audit.redact: who approved what (/context/approvals) is always recorded")
-        if len({one.text for several in self._pointers.values() for one in several}) > DEFAULT_LIMITS.text_items:
+        if (
+            len({pointer.text for several in self._pointers.values() for pointer in several})
+            > DEFAULT_LIMITS.text_items
+        ):
             raise ConfigurationError(f"audit.redact: a record can name at most {DEFAULT_LIMITS.text_items} places")
         self._bodies = (*ALWAYS, *bodies)
         self._more = bool(pointers or bodies)
@@ -84,8 +87,8 @@ class Recording:
         return not self._pointers or not any(pointer.covers(_USER) for pointer in self._of(subject).pointers)
 
     def _of(self, subject: str) -> _Chosen:
-        found = self._remembered.get(subject)
-        if found is None:
+        choice = self._remembered.get(subject)
+        if choice is None:
             by_text = {
                 pointer.text: pointer
                 for pattern, pointers in self._pointers.items()
@@ -93,11 +96,11 @@ class Recording:
                 for pointer in pointers
             }
             body = any(matches(pattern, subject) for pattern in self._bodies)
-            found = _Chosen(tuple(by_text.values()), body)
+            choice = _Chosen(tuple(by_text.values()), body)
             if len(self._remembered) >= REMEMBERED:
                 self._remembered.clear()
-            self._remembered[subject] = found
-        return found
+            self._remembered[subject] = choice
+        return choice
 
 
 DECISIONS_ALONE: Final = Recording({})
@@ -143,10 +146,10 @@ def redact(document: bytes, pointers: Sequence[Pointer]) -> tuple[bytes, tuple[s
     `document` is one that `input_document` made. It is returned byte for byte if nothing was found.
     """
     value = json.loads(document)
-    found = tuple(pointer.text for pointer in pointers if pointer.take_out(value))
-    if not found:
+    redacted = tuple(pointer.text for pointer in pointers if pointer.take_out(value))
+    if not redacted:
         return document, ()
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode(), found
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode(), redacted
 
 
 def _below(document: object, step: str) -> object:

@@ -32,7 +32,7 @@ from sealbus.envelopes.backoff import Backoff
 from sealbus.envelopes.errors import AuditUnavailable, SealbusError
 from sealbus.envelopes.records.batch import ClosedBatch
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -84,9 +84,9 @@ class Spool:
         )
         self._files = files
         if files.torn:
-            _log.warning("audit spool: cut off %d bytes that were being written when a process ended", files.torn)
+            _logger.warning("audit spool: cut off %d bytes that were being written when a process ended", files.torn)
         if files.frames:
-            _log.warning("audit spool: %d audit messages of an earlier process are sent now", files.frames)
+            _logger.warning("audit spool: %d audit messages of an earlier process are sent now", files.frames)
             self._filled.set()
         else:
             self._empty.set()
@@ -116,7 +116,7 @@ class Spool:
             await asyncio.shield(self._in_thread(files.close))
             self._threads.shutdown(wait=False)
             if files.frames:
-                _log.warning("audit spool: %d audit messages stay for the next process", files.frames)
+                _logger.warning("audit spool: %d audit messages stay for the next process", files.frames)
 
     @property
     def problem(self) -> str:
@@ -158,11 +158,13 @@ class Spool:
         except AuditUnavailable as error:
             if len(waiting) > 1:
                 # There may be room for some; take them in order.
-                for one in waiting:
-                    await self._write(files, [one])
+                for entry in waiting:
+                    await self._write(files, [entry])
                 return
             if not self._refusing:
-                _log.error("audit spool: %s; nothing is handled until this is resolved", error.detail)
+                _logger.error(  # noqa: TRY400 - the error says all
+                    "audit spool: %s; nothing is handled until this is resolved", error.detail
+                )
             self._refusing = True
             _refuse(waiting[0][1], error)
             self._settle(files)
@@ -190,7 +192,7 @@ class Spool:
                 try:
                     frames = await self._in_thread(partial(files.peek, _TOGETHER, _TOGETHER_BYTES))
                 except AuditUnavailable as error:
-                    _log.critical("audit spool: %s", error.detail)
+                    _logger.critical("audit spool: %s", error.detail)
                     return
                 if not frames:
                     break
@@ -209,12 +211,12 @@ class Spool:
             left = [frame for frame, done in zip(left, stored, strict=True) if not done]
             if not left:
                 if self._stuck:
-                    _log.warning("audit spool: the stream takes records again")
+                    _logger.warning("audit spool: the stream takes records again")
                 self._stuck = False
                 return 0
             if not self._stuck:
                 refused = next(answer for answer in answers if isinstance(answer, SealbusError))
-                _log.warning("audit spool: records stay on disk, the stream does not take them: %s", refused.code)
+                _logger.warning("audit spool: records stay on disk, the stream does not take them: %s", refused.code)
             self._stuck = True
             failed += 1
             await asyncio.sleep(_BACKOFF.interval(failed))

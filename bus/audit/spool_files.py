@@ -169,7 +169,7 @@ class SpoolFiles:
         with self._mutex:
             if self._closed or self.broken:
                 raise AuditUnavailable("the audit spool is closed" if self._closed else "the audit spool's disk failed")
-            data = b"".join(encode_frame(self._next + place, one) for place, one in enumerate(batches))
+            data = b"".join(encode_frame(self._next + place, batch) for place, batch in enumerate(batches))
             if self.bytes + len(data) > self._max_bytes:
                 raise AuditUnavailable("the audit spool is full")
             segment = self._segment()
@@ -196,21 +196,21 @@ class SpoolFiles:
         Empty if there are none. Raises `AuditUnavailable` if they cannot be read, or are not what was written.
         """
         with self._mutex:
-            found: list[Frame] = []
+            frames: list[Frame] = []
             if self._closed or not self._segments:
-                return found
+                return frames
             segment = self._segments[0]
             total = 0
             try:
                 for frame in _frames(segment.path, self._front, segment.size):
                     total += frame.size
-                    if found and (len(found) >= most or total > most_bytes):
+                    if frames and (len(frames) >= most or total > most_bytes):
                         break
-                    found.append(frame)
+                    frames.append(frame)
             except (BadFrame, OSError) as error:
                 self.broken = True
                 raise AuditUnavailable("the audit spool cannot be read back") from error
-            return found
+            return frames
 
     def drop(self, frames: Sequence[Frame]) -> None:
         """Drop `frames`, which must be the first: the audit stream has acknowledged them.
@@ -335,11 +335,11 @@ def _frames(path: Path, start: int, end: int, expected: int | None = None) -> It
             head = file.read(HEAD_BYTES)
             if len(head) < HEAD_BYTES:
                 raise _Torn("it ends inside a frame")
-            found = parse_head(head)
-            rest = file.read(found.length)
-            if len(rest) < found.length:
+            parsed = parse_head(head)
+            rest = file.read(parsed.length)
+            if len(rest) < parsed.length:
                 raise _Torn("it ends inside a frame")
-            frame = parse_frame(found, rest, expected)
+            frame = parse_frame(parsed, rest, expected)
             yield frame
             place += frame.size
             expected = frame.number + 1
@@ -355,8 +355,8 @@ def _check_body(frame: Frame) -> None:
 
 
 def _check_private(path: Path) -> None:
-    found = path.lstat()
-    if found.st_mode & 0o077 or found.st_uid != os.geteuid():
+    info = path.lstat()
+    if info.st_mode & 0o077 or info.st_uid != os.geteuid():
         raise ConfigurationError(f"audit.spool: {path} must belong to this user and be inaccessible to others")
 
 

@@ -229,13 +229,13 @@ class AuditTrail:
             audit = await self._verified(position.stored, opened)
         except EnvelopeError as error:
             return [_finding(delivery, error)]
-        found: list[AuditEntry | Finding] = []
+        entries: list[AuditEntry | Finding] = []
         for leaf, record in audit.body.records.items():
             try:
-                found.append(await self._entry(delivery, audit, leaf, record))
+                entries.append(await self._entry(delivery, audit, leaf, record))
             except EnvelopeError as error:
-                found.append(_finding(delivery, error))
-        return found
+                entries.append(_finding(delivery, error))
+        return entries
 
     async def _verified(self, time: int, opened: Callable[..., T]) -> T:
         """Return what `opened` gives with the current `bundles`, or for a key that is gone with those of `time`."""

@@ -33,7 +33,7 @@ from sealbus.envelopes.records.record import Record, guard_id
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.decision.decision import obligations_json
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 LEAVING: Final = 5.0
 """Seconds for what waits when a writer is left with an error."""
@@ -173,33 +173,33 @@ class AuditWriter:
         """
         batches: list[tuple[AuditBatch, list[int]]] = [(AuditBatch(), [])]
         leaves: list[bytes | SealbusError] = []
-        for place, one in enumerate(decided):
-            if self._only_counted(one):
+        for index, entry in enumerate(decided):
+            if self._only_counted(entry):
                 leaves.append(COUNTED)
                 continue
             try:
-                record = self.record(one).encode()
-                leaf = batches[-1][0].add(record, one.opened.message)
+                record = self.record(entry).encode()
+                leaf = batches[-1][0].add(record, entry.opened.message)
                 if leaf is None:
                     batches.append((AuditBatch(), []))
-                    leaf = batches[-1][0].add(record, one.opened.message)
+                    leaf = batches[-1][0].add(record, entry.opened.message)
             except SealError as error:
                 leaves.append(_unrecordable(error))
                 continue
             leaves.append(leaf or _unrecordable(None))
-            batches[-1][1].append(place)
-        for batch, those in batches:
-            if not those:
+            batches[-1][1].append(index)
+        for batch, indexes in batches:
+            if not indexes:
                 continue
             try:
                 posted = await self._store(batch)
                 if places is not None and posted is not None and posted.ack is not None:
-                    places.update(dict.fromkeys(those, (posted.ack.stream, posted.ack.sequence)))
+                    places.update(dict.fromkeys(indexes, (posted.ack.stream, posted.ack.sequence)))
             except SealbusError as error:
                 refused = AuditUnavailable(f"decisions not stored: {error.code}")
                 refused.__cause__ = error
-                for place in those:
-                    leaves[place] = refused
+                for index in indexes:
+                    leaves[index] = refused
         return leaves
 
     async def call_decisions(
@@ -211,36 +211,36 @@ class AuditWriter:
         """
         answers: list[bytes | SealbusError] = []
         messages: list[tuple[int, OutgoingMessage]] = []
-        for place, one in enumerate(decided):
-            if self._only_counted(one):
+        for index, entry in enumerate(decided):
+            if self._only_counted(entry):
                 # Needs no guard id: another replica either denies the same call too, or is the only one to handle it.
                 answers.append(COUNTED)
                 continue
             batch = AuditBatch()
             try:
-                leaf = batch.add(self.record(one).encode(), one.opened.message)
+                leaf = batch.add(self.record(entry).encode(), entry.opened.message)
             except SealError as error:
                 answers.append(_unrecordable(error))
                 continue
             answers.append(leaf or _unrecordable(None))
             if leaf is not None:
-                id_ = guard_id(self._outbox.own, one.opened.message.header.digest)
-                messages.append((place, record_message(self._subject, batch.close(), id_)))
+                id_ = guard_id(self._outbox.own, entry.opened.message.header.digest)
+                messages.append((index, record_message(self._subject, batch.close(), id_)))
         if messages:
             began = time.perf_counter()
             stored = await self._outbox.publish_each(
                 [message for _, message in messages], within=self._limits.within, reseal=False, repeat_is_ours=False
             )
             self._took.observe(time.perf_counter() - began, n=len(messages))
-            for (place, _), answer in zip(messages, stored, strict=True):
+            for (index, _), answer in zip(messages, stored, strict=True):
                 self._heard(answer if isinstance(answer, SealbusError) else None)
                 if isinstance(answer, SealbusError):
-                    answers[place] = _not_stored(answer)
+                    answers[index] = _not_stored(answer)
                     continue
                 if places is not None and answer.ack is not None:
-                    places[place] = answer.ack.stream, answer.ack.sequence
-                if (late := await self._before_period(answer, decided[place])) is not None:
-                    answers[place] = late
+                    places[index] = answer.ack.stream, answer.ack.sequence
+                if (late := await self._before_period(answer, decided[index])) is not None:
+                    answers[index] = late
             self._counters.add("sealbus_audit_messages_total", sum(isinstance(answer, Posted) for answer in stored))
         return answers
 
@@ -330,24 +330,24 @@ class AuditWriter:
 
     async def _store_noted(self, waiting: Sequence[_Noted]) -> None:
         batch, first = AuditBatch(), 0
-        for place, one in enumerate(waiting):
-            if batch.add(one.record.encode(), one.about) is None:
-                await self._try_store(batch, waiting[first:place])
-                batch, first = AuditBatch(), place
-                batch.add(one.record.encode(), one.about)
+        for index, noted in enumerate(waiting):
+            if batch.add(noted.record.encode(), noted.about) is None:
+                await self._try_store(batch, waiting[first:index])
+                batch, first = AuditBatch(), index
+                batch.add(noted.record.encode(), noted.about)
         await self._try_store(batch, waiting[first:])
-        for one in waiting:
-            one.then()
+        for noted in waiting:
+            noted.then()
 
-    async def _try_store(self, batch: AuditBatch, those: Sequence[_Noted]) -> None:
+    async def _try_store(self, batch: AuditBatch, waiting: Sequence[_Noted]) -> None:
         try:
             await self._store(batch)
         except SealbusError as error:
             # The effect has happened and its decision is stored; handling it again would not recover the outcome.
             self._counters.add("sealbus_outcomes_lost_total", len(batch))
-            _log.error("%d outcomes not stored: %s", len(batch), error)
-            for one in those:
-                one.lost()
+            _logger.error("%d outcomes not stored: %s", len(batch), error)  # noqa: TRY400 - the error says all
+            for noted in waiting:
+                noted.lost()
 
 
 def _not_stored(error: SealbusError) -> SealbusError:
@@ -361,7 +361,7 @@ def _not_stored(error: SealbusError) -> SealbusError:
 
 def _unrecordable(error: SealError | None) -> AuditUnavailable:
     """Return the error for one decision that cannot be recorded; it affects that message alone."""
-    _log.error("a decision cannot be recorded: %s", error.detail if error is not None else "no room")
+    _logger.error("a decision cannot be recorded: %s", error.detail if error is not None else "no room")
     refused = AuditUnavailable("the decision cannot be recorded")
     refused.__cause__ = error
     return refused

@@ -81,10 +81,10 @@ class Acks:
 
     def again(self, tokens: Iterable[str], how: str, *, delay: float = 0.0) -> None:
         """Ask for redelivery of the deliveries of `tokens` after `delay` seconds, answering `how`."""
-        taken = [token for token in tokens if token in self._open]
-        for token in taken:
+        unsettled = [token for token in tokens if token in self._open]
+        for token in unsettled:
             self.drop(token, delay=delay)
-        self._write(taken, how)
+        self._write(unsettled, how)
 
     def _forget(self, now: float) -> None:
         self._again = {sequence: until for sequence, until in self._again.items() if until > now}

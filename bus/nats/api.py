@@ -20,7 +20,7 @@ from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.trust.names import is_token
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 _OVER_CONSUMERS: Final = 10_026
 """JetStream: more consumers than the account allows; the same of a stream for each consumer beyond its limit."""
@@ -110,9 +110,9 @@ def filters_of(config: Mapping[str, object]) -> set[str]:
     """Return the subjects that a consumer of this configuration takes; empty if it takes all."""
     several = config.get("filter_subjects")
     if isinstance(several, list):
-        return {str(one) for one in several}
-    one = config.get("filter_subject")
-    return {str(one)} if one else set()
+        return {str(subject) for subject in several}
+    single = config.get("filter_subject")
+    return {str(single)} if single else set()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,9 +139,9 @@ async def stream_state(request: Request, name: str) -> StreamState | None:
     holds, and some of ours end in the ids of other agents' tasks; the list shows no subjects (SECURITY.md).
     """
     async for listed, missing in _stream_lists(request, f"stream {name}"):
-        for one in listed:
-            if _name(one) == name:
-                return _state(name, cast("JsonObject", one))
+        for entry in listed:
+            if _name(entry) == name:
+                return _state(name, cast("JsonObject", entry))
         if name in missing:
             raise BusUnavailable(f"stream {name}: none of its servers answers")
     return None
@@ -150,13 +150,13 @@ async def stream_state(request: Request, name: str) -> StreamState | None:
 async def stream_states(request: Request) -> list[StreamState]:
     """Return all streams whose servers answer. Raises `BusUnavailable`."""
     return [
-        _state(str(_name(one)), cast("JsonObject", one))
+        _state(str(_name(entry)), cast("JsonObject", entry))
         async for listed, _ in _stream_lists(request, "streams")
-        for one in listed
+        for entry in listed
     ]
 
 
-async def _stream_lists(request: Request, what: str) -> AsyncGenerator[tuple[list[object], list[object]], None]:
+async def _stream_lists(request: Request, label: str) -> AsyncGenerator[tuple[list[object], list[object]], None]:
     """Yield the list of streams, part by part: those that answer, and the names of those that do not."""
     seen = 0
     while True:
@@ -164,9 +164,9 @@ async def _stream_lists(request: Request, what: str) -> AsyncGenerator[tuple[lis
         error, total = _error(answer), answer.get("total")
         listed, missing = _array(answer, "streams"), _array(answer, "missing")
         if error is not None:
-            raise BusUnavailable(f"{what}: the server cannot tell: {error[1]} ({error[0]})")
+            raise BusUnavailable(f"{label}: the server cannot tell: {error[1]} ({error[0]})")
         if listed is None or missing is None or not isinstance(total, int):
-            raise BusUnavailable(f"{what}: the server's answer is not a list of streams")
+            raise BusUnavailable(f"{label}: the server's answer is not a list of streams")
         yield listed, missing
         seen += len(listed)
         if not listed or seen >= total:
@@ -193,25 +193,29 @@ class ConsumerState:
 
 async def consumer_states(request: Request, stream: str) -> list[ConsumerState]:
     """Return the durable consumers of a stream. Raises `BusUnavailable` for an answer that is not such a list."""
-    found: list[ConsumerState] = []
+    consumers: list[ConsumerState] = []
     seen = 0
     while True:
         answer = await api(request, f"CONSUMER.LIST.{stream}", {"offset": seen} if seen else None)
         listed, total = _array(answer, "consumers"), answer.get("total")
         if listed is None or not isinstance(total, int):
             raise BusUnavailable(f"stream {stream}: the server's answer is not a list of consumers")
-        found += [state for one in listed if (state := _consumer(stream, one)) is not None]
+        consumers += [state for entry in listed if (state := _consumer(stream, entry)) is not None]
         seen += len(listed)
         if not listed or seen >= total:
-            return found
+            return consumers
 
 
 def _consumer(stream: str, answer: object) -> ConsumerState | None:
     """Return the durable consumer in `answer`; None for one that is not durable, such as a reader's."""
     info = answer if isinstance(answer, dict) else {}
     config, delivered = info.get("config"), info.get("delivered")
-    counts = [info.get(one) for one in ("num_pending", "num_ack_pending", "num_redelivered", "num_waiting")]
-    if not isinstance(config, dict) or not isinstance(delivered, dict) or not all(type(one) is int for one in counts):
+    counts = [info.get(member) for member in ("num_pending", "num_ack_pending", "num_redelivered", "num_waiting")]
+    if (
+        not isinstance(config, dict)
+        or not isinstance(delivered, dict)
+        or not all(type(count) is int for count in counts)
+    ):
         raise BusUnavailable(f"stream {stream}: the server's answer is not a list of consumers")
     name, most, active = config.get("durable_name"), config.get("max_ack_pending"), delivered.get("last_active")
     if not isinstance(name, str):
@@ -256,9 +260,9 @@ async def stream_names(request: Request, subject: str) -> list[str]:
         raise BusUnavailable(f"streams of {subject}: the server cannot tell: {error[1]} ({error[0]})")
     if names is None:
         return []
-    if not isinstance(names, list) or not all(isinstance(one, str) for one in names):
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise BusUnavailable(f"streams of {subject}: the server's answer has no names")
-    return [str(one) for one in names]
+    return [str(name) for name in names]
 
 
 async def audit_stream(request: Request, *, first: str = AUDIT) -> StreamState:
@@ -283,7 +287,7 @@ async def audit_stream(request: Request, *, first: str = AUDIT) -> StreamState:
 
 def takes_records(state: StreamState) -> bool:
     """Return whether all records go to this stream."""
-    return any(one in (RECORDS, ">") for one in subjects_of(state))
+    return any(subject in (RECORDS, ">") for subject in subjects_of(state))
 
 
 def closed_subject(name: str) -> str:
@@ -293,8 +297,8 @@ def closed_subject(name: str) -> str:
 
 def subjects_of(state: StreamState) -> list[str]:
     """Return the subjects of a stream."""
-    found = state.config.get("subjects")
-    return [one for one in found if isinstance(one, str)] if isinstance(found, list) else []
+    subjects = state.config.get("subjects")
+    return [subject for subject in subjects if isinstance(subject, str)] if isinstance(subjects, list) else []
 
 
 async def create_stream(request: Request, config: Mapping[str, object]) -> StreamState:
@@ -316,10 +320,10 @@ async def update_stream(request: Request, config: Mapping[str, object]) -> Strea
 
 def parse_time(text: str) -> int:
     """Return the microseconds since the Unix epoch, truncated, of an RFC 3339 time. Raises `ValueError` for anything else."""
-    found = _TIME.fullmatch(text)
-    if found is None:
+    match = _TIME.fullmatch(text)
+    if match is None:
         raise ValueError("not an RFC 3339 time")
-    seconds, fraction, sign, hours, minutes = found.groups()
+    seconds, fraction, sign, hours, minutes = match.groups()
     at = datetime.fromisoformat(f"{seconds}+00:00") - _EPOCH
     micros = (at.days * 86_400 + at.seconds) * SECOND + int((fraction or "").ljust(9, "0")[:6])
     if sign is None:
@@ -334,10 +338,10 @@ async def _write(request: Request, verb: str, config: Mapping[str, object]) -> S
     error = _error(answer)
     if error is not None and error[0] == _OVER_CONSUMERS and "max_consumers" in config:
         # The account allows fewer. What stands holds, and must keep nobody from what else is written.
-        found = await stream_state(request, str(name)) if verb == "UPDATE" else None
-        stands = found.config.get("max_consumers", -1) if found is not None else -1
+        current = await stream_state(request, str(name)) if verb == "UPDATE" else None
+        stands = current.config.get("max_consumers", -1) if current is not None else -1
         if config["max_consumers"] != stands:
-            _log.warning("stream %s: the account allows fewer than %s consumers", name, config["max_consumers"])
+            _logger.warning("stream %s: the account allows fewer than %s consumers", name, config["max_consumers"])
             return await _write(request, verb, {**config, "max_consumers": stands})
     if error is not None:
         raise ConfigurationError(f"stream {name}: the server refused: {error[1]} ({error[0]})")
@@ -367,8 +371,8 @@ def _error(answer: JsonObject) -> tuple[int, str] | None:
 
 def _array(answer: JsonObject, member: str) -> list[object] | None:
     """Return an array member of the answer, empty for null, which the server writes for empty; None for anything else."""
-    found = answer.get(member)
-    return [] if found is None else found if isinstance(found, list) else None
+    value = answer.get(member)
+    return [] if value is None else value if isinstance(value, list) else None
 
 
 def _name(listed: object) -> object:
@@ -384,10 +388,10 @@ def _state(name: str, answer: JsonObject) -> StreamState:
     first = state.get("first_seq")
     if not isinstance(messages, int) or not isinstance(size, int):
         raise BusUnavailable(f"stream {name}: the server's answer has no counts")
-    told = answer.get("ts")
+    time = answer.get("ts")
     try:
         at = parse_time(created)
-        heard = parse_time(told) if isinstance(told, str) else 0
+        answered = parse_time(time) if isinstance(time, str) else 0
     except ValueError as error:
         raise BusUnavailable(f"stream {name}: the server's answer has a malformed time") from error
     return StreamState(
@@ -398,5 +402,5 @@ def _state(name: str, answer: JsonObject) -> StreamState:
         bytes=size,
         first=first if isinstance(first, int) and first > 0 else 1,
         last=last if isinstance(last, int) else 0,
-        told=heard,
+        told=answered,
     )

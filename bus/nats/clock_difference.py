@@ -19,7 +19,7 @@ from sealbus.bus.ports import Clock, wall_clock
 from sealbus.envelopes.errors import ClockSkew, SealbusError
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 EVERY: Final = 10.0
 """Seconds between two measurements while the clocks agree."""
@@ -51,11 +51,11 @@ class ClockDifference:
         """How far ahead our clock was, the uncertainty, and our clock's offset from the monotonic one at that time."""
         self._agreed: int | None = None
         """Our clock's offset from the monotonic one when it last agreed with the broker's."""
-        self._said = ""
+        self._reported = ""
 
     def now(self) -> int:
         """Return our clock's time (microseconds); one that was set is not believed before the broker's agrees with it."""
-        beside = self._beside()
+        beside = self._offset()
         if self._agreed is None or abs(beside - self._agreed) <= STEP:
             return self._clock()
         return int(self._elapsed() * SECOND) + self._agreed
@@ -66,7 +66,7 @@ class ClockDifference:
         if self._measured is None:
             return None
         ahead, _, beside = self._measured
-        return ahead + self._beside() - beside
+        return ahead + self._offset() - beside
 
     def seconds_ahead(self) -> float:
         """Return `ahead` in seconds, for a metric; NaN while nothing is known."""
@@ -87,15 +87,15 @@ class ClockDifference:
 
     async def settle(self) -> ClockSkew | None:
         """Return `problem`, after a new measurement if our clock was set since the last one."""
-        if self._measured is None or abs(self._beside() - self._measured[2]) > STEP:
-            await self._look()
+        if self._measured is None or abs(self._offset() - self._measured[2]) > STEP:
+            await self._measure()
         return self.problem
 
     async def agree(self) -> None:
         """Measure again every second until the clocks agree."""
         while await self.settle() is not None:
             await asyncio.sleep(AGAIN)
-            await self._look()
+            await self._measure()
 
     async def disagree(self) -> None:
         """Measure periodically until the clocks disagree."""
@@ -103,32 +103,32 @@ class ClockDifference:
         while await self.settle() is None:
             await asyncio.sleep(AGAIN)
             if self._elapsed() >= due:
-                await self._look()
+                await self._measure()
                 due = self._elapsed() + EVERY
 
-    async def _look(self) -> None:
+    async def _measure(self) -> None:
         """Measure. Without an answer keep the last result, adjusted by how far our clock was set."""
         begun = self._elapsed()
         try:
-            told = await self._ask()
+            broker_time = await self._ask()
         except SealbusError as error:
-            _log.warning("the broker's time is not known: %s", error.code)
+            _logger.warning("the broker's time is not known: %s", error.code)
             return
-        trip, beside = int((self._elapsed() - begun) * SECOND), self._beside()
-        if told and trip <= TRIP:
+        trip, beside = int((self._elapsed() - begun) * SECOND), self._offset()
+        if broker_time and trip <= TRIP:
             ours = int(begun * SECOND) + trip // 2 + beside
-            self._measured = ours - told, trip // 2, beside
+            self._measured = ours - broker_time, trip // 2, beside
             if self.problem is None:
                 self._agreed = beside
-            self._say()
+            self._report()
 
-    def _say(self) -> None:
+    def _report(self) -> None:
         problem = self.problem
-        if (said := problem.detail if problem is not None else "") and not self._said:
-            _log.error("%s: nothing is decided until the clocks are synchronized (NTP)", said)
-        elif self._said and not said:
-            _log.warning("this host's clock and the broker's agree again")
-        self._said = said
+        if (detail := problem.detail if problem is not None else "") and not self._reported:
+            _logger.error("%s: nothing is decided until the clocks are synchronized (NTP)", detail)
+        elif self._reported and not detail:
+            _logger.warning("this host's clock and the broker's agree again")
+        self._reported = detail
 
-    def _beside(self) -> int:
+    def _offset(self) -> int:
         return self._clock() - int(self._elapsed() * SECOND)

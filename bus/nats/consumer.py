@@ -30,7 +30,7 @@ from sealbus.bus.ports import ConsumerLoad, Delivery
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, SealbusError
 from sealbus.envelopes.message.freshness import StreamArrival
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 FRESH = 0.9
 """Share of `ack_wait` after which a delivery that still waits here is dropped: the server is about to redeliver it."""
@@ -171,13 +171,13 @@ class NatsPull:
         self._pulls.ask()
 
     def _deliver(self, subject: bytes, reply: bytes, block: bytes, payload: bytes) -> None:
-        found = self._ack_subjects.parse(reply)
-        if found is None:
+        ack = self._ack_subjects.parse(reply)
+        if ack is None:
             self._count("stray")
             return
         token = reply.decode()
         text = subject.decode("ascii", "backslashreplace")
-        delivered, sequence, _, stored, _ = found
+        delivered, sequence, _, stored, _ = ack
         # By place: naming each costs as much as all the rest.
         arrival = StreamArrival(text, block, self._spec.stream, sequence, stored, self._created, delivered)
         delivery = Delivery(text, payload, block, arrival, token)
@@ -205,7 +205,7 @@ class NatsPull:
         self._failures += 1
         pause = self._connection.options.backoff.interval(self._failures, random.random())  # noqa: S311  # no secret
         self._pause_until = self._loop.time() + pause
-        _log.warning("consumer %s of %s: %s", self._spec.name, self._spec.stream, reason)
+        _logger.warning("consumer %s of %s: %s", self._spec.name, self._spec.stream, reason)
 
     def _refuse(self, text: str) -> None:
         self._refused = text

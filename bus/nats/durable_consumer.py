@@ -20,7 +20,7 @@ from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.message.subjects import matches
 from sealbus.envelopes.trust.names import is_token
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 CONSUMER_NOT_FOUND = 10_014
 CONSUMER_EXISTS = frozenset({10_148, 10_012})
@@ -114,23 +114,23 @@ async def bind(request: Request, spec: DurableSpec) -> Bound:
                 raise
             # Another replica was quicker.
             info = await api(request, f"CONSUMER.INFO.{spec.stream}.{spec.name}")
-    found = info.get("config")
-    if not isinstance(found, dict):
+    config = info.get("config")
+    if not isinstance(config, dict):
         raise BusUnavailable(f"consumer {spec.name} of {spec.stream}: the server's answer is malformed")
     wanted = spec.config()
     fixed = ("ack_policy", "replay_policy")
-    if found.get("deliver_subject") or any(found.get(key) != wanted[key] for key in fixed):
+    if config.get("deliver_subject") or any(config.get(key) != wanted[key] for key in fixed):
         raise ConfigurationError(
             f"consumer {spec.name} of {spec.stream} is not a pull consumer with explicit acknowledgement: delete it"
         )
-    least, listened = _most(found), _Listened.of(found, spec)
+    least, listened = _most(config), _Listened.of(config, spec)
     changing = ("ack_wait", "max_deliver")
-    changed = any(found.get(key) != wanted[key] for key in changing) or filters_of(found) != set(listened.subjects)
+    changed = any(config.get(key) != wanted[key] for key in changing) or filters_of(config) != set(listened.subjects)
     if changed or listened.old or least < spec.max_ack_pending:
-        kept = {key: found[key] for key in ("deliver_policy", "opt_start_seq", "opt_start_time") if key in found}
-        bound = _bound(await _create(request, spec, "update", kept, listened=listened, least=least))
+        start = {key: config[key] for key in ("deliver_policy", "opt_start_seq", "opt_start_time") if key in config}
+        bound = _bound(await _create(request, spec, "update", start, listened=listened, least=least))
         if changed or bound.load.most > least:
-            _log.info("consumer %s of %s: brought up to date", spec.name, spec.stream)
+            _logger.info("consumer %s of %s: brought up to date", spec.name, spec.stream)
         return bound
     return _bound(info)
 
@@ -148,18 +148,18 @@ class _Listened:
     """Whether a time is so old that it is to be written anew."""
 
     @classmethod
-    def of(cls, found: Mapping[str, object], spec: DurableSpec) -> _Listened:
+    def of(cls, config: Mapping[str, object], spec: DurableSpec) -> _Listened:
         """Return what a consumer of the configuration `found` is to listen to; with no configuration, a new one."""
         now = int(time.time())
         times = dict.fromkeys(spec.subjects, now) if spec.shared else {}
         if not spec.shared:
             return cls(spec.subjects, times)
-        noted = _noted(found)
+        noted = _noted(config)
         others = {
             subject: min(now, noted.get(subject, now))
-            for subject in sorted(filters_of(found) - set(spec.subjects))
+            for subject in sorted(filters_of(config) - set(spec.subjects))
             # The server refuses filters that overlap.
-            if not any(matches(one, subject) or matches(subject, one) for one in spec.subjects)
+            if not any(matches(own, subject) or matches(subject, own) for own in spec.subjects)
         }
         others = {subject: since for subject, since in others.items() if now - since < LISTENED_SECONDS}
         if len(json.dumps(times | others)) > METADATA_BYTES:
@@ -175,9 +175,9 @@ class _Listened:
         }
 
 
-def _noted(found: Mapping[str, object]) -> dict[str, int]:
+def _noted(config: Mapping[str, object]) -> dict[str, int]:
     """Return the times in a consumer's metadata; empty where there are none, or anything else stands there."""
-    metadata = found.get("metadata")
+    metadata = config.get("metadata")
     text = metadata.get(LISTENED) if isinstance(metadata, dict) else None
     try:
         times = json.loads(text) if isinstance(text, str) else {}
@@ -190,7 +190,7 @@ async def _create(
     request: Request,
     spec: DurableSpec,
     action: str,
-    kept: Mapping[str, object] | None = None,
+    start: Mapping[str, object] | None = None,
     *,
     listened: _Listened | None = None,
     least: int = 1,
@@ -200,7 +200,7 @@ async def _create(
     subject = f"CONSUMER.CREATE.{spec.stream}.{spec.name}{filter_suffix(listened.subjects)}"
     most = max(spec.max_ack_pending, least)
     while True:
-        config = spec.config() | dict(kept or {}) | {"max_ack_pending": most if most < UNBOUNDED else -1}
+        config = spec.config() | dict(start or {}) | {"max_ack_pending": most if most < UNBOUNDED else -1}
         config = {key: value for key, value in config.items() if not key.startswith("filter_")} | listened.config()
         try:
             info = await api(request, subject, {"stream_name": spec.stream, "config": config, "action": action})
@@ -210,7 +210,7 @@ async def _create(
             most = max(most // 2, least)
             continue
         if most < spec.max_ack_pending:
-            _log.warning(
+            _logger.warning(
                 "consumer %s of %s: the server allows %d pending deliveries, not %d",
                 spec.name,
                 spec.stream,

@@ -173,11 +173,13 @@ def _parsed(subject: str, block: bytes, payload: bytes) -> _Answer:
     if status:
         return BusUnavailable(f"{subject}: {status} {text}")
     try:
-        found = json.loads(payload)
-        if "error" in found:
-            refusal = found["error"]
+        answer = json.loads(payload)
+        if "error" in answer:
+            refusal = answer["error"]
             code = int(refusal.get("err_code", 0))
             return StreamRefused(f"{subject}: {refusal.get('description', 'refused')} ({code})", code)
-        return PubAck(stream=str(found["stream"]), sequence=int(found["seq"]), duplicate=found.get("duplicate") is True)
+        return PubAck(
+            stream=str(answer["stream"]), sequence=int(answer["seq"]), duplicate=answer.get("duplicate") is True
+        )
     except (ValueError, TypeError, KeyError, AttributeError):
         return BusUnavailable(f"{subject}: the acknowledgement is malformed")

@@ -120,7 +120,7 @@ class PullRequests:
                 self.open(link, self._number)
         room = ROOM * self._request.batch
         own = self._on(link)
-        asked = sum([pull.remaining for pull in self._pulls])
+        requested = sum([pull.remaining for pull in self._pulls])
         for pull in own:
             if pull.remaining:
                 continue
@@ -128,11 +128,11 @@ class PullRequests:
                 self._remove(pull)
                 continue
             enough = not self._careful and any(other.untouched for other in own)
-            if enough or self._waiting() + asked + pull.batch > room:
+            if enough or self._waiting() + requested + pull.batch > room:
                 return
             with contextlib.suppress(BusUnavailable):
                 pull.ask(self._api)
-                asked += pull.batch
+                requested += pull.batch
 
     def silent_at(self) -> float | None:
         """Return when, by the loop's time, the first waiting request counts as forgotten; `None` if none waits."""

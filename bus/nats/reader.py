@@ -27,7 +27,7 @@ from sealbus.bus.ports import Delivery, StoredValue, StreamRefused
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.message.freshness import StreamArrival
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 BATCH = 500
 READY_SECONDS = 30.0
@@ -79,9 +79,9 @@ class _Reader:
             connection.jetstream, self._stream, self._name, subjects, start, since, headers_only=headers_only
         )
         self._made = True
-        found = self._pending
-        if once and not found:
-            return found
+        count = self._pending
+        if once and not count:
+            return count
         self._pulls = PullRequests(
             f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._name}",
             PullRequest(batch=BATCH),
@@ -92,9 +92,9 @@ class _Reader:
             waiting=lambda: len(self._buffer),
             care=self._care,
         )
-        self._pulls.open(self.link, 1 if once and found <= BATCH else PULLS)
+        self._pulls.open(self.link, 1 if once and count <= BATCH else PULLS)
         self._pulls.asking = True
-        return found
+        return count
 
     @property
     def exhausted(self) -> bool:
@@ -118,7 +118,7 @@ class _Reader:
         self._buffer.clear()
         if last is not None and batch and _sequence(batch[-1]) > last:
             self._pending = 0
-            batch = [one for one in batch if _sequence(one) <= last]
+            batch = [delivery for delivery in batch if _sequence(delivery) <= last]
         return batch
 
     def close(self) -> None:
@@ -133,14 +133,14 @@ class _Reader:
                 _delete(self.link, self._stream, self._name)
 
     def _deliver(self, subject: bytes, reply: bytes, block: bytes, payload: bytes) -> None:
-        found = self._acks.parse(reply)
-        if self.broken or found is None:
+        ack = self._acks.parse(reply)
+        if self.broken or ack is None:
             return
         self._count += 1
-        if found.consumer_sequence != self._count:
+        if ack.consumer_sequence != self._count:
             self._break("a delivery is missing")
             return
-        self._pending = found.pending
+        self._pending = ack.pending
         text = subject.decode("ascii", "backslashreplace")
         self._buffer.append(
             Delivery(
@@ -151,8 +151,8 @@ class _Reader:
                     subject=text,
                     header_block=block,
                     stream=self._stream,
-                    sequence=found.sequence,
-                    stored=found.stored,
+                    sequence=ack.sequence,
+                    stored=ack.stored,
                     created=self._created,
                     delivery=1,
                 ),
@@ -232,7 +232,7 @@ async def read(
             continue
         if reader.broken != CUT:
             failures += 1
-            _log.warning("reading %s: %s; going on at %d", stream, reader.broken, position)
+            _logger.warning("reading %s: %s; going on at %d", stream, reader.broken, position)
             await asyncio.sleep(connection.options.backoff.interval(failures, random.random()))  # noqa: S311  # no secret
         if (await _again(connection, stream)).created != first.created:
             raise ConfigurationError(f"stream {stream} was deleted and created again while it was read")
@@ -286,9 +286,12 @@ async def values(
                     wanted, left = batch[:left], max(0, left - len(batch))
                     position, since = _sequence(batch[-1]) + 1, 0
                     yield [
-                        (one.subject, StoredValue(one.arrival.sequence, one.payload, one.arrival.stored))
-                        for one in wanted
-                        if one.arrival is not None
+                        (
+                            delivery.subject,
+                            StoredValue(delivery.arrival.sequence, delivery.payload, delivery.arrival.stored),
+                        )
+                        for delivery in wanted
+                        if delivery.arrival is not None
                     ]
                     if not left:
                         return
@@ -311,7 +314,7 @@ async def _again(connection: Connection, stream: str) -> StreamState:
         try:
             return await existing_stream(connection.jetstream, stream)
         except BusUnavailable as error:
-            _log.warning("reading %s: %s", stream, error.detail)
+            _logger.warning("reading %s: %s", stream, error.detail)
             await asyncio.sleep(connection.options.backoff.maximum_interval / 5)
 
 

@@ -33,7 +33,7 @@ FLUSH_SECONDS = 5.0
 PENDING_BYTES = 67_108_864
 """Most payload bytes that wait for one listener, in addition to its bound on messages."""
 
-_log: Final = logging.getLogger(__name__)
+_logger: Final = logging.getLogger(__name__)
 
 DRAIN_SECONDS: Final = 2.0
 """Seconds to answer what has arrived when this is left: others of the group answer what comes later."""
@@ -74,7 +74,7 @@ class _Listener:
         self.arrived.clear()
         batch = list(self._waiting)
         self._waiting.clear()
-        self._bytes = sum(len(one.payload) for stage in self._stages for one in stage.held)
+        self._bytes = sum(len(delivery.payload) for stage in self._stages for delivery in stage.held)
         return batch
 
     def enter(self, link: Link) -> None:
@@ -324,8 +324,8 @@ class Responder:
         if len(self._waiting) >= self._pending:
             self._overloaded()
             return
-        asked = Asked(payload=payload, header_block=block, arrived=asyncio.get_running_loop().time())
-        self._waiting.append(_Pending(asked, reply.decode("ascii", "backslashreplace"), link))
+        request = Asked(payload=payload, header_block=block, arrived=asyncio.get_running_loop().time())
+        self._waiting.append(_Pending(request, reply.decode("ascii", "backslashreplace"), link))
         self._arrived.set()
 
     async def _work(self) -> None:
@@ -341,9 +341,10 @@ class Responder:
                     waiting.link.write(publish_frame(Outgoing(subject=waiting.reply, payload=answer)))
             except (BusUnavailable, ConfigurationError) as error:
                 # The link is gone and its requests with it, or the reply subject is invalid.
-                _log.info("%s: not answered: %s", self._subject, error.detail)
-            except Exception:  # noqa: BLE001 - one request's failure must not end the responder
-                _log.exception("%s: not answered", self._subject)
+                _logger.info("%s: not answered: %s", self._subject, error.detail)
+            except Exception:
+                # One request's failure must not end the responder.
+                _logger.exception("%s: not answered", self._subject)
             finally:
                 self._busy -= 1
                 self._idle.set()

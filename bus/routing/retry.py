@@ -97,7 +97,7 @@ class RetryPolicy(Backoff):
         if self._is_named(failure):
             return False
         cause = failure.__cause__
-        return cause is None or not all(self._is_named(one) for one in leaves(cause))
+        return cause is None or not all(self._is_named(error) for error in leaves(cause))
 
     def delay(self, attempt: int, *, random: float, now: int, until: float, after: float | None = None) -> float | None:
         """Return the seconds to wait after the failed `attempt` (counted from 1), or `None` if it was the last one.
@@ -114,20 +114,22 @@ class RetryPolicy(Backoff):
 
     def _is_named(self, error: BaseException) -> bool:
         code = str(error.code) if isinstance(error, SealbusError) else None
-        return any(code == one if isinstance(one, str) else isinstance(error, one) for one in self.non_retryable)
+        return any(
+            code == entry if isinstance(entry, str) else isinstance(error, entry) for entry in self.non_retryable
+        )
 
 
-def _is_nameable(one: object) -> bool:
-    if isinstance(one, str):
-        return CODE_FORM.fullmatch(one) is not None
-    return isinstance(one, type) and issubclass(one, Exception)
+def _is_nameable(entry: object) -> bool:
+    if isinstance(entry, str):
+        return CODE_FORM.fullmatch(entry) is not None
+    return isinstance(entry, type) and issubclass(entry, Exception)
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:
     """Yield the errors of a group, or the error itself if it is not a group."""
     if isinstance(error, BaseExceptionGroup):
-        for one in error.exceptions:
-            yield from leaves(one)
+        for member in error.exceptions:
+            yield from leaves(member)
     else:
         yield error
 

@@ -159,9 +159,9 @@ class Route:
         object.__setattr__(self, "limited", self.ordered or self.concurrency is not None)
 
 
-def control_route(endpoint: Endpoint, token: str, what: str, *, loads_resource: bool = True) -> Route:
+def control_route(endpoint: Endpoint, token: str, verb: str, *, loads_resource: bool = True) -> Route:
     """Return the route of what the agent with this `token` is told of work: `what` is `cancel`, `approve` or `schedule`."""
-    subject = control_subject(token, what)
+    subject = control_subject(token, verb)
     return Route(
         kind=Kind.TASK,
         subject=subject,
@@ -190,16 +190,16 @@ class RouteTable:
 
     def of(self, subject: str) -> Route:
         """Return the route that handles `subject`; raise `EnvelopeError` `wrong_subject` if there is none (step 3)."""
-        found = self.find(subject)
-        if found is None:
+        route = self.find(subject)
+        if route is None:
             raise EnvelopeError(Code.WRONG_SUBJECT, 3, "no handler for this subject")
-        return found
+        return route
 
     def find(self, subject: str) -> Route | None:
         """Return the route that handles `subject`, or `None` if there is none."""
-        found = self._exact.get(subject)
-        if found is not None:
-            return found
+        exact = self._exact.get(subject)
+        if exact is not None:
+            return exact
         for route in self._patterns:
             if matches(route.subject, subject):
                 return route

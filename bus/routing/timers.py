@@ -68,13 +68,13 @@ class Deadlines:
         self._timer = None
         now = loop.time()
         try:
-            for alarm in [one for one in self._open if one.until <= now]:
+            for alarm in [alarm for alarm in self._open if alarm.until <= now]:
                 self._open.discard(alarm)
                 alarm.ring()
         finally:
             # Even if one raises: the others ring at the next turn.
             if self._open:
-                self._set(min([one.until for one in self._open]))
+                self._set(min([alarm.until for alarm in self._open]))
 
 
 class Alarm:

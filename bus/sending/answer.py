@@ -45,11 +45,11 @@ class RemoteError(SealbusError):
         return f"{super().__str__()} ({self.note})" if self.note else super().__str__()
 
 
-def code_of(said: object) -> str:
+def code_of(code: object) -> str:
     """Return the recipient's code, as a `Code` if it is known; raise `ValueError` for a malformed one."""
-    if not isinstance(said, str) or not CODE_FORM.fullmatch(said):
+    if not isinstance(code, str) or not CODE_FORM.fullmatch(code):
         raise ValueError("not a code")
-    return Code(said) if said in _KNOWN else said
+    return Code(code) if code in _KNOWN else code
 
 
 class ChunkedAnswer(RemoteError):

@@ -67,13 +67,13 @@ class ApprovalRequest:
 
 def encode_approval(request: ApprovalRequest) -> Content:
     """Return the body of `request`."""
-    said = {
+    members = {
         "v": 1,
         "decision": request.decision.hex(),
         "verdict": request.verdict.value,
         "note": request.note,
     }
-    return Content(body=json.dumps(said, separators=(",", ":"), ensure_ascii=False).encode(), typ=APPROVAL_TYPE)
+    return Content(body=json.dumps(members, separators=(",", ":"), ensure_ascii=False).encode(), typ=APPROVAL_TYPE)
 
 
 def parse_approval(body: bytes, typ: str) -> ApprovalRequest:
@@ -129,10 +129,10 @@ def waiting(until: int) -> Mapping[str, ExtValue]:
     return {WAIT: until}
 
 
-def _parsed(said: dict[str, Json]) -> ApprovalRequest:
-    version = said.pop("v", None)
-    texts = [text for name in _TEXTS if isinstance(text := said.get(name), str)]
-    if type(version) is not int or version != 1 or not len(said) == len(texts) == len(_TEXTS):
+def _parsed(members: dict[str, Json]) -> ApprovalRequest:
+    version = members.pop("v", None)
+    texts = [text for name in _TEXTS if isinstance(text := members.get(name), str)]
+    if type(version) is not int or version != 1 or not len(members) == len(texts) == len(_TEXTS):
         raise ValueError("unknown members, version or types")
     decision, verdict, note = texts
     if not _LEAF.fullmatch(decision):

@@ -68,7 +68,7 @@ class CancelRequest:
 
 def encode_cancel(request: CancelRequest) -> Content:
     """Return the body of `request`."""
-    said = {
+    members = {
         "v": 1,
         "task": request.digest.hex(),
         "action": request.action,
@@ -76,7 +76,7 @@ def encode_cancel(request: CancelRequest) -> Content:
         "role": request.role.value,
         "reason": request.reason,
     }
-    return Content(body=json.dumps(said, separators=(",", ":"), ensure_ascii=False).encode(), typ=CANCEL_TYPE)
+    return Content(body=json.dumps(members, separators=(",", ":"), ensure_ascii=False).encode(), typ=CANCEL_TYPE)
 
 
 def parse_cancel(body: bytes, typ: str) -> CancelRequest:
@@ -119,10 +119,15 @@ def cancel_message(
     )
 
 
-def _parsed(said: dict[str, Json]) -> CancelRequest:
-    version, end = said.pop("v", None), said.pop("end", None)
-    texts = [text for name in _TEXTS if isinstance(text := said.get(name), str)]
-    if type(version) is not int or version != 1 or type(end) is not int or not len(said) == len(texts) == len(_TEXTS):
+def _parsed(members: dict[str, Json]) -> CancelRequest:
+    version, end = members.pop("v", None), members.pop("end", None)
+    texts = [text for name in _TEXTS if isinstance(text := members.get(name), str)]
+    if (
+        type(version) is not int
+        or version != 1
+        or type(end) is not int
+        or not len(members) == len(texts) == len(_TEXTS)
+    ):
         raise ValueError("unknown members, version or types")
     task, action, role, reason = texts
     if not _DIGEST.fullmatch(task):

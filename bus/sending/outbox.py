@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from sealbus.bus.telemetry.spans import Sending
     from sealbus.bus.telemetry.tracing import Tracer
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 RECENT = 30.0
 """Seconds for which `Outbox.unstored` reports an unacknowledged message; then an agent that is sent nothing because of it

@@ -47,8 +47,8 @@ class PartsTally:
 
     def result(self) -> Content:
         """Return the result that stands for all parts."""
-        said = {"v": 1, "parts": self.count, "hash": self._hash.hexdigest()}
-        return Content(body=json.dumps(said, separators=(",", ":")).encode(), typ=PARTS_TYPE)
+        members = {"v": 1, "parts": self.count, "hash": self._hash.hexdigest()}
+        return Content(body=json.dumps(members, separators=(",", ":")).encode(), typ=PARTS_TYPE)
 
 
 class PartsReading:

@@ -85,7 +85,7 @@ class Status:
             raise ValueError("a completed status, and no other, has a result")
         if self.result is not None and (self.code or self.note or any(self.explanation)):
             raise ValueError("a completed status has nothing but its result")
-        if STATUS_TYPE in [one.typ for one in (self.result, self.part) if one is not None]:
+        if STATUS_TYPE in [content.typ for content in (self.result, self.part) if content is not None]:
             raise ValueError("a result cannot have the media type of a status")
         if self.part is not None and (
             self.state is not State.WORKING or self.code or self.note or any(self.explanation) or self.number < 0
@@ -119,15 +119,15 @@ def encode(status: Status) -> Content:
     """Return the body of `status` and its media type; the header's `fin` must be `status.final`."""
     if (content := status.result or status.part) is not None:
         return content
-    said: dict[str, object] = {"state": status.state.value}
+    members: dict[str, object] = {"state": status.state.value}
     if status.code:
-        said["code"] = str(status.code)
-    said |= status.explanation.members()
+        members["code"] = str(status.code)
+    members |= status.explanation.members()
     if status.note:
-        said["note"] = status.note
+        members["note"] = status.note
     if status.by is not None:
-        said["by"] = status.by.value
-    return Content(body=json.dumps(said, separators=(",", ":"), ensure_ascii=False).encode(), typ=STATUS_TYPE)
+        members["by"] = status.by.value
+    return Content(body=json.dumps(members, separators=(",", ":"), ensure_ascii=False).encode(), typ=STATUS_TYPE)
 
 
 def parse(body: bytes, typ: str, *, fin: bool, sequence: int, number: object = None) -> Status:
@@ -145,15 +145,15 @@ def parse(body: bytes, typ: str, *, fin: bool, sequence: int, number: object = N
     if len(body) > BODY_BYTES:
         raise BadBody("the status is too large")
     try:
-        said = _members(body)
+        members = _members(body)
         status = Status(
-            state=State(_text(said, "state")),
-            code=_text(said, "code"),
-            reasons=_texts(said.get("reasons", [])),
-            note=_text(said, "note"),
-            remedies=remedies_of(said.get("remedy")),
-            via=via_of(said.get("via")),
-            by=SpiffeId.parse(_text(said, "by")) if "by" in said else None,
+            state=State(_text(members, "state")),
+            code=_text(members, "code"),
+            reasons=_texts(members.get("reasons", [])),
+            note=_text(members, "note"),
+            remedies=remedies_of(members.get("remedy")),
+            via=via_of(members.get("via")),
+            by=SpiffeId.parse(_text(members, "by")) if "by" in members else None,
             sequence=sequence,
         )
     except (ValueError, EnvelopeError) as error:
@@ -171,20 +171,20 @@ def sequence_of(delivery: int, number: int) -> int:
 
 
 def _members(body: bytes) -> dict[str, Json]:
-    said = parse_object(body, depth=_NESTING)
-    if not said.keys() <= _KEYS:
+    members = parse_object(body, depth=_NESTING)
+    if not members.keys() <= _KEYS:
         raise ValueError("unknown member")
-    return said
+    return members
 
 
-def _text(said: dict[str, Json], name: str) -> str:
-    value = said.get(name, "")
+def _text(members: dict[str, Json], name: str) -> str:
+    value = members.get(name, "")
     if type(value) is not str:
         raise ValueError(f"{name} is not a text")
     return value
 
 
 def _texts(value: Json) -> tuple[str, ...]:
-    if type(value) is not list or not all(type(one) is str for one in value):
+    if type(value) is not list or not all(type(item) is str for item in value):
         raise ValueError("reasons are not texts")
-    return tuple(str(one) for one in value)
+    return tuple(str(item) for item in value)

@@ -64,7 +64,7 @@ INERT: Final = frozenset(
 )
 """Settings that cannot make an accepted message acceptable again; an operator may choose them."""
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 _ALL: Final = frozenset(Guard)
 _IDS: Final = frozenset({Guard.LIVE, Guard.EVIDENCE})
@@ -169,19 +169,19 @@ async def check_streams(
     Raises `ConfigurationError` as `check_stream` does, and `BusUnavailable` if the server does not answer in time: then
     nothing is known, and nothing may be consumed.
     """
-    found = {}
+    states = {}
     try:
         async with asyncio.timeout(deadline):
             for stream in streams:
                 if stream.guard is Guard.EVIDENCE:
                     # The current one of several periods: processes need not know the name that it has now.
                     state = await audit_stream(request, first=stream.name)
-                    found[stream.name] = check_stream(replace(stream, name=state.name), state)
+                    states[stream.name] = check_stream(replace(stream, name=state.name), state)
                 else:
-                    found[stream.name] = check_stream(stream, await stream_state(request, stream.name))
+                    states[stream.name] = check_stream(stream, await stream_state(request, stream.name))
     except TimeoutError as error:
         raise BusUnavailable(f"streams not checked: no answer from the server within {deadline:g} s") from error
-    return found
+    return states
 
 
 def covers(wide: str, narrow: str) -> bool:
@@ -215,12 +215,12 @@ def shown(field: str, value: object) -> str:
 
 def _violations(stream: Stream, state: StreamState) -> Iterable[Violation]:
     def violation(field: str, needed: str) -> Violation:
-        found = shown(field, state.config.get(field))
-        return Violation(stream=stream.name, field=field, found=found, needed=needed)
+        value = shown(field, state.config.get(field))
+        return Violation(stream=stream.name, field=field, found=value, needed=needed)
 
     covered = state.config.get("subjects")
-    filters = [one for one in covered if isinstance(one, str)] if isinstance(covered, list) else []
-    missing = [subject for subject in stream.subjects if not any(covers(one, subject) for one in filters)]
+    filters = [subject for subject in covered if isinstance(subject, str)] if isinstance(covered, list) else []
+    missing = [subject for subject in stream.subjects if not any(covers(wide, subject) for wide in filters)]
     if missing:
         yield violation("subjects", f"to include {', '.join(missing)}")
     for condition in _CONDITIONS:
@@ -268,7 +268,7 @@ class StreamGuard:
             try:
                 await check_streams(self._streams, self._connection.jetstream)
             except BusUnavailable as error:
-                _log.warning("streams not checked, will be retried: %s", error)
+                _logger.warning("streams not checked, will be retried: %s", error)
                 await asyncio.sleep(AGAIN)
                 self._entered.set()
             else:

@@ -157,8 +157,8 @@ def declared_streams(
             raise ConfigurationError(
                 f"streams.max_bytes.{name.lower()} is not set: say how much {name} may hold, for instance 1GiB"
             )
-    tasks = tuple(sorted(one.subject for one in own if one.kind is Kind.TASK))
-    events = tuple(sorted(one.subject for one in own if one.kind is Kind.EVENT))
+    tasks = tuple(sorted(entry.subject for entry in own if entry.kind is Kind.TASK))
+    events = tuple(sorted(entry.subject for entry in own if entry.kind is Kind.EVENT))
     return (
         Stream(
             name=TASKS,
@@ -282,4 +282,6 @@ def stream_named(streams: Sequence[Stream], name: str) -> Stream:
     for stream in streams:
         if stream.name == name:
             return stream
-    raise ConfigurationError(f"stream {name}: not declared; the streams are {', '.join(one.name for one in streams)}")
+    raise ConfigurationError(
+        f"stream {name}: not declared; the streams are {', '.join(stream.name for stream in streams)}"
+    )

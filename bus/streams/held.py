@@ -62,7 +62,7 @@ _NO_END: Final = 2**63
 _AT_ONCE: Final = 64
 """Messages after which others get their turn: each may cost two verifications."""
 
-_log: Final = logging.getLogger(__name__)
+_logger: Final = logging.getLogger(__name__)
 
 
 class PastTrust(Protocol):
@@ -128,7 +128,7 @@ class Scan(NamedTuple):
 
     def has_more(self, sequence: int) -> bool:
         """Return whether something may have been stored after `sequence`, by when this was made."""
-        return not self.complete or any(one.last > sequence for one in self.places.values())
+        return not self.complete or any(place.last > sequence for place in self.places.values())
 
 
 class Part(NamedTuple):
@@ -202,7 +202,7 @@ class Held:
         self._names = names
         self._caches = caches
         self._clock = clock
-        self._said = OperatorLog(_log)
+        self._operator_log = OperatorLog(_logger)
 
     async def newest(
         self,
@@ -227,7 +227,7 @@ class Held:
         there only delays it.
         """
         reading = await self._read(pattern, payload_type, since, within, flooded=flooded, fresh=fresh, patient=patient)
-        return {subject: replace(one, last=reading.last[subject]) for subject, one in reading.values.items()}
+        return {subject: replace(value, last=reading.last[subject]) for subject, value in reading.values.items()}
 
     async def scan(self, pattern: str, *, after: int = 0, most: int, within: float = 10.0) -> Scan:
         """Return what was stored under which subject of `pattern` after sequence `after`, without reading any value.
@@ -238,16 +238,16 @@ class Held:
         places: dict[str, Place] = {}
         looked = 0
         async with aclosing(self._messages(pattern, after + 1, _NO_END, within, headers_only=True)) as messages:
-            async for one, sequence in messages:
+            async for delivery, sequence in messages:
                 if looked >= most:
                     return Scan(places, complete=False)
                 looked += 1
-                known = places.pop(one.subject, None)
-                if known is None:
+                place = places.pop(delivery.subject, None)
+                if place is None:
                     # From the beginning nothing is before what is there.
-                    known = Place(sequence, sequence, whole=not after or _is_first(one.header_block))
+                    place = Place(sequence, sequence, whole=not after or _is_first(delivery.header_block))
                 # In the order of the last message of each.
-                places[one.subject] = known._replace(last=sequence)
+                places[delivery.subject] = place._replace(last=sequence)
         return Scan(places, complete=True)
 
     async def between(
@@ -262,30 +262,30 @@ class Held:
         sequences: dict[str, int] = {}
         size = 0
         async with aclosing(self._messages(pattern, first, last, within)) as messages:
-            async for one, sequence in messages:
+            async for delivery, sequence in messages:
                 if size >= most_bytes:
                     last = max(sequences.values())
                     break
-                size += len(one.payload)
-                sequences[one.subject] = sequence
-                stored = one.arrival.stored if one.arrival is not None else 0
-                if (claimed := self._claimed(one.subject, one.payload, stored)) is not None:
-                    claims.setdefault(one.subject, []).append(claimed)
-        found: dict[str, HeldValue] = {}
+                size += len(delivery.payload)
+                sequences[delivery.subject] = sequence
+                stored = delivery.arrival.stored if delivery.arrival is not None else 0
+                if (claimed := self._claimed(delivery.subject, delivery.payload, stored)) is not None:
+                    claims.setdefault(delivery.subject, []).append(claimed)
+        values: dict[str, HeldValue] = {}
         unsure, forged = set[str](), 0
-        for looked, (subject, those) in enumerate(claims.items()):
+        for looked, (subject, candidates) in enumerate(claims.items()):
             if looked % _AT_ONCE == 0:
                 await asyncio.sleep(0)
             # Of several with one number the first stored, which stays the first where they are sorted.
-            for claimed in sorted(those, key=lambda one: -one.value.number)[:_CLAIMS]:
+            for claimed in sorted(candidates, key=lambda claim: -claim.value.number)[:_CLAIMS]:
                 if await self.is_genuine(claimed, payload_type):
-                    found[subject] = replace(claimed.value, last=sequences[subject])
+                    values[subject] = replace(claimed.value, last=sequences[subject])
                     break
                 forged += 1
             else:
-                if len(those) > _CLAIMS:
+                if len(candidates) > _CLAIMS:
                     unsure.add(subject)
-        return Part(found, last, frozenset(unsure), forged)
+        return Part(values, last, frozenset(unsure), forged)
 
     async def _messages(
         self, pattern: str, first: int, last: int, within: float, *, headers_only: bool = False
@@ -295,14 +295,14 @@ class Held:
         try:
             async with asyncio.timeout(within), aclosing(source) as batches:
                 async for batch in batches:
-                    for one in batch:
+                    for delivery in batch:
                         # Whoever runs the broker may deliver more than was asked for.
-                        if one.arrival is None or not matches(pattern, one.subject):
+                        if delivery.arrival is None or not matches(pattern, delivery.subject):
                             continue
-                        if one.arrival.sequence > last:
+                        if delivery.arrival.sequence > last:
                             return
-                        yield one, one.arrival.sequence
-                        if one.arrival.sequence == last:
+                        yield delivery, delivery.arrival.sequence
+                        if delivery.arrival.sequence == last:
                             return
         except TimeoutError as error:
             raise BusUnavailable(f"{HELD} was not read within {within:g} s") from error
@@ -388,9 +388,9 @@ class Held:
                     if patient and looked % _AT_ONCE == 1:
                         deadline.reschedule(asyncio.get_running_loop().time() + within)
                     reading.saw(subject, stored.sequence)
-                    known = reading.values.get(subject)
+                    newest = reading.values.get(subject)
                     claimed = self.claimed(subject, stored) if subject not in reading.flooded else None
-                    if claimed is None or (known is not None and claimed.value.number <= known.number):
+                    if claimed is None or (newest is not None and claimed.value.number <= newest.number):
                         continue
                     if await self.is_genuine(claimed, payload_type):
                         reading.values[subject] = claimed.value
@@ -403,7 +403,7 @@ class Held:
                         if flooded:
                             raise StateUnavailable(f"{subject}: over {FORGERIES} that are not genuine")
                         reading.values.pop(subject, None)
-                        self._said.warning("%s is left out: over %d there are not genuine", subject, FORGERIES)
+                        self._operator_log.warning("%s is left out: over %d there are not genuine", subject, FORGERIES)
         except TimeoutError as error:
             raise _slow(within) from error
         return reading
@@ -437,7 +437,7 @@ class Held:
             return None
         try:
             array = decode(raw, items=PARTS + 1, step=0)
-            parts = tuple(one for one in array if isinstance(one, bytes)) if isinstance(array, list) else ()
+            parts = tuple(part for part in array if isinstance(part, bytes)) if isinstance(array, list) else ()
             if len(parts) != PARTS + 1:
                 return None
             if len(parts[0]) > PAYLOAD_BYTES:

@@ -55,7 +55,7 @@ _AGAIN: Final = 5.0
 """Seconds until it is read again if none counted: values that are made up do not each cost a read."""
 _WITHIN: Final = 5.0
 
-_log: Final = logging.getLogger(__name__)
+_logger: Final = logging.getLogger(__name__)
 
 
 def key_book_subject(token: str) -> str:
@@ -112,7 +112,7 @@ class KeyBook:
     ) -> None:
         # With the current bundles only: a book must not make itself, or another one, count.
         held = Held(transport, trust=trust, names=names, caches=caches, clock=clock)
-        self._notaries = {names.token(one): one for one in notaries}
+        self._notaries = {names.token(notary): notary for notary in notaries}
         self._following = {token: held.following(key_book_subject(token), KEY_BOOK_TYPE) for token in self._notaries}
         self._trust = trust
         self._clock = clock
@@ -151,19 +151,19 @@ class KeyBook:
         ends after 5 s for each notary.
         """
         async with self._reading:
-            if (found := self._restored(created)) is None and asyncio.get_running_loop().time() >= self._again:
+            if (streams := self._restored(created)) is None and asyncio.get_running_loop().time() >= self._again:
                 await self._read()
-                found = self._restored(created)
-        if found is None:
+                streams = self._restored(created)
+        if streams is None:
             raise StateUnavailable("no notary has said yet whether this stream was restored")
-        return found
+        return streams
 
     def _restored(self, created: int) -> Sequence[RestoredStream] | None:
         now = self._clock()
         books = [book for book in self._books.values() if book.is_young(now)]
-        found = [one for book in books for one in book.contents.restored]
-        if any(one.created == created for one in found) or any(book.stored >= created for book in books):
-            return found
+        streams = [stream for book in books for stream in book.contents.restored]
+        if any(stream.created == created for stream in streams) or any(book.stored >= created for book in books):
+            return streams
         return None
 
     async def _read(self) -> None:
@@ -177,21 +177,21 @@ class KeyBook:
                 self._books[token] = book
                 counted = True
         if not counted:
-            _log.warning("the keys of the past are not known: %s", self._why)
+            _logger.warning("the keys of the past are not known: %s", self._why)
         now = asyncio.get_running_loop().time()
         self._until, self._again = now + (_CACHED if counted else _AGAIN), now + _AGAIN
 
     async def _newer(self, token: str, notary: SpiffeId) -> _Book:
         """Return the book of `notary` that counts now; raise `StateUnavailable` if there is none."""
-        now, known = self._clock(), self._books.get(token)
+        now, previous = self._clock(), self._books.get(token)
         since = max(0, now - YOUNG - DEFAULT_LIMITS.stored_within)
         value, _ = await self._following[token].standing(since=since, within=_WITHIN)
         if value is None:
             raise StateUnavailable(f"no key book of {notary} counts now")
         # A number starts again with a log that knows nothing of the one before; by then older books are too old anyway.
-        if known is not None and known.is_young(now) and value.number <= known.number:
-            if (value.number, value.at) == (known.number, known.at):
-                return known
+        if previous is not None and previous.is_young(now) and value.number <= previous.number:
+            if (value.number, value.at) == (previous.number, previous.at):
+                return previous
             raise StateUnavailable(f"the key book of {notary} is older than the one seen before")
         book = _Book(value.number, value.at, value.stored, await asyncio.to_thread(read_book, value))
         if not book.is_young(now):
@@ -210,10 +210,10 @@ class BookContents:
 def read_book(value: HeldValue) -> BookContents:
     """Take the contents out of a book, once; raise `StateUnavailable` for one that breaks a rule: it says nothing then."""
     try:
-        records = [parse_record(one) for one in value.keys.some_octets(RECORDS)]
+        records = [parse_record(encoded) for encoded in value.keys.some_octets(RECORDS)]
         restored = tuple(parse_stream(line) for line in value.keys.some_texts(RESTORED))
         value.keys.end()
-        history = TrustHistory(one for one in records if isinstance(one, BundleRecord) and not one.x509)
+        history = TrustHistory(record for record in records if isinstance(record, BundleRecord) and not record.x509)
     except (EnvelopeError, BundleRefused, LogError) as error:
         raise StateUnavailable(f"{value.subject} is no key book") from error
     # Nothing but bundles without certificates, none twice, and at least one.

@@ -89,10 +89,10 @@ class ObjectStore:
 
     async def info(self, name: str) -> ObjectInfo | None:
         """Return the description of the object `name`, or None if there is none or it was deleted."""
-        found = await self._transport.last(self.stream, self._meta(name), within=WITHIN)
-        if found is None:
+        message = await self._transport.last(self.stream, self._meta(name), within=WITHIN)
+        if message is None:
             return None
-        info = parse_info(found.payload, sequence=found.sequence)
+        info = parse_info(message.payload, sequence=message.sequence)
         return None if info is None or info.deleted else info
 
     async def get(self, info: ObjectInfo) -> bytes | None:
@@ -176,11 +176,11 @@ class ObjectStore:
 
     async def objects(self) -> list[ObjectInfo]:
         """Return all current objects, by name."""
-        found: dict[str, ObjectInfo] = {}
+        infos: dict[str, ObjectInfo] = {}
         async with aclosing(self._infos(follow=False)) as batches:
             async for batch in batches:
-                found |= {info.name: info for info in batch}
-        return [info for _, info in sorted(found.items()) if not info.deleted]
+                infos |= {info.name: info for info in batch}
+        return [info for _, info in sorted(infos.items()) if not info.deleted]
 
     def watch(self) -> AsyncGenerator[list[ObjectInfo], None]:
         """Yield all objects, then each change as it comes, including deletions, until closed.
@@ -193,13 +193,13 @@ class ObjectStore:
         source = self._transport.read(self.stream, [f"$O.{self.bucket}.M.>"], follow=follow)
         async with aclosing(source) as batches:
             async for batch in batches:
-                found: list[ObjectInfo] = []
+                infos: list[ObjectInfo] = []
                 for delivery in batch:
                     sequence = delivery.arrival.sequence if delivery.arrival is not None else 0
                     info = parse_info(delivery.payload, sequence=sequence)
                     if info is not None and self._meta(info.name) == delivery.subject:
-                        found.append(info)
-                yield found
+                        infos.append(info)
+                yield infos
 
     def _meta(self, name: str) -> str:
         return f"$O.{self.bucket}.M.{urlsafe_b64encode(name.encode()).decode()}"
@@ -272,13 +272,13 @@ def digest_of(content: bytes) -> str:
 def parse_info(payload: bytes, *, sequence: int) -> ObjectInfo | None:
     """Parse the description of an object; return None for anything else, links included."""
     try:
-        said = json.loads(payload) if len(payload) <= _INFO_BYTES else None
+        document = json.loads(payload) if len(payload) <= _INFO_BYTES else None
     except (ValueError, RecursionError):
         return None
-    if not isinstance(said, dict):
+    if not isinstance(document, dict):
         return None
-    name, nuid, digest = said.get("name"), said.get("nuid", ""), said.get("digest", "")
-    size, chunks, deleted = said.get("size", 0), said.get("chunks", 0), said.get("deleted", False)
+    name, nuid, digest = document.get("name"), document.get("nuid", ""), document.get("digest", "")
+    size, chunks, deleted = document.get("size", 0), document.get("chunks", 0), document.get("deleted", False)
     if not isinstance(name, str) or not 0 < len(name.encode(errors="replace")) <= _NAME_BYTES:
         return None
     if not isinstance(nuid, str) or not isinstance(digest, str) or not isinstance(deleted, bool):

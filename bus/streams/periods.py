@@ -42,7 +42,7 @@ class Rolled:
 
 async def in_period(streams: Sequence[Stream], request: Request) -> tuple[Stream, ...]:
     """Return the declared `streams`, with the audit stream under its current name. Raises `BusUnavailable`."""
-    found = []
+    current = []
     for stream in streams:
         if stream.guard is Guard.EVIDENCE:
             state = await stream_state(request, stream.name)
@@ -50,8 +50,8 @@ async def in_period(streams: Sequence[Stream], request: Request) -> tuple[Stream
                 names = await stream_names(request, RECORDS)
                 if len(names) == 1:
                     stream = replace(stream, name=names[0])
-        found.append(stream)
-    return tuple(found)
+        current.append(stream)
+    return tuple(current)
 
 
 async def roll(

@@ -139,14 +139,14 @@ async def apply(declared: Sequence[Stream], request: Request, *, deadline: float
 
 def _differences(stream: Stream, state: StreamState) -> list[_Difference]:
     wanted = stream.config()
-    found = [
+    differences = [
         _Difference(stream, state, field, needed)
         for field, needed in wanted.items()
         if not _same(field, state.config.get(field), needed)
     ]
     # Not part of any declaration, yet no consumer would accept it: it has to be unset.
-    extra = sorted({one.field for one in violations(stream, state)} - wanted.keys())
-    return found + [_Difference(stream, state, field, None) for field in extra]
+    extra = sorted({violation.field for violation in violations(stream, state)} - wanted.keys())
+    return differences + [_Difference(stream, state, field, None) for field in extra]
 
 
 def _same(field: str, found: object, needed: object) -> bool:
@@ -159,40 +159,49 @@ def _same(field: str, found: object, needed: object) -> bool:
     return found == needed
 
 
-def _judged(one: _Difference) -> Change:
-    reason = _obstacle(one)
+def _judged(difference: _Difference) -> Change:
+    reason = _obstacle(difference)
     if reason is None:
-        return Update(stream=one.stream.name, field=one.field, found=one.found, needed=one.needed)
-    return Refuse(stream=one.stream.name, field=one.field, found=one.found, needed=one.needed, reason=reason)
+        return Update(
+            stream=difference.stream.name, field=difference.field, found=difference.found, needed=difference.needed
+        )
+    return Refuse(
+        stream=difference.stream.name,
+        field=difference.field,
+        found=difference.found,
+        needed=difference.needed,
+        reason=reason,
+    )
 
 
-def _obstacle(one: _Difference) -> str | None:
+def _obstacle(difference: _Difference) -> str | None:
     """Return why the difference cannot be fixed in place, or `None` if it can."""
-    name = one.stream.name
-    if one.field in _FIXED:
-        return f"{_FIXED[one.field]}; delete and create {name} again"
-    if one.field == "retention" and one.found not in ("limits", "interest"):
-        return f"the server cannot change it from {one.found}; delete and create {name} again"
-    if one.field not in FORBIDDEN and one.needed is None:
+    stream, state, field = difference.stream, difference.state, difference.field
+    name = stream.name
+    if field in _FIXED:
+        return f"{_FIXED[field]}; delete and create {name} again"
+    if field == "retention" and difference.found not in ("limits", "interest"):
+        return f"the server cannot change it from {difference.found}; delete and create {name} again"
+    if field not in FORBIDDEN and difference.needed is None:
         return "this version of sealbus does not know it; unset it yourself, or use a version that does"
-    if one.field == "max_bytes" and one.stream.discard == "new" and one.stream.max_bytes < one.state.bytes:
+    if field == "max_bytes" and stream.discard == "new" and stream.max_bytes < state.bytes:
         # Not seen to delete anything with nats-server 2.15.1, but nothing guarantees what is over the limit.
-        return f"{name} holds {one.state.bytes} bytes and would be over its limit at once; raise it"
-    unguarded = one.field in {violation.field for violation in violations(one.stream, one.state)}
-    if one.field == "duplicate_window" and unguarded and one.stream.guard is Guard.LIVE and one.state.messages:
+        return f"{name} holds {state.bytes} bytes and would be over its limit at once; raise it"
+    unguarded = field in {violation.field for violation in violations(stream, state)}
+    if field == "duplicate_window" and unguarded and stream.guard is Guard.LIVE and state.messages:
         # Two copies that were stored under the short window would both pass step 6 once the window looks right.
-        return f"{name} holds {one.state.messages} messages that may include duplicates; delete and create {name} again"
+        return f"{name} holds {state.messages} messages that may include duplicates; delete and create {name} again"
     return None
 
 
 def _updated(stream: Stream, state: StreamState) -> JsonObject:
     """Return the whole configuration to send: the declared part, and the operator's choices but for what must be unset."""
     wanted = stream.config()
-    kept = {
+    unchanged = {
         field: value
         for field, value in state.config.items()
         if field in wanted or field not in FORBIDDEN or is_unset(value)
     }
-    return kept | {
+    return unchanged | {
         field: needed for field, needed in wanted.items() if not _same(field, state.config.get(field), needed)
     }

@@ -245,7 +245,7 @@ async def list_streams(request: Request) -> list[StreamState]:
         listed, total = answer.get("streams") or [], answer.get("total")
         if not isinstance(listed, list) or type(total) is not int:
             raise BusUnavailable("the server's answer is not a list of streams")
-        names += [str(one) for one in listed]
+        names += [str(name) for name in listed]
         if not listed or len(names) >= total:
             break
     return [state for name in names if (state := await stream_state(request, name)) is not None]
@@ -310,16 +310,16 @@ async def stored_from(request: Request, stream: str, sequence: int) -> StoredMes
     return StoredMessage(number, stored)
 
 
-async def refuses_copies(connection: Connection, known: StoredId) -> bool:
+async def refuses_copies(connection: Connection, stored: StoredId) -> bool:
     """Return whether the server refuses another message with this id; nothing is stored either way.
 
     The copy is empty, and asks to be stored only after a message of an id that no message of ours has; the server looks for
     duplicates first. Raises `BusUnavailable` if it answers anything but that it is a duplicate, or not the last.
     """
     message = Outgoing(
-        subject=known.subject,
+        subject=stored.subject,
         payload=b"",
-        message_id=known.id,
+        message_id=stored.id,
         headers={_EXPECTED_LAST_ID: "none"},
     )
     [answer] = await BulkPublisher(connection).publish([message], deadline=SILENCE)
@@ -329,7 +329,7 @@ async def refuses_copies(connection: Connection, known: StoredId) -> bool:
         return False
     if isinstance(answer, Exception):
         raise answer
-    raise BusUnavailable(f"stream {known.stream}: the server stored what it was not to store")
+    raise BusUnavailable(f"stream {stored.stream}: the server stored what it was not to store")
 
 
 def _asking(connection: Connection) -> Request:

@@ -131,13 +131,13 @@ class Counters:
 
     def histogram(self, name: str, labels: _Key = ()) -> Histogram:
         """Return the histogram `name`, to be kept where it is observed."""
-        found = self._histograms.get(name)
-        if found is None:
+        histogram = self._histograms.get(name)
+        if histogram is None:
             self._declare(name, labels)
-            found = self._histograms[name] = Histogram(labels, self._label_sets)
-        elif found.labels != labels:
-            raise ValueError(f"{name} has the labels {found.labels}")
-        return found
+            histogram = self._histograms[name] = Histogram(labels, self._label_sets)
+        elif histogram.labels != labels:
+            raise ValueError(f"{name} has the labels {histogram.labels}")
+        return histogram
 
     def value(self, name: str, /, **labels: str) -> int:
         """Return the count of `name` under exactly `labels`, or over all label sets without `labels`; 0 if there is none."""
@@ -204,7 +204,7 @@ class _Collector:
         self.collect = collect
 
 
-def _bounded(key: _Key, known: Mapping[_Key, object], most: int) -> _Key:
+def _bounded(key: _Key, keys: Mapping[_Key, object], most: int) -> _Key:
     """Return the label values under which a new set is kept: cut, and `other` where there are enough."""
     cut = tuple([value[:_LABEL_BYTES] for value in key])
-    return cut if cut in known or len(known) < most else (OTHER,) * len(key)
+    return cut if cut in keys or len(keys) < most else (OTHER,) * len(key)

@@ -30,12 +30,17 @@ _TEXT: Final = 256
 
 
 class OperatorLog:
-    """Writes to `log`, at most `most` lines in `seconds`; the next line then says how many were left out."""
+    """Writes to `logger`, at most `most` lines in `seconds`; the next line then says how many were left out."""
 
     def __init__(
-        self, log: logging.Logger, *, most: int = 20, seconds: float = 10.0, clock: Callable[[], float] = time.monotonic
+        self,
+        logger: logging.Logger,
+        *,
+        most: int = 20,
+        seconds: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._log = log
+        self._logger = logger
         self._most = most
         self._seconds = seconds
         self._clock = clock
@@ -62,11 +67,11 @@ class OperatorLog:
         """
         if not self._due(logging.INFO):
             return
-        who = context.sub if context is not None and user else ""
+        user_id = context.sub if context is not None and user else ""
         request = context.txn.hex() if context is not None else ""
         trace = header.tid.hex() if header.tid is not None else ""
-        words = [shown(one) for one in reasons[:_REASONS]]
-        named = ("user", shown(who)), ("request", request), ("trace", trace)
+        words = [shown(reason) for reason in reasons[:_REASONS]]
+        named = ("user", shown(user_id)), ("request", request), ("trace", trace)
         self._write(
             logging.INFO,
             "%s: %s, message %s on %s from %s, %s%s%s%s",
@@ -86,7 +91,7 @@ class OperatorLog:
                 "reasons": words,
                 "agent": str(header.aud or ""),
                 "sender": str(header.iss),
-                "user": shown(who),
+                "user": shown(user_id),
                 "subject": header.to,
                 "message_id": header.id.hex(),
                 "request_id": request,
@@ -100,8 +105,8 @@ class OperatorLog:
         if not self._due(logging.INFO):
             return
         # A stranger chooses the subject within our subscription, and it may hold terminal control sequences.
-        said = {"event": "refused", "code": str(code), "subject": shown(subject), "step": step}
-        self._write(logging.INFO, "refused: on %.255a, %s at step %d", subject, code, step, fields=said)
+        fields = {"event": "refused", "code": str(code), "subject": shown(subject), "step": step}
+        self._write(logging.INFO, "refused: on %.255a, %s at step %d", subject, code, step, fields=fields)
 
     def warning(self, text: str, *args: object, fields: Fields = _NO_FIELDS) -> None:
         """Log a failure of ours that a sender can cause as often as it likes."""
@@ -110,7 +115,7 @@ class OperatorLog:
 
     def _due(self, level: int) -> bool:
         """Return whether another line is to be written; before it is made, because most of a flood's lines are not."""
-        if not self._log.isEnabledFor(level):
+        if not self._logger.isEnabledFor(level):
             return False
         now = self._clock()
         if now >= self._until:
@@ -125,7 +130,7 @@ class OperatorLog:
         left_out, self._left_out = self._left_out, 0
         if left_out:
             text, args, fields = text + _LEFT_OUT, (*args, left_out), {**fields, "left_out": left_out}
-        self._log.log(level, text, *args, extra={FIELDS: {name: one for name, one in fields.items() if one}})
+        self._logger.log(level, text, *args, extra={FIELDS: {name: value for name, value in fields.items() if value}})
 
 
 def shown(text: str) -> str:

@@ -29,7 +29,7 @@ from sealbus.bus.nats.connection.options import ConnectionOptions
 from sealbus.bus.nats.connection.parser import ProtocolParser, Sink
 from sealbus.bus.routing.timers import being_cancelled, cancellations, raise_if_cancelled_since
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 READ_BYTES = 262_144
 """Most bytes read from the connection at a time; also the most that CPython's `ssl` holds."""
@@ -210,7 +210,7 @@ class SafeClient(Client):
             self._on_lost(error)
 
     async def _note(self, error: Exception) -> None:
-        _log.debug("nats: %s", error)
+        _logger.debug("nats: %s", error)
 
 
 class TlsStream(TcpTransport):

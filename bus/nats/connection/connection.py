@@ -26,7 +26,7 @@ from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import BusUnavailable, SealbusError
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 API_SECONDS = 5.0
 """Seconds for one answer of the JetStream API."""
@@ -265,14 +265,14 @@ class Connection:
             self._attempts += 1
             pause = self.options.backoff.interval(self._attempts, self._random())
             self.counters.add("sealbus_bus_connect_failures_total")
-            _log.warning("%s: %s (attempt %d)", "rotation" if old else "reconnect", error.detail, self._attempts)
+            _logger.warning("%s: %s (attempt %d)", "rotation" if old else "reconnect", error.detail, self._attempts)
             if old is not None:
                 self._rotate_at = asyncio.get_running_loop().time() + pause
             else:
                 await asyncio.sleep(pause)
             return
         self.counters.add("sealbus_bus_rotations_total" if old else "sealbus_bus_reconnects_total")
-        _log.info("connected to %s", link.url)
+        _logger.info("connected to %s", link.url)
         if old is not None:
             task = self._group.create_task(self._leave(old, link), name="leave-link")
             self._tasks.append(task)

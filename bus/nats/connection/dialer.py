@@ -13,7 +13,7 @@ from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, IdentityUnavailable
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-TOLD = 64
+MOST_ANNOUNCED = 64
 """Servers of the cluster that are remembered besides the configured ones."""
 
 
@@ -70,7 +70,7 @@ class Dialer:
         if seconds_left(link, self._options, self._clock()) <= 0:
             raise IdentityUnavailable(f"the X.509-SVID of {material.spiffe_id} has expired")
         await link.open()
-        self._servers.told(link.known_servers)
+        self._servers.announce(link.known_servers)
         self._counters.add("sealbus_bus_connections_total")
         return link
 
@@ -92,18 +92,18 @@ class Servers:
         self.configured = tuple(_checked(url) for url in urls)
         if not self.configured:
             raise ConfigurationError("nats: name at least one server, for instance tls://localhost:4222")
-        self._told: tuple[str, ...] = ()
+        self._announced: tuple[str, ...] = ()
         self._turn = int(random() * len(self.configured))
 
     def next(self) -> str:
         """Return the next address to try."""
-        known = (*self.configured, *(url for url in self._told if url not in self.configured))
+        servers = (*self.configured, *(url for url in self._announced if url not in self.configured))
         self._turn += 1
-        return known[(self._turn - 1) % len(known)]
+        return servers[(self._turn - 1) % len(servers)]
 
-    def told(self, urls: Sequence[str]) -> None:
+    def announce(self, urls: Sequence[str]) -> None:
         """Replace the announced addresses with those that a server announced now."""
-        self._told = tuple(urls[:TOLD])
+        self._announced = tuple(urls[:MOST_ANNOUNCED])
 
 
 def _checked(url: str) -> str:

@@ -79,10 +79,10 @@ def publish_frame(message: Outgoing, reply: str = "") -> bytes:
 
 def status_of(block: bytes) -> tuple[int, str]:
     """Return the status code and text of a header block that the server made itself; `(0, "")` if it has none."""
-    found = _STATUS.match(block)
-    if found is None:
+    match = _STATUS.match(block)
+    if match is None:
         return 0, ""
-    return int(found[1]), (found[2] or b"").decode("ascii", "replace").strip()
+    return int(match[1]), (match[2] or b"").decode("ascii", "replace").strip()
 
 
 def header_value(block: bytes, name: str) -> str:

@@ -72,9 +72,9 @@ class Replies:
 
     def take(self, subject: bytes, _: bytes, block: bytes, payload: bytes) -> None:
         """Serve as the sink of the inbox. An answer that is not, or no longer, expected is dropped."""
-        found = self._pending.pop(subject[self._place :], None)
-        if found is not None:
-            found[0].answered(found[1], block, payload)
+        pending = self._pending.pop(subject[self._place :], None)
+        if pending is not None:
+            pending[0].answered(pending[1], block, payload)
             self._note()
 
     def refuse(self, subject: str, error: BusUnavailable) -> None:

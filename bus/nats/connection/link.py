@@ -27,7 +27,7 @@ from sealbus.bus.ports import NotPermitted, X509Material
 from sealbus.envelopes.errors import BusUnavailable
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 _VIOLATION = re.compile(r'Permissions Violation for (Publish|Subscription) to "([^"]*)"', re.IGNORECASE)
 
@@ -129,8 +129,8 @@ class Link:
     @property
     def known_servers(self) -> tuple[str, ...]:
         """Addresses of the cluster's servers that this one announced, as `tls://` URLs."""
-        told = self._client._server_info.get("connect_urls") or ()
-        return tuple(f"tls://{address}" for address in told if isinstance(address, str))
+        urls = self._client._server_info.get("connect_urls") or ()
+        return tuple(f"tls://{address}" for address in urls if isinstance(address, str))
 
     def write(self, frames: bytes) -> None:
         """Write frames, in the order of the calls. Raises `BusUnavailable` if the link is gone or takes no more."""
@@ -155,7 +155,7 @@ class Link:
         try:
             await old.flush(seconds)
         except BusUnavailable as error:
-            _log.info("%s; going on without it", error.detail)
+            _logger.info("%s; going on without it", error.detail)
         finally:
             held, self._held = self._held, None
             if self.alive and held:
@@ -232,7 +232,7 @@ class Link:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._client.close()
         except (OSError, TimeoutError, NatsError) as error:
-            _log.debug("closing %s: %s", self.url, error)
+            _logger.debug("closing %s: %s", self.url, error)
             self._client.cut()
         except BaseException:
             self._client.cut()
@@ -258,15 +258,15 @@ class Link:
 
     def _violation(self, text: str) -> None:
         self._on_dropped("permissions")
-        found = _VIOLATION.search(text)
-        _log.warning("%s: %s", self._own_id, text)
-        if found is None:
+        match = _VIOLATION.search(text)
+        _logger.warning("%s: %s", self._own_id, text)
+        if match is None:
             return
-        if found[1].lower() == "publish":
-            self.replies.refuse(found[2], NotPermitted(f"{found[2]}: not permitted to publish"))
+        if match[1].lower() == "publish":
+            self.replies.refuse(match[2], NotPermitted(f"{match[2]}: not permitted to publish"))
             return
         for subscription in list(self._subscriptions.values()):
-            if subscription.subject == found[2] and subscription.refused is not None:
+            if subscription.subject == match[2] and subscription.refused is not None:
                 subscription.refused(text)
 
     async def _lame_duck(self) -> None:

@@ -17,7 +17,7 @@ from sealbus.bus.nats.connection.options import ConnectionOptions
 from sealbus.envelopes.errors import BusUnavailable
 from sealbus.envelopes.limits import SECOND
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 LAST_SECONDS = 0.5
@@ -74,7 +74,7 @@ async def leave_all(attachments: Sequence[Attachment], link: Link, *, overlap: f
                 await link.replies.settled.wait()
     finally:
         if link.replies.pending:
-            _log.warning("%s: closed with %d answers outstanding", link.url, link.replies.pending)
+            _logger.warning("%s: closed with %d answers outstanding", link.url, link.replies.pending)
         for attachment in attachments:
             attachment.lost(link)
         if link.alive:

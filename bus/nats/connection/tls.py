@@ -52,7 +52,7 @@ class SpiffeContext(ssl.SSLContext):
         return super().__new__(cls, ssl.PROTOCOL_TLS_CLIENT)
 
     def __init__(self, expected: frozenset[SpiffeId]) -> None:
-        self._expected = frozenset(str(one) for one in expected)
+        self._expected = frozenset(str(spiffe_id) for spiffe_id in expected)
         self.check_hostname = False
         self.verify_mode = ssl.CERT_REQUIRED
         self.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -64,12 +64,12 @@ class SpiffeContext(ssl.SSLContext):
         if certificate is None:
             raise WrongPeer(1, "the server has no certificate")
         try:
-            found = spiffe_id_of(certificate)
+            peer = spiffe_id_of(certificate)
         except ValueError as error:
             raise WrongPeer(1, f"the server's certificate is not an X.509-SVID: {error}") from error
-        if found not in self._expected:
+        if peer not in self._expected:
             wanted = " or ".join(sorted(self._expected))
-            raise WrongPeer(1, f"the server is {found[:200]}, expected {wanted}")
+            raise WrongPeer(1, f"the server is {peer[:200]}, expected {wanted}")
 
 
 def spiffe_id_of(certificate: bytes) -> str:
@@ -98,7 +98,7 @@ def client_context(material: X509Material, *, expected: frozenset[SpiffeId]) -> 
     All of `expected` must be of one trust domain, and only its X.509 bundle is trusted: with two, the authority of either
     could impersonate the other's server. Raises `ConfigurationError` otherwise, or without that bundle.
     """
-    domains = {one.trust_domain for one in expected}
+    domains = {spiffe_id.trust_domain for spiffe_id in expected}
     if len(domains) != 1:
         raise ConfigurationError("the expected server IDs must be of one trust domain, and at least one must be given")
     domain: TrustDomain = domains.pop()
@@ -139,7 +139,7 @@ def server_context(material: X509Material, *, trust_domain: TrustDomain) -> ssl.
 
 def _load_identity(context: ssl.SSLContext, material: X509Material) -> None:
     """Load certificate and key. `ssl` reads them only from a file: on Linux an anonymous one in memory."""
-    chain = "".join(ssl.DER_cert_to_PEM_cert(one) for one in material.chain).encode()
+    chain = "".join(ssl.DER_cert_to_PEM_cert(certificate) for certificate in material.chain).encode()
     if hasattr(os, "memfd_create"):
         with _memory_file(chain + _pem_key(material.key)) as path:
             context.load_cert_chain(path)

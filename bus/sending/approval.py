@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -67,13 +66,8 @@ class ApprovalRequest:
 
 def encode_approval(request: ApprovalRequest) -> Content:
     """Return the body of `request`."""
-    members = {
-        "v": 1,
-        "decision": request.decision.hex(),
-        "verdict": request.verdict.value,
-        "note": request.note,
-    }
-    return Content(body=json.dumps(members, separators=(",", ":"), ensure_ascii=False).encode(), typ=APPROVAL_TYPE)
+    members = {"v": 1, "decision": request.decision.hex(), "verdict": request.verdict.value, "note": request.note}
+    return Content.of_json(members, APPROVAL_TYPE)
 
 
 def parse_approval(body: bytes, typ: str) -> ApprovalRequest:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from enum import StrEnum
@@ -76,7 +75,7 @@ def encode_cancel(request: CancelRequest) -> Content:
         "role": request.role.value,
         "reason": request.reason,
     }
-    return Content(body=json.dumps(members, separators=(",", ":"), ensure_ascii=False).encode(), typ=CANCEL_TYPE)
+    return Content.of_json(members, CANCEL_TYPE)
 
 
 def parse_cancel(body: bytes, typ: str) -> CancelRequest:

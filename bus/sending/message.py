@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Final, NamedTuple, Self
 
 from sealbus.envelopes.limits import SECOND
@@ -72,6 +74,11 @@ class Content(NamedTuple):
 
     body: bytes
     typ: str
+
+    @classmethod
+    def of_json(cls, members: Mapping[str, object], typ: str) -> Self:
+        """Return `members` as a JSON object of the media type `typ`."""
+        return cls(json.dumps(members, separators=(",", ":"), ensure_ascii=False).encode(), typ)
 
     def __repr__(self) -> str:
         return f"Content(typ={self.typ!r}, ...)"

@@ -10,7 +10,6 @@ A part's header is marked with its number (`_prt`); `hash` is H over the H(body)
 
 from __future__ import annotations
 
-import json
 from hashlib import sha256
 from typing import Final
 
@@ -47,8 +46,7 @@ class PartsTally:
 
     def result(self) -> Content:
         """Return the result that stands for all parts."""
-        members = {"v": 1, "parts": self.count, "hash": self._hash.hexdigest()}
-        return Content(body=json.dumps(members, separators=(",", ":")).encode(), typ=PARTS_TYPE)
+        return Content.of_json({"v": 1, "parts": self.count, "hash": self._hash.hexdigest()}, PARTS_TYPE)
 
 
 class PartsReading:

@@ -6,7 +6,6 @@ writer is verified, but not that it is well-formed.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -127,7 +126,7 @@ def encode(status: Status) -> Content:
         members["note"] = status.note
     if status.by is not None:
         members["by"] = status.by.value
-    return Content(body=json.dumps(members, separators=(",", ":"), ensure_ascii=False).encode(), typ=STATUS_TYPE)
+    return Content.of_json(members, STATUS_TYPE)
 
 
 def parse(body: bytes, typ: str, *, fin: bool, sequence: int, number: object = None) -> Status:

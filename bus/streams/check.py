@@ -1,9 +1,9 @@
-"""What acceptance requires of a stream, checked by every consumer at start and on each new link.
+"""Checks what acceptance requires of a stream. Every consumer does so at start and on each new link.
 
 Step 6 relies on the broker (SPEC.md section 7, "What the stream must be"): a message is stored once within the window,
-and its id is remembered for as long as a copy would be accepted. Any setting that could store a message without its id,
-under another time or subject, or remove it early, is refused; so is a setting unknown to this version. It is checked
-again after a reconnect, because the server may be a different one.
+and its id is remembered for as long as a copy would be accepted. A setting is refused if it could store a message without its
+id, or under another time or subject, or remove it early, or if this version does not know it. Streams are checked again after
+a reconnect, because the server may be a different one.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ FORBIDDEN: Final = {
 }
 """Settings that must be absent or off in every stream, and why. All are set only by stream configuration.
 
-`allow_rollup_hdrs` alone is on where the declaration has it (`Stream.rollup`).
+The exception is `allow_rollup_hdrs`, which is on if the declaration has it (`Stream.rollup`).
 """
 
 INERT: Final = frozenset(
@@ -77,7 +77,7 @@ _HELD: Final = frozenset({Guard.HELD})
 _EVIDENCE: Final = frozenset({Guard.EVIDENCE})
 
 AGAIN = 1.0
-"""Seconds until a check that got no answer is repeated."""
+"""Seconds until a check without an answer is repeated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +149,7 @@ def violations(stream: Stream, state: StreamState) -> tuple[Violation, ...]:
 def check_stream(stream: Stream, state: StreamState | None) -> StreamState:
     """Return the real stream if it is acceptable. Raises `ConfigurationError`, one line, for the first violation.
 
-    The line names the stream, the field, what was found, what is needed and the command that shows more.
+    The line names the stream, the field, its value, the value that is needed, and the command that shows more.
     """
     if state is None:
         raise ConfigurationError(f"stream {stream.name}: does not exist; run `sealbus streams plan`")
@@ -166,15 +166,15 @@ async def check_streams(
     Needs only the rights to `$JS.API.STREAM.LIST` and, once the audit stream's first period is over,
     `$JS.API.STREAM.NAMES`; the audit stream's current period is returned under the declared name.
 
-    Raises `ConfigurationError` as `check_stream` does, and `BusUnavailable` if the server does not answer in time: then
-    nothing is known, and nothing may be consumed.
+    Raises `ConfigurationError` as `check_stream` does, and `BusUnavailable` if the server does not answer in time: nothing
+    may be consumed then.
     """
     states = {}
     try:
         async with asyncio.timeout(deadline):
             for stream in streams:
                 if stream.guard is Guard.EVIDENCE:
-                    # The current one of several periods: processes need not know the name that it has now.
+                    # Processes do not know the name of the current period's stream.
                     state = await audit_stream(request, first=stream.name)
                     states[stream.name] = check_stream(replace(stream, name=state.name), state)
                 else:
@@ -196,12 +196,12 @@ def covers(wide: str, narrow: str) -> bool:
 
 
 def is_unset(value: object) -> bool:
-    """Return whether a JSON `value` stands for a setting that is off: absent, or the server's empty value."""
+    """Return whether a JSON `value` means that a setting is off: absent, or the server's empty value."""
     return value is None or value is False or value in (0, "", [], {})
 
 
 def shown(field: str, value: object) -> str:
-    """Return a found or needed `value` as an operator would write it."""
+    """Return the `value` of a setting as an operator would write it."""
     if value is None:
         return "absent"
     if field in ("max_age", "duplicate_window") and type(value) is int:

@@ -1,12 +1,12 @@
 """A bucket of NATS' object store: larger files by name, in the layout that the `nats` command line reads (ADR-20).
 
-A bucket is the stream `OBJ_<bucket>`: one message on `$O.<bucket>.M.<name in base64url>` describes an object, whose bytes
-are in chunks on `$O.<bucket>.C.<nuid>`. Chunks are written first, under a new nuid, and the description last, by
-compare-and-set: of two concurrent writers one fails, and a reader sees either the old object or the new one. The operator
-of the broker can change what is here: content that matters is signed.
+A bucket is the stream `OBJ_<bucket>`. One message on `$O.<bucket>.M.<name in base64url>` describes an object; its bytes are
+in chunks on `$O.<bucket>.C.<nuid>`. A writer writes the chunks first, under a new nuid, and the description last, by
+compare-and-set. So one of two concurrent writers fails, and a reader sees either the old object or the new one. The
+operator of the broker can change objects; content that matters is signed.
 
-`put` removes the chunks that it replaced, which takes `STREAM.PURGE` and so the right to remove every object. `replace` is
-for a writer that may write one small object and nothing else.
+`put` removes the chunks that it replaced. That takes `STREAM.PURGE`, and so the right to remove every object. `replace` is
+for a writer that may only write one small object.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.trust.names import is_token
 
 CHUNK_BYTES: Final = 131_072
-"""The size that the `nats` command line uses."""
+"""Bytes of a chunk, as the `nats` command line uses."""
 OBJECT_BYTES: Final = 33_554_432
 """Largest object that is read or written."""
 ONE_MESSAGE: Final = DEFAULT_LIMITS.envelope_bytes - 1_024
@@ -48,7 +48,7 @@ WITHIN: Final = 5.0
 
 _NUID: Final = re.compile(r"[0-9A-Za-z]{1,64}")
 _NAME_BYTES: Final = 160
-"""Base64url makes it a third longer, and a subject has at most 255 bytes."""
+"""Most bytes of an object's name. Base64url makes it a third longer, and a subject has at most 255 bytes."""
 _INFO_BYTES: Final = 16_384
 
 
@@ -96,9 +96,9 @@ class ObjectStore:
         return None if info is None or info.deleted else info
 
     async def get(self, info: ObjectInfo) -> bytes | None:
-        """Return the bytes of an object, or None if they are not those that `info` describes.
+        """Return the bytes of an object, or None if they do not match `info`.
 
-        That is the case if the object was replaced meanwhile, is broken, or is larger than 32 MiB.
+        They do not match if the object was replaced meanwhile, is broken, or is larger than 32 MiB.
         """
         content = bytearray()
         if info.chunks:
@@ -114,7 +114,7 @@ class ObjectStore:
     async def put(self, name: str, content: bytes, *, last: int) -> ObjectInfo | None:
         """Replace the object whose `sequence` is `last` (0 for none) with `content`; return None if `last` is not current.
 
-        The chunks that it replaced are removed. After `BusUnavailable` it is unknown whether it was stored.
+        The chunks of the former object are removed. After `BusUnavailable` the object may be stored or not.
         """
         if len(content) > OBJECT_BYTES:
             raise ConfigurationError(f"{name}: over {OBJECT_BYTES} bytes")
@@ -140,13 +140,13 @@ class ObjectStore:
     async def replace(self, name: str, content: bytes, *, last: int) -> ObjectInfo | None:
         """Replace the object whose `sequence` is `last` (0 for none) with `content`, which fits one message; remove nothing.
 
-        The bytes go to `<name>0` and `<name>1` in turn, in place of what was there. They are stored only while the
-        description is still the one with `last`, so that no bytes that it points to are replaced, and the new description
-        only if nothing else was written to the bucket since: it points to a whole object, whoever else writes and wherever
-        a writer ends. Needs the right to publish these two chunks and the description (nats-server 2.11).
+        The bytes go to the nuids `<name>0` and `<name>1` in turn, in place of older bytes. They are stored only while the
+        description is still the one with `last`, so that the bytes that it points to are not replaced. The new description is
+        stored only if nothing else was written to the bucket since. So a description always points to a whole object, even if
+        others write or a writer dies. Needs the right to publish these two chunks and the description (nats-server 2.11).
 
-        Returns None if somebody else wrote meanwhile, maybe another object: read again. Raises `ConfigurationError` for a
-        name or a size that does not fit, `BusUnavailable`, after which it is unknown whether it was stored.
+        Returns None if another writer wrote meanwhile, perhaps another object: read again. Raises `ConfigurationError` for a
+        name or a size that does not fit, and `BusUnavailable`, after which the object may be stored or not.
         """
         if len(content) > ONE_MESSAGE:
             raise ConfigurationError(f"{name}: over {ONE_MESSAGE} bytes, which one message holds")
@@ -231,7 +231,7 @@ class ObjectStore:
         return await self._stored(message)
 
     async def _stored(self, message: Outgoing) -> int | None:
-        """Publish by compare-and-set; return the sequence, or None if what the message expects is not so."""
+        """Publish by compare-and-set; return the sequence, or None if the stream does not have the expected last sequence."""
         (answer,) = await self._transport.publish([message], deadline=WITHIN)
         if isinstance(answer, PubAck):
             return answer.sequence

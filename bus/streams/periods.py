@@ -1,12 +1,12 @@
-"""Periods of the audit stream: one stream at a time takes `audit.>`, and an operator rolls it over to the next.
+"""Periods of the audit stream: one stream at a time takes `audit.>`, until an operator rolls over to the next stream.
 
 ::
 
     roll     AUDIT: audit.> -> closed.AUDIT      then      AUDIT-2026-12 created with audit.>
 
-Between the two, for milliseconds, no stream stores records: writers retry until they are acknowledged. They publish by
-subject and learn of the new stream from its acknowledgements; nothing is restarted, copied or deleted. The former stream
-keeps everything, takes nothing more, and is read under its own name.
+Between the two steps, for milliseconds, no stream stores records, and writers retry until their records are acknowledged.
+Writers publish by subject and learn of the new stream from its acknowledgements; nothing is restarted, copied or deleted. The
+former stream keeps its records, takes no more, and is read under its own name.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from sealbus.envelopes.trust.names import is_token
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rolled:
-    """The stream that took records before, and the one that takes them now."""
+    """The stream that took records before the roll, and the stream that takes them now."""
 
     former: str
     current: str
@@ -59,9 +59,10 @@ async def roll(
 ) -> Rolled:
     """Close the stream that takes records, and create `to`, as `declared`, in its place; return both names.
 
-    Run it under an operator's identity. If it was interrupted in between, run it again with `since`, the name of the stream
-    that was closed. Raises `ConfigurationError` for a name that is taken or invalid, and with the server's reason if that
-    refuses, in which case the former stream takes records again; `BusUnavailable` after `deadline` seconds.
+    Run it under an operator's identity. If it was interrupted between the two steps, run it again with `since`, the name of
+    the closed stream. Raises `ConfigurationError` for a name that is taken or invalid. If the server refuses to create the
+    stream, the former stream takes records again, and `ConfigurationError` holds the server's reason. Raises
+    `BusUnavailable` after `deadline` seconds.
     """
     if not is_token(to):
         raise ConfigurationError(f"{to[:255]!r} cannot be the name of a stream")

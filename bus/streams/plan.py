@@ -1,6 +1,6 @@
-"""The plan of changes that make the real streams match their declaration, and its application by an operator.
+"""Plans the changes that make the real streams match their declaration, and applies them for an operator.
 
-Only an operator's identity may write streams. A worker never repairs one: it refuses to start (`check.py`).
+Only an operator's identity may write streams. A worker never repairs a stream; it refuses to start (`check.py`).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Update:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refuse:
-    """Refuse: one field of an existing stream differs and cannot be changed in place; nothing will be applied."""
+    """Refuse the plan: one field of an existing stream differs and cannot be changed in place."""
 
     stream: str
     field: str
@@ -83,11 +83,11 @@ class _Difference:
 
 
 def plan(declared: Sequence[Stream], actual: Mapping[str, StreamState | None]) -> list[Change]:
-    """Return what differs between `declared` and `actual` (by stream name), in the order of declaration.
+    """Return the changes from `actual` (by stream name) to `declared`, in the order of declaration. Pure.
 
     Fields that a declaration does not mention, such as `placement` or `compression`, are the operator's and are kept. A
-    stream that merely protects more than declared (`deny_delete`), or allows more consumers, is left as it is. Streams that
-    are not declared are ignored, and nothing is ever deleted. Pure.
+    stream that protects more than declared (`deny_delete`), or allows more consumers, is left as it is. Streams that are not
+    declared are ignored, and nothing is ever deleted.
     """
     changes: list[Change] = []
     for stream in declared:
@@ -111,11 +111,11 @@ async def read_streams(
 
 
 async def apply(declared: Sequence[Stream], request: Request, *, deadline: float = 30.0) -> list[Change]:
-    """Read, plan, and apply the whole plan, or nothing if it refuses a change; return what was done.
+    """Read the streams, and apply the whole plan, or nothing if it refuses a change; return the changes.
 
     Run it under an operator's identity: it needs `$JS.API.STREAM.{INFO,CREATE,UPDATE}.<name>`. Running it again does
-    nothing. Raises `ConfigurationError` for a refusal, by the plan or by the server; a refusal by the server may leave
-    earlier streams changed. Raises `BusUnavailable` after `deadline` seconds.
+    nothing. Raises `ConfigurationError` if the plan or the server refuses; if the server does, earlier streams may have been
+    changed. Raises `BusUnavailable` after `deadline` seconds.
     """
     actual = await read_streams([stream.name for stream in declared], request, deadline=deadline)
     changes = plan(declared, actual)
@@ -144,7 +144,7 @@ def _differences(stream: Stream, state: StreamState) -> list[_Difference]:
         for field, needed in wanted.items()
         if not _same(field, state.config.get(field), needed)
     ]
-    # Not part of any declaration, yet no consumer would accept it: it has to be unset.
+    # Fields outside the declaration that no consumer accepts have to be unset.
     extra = sorted({violation.field for violation in violations(stream, state)} - wanted.keys())
     return differences + [_Difference(stream, state, field, None) for field in extra]
 
@@ -160,18 +160,13 @@ def _same(field: str, found: object, needed: object) -> bool:
 
 
 def _judged(difference: _Difference) -> Change:
+    update = Update(
+        stream=difference.stream.name, field=difference.field, found=difference.found, needed=difference.needed
+    )
     reason = _obstacle(difference)
     if reason is None:
-        return Update(
-            stream=difference.stream.name, field=difference.field, found=difference.found, needed=difference.needed
-        )
-    return Refuse(
-        stream=difference.stream.name,
-        field=difference.field,
-        found=difference.found,
-        needed=difference.needed,
-        reason=reason,
-    )
+        return update
+    return Refuse(stream=update.stream, field=update.field, found=update.found, needed=update.needed, reason=reason)
 
 
 def _obstacle(difference: _Difference) -> str | None:
@@ -185,17 +180,17 @@ def _obstacle(difference: _Difference) -> str | None:
     if field not in FORBIDDEN and difference.needed is None:
         return "this version of sealbus does not know it; unset it yourself, or use a version that does"
     if field == "max_bytes" and stream.discard == "new" and stream.max_bytes < state.bytes:
-        # Not seen to delete anything with nats-server 2.15.1, but nothing guarantees what is over the limit.
+        # nats-server 2.15.1 was not seen to delete anything, but nothing protects messages over the limit.
         return f"{name} holds {state.bytes} bytes and would be over its limit at once; raise it"
     unguarded = field in {violation.field for violation in violations(stream, state)}
     if field == "duplicate_window" and unguarded and stream.guard is Guard.LIVE and state.messages:
-        # Two copies that were stored under the short window would both pass step 6 once the window looks right.
+        # Two copies stored under the short window would both pass step 6 once the window is long enough.
         return f"{name} holds {state.messages} messages that may include duplicates; delete and create {name} again"
     return None
 
 
 def _updated(stream: Stream, state: StreamState) -> JsonObject:
-    """Return the whole configuration to send: the declared part, and the operator's choices but for what must be unset."""
+    """Return the whole configuration to send: the declared part, and the operator's choices that need not be unset."""
     wanted = stream.config()
     unchanged = {
         field: value

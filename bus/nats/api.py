@@ -1,7 +1,7 @@
 """The JetStream API: streams and consumers, read, created and updated as JSON.
 
-Requests go through a port, a function, so that an operator's command, a worker and a test use the same code over their own
-connections. Whether a configuration is right is not decided here.
+Requests go through a port, which is a function, so that an operator's command, a worker and a test use the same code over
+their own connections. `streams.check` decides whether a configuration is right.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from sealbus.envelopes.trust.names import is_token
 _logger = logging.getLogger(__name__)
 
 _OVER_CONSUMERS: Final = 10_026
-"""JetStream: more consumers than the account allows; the same of a stream for each consumer beyond its limit."""
+"""JetStream: more consumers than the account or the stream allows."""
 
 
 EXPECTED_LAST: Final = "Nats-Expected-Last-Subject-Sequence"
-"""Header of a publish that is stored only if this is the last sequence of its subject."""
+"""Header that lets a message be stored only if this is the last sequence of its subject."""
 EXPECTED_LAST_OF: Final = "Nats-Expected-Last-Subject-Sequence-Subject"
-"""Header beside `EXPECTED_LAST`: of this subject, in place of the published one."""
+"""Header beside `EXPECTED_LAST` that names another subject than the published one."""
 EXPECTED_LAST_OF_STREAM: Final = "Nats-Expected-Last-Sequence"
-"""Header of a publish that is stored only if this is the last sequence of the stream."""
+"""Header that lets a message be stored only if this is the last sequence of the stream."""
 NOT_THE_LAST: Final = frozenset({10_071, 10_164})
 """JetStream's codes for "wrong last sequence", with the sequence and without."""
 
 STREAM_NOT_FOUND = 10_059
 READER_SECONDS = 30.0
-"""How long an abandoned reader's consumer stays on the server."""
+"""Seconds for which the consumer of an abandoned reader stays on the server."""
 
 RECORDS: Final = SUBJECTS[AUDIT]
-"""What the audit stream of the current period stores."""
+"""The subjects that the audit stream of the current period stores."""
 
 NANOSECONDS: Final = 1_000_000_000
 """JetStream writes durations in nanoseconds."""
@@ -67,7 +67,7 @@ async def make_reader(
     *,
     headers_only: bool = False,
 ) -> int:
-    """Create an in-memory consumer without acknowledgement, which the server removes itself; return its message count."""
+    """Create an in-memory consumer without acknowledgements, which the server removes itself; return its message count."""
     config: dict[str, object] = {
         "name": name,
         "ack_policy": "none",
@@ -97,17 +97,17 @@ def iso_time(time: int) -> str:
 
 
 def filter_suffix(subjects: tuple[str, ...]) -> str:
-    """Return what `CONSUMER.CREATE` ends with: a single filter is part of the subject, so that permissions can name it."""
+    """Return the end of the subject of `CONSUMER.CREATE`: a single filter, so that permissions can name it."""
     return f".{subjects[0]}" if len(subjects) == 1 else ""
 
 
 def filter_config(subjects: tuple[str, ...]) -> dict[str, object]:
-    """Return the part of a consumer's configuration that says which subjects it takes."""
+    """Return the part of a consumer's configuration that selects its subjects."""
     return {"filter_subject": subjects[0]} if len(subjects) == 1 else {"filter_subjects": list(subjects)}
 
 
 def filters_of(config: Mapping[str, object]) -> set[str]:
-    """Return the subjects that a consumer of this configuration takes; empty if it takes all."""
+    """Return the subjects that a consumer with this configuration takes; empty if it takes all."""
     several = config.get("filter_subjects")
     if isinstance(several, list):
         return {str(subject) for subject in several}
@@ -119,7 +119,7 @@ def filters_of(config: Mapping[str, object]) -> set[str]:
 class StreamState:
     """One stream as it is on the server. `first` and `last` are sequences.
 
-    `created` and `told` (when it answered; 0 if it does not say) are microseconds by the server's clock, truncated.
+    `created` and `told` (the time of the server's answer, 0 if unknown) are microseconds by the server's clock, truncated.
     """
 
     name: str
@@ -135,8 +135,8 @@ class StreamState:
 async def stream_state(request: Request, name: str) -> StreamState | None:
     """Return the stream `name`, or `None` if there is none. Raises `BusUnavailable` for any other answer.
 
-    It is looked up in the list of all streams. A client that may ask for one (`STREAM.INFO`) may also ask which subjects it
-    holds, and some of ours end in the ids of other agents' tasks; the list shows no subjects (SECURITY.md).
+    The stream is looked up in the list of all streams, which shows no subjects. A client that may use `STREAM.INFO` may also
+    ask for a stream's subjects, some of which end in the ids of other agents' tasks (SECURITY.md).
     """
     async for listed, missing in _stream_lists(request, f"stream {name}"):
         for entry in listed:
@@ -157,7 +157,7 @@ async def stream_states(request: Request) -> list[StreamState]:
 
 
 async def _stream_lists(request: Request, label: str) -> AsyncGenerator[tuple[list[object], list[object]], None]:
-    """Yield the list of streams, part by part: those that answer, and the names of those that do not."""
+    """Yield the pages of the list of streams: the streams that answer, and the names of those that do not."""
     seen = 0
     while True:
         answer = await _ask(request, "$JS.API.STREAM.LIST", {"offset": seen} if seen else {})
@@ -177,8 +177,8 @@ async def _stream_lists(request: Request, label: str) -> AsyncGenerator[tuple[li
 class ConsumerState:
     """One durable consumer as it is on the server; `active` is when it last delivered, in microseconds, 0 for never.
 
-    `pending` is what it has not delivered yet, `unacknowledged` what was delivered and is not settled, `redelivered` what of
-    that was delivered before, `pulls` the pull requests that wait.
+    `pending` counts messages that were not delivered yet, `unacknowledged` delivered messages that are not settled,
+    `redelivered` those of them that were delivered before, and `pulls` waiting pull requests.
     """
 
     name: str
@@ -192,7 +192,7 @@ class ConsumerState:
 
 
 async def consumer_states(request: Request, stream: str) -> list[ConsumerState]:
-    """Return the durable consumers of a stream. Raises `BusUnavailable` for an answer that is not such a list."""
+    """Return the durable consumers of a stream. Raises `BusUnavailable`, also for a malformed answer."""
     consumers: list[ConsumerState] = []
     seen = 0
     while True:
@@ -207,7 +207,7 @@ async def consumer_states(request: Request, stream: str) -> list[ConsumerState]:
 
 
 def _consumer(stream: str, answer: object) -> ConsumerState | None:
-    """Return the durable consumer in `answer`; None for one that is not durable, such as a reader's."""
+    """Return the consumer in `answer`; None if it is not durable, such as a reader's."""
     info = answer if isinstance(answer, dict) else {}
     config, delivered = info.get("config"), info.get("delivered")
     counts = [info.get(member) for member in ("num_pending", "num_ack_pending", "num_redelivered", "num_waiting")]
@@ -238,7 +238,7 @@ def _consumer(stream: str, answer: object) -> ConsumerState | None:
 
 
 async def existing_stream(request: Request, name: str) -> StreamState:
-    """Return the stream `name`, to be read. Raises `ConfigurationError` if there is none, `BusUnavailable`."""
+    """Return the stream `name`. Raises `ConfigurationError` if there is none, `BusUnavailable`."""
     if not is_token(name):
         raise ConfigurationError(f"{name[:255]!r} cannot be the name of a stream")
     state = await stream_state(request, name)
@@ -248,7 +248,7 @@ async def existing_stream(request: Request, name: str) -> StreamState:
 
 
 def no_stream(name: str) -> ConfigurationError:
-    """Return the error that says that there is no stream of this name."""
+    """Return the error for a missing stream."""
     return ConfigurationError(f"stream {name} does not exist; run `sealbus streams apply`")
 
 
@@ -266,9 +266,9 @@ async def stream_names(request: Request, subject: str) -> list[str]:
 
 
 async def audit_stream(request: Request, *, first: str = AUDIT) -> StreamState:
-    """Return the stream that takes records now: `first`, unless it was closed or is gone.
+    """Return the stream that takes records now: `first`, unless that was closed or is gone.
 
-    Raises `ConfigurationError` if there is none, and `BusUnavailable` while one is being replaced.
+    Raises `ConfigurationError` if there is none, and `BusUnavailable` while it is being replaced.
     """
     state = await stream_state(request, first)
     if state is not None and takes_records(state):
@@ -291,7 +291,7 @@ def takes_records(state: StreamState) -> bool:
 
 
 def closed_subject(name: str) -> str:
-    """Return the subject of a stream that takes no more records: a stream cannot be without a subject."""
+    """Return the subject of a stream that takes no more records, because a stream must have a subject."""
     return f"closed.{name}"
 
 
@@ -337,7 +337,7 @@ async def _write(request: Request, verb: str, config: Mapping[str, object]) -> S
     answer = await _ask(request, f"$JS.API.STREAM.{verb}.{name}", config)
     error = _error(answer)
     if error is not None and error[0] == _OVER_CONSUMERS and "max_consumers" in config:
-        # The account allows fewer. What stands holds, and must keep nobody from what else is written.
+        # The account allows fewer. Keep the current limit, so that the rest of the configuration is written.
         current = await stream_state(request, str(name)) if verb == "UPDATE" else None
         stands = current.config.get("max_consumers", -1) if current is not None else -1
         if config["max_consumers"] != stands:
@@ -370,7 +370,7 @@ def _error(answer: JsonObject) -> tuple[int, str] | None:
 
 
 def _array(answer: JsonObject, member: str) -> list[object] | None:
-    """Return an array member of the answer, empty for null, which the server writes for empty; None for anything else."""
+    """Return an array member of the answer. The server writes null for an empty array; anything else returns None."""
     value = answer.get(member)
     return [] if value is None else value if isinstance(value, list) else None
 

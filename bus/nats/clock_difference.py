@@ -1,9 +1,9 @@
-"""The difference of this host's clock from the broker's, by which messages are judged (SPEC.md section 3, *Life*).
+"""Measures how far this host's clock is from the broker's, by which messages are judged (SPEC.md section 3, *Life*).
 
-It is measured periodically by a request to the broker, less half of the round trip; a clock that is set in between is
-noticed without a request. Beyond what the format allows nothing may be decided: a policy would be given a wrong time. What is
-sealed meanwhile, such as the result of a handler that was running, has the time of our clock as if it had not been set:
-nobody would accept it otherwise.
+The difference is measured periodically by a request to the broker, less half of the round trip. If our clock is set in
+between, that is noticed without a request. While the difference exceeds the format's limit, nothing may be decided, because
+a policy would get a wrong time. Messages that are sealed meanwhile, such as the result of a running handler, have our
+clock's time as if it had not been set; recipients would refuse them otherwise.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ EVERY: Final = 10.0
 """Seconds between two measurements while the clocks agree."""
 
 AGAIN: Final = 1.0
-"""Seconds between checks of whether our clock was set and, while the clocks disagree, between measurements."""
+"""Seconds between checks whether our clock was set and, while the clocks disagree, between measurements."""
 
 STEP: Final = SECOND
-"""A wall clock that drifts by more than this from the monotonic one was set; earlier measurements no longer hold."""
+"""A wall clock that drifts by more than this from the monotonic clock was set. Earlier measurements no longer hold."""
 
 TRIP: Final = 2 * SECOND
-"""Longer round trips are too imprecise."""
+"""The longest round trip that is precise enough."""
 
 
 class ClockDifference:
-    """The difference to one broker. `ask` returns the broker's time (microseconds; 0 if it does not say)."""
+    """The difference to one broker. `ask` returns the broker's time (microseconds; 0 if unknown)."""
 
     def __init__(
         self,
@@ -48,13 +48,13 @@ class ClockDifference:
         self._clock = clock
         self._elapsed = elapsed
         self._measured: tuple[int, int, int] | None = None
-        """How far ahead our clock was, the uncertainty, and our clock's offset from the monotonic one at that time."""
+        """How far ahead our clock was, the uncertainty, and our clock's offset from the monotonic clock at that time."""
         self._agreed: int | None = None
-        """Our clock's offset from the monotonic one when it last agreed with the broker's."""
+        """Our clock's offset from the monotonic clock when it last agreed with the broker's."""
         self._reported = ""
 
     def now(self) -> int:
-        """Return our clock's time (microseconds); one that was set is not believed before the broker's agrees with it."""
+        """Return our clock's time (microseconds). After it was set, it counts only once the broker's clock agrees."""
         beside = self._offset()
         if self._agreed is None or abs(beside - self._agreed) <= STEP:
             return self._clock()
@@ -62,20 +62,20 @@ class ClockDifference:
 
     @property
     def ahead(self) -> int | None:
-        """Microseconds that our clock is ahead of the broker's; `None` while nothing is known."""
+        """Microseconds that our clock is ahead of the broker's; `None` before the first measurement."""
         if self._measured is None:
             return None
         ahead, _, beside = self._measured
         return ahead + self._offset() - beside
 
     def seconds_ahead(self) -> float:
-        """Return `ahead` in seconds, for a metric; NaN while nothing is known."""
+        """Return `ahead` in seconds, for a metric; NaN before the first measurement."""
         ahead = self.ahead
         return ahead / SECOND if ahead is not None else nan
 
     @property
     def problem(self) -> ClockSkew | None:
-        """Return why nothing may be decided now, or `None` if the clocks agree."""
+        """The reason why nothing may be decided now, or `None` if the clocks agree."""
         ahead = self.ahead
         if self._measured is None or ahead is None:
             return ClockSkew("the broker's time is not known yet")
@@ -107,7 +107,7 @@ class ClockDifference:
                 due = self._elapsed() + EVERY
 
     async def _measure(self) -> None:
-        """Measure. Without an answer keep the last result, adjusted by how far our clock was set."""
+        """Measure. Without an answer keep the last result; `ahead` adjusts it by how far our clock was set."""
         begun = self._elapsed()
         try:
             broker_time = await self._ask()

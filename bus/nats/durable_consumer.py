@@ -1,7 +1,7 @@
-"""Durable consumers: what a process needs of one, and how it is made and kept so by versions that share it.
+"""Durable consumers: what a process needs of a consumer, and how versions of an agent create and share one.
 
 Two versions of an agent run side by side during an upgrade, and each binds the same consumers whenever it connects. So
-binding takes nothing away that the other needs: pending deliveries, or subjects that it listens to.
+binding takes nothing away that the other version needs: neither pending deliveries nor subjects that it listens to.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ UNBOUNDED: Final = 1 << 31
 LISTENED: Final = "sealbus-listened"
 """Metadata of a shared consumer: when each of its subjects was last listened to."""
 LISTENED_SECONDS: Final = 86_700
-"""Seconds for which a subject that no version has bound stays in the filter: as long as EVENTS keeps an event."""
+"""Seconds for which a subject stays in the filter after a version last bound it: as long as EVENTS keeps an event."""
 NOTED_SECONDS: Final = 3_600
-"""Seconds after which that time is written anew: a version that runs binds as often as its certificate is renewed."""
+"""Seconds after which that time is written again. A running version binds as often as its certificate is renewed."""
 METADATA_BYTES: Final = 65_536
-"""Bytes of all these times; nats-server allows 128 KiB of metadata. Beyond, a version listens to its own subjects alone."""
+"""Most bytes of these times; nats-server allows 128 KiB of metadata. Beyond, a version listens to its own subjects only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DurableSpec:
     """A durable pull consumer as this program needs it. `ack_wait` is in seconds; `start` is used only at creation.
 
-    `max_ack_pending` is the least that the consumer allows: see `bind`.
+    `max_ack_pending` is the least number that the consumer must allow; see `bind`.
     """
 
     stream: str
@@ -54,7 +54,7 @@ class DurableSpec:
     max_ack_pending: int
     start: int = 0
     shared: bool = False
-    """Whether other versions may listen to further subjects through this consumer, which then keep their place in it."""
+    """Whether other versions may listen to further subjects through this consumer; binding then keeps these subjects."""
 
     def __post_init__(self) -> None:
         for text in (self.stream, self.name):
@@ -68,7 +68,7 @@ class DurableSpec:
             raise ConfigurationError(f"consumer {self.name}: ack_wait is at least 0.1 s, max_ack_pending at least 1")
 
     def config(self) -> dict[str, object]:
-        """Return the configuration as the API wants it."""
+        """Return the configuration as the API expects it."""
         config: dict[str, object] = {
             "name": self.name,
             "durable_name": self.name,
@@ -96,11 +96,11 @@ class Bound:
 async def bind(request: Request, spec: DurableSpec) -> Bound:
     """Make sure that the durable consumer of `spec` exists, creating or updating it.
 
-    Another version of the agent may have bound it otherwise. `max_ack_pending` is only raised: lowered below what is put
-    off, the consumer would deliver nothing new. Where the server allows fewer, it is halved until the server agrees. The
-    subjects of a `shared` consumer to which another version listened within `LISTENED_SECONDS` stay in its filter: what no
-    filter takes is skipped for good. Raises `ConfigurationError` if a consumer of that name exists and cannot be updated;
-    `BusUnavailable`.
+    Another version of the agent may have bound it with other settings. `max_ack_pending` is only raised: if it were lower
+    than the number of deferred deliveries, the consumer would deliver nothing new. If the server allows fewer, it is halved
+    until the server agrees. In a `shared` consumer, subjects to which another version listened within `LISTENED_SECONDS`
+    stay in the filter, because a consumer skips messages outside its filter forever. Raises `ConfigurationError` if a
+    consumer of that name exists and cannot be updated; `BusUnavailable`.
     """
     try:
         info = await api(request, f"CONSUMER.INFO.{spec.stream}.{spec.name}")
@@ -137,19 +137,19 @@ async def bind(request: Request, spec: DurableSpec) -> Bound:
 
 @dataclass(frozen=True, slots=True)
 class _Listened:
-    """The subjects of a consumer, and when a version last bound it that listens to each (seconds since the Unix epoch).
+    """The subjects of a consumer, and for each when a version that listens to it last bound (seconds since the Unix epoch).
 
-    The server keeps the times in the consumer's metadata. They decide nothing but what is delivered.
+    The server keeps the times in the consumer's metadata. They only decide what is delivered.
     """
 
     subjects: tuple[str, ...]
     times: Mapping[str, int]
     old: bool = False
-    """Whether a time is so old that it is to be written anew."""
+    """Whether a time is so old that it must be written again."""
 
     @classmethod
     def of(cls, config: Mapping[str, object], spec: DurableSpec) -> _Listened:
-        """Return what a consumer of the configuration `found` is to listen to; with no configuration, a new one."""
+        """Return the subjects for a consumer that has the configuration `config`, which is empty for a new consumer."""
         now = int(time.time())
         times = dict.fromkeys(spec.subjects, now) if spec.shared else {}
         if not spec.shared:
@@ -168,7 +168,7 @@ class _Listened:
         return cls((*spec.subjects, *others), times | others, old)
 
     def config(self) -> dict[str, object]:
-        """Return the part of a consumer's configuration that says this."""
+        """Return the part of a consumer's configuration with subjects and times."""
         return {
             **filter_config(self.subjects),
             **({"metadata": {LISTENED: json.dumps(self.times)}} if self.times else {}),
@@ -176,7 +176,7 @@ class _Listened:
 
 
 def _noted(config: Mapping[str, object]) -> dict[str, int]:
-    """Return the times in a consumer's metadata; empty where there are none, or anything else stands there."""
+    """Return the times in a consumer's metadata; empty if there are none, or they are malformed."""
     metadata = config.get("metadata")
     text = metadata.get(LISTENED) if isinstance(metadata, dict) else None
     try:

@@ -28,7 +28,7 @@ APPROVAL_TYPE: Final = "application/vnd.sealbus.approval.v1+json"
 """Media type of the body."""
 
 WAIT: Final = "_wait"
-"""The mark of a task whose requester lets it wait for an approval until that time (SPEC.md section 3)."""
+"""The mark of a task that may wait for an approval until the marked time (SPEC.md section 3)."""
 LONGEST_WAIT: Final = 30 * 86_400 * SECOND
 """Longest time that a task may wait, in microseconds."""
 
@@ -38,17 +38,17 @@ _TEXTS: Final = ("decision", "verdict", "note")
 
 
 class Verdict(StrEnum):
-    """What a person says about a parked task."""
+    """A person's verdict on a parked task."""
 
     APPROVE = "approve"
     DENY = "deny"
     WITHDRAW = "withdraw"
-    """Takes back what they said before."""
+    """Takes back the person's earlier verdict."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApprovalRequest:
-    """A verdict on what the decision record with leaf `decision` denied until it is approved. Raises `ValueError`.
+    """A verdict on the task that the decision record with leaf `decision` denied until approval. Raises `ValueError`.
 
     `note` is a line for people, and may be empty.
     """
@@ -90,10 +90,10 @@ def approval_message(
     names: Names,
     now: int,
 ) -> OutgoingMessage:
-    """Return the approval of the task with H(header) `task` by the person of `statement`, for its `agent`.
+    """Return the approval of the task with H(header) `task` by the person of `statement`, for the task's `agent`.
 
-    It starts a chain, which lasts as long as their context: what the task then sends is `follows` at most, in their name.
-    Raises `CallExpired` for a context that is over at `now` (microseconds).
+    The approval starts a chain, which lasts as long as the person's context. In that chain the task sends messages in the
+    person's name, of the actions in `follows` at most. Raises `CallExpired` if the context is over at `now` (microseconds).
     """
     context = parse_payload(statement.payload)
     life = context.end - max(now, context.iat)

@@ -1,7 +1,7 @@
 """The body of a status, the state of one task: encoded and parsed (SPEC.md section 7, "Statuses").
 
-Pure. A completed task's status is the handler's result itself; every other one is a small JSON object. Before parsing, its
-writer is verified, but not that it is well-formed.
+Pure. The body of a completed status is the handler's result; every other status is a small JSON object. Parse a status only
+after its writer was verified; its form is checked here.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ PART_NUMBER: Final = "_prt"
 """The mark of a part of a result, in its header: its number, from 0 (SPEC.md section 3)."""
 
 PER_DELIVERY: Final = 65_536
-"""Sequence numbers for the statuses of one delivery of a task, so that those of a later delivery are higher."""
+"""Sequence numbers for the statuses of one delivery of a task. Statuses of a later delivery have higher numbers."""
 
 NOTE_BYTES: Final = 256
-"""UTF-8 bytes of a note: a line for a person, not a result."""
+"""Most UTF-8 bytes of a note, which is a line for a person."""
 
 BODY_BYTES: Final = 65_536
-"""Bytes of a status body that is not a result: more than all its bounded texts can take, escaped."""
+"""Most bytes of a status body that is no result: more than all its bounded texts take, escaped."""
 
 _NESTING: Final = 3
 _DELIVERIES: Final = 2**16
@@ -60,10 +60,10 @@ FINAL: Final = frozenset({State.COMPLETED, State.FAILED, State.REJECTED, State.C
 class Status:
     """One status of a task. Raises `ValueError` for an invalid one.
 
-    `code` gives the reason, for a state that has one: a `Code`, or a newer writer's. `reasons` are the policy's, `remedies`
-    and `via` are told of a denial (`Explanation`); they are empty unless the policy allows showing them. Only a completed
-    task has a `result`; while it works, a status may be a `part` of one, with its `number`. `sequence` orders the statuses
-    of one task; 0 for one that its requester concluded by itself.
+    `code` is the reason for the state, if it has one: a `Code`, or one of a newer writer. `reasons`, `remedies` and `via`
+    explain a denial (`Explanation`), and are empty unless the policy allows showing them. Only a completed task has a
+    `result`; while it works, a status may be a `part` of the result, with its `number`. `sequence` orders the statuses of
+    one task, and is 0 for a status that the requester concluded by itself.
     """
 
     state: State
@@ -76,7 +76,7 @@ class Status:
     part: Content | None = field(default=None, repr=False)
     number: int = 0
     by: SpiffeId | None = None
-    """Who canceled the task, as its agent says; only a canceled one has it."""
+    """The ID that canceled the task, as its agent says; only of a canceled task."""
     sequence: int = 0
 
     def __post_init__(self) -> None:
@@ -89,7 +89,7 @@ class Status:
         if self.part is not None and (
             self.state is not State.WORKING or self.code or self.note or any(self.explanation) or self.number < 0
         ):
-            raise ValueError("a part is of a task that works, and nothing else is told with it")
+            raise ValueError("a part belongs to a task that works, and its status has no other members")
         if self.code and not CODE_FORM.fullmatch(self.code):
             raise ValueError("the code is malformed")
         if len(self.reasons) > DEFAULT_LIMITS.text_items or not all(is_text(reason) for reason in self.reasons):
@@ -110,7 +110,7 @@ class Status:
 
     @property
     def explanation(self) -> Explanation:
-        """What is told of a denial."""
+        """The explanation of a denial."""
         return Explanation(self.reasons, self.remedies, self.via)
 
 

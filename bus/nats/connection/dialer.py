@@ -1,4 +1,4 @@
-"""Making links for one workload: with its current certificate, to the next server in turn."""
+"""Makes links for one workload: with its current certificate, to the next server in turn."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Dialer:
         self._clock = clock
 
     async def dial_any(self, on_lost: Callable[[Link], None], on_lame_duck: Callable[[Link], None]) -> Link:
-        """Try each configured server once. Raises `BusUnavailable`, which says in one line why each failed."""
+        """Try each configured server once. Raises `BusUnavailable`, with the reason of each failure in one line."""
         reasons = []
         for _ in self._servers.configured:
             try:
@@ -83,9 +83,9 @@ class Dialer:
 
 
 class Servers:
-    """The configured `tls://host:port` and those that the cluster announces, in turn, from a random one.
+    """The configured `tls://host:port` and the addresses that the cluster announces, in turn, from a random one.
 
-    Announced addresses need no trust: a server must prove that it has one of the expected SPIFFE IDs.
+    Announced addresses need no trust: each server must prove one of the expected SPIFFE IDs.
     """
 
     def __init__(self, urls: Sequence[str], random: Callable[[], float]) -> None:
@@ -102,7 +102,7 @@ class Servers:
         return servers[(self._turn - 1) % len(servers)]
 
     def announce(self, urls: Sequence[str]) -> None:
-        """Replace the announced addresses with those that a server announced now."""
+        """Replace the announced addresses."""
         self._announced = tuple(urls[:MOST_ANNOUNCED])
 
 

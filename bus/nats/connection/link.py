@@ -1,6 +1,6 @@
 """A link: one connection to one server, made with one X.509-SVID, from its handshake to its end.
 
-If a link cannot be made, one line says why, and what to do about it.
+If a link cannot be made, one line names the cause and what to check.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ unreadable snapshot (#7580). The tests run 2.15.1."""
 _VERSION: Final = re.compile(r"v?(\d{1,6})\.(\d{1,6})\.(\d{1,6})(?:[-+].*)?", re.ASCII)
 
 WRITE_LIMIT = 33_554_432
-"""Bytes that may wait for the network; beyond that `write` refuses: a stalled server must not fill our memory."""
+"""Bytes that may wait for the network. Beyond that `write` raises, so that a stalled server cannot fill our memory."""
 
 CLOSE_SECONDS = 5.0
 
 
 def fingerprint(material: X509Material, expected: frozenset[SpiffeId]) -> bytes:
-    """Return 32 bytes that change with our certificate or the server's bundle, when a new connection must be made."""
+    """Return 32 bytes that change with our certificate or the server's bundle; a new link must be made then."""
     digest = hashlib.sha256(b"".join(material.chain))
     for domain in sorted({one.trust_domain for one in expected}, key=lambda one: one.name):
         for anchor in material.bundles.get(domain, ()):
@@ -64,8 +64,8 @@ class _Subscription:
 class Link:
     """One link, to be opened with `Link.open`. `not_before` and `not_after` are its client certificate's, in microseconds.
 
-    `on_lost(link)` is called once if the link ends other than by `close()`; `on_dropped` with the class of what was
-    dropped; `on_lame_duck(link)` when its server is about to shut down.
+    `on_lost(link)` is called once if the link ends other than by `close()`. `on_dropped` is called with the reason or class
+    of error for which a message was dropped, `on_lame_duck(link)` when the server is about to shut down.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Link:
         self.alive = False
         self.ended = asyncio.Event()
         self.watchers: list[Callable[[], None]] = []
-        """Called once when the link has ended, for whatever reason."""
+        """Called once when the link has ended, for any reason."""
         self.reason = ""
         self._own_id = str(material.spiffe_id)
         self._on_lost = on_lost
@@ -105,7 +105,7 @@ class Link:
         )
 
     async def open(self) -> None:
-        """Connect. Raises `BusUnavailable`, which says why in one line."""
+        """Connect. Raises `BusUnavailable` with the cause in one line."""
         try:
             await self._client.open(self.url, self._lame_duck)
         except (OSError, TimeoutError, NatsError) as error:
@@ -128,7 +128,7 @@ class Link:
 
     @property
     def known_servers(self) -> tuple[str, ...]:
-        """Addresses of the cluster's servers that this one announced, as `tls://` URLs."""
+        """Addresses of the cluster's servers that this server announced, as `tls://` URLs."""
         urls = self._client._server_info.get("connect_urls") or ()
         return tuple(f"tls://{address}" for address in urls if isinstance(address, str))
 
@@ -144,18 +144,18 @@ class Link:
             self._held += frames
 
     def hold(self) -> None:
-        """Hold back all further writes until `follow` has ended."""
+        """Hold back all writes until `follow` has ended."""
         self._held = bytearray()
 
     async def follow(self, old: Link, seconds: float) -> None:
-        """Write what is held back once the server has handled all that was written to `old`.
+        """Write the held frames once the server has handled all frames of `old`, or after `seconds`.
 
-        This keeps a sender's messages in order through a rotation: the server serves both connections concurrently.
+        This keeps a sender's messages in order through a rotation, because the server serves both links concurrently.
         """
         try:
             await old.flush(seconds)
         except BusUnavailable as error:
-            _logger.info("%s; going on without it", error.detail)
+            _logger.info("%s; continuing without it", error.detail)
         finally:
             held, self._held = self._held, None
             if self.alive and held:
@@ -185,12 +185,12 @@ class Link:
             self._client.unsubscribe_raw(sid)
 
     def forget(self, sid: int) -> None:
-        """Drop what still comes for a subscription that was ended."""
+        """Drop messages that still come for a subscription that was ended."""
         self._client.forget_raw(sid)
         self._subscriptions.pop(sid, None)
 
     def end(self, sid: int) -> None:
-        """End a subscription, and forget it once everything has come that the server sent before it saw the end."""
+        """End a subscription, and forget it once all messages have come that the server sent before it saw the end."""
         if self.alive:
             self._client.unsubscribe_raw(sid)
             self._client.ping().add_done_callback(lambda _: self.forget(sid))
@@ -198,10 +198,10 @@ class Link:
             self.forget(sid)
 
     def end_after_requests(self, sid: int) -> None:
-        """End a subscription, as `end`, once the server has seen what was sent before.
+        """End a subscription, as `end`, once the server has seen all earlier frames.
 
-        nats-server looks a moment after a request of another account (`agents/dev/nats/accounts`) who waits for its answers.
-        If nobody does by then, it never notices: it answers until the request expires.
+        A moment after a request of another account (`agents/dev/nats/accounts`), nats-server looks for the subscriber of its
+        answers. If the subscription has ended by then, the server never notices, and answers until the request expires.
         """
         if self.alive:
             self._client.ping().add_done_callback(lambda _: self.end(sid))
@@ -209,7 +209,7 @@ class Link:
             self.forget(sid)
 
     async def flush(self, seconds: float) -> None:
-        """Wait until the server has handled all that was written. Raises `BusUnavailable`."""
+        """Wait until the server has handled all written frames. Raises `BusUnavailable`."""
         if not self.alive:
             raise BusUnavailable(f"{self.url}: the connection is gone")
         pong = self._client.ping()
@@ -226,7 +226,7 @@ class Link:
             )
 
     async def close(self) -> None:
-        """Send what waits, close, and fail all answers that are still expected."""
+        """Send the waiting frames, close, and fail all expected answers."""
         self._end("the connection was closed")
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
@@ -285,7 +285,7 @@ def too_old(version: object) -> str:
 
 
 def explain(url: str, own_id: str, error: BaseException) -> str:
-    """Return one line for the operator: the server's address, what was wrong, and what to check."""
+    """Return one line for the operator: the server's address, the cause, and what to check."""
     return f"{url}: {_cause(own_id, error)}"
 
 

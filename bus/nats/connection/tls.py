@@ -1,7 +1,7 @@
-"""TLS between SPIFFE workloads: the peer is a SPIFFE ID, checked inside the handshake, never a host name.
+"""TLS between SPIFFE workloads: the handshake checks the peer's SPIFFE ID, never a host name.
 
 A context is made for one X.509-SVID and never changed: `ssl` can add certificate authorities to a context but not remove
-one, so a rotation makes a new context. Making one costs half a millisecond.
+them, so a rotation makes a new context. That costs half a millisecond.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
 
 class WrongPeer(ssl.SSLCertVerificationError):
-    """A peer with a valid certificate of the right trust domain, but not of an expected SPIFFE ID."""
+    """The peer has a valid certificate of the right trust domain, but not an expected SPIFFE ID."""
 
 
 class _SpiffeObject(ssl.SSLObject):
-    """The TLS state of one connection, whose handshake succeeds only if the peer's SPIFFE ID is an expected one."""
+    """The TLS state of one connection, whose handshake succeeds only if the peer's SPIFFE ID is expected."""
 
     def do_handshake(self) -> None:
-        """Do the handshake; raise `WrongPeer` before anything of ours, including the certificate, is sent."""
+        """Do the handshake. Raises `WrongPeer` before we send anything, including our certificate."""
         super().do_handshake()
-        # OpenSSL has verified the chain by now; while it still needs bytes, the line above raises SSLWantReadError.
+        # OpenSSL has verified the chain now; while it needs more bytes, the line above raises SSLWantReadError.
         context = self.context
         if not isinstance(context, SpiffeContext):
             raise WrongPeer(1, "the TLS context does not know the server's SPIFFE ID")
@@ -48,7 +48,7 @@ class SpiffeContext(ssl.SSLContext):
     _expected: frozenset[str]
 
     def __new__(cls, expected: frozenset[SpiffeId]) -> Self:
-        """Make the context that `__init__` sets up; `ssl` wants the protocol here."""
+        """Make the context that `__init__` sets up; `ssl` takes the protocol here."""
         return super().__new__(cls, ssl.PROTOCOL_TLS_CLIENT)
 
     def __init__(self, expected: frozenset[SpiffeId]) -> None:
@@ -75,8 +75,8 @@ class SpiffeContext(ssl.SSLContext):
 def spiffe_id_of(certificate: bytes) -> str:
     """Return the only URI SAN of a DER certificate, which must be a leaf (X509-SVID.md sections 2 and 4).
 
-    The chain is not verified here, nor is the URI parsed: callers compare it with known IDs. Raises `ValueError` unless it
-    is a certificate, not an authority's, with exactly one URI SAN.
+    The chain is not verified here, and the URI is not parsed: callers compare it with known IDs. Raises `ValueError` for
+    bytes that are no certificate, for an authority's certificate, and unless there is exactly one URI SAN.
     """
     parsed = x509.load_der_x509_certificate(certificate)
     try:
@@ -106,11 +106,7 @@ def client_context(material: X509Material, *, expected: frozenset[SpiffeId]) -> 
     if not anchors:
         raise ConfigurationError(f"the Workload API gave no X.509 bundle of {domain.name}, the server's trust domain")
     context = SpiffeContext(expected)
-    try:
-        context.load_verify_locations(cadata=b"".join(anchors))
-        _load_identity(context, material)
-    except (ssl.SSLError, ValueError) as error:
-        raise ConfigurationError(f"the X.509-SVID or bundle from the Workload API cannot be loaded: {error}") from error
+    _load(context, anchors, material)
     return context
 
 
@@ -129,16 +125,20 @@ def server_context(material: X509Material, *, trust_domain: TrustDomain) -> ssl.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     # A resumed session would keep a client's certificate without checking it, or its expiry, again.
     context.num_tickets = 0
+    _load(context, anchors, material)
+    return context
+
+
+def _load(context: ssl.SSLContext, anchors: tuple[bytes, ...], material: X509Material) -> None:
     try:
         context.load_verify_locations(cadata=b"".join(anchors))
         _load_identity(context, material)
     except (ssl.SSLError, ValueError) as error:
         raise ConfigurationError(f"the X.509-SVID or bundle from the Workload API cannot be loaded: {error}") from error
-    return context
 
 
 def _load_identity(context: ssl.SSLContext, material: X509Material) -> None:
-    """Load certificate and key. `ssl` reads them only from a file: on Linux an anonymous one in memory."""
+    """Load certificate and key. `ssl` reads them only from files; on Linux the file is an anonymous one in memory."""
     chain = "".join(ssl.DER_cert_to_PEM_cert(certificate) for certificate in material.chain).encode()
     if hasattr(os, "memfd_create"):
         with _memory_file(chain + _pem_key(material.key)) as path:

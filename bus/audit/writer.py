@@ -22,7 +22,7 @@ from sealbus.bus.audit.spool import Spool
 from sealbus.bus.background import Background
 from sealbus.bus.ports import Clock, DuplicateFirstAttempt, wall_clock
 from sealbus.bus.routing.stages import Decided
-from sealbus.bus.sending.message import OutgoingMessage, record_message
+from sealbus.bus.sending.message import record_message
 from sealbus.bus.sending.outbox import Outbox, Posted
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.accept.result import VerifiedResult
@@ -175,26 +175,8 @@ class AuditWriter:
         in one message, or as few as the body limit allows. The leaf of a denial that was only counted is `COUNTED`. `places`,
         if given, receives where the stream stored each record.
         """
-        batches: list[tuple[AuditBatch, list[int]]] = [(AuditBatch(), [])]
-        leaves: list[bytes | SealbusError] = []
-        for index, entry in enumerate(decided):
-            if self._only_counted(entry):
-                leaves.append(COUNTED)
-                continue
-            try:
-                record = self.record(entry).encode()
-                leaf = batches[-1][0].add(record, entry.opened.message)
-                if leaf is None:
-                    batches.append((AuditBatch(), []))
-                    leaf = batches[-1][0].add(record, entry.opened.message)
-            except SealError as error:
-                leaves.append(_unrecordable(error))
-                continue
-            leaves.append(leaf or _unrecordable(None))
-            batches[-1][1].append(index)
+        leaves, batches = self._batched(decided)
         for batch, indexes in batches:
-            if not indexes:
-                continue
             try:
                 posted = await self._store(batch)
                 if places is not None and posted is not None and posted.ack is not None:
@@ -212,40 +194,56 @@ class AuditWriter:
 
         The decisions never go through a spool: only the stream knows the guard ids of all replicas.
         """
-        answers: list[bytes | SealbusError] = []
-        messages: list[tuple[int, OutgoingMessage]] = []
+        leaves, batches = self._batched(decided, alone=True)
+        if not batches:
+            return leaves
+        # A denial that is only counted needs no guard id: another replica denies the same call too, or handles it alone.
+        messages = [
+            record_message(self._subject, batch.close(), guard_id(self._outbox.own, _digest(decided[index])))
+            for batch, [index] in batches
+        ]
+        began = time.perf_counter()
+        answers = await self._outbox.publish_each(
+            messages, within=self._limits.within, reseal=False, repeat_is_ours=False
+        )
+        self._took.observe(time.perf_counter() - began, n=len(messages))
+        for (_, [index]), answer in zip(batches, answers, strict=True):
+            self._note_result(answer if isinstance(answer, SealbusError) else None)
+            if isinstance(answer, SealbusError):
+                leaves[index] = _not_stored(answer)
+                continue
+            if places is not None and answer.ack is not None:
+                places[index] = answer.ack.stream, answer.ack.sequence
+            if (late := await self._before_period(answer, decided[index])) is not None:
+                leaves[index] = late
+        self._counters.add("sealbus_audit_messages_total", sum(isinstance(answer, Posted) for answer in answers))
+        return leaves
+
+    def _batched(
+        self, decided: Sequence[Decided], *, alone: bool = False
+    ) -> tuple[list[bytes | SealbusError], list[tuple[AuditBatch, list[int]]]]:
+        """Return each record's leaf, or why there is none, and batches of records with their indexes in `decided`.
+
+        With `alone` each record has a batch to itself.
+        """
+        leaves: list[bytes | SealbusError] = []
+        batches: list[tuple[AuditBatch, list[int]]] = []
         for index, entry in enumerate(decided):
             if self._only_counted(entry):
-                # No guard id is needed: another replica either denies the same call too, or is the only one to handle it.
-                answers.append(COUNTED)
+                leaves.append(COUNTED)
                 continue
-            batch = AuditBatch()
             try:
-                leaf = batch.add(self.record(entry).encode(), entry.opened.message)
+                record = self.record(entry).encode()
+                leaf = None if alone or not batches else batches[-1][0].add(record, entry.opened.message)
+                if leaf is not None:
+                    batches[-1][1].append(index)
+                elif (leaf := (batch := AuditBatch()).add(record, entry.opened.message)) is not None:
+                    batches.append((batch, [index]))
             except SealError as error:
-                answers.append(_unrecordable(error))
+                leaves.append(_unrecordable(error))
                 continue
-            answers.append(leaf or _unrecordable(None))
-            if leaf is not None:
-                id_ = guard_id(self._outbox.own, entry.opened.message.header.digest)
-                messages.append((index, record_message(self._subject, batch.close(), id_)))
-        if messages:
-            began = time.perf_counter()
-            stored = await self._outbox.publish_each(
-                [message for _, message in messages], within=self._limits.within, reseal=False, repeat_is_ours=False
-            )
-            self._took.observe(time.perf_counter() - began, n=len(messages))
-            for (index, _), answer in zip(messages, stored, strict=True):
-                self._note_result(answer if isinstance(answer, SealbusError) else None)
-                if isinstance(answer, SealbusError):
-                    answers[index] = _not_stored(answer)
-                    continue
-                if places is not None and answer.ack is not None:
-                    places[index] = answer.ack.stream, answer.ack.sequence
-                if (late := await self._before_period(answer, decided[index])) is not None:
-                    answers[index] = late
-            self._counters.add("sealbus_audit_messages_total", sum(isinstance(answer, Posted) for answer in stored))
-        return answers
+            leaves.append(leaf or _unrecordable(None))
+        return leaves, batches
 
     async def _before_period(self, posted: Posted, decided: Decided) -> SealbusError | None:
         """Return why a call may not be handled: the stream that stored its decision may not know the call's id.
@@ -349,6 +347,10 @@ class AuditWriter:
             _logger.error("%d outcomes not stored: %s", len(batch), error)  # noqa: TRY400 - the error says all
             for noted in waiting:
                 noted.lost()
+
+
+def _digest(decided: Decided) -> bytes:
+    return decided.opened.message.header.digest
 
 
 def _not_stored(error: SealbusError) -> SealbusError:

@@ -380,7 +380,7 @@ class Outbox:
             _fail(waiting, answer)
             return True
         if isinstance(answer, StreamRefused):
-            _fail(waiting, _as_overload(answer))
+            _fail(waiting, Overloaded(answer.detail) if answer.err_code in _FULL else answer)
             return True
         if loop_time >= waiting.until:
             _fail(waiting, BusUnavailable(f"{waiting.message.draft.to}: not acknowledged in time"))
@@ -406,10 +406,6 @@ def _outcome(future: asyncio.Future[Posted]) -> Posted | SealbusError:
     if isinstance(error, SealbusError):
         return error
     return future.result()
-
-
-def _as_overload(refused: StreamRefused) -> BusUnavailable:
-    return Overloaded(refused.detail) if refused.err_code in _FULL else refused
 
 
 def _fail(waiting: _Waiting, error: Exception) -> None:

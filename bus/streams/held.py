@@ -266,8 +266,8 @@ class Held:
                     break
                 size += len(delivery.payload)
                 sequences[delivery.subject] = sequence
-                stored = delivery.arrival.stored if delivery.arrival is not None else 0
-                if (claimed := self._claimed(delivery.subject, delivery.payload, stored)) is not None:
+                stored = StoredValue(sequence, delivery.payload, delivery.arrival.stored if delivery.arrival else 0)
+                if (claimed := self.claimed(delivery.subject, stored)) is not None:
                     claims.setdefault(delivery.subject, []).append(claimed)
         values: dict[str, HeldValue] = {}
         unsure, forged = set[str](), 0
@@ -303,7 +303,7 @@ class Held:
                         if delivery.arrival.sequence == last:
                             return
         except TimeoutError as error:
-            raise BusUnavailable(f"{HELD} was not read within {within:g} s") from error
+            raise _slow(within) from error
 
     async def standing(
         self, subject: str, payload_type: str, *, since: int = 0, within: float = 10.0
@@ -356,7 +356,7 @@ class Held:
         if len(payload) > PAYLOAD_BYTES or len(raw) > VALUE_BYTES:
             raise SealError(f"{subject}: too large to be held")
         # A version that no reader accepts would stand in the way of the next.
-        claimed = self._claimed(subject, raw, self._clock())
+        claimed = self.claimed(subject, StoredValue(0, raw, self._clock()))
         if claimed is None:
             raise SealError(f"{subject}: readers would not accept this value there")
         follows = before.last if before is not None else last
@@ -430,17 +430,12 @@ class Held:
 
     def claimed(self, subject: str, stored: StoredValue) -> ClaimedValue | None:
         """Return the value that a message claims to be, or `None` if it cannot be one of `subject` and its time."""
-        return self._claimed(subject, stored.payload, stored.stored)
-
-    def _claimed(self, subject: str, raw: bytes, stored: int) -> ClaimedValue | None:
-        if len(raw) > VALUE_BYTES:
+        if len(stored.payload) > VALUE_BYTES:
             return None
         try:
-            array = decode(raw, items=PARTS + 1, step=0)
+            array = decode(stored.payload, items=PARTS + 1, step=0)
             parts = tuple(part for part in array if isinstance(part, bytes)) if isinstance(array, list) else ()
-            if len(parts) != PARTS + 1:
-                return None
-            if len(parts[0]) > PAYLOAD_BYTES:
+            if len(parts) != PARTS + 1 or len(parts[0]) > PAYLOAD_BYTES:
                 return None
             keys = RecordMap(decode(parts[0], items=PAYLOAD_ITEMS, text_bytes=DEFAULT_LIMITS.spiffe_id_bytes, step=0))
             own, place = SpiffeId.parse(keys.text("own")), keys.text("sub")
@@ -453,10 +448,11 @@ class Held:
         if sha256(parts[PARTS]).digest() != extra:
             return None
         # A value made long before it was stored would bring back a key that has been rotated away since.
-        if not at - DEFAULT_LIMITS.clock_skew <= stored <= at + DEFAULT_LIMITS.stored_within:
+        time = stored.stored
+        if not at - DEFAULT_LIMITS.clock_skew <= time <= at + DEFAULT_LIMITS.stored_within:
             return None
         value = HeldValue(
-            subject=subject, own=own, keys=keys, extra=parts[PARTS], number=number, at=at, stored=stored, last=0
+            subject=subject, own=own, keys=keys, extra=parts[PARTS], number=number, at=at, stored=time, last=0
         )
         return ClaimedValue(value, parts[:PARTS])
 
@@ -509,10 +505,12 @@ class HeldSubject:
                             continue
                         self._forget(_Position())
                     before = self._read
-                    if await self._counts(stored):
-                        self._known = stored
-                    elif self._held.is_fresh(stored) and self._is_newer(stored):
-                        again, waiting = again or before, waiting + 1
+                    claimed = self._held.claimed(self._subject, stored)
+                    if claimed is not None and claimed.value.number > self._number:
+                        if await self._held.is_genuine(claimed, self._type):
+                            self._known, self._number = stored, claimed.value.number
+                        elif self._held.is_fresh(stored):
+                            again, waiting = again or before, waiting + 1
                     self._read = _Position(max(before.stored, stored.stored), stored.sequence)
         except TimeoutError as error:
             raise _slow(within) from error
@@ -523,19 +521,6 @@ class HeldSubject:
         # Parsed again, because a reader takes the keys out of the value.
         claimed = self._held.claimed(self._subject, self._known) if self._known is not None else None
         return (replace(claimed.value, last=last) if claimed is not None else None), last
-
-    async def _counts(self, stored: StoredValue) -> bool:
-        claimed = self._held.claimed(self._subject, stored)
-        if claimed is None or claimed.value.number <= self._number:
-            return False
-        if not await self._held.is_genuine(claimed, self._type):
-            return False
-        self._number = claimed.value.number
-        return True
-
-    def _is_newer(self, stored: StoredValue) -> bool:
-        claimed = self._held.claimed(self._subject, stored)
-        return claimed is not None and claimed.value.number > self._number
 
     def _forget(self, read: _Position) -> None:
         self._known, self._number, self._read = None, 0, read

@@ -141,7 +141,8 @@ def _load_identity(context: ssl.SSLContext, material: X509Material) -> None:
     """Load certificate and key. `ssl` reads them only from files; on Linux the file is an anonymous one in memory."""
     chain = "".join(ssl.DER_cert_to_PEM_cert(certificate) for certificate in material.chain).encode()
     if hasattr(os, "memfd_create"):
-        with _memory_file(chain + _pem_key(material.key)) as path:
+        key = b"-----BEGIN PRIVATE KEY-----\n" + base64.encodebytes(material.key) + b"-----END PRIVATE KEY-----\n"
+        with _memory_file(chain + key) as path:
             context.load_cert_chain(path)
         return
     password = secrets.token_urlsafe(32)
@@ -175,8 +176,3 @@ def _encrypted_file(chain: bytes, key: bytes, password: str) -> Iterator[str]:
         with os.fdopen(descriptor, "wb") as file:
             file.write(chain + encrypted)
         yield str(path)
-
-
-def _pem_key(key: bytes) -> bytes:
-    text = base64.encodebytes(key)
-    return b"-----BEGIN PRIVATE KEY-----\n" + text + b"-----END PRIVATE KEY-----\n"

@@ -20,6 +20,7 @@ from sealbus.bus.audit.writer import AuditLimits
 from sealbus.bus.background import Background
 from sealbus.bus.nats.api import StreamState
 from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.nats.connection.options import ConnectionOptions
 from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import Identity, Transport
 from sealbus.bus.streams.check import StreamGuard, check_streams
@@ -136,7 +137,7 @@ def connection_of(name: str, settings: Settings, identity: WorkloadIdentity, cou
         identity=identity,
         server_ids=frozenset(settings.nats_ids),
         inbox_prefix=settings.names.inbox_prefix(identity.spiffe_id),
-        name=name,
+        options=ConnectionOptions(name=name),
         counters=counters,
     )
 

@@ -35,8 +35,6 @@ from sealbus.bus.streams.snapshot import list_streams, take_snapshot
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.trust.names import is_token
 
-__all__ = ["in_order", "take_backup", "together"]
-
 AT_A_TIME: Final = 4
 """Streams that are taken out of the server, or put into it, at a time."""
 

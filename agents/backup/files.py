@@ -12,15 +12,12 @@ from typing import Final, Self
 from sealbus.agents.backup.manifest import BackedUpFile
 from sealbus.agents.control.notary.keys import load_signers
 from sealbus.agents.control.notary.log.folder_store import FolderStore
-from sealbus.agents.control.notary.log.ledger import entry_rows
+from sealbus.agents.control.notary.log.ledger import last_place
 from sealbus.agents.control.notary.log.store import CHECKPOINT
 from sealbus.agents.runtime.settings.settings import Settings
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.log.checkpoint import parse_checkpoint
 from sealbus.envelopes.log.note import NoteSigner, parse_note
-from sealbus.envelopes.log.tiles import TILE_WIDTH
-
-__all__ = ["FileWriter", "copy_log", "key_files", "log_end", "log_signers"]
 
 _OWN_STATE: Final = ("notary.", "under-way")
 """What a notary keeps for itself, which another one must not take over."""
@@ -67,10 +64,7 @@ def log_end(folder: Path) -> int:
     store = FolderStore(folder)
     note = store.get(CHECKPOINT)
     size = parse_checkpoint(parse_note(note).text).size if note is not None else 0
-    if not size:
-        return 0
-    places, _ = entry_rows(store, (size - 1) // TILE_WIDTH, (size - 1) % TILE_WIDTH + 1)
-    return places[-1].sequence
+    return last_place(store, size).sequence if size else 0
 
 
 def copy_log(folder: Path, to: Path, under: str) -> list[BackedUpFile]:

@@ -19,8 +19,6 @@ from sealbus.envelopes.errors import BackupRefused, LogError
 from sealbus.envelopes.log.note import NoteSigner, NoteVerifier, sign_note, verify_note
 from sealbus.envelopes.trust.names import is_token
 
-__all__ = ["KEYS", "LOG", "MANIFEST", "STREAMS", "BackedUpFile", "BackedUpStream", "Manifest", "is_audit"]
-
 MANIFEST: Final = "manifest.json"
 STREAMS: Final = "streams"
 LOG: Final = "log"

@@ -38,8 +38,6 @@ from sealbus.bus.streams.snapshot import (
 from sealbus.envelopes.errors import BackupRefused, ConfigurationError
 from sealbus.envelopes.limits import SECOND
 
-__all__ = ["Restored", "check_copies", "restore_backup", "validate"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restored:

@@ -20,8 +20,6 @@ from sealbus.bus.streams.snapshot import list_streams, stored_from
 from sealbus.envelopes.errors import BackupRefused, ConfigurationError, LogError, StateUnavailable
 from sealbus.envelopes.message.restored import RestoredStream
 
-__all__ = ["WaitingPart", "check_waiting", "last_restored", "restored_streams"]
-
 WITHIN: Final = 30.0
 """Seconds that a notary has to compare a restored stream with its log, and to say so."""
 _PAUSE: Final = 0.5

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from sealbus.agents.runtime.settings.settings import Settings
     from sealbus.bus.telemetry import Counters
 
-__all__ = ["CONTROL", "Control", "Opener", "Role"]
-
 CONTROL: Final = "control"
 """The name of the control process's workload."""
 STARTING: Final = "starting"

@@ -23,8 +23,6 @@ from sealbus.envelopes.errors import BusUnavailable
 from sealbus.envelopes.message.subjects import OwnSubjects
 from sealbus.envelopes.trust.names import Names
 
-__all__ = ["LOOK_EVERY", "StreamGauges", "open_streams"]
-
 _log: Final = logging.getLogger(__name__)
 
 LOOK_EVERY: Final = 5.0

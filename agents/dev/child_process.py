@@ -12,8 +12,6 @@ from io import FileIO
 from pathlib import Path
 from typing import Final
 
-__all__ = ["ChildProcess"]
-
 _LINE_BYTES: Final = 65_536
 """Bytes kept of a line that does not end."""
 

@@ -7,8 +7,6 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 
-__all__ = ["held_port"]
-
 
 @contextmanager
 def held_port(port: int = 0) -> Generator[int, None, None]:

@@ -32,19 +32,6 @@ from sealbus.envelopes.message.subjects import OwnSubject
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = [
-    "CONSOLE",
-    "DEFAULT_TRUST_DOMAIN",
-    "NOTARY",
-    "Declared",
-    "DevLog",
-    "read_declared",
-    "running_console",
-    "running_exit",
-    "running_notary",
-    "write_settings",
-]
-
 DEFAULT_TRUST_DOMAIN = "example.org"
 _TEMPLATE = "/agent/{name}"
 
@@ -66,131 +53,6 @@ NOTARY = "notary"
 """The workload name of its notary."""
 CONSOLE = "console"
 """The workload name of its console (`sealbus.agents.console.agent`)."""
-
-
-def write_settings(
-    path: Path,
-    *,
-    declared: Declared,
-    issuer: str,
-    issuers: Sequence[IssuerTable] = (),
-    access: Path,
-    nats: str,
-    server_id: SpiffeId,
-    workload_api: str,
-    engine: str,
-    bundle: Path,
-    opa: str,
-    edge_id: SpiffeId,
-    edge_address: str,
-    token_service: str,
-    actions: Sequence[str],
-    max_bytes: int,
-    policy: Path,
-    token_key: Path | None = None,
-    state_key: Path | None = None,
-    log: DevLog | None = None,
-    console: str = "",
-    development: bool = False,
-) -> None:
-    """Write `path` by rename, mode 0600. For these values TOML basic strings and JSON strings are the same."""
-    # Every claim of the declared users: the edge passes on only listed claims, here too.
-    claims = {claim: claim for claim in sorted({claim for user in declared.users for claim in user.claims})}
-    own = IssuerTable(issuer=issuer, algorithms=("ES256",), claims=claims, keep_tokens=token_key is not None)
-    lines = [
-        "# Written by `sealbus dev`, and gone when it stops.",
-        f"trust_domain = {_text(declared.trust_domain)}",
-        f"nats = [{_text(nats)}]",
-        f"nats_ids = [{_text(server_id.value)}]",
-        f"workload_api = {_text(workload_api)}",
-        *(["development = true"] if development else []),
-        "[policy]",
-        f"engine = {_text(engine)}",
-        f"bundle = {_text(str(bundle))}",
-        *([f"opa = {_text(opa)}"] if opa else []),
-        "[agents]",
-        f"template = {_text(declared.template)}",
-        *(
-            f"{_text(name)} = {_text(spiffe_id.value)}"
-            for name, spiffe_id in {"edge": edge_id, **declared.table}.items()
-        ),
-        *_tables(
-            {
-                ("context", "minters"): [edge_id.value],
-                **({("trust", "notaries"): [declared.names().id_of(NOTARY).value]} if log is not None else {}),
-                ("streams", "max_bytes", "tasks"): max_bytes,
-                ("streams", "max_bytes", "audit"): max_bytes,
-                ("edge", "address"): edge_address,
-                ("edge", "resource"): f"http://{edge_address}",
-                ("edge", "token_service"): token_service,
-                ("edge", "actions"): list(actions),
-                **({("console", "address"): console} if console else {}),
-                **({("edge", "token_key"): str(token_key)} if token_key is not None else {}),
-                **declared.kept,
-                **({(*_MCP, "state_keys"): [str(state_key)]} if state_key is not None else {}),
-            }
-        ),
-        *(line for one in declared.own for line in _own_subject(one)),
-        *(line for one in (own, *issuers) for line in _issuer(one)),
-        *(_notary(log) if log is not None else []),
-        "[client]",
-        f"name = {_text(declared.client)}",
-        f"token_service = {_text(f'https://{token_service}')}",
-        f"issuer = {_text(issuer)}",
-        'client_id = "sealbus-cli"',
-        "[dev]",
-        f"issuer = {_text(issuer)}",
-        f"access = {_text(str(access))}",
-        f"policy = {_text(str(policy))}",
-    ]
-    temporary = path.with_suffix(".tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write("\n".join(lines) + "\n")
-    temporary.replace(path)
-
-
-def _text(value: object) -> str:
-    # No JSON escapes for non-ASCII characters: TOML has no surrogates.
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _tables(values: Mapping[Key, object]) -> list[str]:
-    lines = []
-    for table in dict.fromkeys(key[0] for key in values):
-        lines.append(f"[{table}]")
-        lines += [f"{dotted(key[1:])} = {_text(value)}" for key, value in values.items() if key[0] == table]
-    return lines
-
-
-def _issuer(row: IssuerTable) -> list[str]:
-    said = row.model_dump(mode="json", exclude_defaults=True, exclude={"claims"})
-    return [
-        "[[edge.issuers]]",
-        *(f"{name} = {_text(value)}" for name, value in said.items()),
-        "[edge.issuers.claims]",
-        *(f"{_text(name)} = {_text(value)}" for name, value in row.claims.items()),
-    ]
-
-
-def _notary(log: DevLog) -> list[str]:
-    return [
-        "[control.notary]",
-        f"origin = {_text(log.origin)}",
-        f"keys = [{_text(str(log.key))}]",
-        f"folder = {_text(str(log.folder))}",
-        # There is no other one; after a restart with new keys it need not wait long for itself.
-        "lease = 2",
-    ]
-
-
-def _own_subject(one: OwnSubject) -> list[str]:
-    return [
-        f"[subjects.{_text(one.subject)}]",
-        f"kind = {_text(str(one.kind))}",
-        f"owner = {_text(one.owner.value)}",
-        f"action = {_text(one.action)}",
-    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -308,6 +170,144 @@ class DevLog:
         """The log's verifier key, as root files hold it."""
         (signer,) = load_signers([self.key], self.origin)
         return signer.verifier.text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DevSettings:
+    """The settings that `sealbus dev` writes: what the project declares, and where the parts of the environment are.
+
+    `nats` and `workload_api` are URLs; `edge_address`, `token_service` and `console` are HOST:PORT. `opa` is the socket of
+    OPA, `bundle` the policy in force, `policy` the folder that it is built from.
+    """
+
+    declared: Declared
+    issuer: str
+    issuers: Sequence[IssuerTable] = ()
+    access: Path
+    nats: str
+    server_id: SpiffeId
+    workload_api: str
+    engine: str
+    bundle: Path
+    opa: str = ""
+    edge_address: str
+    token_service: str
+    actions: Sequence[str]
+    max_bytes: int
+    policy: Path
+    token_key: Path | None = None
+    state_key: Path | None = None
+    log: DevLog | None = None
+    console: str = ""
+    development: bool = False
+
+    def write(self, path: Path) -> None:
+        """Write `path` by rename, mode 0600."""
+        temporary = path.with_suffix(".tmp")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write("\n".join(self._lines()) + "\n")
+        temporary.replace(path)
+
+    def _lines(self) -> list[str]:
+        declared = self.declared
+        # All claims of the declared users: the edge passes on only listed claims, here too.
+        claims = {claim: claim for claim in sorted({claim for user in declared.users for claim in user.claims})}
+        own_issuer = IssuerTable(
+            issuer=self.issuer, algorithms=("ES256",), claims=claims, keep_tokens=self.token_key is not None
+        )
+        return [
+            "# Written by `sealbus dev`, and gone when it stops.",
+            f"trust_domain = {_text(declared.trust_domain)}",
+            f"nats = [{_text(self.nats)}]",
+            f"nats_ids = [{_text(self.server_id.value)}]",
+            f"workload_api = {_text(self.workload_api)}",
+            *(["development = true"] if self.development else []),
+            "[policy]",
+            f"engine = {_text(self.engine)}",
+            f"bundle = {_text(str(self.bundle))}",
+            *([f"opa = {_text(self.opa)}"] if self.opa else []),
+            "[agents]",
+            f"template = {_text(declared.template)}",
+            *(
+                f"{_text(name)} = {_text(spiffe_id.value)}"
+                for name, spiffe_id in {"edge": declared.names().id_of("edge"), **declared.table}.items()
+            ),
+            *_tables(self._values()),
+            *(line for subject in declared.own for line in _own_subject(subject)),
+            *(line for issuer in (own_issuer, *self.issuers) for line in _issuer(issuer)),
+            *(_notary(self.log) if self.log is not None else []),
+            "[client]",
+            f"name = {_text(declared.client)}",
+            f"token_service = {_text(f'https://{self.token_service}')}",
+            f"issuer = {_text(self.issuer)}",
+            'client_id = "sealbus-cli"',
+            "[dev]",
+            f"issuer = {_text(self.issuer)}",
+            f"access = {_text(str(self.access))}",
+            f"policy = {_text(str(self.policy))}",
+        ]
+
+    def _values(self) -> dict[Key, object]:
+        """Return the settings that are written by key, among them the declared ones that apply unchanged."""
+        names = self.declared.names()
+        return {
+            ("context", "minters"): [names.id_of("edge").value],
+            **({("trust", "notaries"): [names.id_of(NOTARY).value]} if self.log is not None else {}),
+            ("streams", "max_bytes", "tasks"): self.max_bytes,
+            ("streams", "max_bytes", "audit"): self.max_bytes,
+            ("edge", "address"): self.edge_address,
+            ("edge", "resource"): f"http://{self.edge_address}",
+            ("edge", "token_service"): self.token_service,
+            ("edge", "actions"): list(self.actions),
+            **({("console", "address"): self.console} if self.console else {}),
+            **({("edge", "token_key"): str(self.token_key)} if self.token_key is not None else {}),
+            **self.declared.kept,
+            **({(*_MCP, "state_keys"): [str(self.state_key)]} if self.state_key is not None else {}),
+        }
+
+
+def _text(value: object) -> str:
+    # Of these values JSON strings are TOML basic strings. No JSON escapes for non-ASCII characters: TOML has no surrogates.
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _tables(values: Mapping[Key, object]) -> list[str]:
+    lines = []
+    for table in dict.fromkeys(key[0] for key in values):
+        lines.append(f"[{table}]")
+        lines += [f"{dotted(key[1:])} = {_text(value)}" for key, value in values.items() if key[0] == table]
+    return lines
+
+
+def _issuer(row: IssuerTable) -> list[str]:
+    said = row.model_dump(mode="json", exclude_defaults=True, exclude={"claims"})
+    return [
+        "[[edge.issuers]]",
+        *(f"{name} = {_text(value)}" for name, value in said.items()),
+        "[edge.issuers.claims]",
+        *(f"{_text(name)} = {_text(value)}" for name, value in row.claims.items()),
+    ]
+
+
+def _notary(log: DevLog) -> list[str]:
+    return [
+        "[control.notary]",
+        f"origin = {_text(log.origin)}",
+        f"keys = [{_text(str(log.key))}]",
+        f"folder = {_text(str(log.folder))}",
+        # There is no other one; after a restart with new keys it need not wait long for itself.
+        "lease = 2",
+    ]
+
+
+def _own_subject(subject: OwnSubject) -> list[str]:
+    return [
+        f"[subjects.{_text(subject.subject)}]",
+        f"kind = {_text(str(subject.kind))}",
+        f"owner = {_text(subject.owner.value)}",
+        f"action = {_text(subject.action)}",
+    ]
 
 
 @asynccontextmanager

@@ -18,8 +18,6 @@ from sealbus.envelopes.limits import SECOND
 from sealbus.policies.decision.approval import ApprovalObligation, approval_of
 from sealbus.policies.decision.request import rfc3339
 
-__all__ = ["LATEST", "ApprovalChains"]
-
 LATEST: Final = 60 * SECOND
 """How much later than the log's times say an approval may have come: an agent counts from when it has parked the task."""
 

@@ -30,8 +30,6 @@ from sealbus.policies.backtest.recorded import RecordedDecision
 from sealbus.policies.backtest.report import BacktestReport
 from sealbus.policies.engines.open import open_policy
 
-__all__ = ["POLICIES", "archived_policies", "decision_entries", "finding_entry", "redecide"]
-
 POLICIES: Final = "policies"
 """Folder of the bundles, in an export and in a notary's folder."""
 

@@ -29,8 +29,6 @@ from sealbus.envelopes.log.restoration import restoration_path
 from sealbus.envelopes.log.tiles import TILE_WIDTH, TileName, grown_tiles, parse_entries
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["ExportWriter", "Written", "export_log", "log_files"]
-
 _NAMED: Final = 100
 """How many sequences are named where log and stream disagree; the others are counted."""
 _ROWS: Final = {"entries": 34, "places": PLACE_BYTES}

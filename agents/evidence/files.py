@@ -17,8 +17,6 @@ from sealbus.agents.runtime.settings.settings import Settings
 from sealbus.bus.stream_names import AUDIT
 from sealbus.envelopes.errors import ConfigurationError
 
-__all__ = ["ExportFiles", "FolderFiles", "LogPlace", "MemoryFiles"]
-
 
 class ExportFiles(Protocol):
     """A reader of an export; pickled, it reads the same one in another process."""

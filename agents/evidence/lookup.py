@@ -29,19 +29,6 @@ from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.merkle import leaf_hash
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = [
-    "FoundRecord",
-    "LoggedBundle",
-    "Lookup",
-    "Told",
-    "ToldDecision",
-    "ToldOutcome",
-    "identifier",
-    "items_of",
-    "look_up",
-    "tell",
-]
-
 _ID_BYTES = 16
 _DIGEST_BYTES = 32
 

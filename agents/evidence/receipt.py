@@ -32,8 +32,6 @@ from sealbus.envelopes.records.decision import DecisionRecord
 from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["make_receipt"]
-
 
 def make_receipt(files: ExportFiles, root: Root, lookup: Lookup, found: FoundRecord) -> bytes:
     """Return the receipt of a record that `look_up` found.

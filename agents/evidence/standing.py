@@ -18,8 +18,6 @@ from sealbus.envelopes.export.standing import GrantFact, GrantSaid, GrantUsed
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 from sealbus.envelopes.message.standing import standing_session
 
-__all__ = ["StandingChains"]
-
 _TYPE: Final = "application/vnd.sealbus.schedule.v1+json"
 _BYTES: Final = 65_536
 _LASTS: Final = 90 * 86_400 * SECOND

@@ -15,8 +15,6 @@ from sealbus.envelopes.records.notary import BundleRecord
 from sealbus.envelopes.records.record import parse_record
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["make_root"]
-
 _TRUST = "trust"
 """The notary's folder of bundle records, whose names sort by time."""
 

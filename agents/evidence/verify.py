@@ -34,18 +34,6 @@ from sealbus.envelopes.log.tiles import TILE_WIDTH, TileName
 from sealbus.envelopes.trust.bundles import JwtBundle
 from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
-__all__ = [
-    "KEPT_FINDINGS",
-    "Progress",
-    "Segment",
-    "SegmentReader",
-    "Verification",
-    "begin_worker",
-    "read_in_worker",
-    "tile_bytes",
-    "verify_export",
-]
-
 KEPT_FINDINGS: Final = 10_000
 """Findings kept with their texts; further ones are counted."""
 _OPENING: Final = 65_536

@@ -18,8 +18,6 @@ from sealbus.agents.edge.oauth.issuers import is_secure_url
 from sealbus.envelopes.denial import NOTHING_TOLD, Explanation, remedies_of
 from sealbus.envelopes.errors import BusUnavailable, Code, ConfigurationError, Denied, SealbusError
 
-__all__ = ["Approvals", "Refused"]
-
 _SECONDS: Final = 30.0
 """For one request: the edge waits for the agent."""
 _PAGES: Final = 1_000

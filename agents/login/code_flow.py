@@ -17,8 +17,6 @@ from sealbus.agents.login.provider import Answer, LoginFailed, Provider, refusal
 from sealbus.agents.login.token_answer import Tokens, is_token
 from sealbus.bus.ports import Clock, wall_clock
 
-__all__ = ["authorization_page", "by_browser", "new_secrets", "tokens_for"]
-
 SECONDS: Final = 300.0
 """How long a person may take in the browser."""
 _PARAMETERS: Final = 32

@@ -15,8 +15,6 @@ from sealbus.bus.ports import Clock, wall_clock
 from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.limits import SECOND
 
-__all__ = ["DeviceCode", "by_device"]
-
 GRANT: Final = "urn:ietf:params:oauth:grant-type:device_code"
 SLOWER: Final = 5
 """Seconds that `slow_down` adds to the interval, for good (RFC 8628 section 3.5)."""

@@ -16,18 +16,6 @@ from sealbus.bus.ports import Clock, wall_clock
 from sealbus.envelopes.errors import Code, ConfigurationError, SealbusError
 from sealbus.envelopes.limits import SECOND
 
-__all__ = [
-    "FRESH",
-    "Choice",
-    "Ended",
-    "LoginRequired",
-    "current_login",
-    "end_login",
-    "keep_login",
-    "refreshed_tokens",
-    "revoke_tokens",
-]
-
 FRESH: Final = 60 * SECOND
 """An access token is refreshed if it ends sooner than that: it is to live until the edge has looked at it."""
 _GONE: Final = frozenset({"invalid_grant"})

@@ -19,8 +19,6 @@ from sealbus.agents.login.token_answer import Tokens, is_token
 from sealbus.envelopes.encoding.strict_json import Json, parse_object
 from sealbus.envelopes.errors import ConfigurationError
 
-__all__ = ["KeptLogin", "LoginFile", "default_file"]
-
 _VERSION: Final = 1
 _BYTES: Final = 4 << 20
 _MOST: Final = 64

@@ -11,8 +11,6 @@ import h11
 
 from sealbus.agents.login.provider import LoginFailed
 
-__all__ = ["Loopback"]
-
 _HEAD_BYTES: Final = 16_384
 _HEAD_SECONDS: Final = 5.0
 _CONNECTIONS: Final = 16

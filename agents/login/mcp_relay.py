@@ -18,8 +18,6 @@ from sealbus.agents.edge.oauth.issuers import is_secure_url
 from sealbus.bus.background import Background
 from sealbus.envelopes.errors import ConfigurationError, SealbusError
 
-__all__ = ["LINE_BYTES", "McpRelay"]
-
 LINE_BYTES: Final = 1 << 22
 """Most bytes of one message of the client: more than the edge takes."""
 _AT_A_TIME: Final = 32

@@ -22,8 +22,6 @@ from sealbus.agents.login.public_client import PublicClient
 from sealbus.envelopes.encoding.strict_json import Json, parse_object
 from sealbus.envelopes.errors import Code, SealbusError
 
-__all__ = ["Answer", "Endpoints", "LoginFailed", "Provider", "ProviderUnavailable", "open_provider", "refusal"]
-
 SECONDS: Final = 10.0
 """For one request, from its first byte to the last of the answer."""
 

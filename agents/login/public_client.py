@@ -11,8 +11,6 @@ from sealbus.agents.edge.oauth.issuers import is_secure_url
 from sealbus.agents.runtime.settings.schema import ClientTable
 from sealbus.envelopes.errors import ConfigurationError
 
-__all__ = ["PublicClient"]
-
 _ID: Final = re.compile(r"[\x21-\x7e]{1,256}")
 _SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,256}(?: [\x21\x23-\x5b\x5d-\x7e]{1,256}){0,63}")
 """RFC 6749 section 3.3."""

@@ -11,8 +11,6 @@ from sealbus.agents.login.provider import LoginFailed
 from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.limits import SECOND
 
-__all__ = ["Tokens", "is_token"]
-
 _TOKEN: Final = re.compile(r"[\x21-\x7e]{1,16384}")
 _SCOPE: Final = re.compile(r"[\x20-\x7e]{0,4096}")
 _UNSAID_SECONDS: Final = 300

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Self
 
 from sealbus.agents.dev.memory.broker import MemoryBroker, MemoryPull
 from sealbus.agents.dev.memory.identity import MemoryIdentity
-from sealbus.agents.dev.users import EDGE_PATH, mint_user
+from sealbus.agents.dev.users import EDGE_PATH, DevUser, mint_user
 from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
 from sealbus.agents.runtime.client import Client
 from sealbus.agents.runtime.node import Deployment, Node
@@ -225,20 +225,22 @@ class TestBus:
         """
         return mint_user(
             self.edge.sealer(),
-            identifier,
+            DevUser(
+                identifier,
+                session=session,
+                client=client,
+                scope=scope,
+                claims=claims,
+                tenant=tenant,
+                workload=self.names.id_of(workload),
+                acr=acr,
+                amr=amr,
+                login_age=login_age,
+                typ=typ,
+                domain=TrustDomain(domain) if domain is not None else None,
+            ),
             trust_domain=self.trust_domain,
             now=self._clock(),
-            session=session,
-            client=client,
-            scope=scope,
-            claims=claims,
-            tenant=tenant,
-            workload=self.names.id_of(workload),
-            acr=acr,
-            amr=amr,
-            login_age=login_age,
-            typ=typ,
-            domain=TrustDomain(domain) if domain is not None else None,
         )
 
     async def waiting(self) -> list[Parked]:
@@ -272,14 +274,16 @@ class TestBus:
             raise LookupError("this task does not wait for an approval")
         user = mint_user(
             self.edge.sealer(),
-            identifier,
+            DevUser(
+                identifier,
+                session=session,
+                scope=("sealbus:approve",),
+                claims=claims,
+                acr=acr,
+                login_age=login_age,
+            ),
             trust_domain=self.trust_domain,
             now=self._clock(),
-            session=session,
-            scope=("sealbus:approve",),
-            claims=claims,
-            acr=acr,
-            login_age=login_age,
         )
         await (await self.client("edge")).node.sending.approve(
             digest,

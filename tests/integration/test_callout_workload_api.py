@@ -22,7 +22,7 @@ from sealbus.agents.control.callout.key_files import write_keys
 from sealbus.agents.control.callout.responder import RefusedConnection
 from sealbus.agents.control.callout.role import open_callout
 from sealbus.agents.dev.memory.identity import MemoryIdentity
-from sealbus.agents.dev.users import mint_user
+from sealbus.agents.dev.users import DevUser, mint_user
 from sealbus.agents.dev.workload_api import DevelopmentAuthority, EmbeddedWorkloadApi
 from sealbus.agents.examples import inventory, pricing
 from sealbus.agents.examples.inventory import Stock, Update
@@ -168,7 +168,10 @@ async def test_work_goes_on_while_everybody_is_renewed(tmp_path: Path, monkeypat
         until_rotated = "sealbus_bus_rotations_total 3"
         while until_rotated not in worker.node.counters.render():
             user = mint_user(
-                minter.sealer(), "alice", trust_domain=DOMAIN, now=wall_clock(), workload=NAMES.id_of("shop-web")
+                minter.sealer(),
+                DevUser("alice", workload=NAMES.id_of("shop-web")),
+                trust_domain=DOMAIN,
+                now=wall_clock(),
             )
             handle = await client.submit("inventory.update", Update(item_id="42", quantity=3), user=user)
             assert (await handle.result(Stock)).quantity == 3

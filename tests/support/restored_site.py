@@ -22,7 +22,7 @@ from sealbus import Agent, Client, Context, Retry
 from sealbus.agents.backup.files import log_end
 from sealbus.agents.dev.environment import DevOptions, Environment, open_environment
 from sealbus.agents.dev.nats.config import BrokerRole
-from sealbus.agents.dev.nats.server import EmbeddedNatsServer
+from sealbus.agents.dev.nats.server import EmbeddedNatsServer, StoreOptions
 from sealbus.agents.dev.settings_file import running_notary
 from sealbus.agents.dev.workload_api import DevelopmentAuthority, EmbeddedWorkloadApi
 from sealbus.agents.runtime.open import open_connection, open_node
@@ -203,7 +203,7 @@ class Site:
                 ),
                 workloads=roles,
                 port=self.port,
-                sync=sync,
+                store=StoreOptions(sync=sync),
             ):
                 if not notary:
                     yield

@@ -70,7 +70,7 @@ async def _restored(
     from sealbus.agents.backup.manifest import Manifest
     from sealbus.agents.backup.restored_parts import last_restored, restored_streams
     from sealbus.agents.control.notary.log.folder_store import FolderStore
-    from sealbus.agents.control.notary.restored_stream import say_restored
+    from sealbus.agents.control.notary.restored_stream import RestoredBackup, record_restoration
     from sealbus.agents.control.notary.role import notary_options
     from sealbus.agents.runtime.open import open_connection
     from sealbus.agents.runtime.settings.settings import load_settings
@@ -107,7 +107,7 @@ async def _restored(
                 )
             streams = await restored_streams(connection.jetstream, manifest)
         one = await asyncio.to_thread(
-            lambda: say_restored(
+            lambda: record_restoration(
                 FolderStore(log),
                 stream,
                 origin=options.plan.origin,
@@ -115,8 +115,7 @@ async def _restored(
                 last=upto,
                 by=identity.spiffe_id,
                 now=wall_clock(),
-                manifest=manifest.hash if manifest is not None and streams else "",
-                streams=streams,
+                backup=RestoredBackup(manifest.hash, tuple(streams)) if manifest is not None and streams else None,
             )
         )
     if as_json:

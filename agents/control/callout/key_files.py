@@ -22,8 +22,6 @@ from typing import Final, TypeVar
 from sealbus.agents.control.callout.nkeys import CurveKey, NkeyError, Prefix, SigningKey
 from sealbus.envelopes.errors import ConfigurationError
 
-__all__ = ["CalloutKeys", "load_folder", "load_keys", "write_keys"]
-
 ISSUER: Final = "issuer.seed"
 XKEY: Final = "xkey.seed"
 USER: Final = "user.seed"

@@ -29,22 +29,6 @@ from nacl.public import Box, PrivateKey, PublicKey
 
 from sealbus.envelopes.encoding.strict_json import Json, parse_object
 
-__all__ = [
-    "JWT_BYTES",
-    "KEY_BYTES",
-    "CurveKey",
-    "NkeyError",
-    "Prefix",
-    "SigningKey",
-    "decode_jwt",
-    "decode_public",
-    "decode_seed",
-    "encode_jwt",
-    "encode_public",
-    "encode_seed",
-    "verify",
-]
-
 KEY_BYTES: Final = 32
 _SEED: Final = 18 << 3
 _PUBLIC_LENGTH: Final = 56

@@ -22,8 +22,6 @@ from sealbus.envelopes.errors import Code, ConnectRefused, EnvelopeError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = ["VerifiedPeer", "verify_peer"]
-
 _LEAST_LIFE: Final = SECOND
 """A user JWT ends on a whole second: less than one second left is too little for one."""
 

@@ -20,8 +20,6 @@ from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.decision.connect import ConnectDecision, ConnectLimits, OwnSubjectFacts, SubjectRules
 
-__all__ = ["Grants", "grants_of", "own_facts"]
-
 _SELF: Final = "{self}"
 _WORKLOAD: Final = re.compile(r"\{([^{}]*)\}")
 

@@ -29,8 +29,6 @@ from sealbus.policies.bundle.in_force import InForce
 from sealbus.policies.decision.connect import ConnectAnswer
 from sealbus.policies.lint.module import PolicyRefused
 
-__all__ = ["CACHE", "NOT_KNOWN", "WAITING", "FirstBundle", "StartingEngine", "first_bundle", "follow_bucket"]
-
 _log: Final = logging.getLogger(__name__)
 
 CACHE: Final = "callout"

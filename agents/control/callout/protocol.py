@@ -20,8 +20,6 @@ from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.errors import Code, ConnectRefused
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 
-__all__ = ["AuthorizationRequest", "allowing", "refusing", "user_jwt", "verify_request"]
-
 AUDIENCE: Final = "nats-authorization-request"
 LONGEST: Final = 120 * SECOND
 """How long a server may wait for an answer; a request valid for longer could be kept and sent again."""

@@ -29,9 +29,7 @@ from sealbus.envelopes.message.subjects import OwnSubject
 from sealbus.envelopes.trust.names import Names
 from sealbus.policies.decision.connect import ConnectAnswer, ConnectDecision, ConnectRequest, connect_document
 
-__all__ = ["QUEUE", "SUBJECT", "Callout", "ConnectEngine", "RefusedConnection", "SeenRequests"]
-
-_log: Final = logging.getLogger(__name__)
+_logger: Final = logging.getLogger(__name__)
 
 SUBJECT: Final = "$SYS.REQ.USER.AUTH"
 QUEUE: Final = "sealbus-callout"
@@ -68,28 +66,36 @@ class ConnectEngine(Protocol):
         """Return the decision on one connection to NATS (`connect_document`); failures are answers."""
 
 
-class Callout:
-    """One responder; `run` serves until it is cancelled. Connection, identity and engine are already entered and outlive it.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectRules:
+    """The rules of a deployment for connections to NATS.
 
     `accounts` are those in which the policy may place a connection; `servers`, if not empty, the nkeys of the only servers
-    that are answered; `longest` the most seconds that a connection lasts, 0 for as long as its X.509-SVID. `previous` are
-    the keys that `keys` replace: a server that still asks under them is answered under them. `on_refused` is called for each
-    refusal; it must not block or raise.
+    that are answered; `longest` the most seconds that a connection lasts, 0 for as long as its X.509-SVID.
+    """
+
+    names: Names
+    accounts: Collection[str]
+    own: Sequence[OwnSubject] = ()
+    servers: Collection[str] = ()
+    longest: float = 0.0
+
+
+class Callout:
+    """One responder. Connection, identity and engine are already entered and outlive it.
+
+    `keys` are the current ones and then those that they replace: a server that still asks under these is answered under
+    them. `on_refused` is called for each refusal; it must not block or raise.
     """
 
     def __init__(
         self,
+        rules: ConnectRules,
         *,
         connection: Connection,
         identity: Identity,
         engine: ConnectEngine,
-        keys: CalloutKeys,
-        previous: CalloutKeys | None = None,
-        names: Names,
-        accounts: Collection[str],
-        own: Sequence[OwnSubject] = (),
-        servers: Collection[str] = (),
-        longest: float = 0.0,
+        keys: Sequence[CalloutKeys],
         counters: Counters | None = None,
         on_refused: Callable[[RefusedConnection], None] = lambda _: None,
         clock: Clock = wall_clock,
@@ -97,17 +103,17 @@ class Callout:
         self._connection = connection
         self._identity = identity
         self._engine = engine
-        self._keys = (keys, previous) if previous is not None else (keys,)
-        self._names = names
-        self._accounts = frozenset(accounts)
-        self._own = own_facts(own)
-        self._servers = frozenset(servers)
-        self._longest = int(longest * SECOND)
+        self._keys = tuple(keys)
+        self._names = rules.names
+        self._accounts = frozenset(rules.accounts)
+        self._own = own_facts(rules.own)
+        self._servers = frozenset(rules.servers)
+        self._longest = int(rules.longest * SECOND)
         self._counters = counters or Counters()
         self._on_refused = on_refused
         self._clock = clock
         self._seen = SeenRequests()
-        self._said = OperatorLog(_log)
+        self._operator_log = OperatorLog(_logger)
         self._answering: Responder | None = None
         self._counters.describe({"sealbus_callout_total": "Connections to NATS that were asked about, by result."})
 
@@ -222,7 +228,7 @@ class Callout:
             server=request.server if request is not None else "",
         )
         self._counters.add("sealbus_callout_total", 1, outcome=str(error.code))
-        self._said.warning(
+        self._operator_log.warning(
             "connection refused: %s, %s%s",
             refused.subject or "unknown workload",
             refused.code,

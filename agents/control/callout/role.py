@@ -20,7 +20,7 @@ from typing import Final
 from sealbus.agents.control.callout.key_files import load_folder, load_keys
 from sealbus.agents.control.callout.nkeys import NkeyError, Prefix, decode_public
 from sealbus.agents.control.callout.policy import NOT_KNOWN, StartingEngine, first_bundle, follow_bucket
-from sealbus.agents.control.callout.responder import SUBJECT, Callout, ConnectEngine, RefusedConnection
+from sealbus.agents.control.callout.responder import SUBJECT, Callout, ConnectEngine, ConnectRules, RefusedConnection
 from sealbus.agents.control.control import CONTROL
 from sealbus.agents.runtime.open import connection_of, open_engine, open_identity
 from sealbus.agents.runtime.settings.settings import Settings
@@ -34,18 +34,6 @@ from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import ConfigurationError, ConnectRefused, SealbusError
 from sealbus.envelopes.message.subjects import refused_subject
 from sealbus.policies.bundle.in_force import InForce
-
-__all__ = [
-    "INBOX",
-    "KEPT_REFUSALS",
-    "CalloutRole",
-    "Ordinary",
-    "RefusedConnections",
-    "Use",
-    "into_refusals",
-    "open_callout",
-    "open_callout_role",
-]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -129,10 +117,10 @@ async def open_callout(
     connect fails.
     """
     table = settings.control.callout
-    keys = load_keys(
-        issuer=_said("issuer", table.issuer), xkey=_said("xkey", table.xkey), user=_said("nkey", table.nkey)
+    current = load_keys(
+        issuer=_named("issuer", table.issuer), xkey=_named("xkey", table.xkey), user=_named("nkey", table.nkey)
     )
-    previous = load_folder(table.previous) if table.previous is not None else None
+    keys = (current, load_folder(table.previous)) if table.previous is not None else (current,)
     for server in table.servers:
         try:
             decode_public(server, Prefix.SERVER)
@@ -146,19 +134,20 @@ async def open_callout(
         inbox_prefix=INBOX,
         name="callout",
         counters=counters,
-        login=NkeyLogin(public=keys.user.public, sign=keys.user.sign),
+        login=NkeyLogin(public=current.user.public, sign=current.user.sign),
     ) as connection:
         yield Callout(
+            ConnectRules(
+                names=settings.names,
+                accounts=table.accounts,
+                own=settings.own_subjects,
+                servers=table.servers,
+                longest=table.longest or 0.0,
+            ),
             connection=connection,
             identity=identity,
             engine=engine,
             keys=keys,
-            previous=previous,
-            names=settings.names,
-            accounts=table.accounts,
-            own=settings.own_subjects,
-            servers=table.servers,
-            longest=table.longest or 0.0,
             counters=counters,
             on_refused=on_refused,
         )
@@ -188,7 +177,7 @@ def into_refusals(refusals: Refusals) -> Callable[[RefusedConnection], None]:
     return note
 
 
-def _said(name: str, path: Path | None) -> Path:
+def _named(name: str, path: Path | None) -> Path:
     if path is None:
         raise ConfigurationError(f"control.callout.{name} is not set: `sealbus control keygen` makes the keys")
     return path

@@ -40,8 +40,6 @@ from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
-__all__ = ["KeyBookWriter", "all_restored", "continued", "fitting", "former_book"]
-
 EVERY: Final = 3_600.0
 """Seconds after which a book is written that says nothing new."""
 

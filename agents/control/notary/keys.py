@@ -21,8 +21,6 @@ from sealbus.envelopes.log.checkpoint import SignedCheckpoint, open_checkpoint, 
 from sealbus.envelopes.log.note import KEY_BYTES, NoteSigner, NoteVerifier
 from sealbus.envelopes.log.tiles import ReadTile, TiledTree
 
-__all__ = ["CheckpointHolder", "load_signers", "make_key_file"]
-
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _BYTES = 1_024
 

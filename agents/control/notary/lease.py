@@ -30,8 +30,6 @@ from sealbus.envelopes.message.fields import DIGEST_BYTES, RecordMap, check_byte
 from sealbus.envelopes.trust.bundles import Trust
 from sealbus.envelopes.trust.caches import Caches
 
-__all__ = ["LEASE_TYPE", "Lease", "LeaseLost", "Leased", "lease_subject"]
-
 LEASE_TYPE: Final = "application/vnd.sealbus.lease.v1"
 """The type of the signature; a signature of another type does not count."""
 

@@ -19,6 +19,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -38,20 +39,6 @@ from sealbus.envelopes.records.record import parse_record
 from sealbus.policies.bundle.format import Bundle, read_bundle
 from sealbus.policies.lint.module import PolicyRefused
 
-__all__ = [
-    "AGAIN_AFTER",
-    "GIVEN_UP",
-    "OFFERED",
-    "RECORDS",
-    "WANTED",
-    "PolicyArchive",
-    "archive_policies",
-    "follow_policy",
-    "policy_record",
-    "recall_policies",
-    "record_path",
-]
-
 OFFERED: Final = 16
 """Most bundles waiting in memory to be recorded; beyond it the first is dropped, and wanted again once it is missed."""
 WANTED: Final = 256
@@ -68,6 +55,15 @@ NONE: Final = "policies are not archived: neither a bucket nor a file is set (po
 _POLICIES: Final = "policies"
 RECORDS: Final = "policy-records"
 """Folder of the `policy` records in the log so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPolicies:
+    """The policies in the folder of a log: the hashes of all bundles, all records, and the bundles without a record."""
+
+    kept: tuple[bytes, ...]
+    records: tuple[PolicyRecord, ...]
+    unrecorded: tuple[Bundle, ...]
 
 
 class PolicyArchive:
@@ -96,6 +92,15 @@ class PolicyArchive:
             self._offered[digest] = bundle
             if len(self._offered) > OFFERED:
                 self._offered.popitem(last=False)
+
+    def recall(self, stored: StoredPolicies) -> None:
+        """Note the policies that the folder holds; bundles that were never recorded are offered again."""
+        for digest in stored.kept:
+            self.kept(digest)
+        for record in stored.records:
+            self.recorded(record)
+        for bundle in stored.unrecorded:
+            self.offer(bundle)
 
     def next(self) -> Bundle | None:
         """Return a bundle to keep and record; None if there is none."""
@@ -219,21 +224,7 @@ def record_path(record: PolicyRecord) -> str:
     return f"{RECORDS}/{record.digest.hex()}"
 
 
-async def recall_policies(store: LogStore, archive: PolicyArchive) -> None:
-    """Tell `archive` what the folder holds; bundles that were never recorded are offered again.
-
-    Raises `LogError` (`log_mismatch`) for a file that does not match its name, `StateUnavailable`.
-    """
-    kept, records, orphans = await in_thread(lambda: _read(store))
-    for digest in kept:
-        archive.kept(digest)
-    for record in records:
-        archive.recorded(record)
-    for bundle in orphans:
-        archive.offer(bundle)
-
-
-async def archive_policies(store: LogStore, fence: int, archive: PolicyArchive, recording: RecordPublisher) -> int:
+async def archive_policies(store: LogStore, fence: int, archive: PolicyArchive, publisher: RecordPublisher) -> int:
     """Store each offered bundle of `archive` durably, then record it; return how many. Raises as both do."""
     count = 0
     while (bundle := archive.next()) is not None:
@@ -243,24 +234,28 @@ async def archive_policies(store: LogStore, fence: int, archive: PolicyArchive, 
             archive.kept(bundle.digest)
         if not archive.is_recorded(bundle.digest):
             record = policy_record(bundle)
-            await recording.policy(record)
+            await publisher.publish_record(record)
             archive.recorded(record)
             count += 1
     return count
 
 
-def _read(store: LogStore) -> tuple[list[bytes], list[PolicyRecord], list[Bundle]]:
-    kept = [digest for path in store.names(_POLICIES) if (digest := policy_digest(path)) is not None]
-    records = [_record(store, path) for path in store.names(RECORDS)]
-    orphans = []
+def stored_policies(store: LogStore) -> StoredPolicies:
+    """Return the bundles and records that the folder of the log holds. Blocks.
+
+    Raises `LogError` (`log_mismatch`) for a file that does not match its name, `StateUnavailable`.
+    """
+    kept = tuple(digest for path in store.names(_POLICIES) if (digest := policy_digest(path)) is not None)
+    records = tuple(_record(store, path) for path in store.names(RECORDS))
+    unrecorded = []
     for digest in set(kept).difference(record.digest for record in records):
         try:
-            orphans.append(read_bundle(store.get(policy_path(digest)) or b""))
+            unrecorded.append(read_bundle(store.get(policy_path(digest)) or b""))
         except PolicyRefused as error:
             raise LogError(Code.LOG_MISMATCH, f"{policy_path(digest)} is not a policy bundle") from error
-        if orphans[-1].digest != digest:
+        if unrecorded[-1].digest != digest:
             raise LogError(Code.LOG_MISMATCH, f"{policy_path(digest)} is not the bundle of its name")
-    return kept, records, orphans
+    return StoredPolicies(kept, records, tuple(unrecorded))
 
 
 def _record(store: LogStore, path: str) -> PolicyRecord:

@@ -1,9 +1,9 @@
-"""A stream that was restored from a backup: what the operator says of it, and how the log goes on over it.
+"""A stream that was restored from a backup: the operator's note about it, and how the log continues over it.
 
-A restored stream was created anew, so a notary refuses it as another one. `say_restored` puts a note into the log's folder,
-signed by the log's key, which names the operator, both times of creation and the last sequence. A notary whose notes lead
-from its log's stream to this one adds each as an entry once the log has come to that sequence. What was logged after it stays
-in the log, and is missing from then on.
+A restored stream was created anew, so a notary refuses it as another stream. `record_restoration` puts a note into the log's
+folder, signed by the log's key. The note names the operator, both times of creation and the last sequence. If the notes lead
+from the log's stream to the present one, the notary adds each as an entry once the log has reached its sequence. Messages
+that were logged after that sequence stay in the log, and are missing from then on.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from sealbus.agents.control.notary.log.folder_store import FolderStore, write_durably
-from sealbus.agents.control.notary.log.ledger import entry_rows, stored_checkpoint
+from sealbus.agents.control.notary.log.ledger import entry_rows, last_place, stored_checkpoint
 from sealbus.agents.control.notary.log.store import LogStore
 from sealbus.bus.nats.api import StreamState
 from sealbus.envelopes.errors import Code, ConfigurationError, LogError
@@ -31,8 +31,6 @@ from sealbus.envelopes.log.restoration import (
 from sealbus.envelopes.log.tiles import TILE_WIDTH
 from sealbus.envelopes.message.restored import RestoredStream
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
-
-__all__ = ["Restorations", "StoredRestoration", "say_restored"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +119,15 @@ def _logged(store: LogStore, size: int) -> list[tuple[int, Place, bytes]]:
     return found
 
 
-def say_restored(
+@dataclass(frozen=True, slots=True)
+class RestoredBackup:
+    """The signed backup that a stream was restored from: the hash of its manifest, and its other streams."""
+
+    manifest: str
+    streams: tuple[RestoredStream, ...]
+
+
+def record_restoration(
     store: FolderStore,
     stream: StreamState,
     *,
@@ -130,14 +136,13 @@ def say_restored(
     last: int,
     by: SpiffeId,
     now: int,
-    manifest: str = "",
-    streams: Sequence[RestoredStream] = (),
+    backup: RestoredBackup | None = None,
 ) -> Restoration:
-    """Write the note that `stream` was restored up to the sequence `last` by the operator `by`, and return what it says.
+    """Write a note that the operator `by` restored `stream` up to the sequence `last`; return its content.
 
-    `streams` are the other streams of the same backup, and `manifest` is the hash of its signed manifest. Raises
-    `ConfigurationError` if there is no log, if nothing was restored, or if the stream does not hold `last`; `LogError` for a
-    log that is not in order; `StateUnavailable` if a notary runs on this folder.
+    `backup` is the backup if its manifest is signed and its other streams count as restored. Raises `ConfigurationError` if
+    there is no log, if nothing was restored, or if the stream does not hold `last`; `LogError` for a log that is not in
+    order; `StateUnavailable` if a notary runs on this folder.
     """
     verifiers = [signer.verifier for signer in signers]
     store.enter()
@@ -148,26 +153,24 @@ def say_restored(
         size, stored = signed.checkpoint.size, _stored(store)
         first, _ = entry_rows(store, 0, min(TILE_WIDTH, size))
         before = stored[-1].restoration.created if stored else first[0].time
-        rows, _ = entry_rows(store, (size - 1) // TILE_WIDTH, (size - 1) % TILE_WIDTH + 1)
         if not 0 <= last <= stream.last:
             raise ConfigurationError(f"stream {stream.name} ends at {stream.last}: it does not hold {last}")
-        if before == stream.created and rows[-1].sequence <= last:
+        if before == stream.created and last_place(store, size).sequence <= last:
             raise ConfigurationError(
                 f"stream {stream.name} is the one that the log is of, and nothing of it is missing"
             )
-        time = max(now, stored[-1].restoration.time + 1 if stored else 0)
-        one = Restoration(
+        restoration = Restoration(
             origin=origin,
             before=before,
             created=stream.created,
             last=last,
             by=by,
-            time=time,
-            manifest=manifest,
-            streams=tuple(sorted(streams, key=lambda one: one.stream)),
+            time=max(now, stored[-1].restoration.time + 1 if stored else 0),
+            manifest=backup.manifest if backup is not None else "",
+            streams=tuple(sorted(backup.streams, key=lambda other: other.stream)) if backup is not None else (),
         )
-        note = sign_restoration(one, signers)
-        write_durably(store.folder, {restoration_path(time): note}, store.folder / "under-way")
-        return one
+        note = sign_restoration(restoration, signers)
+        write_durably(store.folder, {restoration_path(restoration.time): note}, store.folder / "under-way")
+        return restoration
     finally:
         store.leave()

@@ -11,6 +11,7 @@ from sealbus.agents.control.notary.keys import load_signers
 from sealbus.agents.control.notary.log.folder_store import FolderStore
 from sealbus.agents.control.notary.notary import Notary, NotaryOptions
 from sealbus.agents.control.notary.policy_archive import PolicyArchive, follow_policy
+from sealbus.agents.control.notary.publisher import NotarySite
 from sealbus.agents.control.notary.resume import LogPlan
 from sealbus.agents.runtime.open import open_connection
 from sealbus.agents.runtime.settings.schema import NotaryTable
@@ -21,8 +22,6 @@ from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import ConfigurationError, LogError
 from sealbus.envelopes.log.checkpoint import parse_checkpoint
 from sealbus.envelopes.log.note import parse_note
-
-__all__ = ["NAME", "notary_options", "open_notary"]
 
 NAME = "notary"
 """Name of the workload, if the settings give each a Workload API of its own."""
@@ -61,16 +60,10 @@ async def open_notary(
         Outbox(identity=identity, transport=(transport := NatsTransport(connection))) as outbox,
         _in_background(follow_policy(name, settings.policy, connection, policies, counters=counters)),
     ):
-        yield Notary(
-            options,
-            store=FolderStore(table.folder),
-            identity=identity,
-            transport=transport,
-            outbox=outbox,
-            names=settings.names,
-            policies=policies,
-            counters=counters,
+        site = NotarySite(
+            identity=identity, transport=transport, outbox=outbox, names=settings.names, counters=counters
         )
+        yield Notary(options, site, store=FolderStore(table.folder), policies=policies)
 
 
 @asynccontextmanager

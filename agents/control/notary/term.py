@@ -6,27 +6,24 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Final
 
 from sealbus.agents.control.notary.key_book import KeyBookWriter
 from sealbus.agents.control.notary.lease import Lease
-from sealbus.agents.control.notary.log.message_verifier import LoggedMessage, MessageVerifier, placed
+from sealbus.agents.control.notary.log.message_verifier import LoggedMessage, placed
 from sealbus.agents.control.notary.log.store import LogStore
 from sealbus.agents.control.notary.policy_archive import PolicyArchive, archive_policies, record_path
-from sealbus.agents.control.notary.publisher import RecordPublisher
-from sealbus.agents.control.notary.resume import LogPlan, Taken, add_restorations, own_checkpoint, trust_path
+from sealbus.agents.control.notary.publisher import NotarySite, RecordPublisher
+from sealbus.agents.control.notary.resume import LogPlan, ResumedLog, add_restorations, own_checkpoint, trust_path
 from sealbus.agents.identity.threads import in_thread
-from sealbus.bus.ports import Clock, Delivery, Transport
+from sealbus.bus.ports import Delivery
 from sealbus.bus.stream_names import AUDIT, SUBJECTS
-from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import Code, LogError, SealbusError
 from sealbus.envelopes.log.checkpoint import Checkpoint, sign_checkpoint
 from sealbus.envelopes.log.note import NoteSigner
 from sealbus.envelopes.log.tiles import TiledTree, tile_reader
-from sealbus.envelopes.log.trust_history import TrustHistory
 from sealbus.envelopes.records.notary import BundleRecord, CheckpointRecord, PolicyRecord
-
-__all__ = ["ENTRIES", "SECONDS", "Term"]
 
 ENTRIES: Final = 1_000
 SECONDS: Final = 1.0
@@ -39,69 +36,62 @@ _TICK: Final = 1.0
 """Seconds until a message with an unknown key is tried again, unless bundles change before."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotaryParts:
+    """The parts of one notary, which all its terms use."""
+
+    plan: LogPlan
+    signers: Sequence[NoteSigner]
+    site: NotarySite
+    store: LogStore
+    lease: Lease
+    publisher: RecordPublisher
+    policies: PolicyArchive
+    key_book: KeyBookWriter
+
+
 class Term:
     """The following of the stream for one log, resumed under a lease. `changed` is set when trust bundles change."""
 
-    def __init__(
-        self,
-        *,
-        plan: LogPlan,
-        signers: Sequence[NoteSigner],
-        store: LogStore,
-        transport: Transport,
-        lease: Lease,
-        recording: RecordPublisher,
-        verifier: MessageVerifier,
-        history: TrustHistory,
-        policies: PolicyArchive,
-        key_book: KeyBookWriter,
-        taken: Taken,
-        changed: asyncio.Event,
-        clock: Clock,
-        counters: Counters,
-    ) -> None:
-        self._plan = plan
-        self._signers = signers
-        self._store = store
-        self._transport = transport
-        self._lease = lease
-        self._recording = recording
-        self._verifier = verifier
-        self._history = history
-        self._policies = policies
-        self._key_book = key_book
-        self._ledger = taken.ledger
-        self._last = taken.last
-        self._floor = taken.floor
-        self._reached = taken.floor.size if taken.floor is not None else 0
-        self._unpublished = taken.unpublished
+    def __init__(self, parts: NotaryParts, log: ResumedLog, changed: asyncio.Event) -> None:
+        self._plan = parts.plan
+        self._signers = parts.signers
+        self._site = parts.site
+        self._store = parts.store
+        self._lease = parts.lease
+        self._publisher = parts.publisher
+        self._policies = parts.policies
+        self._key_book = parts.key_book
+        self._log = log
+        self._ledger = log.ledger
+        self._last = log.last
+        self._floor = log.floor
+        self._unpublished = log.unpublished
+        self._restorations = log.pending
         self._changed = changed
-        self._clock = clock
-        self._counters = counters
         self._waiting: deque[Delivery] = deque()
         self._arrived: asyncio.Queue[Sequence[Delivery] | SealbusError] = asyncio.Queue(1)
         self._records: dict[str, bytes] = {}
+        """The notary's own records that the next checkpoint covers, by their path in the store."""
         self._pending = 0
         self._due: float | None = None
-        # A new log, or one whose stream was restored, already has its first entries to sign.
-        self._restorations = taken.pending
-        self._restored = taken.streams
         self._named = asyncio.Event()
         """Set once every restoration of the stream is under a stored checkpoint."""
-        if not taken.pending and not taken.restored:
+        if not log.pending and not log.restored:
             self._named.set()
-        if taken.last is None or taken.restored:
-            self._due = asyncio.get_running_loop().time() + SECONDS
+        if log.last is None or log.restored:
+            # A new log, and a log whose stream was restored, already have entries to sign.
+            self._make_due()
 
-    async def run(self) -> None:
-        """Follow until something ends the term, and raise that: `LeaseLost`, `BusUnavailable`, `LogError` and others."""
+    async def follow(self) -> None:
+        """Follow the stream until an error ends the term, such as `LeaseLost`, `BusUnavailable` or `LogError`; raise it."""
         failure: SealbusError | None = None
         async with asyncio.TaskGroup() as group:
             reading = group.create_task(self._read(), name="notary-reading")
-            # Beside the log, whose lease does not wait for it.
+            # A task of its own: the lease is renewed even while a book takes long to write.
             writing = group.create_task(self._write_key_book(), name="notary-key-book")
             try:
-                await self._follow()
+                await self._work()
             except SealbusError as error:
                 # Raised after the group, which would wrap it in an exception group.
                 failure = error
@@ -112,35 +102,37 @@ class Term:
             raise failure
 
     async def _write_key_book(self) -> None:
-        # A book from before would say that nothing was restored, and what waits would be refused for good.
+        # An earlier book would not name the restored streams: agents would refuse the waiting messages for good.
         await self._named.wait()
-        await self._key_book.run(self._history, self._restored)
+        await self._key_book.run(self._log.history, self._log.streams)
 
     async def _read(self) -> None:
         try:
-            source = self._transport.read(self._plan.stream, [SUBJECTS[AUDIT]], start=self._ledger.next, follow=True)
+            source = self._site.transport.read(
+                self._plan.stream, [SUBJECTS[AUDIT]], start=self._ledger.next, follow=True
+            )
             async with aclosing(source) as batches:
                 async for batch in batches:
                     await self._arrived.put(batch)
         except SealbusError as error:
-            # `_follow` raises it.
+            # `_work` raises it.
             await self._arrived.put(error)
 
-    async def _follow(self) -> None:
+    async def _work(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             if self._unpublished is not None:
-                await self._recording.checkpoint(self._unpublished)
+                await self._publisher.publish_record(CheckpointRecord(note=self._unpublished))
                 self._unpublished = None
-                self._counters.add("sealbus_notary_checkpoints_total")
+                self._site.counters.add("sealbus_notary_checkpoints_total")
             if self._changed.is_set():
                 self._changed.clear()
-                if await self._recording.bundles(self._history, self._ledger.latest):
+                if await self._publisher.bundles(self._log.history, self._ledger.latest):
                     self._key_book.changed()
             if self._policies.next() is not None:
-                archived = await archive_policies(self._store, self._lease.number, self._policies, self._recording)
-                self._counters.add("sealbus_notary_policies_total", archived)
-            self._restore()
+                archived = await archive_policies(self._store, self._lease.number, self._policies, self._publisher)
+                self._site.counters.add("sealbus_notary_policies_total", archived)
+            self._add_restorations()
             blocked = await self._judge()
             now = loop.time()
             due = self._due if self._may_sign() else None
@@ -186,24 +178,30 @@ class Term:
                     Code.LOG_MISMATCH, f"the stream was restored up to {self._ledger.next - 1}, not to {last}"
                 )
             raise LogError(Code.LOG_MISMATCH, "another notary has signed more than was restored")
-        following, now = self._ledger.next, self._clock()
-        found = await asyncio.to_thread(lambda: list(self._verifier.verify(some, following, now)))
+        following, now = self._ledger.next, self._site.clock()
+        found = await asyncio.to_thread(lambda: list(self._log.verifier.verify(some, following, now)))
         for message in found:
             self._waiting.popleft()
             await self._take(message)
         return len(found) < len(some)
 
-    def _restore(self) -> None:
-        """Add the restorations that the log has come to."""
-        if self._floor is None and (added := add_restorations(self._ledger, self._restorations)):
-            self._pending += added
-            if self._due is None:
-                self._due = asyncio.get_running_loop().time() + SECONDS
+    def _add_restorations(self) -> None:
+        """Add the restorations that the log has reached."""
+        if self._floor is None and self._restorations:
+            before, self._restorations = self._restorations, add_restorations(self._ledger, self._restorations)
+            if added := len(before) - len(self._restorations):
+                self._pending += added
+                self._make_due()
+
+    def _make_due(self) -> None:
+        """Let a checkpoint be due in `SECONDS`, unless one is due before."""
+        if self._due is None:
+            self._due = asyncio.get_running_loop().time() + SECONDS
 
     async def _take(self, message: LoggedMessage) -> None:
         for record in message.own:
             if isinstance(record, BundleRecord):
-                if self._history.add(record):
+                if self._log.history.add(record):
                     self._key_book.changed()
                 self._records[trust_path(record)] = record.encode()
             elif isinstance(record, PolicyRecord):
@@ -215,9 +213,9 @@ class Term:
         for entry in message.entries:
             self._ledger.append(entry)
         self._pending += len(message.entries)
-        if message.counts and self._due is None:
-            self._due = asyncio.get_running_loop().time() + SECONDS
-        self._counters.add("sealbus_notary_entries_total", len(message.entries))
+        if message.counts:
+            self._make_due()
+        self._site.counters.add("sealbus_notary_entries_total", len(message.entries))
         floor = self._floor
         if floor is not None and self._ledger.size >= floor.size:
             if (self._ledger.size, self._ledger.root()) != (floor.size, floor.root):
@@ -229,7 +227,7 @@ class Term:
         found = own_checkpoint(record, self._plan)
         if found is None:
             return
-        if found.size <= self._reached:
+        if found.size <= (self._log.floor.size if self._log.floor is not None else 0):
             # Checkpoints before the floor, which is compared as it is reached, are part of it. One covers what precedes it
             # in the stream: of more it is none of this log, and waiting for so many entries would sign nothing meanwhile.
             if self._ledger.size < found.size:
@@ -249,7 +247,7 @@ class Term:
         return self._floor is None and self._ledger.settled and self._unpublished is None
 
     async def _checkpoint(self) -> None:
-        """Announce, sign, store; the note is published in the next round of `_follow`."""
+        """Announce, sign, store; the note is published in the next round of `_work`."""
         ledger = self._ledger
         checkpoint = Checkpoint(self._plan.origin, ledger.size, ledger.root())
         await self._lease.renew(checkpoint.size, checkpoint.root)

@@ -23,8 +23,6 @@ from sealbus.envelopes.trust.keys import SigningKey
 from sealbus.policies.bundle.format import Bundle
 from sealbus.policies.bundle.signing import sign_bundle
 
-__all__ = ["BUNDLE_PATH", "COMPOSED", "MEDIA_TYPE", "WAIT_MOST", "PolicyApplication", "Served"]
-
 COMPOSED: Final = "sealbus"
 """Name of the composed bundle, and scope of its signature."""
 

@@ -28,8 +28,6 @@ from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.trust.keys import SigningKey, read_signing_key
 from sealbus.policies.opa.compiler import find_opa, opa_check
 
-__all__ = ["PolicyServer", "open_policy_role", "open_policy_server"]
-
 _log: Final = logging.getLogger(__name__)
 
 CACHE: Final = "policy-server"

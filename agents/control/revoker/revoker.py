@@ -39,8 +39,6 @@ from sealbus.policies.bundle.revocations import (
 from sealbus.policies.bundle.signing import BundleVerifier, VerifiedBundle, newer, sign_bundle
 from sealbus.policies.decision.documents import DataDocument
 
-__all__ = ["WAITING", "Revoker"]
-
 _log: Final = logging.getLogger(__name__)
 
 EVERY: Final = 1.0

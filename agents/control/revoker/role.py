@@ -23,8 +23,6 @@ from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.trust.keys import SigningKey, read_signing_key
 
-__all__ = ["RevokerRole", "open_revoker", "revoker_agent", "revoker_limits"]
-
 _SETTING: Final = "control.revoker.key"
 _KEY_BYTES: Final = 4_096
 """More than a P-256 key in PEM has."""

@@ -8,8 +8,6 @@ from sealbus.agents.dev.demo.people import allowed, decision_of, denied, outcome
 from sealbus.agents.dev.demo.scene import ALLOW, DENY, Outcome, Play, Scene
 from sealbus.agents.dev.demo.stage import Stage
 
-__all__ = ["ASSISTANTS"]
-
 _ASSISTANT: Final = "an assistant on a desktop, by MCP"
 _PARTNER: Final = "an agent of somebody else's, by A2A"
 

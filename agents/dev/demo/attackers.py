@@ -19,8 +19,6 @@ from sealbus.envelopes.errors import Code
 from sealbus.envelopes.message.seal import seal
 from sealbus.envelopes.message.wire import Ancestor, Envelope, encode_envelope, parse_envelope
 
-__all__ = ["ATTACKERS"]
-
 UPDATES: Final = "task.inventory.update"
 
 

@@ -18,8 +18,6 @@ from sealbus.agents.dev.users import approver_token
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.runtime.settings.settings import Settings
 
-__all__ = ["STRONG", "Backstage", "DevBackstage"]
-
 STRONG = "urn:example:silver"
 """How a manager logs in who approves something, by the starter policy."""
 

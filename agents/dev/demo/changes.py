@@ -15,8 +15,6 @@ from sealbus.bus.audit.trail import AuditEntry
 from sealbus.bus.sending.answer import CallExpired, RemoteError
 from sealbus.envelopes.errors import Code, Denied
 
-__all__ = ["CHANGES"]
-
 STOLEN: Final = "stolen-laptop"
 TRIES: Final = 4
 

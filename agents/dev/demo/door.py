@@ -10,8 +10,6 @@ from uuid import uuid4
 
 import httpx2
 
-__all__ = ["Door", "TokenSource", "session_of"]
-
 _SECONDS = 20.0
 _OK: Final = 200
 _MCP: Final = "2026-07-28"

@@ -12,8 +12,6 @@ from sealbus.agents.dev.demo.scene import ALLOW, Outcome, Scene
 from sealbus.agents.dev.demo.stage import Stage
 from sealbus.envelopes.errors import Code
 
-__all__ = ["NEXT_DAY", "PAYMENTS"]
-
 INVOICE: Final = "2041"
 AMOUNT: Final = 420_000
 _QUEUE: Final = "managers"

@@ -12,8 +12,6 @@ from sealbus.bus.audit.trail import AuditEntry
 from sealbus.envelopes.errors import Code
 from sealbus.envelopes.records.decision import DecisionRecord
 
-__all__ = ["PEOPLE", "SHOP", "allowed", "decision_of", "denied", "outcome_of", "task", "through_the_edge"]
-
 SHOP: Final = "the shop's web page, through the edge"
 
 _REASON: Final = "counted enough"

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     from sealbus.agents.dev.demo.stage import Stage
 
-__all__ = ["ALLOW", "CANCELED", "DENY", "REFUSED", "Outcome", "Play", "Scene"]
-
 ALLOW = "allow"
 DENY = "deny"
 REFUSED = "refused"

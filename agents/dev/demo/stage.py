@@ -46,8 +46,6 @@ from sealbus.envelopes.records.decision import DecisionRecord
 from sealbus.envelopes.records.notary import BundleRecord, CheckpointRecord
 from sealbus.envelopes.records.work import OutcomeRecord
 
-__all__ = ["ROOT_FILE", "STRANGER", "Stage", "leave_evidence", "open_stage", "stage_before"]
-
 STRANGER = "stranger"
 """An agent with a good identity that the policy does not know."""
 

@@ -16,8 +16,6 @@ from urllib.parse import quote, urlencode, urlsplit
 from sealbus.agents.dev.idp.registry import SCRIPTS
 from sealbus.envelopes.errors import ConfigurationError
 
-__all__ = ["ScriptAccess", "fetch_token", "read_access", "write_access"]
-
 _SECONDS: Final = 5.0
 _MOST_BYTES: Final = 65_536
 

@@ -27,8 +27,6 @@ from sealbus.agents.dev.idp.registry import DEVICE_CODE, SCRIPTS, DemoUser, DevC
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.limits import SECOND
 
-__all__ = ["CodeGrant", "DeviceAuthorization", "DeviceGrant", "S256Only", "ScriptGrant", "register_grants"]
-
 _TEXT: Final = re.compile(r"[\x21-\x7e]{1,128}")
 _SECONDS: Final = re.compile(r"-?[0-9]{1,5}")
 _AGE: Final = re.compile(r"[0-9]{1,9}")

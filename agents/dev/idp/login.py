@@ -15,17 +15,6 @@ from urllib.parse import urlsplit
 
 from sealbus.agents.dev.idp.registry import DemoUser
 
-__all__ = [
-    "DeviceLogin",
-    "IssuedCode",
-    "Login",
-    "code_page",
-    "content_security_policy",
-    "message_page",
-    "users_page",
-    "valid_resource",
-]
-
 LONGEST_RESOURCE: Final = 256
 
 _STYLE: Final = (

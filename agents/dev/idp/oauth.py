@@ -30,8 +30,6 @@ from sealbus.agents.dev.idp.signing import Expiring, TokenSigner
 from sealbus.bus.ports import Clock
 from sealbus.envelopes.limits import SECOND
 
-__all__ = ["AuthorizationRefused", "Issuing", "OAuthServer", "Reply", "checked_resource"]
-
 TOKEN_SECONDS: Final = 900
 """Life of an access token: as long as a chain may start with the context that the edge makes from it."""
 CODE_SECONDS: Final = 60

@@ -16,20 +16,6 @@ from urllib.parse import urlsplit
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.message.user_context import ClaimValue
 
-__all__ = [
-    "CODE",
-    "DEMO_CLIENTS",
-    "DEMO_USERS",
-    "DEVICE_CODE",
-    "RESERVED_CLAIMS",
-    "SCRIPTS",
-    "DemoUser",
-    "DevClient",
-    "merged_users",
-    "script_client",
-    "valid_scope",
-]
-
 CODE: Final = "authorization_code"
 DEVICE_CODE: Final = "urn:ietf:params:oauth:grant-type:device_code"
 SCRIPTS: Final = "urn:x-sealbus:development-only:user"

@@ -12,8 +12,6 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-__all__ = ["LoopbackHostOnly", "MalformedRequest", "form_of", "parameters"]
-
 MOST_FIELDS: Final = 24
 MOST_BYTES: Final = 8_192
 """Most parameters of a query or a form."""

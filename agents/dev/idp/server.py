@@ -31,8 +31,6 @@ from sealbus.agents.edge.http.protocol import ConnectionLimits, EdgeProtocol
 from sealbus.bus.ports import Clock, wall_clock
 from sealbus.envelopes.errors import ConfigurationError
 
-__all__ = ["ISSUER_PATH", "DevelopmentIdp", "application", "metadata"]
-
 READY_SECONDS: Final = 10.0
 STOP_SECONDS: Final = 5.0
 _LIMITS: Final = ConnectionLimits(connections=64, head_bytes=16_384)

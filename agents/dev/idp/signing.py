@@ -13,8 +13,6 @@ from sealbus.agents.dev.idp.login import Login
 from sealbus.bus.ports import Clock
 from sealbus.envelopes.limits import SECOND
 
-__all__ = ["ALGORITHM", "Expiring", "TokenSigner"]
-
 ALGORITHM: Final = "ES256"
 ID_TOKEN_SECONDS: Final = 300
 

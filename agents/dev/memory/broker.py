@@ -20,8 +20,6 @@ from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.freshness import StreamArrival
 from sealbus.envelopes.message.subjects import matches
 
-__all__ = ["MemoryBroker", "MemoryPull", "MemoryTransport", "header_block"]
-
 
 def header_block(outgoing: Outgoing) -> bytes:
     """Return the header block that nats-server would deliver for `outgoing`; empty if it has no header."""

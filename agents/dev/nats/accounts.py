@@ -19,19 +19,6 @@ from sealbus.bus.stream_names import CONTROL, SUBJECTS
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.subjects import OwnSubject
 
-__all__ = [
-    "AGENTS",
-    "API",
-    "POLICIES",
-    "PULLS",
-    "STREAMS",
-    "SYSTEM",
-    "accounts",
-    "exports",
-    "imports",
-    "stored_subjects",
-]
-
 STREAMS: Final = "APP"
 """The account that has the streams. It has the name that the only account had before, so that no stream moves."""
 AGENTS: Final = "APP_AGENTS"

@@ -30,24 +30,11 @@ from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.bundle.revocations import REVOCATIONS
 
-__all__ = [
-    "BrokerRole",
-    "BrokerUser",
-    "NatsConfig",
-    "Permissions",
-    "agent_permissions",
-    "backup_permissions",
-    "console_permissions",
-    "control_permissions",
-    "edge_permissions",
-    "notary_permissions",
-    "operator_permissions",
-    "permissions_of",
-    "revoker_permissions",
-]
-
 _CONTROL: Final = frozenset(chr(code) for code in (*range(32), 127))
 _HANDSHAKE_SECONDS: Final = 5
+
+HOST: Final = "127.0.0.1"
+"""The address that the server listens on."""
 
 _API: Final = "$JS.API"
 _READERS: Final = RESULTS
@@ -83,7 +70,6 @@ class NatsConfig:
     SPIFFE ID alone, and does not check which CA may vouch for which trust domain.
     """
 
-    host: str
     port: int
     certificate: Path
     key: Path
@@ -113,7 +99,7 @@ class NatsConfig:
         """Return the configuration file. It holds no secret, only the path of the key."""
         document: dict[str, object] = {
             "server_name": self.server_name,
-            "listen": f"{self.host}:{self.port}",
+            "listen": f"{HOST}:{self.port}",
             "max_payload": self.max_payload,
             # Its default exceeds the server's heap; a development server is small.
             "max_connections": 1_024,

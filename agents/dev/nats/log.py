@@ -10,8 +10,6 @@ import re
 from collections import deque
 from typing import Final
 
-__all__ = ["ServerLog"]
-
 _LINE: Final = re.compile(r"\[\d+\] \S+ \S+ \[(INF|WRN|ERR|FTL)\] (.*)")
 _LISTENING: Final = re.compile(r"Listening for client connections on .*:(\d+)")
 _RELOADED: Final = re.compile(r"Reloaded server configuration(?: \(sha256:[0-9a-f]{64}\))?")

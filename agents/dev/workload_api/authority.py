@@ -21,8 +21,6 @@ from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = ["CA_TTL", "DevelopmentAuthority"]
-
 CA_TTL = 365 * 86_400
 """Seconds that a development CA lives: longer than any development state folder should."""
 

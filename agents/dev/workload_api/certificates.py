@@ -15,8 +15,6 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = ["BACKDATED", "IssuedSvid", "X509Authority", "issue_svid", "make_authority", "pem"]
-
 BACKDATED = 5
 """Seconds by which a certificate's notBefore lies in the past: the clock skew that the envelope format allows."""
 

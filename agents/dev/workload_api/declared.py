@@ -13,8 +13,6 @@ from sealbus.agents.dev.workload_api.jwt_keys import IssuedToken, JwtKey
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["DeclaredIdentity"]
-
 _RENEWED_AT = 0.45
 """Share of an X.509-SVID's life after which it is replaced: before half its life, as SPIRE's agent does."""
 

@@ -17,8 +17,6 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = ["IssuedToken", "JwtKey", "KeyRing", "TokenError", "check_token", "issue_token", "jwks", "make_jwt_key"]
-
 _COORDINATE = 32
 """Bytes of a P-256 coordinate, and of each half of a signature."""
 

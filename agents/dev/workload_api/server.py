@@ -32,16 +32,6 @@ from sealbus.agents.dev.workload_api.server_svid import ServerSvidFiles, write_s
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = [
-    "MAX_SOCKET_PATH",
-    "EmbeddedWorkloadApi",
-    "ServiceContext",
-    "WorkloadServicer",
-    "claim_socket",
-    "prepare_folder",
-    "socket_path",
-]
-
 _OPTIONS = (("grpc.so_reuseport", 0), ("grpc.max_concurrent_streams", 1_000))
 
 _SECURITY_HEADER = ("workload.spiffe.io", "true")

@@ -13,8 +13,6 @@ from sealbus.agents.dev.workload_api.certificates import pem
 from sealbus.agents.dev.workload_api.state import PRIVATE, PUBLIC, replace_file
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["ServerSvidFiles", "write_server_svid"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSvidFiles:

@@ -22,8 +22,6 @@ from sealbus.agents.dev.workload_api.jwt_keys import JwtKey, KeyRing
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
-__all__ = ["PRIVATE", "PUBLIC", "AuthorityState", "load_state", "replace_file", "save_state"]
-
 K = TypeVar("K")
 
 _VERSION = 1

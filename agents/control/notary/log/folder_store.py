@@ -17,8 +17,6 @@ from typing import Final
 from sealbus.agents.control.notary.log.store import CHECKPOINT
 from sealbus.envelopes.errors import Code, LogError, StateUnavailable
 
-__all__ = ["FolderStore", "write_durably"]
-
 _LOCK: Final = "notary.lock"
 _PLACE: Final = "notary.place"
 _FENCE: Final = "notary.fence"

@@ -12,8 +12,6 @@ from sealbus.envelopes.log.places import Place, encode_places, parse_places, pla
 from sealbus.envelopes.log.tiles import TILE_WIDTH, TileName, encode_entries, parse_entries, tile_reader
 from sealbus.envelopes.log.tree_builder import TreeBuilder, check_tiles
 
-__all__ = ["Ledger", "entry_rows", "stored_checkpoint"]
-
 
 def stored_checkpoint(store: LogStore, origin: str, verifiers: Sequence[NoteVerifier]) -> SignedCheckpoint | None:
     """Return the last checkpoint of `store`, or `None`; raise `LogError` unless one of `verifiers` signed it."""
@@ -26,6 +24,12 @@ def entry_rows(store: LogStore, index: int, width: int) -> tuple[tuple[Place, ..
     read = tile_reader(store.get)
     places = parse_places(read(TileName("places", index, width)), width)
     return places, parse_entries(read(TileName("entries", index, width)), width)
+
+
+def last_place(store: LogStore, size: int) -> Place:
+    """Return the place of the last entry of a log of `size` entries; raise `LogError` (`bad_tile`)."""
+    places, _ = entry_rows(store, (size - 1) // TILE_WIDTH, (size - 1) % TILE_WIDTH + 1)
+    return places[-1]
 
 
 class Ledger:

@@ -20,8 +20,6 @@ from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.bundle.revocations import REVOCATIONS
 
-__all__ = ["CLOCK_SECONDS", "RETRY_SECONDS", "LoggedMessage", "MessageVerifier", "placed"]
-
 CLOCK_SECONDS = 60
 """How far the broker's clock may be from ours before entries are no longer added."""
 RETRY_SECONDS = 60

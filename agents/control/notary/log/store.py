@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
-__all__ = ["CHECKPOINT", "TRUST", "LogStore"]
-
 CHECKPOINT: Final = "checkpoint"
 """Path of the checkpoint (C2SP tlog-tiles)."""
 TRUST: Final = "trust"

@@ -103,13 +103,13 @@ async def test_one_that_was_taken_over_signs_nothing_more(bench: Bench, tmp_path
     async with bench.running() as first, bench.notary(other) as second:
         await bench.sealed(1)
         before = bench.checkpoint()
-        number = first._lease.number
+        number = first._parts.lease.number
         # As if it had been paused for longer than its lease.
-        second._lease._seconds = 0.05
+        second._parts.lease._seconds = 0.05
         waiting = asyncio.create_task(second.run())
         await second.serving.wait()
-        second._lease._seconds = 1.0
-        assert second._lease.number > number
+        second._parts.lease._seconds = 1.0
+        assert second._parts.lease.number > number
         bench.record()
         await bench.sealed(bench.stored(), other.folder)
         assert bench.checkpoint() == before
@@ -127,12 +127,12 @@ async def test_one_that_reads_what_its_successor_signed_before_it_looks_at_its_l
     other = FolderStore(tmp_path / "other")
     async with bench.running() as first, bench.notary(other) as second:
         await bench.sealed(1)
-        held_back.add(first._lease)
-        first._lease._renewed = math.inf
-        second._lease._seconds = 0.05
+        held_back.add(first._parts.lease)
+        first._parts.lease._renewed = math.inf
+        second._parts.lease._seconds = 0.05
         waiting = asyncio.create_task(second.run())
         await second.serving.wait()
-        second._lease._seconds = 1.0
+        second._parts.lease._seconds = 1.0
         bench.record()
         await bench.sealed(bench.stored(), other.folder)
         await bench.until(lambda: not first.serving.is_set())

@@ -93,15 +93,15 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.agents.control.callout.nkeys._decode: _encode(raw[:-2]) != text [by prefix]",
     ),
     "one byte more or less of what has no other end": (
-        "sealbus.agents.control.revoker.revoker._crowding: most <= 0 [bound]",
-        "sealbus.agents.control.revoker.revoker._crowding: its * size > most * text [bound]",
+        "sealbus.agents.control.revoker._crowding: most <= 0 [bound]",
+        "sealbus.agents.control.revoker._crowding: its * size > most * text [bound]",
         "sealbus.agents.control.callout.nkeys.decode_jwt: len(token) > JWT_BYTES [bound]",
     ),
     "it decides only whether the same is logged again": (
         "sealbus.agents.control.callout.policy.follow_bucket: error.detail != said [by prefix]",
         "sealbus.agents.control.callout.policy.follow_bucket: error.detail != said [by case]",
-        "sealbus.agents.control.revoker.revoker.Revoker._tried: problem != self.problem [by prefix]",
-        "sealbus.agents.control.revoker.revoker.Revoker._tried: problem != self.problem [by case]",
+        "sealbus.agents.control.revoker.Revoker._tried: problem != self.problem [by prefix]",
+        "sealbus.agents.control.revoker.Revoker._tried: problem != self.problem [by case]",
         "sealbus.agents.edge.http.tls.file_context: error.detail != told [by prefix]",
         "sealbus.agents.edge.http.tls.file_context: error.detail != told [by case]",
     ),
@@ -120,31 +120,22 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
     "hashes and points: two that agree in all but their last byte are found by nobody": (
         "sealbus.agents.control.notary.restored_stream.Restorations.read: one.entry.hash != entry [by prefix]",
         (
-            "sealbus.agents.control.revoker.revoker.Revoker._publish: key_id(self._key.public) not in"
+            "sealbus.agents.control.revoker.Revoker._publish: key_id(self._key.public) not in"
             " stored.revokers [by prefix]"
         ),
-        (
-            "sealbus.agents.control.revoker.revoker.Revoker._publish: key_id(self._key.public) not in"
-            " stored.revokers [by case]"
-        ),
-        (
-            "sealbus.agents.control.revoker.revoker.Revoker._fitting: stored.signer != key_id(self._key.public)"
-            " [by prefix]"
-        ),
-        (
-            "sealbus.agents.control.revoker.revoker.Revoker._fitting: stored.signer != key_id(self._key.public)"
-            " [by case]"
-        ),
-        "sealbus.agents.control.revoker.revoker.Revoker._read: newest.signer not in revokers [by prefix]",
-        "sealbus.agents.control.revoker.revoker.Revoker._read: newest.signer not in revokers [by case]",
-        "sealbus.agents.control.policy_server.app.Served.put: etag == self.etag [by prefix]",
-        "sealbus.agents.control.policy_server.app.Served.put: etag == self.etag [by case]",
-        "sealbus.agents.control.policy_server.app.Served.other_than: self.etag != etag [by prefix]",
-        "sealbus.agents.control.policy_server.app.Served.other_than: self.etag != etag [by case]",
-        "sealbus.agents.control.policy_server.app.Served.other_than: self.etag == etag [by prefix]",
-        "sealbus.agents.control.policy_server.app.Served.other_than: self.etag == etag [by case]",
-        "sealbus.agents.control.policy_server.app.PolicyApplication._bundle: known == served.etag [by prefix]",
-        "sealbus.agents.control.policy_server.app.PolicyApplication._bundle: known == served.etag [by case]",
+        ("sealbus.agents.control.revoker.Revoker._publish: key_id(self._key.public) not in stored.revokers [by case]"),
+        ("sealbus.agents.control.revoker.Revoker._fitting: stored.signer != key_id(self._key.public) [by prefix]"),
+        ("sealbus.agents.control.revoker.Revoker._fitting: stored.signer != key_id(self._key.public) [by case]"),
+        "sealbus.agents.control.revoker.Revoker._read: newest.signer not in revokers [by prefix]",
+        "sealbus.agents.control.revoker.Revoker._read: newest.signer not in revokers [by case]",
+        "sealbus.agents.control.policy_server.Served.put: etag == self.etag [by prefix]",
+        "sealbus.agents.control.policy_server.Served.put: etag == self.etag [by case]",
+        "sealbus.agents.control.policy_server.Served.other_than: self.etag != etag [by prefix]",
+        "sealbus.agents.control.policy_server.Served.other_than: self.etag != etag [by case]",
+        "sealbus.agents.control.policy_server.Served.other_than: self.etag == etag [by prefix]",
+        "sealbus.agents.control.policy_server.Served.other_than: self.etag == etag [by case]",
+        "sealbus.agents.control.policy_server.PolicyApplication._bundle: known == served.etag [by prefix]",
+        "sealbus.agents.control.policy_server.PolicyApplication._bundle: known == served.etag [by case]",
         "independent.verify_export.read_evidence: H(first) not in there [by prefix]",
         "independent.verify_export.read_evidence: H(second) not in audit.credentials [by prefix]",
         "independent.verify_export.check_asked: denial.message == one.message [by prefix]",
@@ -570,7 +561,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
     ),
     "who asks for another is told at once there": (
         (
-            "sealbus.agents.control.policy_server.app.PolicyApplication._bundle: known == served.etag and (not"
+            "sealbus.agents.control.policy_server.PolicyApplication._bundle: known == served.etag and (not"
             " await served.other_than(known, _patience(request.headers.get('prefer', '')))) [known =="
             " served.etag dropped]"
         ),
@@ -628,7 +619,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.bus.work.approvals.parking.Parking.park: known or parked [known dropped]",
     ),
     "where nobody has more, the list fits as it did": (
-        "sealbus.agents.control.revoker.revoker._crowding: more and most <= 0 [more dropped]",
+        "sealbus.agents.control.revoker._crowding: more and most <= 0 [more dropped]",
     ),
 }
 """Reasons why no test can notice a weakening, each with the weakenings, as they are reported."""

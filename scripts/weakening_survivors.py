@@ -9,8 +9,8 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.bus.gate.gate.Gate._known_places: one.arrival.stored >= arrival.created [bound]",
     ),
     "spellings in base64 of the same bytes have one length, and differ in unused bits, never in the case of a letter": (
-        "sealbus.agents.evidence.standing._done: b64encode(body).decode() != base64 [by prefix]",
-        "sealbus.agents.evidence.standing._done: b64encode(body).decode() != base64 [by case]",
+        "sealbus.agents.evidence.standing._parsed_action: b64encode(body).decode() != base64 [by prefix]",
+        "sealbus.agents.evidence.standing._parsed_action: b64encode(body).decode() != base64 [by case]",
         "independent.verify_export.read_grant: base64.b64encode(granted).decode() == do['base64'] [by prefix]",
         "independent.verify_export.read_grant: base64.b64encode(granted).decode() == do['base64'] [by case]",
     ),
@@ -53,8 +53,8 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
             " False or one.error is not None or (not decision.obligations) [not decision.obligations dropped]"
         ),
         (
-            "sealbus.agents.evidence.approvals.ApprovalChains._fault_of: given.fault or _other_than_said(entry,"
-            " given) or _not_for(approved, given.said) [given.fault dropped]"
+            "sealbus.agents.evidence.approvals.ApprovalChains._fault_of: verdict.fault or _other_than_said(entry"
+            ", verdict) or _not_for(approved, verdict.message) [verdict.fault dropped]"
         ),
         (
             "sealbus.agents.control.callout.nkeys._decode: _crc(raw[:-2]) != raw[-2:] or _encode(raw[:-2]) != tex"
@@ -118,7 +118,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.agents.edge.http.cors.Cors.__post_init__: origin == '*' [by case]",
     ),
     "hashes and points: two that agree in all but their last byte are found by nobody": (
-        "sealbus.agents.control.notary.restored_stream.Restorations.read: one.entry.hash != entry [by prefix]",
+        "sealbus.agents.control.notary.restored_stream.Restorations.read: known.entry.hash != entry [by prefix]",
         (
             "sealbus.agents.control.revoker.Revoker._publish: key_id(self._key.public) not in"
             " stored.revokers [by prefix]"
@@ -536,8 +536,8 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
     "both are public nkeys by then: of one length, and in upper case": (
         "sealbus.agents.control.callout.responder.Callout._request: request.server_xkey != sender [by prefix]",
         "sealbus.agents.control.callout.responder.Callout._request: request.server_xkey != sender [by case]",
-        "sealbus.agents.control.callout.responder.SeenRequests.take: user in self._expiries [by prefix]",
-        "sealbus.agents.control.callout.responder.SeenRequests.take: user in self._expiries [by case]",
+        "sealbus.agents.control.callout.responder.SeenRequests.take_request: user in self._expiries [by prefix]",
+        "sealbus.agents.control.callout.responder.SeenRequests.take_request: user in self._expiries [by case]",
     ),
     "no value of that length can be decoded, or is as long": (
         "sealbus.agents.control.notary.lease.Lease._read: 0 < len(stored) <= _BYTES [bound at 0]",
@@ -550,7 +550,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.agents.control.notary.restored_stream.Restorations.is_gone: number < at [bound]",
     ),
     "both begin with the same folder, and the rest has no letters": (
-        "sealbus.agents.control.notary.restored_stream._stored: restoration_path(one.time) != path [by case]",
+        "sealbus.agents.control.notary.restored_stream._stored: restoration_path(restoration.time) != path [by case]",
     ),
     "the actions of its own agent are all skills, and those of another begin with that one's name and a dot": (
         ("sealbus.agents.edge.a2a.handler.AgentHandler._found: handle.action not in self._skills.actions [by prefix]"),

@@ -41,11 +41,12 @@ from sealbus.policies.bundle.format import Bundle
 from sealbus.policies.bundle.signing import sign_bundle
 from sealbus.policies.opa.compiler import find_opa, opa_check
 
+_logger: Final = logging.getLogger(__name__)
+
+CACHE: Final = "policy-server"
+"""The policy server's folder within `policy.cache`."""
 COMPOSED: Final = "sealbus"
 """Name of the composed bundle, and scope of its signature."""
-
-_log: Final = logging.getLogger(__name__)
-
 BUNDLE_PATH: Final = f"/bundles/{COMPOSED}.tar.gz"
 MEDIA_TYPE: Final = "application/vnd.openpolicyagent.bundles"
 """OPA continues long polling only if the answer, even a 304, has this content type."""
@@ -64,7 +65,8 @@ class Served:
         self._stopping = False
         self.raw = b""
         self.etag = ""
-        """ETag of the content, not of the signature: the same at every replica. Empty before there is a bundle."""
+        """ETag of the content without the signature, so that it is the same at every replica. Empty before there is a
+        bundle."""
         self.revision = ""
 
     async def put(self, bundle: Bundle) -> None:
@@ -83,7 +85,7 @@ class Served:
         self._wake()
 
     async def other_than(self, etag: str, seconds: float) -> bool:
-        """Wait for at most `seconds` until something other than `etag` is served; return whether it is."""
+        """Wait at most `seconds` until another bundle than `etag` is served; return whether it is."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while self.etag == etag and not self._stopping:
@@ -91,7 +93,7 @@ class Served:
         return self.etag != etag
 
     def _wake(self) -> None:
-        # A new event for later waiters: all present ones are being woken.
+        # Later waiters get a new event: this one wakes all present waiters.
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -125,21 +127,17 @@ class PolicyApplication:
     def _answer(self, status: int, peer: object) -> Response:
         served = self._served
         self._counters.add("sealbus_policy_served_total", status=str(status))
-        _log.debug("%s gets %d, policy %s", peer.spiffe_id if isinstance(peer, Peer) else "?", status, served.revision)
+        _logger.debug(
+            "%s gets %d, policy %s", peer.spiffe_id if isinstance(peer, Peer) else "?", status, served.revision
+        )
         headers = {"etag": served.etag, "cache-control": "no-store"} if status in (200, 304) else {}
         return Response(served.raw if status == 200 else b"", status, headers, MEDIA_TYPE)
 
 
 def _patience(prefer: str) -> float:
-    """Return how long the client wants to wait for news, in seconds (RFC 7240's `wait`, as OPA writes it)."""
-    found = _WAIT.search(prefer)
-    return min(float(found[1]), WAIT_MOST) if found is not None else 0.0
-
-
-_log: Final = logging.getLogger(__name__)
-
-CACHE: Final = "policy-server"
-"""The policy server's folder within `policy.cache`."""
+    """Return how many seconds the client wants to wait for another bundle (RFC 7240's `wait`, as OPA writes it)."""
+    wait = _WAIT.search(prefer)
+    return min(float(wait[1]), WAIT_MOST) if wait is not None else 0.0
 
 
 class PolicyServer:
@@ -170,7 +168,7 @@ class PolicyServer:
 
     @property
     def problem(self) -> str:
-        """The reason why a part's newest version is not served, or the store is not read; empty if all is well."""
+        """Why a part's newest version is not served, or the store is not read; empty if all is well."""
         return self._sync.problem
 
     async def run(self) -> None:
@@ -203,8 +201,8 @@ async def open_policy_server(
 ) -> AsyncGenerator[PolicyServer, None]:
     """Return the policy server of the settings, on the identity and connection of `sealbus control`; then `run` it.
 
-    If there is an `opa` (SEALBUS_OPA, or on PATH), it must be able to compile what is served. Raises `ConfigurationError`,
-    one line that names the setting, for what is missing, and before the first push.
+    If there is an `opa` (SEALBUS_OPA, or on PATH), it must be able to compile the served policy. Raises `ConfigurationError`,
+    one line that names the setting, for a missing setting, and before the first push.
     """
     policy = settings.policy
     if policy.serve is None or policy.serve_key is None:
@@ -212,7 +210,9 @@ async def open_policy_server(
     key = await asyncio.to_thread(_read_key, policy.serve_key)
     opa = find_opa()
     if opa is None:
-        _log.warning("opa was not found: what only its own compiler refuses is served, and then refused by every OPA")
+        _logger.warning(
+            "opa was not found: a policy that only its compiler refuses is served, and then refused by every OPA"
+        )
     check = partial(opa_check, opa=opa) if opa is not None else None
     async with open_sync(CACHE, policy, connection, counters=counters, check=check) as sync:
         yield PolicyServer(sync, key, address=policy.serve, identity=identity, counters=counters)
@@ -228,7 +228,7 @@ def _read_key(file: Path) -> SigningKey:
 
 @asynccontextmanager
 async def open_policy_role(settings: Settings, *, counters: Counters) -> AsyncGenerator[PolicyServer, None]:
-    """Open identity, connection and the bucket. Raises `SealbusError` for what is missing, or before the first push."""
+    """Open identity, connection and bucket. Raises `SealbusError` if one is missing, or before the first push."""
     async with (
         open_connection(CONTROL, settings, counters=counters) as (identity, connection),
         open_policy_server(settings, identity, connection, counters=counters) as server,

@@ -1,9 +1,10 @@
-"""Publishes revocations: what comes within a second goes into one push of the part `revocations`.
+"""The role `revoker` of `sealbus control`: publishes the revocations that identity providers report to the edge.
 
-Any number of processes may do this at a time. Each reads the list in the store, adds what it was told, and replaces it by
-compare-and-set; who loses reads again. Nothing is dropped to make room: a list that no longer fits one message refuses what
-is new, and before that what is new of an issuer who fills it alone. The store is not believed: a list counts only if a key
-signed it that the platform's bundle names, and if it is not older than the one before.
+Revocations of one second go into one push of the part `revocations`. Any number of processes may push at a time. Each reads
+the list in the store, adds its new revocations, and replaces the list by compare-and-set; the loser reads again. No
+revocation is dropped to make room. A list that no longer fits one message refuses new revocations; before that, it refuses
+those of an issuer that fills it alone. The store is not trusted: a list counts only if a key that the platform's bundle names
+has signed it, and if it is not older than the former list.
 """
 
 from __future__ import annotations
@@ -52,31 +53,31 @@ _SETTING: Final = "control.revoker.key"
 _KEY_BYTES: Final = 4_096
 """More than a P-256 key in PEM has."""
 
-_log: Final = logging.getLogger(__name__)
+_logger: Final = logging.getLogger(__name__)
 
 EVERY: Final = 1.0
-"""Seconds from the end of one push to the next: each push costs every process what the whole list costs."""
+"""Seconds from the end of one push to the next: for each push, every process reads the whole list."""
 AGAIN: Final = 5.0
-"""Seconds until it is looked whether what failed works again, if nothing is to be published before."""
+"""Seconds until a failed push is tried again, if no revocation comes before."""
 WITHIN: Final = 8.0
 """Seconds for one push with all its tries; the callers wait for ten."""
 LOST: Final = Backoff(initial_interval=0.02, maximum_interval=0.5, jitter=0.5)
-"""Pauses after somebody else wrote to the store, so that of several who try at the same moment one succeeds."""
+"""Pauses after a lost compare-and-set, so that of several processes that try at the same moment one succeeds."""
 WAITING: Final = 4_096
 """Revocations that wait for a push at a time."""
 LEFT: Final = 9
-"""How often what is left an issuer may have, of the list and of `WAITING`: nine tenths if it is alone, less beside others.
-So something is left for every other, however much one reports."""
+"""How many times the remaining room one issuer may take, of the list and of `WAITING`: nine tenths of all if it is alone,
+less beside others. So room is left for every other issuer, no matter how much one reports."""
 PACKED: Final = 4
-"""How small a list is packed at best: it is counted as if it were no smaller, because each process unpacks all of it. Lists
-of UUIDs or pseudonyms come to 0.45 of their text."""
+"""The best compression that counts, because each process unpacks the whole list: a list counts as at least a quarter of its
+text. Lists of UUIDs or pseudonyms come to 0.45 of their text."""
 ENTRY: Final = 22
 """Bytes of a time, quotes and commas beside each id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Stored:
-    """What the store has, verified: who may sign, the list and who signed it; `last` is needed to replace it."""
+    """The verified contents of the store: the keys that may sign, the list, its signer; `last` is needed to replace it."""
 
     revokers: Mapping[str, PublicKey]
     listed: DataDocument
@@ -88,9 +89,9 @@ class _Stored:
 class Revoker:
     """The publisher of revocations in `store`, signed by `key`.
 
-    `anchors` are the keys that sign the platform's bundle, which must name `key` among its revokers. `in_force` are the
-    revocations by which this process denies: it has kept them from before it was started, so that a store that was emptied,
-    or put back, is not believed.
+    `anchors` are the keys that sign the platform's bundle, which must name `key` among its revokers. `in_force` returns the
+    revocations by which this process denies. They are kept over restarts, so a store that was emptied or rolled back is not
+    trusted.
     """
 
     def __init__(
@@ -105,7 +106,7 @@ class Revoker:
         elapsed: Callable[[], float] = time.monotonic,
     ) -> None:
         self.problem = ""
-        """Why nothing can be published now; empty if it can."""
+        """Why revocations cannot be published now; empty if they can."""
         self._store = store
         self._anchors = anchors
         self._key = key
@@ -115,56 +116,56 @@ class Revoker:
         self._elapsed = elapsed
         self._waiting: list[tuple[Revocation, asyncio.Future[None]]] = []
         self._open: Counter[str] = Counter()
-        """How many of each issuer are not answered yet."""
-        self._told = asyncio.Event()
+        """The number of unanswered revocations of each issuer."""
+        self._arrived = asyncio.Event()
         self._platform: tuple[int, Mapping[str, PublicKey]] = (0, {})
         """The sequence of the platform's bundle, and the revokers that it names."""
         self._newest: VerifiedBundle | None = None
-        """The newest list that was seen."""
+        """The newest list that was read or written."""
 
-    async def revoke(self, one: Revocation) -> None:
-        """Return once `one` is published, by `run`.
+    async def revoke(self, revocation: Revocation) -> None:
+        """Return once `run` has published `revocation`.
 
-        Raises `BusUnavailable` if it could not be, or too many wait, in all or of its issuer.
+        Raises `BusUnavailable` if it could not be published, or if too many wait, in all or of its issuer.
         """
         left = WAITING - self._open.total()
-        if len(self._waiting) >= WAITING or self._open[one.issuer] >= LEFT * left:
+        if len(self._waiting) >= WAITING or self._open[revocation.issuer] >= LEFT * left:
             raise BusUnavailable("too many revocations wait to be published")
         published = asyncio.get_running_loop().create_future()
-        self._waiting.append((one, published))
-        self._told.set()
-        self._open[one.issuer] += 1
+        self._waiting.append((revocation, published))
+        self._arrived.set()
+        self._open[revocation.issuer] += 1
         try:
             await published
         finally:
-            self._open[one.issuer] -= 1
+            self._open[revocation.issuer] -= 1
             self._open = +self._open
 
     async def run(self) -> None:
-        """Publish what `revoke` is told, at most once in `EVERY` seconds, until cancelled.
+        """Publish the revocations of `revoke`, at most once in `EVERY` seconds, until cancelled.
 
-        Before the first, and while there is a `problem`, it looks whether it could.
+        At the start, and again while there is a `problem`, it checks whether it could publish.
         """
         while True:
-            self._told.clear()
+            self._arrived.clear()
             waiting, self._waiting = self._waiting, []
-            self.problem, without = await self._tried([one for one, _ in waiting])
-            for one, published in waiting:
+            self.problem, without = await self._tried([revocation for revocation, _ in waiting])
+            for revocation, published in waiting:
                 if published.done():
-                    continue  # its caller waits no longer
-                if one.issuer in without:
+                    continue  # its caller was cancelled
+                if revocation.issuer in without:
                     published.set_exception(BusUnavailable("not published"))
                 else:
                     published.set_result(None)
             again = self._elapsed() + EVERY
             with suppress(TimeoutError):
                 async with asyncio.timeout(AGAIN if self.problem else None):
-                    await self._told.wait()
+                    await self._arrived.wait()
             await asyncio.sleep(again - self._elapsed())
 
     async def _tried(self, more: Sequence[Revocation]) -> tuple[str, AbstractSet[str]]:
         """Publish `more`; return why it failed, empty if it did not, and the issuers whose revocations are not published."""
-        without: AbstractSet[str] = {one.issuer for one in more}
+        without: AbstractSet[str] = {revocation.issuer for revocation in more}
         try:
             async with asyncio.timeout(WITHIN):
                 without = await self._publish(more)
@@ -175,13 +176,13 @@ class Revoker:
         else:
             if not without:
                 return "", without
-            problem = f"{', '.join(sorted(without))}: too much of the list, which one message holds"
-        failed = sum(one.issuer in without for one in more)
+            problem = f"{', '.join(sorted(without))}: too much of the list, which must fit one message"
+        failed = sum(revocation.issuer in without for revocation in more)
         self._counters.add("sealbus_revocations_failed_total", failed)
         if more:
-            _log.error("%d revocations are not published, and not accepted: %s", failed, problem)
+            _logger.error("%d revocations are not published, and not accepted: %s", failed, problem)
         elif problem != self.problem:
-            _log.error("revocations cannot be published: %s", problem)
+            _logger.error("revocations cannot be published: %s", problem)
         return problem, without
 
     async def _publish(self, more: Sequence[Revocation]) -> AbstractSet[str]:
@@ -199,19 +200,19 @@ class Revoker:
             if await self._store.objects.replace(REVOCATIONS, bundle.raw, last=stored.last) is not None:
                 self._newest = VerifiedBundle(bundle=bundle, signer=key_id(self._key.public))
                 self._counters.add("sealbus_revocations_pushed_total")
-                _log.info("%s-%d is published", REVOCATIONS, bundle.serial)
+                _logger.info("%s-%d is published", REVOCATIONS, bundle.serial)
                 return without
             lost += 1
             await asyncio.sleep(LOST.interval(lost, random.random()))  # noqa: S311  not a secret
 
     def _fitting(self, stored: _Stored, more: Sequence[Revocation]) -> tuple[Bundle | None, AbstractSet[str]]:
-        """Return the list with those of `more` for whose issuers there is room, None if it is unchanged; and the others."""
+        """Return the list with those of `more` that have room, None if it is unchanged; and the issuers without room."""
         without: set[str] = set()
         if not more and stored.listed and stored.signer != key_id(self._key.public):
-            # Signed anew at the start: what another key signed is out of force once the platform names that one no longer.
+            # Signed again at the start: the list goes out of force once the platform no longer names the key that signed it.
             return self._signed(stored.listed, stored.serial + 1), without
-        while taken := [one for one in more if one.issuer not in without]:
-            listed = listed_with(stored.listed, taken, now=self._clock())
+        while accepted := [revocation for revocation in more if revocation.issuer not in without]:
+            listed = listed_with(stored.listed, accepted, now=self._clock())
             if listed == stored.listed:
                 break
             bundle = self._signed(listed, stored.serial + 1)
@@ -228,7 +229,7 @@ class Revoker:
         return sign_bundle(bundle, self._key, scope=REVOCATIONS)
 
     async def _read(self) -> _Stored:
-        """Return what is in the store. Raises `ConfigurationError` for what consumers would not put in force."""
+        """Return the contents of the store. Raises `ConfigurationError` for a list that consumers would not put in force."""
         info = await self._store.objects.info(PLATFORM)
         if info is None:
             raise ConfigurationError("there is no platform's bundle in the store: push one first")
@@ -245,7 +246,7 @@ class Revoker:
             listed = await asyncio.to_thread(_verified, part.raw, revokers)
             newer(listed.bundle, newest.bundle if newest is not None else None)
             self._newest = newest = listed
-        # Without the part somebody has emptied the store: what was seen goes on.
+        # Without the part, the store was emptied: the newest known list continues.
         serial = newest.bundle.serial if newest is not None else 0
         if serial < in_force.serial:
             raise ConfigurationError(
@@ -264,48 +265,50 @@ class Revoker:
 
 
 def _crowding(before: DataDocument, listed: DataDocument, packed: int) -> AbstractSet[str]:
-    """Return the issuers that have more in `listed` than before, and too much for what its `packed` bytes leave.
+    """Return the issuers that have more in `listed` than before, and more than the room left by its `packed` bytes allows.
 
-    Of a list that does not fit at all the one of them that has most.
+    If the list does not fit at all, return only the issuer among them that has most.
     """
     had, have = _text_bytes(before), _text_bytes(listed)
     text = sum(have.values())
     size = max(packed, text // PACKED)
     most = LEFT * (ONE_MESSAGE - size)
-    more = {one: its for one, its in have.items() if its > had.get(one, 0)}
+    more = {issuer: its for issuer, its in have.items() if its > had.get(issuer, 0)}
     if more and most <= 0:
-        # Nothing would be left for anybody: it is tried again without the one that has most.
+        # No room would be left: the caller tries again without the issuer that has most.
         return {max(more, key=more.__getitem__)}
-    return {one for one, its in more.items() if its * size > most * text}
+    return {issuer for issuer, its in more.items() if its * size > most * text}
 
 
 def _text_bytes(listed: DataDocument) -> Mapping[str, int]:
-    """Return about how much of a list is each issuer's."""
-    found: Counter[str] = Counter()
+    """Return about how many bytes of a list each issuer has."""
+    sizes: Counter[str] = Counter()
     for issuers in listed.values():
         for issuer, times in issuers.items() if isinstance(issuers, dict) else ():
-            found[issuer] += sum(len(one.encode()) + ENTRY for one in times) if isinstance(times, dict) else 0
-    return found
+            sizes[issuer] += (
+                sum(len(identifier.encode()) + ENTRY for identifier in times) if isinstance(times, dict) else 0
+            )
+    return sizes
 
 
 def _verified(raw: bytes, revokers: Mapping[str, PublicKey]) -> VerifiedBundle:
-    found = BundleVerifier(keys=revokers, scope=REVOCATIONS).verify(raw)
-    check_revocations(found.bundle)
-    return found
+    verified = BundleVerifier(keys=revokers, scope=REVOCATIONS).verify(raw)
+    check_revocations(verified.bundle)
+    return verified
 
 
 def _listed(bundle: Bundle) -> DataDocument:
     """Return the list in a checked bundle."""
-    found = bundle.data["sealbus"]
-    listed = found["revocations"] if isinstance(found, dict) else None
+    platform = bundle.data["sealbus"]
+    listed = platform["revocations"] if isinstance(platform, dict) else None
     return listed if isinstance(listed, dict) else {}
 
 
 def revoker_agent(revoker: Revoker) -> Agent:
-    """Return the agent that hands to `revoker` what it is told.
+    """Return the agent whose calls hand revocations to `revoker`.
 
-    A call is answered once it is published. A call with a user behind it is rejected: it came in as a user's request
-    (`edge.actions`), not by word of an identity provider.
+    A call is answered once its revocation is published. A call on behalf of a user is rejected: it came as a user's request
+    (`edge.actions`), and not from an identity provider.
     """
     agent = Agent(REVOKER)
 
@@ -319,12 +322,12 @@ def revoker_agent(revoker: Revoker) -> Agent:
 
 
 def revoker_limits() -> WorkerLimits:
-    """Return the limits of the revoker's worker: calls wait for a push, and nothing else."""
+    """Return the limits of the revoker's worker: its calls only wait for a push."""
     return WorkerLimits(concurrency=WAITING, pending_calls=WAITING)
 
 
 class RevokerRole:
-    """A running revoker, and the worker that is asked for it."""
+    """A running revoker, and the worker that takes its calls."""
 
     def __init__(self, revoker: Revoker, worker: Worker) -> None:
         self._revoker = revoker
@@ -332,7 +335,7 @@ class RevokerRole:
 
     @property
     def problem(self) -> str:
-        """The reason why revocations cannot be published now; empty if they can."""
+        """Why revocations cannot be published now; empty if they can."""
         return self._revoker.problem or "; ".join(self._worker.not_ready().values())
 
     async def run(self) -> None:
@@ -344,7 +347,7 @@ class RevokerRole:
 
 @asynccontextmanager
 async def open_revoker(settings: Settings, *, counters: Counters) -> AsyncGenerator[RevokerRole, None]:
-    """Open the role under the identity `revoker`. Raises `SealbusError`, one line, for what is missing."""
+    """Open the role under the identity `revoker`. Raises `SealbusError`, one line, for a missing setting or file."""
     policy = settings.policy
     if settings.control.revoker.key is None:
         raise ConfigurationError(f"{_SETTING} is not set: the key that signs revocations, and nothing else")

@@ -1,8 +1,8 @@
 """The development environment: Workload API, NATS, policy, identity provider, edge and, if chosen, OPA; in one folder.
 
-Everything but its scale is real: SVIDs come over the Workload API and rotate, NATS speaks mTLS, streams are declared and
-checked, the policy is a bundle that is published again when its folder changes; a bad change leaves the old one in force. The
-authority is for development only.
+All of it but the scale is real: SVIDs come over the Workload API and rotate, NATS speaks mTLS, streams are declared and
+checked. The policy is a bundle that is published again when its folder changes; a bad change leaves the old policy in force.
+The authority is for development only.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from sealbus.agents.dev.settings_file import (
     running_exit,
     running_notary,
 )
-from sealbus.agents.dev.workload_api import DevelopmentAuthority, EmbeddedWorkloadApi
+from sealbus.agents.dev.workload_api import DevelopmentAuthority, EmbeddedWorkloadApi, write_server_svid
 from sealbus.agents.dev.workload_api.state import PRIVATE, replace_file
 from sealbus.agents.runtime.open import open_connection, streams_of
 from sealbus.agents.runtime.policy.revocation import REVOKER
@@ -59,10 +59,10 @@ STORE_SPARE = 1 << 26
 """Most that JetStream may hold beyond the streams' own limits: 64 MiB."""
 
 LOCK_TRIES = 10
-"""A command that checks whether `sealbus dev` runs holds the lock for microseconds; another environment holds it for good."""
+"""Tries to lock the folder: a command that checks whether `sealbus dev` runs holds the lock only for microseconds."""
 
 ALWAYS = ("operator", "backup", "cli")
-"""Names in addition to the declared agents: who manages streams and reads the audit, who backs up, who runs commands."""
+"""Workloads in addition to the declared agents: for streams and the audit, for backups, and for commands."""
 
 _ROLES = {
     "edge": BrokerRole.EDGE,
@@ -74,18 +74,18 @@ _ROLES = {
     REVOKER: BrokerRole.REVOKER,
 }
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 LOOK_EVERY = 0.1
-"""Seconds between looks at the folder; half of what a change may take to reach every process."""
+"""Seconds between two reads of the folder; half of what a change may take to reach every process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DevOptions:
     """The options of `sealbus dev`. `policy` is a folder of Rego and data; by default the starter policy.
 
-    Ports of the edge and of the identity provider are any free ones by default. With `notary` a log of the audit stream is
-    kept. The edge takes tokens of the development IdP and of `issuers`.
+    The ports of the edge and of the identity provider are free ports by default. With `notary` a notary keeps a log of the
+    audit stream. The edge accepts tokens of the development IdP and of `issuers`.
     """
 
     folder: Path
@@ -99,13 +99,13 @@ class DevOptions:
     policy: Path | None = None
     notary: bool = False
     console_port: int | None = None
-    """Of the console; 0 for any free port, None for no console."""
+    """The port of the console; 0 for any free port, None for no console."""
     issuers: Sequence[IssuerTable] = ()
     x509_ttl: int = 600
     jwt_ttl: int = 300
     max_bytes: int = STREAM_BYTES
     development: bool = False
-    """Whether requesters are told the texts behind errors."""
+    """Whether requesters get the texts of errors."""
     sync: bool = True
     """Whether NATS acknowledges only what is on the disk; without it a power failure loses up to two minutes of work."""
 
@@ -127,10 +127,10 @@ class Environment:
     names: Names
     log: DevLog | None
     console: str = ""
-    """Where the console is, if there is one."""
+    """The URL of the console; empty without a console."""
 
     def publish_policy(self, folder: Path | None = None) -> str:
-        """Build the policy folder (or another) into the bundle in force, by rename; return the revision."""
+        """Build `folder`, or the policy folder, into the bundle in force, by rename; return the revision."""
         bundle = build_bundle(folder or self.policy)
         write_bundle(bundle, self.bundle)
         return bundle.revision
@@ -180,7 +180,7 @@ async def open_environment(options: DevOptions) -> AsyncGenerator[Environment, N
         write_bundle(build_bundle(site.policy), site.bundle)
         authority = DevelopmentAuthority.open(site.folder / "authority.json", site.names.trust_domain)
         api = await _start_workload_api(site, authority, stack)
-        nats = await _start_nats(site, authority, api, stack)
+        nats = await _start_nats(site, authority, stack)
         opa = await _start_opa(site, stack) if options.engine == "sidecar" else None
         idp = await _start_idp(site, stack)
         log = await asyncio.to_thread(DevLog.prepared, site.folder, site.names.trust_domain) if options.notary else None
@@ -252,9 +252,7 @@ async def _start_workload_api(
     return api
 
 
-async def _start_nats(
-    site: _Site, authority: DevelopmentAuthority, api: EmbeddedWorkloadApi, stack: AsyncExitStack
-) -> EmbeddedNatsServer:
+async def _start_nats(site: _Site, authority: DevelopmentAuthority, stack: AsyncExitStack) -> EmbeddedNatsServer:
     options, own = site.options, site.options.declared.own
     sizes = {TASKS: options.max_bytes, AUDIT: options.max_bytes, **options.declared.max_bytes}
     max_bytes = STORE_SPARE + sum(stream.max_bytes for stream in declared_streams(sizes, own=own))
@@ -263,7 +261,7 @@ async def _start_nats(
             site.folder / "nats",
             tasks=await stack.enter_async_context(Background()),
             names=site.names,
-            write_svid=lambda folder: api.write_server_svid(folder, site.server_id, dns=("localhost",)),
+            write_svid=lambda folder: write_server_svid(folder, authority, site.server_id),
             workloads={spiffe_id: _role(name, options.declared) for name, spiffe_id in site.workloads.items()},
             own=own,
             port=options.port,
@@ -312,7 +310,7 @@ def _settings(site: _Site, *, nats_url: str, issuer: str, log: DevLog | None) ->
         opa=str(_opa_socket(site)) if options.engine == "sidecar" else "",
         edge_address=site.edge_address,
         token_service=f"127.0.0.1:{site.token_port}",
-        # Every agent; its policy decides what may be done with it.
+        # All agents: the policy of each decides which actions are allowed.
         actions=tuple(f"{name}.*" for name in site.workloads if name not in without_actions),
         max_bytes=options.max_bytes,
         policy=site.policy.absolute(),
@@ -351,12 +349,12 @@ def _workloads(options: DevOptions, names: Names) -> dict[str, SpiffeId]:
     more = [NOTARY] if options.notary else []
     more += [options.declared.exit] if options.declared.exit else []
     more += [CONSOLE] if options.console_port is not None else []
-    wanted = dict.fromkeys((*ALWAYS, *more, *options.agents, *options.declared.agents, "edge"))
-    return {name: names.id_of(name) for name in wanted}
+    workloads = dict.fromkeys((*ALWAYS, *more, *options.agents, *options.declared.agents, "edge"))
+    return {name: names.id_of(name) for name in workloads}
 
 
 async def _hold_folder(folder: Path, stack: AsyncExitStack) -> None:
-    """Lock the folder until the end, so that files in it count exactly as long as this process lives."""
+    """Lock the folder until `stack` ends: the files in it are valid exactly as long as this process lives."""
     for left in range(LOCK_TRIES, 0, -1):
         try:
             stack.callback(os.close, lock_folder(folder, DEV_LOCK))
@@ -371,7 +369,7 @@ async def _hold_folder(folder: Path, stack: AsyncExitStack) -> None:
 
 
 def _hold_port(stack: AsyncExitStack, option: str, port: int) -> int:
-    """Hold `port`, or any for 0, until `stack` ends, and return its number."""
+    """Hold `port`, or any free port for 0, until `stack` ends, and return its number."""
     try:
         return stack.enter_context(held_port(port))
     except OSError as error:
@@ -391,10 +389,10 @@ def _link(folder: Path, name: str, address: str) -> None:
 
 
 def _opa(options: DevOptions) -> Path:
-    found = options.opa or os.environ.get("SEALBUS_OPA") or shutil.which("opa")
-    if found is None:
+    opa = options.opa or os.environ.get("SEALBUS_OPA") or shutil.which("opa")
+    if opa is None:
         raise ConfigurationError("opa is not on PATH: install it, give --opa FILE, or use --engine embedded")
-    return Path(found)
+    return Path(opa)
 
 
 async def republish(environment: Environment) -> None:
@@ -409,18 +407,18 @@ async def republish(environment: Environment) -> None:
         try:
             revision = environment.publish_policy()
         except ConfigurationError as error:
-            _log.warning("policy not published, the old one stays in force: %s", error.detail)
+            _logger.warning("policy not published, the old policy stays in force: %s", error.detail)
         else:
-            _log.warning("policy published: revision %s", revision)
+            _logger.warning("policy published: revision %s", revision)
 
 
 def _stamp(environment: Environment) -> frozenset[tuple[str, int, int]]:
-    found = set()
+    files = set()
     for path in environment.policy.rglob("*"):
         try:
             stat = path.stat()
         except FileNotFoundError:
             continue
         if path.is_file():
-            found.add((str(path), stat.st_mtime_ns, stat.st_size))
-    return frozenset(found)
+            files.add((str(path), stat.st_mtime_ns, stat.st_size))
+    return frozenset(files)

@@ -1,14 +1,13 @@
-"""The settings of `sealbus dev`: what it takes from ./sealbus.toml, and the file that it writes for other terminals.
+"""The settings of `sealbus dev`: those that it reads from ./sealbus.toml, and the file that it writes for other terminals.
 
-Names, own subjects, users and how work is done are taken over, addresses and paths are not. The written file also describes
-the log of the development notary, in the state folder, with a key made at the first start.
+Names, own subjects, users and settings of work apply, addresses and paths do not. The written file also describes the log of
+the development notary, in the state folder, with a key made at the first start.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import tomllib
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -17,11 +16,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+from sealbus.agents.control.control import Role
 from sealbus.agents.control.notary.keys import load_signers, make_key_file
 from sealbus.agents.control.notary.notary import Notary
 from sealbus.agents.control.notary.role import open_notary
 from sealbus.agents.dev.idp.registry import DEMO_USERS, DemoUser, merged_users
 from sealbus.agents.dev.users import EDGE_PATH
+from sealbus.agents.dev.workload_api.state import PRIVATE, replace_file
 from sealbus.agents.edge.egress.exit import open_exit
 from sealbus.agents.runtime.settings.schema import ClientTable, IssuerTable
 from sealbus.agents.runtime.settings.settings import Flag, Settings, load_settings
@@ -37,17 +38,17 @@ _TEMPLATE = "/agent/{name}"
 
 _READ: Final = frozenset({"trust_domain", "agents", "subjects"})
 _KEPT: Final = frozenset({"audit", "chain", "context", "egress", "identity", "limits", "streams", "worker"})
-"""Tables that apply unchanged: they are about work, not about addresses, or about those of others."""
+"""Tables that apply unchanged: they are about work, or about addresses outside the environment."""
 _OF_PROJECT: Final = frozenset({("dev", "agents"), ("dev", "policy"), ("dev", "users"), ("client", "name")})
 """Keys that are about the project itself."""
 _MCP: Final = ("edge", "mcp")
 _DOORS: Final = frozenset({_MCP, ("edge", "a2a")})
 _SHOWN: Final = frozenset({("edge", "schemas"), ("edge", "cors")})
-"""And these keys of a table that is about addresses: whoever writes a page or a tool's client against the edge needs them."""
+"""Keys that apply unchanged in a table about addresses: clients of the edge, such as pages and tools, need them."""
 _OURS: Final = frozenset(
     {("context", "minters"), ("streams", "replicas"), ("trust", "notaries"), (*_MCP, "state_keys")}
 )
-"""Keys that the development environment sets: its edge mints, it has one server, and its own notary or none."""
+"""Keys that the development environment sets: its edge mints, it has one server, and at most its own notary."""
 
 NOTARY = "notary"
 """The workload name of its notary."""
@@ -57,7 +58,7 @@ CONSOLE = "console"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Declared:
-    """What a project declares. `agents` are the names that it mentions, including owners of own subjects."""
+    """The declarations of a project. `agents` are all names in it, including owners of own subjects."""
 
     trust_domain: str = DEFAULT_TRUST_DOMAIN
     template: str = _TEMPLATE
@@ -87,33 +88,33 @@ class Declared:
     """Whether the exit exchanges users' tokens for some of them."""
 
     def names(self) -> Names:
-        """Return names and SPIFFE IDs as the project declares them; `edge` stands for the edge unless it is listed."""
+        """Return the declared names and SPIFFE IDs; `edge` is the name of the edge unless another is listed."""
         domain = TrustDomain(self.trust_domain)
         return Names(domain, self.template, {"edge": domain.id(EDGE_PATH), **self.table})
 
 
 def read_declared(path: Path) -> Declared:
-    """Return what the settings file `path` declares; nothing if there is no such file.
+    """Return the declarations in the settings file `path`; none if there is no such file.
 
-    Raises `ConfigurationError`, one line, for what the settings would not accept either.
+    Raises `ConfigurationError`, one line, for a file that is invalid as settings.
     """
     if not path.exists():
         return Declared()
     entries = file_entries(path)
-    said = entries.get(("trust_domain",))
+    named = entries.get(("trust_domain",))
     settings = load_settings(
         path,
         environment={},
-        # The development environment sets these itself; a file may leave them out, and their values do not matter here.
+        # The environment sets these itself. A file may leave them out, and their values do not matter here.
         flags=[
             Flag(option="sealbus dev", key="nats", value=["tls://127.0.0.1:4222"]),
             Flag(option="sealbus dev", key="policy.engine", value="embedded"),
-            Flag(option="sealbus dev", key="trust_domain", value=None if said else DEFAULT_TRUST_DOMAIN),
+            Flag(option="sealbus dev", key="trust_domain", value=None if named else DEFAULT_TRUST_DOMAIN),
         ],
     )
     names = settings.names
     listed = [key[1] for key in entries if key[0] == "agents" and key[1] != "template"]
-    owners = [name for one in settings.own_subjects if (name := names.name_of(one.owner)) is not None]
+    owners = [name for subject in settings.own_subjects if (name := names.name_of(subject.owner)) is not None]
     sender = [settings.client.name] if ("client", "name") in entries else []
     template = entries.get(("agents", "template"))
     # Read again unparsed: a user without claims is an empty table, which the settings' keys do not represent.
@@ -151,7 +152,7 @@ def _shown(key: Key) -> str:
 
 @dataclass(frozen=True, slots=True)
 class DevLog:
-    """The places of the log and its key, and its name."""
+    """The paths of the log and its key, and its origin."""
 
     origin: str
     key: Path
@@ -203,11 +204,7 @@ class DevSettings:
 
     def write(self, path: Path) -> None:
         """Write `path` by rename, mode 0600."""
-        temporary = path.with_suffix(".tmp")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write("\n".join(self._lines()) + "\n")
-        temporary.replace(path)
+        replace_file(path, ("\n".join(self._lines()) + "\n").encode(), mode=PRIVATE)
 
     def _lines(self) -> list[str]:
         declared = self.declared
@@ -281,10 +278,10 @@ def _tables(values: Mapping[Key, object]) -> list[str]:
 
 
 def _issuer(row: IssuerTable) -> list[str]:
-    said = row.model_dump(mode="json", exclude_defaults=True, exclude={"claims"})
+    values = row.model_dump(mode="json", exclude_defaults=True, exclude={"claims"})
     return [
         "[[edge.issuers]]",
-        *(f"{name} = {_text(value)}" for name, value in said.items()),
+        *(f"{name} = {_text(value)}" for name, value in values.items()),
         "[edge.issuers.claims]",
         *(f"{_text(name)} = {_text(value)}" for name, value in row.claims.items()),
     ]
@@ -296,7 +293,7 @@ def _notary(log: DevLog) -> list[str]:
         f"origin = {_text(log.origin)}",
         f"keys = [{_text(str(log.key))}]",
         f"folder = {_text(str(log.folder))}",
-        # There is no other one; after a restart with new keys it need not wait long for itself.
+        # There is no other notary. After a restart with new keys it waits only for its former self.
         "lease = 2",
     ]
 
@@ -326,12 +323,8 @@ async def running_exit(settings: Settings) -> AsyncGenerator[None, None]:
 @asynccontextmanager
 async def running_notary(settings: Settings) -> AsyncGenerator[Notary, None]:
     """Run the notary of `settings` while entered."""
-    async with open_notary(settings, name=NOTARY) as notary, asyncio.TaskGroup() as group:
-        running = group.create_task(notary.run(), name="notary")
-        try:
-            yield notary
-        finally:
-            running.cancel()
+    async with open_notary(settings, name=NOTARY) as notary, _running(notary):
+        yield notary
 
 
 @asynccontextmanager
@@ -339,8 +332,14 @@ async def running_console(settings: Settings) -> AsyncGenerator[None, None]:
     """Run the console of `settings` while entered."""
     from sealbus.agents.console.console import open_console
 
-    async with open_console(settings, counters=Counters()) as console, asyncio.TaskGroup() as group:
-        running = group.create_task(console.run(), name="console")
+    async with open_console(settings, counters=Counters()) as console, _running(console):
+        yield
+
+
+@asynccontextmanager
+async def _running(role: Role) -> AsyncGenerator[None, None]:
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(role.run())
         try:
             yield
         finally:

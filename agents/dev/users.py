@@ -20,12 +20,13 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 EDGE_PATH: Final = "/edge"
 """Path of the edge's SPIFFE ID."""
 DEV_IDP: Final = "https://idp.sealbus.invalid"
-"""Issuer of development users where no development IdP runs, as in `sealbus.testing`: a name that can never resolve (RFC
-2606), so that it is not taken for a real one."""
+"""Issuer of development users if no development IdP runs, as in `sealbus.testing`: a name that never resolves (RFC 2606), so
+that it is not mistaken for a real issuer."""
 
 START: Final = 15 * 60 * SECOND
-"""How long a chain may start with the context (SPEC.md section 6)."""
+"""Microseconds in which a chain may start with the context (SPEC.md section 6)."""
 GO_ON: Final = 8 * 3_600 * SECOND
+"""Microseconds in which a chain may continue with the context."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Makes the root file of a deployment once, when its log begins: trust on first use, by the keeper of the file."""
+"""Makes the root file of a deployment once, when its log begins: the keeper of the file trusts the log on first use."""
 
 from __future__ import annotations
 

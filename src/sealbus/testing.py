@@ -523,8 +523,8 @@ class LiveBus:
                 raise LookupError("this task does not wait for an approval")
         token = await asyncio.to_thread(lambda: approver_token(settings, identifier, acr=acr))
         async with Approvals(settings.edge.resource or "", token) as approvals:
-            shown = await approvals.one(task.digest.hex())
-            await approvals.say(task.digest.hex(), verdict, decision=str(shown["decision"]), note=note)
+            shown = await approvals.approval(task.digest.hex())
+            await approvals.submit_verdict(task.digest.hex(), verdict, decision=str(shown["decision"]), note=note)
 
 
 @asynccontextmanager

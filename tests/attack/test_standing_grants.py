@@ -11,11 +11,11 @@ from independent import verify_export as independent
 from pydantic import BaseModel
 from support.bus_export import exported
 from support.edge import Door, door
+from support.memory_files import MemoryFiles
 
 from sealbus import Agent, Context, RemoteError
 from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.agents.dev.users import DevUser, mint_user
-from sealbus.agents.evidence.files import MemoryFiles
 from sealbus.agents.evidence.verify import verify_export
 from sealbus.bus.sending.message import Content
 from sealbus.bus.streams.signed_value import signed

@@ -13,8 +13,7 @@ from support.engines import ScriptedEngine
 from support.notary import NAMES, NOTARY, ORIGIN, SIGNER, last_place, read_log
 from support.real_bus import RealBus, real_bus
 
-from sealbus.agents.control.notary.log.folder_store import FolderStore
-from sealbus.agents.control.notary.log.store import CHECKPOINT
+from sealbus.agents.control.notary.log.folder_store import CHECKPOINT, FolderStore
 from sealbus.agents.control.notary.notary import Notary, NotaryOptions
 from sealbus.agents.control.notary.publisher import NotarySite
 from sealbus.agents.control.notary.resume import LogPlan

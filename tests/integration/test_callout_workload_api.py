@@ -23,7 +23,7 @@ from sealbus.agents.control.callout.responder import RefusedConnection
 from sealbus.agents.control.callout.role import open_callout
 from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.agents.dev.users import DevUser, mint_user
-from sealbus.agents.dev.workload_api import DevelopmentAuthority, EmbeddedWorkloadApi
+from sealbus.agents.dev.workload_api import DevelopmentAuthority, EmbeddedWorkloadApi, write_server_svid
 from sealbus.agents.examples import inventory, pricing
 from sealbus.agents.examples.inventory import Stock, Update
 from sealbus.agents.examples.store import DATABASE_VARIABLE
@@ -61,7 +61,7 @@ class Deployment:
 
     def write_server_svid(self) -> None:
         """Write the server's SVID and the bundle as they are now."""
-        self.api.write_server_svid(self.server.folder, SERVER_ID, ttl=3_600)
+        write_server_svid(self.server.folder, self.api.authority, SERVER_ID, ttl=3_600)
 
     async def worker(self, agent: Agent) -> Worker:
         node = await self.stack.enter_async_context(open_node(agent.name, self.settings))
@@ -130,7 +130,7 @@ async def deployed(folder: Path) -> AsyncIterator[Deployment]:
                 link.symlink_to(address.removeprefix("unix://"))
         nats = folder / "nats"
         server = CalloutSite(folder=nats, ca=ThrowawayCa(DOMAIN.name), trusted=(), keys=keys, port=port, stack=stack)
-        files = api.write_server_svid(nats, SERVER_ID, ttl=3_600)
+        files = write_server_svid(nats, api.authority, SERVER_ID, ttl=3_600)
         stack.push_async_callback(server.stop)
         await server.run(certificate=files.certificate, key=files.key, bundle=files.bundle)
         engine = await stack.enter_async_context(EmbeddedEngine(folder / "bundle.tar.gz"))

@@ -8,9 +8,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sealbus.agents.control.notary.log.folder_store import FolderStore
+from sealbus.agents.control.notary.log.folder_store import CHECKPOINT, FolderStore
 from sealbus.agents.control.notary.log.ledger import entry_rows, last_place
-from sealbus.agents.control.notary.log.store import CHECKPOINT, LogStore
 from sealbus.agents.control.notary.notary import Notary, NotaryOptions
 from sealbus.agents.control.notary.policy_archive import PolicyArchive
 from sealbus.agents.control.notary.publisher import NotarySite
@@ -137,7 +136,7 @@ class Bench:
     @asynccontextmanager
     async def notary(
         self,
-        store: LogStore | None = None,
+        store: FolderStore | None = None,
         options: NotaryOptions | None = None,
         identity: MemoryIdentity | None = None,
         policies: PolicyArchive | None = None,
@@ -155,7 +154,7 @@ class Bench:
     @asynccontextmanager
     async def running(
         self,
-        store: LogStore | None = None,
+        store: FolderStore | None = None,
         options: NotaryOptions | None = None,
         identity: MemoryIdentity | None = None,
         policies: PolicyArchive | None = None,

@@ -26,8 +26,7 @@ from support.workload_api import short_folder
 
 from sealbus.agents.dev.demo.play import SCENES, play
 from sealbus.agents.dev.demo.stage import STRANGER, Stage, open_stage
-from sealbus.agents.dev.nats import server
-from sealbus.agents.dev.nats.config import BrokerRole, Permissions
+from sealbus.agents.dev.nats.config import BrokerRole, Permissions, permissions_of
 from sealbus.agents.runtime.open import open_audit_trail, open_connection, open_node, streams_of
 from sealbus.agents.runtime.worker import Worker
 from sealbus.bus.audit.trail import Finding
@@ -87,13 +86,11 @@ def whole_run() -> WholeRun:
 
 
 def _operator_hears_everything(patch: pytest.MonkeyPatch) -> None:
-    permissions_of = server.permissions_of
-
     def all_subjects(role: BrokerRole, *arguments: Any) -> Permissions:
         made = permissions_of(role, *arguments)
         return replace(made, subscribe=(">",)) if role is BrokerRole.OPERATOR else made
 
-    patch.setattr(server, "permissions_of", all_subjects)
+    patch.setattr("sealbus.agents.dev.nats.server.permissions_of", all_subjects)
 
 
 async def _play(run: WholeRun, folder: Path) -> None:

@@ -177,8 +177,7 @@ def show(folder: Path, keys: tuple[str, ...], origin: str | None, as_json: bool)
 def hold(log: Path, folder: Path, keys: tuple[str, ...], origin: str | None, as_json: bool) -> None:
     """Keep the checkpoint of another LOG (a folder of its tiles) in FOLDER if it extends the one held there."""
     from sealbus.agents.control.notary.keys import CheckpointHolder
-    from sealbus.agents.control.notary.log.folder_store import FolderStore
-    from sealbus.agents.control.notary.log.store import CHECKPOINT
+    from sealbus.agents.control.notary.log.folder_store import CHECKPOINT, FolderStore
     from sealbus.envelopes.errors import ConfigurationError
     from sealbus.envelopes.log.note import NoteVerifier
     from sealbus.envelopes.log.tiles import tile_reader

@@ -1,4 +1,4 @@
-"""`Notary`: one writer of one log. It waits for the lease, resumes the log, and follows the stream.
+"""The notary: the writer of one log. It waits for the lease, resumes the log, and follows the stream.
 
 ::
 
@@ -20,7 +20,7 @@ from typing import Final
 
 from sealbus.agents.control.notary.key_book import KeyBookWriter
 from sealbus.agents.control.notary.lease import Lease, lease_subject
-from sealbus.agents.control.notary.log.store import LogStore
+from sealbus.agents.control.notary.log.folder_store import FolderStore
 from sealbus.agents.control.notary.policy_archive import PolicyArchive
 from sealbus.agents.control.notary.publisher import NotarySite, RecordPublisher
 from sealbus.agents.control.notary.resume import LogPlan, ResumedLog, resume_log
@@ -32,7 +32,7 @@ from sealbus.envelopes.errors import ConfigurationError, InfrastructureError, Lo
 from sealbus.envelopes.log.checkpoint import Checkpoint
 from sealbus.envelopes.log.note import NoteSigner
 
-_log: Final = logging.getLogger(__name__)
+_logger: Final = logging.getLogger(__name__)
 
 _BACKOFF: Final = Backoff(initial_interval=0.2, maximum_interval=3.0)
 _LONG: Final = 60.0
@@ -52,7 +52,7 @@ class Notary:
     """A role of the control process: it keeps the log of `options` in `store`, from the connection of `site`."""
 
     def __init__(
-        self, options: NotaryOptions, site: NotarySite, *, store: LogStore, policies: PolicyArchive | None = None
+        self, options: NotaryOptions, site: NotarySite, *, store: FolderStore, policies: PolicyArchive | None = None
     ) -> None:
         self._site = site
         site.counters.describe(
@@ -88,22 +88,23 @@ class Notary:
 
     @property
     def problem(self) -> str:
-        """The reason why nothing is added to the log now, in a few words; empty while the notary follows the stream."""
+        """Why nothing is added to the log now, in a few words; empty while the notary follows the stream."""
         return self._problem
 
     @property
     def note(self) -> str:
-        """The reason why the archive may miss policies or the key book is not written, in a few words; empty if all is well.
+        """Why the archive may lack policies or the key book is not written, in a few words; empty if all is well.
 
-        The log continues.
+        The log continues meanwhile.
         """
         return "; ".join(filter(None, (self._parts.policies.problem, self._parts.key_book.problem)))
 
     async def run(self) -> None:
         """Keep the log until cancelled.
 
-        Passing conditions (another notary, no broker, no identity, a full disk) are waited for. Raises `LogError` if tiles,
-        stream or clock are wrong, and `ConfigurationError` for what an operator must fix: then nothing is added to the log.
+        Passing conditions (another notary, no broker, no identity, a full disk) end by themselves, and are waited out. Raises
+        `LogError` if tiles, stream or clock are wrong, and `ConfigurationError` for a fault that an operator must fix; then
+        nothing more is added to the log.
         """
         failures = 0
         loop = asyncio.get_running_loop()
@@ -113,11 +114,11 @@ class Notary:
                 await self._serve()
             except (LogError, ConfigurationError) as error:
                 self._problem = str(error)
-                _log.error("the notary stops, nothing is added to the log: %s", error)
+                _logger.error("the notary stops, nothing is added to the log: %s", error)  # noqa: TRY400  the error is raised
                 raise
             except InfrastructureError as error:
                 if self._problem != str(error):
-                    _log.warning("the notary waits: %s", error)
+                    _logger.warning("the notary waits: %s", error)
                 self._problem = str(error)
             failures = failures + 1 if loop.time() - started < _LONG else 0
             await asyncio.sleep(_BACKOFF.interval(failures + 1))
@@ -130,10 +131,10 @@ class Notary:
         changed = asyncio.Event()
         forget = self._site.identity.on_rotation(changed.set)
         try:
-            # Inside the try: a cancellation that arrives meanwhile is raised only after the store is entered.
+            # Inside the try, because a cancellation during `enter` is raised only once the store is entered.
             await in_thread(store.enter)
             log = await self._resumed()
-            await parts.publisher.bundles(log.history, log.ledger.latest)
+            await parts.publisher.publish_new_bundles(log.history, log.ledger.latest)
             term = Term(parts, log, changed)
             self._problem = ""
             self.serving.set()
@@ -158,7 +159,7 @@ class Notary:
         )
         self._parts.policies.recall(log.policies)
         for record in log.recorded:
-            self._parts.policies.recorded(record)
+            self._parts.policies.note_recorded(record)
         return log
 
     async def _while_leased(self, work: Coroutine[None, None, ResumedLog]) -> ResumedLog:
@@ -172,7 +173,7 @@ class Notary:
             await asyncio.wait({working, keeping})
         if not keeping.cancelled() and (lost := keeping.exception()) is not None:
             if not working.cancelled():
-                # Retrieve the error and drop it: the work went on without the lease.
+                # The error is retrieved and dropped, because the work continued without the lease.
                 working.exception()
             raise lost
         return working.result()

@@ -24,10 +24,10 @@ from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
 _LIFE: Final = 3_600 * SECOND
 _NONE: Final = b'{"keys":[]}'
-"""The bundle of a trust domain that no longer has one: none of its messages opens from then on."""
+"""The bundle that is recorded for a trust domain without a bundle: none of its messages opens from then on."""
 _REMEMBERED: Final = 256
 _CERTIFICATES: Final = 32
-"""The contents of an X.509 bundle in a `bundle` record (SPEC.md section 8)."""
+"""Most certificates of an X.509 bundle in a `bundle` record (SPEC.md section 8)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,20 +58,20 @@ class NotarySite:
 def new_bundles(identity: Identity, history: TrustHistory, now: int, judged: int) -> list[BundleRecord]:
     """Return a record for each trust domain whose bundles differ from its last in `history`, or are gone.
 
-    They are current from `now` on, and later than `judged`, the latest stored time judged without them, so that readers of
-    the log find for each message the bundles that it was judged with.
+    The new bundles are current from `now` on, and later than `judged`, the latest stored time that was judged without them.
+    So readers of the log find, for each message, the bundles that it was judged with.
     """
-    found, bundles = [], identity.bundles()
-    for domain in sorted({*bundles, *history.trust_domains}, key=lambda one: one.name):
+    records, bundles = [], identity.bundles()
+    for domain in sorted({*bundles, *history.trust_domains}, key=lambda name: name.name):
         last = history.last(domain)
         jwks, certificates = (
             (bundles[domain].jwks, _certificates(identity, domain)) if domain in bundles else (_NONE, ())
         )
         if last is None or (last.jwt, last.x509) != (jwks, certificates):
-            # Nor before the one that it replaces, even if a clock was set back.
+            # Also later than the bundle that it replaces, even if a clock was set back.
             current = max(now, judged + 1, last.current + 1 if last is not None else 0)
-            found.append(BundleRecord(trust_domain=domain, current=current, jwt=jwks, x509=certificates))
-    return found
+            records.append(BundleRecord(trust_domain=domain, current=current, jwt=jwks, x509=certificates))
+    return records
 
 
 class RecordPublisher:
@@ -87,11 +87,11 @@ class RecordPublisher:
         self.sent: dict[int, int] = {}
         """When each of the last few records was sent, by its sequence in the stream, for comparison when it is read back."""
 
-    async def bundles(self, history: TrustHistory, judged: int) -> bool:
+    async def publish_new_bundles(self, history: TrustHistory, judged: int) -> bool:
         """Record the new bundles, adding each to `history` once it is stored; return whether there were any."""
         records = new_bundles(self._site.identity, history, self._site.clock(), judged)
         for record in records:
-            # Each alone: two of the largest exceed a message.
+            # Each in its own message, because two of the largest exceed a message.
             await self.publish_record(record)
             history.add(record)
         return bool(records)
@@ -112,7 +112,7 @@ class RecordPublisher:
 
 def _certificates(identity: Identity, domain: TrustDomain) -> tuple[bytes, ...]:
     try:
-        found = identity.x509().bundles.get(domain, ())
+        certificates = identity.x509().bundles.get(domain, ())
     except IdentityUnavailable:
         return ()
-    return tuple(found)[:_CERTIFICATES]
+    return tuple(certificates)[:_CERTIFICATES]

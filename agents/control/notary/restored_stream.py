@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 
 from sealbus.agents.control.notary.log.folder_store import FolderStore, write_durably
 from sealbus.agents.control.notary.log.ledger import entry_rows, last_place, stored_checkpoint
-from sealbus.agents.control.notary.log.store import LogStore
 from sealbus.bus.nats.api import StreamState
 from sealbus.envelopes.errors import Code, ConfigurationError, LogError
 from sealbus.envelopes.log.entries import Entry, EntryKind
@@ -48,75 +47,76 @@ class StoredRestoration:
 
 @dataclass(frozen=True, slots=True)
 class Restorations:
-    """The restorations of a log's stream. `logged` are the number of the entry and the last sequence of those in the log."""
+    """The restorations of a log's stream. `logged` has, for each that the log holds, its entry number and last sequence."""
 
     created: int
     """When the log's first stream was created."""
     logged: tuple[tuple[int, int], ...] = ()
     pending: tuple[StoredRestoration, ...] = ()
     streams: tuple[RestoredStream, ...] = ()
-    """Other streams that were restored with it, oldest first; also of what is pending."""
+    """Other streams that were restored with it, oldest first; also those of pending restorations."""
 
     @classmethod
     def read(
-        cls, store: LogStore, *, size: int, created: int, origin: str, verifiers: Sequence[NoteVerifier]
+        cls, store: FolderStore, *, size: int, created: int, origin: str, verifiers: Sequence[NoteVerifier]
     ) -> Restorations:
-        """Return what the folder says that leads to the stream that was created at `created`.
+        """Return the restorations in the folder, which must lead to the stream that was created at `created`.
 
-        Those that the log of `size` entries holds must be the ones in the folder; the others must be signed by `verifiers`.
-        Raises `LogError`: `log_mismatch` if they do not follow one another, and as `open_restoration` does.
+        The log of `size` entries must hold the same restorations; those after its end must be signed by `verifiers`. Raises
+        `LogError`: `log_mismatch` if they do not follow one another or differ from the log's, and as `open_restoration` does.
         """
         stored = _stored(store)
         at = created
-        for one in reversed(stored):
-            if one.restoration.created != at:
-                raise LogError(Code.LOG_MISMATCH, "what was said to be restored is not this stream")
-            at = one.restoration.before
+        for former in reversed(stored):
+            if former.restoration.created != at:
+                raise LogError(Code.LOG_MISMATCH, "the restorations in the folder do not lead to this stream")
+            at = former.restoration.before
         logged = _logged(store, size) if stored or _was_restored(store, size) else []
-        for (_, place, entry), one in zip(logged, stored, strict=False):
-            if one.entry.hash != entry or one.restoration.last != place.sequence:
-                raise LogError(Code.LOG_MISMATCH, "the folder holds another restoration than the log")
+        for (_, place, entry), known in zip(logged, stored, strict=False):
+            if known.entry.hash != entry or known.restoration.last != place.sequence:
+                raise LogError(Code.LOG_MISMATCH, "the folder and the log hold different restorations")
         if len(logged) > len(stored):
             raise LogError(Code.LOG_MISMATCH, "a restoration that the log holds is not in the folder")
         pending = stored[len(logged) :]
-        for one in pending:
-            open_restoration(one.note, origin=origin, verifiers=verifiers)
+        for waiting in pending:
+            open_restoration(waiting.note, origin=origin, verifiers=verifiers)
         places = tuple((number, place.sequence) for number, place, _ in logged)
-        return cls(at, places, tuple(pending), tuple(some for one in stored for some in one.restoration.streams))
+        streams = tuple(stream for known in stored for stream in known.restoration.streams)
+        return cls(at, places, tuple(pending), streams)
 
     def is_gone(self, number: int, size: int, sequence: int) -> bool:
-        """Return whether entry `number`, of a log of `size`, is of a message that a restored stream does not hold."""
-        later = (*self.logged, *((size, one.restoration.last) for one in self.pending))
+        """Return whether the message of entry `number`, in a log of `size` entries, is missing from the restored stream."""
+        later = (*self.logged, *((size, waiting.restoration.last) for waiting in self.pending))
         return any(number < at and last < sequence for at, last in later)
 
 
-def _stored(store: LogStore) -> list[StoredRestoration]:
-    found = []
+def _stored(store: FolderStore) -> list[StoredRestoration]:
+    stored = []
     for path in store.names(FOLDER):
         note = store.get(path) or b""
-        one = parse_restoration(parse_note(note).text)
-        if restoration_path(one.time) != path:
+        restoration = parse_restoration(parse_note(note).text)
+        if restoration_path(restoration.time) != path:
             raise LogError(Code.LOG_MISMATCH, f"{path} is not the restoration of its name")
-        found.append(StoredRestoration(one, note))
-    return found
+        stored.append(StoredRestoration(restoration, note))
+    return stored
 
 
-def _was_restored(store: LogStore, size: int) -> bool:
-    """Return whether the last tile shows a restoration, without which no note would be looked for."""
+def _was_restored(store: FolderStore, size: int) -> bool:
+    """Return whether the last tile has a restoration: then its note must be in the folder."""
     if not size:
         return False
     places, _ = entry_rows(store, (size - 1) // TILE_WIDTH, (size - 1) % TILE_WIDTH + 1)
     return any(place.kind is EntryKind.RESTORED for place in places)
 
 
-def _logged(store: LogStore, size: int) -> list[tuple[int, Place, bytes]]:
-    found = []
+def _logged(store: FolderStore, size: int) -> list[tuple[int, Place, bytes]]:
+    logged = []
     for index in range(-(-size // TILE_WIDTH)):
         places, entries = entry_rows(store, index, min(TILE_WIDTH, size - index * TILE_WIDTH))
         for row, (place, entry) in enumerate(zip(places, entries, strict=True)):
             if place.kind is EntryKind.RESTORED:
-                found.append((index * TILE_WIDTH + row, place, entry))
-    return found
+                logged.append((index * TILE_WIDTH + row, place, entry))
+    return logged
 
 
 @dataclass(frozen=True, slots=True)

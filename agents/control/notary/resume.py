@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TypeAlias
 
+from sealbus.agents.control.notary.log.folder_store import TRUST, FolderStore
 from sealbus.agents.control.notary.log.ledger import Ledger, entry_rows, last_place, stored_checkpoint
 from sealbus.agents.control.notary.log.message_verifier import MessageVerifier, placed
-from sealbus.agents.control.notary.log.store import TRUST, LogStore
 from sealbus.agents.control.notary.policy_archive import RECORDS, StoredPolicies, record_path, stored_policies
 from sealbus.agents.control.notary.publisher import NotarySite
 from sealbus.agents.control.notary.restored_stream import Restorations, StoredRestoration
@@ -95,7 +95,7 @@ class ResumedLog:
 async def resume_log(
     plan: LogPlan,
     site: NotarySite,
-    store: LogStore,
+    store: FolderStore,
     *,
     sent: MutableMapping[int, int],
     announced: Checkpoint | None,
@@ -127,7 +127,7 @@ async def resume_log(
             history.add(known)
     # The log holds messages that the restored stream lacks. The stream is then read from its start, to learn which
     # of the notary's own records it still holds.
-    behind = last is not None and any(ledger.next > one.restoration.last + 1 for one in pending)
+    behind = last is not None and any(ledger.next > waiting.restoration.last + 1 for waiting in pending)
     profile, own = ArchiveProfile(names=site.names), site.identity.spiffe_id
     verifier = MessageVerifier(profile=profile, own=own, history=history, sent=sent)
     floor, unpublished = announced, note
@@ -170,7 +170,7 @@ async def resume_log(
 
 
 async def _checked_ledger(
-    plan: LogPlan, transport: Transport, store: LogStore, last: Checkpoint, restorations: Restorations
+    plan: LogPlan, transport: Transport, store: FolderStore, last: Checkpoint, restorations: Restorations
 ) -> Ledger:
     """Return the ledger that continues after `last`, once tiles and stream match it."""
     if last.size == 0:
@@ -191,18 +191,18 @@ def add_restorations(ledger: Ledger, pending: Sequence[StoredRestoration]) -> tu
     return tuple(pending[added:])
 
 
-def _forget_others(store: LogStore, fence: int, kept: Set[str]) -> None:
-    """Remove the records that the store holds and the stream does not."""
+def _forget_others(store: FolderStore, fence: int, kept: Set[str]) -> None:
+    """Remove the bundle and policy records that the store holds and the stream lacks."""
     store.forget(fence, [path for folder in (TRUST, RECORDS) for path in store.names(folder) if path not in kept])
 
 
-def _check_floor(store: LogStore, last: Checkpoint, other: Checkpoint) -> None:
+def _check_floor(store: FolderStore, last: Checkpoint, other: Checkpoint) -> None:
     if TiledTree(last.size, tile_reader(store.get)).root(other.size) != other.root:
         raise LogError(Code.INCONSISTENT_LOG, "another notary has signed another history of this stream")
 
 
-def remembered(store: LogStore) -> list[BundleRecord]:
-    """Return the trust bundles in the log so far. Raises `LogError` (`log_mismatch`) for a file that does not hold one."""
+def remembered(store: FolderStore) -> list[BundleRecord]:
+    """Return the trust bundles in the log so far. Raises `LogError` (`log_mismatch`) for a file that holds no bundle."""
     records = []
     for path in store.names(TRUST):
         data = store.get(path) or b""
@@ -222,14 +222,14 @@ def trust_path(record: BundleRecord) -> str:
 
 
 def own_checkpoint(record: CheckpointRecord, plan: LogPlan) -> Checkpoint | None:
-    """Return the checkpoint in a record of ours; `None` for one of another log, such as the previous period's.
+    """Return the checkpoint in a record of this notary; `None` for a checkpoint of another log, as of the previous period.
 
-    Raises `LogError` for a checkpoint of this log that none of our keys signed.
+    Raises `LogError` for a checkpoint of this log that none of its keys signed.
     """
     try:
         return open_checkpoint(record.note, origin=plan.origin, verifiers=plan.verifiers).checkpoint
     except LogError as error:
-        # A key replaced long ago, another log, or not a checkpoint: irrelevant to this log now.
+        # A key that was replaced long ago, another log, or no checkpoint: irrelevant to this log.
         if error.code is Code.BAD_NOTE_SIGNATURE:
             raise
         return None
@@ -259,7 +259,7 @@ def _opened_records(
     return records
 
 
-def check_beginning(store: LogStore, size: int, beginning: Sequence[Entry]) -> None:
+def check_beginning(store: FolderStore, size: int, beginning: Sequence[Entry]) -> None:
     """Raise `LogError` (`log_mismatch`) unless a log of `size` entries begins with `beginning`."""
     _, entries = entry_rows(store, 0, min(size, TILE_WIDTH))
     if entries[: len(beginning)] != tuple(entry.hash for entry in beginning[:size]):
@@ -269,19 +269,19 @@ def check_beginning(store: LogStore, size: int, beginning: Sequence[Entry]) -> N
 async def check_stream(
     transport: Transport,
     stream: str,
-    store: LogStore,
+    store: FolderStore,
     size: int,
     *,
     first: int,
     restorations: Restorations | None = None,
 ) -> None:
-    """Raise `LogError` (`log_mismatch`) unless the stream matches entries `first` to `size`, with nothing more in between.
+    """Raise `LogError` (`log_mismatch`) unless the stream holds the messages of entries `first` to `size`, and no others.
 
-    Messages that count as verified are not verified again: their headers are compared. Those that a restored stream does not
-    hold, by `restorations`, are left out.
+    Messages that the log holds as verified are not verified again: their headers are compared. Messages that a restored
+    stream lacks, by `restorations`, are left out.
     """
     known = restorations or Restorations(0)
-    last = min([last_place(store, size).sequence, *(one.restoration.last for one in known.pending)])
+    last = min([last_place(store, size).sequence, *(waiting.restoration.last for waiting in known.pending)])
     expected = _expected(store, size, first, known)
     place, entry = next(expected, (None, b""))
     if place is None:
@@ -300,7 +300,7 @@ async def check_stream(
         raise LogError(Code.LOG_MISMATCH, f"the stream ends before sequence {place.sequence}, which the log holds")
 
 
-def _expected(store: LogStore, size: int, first: int, known: Restorations) -> Iterator[tuple[Place, bytes]]:
+def _expected(store: FolderStore, size: int, first: int, known: Restorations) -> Iterator[tuple[Place, bytes]]:
     for index in range(first // TILE_WIDTH, -(-size // TILE_WIDTH)):
         places, entries = entry_rows(store, index, min(TILE_WIDTH, size - index * TILE_WIDTH))
         skipped = max(first - index * TILE_WIDTH, 0)

@@ -28,7 +28,7 @@ NAME = "notary"
 
 
 def notary_options(table: NotaryTable) -> NotaryOptions:
-    """Return the options of the log in the settings. Raises `ConfigurationError` for what is missing or cannot be read."""
+    """Return the options of the log in the settings. Raises `ConfigurationError` for a missing or unreadable setting."""
     if table.origin is None:
         raise ConfigurationError(
             "control.notary.origin is not set: the name of the log, for instance log.example.org/audit"
@@ -49,7 +49,7 @@ def notary_options(table: NotaryTable) -> NotaryOptions:
 async def open_notary(
     settings: Settings, *, counters: Counters | None = None, name: str = NAME
 ) -> AsyncGenerator[Notary, None]:
-    """Open the notary that `control.notary` describes, ready to `run`; raise `ConfigurationError` for what is missing."""
+    """Open the notary that `control.notary` describes, ready to `run`; raise `ConfigurationError` for a missing setting."""
     table = settings.control.notary
     options = notary_options(table)
     if table.folder is None:
@@ -68,7 +68,7 @@ async def open_notary(
 
 @asynccontextmanager
 async def _in_background(work: Coroutine[None, None, None]) -> AsyncGenerator[None, None]:
-    """Run `work` while entered. Not in a task group, so that an error that ends the notary is not wrapped in a group."""
+    """Run `work` while entered. A task group would wrap the error that ends the notary in an exception group."""
     task = asyncio.create_task(work, name="policy-archive")
     try:
         yield

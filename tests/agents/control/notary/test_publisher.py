@@ -65,17 +65,17 @@ async def test_what_is_stored_and_when_it_was_sent(bench: Bench) -> None:
     transport = bench.broker.connect()
     async with Outbox(identity=identity, transport=transport, clock=bench.now) as outbox:
         site = NotarySite(identity=identity, transport=transport, outbox=outbox, names=NAMES, clock=bench.now)
-        recording = RecordPublisher(site)
-        assert await recording.bundles(history, 0)
-        assert not await recording.bundles(history, 0)
-        await recording.publish_record(CheckpointRecord(note=b"note"))
+        publisher = RecordPublisher(site)
+        assert await publisher.publish_new_bundles(history, 0)
+        assert not await publisher.publish_new_bundles(history, 0)
+        await publisher.publish_record(CheckpointRecord(note=b"note"))
         kinds = [type(one) for one in own_records(bench.broker.streams["AUDIT"].stored)]
         assert kinds == [BundleRecord, CheckpointRecord]
-        assert list(recording.sent) == [1, 2]
+        assert list(publisher.sent) == [1, 2]
         for _ in range(300):
-            await recording.publish_record(CheckpointRecord(note=b"note"))
-        assert len(recording.sent) == 256
-        assert max(recording.sent) == 302
+            await publisher.publish_record(CheckpointRecord(note=b"note"))
+        assert len(publisher.sent) == 256
+        assert max(publisher.sent) == 302
 
 
 async def test_what_was_not_stored_is_not_in_the_history(bench: Bench) -> None:
@@ -84,7 +84,7 @@ async def test_what_was_not_stored_is_not_in_the_history(bench: Bench) -> None:
     transport = bench.broker.connect()
     async with Outbox(identity=identity, transport=transport, clock=bench.now) as outbox:
         site = NotarySite(identity=identity, transport=transport, outbox=outbox, names=NAMES, clock=bench.now)
-        recording = RecordPublisher(site, within=0.2)
+        publisher = RecordPublisher(site, within=0.2)
         with pytest.raises(BusUnavailable):
-            await recording.bundles(history, 0)
+            await publisher.publish_new_bundles(history, 0)
     assert history.at(5) == ()

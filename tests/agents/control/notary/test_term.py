@@ -12,8 +12,7 @@ from support.notary import NOTARY, ORIGIN, SIGNER, Bench, last_place, read_log
 
 from sealbus.agents.control.notary import term
 from sealbus.agents.control.notary.keys import make_key_file
-from sealbus.agents.control.notary.log.folder_store import FolderStore
-from sealbus.agents.control.notary.log.store import CHECKPOINT
+from sealbus.agents.control.notary.log.folder_store import CHECKPOINT, FolderStore
 from sealbus.agents.control.notary.notary import Notary, NotaryOptions
 from sealbus.agents.control.notary.resume import LogPlan
 from sealbus.agents.dev.memory.identity import MemoryIdentity

@@ -152,7 +152,10 @@ def state_and(**more: str) -> Callable[[Said], Said]:
         (state_and(code="a b"), "without a code"),
         (lambda asked: f"state={asked['state']}&code={CODE}&code=other", "repeats a parameter"),
         (lambda asked: f"state={asked['state']}&state=x&code={CODE}", "repeats a parameter"),
-        (lambda asked: "&".join(f"p{n}=x" for n in range(40)) + f"&state={asked['state']}&code={CODE}", "repeats a parameter"),
+        (
+            lambda asked: "&".join(f"p{n}=x" for n in range(40)) + f"&state={asked['state']}&code={CODE}",
+            "repeats a parameter",
+        ),
         (state_and(error="access_denied", code=CODE), "access_denied; you"),
         (state_and(error=CODE, error_description=CODE), "refused: an error$"),
         (state_and(error="x\x1b[2J"), "refused: an error$"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 from support.policies import bundle
@@ -64,10 +65,28 @@ async def test_made_up_revisions_fill_no_memory() -> None:
     archive = PolicyArchive()
     for number in range(2 * GIVEN_UP):
         archive.note_revisions([f"r{number}"])
-    assert len(archive._wanted) == WANTED
+    assert len(await all_wanted(archive)) == WANTED
     for number in range(2 * GIVEN_UP):
         archive.give_up(f"r{number}")
-    assert (len(archive._wanted), len(archive._given_up)) == (0, GIVEN_UP)
+    # The first are forgotten, and wanted again.
+    archive.note_revisions(["r0", f"r{2 * GIVEN_UP - 1}"])
+    assert await all_wanted(archive) == ["r0"]
     for number in range(OFFERED + 3):
         archive.offer(bundle(revision=f"r{number}"))
-    assert len(archive._offered) == OFFERED
+    offered = []
+    while (one := archive.next_offered()) is not None:
+        offered.append(one.revision)
+        archive.note_kept(one.digest)
+        archive.note_recorded(policy_record(one))
+    assert offered == [f"r{number}" for number in range(3, OFFERED + 3)]
+
+
+async def all_wanted(archive: PolicyArchive) -> list[str]:
+    """Give up each revision that is wanted, and return them."""
+    found = []
+    with suppress(TimeoutError):
+        async with asyncio.timeout(0):
+            while True:
+                found.append(await archive.next_wanted())
+                archive.give_up(found[-1])
+    return found

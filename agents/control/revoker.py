@@ -22,15 +22,17 @@ from pathlib import Path
 from typing import Final
 
 from sealbus.agents.edge.oauth.private_file import read_private
+from sealbus.agents.runtime.assembly import WorkerLimits
 from sealbus.agents.runtime.open import open_connected_node
 from sealbus.agents.runtime.policy.revocation import REVOKER, Revocation, listed_with
 from sealbus.agents.runtime.policy.source import anchors_of
 from sealbus.agents.runtime.policy.store import PolicyStore
 from sealbus.agents.runtime.settings.settings import Settings
-from sealbus.agents.runtime.worker import Worker, WorkerLimits
+from sealbus.agents.runtime.worker import Worker
 from sealbus.agents.sdk.agent import Agent
 from sealbus.agents.sdk.context import Context
-from sealbus.bus.ports import Clock, wall_clock
+from sealbus.bus.clocks import wall_clock
+from sealbus.bus.ports import Clock
 from sealbus.bus.routing.retry import Reject
 from sealbus.bus.streams.object_store import ONE_MESSAGE
 from sealbus.bus.telemetry import Counters

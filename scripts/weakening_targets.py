@@ -25,12 +25,10 @@ TARGETS: dict[str, str] = {
     "agents/control/notary/keys": "agents/control/notary/test_keys",
     "agents/control/notary/lease": "agents/control/notary/test_lease",
     "agents/control/notary/restored_stream": "agents/control/notary/test_restored_stream",
-    "agents/control/revoker/revoker": "agents/control/revoker/test_revoker",
+    "agents/control/revoker": "agents/control/revoker/test_revoker",
     "agents/edge/a2a/handler": "agents/edge/a2a/test_handler",
     "agents/edge/mcp/tool_calls": "agents/edge/mcp/test_tool_calls",
-    "agents/control/policy_server/app": (
-        "agents/control/policy_server/test_app agents/control/policy_server/test_served"
-    ),
+    "agents/control/policy_server": ("agents/control/policy_server/test_app agents/control/policy_server/test_served"),
     "agents/edge/a2a/kept_tasks": "agents/edge/a2a/test_kept_tasks",
     "agents/edge/a2a/messages": "agents/edge/a2a/test_messages",
     "agents/edge/a2a/refusals": "agents/edge/a2a/test_refusals",

@@ -23,7 +23,7 @@ from bench.report import Figure
 from sealbus import Client
 from sealbus.agents.dev.environment import DevOptions, Environment, open_environment
 from sealbus.agents.dev.users import mint_user
-from sealbus.agents.edge.approvals import Waiting
+from sealbus.agents.edge.v1.approvals import Waiting
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.runtime.open import open_node
 from sealbus.agents.runtime.worker import Worker, settle_collector

@@ -150,7 +150,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "independent.verify_export.check_asked: denial.message == one.message [by prefix]",
         "independent.verify_export.Grants.take: before.message != granted.message [by prefix]",
         "independent.verify_export.Grants.check_used: began['dig'] == H(do['body']) [by prefix]",
-        "sealbus.agents.edge.oauth.kept_tokens.KeptTokens.keep: known == digest [by prefix]",
+        "sealbus.agents.edge.oauth.tokens.kept_tokens.KeptTokens.keep: known == digest [by prefix]",
         "sealbus.envelopes.accept.open_request.OpenRequest.check: header.key.raw != self._key [by prefix]",
         (
             "sealbus.bus.gate.resumption.Resumption._first_of_its_key:"
@@ -367,7 +367,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
     ),
     "it is in lower case by then": (
         (
-            "sealbus.agents.edge.oauth.access_token.AccessTokenVerifier._answered:"
+            "sealbus.agents.edge.oauth.tokens.access_token.AccessTokenVerifier._answered:"
             " claims.text('token_type').lower() not in _TOKEN_TYPES [by case]"
         ),
     ),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from sealbus.agents.edge.approvals import Waiting
-from sealbus.agents.edge.call_routes import Calls
 from sealbus.agents.edge.event_streams import OpenStreams
 from sealbus.agents.edge.front import Front
-from sealbus.agents.edge.task_routes import Tasks
+from sealbus.agents.edge.v1.approvals import Waiting
+from sealbus.agents.edge.v1.call_routes import Calls
+from sealbus.agents.edge.v1.task_routes import Tasks
 
 __all__ = ["Actions"]
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from sealbus.agents.edge.front import Exposed
 from sealbus.agents.edge.http.problem import EdgeError
-from sealbus.agents.edge.oauth.access_token import AccessToken
+from sealbus.agents.edge.oauth.tokens.access_token import AccessToken
 from sealbus.agents.sdk.bodies import JSON
 from sealbus.agents.sdk.schema import REFERENCE, ActionSchema, AgentSchema, reachable
 from sealbus.bus.sending.message import Content

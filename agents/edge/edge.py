@@ -24,22 +24,22 @@ from sealbus.agents.edge.http.protocol import ConnectionLimits
 from sealbus.agents.edge.http.reachable import network_of
 from sealbus.agents.edge.http.server import listening
 from sealbus.agents.edge.http.tls import RotatingContext, file_context, svid_context
-from sealbus.agents.edge.oauth.access_token import AccessTokenVerifier
-from sealbus.agents.edge.oauth.assertion import Assertions
+from sealbus.agents.edge.oauth.bound.dpop import Nonces
+from sealbus.agents.edge.oauth.bound.possession import Possession
 from sealbus.agents.edge.oauth.client_authentication import client_authentication
-from sealbus.agents.edge.oauth.dpop import Nonces
-from sealbus.agents.edge.oauth.introspection import Introspection
 from sealbus.agents.edge.oauth.issuers import IntrospectionEndpoint, Issuer, is_loopback, is_secure_url
-from sealbus.agents.edge.oauth.jwks import KeySource
-from sealbus.agents.edge.oauth.kept_tokens import KeptTokens
-from sealbus.agents.edge.oauth.possession import Possession
+from sealbus.agents.edge.oauth.keys.jwks import KeySource
 from sealbus.agents.edge.oauth.private_file import read_key
-from sealbus.agents.edge.oauth.security_events import SecurityEventVerifier
-from sealbus.agents.edge.oauth.user_context import Pseudonyms
-from sealbus.agents.edge.openapi import openapi_document, read_schemas
-from sealbus.agents.edge.standing_grants import EdgeGrants
-from sealbus.agents.edge.task_owners import TaskOwners
-from sealbus.agents.edge.token_service import token_app
+from sealbus.agents.edge.oauth.tokens.access_token import AccessTokenVerifier
+from sealbus.agents.edge.oauth.tokens.assertion import Assertions
+from sealbus.agents.edge.oauth.tokens.introspection import Introspection
+from sealbus.agents.edge.oauth.tokens.kept_tokens import KeptTokens
+from sealbus.agents.edge.oauth.tokens.security_events import SecurityEventVerifier
+from sealbus.agents.edge.oauth.tokens.user_context import Pseudonyms
+from sealbus.agents.edge.v1.openapi import openapi_document, read_schemas
+from sealbus.agents.edge.v1.standing_grants import EdgeGrants
+from sealbus.agents.edge.v1.task_owners import TaskOwners
+from sealbus.agents.edge.v1.token_service import token_app
 from sealbus.agents.runtime.health import parse_address
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.runtime.open import open_node

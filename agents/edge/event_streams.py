@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from sealbus.agents.edge.http.limits import EdgeLimits
 from sealbus.agents.edge.http.problem import HEADERS, EdgeError
-from sealbus.agents.edge.oauth.access_token import AccessToken
+from sealbus.agents.edge.oauth.tokens.access_token import AccessToken
 from sealbus.agents.sdk.bodies import JSON
 from sealbus.bus.sending.message import Content
 from sealbus.envelopes.errors import Code, HandlingError

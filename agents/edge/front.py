@@ -9,18 +9,19 @@ from typing import Final, NamedTuple
 
 from starlette.requests import Request
 
+from sealbus.agents.edge.http.application import NONCE, REQUEST_ID
 from sealbus.agents.edge.http.bodies import read_body
 from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS, EdgeLimits
-from sealbus.agents.edge.http.problem import EdgeError, TokenRefused
+from sealbus.agents.edge.http.problem import EdgeError, TokenRefused, too_often
 from sealbus.agents.edge.http.rate_limits import TokenBuckets
-from sealbus.agents.edge.oauth.access_token import AccessToken, AccessTokenVerifier
-from sealbus.agents.edge.oauth.assertion import Assertion, Assertions
 from sealbus.agents.edge.oauth.bearer import Scheme, presented_token
+from sealbus.agents.edge.oauth.bound.possession import Possession
 from sealbus.agents.edge.oauth.issuers import Issuer
-from sealbus.agents.edge.oauth.kept_tokens import KeptTokens, Owner
-from sealbus.agents.edge.oauth.possession import Possession
-from sealbus.agents.edge.oauth.security_events import SecurityEventVerifier
-from sealbus.agents.edge.oauth.user_context import Pseudonyms, mint, user_id
+from sealbus.agents.edge.oauth.tokens.access_token import AccessToken, AccessTokenVerifier
+from sealbus.agents.edge.oauth.tokens.assertion import Assertion, Assertions
+from sealbus.agents.edge.oauth.tokens.kept_tokens import KeptTokens, Owner
+from sealbus.agents.edge.oauth.tokens.security_events import SecurityEventVerifier
+from sealbus.agents.edge.oauth.tokens.user_context import Pseudonyms, mint, user_id
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.sdk.messages import NO_SUBJECTS, split_action
 from sealbus.bus.sending.message import Content
@@ -30,14 +31,10 @@ from sealbus.envelopes.message.wire import Statement
 from sealbus.envelopes.trust.names import Names, is_token
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["DOOR", "NONCE", "REQUEST_ID", "RESOURCE", "SCHEME", "Exposed", "Front", "NamedResource"]
+__all__ = ["DOOR", "RESOURCE", "SCHEME", "Exposed", "Front", "NamedResource"]
 
 SCHEME: Final = "sealbus.scheme"
 """Key of the request's scope that holds the scheme of its access token."""
-NONCE: Final = "sealbus.nonce"
-"""Key of the request's scope that holds the nonce for the client's next proof."""
-REQUEST_ID: Final = "sealbus.request_id"
-"""Key of the request's scope that holds its id, 16 random bytes: the transaction (`txn`) of what follows from it."""
 DOOR: Final = "sealbus.door"
 """Key of the request's scope that names the protocol by which it came, if not the edge's own: a fact in its contexts."""
 RESOURCE: Final = "sealbus.resource"
@@ -82,6 +79,14 @@ class Exposed:
             if declared is None or declared.action == action:
                 return action
         raise EdgeError(Code.NOT_FOUND, 404, "no such action")
+
+    def shows(self, agent: str, verb: str) -> bool:
+        """Return whether the action that a path names is exposed."""
+        try:
+            self.action(agent, verb)
+        except EdgeError:
+            return False
+        return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,8 +227,3 @@ class Front:
             pseudonyms=self.pseudonyms,
             limits=self.limits,
         )
-
-
-def too_often(wait: float) -> EdgeError:
-    """Return the 429 that asks the client to wait for `wait` seconds."""
-    return EdgeError(Code.RATE_LIMITED, 429, retry_after=int(wait) + 1)

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from typing import Any
 
 from sealbus.agents.edge.front import Front
-from sealbus.agents.edge.oauth.access_token import AccessToken
+from sealbus.agents.edge.oauth.tokens.access_token import AccessToken
 from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.bus.sending.message import Content
 from sealbus.bus.sending.parts import GatheredParts

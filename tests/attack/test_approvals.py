@@ -16,7 +16,7 @@ from support.engines import allow, deny
 from support.payments import ASKED, Pay, Payments
 
 from sealbus import Context
-from sealbus.agents.edge.approvals import Waiting
+from sealbus.agents.edge.v1.approvals import Waiting
 from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.bus.audit.writer import AuditWriter
 from sealbus.bus.gate import resumption

@@ -18,8 +18,8 @@ from support.floods import forged_value
 from support.lab import until
 from support.payments import ASKED, Payments
 
-from sealbus.agents.edge import approvals as shown
-from sealbus.agents.edge.approvals import Waiting
+from sealbus.agents.edge.v1 import approvals as shown
+from sealbus.agents.edge.v1.approvals import Waiting
 from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.bus.audit.redaction import Recording
 from sealbus.bus.audit.writer import AuditLimits

@@ -28,10 +28,10 @@ from support.payments import Pay, Payments
 from support.ports import held_port
 
 from sealbus import Agent, Client, Context, TaskHandle
-from sealbus.agents.edge.approvals import PAGE, Waiting
 from sealbus.agents.edge.edge import serve_edge
 from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS
 from sealbus.agents.edge.oauth.private_file import write_key
+from sealbus.agents.edge.v1.approvals import PAGE, Waiting
 from sealbus.bus.audit.recorded_reads import MOST
 from sealbus.bus.gate.reply_policy import Received
 from sealbus.bus.handling.approvals.parked_tasks import PARKED_TYPE

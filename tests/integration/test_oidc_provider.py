@@ -37,12 +37,12 @@ from support.x509 import ThrowawayCa
 from sealbus.agents.edge.edge import serve_edge
 from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS
 from sealbus.agents.edge.http.problem import TokenRefused
-from sealbus.agents.edge.oauth.access_token import AccessTokenVerifier
 from sealbus.agents.edge.oauth.client_authentication import PrivateKeyJwt
-from sealbus.agents.edge.oauth.introspection import Introspection
 from sealbus.agents.edge.oauth.issuers import IntrospectionEndpoint, Issuer
-from sealbus.agents.edge.oauth.jwks import KeySource
-from sealbus.agents.edge.oauth.user_context import mint
+from sealbus.agents.edge.oauth.keys.jwks import KeySource
+from sealbus.agents.edge.oauth.tokens.access_token import AccessTokenVerifier
+from sealbus.agents.edge.oauth.tokens.introspection import Introspection
+from sealbus.agents.edge.oauth.tokens.user_context import mint
 from sealbus.agents.runtime.settings.schema import IssuerTable
 from sealbus.envelopes.errors import Code
 from sealbus.envelopes.message.user_context import parse_payload

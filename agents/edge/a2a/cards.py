@@ -33,8 +33,8 @@ from joserfc.jwk import ECKey
 
 from sealbus.agents.edge.a2a.messages import SKILL, Skills
 from sealbus.agents.edge.described_actions import DescribedAction
-from sealbus.agents.edge.oauth.access_token import AccessToken
 from sealbus.agents.edge.oauth.private_file import read_private
+from sealbus.agents.edge.oauth.tokens.access_token import AccessToken
 from sealbus.agents.sdk.bodies import JSON
 from sealbus.envelopes.errors import ConfigurationError
 

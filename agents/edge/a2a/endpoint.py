@@ -29,7 +29,7 @@ from sealbus.agents.edge.event_streams import COMMENT
 from sealbus.agents.edge.front import DOOR, RESOURCE, NamedResource
 from sealbus.agents.edge.http.bodies import read_body
 from sealbus.agents.edge.http.problem import HEADERS, EdgeError
-from sealbus.agents.edge.oauth.access_token import AccessToken
+from sealbus.agents.edge.oauth.tokens.access_token import AccessToken
 from sealbus.agents.sdk.bodies import JSON
 from sealbus.envelopes.errors import Code
 

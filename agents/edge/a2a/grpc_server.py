@@ -27,8 +27,9 @@ from starlette.requests import Request
 
 from sealbus.agents.edge.a2a.principal import DOOR_NAME, Principal
 from sealbus.agents.edge.actions import Actions
-from sealbus.agents.edge.front import DOOR, REQUEST_ID, too_often
-from sealbus.agents.edge.http.problem import EdgeError, explanation_of, problem_of
+from sealbus.agents.edge.front import DOOR
+from sealbus.agents.edge.http.application import REQUEST_ID
+from sealbus.agents.edge.http.problem import EdgeError, explanation_of, problem_of, too_often
 from sealbus.agents.edge.http.rate_limits import TokenBuckets, address_key
 from sealbus.agents.runtime.health import parse_address
 from sealbus.envelopes.errors import Code, ConfigurationError, SealbusError

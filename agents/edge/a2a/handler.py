@@ -49,7 +49,7 @@ from sealbus.agents.edge.a2a.task_states import TaskView, asks_for_login, readin
 from sealbus.agents.edge.actions import Actions
 from sealbus.agents.edge.described_actions import DescribedAction
 from sealbus.agents.edge.task_following import followed, waits_for_approval
-from sealbus.agents.edge.task_routes import newest_of
+from sealbus.agents.edge.v1.task_routes import newest_of
 from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.bus.sending.message import Content
 from sealbus.bus.sending.parts import GatheredParts, PartsReading

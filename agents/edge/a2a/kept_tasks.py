@@ -1,7 +1,7 @@
 """Which tasks a user has submitted to an agent through A2A, and in which context: for lists, and for all processes.
 
 Kept on the bus for as long as owners are, at `state.<edge>.a2a.task.<user>.<agent>.<task>`. A value holds the context's id,
-and is signed. It gives no right: whose a task is, is looked up each time (`sealbus.agents.edge.task_owners`).
+and is signed. It gives no right: whose a task is, is looked up each time (`sealbus.agents.edge.v1.task_owners`).
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import asyncio
 from contextlib import aclosing
 from typing import Final
 
-from sealbus.agents.edge.oauth.access_token import AccessToken
-from sealbus.agents.edge.task_owners import TaskOwners
+from sealbus.agents.edge.oauth.tokens.access_token import AccessToken
+from sealbus.agents.edge.v1.task_owners import TaskOwners
 from sealbus.agents.runtime.node import Node
 from sealbus.bus.stream_names import STATE
 from sealbus.bus.streams.key_value import KeyValue

@@ -10,9 +10,9 @@ from a2a.auth.user import User
 from a2a.server.context import ServerCallContext
 from starlette.requests import Request
 
-from sealbus.agents.edge.call_routes import connected
-from sealbus.agents.edge.front import REQUEST_ID
-from sealbus.agents.edge.oauth.access_token import AccessToken
+from sealbus.agents.edge.http.application import REQUEST_ID
+from sealbus.agents.edge.oauth.tokens.access_token import AccessToken
+from sealbus.agents.edge.v1.call_routes import connected
 from sealbus.envelopes.errors import SealbusError
 
 __all__ = ["DOOR_NAME", "VERSION_FIELD", "Principal", "principal_of"]

@@ -29,7 +29,7 @@ from sealbus.agents.edge.a2a.task_states import TaskView
 from sealbus.agents.edge.a2a.webhook import Webhooks, check_config
 from sealbus.agents.edge.front import Front
 from sealbus.agents.edge.http.problem import EdgeError, TokenRefused
-from sealbus.agents.edge.oauth.access_token import AccessToken
+from sealbus.agents.edge.oauth.tokens.access_token import AccessToken
 from sealbus.agents.edge.task_following import followed
 from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.bus.background import Background

@@ -17,9 +17,9 @@ from sealbus.agents.edge.a2a.messages import Skills
 from sealbus.agents.edge.a2a.push import pushing
 from sealbus.agents.edge.a2a.webhook import Webhooks
 from sealbus.agents.edge.actions import Actions
-from sealbus.agents.edge.app import Methods
 from sealbus.agents.edge.described_actions import DescribedAction
 from sealbus.agents.edge.foreign_logs import quieten
+from sealbus.agents.edge.http.application import Methods
 
 __all__ = ["Grpc", "Push", "open_a2a"]
 

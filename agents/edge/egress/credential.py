@@ -16,10 +16,10 @@ from typing import Final, Protocol
 
 from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS, EdgeLimits
 from sealbus.agents.edge.oauth.client_authentication import ClientAuthentication, PrivateKeyJwt
-from sealbus.agents.edge.oauth.discovery import Documents, FetchFailed
 from sealbus.agents.edge.oauth.issuers import is_secure_url
-from sealbus.agents.edge.oauth.kept_tokens import KeptTokens, Owner
+from sealbus.agents.edge.oauth.keys.discovery import Documents, FetchFailed
 from sealbus.agents.edge.oauth.private_file import read_private
+from sealbus.agents.edge.oauth.tokens.kept_tokens import KeptTokens, Owner
 from sealbus.bus.ports import Clock
 from sealbus.bus.routing.retry import Reject
 from sealbus.envelopes.encoding.strict_json import Json, parse_object

@@ -35,9 +35,9 @@ from sealbus.agents.edge.oauth.client_authentication import (
     PrivateKeyJwt,
     client_authentication,
 )
-from sealbus.agents.edge.oauth.discovery import Documents
-from sealbus.agents.edge.oauth.kept_tokens import KeptTokens
+from sealbus.agents.edge.oauth.keys.discovery import Documents
 from sealbus.agents.edge.oauth.private_file import read_key
+from sealbus.agents.edge.oauth.tokens.kept_tokens import KeptTokens
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.runtime.open import open_node
 from sealbus.agents.runtime.settings.schema import ApiTable

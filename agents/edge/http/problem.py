@@ -223,3 +223,8 @@ class KeysUnavailable(EdgeError):
         super().__init__(
             Code.KEYS_UNAVAILABLE, 503, detail, error="temporarily_unavailable", retry_after=max(1, retry_after)
         )
+
+
+def too_often(wait: float) -> EdgeError:
+    """Return the 429 that asks the client to wait for `wait` seconds."""
+    return EdgeError(Code.RATE_LIMITED, 429, retry_after=int(wait) + 1)

@@ -78,7 +78,7 @@ def _config(app: ASGIApp, limits: ConnectionLimits) -> uvicorn.Config:
         lifespan="off",
         interface="asgi3",
         # uvicorn would log each start, stop and malformed request: the first two are logged here, the last is caused by a
-        # peer. `app.py` logs requests.
+        # peer. `application.py` logs requests.
         log_config=None,
         log_level=logging.ERROR,
         access_log=False,

@@ -22,7 +22,7 @@ from sealbus.agents.edge.http.problem import HEADERS, EdgeError
 from sealbus.agents.edge.mcp.asked import TOKEN
 from sealbus.agents.edge.mcp.sessions import OpenSessions, SessionOwner
 from sealbus.agents.edge.mcp.tools import Tools
-from sealbus.agents.edge.oauth.access_token import AccessToken
+from sealbus.agents.edge.oauth.tokens.access_token import AccessToken
 from sealbus.agents.sdk.bodies import JSON
 from sealbus.envelopes.errors import Code
 

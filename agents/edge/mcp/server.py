@@ -19,9 +19,9 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from sealbus.agents.edge.actions import Actions
-from sealbus.agents.edge.app import Methods
 from sealbus.agents.edge.described_actions import DescribedAction
 from sealbus.agents.edge.foreign_logs import quieten
+from sealbus.agents.edge.http.application import Methods
 from sealbus.agents.edge.mcp.asked import TASKS
 from sealbus.agents.edge.mcp.endpoint import McpEndpoint
 from sealbus.agents.edge.mcp.sessions import IDLE_SECONDS, OpenSessions

@@ -7,7 +7,7 @@ from typing import Any, Final
 from sealbus.agents.edge.mcp.results import answered, refused
 from sealbus.agents.edge.mcp.tools import Tool
 from sealbus.agents.edge.task_following import parts_of, waits_for_approval
-from sealbus.agents.edge.task_routes import newest_of
+from sealbus.agents.edge.v1.task_routes import newest_of
 from sealbus.agents.sdk.task_handle import TaskHandle, failure_of
 from sealbus.bus.sending.parts import PARTS_TYPE
 from sealbus.bus.sending.status import State, Status

@@ -22,7 +22,7 @@ from sealbus.agents.edge.mcp.results import answered, open_task, refused, unfit
 from sealbus.agents.edge.mcp.task_view import result_of, told
 from sealbus.agents.edge.mcp.tools import TASK_RESULT, Tool, Tools
 from sealbus.agents.edge.task_following import followed, waits_for_approval
-from sealbus.agents.edge.task_routes import SUBMITTED, newest_of
+from sealbus.agents.edge.v1.task_routes import SUBMITTED, newest_of
 from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.bus.background import BoundedTasks
 from sealbus.bus.sending.message import Content

@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError, best_match
 
 from sealbus.agents.edge.described_actions import DescribedAction
-from sealbus.agents.edge.oauth.access_token import AccessToken
+from sealbus.agents.edge.oauth.tokens.access_token import AccessToken
 from sealbus.envelopes.errors import ConfigurationError
 
 __all__ = ["TASK_RESULT", "Tool", "Tools"]

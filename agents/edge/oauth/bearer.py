@@ -17,7 +17,6 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 
 from sealbus.agents.edge.http.problem import HEADERS, EdgeError
-from sealbus.agents.edge.oauth.dpop import ALGORITHMS
 from sealbus.agents.edge.oauth.issuers import Issuer
 from sealbus.envelopes.denial import Remedy, RemedyKind
 from sealbus.envelopes.errors import Code
@@ -54,6 +53,8 @@ _QUOTED: Final = re.compile(r"[ !#-\[\]-~]*")
 WELL_KNOWN: Final = "/.well-known/oauth-protected-resource"
 
 CACHE_SECONDS: Final = 300
+PROOF_ALGORITHMS: Final = ("ES256", "ES384", "Ed25519", "PS256")
+"""Algorithms with which a proof of possession may be signed (`oauth/bound/dpop.py`)."""
 
 
 class NoToken(EdgeError):
@@ -101,7 +102,7 @@ def challenge(answer: Response, resource: str, scheme: Scheme = Scheme.BEARER, *
     if not all(_QUOTED.fullmatch(value) for value in said.values()):
         raise ValueError("a parameter that cannot be quoted")
     if scheme is Scheme.DPOP:
-        said["algs"] = " ".join(ALGORITHMS)
+        said["algs"] = " ".join(PROOF_ALGORITHMS)
     said["resource_metadata"] = metadata_url(resource)
     answer.headers.append(
         "www-authenticate", f"{scheme} " + ", ".join(f'{name}="{value}"' for name, value in said.items())
@@ -140,7 +141,7 @@ def metadata_answer(
         "resource": resource,
         "authorization_servers": sorted(one.issuer for one in issuers if one.grants),
         "bearer_methods_supported": ["header"],
-        "dpop_signing_alg_values_supported": list(ALGORITHMS),
+        "dpop_signing_alg_values_supported": list(PROOF_ALGORITHMS),
         "tls_client_certificate_bound_access_tokens": certificates,
         **({"scopes_supported": list(scopes)} if scopes else {}),
     }

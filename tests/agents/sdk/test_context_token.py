@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.envelopes import NOW, TRUST_DOMAIN, Issuer, agent
 
-from sealbus.agents.edge.oauth.access_token import AccessToken
-from sealbus.agents.edge.oauth.user_context import mint
+from sealbus.agents.edge.oauth.tokens.access_token import AccessToken
+from sealbus.agents.edge.oauth.tokens.user_context import mint
 from sealbus.agents.sdk.token_exchange import CONTEXT_TOKEN_BYTES, context_token, parse_context_token
 from sealbus.envelopes.encoding.codec import Value, decode, encode
 from sealbus.envelopes.errors import Code, EnvelopeError

@@ -12,7 +12,7 @@ from starlette.requests import Request
 
 from sealbus.agents.edge.a2a.principal import VERSION_FIELD, Principal, principal_of
 from sealbus.agents.edge.a2a.refusals import refusal
-from sealbus.agents.edge.front import REQUEST_ID
+from sealbus.agents.edge.http.application import REQUEST_ID
 from sealbus.agents.edge.http.problem import EdgeError
 from sealbus.bus.sending.answer import RemoteError
 from sealbus.envelopes.errors import BusUnavailable, Code, Denied, SealbusError

@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import Any, Final
 
 from sealbus.agents.edge.front import Exposed
-from sealbus.agents.edge.http.problem import EdgeError
 from sealbus.agents.edge.oauth.tokens.access_token import AccessToken
 from sealbus.agents.sdk.bodies import JSON
 from sealbus.agents.sdk.schema import REFERENCE, ActionSchema, AgentSchema, reachable
@@ -151,7 +150,7 @@ def described_actions(
             for schema in schemas
             for action in schema.actions
             if schema.agent == agent and verb in ("*", action.verb) and JSON in action.takes
-            if _is_exposed(exposed, agent, action.verb)
+            if exposed.shows(agent, action.verb)
         ]
         if not named:
             raise ConfigurationError(
@@ -162,11 +161,3 @@ def described_actions(
     if unknown:
         raise ConfigurationError(f"{setting}: the scope of {unknown[0]!r} is for nothing that is here")
     return tuple(found.values())
-
-
-def _is_exposed(exposed: Exposed, agent: str, verb: str) -> bool:
-    try:
-        exposed.action(agent, verb)
-    except EdgeError:
-        return False
-    return True

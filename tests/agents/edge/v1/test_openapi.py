@@ -23,7 +23,14 @@ from sealbus.agents.edge.http.protocol import ConnectionLimits
 from sealbus.agents.edge.oauth.client_authentication import ClientSecret
 from sealbus.agents.edge.oauth.issuers import IntrospectionEndpoint, Issuer
 from sealbus.agents.edge.v1.openapi import openapi_document, read_schemas
+from sealbus.agents.edge.v1.schedule_routes import SCHEDULES_PATH
+from sealbus.agents.edge.v1.task_routes import SUBMITTED
 from sealbus.agents.sdk.schema import SCHEMA_BYTES, AgentSchema
+from sealbus.bus.handling.schedules.request import Overlap
+from sealbus.bus.handling.schedules.standing import STANDING_SHORTEST
+from sealbus.bus.sending.approval import Verdict
+from sealbus.bus.sending.status import State
+from sealbus.envelopes.denial import RemedyKind
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.subjects import OwnSubject, own_subjects
@@ -207,6 +214,29 @@ def test_each_status_has_its_codes_and_each_operation_refers_to_them() -> None:
                 for status, one in said.items()
                 if status >= "4"
             )
+
+
+def test_what_is_data_says_what_the_code_does() -> None:
+    found: dict[str, Any] = openapi_document([], Exposed((), NAMES), resource=AUDIENCE, issuers=(), schedules=True)
+    assert {path for path in found["paths"] if path.startswith(SCHEDULES_PATH)} == {
+        SCHEDULES_PATH,
+        SCHEDULES_PATH + "/{name}",
+    }
+    models = found["components"]["schemas"]
+    task, denied = models["Task"]["properties"], models["Problem"]["properties"]
+    assert task["state"]["enum"] == [SUBMITTED, *(state.value for state in State)]
+    for remedy in (task["remedy"], denied["remedy"]):
+        assert remedy["items"]["properties"]["kind"]["enum"] == [kind.value for kind in RemedyKind]
+    assert models["Verdict"]["properties"]["verdict"]["enum"] == [verdict.value for verdict in Verdict]
+    for model in ("Grant", "Schedule"):
+        assert models[model]["properties"]["overlap"]["enum"] == [overlap.value for overlap in Overlap]
+    [every] = [
+        one["properties"]["every"]
+        for one in models["Grant"]["properties"]["when"]["oneOf"]
+        if "every" in one["properties"]
+    ]
+    assert every["minimum"] == STANDING_SHORTEST
+    assert "x-problems" not in json.dumps(found)
 
 
 def test_issuers_whose_metadata_the_edge_reads_are_named() -> None:

@@ -21,7 +21,7 @@ from sealbus.agents.edge.oauth.tokens.access_token import AccessToken, AccessTok
 from sealbus.agents.edge.oauth.tokens.assertion import Assertion, Assertions
 from sealbus.agents.edge.oauth.tokens.kept_tokens import KeptTokens, Owner
 from sealbus.agents.edge.oauth.tokens.security_events import SecurityEventVerifier
-from sealbus.agents.edge.oauth.tokens.user_context import Pseudonyms, mint, user_id
+from sealbus.agents.edge.oauth.tokens.user_context import ContextMinter, Pseudonyms, user_id
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.sdk.messages import NO_SUBJECTS, split_action
 from sealbus.bus.sending.message import Content
@@ -216,14 +216,12 @@ class Front:
 
     def context(self, token: AccessToken, request: Request, workload: SpiffeId | None = None) -> Statement:
         """Return a fresh user context of `token`, for `request`; without `workload`, for a chain that starts here."""
-        return mint(
+        minter = ContextMinter(trust_domain=self.node.own.trust_domain, pseudonyms=self.pseudonyms, limits=self.limits)
+        return minter.mint(
             token,
             self.node.identity.sealer(),
             transaction=request.scope[REQUEST_ID],
-            trust_domain=self.node.own.trust_domain,
             now=self.node.clock(),
             workload=workload,
             door=request.scope.get(DOOR, ""),
-            pseudonyms=self.pseudonyms,
-            limits=self.limits,
         )

@@ -44,7 +44,6 @@ from sealbus.agents.edge.a2a.kept_tasks import KeptTasks
 from sealbus.agents.edge.a2a.messages import Skills, answer
 from sealbus.agents.edge.a2a.principal import Principal, principal_of
 from sealbus.agents.edge.a2a.push import Pushing
-from sealbus.agents.edge.a2a.refusals import refusal
 from sealbus.agents.edge.a2a.task_states import TaskView, asks_for_login, reading, state_of
 from sealbus.agents.edge.actions import Actions
 from sealbus.agents.edge.described_actions import DescribedAction
@@ -54,7 +53,6 @@ from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.bus.sending.message import Content
 from sealbus.bus.sending.parts import GatheredParts, PartsReading
 from sealbus.bus.sending.status import Status
-from sealbus.envelopes.errors import SealbusError
 from sealbus.envelopes.limits import SECOND
 
 __all__ = ["AgentHandler"]
@@ -90,7 +88,7 @@ class AgentHandler(RequestHandler):
         A task goes on if its client leaves, or asks for an answer at once.
         """
         principal = self._principal(context)
-        try:
+        with principal.refusing():
             described, body, context_id = await self._read(principal, params.message)
             if described.action.kind == "call":
                 async with principal.connected():
@@ -100,15 +98,13 @@ class AgentHandler(RequestHandler):
                 return view.task(None)
             async with principal.connected():
                 return await self._waited(principal, view, handle)
-        except SealbusError as error:
-            raise refusal(principal, error) from error
 
     async def on_message_send_stream(
         self, params: SendMessageRequest, context: ServerCallContext
     ) -> AsyncGenerator[Event, None]:
         """Answer a call, or submit a task and yield it and what becomes of it."""
         principal = self._principal(context)
-        try:
+        with principal.refusing():
             described, body, context_id = await self._read(principal, params.message)
             if described.action.kind == "call":
                 # A block of its own: nothing is yielded inside of it, where another task may go on.
@@ -121,15 +117,13 @@ class AgentHandler(RequestHandler):
             async with aclosing(self._updates(principal, view, handle, after=-1)) as updates:
                 async for update in updates:
                     yield update
-        except SealbusError as error:
-            raise refusal(principal, error) from error
 
     async def on_subscribe_to_task(
         self, params: SubscribeToTaskRequest, context: ServerCallContext
     ) -> AsyncGenerator[Event, None]:
         """Yield a task as it is, and then what becomes of it; one that has ended is not subscribed to."""
         principal = self._principal(context)
-        try:
+        with principal.refusing():
             view, handle = await self._found(principal, params.id)
             newest, contents = await reading(handle)
             if newest is not None and newest.final:
@@ -139,17 +133,13 @@ class AgentHandler(RequestHandler):
             async with aclosing(self._updates(principal, view, handle, after=after)) as updates:
                 async for update in updates:
                     yield update
-        except SealbusError as error:
-            raise refusal(principal, error) from error
 
     async def on_get_task(self, params: GetTaskRequest, context: ServerCallContext) -> Task:
         """Return a task as it is now, with its result so far."""
         principal = self._principal(context)
-        try:
+        with principal.refusing():
             view, handle = await self._found(principal, params.id)
             return view.task(*await reading(handle))
-        except SealbusError as error:
-            raise refusal(principal, error) from error
 
     async def on_list_tasks(self, params: ListTasksRequest, context: ServerCallContext) -> ListTasksResponse:
         """Return a page of the user's tasks, the newest first; each that is looked at counts as one more request."""
@@ -159,7 +149,7 @@ class AgentHandler(RequestHandler):
         size = params.page_size or DEFAULT_LIST_TASKS_PAGE_SIZE
         if not 1 <= size <= MAX_LIST_TASKS_PAGE_SIZE:
             raise InvalidParamsError(f"pageSize must be from 1 to {MAX_LIST_TASKS_PAGE_SIZE}")
-        try:
+        with principal.refusing():
             kept = await self._kept.newest(agent=self._agent, token=principal.token)
             wanted = {task: said for task, said in kept.items() if params.context_id in ("", said)}
             rest = [task for task in wanted if not params.page_token or task < params.page_token]
@@ -170,8 +160,6 @@ class AgentHandler(RequestHandler):
                     tasks.append(found)
                 if len(tasks) == size or not self._affords(principal):
                     break
-        except SealbusError as error:
-            raise refusal(principal, error) from error
         return ListTasksResponse(
             tasks=tasks,
             next_page_token=looked if rest[-1:] != [looked] else "",
@@ -182,15 +170,13 @@ class AgentHandler(RequestHandler):
     async def on_cancel_task(self, params: CancelTaskRequest, context: ServerCallContext) -> Task:
         """Stop a task and what follows from it, and return it as it is then."""
         principal = self._principal(context)
-        try:
+        with principal.refusing():
             view, handle = await self._found(principal, params.id)
             newest = await newest_of(handle)
             if newest is not None and newest.final:
                 raise TaskNotCancelableError
             await self._actions.tasks.stopped(principal.request, principal.token, handle, "")
             return view.task(*await reading(handle))
-        except SealbusError as error:
-            raise refusal(principal, error) from error
 
     async def on_get_extended_agent_card(
         self, params: GetExtendedAgentCardRequest, context: ServerCallContext
@@ -204,45 +190,37 @@ class AgentHandler(RequestHandler):
     ) -> TaskPushNotificationConfig:
         """Have a URL told of each further state of a task."""
         principal, pushing = self._principal(context), self._pushes()
-        try:
+        with principal.refusing():
             view, handle = await self._found(principal, params.task_id)
             config = await pushing.checked(params, principal.token)
             return await pushing.add(config, handle, view.context_id, principal.token, await newest_of(handle))
-        except SealbusError as error:
-            raise refusal(principal, error) from error
 
     async def on_get_task_push_notification_config(
         self, params: GetTaskPushNotificationConfigRequest, context: ServerCallContext
     ) -> TaskPushNotificationConfig:
         """Return what was kept of a URL, with what it is shown, to its own user."""
         principal, pushing = self._principal(context), self._pushes()
-        try:
+        with principal.refusing():
             await self._found(principal, params.task_id)
             return await pushing.one_of(params.task_id, params.id)
-        except SealbusError as error:
-            raise refusal(principal, error) from error
 
     async def on_list_task_push_notification_configs(
         self, params: ListTaskPushNotificationConfigsRequest, context: ServerCallContext
     ) -> ListTaskPushNotificationConfigsResponse:
         """Return all URLs of a task."""
         principal, pushing = self._principal(context), self._pushes()
-        try:
+        with principal.refusing():
             await self._found(principal, params.task_id)
             return ListTaskPushNotificationConfigsResponse(configs=await pushing.all_of(params.task_id))
-        except SealbusError as error:
-            raise refusal(principal, error) from error
 
     async def on_delete_task_push_notification_config(
         self, params: DeleteTaskPushNotificationConfigRequest, context: ServerCallContext
     ) -> None:
         """Have a URL told no more."""
         principal, pushing = self._principal(context), self._pushes()
-        try:
+        with principal.refusing():
             await self._found(principal, params.task_id)
             await pushing.remove(params.task_id, params.id)
-        except SealbusError as error:
-            raise refusal(principal, error) from error
 
     def _pushes(self) -> Pushing:
         if self._pushing is None:

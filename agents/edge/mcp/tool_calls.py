@@ -18,8 +18,7 @@ from pydantic import Field
 from sealbus.agents.edge.actions import Actions
 from sealbus.agents.edge.http.problem import EdgeError
 from sealbus.agents.edge.mcp.asked import TASKS, Asked, Context
-from sealbus.agents.edge.mcp.results import answered, open_task, refused, unfit
-from sealbus.agents.edge.mcp.task_view import result_of, told
+from sealbus.agents.edge.mcp.results import answered, open_task, refused, result_of, task_document, unfit
 from sealbus.agents.edge.mcp.tools import TASK_RESULT, Tool, Tools
 from sealbus.agents.edge.task_following import followed, waits_for_approval
 from sealbus.agents.edge.v1.task_routes import SUBMITTED, newest_of
@@ -86,7 +85,7 @@ class ToolCalls:
             asked.request, asked.token, name, body, key if isinstance(key, str) else None
         )
         if asked.tasks:
-            return {**await told(tool, handle, self._question(asked)), "resultType": "task"}
+            return {**await task_document(tool, handle, self._question(asked)), "resultType": "task"}
         return await self._waited(context, asked, tool, handle)
 
     async def _answers(self, asked: Asked, tool: Tool, body: Content) -> list[Content]:
@@ -210,7 +209,7 @@ class ToolCalls:
         """`tasks/get`: the state of a task, with its result once it has one."""
         asked = _with_tasks(context)
         tool, handle = await self.task(asked, params.taskId)
-        return await told(tool, handle, self._question(asked))
+        return await task_document(tool, handle, self._question(asked))
 
     async def update(self, context: Context, params: UpdateParams) -> dict[str, Any]:
         """`tasks/update`: an answer to a question of the task's. One that declines takes the task back."""

@@ -24,7 +24,7 @@ from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.user_context import ClaimValue, SubjectType
 from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
-__all__ = ["AccessToken", "AccessTokenVerifier", "Binding", "BindingKind", "contents_of"]
+__all__ = ["AccessToken", "AccessTokenVerifier", "Binding", "BindingKind", "Parties", "contents_of"]
 
 
 _TOKEN_TYPES: Final = ("bearer", "dpop")
@@ -84,6 +84,14 @@ class AccessToken:
 
     def __repr__(self) -> str:
         return f"AccessToken(issuer={self.issuer!r}, expires={self.expires!r}, ...)"
+
+
+class Parties(NamedTuple):
+    """Whom a token is about: its `subject`, as the issuer calls it, its `client`, and the subject's type, None for a user."""
+
+    subject: str
+    client: str
+    type: SubjectType | None
 
 
 class _Signed(NamedTuple):
@@ -229,9 +237,11 @@ class AccessTokenVerifier:
         contents = contents_of(
             claims,
             issuer,
-            subject=subject,
-            client=client if issuer.domain is None else f"{client}@{issuer.domain}",
-            kind=SubjectType.WORKLOAD if issuer.workloads else kind,
+            Parties(
+                subject,
+                client if issuer.domain is None else f"{client}@{issuer.domain}",
+                SubjectType.WORKLOAD if issuer.workloads else kind,
+            ),
             token_id=token_id,
             issued=issued,
             expires=expires,
@@ -244,10 +254,8 @@ class AccessTokenVerifier:
 def contents_of(
     claims: Claims,
     issuer: Issuer,
+    parties: Parties,
     *,
-    subject: str,
-    client: str,
-    kind: SubjectType | None,
     token_id: str,
     issued: int,
     expires: int,
@@ -262,8 +270,8 @@ def contents_of(
             raise TokenRefused(f"{name}: not as required")
     return AccessToken(
         issuer=issuer.issuer,
-        subject=subject,
-        client=client,
+        subject=parties.subject,
+        client=parties.client,
         session=claims.text(issuer.session_claim) if issuer.session_claim in claims else token_id,
         scope=scopes_of(claims, issuer),
         claims=claims.allowed(issuer.claims),
@@ -273,7 +281,7 @@ def contents_of(
         auth_time=claims.time("auth_time") if "auth_time" in claims else None,
         issued=issued,
         expires=expires,
-        type=kind,
+        type=parties.type,
         domain=issuer.domain,
         bound=bound,
     )

@@ -15,7 +15,7 @@ from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS, EdgeLimits
 from sealbus.agents.edge.http.problem import TokenRefused
 from sealbus.agents.edge.oauth.issuers import Issuer
 from sealbus.agents.edge.oauth.keys.jwks import KeySource
-from sealbus.agents.edge.oauth.tokens.access_token import AccessToken, contents_of
+from sealbus.agents.edge.oauth.tokens.access_token import AccessToken, Parties, contents_of
 from sealbus.agents.edge.oauth.tokens.jwt import Claims, checked_header, is_signed, parsed
 from sealbus.bus.handling.idempotency.replay_guard import DIGEST_BYTES, ReplayGuard
 from sealbus.envelopes.errors import Code
@@ -92,9 +92,7 @@ class Assertions:
         contents = contents_of(
             claims,
             issuer,
-            subject=claims.text("sub"),
-            client=presenter.value,
-            kind=None,
+            Parties(claims.text("sub"), presenter.value, None),
             token_id=token_id,
             issued=claims.time("iat") if "iat" in claims else now,
             expires=expires,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
@@ -27,9 +27,7 @@ from sealbus.envelopes.message.user_context import ContextDraft, mint_context
 from sealbus.envelopes.message.wire import Statement
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = ["PSEUDONYM_PREFIX", "Pseudonyms", "mint", "user_id"]
-
-_NO_REQUEST: Final[Mapping[str, str]] = {}
+__all__ = ["PSEUDONYM_PREFIX", "ContextMinter", "Pseudonyms", "user_id"]
 
 PSEUDONYM_PREFIX: Final = "pseudonym:"
 """Prefix of every pseudonym, so that it is not taken for an id of the identity provider."""
@@ -37,62 +35,68 @@ PSEUDONYM_PREFIX: Final = "pseudonym:"
 _PSEUDONYM_CONTEXT: Final = b"sealbus.pseudonym.v1"
 
 
-def mint(
-    token: AccessToken,
-    sealer: Sealer,
-    *,
-    transaction: bytes,
-    trust_domain: TrustDomain,
-    now: int,
-    workload: SpiffeId | None,
-    request: Mapping[str, str] = _NO_REQUEST,
-    door: str = "",
-    pseudonyms: Pseudonyms | None = None,
-    limits: EdgeLimits = DEFAULT_EDGE_LIMITS,
-) -> Statement:
-    """Return the user context of `token`, signed by `sealer` at `now`, for `workload` alone if it is given.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContextMinter:
+    """How one edge mints user contexts: for which trust domain, under which names of users, and for how long.
 
-    `transaction` are 16 random bytes, under which the records of all that follows are found. With `pseudonyms` it names
-    the user by a pseudonym. `request` are facts about the HTTP request, such as `ip`. By another protocol than the edge's
-    own the user came through its `door`, which is a claim of the context, so that policies and records see it. A chain
-    may start with the context as long as the token lives and `limits` allow, and go on until `limits.context_end_seconds`
-    from now.
-
-    Raises `TokenRefused` for a token that has expired by now (`token_expired`) or holds more than a context can
-    (`bad_token`), `IdentityUnavailable` if the sealer's credential has expired.
+    With `pseudonyms` a context names its user by a pseudonym. A chain may start with the context while the token lives and
+    within `limits.context_start_seconds`; it may continue until `limits.context_end_seconds` from the minting.
     """
-    if now >= token.expires:
-        raise TokenRefused("exp", code=Code.TOKEN_EXPIRED)
-    if token.session.startswith(STANDING):
-        # Of such a session a log has to show who asked for it.
-        raise TokenRefused("the session has a name that is ours")
-    if now >= sealer.expires:
-        raise IdentityUnavailable("the edge's credential has expired")
-    draft = ContextDraft(
-        txn=transaction,
-        aud=trust_domain,
-        iat=now,
-        exp=min(now + limits.context_start_seconds * SECOND, token.expires),
-        end=now + limits.context_end_seconds * SECOND,
-        sub=user_id(token.issuer, token.subject, token.domain, pseudonyms),
-        idp=token.issuer,
-        sid=token.session,
-        cid=token.client,
-        scp=token.scope,
-        clm={**token.claims, DOOR_CLAIM: door} if door else token.claims,
-        ten=token.tenant,
-        wkl=workload,
-        acr=token.acr,
-        amr=token.amr,
-        aut=token.auth_time,
-        req=request or None,
-        typ=token.type,
-        dom=token.domain,
-    )
-    try:
-        return mint_context(draft, sealer)
-    except SealError as error:
-        raise TokenRefused("more claims than a user context can hold") from error
+
+    trust_domain: TrustDomain
+    pseudonyms: Pseudonyms | None = None
+    limits: EdgeLimits = DEFAULT_EDGE_LIMITS
+
+    def mint(
+        self,
+        token: AccessToken,
+        sealer: Sealer,
+        *,
+        transaction: bytes,
+        now: int,
+        workload: SpiffeId | None,
+        door: str = "",
+    ) -> Statement:
+        """Return the user context of `token`, signed by `sealer` at `now`, for `workload` alone if it is given.
+
+        `now` is microseconds since the Unix epoch. `transaction` is 16 random bytes, under which the records of all that
+        follows are found. `door` names the protocol by which the user came, if it is not the edge's own; it becomes a claim
+        of the context, so that policies and records show it.
+
+        Raises `TokenRefused` for a token that has expired (`token_expired`) or holds more than a context can
+        (`bad_token`), `IdentityUnavailable` if the sealer's credential has expired.
+        """
+        if now >= token.expires:
+            raise TokenRefused("exp", code=Code.TOKEN_EXPIRED)
+        if token.session.startswith(STANDING):
+            # A log has to show who asked for a session with this prefix.
+            raise TokenRefused("the session has a name that is ours")
+        if now >= sealer.expires:
+            raise IdentityUnavailable("the edge's credential has expired")
+        draft = ContextDraft(
+            txn=transaction,
+            aud=self.trust_domain,
+            iat=now,
+            exp=min(now + self.limits.context_start_seconds * SECOND, token.expires),
+            end=now + self.limits.context_end_seconds * SECOND,
+            sub=user_id(token.issuer, token.subject, token.domain, self.pseudonyms),
+            idp=token.issuer,
+            sid=token.session,
+            cid=token.client,
+            scp=token.scope,
+            clm={**token.claims, DOOR_CLAIM: door} if door else token.claims,
+            ten=token.tenant,
+            wkl=workload,
+            acr=token.acr,
+            amr=token.amr,
+            aut=token.auth_time,
+            typ=token.type,
+            dom=token.domain,
+        )
+        try:
+            return mint_context(draft, sealer)
+        except SealError as error:
+            raise TokenRefused("more claims than a user context can hold") from error
 
 
 def user_id(issuer: str, subject: str, domain: TrustDomain | None, pseudonyms: Pseudonyms | None) -> str:

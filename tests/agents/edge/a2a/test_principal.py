@@ -11,7 +11,6 @@ from a2a.utils.errors import (
 from starlette.requests import Request
 
 from sealbus.agents.edge.a2a.principal import VERSION_FIELD, Principal, principal_of
-from sealbus.agents.edge.a2a.refusals import refusal
 from sealbus.agents.edge.http.application import REQUEST_ID
 from sealbus.agents.edge.http.problem import EdgeError
 from sealbus.bus.sending.answer import RemoteError
@@ -41,7 +40,7 @@ def test_each_error_has_its_word_and_its_transport_one_where_that_says_more(
     error: SealbusError, found: type[Exception], kept: bool
 ) -> None:
     who = asking()
-    told = refusal(who, error)
+    told = who.refusal(error)
     assert type(told) is found
     assert who.refused is (error if kept else None)
     assert "secret" not in repr(told)

@@ -10,8 +10,6 @@ from sealbus.agents.edge.v1.approvals import Waiting
 from sealbus.agents.edge.v1.call_routes import Calls
 from sealbus.agents.edge.v1.task_routes import Tasks
 
-__all__ = ["Actions"]
-
 
 @dataclass(frozen=True, slots=True)
 class Actions:

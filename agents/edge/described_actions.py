@@ -16,8 +16,6 @@ from sealbus.bus.sending.message import Content
 from sealbus.envelopes.denial import Remedy, RemedyKind
 from sealbus.envelopes.errors import Code, ConfigurationError, Denied, HandlingError
 
-__all__ = ["DescribedAction", "described_actions"]
-
 _DEFS: Final = "#/$defs/"
 _VALUE: Final = "value"
 _RESULT: Final = "result"

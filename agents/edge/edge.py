@@ -57,17 +57,6 @@ from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.subjects import OwnSubjects
 from sealbus.envelopes.trust.names import Names
 
-__all__ = [
-    "EDGE",
-    "RunningEdge",
-    "connection_limits",
-    "issuers_of",
-    "minting_limits",
-    "open_edge",
-    "openapi_of",
-    "serve_edge",
-]
-
 MCP_PATH: Final = "/mcp"
 EDGE: Final = "edge"
 """Name of the edge among the agents: the settings' [agents] table gives its SPIFFE ID."""

@@ -19,8 +19,6 @@ from sealbus.agents.sdk.bodies import JSON
 from sealbus.bus.sending.message import Content
 from sealbus.envelopes.errors import Code, HandlingError
 
-__all__ = ["COMMENT", "EVENT_STREAM", "EventStream", "OpenStreams", "event", "part_document"]
-
 EVENT_STREAM: Final = "text/event-stream"
 COMMENT: Final = b":\n\n"
 """A line that says nothing, but shows that the stream is open."""

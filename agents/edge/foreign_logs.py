@@ -7,8 +7,6 @@ from typing import Final
 
 from sealbus.bus.telemetry import OperatorLog
 
-__all__ = ["quieten"]
-
 _log: Final = logging.getLogger(__name__)
 
 

@@ -31,8 +31,6 @@ from sealbus.envelopes.message.wire import Statement
 from sealbus.envelopes.trust.names import Names, is_token
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["DOOR", "RESOURCE", "SCHEME", "Exposed", "Front", "NamedResource"]
-
 SCHEME: Final = "sealbus.scheme"
 """Key of the request's scope that holds the scheme of its access token."""
 DOOR: Final = "sealbus.door"

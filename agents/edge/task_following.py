@@ -15,8 +15,6 @@ from sealbus.bus.sending.parts import GatheredParts
 from sealbus.bus.sending.status import State, Status
 from sealbus.envelopes.errors import Code
 
-__all__ = ["followed", "parts_of", "waits_for_approval"]
-
 
 def waits_for_approval(status: Status | None) -> bool:
     """Return whether a task waits for somebody's approval."""

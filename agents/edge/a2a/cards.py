@@ -38,8 +38,6 @@ from sealbus.agents.edge.oauth.tokens.access_token import AccessToken
 from sealbus.agents.sdk.bodies import JSON
 from sealbus.envelopes.errors import ConfigurationError
 
-__all__ = ["EXTENSION", "CardKey", "Cards"]
-
 EXTENSION: Final = "urn:sealbus:a2a:skills:v1"
 """The extension that says how a message names its skill, and what each skill takes and gives."""
 _SCHEME: Final = "token"

@@ -33,8 +33,6 @@ from sealbus.agents.edge.oauth.tokens.access_token import AccessToken
 from sealbus.agents.sdk.bodies import JSON
 from sealbus.envelopes.errors import Code
 
-__all__ = ["A2aEndpoint", "ServedAgent"]
-
 _PRINCIPAL: Final = "sealbus.a2a.principal"
 """Key of the request's scope that holds who asks."""
 _STREAMING: Final = frozenset({"SendStreamingMessage", "SubscribeToTask"})

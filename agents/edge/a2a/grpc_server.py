@@ -34,8 +34,6 @@ from sealbus.agents.edge.http.rate_limits import TokenBuckets, address_key
 from sealbus.agents.runtime.health import parse_address
 from sealbus.envelopes.errors import Code, ConfigurationError, SealbusError
 
-__all__ = ["Certificate", "serving_grpc"]
-
 _log: Final = logging.getLogger(__name__)
 
 _SLACK: Final = 16_384

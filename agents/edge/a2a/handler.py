@@ -55,8 +55,6 @@ from sealbus.bus.sending.parts import GatheredParts, PartsReading
 from sealbus.bus.sending.status import Status
 from sealbus.envelopes.limits import SECOND
 
-__all__ = ["AgentHandler"]
-
 _KEY: Final = re.compile(r"[!-~](?:[ -~]{0,253}[!-~])?")
 """A message id that can be the key of its copies: what the field `Idempotency-Key` of `/v1` takes."""
 _CONTEXT: Final = re.compile(r"[!-~]{1,128}")

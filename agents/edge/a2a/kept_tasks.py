@@ -19,8 +19,6 @@ from sealbus.bus.streams.signed_value import is_own, signed
 from sealbus.envelopes.encoding.codec import Value, decode, encode
 from sealbus.envelopes.errors import BusUnavailable, EnvelopeError
 
-__all__ = ["MOST_LISTED", "KeptTasks"]
-
 MOST_LISTED: Final = 1_024
 """Tasks of one user and agent that lists know, the newest."""
 _TYPE: Final = "application/vnd.sealbus.a2a-task.v1"

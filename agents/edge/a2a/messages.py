@@ -17,8 +17,6 @@ from sealbus.bus.sending.message import Content
 from sealbus.envelopes.encoding.strict_json import deeper_than
 from sealbus.envelopes.errors import Code, HandlingError
 
-__all__ = ["ARTIFACT", "SKILL", "Skills", "answer", "artifact", "part_of"]
-
 SKILL: Final = "skillId"
 """Name in a message's metadata of the skill that it is for."""
 ARTIFACT: Final = "result"

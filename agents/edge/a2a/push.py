@@ -40,8 +40,6 @@ from sealbus.bus.streams.key_value import KeyValue
 from sealbus.envelopes.backoff import Backoff
 from sealbus.envelopes.errors import BusUnavailable, Code, SealbusError
 
-__all__ = ["Pushing", "pushing"]
-
 _log: Final = logging.getLogger(__name__)
 
 _VERSION: Final = 1

@@ -21,8 +21,6 @@ from sealbus.agents.edge.described_actions import DescribedAction
 from sealbus.agents.edge.foreign_logs import quieten
 from sealbus.agents.edge.http.application import Methods
 
-__all__ = ["Grpc", "Push", "open_a2a"]
-
 _AGENT: Final = "/a2a/{agent}"
 _REST: Final = _AGENT + "/v1"
 

@@ -30,8 +30,6 @@ from sealbus.bus.sending.status import State, Status
 from sealbus.envelopes.denial import RemedyKind
 from sealbus.envelopes.errors import BusUnavailable
 
-__all__ = ["PROBLEM", "TaskView", "asks_for_login", "reading", "state_of"]
-
 PROBLEM: Final = "sealbus/problem"
 """Name in a status message's metadata of the problem as `/v1` would answer it: `code`, `reasons`, `remedy`, `via`."""
 _WITHIN: Final = 10.0

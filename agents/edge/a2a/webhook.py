@@ -22,8 +22,6 @@ from a2a.utils.errors import InvalidParamsError
 from sealbus.agents.edge.http.reachable import AddressRefused, Network, Resolve, address_of, resolve
 from sealbus.agents.edge.oauth.issuers import is_secure_url
 
-__all__ = ["Webhooks", "check_config"]
-
 _log: Final = logging.getLogger(__name__)
 
 _URL_CHARACTERS: Final = 2_048

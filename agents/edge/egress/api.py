@@ -33,8 +33,6 @@ from sealbus.envelopes.errors import ConfigurationError, ResourceNotFound
 from sealbus.envelopes.message.user_context import UserContext
 from sealbus.envelopes.trust.names import is_token
 
-__all__ = ["ANSWER_BYTES", "Api", "OpenApi"]
-
 _log: Final = logging.getLogger(__name__)
 
 ANSWER_BYTES: Final = 524_288

@@ -27,18 +27,6 @@ from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, Identit
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.user_context import UserContext
 
-__all__ = [
-    "ApiKey",
-    "AssertionGrant",
-    "AuthorizationServer",
-    "ClientGrant",
-    "Credential",
-    "ExchangeGrant",
-    "Grant",
-    "IssuedTokens",
-    "Target",
-]
-
 _log: Final = logging.getLogger(__name__)
 
 USER_REQUIRED: Final = "user_required"

@@ -52,8 +52,6 @@ from sealbus.envelopes.errors import ConfigurationError, IdentityUnavailable
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.kinds import RULES, Kind
 
-__all__ = ["exit_agent", "open_exit"]
-
 _FACTS = ("method", "path", "query")
 _HANDLED_SECONDS = 5.0
 """Beside the API's own time: for the handler of its answer."""

@@ -11,8 +11,6 @@ from urllib.parse import unquote_to_bytes
 from sealbus.envelopes.encoding.codec import is_text
 from sealbus.envelopes.errors import ConfigurationError
 
-__all__ = ["RESERVED", "Operation"]
-
 RESERVED: Final = frozenset({"api", "host", "method", "template"})
 """Properties of the resource that a variable of a template cannot have the name of."""
 

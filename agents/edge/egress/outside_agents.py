@@ -14,8 +14,6 @@ from sealbus.agents.sdk.http import ApiAnswer, ApiRequest
 from sealbus.envelopes.errors import ResourceNotFound
 from sealbus.envelopes.limits import SECOND
 
-__all__ = ["HEADERS", "AgentRequests"]
-
 HEADERS: Final = frozenset({"a2a-version", "a2a-extensions"})
 """Fields of the protocol's own, which pass in both directions."""
 _METHODS: Final = frozenset({"SendMessage", "GetTask", "CancelTask"})

@@ -18,8 +18,6 @@ from sealbus.envelopes.encoding.strict_json import parse_object
 from sealbus.envelopes.errors import ResourceNotFound
 from sealbus.envelopes.limits import SECOND
 
-__all__ = ["HEADERS", "ToolRequests", "manifest_of", "message_of"]
-
 HEADERS: Final = frozenset({"mcp-session-id", "mcp-protocol-version", "mcp-method", "mcp-name"})
 """Fields of the protocol's own, which pass in both directions."""
 _LIST: Final = "tools/list"

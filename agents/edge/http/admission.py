@@ -12,8 +12,6 @@ from typing import Final
 from sealbus.agents.edge.http.rate_limits import address_key, network_key
 from sealbus.bus.telemetry import Counters
 
-__all__ = ["Admission"]
-
 _ACCEPTED: Final = "sealbus_edge_connections_total"
 _REFUSED: Final = "sealbus_edge_connections_refused_total"
 

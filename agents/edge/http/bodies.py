@@ -19,8 +19,6 @@ from sealbus.envelopes.encoding.codec import decode
 from sealbus.envelopes.encoding.strict_json import deeper_than
 from sealbus.envelopes.errors import Code, EnvelopeError
 
-__all__ = ["idempotency_key", "media_type", "read_body", "read_bytes", "read_form"]
-
 _MEDIA_TYPE: Final = re.compile(r"([a-z0-9!#$&^_.+-]+/[a-z0-9!#$&^_.+-]+)[ \t]*(?:;[ \t]*charset=\"?utf-8\"?[ \t]*)?")
 _KEY: Final = re.compile(r"[!-~](?:[ -~]{0,253}[!-~])?")
 """An idempotency key: visible ASCII, as a field's value is, at most as long as `idm` (SPEC.md section 3)."""

@@ -16,8 +16,6 @@ from starlette.responses import Response
 from sealbus.agents.edge.http.problem import HEADERS, EdgeError
 from sealbus.envelopes.errors import Code, ConfigurationError
 
-__all__ = ["PREFLIGHT", "Cors", "preflight_answer"]
-
 PREFLIGHT: Final = "sealbus.preflight"
 """Key of the request's scope that holds the method that a page asks for, in a preflight of an origin that may ask."""
 

@@ -16,8 +16,6 @@ from starlette.datastructures import Headers
 from sealbus.agents.edge.http.problem import EdgeError
 from sealbus.envelopes.errors import Code
 
-__all__ = ["client_address"]
-
 _FIELD: Final = "x-forwarded-for"
 _ENTRY: Final = re.compile(
     r"[ \t]*(?:(?P<v4>[0-9.]{7,15})(?::[0-9]{1,5})?|(?P<bare>[0-9A-Fa-f:.]{2,45})"

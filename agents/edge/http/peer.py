@@ -20,8 +20,6 @@ from sealbus.envelopes.errors import EnvelopeError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = ["CLIENT_CERTIFICATE", "PEER", "ClientProtocol", "Peer", "PeerProtocol", "peer_of"]
-
 _log: Final = logging.getLogger(__name__)
 
 PEER: Final = "sealbus.peer"

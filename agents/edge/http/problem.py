@@ -32,18 +32,6 @@ from sealbus.bus.sending.answer import AnswerDenied
 from sealbus.envelopes.denial import NOTHING_TOLD, Explanation
 from sealbus.envelopes.errors import Code, Denied, SealbusError
 
-__all__ = [
-    "HEADERS",
-    "PROBLEM",
-    "STATUS",
-    "EdgeError",
-    "KeysUnavailable",
-    "TokenRefused",
-    "explanation_of",
-    "problem",
-    "problem_of",
-]
-
 PROBLEM: Final = "application/problem+json"
 
 HEADERS: Final[Mapping[str, str]] = {

@@ -25,8 +25,6 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-__all__ = ["HSTS", "ConnectionLimits", "EdgeProtocol", "StrictConnection"]
-
 _SILENT: Final = logging.getLogger(f"{__name__}.uvicorn")
 _SILENT.disabled = True
 

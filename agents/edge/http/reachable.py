@@ -16,8 +16,6 @@ from typing import Final, TypeAlias
 
 from sealbus.envelopes.errors import ConfigurationError
 
-__all__ = ["AddressRefused", "Network", "address_of", "is_public", "network_of", "resolve"]
-
 Address: TypeAlias = IPv4Address | IPv6Address
 Network: TypeAlias = IPv4Network | IPv6Network
 Resolve: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]

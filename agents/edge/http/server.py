@@ -22,8 +22,6 @@ from sealbus.bus.background import Background
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import ConfigurationError
 
-__all__ = ["ProtocolFactory", "listening"]
-
 ProtocolFactory = Callable[[uvicorn.Config, ServerState, ConnectionLimits], EdgeProtocol]
 
 BACKLOG: Final = 128

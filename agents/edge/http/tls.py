@@ -18,9 +18,6 @@ from sealbus.bus.ports import Identity, X509Material
 from sealbus.envelopes.errors import ConfigurationError, IdentityUnavailable
 from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
-__all__ = ["RotatingContext", "file_context", "svid_context"]
-
-
 _log: Final = logging.getLogger(__name__)
 
 

@@ -11,8 +11,6 @@ from starlette.requests import Request
 
 from sealbus.agents.edge.oauth.tokens.access_token import AccessToken
 
-__all__ = ["TASKS", "TOKEN", "Asked", "Context"]
-
 TOKEN: Final = "sealbus.mcp.token"
 """Key of the request's scope that holds the contents of its access token."""
 TASKS: Final = "io.modelcontextprotocol/tasks"

@@ -26,8 +26,6 @@ from sealbus.agents.edge.oauth.tokens.access_token import AccessToken
 from sealbus.agents.sdk.bodies import JSON
 from sealbus.envelopes.errors import Code
 
-__all__ = ["McpEndpoint"]
-
 _DOOR: Final = "mcp"
 _SESSION: Final = "mcp-session-id"
 _VERSION: Final = "mcp-protocol-version"

@@ -30,8 +30,6 @@ from sealbus.agents.edge.mcp.tools import Tools
 from sealbus.agents.edge.oauth.bearer import metadata_answer, metadata_path
 from sealbus.bus.background import Background, BoundedTasks
 
-__all__ = ["open_mcp"]
-
 _LEAVING: Final = 64
 """Cancels at a time for clients that left."""
 

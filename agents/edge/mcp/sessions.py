@@ -14,8 +14,6 @@ from typing import Final, NamedTuple
 from sealbus.agents.edge.http.problem import EdgeError
 from sealbus.envelopes.errors import Code
 
-__all__ = ["IDLE_SECONDS", "SESSIONS_OF_USER", "OpenSessions", "SessionOwner"]
-
 IDLE_SECONDS: Final = 1_800
 """A session without requests for as long has ended."""
 SESSIONS_OF_USER: Final = 16

@@ -28,8 +28,6 @@ from sealbus.bus.sending.message import Content
 from sealbus.bus.sending.status import Status
 from sealbus.envelopes.errors import Code, SealbusError
 
-__all__ = ["IDEMPOTENCY_KEY", "ToolCalls"]
-
 IDEMPOTENCY_KEY: Final = "sealbus/idempotencyKey"
 """Name in a call's `_meta` of a key that makes its copies one effect, as the field of that name does for `/v1`."""
 _MISSING_CAPABILITY: Final = -32021

@@ -15,8 +15,6 @@ from sealbus.agents.edge.described_actions import DescribedAction
 from sealbus.agents.edge.oauth.tokens.access_token import AccessToken
 from sealbus.envelopes.errors import ConfigurationError
 
-__all__ = ["TASK_RESULT", "Tool", "Tools"]
-
 _NAME: Final = 64
 """Most characters of a tool's name: what language models take."""
 _FAULT: Final = 300

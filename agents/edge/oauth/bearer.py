@@ -21,19 +21,6 @@ from sealbus.agents.edge.oauth.issuers import Issuer
 from sealbus.envelopes.denial import Remedy, RemedyKind
 from sealbus.envelopes.errors import Code
 
-__all__ = [
-    "WELL_KNOWN",
-    "NoToken",
-    "Presented",
-    "Scheme",
-    "challenge",
-    "metadata_answer",
-    "metadata_path",
-    "metadata_url",
-    "needed",
-    "presented_token",
-]
-
 
 class Scheme(StrEnum):
     """How an access token is presented: by who has it (RFC 6750), or by who holds its key (RFC 9449 section 7.1)."""

@@ -18,8 +18,6 @@ from sealbus.agents.edge.oauth.private_file import read_private
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.limits import SECOND
 
-__all__ = ["ClientAuthentication", "ClientSecret", "JwtSvidClient", "PrivateKeyJwt", "client_authentication"]
-
 _ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _SVID_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe"
 _ASSERTION_SECONDS: Final = 60

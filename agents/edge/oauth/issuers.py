@@ -15,16 +15,6 @@ from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
-__all__ = [
-    "ACCESS_TOKEN_TYPES",
-    "ALGORITHMS",
-    "DOOR_CLAIM",
-    "IntrospectionEndpoint",
-    "Issuer",
-    "is_loopback",
-    "is_secure_url",
-]
-
 DOOR_CLAIM: Final = "door"
 """Claim of a user context by which the edge says through which other protocol a user came, and which no token gives."""
 

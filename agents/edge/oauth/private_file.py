@@ -11,8 +11,6 @@ from typing import Final
 
 from sealbus.envelopes.errors import ConfigurationError
 
-__all__ = ["KEY_BYTES", "read_key", "read_private", "write_key"]
-
 KEY_BYTES: Final = 32
 _KEY_FORM: Final = re.compile(rb"([0-9a-f]{64})\n?")
 _KEY_FILE_BYTES: Final = 128

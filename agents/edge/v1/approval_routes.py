@@ -30,8 +30,6 @@ from sealbus.envelopes.message.user_context import parse_payload
 from sealbus.envelopes.message.wire import Statement
 from sealbus.envelopes.trust.names import is_token
 
-__all__ = ["APPROVALS_PATH", "SCOPE", "ApprovalRoutes"]
-
 APPROVALS_PATH: Final = "/v1/approvals"
 SCOPE: Final = "sealbus:approve"
 """The scope that a token needs to say something; to look at what waits none is needed."""

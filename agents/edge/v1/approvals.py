@@ -50,8 +50,6 @@ from sealbus.policies.decision.request import (
     rfc3339,
 )
 
-__all__ = ["PAGE", "Page", "ParkedTask", "Waiting", "is_about"]
-
 _log: Final = logging.getLogger(__name__)
 
 PAGE: Final = 1_000

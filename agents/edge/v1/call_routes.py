@@ -21,8 +21,6 @@ from sealbus.bus.sending.message import Content, OutgoingMessage
 from sealbus.envelopes.errors import Code, SealbusError
 from sealbus.envelopes.limits import SECOND
 
-__all__ = ["Calls", "connected"]
-
 
 class Calls:
     """The resource of calls. Denials, failures and timeouts come back as errors (`problem.py`)."""

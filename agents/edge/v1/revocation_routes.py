@@ -29,8 +29,6 @@ from sealbus.envelopes.encoding.codec import is_text
 from sealbus.envelopes.errors import Code, SealbusError
 from sealbus.envelopes.limits import SECOND
 
-__all__ = ["LOGOUT_PATH", "SECURITY_EVENTS_PATH", "RevocationRoutes"]
-
 SECURITY_EVENTS_PATH: Final = "/v1/security-events"
 LOGOUT_PATH: Final = "/v1/backchannel-logout"
 

@@ -45,8 +45,6 @@ from sealbus.envelopes.message.user_context import UserContext, parse_payload
 from sealbus.envelopes.message.wire import Statement
 from sealbus.policies.decision.request import rfc3339
 
-__all__ = ["SCHEDULES_PATH", "ScheduleRoutes"]
-
 SCHEDULES_PATH: Final = "/v1/schedules"
 
 _MEMBERS: Final = frozenset({"name", "action", "body", "when", "overlap", "until", "grants"})

@@ -44,8 +44,6 @@ from sealbus.envelopes.message.wire import Statement
 from sealbus.policies.decision.decision import Decision
 from sealbus.policies.decision.request import Request, Resource, input_document
 
-__all__ = ["EdgeGrants"]
-
 _log: Final = logging.getLogger(__name__)
 
 REVOKED_FOR: Final = 29 * 86_400 * SECOND

@@ -39,8 +39,6 @@ from sealbus.envelopes.message.header import is_uuid7
 from sealbus.envelopes.message.user_context import UserContext, parse_payload
 from sealbus.envelopes.message.wire import Statement
 
-__all__ = ["TaskOwners"]
-
 _ID: Final = re.compile("[0-9a-f]{32}")
 _VERSION: Final = 1
 _TYPE: Final = "application/vnd.sealbus.task-owner.v1"

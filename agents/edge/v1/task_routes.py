@@ -29,15 +29,6 @@ from sealbus.envelopes.encoding.strict_json import parse_object
 from sealbus.envelopes.errors import BusUnavailable, Code, SealbusError
 from sealbus.envelopes.limits import SECOND
 
-__all__ = [
-    "SUBMITTED",
-    "TaskEvents",
-    "Tasks",
-    "answer_of",
-    "newest_of",
-    "status_document",
-]
-
 SUBMITTED = "submitted"
 """The state of a task without any status yet."""
 

@@ -28,8 +28,6 @@ from sealbus.envelopes.errors import Code, SealbusError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.user_context import parse_payload
 
-__all__ = ["ACCESS_TOKEN_TYPE", "ASSERTION_GRANT", "GRANT_TYPE", "JWT_TYPE", "TOKEN_PATH", "token_app"]
-
 TOKEN_PATH: Final = "/token"
 GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
 ASSERTION_GRANT: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"

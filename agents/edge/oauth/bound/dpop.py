@@ -23,8 +23,6 @@ from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.errors import Code
 from sealbus.envelopes.limits import SECOND
 
-__all__ = ["FIELD", "Nonces", "Proof", "ProofRefused", "public_urls", "verify_proof"]
-
 FIELD: Final = "DPoP"
 """The name of the field with the proof."""
 

@@ -19,8 +19,6 @@ from sealbus.agents.edge.oauth.tokens.access_token import AccessToken, BindingKi
 from sealbus.bus.handling.idempotency.replay_guard import ReplayGuard
 from sealbus.envelopes.limits import SECOND
 
-__all__ = ["Possession"]
-
 
 class Possession:
     """The checks of one edge, whose resource is `resource`; `guard` knows the proofs that any of its processes saw.

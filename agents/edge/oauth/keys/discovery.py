@@ -18,8 +18,6 @@ from sealbus.agents.edge.oauth.issuers import Issuer, is_secure_url
 from sealbus.agents.edge.oauth.keys.key_set import KeySet
 from sealbus.envelopes.encoding.strict_json import Json, parse_object
 
-__all__ = ["Documents", "FetchFailed", "FetchedKeys"]
-
 _MAX_AGE: Final = re.compile(r'max-age="?([0-9]{1,10})"?', re.IGNORECASE)
 _UNCACHEABLE: Final = frozenset({"no-store", "no-cache"})
 _HEADERS: Final = {

@@ -18,8 +18,6 @@ from sealbus.agents.edge.oauth.keys.key_set import KeySet, VerificationKey
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.limits import SECOND
 
-__all__ = ["KeySource"]
-
 _log = logging.getLogger(__name__)
 
 _FETCHED: Final = "sealbus_edge_key_fetches_total"

@@ -15,8 +15,6 @@ from sealbus.agents.edge.http.limits import EdgeLimits
 from sealbus.envelopes.encoding.jws import decode_base64url
 from sealbus.envelopes.encoding.strict_json import Json, parse_object
 
-__all__ = ["KeySet", "VerificationKey", "embedded_key"]
-
 VerificationKey: TypeAlias = "ECKey | RSAKey | OKPKey"
 """A public key of joserfc."""
 

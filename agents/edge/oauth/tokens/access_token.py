@@ -24,9 +24,6 @@ from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.user_context import ClaimValue, SubjectType
 from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
-__all__ = ["AccessToken", "AccessTokenVerifier", "Binding", "BindingKind", "Parties", "contents_of"]
-
-
 _TOKEN_TYPES: Final = ("bearer", "dpop")
 _REMEMBERED: Final = 4_096
 """Tokens whose signature is remembered; the oldest gives way, and is verified again."""

@@ -22,8 +22,6 @@ from sealbus.envelopes.errors import Code
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["ASSERTION_TYPES", "Assertion", "Assertions"]
-
 ASSERTION_TYPES: Final = frozenset({"authorization-grant+jwt", "jwt"})
 """Values of `typ`: the one of draft-ietf-oauth-rfc7523bis, and what servers from before it write. What else is signed as a
 `JWT` has another audience.

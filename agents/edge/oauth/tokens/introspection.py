@@ -18,8 +18,6 @@ from sealbus.agents.edge.oauth.keys.discovery import Documents, FetchFailed
 from sealbus.envelopes.encoding.strict_json import Json, parse_object
 from sealbus.envelopes.limits import SECOND
 
-__all__ = ["Introspection"]
-
 _log: Final = logging.getLogger(__name__)
 
 

@@ -23,8 +23,6 @@ from sealbus.envelopes.encoding.strict_json import Json, parse_object
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 from sealbus.envelopes.message.user_context import ClaimValue
 
-__all__ = ["EXTENSIONS", "KEYS_IN_HEADER", "Claims", "checked_header", "is_signed", "parsed"]
-
 KEYS_IN_HEADER: Final = ("jku", "jwk", "x5u", "x5c")
 """Headers in which a JWT names its own verification key (RFC 7515 section 4.1). No server we support sends them, and
 refusing them makes sure that none is followed."""

@@ -26,8 +26,6 @@ from sealbus.envelopes.encoding.codec import Value, decode, encode
 from sealbus.envelopes.errors import BusUnavailable, EnvelopeError
 from sealbus.envelopes.message.user_context import UserContext
 
-__all__ = ["KeptTokens", "Owner"]
-
 _VERSION: Final = 2
 _NONCE_BYTES: Final = 12
 _TOKEN_BYTES: Final = 16_384

@@ -13,8 +13,6 @@ from typing import Final
 from sealbus.agents.edge.oauth.issuers import Issuer
 from sealbus.agents.edge.oauth.tokens.jwt import Claims
 
-__all__ = ["SCOPE_CLAIMS", "ScopesSeen", "scopes_of"]
-
 SCOPE_CLAIMS: Final = ("scope", "scp")
 """Claims in which issuers are known to write scopes; a row may name another."""
 

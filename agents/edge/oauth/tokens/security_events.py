@@ -31,15 +31,6 @@ from sealbus.bus.handling.idempotency.replay_guard import DIGEST_BYTES, ReplayGu
 from sealbus.envelopes.errors import BusUnavailable, Code, IdentityUnavailable, StateUnavailable
 from sealbus.envelopes.limits import SECOND
 
-__all__ = [
-    "BACKCHANNEL_LOGOUT",
-    "EVENT_TOKEN_TYPE",
-    "HANDLED_FOR",
-    "LOGOUT_TOKEN_TYPE",
-    "ReportedEvent",
-    "SecurityEventVerifier",
-]
-
 EVENT_TOKEN_TYPE: Final = "secevent+jwt"
 """`typ` of an event token (RFC 8417 section 2.3), which SSF demands."""
 LOGOUT_TOKEN_TYPE: Final = "logout+jwt"

@@ -27,8 +27,6 @@ from sealbus.envelopes.message.user_context import ContextDraft, mint_context
 from sealbus.envelopes.message.wire import Statement
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = ["PSEUDONYM_PREFIX", "ContextMinter", "Pseudonyms", "user_id"]
-
 PSEUDONYM_PREFIX: Final = "pseudonym:"
 """Prefix of every pseudonym, so that it is not taken for an id of the identity provider."""
 

@@ -27,7 +27,8 @@ from sealbus.bus.telemetry import FIELDS, Counters
 from sealbus.envelopes.errors import Code, SealbusError
 
 if TYPE_CHECKING:
-    from sealbus.bus.telemetry.tracing import HttpRequest, Tracer
+    from sealbus.bus.telemetry.spans import HttpRequest
+    from sealbus.bus.telemetry.tracing import Tracer
 
 _logger: Final = logging.getLogger(__name__)
 

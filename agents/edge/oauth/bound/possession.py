@@ -16,7 +16,7 @@ from sealbus.agents.edge.http.problem import TokenRefused
 from sealbus.agents.edge.oauth.bearer import Presented, Scheme
 from sealbus.agents.edge.oauth.bound.dpop import FIELD, Nonces, Proof, ProofRefused, public_urls, verify_proof
 from sealbus.agents.edge.oauth.tokens.access_token import AccessToken, BindingKind
-from sealbus.bus.handling.idempotency.replay_guard import ReplayGuard
+from sealbus.bus.work.idempotency.replay_guard import ReplayGuard
 from sealbus.envelopes.limits import SECOND
 
 

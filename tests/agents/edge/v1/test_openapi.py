@@ -26,10 +26,10 @@ from sealbus.agents.edge.v1.openapi import openapi_document, read_schemas
 from sealbus.agents.edge.v1.schedule_routes import SCHEDULES_PATH
 from sealbus.agents.edge.v1.task_routes import SUBMITTED
 from sealbus.agents.sdk.schema import SCHEMA_BYTES, AgentSchema
-from sealbus.bus.handling.schedules.request import Overlap
-from sealbus.bus.handling.schedules.standing import STANDING_SHORTEST
 from sealbus.bus.sending.approval import Verdict
 from sealbus.bus.sending.status import State
+from sealbus.bus.work.schedules.request import Overlap
+from sealbus.bus.work.schedules.standing import STANDING_SHORTEST
 from sealbus.envelopes.denial import RemedyKind
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.message.kinds import Kind

@@ -43,7 +43,7 @@ def edge_app(
     front, limits = actions.front, actions.front.limits
     tasks, calls = actions.tasks, actions.calls
     events = TaskEvents(front, tasks, actions.streams)
-    approvals = ApprovalRoutes(front, actions.waiting)
+    approvals = ApprovalRoutes(front, actions.parked_tasks)
 
     async def metadata(request: Request) -> Response:
         del request
@@ -114,8 +114,8 @@ def _answer(error: SealbusError, resource: str, scheme: Scheme) -> Response:
     The first remedy that asks for another token is the challenge; if it is a login, the status is 401.
     """
     remedies = explanation_of(error).remedies
-    token = next((one for one in remedies if one.kind in (RemedyKind.LOGIN, RemedyKind.SCOPE)), None)
-    after = next((one.after for one in remedies if one.kind is RemedyKind.LATER), None)
+    token = next((remedy for remedy in remedies if remedy.kind in (RemedyKind.LOGIN, RemedyKind.SCOPE)), None)
+    after = next((remedy.after for remedy in remedies if remedy.kind is RemedyKind.LATER), None)
     login = token is not None and token.kind is RemedyKind.LOGIN
     answer = problem_of(error, status=HTTPStatus.UNAUTHORIZED if login else None, retry_after=after)
     if token is not None:

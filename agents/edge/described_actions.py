@@ -44,7 +44,7 @@ class DescribedAction:
     @cached_property
     def takes(self) -> Schema:
         """The JSON schema of what it takes."""
-        return self._standing(self._taken, wrapped=_VALUE if self._wraps_value else "")
+        return self._self_contained(self._body_schema, wrapped=_VALUE if self._wraps_value else "")
 
     @cached_property
     def gives(self) -> Schema | None:
@@ -54,20 +54,20 @@ class DescribedAction:
             return None
         if self.action.parts:
             schema = {"type": "array", "items": schema}
-        return self._standing(schema, wrapped=_RESULT if self._wraps_result else "")
+        return self._self_contained(schema, wrapped=_RESULT if self._wraps_result else "")
 
     @property
     def takes_text(self) -> bool:
         """Whether it takes a text, as the member `value`."""
-        return self._resolved(self._taken).get("type") == "string"
+        return self._resolved(self._body_schema).get("type") == "string"
 
     @property
-    def _taken(self) -> Schema:
+    def _body_schema(self) -> Schema:
         return self.action.takes[JSON]
 
     @cached_property
     def _wraps_value(self) -> bool:
-        return not self._is_object(self._taken)
+        return not self._is_object(self._body_schema)
 
     @cached_property
     def _wraps_result(self) -> bool:
@@ -78,10 +78,10 @@ class DescribedAction:
         value = arguments[_VALUE] if self._wraps_value else arguments
         return Content(body=json.dumps(value, ensure_ascii=False).encode(), typ=JSON)
 
-    def given(self, *bodies: Content) -> dict[str, Any]:
+    def decoded_result(self, *bodies: Content) -> dict[str, Any]:
         """Return what an answer, or its parts, say; raise `HandlingError` (`bad_result`) for what is not JSON."""
         try:
-            values = [json.loads(one.body) for one in bodies if one.typ == JSON]
+            values = [json.loads(body.body) for body in bodies if body.typ == JSON]
         except ValueError as error:
             raise HandlingError(Code.BAD_RESULT, "the answer is no JSON") from error
         if len(values) != len(bodies):
@@ -112,7 +112,7 @@ class DescribedAction:
             schema, seen = self.models[schema["$ref"].removeprefix(REFERENCE)], seen + 1
         return schema
 
-    def _standing(self, schema: Schema, *, wrapped: str) -> Schema:
+    def _self_contained(self, schema: Schema, *, wrapped: str) -> Schema:
         """Return a schema without references out of it."""
         needed = reachable([schema if wrapped else self._resolved(schema)], self.models)
         root = (
@@ -121,8 +121,8 @@ class DescribedAction:
             else dict(self._resolved(schema))
         )
         standing = {**root, **({"$defs": needed} if needed else {})}
-        found: Schema = json.loads(json.dumps(standing).replace(f'"{REFERENCE}', f'"{_DEFS}'))
-        return found
+        complete: Schema = json.loads(json.dumps(standing).replace(f'"{REFERENCE}', f'"{_DEFS}'))
+        return complete
 
 
 def described_actions(
@@ -138,7 +138,7 @@ def described_actions(
     Actions that take bytes, which no argument holds, are left out under a pattern for all verbs of an agent. Raises
     `ConfigurationError`, one line that names `setting`, for a pattern that names nothing of what is exposed and described.
     """
-    found: dict[str, DescribedAction] = {}
+    described: dict[str, DescribedAction] = {}
     for pattern in patterns:
         agent, _, verb = pattern.partition(".")
         named = [
@@ -154,8 +154,10 @@ def described_actions(
             raise ConfigurationError(
                 f"{setting} {pattern!r}: nothing that edge.actions exposes and edge.schemas describes"
             )
-        found |= {one.name: one for one in named}
-    unknown = [one for one in scopes if not any(one in (name, f"{name.partition('.')[0]}.*") for name in found)]
+        described |= {action.name: action for action in named}
+    unknown = [
+        pattern for pattern in scopes if not any(pattern in (name, f"{name.partition('.')[0]}.*") for name in described)
+    ]
     if unknown:
         raise ConfigurationError(f"{setting}: the scope of {unknown[0]!r} is for nothing that is here")
-    return tuple(found.values())
+    return tuple(described.values())

@@ -70,12 +70,12 @@ class EventStream(StreamingResponse):
     def __init__(
         self,
         events: AsyncGenerator[bytes, None],
-        left: Callable[[], None],
+        on_end: Callable[[], None],
         headers: Mapping[str, str] = HEADERS,
     ) -> None:
         super().__init__(events, 200, headers, EVENT_STREAM)
         self._events = events
-        self._left = left
+        self._left = on_end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer; the stream ends with the connection."""

@@ -105,7 +105,7 @@ class Front:
     possession: Possession
     shows_certificates: bool = False
     pseudonyms: Pseudonyms | None = None
-    kept: KeptTokens | None = None
+    kept_tokens: KeptTokens | None = None
     limits: EdgeLimits = DEFAULT_EDGE_LIMITS
     users: TokenBuckets = field(init=False)
     clients: TokenBuckets = field(init=False)
@@ -131,25 +131,25 @@ class Front:
 
     async def asserted(self, assertion: str, *, presenter: SpiffeId, now: int) -> Assertion:
         """Return a partner's `assertion` that `presenter` shows, verified and still to be used; raises as `verified`."""
-        found = await self.assertions.verify(assertion, presenter=presenter, now=now)
-        self.unrevoked(found.contents)
-        return found
+        verified = await self.assertions.verify(assertion, presenter=presenter, now=now)
+        self.unrevoked(verified.contents)
+        return verified
 
-    def unrevoked(self, found: AccessToken) -> AccessToken:
+    def unrevoked(self, token: AccessToken) -> AccessToken:
         """Return `found`; raise `TokenRefused` (`revoked`) if its user, session or client is revoked by now."""
         revocations = self.node.revocations()
         if not revocations:
-            return found
+            return token
         reason = revocations.reason(
-            issuer=found.issuer,
-            user=self.user_id(found.issuer, found.subject),
-            session=found.session,
-            client=found.client,
-            login=found.auth_time or 0,
+            issuer=token.issuer,
+            user=self.user_id(token.issuer, token.subject),
+            session=token.session,
+            client=token.client,
+            login=token.auth_time or 0,
         )
         if reason is not None:
             raise TokenRefused(reason, code=Code.REVOKED)
-        return found
+        return token
 
     def user_id(self, issuer: str, subject: str) -> str:
         """Return how the user whom `issuer`, one of the rows, calls `subject` is called on the bus."""
@@ -178,12 +178,12 @@ class Front:
 
         Nothing is kept of one that is bound to a key. Raises `BusUnavailable`.
         """
-        if self.kept is None or token.bound is not None:
+        if self.kept_tokens is None or token.bound is not None:
             return
         if not any(issuer.keep_tokens for issuer in self.issuers if issuer.issuer == token.issuer):
             return
         owner = Owner(token.issuer, self.user_id(token.issuer, token.subject), token.client, token.session)
-        await self.kept.keep(presented, owner, expires=token.expires, now=now)
+        await self.kept_tokens.keep(presented, owner, expires=token.expires, now=now)
 
     async def body(self, request: Request, token: AccessToken) -> Content:
         """Return the request's body, whose size counts towards the rates; raises as `read_body`, or 429."""

@@ -21,7 +21,7 @@ def waits_for_approval(status: Status | None) -> bool:
     return status is not None and status.state is State.INPUT_REQUIRED and status.code == Code.APPROVAL_REQUIRED
 
 
-async def followed(
+async def follow_task(
     handle: TaskHandle, front: Front, token: AccessToken, *, after: int, within: float, parts: bool = False
 ) -> AsyncGenerator[Status, None]:
     """Yield the statuses of a task after number `after`, those of parts only with `parts`, for `within` seconds at most.

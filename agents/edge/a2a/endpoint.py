@@ -88,8 +88,8 @@ class A2aEndpoint:
         """`POST /a2a/<agent>/rpc`: one request of JSON-RPC."""
         agent, token = self._agent(request), await self._admitted(request)
         body = await self._body(request, token, (JSON,))
-        asked = json.loads(body)
-        streaming = isinstance(asked, Mapping) and asked.get("method") in _STREAMING
+        message = json.loads(body)
+        streaming = isinstance(message, Mapping) and message.get("method") in _STREAMING
         return await self._answered(request, token, body, agent.rpc.handle_requests, streaming=streaming)
 
     def rest(self, name: str, *, reads: bool = False, streaming: bool = False) -> Dispatch:

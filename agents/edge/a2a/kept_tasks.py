@@ -43,33 +43,33 @@ class KeptTasks:
 
     async def context_id(self, task: str, *, agent: str, token: AccessToken) -> str:
         """Return the context of a task: its own id, if it was submitted in none. Raises `BusUnavailable`."""
-        found = await self._keyed.get(self._place(agent, token) + task)
-        return (self._context(found.payload, task) if found is not None else None) or task
+        stored = await self._keyed.get(self._place(agent, token) + task)
+        return (self._context(stored.payload, task) if stored is not None else None) or task
 
     async def newest(self, *, agent: str, token: AccessToken) -> dict[str, str]:
         """Return the contexts of the user's newest tasks by their ids, the newest first. Raises `BusUnavailable`."""
         place = self._place(agent, token)
-        found: dict[str, str] = {}
+        contexts: dict[str, str] = {}
         try:
             async with asyncio.timeout(_WITHIN), aclosing(self._node.transport.read(STATE, [place + "*"])) as batches:
                 async for batch in batches:
-                    for one in batch:
-                        task = one.subject.removeprefix(place)
-                        if (context_id := self._context(one.payload, task)) is not None:
-                            found[task] = context_id
+                    for entry in batch:
+                        task = entry.subject.removeprefix(place)
+                        if (context_id := self._context(entry.payload, task)) is not None:
+                            contexts[task] = context_id
         except TimeoutError as error:
             raise BusUnavailable(f"{STATE} was not read within {_WITHIN:g} s") from error
         # The ids begin with the time (RFC 9562, section 5.7).
-        return {task: found[task] for task in sorted(found, reverse=True)[:MOST_LISTED]}
+        return {task: contexts[task] for task in sorted(contexts, reverse=True)[:MOST_LISTED]}
 
     def _context(self, payload: bytes, task: str) -> str | None:
         """Return the context in a value that this edge has signed for `task`; None for any other bytes."""
         node = self._node
         try:
             stored: Value = decode(payload, text_bytes=_BYTES, step=0)
-            parts = [one for one in stored if isinstance(one, bytes)] if isinstance(stored, list) else []
+            parts = [part for part in stored if isinstance(part, bytes)] if isinstance(stored, list) else []
             match decode(parts[0], text_bytes=_BYTES, step=0):
-                case [int(said), str(context_id), str(named), int(at)] if (said, named) == (_VERSION, task):
+                case [int(version), str(context_id), str(named), int(at)] if (version, named) == (_VERSION, task):
                     if is_own(parts, _TYPE, own=node.own, at=at, trust=node.trust(), caches=node.caches):
                         return context_id
         except (LookupError, EnvelopeError):

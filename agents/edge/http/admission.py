@@ -51,8 +51,8 @@ class Admission:
             if held:
                 held = False
                 for key in keys:
-                    left = self._taken.pop(key) - 1
-                    if left:
-                        self._taken[key] = left
+                    remaining = self._taken.pop(key) - 1
+                    if remaining:
+                        self._taken[key] = remaining
 
         return leave

@@ -161,7 +161,7 @@ class Application:
                 "code": code,
                 "address": address,
                 "method": scope["method"][:16],
-                "path": _shown(scope),
+                "path": _loggable_path(scope),
                 "status": status,
                 "ms": round(seconds * 1e3, 1),
                 "request_id": request_id.hex(),
@@ -190,7 +190,7 @@ async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
     await problem(Code.NOT_FOUND)(scope, receive, send)
 
 
-def _shown(scope: Scope) -> str:
+def _loggable_path(scope: Scope) -> str:
     return scope["raw_path"].decode("ascii", "replace")[:256] if _ROUTE in scope else "(no such path)"
 
 

@@ -39,10 +39,10 @@ def client_address(headers: Headers, proxies: int) -> str:
 
 
 def _address(entry: str) -> str | None:
-    found = _ENTRY.fullmatch(entry)
-    if found is None:
+    match = _ENTRY.fullmatch(entry)
+    if match is None:
         return None
     try:
-        return str(ip_address(found["v4"] or found["bare"] or found["v6"]))
+        return str(ip_address(match["v4"] or match["bare"] or match["v6"]))
     except ValueError:
         return None

@@ -27,7 +27,7 @@ ProtocolFactory = Callable[[uvicorn.Config, ServerState, ConnectionLimits], Edge
 BACKLOG: Final = 128
 _ACCEPT_PAUSE_SECONDS: Final = 0.1
 
-_log: Final = logging.getLogger(__name__)
+_logger: Final = logging.getLogger(__name__)
 
 
 @asynccontextmanager
@@ -144,7 +144,7 @@ class _HttpServer(uvicorn.Server):
                     continue
                 except OSError as error:
                     # No file descriptors left, or the connection was gone before it was accepted.
-                    _log.warning("edge: cannot accept a connection: %s", error.strerror)
+                    _logger.warning("edge: cannot accept a connection: %s", error.strerror)
                     await asyncio.sleep(_ACCEPT_PAUSE_SECONDS)
                     continue
                 connection.setblocking(False)
@@ -156,9 +156,9 @@ class _HttpServer(uvicorn.Server):
 
     async def _welcome(self, connection: socket.socket, leave: Callable[[], None]) -> None:
         def protocol() -> EdgeProtocol:
-            made = self._protocol(self.config, self.server_state, self._limits)
-            made.lost = leave
-            return made
+            connection_protocol = self._protocol(self.config, self.server_state, self._limits)
+            connection_protocol.lost = leave
+            return connection_protocol
 
         loop, handshake = asyncio.get_running_loop(), self._limits.handshake_seconds if self._tls is not None else None
         try:
@@ -177,10 +177,10 @@ class _HttpServer(uvicorn.Server):
         for connection in tuple(self.server_state.connections):
             if connection.transport is not None:
                 connection.transport.abort()
-        left = tuple(self.server_state.tasks)
-        for task in left:
+        remaining = tuple(self.server_state.tasks)
+        for task in remaining:
             task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        await asyncio.gather(*remaining, return_exceptions=True)
 
 
 async def _readable(listener: socket.socket) -> None:

@@ -33,12 +33,12 @@ def answered(tool: Tool, *bodies: Content) -> types.CallToolResult:
     if not tool.described.action.gives:
         return types.CallToolResult(content=[types.TextContent(text="done")])
     if tool.described.gives is None:
-        return types.CallToolResult(content=[_embedded(one) for one in bodies])
-    given = tool.described.given(*bodies)
-    if tool.misfit(given):
+        return types.CallToolResult(content=[_embedded(body) for body in bodies])
+    answer = tool.described.decoded_result(*bodies)
+    if tool.misfit(answer):
         raise HandlingError(Code.BAD_RESULT, "the answer does not fit the schema of what the action gives")
-    text = json.dumps(given, ensure_ascii=False)
-    return types.CallToolResult(content=[types.TextContent(text=text)], structured_content=given)
+    text = json.dumps(answer, ensure_ascii=False)
+    return types.CallToolResult(content=[types.TextContent(text=text)], structured_content=answer)
 
 
 def refused(error: SealbusError, task: str = "") -> types.CallToolResult:
@@ -47,7 +47,7 @@ def refused(error: SealbusError, task: str = "") -> types.CallToolResult:
     words = [f"{problem['detail']} ({problem['code']})"]
     if problem.get("reasons"):
         words.append(f"Reasons: {', '.join(problem['reasons'])}.")
-    words += [f"What would help: {json.dumps(one, ensure_ascii=False)}." for one in problem.get("remedy", ())]
+    words += [f"What would help: {json.dumps(remedy, ensure_ascii=False)}." for remedy in problem.get("remedy", ())]
     return _error(" ".join(words), **{PROBLEM: problem, **({TASK: task} if task else {})})
 
 
@@ -58,9 +58,9 @@ def unfit(fault: str) -> types.CallToolResult:
 
 def open_task(task: str, state: str, note: str = "") -> types.CallToolResult:
     """Return that a task is not done yet and goes on, so that it is asked for later."""
-    said = f" ({note})" if note else ""
+    detail = f" ({note})" if note else ""
     return _error(
-        f"Not done yet: the task {task} is {state}{said} and goes on. Ask for it later with the tool task_result; "
+        f"Not done yet: the task {task} is {state}{detail} and goes on. Ask for it later with the tool task_result; "
         "calling this tool again would do it again.",
         **{TASK: task},
     )
@@ -81,14 +81,14 @@ async def result_of(tool: Tool, handle: TaskHandle, status: Status) -> dict[str,
 async def task_document(tool: Tool, handle: TaskHandle, question: dict[str, Any]) -> dict[str, Any]:
     """Return the state of a task as `tasks/get` answers it; `question` is asked while it waits for an approval."""
     status = await newest_of(handle)
-    made = int(handle.message_id[:12], 16)
+    created = int(handle.message_id[:12], 16)
     document: dict[str, Any] = {
         "resultType": "complete",
         "taskId": handle.message_id,
         "status": "working",
-        "createdAt": rfc3339(made // 1_000),
-        "lastUpdatedAt": rfc3339(made // 1_000),
-        "ttlMs": max(0, handle.end // 1_000 - made),
+        "createdAt": rfc3339(created // 1_000),
+        "lastUpdatedAt": rfc3339(created // 1_000),
+        "ttlMs": max(0, handle.end // 1_000 - created),
         "pollIntervalMs": POLL_MS,
     }
     if status is None:

@@ -22,7 +22,7 @@ from sealbus.agents.edge.actions import Actions
 from sealbus.agents.edge.described_actions import DescribedAction
 from sealbus.agents.edge.foreign_logs import quieten
 from sealbus.agents.edge.http.application import Methods
-from sealbus.agents.edge.mcp.asked import TASKS
+from sealbus.agents.edge.mcp.caller import TASKS
 from sealbus.agents.edge.mcp.endpoint import McpEndpoint
 from sealbus.agents.edge.mcp.sessions import IDLE_SECONDS, OpenSessions
 from sealbus.agents.edge.mcp.tool_calls import TaskParams, ToolCalls, UpdateParams
@@ -103,7 +103,7 @@ def _server(
         "sealbus",
         version=version("sealbus"),
         get_tool_input_schema=tools.input_schema,
-        on_list_tools=calls.listed,
+        on_list_tools=calls.list_tools,
     )
     # In place of its spans: the edge has one for each request, and one for each message.
     security = RequestStateSecurity(keys=state_keys, ttl=state_seconds)

@@ -161,10 +161,10 @@ class Issuer:
 
 def is_secure_url(url: str, *, plain: bool = True) -> bool:
     """Return whether `url` is an https URL without credentials and fragment, or, if `plain`, http on a loopback address."""
-    found = _URL.fullmatch(url)
-    if found is None:
+    match = _URL.fullmatch(url)
+    if match is None:
         return False
-    return found["scheme"] == "https" or (plain and is_loopback(found["host"].strip("[]")))
+    return match["scheme"] == "https" or (plain and is_loopback(match["host"].strip("[]")))
 
 
 def is_loopback(host: str) -> bool:

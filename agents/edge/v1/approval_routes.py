@@ -19,7 +19,7 @@ from starlette.responses import Response
 from sealbus.agents.edge.front import Front
 from sealbus.agents.edge.http.problem import HEADERS, EdgeError
 from sealbus.agents.edge.oauth.tokens.access_token import AccessToken
-from sealbus.agents.edge.v1.approvals import ParkedTask, Waiting
+from sealbus.agents.edge.v1.approvals import ParkedTask, ParkedTaskReader
 from sealbus.agents.sdk.bodies import JSON
 from sealbus.bus.gate.approval_authorizer import ApprovalRefused, strong_enough
 from sealbus.bus.sending.approval import ApprovalRequest, Verdict
@@ -41,9 +41,9 @@ _AFTER: Final = re.compile("[0-9]{1,15}")
 class ApprovalRoutes:
     """The resources of approvals."""
 
-    def __init__(self, front: Front, waiting: Waiting) -> None:
+    def __init__(self, front: Front, parked_tasks: ParkedTaskReader) -> None:
         self._front = front
-        self.waiting = waiting
+        self._parked_tasks = parked_tasks
 
     async def list(self, request: Request) -> Response:
         """`GET /v1/approvals?queue=managers`: what waits there and may be seen, at most 1,000; `after` is the next page.
@@ -56,8 +56,8 @@ class ApprovalRoutes:
             raise EdgeError(Code.MALFORMED, 400, "name a queue: ?queue=managers, and after as the page before says")
         person = parse_payload(self._statement(token, request).payload)
         pays = partial(self._front.affords, token)
-        page = await self.waiting.page(queue, person, after=int(after), pays=pays)
-        document: dict[str, object] = {"approvals": [one.document() for one in page.tasks]}
+        page = await self._parked_tasks.page(queue, person, after=int(after), pays=pays)
+        document: dict[str, object] = {"approvals": [task.document() for task in page.tasks]}
         if page.after:
             document["after"] = page.after
         return _json(document)
@@ -65,7 +65,7 @@ class ApprovalRoutes:
     async def show(self, request: Request) -> Response:
         """`GET /v1/approvals/{id}`: one task that waits; 409 if it does not any more, 404 if it may not be seen."""
         token = await self._front.admitted(request)
-        task, _ = await self._found(request, token)
+        task, _ = await self._visible_task(request, token)
         return _json(task.document())
 
     async def decide(self, request: Request) -> Response:
@@ -77,8 +77,8 @@ class ApprovalRoutes:
         token = await self._front.admitted(request)
         if SCOPE not in token.scope:
             raise Denied("no scope", remedies=(Remedy(kind=RemedyKind.SCOPE, scope=SCOPE),))
-        task, statement = await self._found(request, token)
-        asked = await self._asked(request, token)
+        task, statement = await self._visible_task(request, token)
+        approval = await self._requested_verdict(request, token)
         person = parse_payload(statement.payload)
         # The agent asks both as well. What cannot count is not sealed in anybody's name.
         if task.asked_by(person):
@@ -95,7 +95,7 @@ class ApprovalRoutes:
             async with asyncio.timeout(seconds):
                 await self._front.node.sending.approve(
                     task.parked.digest,
-                    asked,
+                    approval,
                     agent=task.message.header.aud or self._front.node.own,
                     follows=task.parked.obligation.follows,
                     user=statement,
@@ -103,18 +103,18 @@ class ApprovalRoutes:
                 )
         except TimeoutError as error:
             raise BusUnavailable("the agent did not confirm in time, but may count it yet") from error
-        return _json({"id": task.parked.digest.hex(), "verdict": asked.verdict.value})
+        return _json({"id": task.parked.digest.hex(), "verdict": approval.verdict.value})
 
-    async def _found(self, request: Request, token: AccessToken) -> tuple[ParkedTask, Statement]:
+    async def _visible_task(self, request: Request, token: AccessToken) -> tuple[ParkedTask, Statement]:
         named, statement = request.path_params["task"], self._statement(token, request)
         if not _ID.fullmatch(named):
             raise _nothing()
         digest, person = bytes.fromhex(named), parse_payload(statement.payload)
-        task = await self.waiting.find(digest, person)
+        task = await self._parked_tasks.find_task(digest, person)
         if task is None:
             # To look once more is one more request.
             self._front.charge(token, 1.0)
-            if await self.waiting.ended(digest, person):
+            if await self._parked_tasks.ended(digest, person):
                 raise EdgeError(Code.APPROVAL_CLOSED, 409, "this waits no longer")
             raise _nothing()
         return task, statement
@@ -122,7 +122,7 @@ class ApprovalRoutes:
     def _statement(self, token: AccessToken, request: Request) -> Statement:
         return self._front.context(token, request)
 
-    async def _asked(self, request: Request, token: AccessToken) -> ApprovalRequest:
+    async def _requested_verdict(self, request: Request, token: AccessToken) -> ApprovalRequest:
         body = await self._front.body(request, token)
         if body.typ != JSON:
             raise EdgeError(Code.UNSUPPORTED_MEDIA_TYPE, 415, f"Content-Type must be {JSON}")
@@ -135,9 +135,9 @@ class ApprovalRoutes:
             raise EdgeError(Code.MALFORMED, 400, detail) from error
 
 
-def _parsed(said: dict[str, Json]) -> ApprovalRequest:
-    decision, verdict, note = said.pop("decision", None), said.pop("verdict", None), said.pop("note", "")
-    if said or not isinstance(decision, str) or not isinstance(verdict, str) or not isinstance(note, str):
+def _parsed(body: dict[str, Json]) -> ApprovalRequest:
+    decision, verdict, note = body.pop("decision", None), body.pop("verdict", None), body.pop("note", "")
+    if body or not isinstance(decision, str) or not isinstance(verdict, str) or not isinstance(note, str):
         raise ValueError("members")
     if not _ID.fullmatch(decision):
         raise ValueError("decision")

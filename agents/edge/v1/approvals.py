@@ -50,7 +50,7 @@ from sealbus.policies.decision.request import (
     rfc3339,
 )
 
-_log: Final = logging.getLogger(__name__)
+_logger: Final = logging.getLogger(__name__)
 
 PAGE: Final = 1_000
 """Tasks on one page. What does not verify, has ended or may not be seen takes no place there."""
@@ -104,7 +104,7 @@ class ParkedTask:
     def document(self) -> dict[str, object]:
         """Return what a person is shown, as JSON; characters that could mislead are written as escapes."""
         parked, header, context = self.parked, self.message.header, self.message.context
-        asked, obligation = json.loads(parked.decision.input or b"{}"), parked.obligation
+        recorded, obligation = json.loads(parked.decision.input or b"{}"), parked.obligation
         document: dict[str, object] = {
             "id": parked.digest.hex(),
             "task": header.id.hex(),
@@ -116,22 +116,27 @@ class ParkedTask:
             "requester": header.iss.value,
             "chain": [link.iss.value for link in self.message.chain],
             "user": None if context is None else {"id": context.sub, "idp": context.idp},
-            "resource": asked.get("resource"),
-            "facts": action.get("properties") if isinstance(action := asked.get("action"), dict) else None,
+            "resource": recorded.get("resource"),
+            "facts": action.get("properties") if isinstance(action := recorded.get("action"), dict) else None,
             "reasons": list(parked.decision.reasons),
             "since": rfc3339(parked.since // SECOND),
             "until": rfc3339(parked.until // SECOND),
             "needs": {"acr": list(obligation.acr), "max_age": obligation.max_age},
             "follows": list(obligation.follows),
             "verdicts": [
-                {"verdict": one.verdict.value, "user": one.user, "idp": one.idp, "time": rfc3339(one.time // SECOND)}
-                for one in parked.verdicts
+                {
+                    "verdict": verdict.verdict.value,
+                    "user": verdict.user,
+                    "idp": verdict.idp,
+                    "time": rfc3339(verdict.time // SECOND),
+                }
+                for verdict in parked.verdicts
             ],
         }
         if obligation.body:
             document["body"] = _body(self.message)
-        shown = _visible(document)
-        return shown if isinstance(shown, dict) else {}
+        escaped = _visible(document)
+        return escaped if isinstance(escaped, dict) else {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,14 +164,14 @@ class _Listing:
         return place.whole and place.first >= self.first and subject not in self.part.unsure
 
 
-class _Listed(NamedTuple):
+class _PageEntry(NamedTuple):
     """What the person may see at one place of a page, and how many values were read by themselves for it."""
 
     task: ParkedTask | None
     reads: int
 
 
-class _Filling:
+class _OpenPage:
     """A page that is being read, of `most` tasks: what is on it, and up to which sequence."""
 
     def __init__(self, after: int, most: int) -> None:
@@ -180,20 +185,20 @@ class _Filling:
         """How many more tasks it may hold; 0 if it has all its bytes."""
         return self._most - len(self.tasks) if self.bytes < PAGE_BYTES else 0
 
-    def add(self, listed: Sequence[_Listed], end: int) -> None:
+    def add(self, entries: Sequence[_PageEntry], end: int) -> None:
         """Add what was found at the next places, the last of which changed at `end`."""
-        found = [one.task for one in listed if one.task is not None]
-        self.tasks += found
-        self.bytes += sum([len(one.parked.record) + len(one.parked.envelope) for one in found])
+        tasks = [entry.task for entry in entries if entry.task is not None]
+        self.tasks += tasks
+        self.bytes += sum([len(task.parked.record) + len(task.parked.envelope) for task in tasks])
         self.end = end
 
 
-class Waiting:
+class ParkedTaskReader:
     """The parked tasks of all agents, as one edge reads them. `stop_places` is the `most` of its `StopPlaces`."""
 
     def __init__(self, node: Node, *, stop_places: int = STOP_PLACES) -> None:
         self._node = node
-        self._said = OperatorLog(_log)
+        self._operator_log = OperatorLog(_logger)
         deployment = node.deployment
         self._profile = LiveProfile(
             own=node.own,
@@ -218,7 +223,7 @@ class Waiting:
         """
         pattern = f"held.*.task.{queue}.*"
         scan = await self._node.held.scan(pattern, after=after, most=LOOKED_AT, within=_WITHIN)
-        places, page = list(scan.places.items()), _Filling(after, PAGE if scan.complete else PAGE_SINGLY)
+        places, page = list(scan.places.items()), _OpenPage(after, PAGE if scan.complete else PAGE_SINGLY)
         time = asyncio.get_running_loop().time
         until = time() + PAGE_SECONDS
         for _ in range(PARTS):
@@ -234,29 +239,29 @@ class Waiting:
 
     async def _fill(
         self,
-        page: _Filling,
+        page: _OpenPage,
         listing: _Listing,
         places: Sequence[tuple[str, Place]],
         person: UserContext,
         pays: Callable[[float], bool],
     ) -> bool:
         """Add what waits at `places`; return whether the page goes on: there is room on it, and it was paid for."""
-        part, left = listing.part, list(places)
+        part, remaining = listing.part, list(places)
         cost = _TOGETHER_COST + part.forged / TASKS_OF_A_REQUEST
-        while left:
+        while remaining:
             number = min(TOGETHER, page.room)
-            some, left = left[:number], left[number:]
-            listed = await asyncio.gather(*[self._listed(listing, *one, person) for one in some])
-            page.add(listed, some[-1][1].last)
-            genuine = sum([subject in part.values for subject, _ in some])
-            cost += genuine / TASKS_OF_A_REQUEST + sum([one.reads for one in listed])
+            batch, remaining = remaining[:number], remaining[number:]
+            entries = await asyncio.gather(*[self._entry_at(listing, *place, person) for place in batch])
+            page.add(entries, batch[-1][1].last)
+            genuine = sum([subject in part.values for subject, _ in batch])
+            cost += genuine / TASKS_OF_A_REQUEST + sum([entry.reads for entry in entries])
             if not pays(cost) or not page.room:
                 return False
             cost = 0.0
         page.end = part.last
         return not cost or pays(cost)
 
-    async def _read(self, pattern: str, scan: Scan, page: _Filling, places: Sequence[tuple[str, Place]]) -> _Listing:
+    async def _read(self, pattern: str, scan: Scan, page: _OpenPage, places: Sequence[tuple[str, Place]]) -> _Listing:
         """Read the values at the next places, as many as the page may hold, and then what was canceled."""
         part = await self._node.held.between(
             pattern,
@@ -268,7 +273,7 @@ class Waiting:
         )
         return _Listing(scan=scan, first=page.end + 1, part=part, uncanceled=await self._canceled.refresh())
 
-    async def _listed(self, listing: _Listing, subject: str, place: Place, person: UserContext) -> _Listed:
+    async def _entry_at(self, listing: _Listing, subject: str, place: Place, person: UserContext) -> _PageEntry:
         """Return what waits at one place and `person` may see."""
         reads, value = 0, listing.part.values.get(subject)
         parked = _parked(value) if value is not None else None
@@ -281,14 +286,14 @@ class Waiting:
             parked = _parked(value) if value is not None and value.last == place.last else None
         task = await self._seen(parked, person)
         if task is None or (listing.uncanceled and not self._canceled.may_hold(task.message.chain)):
-            return _Listed(task, reads)
+            return _PageEntry(task, reads)
         reads += len(task.message.chain)
-        return _Listed(task if not await self._is_canceled(task) else None, reads)
+        return _PageEntry(task if not await self._is_canceled(task) else None, reads)
 
     def _waits(self, parked: Parked | None) -> bool:
         return parked is not None and parked.state is ParkedState.WAITING and self._node.clock() < parked.until
 
-    async def find(self, digest: bytes, person: UserContext) -> ParkedTask | None:
+    async def find_task(self, digest: bytes, person: UserContext) -> ParkedTask | None:
         """Return the task with H(header) `digest` if it waits and `person` may see it. Raises as `page`."""
         for parked in await self._all(digest):
             if (task := await self._seen(parked, person)) is not None:
@@ -302,15 +307,15 @@ class Waiting:
         return any([await self.may(parked, person, _VIEW, now=now) for parked in await self._all(digest)])
 
     async def _all(self, digest: bytes) -> list[Parked]:
-        found = await self._newest(f"held.*.task.*.{digest.hex()}", PARKED_TYPE)
-        return [parked for value in found.values() if (parked := _parked(value)) is not None]
+        values = await self._newest(f"held.*.task.*.{digest.hex()}", PARKED_TYPE)
+        return [parked for value in values.values() if (parked := _parked(value)) is not None]
 
     async def _newest(self, pattern: str, payload_type: str) -> Mapping[str, HeldValue]:
         try:
             return await self._node.held.newest(pattern, payload_type, flooded=False)
         except ConfigurationError as error:
             # Where nothing is held, nothing waits. What is wrong with a stream that is there is for operators.
-            self._said.warning("what waits was not looked for: %s", error.detail)
+            self._operator_log.warning("what waits was not looked for: %s", error.detail)
             return {}
 
     async def submitted(self, task: bytes) -> ParkedTask | None:
@@ -320,9 +325,9 @@ class Waiting:
         for value in markers.values():
             marker = parsed_marker(value)
             for parked in await self._all(marker.digest) if marker is not None else ():
-                found = await self._proved(parked) if parked.header.iss == self._node.own else None
-                if found is not None and found.message.header.id == task:
-                    return found
+                proved = await self._proved(parked) if parked.header.iss == self._node.own else None
+                if proved is not None and proved.message.header.id == task:
+                    return proved
         return None
 
     async def _seen(self, parked: Parked | None, person: UserContext) -> ParkedTask | None:
@@ -356,7 +361,7 @@ class Waiting:
 
     def _hide(self, parked: Parked, why: str) -> None:
         """Tell operators that what an agent has signed is not shown, and why."""
-        self._said.warning("parked task %s of %s is not shown: %s", parked.digest.hex(), parked.header.aud, why)
+        self._operator_log.warning("parked task %s of %s is not shown: %s", parked.digest.hex(), parked.header.aud, why)
 
     async def may(self, parked: Parked, person: UserContext, verdict: str, *, now: int) -> bool:
         """Return whether the policy lets `person` give this verdict on a task; what is no decision does not.
@@ -399,11 +404,11 @@ def is_about(parked: Parked, message: VerifiedMessage, own: OwnSubjects) -> bool
     try:
         action = action_of(message.header.to, own)
         recorded = completed_document(_recorded(parked.decision.input or b""))
-        asked = json.loads(recorded)
+        actual = json.loads(recorded)
         expected = json.loads(input_document(request_about(message, action, {}, NO_RESOURCE, now=0)))
     except (SealbusError, ValueError):
         return False
-    return parked.decision.action == action and _of_message(asked) == _of_message(expected)
+    return parked.decision.action == action and _of_message(actual) == _of_message(expected)
 
 
 def _check_times(parked: Parked, message: VerifiedMessage) -> None:
@@ -420,12 +425,12 @@ def _check_times(parked: Parked, message: VerifiedMessage) -> None:
 
 def _of_message(document: dict[str, object]) -> dict[str, object]:
     """Return what of an input document its message alone decides."""
-    found = {name: value for name, value in document.items() if name != "resource"}
-    for name, others in _OF_THE_AGENT.items():
-        inner = found.get(name)
+    kept_part = {name: value for name, value in document.items() if name != "resource"}
+    for name, excluded in _OF_THE_AGENT.items():
+        inner = kept_part.get(name)
         if isinstance(inner, dict):
-            found[name] = {key: value for key, value in inner.items() if key not in others}
-    return found
+            kept_part[name] = {key: value for key, value in inner.items() if key not in excluded}
+    return kept_part
 
 
 def _parked(value: HeldValue) -> Parked | None:
@@ -463,11 +468,16 @@ def _visible(value: object) -> object:
         case str():
             if value.isprintable():
                 return value
-            return "".join([_escaped(one) if unicodedata.category(one) in _HIDDEN else one for one in value])
+            return "".join(
+                [
+                    _escaped(character) if unicodedata.category(character) in _HIDDEN else character
+                    for character in value
+                ]
+            )
         case list() | tuple():
-            return [_visible(one) for one in value]
+            return [_visible(item) for item in value]
         case Mapping():
-            return {str(_visible(name)): _visible(one) for name, one in value.items()}
+            return {str(_visible(name)): _visible(item) for name, item in value.items()}
     return value
 
 

@@ -128,5 +128,5 @@ async def _watch(request: Request, leaving: asyncio.Timeout) -> None:
 
 
 def _takes_events(request: Request) -> bool:
-    said = ",".join(request.headers.getlist("accept")).lower()
-    return any(one.partition(";")[0].strip() == EVENT_STREAM for one in said.split(","))
+    accepted = ",".join(request.headers.getlist("accept")).lower()
+    return any(media_range.partition(";")[0].strip() == EVENT_STREAM for media_range in accepted.split(","))

@@ -93,9 +93,9 @@ def openapi_document(
     actions done later.
     """
     own: Json = json.loads(_OWN.read_bytes())
-    shown = list(_shown(schemas, exposed))
+    actions = list(_exposed_actions(schemas, exposed))
     models = {name: model for schema in schemas for name, model in schema.models.items()}
-    bodies = [body for _, action in shown for body in (action.takes, action.gives)]
+    bodies = [body for _, action in actions for body in (action.takes, action.gives)]
     parts = urlsplit(resource)
     security = own["components"]["securitySchemes"] | _issuer_schemes(issuers)
     return {
@@ -107,7 +107,7 @@ def openapi_document(
         "paths": {
             **{
                 f"/v1/{action.kind}s/{agent}/{action.verb}": {"post": _operation(agent, action)}
-                for agent, action in shown
+                for agent, action in actions
             },
             **{
                 path: _completed(item)
@@ -131,7 +131,7 @@ def openapi_document(
     }
 
 
-def _shown(schemas: Sequence[AgentSchema], exposed: Exposed) -> Iterator[tuple[str, ActionSchema]]:
+def _exposed_actions(schemas: Sequence[AgentSchema], exposed: Exposed) -> Iterator[tuple[str, ActionSchema]]:
     for schema in schemas:
         for action in schema.actions:
             if JSON in action.takes and exposed.shows(schema.agent, action.verb):

@@ -34,7 +34,7 @@ LOGOUT_PATH: Final = "/v1/backchannel-logout"
 
 _EVENT_TOKEN: Final = "application/secevent+jwt"
 
-_log: Final = logging.getLogger(__name__)
+_logger: Final = logging.getLogger(__name__)
 
 
 class RevocationRoutes:
@@ -88,22 +88,22 @@ class RevocationRoutes:
         # Only now: what was not published is reported again.
         await events.remember(event, now=self._front.node.clock())
 
-    def _named(self, one: Revocation) -> Revocation:
+    def _named(self, revocation: Revocation) -> Revocation:
         """Return `one` with a user as contexts name them; raise 400 for a name that none can hold: nobody is called that."""
-        if one.kind != "user":
-            return one
-        name = self._front.user_id(one.issuer, one.id)
+        if revocation.kind != "user":
+            return revocation
+        name = self._front.user_id(revocation.issuer, revocation.id)
         if not is_text(name):
             raise EdgeError(Code.BAD_TOKEN, 400, "the user's id is too long", error="invalid_request")
-        return one.model_copy(update={"id": name})
+        return revocation.model_copy(update={"id": name})
 
-    async def _revoke(self, one: Revocation, request: Request) -> None:
+    async def _revoke(self, revocation: Revocation, request: Request) -> None:
         """Return once `one` is published; raise 503 otherwise, after which its sender comes again."""
         front = self._front
         requests, within = front.node.requests, front.limits.revoke_seconds
         message = call_message(
             REVOKE,
-            Content(body=one.model_dump_json().encode(), typ=JSON),
+            Content(body=revocation.model_dump_json().encode(), typ=JSON),
             names=front.node.deployment.names,
             origin=Origin(tid=request.scope[REQUEST_ID]),
             reply_to=requests.address(),
@@ -113,7 +113,9 @@ class RevocationRoutes:
         try:
             await requests.call(message, action=REVOKE, within=within)
         except SealbusError as error:
-            _log.error("a revocation by %s is not published: %s answered %s", one.issuer, REVOKE, error.code)
+            _logger.error(  # noqa: TRY400  the operator needs no traceback
+                "a revocation by %s is not published: %s answered %s", revocation.issuer, REVOKE, error.code
+            )
             code = Code.NO_LISTENER if error.code == Code.NO_LISTENER else Code.BUS_UNAVAILABLE
             detail = "The revocation is not published; report it again."
             raise EdgeError(code, 503, detail, retry_after=front.limits.revoke_again_seconds) from error

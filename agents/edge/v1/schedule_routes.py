@@ -85,8 +85,8 @@ class ScheduleRoutes:
             front.exposed.action(agent, verb)
             check_granted(planned, now)
             planned.check_from(now)
-            asked = ScheduleRequest(name=standing_name(user, name), planned=planned)
-            await self._tell(asked, statement)
+            change = ScheduleRequest(name=standing_name(user, name), planned=planned)
+            await self._tell(change, statement)
         except ValueError as error:
             raise EdgeError(Code.MALFORMED, 400, str(error)) from error
         document: dict[str, object] = {
@@ -100,8 +100,8 @@ class ScheduleRoutes:
         """`GET /v1/schedules`: those of the calling user that are neither removed nor over."""
         token = await self._front.admitted(request)
         _, user = self._context(token, request)
-        shown = [await self._document(one) for one in await self._grants.of(user)]
-        return _json({"schedules": shown}, 200)
+        documents = [await self._document(schedule) for schedule in await self._grants.of(user)]
+        return _json({"schedules": documents}, 200)
 
     async def remove(self, request: Request) -> Response:
         """`DELETE /v1/schedules/{name}`: 204 once nothing more is sent; 404 if the caller has no such schedule."""
@@ -109,7 +109,7 @@ class ScheduleRoutes:
         statement, user = self._context(token, request)
         try:
             name = standing_name(user, request.path_params["name"])
-            if all(one.name != name for one in await self._grants.of(user)):
+            if all(schedule.name != name for schedule in await self._grants.of(user)):
                 raise EdgeError(Code.NOT_FOUND, 404, "no such schedule")
             await self._tell(ScheduleRequest(name=name, state=ScheduleState.REMOVED), statement)
         except ValueError as error:
@@ -120,10 +120,10 @@ class ScheduleRoutes:
         statement = self._front.context(token, request)
         return statement, parse_payload(statement.payload)
 
-    async def _tell(self, asked: ScheduleRequest, statement: Statement) -> None:
+    async def _tell(self, change: ScheduleRequest, statement: Statement) -> None:
         """Have this edge take it in, as a message of its own that is decided and recorded. Raises `ValueError`."""
         node = self._front.node
-        message = schedule_message(asked, owner=node.own, names=node.deployment.names, statement=statement)
+        message = schedule_message(change, owner=node.own, names=node.deployment.names, statement=statement)
         try:
             await node.sending.tell(message, timeout=self._front.limits.submit_seconds)
         except TimeoutError as error:
@@ -147,21 +147,21 @@ class ScheduleRoutes:
         return document
 
 
-def _planned(said: dict[str, Json], now: int) -> tuple[str, Planned]:
+def _planned(body: dict[str, Json], now: int) -> tuple[str, Planned]:
     """Return what a body asks for, and its name; raise `ValueError`."""
-    if not _MUST <= said.keys() <= _MEMBERS:
+    if not _MUST <= body.keys() <= _MEMBERS:
         raise ValueError(
             "the body has name, action, body, when, grants ([] lets nothing follow), perhaps overlap and until"
         )
-    name, action, until, grants = said["name"], said["action"], said.get("until"), said["grants"]
-    overlap = said.get("overlap", Overlap.SKIP.value)
-    given = grants if isinstance(grants, list) else [None]
-    texts = [one for one in given if isinstance(one, str)]
-    if len(texts) != len(given) or not isinstance(name, str) or not isinstance(action, str):
+    name, action, until, grants = body["name"], body["action"], body.get("until"), body["grants"]
+    overlap = body.get("overlap", Overlap.SKIP.value)
+    listed = grants if isinstance(grants, list) else [None]
+    texts = [item for item in listed if isinstance(item, str)]
+    if len(texts) != len(listed) or not isinstance(name, str) or not isinstance(action, str):
         raise ValueError("name and action are texts, grants is an array of actions")
-    if overlap not in [one.value for one in Overlap]:
+    if overlap not in [choice.value for choice in Overlap]:
         raise ValueError("overlap is skip or queue")
-    when = _when(said["when"], now)
+    when = _when(body["when"], now)
     catchup = _ONCE_CATCHUP if isinstance(when, At) else CATCHUP
     if until is not None:
         ends = _time(until)
@@ -170,7 +170,7 @@ def _planned(said: dict[str, Json], now: int) -> tuple[str, Planned]:
     return name, Planned(
         action=action,
         body=Content(
-            json.dumps(said["body"], separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode(), JSON
+            json.dumps(body["body"], separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode(), JSON
         ),
         when=when,
         until=ends,
@@ -180,8 +180,8 @@ def _planned(said: dict[str, Json], now: int) -> tuple[str, Planned]:
     )
 
 
-def _when(said: Json, now: int) -> When:
-    match said:
+def _when(value: Json, now: int) -> When:
+    match value:
         case {"cron": str(expression), "zone": str(zone), **other} if not other:
             return Cron(expression=expression, zone=zone)
         case {"every": int(seconds), **other} if not other and type(seconds) is int:
@@ -191,9 +191,9 @@ def _when(said: Json, now: int) -> When:
     raise ValueError("when is {cron, zone}, {every: seconds} or {at: time}")
 
 
-def _time(said: Json) -> int:
+def _time(text: Json) -> int:
     try:
-        time = datetime.fromisoformat(said) if isinstance(said, str) else None
+        time = datetime.fromisoformat(text) if isinstance(text, str) else None
     except ValueError:
         time = None
     if time is None or time.tzinfo is None:

@@ -44,7 +44,7 @@ from sealbus.envelopes.message.wire import Statement
 from sealbus.policies.decision.decision import Decision
 from sealbus.policies.decision.request import Request, Resource, input_document
 
-_log: Final = logging.getLogger(__name__)
+_logger: Final = logging.getLogger(__name__)
 
 REVOKED_FOR: Final = 29 * 86_400 * SECOND
 """How old what is kept may be: lists of revocations forget after 30 days, and an edge away for longer missed some."""
@@ -56,7 +56,7 @@ class EdgeGrants:
     def __init__(self, front: Front, owners: TaskOwners) -> None:
         self._front = front
         self._owners = owners
-        self._said = OperatorLog(_log)
+        self._operator_log = OperatorLog(_logger)
         self.book: Final = book_of(front.node)
         self.claims: Final = claims_of(front.node)
 
@@ -79,7 +79,7 @@ class EdgeGrants:
         if not isinstance(answer, Decision):
             raise answer
         if answer.allow is not True or answer.obligations:
-            self._said.warning("the standing grant %s is not allowed any more", schedule.name)
+            self._operator_log.warning("the standing grant %s is not allowed any more", schedule.name)
             return False
         return True
 
@@ -121,18 +121,23 @@ class EdgeGrants:
     async def sent(self, schedule: Schedule, task: PendingRequest) -> None:
         """Let the user see the task as one of theirs."""
         try:
-            user, asked = parse_payload(schedule.user), AskedTask(pending=task, action=schedule.planned.action)
-            await self._owners.keep_for(self._front.node.sending.handle(handle_text(asked)), user)
+            user, pending = parse_payload(schedule.user), AskedTask(pending=task, action=schedule.planned.action)
+            await self._owners.keep_for(self._front.node.sending.handle(handle_text(pending)), user)
         except SealbusError as error:
-            self._said.warning("the owner of a task of %s is not kept: %s", schedule.name, error.detail or error.code)
+            self._operator_log.warning(
+                "the owner of a task of %s is not kept: %s", schedule.name, error.detail or error.code
+            )
 
     async def of(self, user: UserContext) -> list[Schedule]:
         """Return what stands for `user`, by name. Raises as `ScheduleBook.all`."""
         now = self._front.node.clock()
         return [
-            one
-            for _, one in sorted((await self.book.all()).items())
-            if is_of(one.name, user) and _is_theirs(one, user) and one.stands(now) and not self.ended(one)
+            schedule
+            for _, schedule in sorted((await self.book.all()).items())
+            if is_of(schedule.name, user)
+            and _is_theirs(schedule, user)
+            and schedule.stands(now)
+            and not self.ended(schedule)
         ]
 
     def _exposes(self, planned: Planned) -> bool:
@@ -189,5 +194,5 @@ def _user_of(schedule: Schedule) -> UserContext | None:
 
 
 def _is_theirs(schedule: Schedule, user: UserContext) -> bool:
-    found = _user_of(schedule)
-    return found is not None and (found.idp, found.sub) == (user.idp, user.sub)
+    owner = _user_of(schedule)
+    return owner is not None and (owner.idp, owner.sub) == (user.idp, user.sub)

@@ -24,7 +24,7 @@ from starlette.requests import Request
 from sealbus.agents.edge.http.problem import EdgeError
 from sealbus.agents.edge.oauth.tokens.access_token import AccessToken
 from sealbus.agents.edge.oauth.tokens.user_context import Pseudonyms
-from sealbus.agents.edge.v1.approvals import Waiting
+from sealbus.agents.edge.v1.approvals import ParkedTaskReader
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.sdk.task_handle import TaskHandle, handle_text
 from sealbus.bus.gate.status_reader import AskedTask
@@ -72,7 +72,7 @@ class TaskOwners:
         self._user_id = user_id
         self._charge = charge
         self._context = context
-        self._waiting = Waiting(node)
+        self._parked_tasks = ParkedTaskReader(node)
         self._pseudonyms = pseudonyms
         self._keyed = KeyValue(node.transport)
 
@@ -81,7 +81,7 @@ class TaskOwners:
 
         Raises `BusUnavailable`, `IdentityUnavailable`.
         """
-        await self._keep(handle, self._who(token))
+        await self._keep(handle, self._owner_of(token))
 
     async def keep_for(self, handle: TaskHandle, user: UserContext) -> None:
         """Remember that `handle` was submitted for the user of a context that this edge has minted; raises as `keep`."""
@@ -89,68 +89,68 @@ class TaskOwners:
         kind = [user.typ.value] if user.typ is not None else []
         await self._keep(handle, self._known_as(user.idp, user.sub.removesuffix(domain), kind))
 
-    async def _keep(self, handle: TaskHandle, who: str) -> None:
+    async def _keep(self, handle: TaskHandle, owner: str) -> None:
         value = json.dumps(
-            {"v": _VERSION, "handle": handle.text, "who": who, "at": self._node.clock()},
+            {"v": _VERSION, "handle": handle.text, "who": owner, "at": self._node.clock()},
             separators=(",", ":"),
         )
         parts = signed(value.encode(), _TYPE, self._node.identity.sealer())
         await self._keyed.create(self._subject(handle.message_id), encode([*parts], text_bytes=_BYTES))
 
-    async def find(self, task: str, token: AccessToken, request: Request | None = None) -> TaskHandle:
+    async def find_task(self, task: str, token: AccessToken, request: Request | None = None) -> TaskHandle:
         """Return the task with id `task`, to be read for the user of `token` who asks for it by `request`.
 
         Raises 404 if there is none, or if it is another user's, or as `charge` does.
         """
-        handle = await self._found(task, token)
+        handle = await self._find_handle(task, token)
         if self._context is None or request is None:
             return handle
         user = parse_payload(self._context(token, request).payload)
         return replace(handle, task=replace(handle.task, context=user))
 
-    async def _found(self, task: str, token: AccessToken) -> TaskHandle:
+    async def _find_handle(self, task: str, token: AccessToken) -> TaskHandle:
         if not _ID.fullmatch(task):
             raise _no_task()
-        found = await self._look(task)
-        kept = self._kept(found, task) if found is not None else None
-        if kept is None:
+        stored = await self._read_stored(task)
+        entry = self._parse_entry(stored, task) if stored is not None else None
+        if entry is None:
             return await self._parked(task, token)
-        handle, who = kept
-        if not hmac.compare_digest(who.encode(), self._who(token).encode()):
+        handle, owner = entry
+        if not hmac.compare_digest(owner.encode(), self._owner_of(token).encode()):
             raise _no_task()
         return handle
 
     def place(self, token: AccessToken) -> str:
         """Return what stands for the user of `token` in subjects: nothing that says who they are."""
-        return sha256(self._who(token).encode()).hexdigest()[:32]
+        return sha256(self._owner_of(token).encode()).hexdigest()[:32]
 
-    def _kept(self, found: bytes, task: str) -> tuple[TaskHandle, str] | None:
+    def _parse_entry(self, stored: bytes, task: str) -> tuple[TaskHandle, str] | None:
         """Return the handle that was kept, and whose it is; `None` for bytes that this edge has not signed."""
         try:
-            parts = [one for one in _array(found) if isinstance(one, bytes)]
+            parts = [part for part in _array(stored) if isinstance(part, bytes)]
             value = json.loads(parts[0])
-            handle, who, at = self._node.sending.handle(str(value["handle"])), str(value["who"]), int(value["at"])
+            handle, owner, at = self._node.sending.handle(str(value["handle"])), str(value["who"]), int(value["at"])
             ours = is_own(parts, _TYPE, own=self._node.own, at=at, trust=self._node.trust(), caches=self._node.caches)
             if not ours or value["v"] != _VERSION or handle.message_id != task:
                 return None
         except (ValueError, TypeError, LookupError, OverflowError, RecursionError, EnvelopeError):
             return None
-        return handle, who
+        return handle, owner
 
     async def _parked(self, task: str, token: AccessToken) -> TaskHandle:
-        """Return a task that was parked, and whose owner is not kept any more; raise 404 as `find` does."""
+        """Return a task that was parked, and whose owner is not kept any more; raise 404 as `find_task` does."""
         if not self._may_be_held(task):
             raise _no_task()
         self._charge(token, 1.0)
-        found = await self._waiting.submitted(bytes.fromhex(task))
-        context = found.message.context if found is not None else None
-        if found is None or context is None:
+        parked = await self._parked_tasks.submitted(bytes.fromhex(task))
+        context = parked.message.context if parked is not None else None
+        if parked is None or context is None:
             raise _no_task()
         person = (context.idp, context.sub, context.typ)
         if person != (token.issuer, self._user_id(token.issuer, token.subject), token.type):
             raise _no_task()
-        asked = AskedTask(pending=PendingRequest.of(found.message.header), action=found.parked.decision.action)
-        return self._node.sending.handle(handle_text(asked))
+        pending = AskedTask(pending=PendingRequest.of(parked.message.header), action=parked.parked.decision.action)
+        return self._node.sending.handle(handle_text(pending))
 
     def _may_be_held(self, task: str) -> bool:
         """Return whether a task with this id can have been parked, and HELD still know it."""
@@ -160,37 +160,37 @@ class TaskOwners:
         """Return how long ago a task was made, by its id: the first 48 bits of a UUIDv7 are milliseconds (RFC 9562, 5.7)."""
         return self._node.clock() - int(task[:12], 16) * 1_000
 
-    async def _look(self, task: str) -> bytes | None:
+    async def _read_stored(self, task: str) -> bytes | None:
         fresh = abs(self._age(task)) < FRESH_SECONDS * SECOND
         for look in range(_LOOKS if fresh else 1):
             if look:
                 await asyncio.sleep(_PAUSE)
-            found = await self._keyed.get(self._subject(task))
-            if found is not None:
-                return found.payload
+            stored = await self._keyed.get(self._subject(task))
+            if stored is not None:
+                return stored.payload
         return None
 
-    def _who(self, token: AccessToken) -> str:
+    def _owner_of(self, token: AccessToken) -> str:
         # A client or workload is not the user whose id it has.
         kind = [token.type.value] if token.type is not None else []
-        known = token.subject
+        name = token.subject
         if self._pseudonyms is not None:
-            known = self._pseudonyms.of(token.issuer, known)
-        return self._known_as(token.issuer, known, kind)
+            name = self._pseudonyms.of(token.issuer, name)
+        return self._known_as(token.issuer, name, kind)
 
-    def _known_as(self, issuer: str, known: str, kind: list[str]) -> str:
+    def _known_as(self, issuer: str, name: str, kind: list[str]) -> str:
         """Return what is kept of a user who is `known` so in contexts, but for the domain of a partner's."""
         if self._pseudonyms is not None:
-            return " ".join([known, *kind])
-        return sha256(json.dumps([issuer, known, *kind]).encode()).hexdigest()
+            return " ".join([name, *kind])
+        return sha256(json.dumps([issuer, name, *kind]).encode()).hexdigest()
 
     def _subject(self, task: str) -> str:
         return f"state.{self._node.token}.request.{task}"
 
 
 def _array(stored: bytes) -> list[Value]:
-    found = decode(stored, text_bytes=_BYTES, step=0)
-    return found if isinstance(found, list) else []
+    array = decode(stored, text_bytes=_BYTES, step=0)
+    return array if isinstance(array, list) else []
 
 
 def _no_task() -> EdgeError:

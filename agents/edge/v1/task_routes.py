@@ -58,14 +58,14 @@ class Tasks:
         token = await front.admitted(request)
         action = front.exposed.action(request.path_params["agent"], request.path_params["verb"])
         key = idempotency_key(request)
-        handle = await self.submitted(request, token, action, await front.body(request, token), key)
+        handle = await self.submit_task(request, token, action, await front.body(request, token), key)
         url = f"/v1/tasks/{handle.message_id}"
         document: dict[str, object] = {"id": handle.message_id, "status_url": url}
         if key is not None:
             document["note"] = _KEY_NOTE
         return _json(document, 202, location=url)
 
-    async def submitted(
+    async def submit_task(
         self, request: Request, token: AccessToken, action: str, body: Content, key: str | None = None
     ) -> TaskHandle:
         """Submit a task for the user of `token`; return it once it is stored and kept as theirs. `key` is for its copies."""
@@ -88,7 +88,7 @@ class Tasks:
 
     async def status(self, request: Request) -> Response:
         """`GET /v1/tasks/{id}`: the newest state."""
-        _, handle = await self.found(request)
+        _, handle = await self.requested_task(request)
         return _json(status_document(handle, await newest_of(handle)), 200)
 
     async def result(self, request: Request) -> Response:
@@ -99,7 +99,7 @@ class Tasks:
         A task that ended without a result is answered as a call would be: 403 for a denial, and so on. But its remedies ask
         nothing of this request, whose answer would be the same after a login: they are for the next submission.
         """
-        _, handle = await self.found(request)
+        _, handle = await self.requested_task(request)
         newest = await newest_of(handle)
         if newest is None or not newest.final:
             return _json(status_document(handle, newest), 202, **{"retry-after": "1"})
@@ -114,12 +114,12 @@ class Tasks:
 
         An optional JSON body says why: `{"reason": "..."}`.
         """
-        token, handle = await self.found(request)
+        token, handle = await self.requested_task(request)
         reason = await self._reason(request, token)
-        await self.stopped(request, token, handle, reason)
+        await self.cancel_task(request, token, handle, reason)
         return _json(status_document(handle, await newest_of(handle)), 202, location=f"/v1/tasks/{handle.message_id}")
 
-    async def stopped(self, request: Request, token: AccessToken, handle: TaskHandle, reason: str) -> None:
+    async def cancel_task(self, request: Request, token: AccessToken, handle: TaskHandle, reason: str) -> None:
         """Cancel a task of the user of `token`; return once that is in force. Raises 409 for a task that ended."""
         newest = await newest_of(handle)
         if newest is not None and newest.final:
@@ -137,23 +137,23 @@ class Tasks:
             return ""
         body = await self._front.body(request, token)
         try:
-            said = parse_object(body.body, depth=1)
+            document = parse_object(body.body, depth=1)
         except ValueError as error:
             raise EdgeError(Code.MALFORMED, 400, "the body is not a JSON object") from error
-        reason = said.pop("reason", "")
-        if said or not isinstance(reason, str) or (reason and not is_text(reason)):
+        reason = document.pop("reason", "")
+        if document or not isinstance(reason, str) or (reason and not is_text(reason)):
             raise EdgeError(Code.MALFORMED, 400, "the body may hold a reason, of at most 256 bytes, and nothing else")
         return reason
 
-    async def found(self, request: Request) -> tuple[AccessToken, TaskHandle]:
+    async def requested_task(self, request: Request) -> tuple[AccessToken, TaskHandle]:
         """Return the request's token and the task that it may see; raises as `Front.admitted` and `look`."""
         token = await self._front.admitted(request)
-        return token, await self.look(request.path_params["task"], token, request)
+        return token, await self.look_up(request.path_params["task"], token, request)
 
-    async def look(self, task: str, token: AccessToken, request: Request) -> TaskHandle:
+    async def look_up(self, task: str, token: AccessToken, request: Request) -> TaskHandle:
         """Return a task of the user of `token`, whose state or result they look at: 404 if it is not theirs, or 429."""
         self._front.charge_read(token)
-        return await self.owners.find(task, token, request)
+        return await self.owners.find_task(task, token, request)
 
 
 def status_document(handle: TaskHandle, status: Status | None) -> dict[str, object]:
@@ -224,15 +224,15 @@ class TaskEvents:
 
         Of a user who is revoked meanwhile nothing more is told.
         """
-        token, handle = await self._tasks.found(request)
+        token, handle = await self._tasks.requested_task(request)
         after = _last_event(request)
         return self._streams.of(token, self._events(handle, token, after))
 
     async def _events(self, handle: TaskHandle, token: AccessToken, after: int) -> AsyncGenerator[bytes, None]:
         front = self._front
         loop = asyncio.get_running_loop()
-        left = min(front.limits.event_seconds, (token.expires - front.node.clock()) / SECOND)
-        ends = loop.time() + left
+        remaining = min(front.limits.event_seconds, (token.expires - front.node.clock()) / SECOND)
+        ends = loop.time() + remaining
         parts = PartsReading(resumed=after >= 0)
         # A first line at once: clients and middleboxes then know that the stream is open.
         yield COMMENT
@@ -282,9 +282,9 @@ async def _ended(future: asyncio.Future[Any]) -> None:
 
 
 def _last_event(request: Request) -> int:
-    said = request.headers.get("last-event-id")
-    if said is None:
+    last_event = request.headers.get("last-event-id")
+    if last_event is None:
         return -1
-    if not _LAST.fullmatch(said):
+    if not _LAST.fullmatch(last_event):
         raise EdgeError(Code.MALFORMED, 400, "Last-Event-ID must be the id of an event")
-    return int(said)
+    return int(last_event)

@@ -47,21 +47,21 @@ def token_app(front: Front) -> Application:
         if wait:
             raise too_often(wait)
         form = await read_form(request, limits)
-        given = _checked(form, front.node.own.trust_domain.name)
+        grant = _checked(form, front.node.own.trust_domain.name)
         now = front.node.clock()
         try:
-            assertion = await front.asserted(given.token, presenter=peer.spiffe_id, now=now) if given.asserts else None
-            token = assertion.contents if assertion is not None else await _unbound(front, given.token, now)
+            assertion = await front.asserted(grant.token, presenter=peer.spiffe_id, now=now) if grant.asserts else None
+            token = assertion.contents if assertion is not None else await _unbound(front, grant.token, now)
             statement = front.context(_narrowed(token, form.get("scope")), request, peer.spiffe_id)
             if assertion is not None:
                 # Last, so that it can be shown again after any other refusal.
                 await front.assertions.use(assertion)
             else:
-                await front.keep(given.token, token, now=now)
+                await front.keep(grant.token, token, now=now)
         except TokenRefused as error:
             # A token that is not accepted makes the request or the grant invalid (RFC 8693 section 2.2.2, RFC 7523 section
             # 3.1), not the client.
-            raise EdgeError(error.code, 400, error.detail, error=given.error) from error
+            raise EdgeError(error.code, 400, error.detail, error=grant.error) from error
         return _json(
             {
                 "access_token": context_token(statement),
@@ -86,7 +86,7 @@ def _peer(request: Request, now: int) -> Peer:
 
 
 @dataclass(frozen=True, slots=True)
-class _Given:
+class _Grant:
     """What is exchanged: a token, whether it is an assertion, and the error where it does not do."""
 
     token: str = field(repr=False)
@@ -102,7 +102,7 @@ async def _unbound(front: Front, text: str, now: int) -> AccessToken:
     return token
 
 
-def _checked(form: Mapping[str, str], trust_domain: str) -> _Given:
+def _checked(form: Mapping[str, str], trust_domain: str) -> _Grant:
     """Return what a request for a user context exchanges; raise for any other request."""
     grant = form.get("grant_type")
     if grant not in (GRANT_TYPE, ASSERTION_GRANT):
@@ -119,20 +119,20 @@ def _checked(form: Mapping[str, str], trust_domain: str) -> _Given:
     if not form.get(name) or other in form:
         raise _invalid(f"{name} is missing, or {other} is there")
     if grant == ASSERTION_GRANT:
-        return _Given(form[name], asserts=True, error="invalid_grant")
+        return _Grant(form[name], asserts=True, error="invalid_grant")
     if form.get("subject_token_type") not in (ACCESS_TOKEN_TYPE, JWT_TYPE):
         raise _invalid(f"subject_token_type must be {ACCESS_TOKEN_TYPE}, or {JWT_TYPE} for an assertion")
-    return _Given(form[name], asserts=form["subject_token_type"] == JWT_TYPE, error="invalid_request")
+    return _Grant(form[name], asserts=form["subject_token_type"] == JWT_TYPE, error="invalid_request")
 
 
 def _narrowed(token: AccessToken, scope: str | None) -> AccessToken:
     """Return `token` with the requested scope, which can only be a part of its own."""
     if scope is None:
         return token
-    wanted = tuple(dict.fromkeys(scope.split(" ")))
-    if not set(wanted) <= set(token.scope):
+    scopes = tuple(dict.fromkeys(scope.split(" ")))
+    if not set(scopes) <= set(token.scope):
         raise EdgeError(Code.MALFORMED, 400, "scope goes beyond the token's", error="invalid_scope")
-    return replace(token, scope=wanted)
+    return replace(token, scope=scopes)
 
 
 def _refusal(error: SealbusError, scope: Scope) -> Response:

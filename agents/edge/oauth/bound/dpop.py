@@ -71,11 +71,13 @@ class Nonces:
     def holds(self, nonce: str, now: int) -> bool:
         """Return whether `nonce` is given out at `now`, or was in the period before."""
         period = now // self._period
-        return any(hmac.compare_digest(nonce.encode(), self._of(one).encode()) for one in (period, period - 1))
+        return any(
+            hmac.compare_digest(nonce.encode(), self._of(candidate).encode()) for candidate in (period, period - 1)
+        )
 
     def _of(self, period: int) -> str:
-        made = hmac.new(self._key, b"sealbus.dpop-nonce.v1" + period.to_bytes(8), sha256).digest()
-        return _base64url(made[:_NONCE_BYTES])
+        mac = hmac.new(self._key, b"sealbus.dpop-nonce.v1" + period.to_bytes(8), sha256).digest()
+        return _base64url(mac[:_NONCE_BYTES])
 
 
 def verify_proof(
@@ -97,10 +99,10 @@ def verify_proof(
     """
     if len(proof) > limits.proof_bytes:
         raise ProofRefused("the proof is too long")
-    found = parsed(proof, limits)
-    if found is None:
+    parts = parsed(proof, limits)
+    if parts is None:
         raise ProofRefused("2: not a JWT in compact form")
-    jws, header, says = found
+    jws, header, says = parts
     algorithm, key = _key(header, limits)
     if not is_signed(jws, algorithm, key):
         raise ProofRefused("6: signature")

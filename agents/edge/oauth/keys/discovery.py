@@ -96,10 +96,10 @@ class Documents:
 
         Raises `FetchFailed`, also if the metadata is of another issuer or points to a URL that is not https.
         """
-        found = (await self.metadata(issuer.issuer)).get("jwks_uri")
-        if type(found) is not str or not is_secure_url(found, plain=issuer.issuer.startswith("http:")):
+        url = (await self.metadata(issuer.issuer)).get("jwks_uri")
+        if type(url) is not str or not is_secure_url(url, plain=issuer.issuer.startswith("http:")):
             raise FetchFailed("metadata: jwks_uri is missing or not https")
-        return found
+        return url
 
     async def keys(self, url: str) -> FetchedKeys:
         """Return the key set at `url`; raise `FetchFailed`."""
@@ -168,7 +168,7 @@ def _max_age(cache_control: str) -> int | None:
     if not _UNCACHEABLE.isdisjoint(directive.lower() for directive in directives):
         return 0
     for directive in directives:
-        found = _MAX_AGE.fullmatch(directive)
-        if found is not None:
-            return int(found[1])
+        match = _MAX_AGE.fullmatch(directive)
+        if match is not None:
+            return int(match[1])
     return None

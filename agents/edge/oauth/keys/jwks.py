@@ -18,7 +18,7 @@ from sealbus.agents.edge.oauth.keys.key_set import KeySet, VerificationKey
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.limits import SECOND
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 _FETCHED: Final = "sealbus_edge_key_fetches_total"
 
@@ -93,14 +93,14 @@ class KeySource:
         await self._ensure(row, issuer, now)
         if row.keys is None or now >= row.stale_until:
             raise KeysUnavailable("no keys of the issuer", retry_after=self._limits.cool_down_seconds)
-        found = row.keys.find(kid, algorithm)
-        if found is None and kid is not None and self._may_look_for(row, kid, now):
+        key = row.keys.find_key(kid, algorithm)
+        if key is None and kid is not None and self._may_look_for(row, kid, now):
             await _ended(self._fly(row, issuer, now))
-            found = row.keys.find(kid, algorithm)
-            if found is None and not row.failed:
+            key = row.keys.find_key(kid, algorithm)
+            if key is None and not row.failed:
                 self._remember_absent(row, kid, now)
-        if found is not None:
-            return found
+        if key is not None:
+            return key
         if row.failed and kid is not None and kid not in row.absent:
             # It may be a new key, and the issuer cannot be asked: the token may be good.
             raise KeysUnavailable(
@@ -155,12 +155,12 @@ class KeySource:
             # The key set may have moved: next time the metadata is read again.
             row.jwks_uri = None
             self._counters.add(_FETCHED, issuer=issuer.issuer, outcome="failed")
-            _log.warning("keys of issuer %s not refreshed: %s", issuer.issuer, str(error) or "too slow")
+            _logger.warning("keys of issuer %s not refreshed: %s", issuer.issuer, str(error) or "too slow")
         else:
             self._counters.add(_FETCHED, issuer=issuer.issuer, outcome="fetched")
             limits = self._limits
-            said = limits.keys_fresh_seconds if fetched.max_age is None else fetched.max_age
-            fresh = min(max(said, limits.keys_fresh_least_seconds), limits.keys_fresh_most_seconds)
+            max_age = limits.keys_fresh_seconds if fetched.max_age is None else fetched.max_age
+            fresh = min(max(max_age, limits.keys_fresh_least_seconds), limits.keys_fresh_most_seconds)
             row.keys, failed = fetched.keys, False
             row.fresh_until = now + fresh * SECOND
             row.stale_until = row.fresh_until + limits.keys_stale_seconds * SECOND

@@ -73,7 +73,7 @@ class KeySet:
                 entries.append(entry)
         return cls(tuple(entries))
 
-    def find(self, kid: str | None, algorithm: str) -> VerificationKey | None:
+    def find_key(self, kid: str | None, algorithm: str) -> VerificationKey | None:
         """Return the one key called `kid` that may verify `algorithm`; without `kid`, the only one of all that may.
 
         None also if several would fit: trying them in turn is how the wrong one gets accepted.
@@ -119,7 +119,7 @@ def _entry(jwk: dict[str, Json], limits: EdgeLimits) -> _Entry | None:
     if algorithm is not None:
         # The name before RFC 9864, which many issuers still publish.
         named = "Ed25519" if algorithm == "EdDSA" else algorithm
-        fitting = frozenset(one for one in fitting if one == named)
+        fitting = frozenset(name for name in fitting if name == named)
     return _Entry(kid=kid, algorithms=fitting, key=key) if fitting else None
 
 

@@ -114,10 +114,10 @@ class AccessTokenVerifier:
         *,
         introspection: Introspection | None = None,
     ) -> None:
-        asked = [issuer for issuer in issuers if issuer.introspection is not None]
-        if len(asked) > 1:
+        introspected = [issuer for issuer in issuers if issuer.introspection is not None]
+        if len(introspected) > 1:
             raise ConfigurationError("more than one issuer has introspection")
-        self._asked = asked[0] if asked else None
+        self._asked = introspected[0] if introspected else None
         self._introspection = introspection
         self._issuers = {issuer.issuer: issuer for issuer in issuers}
         if len(self._issuers) != len(issuers):
@@ -149,17 +149,17 @@ class AccessTokenVerifier:
         if len(token) > self._limits.token_bytes:
             raise TokenRefused("too long")
         digest = sha256(token.encode(errors="surrogatepass")).digest()
-        known = self._signed.get(digest)
-        if known is not None:
-            issuer = self._row(known.says)
-            if await self._key(issuer, known.header, now) is known.key:
-                return self._of_jwt(known.says, issuer, token, now)
-        found = parsed(token, self._limits)
-        if found is None:
+        remembered = self._signed.get(digest)
+        if remembered is not None:
+            issuer = self._row(remembered.says)
+            if await self._key(issuer, remembered.header, now) is remembered.key:
+                return self._of_jwt(remembered.says, issuer, token, now)
+        parts = parsed(token, self._limits)
+        if parts is None:
             if self._asked is None or self._asked.introspection is None:
                 raise TokenRefused("not a JWT in compact form")
             return await self._answered(self._asked, self._asked.introspection, token, now)
-        jws, header, says = found
+        jws, header, says = parts
         issuer = self._row(says)
         if issuer.introspection is not None:
             return await self._answered(issuer, issuer.introspection, token, now)

@@ -60,10 +60,10 @@ class Assertions:
         """
         if len(assertion) > self._limits.token_bytes:
             raise TokenRefused("too long")
-        found = parsed(assertion, self._limits)
-        if found is None:
+        parts = parsed(assertion, self._limits)
+        if parts is None:
             raise TokenRefused("not a JWT in compact form")
-        jws, header, says = found
+        jws, header, says = parts
         name = says.get("iss")
         issuer = self._issuers.get(name) if type(name) is str else None
         if issuer is None:
@@ -81,9 +81,9 @@ class Assertions:
             raise TokenRefused("exp", code=Code.TOKEN_EXPIRED)
         if expires > now + self._limits.assertion_seconds * SECOND + ahead:
             raise TokenRefused("exp is too far in the future")
-        for one in ("iat", "nbf"):
-            if one in claims and claims.time(one) > now + ahead:
-                raise TokenRefused(f"{one} is in the future")
+        for claim in ("iat", "nbf"):
+            if claim in claims and claims.time(claim) > now + ahead:
+                raise TokenRefused(f"{claim} is in the future")
         if "cnf" in claims:
             raise TokenRefused("cnf: the assertion is bound to a key")
         token_id = claims.text("jti")

@@ -18,7 +18,7 @@ from sealbus.agents.edge.oauth.keys.discovery import Documents, FetchFailed
 from sealbus.envelopes.encoding.strict_json import Json, parse_object
 from sealbus.envelopes.limits import SECOND
 
-_log: Final = logging.getLogger(__name__)
+_logger: Final = logging.getLogger(__name__)
 
 
 class Introspection:
@@ -57,12 +57,12 @@ class Introspection:
         Raises `TokenRefused` for a token that is not active, `KeysUnavailable` if the issuer could not be asked.
         """
         digest = sha256(f"{issuer.issuer} {token}".encode()).digest()
-        until, said = self._answers.get(digest, (0, None))
+        until, answer = self._answers.get(digest, (0, None))
         if now >= until:
-            said = await self._ask(issuer, at, token, digest, now)
-        if said is None:
+            answer = await self._ask(issuer, at, token, digest, now)
+        if answer is None:
             raise TokenRefused("the issuer says that it is not active")
-        return said
+        return answer
 
     async def _ask(
         self, issuer: Issuer, at: IntrospectionEndpoint, token: str, digest: bytes, now: int
@@ -90,27 +90,27 @@ class Introspection:
             async with asyncio.timeout(self._limits.fetch_seconds):
                 signed = await at.client.sign(form, issuer=issuer.issuer, now=now)
                 document = await self._documents.post(at.url, *signed)
-            said = _active(document, self._limits)
+            answer = _active(document, self._limits)
         except (FetchFailed, TimeoutError) as error:
-            _log.warning("issuer %s did not say about a token: %s", issuer.issuer, str(error) or "too slow")
+            _logger.warning("issuer %s did not say about a token: %s", issuer.issuer, str(error) or "too slow")
             raise
         finally:
             self._flights.pop(digest, None)
-        self._answers[digest] = now + self._limits.introspection_seconds * SECOND, said
+        self._answers[digest] = now + self._limits.introspection_seconds * SECOND, answer
         self._answers.move_to_end(digest)
         while len(self._answers) > self._limits.introspected:
             self._answers.popitem(last=False)
-        return said
+        return answer
 
 
 def _active(document: bytes, limits: EdgeLimits) -> Mapping[str, Json] | None:
     """Return the members of an answer, and None where it says that the token is not active."""
     try:
-        said = parse_object(document, depth=limits.document_nesting)
+        answer = parse_object(document, depth=limits.document_nesting)
     except ValueError:
         # The parser's own message could quote the document.
         raise FetchFailed("introspection: not a JSON object") from None
-    active = said.get("active")
+    active = answer.get("active")
     if type(active) is not bool:
         raise FetchFailed("introspection: no word about active")
-    return said if active else None
+    return answer if active else None

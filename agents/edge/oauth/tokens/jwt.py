@@ -135,7 +135,7 @@ class Claims:
             values = tuple(value.split(" ")) if value else ()
         else:
             raise TokenRefused(name)
-        if len(values) > _ITEMS or not all(one and " " not in one and is_text(one) for one in values):
+        if len(values) > _ITEMS or not all(scope and " " not in scope and is_text(scope) for scope in values):
             raise TokenRefused(name)
         return values
 
@@ -159,8 +159,8 @@ class Claims:
         A claim that is absent or cannot be in a user context (SPEC.md section 6: a text, an integer, a boolean or an array of
         texts, within its limits) is left out: a policy that needs it then denies.
         """
-        found = {ours: _claim_value(self._claims.get(theirs)) for theirs, ours in names.items()}
-        return MappingProxyType({name: value for name, value in found.items() if value is not None})
+        values = {ours: _claim_value(self._claims.get(theirs)) for theirs, ours in names.items()}
+        return MappingProxyType({name: value for name, value in values.items() if value is not None})
 
 
 def _claim_value(value: Json) -> ClaimValue | None:

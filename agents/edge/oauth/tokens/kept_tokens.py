@@ -65,15 +65,15 @@ class KeptTokens:
     async def keep(self, token: str, owner: Owner, *, expires: int, now: int) -> None:
         """Keep `token` of `owner` until `expires` (microseconds), in place of one from before; raise `BusUnavailable`."""
         subject, digest = self._subject(owner), sha256(token.encode()).digest()
-        known, until = self._known.get(owner, (b"", 0))
-        if known == digest and now < until:
+        last_digest, until = self._known.get(owner, (b"", 0))
+        if last_digest == digest and now < until:
             return
         for _ in range(_TRIES):
             there = await self._keyed.get(subject)
-            kept = self._kept(subject, there, now=now)
-            kept.pop(owner.session, None)
-            kept[owner.session] = expires, token
-            value = self._sealed(subject, dict(list(kept.items())[-_SESSIONS:]))
+            tokens = self._opened(subject, there, now=now)
+            tokens.pop(owner.session, None)
+            tokens[owner.session] = expires, token
+            value = self._sealed(subject, dict(list(tokens.items())[-_SESSIONS:]))
             if await self._keyed.replace(subject, value, last=there.sequence if there is not None else 0) is not None:
                 break
         else:
@@ -83,39 +83,41 @@ class KeptTokens:
         while len(self._known) > _KNOWN:
             self._known.popitem(last=False)
 
-    async def find(self, owner: Owner, *, now: int) -> str | None:
+    async def find_token(self, owner: Owner, *, now: int) -> str | None:
         """Return the token of `owner` that was kept last, if it still lives; raise `BusUnavailable`."""
         subject = self._subject(owner)
         for tried in range(_TRIES + 1):
             if tried:
                 # Just written, and a replica answers that is behind.
                 await asyncio.sleep(_PAUSE_SECONDS)
-            kept = self._kept(subject, await self._keyed.get(subject), now=now)
-            if owner.session in kept:
-                return kept[owner.session][1]
+            tokens = self._opened(subject, await self._keyed.get(subject), now=now)
+            if owner.session in tokens:
+                return tokens[owner.session][1]
         return None
 
-    def _sealed(self, subject: str, kept: dict[str, tuple[int, str]]) -> bytes:
+    def _sealed(self, subject: str, tokens: dict[str, tuple[int, str]]) -> bytes:
         nonce = os.urandom(_NONCE_BYTES)
-        said: list[Value] = [[session, expires, token] for session, (expires, token) in kept.items()]
-        return nonce + self._cipher.encrypt(nonce, encode([_VERSION, said], text_bytes=_TOKEN_BYTES), subject.encode())
+        entries: list[Value] = [[session, expires, token] for session, (expires, token) in tokens.items()]
+        return nonce + self._cipher.encrypt(
+            nonce, encode([_VERSION, entries], text_bytes=_TOKEN_BYTES), subject.encode()
+        )
 
-    def _kept(self, subject: str, value: StoredValue | None, *, now: int) -> dict[str, tuple[int, str]]:
+    def _opened(self, subject: str, value: StoredValue | None, *, now: int) -> dict[str, tuple[int, str]]:
         """Return the tokens in `value` that still live, with their ends, by session; those written last are last."""
         payload = value.payload if value is not None else b""
-        nonce, rest = payload[:_NONCE_BYTES], payload[_NONCE_BYTES:]
+        nonce, sealed = payload[:_NONCE_BYTES], payload[_NONCE_BYTES:]
         try:
-            content = decode(self._cipher.decrypt(nonce, rest, subject.encode()), text_bytes=_TOKEN_BYTES, step=0)
+            content = decode(self._cipher.decrypt(nonce, sealed, subject.encode()), text_bytes=_TOKEN_BYTES, step=0)
         except (InvalidTag, ValueError, EnvelopeError):
             return {}
-        kept: dict[str, tuple[int, str]] = {}
+        tokens: dict[str, tuple[int, str]] = {}
         match content:
-            case [int(version), list(said)] if version == _VERSION:
-                for one in said:
-                    match one:
+            case [int(version), list(entries)] if version == _VERSION:
+                for entry in entries:
+                    match entry:
                         case [str(session), int(expires), str(token)] if now < expires:
-                            kept[session] = expires, token
-        return kept
+                            tokens[session] = expires, token
+        return tokens
 
     def _subject(self, owner: Owner) -> str:
         return self._prefix + sha256(encode([owner.issuer, owner.user, owner.client])).hexdigest()[:32]

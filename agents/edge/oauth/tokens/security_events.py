@@ -41,7 +41,7 @@ BACKCHANNEL_LOGOUT: Final = "http://schemas.openid.net/event/backchannel-logout"
 HANDLED_FOR: Final = 86_400 * SECOND
 """Microseconds for which a token that was handled is remembered: as long as STATE keeps a value, less five minutes."""
 
-_log: Final = logging.getLogger(__name__)
+_logger: Final = logging.getLogger(__name__)
 
 _CAEP: Final = "https://schemas.openid.net/secevent/caep/event-type/"
 _RISC: Final = "https://schemas.openid.net/secevent/risc/event-type/"
@@ -176,7 +176,7 @@ class SecurityEventVerifier:
         try:
             await self._guard.use(event.digest, made=made, until=now + HANDLED_FOR)
         except (StateUnavailable, BusUnavailable, IdentityUnavailable) as error:
-            _log.warning("that a report of %s was handled is not remembered: %s", event.issuer, error.detail)
+            _logger.warning("that a report of %s was handled is not remembered: %s", event.issuer, error.detail)
 
     async def _verified(
         self, token: str, kind: str, audiences: Callable[[Issuer], frozenset[str]], now: int
@@ -184,10 +184,10 @@ class SecurityEventVerifier:
         """Return the row of the token's issuer and its claims, once its signature and audience are verified."""
         if len(token) > self._limits.token_bytes:
             raise TokenRefused("too long")
-        found = parsed(token, self._limits)
-        if found is None:
+        parts = parsed(token, self._limits)
+        if parts is None:
             raise TokenRefused("not a JWT in compact form")
-        jws, header, says = found
+        jws, header, says = parts
         name = says.get("iss")
         issuer = self._issuers.get(name) if type(name) is str else None
         if issuer is None or not audiences(issuer):
@@ -247,23 +247,23 @@ def _revoked(issuer: Issuer, kind: str, event: Claims, subject: Claims, at: int)
     if form == "complex":
         if means is _Meaning.SESSION and "session" in subject:
             of = "session"
-        one, _ = _identified(issuer, Claims(subject.members(of)))
+        identifier, _ = _identified(issuer, Claims(subject.members(of)))
     else:
-        one, opaque = _identified(issuer, subject)
+        identifier, opaque = _identified(issuer, subject)
         if means is _Meaning.SESSION and opaque:
             of = "session"
     if means is _Meaning.CHANGED and not _makes_doubtful(event):
         return None
-    return Revocation(kind=of, issuer=issuer.issuer, id=one, at=at)
+    return Revocation(kind=of, issuer=issuer.issuer, id=identifier, at=at)
 
 
 def _makes_doubtful(event: Claims) -> bool:
     """Return whether a change of a credential makes earlier logins doubtful."""
     event.text("credential_type")
-    found = _CHANGES.get(event.text("change_type"))
-    if found is None:
+    doubtful = _CHANGES.get(event.text("change_type"))
+    if doubtful is None:
         raise TokenRefused("change_type")
-    return found
+    return doubtful
 
 
 def _identified(issuer: Issuer, subject: Claims) -> tuple[str, bool]:

@@ -99,8 +99,8 @@ class ContextMinter:
 
 def user_id(issuer: str, subject: str, domain: TrustDomain | None, pseudonyms: Pseudonyms | None) -> str:
     """Return how the subject of `issuer` is called in contexts: one of a partner's `domain` by it, too."""
-    known = subject if pseudonyms is None else pseudonyms.of(issuer, subject)
-    return known if domain is None else f"{known}@{domain}"
+    name = subject if pseudonyms is None else pseudonyms.of(issuer, subject)
+    return name if domain is None else f"{name}@{domain}"
 
 
 class Pseudonyms:

@@ -16,7 +16,7 @@ from support.floods import forged_value
 from support.payments import ASKED, Payments
 
 from sealbus.agents.edge.v1 import approvals as shown
-from sealbus.agents.edge.v1.approvals import ParkedTask, Waiting
+from sealbus.agents.edge.v1.approvals import ParkedTask, ParkedTaskReader
 from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.bus.sending.message import Content
 from sealbus.bus.stream_names import HELD
@@ -49,7 +49,7 @@ class Site:
     bus: TestBus
     payments: Payments
     clock: Clock
-    edge: Waiting
+    edge: ParkedTaskReader
 
     def person(self, name: str) -> UserContext:
         return parse_payload(self.bus.user(name, "edge").payload)
@@ -60,7 +60,7 @@ class Site:
     async def shown(self, handle: TaskHandle, name: str = "boss") -> ParkedTask | None:
         """Return what is found of a task by itself, after it was looked whether its page says the same."""
         listed = [one for one in await self.page(name=name) if one.parked.digest == handle.digest]
-        found = await self.edge.find(handle.digest, self.person(name))
+        found = await self.edge.find_task(handle.digest, self.person(name))
         assert [one.document() for one in listed] == ([found.document()] if found is not None else [])
         return found
 
@@ -100,7 +100,7 @@ def payments() -> Payments:
 async def site(payments: Payments) -> AsyncIterator[Site]:
     clock = Clock()
     async with TestBus(payments.agent, engine=payments.engine, clock=clock) as bus:
-        edge = Waiting((await bus.client("edge")).node)
+        edge = ParkedTaskReader((await bus.client("edge")).node)
         yield Site(bus=bus, payments=payments, clock=clock, edge=edge)
 
 
@@ -187,13 +187,13 @@ async def test_what_has_ended_expired_or_was_canceled_is_not_shown(site: Site) -
     assert [one.parked.digest for one in await site.page()] == [late.digest]
     site.clock.forward(601)
     assert not await site.page()
-    assert await site.edge.find(late.digest, site.person("boss")) is None
+    assert await site.edge.find_task(late.digest, site.person("boss")) is None
 
 
 async def test_another_queue_and_another_hash_are_empty(site: Site) -> None:
     await site.payments.submitted(site.bus)
     assert not await site.page("directors")
-    assert await site.edge.find(bytes(32), site.person("boss")) is None
+    assert await site.edge.find_task(bytes(32), site.person("boss")) is None
     assert not await site.edge.ended(bytes(32), site.person("boss"))
 
 
@@ -211,7 +211,7 @@ async def test_what_others_planted_is_not_shown(site: Site) -> None:
         site.bus.broker.inject(stored.subject, junk)
     assert [one.parked.digest for one in await site.page()] == [handle.digest]
     assert not await site.page("directors")
-    assert await site.edge.find(bytes(32), site.person("boss")) is None
+    assert await site.edge.find_task(bytes(32), site.person("boss")) is None
 
 
 async def test_an_older_version_that_was_stored_again_does_not_wait(site: Site) -> None:

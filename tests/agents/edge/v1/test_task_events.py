@@ -140,7 +140,7 @@ async def test_streams_that_are_asked_for_at_once_are_no_more_than_allowed(
     edge: Door, gate: asyncio.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = await _submitted(edge)
-    found, together, looked = Tasks.found, asyncio.Event(), 0
+    found, together, looked = Tasks.requested_task, asyncio.Event(), 0
 
     async def at_once(self: Tasks, request: Request) -> tuple[AccessToken, TaskHandle]:
         nonlocal looked
@@ -151,7 +151,7 @@ async def test_streams_that_are_asked_for_at_once_are_no_more_than_allowed(
         await together.wait()
         return answer
 
-    monkeypatch.setattr(Tasks, "found", at_once)
+    monkeypatch.setattr(Tasks, "requested_task", at_once)
     fields = edge.authorized()
     statuses: list[int] = []
     all_began = asyncio.Event()

@@ -87,7 +87,7 @@ class Desk:
 
     async def refuses(self, task: str | None = None, token: AccessToken = ALICE) -> bool:
         with pytest.raises(EdgeError) as raised:
-            await self.owners.find(self.task if task is None else task, token)
+            await self.owners.find_task(self.task if task is None else task, token)
         return (raised.value.status, raised.value.code) == (404, Code.NOT_FOUND)
 
 
@@ -119,12 +119,12 @@ async def desk(bus: TestBus, monkeypatch: pytest.MonkeyPatch) -> Desk:
 
 async def test_who_submitted_it_finds_it_in_any_session_of_any_application(desk: Desk) -> None:
     for token in (ALICE, replace(ALICE, client="another", session="another", scope=("read",), expires=1)):
-        found = await desk.owners.find(desk.task, token)
+        found = await desk.owners.find_task(desk.task, token)
         assert found.text == desk.handle.text
 
 
 async def test_another_process_of_the_edge_finds_it_too(desk: Desk) -> None:
-    assert (await TaskOwners(desk.node).find(desk.task, ALICE)).text == desk.handle.text
+    assert (await TaskOwners(desk.node).find_task(desk.task, ALICE)).text == desk.handle.text
 
 
 async def test_nobody_else_does(desk: Desk) -> None:
@@ -140,9 +140,9 @@ async def test_a_client_is_not_the_user_whose_id_it_has(desk: Desk, pseudonyms: 
     for owner, other in ((ALICE, client), (client, ALICE)):
         handle: TaskHandle = await desk.node.sending.submit("inventory.update", Update(item_id="42"))
         await owned.keep(handle, owner)
-        assert (await owned.find(handle.message_id, owner)).text == handle.text
+        assert (await owned.find_task(handle.message_id, owner)).text == handle.text
         with pytest.raises(EdgeError):
-            await owned.find(handle.message_id, other)
+            await owned.find_task(handle.message_id, other)
 
 
 @pytest.mark.parametrize("task", ["", "0" * 31, "0" * 33, "g" * 32, "*", ">", "A" * 32, "0" * 32 + "\n", "0" * 32])
@@ -183,7 +183,7 @@ async def test_what_the_edge_did_not_write_is_nobodys(desk: Desk, thief: Sealer)
     """An agent that took part in a task can make up its handle, and have the broker store it with a user of its choice."""
     _, value = await desk.stored()
     await desk.replace(desk.written(value))
-    assert (await desk.owners.find(desk.task, ALICE)).text == desk.handle.text
+    assert (await desk.owners.find_task(desk.task, ALICE)).text == desk.handle.text
     plain = json.dumps(value).encode()
     for written in (plain, encode([plain], text_bytes=16_384), desk.written(value, thief)):
         await KeyValue(desk.node.transport).replace(desk.subject, written, last=await desk.last())
@@ -206,14 +206,14 @@ async def test_junk_is_nobodys(desk: Desk, written: bytes) -> None:
 async def test_with_pseudonyms_a_task_is_found_by_them_alone(desk: Desk) -> None:
     under, other = Pseudonyms(bytes(32)), Pseudonyms(bytes(31) + b"1")
     with pytest.raises(EdgeError):
-        await TaskOwners(desk.node, under).find(desk.task, ALICE)
+        await TaskOwners(desk.node, under).find_task(desk.task, ALICE)
     handle: TaskHandle = await desk.node.sending.submit("inventory.update", Update(item_id="42"))
     await TaskOwners(desk.node, under).keep(handle, ALICE)
-    assert (await TaskOwners(desk.node, under).find(handle.message_id, ALICE)).text == handle.text
+    assert (await TaskOwners(desk.node, under).find_task(handle.message_id, ALICE)).text == handle.text
     bob = replace(ALICE, subject="bob")
     for pseudonyms, token in ((other, ALICE), (None, ALICE), (under, bob)):
         with pytest.raises(EdgeError):
-            await TaskOwners(desk.node, pseudonyms).find(handle.message_id, token)
+            await TaskOwners(desk.node, pseudonyms).find_task(handle.message_id, token)
 
 
 @dataclass(kw_only=True)
@@ -228,7 +228,7 @@ class Waits:
 
     async def refuses(self, task: str, token: AccessToken) -> None:
         with pytest.raises(EdgeError) as raised:
-            await self.owners.find(task, token)
+            await self.owners.find_task(task, token)
         assert (raised.value.status, raised.value.code) == (404, Code.NOT_FOUND)
 
 
@@ -254,7 +254,7 @@ async def waits(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Waits]:
 
 async def test_a_task_that_waits_is_found_when_its_owner_is_kept_no_more(waits: Waits) -> None:
     alice = replace(ALICE, issuer="https://idp.sealbus.invalid")
-    found = await waits.owners.find(waits.task, alice)
+    found = await waits.owners.find_task(waits.task, alice)
     assert (found.message_id, found.action) == (waits.task, "payments.pay")
     assert waits.charged == [1.0]
     for other in (
@@ -289,7 +289,7 @@ async def test_who_asks_too_often_is_told_before_anything_is_read(waits: Waits) 
 
     limited = TaskOwners(waits.owners._node, charge=charge)
     with pytest.raises(EdgeError) as raised:
-        await limited.find(waits.task, ALICE)
+        await limited.find_task(waits.task, ALICE)
     assert (raised.value.status, waits.reads) == (429, [])
 
 

@@ -62,7 +62,7 @@ async def test_a_key_set_needs_status_200(status: int, documents: Documents) -> 
 async def test_a_key_set_is_as_long_as_allowed(documents: Documents) -> None:
     async with LoopbackIssuer() as issuer:
         issuer.key_set.body += b" " * (DEFAULT_EDGE_LIMITS.document_bytes - len(issuer.key_set.body))
-        assert (await documents.keys(issuer.jwks_uri)).keys.find("key-1", "ES256") is not None
+        assert (await documents.keys(issuer.jwks_uri)).keys.find_key("key-1", "ES256") is not None
         issuer.key_set.body += b" "
         with pytest.raises(FetchFailed, match="too large"):
             await documents.keys(issuer.jwks_uri)

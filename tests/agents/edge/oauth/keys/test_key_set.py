@@ -33,7 +33,7 @@ def usable(jwk: Any) -> set[str]:
     """The algorithms for which the key `k` of a set with `jwk` alone is found."""
     keys = parse(jwk)
     others = ["none", "HS256", "EdDSA", "es256", "ES2560", "ES", "rs256", "RS25", "ed25519"]
-    return {algorithm for algorithm in [*ALGORITHMS, *others] if keys.find("k", algorithm) is not None}
+    return {algorithm for algorithm in [*ALGORITHMS, *others] if keys.find_key("k", algorithm) is not None}
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_what_a_key_says_of_its_use_is_respected(jwk: dict[str, Any], algorithms
 def test_keys_that_cannot_be_used_are_left_out_and_the_rest_is_kept(jwk: dict[str, Any]) -> None:
     assert usable(jwk) == set()
     other = public_jwk(new_key(), "other")
-    assert parse(jwk, other).find("other", "ES256") is not None
+    assert parse(jwk, other).find_key("other", "ES256") is not None
 
 
 def test_an_rsa_key_has_2048_bits_or_more_and_no_more_than_allowed() -> None:
@@ -119,7 +119,7 @@ def test_an_rsa_key_has_2048_bits_or_more_and_no_more_than_allowed() -> None:
     assert usable(RSA) == RSA_ALGORITHMS
     for most, found in ((2048, True), (2047, False)):
         keys = KeySet.parse(json.dumps({"keys": [RSA]}).encode(), EdgeLimits(rsa_bits=most))
-        assert (keys.find("k", "RS256") is not None) is found
+        assert (keys.find_key("k", "RS256") is not None) is found
 
 
 def test_an_rsa_modulus_is_odd() -> None:
@@ -197,24 +197,28 @@ def test_what_is_no_key_set_is_refused(document: bytes) -> None:
 
 def test_as_many_keys_as_allowed_are_taken() -> None:
     keys = parse(*[{**EC, "kid": str(number)} for number in range(DEFAULT_EDGE_LIMITS.keys)])
-    assert keys.find(str(DEFAULT_EDGE_LIMITS.keys - 1), "ES256") is not None
+    assert keys.find_key(str(DEFAULT_EDGE_LIMITS.keys - 1), "ES256") is not None
 
 
 def test_one_kid_may_stand_for_keys_of_several_types_but_not_for_two_that_fit() -> None:
     keys = parse(EC, RSA, OKP)
-    assert {type(keys.find("k", algorithm)) for algorithm in ("ES256", "RS256", "Ed25519")} == {ECKey, RSAKey, OKPKey}
-    assert parse(EC, public_jwk(new_key(), "k")).find("k", "ES256") is None
+    assert {type(keys.find_key("k", algorithm)) for algorithm in ("ES256", "RS256", "Ed25519")} == {
+        ECKey,
+        RSAKey,
+        OKPKey,
+    }
+    assert parse(EC, public_jwk(new_key(), "k")).find_key("k", "ES256") is None
 
 
 def test_without_kid_the_only_key_that_fits_is_found() -> None:
     unnamed = {name: value for name, value in EC.items() if name != "kid"}
-    assert parse(unnamed, RSA).find(None, "ES256") is not None
-    assert parse(unnamed, RSA).find("k", "ES256") is None
-    assert parse(EC).find("K", "ES256") is None
-    assert parse(EC, RSA).find(None, "ES256") is not None
-    assert parse({**EC, "kid": 7}).find(None, "ES256") is None
-    assert parse(EC, public_jwk(new_key(), "other")).find(None, "ES256") is None
-    assert parse().find(None, "ES256") is None
+    assert parse(unnamed, RSA).find_key(None, "ES256") is not None
+    assert parse(unnamed, RSA).find_key("k", "ES256") is None
+    assert parse(EC).find_key("K", "ES256") is None
+    assert parse(EC, RSA).find_key(None, "ES256") is not None
+    assert parse({**EC, "kid": 7}).find_key(None, "ES256") is None
+    assert parse(EC, public_jwk(new_key(), "other")).find_key(None, "ES256") is None
+    assert parse().find_key(None, "ES256") is None
 
 
 def test_its_text_shows_no_key() -> None:

@@ -43,7 +43,7 @@ async def test_another_process_finds_the_last_token_of_a_user() -> None:
     site = Site()
     await keep(site.process())
     await keep(site.process(), "a-newer-one")
-    assert await site.process().find(ALICE, now=NOW) == "a-newer-one"
+    assert await site.process().find_token(ALICE, now=NOW) == "a-newer-one"
     assert len({subject for subject, _ in site.stored}) == 1
 
 
@@ -60,7 +60,7 @@ async def test_another_process_finds_the_last_token_of_a_user() -> None:
 async def test_nobody_else_has_it(other: Owner) -> None:
     site = Site()
     await keep(site.process())
-    assert await site.process().find(other, now=NOW) is None
+    assert await site.process().find_token(other, now=NOW) is None
 
 
 async def test_a_user_fills_no_stream() -> None:
@@ -70,7 +70,7 @@ async def test_a_user_fills_no_stream() -> None:
     for owner in many:
         await keep(process, f"{TOKEN}-{owner.session}", owner)
     assert len({subject for subject, _ in site.stored}) == 1
-    found = [await site.process().find(owner, now=NOW) for owner in many[-8:]]
+    found = [await site.process().find_token(owner, now=NOW) for owner in many[-8:]]
     assert found == [f"{TOKEN}-{owner.session}" for owner in many[-8:]]
     assert max(len(value) for _, value in site.stored) < 9 * (len(TOKEN) + 40)
 
@@ -83,8 +83,8 @@ async def test_a_session_that_is_used_again_does_not_give_way() -> None:
         await keep(process, owner=ALICE._replace(session=f"other-{number}"))
         await keep(process, f"{TOKEN}-{number}")
     await keep(process, owner=ALICE._replace(session="one-more"))
-    assert await site.process().find(ALICE, now=NOW) == f"{TOKEN}-6"
-    assert await site.process().find(ALICE._replace(session="other-0"), now=NOW) is None
+    assert await site.process().find_token(ALICE, now=NOW) == f"{TOKEN}-6"
+    assert await site.process().find_token(ALICE._replace(session="other-0"), now=NOW) is None
 
 
 async def test_what_has_ended_gives_way() -> None:
@@ -100,14 +100,14 @@ async def test_a_token_that_comes_again_takes_the_place_of_one_that_came_between
     await keep(process)
     await keep(process, "a-shorter-one", life=SECOND)
     await keep(process)
-    assert await site.process().find(ALICE, now=NOW + SECOND) == TOKEN
+    assert await site.process().find_token(ALICE, now=NOW + SECOND) == TOKEN
 
 
 async def test_it_ends_with_its_time() -> None:
     site = Site()
     await keep(site.process(), life=SECOND)
-    assert await site.process().find(ALICE, now=NOW + SECOND - 1) == TOKEN
-    assert await site.process().find(ALICE, now=NOW + SECOND) is None
+    assert await site.process().find_token(ALICE, now=NOW + SECOND - 1) == TOKEN
+    assert await site.process().find_token(ALICE, now=NOW + SECOND) is None
 
 
 async def test_who_reads_the_stream_reads_no_token_and_no_name() -> None:
@@ -128,7 +128,7 @@ async def test_who_reads_the_stream_reads_no_token_and_no_name() -> None:
 async def test_who_has_another_key_or_asks_another_edge_finds_nothing(process: Callable[[Site], KeptTokens]) -> None:
     site = Site()
     await keep(site.process())
-    assert await process(site).find(ALICE, now=NOW) is None
+    assert await process(site).find_token(ALICE, now=NOW) is None
 
 
 async def test_a_value_counts_only_in_its_place() -> None:
@@ -138,7 +138,7 @@ async def test_a_value_counts_only_in_its_place() -> None:
     await keep(site.process(), "bobs", bob)
     (_, alices), (place, _) = site.stored
     site.broker.inject(place, alices)
-    assert await site.process().find(bob, now=NOW) is None
+    assert await site.process().find_token(bob, now=NOW) is None
 
 
 @pytest.mark.parametrize("part", ["nonce", "content", "tag", "cut", "empty"])
@@ -151,9 +151,9 @@ async def test_a_changed_value_is_none(part: str) -> None:
     if at is not None:
         changed = value[:at] + bytes([value[at] ^ 1]) + value[at + 1 :]
     site.broker.inject(place, changed)
-    assert await site.process().find(ALICE, now=NOW) is None
+    assert await site.process().find_token(ALICE, now=NOW) is None
     await keep(site.process())
-    assert await site.process().find(ALICE, now=NOW) == TOKEN
+    assert await site.process().find_token(ALICE, now=NOW) == TOKEN
 
 
 async def test_it_is_written_once_for_each_process_and_token() -> None:
@@ -192,7 +192,7 @@ async def test_two_processes_at_the_same_moment(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(keyed, "get", overtaken)
     await keep(first)
-    assert await site.process().find(ALICE, now=NOW) == TOKEN
+    assert await site.process().find_token(ALICE, now=NOW) == TOKEN
     assert len(site.stored) == 2
 
 
@@ -204,7 +204,7 @@ async def test_a_token_that_cannot_be_kept_is_not_thought_to_be() -> None:
         await keep(process)
     site.broker.fail("STATE", None)
     await keep(process)
-    assert await site.process().find(ALICE, now=NOW) == TOKEN
+    assert await site.process().find_token(ALICE, now=NOW) == TOKEN
 
 
 async def test_others_that_write_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,4 +231,4 @@ async def test_a_replica_that_is_behind(monkeypatch: pytest.MonkeyPatch) -> None
         return answers.pop() if answers else await get(subject, within=within)
 
     monkeypatch.setattr(process._keyed, "get", behind)
-    assert await process.find(ALICE, now=NOW) == TOKEN
+    assert await process.find_token(ALICE, now=NOW) == TOKEN

@@ -19,7 +19,7 @@ TASKS: Final = "io.modelcontextprotocol/tasks"
 Context = ServerRequestContext[Any, Any]
 
 
-class Asked(NamedTuple):
+class Caller(NamedTuple):
     """One request. `modern` is of the protocol without sessions, where questions to the person are results."""
 
     request: Request
@@ -32,7 +32,7 @@ class Asked(NamedTuple):
     """Whether it can send them to a page."""
 
     @classmethod
-    def of(cls, context: Context) -> Asked:
+    def of(cls, context: Context) -> Caller:
         """Return what is known of a request that came through our endpoint."""
         request = context.request
         if not isinstance(request, Request):  # every message comes in a request of its own

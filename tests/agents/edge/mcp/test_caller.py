@@ -9,7 +9,7 @@ import mcp_types as types
 import pytest
 from starlette.requests import Request
 
-from sealbus.agents.edge.mcp.asked import TASKS, TOKEN, Asked, Context
+from sealbus.agents.edge.mcp.caller import TASKS, TOKEN, Caller, Context
 
 
 def context(capabilities: dict[str, Any] | None, version: str = "2026-07-28", request: Any = None) -> Context:
@@ -42,17 +42,17 @@ def context(capabilities: dict[str, Any] | None, version: str = "2026-07-28", re
 def test_nobody_is_asked_in_a_way_that_was_not_declared(
     capabilities: dict[str, Any] | None, form: bool, url: bool, tasks: bool
 ) -> None:
-    asked = Asked.of(context(capabilities))
-    assert (asked.form, asked.url, asked.tasks) == (form, url, tasks)
+    caller = Caller.of(context(capabilities))
+    assert (caller.form, caller.url, caller.tasks) == (form, url, tasks)
 
 
 @pytest.mark.parametrize(
     ("version", "modern"), [("2026-07-28", True), ("2025-11-25", False), ("2025-03-26", False), ("2026-07-2", False)]
 )
 def test_the_generation_is_that_of_the_request(version: str, modern: bool) -> None:
-    assert Asked.of(context({}, version)).modern is modern
+    assert Caller.of(context({}, version)).modern is modern
 
 
 def test_a_message_that_came_without_a_request_of_ours_is_nobodys() -> None:
     with pytest.raises(TypeError):
-        Asked.of(context({}, request="none"))
+        Caller.of(context({}, request="none"))

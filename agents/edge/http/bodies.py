@@ -10,6 +10,7 @@ from typing import Final
 from urllib.parse import parse_qsl
 
 from starlette.requests import ClientDisconnect, Request
+from starlette.types import Message, Receive
 
 from sealbus.agents.edge.http.limits import EdgeLimits
 from sealbus.agents.edge.http.problem import EdgeError
@@ -103,6 +104,20 @@ async def read_bytes(request: Request, limit: int, seconds: float) -> bytes:
     except ClientDisconnect as error:
         raise EdgeError(Code.MALFORMED, 400, "the body ended early") from error
     return bytes(body)
+
+
+def replaying(body: bytes, receive: Receive) -> Receive:
+    """Return a `receive` that gives `body`, which was read already, and then continues with `receive`."""
+    read = False
+
+    async def replayed() -> Message:
+        nonlocal read
+        if read:
+            return await receive()
+        read = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replayed
 
 
 def idempotency_key(request: Request) -> str | None:

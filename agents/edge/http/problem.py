@@ -213,6 +213,11 @@ class KeysUnavailable(EdgeError):
         )
 
 
+def json_answer(document: Mapping[str, object], status: int = 200, **headers: str) -> Response:
+    """Return an answer of the edge with `document` as JSON, and `headers` beside those of every answer."""
+    return Response(json.dumps(document, ensure_ascii=False), status, {**HEADERS, **headers}, "application/json")
+
+
 def too_often(wait: float) -> EdgeError:
     """Return the 429 that asks the client to wait for `wait` seconds."""
     return EdgeError(Code.RATE_LIMITED, 429, retry_after=int(wait) + 1)

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sealbus.agents.edge.front import DOOR, RESOURCE, Front, NamedResource
-from sealbus.agents.edge.http.bodies import read_body
+from sealbus.agents.edge.http.bodies import read_body, replaying
 from sealbus.agents.edge.http.problem import HEADERS, EdgeError
 from sealbus.agents.edge.mcp.caller import TOKEN
 from sealbus.agents.edge.mcp.sessions import OpenSessions, SessionOwner
@@ -154,14 +154,6 @@ class _Answer(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer; the user is known by client, issuer and subject, and by nothing that could be shown to others."""
-        read = False
-
-        async def replayed() -> Message:
-            nonlocal read
-            if read:
-                return await receive()
-            read = True
-            return {"type": "http.request", "body": self._body, "more_body": False}
 
         async def noting(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -185,6 +177,6 @@ class _Answer(Response):
         reset = auth_context_var.set(user)
         try:
             with self._answering(self._known) if self._known else nullcontext():
-                await self._transport({**scope, "user": user}, replayed, noting)
+                await self._transport({**scope, "user": user}, replaying(self._body, receive), noting)
         finally:
             auth_context_var.reset(reset)

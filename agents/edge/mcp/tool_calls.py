@@ -20,7 +20,7 @@ from sealbus.agents.edge.http.problem import EdgeError
 from sealbus.agents.edge.mcp.caller import TASKS, Caller, Context
 from sealbus.agents.edge.mcp.results import answered, open_task, refused, result_of, task_document, unfit
 from sealbus.agents.edge.mcp.tools import TASK_RESULT, Tool, Tools
-from sealbus.agents.edge.task_following import follow_task, waits_for_approval
+from sealbus.agents.edge.task_following import end_future, follow_task, waits_for_approval
 from sealbus.agents.edge.v1.task_routes import SUBMITTED, newest_of
 from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.bus.background import BoundedTasks
@@ -171,9 +171,9 @@ class ToolCalls:
                             # An answer of the client approves nothing: the task goes on waiting.
                             asking = asyncio.get_running_loop().create_future()
                 finally:
-                    await _ended(following)
+                    await end_future(following)
         finally:
-            await _ended(asking)
+            await end_future(asking)
 
     async def _resume_task(
         self, context: Context, caller: Caller, tool: Tool, params: types.CallToolRequestParams
@@ -280,13 +280,6 @@ def _with_tasks(context: Context) -> Caller:
             data={"requiredCapabilities": {"extensions": {TASKS: {}}}},
         )
     return caller
-
-
-async def _ended(future: asyncio.Future[Any]) -> None:
-    future.cancel()
-    await asyncio.wait([future])
-    if not future.cancelled():
-        future.exception()
 
 
 def _declines(asking: asyncio.Future[types.ElicitResult]) -> bool:

@@ -8,7 +8,6 @@ and counts it.
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from functools import partial
 from typing import Final
@@ -17,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sealbus.agents.edge.front import Front
-from sealbus.agents.edge.http.problem import HEADERS, EdgeError
+from sealbus.agents.edge.http.problem import EdgeError, json_answer
 from sealbus.agents.edge.oauth.tokens.access_token import AccessToken
 from sealbus.agents.edge.v1.approvals import ParkedTask, ParkedTaskReader
 from sealbus.agents.sdk.bodies import JSON
@@ -60,13 +59,13 @@ class ApprovalRoutes:
         document: dict[str, object] = {"approvals": [task.document() for task in page.tasks]}
         if page.after:
             document["after"] = page.after
-        return _json(document)
+        return json_answer(document)
 
     async def show(self, request: Request) -> Response:
         """`GET /v1/approvals/{id}`: one task that waits; 409 if it does not any more, 404 if it may not be seen."""
         token = await self._front.admitted(request)
         task, _ = await self._visible_task(request, token)
-        return _json(task.document())
+        return json_answer(task.document())
 
     async def decide(self, request: Request) -> Response:
         """`POST /v1/approvals/{id}`: `{"decision": ..., "verdict": "approve", "note": ""}`, about what was shown.
@@ -103,7 +102,7 @@ class ApprovalRoutes:
                 )
         except TimeoutError as error:
             raise BusUnavailable("the agent did not confirm in time, but may count it yet") from error
-        return _json({"id": task.parked.digest.hex(), "verdict": approval.verdict.value})
+        return json_answer({"id": task.parked.digest.hex(), "verdict": approval.verdict.value})
 
     async def _visible_task(self, request: Request, token: AccessToken) -> tuple[ParkedTask, Statement]:
         named, statement = request.path_params["task"], self._statement(token, request)
@@ -146,7 +145,3 @@ def _parsed(body: dict[str, Json]) -> ApprovalRequest:
 
 def _nothing() -> EdgeError:
     return EdgeError(Code.NOT_FOUND, 404, "nothing waits here")
-
-
-def _json(document: dict[str, object]) -> Response:
-    return Response(json.dumps(document, ensure_ascii=False), 200, HEADERS, "application/json")

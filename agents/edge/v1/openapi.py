@@ -19,7 +19,7 @@ from starlette.responses import Response
 
 from sealbus.agents.edge.event_streams import EVENT_STREAM
 from sealbus.agents.edge.front import Exposed
-from sealbus.agents.edge.http.problem import HEADERS, PROBLEM, REJECTED, STATUS
+from sealbus.agents.edge.http.problem import PROBLEM, REJECTED, STATUS, json_answer
 from sealbus.agents.edge.oauth.bearer import CACHE_SECONDS
 from sealbus.agents.edge.oauth.issuers import Issuer
 from sealbus.agents.sdk.bodies import JSON, MSGPACK
@@ -75,8 +75,7 @@ def read_schemas(paths: Sequence[Path]) -> tuple[AgentSchema, ...]:
 
 def openapi_answer(document: Mapping[str, object]) -> Response:
     """Return the answer with the document, which needs no token and may be cached."""
-    headers = {**HEADERS, "cache-control": f"public, max-age={CACHE_SECONDS}"}
-    return Response(json.dumps(document, ensure_ascii=False), 200, headers, JSON)
+    return json_answer(document, 200, **{"cache-control": f"public, max-age={CACHE_SECONDS}"})
 
 
 def openapi_document(

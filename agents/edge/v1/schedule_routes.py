@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sealbus.agents.edge.front import Front
-from sealbus.agents.edge.http.problem import HEADERS, EdgeError
+from sealbus.agents.edge.http.problem import HEADERS, EdgeError, json_answer
 from sealbus.agents.edge.oauth.tokens.access_token import AccessToken
 from sealbus.agents.edge.v1.standing_grants import EdgeGrants
 from sealbus.agents.sdk.bodies import JSON
@@ -94,14 +94,14 @@ class ScheduleRoutes:
             "action": planned.action,
             "until": rfc3339(planned.until // SECOND),
         }
-        return _json(document, 201, location=f"{SCHEDULES_PATH}/{name}")
+        return json_answer(document, 201, location=f"{SCHEDULES_PATH}/{name}")
 
     async def list(self, request: Request) -> Response:
         """`GET /v1/schedules`: those of the calling user that are neither removed nor over."""
         token = await self._front.admitted(request)
         _, user = self._context(token, request)
         documents = [await self._document(schedule) for schedule in await self._grants.of(user)]
-        return _json({"schedules": documents}, 200)
+        return json_answer({"schedules": documents}, 200)
 
     async def remove(self, request: Request) -> Response:
         """`DELETE /v1/schedules/{name}`: 204 once nothing more is sent; 404 if the caller has no such schedule."""
@@ -199,8 +199,3 @@ def _time(text: Json) -> int:
     if time is None or time.tzinfo is None:
         raise ValueError("a time is as RFC 3339 writes it, with its zone")
     return (time - _EPOCH) // timedelta(microseconds=1)
-
-
-def _json(document: dict[str, object], status: int, **headers: str) -> Response:
-    text = json.dumps(document, ensure_ascii=False)
-    return Response(text, status, {**HEADERS, **headers}, "application/json")

@@ -6,8 +6,8 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
-from typing import Any, Final
+from contextlib import aclosing
+from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -15,8 +15,9 @@ from starlette.responses import Response
 from sealbus.agents.edge.event_streams import COMMENT, OpenStreams, event, part_document
 from sealbus.agents.edge.front import Front
 from sealbus.agents.edge.http.bodies import idempotency_key
-from sealbus.agents.edge.http.problem import HEADERS, EdgeError, problem_of
+from sealbus.agents.edge.http.problem import HEADERS, EdgeError, json_answer, problem_of
 from sealbus.agents.edge.oauth.tokens.access_token import AccessToken
+from sealbus.agents.edge.task_following import statuses_and_pauses
 from sealbus.agents.edge.v1.task_owners import TaskOwners
 from sealbus.agents.sdk.bodies import JSON
 from sealbus.agents.sdk.task_handle import TaskHandle, failure_of
@@ -63,7 +64,7 @@ class Tasks:
         document: dict[str, object] = {"id": handle.message_id, "status_url": url}
         if key is not None:
             document["note"] = _KEY_NOTE
-        return _json(document, 202, location=url)
+        return json_answer(document, 202, location=url)
 
     async def submit_task(
         self, request: Request, token: AccessToken, action: str, body: Content, key: str | None = None
@@ -89,7 +90,7 @@ class Tasks:
     async def status(self, request: Request) -> Response:
         """`GET /v1/tasks/{id}`: the newest state."""
         _, handle = await self.requested_task(request)
-        return _json(status_document(handle, await newest_of(handle)), 200)
+        return json_answer(status_document(handle, await newest_of(handle)), 200)
 
     async def result(self, request: Request) -> Response:
         """`GET /v1/tasks/{id}/result`: the result as the agent gave it; 202 with the state while there is none.
@@ -102,7 +103,7 @@ class Tasks:
         _, handle = await self.requested_task(request)
         newest = await newest_of(handle)
         if newest is None or not newest.final:
-            return _json(status_document(handle, newest), 202, **{"retry-after": "1"})
+            return json_answer(status_document(handle, newest), 202, **{"retry-after": "1"})
         if newest.result is None:
             return problem_of(failure_of(newest))
         if newest.result.typ == PARTS_TYPE:
@@ -117,7 +118,9 @@ class Tasks:
         token, handle = await self.requested_task(request)
         reason = await self._reason(request, token)
         await self.cancel_task(request, token, handle, reason)
-        return _json(status_document(handle, await newest_of(handle)), 202, location=f"/v1/tasks/{handle.message_id}")
+        return json_answer(
+            status_document(handle, await newest_of(handle)), 202, location=f"/v1/tasks/{handle.message_id}"
+        )
 
     async def cancel_task(self, request: Request, token: AccessToken, handle: TaskHandle, reason: str) -> None:
         """Cancel a task of the user of `token`; return once that is in force. Raises 409 for a task that ended."""
@@ -206,11 +209,6 @@ async def newest_of(handle: TaskHandle) -> Status | None:
         raise BusUnavailable("the statuses could not be read") from error
 
 
-def _json(document: dict[str, object], status: int, **headers: str) -> Response:
-    text = json.dumps(document, ensure_ascii=False)
-    return Response(text, status, {**HEADERS, **headers}, "application/json")
-
-
 class TaskEvents:
     """Streams of states, and of the parts of a result."""
 
@@ -230,55 +228,25 @@ class TaskEvents:
 
     async def _events(self, handle: TaskHandle, token: AccessToken, after: int) -> AsyncGenerator[bytes, None]:
         front = self._front
-        loop = asyncio.get_running_loop()
-        remaining = min(front.limits.event_seconds, (token.expires - front.node.clock()) / SECOND)
-        ends = loop.time() + remaining
+        within = min(front.limits.event_seconds, (token.expires - front.node.clock()) / SECOND)
         parts = PartsReading(resumed=after >= 0)
-        # A first line at once: clients and middleboxes then know that the stream is open.
+        # A first line at once: clients and middleboxes then know that the stream is open. A client that leaves before it
+        # leaves nothing behind.
         yield COMMENT
-        # Only now: who leaves before that line leaves nothing behind.
-        stopping = asyncio.ensure_future(front.stopping.wait())
         try:
-            async with aclosing(handle.statuses(after=after)) as statuses:
-                following: asyncio.Future[Status | None] = asyncio.ensure_future(_next(statuses))
-                try:
-                    while loop.time() < ends and not stopping.done():
-                        pause = min(front.limits.event_pause_seconds, ends - loop.time())
-                        waited: set[asyncio.Future[Any]] = {following, stopping}
-                        await asyncio.wait(waited, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
-                        front.unrevoked(token)
-                        if not following.done():
-                            yield COMMENT
-                            continue
-                        status = following.result()
-                        if status is None:
-                            return
-                        if status.part is not None:
-                            parts.take(status)
-                            yield event("part", part_document(status.number, status.part), status.sequence)
-                        else:
-                            yield event("status", status_document(handle, status), status.sequence)
-                        if status.final:
-                            return
-                        following = asyncio.ensure_future(_next(statuses))
-                finally:
-                    await _ended(following)
+            async with aclosing(statuses_and_pauses(handle, front, token, after=after, within=within)) as statuses:
+                async for status in statuses:
+                    if status is None:
+                        yield COMMENT
+                    elif status.part is not None:
+                        parts.take(status)
+                        yield event("part", part_document(status.number, status.part), status.sequence)
+                    else:
+                        yield event("status", status_document(handle, status), status.sequence)
+                    if status is not None and status.final:
+                        return
         except SealbusError as error:
-            body = problem_of(error).body
-            yield event("problem", json.loads(bytes(body)))
-        finally:
-            await _ended(stopping)
-
-
-async def _next(statuses: AsyncGenerator[Status, None]) -> Status | None:
-    return await anext(statuses, None)
-
-
-async def _ended(future: asyncio.Future[Any]) -> None:
-    """Cancel `future` and wait for it, so that nothing still runs in a generator that is being closed."""
-    future.cancel()
-    with suppress(asyncio.CancelledError, SealbusError):
-        await future
+            yield event("problem", json.loads(bytes(problem_of(error).body)))
 
 
 def _last_event(request: Request) -> int:

@@ -57,7 +57,7 @@ _WRITES: Final = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Subscription:
+class _WebhookSubscription:
     """What is kept of one task. `after` is the last state that was told; `done`, that there is no further one."""
 
     handle: str
@@ -80,7 +80,7 @@ class _Subscription:
         }
 
     @classmethod
-    def parse(cls, document: dict[str, Any]) -> _Subscription:
+    def parse(cls, document: dict[str, Any]) -> _WebhookSubscription:
         if document["v"] != _VERSION:
             raise ValueError("another version")
         issuer, subject, client, session, auth_time = document["who"]
@@ -156,7 +156,7 @@ class Pushing:
         for _ in range(_WRITES):
             subscription, last = await self._read(task)
             after = newest.sequence if newest is not None else -1
-            subscription = subscription or _Subscription(
+            subscription = subscription or _WebhookSubscription(
                 handle=handle.text, context_id=context_id, token=whose, after=after
             )
             others = [other for other in subscription.configs if other.id != config.id]
@@ -220,7 +220,7 @@ class Pushing:
         for following in list(self._following.values()):
             following.cancel()
 
-    def _follow(self, task: str, subscription: _Subscription) -> None:
+    def _follow(self, task: str, subscription: _WebhookSubscription) -> None:
         if task in self._following or subscription.done or not subscription.configs:
             return
         user = (subscription.token.issuer, subscription.token.subject)
@@ -256,7 +256,7 @@ class Pushing:
                 _logger.warning("a task is not followed now for its webhooks: %s", error.code)
                 await self._pause(failures)
 
-    async def _tell_states(self, task: str, subscription: _Subscription) -> bool:
+    async def _tell_states(self, task: str, subscription: _WebhookSubscription) -> bool:
         """Tell of states as they come, for as long as a stream may last; return whether there may be more."""
         handle = self._node.sending.handle(subscription.handle)
         view = TaskView(task, subscription.context_id, self._page)
@@ -274,7 +274,7 @@ class Pushing:
                     return False
         return True
 
-    async def _tell(self, view: TaskView, subscription: _Subscription, status: Status) -> None:
+    async def _tell(self, view: TaskView, subscription: _WebhookSubscription, status: Status) -> None:
         event = StreamResponse(status_update=view.state(status))
         body = json.dumps(MessageToDict(event), ensure_ascii=False).encode()
         for config in subscription.configs:
@@ -300,22 +300,22 @@ class Pushing:
         await asyncio.wait([stopping], timeout=pause)
         stopping.cancel()
 
-    async def _read(self, task: str) -> tuple[_Subscription | None, int]:
+    async def _read(self, task: str) -> tuple[_WebhookSubscription | None, int]:
         subject = self._prefix + task
         stored: StoredValue | None = await self._keyed.get(subject)
         return (self._opened(subject, stored.payload), stored.sequence) if stored is not None else (None, 0)
 
-    async def _write(self, task: str, subscription: _Subscription, last: int) -> bool:
+    async def _write(self, task: str, subscription: _WebhookSubscription, last: int) -> bool:
         subject, nonce = self._prefix + task, os.urandom(_NONCE_BYTES)
         text = json.dumps(subscription.document()).encode()
         value = nonce + self._cipher.encrypt(nonce, text, subject.encode())
         return await self._keyed.replace(subject, value, last=last) is not None
 
-    def _opened(self, subject: str, payload: bytes) -> _Subscription | None:
+    def _opened(self, subject: str, payload: bytes) -> _WebhookSubscription | None:
         """Return what this edge has kept there; None for any other bytes."""
         nonce, sealed = payload[:_NONCE_BYTES], payload[_NONCE_BYTES:]
         try:
-            return _Subscription.parse(json.loads(self._cipher.decrypt(nonce, sealed, subject.encode())))
+            return _WebhookSubscription.parse(json.loads(self._cipher.decrypt(nonce, sealed, subject.encode())))
         except (InvalidTag, ValueError, LookupError, TypeError, ParseError):
             return None
 

@@ -170,7 +170,7 @@ async def test_who_may_see_nothing_costs_nothing_but_a_question(
     async def reopened(*_: object, **__: object) -> None:
         raise AssertionError("a task was verified for somebody who may not see it")
 
-    monkeypatch.setattr(shown, "reopened", reopened)
+    monkeypatch.setattr(shown, "reopened_message", reopened)
     assert not (await (await waiting(bus)).page("managers", boss(bus))).tasks
 
 

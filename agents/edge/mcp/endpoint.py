@@ -19,8 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sealbus.agents.edge.front import DOOR, RESOURCE, Front, NamedResource
 from sealbus.agents.edge.http.bodies import read_body, replaying
 from sealbus.agents.edge.http.problem import HEADERS, EdgeError
+from sealbus.agents.edge.mcp.client_request import TOKEN
 from sealbus.agents.edge.mcp.sessions import OpenSessions, SessionOwner
-from sealbus.agents.edge.mcp.tool_caller import TOKEN
 from sealbus.agents.edge.mcp.tools import Tools
 from sealbus.agents.edge.oauth.tokens.access_token import AccessToken
 from sealbus.agents.sdk.bodies import JSON

@@ -22,9 +22,9 @@ from sealbus.agents.edge.actions import Actions
 from sealbus.agents.edge.described_actions import DescribedAction
 from sealbus.agents.edge.foreign_logs import quieten
 from sealbus.agents.edge.http.application import Methods
+from sealbus.agents.edge.mcp.client_request import TASKS
 from sealbus.agents.edge.mcp.endpoint import McpEndpoint
 from sealbus.agents.edge.mcp.sessions import IDLE_SECONDS, OpenSessions
-from sealbus.agents.edge.mcp.tool_caller import TASKS
 from sealbus.agents.edge.mcp.tool_calls import TaskParams, ToolCalls, UpdateParams
 from sealbus.agents.edge.mcp.tools import Tools
 from sealbus.agents.edge.oauth.bearer import metadata_answer, metadata_path

@@ -17,8 +17,8 @@ from pydantic import Field
 
 from sealbus.agents.edge.actions import Actions
 from sealbus.agents.edge.http.problem import EdgeError
+from sealbus.agents.edge.mcp.client_request import TASKS, Caller, Context
 from sealbus.agents.edge.mcp.results import answered, open_task, refused, result_of, task_document, unfit
-from sealbus.agents.edge.mcp.tool_caller import TASKS, Caller, Context
 from sealbus.agents.edge.mcp.tools import TASK_RESULT, Tool, Tools
 from sealbus.agents.edge.task_following import end_future, follow_task, waits_for_approval
 from sealbus.agents.edge.v1.task_routes import SUBMITTED, newest_of

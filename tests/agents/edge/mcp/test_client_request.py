@@ -9,7 +9,7 @@ import mcp_types as types
 import pytest
 from starlette.requests import Request
 
-from sealbus.agents.edge.mcp.tool_caller import TASKS, TOKEN, Caller, Context
+from sealbus.agents.edge.mcp.client_request import TASKS, TOKEN, Caller, Context
 
 
 def context(capabilities: dict[str, Any] | None, version: str = "2026-07-28", request: Any = None) -> Context:

@@ -22,18 +22,19 @@ from bench.processes import resident
 from bench.report import Figure
 from sealbus import Client
 from sealbus.agents.dev.environment import DevOptions, Environment, open_environment
-from sealbus.agents.dev.users import mint_user
-from sealbus.agents.edge.approvals import Waiting
+from sealbus.agents.dev.users import DevUser, mint_user
+from sealbus.agents.edge.v1.approvals import ParkedTaskReader
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.runtime.open import open_node
 from sealbus.agents.runtime.worker import Worker, settle_collector
 from sealbus.agents.sdk.task_handle import TaskHandle
-from sealbus.bus.handling.approvals.parked_tasks import PARKED_TYPE, Parked, parse_parked
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.nats.api import EXPECTED_LAST
-from sealbus.bus.ports import Outgoing, PubAck, uuid7, wall_clock
+from sealbus.bus.ports import Outgoing, PubAck, uuid7
 from sealbus.bus.sending.approval import ApprovalRequest, Verdict, approval_message
 from sealbus.bus.stream_names import RESULTS
 from sealbus.bus.streams.signed_value import signed
+from sealbus.bus.work.approvals.parked_tasks import PARKED_TYPE, Parked, parse_parked
 from sealbus.envelopes.encoding.codec import encode
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 from sealbus.envelopes.message.kinds import Kind
@@ -125,7 +126,10 @@ class Site:
         """Return a manager's context, who has just logged in."""
         node = self.edge
         return mint_user(
-            node.identity.sealer(), "boss", trust_domain=node.own.trust_domain, now=wall_clock(), login_age=0.0
+            node.identity.sealer(),
+            DevUser("boss", login_age=0.0),
+            trust_domain=node.own.trust_domain,
+            now=wall_clock(),
         )
 
     async def approve(self, parked: Sequence[Parked]) -> None:
@@ -412,7 +416,7 @@ async def _latencies(site: Site) -> list[Figure]:
 
 async def _listed(site: Site, before: int) -> Figure:
     """Return how long it takes to list all that waits: read, asked about, and proved."""
-    waiting, person = Waiting(site.edge), parse_payload(site.user().payload)
+    waiting, person = ParkedTaskReader(site.edge), parse_payload(site.user().payload)
     taken = []
     for _ in range(ROUNDS):
         began = time.perf_counter()
@@ -447,7 +451,7 @@ async def _many(site: Site, ready: float, held: float, before: int) -> AsyncGene
     async with _working(site):
         for figure in await _latencies(site):
             yield figure
-    waiting, person = Waiting(site.edge), parse_payload(site.user().payload)
+    waiting, person = ParkedTaskReader(site.edge), parse_payload(site.user().payload)
     taken = []
     for _ in range(ROUNDS):
         began = time.perf_counter()

@@ -59,7 +59,7 @@ class Latencies:
         return self._sum / self.count if self.count else 0.0
 
     def quantile(self, share: float) -> int:
-        """Return a bound for at least `share` (over 0, up to 1) of all durations, at most 1/8 too high; 0 if there are none."""
+        """Return a bound for the `share` (over 0, up to 1) of all durations, at most 1/8 too high; 0 if there are none."""
         wanted = math.ceil(share * self.count)
         for bucket, count in sorted(self._buckets.items()):
             wanted -= count

@@ -270,7 +270,7 @@ class _Presenter:
         )
 
     def reason(self, reason: str, roots: Sequence[BodyTried]) -> ReasonShown:
-        """Return the causes of `reason`: literals that failed for the value with its name, or held in the body that gives it."""
+        """Return the causes of `reason`: literals that failed for its named value, or that held in the body that gives it."""
         failed: list[LiteralTried] = []
         held: list[LiteralTried] = []
         for _, body in _every_body(roots):

@@ -2,7 +2,7 @@
 
 The package follows redirects, retries failures and reads an answer of any length. Here a request is made once, its token goes
 to no other server, and its answer has at most `ANSWER_BYTES`. The package supports neither unix sockets nor a certificate
-authority of ours, so the sidecar and the central engine make their own requests (docs/decisions.md).
+authority of ours, so the sidecar and the central engine make their own requests (decision 0083).
 """
 
 from __future__ import annotations

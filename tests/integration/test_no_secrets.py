@@ -41,9 +41,9 @@ KINDS = {
 }
 LOGGERS = {
     *(
-        "sealbus.agents.edge.app",
+        "sealbus.agents.edge.http.application",
         "sealbus.agents.edge.foreign_logs",
-        "sealbus.bus.handling.attempt",
+        "sealbus.bus.work.executor.attempt",
         "sealbus.bus.gate.gate",
         "sealbus.bus.gate.authorizer",
     ),

@@ -125,8 +125,8 @@ def test_the_same_data_written_otherwise_is_the_same_to_opa_and_here() -> None:
         (HEADER, {"scope": "team"}, "no files"),
         (HEADER, {"scope": "team", "files": [1]}, "without a hash"),
         (HEADER, {"scope": "team", "files": [{"name": "a", "hash": "00", "algorithm": "MD5"}]}, "without a hash"),
-        (HEADER, {"scope": "team", "files": [{"hash": "00", "algorithm": "SHA-256"}]}, "with a repeated name"),
-        (HEADER, {"scope": "team", "files": [{"name": "a", "hash": "00", "algorithm": "SHA-256"}] * 2}, "with a repeated name"),
+        (HEADER, {"scope": "team", "files": [{"hash": "00", "algorithm": "SHA-256"}]}, "repeated name"),
+        (HEADER, {"scope": "team", "files": [{"name": "a", "hash": "00", "algorithm": "SHA-256"}] * 2}, "repeated name"),
     ],
 )  # fmt: skip
 def test_signatures_that_say_something_else(header: Json, payload: Json, why: str) -> None:

@@ -273,25 +273,25 @@ class Lying:
 def test_a_trace_that_answers_otherwise_is_not_shown(said: object, detail: str) -> None:
     explainer, made = Explainer(), one_policy(OWNER)
     explainer.explain(made, document())
-    [(key, traced)] = explainer._kept.items()
-    explainer._kept[key] = replace(traced, printing=cast("Interpreter", Lying(said)))
+    [(key, traced)] = explainer._recent.items()
+    explainer._recent[key] = replace(traced, printing=cast("Interpreter", Lying(said)))
     assert explainer.explain(made, document()) == NotExplained(why=Unexplained.NO_TRACE, detail=detail)
 
 
 def test_an_interpreter_that_broke_is_made_again() -> None:
     explainer, made = Explainer(), one_policy(OWNER)
     told = explainer.explain(made, document())
-    [traced] = explainer._kept.values()
+    [traced] = explainer._recent.values()
     traced.printing.broken = True
     assert explainer.explain(made, document()) == told
-    assert traced is not next(iter(explainer._kept.values()))
+    assert traced is not next(iter(explainer._recent.values()))
 
 
 def test_only_the_last_few_policies_are_kept() -> None:
     explainer = Explainer(most=2)
     for revision in ("a", "b", "a", "c"):
         explainer.explain(one_policy(OWNER, revision=revision), document())
-    assert [revision for revision, _ in explainer._kept] == ["a", "c"]
+    assert [revision for revision, _ in explainer._recent] == ["a", "c"]
 
 
 def test_a_file_without_prints_is_named() -> None:

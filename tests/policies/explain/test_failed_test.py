@@ -56,7 +56,7 @@ def test_a_long_literal_is_cut_and_obeys_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["package sealbus.authz_test\n\ntest_x if print(1)\n", "package a\n\nx := \n"])
 def test_what_cannot_be_traced_is_not_told(text: str) -> None:
-    assert FailedTests([Module(path="a_test.rego", text=text)], {}).told("sealbus.authz_test", "test_x") == ""
+    assert FailedTests([Module(path="a_test.rego", text=text)], {}).describe_failure("sealbus.authz_test", "test_x") == ""
 
 
 @pytest.mark.parametrize(
@@ -69,4 +69,4 @@ def test_what_cannot_be_traced_is_not_told(text: str) -> None:
 )
 def test_what_did_not_end_at_a_literal_of_its_own_is_not_told(rule: str) -> None:
     tests = FailedTests([Module(path="a_test.rego", text=f"package a\n\n{rule}\n")], {})
-    assert tests.told("a", "test_x") == ""
+    assert tests.describe_failure("a", "test_x") == ""

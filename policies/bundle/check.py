@@ -200,19 +200,12 @@ def _is_decision(rule: syntax.Rule) -> bool:
 
 
 def _is_batch(rule: syntax.Rule) -> bool:
-    value = rule.value
-    if not _plain(rule) or not isinstance(value, syntax.Comprehension) or value.kind != "array":
-        return False
-    if len(value.body.statements) != 1 or not isinstance(value.body.statements[0], syntax.SomeIn):
-        return False
-    [statement] = value.body.statements
-    return (
-        isinstance(statement, syntax.SomeIn)
-        and statement.key is None
-        and isinstance(statement.value, syntax.Variable)
-        and _is_input_batch(statement.collection)
-        and _decides(value.terms[0], statement.value.name)
-    )
+    match rule.value:
+        case syntax.Comprehension(kind="array", terms=(term,), body=syntax.Body(statements=(syntax.SomeIn() as some,))):
+            name = some.value.name if some.key is None and isinstance(some.value, syntax.Variable) else None
+            return name is not None and _plain(rule) and _is_input_batch(some.collection) and _decides(term, name)
+        case _:
+            return False
 
 
 def _is_input_batch(expression: syntax.Expression) -> bool:
@@ -224,10 +217,11 @@ def _is_input_batch(expression: syntax.Expression) -> bool:
 
 
 def _decides(expression: syntax.Expression | None, name: str) -> bool:
-    if not isinstance(expression, syntax.Call) or expression.name != ("decide",) or len(expression.arguments) != 1:
-        return False
-    [argument] = expression.arguments
-    return isinstance(argument, syntax.Variable) and argument.name == name
+    match expression:
+        case syntax.Call(name=("decide",), arguments=(syntax.Variable() as argument,)):
+            return argument.name == name
+        case _:
+            return False
 
 
 def _is_decide(rule: syntax.Rule) -> bool:

@@ -22,122 +22,115 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Variable:
-    """A name: a local, a rule, an import, `input` or `data`; `_` is a wildcard."""
+class _Node:
+    """A part of a file, with the place where it starts."""
 
     place: Place
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variable(_Node):
+    """A name: a local, a rule, an import, `input` or `data`; `_` is a wildcard."""
+
     name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scalar:
+class Scalar(_Node):
     """`true`, `false` or `null`."""
 
-    place: Place
     value: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Text:
+class Text(_Node):
     """A string literal, its escapes resolved."""
 
-    place: Place
     value: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Number:
+class Number(_Node):
     """A number literal exactly as it is written, its sign included."""
 
-    place: Place
     written: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reference:
+class Reference(_Node):
     """`head.a["b"][c]`: dotted names are `Text` in `path`."""
 
-    place: Place
     head: Expression
     path: tuple[Expression, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Array:
+class Array(_Node):
     """`[a, b]`."""
 
-    place: Place
     items: tuple[Expression, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SetLiteral:
+class SetLiteral(_Node):
     """`{a, b}` or `set()`."""
 
-    place: Place
     items: tuple[Expression, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ObjectLiteral:
+class ObjectLiteral(_Node):
     """`{k: v}`: keys and values in turn."""
 
-    place: Place
     items: tuple[Expression, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comprehension:
+class Comprehension(_Node):
     """`[t | body]`, `{t | body}` or `{k: v | body}`."""
 
-    place: Place
     kind: Literal["array", "set", "object"]
     terms: tuple[Expression, ...]
     body: Body
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class Call(_Node):
     """`f(a)`; `name` is the name of the function, part by part. Rego calls plain names only."""
 
-    place: Place
     name: Names
     arguments: tuple[Expression, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Infix:
+class Infix(_Node):
     """Arithmetic, comparison or a set operation; `operator` as regorus names it, such as `Add` or `Lt`."""
 
-    place: Place
     operator: str
     left: Expression
     right: Expression
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Membership:
+class Membership(_Node):
     """`v in c` or `k, v in c`."""
 
-    place: Place
     key: Expression | None
     value: Expression
     collection: Expression
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Negative:
+class Negative(_Node):
     """`-x` of anything but a number literal."""
 
-    place: Place
     operand: Expression
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Assign:
+class Assign(_Node):
     """`a := b`, or `a = b` where `declares` is false."""
 
-    place: Place
     declares: bool
     left: Expression
     right: Expression
@@ -162,37 +155,33 @@ Expression: TypeAlias = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Negation:
+class Negation(_Node):
     """`not x`."""
 
-    place: Place
     expression: Expression
     modified: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plain:
+class Plain(_Node):
     """An expression that must be neither false nor undefined."""
 
-    place: Place
     expression: Expression
     modified: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SomeNames:
+class SomeNames(_Node):
     """`some a, b`."""
 
-    place: Place
     names: tuple[Variable, ...]
     modified: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SomeIn:
+class SomeIn(_Node):
     """`some v in c` or `some k, v in c`."""
 
-    place: Place
     key: Expression | None
     value: Expression
     collection: Expression
@@ -200,10 +189,9 @@ class SomeIn:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Every:
+class Every(_Node):
     """`every v in c { body }` or `every k, v in c { body }`."""
 
-    place: Place
     names: tuple[Variable, ...]
     collection: Expression
     body: Body
@@ -214,32 +202,29 @@ Statement: TypeAlias = Negation | Plain | SomeNames | SomeIn | Every
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Body:
+class Body(_Node):
     """Statements that must all hold; `value` is that of the `else` before it."""
 
-    place: Place
     statements: tuple[Statement, ...]
     value: Expression | None = None
     is_else: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Import:
+class Import(_Node):
     """`import path as alias`; without `as` the alias is the last part of the path."""
 
-    place: Place
     path: Names
     alias: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
+class Rule(_Node):
     """One definition. All definitions of one path together are a rule.
 
     `head` is the name with its keys. `arguments` are those of a function. `key` is the member that a `contains` adds.
     """
 
-    place: Place
     kind: Literal["complete", "contains", "function", "default"]
     head: Expression
     arguments: tuple[Expression, ...] = ()

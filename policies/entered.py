@@ -1,4 +1,4 @@
-"""What runs between `async with` and its end, with tasks of its own."""
+"""A base for objects that run tasks between the start and the end of `async with`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Self
 
 
 class Entered(ABC):
-    """Runs while it is entered with `async with`, once."""
+    """Runs while it is entered with `async with`. It is entered once."""
 
     _running: AbstractAsyncContextManager[None] | None = None
 
     @abstractmethod
     def _run(self) -> AbstractAsyncContextManager[None]:
-        """Return what is entered and left with this."""
+        """Return the context that is entered and left with this object."""
 
     async def __aenter__(self) -> Self:
         running = self._run()

@@ -1,7 +1,7 @@
-"""What the parts of one analysis ask of one another, and what the analysis knows.
+"""The interface that the parts of an analysis share, and the knowledge of an evaluation of the policy.
 
-`RuleTypes` implements the walk over rules and bodies. The methods here know what an evaluation of the policy knows. The
-analysis that stands for OPA's compiler (`types.inference`) replaces them.
+`RuleTypes` implements the walk over rules and bodies. The analysis that stands for OPA's compiler (`types.inference`)
+replaces the methods by which it knows less or refuses more.
 """
 
 from __future__ import annotations

@@ -17,10 +17,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeAlias
+from typing import Final, TypeAlias
 
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.policies.lint.syntax import Expression, Number, Text
+from sealbus.policies.types.data import DataTypes
 from sealbus.policies.types.value import (
     ANY,
     BOOLEAN,
@@ -46,30 +47,17 @@ _ITEMS: Final = 1 << 64
 """More items than fit into any memory."""
 
 
-class Inside(Protocol):
-    """A reader of the types inside types, given the policy's data."""
-
-    def items(self, type_: Type, /) -> Type:
-        """Return the type of the items of arrays, sets and objects of this type."""
-
-    def keys(self, type_: Type, /) -> Type:
-        """Return the type of the keys of values of this type."""
-
-    def field(self, type_: Type, name: str, /) -> Type:
-        """Return the type of the value under `name` in objects of this type."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Argument:
     """One argument of a builtin. `text` describes it; `fits` returns whether an expression of a type is valid for it."""
 
     text: str
-    fits: Callable[[Expression, Type, Inside], bool]
+    fits: Callable[[Expression, Type, DataTypes], bool]
     names: tuple[str, ...]
     """The types that the argument may have. `fits` may require more."""
 
 
-Result: TypeAlias = "Callable[[Sequence[Expression], Sequence[Type], Inside], Type]"
+Result: TypeAlias = "Callable[[Sequence[Expression], Sequence[Type], DataTypes], Type]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +94,7 @@ def _holding(text: str, collections: tuple[str, ...], items: str) -> Argument:
     return Argument(
         text=text,
         names=collections,
-        fits=lambda _, type_, inside: _within(type_, *collections) and _within(inside.items(type_), items),
+        fits=lambda _, type_, data: _within(type_, *collections) and _within(data.items(type_), items),
     )
 
 
@@ -135,20 +123,20 @@ def _literal_text(text: str) -> Argument:
     )
 
 
-def _literal(expression: Expression, _: Type, __: Inside) -> bool:
+def _literal(expression: Expression, _: Type, __: DataTypes) -> bool:
     return isinstance(expression, Text)
 
 
-def _affixes(_: Expression, type_: Type, inside: Inside) -> bool:
-    return _within(type_, "text", "array", "set") and (type_.scalar or _within(inside.items(type_), "text"))
+def _affixes(_: Expression, type_: Type, data: DataTypes) -> bool:
+    return _within(type_, "text", "array", "set") and (type_.scalar or _within(data.items(type_), "text"))
 
 
-def _ordered(_: Expression, type_: Type, inside: Inside) -> bool:
-    return _within(type_, "array", "set") and not mixed(inside.items(type_))
+def _ordered(_: Expression, type_: Type, data: DataTypes) -> bool:
+    return _within(type_, "array", "set") and not mixed(data.items(type_))
 
 
-def _shown(_: Expression, type_: Type, inside: Inside) -> bool:
-    return _within(type_, "array") and _within(inside.items(type_), "text", "number", "boolean", "null")
+def _shown(_: Expression, type_: Type, data: DataTypes) -> bool:
+    return _within(type_, "array") and _within(data.items(type_), "text", "number", "boolean", "null")
 
 
 _ANYTHING: Final = Argument(text="anything", names=(), fits=lambda *_: True)
@@ -169,56 +157,56 @@ def _gives(type_: Type) -> Result:
     return lambda *_: type_
 
 
-def _first(_: Sequence[Expression], types: Sequence[Type], __: Inside) -> Type:
+def _first(_: Sequence[Expression], types: Sequence[Type], __: DataTypes) -> Type:
     return narrowed(types[0], frozenset({"object"}))
 
 
-def _item(_: Sequence[Expression], types: Sequence[Type], inside: Inside) -> Type:
-    return inside.items(types[0])
+def _item(_: Sequence[Expression], types: Sequence[Type], data: DataTypes) -> Type:
+    return data.items(types[0])
 
 
-def _member(_: Sequence[Expression], types: Sequence[Type], inside: Inside) -> Type:
-    return narrowed(join(set_of(NEVER), inside.items(types[0])), frozenset({"set"}))
+def _member(_: Sequence[Expression], types: Sequence[Type], data: DataTypes) -> Type:
+    return narrowed(join(set_of(NEVER), data.items(types[0])), frozenset({"set"}))
 
 
-def _array(_: Sequence[Expression], types: Sequence[Type], inside: Inside) -> Type:
-    return array_of(inside.items(types[0]))
+def _array(_: Sequence[Expression], types: Sequence[Type], data: DataTypes) -> Type:
+    return array_of(data.items(types[0]))
 
 
-def _joined(_: Sequence[Expression], types: Sequence[Type], inside: Inside) -> Type:
-    return array_of(join(inside.items(types[0]), inside.items(types[1])))
+def _joined(_: Sequence[Expression], types: Sequence[Type], data: DataTypes) -> Type:
+    return array_of(join(data.items(types[0]), data.items(types[1])))
 
 
-def _merged(_: Sequence[Expression], types: Sequence[Type], inside: Inside) -> Type:
+def _merged(_: Sequence[Expression], types: Sequence[Type], data: DataTypes) -> Type:
     """Return the type of two objects merged at every depth: each value comes from one of them, or is merged itself."""
-    merged = [inside.items(type_) if "array" in type_.names else type_ for type_ in types]
-    values = [inside.items(type_) for type_ in merged]
+    merged = [data.items(type_) if "array" in type_.names else type_ for type_ in types]
+    values = [data.items(type_) for type_ in merged]
     if not any("object" in type_.names for type_ in values):
         return narrowed(join_all([record({}), *merged]), frozenset({"object"}))
     return narrowed(JSON if all(type_.holds_json for type_ in merged) else ANY, frozenset({"object"}))
 
 
-def _get(arguments: Sequence[Expression], types: Sequence[Type], inside: Inside) -> Type:
+def _get(arguments: Sequence[Expression], types: Sequence[Type], data: DataTypes) -> Type:
     looked_in, key, otherwise = types
     if isinstance(arguments[1], Text):
-        value = inside.field(looked_in, arguments[1].value)
+        value = data.field(looked_in, arguments[1].value)
     elif "array" in key.names:
         # A path.
         value = JSON if looked_in.holds_json else ANY
     else:
-        value = inside.items(looked_in)
+        value = data.items(looked_in)
     return join(value, otherwise)
 
 
-def _keys(_: Sequence[Expression], types: Sequence[Type], inside: Inside) -> Type:
-    return set_of(inside.keys(types[0]))
+def _keys(_: Sequence[Expression], types: Sequence[Type], data: DataTypes) -> Type:
+    return set_of(data.keys(types[0]))
 
 
-def _total(_: Sequence[Expression], types: Sequence[Type], inside: Inside) -> Type:
-    return number(inside.items(types[0]).most * _ITEMS)
+def _total(_: Sequence[Expression], types: Sequence[Type], data: DataTypes) -> Type:
+    return number(data.items(types[0]).most * _ITEMS)
 
 
-def _size(_: Sequence[Expression], types: Sequence[Type], __: Inside) -> Type:
+def _size(_: Sequence[Expression], types: Sequence[Type], __: DataTypes) -> Type:
     return number(types[0].most)
 
 

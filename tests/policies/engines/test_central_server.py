@@ -143,4 +143,4 @@ async def test_a_look_asks_about_nothing(tls: ClientTls) -> None:
     async with serving_tls(CA, always(b"{}")) as url:
         found = await look(url, tls)
     assert isinstance(found, NoPolicy)
-    assert found.detail.startswith(f"{url}: OPA knows no")
+    assert found.detail.startswith(f"{url}: OPA has no")

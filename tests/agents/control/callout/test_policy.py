@@ -91,7 +91,7 @@ def test_the_first_time_it_is_what_the_operator_gave(settings: PolicyTable, boot
     ("made", "says"),
     [
         (build_bundle(STARTER, serial=1), "the bundle is not signed"),
-        (signed(key=signing_key()), "by a key that may not sign"),
+        (signed(key=signing_key()), "its key may not sign"),
         (sign_bundle(build_bundle(STARTER, serial=1), KEY, scope="stock"), "its scope is not platform"),
         (signed(serial=0), "has no serial"),
     ],

@@ -24,8 +24,7 @@ from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.trust.keys import PublicKey
 from sealbus.envelopes.trust.names import is_token
 from sealbus.policies.bundle.format import Bundle
-from sealbus.policies.bundle.revocations import REVOCATIONS
-from sealbus.policies.bundle.signing import keys_by_id
+from sealbus.policies.bundle.revocations import REVOCATIONS, keys_by_id
 from sealbus.policies.lint.module import PolicyRefused, Problem
 
 PLATFORM: Final = "platform"

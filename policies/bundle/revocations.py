@@ -22,11 +22,10 @@ from types import MappingProxyType
 from typing import Final
 
 from sealbus.envelopes.encoding.strict_json import Json
-from sealbus.envelopes.errors import EnvelopeError
-from sealbus.envelopes.trust.keys import PublicKey
+from sealbus.envelopes.errors import ConfigurationError, EnvelopeError
+from sealbus.envelopes.trust.keys import PublicKey, key_id, read_public_key
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.bundle.format import Bundle
-from sealbus.policies.bundle.signing import keys_by_id
 from sealbus.policies.decision.documents import DataDocument
 from sealbus.policies.lint.module import PolicyRefused, Problem
 
@@ -93,6 +92,23 @@ class Revocations:
 
 
 NONE_REVOKED: Final = Revocations()
+
+
+def keys_by_id(document: Mapping[str, Json], *, name: str) -> Mapping[str, PublicKey]:
+    """Return the public keys, PEM, that `document` has by key id; raise `ValueError` for a malformed key or a wrong id.
+
+    `name` is the document's name in the error.
+    """
+    keys: dict[str, PublicKey] = {}
+    for identity, pem in document.items():
+        try:
+            key = read_public_key(pem.encode() if isinstance(pem, str) else b"", name=name)
+        except ConfigurationError as error:
+            raise ValueError(error.detail) from error
+        if key_id(key) != identity:
+            raise ValueError(f"{name}: the key {key_id(key)} stands under another id")
+        keys[identity] = key
+    return MappingProxyType(keys)
 
 
 def revokers_of(platform: Bundle) -> Mapping[str, PublicKey]:

@@ -11,13 +11,11 @@ from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from types import MappingProxyType
 from typing import Final
 
 from sealbus.envelopes.encoding.jws import CompactJws, split_compact, verify_jws
 from sealbus.envelopes.encoding.strict_json import Json, parse_object
-from sealbus.envelopes.errors import ConfigurationError
-from sealbus.envelopes.trust.keys import PublicKey, SigningKey, key_id, read_public_key
+from sealbus.envelopes.trust.keys import PublicKey, SigningKey, key_id
 from sealbus.policies.bundle.archive import BUNDLE_FILES, pack_archive, unpack_archive
 from sealbus.policies.bundle.format import MANIFEST, SIGNATURES, Bundle, bundle_of
 from sealbus.policies.decision.documents import canonical, parse_data
@@ -27,23 +25,6 @@ _ALGORITHM: Final = "ES256"
 _HASH: Final = "SHA-256"
 _DEPTH: Final = 4
 """Nesting of `.signatures.json` and of the JWT's payload."""
-
-
-def keys_by_id(document: Mapping[str, Json], *, name: str) -> Mapping[str, PublicKey]:
-    """Return the public keys, PEM, that `document` has by key id; raise `ValueError` for a malformed key or a wrong id.
-
-    `name` is the document's name in the error.
-    """
-    keys: dict[str, PublicKey] = {}
-    for identity, pem in document.items():
-        try:
-            key = read_public_key(pem.encode() if isinstance(pem, str) else b"", name=name)
-        except ConfigurationError as error:
-            raise ValueError(error.detail) from error
-        if key_id(key) != identity:
-            raise ValueError(f"{name}: the key {key_id(key)} stands under another id")
-        keys[identity] = key
-    return MappingProxyType(keys)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

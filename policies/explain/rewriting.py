@@ -192,7 +192,7 @@ class _Table:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Around:
+class _Surroundings:
     """The surroundings of a body: its rule, the names with a value, and the `local` names that its own statements declare."""
 
     rule: Names
@@ -218,7 +218,7 @@ class _File:
                 continue
             shape, head = as_kind(content["head"])
             arguments = _variables(head["args"]) if shape == "Func" else set()
-            around = _Around(
+            around = _Surroundings(
                 rule=(*self.scope.package, *_leading(head["refr"])), known=frozenset({"input", "data", *arguments})
             )
             for body in as_list(content["bodies"]):
@@ -239,7 +239,9 @@ class _File:
             at = place
         return b"".join((*parts, self.source.text[at:])).decode()
 
-    def body(self, query: dict[str, object], around: _Around, texts: frozenset[str], *, every: bool = False) -> int:
+    def body(
+        self, query: dict[str, object], around: _Surroundings, texts: frozenset[str], *, every: bool = False
+    ) -> int:
         """Put prints into one body; return its number."""
         number = len(self.table.bodies)
         statements = [as_map(node) for node in as_list(query["stmts"])]
@@ -271,7 +273,9 @@ class _File:
             self.insert(self.whole(statements[-1])[1], f"\n{closing}}}")
         return number
 
-    def statement(self, statement: dict[str, object], body: int, around: _Around) -> tuple[_Around, str, str]:
+    def statement(
+        self, statement: dict[str, object], body: int, around: _Surroundings
+    ) -> tuple[_Surroundings, str, str]:
         """Return the surroundings after a statement, the text to insert before it, and the text to insert after it."""
         number, rules = len(self.table.sites), self.table.rules
         self.table.sites.append(None)
@@ -290,7 +294,7 @@ class _File:
         if kind == "Every":
             spans = [span for span in (literal["key"], literal["value"]) if span is not None]
             named = {self.source.written(span) for span in spans} - {"_"}
-            inside = _Around(rule=around.rule, known=around.known | around.local | named)
+            inside = _Surroundings(rule=around.rule, known=around.known | around.local | named)
             inner = self.body(as_map(literal["query"]), inside, frozenset(), every=True)
         self.name_values(literal["domain"] if kind == "Every" else literal, number)
         self.table.sites[number] = Site(
@@ -314,7 +318,7 @@ class _File:
                 f"data.{self.table.package}.first([{value} | {value} := {reference}])" for reference in looked
             )
             before += f'print("v", {number}, {values}{waits});\n'
-        known = _Around(rule=around.rule, known=around.known, local=around.local | declared, waiting=waiting)
+        known = _Surroundings(rule=around.rule, known=around.known, local=around.local | declared, waiting=waiting)
         return known, before, f'print("q", {number}{_given((used | declared) & known.local)});\n'
 
     def name_values(self, node: object, site: int) -> None:
@@ -335,7 +339,7 @@ class _File:
                 if form == "String" and rules:
                     yield str(name["value"]), called, rules
 
-    def references(self, node: object, around: _Around) -> Iterator[tuple[int, int]]:
+    def references(self, node: object, around: _Surroundings) -> Iterator[tuple[int, int]]:
         """Yield the spans of the references and names whose value is known before the literal is evaluated."""
         if isinstance(node, list):
             for item in node:
@@ -350,7 +354,7 @@ class _File:
                 elif key not in ("fcn", "query", *_COMPREHENSIONS):
                     yield from self.references(value, around)
 
-    def tellable(self, node: dict[str, object], around: _Around) -> bool:
+    def tellable(self, node: dict[str, object], around: _Surroundings) -> bool:
         names = _variables(node)
         if names in ({"input"}, {"data"}) and "Var" in node:
             return False

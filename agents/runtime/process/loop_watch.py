@@ -18,7 +18,6 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 from sealbus.bus.telemetry import Counters, Histogram, OperatorLog
@@ -74,15 +73,13 @@ class LoopWatch:
     async def __aenter__(self) -> Self:
         self._main, self._main_thread = asyncio.get_running_loop(), threading.get_ident()
         self._turned = time.monotonic()
-        self._thread = threading.Thread(target=self._run_thread, name="loop-watch", daemon=True)
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._watch()), name="loop-watch", daemon=True)
         self._thread.start()
         await asyncio.to_thread(self._started.wait)
         self._beat = asyncio.create_task(self._note_turns(), name="loop-turns")
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         assert self._loop is not None and self._ended is not None and self._thread is not None  # noqa: S101, PT018  entered
         if self._beat is not None:
             self._beat.cancel()
@@ -115,9 +112,6 @@ class LoopWatch:
                 self._operator_log.warning(
                     "the event loop turns again after %.1f s in which %s blocked it", now - blocked.since, blocked.task
                 )
-
-    def _run_thread(self) -> None:
-        asyncio.run(self._watch())
 
     async def _watch(self) -> None:
         self._loop, self._ended = asyncio.get_running_loop(), asyncio.Event()

@@ -18,8 +18,7 @@ from typing import Final, cast
 
 from sealbus.agents.runtime.endpoint import HandlerEndpoint, routes_of
 from sealbus.agents.runtime.node import Deployment
-from sealbus.agents.runtime.replay.context import ReplayContext
-from sealbus.agents.runtime.replay.sender import NotSent, Unsent, WouldSend
+from sealbus.agents.runtime.replay.context import NotSent, ReplayContext, Unsent, WouldSend
 from sealbus.agents.sdk.agent import Agent
 from sealbus.bus.audit.trail import AuditEntry, Finding
 from sealbus.bus.ports import Transport

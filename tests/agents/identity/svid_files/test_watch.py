@@ -9,7 +9,7 @@ from spiffe._proto import workload_pb2 as proto
 from support.scripted_workload_api import ScriptedWorkloadApi
 from support.workload_api import MovedClock, no_thread_left
 
-from sealbus.agents.identity.svid_files.watch import X509Watch
+from sealbus.agents.identity.svid_files.writer import X509Watch
 from sealbus.agents.identity.workload_api import Endpoint
 from sealbus.agents.identity.x509_svid import SvidError
 from sealbus.bus.ports import X509Material

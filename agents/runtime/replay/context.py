@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -94,30 +94,14 @@ class _NoRequests(Requests):
         """Return no address."""
         return ""
 
-    async def call(
-        self,
-        message: OutgoingMessage,
-        *,
-        action: str,
-        within: float,
-        sent: list[bytes] | None = None,
-        stopped: Callable[[], bool] = lambda: False,
-    ) -> Content:
+    async def call(self, message: OutgoingMessage, *, action: str, **_: Any) -> Content:
         """Note a call and raise `NotSent`."""
         self._unsent.note_message(message)
         raise NotSent(f"this is a replay: {action} is not called")
 
-    async def stream(
-        self,
-        message: OutgoingMessage,
-        *,
-        action: str,
-        within: float,
-        sent: list[bytes] | None = None,
-        stopped: Callable[[], bool] = lambda: False,
-    ) -> AsyncGenerator[Content, None]:
+    async def stream(self, message: OutgoingMessage, *, action: str, **_: Any) -> AsyncGenerator[Content, None]:
         """Note a call, and raise `NotSent` instead of yielding a first chunk."""
-        yield await self.call(message, action=action, within=within)
+        yield await self.call(message, action=action)
 
 
 class _NoStatuses(StatusReader):

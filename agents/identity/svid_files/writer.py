@@ -60,9 +60,9 @@ class X509Watch:
             random=random,
         )
 
-    async def run(self) -> None:
+    async def watch(self) -> None:
         """Watch until cancelled."""
-        await self._watch.run()
+        await self._watch.watch()
 
     def _read(self, response: proto.X509SVIDResponse) -> X509Reading:
         # This runs in the stream's thread, which alone uses the bundles; the first response fixes the SPIFFE ID.
@@ -146,7 +146,7 @@ class SvidWriter:
         self._reload_due = asyncio.Event()
         self._untrusted = _Once(say)
 
-    async def once(self, *, deadline: float = 5.0, patience: float = 30.0) -> None:
+    async def write_once(self, *, deadline: float = 5.0, patience: float = 30.0) -> None:
         """Write one set, make the server reload if it runs, and return.
 
         Raises `IdentityUnavailable` without an SVID within `deadline` seconds, at once if the Workload API refuses;
@@ -158,8 +158,8 @@ class SvidWriter:
         if self._server is not None:
             await self._reload_once(self._server, patience)
 
-    async def run(self, *, deadline: float = 5.0, patient: bool = False) -> None:
-        """Write the first set or raise as `once` does; then keep it current, despite all failures, until cancelled.
+    async def keep_current(self, *, deadline: float = 5.0, patient: bool = False) -> None:
+        """Write the first set or raise as `write_once` does; then keep it current, despite all failures, until cancelled.
 
         If `patient`, wait the whole `deadline` even if the Workload API has no identity for this workload yet.
         """
@@ -174,7 +174,7 @@ class SvidWriter:
 
     @contextlib.asynccontextmanager
     async def _watching(self) -> AsyncIterator[asyncio.Task[None]]:
-        watching = asyncio.create_task(self._watch.run(), name="workload-api-x509")
+        watching = asyncio.create_task(self._watch.watch(), name="workload-api-x509")
         try:
             yield watching
         finally:

@@ -51,8 +51,8 @@ class Blocked:
 class LoopWatch:
     """Watch the running event loop from a thread, as an async context manager. Enter it on the loop that is watched.
 
-    `after` is the time in seconds after which the loop counts as blocked. The thread has its own event loop, on which `run`
-    runs work that must go on meanwhile.
+    `after` is the time in seconds after which the loop counts as blocked. The thread has its own event loop, on which
+    `run_on_thread` runs work that must go on meanwhile.
     """
 
     def __init__(self, *, after: float = BLOCKED_AFTER) -> None:
@@ -95,7 +95,7 @@ class LoopWatch:
         blocked = self._blocked
         return blocked.describe(time.monotonic()) if blocked is not None else ""
 
-    async def run(self, work: Coroutine[Any, Any, _T]) -> _T:
+    async def run_on_thread(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Run `work` on the event loop of the thread, and return its result. Await it on the loop that is watched."""
         assert self._loop is not None  # noqa: S101  entered
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))

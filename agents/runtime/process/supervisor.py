@@ -63,15 +63,15 @@ class Supervisor:
         self._worked = asyncio.Event()
         """Set once a process was ready. The first process shows whether the command can start; the others wait a while."""
 
-    async def run(self, stop: asyncio.Event) -> int:
+    async def run_processes(self, stop: asyncio.Event) -> int:
         """Run until `stop` is set, then send SIGTERM to each process and wait for its end; return the exit code.
 
         That is the highest code of the processes; for a signal, 128 and its number. A process that ends before any was ready
         ends all: with its own code, or 1 if that was 0. Afterwards each process that ends is started again, without limit.
         """
-        return await self._run_processes(self._keep, self._end_with(stop))
+        return await self._run_all(self._keep, self._end_with(stop))
 
-    async def run_changing(self, stop: asyncio.Event, changed: Callable[[], Awaitable[str]]) -> int:
+    async def run_reloading(self, stop: asyncio.Event, changed: Callable[[], Awaitable[str]]) -> int:
         """Run until `stop` is set, and restart all processes after each change, which `changed` awaits and describes.
 
         A process that ends by itself is not started again before the next change. Returns the highest exit code of the last
@@ -80,12 +80,10 @@ class Supervisor:
         code = 0
         while not stop.is_set():
             self._end.clear()
-            code = await self._run_processes(self._keep_until_changed, self._end_with(stop), self._end_after(changed))
+            code = await self._run_all(self._keep_until_changed, self._end_with(stop), self._end_after(changed))
         return code
 
-    async def _run_processes(
-        self, keep: Callable[[int], Coroutine[Any, Any, int]], *ends: Coroutine[Any, Any, None]
-    ) -> int:
+    async def _run_all(self, keep: Callable[[int], Coroutine[Any, Any, int]], *ends: Coroutine[Any, Any, None]) -> int:
         """Run `keep` for each process, beside the waits in `ends` that end them; return the highest exit code."""
         async with asyncio.TaskGroup() as group:
             ending = [group.create_task(end, name="supervisor-end") for end in ends]

@@ -39,7 +39,7 @@ async def seen(scripted: ScriptedWorkloadApi, clock: MovedClock) -> AsyncIterato
         random=lambda: 0.0,
     )
     with no_thread_left():
-        task = asyncio.create_task(watch.run())
+        task = asyncio.create_task(watch.watch())
         yield told
         task.cancel()
         await asyncio.wait({task})

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from sealbus.agents.identity import WorkloadIdentity
-from sealbus.agents.runtime.node import Deployment, Node
+from sealbus.agents.runtime.node import AuditOptions, Deployment, Feeds, Node
 from sealbus.agents.runtime.settings.schema import PolicyTable
 from sealbus.agents.runtime.settings.settings import Settings, load_settings
 from sealbus.bus.audit.redaction import Recording
@@ -20,6 +20,7 @@ from sealbus.bus.audit.writer import AuditLimits
 from sealbus.bus.background import Background
 from sealbus.bus.nats.api import StreamState
 from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.nats.connection.options import ConnectionOptions
 from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import Identity, Transport
 from sealbus.bus.streams.check import StreamGuard, check_streams
@@ -136,7 +137,7 @@ def connection_of(name: str, settings: Settings, identity: WorkloadIdentity, cou
         identity=identity,
         server_ids=frozenset(settings.nats_ids),
         inbox_prefix=settings.names.inbox_prefix(identity.spiffe_id),
-        name=name,
+        options=ConnectionOptions(name=name),
         counters=counters,
     )
 
@@ -228,13 +229,17 @@ async def open_connected_node(
             transport=NatsTransport(connection),
             engine=engine,
             counters=counters,
-            connected=lambda: connection.connected,
-            audit_limits=AuditLimits(within=settings.audit.within, denials=settings.audit.denials),
-            revoked_before=lambda: source.in_force.revoked_before,
-            revocations=lambda: source.in_force.revocations,
-            policy_problem=source.problem,
-            recording=Recording(settings.audit.redact, settings.audit.bodies),
-            spool=spool_of(settings, identity.spiffe_id),
+            audit=AuditOptions(
+                limits=AuditLimits(within=settings.audit.within, denials=settings.audit.denials),
+                recording=Recording(settings.audit.redact, settings.audit.bodies),
+                spool=spool_of(settings, identity.spiffe_id),
+            ),
+            feeds=Feeds(
+                connected=lambda: connection.connected,
+                revoked_before=lambda: source.in_force.revoked_before,
+                revocations=lambda: source.in_force.revocations,
+                policy_problem=source.problem,
+            ),
         ) as node:
             yield node, connection
         checking.cancel()

@@ -208,15 +208,7 @@ class Node:
             past=self.past,
             clock=clock,
         )
-        self.sending = Sender(
-            own=self.own,
-            names=deployment.names,
-            outbox=self.outbox,
-            requests=self.requests,
-            reader=self.status_reader,
-            own_subjects=deployment.own_subjects,
-            clock=clock,
-        )
+        self.sending = Sender(self.site, outbox=self.outbox, requests=self.requests, reader=self.status_reader)
         self._stack = AsyncExitStack()
         self._refusing: asyncio.Task[None] | None = None
 

@@ -1,7 +1,7 @@
 """Retry policies per handler, and the exceptions by which a handler ends an attempt. Pure.
 
 An attempt is a delivery whose handler ran. The broker counts the deliveries, so that the count survives a restart of the
-worker. Deliveries that this process deferred before the handler ran do not count (`bus.handling.places`).
+worker. Deliveries that this process deferred before the handler ran do not count (`bus.work.places`).
 """
 
 from __future__ import annotations
@@ -151,4 +151,4 @@ after the bundle changes; `Limits.key_awaited` bounds the total time."""
 VERB_AWAITED = RetryPolicy(initial_interval=0.02, backoff_coefficient=1.3, maximum_interval=30.0, maximum_attempts=None)
 """For a verb that another version may have: many short pauses, then long ones. With two versions every second try meets the
 right version. If one replica of five has the verb, the 28 tries of the first 80 s find it with probability 0.998. If many
-messages wait, the pace of `bus.handling.verb_room` makes the pauses longer."""
+messages wait, the pace of `bus.work.verb_room` makes the pauses longer."""

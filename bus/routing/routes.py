@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from sealbus.bus.routing.cancellation import Cancellation
 from sealbus.bus.routing.retry import RetryPolicy
@@ -19,12 +20,9 @@ from sealbus.envelopes.message.subjects import action_of, control_subject, match
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.decision.request import GivenApproval, Parked, Resource
 
-if TYPE_CHECKING:
-    from sealbus.bus.telemetry.spans import Processing
-
 
 class TaskReporter(Protocol):
-    """Reports a task's status to its requester; implemented in `sealbus.bus.handling.status_writer`."""
+    """Reports a task's status to its requester; implemented in `sealbus.bus.work.status_writer`."""
 
     @property
     def begun(self) -> bool:
@@ -64,6 +62,19 @@ class TaskReporter(Protocol):
         """Store the final status of a completed task; `None` stands for a handler that returned nothing."""
 
 
+class ProcessingSpan(Protocol):
+    """The span of one message while it is handled; implemented in `sealbus.bus.telemetry.spans`."""
+
+    def handling(self) -> AbstractContextManager[None]:
+        """Make this the current span while the handler runs."""
+
+    def failed(self, code: str) -> None:
+        """Note why its handler failed, or did not run."""
+
+    def end(self, settled: str) -> None:
+        """End the span; `settled` says how the delivery was settled."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resumed:
     """How a parked task continues: by an approval.
@@ -96,7 +107,7 @@ class Permitted(NamedTuple):
     """The reporter of a task's status; absent for every other kind."""
     resumed: Resumed | None = None
     """How it continues, if it is a parked task."""
-    span: Processing | None = None
+    span: ProcessingSpan | None = None
     """Its span, if this process makes any."""
 
     def __repr__(self) -> str:
@@ -134,7 +145,8 @@ class Route:
     kind: Kind
     subject: str
     action: str
-    endpoint: Endpoint
+    endpoint: Endpoint | None
+    """The code behind it; absent for approvals, which `Gate` does not hand to an executor."""
     retry: RetryPolicy
     timeout: float = 30.0
     """Seconds that one attempt of the handler may take."""
@@ -159,8 +171,15 @@ class Route:
     def __post_init__(self) -> None:
         object.__setattr__(self, "limited", self.ordered or self.concurrency is not None)
 
+    @property
+    def handler(self) -> Endpoint:
+        """The code behind it. Raises `ConfigurationError` for a route without code."""
+        if self.endpoint is None:
+            raise ConfigurationError(f"{self.subject} has no handler")
+        return self.endpoint
 
-def control_route(endpoint: Endpoint, token: str, verb: str, *, loads_resource: bool = True) -> Route:
+
+def control_route(endpoint: Endpoint | None, token: str, verb: str, *, loads_resource: bool = True) -> Route:
     """Return the route of the control messages `verb` (`cancel`, `approve` or `schedule`) of the agent with `token`."""
     subject = control_subject(token, verb)
     return Route(

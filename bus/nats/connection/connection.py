@@ -16,12 +16,13 @@ from types import TracebackType
 from typing import Self
 from weakref import WeakSet
 
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.nats.connection.dialer import Dialer
 from sealbus.bus.nats.connection.frames import check_pattern, header_value, status_of
 from sealbus.bus.nats.connection.link import Link
 from sealbus.bus.nats.connection.options import ConnectionOptions
 from sealbus.bus.nats.connection.rotation import Attachment, enter_all, leave_all, rotate_after, seconds_left
-from sealbus.bus.ports import Clock, Identity, wall_clock
+from sealbus.bus.ports import Clock, Identity
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import BusUnavailable, SealbusError
 from sealbus.envelopes.trust.spiffe_id import SpiffeId

@@ -43,7 +43,7 @@ class _Issuer:
 
 
 class Denials:
-    """The budgets of one recorder. `store` takes the records; await `run` to have them stored minute by minute.
+    """The budgets of one recorder. `store` takes the records; await `store_minutes` to have them stored.
 
     `budget` is how many denials of one issuer are recorded in a minute, `issuers` how many issuers are tracked in a minute.
     Denials of further issuers are all recorded singly: evidence must not be lost for lack of memory, and an attacker cannot
@@ -106,7 +106,7 @@ class Denials:
             entry = self._issuers[issuer] = _Issuer()
         return entry
 
-    async def run(self) -> None:
+    async def store_minutes(self) -> None:
         """Store the counts of each minute once it has ended, until cancelled."""
         while True:
             left = MINUTE - self._clock() % MINUTE

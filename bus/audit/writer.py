@@ -122,7 +122,7 @@ class AuditWriter:
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
         self._writing = self._group.create_task(self._run(), name="audit-outcomes")
-        self._counting = self._group.create_task(self._denials.run(), name="audit-denials")
+        self._counting = self._group.create_task(self._denials.store_minutes(), name="audit-denials")
         return self
 
     async def __aexit__(

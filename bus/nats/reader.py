@@ -112,7 +112,7 @@ class _Reader:
         if self._pulls is not None and not self.broken and self.link.alive:
             self._pulls.ask()
 
-    def take(self, last: int | None) -> list[Delivery]:
+    def take_batch(self, last: int | None) -> list[Delivery]:
         """Return the deliveries that have come, up to stream sequence `last`."""
         batch = list(self._buffer)
         self._buffer.clear()
@@ -245,7 +245,7 @@ async def _batches(
     while True:
         reader.arrived.clear()
         reader.ask()
-        if batch := reader.take(last):
+        if batch := reader.take_batch(last):
             yield batch
             if last is not None and _sequence(batch[-1]) >= last:
                 return

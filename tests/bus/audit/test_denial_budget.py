@@ -174,7 +174,7 @@ async def test_the_end_of_a_minute_is_enough_to_have_it_stored() -> None:
         clock=lambda: START + MINUTE - SECOND // 20 + int((time.monotonic() - began) * SECOND),
     )
     assert denials.only_counted(ALICE, Code.DENIED)
-    running = asyncio.ensure_future(denials.run())
+    running = asyncio.ensure_future(denials.store_minutes())
     async with asyncio.timeout(60):
         record = await stored.get()
     running.cancel()

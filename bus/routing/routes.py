@@ -139,6 +139,27 @@ class Endpoint(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HandlerOptions:
+    """How the gate and the executor treat the messages of one handler."""
+
+    retry: RetryPolicy
+    timeout: float = 30.0
+    """Seconds that one attempt of the handler may take."""
+    total_timeout: float = math.inf
+    """Seconds from when a task or event was stored that all its attempts may take together."""
+    once: bool = False
+    """Whether the effect of a task or event is claimed before the handler runs, so that it cannot happen twice."""
+    status: bool = True
+    """Whether progress and result are reported to a task's requester; failures always are."""
+    concurrency: int | None = None
+    """Messages that the handler may run for at a time, in one process; without it the worker's own limit alone holds."""
+    ordered: bool = False
+    """Whether the tasks of one partition are handled one after another, in one process."""
+    honours: frozenset[str] = frozenset()
+    """Types of obligations that the handler honours, in addition to our own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """One handler's declaration. `subject` may end in `.*` for partitions of a task."""
 
@@ -147,29 +168,15 @@ class Route:
     action: str
     endpoint: Endpoint | None
     """The code behind it; absent for approvals, which `Gate` does not hand to an executor."""
-    retry: RetryPolicy
-    timeout: float = 30.0
-    """Seconds that one attempt of the handler may take."""
-    total_timeout: float = math.inf
-    """Seconds from when a task or event was stored that all its attempts may take together."""
-    concurrency: int | None = None
-    """Messages that the handler may run for at a time, in one process. Without it only the worker's limit holds."""
-    ordered: bool = False
-    """Whether the tasks of one partition are handled one after another, in one process."""
+    options: HandlerOptions
     resource_timeout: float = 5.0
     """Seconds that loading the resource may take."""
     loads_resource: bool = False
-    once: bool = False
-    """Whether the effect of a task or event is claimed before the handler runs, so that it cannot happen twice."""
-    honours: frozenset[str] = frozenset()
-    """Types of obligations that the handler honours, in addition to our own."""
-    status: bool = True
-    """Whether progress and result are reported to a task's requester; failures always are."""
     limited: bool = field(init=False)
     """Whether `ordered` or `concurrency` limits it. Most routes have neither, and their messages skip that check."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "limited", self.ordered or self.concurrency is not None)
+        object.__setattr__(self, "limited", self.options.ordered or self.options.concurrency is not None)
 
     @property
     def handler(self) -> Endpoint:
@@ -188,7 +195,7 @@ def control_route(endpoint: Endpoint | None, token: str, verb: str, *, loads_res
         action=action_of(subject, {}),
         endpoint=endpoint,
         # Retried until it expires.
-        retry=RetryPolicy(maximum_attempts=None),
+        options=HandlerOptions(retry=RetryPolicy(maximum_attempts=None)),
         loads_resource=loads_resource,
     )
 

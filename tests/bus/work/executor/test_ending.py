@@ -15,7 +15,7 @@ from support.audit import opened
 from sealbus.bus.ports import Delivery, Settlement
 from sealbus.bus.routing.cancellation import Canceled, Cancellation
 from sealbus.bus.routing.retry import UNTIL_EXPIRY, Reject, Retry, RetryPolicy
-from sealbus.bus.routing.routes import Permitted, Route, TaskReporter
+from sealbus.bus.routing.routes import HandlerOptions, Permitted, Route, TaskReporter
 from sealbus.bus.routing.stages import Decided, Opened
 from sealbus.bus.sending.message import Content
 from sealbus.bus.sending.parts import PARTS_TYPE
@@ -76,9 +76,7 @@ def work(
         subject=MESSAGE.header.to,
         action="inventory.update",
         endpoint=None,
-        retry=retry,
-        total_timeout=total,
-        status=status,
+        options=HandlerOptions(retry=retry, total_timeout=total, status=status),
     )
     permitted = Permitted(
         message=MESSAGE,

@@ -177,9 +177,9 @@ class _Reader:
 
 def _delete(link: Link, stream: str, name: str) -> None:
     """Ask for a reader's consumer to be deleted, without waiting for the answer. Raises `BusUnavailable`."""
-    # The server treats only messages with a reply subject as requests; the answer is not awaited.
-    nobody = link.replies.inbox + b"gone"
-    link.write(b"PUB $JS.API.CONSUMER.DELETE.%b.%b %b 0\r\n\r\n" % (stream.encode(), name.encode(), nobody))
+    # The server treats only messages with a reply subject as requests; no answer is expected under this one.
+    reply = link.replies.inbox + b"gone"
+    link.write(b"PUB $JS.API.CONSUMER.DELETE.%b.%b %b 0\r\n\r\n" % (stream.encode(), name.encode(), reply))
 
 
 async def read(

@@ -103,7 +103,7 @@ class _Waiting:
 
 
 class Outbox:
-    """Seals and sends for one identity; enter with `async with`. Leaving sends what still waits first."""
+    """Seals and sends for one identity; enter with `async with`. Leaving sends the waiting messages first."""
 
     def __init__(
         self,
@@ -267,7 +267,7 @@ class Outbox:
                 return
 
     async def _dispatch(self, batch: Sequence[_Waiting]) -> None:
-        """Seal what has no bytes yet, send core messages at once and stream messages in a new task."""
+        """Seal messages that are not sealed yet, send core messages at once and stream messages in a new task."""
         self._seal([w for w in batch if w.sealed is None])
         core = [w for w in batch if not w.durable and w.outgoing is not None]
         if core:

@@ -16,8 +16,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from sealbus.bus.clocks import wall_clock
-from sealbus.bus.ports import Clock
+from sealbus.bus.clocks import HOST_CLOCK, HostClock
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import Code
 from sealbus.envelopes.limits import SECOND
@@ -57,7 +56,7 @@ class Denials:
         counters: Counters,
         budget: int,
         issuers: int,
-        clock: Clock = wall_clock,
+        clock: HostClock = HOST_CLOCK,
     ) -> None:
         self._store = store
         self._counters = counters

@@ -15,9 +15,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from sealbus.bus.background import Background
-from sealbus.bus.clocks import wall_clock
+from sealbus.bus.clocks import UNMEASURED_CLOCK, BusClock
 from sealbus.bus.ports import (
-    Clock,
     DuplicateFirstAttempt,
     Identity,
     NewId,
@@ -110,7 +109,7 @@ class Outbox:
         *,
         identity: Identity,
         transport: Transport,
-        clock: Clock = wall_clock,
+        clock: BusClock = UNMEASURED_CLOCK,
         new_id: NewId = uuid7,
         limits: OutboxLimits | None = None,
         tracer: Tracer | None = None,

@@ -23,9 +23,9 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Final, NamedTuple, Protocol
 
-from sealbus.bus.clocks import wall_clock
+from sealbus.bus.clocks import UNMEASURED_CLOCK, BusClock
 from sealbus.bus.nats.api import EXPECTED_LAST
-from sealbus.bus.ports import Clock, Delivery, StoredValue, Transport
+from sealbus.bus.ports import Delivery, StoredValue, Transport
 from sealbus.bus.stream_names import HELD
 from sealbus.bus.streams.key_value import KeyValue
 from sealbus.bus.streams.signed_value import PARTS, is_own, signed
@@ -192,7 +192,7 @@ class Held:
         past: PastTrust = current_only,
         names: Names,
         caches: Caches,
-        clock: Clock = wall_clock,
+        clock: BusClock = UNMEASURED_CLOCK,
     ) -> None:
         self._transport = transport
         self._keyed = KeyValue(transport)

@@ -223,7 +223,7 @@ async def open_connected_node(
         if not settings.development:
             _logger.info("%s", acknowledged_means(checked))
         guard = StreamGuard(streams, connection)
-        checking = group.create_task(guard.run(), name="stream-guard")
+        checking = group.create_task(guard.check_links(), name="stream-guard")
         await connection.attach(guard)
         async with Node(
             deployment=deployment_of(settings),

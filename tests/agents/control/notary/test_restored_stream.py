@@ -14,6 +14,7 @@ from sealbus.agents.control.notary import term
 from sealbus.agents.control.notary.log.folder_store import FolderStore
 from sealbus.agents.control.notary.log.ledger import entry_rows
 from sealbus.agents.control.notary.restored_stream import Restorations, RestoredBackup, record_restoration
+from sealbus.bus.clocks import BusClock
 from sealbus.bus.nats.api import StreamState
 from sealbus.bus.streams.key_book import KeyBook
 from sealbus.envelopes.errors import Code, ConfigurationError, LogError, StateUnavailable
@@ -82,7 +83,12 @@ async def named(bench: Bench) -> Sequence[RestoredStream] | None:
     """Return which restored streams agents know of; None while nothing is said."""
     trust = Trust(bundles=bench.agent.bundles())
     book = KeyBook(
-        bench.broker.connect(), notaries=[NOTARY], trust=lambda: trust, names=NAMES, caches=Caches(), clock=bench.now
+        bench.broker.connect(),
+        notaries=[NOTARY],
+        trust=lambda: trust,
+        names=NAMES,
+        caches=Caches(),
+        clock=BusClock(bench.now),
     )
     try:
         return await book.restored(state(bench).created)

@@ -23,6 +23,7 @@ from sealbus.agents.edge.oauth.tokens.kept_tokens import KeptTokens, Owner
 from sealbus.agents.edge.oauth.tokens.security_events import SecurityEventVerifier
 from sealbus.agents.edge.oauth.tokens.user_context import ContextMinter, Pseudonyms, user_id
 from sealbus.agents.runtime.node import Node
+from sealbus.agents.sdk.bodies import JSON, MSGPACK
 from sealbus.agents.sdk.messages import NO_SUBJECTS, split_action
 from sealbus.bus.sending.message import Content
 from sealbus.envelopes.errors import Code, ConfigurationError, SealError
@@ -185,9 +186,10 @@ class Front:
         owner = Owner(token.issuer, self.user_id(token.issuer, token.subject), token.client, token.session)
         await self.kept_tokens.keep(presented, owner, expires=token.expires, now=now)
 
-    async def body(self, request: Request, token: AccessToken) -> Content:
+    async def body(self, request: Request, token: AccessToken, allowed: tuple[str, ...] = (JSON, MSGPACK)) -> Content:
         """Return the request's body, whose size counts towards the rates; raises as `read_body`, or 429."""
-        return await read_body(request, self.limits, lambda size: self.charge(token, size / self.limits.charged_bytes))
+        charged = self.limits.charged_bytes
+        return await read_body(request, self.limits, lambda size: self.charge(token, size / charged), allowed)
 
     def charge(self, token: AccessToken, cost: float) -> None:
         """Count `cost` more requests of the token's user and client; raise 429 if they exceed the limit."""

@@ -26,7 +26,7 @@ from sealbus.agents.edge.a2a.principal import DOOR_NAME, Principal
 from sealbus.agents.edge.actions import Actions
 from sealbus.agents.edge.event_streams import COMMENT
 from sealbus.agents.edge.front import DOOR, RESOURCE, NamedResource
-from sealbus.agents.edge.http.bodies import read_body, replaying
+from sealbus.agents.edge.http.bodies import replaying
 from sealbus.agents.edge.http.problem import HEADERS, EdgeError
 from sealbus.agents.edge.oauth.tokens.access_token import AccessToken
 from sealbus.agents.sdk.bodies import JSON
@@ -86,7 +86,7 @@ class A2aEndpoint:
     async def rpc(self, request: Request) -> Response:
         """`POST /a2a/<agent>/rpc`: one request of JSON-RPC."""
         agent, token = self._agent(request), await self._admitted(request)
-        body = await self._body(request, token, (JSON,))
+        body = (await self._front.body(request, token, (JSON,))).body
         message = json.loads(body)
         streaming = isinstance(message, Mapping) and message.get("method") in _STREAMING
         return await self._answered(request, token, body, agent.rpc.handle_requests, streaming=streaming)
@@ -96,7 +96,9 @@ class A2aEndpoint:
 
         async def answer(request: Request) -> Response:
             agent, token = self._agent(request), await self._admitted(request)
-            body = await self._body(request, token, (JSON, A2A_JSON_MEDIA_TYPE)) if reads else b""
+            body = b""
+            if reads:
+                body = (await self._front.body(request, token, (JSON, A2A_JSON_MEDIA_TYPE))).body
             return await self._answered(request, token, body, getattr(agent.rest, name), streaming=streaming)
 
         return answer
@@ -111,12 +113,6 @@ class A2aEndpoint:
         request.scope[RESOURCE] = self._resource
         request.scope[DOOR] = DOOR_NAME
         return await self._front.admitted(request)
-
-    async def _body(self, request: Request, token: AccessToken, allowed: tuple[str, ...]) -> bytes:
-        front = self._front
-        charged = front.limits.charged_bytes
-        content = await read_body(request, front.limits, lambda size: front.charge(token, size / charged), allowed)
-        return content.body
 
     async def _answered(
         self, request: Request, token: AccessToken, body: bytes, dispatch: Dispatch, *, streaming: bool

@@ -17,12 +17,12 @@ from typing import Final, Protocol
 from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS, EdgeLimits
 from sealbus.agents.edge.oauth.client_authentication import ClientAuthentication, PrivateKeyJwt
 from sealbus.agents.edge.oauth.issuers import is_secure_url
-from sealbus.agents.edge.oauth.keys.discovery import Documents, FetchFailed
+from sealbus.agents.edge.oauth.keys.discovery import Documents, FetchFailed, parsed_document
 from sealbus.agents.edge.oauth.private_file import read_private
 from sealbus.agents.edge.oauth.tokens.kept_tokens import KeptTokens, Owner
 from sealbus.bus.ports import Clock
 from sealbus.bus.routing.retry import Reject
-from sealbus.envelopes.encoding.strict_json import Json, parse_object
+from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, IdentityUnavailable
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.user_context import UserContext
@@ -234,7 +234,7 @@ class AuthorizationServer:
                 form = await grant.form(owner, audience=self.issuer, now=now) | target.form()
                 form, fields = await self._client.sign(form, issuer=self.issuer, now=now)
                 status, document = await self._documents.answer(await self._token_endpoint(now), form, fields)
-            answer = _parsed(document, self._limits)
+            answer = parsed_document(document, self._limits, "answer")
         except (FetchFailed, TimeoutError, BusUnavailable, IdentityUnavailable) as error:
             # The last two are raised before anything is sent: users' tokens or the exit's identity are not available.
             _logger.warning("%s gave no token: %s", self.issuer, str(error) or "too slow")
@@ -258,14 +258,6 @@ class AuthorizationServer:
             url = endpoint
             self._found = url, now + self._limits.metadata_seconds * SECOND
         return url
-
-
-def _parsed(document: bytes, limits: EdgeLimits) -> dict[str, Json]:
-    try:
-        return parse_object(document, depth=limits.document_nesting)
-    except ValueError:
-        # The parser's own message could quote the document.
-        raise FetchFailed("not a JSON object") from None
 
 
 def _issued(answer: dict[str, Json], issuer: str, now: int) -> tuple[str, int]:

@@ -1,8 +1,8 @@
 """The exit: the agent whose actions are the APIs outside. `sealbus edge exit` runs it.
 
 A request is a call `call.<exit>.<api>`, or a task, and passes all acceptance steps. The exit's policy decides by method,
-host, template and variables, user and chain. Decision and outcome are recorded. Only after the decision does the exit get a token
-and call the API.
+host, template and variables, user and chain. Decision and outcome are recorded. Only after the decision does the exit get a
+token and call the API.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sealbus.agents.edge.front import DOOR, RESOURCE, Front, NamedResource
-from sealbus.agents.edge.http.bodies import read_body, replaying
+from sealbus.agents.edge.http.bodies import replaying
 from sealbus.agents.edge.http.problem import HEADERS, EdgeError
 from sealbus.agents.edge.mcp.client_request import TOKEN
 from sealbus.agents.edge.mcp.sessions import OpenSessions, SessionOwner
@@ -57,9 +57,7 @@ class McpEndpoint:
     async def post(self, request: Request) -> Response:
         """Answer one message of a client: 401 or 403 with a challenge, 413, 415, 429, or the transport's answer."""
         token = await self._admitted(request)
-        body = await read_body(
-            request, self._front.limits, lambda size: self._front.charge(token, size / self._charged)
-        )
+        body = await self._front.body(request, token)
         if body.typ != JSON:
             raise EdgeError(Code.UNSUPPORTED_MEDIA_TYPE, 415, f"Content-Type must be {JSON}")
         self._check_scope(json.loads(body.body), token)
@@ -93,10 +91,6 @@ class McpEndpoint:
         await _Answer(self._transport, owner)(
             {**request.scope, "method": "DELETE", "headers": headers}, _nothing, _unsent
         )
-
-    @property
-    def _charged(self) -> int:
-        return self._front.limits.charged_bytes
 
     async def _admitted(self, request: Request) -> AccessToken:
         request.scope[RESOURCE] = self._resource

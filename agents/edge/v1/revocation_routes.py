@@ -1,7 +1,7 @@
 """`POST /v1/security-events` and `POST /v1/backchannel-logout`: hand reports of identity providers to the revoker.
 
 The edge verifies a report, but holds no key that could publish a revocation. It calls the agent `revoker`. The call is
-decided and recorded like any other. The edge answers the reporter after the revoker has answered: then the revocation is published.
+decided and recorded like any other. The edge answers the reporter after the revoker: then the revocation is published.
 """
 
 from __future__ import annotations

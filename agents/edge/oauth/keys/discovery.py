@@ -81,10 +81,7 @@ class Documents:
                 continue
             if status != 200:
                 raise FetchFailed(f"metadata: status {status}")
-            try:
-                metadata = parse_object(document, depth=self._limits.document_nesting)
-            except ValueError as error:
-                raise FetchFailed("metadata: not a JSON object") from error
+            metadata = parsed_document(document, self._limits, "metadata")
             # Compared character by character. Otherwise one issuer could speak for another (RFC 8414 section 3.3).
             if metadata.get("issuer") != issuer:
                 raise FetchFailed("metadata: of another issuer")
@@ -150,6 +147,15 @@ class Documents:
                 return response.status_code, bytes(body), _max_age(response.headers.get("cache-control", ""))
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise FetchFailed(type(error).__name__) from error
+
+
+def parsed_document(document: bytes, limits: EdgeLimits, name: str) -> dict[str, Json]:
+    """Return the members of a JSON document; raise `FetchFailed`, which calls it `name`, for any other bytes."""
+    try:
+        return parse_object(document, depth=limits.document_nesting)
+    except ValueError:
+        # The parser's own message could quote the document.
+        raise FetchFailed(f"{name}: not a JSON object") from None
 
 
 def _metadata_urls(issuer: str) -> tuple[str, str]:

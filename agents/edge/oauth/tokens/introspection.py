@@ -14,8 +14,8 @@ from typing import Final, Self
 from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS, EdgeLimits
 from sealbus.agents.edge.http.problem import KeysUnavailable, TokenRefused
 from sealbus.agents.edge.oauth.issuers import IntrospectionEndpoint, Issuer
-from sealbus.agents.edge.oauth.keys.discovery import Documents, FetchFailed
-from sealbus.envelopes.encoding.strict_json import Json, parse_object
+from sealbus.agents.edge.oauth.keys.discovery import Documents, FetchFailed, parsed_document
+from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.limits import SECOND
 
 _logger: Final = logging.getLogger(__name__)
@@ -105,11 +105,7 @@ class Introspection:
 
 def _active(document: bytes, limits: EdgeLimits) -> Mapping[str, Json] | None:
     """Return the members of an answer, None if the token is not active; raise `FetchFailed` for another document."""
-    try:
-        answer = parse_object(document, depth=limits.document_nesting)
-    except ValueError:
-        # The parser's own message could quote the document.
-        raise FetchFailed("introspection: not a JSON object") from None
+    answer = parsed_document(document, limits, "introspection")
     active = answer.get("active")
     if type(active) is not bool:
         raise FetchFailed("introspection: no word about active")

@@ -22,7 +22,7 @@ from bench.processes import resident
 from bench.report import Figure
 from sealbus import Client
 from sealbus.agents.dev.environment import DevOptions, Environment, open_environment
-from sealbus.agents.dev.users import mint_user
+from sealbus.agents.dev.users import DevUser, mint_user
 from sealbus.agents.edge.v1.approvals import ParkedTaskReader
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.runtime.open import open_node
@@ -126,7 +126,10 @@ class Site:
         """Return a manager's context, who has just logged in."""
         node = self.edge
         return mint_user(
-            node.identity.sealer(), "boss", trust_domain=node.own.trust_domain, now=wall_clock(), login_age=0.0
+            node.identity.sealer(),
+            DevUser("boss", login_age=0.0),
+            trust_domain=node.own.trust_domain,
+            now=wall_clock(),
         )
 
     async def approve(self, parked: Sequence[Parked]) -> None:

@@ -25,12 +25,10 @@ TARGETS: dict[str, str] = {
     "agents/control/notary/keys": "agents/control/notary/test_keys",
     "agents/control/notary/lease": "agents/control/notary/test_lease",
     "agents/control/notary/restored_stream": "agents/control/notary/test_restored_stream",
-    "agents/control/revoker/revoker": "agents/control/revoker/test_revoker",
+    "agents/control/revoker": "agents/control/revoker/test_revoker",
     "agents/edge/a2a/handler": "agents/edge/a2a/test_handler",
     "agents/edge/mcp/tool_calls": "agents/edge/mcp/test_tool_calls",
-    "agents/control/policy_server/app": (
-        "agents/control/policy_server/test_app agents/control/policy_server/test_served"
-    ),
+    "agents/control/policy_server": ("agents/control/policy_server/test_app agents/control/policy_server/test_served"),
     "agents/edge/a2a/kept_tasks": "agents/edge/a2a/test_kept_tasks",
     "agents/edge/a2a/messages": "agents/edge/a2a/test_messages",
     "agents/edge/a2a/principal": "agents/edge/a2a/test_principal",
@@ -77,7 +75,10 @@ TARGETS: dict[str, str] = {
     "bus/work/idempotency/replay_guard": ("bus/work/idempotency/test_replay_guard bus/streams/test_state_vectors"),
     "bus/work/cancel/stop": "bus/work/cancel/test_stop",
     "bus/gate/approval_authorizer": "bus/gate/test_approval_authorizer attack/test_approvals bus/gate/test_resumption",
+    "bus/gate/opener": "bus/gate/test_gate bus/gate/test_restored_streams bus/gate/test_resumption",
     "bus/gate/resumption": "bus/gate/test_resumption attack/test_approvals",
+    "bus/work/approvals/progress": "bus/gate/test_resumption bus/gate/test_parked_expiry attack/test_approvals",
+    "bus/work/executor/ending": "bus/work/executor/test_ending",
     "bus/work/approvals/parking": "bus/work/approvals/test_parking attack/test_approvals bus/gate/test_resumption",
     "bus/work/approvals/marker": "bus/work/approvals/test_marker",
     "bus/work/approvals/parked_tasks": (

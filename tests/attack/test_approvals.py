@@ -81,10 +81,10 @@ async def say(
 
 def person(bus: TestBus, name: str, **options: Any) -> Statement:
     """Return a context as the edge mints it for somebody who is there themselves: for no workload."""
-    from sealbus.agents.dev.users import mint_user
+    from sealbus.agents.dev.users import DevUser, mint_user
 
     options.setdefault("login_age", 0.0)
-    return mint_user(bus.edge.sealer(), name, trust_domain=bus.trust_domain, now=bus._clock(), **options)
+    return mint_user(bus.edge.sealer(), DevUser(name, **options), trust_domain=bus.trust_domain, now=bus._clock())
 
 
 async def leaf(bus: TestBus, handle: TaskHandle) -> bytes:

@@ -20,6 +20,8 @@ from sealbus.agents.edge.oauth.tokens.access_token import AccessToken
 from sealbus.agents.edge.task_following import statuses_and_pauses
 from sealbus.agents.edge.v1.task_owners import TaskOwners
 from sealbus.agents.sdk.bodies import JSON
+from sealbus.agents.sdk.messages import Origin
+from sealbus.agents.sdk.options import SubmitOptions
 from sealbus.agents.sdk.task_handle import TaskHandle, failure_of
 from sealbus.bus.sending.answer import CallExpired
 from sealbus.bus.sending.message import Content
@@ -77,10 +79,8 @@ class Tasks:
                 handle: TaskHandle = await front.node.sending.submit(
                     action,
                     body,
-                    user=front.context(token, request),
-                    life=life,
-                    idempotency_key=key,
-                    wait=front.limits.approval_wait_seconds,
+                    origin=Origin.user(front.context(token, request)),
+                    options=SubmitOptions(life=life, idempotency_key=key, wait=front.limits.approval_wait_seconds),
                 )
                 await self.owners.keep(handle, token)
         except TimeoutError as error:

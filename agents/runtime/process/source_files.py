@@ -1,4 +1,4 @@
-"""`SourceFiles`: notices that a `.py` file of some folders was changed, made or removed, by looking from time to time."""
+"""`SourceFiles`: notices by polling that a `.py` file of some folders was changed, made or removed."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ from typing import Final
 
 from sealbus.envelopes.errors import ConfigurationError
 
-__all__ = ["SourceFiles"]
-
 LOOK_EVERY: Final = 0.5
-"""Seconds between two looks."""
+"""Seconds between two polls."""
 MOST_FILES: Final = 10_000
-"""More than an agent has: whoever watches so many has named the wrong folder."""
+"""More than any agent has: with so many files, the folder is the wrong one."""
 _NOT_ENTERED: Final = frozenset({"__pycache__", "node_modules", "site-packages"})
 
 Stamps = Mapping[Path, tuple[int, int]]
@@ -35,32 +33,32 @@ class SourceFiles:
         self._seen = self._stamps()
 
     async def changed(self) -> str:
-        """Wait until something has changed and nothing changes any more; return one such file, and how many others."""
-        seen, before = self._seen, self._seen
+        """Wait until files have changed and then stay unchanged; return the first of them and the number of others."""
+        seen, last = self._seen, self._seen
         while True:
             await asyncio.sleep(self._every)
             now = await asyncio.to_thread(self._stamps)
-            if now == before and now != seen:
+            if now == last and now != seen:
                 self._seen = now
-                return _told(seen, now)
-            before = now
+                return _describe_changes(seen, now)
+            last = now
 
     def _stamps(self) -> Stamps:
-        found: dict[Path, tuple[int, int]] = {}
+        stamps: dict[Path, tuple[int, int]] = {}
         for folder in self.folders:
             for path in _files(folder):
                 try:
                     stat = path.stat()
                 except OSError:
-                    # Gone since it was listed, as editors do it.
+                    # It was removed after it was listed, as editors do.
                     continue
-                found[path] = (stat.st_mtime_ns, stat.st_size)
-                if len(found) > self._most:
+                stamps[path] = (stat.st_mtime_ns, stat.st_size)
+                if len(stamps) > self._most:
                     raise ConfigurationError(
                         f"{folder} and its folders hold over {self._most} .py files, too many to watch: run the agent "
                         "from a folder of its own, or without --reload"
                     )
-        return found
+        return stamps
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -68,11 +66,11 @@ def _files(folder: Path) -> Iterator[Path]:
         if "pyvenv.cfg" in files:
             folders.clear()
             continue
-        folders[:] = [one for one in folders if not one.startswith(".") and one not in _NOT_ENTERED]
-        yield from (Path(path, one) for one in files if one.endswith(".py"))
+        folders[:] = [name for name in folders if not name.startswith(".") and name not in _NOT_ENTERED]
+        yield from (Path(path, name) for name in files if name.endswith(".py"))
 
 
-def _told(before: Stamps, now: Stamps) -> str:
+def _describe_changes(before: Stamps, now: Stamps) -> str:
     changed = sorted(path for path in before.keys() | now.keys() if before.get(path) != now.get(path))
     others = f" and {len(changed) - 1} others" if len(changed) > 1 else ""
     return f"{changed[0]}{others}"

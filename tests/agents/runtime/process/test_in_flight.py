@@ -7,7 +7,7 @@ import stat
 
 import pytest
 
-from sealbus.agents.runtime.in_flight import InFlightTable, open_memory, tables_in
+from sealbus.agents.runtime.process.in_flight import InFlightTable, open_memory, tables_in
 
 A, B, C = (bytes([value]) * 32 for value in (1, 2, 3))
 

@@ -1,8 +1,8 @@
-"""What a process handles, in memory that outlives it: the parent of `--processes` keeps it, and hands it to the next process.
+"""Tables of the messages that a process handles, in memory that outlives it: the parent of `--processes` keeps it.
 
-A process that is killed can tell nobody what it was doing. So each message that it handles is noted in a table by the hash of
-its header, and taken out when its handler has ended. Whatever stands there when a process begins was being handled when the
-one before it ended by itself. A parent that ends a process drops its table.
+A killed process cannot report what it was doing. So it enters each message that it handles in a table, by the hash of its
+header, and removes it when the handler has ended. The parent hands the memory to the next process, which finds the messages
+that were being handled when its predecessor ended by itself. A parent that ends a process drops its table.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-__all__ = ["InFlightTable", "open_memory", "tables_in"]
-
 DIGEST_BYTES: Final = 32
 """Length of H(header) (SPEC.md section 2)."""
 NOWHERE: Final = -1
@@ -25,7 +23,7 @@ NOWHERE: Final = -1
 class InFlightTable:
     """A table of digests in `memory`, whose length is a multiple of 32 bytes; 32 zero bytes are a free place.
 
-    `left` is what was in it when it was opened; it is then taken out.
+    `left` are the digests found when the table was opened; opening it empties the table.
     """
 
     def __init__(self, memory: memoryview) -> None:
@@ -37,7 +35,7 @@ class InFlightTable:
         self._free = list(range(count))
 
     def enter(self, digest: bytes) -> int:
-        """Note a message by its hash of 32 bytes, and return its place; what finds no room is not noted."""
+        """Enter a message by its hash of 32 bytes and return its place; `NOWHERE` if the table is full."""
         if not self._free:
             return NOWHERE
         place = self._free.pop()
@@ -53,7 +51,7 @@ class InFlightTable:
 
 @contextmanager
 def open_memory() -> Iterator[int]:
-    """Open memory that processes can share, empty, and yield its descriptor; it is gone when all of them have closed it."""
+    """Open empty memory that processes can share, and yield its descriptor; it is freed once all of them have closed it."""
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("sealbus-in-flight")
     else:
@@ -66,9 +64,9 @@ def open_memory() -> Iterator[int]:
 
 
 def tables_in(descriptor: int, *, agents: int, places: int) -> tuple[InFlightTable, ...]:
-    """Return a table of `places` places for each of `agents` agents in the memory of `descriptor`, which is closed here.
+    """Return a table of `places` places for each of `agents` agents in the memory of `descriptor`, which this closes.
 
-    Processes that share a memory have the same numbers of agents and places.
+    Processes that share a memory must have the same numbers of agents and places.
     """
     size = places * DIGEST_BYTES
     try:

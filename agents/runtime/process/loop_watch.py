@@ -1,9 +1,9 @@
-"""`LoopWatch`: a thread that notices when the event loop of the process stands still, and says where.
+"""`LoopWatch`: a thread that notices when the event loop of the process is blocked, and logs the place in the code.
 
 A handler that computes for seconds, or calls a blocking library, stops every handler, renewal and probe of its process. The
-thread logs the name of the task that runs and its place in the code, by names and line numbers alone. It also serves the
+thread logs the name of the running task and its place in the code, by names and line numbers alone. It also serves the
 health pages (`agents/runtime/health`), so that they answer meanwhile. Code that keeps Python's global lock, as some extension
-modules do, stops this thread too: nothing can be said until it returns.
+modules do, stops this thread too until it returns.
 """
 
 from __future__ import annotations
@@ -23,14 +23,12 @@ from typing import Any, Final, Self, TypeVar
 
 from sealbus.bus.telemetry import Counters, Histogram, OperatorLog
 
-__all__ = ["BLOCKED_AFTER", "Blocked", "LoopWatch"]
-
 _logger = logging.getLogger(__name__)
 
 BLOCKED_AFTER: Final = 1.0
 """Seconds without a turn of the event loop after which it counts as blocked."""
 TURN: Final = 0.25
-"""Seconds between two looks, and between two turns that the loop notes."""
+"""Seconds between two checks by the thread, and between two turns that the loop records."""
 FRAMES: Final = 8
 """Innermost frames of the blocked thread that are logged."""
 
@@ -39,7 +37,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blocked:
-    """What the event loop was doing when it was found blocked: `task` names the task, `place` its innermost frames."""
+    """A blocked event loop: `task` is the name of the running task, `place` its innermost frames."""
 
     task: str
     place: str
@@ -54,8 +52,8 @@ class Blocked:
 class LoopWatch:
     """Watch the running event loop from a thread, as an async context manager. Enter it on the loop that is watched.
 
-    `after` is the time in seconds after which the loop counts as blocked. The thread has an event loop of its own, on which
-    `run` runs what has to go on meanwhile.
+    `after` is the time in seconds after which the loop counts as blocked. The thread has its own event loop, on which `run`
+    runs work that must go on meanwhile.
     """
 
     def __init__(self, *, after: float = BLOCKED_AFTER) -> None:
@@ -64,7 +62,7 @@ class LoopWatch:
         self._turned = 0.0
         self._blocked: Blocked | None = None
         self._histograms: list[Histogram] = []
-        self._log = OperatorLog(_logger)
+        self._operator_log = OperatorLog(_logger)
         self._main: asyncio.AbstractEventLoop | None = None
         self._main_thread = 0
         self._beat: asyncio.Task[None] | None = None
@@ -92,13 +90,13 @@ class LoopWatch:
         await asyncio.to_thread(self._thread.join)
 
     def count_in(self, counters: Counters) -> None:
-        """Count in `counters`, too, how often the loop was blocked, by task, and for how long."""
+        """Observe in `counters`, too, for how long the loop was blocked each time, by task."""
         self._histograms.append(counters.histogram("sealbus_loop_blocked_seconds", ("task",)))
 
     def blocked(self) -> str:
-        """Return what blocks the event loop now; empty if it turns. Answers in any thread."""
-        found = self._blocked
-        return found.describe(time.monotonic()) if found is not None else ""
+        """Return one line about the task that blocks the event loop now; empty if none does. Call it from any thread."""
+        blocked = self._blocked
+        return blocked.describe(time.monotonic()) if blocked is not None else ""
 
     async def run(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Run `work` on the event loop of the thread, and return its result. Await it on the loop that is watched."""
@@ -114,7 +112,7 @@ class LoopWatch:
                 self._blocked = None
                 for histogram in self._histograms:
                     histogram.observe(now - blocked.since, blocked.task)
-                self._log.warning(
+                self._operator_log.warning(
                     "the event loop turns again after %.1f s in which %s blocked it", now - blocked.since, blocked.task
                 )
 
@@ -139,15 +137,15 @@ class LoopWatch:
         frame = sys._current_frames().get(self._main_thread)  # documented, in spite of its name
         running = asyncio.current_task(self._main)
         if running is None and frame is not None and frame.f_code.co_name == "select":
-            # It waits for news, and this host gives the process no time.
+            # The loop waits for events, and the host gives the process no time.
             return
         frames = islice(traceback.walk_stack(frame), FRAMES) if frame is not None else ()
         place = " < ".join(
-            f"{Path(one.f_code.co_filename).name}:{line} in {one.f_code.co_name}" for one, line in frames
+            f"{Path(inner.f_code.co_filename).name}:{line} in {inner.f_code.co_name}" for inner, line in frames
         )
         task = running.get_name() if running is not None else "a callback"
         if self._turned != turned:
-            # It turned while its stack was read, which may be of what came next.
+            # The loop turned meanwhile: the stack may be that of the next task.
             return
         self._blocked = Blocked(task=task, place=place, since=turned)
-        self._log.warning("the event loop is %s", self._blocked.describe(now))
+        self._operator_log.warning("the event loop is %s", self._blocked.describe(now))

@@ -15,9 +15,9 @@ import pytest
 from support.lab import until
 
 from sealbus import Agent, Context
-from sealbus.agents.runtime import loop_watch
 from sealbus.agents.runtime.health import HealthServer, Probes
-from sealbus.agents.runtime.loop_watch import LoopWatch
+from sealbus.agents.runtime.process import loop_watch
+from sealbus.agents.runtime.process.loop_watch import LoopWatch
 from sealbus.bus.telemetry import Counters
 from sealbus.testing import TestBus
 

@@ -1,8 +1,8 @@
-"""`Supervisor`: runs one command in several processes, starts one that ended again, and ends all of them together.
+"""`Supervisor`: runs one command in several processes, restarts a process that ended, and ends all of them together.
 
-Parent and child hold the ends of a socket pair, and share memory for what the child handles (`in_flight`). The child writes
-one byte once it is ready. When its parent is gone, however that ended, the child reads the end of the stream and stops as for
-SIGTERM. The parent runs none of the code of its children.
+Parent and child hold the ends of a socket pair, and share memory for the messages that the child handles (`in_flight`). The
+child writes one byte once it is ready. When its parent has ended, in any way, the child reads the end of the stream and stops
+as for SIGTERM. The parent runs none of the code of its children.
 """
 
 from __future__ import annotations
@@ -15,36 +15,34 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
-from sealbus.agents.runtime.in_flight import open_memory
+from sealbus.agents.runtime.process.in_flight import open_memory
 from sealbus.envelopes.backoff import Backoff
 
-__all__ = ["ParentLine", "Restarts", "Supervisor"]
-
 Command = Callable[[int, int, int], Sequence[str]]
-"""Returns the command of a process by its number and the descriptors of its line and its memory."""
+"""Returns the command of a process, given its number and the descriptors of its line and its memory."""
 
 _READY: Final = b"\x01"
 _SIGNALLED: Final = 128
-"""What a shell adds to the number of the signal that ended a process."""
+"""A shell adds this to the number of the signal that ended a process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restarts:
-    """When a process that ended by itself is started again."""
+    """The rules by which a process that ended by itself is started again."""
 
     backoff: Backoff = Backoff(initial_interval=0.5, maximum_interval=30.0)
     steady: float = 60.0
-    """Seconds that a process was ready after which its next end counts as the first."""
+    """If a process was ready for so many seconds, its end counts as the first failure again."""
     others_after: float = 10.0
-    """Seconds that the other processes wait for the first to be ready, before they start without it."""
+    """Most seconds that the other processes wait for the first to be ready before they start."""
 
 
 class Supervisor:
-    """`processes` children, each run by `command(number, line, memory)`, numbered from 1; `run` them until told to stop.
+    """`processes` children, numbered from 1, each with the command `command(number, line, memory)`.
 
-    `line` is the descriptor of the child's end of its line (`ParentLine`), `memory` that of memory which a child finds as the
-    one before it, of the same number, has left it (`in_flight`). A child has `grace` seconds to end after SIGTERM. `say` is
-    given one line for each thing that an operator should know.
+    `line` is the descriptor of the child's end of its line (`ParentLine`). `memory` is the descriptor of memory that a child
+    inherits from its predecessor of the same number (`in_flight`). A child has `grace` seconds to end after SIGTERM. `say`
+    gets each line for the operator.
     """
 
     def __init__(
@@ -63,28 +61,29 @@ class Supervisor:
         self._restarts = restarts or Restarts()
         self._end = asyncio.Event()
         self._worked = asyncio.Event()
-        """Set once a process was ready. The first one shows whether the command can start at all; the others wait a while."""
+        """Set once a process was ready. The first process shows whether the command can start; the others wait a while."""
 
     async def run(self, stop: asyncio.Event) -> int:
         """Run until `stop` is set, then send SIGTERM to each process and wait for its end; return the exit code.
 
-        That is the highest of those of the processes, 128 and the number for a signal. A process that ends before any was
-        ready ends all: with its own code, or 1 if that was 0. Afterwards each that ends is started again, however often.
+        That is the highest code of the processes; for a signal, 128 and its number. A process that ends before any was ready
+        ends all: with its own code, or 1 if that was 0. Afterwards each process that ends is started again, without limit.
         """
         async with asyncio.TaskGroup() as group:
             ending = group.create_task(self._end_with(stop), name="supervisor-stop")
-            kept = [
+            processes = [
                 group.create_task(self._keep(number), name=f"process-{number}")
                 for number in range(1, self._processes + 1)
             ]
-            await asyncio.wait(kept)
+            await asyncio.wait(processes)
             ending.cancel()
-        return max(one.result() for one in kept)
+        return max(process.result() for process in processes)
 
     async def run_changing(self, stop: asyncio.Event, changed: Callable[[], Awaitable[str]]) -> int:
-        """Run until `stop` is set, and start all processes anew after each `changed`, which returns what it was.
+        """Run until `stop` is set, and restart all processes after each change, which `changed` awaits and describes.
 
-        A process that ends by itself is not started again before the next change. Returns the exit code of the last ones.
+        A process that ends by itself is not started again before the next change. Returns the highest exit code of the last
+        processes.
         """
         code = 0
         while not stop.is_set():
@@ -92,14 +91,14 @@ class Supervisor:
             async with asyncio.TaskGroup() as group:
                 watching = group.create_task(self._end_after(changed), name="supervisor-changes")
                 ending = group.create_task(self._end_with(stop), name="supervisor-stop")
-                kept = [
+                processes = [
                     group.create_task(self._keep_until_changed(number), name=f"process-{number}")
                     for number in range(1, self._processes + 1)
                 ]
-                await asyncio.wait(kept)
+                await asyncio.wait(processes)
                 watching.cancel()
                 ending.cancel()
-            code = max(one.result() for one in kept)
+            code = max(process.result() for process in processes)
         return code
 
     async def _end_with(self, stop: asyncio.Event) -> None:
@@ -116,12 +115,12 @@ class Supervisor:
                 code = await child.until(self._end, self._grace)
         if self._end.is_set():
             return code
-        self._say(f"process {number} {_how(code)}: it is started again after the next change")
+        self._say(f"process {number} {_describe_end(code)}: it is started again after the next change")
         await self._end.wait()
         return 0
 
     async def _keep(self, number: int) -> int:
-        """Run process `number` until the end of all, and return the code of its last one."""
+        """Run process `number` again and again until all end, and return its last exit code."""
         with open_memory() as memory:
             return await self._keep_with(number, memory)
 
@@ -139,19 +138,19 @@ class Supervisor:
                 return code
             if not self._worked.is_set():
                 self._say(
-                    f"process {number} {_how(code)}, before it was ready: it is not started again, and all are ended"
+                    f"process {number} {_describe_end(code)}, before it was ready: it is not started again, and all are ended"
                 )
                 self._end.set()
                 return code or 1
             failures = 1 if child.ready_for >= restarts.steady else failures + 1
             wait = restarts.backoff.interval(failures)
-            self._say(f"process {number} {_how(code)}: it is started again in {wait:.1f} s")
+            self._say(f"process {number} {_describe_end(code)}: it is started again in {wait:.1f} s")
             await _first_of(self._end, within=wait)
         return 0
 
 
 class _Child:
-    """One process, until it has ended; killed if its owner leaves before."""
+    """One process, until it has ended; leaving the context earlier kills it."""
 
     def __init__(self, process: asyncio.subprocess.Process, line: socket.socket) -> None:
         self._process = process
@@ -159,31 +158,31 @@ class _Child:
         self.ready = asyncio.Event()
         self.ended = asyncio.Event()
         self.ready_for = 0.0
-        """Seconds from when it was ready to its end."""
+        """Seconds from ready to its end."""
         self._since: float | None = None
         self._waiting: asyncio.Task[None] | None = None
 
     @classmethod
     async def start(cls, command: Command, number: int, memory: int) -> Self:
-        ours, theirs = socket.socketpair()
+        parent_end, child_end = socket.socketpair()
         try:
-            ours.setblocking(False)
+            parent_end.setblocking(False)
             process = await asyncio.create_subprocess_exec(
-                *command(number, theirs.fileno(), memory),
+                *command(number, child_end.fileno(), memory),
                 stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), memory),
-                # A Ctrl-C is for the parent, which passes it on: without this the child would have it before it can drain.
+                pass_fds=(child_end.fileno(), memory),
+                # Ctrl-C goes to the parent alone, which then sends SIGTERM: a child that got it first could not drain.
                 process_group=0,
             )
         except BaseException:
-            ours.close()
+            parent_end.close()
             raise
         finally:
-            theirs.close()
-        return cls(process, ours)
+            child_end.close()
+        return cls(process, parent_end)
 
     async def __aenter__(self) -> Self:
-        asyncio.get_running_loop().add_reader(self._line, self._heard)
+        asyncio.get_running_loop().add_reader(self._line, self._read_line)
         self._waiting = asyncio.create_task(self._wait(), name="process-end")
         return self
 
@@ -205,28 +204,28 @@ class _Child:
                 self._process.kill()
                 await self.ended.wait()
             if self._process.returncode == -signal.SIGTERM and not self.ready.is_set():
-                # It was told before it listened, and had taken nothing.
+                # The signal came before the child listened to it, and before it had taken any message.
                 return 0
         code = self._process.returncode or 0
         return code if code >= 0 else _SIGNALLED - code
 
     async def _wait(self) -> None:
         await self._process.wait()
-        # What it wrote last may not have been read yet.
-        self._heard()
+        # Its last byte may not have been read yet.
+        self._read_line()
         if self._since is not None:
             self.ready_for = asyncio.get_running_loop().time() - self._since
         self.ended.set()
 
-    def _heard(self) -> None:
+    def _read_line(self) -> None:
         try:
-            said = self._line.recv(64)
+            data = self._line.recv(64)
         except OSError:
             return
-        if said and self._since is None:
+        if data and self._since is None:
             self._since = asyncio.get_running_loop().time()
             self.ready.set()
-        elif not said:
+        elif not data:
             asyncio.get_running_loop().remove_reader(self._line)
 
 
@@ -234,15 +233,15 @@ class ParentLine:
     """A child's end of the line to its parent: `descriptor` is inherited. Enter on the running loop."""
 
     def __init__(self, descriptor: int, stop: asyncio.Event) -> None:
-        # What the child starts itself must not hold the line open.
+        # Processes that the child starts must not hold the line open.
         os.set_inheritable(descriptor, False)
         self._line = socket.socket(fileno=descriptor)
         self._line.setblocking(False)
         self._stop = stop
 
     def __enter__(self) -> Self:
-        """Set `stop` from now on when the parent is gone."""
-        asyncio.get_running_loop().add_reader(self._line, self._heard)
+        """Begin to watch: `stop` is set when the parent has ended."""
+        asyncio.get_running_loop().add_reader(self._line, self._read_line)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -250,36 +249,36 @@ class ParentLine:
         self._line.close()
 
     def ready(self) -> None:
-        """Tell the parent that this process works; a parent that is gone is noticed by itself."""
+        """Tell the parent that this process is ready; set `stop` if the parent has ended."""
         try:
             self._line.send(_READY)
         except OSError:
             self._stop.set()
 
-    def _heard(self) -> None:
+    def _read_line(self) -> None:
         try:
-            said = self._line.recv(64)
+            data = self._line.recv(64)
         except BlockingIOError:
             return
         except ConnectionError:
-            said = b""
-        if not said:
+            data = b""
+        if not data:
             asyncio.get_running_loop().remove_reader(self._line)
             self._stop.set()
 
 
 async def _first_of(*events: asyncio.Event, within: float | None = None) -> None:
     """Return once one of `events` is set, or `within` seconds have passed."""
-    waiting = [asyncio.ensure_future(one.wait()) for one in events]
+    waiting = [asyncio.ensure_future(event.wait()) for event in events]
     try:
         await asyncio.wait(waiting, timeout=within, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for one in waiting:
-            one.cancel()
+        for future in waiting:
+            future.cancel()
 
 
-def _how(code: int) -> str:
-    """Return how a process ended, by the code that a shell would show."""
+def _describe_end(code: int) -> str:
+    """Return how a process ended, given the code that a shell would show."""
     if code <= _SIGNALLED:
         return f"ended with code {code}"
     number = code - _SIGNALLED

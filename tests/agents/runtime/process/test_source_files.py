@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sealbus.agents.runtime.source_files import SourceFiles
+from sealbus.agents.runtime.process.source_files import SourceFiles
 from sealbus.envelopes.errors import ConfigurationError
 
 SECONDS = 60.0

@@ -14,7 +14,7 @@ import pytest
 from support.lab import until
 from support.supervised_child import FAILS, UNDRAINED, command_in, log_of
 
-from sealbus.agents.runtime.supervisor import Restarts, Supervisor
+from sealbus.agents.runtime.process.supervisor import Restarts, Supervisor
 from sealbus.envelopes.backoff import Backoff
 
 SOON = Restarts(backoff=Backoff(initial_interval=0.01, maximum_interval=0.02))
@@ -159,7 +159,7 @@ async def test_a_parent_that_is_cancelled_leaves_no_process(tmp_path: Path) -> N
 async def test_a_child_whose_parent_is_killed_stops_as_when_it_is_told_to(tmp_path: Path) -> None:
     command = command_in(tmp_path, "serves")
     parent = (
-        "import asyncio, sys\nfrom sealbus.agents.runtime.supervisor import Supervisor\n"
+        "import asyncio, sys\nfrom sealbus.agents.runtime.process.supervisor import Supervisor\n"
         "run = lambda number, *descriptors: [*sys.argv[1:], str(number), *map(str, descriptors)]\n"
         "asyncio.run(Supervisor(run, processes=2, grace=9, say=print).run(asyncio.Event()))\n"
     )

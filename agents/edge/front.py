@@ -1,4 +1,4 @@
-"""Admission to the edge, shared by all its resources: who asks, whether they may now, and which actions are exposed."""
+"""Admission to the edge, shared by all its resources: tokens, rates, contexts, and the actions that are exposed."""
 
 from __future__ import annotations
 

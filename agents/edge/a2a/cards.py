@@ -127,7 +127,7 @@ class Cards:
             yield AgentInterface(url=self.grpc, protocol_binding="GRPC", protocol_version=version, tenant=self.agent)
 
     def _scheme(self) -> SecurityScheme:
-        description = f"An access token for {self.resource}; its metadata (RFC 9728) names who issues them."
+        description = f"An access token for {self.resource}; its metadata (RFC 9728) names the issuers."
         return SecurityScheme(
             http_auth_security_scheme=HTTPAuthSecurityScheme(scheme="Bearer", description=description)
         )

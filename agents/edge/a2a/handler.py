@@ -243,9 +243,7 @@ class AgentHandler(RequestHandler):
         if message.task_id:
             view, handle = await self._owned_task(principal, message.task_id)
             if not asks_for_login(await newest_of(handle)):
-                raise UnsupportedOperationError(
-                    "nothing can be said to this task: what it waits for is decided at the edge"
-                )
+                raise UnsupportedOperationError("this task takes no further message: approvals are given at the edge")
             if context_id not in ("", view.context_id):
                 raise InvalidParamsError("contextId is not that of the task")
             context_id = view.context_id

@@ -121,7 +121,7 @@ class TaskView:
         if status is None:
             return "", {}
         if waits_for_approval(status):
-            text = f"This waits until somebody who may has approved it at {self.page}. A message approves nothing."
+            text = f"This task waits until an authorized person approves it at {self.page}. A message approves nothing."
             return text, {"code": status.code, **status.explanation.members()}
         if not status.final or status.result is not None:
             return status.note, {}

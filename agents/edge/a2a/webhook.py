@@ -62,7 +62,7 @@ class Webhooks:
             async with asyncio.timeout(_SECONDS):
                 await self._address(url)
         except (AddressRefused, TimeoutError) as error:
-            raise InvalidParamsError("url: its host has no address that may be told") from error
+            raise InvalidParamsError("url: its host has no address that may be notified") from error
 
     async def tell(self, config: TaskPushNotificationConfig, body: bytes) -> bool:
         """Post `body` and return whether the status was 2xx. A failure is logged without the URL."""
@@ -71,10 +71,10 @@ class Webhooks:
                 status = await self._posted(config, body)
         except (AddressRefused, TimeoutError, httpx2.HTTPError, httpx2.InvalidURL) as error:
             # The texts of these errors hold what the client sent.
-            _logger.warning("a webhook was not told: %s", type(error).__name__)
+            _logger.warning("a webhook was not notified: %s", type(error).__name__)
             return False
         if not httpx2.codes.is_success(status):
-            _logger.warning("a webhook was not told: it answered %d", status)
+            _logger.warning("a webhook was not notified: it answered %d", status)
             return False
         return True
 

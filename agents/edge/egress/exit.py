@@ -166,7 +166,7 @@ def _grant(table: ApiTable, client: ClientAuthentication, node: Node, settings: 
         return ClientGrant()
     if table.grant == "jwt_bearer":
         if not isinstance(client, PrivateKeyJwt):
-            raise ConfigurationError("grant jwt_bearer needs client_key, which signs what is said of a user")
+            raise ConfigurationError("grant jwt_bearer needs client_key, which signs the assertions")
         return AssertionGrant(users, client)
     if settings.edge.token_key is None:
         raise ConfigurationError("grant token_exchange needs edge.token_key: the edge keeps users' tokens under it")

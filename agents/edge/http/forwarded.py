@@ -34,7 +34,7 @@ def client_address(headers: Headers, proxies: int) -> str:
     entries = ",".join(headers.getlist(_FIELD)).rsplit(",", proxies)[-proxies:]
     addresses = [_address(entry) for entry in entries]
     if len(addresses) < proxies or None in addresses:
-        raise EdgeError(Code.MALFORMED, 400, f"X-Forwarded-For does not hold what {proxies} proxies add to it")
+        raise EdgeError(Code.MALFORMED, 400, f"X-Forwarded-For does not hold the entries of {proxies} proxies")
     return str(addresses[0])
 
 

@@ -249,7 +249,9 @@ class ToolCalls:
     def _question(self, caller: Caller, task: str = "") -> dict[str, Any]:
         """Return the question to the client's person while a task waits for an approval."""
         where = self._page or f"{self._front.resource} with a login of their own, by `sealbus approvals`"
-        message = f"This waits until somebody who may has approved it at {where}. Your answer here approves nothing."
+        message = (
+            f"This task waits until an authorized person approves it at {where}. Your answer here approves nothing."
+        )
         if caller.url and self._page is not None:
             params: dict[str, Any] = {"mode": "url", "message": message, "url": self._page}
             if not caller.modern:

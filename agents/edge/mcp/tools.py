@@ -91,7 +91,7 @@ class Tools:
                     Draft202012Validator.check_schema(schema)
                 except SchemaError as error:
                     raise ConfigurationError(
-                        f"edge.schemas: what {tool.described.name} takes or gives is no JSON schema"
+                        f"edge.schemas: the schema of {tool.described.name} is no JSON schema"
                     ) from error
 
     def named(self, name: object) -> Tool | None:

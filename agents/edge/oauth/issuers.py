@@ -126,7 +126,7 @@ class Issuer:
         if len(self.claims) > DEFAULT_LIMITS.text_items or not all(map(_is_name, names)):
             raise ConfigurationError(f"claims of {self.issuer}: at most 32, with names of at most 256 bytes")
         if DOOR_CLAIM in self.claims.values():
-            raise ConfigurationError(f"claims of {self.issuer}: {DOOR_CLAIM!r} is what the edge itself says")
+            raise ConfigurationError(f"claims of {self.issuer}: the edge itself sets {DOOR_CLAIM!r}")
         if len(set(self.claims.values())) != len(self.claims):
             raise ConfigurationError(f"claims of {self.issuer}: two claims get the same name")
         if self.scopes is not None and not all(_is_name(name) and " " not in name for name in self.scopes):
@@ -148,7 +148,7 @@ class Issuer:
 
     def _check_domain(self) -> None:
         if self.workloads and self.domain is None:
-            raise ConfigurationError(f"domain of {self.issuer}: say whose workloads they are")
+            raise ConfigurationError(f"domain of {self.issuer}: name the domain of the workloads")
         if not _is_name(self.client_claim) or (self.client_claim == "sub" and not self.workloads):
             raise ConfigurationError(f"client_claim of {self.issuer}: a claim, and with users another than sub")
         if self.assertion_audience is None:

@@ -114,7 +114,7 @@ class ApprovalRoutes:
             # Another look counts as another request.
             self._front.charge(token, 1.0)
             if await self._parked_tasks.ended(digest, person):
-                raise EdgeError(Code.APPROVAL_CLOSED, 409, "this waits no longer")
+                raise EdgeError(Code.APPROVAL_CLOSED, 409, "the task waits no longer")
             raise _nothing()
         return task, statement
 
@@ -144,4 +144,4 @@ def _parsed(body: dict[str, Json]) -> ApprovalRequest:
 
 
 def _nothing() -> EdgeError:
-    return EdgeError(Code.NOT_FOUND, 404, "nothing waits here")
+    return EdgeError(Code.NOT_FOUND, 404, "no such task waits")

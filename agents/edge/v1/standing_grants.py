@@ -90,7 +90,7 @@ class EdgeGrants:
         if user is None:
             return "it is no standing grant"
         if schedule.held is not None and node.clock() - schedule.held.at > REVOKED_FOR:
-            return "the edge was down for too long to know who was revoked meanwhile"
+            return "the edge was down for too long to know all revocations meanwhile"
         revocations = node.revocations()
         for session in (user.sid, standing_session(schedule.grant.digest)) if revocations else ():
             reason = revocations.reason(

@@ -67,7 +67,7 @@ class ContextMinter:
         if now >= token.expires:
             raise TokenRefused("exp", code=Code.TOKEN_EXPIRED)
         if token.session.startswith(STANDING):
-            # A log has to show who asked for a session with this prefix.
+            # Sessions with this prefix are those of standing grants, which a log has to show.
             raise TokenRefused("the session has a name that is ours")
         if now >= sealer.expires:
             raise IdentityUnavailable("the edge's credential has expired")

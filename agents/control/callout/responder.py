@@ -272,10 +272,7 @@ class SeenRequests:
         if user in self._expiries:
             raise ConnectRefused(Code.REPLAYED)
         if len(self._expiries) >= self._most:
-            self._forget(now)
+            self._expiries = {user: until for user, until in self._expiries.items() if until >= now}
         if len(self._expiries) >= self._most:
             raise ConnectRefused(Code.OVERLOADED, "more fresh requests than can be remembered")
         self._expiries[user] = expires * SECOND + DEFAULT_LIMITS.clock_skew
-
-    def _forget(self, now: int) -> None:
-        self._expiries = {user: until for user, until in self._expiries.items() if until >= now}

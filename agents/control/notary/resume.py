@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, MutableMapping, Sequence, Set
+from collections.abc import AsyncGenerator, Iterator, MutableMapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TypeAlias
 
 from sealbus.agents.control.notary.log.folder_store import TRUST, FolderStore
-from sealbus.agents.control.notary.log.ledger import Ledger, entry_rows, last_place, stored_checkpoint
+from sealbus.agents.control.notary.log.ledger import Ledger, entry_rows, last_place, stored_checkpoint, stored_record
 from sealbus.agents.control.notary.log.message_verifier import MessageVerifier, placed
 from sealbus.agents.control.notary.policy_archive import RECORDS, StoredPolicies, record_path, stored_policies
 from sealbus.agents.control.notary.publisher import NotarySite
@@ -38,7 +38,6 @@ from sealbus.envelopes.message.restored import RestoredStream
 from sealbus.envelopes.message.wire import parse_envelope
 from sealbus.envelopes.records.archive import ArchiveProfile
 from sealbus.envelopes.records.notary import BundleRecord, CheckpointRecord, PolicyRecord
-from sealbus.envelopes.records.record import parse_record
 from sealbus.envelopes.trust.bundles import TrustBundles
 
 _MESSAGES = frozenset({EntryKind.UNVERIFIED, EntryKind.VERIFIED, EntryKind.GAP})
@@ -151,8 +150,10 @@ async def resume_log(
         floor = None
     if behind:
         history.retain(bundles)
-        kept = {*map(trust_path, bundles), *map(record_path, recorded)}
-        await asyncio.to_thread(lambda: _forget_others(store, fence, kept))
+        held = {*map(trust_path, bundles), *map(record_path, recorded)}
+        await asyncio.to_thread(
+            lambda: store.forget(fence, {*store.names(TRUST), *store.names(RECORDS)}.difference(held))
+        )
     remaining = add_restorations(ledger, pending) if floor is None else pending
     return ResumedLog(
         ledger=ledger,
@@ -191,11 +192,6 @@ def add_restorations(ledger: Ledger, pending: Sequence[StoredRestoration]) -> tu
     return tuple(pending[added:])
 
 
-def _forget_others(store: FolderStore, fence: int, kept: Set[str]) -> None:
-    """Remove the bundle and policy records that the store holds and the stream lacks."""
-    store.forget(fence, [path for folder in (TRUST, RECORDS) for path in store.names(folder) if path not in kept])
-
-
 def _check_floor(store: FolderStore, last: Checkpoint, other: Checkpoint) -> None:
     if TiledTree(last.size, tile_reader(store.get)).root(other.size) != other.root:
         raise LogError(Code.INCONSISTENT_LOG, "another notary has signed another history of this stream")
@@ -203,17 +199,7 @@ def _check_floor(store: FolderStore, last: Checkpoint, other: Checkpoint) -> Non
 
 def remembered(store: FolderStore) -> list[BundleRecord]:
     """Return the trust bundles in the log so far. Raises `LogError` (`log_mismatch`) for a file that holds no bundle."""
-    records = []
-    for path in store.names(TRUST):
-        data = store.get(path) or b""
-        try:
-            record = parse_record(data)
-        except EnvelopeError as error:
-            raise LogError(Code.LOG_MISMATCH, f"{path} is not a bundle record") from error
-        if not isinstance(record, BundleRecord) or trust_path(record) != path:
-            raise LogError(Code.LOG_MISMATCH, f"{path} is not the bundle record of its name")
-        records.append(record)
-    return records
+    return [stored_record(store, path, BundleRecord, trust_path) for path in store.names(TRUST)]
 
 
 def trust_path(record: BundleRecord) -> str:

@@ -1,4 +1,4 @@
-"""The grants of the development IdP, on authlib's own: code with PKCE, the device flow (RFC 8628), one for scripts."""
+"""The grants of the development IdP, based on authlib: code with PKCE, the device flow (RFC 8628), a grant for scripts."""
 
 from __future__ import annotations
 

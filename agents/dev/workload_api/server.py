@@ -102,8 +102,8 @@ class EmbeddedWorkloadApi:
     async def add_identity(self, spiffe_id: SpiffeId, *, dns_names: Sequence[str] = ()) -> str:
         """Serve `spiffe_id` and return its address for `SPIFFE_ENDPOINT_SOCKET`, `unix:///...`.
 
-        A removed identity is served again on its old socket. Raises `ConfigurationError` for an ID of another trust domain,
-        one that is already served, a socket path that is too long, or one where another process listens.
+        A removed identity is served again on its old socket. Raises `ConfigurationError` for an ID of another trust domain or
+        one that is already served, and for a socket path that is too long or on which another process listens.
         """
         if spiffe_id.trust_domain != self.authority.trust_domain:
             raise ConfigurationError(f"{spiffe_id} is not of the trust domain {self.authority.trust_domain}")

@@ -23,7 +23,7 @@ from bench.report import Figure
 from sealbus import Client
 from sealbus.agents.dev.environment import DevOptions, Environment, open_environment
 from sealbus.agents.dev.users import DevUser, mint_user
-from sealbus.agents.edge.approvals import Waiting
+from sealbus.agents.edge.v1.approvals import ParkedTaskReader
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.runtime.open import open_node
 from sealbus.agents.runtime.worker import Worker, settle_collector
@@ -416,7 +416,7 @@ async def _latencies(site: Site) -> list[Figure]:
 
 async def _listed(site: Site, before: int) -> Figure:
     """Return how long it takes to list all that waits: read, asked about, and proved."""
-    waiting, person = Waiting(site.edge), parse_payload(site.user().payload)
+    waiting, person = ParkedTaskReader(site.edge), parse_payload(site.user().payload)
     taken = []
     for _ in range(ROUNDS):
         began = time.perf_counter()
@@ -451,7 +451,7 @@ async def _many(site: Site, ready: float, held: float, before: int) -> AsyncGene
     async with _working(site):
         for figure in await _latencies(site):
             yield figure
-    waiting, person = Waiting(site.edge), parse_payload(site.user().payload)
+    waiting, person = ParkedTaskReader(site.edge), parse_payload(site.user().payload)
     taken = []
     for _ in range(ROUNDS):
         began = time.perf_counter()

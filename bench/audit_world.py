@@ -22,7 +22,7 @@ from sealbus.bus.audit.writer import decision_record
 from sealbus.bus.clocks import wall_clock
 from sealbus.bus.ports import Delivery, Outgoing, uuid7
 from sealbus.bus.routing.retry import UNTIL_EXPIRY
-from sealbus.bus.routing.routes import Endpoint, Route
+from sealbus.bus.routing.routes import Endpoint, HandlerOptions, Route
 from sealbus.bus.routing.stages import Decided, Opened
 from sealbus.bus.sending.message import OutgoingMessage, record_message
 from sealbus.envelopes.accept.live import LiveProfile, Replays, StreamArrival, accept_live
@@ -76,7 +76,7 @@ class AuditWorld:
             subject=SUBJECT,
             action="inventory.update",
             endpoint=cast("Endpoint", None),
-            retry=UNTIL_EXPIRY,
+            options=HandlerOptions(retry=UNTIL_EXPIRY),
         )
         self.sent = 0
 

@@ -102,15 +102,15 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.agents.control.callout.policy.follow_bucket: error.detail != said [by case]",
         "sealbus.agents.control.revoker.Revoker._tried: problem != self.problem [by prefix]",
         "sealbus.agents.control.revoker.Revoker._tried: problem != self.problem [by case]",
-        "sealbus.agents.edge.http.tls.file_context: error.detail != told [by prefix]",
-        "sealbus.agents.edge.http.tls.file_context: error.detail != told [by case]",
+        "sealbus.agents.edge.http.tls.file_context: error.detail != reported [by prefix]",
+        "sealbus.agents.edge.http.tls.file_context: error.detail != reported [by case]",
     ),
     "it is in small letters on both sides by then": (
         (
             "sealbus.agents.edge.http.bodies.media_type: request.headers.get('content-encoding', 'identity')"
             ".strip().lower() != 'identity' [by case]"
         ),
-        "sealbus.agents.edge.http.bodies.media_type: found[1] not in allowed [by case]",
+        "sealbus.agents.edge.http.bodies.media_type: match[1] not in allowed [by case]",
         "sealbus.agents.edge.http.peer.peer_of: spiffe_id.trust_domain != trust_domain [by case]",
     ),
     "both refuse it, with another text": (
@@ -141,7 +141,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "independent.verify_export.check_asked: denial.message == one.message [by prefix]",
         "independent.verify_export.Grants.take: before.message != granted.message [by prefix]",
         "independent.verify_export.Grants.check_used: began['dig'] == H(do['body']) [by prefix]",
-        "sealbus.agents.edge.oauth.kept_tokens.KeptTokens.keep: known == digest [by prefix]",
+        "sealbus.agents.edge.oauth.tokens.kept_tokens.KeptTokens.keep: last_digest == digest [by prefix]",
         "sealbus.envelopes.accept.open_request.OpenRequest.check: header.key.raw != self._key [by prefix]",
         (
             "sealbus.bus.gate.resumption.Resumption._first_of_its_key:"
@@ -216,8 +216,8 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
             "sealbus.agents.edge.a2a.handler.AgentHandler.on_message_send_stream: described.action.kind =="
             " 'call' [by case]"
         ),
-        ("sealbus.agents.edge.mcp.tool_calls.ToolCalls._called: tool.described.action.kind == 'call' [by prefix]"),
-        "sealbus.agents.edge.mcp.tool_calls.ToolCalls._called: tool.described.action.kind == 'call' [by case]",
+        ("sealbus.agents.edge.mcp.tool_calls.ToolCalls._call_tool: tool.described.action.kind == 'call' [by prefix]"),
+        "sealbus.agents.edge.mcp.tool_calls.ToolCalls._call_tool: tool.described.action.kind == 'call' [by case]",
         "sealbus.agents.edge.http.bodies.read_body: typ == MSGPACK [by prefix]",
         "sealbus.agents.edge.http.bodies.read_body: typ == MSGPACK [by case]",
         "independent.verify_export.read_record: record['k'] == 'decision' [by prefix]",
@@ -358,7 +358,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
     ),
     "it is in lower case by then": (
         (
-            "sealbus.agents.edge.oauth.access_token.AccessTokenVerifier._answered:"
+            "sealbus.agents.edge.oauth.tokens.access_token.AccessTokenVerifier._answered:"
             " claims.text('token_type').lower() not in _TOKEN_TYPES [by case]"
         ),
     ),
@@ -553,8 +553,12 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.agents.control.notary.restored_stream._stored: restoration_path(restoration.time) != path [by case]",
     ),
     "the actions of its own agent are all skills, and those of another begin with that one's name and a dot": (
-        ("sealbus.agents.edge.a2a.handler.AgentHandler._found: handle.action not in self._skills.actions [by prefix]"),
-        ("sealbus.agents.edge.a2a.handler.AgentHandler._found: handle.action not in self._skills.actions [by case]"),
+        (
+            "sealbus.agents.edge.a2a.handler.AgentHandler._owned_task: handle.action not in self._skills.actions [by prefix]"
+        ),
+        (
+            "sealbus.agents.edge.a2a.handler.AgentHandler._owned_task: handle.action not in self._skills.actions [by case]"
+        ),
     ),
     "the first status of a task says that it has begun, and is no part": (
         "sealbus.agents.edge.a2a.handler.AgentHandler._updates: after >= 0 [bound]",

@@ -16,8 +16,8 @@ from types import MappingProxyType
 from typing import Final, Self, TypeVar
 
 from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS
-from sealbus.agents.edge.oauth.discovery import Documents, FetchFailed
 from sealbus.agents.edge.oauth.issuers import is_secure_url
+from sealbus.agents.edge.oauth.keys.discovery import Documents, FetchFailed
 from sealbus.agents.login.public_client import PublicClient
 from sealbus.envelopes.encoding.strict_json import Json, parse_object
 from sealbus.envelopes.errors import Code, SealbusError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from support.callout import DOMAIN, NAMES, SERVER_ID, CalloutSite
 from support.identity import StaticIdentity
@@ -59,8 +59,7 @@ class CalloutShop:
                 identity=identity,
                 server_ids=frozenset({SERVER_ID}),
                 inbox_prefix=NAMES.inbox_prefix(identity.spiffe_id),
-                name=name,
-                options=QUICK,
+                options=replace(QUICK, name=name),
                 counters=counters,
             )
         )

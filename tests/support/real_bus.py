@@ -24,6 +24,7 @@ from sealbus.agents.sdk.agent import Agent
 from sealbus.bus.audit.spool import SpoolOptions
 from sealbus.bus.clocks import HostClock, wall_clock
 from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.nats.connection.options import ConnectionOptions
 from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import Clock
 from sealbus.bus.streams.declared import declared_streams
@@ -69,7 +70,7 @@ class RealBus:
                 identity=identity,
                 server_ids=frozenset({SpiffeId(self.server.spiffe_id)}),
                 inbox_prefix=self.names.inbox_prefix(memory.spiffe_id),
-                name=name,
+                options=ConnectionOptions(name=name),
             )
         )
         self.connections[name] = connection

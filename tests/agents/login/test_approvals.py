@@ -12,7 +12,7 @@ import pytest
 from support.edge import door
 from support.payments import Payments
 
-from sealbus.agents.edge.approval_routes import SCOPE
+from sealbus.agents.edge.v1.approval_routes import SCOPE
 from sealbus.agents.login.approvals import Approvals, Refused
 from sealbus.envelopes.denial import RemedyKind
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, Denied

@@ -59,13 +59,13 @@ _logger: Final = logging.getLogger(__name__)
 EVERY: Final = 1.0
 """Seconds from the end of one push to the next: for each push, every process reads the whole list."""
 AGAIN: Final = 5.0
-"""Seconds until a failed push is tried again, if no revocation comes before."""
+"""Seconds between checks, after a failure, whether publishing works again, if no revocation comes before."""
 WITHIN: Final = 8.0
 """Seconds for one push with all its tries; the callers wait for ten."""
 LOST: Final = Backoff(initial_interval=0.02, maximum_interval=0.5, jitter=0.5)
 """Pauses after a lost compare-and-set, so that of several processes that try at the same moment one succeeds."""
 WAITING: Final = 4_096
-"""Revocations that wait for a push at a time."""
+"""Most revocations that wait for a push at a time."""
 LEFT: Final = 9
 """How many times the remaining room one issuer may take, of the list and of `WAITING`: nine tenths of all if it is alone,
 less beside others. So room is left for every other issuer, no matter how much one reports."""

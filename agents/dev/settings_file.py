@@ -88,7 +88,7 @@ class Declared:
     """Whether the exit exchanges users' tokens for some of them."""
 
     def names(self) -> Names:
-        """Return the declared names and SPIFFE IDs; `edge` is the name of the edge unless another is listed."""
+        """Return the declared names and SPIFFE IDs; `edge` has the usual SPIFFE ID unless the project lists another."""
         domain = TrustDomain(self.trust_domain)
         return Names(domain, self.template, {"edge": domain.id(EDGE_PATH), **self.table})
 

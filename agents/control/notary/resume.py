@@ -129,28 +129,15 @@ async def resume_log(
     behind = last is not None and any(ledger.next > waiting.restoration.last + 1 for waiting in pending)
     profile, own = ArchiveProfile(names=site.names), site.identity.spiffe_id
     verifier = MessageVerifier(profile=profile, own=own, history=history, sent=sent)
-    floor, unpublished = announced, note
-    bundles, recorded = list[BundleRecord](), list[PolicyRecord]()
-    records = _own_records(site, plan.stream, verifier, start=1 if behind else ledger.next)
-    async with aclosing(records):
-        async for record in records:
-            if isinstance(record, BundleRecord):
-                history.add(record)
-                bundles.append(record)
-            elif isinstance(record, PolicyRecord):
-                recorded.append(record)
-            else:
-                if record.note == note:
-                    unpublished = None
-                published = own_checkpoint(record, plan)
-                if published is not None and (floor is None or published.size > floor.size):
-                    floor = published
+    records = await _own_records(plan, site, verifier, history, note=note, start=1 if behind else ledger.next)
+    claims = [claim for claim in (announced, records.largest) if claim is not None]
+    floor = max(claims, key=lambda claim: claim.size, default=None)
     if floor is not None and last is not None and floor.size <= last.size:
         await asyncio.to_thread(_check_floor, store, last, floor)
         floor = None
     if behind:
-        history.retain(bundles)
-        held = {*map(trust_path, bundles), *map(record_path, recorded)}
+        history.retain(records.bundles)
+        held = {*map(trust_path, records.bundles), *map(record_path, records.policies)}
         await asyncio.to_thread(
             lambda: store.forget(fence, {*store.names(TRUST), *store.names(RECORDS)}.difference(held))
         )
@@ -159,11 +146,11 @@ async def resume_log(
         ledger=ledger,
         last=last,
         floor=floor,
-        unpublished=unpublished,
+        unpublished=None if records.has_note else note,
         verifier=verifier,
         history=history,
         policies=await in_thread(lambda: stored_policies(store)),
-        recorded=tuple(recorded),
+        recorded=tuple(records.policies),
         pending=remaining,
         restored=len(remaining) < len(pending),
         streams=restorations.streams,
@@ -221,14 +208,44 @@ def own_checkpoint(record: CheckpointRecord, plan: LogPlan) -> Checkpoint | None
         return None
 
 
+@dataclass(slots=True)
+class _OwnRecords:
+    """The notary's own records in the stream; of its checkpoints the largest, and whether one has the last note."""
+
+    bundles: list[BundleRecord] = field(default_factory=list)
+    policies: list[PolicyRecord] = field(default_factory=list)
+    largest: Checkpoint | None = None
+    has_note: bool = False
+
+
 async def _own_records(
-    site: NotarySite, stream: str, verifier: MessageVerifier, *, start: int
-) -> AsyncGenerator[_OwnRecord, None]:
-    """Yield the notary's own records from the sequence `start` on, of messages that open."""
-    async with aclosing(site.transport.read(stream, [site.subject], start=start)) as batches:
+    plan: LogPlan,
+    site: NotarySite,
+    verifier: MessageVerifier,
+    history: TrustHistory,
+    *,
+    note: bytes | None,
+    start: int,
+) -> _OwnRecords:
+    """Return the notary's own records from the sequence `start` on, of messages that open.
+
+    Bundles are added to `history`, so that `verifier` opens the messages after them.
+    """
+    records = _OwnRecords()
+    async with aclosing(site.transport.read(plan.stream, [site.subject], start=start)) as batches:
         async for batch in batches:
             for record in await asyncio.to_thread(_opened_records, site, verifier, batch, site.identity.bundles()):
-                yield record
+                if isinstance(record, BundleRecord):
+                    history.add(record)
+                    records.bundles.append(record)
+                elif isinstance(record, PolicyRecord):
+                    records.policies.append(record)
+                else:
+                    records.has_note = records.has_note or record.note == note
+                    published = own_checkpoint(record, plan)
+                    if published is not None and (records.largest is None or published.size > records.largest.size):
+                        records.largest = published
+    return records
 
 
 def _opened_records(

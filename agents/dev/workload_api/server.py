@@ -33,7 +33,7 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 _OPTIONS = (("grpc.so_reuseport", 0), ("grpc.max_concurrent_streams", 1_000))
 
 _SECURITY_HEADER = ("workload.spiffe.io", "true")
-"""The header by which a caller of a Workload API identifies itself: SPIFFE_Workload_Endpoint.md section 3."""
+"""The header by which a caller shows that it means to call a Workload API: SPIFFE_Workload_Endpoint.md section 3."""
 
 MAX_SOCKET_PATH = 107
 """Bytes of `sun_path` on Linux, less the terminating zero byte."""

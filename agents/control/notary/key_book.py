@@ -76,7 +76,7 @@ class KeyBookWriter:
         """Write a new book soon, because the history has changed."""
         self._changed.set()
 
-    async def run(self, history: TrustHistory, restored: Sequence[RestoredStream] = ()) -> None:
+    async def write_books(self, history: TrustHistory, restored: Sequence[RestoredStream] = ()) -> None:
         """Write the bundles of `history` and the `restored` streams, oldest first, until cancelled.
 
         Failures are retried after a second, and then less often.

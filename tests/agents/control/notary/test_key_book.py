@@ -63,7 +63,7 @@ def writer(bench: Bench) -> KeyBookWriter:
 @asynccontextmanager
 async def running(bench: Bench, history: TrustHistory) -> AsyncIterator[KeyBookWriter]:
     made = writer(bench)
-    task = asyncio.create_task(made.run(history))
+    task = asyncio.create_task(made.write_books(history))
     try:
         yield made
         assert not task.done()
@@ -286,7 +286,7 @@ async def restored_in(bench: Bench) -> list[int]:
 async def written(bench: Bench, history: TrustHistory, *created: int) -> list[int]:
     """Let a notary write one book; return when the streams were restored that it names."""
     count, made = books(bench), writer(bench)
-    task = asyncio.create_task(made.run(history, [stream_restored(one) for one in created]))
+    task = asyncio.create_task(made.write_books(history, [stream_restored(one) for one in created]))
     await until(lambda: books(bench) > count)
     task.cancel()
     await asyncio.wait({task})

@@ -186,7 +186,7 @@ class AuditWorld:
         files = ledger.files()
         note = sign_checkpoint(Checkpoint(ORIGIN, ledger.size, ledger.root()), [signer])
         writer = ExportWriter(folder, ledger.size, files.get, stream="AUDIT")
-        writer.take(kept)
+        writer.take_messages(kept)
         assert not writer.end(note).missing_count
         return root_file(signer, jwks)
 

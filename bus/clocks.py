@@ -45,3 +45,6 @@ class BusClock:
 
 HOST_CLOCK: Final = HostClock()
 """The clock of this host."""
+
+UNMEASURED_CLOCK: Final = BusClock(wall_clock)
+"""The host's clock as that of the bus, for a process that does not measure the difference."""

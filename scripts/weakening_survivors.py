@@ -98,8 +98,8 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.agents.control.callout.nkeys.decode_jwt: len(token) > JWT_BYTES [bound]",
     ),
     "it decides only whether the same is logged again": (
-        "sealbus.agents.control.callout.policy.follow_bucket: error.detail != said [by prefix]",
-        "sealbus.agents.control.callout.policy.follow_bucket: error.detail != said [by case]",
+        "sealbus.agents.control.callout.policy.follow_bucket: error.detail != logged [by prefix]",
+        "sealbus.agents.control.callout.policy.follow_bucket: error.detail != logged [by case]",
         "sealbus.agents.control.revoker.Revoker._tried: problem != self.problem [by prefix]",
         "sealbus.agents.control.revoker.Revoker._tried: problem != self.problem [by case]",
         "sealbus.agents.edge.http.tls.file_context: error.detail != reported [by prefix]",
@@ -529,7 +529,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
     "it is one moment of a clock that never stands still": (
         (
             "sealbus.agents.control.callout.responder.Callout.answer: asyncio.get_running_loop().time() >"
-            " asked.arrived + ANSWER_WITHIN [bound]"
+            " asking.arrived + ANSWER_WITHIN [bound]"
         ),
         "sealbus.agents.control.notary.lease.Lease.acquire: now - since >= self._seconds [bound]",
     ),

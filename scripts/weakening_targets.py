@@ -41,7 +41,7 @@ TARGETS: dict[str, str] = {
     "agents/edge/http/rate_limits": "agents/edge/http/test_rate_limits",
     "agents/edge/http/reachable": "agents/edge/http/test_reachable",
     "agents/edge/http/tls": "agents/edge/http/test_tls",
-    "agents/edge/mcp/client_request": "agents/edge/mcp/test_caller",
+    "agents/edge/mcp/client_request": "agents/edge/mcp/test_client_request",
     "agents/edge/mcp/sessions": "agents/edge/mcp/test_sessions",
     "agents/edge/egress/api": "agents/edge/egress/test_exit",
     "agents/edge/egress/credential": "agents/edge/egress/test_credential",

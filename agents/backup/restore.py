@@ -209,7 +209,7 @@ async def check_copies(connection: Connection) -> list[StoredId]:
             continue
         known, window = await last_id(connection.jetstream, stream.name, subject), stream.config.get("duplicate_window")
         seconds = window // NANOSECONDS if isinstance(window, int) else 0
-        if known is None or not known.id or stream.told - known.stored >= seconds * SECOND:
+        if known is None or not known.id or stream.answered - known.stored >= seconds * SECOND:
             continue
         if not await refuses_copies(connection, known):
             raise BackupRefused(

@@ -18,7 +18,6 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from sealbus.agents.edge.oauth.private_file import read_private
@@ -60,13 +59,13 @@ _logger: Final = logging.getLogger(__name__)
 EVERY: Final = 1.0
 """Seconds from the end of one push to the next: for each push, every process reads the whole list."""
 AGAIN: Final = 5.0
-"""Seconds until a failed push is tried again, if no revocation comes before."""
+"""Seconds between checks, after a failure, whether publishing works again, if no revocation comes before."""
 WITHIN: Final = 8.0
 """Seconds for one push with all its tries; the callers wait for ten."""
 LOST: Final = Backoff(initial_interval=0.02, maximum_interval=0.5, jitter=0.5)
 """Pauses after a lost compare-and-set, so that of several processes that try at the same moment one succeeds."""
 WAITING: Final = 4_096
-"""Revocations that wait for a push at a time."""
+"""Most revocations that wait for a push at a time."""
 LEFT: Final = 9
 """How many times the remaining room one issuer may take, of the list and of `WAITING`: nine tenths of all if it is alone,
 less beside others. So room is left for every other issuer, no matter how much one reports."""
@@ -238,7 +237,8 @@ class Revoker:
         if info.sequence != self._platform[0]:
             platform = await self._store.read(PLATFORM)
             raw = platform.raw if platform is not None else b""
-            revokers = await asyncio.to_thread(self._revokers, raw)
+            verifier = BundleVerifier(keys=self._anchors, scope=PLATFORM)
+            revokers = await asyncio.to_thread(lambda: revokers_of(verifier.verify(raw).bundle))
             self._platform = (platform.last if platform is not None else 0, revokers)
         revokers, newest, in_force = self._platform[1], self._newest, self._in_force()
         if newest is not None and newest.signer not in revokers:
@@ -252,7 +252,7 @@ class Revoker:
         serial = newest.bundle.serial if newest is not None else 0
         if serial < in_force.serial:
             raise ConfigurationError(
-                f"the store has no {REVOCATIONS} or older ones than {in_force.revision}, which are in force: push them anew"
+                f"the store has no {REVOCATIONS} or older ones than {in_force.revision}, which are in force: push them again"
             )
         return _Stored(
             revokers=revokers,
@@ -261,9 +261,6 @@ class Revoker:
             serial=serial,
             last=part.last if part is not None else 0,
         )
-
-    def _revokers(self, raw: bytes) -> Mapping[str, PublicKey]:
-        return revokers_of(BundleVerifier(keys=self._anchors, scope=PLATFORM).verify(raw).bundle)
 
 
 def _crowding(before: DataDocument, listed: DataDocument, packed: int) -> AbstractSet[str]:
@@ -355,14 +352,12 @@ async def open_revoker(settings: Settings, *, counters: Counters) -> AsyncGenera
         raise ConfigurationError(f"{_SETTING} is not set: the key that signs revocations, and nothing else")
     if policy.bucket is None:
         raise ConfigurationError("policy.bundle is not a bucket, where revocations are published: set nats://policies")
-    key = await asyncio.to_thread(_read_key, settings.control.revoker.key)
+    file = settings.control.revoker.key
+    pem = await asyncio.to_thread(read_private, file, name=_SETTING, most=_KEY_BYTES)
+    key = read_signing_key(pem, name=f"{_SETTING}: {file}")
     anchors = await asyncio.to_thread(anchors_of, policy)
     async with open_connected_node(REVOKER, settings, counters=counters) as (node, connection):
         store = PolicyStore(connection, policy.bucket)
         revoker = Revoker(store, anchors, key, in_force=node.revocations, counters=counters)
         async with Worker(revoker_agent(revoker), node, revoker_limits()) as worker:
             yield RevokerRole(revoker, worker)
-
-
-def _read_key(file: Path) -> SigningKey:
-    return read_signing_key(read_private(file, name=_SETTING, most=_KEY_BYTES), name=f"{_SETTING}: {file}")

@@ -54,7 +54,9 @@ class StreamGauges:
             lambda: {(stream.name,): stream.messages for stream in self._streams},
         )
         counters.gauges("sealbus_stream_limit_bytes", ("stream", "when_full"), self._limits)
-        counters.gauges("sealbus_agent_processes", ("agent",), self._processes)
+        counters.gauges(
+            "sealbus_agent_processes", ("agent",), lambda: {(agent.token,): agent.processes for agent in self._agents}
+        )
         counters.gauges("sealbus_agent_waiting_messages", ("agent", "stream"), lambda: self._queued("waiting"))
         counters.gauges("sealbus_agent_unsettled_messages", ("agent", "stream"), lambda: self._queued("in_hand"))
 
@@ -95,9 +97,6 @@ class StreamGauges:
             if isinstance(most, int) and most > 0:
                 limits[stream.name, "refuses" if stream.config.get("discard") == "new" else "drops"] = float(most)
         return limits
-
-    def _processes(self) -> dict[tuple[str, ...], float]:
-        return {(agent.token,): agent.processes for agent in self._agents}
 
     def _queued(self, count: str) -> dict[tuple[str, ...], float]:
         return {

@@ -268,7 +268,7 @@ async def _start_nats(site: _Site, authority: DevelopmentAuthority, stack: Async
             store=StoreOptions(max_bytes=max_bytes, sync=options.sync),
         )
     )
-    # The server must get a rotated CA, or it refuses the SVIDs of the new one.
+    # The server must get a rotated CA, or it refuses the SVIDs that the new CA signs.
     stack.callback(authority.on_change(nats.renew))
     return nats
 

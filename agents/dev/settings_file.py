@@ -88,7 +88,7 @@ class Declared:
     """Whether the exit exchanges users' tokens for some of them."""
 
     def names(self) -> Names:
-        """Return the declared names and SPIFFE IDs; `edge` is the name of the edge unless another is listed."""
+        """Return the declared names and SPIFFE IDs; `edge` has the usual SPIFFE ID unless the project lists another."""
         domain = TrustDomain(self.trust_domain)
         return Names(domain, self.template, {"edge": domain.id(EDGE_PATH), **self.table})
 
@@ -134,7 +134,7 @@ def read_declared(path: Path) -> Declared:
         exit=settings.egress.agent if settings.egress.apis else "",
         mcp=settings.edge.mcp is not None,
         exchanges=any(api.grant == "token_exchange" for api in settings.egress.apis.values()),
-        unused=tuple(dict.fromkeys(_shown(key) for key in entries if not _is_used(key))),
+        unused=tuple(dict.fromkeys(dotted(key if key in _OURS else key[:1]) for key in entries if not _is_used(key))),
     )
 
 
@@ -144,10 +144,6 @@ def _is_kept(key: Key) -> bool:
 
 def _is_used(key: Key) -> bool:
     return key[0] in _READ or key[:2] in _OF_PROJECT or _is_kept(key)
-
-
-def _shown(key: Key) -> str:
-    return dotted(key if key in _OURS else key[:1])
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What users can have done on the bus, by whatever protocol they come: calls, tasks, and what of theirs waits."""
+"""The work that users can request through any protocol of the edge: calls, tasks, and approvals."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sealbus.agents.edge.v1.task_routes import Tasks
 
 @dataclass(frozen=True, slots=True)
 class Actions:
-    """The actions of one edge. Every door does its work through these, so that all charge, record and show alike."""
+    """The actions of one edge. All protocols use these, so that all charge, record and show alike."""
 
     front: Front
     streams: OpenStreams = field(init=False)

@@ -36,9 +36,9 @@ def edge_app(
     proxies: int = 0,
     doors: Sequence[BaseRoute] = (),
 ) -> Application:
-    """Return the public application of an edge; `document` is shown to everybody, if there is one.
+    """Return the public application of an edge; `document`, if there is one, needs no token.
 
-    With `grants` users may have things done later. `doors` are the routes of other protocols to the same actions.
+    With `grants` users may schedule actions. `doors` are the routes of other protocols to the same actions.
     """
     front, limits = actions.front, actions.front.limits
     tasks, calls = actions.tasks, actions.calls
@@ -98,7 +98,7 @@ def _schedule_routes(front: Front, grants: EdgeGrants) -> list[Route]:
 
 
 def _revocation_routes(front: Front) -> list[Route]:
-    """Return the routes by which identity providers report, each only if there is an issuer that may."""
+    """Return the routes by which identity providers report, each only if an issuer may use it."""
     routes = RevocationRoutes(front)
     events = [Route(SECURITY_EVENTS_PATH, Methods(POST=routes.security_event))]
     logouts = [Route(LOGOUT_PATH, Methods(POST=routes.logout))]
@@ -109,9 +109,9 @@ def _revocation_routes(front: Front) -> list[Route]:
 
 
 def _answer(error: SealbusError, resource: str, scheme: Scheme) -> Response:
-    """Return the answer to a request that ended with `error`, and what a denial's remedies ask of the next such request.
+    """Return the answer to a request that ended with `error`, with what the remedies of a denial ask of the client.
 
-    The first remedy that asks for another token is the challenge; if it is a login, the status is 401.
+    The first remedy that asks for another token becomes the challenge. If it asks for a login, the status is 401.
     """
     remedies = explanation_of(error).remedies
     token = next((remedy for remedy in remedies if remedy.kind in (RemedyKind.LOGIN, RemedyKind.SCOPE)), None)
@@ -124,7 +124,7 @@ def _answer(error: SealbusError, resource: str, scheme: Scheme) -> Response:
 
 
 class _TaskPaths:
-    """`/v1/tasks/{a}/{b}`: an action to POST to, or a part of a task to GET. An agent's name may look like an id."""
+    """`/v1/tasks/{a}/{b}`: an action to POST to, or a part of a task to GET. An agent's name may look like a task's id."""
 
     def __init__(self, tasks: Tasks, events: TaskEvents) -> None:
         self._submit = Methods(POST=tasks.submit)

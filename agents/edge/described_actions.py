@@ -1,4 +1,4 @@
-"""Exposed actions as their agents describe them, with JSON schemas that stand by themselves: what other protocols show."""
+"""Exposed actions as their agents describe them, with self-contained JSON schemas, for MCP and A2A."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ Schema = dict[str, Any]
 
 @dataclass(frozen=True)
 class DescribedAction:
-    """One action: what it takes is a JSON object, and what it gives is one, too.
+    """One action whose arguments and result are JSON objects.
 
-    Where the handler takes or gives something else, it is the member `value` of what is taken, or `result` of what is given.
-    Parts are a list. `scope` is what a token needs, "" if nothing. `models` are those that `action` refers to.
+    If the handler takes another type, that is the member `value` of the arguments; if it gives another type, that is the
+    member `result` of the result. Parts are a list. `scope` is the scope that a token needs, "" for none. `models` holds the
+    models to which `action` refers.
     """
 
     agent: str
@@ -43,12 +44,12 @@ class DescribedAction:
 
     @cached_property
     def takes(self) -> Schema:
-        """The JSON schema of what it takes."""
+        """The JSON schema of the arguments."""
         return self._self_contained(self._body_schema, wrapped=_VALUE if self._wraps_value else "")
 
     @cached_property
     def gives(self) -> Schema | None:
-        """The JSON schema of what it gives; None where that is no JSON."""
+        """The JSON schema of the result; None if the result is no JSON."""
         schema = self.action.gives.get(JSON)
         if schema is None:
             return None
@@ -58,7 +59,7 @@ class DescribedAction:
 
     @property
     def takes_text(self) -> bool:
-        """Whether it takes a text, as the member `value`."""
+        """Whether the argument is a text, as the member `value`."""
         return self._resolved(self._body_schema).get("type") == "string"
 
     @property
@@ -74,12 +75,12 @@ class DescribedAction:
         return self.action.parts or not self._is_object(self.action.gives.get(JSON, {}))
 
     def body(self, arguments: Mapping[str, Any]) -> Content:
-        """Return the body of a request with these arguments, which fit `takes`."""
+        """Return the body of a request with `arguments`, which fit `takes`."""
         value = arguments[_VALUE] if self._wraps_value else arguments
         return Content(body=json.dumps(value, ensure_ascii=False).encode(), typ=JSON)
 
     def decoded_result(self, *bodies: Content) -> dict[str, Any]:
-        """Return what an answer, or its parts, say; raise `HandlingError` (`bad_result`) for what is not JSON."""
+        """Return the result in an answer, or in its parts; raise `HandlingError` (`bad_result`) if it is not JSON."""
         try:
             values = [json.loads(body.body) for body in bodies if body.typ == JSON]
         except ValueError as error:
@@ -94,12 +95,12 @@ class DescribedAction:
         return value
 
     def check_scope(self, token: AccessToken) -> None:
-        """Raise `Denied`, with the scope that is missing as remedy, if the token may not ask for this."""
+        """Raise `Denied` with the missing scope as remedy, if the token lacks it."""
         if not self.is_in_scope(token):
             raise Denied("no scope", remedies=(Remedy(kind=RemedyKind.SCOPE, scope=self.scope),))
 
     def is_in_scope(self, token: AccessToken) -> bool:
-        """Return whether the token has the scope that is needed here."""
+        """Return whether the token has the scope that this action needs."""
         return not self.scope or self.scope in token.scope
 
     def _is_object(self, schema: Schema) -> bool:
@@ -113,7 +114,7 @@ class DescribedAction:
         return schema
 
     def _self_contained(self, schema: Schema, *, wrapped: str) -> Schema:
-        """Return a schema without references out of it."""
+        """Return `schema` without references to models outside of it."""
         needed = reachable([schema if wrapped else self._resolved(schema)], self.models)
         root = (
             {"type": "object", "properties": {wrapped: schema}, "required": [wrapped], "additionalProperties": False}
@@ -135,8 +136,8 @@ def described_actions(
 ) -> tuple[DescribedAction, ...]:
     """Return the exposed actions that `patterns` name, as the schemas describe them, each with its scope.
 
-    Actions that take bytes, which no argument holds, are left out under a pattern for all verbs of an agent. Raises
-    `ConfigurationError`, one line that names `setting`, for a pattern that names nothing of what is exposed and described.
+    Actions that take bytes are left out, because arguments cannot hold bytes. Raises `ConfigurationError`, one line that
+    names `setting`, for a pattern that matches no action that is both exposed and described.
     """
     described: dict[str, DescribedAction] = {}
     for pattern in patterns:
@@ -152,12 +153,12 @@ def described_actions(
         ]
         if not named:
             raise ConfigurationError(
-                f"{setting} {pattern!r}: nothing that edge.actions exposes and edge.schemas describes"
+                f"{setting} {pattern!r}: no action that edge.actions exposes and edge.schemas describes"
             )
         described |= {action.name: action for action in named}
     unknown = [
         pattern for pattern in scopes if not any(pattern in (name, f"{name.partition('.')[0]}.*") for name in described)
     ]
     if unknown:
-        raise ConfigurationError(f"{setting}: the scope of {unknown[0]!r} is for nothing that is here")
+        raise ConfigurationError(f"{setting}: the scope of {unknown[0]!r} is for no action that is named here")
     return tuple(described.values())

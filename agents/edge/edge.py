@@ -1,4 +1,4 @@
-"""A whole edge from the settings: its node, its keys, its public listener and its token service."""
+"""Open a whole edge from the settings: its node, keys, public listener and token service."""
 
 from __future__ import annotations
 
@@ -64,21 +64,21 @@ EDGE: Final = "edge"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningEdge:
-    """A listening edge: its node and its ports; `token_port` is None without a token service."""
+    """A listening edge with its node and ports; `token_port` is None without a token service."""
 
     node: Node
     front: Front
     port: int
     token_port: int | None
     scheduling: Worker | None = None
-    """What takes in and runs the schedules of users, if they may have any."""
+    """The worker that accepts and runs the schedules of users, if they may have schedules."""
 
 
 @asynccontextmanager
 async def open_edge(settings: Settings) -> AsyncGenerator[RunningEdge, None]:
     """Open the edge that the settings describe; leaving stops listening, finishes open requests, and closes everything.
 
-    Raises `ConfigurationError`, one line that names the setting, for what is missing or cannot be used.
+    Raises `ConfigurationError`, one line that names the setting, for a value that is missing or cannot be used.
     """
     table = settings.edge
     # Report errors in the settings before anything is opened.
@@ -195,7 +195,7 @@ async def serve_edge(
 async def _doors(
     stack: AsyncExitStack, table: EdgeTable, actions: Actions, connections: ConnectionLimits
 ) -> Sequence[BaseRoute]:
-    """Open the doors for other protocols and return their routes; each is imported only where it is asked for."""
+    """Open the servers of other protocols and return their routes; a protocol is imported only if the settings name it."""
     routes: list[BaseRoute] = []
     if table.mcp is not None:
         routes += await stack.enter_async_context(_mcp(table, table.mcp, actions))
@@ -272,7 +272,7 @@ def _a2a(
 
 
 def _no_extra(name: str) -> ConfigurationError:
-    return ConfigurationError(f"edge.{name} needs packages that are not here: pip install 'sealbus[{name}]'")
+    return ConfigurationError(f"edge.{name} needs packages that are not installed: pip install 'sealbus[{name}]'")
 
 
 def _mcp_url(table: EdgeTable) -> str:
@@ -286,7 +286,7 @@ def _origin(table: EdgeTable) -> str:
 
 @asynccontextmanager
 async def _scheduling(node: Node, grants: EdgeGrants) -> AsyncGenerator[Worker, None]:
-    """Run what takes in and sends what users grant: an agent without handlers, whose schedules are theirs."""
+    """Run the worker that accepts and sends users' schedules: an agent without handlers of its own."""
     agent, stop = Agent(EDGE), asyncio.Event()
     async with Worker(agent, node, standing=grants) as worker, Background() as group:
         running = group.create_task(worker.run(stop), name="scheduling")
@@ -299,7 +299,7 @@ async def _scheduling(node: Node, grants: EdgeGrants) -> AsyncGenerator[Worker, 
 
 
 def connection_limits(table: EdgeTable) -> ConnectionLimits:
-    """Return the bounds of connections. Behind proxies all come from the last one, which does the bounding."""
+    """Return the bounds of connections. Behind proxies all come from the last proxy, which has to bound clients."""
     most, fronted = table.connections, table.plaintext or table.proxies > 0
     of_address = table.connections_of_address or (most if fronted else max(1, most // 8))
     of_network = max(of_address, most if fronted else most // 2)
@@ -309,7 +309,7 @@ def connection_limits(table: EdgeTable) -> ConnectionLimits:
 
 
 def issuers_of(table: EdgeTable) -> tuple[Issuer, ...]:
-    """Return the rows of the table of issuers; raise `ConfigurationError` for an invalid one, or if there is none."""
+    """Return the rows of the table of issuers; raise `ConfigurationError` for an invalid row, or an empty table."""
     if not table.issuers:
         raise ConfigurationError("edge.issuers is empty: name the issuers whose access tokens the edge accepts")
     if table.token_key is None and any(row.keep_tokens for row in table.issuers):
@@ -341,9 +341,9 @@ def _introspection(row: IssuerTable) -> IntrospectionEndpoint | None:
 
 
 def minting_limits(table: EdgeTable, lifetimes: Lifetimes, limits: EdgeLimits = DEFAULT_EDGE_LIMITS) -> EdgeLimits:
-    """Return `limits` with the lifetimes of minted contexts: the configured ones, else the most that readers accept.
+    """Return `limits` with the lifetimes of minted contexts: the configured lifetimes, else the longest that readers accept.
 
-    Raises `ConfigurationError` if the configured ones exceed what readers accept, whose settings this process has too.
+    Raises `ConfigurationError` for a configured lifetime that readers would refuse; this process has the readers' settings.
     """
     start, life = lifetimes.context_start // SECOND, lifetimes.context_life // SECOND
     for name, configured, most in (("start", table.context_start, start), ("life", table.context_life, life)):
@@ -360,7 +360,7 @@ def minting_limits(table: EdgeTable, lifetimes: Lifetimes, limits: EdgeLimits = 
 
 
 def openapi_of(table: EdgeTable, names: Names, own: OwnSubjects = NO_SUBJECTS) -> dict[str, object] | None:
-    """Return the OpenAPI document of an edge with these settings; None if no schemas are named."""
+    """Return the OpenAPI document of an edge with these settings; None if they name no schemas."""
     if not table.schemas:
         return None
     return openapi_document(
@@ -404,7 +404,7 @@ def _public_tls(table: EdgeTable) -> RotatingContext | None:
         return file_context(table.certificate, table.key, table.client_authorities)
     if table.client_authorities is not None:
         raise ConfigurationError(
-            "edge.client_authorities needs edge.certificate: clients show theirs in the TLS handshake"
+            "edge.client_authorities needs edge.certificate: clients present theirs in the TLS handshake"
         )
     if table.certificate is not None or table.key is not None:
         raise ConfigurationError("edge.certificate and edge.key go together")
@@ -414,7 +414,7 @@ def _public_tls(table: EdgeTable) -> RotatingContext | None:
 
 
 def _check_plain(table: EdgeTable, host: str, setting: str) -> None:
-    """Raise `ConfigurationError` if what listens on `host` would be without TLS for others than this machine."""
+    """Raise `ConfigurationError` if other machines could reach the listener on `host` without TLS."""
     if table.certificate is None and not table.plaintext and not is_loopback(host):
         raise ConfigurationError(
             f"{setting} {host} is not loopback: set edge.certificate and edge.key, "

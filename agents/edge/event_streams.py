@@ -1,4 +1,4 @@
-"""Server-sent events (HTML, section 9.2): streams, bounded in number for all and for each user, and what is sent in them."""
+"""Server-sent events (HTML, section 9.2): streams, bounded in number for all and for each user, and their events."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from sealbus.envelopes.errors import Code, HandlingError
 
 EVENT_STREAM: Final = "text/event-stream"
 COMMENT: Final = b":\n\n"
-"""A line that says nothing, but shows that the stream is open."""
+"""A comment line, which carries nothing but shows that the stream is open."""
 
 
 class OpenStreams:
-    """The streams of one edge that are open now."""
+    """The open streams of one edge."""
 
     def __init__(self, limits: EdgeLimits) -> None:
         self._limits = limits
@@ -33,7 +33,7 @@ class OpenStreams:
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """How many streams are open."""
         return self._open.total()
 
     def of(self, token: AccessToken, events: AsyncGenerator[bytes, None]) -> Response:
@@ -42,9 +42,9 @@ class OpenStreams:
         return self.entered(token, events)
 
     def enter(self, token: AccessToken) -> None:
-        """Count a stream that is about to be opened for the user of `token`; raise 429 if too many are open.
+        """Count a stream that is about to open for the user of `token`; raise 429 if too many are open.
 
-        Then either `entered` returns its response, or `leave` takes it off.
+        The caller then uses the response of `entered`, or calls `leave`.
         """
         limits, user = self._limits, (token.issuer, token.subject)
         if self._open.total() >= limits.event_streams or self._open[user] >= limits.event_streams_of_user:
@@ -53,11 +53,11 @@ class OpenStreams:
         self._open[user] += 1
 
     def entered(self, token: AccessToken, events: AsyncGenerator[bytes, None]) -> Response:
-        """Return the response of a stream that was counted."""
+        """Return the response of a stream that `enter` has counted."""
         return EventStream(events, lambda: self.leave(token))
 
     def leave(self, token: AccessToken) -> None:
-        """Take a stream off that was counted."""
+        """Stop counting a stream."""
         user = (token.issuer, token.subject)
         self._open[user] -= 1
         if not self._open[user]:
@@ -65,7 +65,7 @@ class OpenStreams:
 
 
 class EventStream(StreamingResponse):
-    """A response of `events` that calls `left` when it has ended, even if it never began."""
+    """A response of `events` that calls `on_end` when it has ended, even if it never began."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What packages of other protocols log: where they complained, and nothing that clients sent."""
+"""Reduce the logs of protocol packages to the places of their warnings: their texts may hold what clients sent."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _logger: Final = logging.getLogger(__name__)
 
 
 class _Places(logging.Handler):
-    """Says that a package complained, and where: its texts and tracebacks may hold what clients sent."""
+    """Logs that a package warned, and where; its texts and tracebacks may hold what clients sent."""
 
     def __init__(self, package: str) -> None:
         super().__init__(logging.WARNING)
         self._package = package
-        # A client can have a package complain with each of its requests.
+        # A client can cause a warning with each of its requests.
         self._operator_log = OperatorLog(_logger)
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -27,9 +27,9 @@ class _Places(logging.Handler):
 
 
 def quieten(package: str) -> None:
-    """Have `package` log places only, in this process, for good."""
+    """Make `package` log only places, in this process, from now on."""
     logger = logging.getLogger(package)
     logger.handlers[:] = [_Places(package)]
     logger.propagate = False
-    # Below that, some format what clients sent before anybody asks for it.
+    # At lower levels some packages format what clients sent, even if nothing is logged.
     logger.setLevel(logging.WARNING)

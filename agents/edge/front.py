@@ -1,4 +1,4 @@
-"""What all resources of the edge share: its node, the issuers that it trusts, and the parts of the bus that it exposes."""
+"""Admission to the edge, shared by all its resources: tokens, rates, contexts, and the actions that are exposed."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from sealbus.agents.edge.oauth.tokens.kept_tokens import KeptTokens, Owner
 from sealbus.agents.edge.oauth.tokens.security_events import SecurityEventVerifier
 from sealbus.agents.edge.oauth.tokens.user_context import ContextMinter, Pseudonyms, user_id
 from sealbus.agents.runtime.node import Node
+from sealbus.agents.sdk.bodies import JSON, MSGPACK
 from sealbus.agents.sdk.messages import NO_SUBJECTS, split_action
 from sealbus.bus.sending.message import Content
 from sealbus.envelopes.errors import Code, ConfigurationError, SealError
@@ -34,13 +35,13 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId
 SCHEME: Final = "sealbus.scheme"
 """Key of the request's scope that holds the scheme of its access token."""
 DOOR: Final = "sealbus.door"
-"""Key of the request's scope that names the protocol by which it came, if not the edge's own: a fact in its contexts."""
+"""Key of the request's scope with the protocol by which it came, if not the edge's own; a claim of its contexts."""
 RESOURCE: Final = "sealbus.resource"
-"""Key of the request's scope that holds the resource that its answer's challenge names, if it is not the edge's."""
+"""Key of the request's scope that holds the resource for the challenge of its answer, if it is not the edge's."""
 
 
 class NamedResource(NamedTuple):
-    """A resource as challenges name it: its URL, and the scopes that its clients should ask for, separated by spaces."""
+    """A resource in challenges: its URL, and the scopes that its clients should request, separated by spaces."""
 
     url: str
     scopes: str = ""
@@ -52,8 +53,8 @@ _ALL: Final = "*"
 class Exposed:
     """The actions that can be requested from outside: `inventory.update`, or `inventory.*` for all verbs of an agent.
 
-    Under `*` the edge does not know which verbs exist: one that the agent does not have is sent, and never handled. A subject
-    of `own` is reached by its action only: its text may look like an action, but it stands for another one. Raises
+    The edge does not know which verbs an agent has: under `*` a message with an unknown verb is sent, and never handled. A
+    subject of `own` is reached only by its action, although its text may look like another action. Raises
     `ConfigurationError` for a pattern of another form, or an agent without an identity.
     """
 
@@ -89,10 +90,10 @@ class Exposed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Front:
-    """One edge. `resource` is its identifier of RFC 9728, a URL; `stopping` is set when open streams must end.
+    """One edge. `resource` is its identifier by RFC 9728, a URL; `stopping` is set when open streams must end.
 
-    `shows_certificates` says that clients can show a certificate. `pseudonyms` stand for users in the contexts that it mints;
-    without them, the users' ids do.
+    `shows_certificates` says whether clients can present a certificate. With `pseudonyms` the contexts that it mints name
+    users by pseudonyms, else by their ids.
     """
 
     node: Node
@@ -124,19 +125,19 @@ class Front:
     async def verified(self, token: str, *, now: int) -> AccessToken:
         """Return the contents of `token` (`AccessTokenVerifier.verify`).
 
-        Raises `TokenRefused` (`revoked`) if its user, session or client is revoked: the bus would deny it, but what the edge
-        knows of its user's tasks is not told either.
+        Raises `TokenRefused` (`revoked`) if its user, session or client is revoked. The bus would deny their messages; this
+        also protects what the edge itself knows of their tasks.
         """
         return self.unrevoked(await self.verifier.verify(token, now=now))
 
     async def asserted(self, assertion: str, *, presenter: SpiffeId, now: int) -> Assertion:
-        """Return a partner's `assertion` that `presenter` shows, verified and still to be used; raises as `verified`."""
+        """Return a partner's `assertion` from `presenter`, verified but not yet used; raises as `verified`."""
         verified = await self.assertions.verify(assertion, presenter=presenter, now=now)
         self.unrevoked(verified.contents)
         return verified
 
     def unrevoked(self, token: AccessToken) -> AccessToken:
-        """Return `found`; raise `TokenRefused` (`revoked`) if its user, session or client is revoked by now."""
+        """Return `token`; raise `TokenRefused` (`revoked`) if its user, session or client is revoked by now."""
         revocations = self.node.revocations()
         if not revocations:
             return token
@@ -152,12 +153,12 @@ class Front:
         return token
 
     def user_id(self, issuer: str, subject: str) -> str:
-        """Return how the user whom `issuer`, one of the rows, calls `subject` is called on the bus."""
+        """Return the name on the bus of the user that `issuer`, one of the rows, calls `subject`."""
         [domain] = [row.domain for row in self.issuers if row.issuer == issuer]
         return user_id(issuer, subject, domain, self.pseudonyms)
 
     async def admitted(self, request: Request) -> AccessToken:
-        """Return the contents of the request's access token, once whoever sent it has shown to hold the key it is bound to.
+        """Return the contents of the request's access token, after its sender has proved to hold the key of a bound token.
 
         Raises 401, 400, 503, or 429 for a user or client over the limit.
         """
@@ -174,9 +175,9 @@ class Front:
         return token
 
     async def keep(self, presented: str, token: AccessToken, *, now: int) -> None:
-        """Keep the token `presented`, whose contents are `token`, for the exit, where its issuer's row says so.
+        """Keep the token `presented`, whose contents are `token`, for the exit, if its issuer's row says so.
 
-        Nothing is kept of one that is bound to a key. Raises `BusUnavailable`.
+        A token that is bound to a key is not kept. Raises `BusUnavailable`.
         """
         if self.kept_tokens is None or token.bound is not None:
             return
@@ -185,35 +186,36 @@ class Front:
         owner = Owner(token.issuer, self.user_id(token.issuer, token.subject), token.client, token.session)
         await self.kept_tokens.keep(presented, owner, expires=token.expires, now=now)
 
-    async def body(self, request: Request, token: AccessToken) -> Content:
+    async def body(self, request: Request, token: AccessToken, allowed: tuple[str, ...] = (JSON, MSGPACK)) -> Content:
         """Return the request's body, whose size counts towards the rates; raises as `read_body`, or 429."""
-        return await read_body(request, self.limits, lambda size: self.charge(token, size / self.limits.charged_bytes))
+        charged = self.limits.charged_bytes
+        return await read_body(request, self.limits, lambda size: self.charge(token, size / charged), allowed)
 
     def charge(self, token: AccessToken, cost: float) -> None:
-        """Count `cost` more requests of the token's user and client; raise 429 where these are over the limit."""
+        """Count `cost` more requests of the token's user and client; raise 429 if they exceed the limit."""
         if wait := self._wait(token, cost):
             raise too_often(wait)
 
     def affords(self, token: AccessToken, cost: float) -> bool:
-        """Count `cost` more requests of the token's user and client, and return whether these are within the limit."""
+        """Count `cost` more requests of the token's user and client; return whether they are within the limit."""
         return not self._wait(token, cost)
 
     def charge_read(self, token: AccessToken) -> None:
-        """Count a look at a task's state or result for the token's user; raise 429 where these are over the limit."""
+        """Count a read of a task's state or result by the token's user; raise 429 if reads exceed the limit."""
         if wait := self.readers.take((token.issuer, token.subject)):
             raise too_often(wait)
 
     def affords_read(self, token: AccessToken) -> bool:
-        """Count a look at a task's state or result for the token's user, and return whether that is within the limit."""
+        """Count a read of a task's state or result by the token's user; return whether reads are within the limit."""
         return not self.readers.take((token.issuer, token.subject))
 
     def _wait(self, token: AccessToken, cost: float) -> float:
-        # First of the user: what one user is refused is not charged to the client.
+        # The user first: a request that is refused for its user is not charged to the client.
         wait = self.users.take((token.issuer, token.subject, token.client), cost)
         return wait or self.clients.take((token.issuer, token.client), cost)
 
     def context(self, token: AccessToken, request: Request, workload: SpiffeId | None = None) -> Statement:
-        """Return a fresh user context of `token`, for `request`; without `workload`, for a chain that starts here."""
+        """Return a fresh user context of `token` for `request`: for `workload`, or for a chain that starts at the edge."""
         minter = ContextMinter(trust_domain=self.node.own.trust_domain, pseudonyms=self.pseudonyms, limits=self.limits)
         return minter.mint(
             token,

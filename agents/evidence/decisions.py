@@ -47,7 +47,7 @@ async def decision_entries(
         yield finding_entry(finding)
     if report.checkpoint is None:
         return
-    matches, reader = (wanted or AuditFilter()).matcher(), _Reader(files, root, report)
+    matches, reader = (wanted or AuditFilter()).matcher(), _DecisionReader(files, root, report)
     for task in tasks_of(report.checkpoint.size, ()):
         for entry in await asyncio.to_thread(reader.read, task):
             if matches(entry):
@@ -61,7 +61,7 @@ def finding_entry(finding: ExportFinding) -> Finding:
     )
 
 
-class _Reader:
+class _DecisionReader:
     def __init__(self, files: ExportFiles, root: Root, report: Verification) -> None:
         self._files = files
         self._root = root

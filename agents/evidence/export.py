@@ -68,7 +68,7 @@ async def export_log(
                         for delivery in batch
                         if delivery.arrival is not None
                     ]
-                    await asyncio.to_thread(writer.take, messages)
+                    await asyncio.to_thread(writer.take_messages, messages)
                     progress(writer.written.entries, size)
                     if writer.next is None:
                         break
@@ -154,7 +154,7 @@ class ExportWriter:
         """The sequence of the next message; None once all are there."""
         return self._place.sequence if self._place is not None else None
 
-    def take(self, messages: Iterable[tuple[int, int, bytes]]) -> None:
+    def take_messages(self, messages: Iterable[tuple[int, int, bytes]]) -> None:
         """Take messages in order: sequence, stored time and payload of each. Messages outside the log are left out."""
         for sequence, stored, payload in messages:
             while self._place is not None and self._place.sequence < sequence:

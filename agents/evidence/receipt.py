@@ -51,16 +51,14 @@ def make_receipt(files: ExportFiles, root: Root, lookup: Lookup, logged: FoundRe
         if 0 < held < size
     )
 
-    def receipt(bundles: Iterable[LoggedBundle]) -> bytes:
-        vouching = []
-        for index, group in groupby(bundles, lambda bundle: bundle.index):
-            together = list(group)
-            shown_bundle = _shown(index, together[0].frame, together[0].items, [bundle.item for bundle in together])
-            vouching.append(ShownBundle(shown_bundle, tree.inclusion(index)))
-        return RecordReceipt(tuple(vouching), message, log, earlier).encode()
-
-    tokens = [message.credential.token, *_tokens(logged.items[number] for number in shown[:-1])]
-    data = receipt(_leading(lookup.bundles, root, tokens))
+    evidence = parse_evidence(logged.items[number] for number in shown[:-1])
+    tokens = [message.credential.token, *(credential.token for credential in evidence.credentials.values())]
+    vouching = []
+    for index, group in groupby(_leading(lookup.bundles, root, tokens), lambda bundle: bundle.index):
+        together = list(group)
+        shown_bundle = _shown(index, together[0].frame, together[0].items, [bundle.item for bundle in together])
+        vouching.append(ShownBundle(shown_bundle, tree.inclusion(index)))
+    data = RecordReceipt(tuple(vouching), message, log, earlier).encode()
     check_receipt(data, root)
     return data
 
@@ -100,11 +98,6 @@ def _key_of(token: bytes) -> tuple[str, str]:
     jws = split_compact(token)
     sub, kid = parse_object(jws.payload, depth=8)["sub"], parse_object(jws.header, depth=8)["kid"]
     return SpiffeId(cast("str", sub)).trust_domain.name, cast("str", kid)
-
-
-def _tokens(evidence: Iterable[bytes]) -> list[bytes]:
-    """Return the tokens of the credentials in items of evidence."""
-    return [credential.token for item in evidence for credential in parse_evidence([item]).credentials.values()]
 
 
 def _shown(index: int, frame: Frame, items: Sequence[bytes], shown: Sequence[int]) -> ShownMessage:

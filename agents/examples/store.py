@@ -10,7 +10,6 @@ import os
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
 from typing import Any, Final, LiteralString, Self, TypeVar
 
 T = TypeVar("T")
@@ -78,9 +77,7 @@ class Store:
             raise
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._close()
 
     async def row(self, statement: LiteralString, *values: str | int) -> dict[str, Any] | None:

@@ -72,7 +72,9 @@ class WorkloadIdentity:
             endpoint.check()
         current = CurrentIdentity(endpoint, wanted=spiffe_id, counters=counters or Counters(), patient=patient)
         identity = cls(current, clock)
-        upkeep = asyncio.create_task(Upkeep(current, clock=clock, random=random).run(), name="workload identity")
+        upkeep = asyncio.create_task(
+            Upkeep(current, clock=clock, random=random).keep_current(), name="workload identity"
+        )
         try:
             await identity._wait_until_whole(deadline)
             yield identity

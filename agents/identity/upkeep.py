@@ -46,7 +46,7 @@ _APPLY_SECONDS = 5.0
 
 
 class Upkeep:
-    """The tasks that keep `current` up to date. All tasks and threads belong to `run`."""
+    """The tasks that keep `current` up to date. All tasks and threads belong to `keep_current`."""
 
     def __init__(self, current: CurrentIdentity, *, clock: Clock, random: Callable[[], float]) -> None:
         self._current = current
@@ -55,7 +55,7 @@ class Upkeep:
         self._x509_bundles: Mapping[TrustDomain, tuple[bytes, ...]] = {}
         self._jwt_bundles = TrustBundles()
 
-    async def run(self) -> None:
+    async def keep_current(self) -> None:
         """Watch X.509-SVID and JWT bundles, refresh the JWT-SVID; never returns, ends when cancelled."""
         current = self._current
         x509 = Watch[proto.X509SVIDResponse, X509Reading](
@@ -77,8 +77,8 @@ class Upkeep:
             random=self._random,
         )
         async with asyncio.TaskGroup() as group:
-            group.create_task(x509.run(), name="workload-api-x509")
-            group.create_task(bundles.run(), name="workload-api-jwt-bundles")
+            group.create_task(x509.watch(), name="workload-api-x509")
+            group.create_task(bundles.watch(), name="workload-api-jwt-bundles")
             group.create_task(self._refresh(), name="workload-api-jwt-svid")
 
     # Each reader runs in the thread of its stream and keeps the previous values itself: `current` belongs to the event
@@ -170,7 +170,7 @@ class Watch(Generic[R, V]):
         self._random = random
         self._delivered = False
 
-    async def run(self) -> None:
+    async def watch(self) -> None:
         """Watch until cancelled; then the stream's thread has ended."""
         attempt = 0
         while True:

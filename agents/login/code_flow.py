@@ -47,7 +47,7 @@ async def by_browser(
                 query = await loopback.answer()
         except TimeoutError as error:
             raise LoginFailed(
-                "nobody has logged in: run `sealbus login` again, with --device if the browser is on another machine"
+                "you did not log in: run `sealbus login` again, with --device if the browser is on another machine"
             ) from error
         return await tokens_for(provider, query, redirect_uri=loopback.uri, state=state, verifier=verifier, clock=clock)
 
@@ -70,7 +70,7 @@ def authorization_page(provider: Provider, *, redirect_uri: str, state: str, ver
         "client_id": client.client_id,
         "redirect_uri": redirect_uri,
         "state": state,
-        "code_challenge": _challenge(verifier),
+        "code_challenge": base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode(),
         "code_challenge_method": "S256",
         # Without it a provider must ignore the scope (OpenID Connect Core section 11).
         **({"prompt": "consent"} if "offline_access" in client.scope.split() else {}),
@@ -99,10 +99,6 @@ async def tokens_for(
     if answer.error:
         raise refusal(answer, client.issuer)
     return Tokens.parse(answer.members, scope=client.scope, now=clock())
-
-
-def _challenge(verifier: str) -> str:
-    return base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
 
 
 def _code(query: str, *, state: str, issuer: str, says_issuer: bool) -> str:

@@ -59,7 +59,7 @@ class McpRelay:
         self._session: str | None = None
         self._version: str | None = None
 
-    async def run(self, reader: asyncio.StreamReader) -> None:
+    async def relay_messages(self, reader: asyncio.StreamReader) -> None:
         """Carry messages until the client's stream ends, and then cancel the open requests.
 
         `reader` needs a limit of `LINE_BYTES`; raises `ConfigurationError` for a longer line.

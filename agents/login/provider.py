@@ -164,11 +164,8 @@ async def open_provider(client: PublicClient, *, tls: ssl.SSLContext | None = No
 
 def refusal(answer: Answer, issuer: str) -> LoginFailed:
     """Return the error for a refusal, with a remedy if one is known."""
-    return LoginFailed(f"{issuer} refused: {answer.error}{_help(answer.error)}")
-
-
-def _help(error: str) -> str:
-    return f"; {_HELP[error]}" if error in _HELP else ""
+    remedy = f"; {_HELP[answer.error]}" if answer.error in _HELP else ""
+    return LoginFailed(f"{issuer} refused: {answer.error}{remedy}")
 
 
 async def _within(asking: Awaitable[T], issuer: str) -> T:

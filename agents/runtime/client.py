@@ -89,12 +89,7 @@ class Client:
     ) -> TaskHandle[list[Res]]: ...
     @overload
     async def submit(
-        self,
-        action: str,
-        body: object,
-        *,
-        user: Statement | None = ...,
-        **options: Unpack[SubmitKeywords],
+        self, action: str, body: object, *, user: Statement | None = ..., **options: Unpack[SubmitKeywords]
     ) -> TaskHandle: ...
     async def submit(
         self,
@@ -191,13 +186,7 @@ class Client:
     ) -> AsyncGenerator[Res, None]: ...
     @overload
     def stream(
-        self,
-        action: str,
-        body: object,
-        *,
-        returns: type[Res],
-        user: Statement | None = ...,
-        timeout: float = ...,
+        self, action: str, body: object, *, returns: type[Res], user: Statement | None = ..., timeout: float = ...
     ) -> AsyncGenerator[Res, None]: ...
     def stream(
         self,

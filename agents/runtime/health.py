@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Self
 
 from sealbus.agents.runtime.metric_texts import METRIC_TEXTS
@@ -133,7 +133,7 @@ class HealthServer:
         """Start to listen. Raises `ConfigurationError`, one line, if the address cannot be used."""
         self._main = asyncio.get_running_loop()
         try:
-            self._server = await self._watch.run(self._listen())
+            self._server = await self._watch.run_on_thread(self._listen())
         except OSError as error:
             raise ConfigurationError(
                 f"health.address {self._host}:{self._port} cannot be used: {error.strerror}; "
@@ -142,11 +142,9 @@ class HealthServer:
         self._port = self._server.sockets[0].getsockname()[1]
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         if self._server is not None:
-            await self._watch.run(self._close(self._server))
+            await self._watch.run_on_thread(self._close(self._server))
 
     async def _listen(self) -> asyncio.Server:
         return await asyncio.start_server(self._serve, self._host, self._port, limit=REQUEST_BYTES)
@@ -243,7 +241,7 @@ def _response(status: int, text: str, media_type: str, *, body: bool = True) -> 
 
 
 class Readiness:
-    """The readiness of one entered node. Await `run` to keep the policy engine's status current."""
+    """The readiness of one entered node. Await `watch_engine` to keep the policy engine's status current."""
 
     def __init__(self, node: Node, *, every: float = ASK_EVERY) -> None:
         self._node = node
@@ -252,7 +250,7 @@ class Readiness:
         self._unstored = ""
         node.counters.gauges("sealbus_policy_info", ("engine", "revision"), self._in_force)
 
-    async def run(self) -> None:
+    async def watch_engine(self) -> None:
         """Query the policy engine, and NATS if it seems to store nothing, from time to time, until cancelled."""
         counters = self._node.counters
         while True:

@@ -67,7 +67,7 @@ METRIC_TEXTS: Final[Mapping[str, str]] = MappingProxyType(
         "sealbus_stream_messages": "Messages that a stream holds.",
         "sealbus_svid_expiry_timestamp_seconds": "When an SVID ends, by workload and source, as a Unix time.",
         "sealbus_svid_issued_timestamp_seconds": "When an SVID was issued, by workload and source, as a Unix time.",
-        "sealbus_ticks_total": "Ticks of schedules, by what became of them.",
+        "sealbus_ticks_total": "Ticks of schedules, by outcome.",
         "sealbus_ticks_unmarked_total": "Ticks that were sent or left out, and could not be marked as such.",
         "sealbus_ticks_unverified_total": "Bytes in the place of a claim on a tick that are none of ours.",
         "sealbus_unsettled_messages": "Messages that were taken and are not settled, handled or waiting.",

@@ -146,7 +146,7 @@ class Node:
             tracer=self.tracer,
         )
         """What all parts of this process have in common."""
-        self.outbox = Outbox(identity=identity, transport=transport, clock=self.clocks.now, tracer=self.tracer)
+        self.outbox = Outbox(identity=identity, transport=transport, clock=self.site.bus_clock, tracer=self.tracer)
         self.spool = (
             Spool(audit.spool, subject=audit_subject(self.token), outbox=self.outbox, counters=self.counters)
             if audit.spool is not None
@@ -179,7 +179,7 @@ class Node:
             past=self.past,
             names=deployment.names,
             caches=self.caches,
-            clock=self.clocks.now,
+            clock=self.site.bus_clock,
         )
         """Values that outlive a day, as this identity reads and writes them."""
         self.authorizer = Authorizer(engine=self.engine, counters=self.counters, clock=clock)
@@ -208,15 +208,7 @@ class Node:
             past=self.past,
             clock=clock,
         )
-        self.sending = Sender(
-            own=self.own,
-            names=deployment.names,
-            outbox=self.outbox,
-            requests=self.requests,
-            reader=self.status_reader,
-            own_subjects=deployment.own_subjects,
-            clock=clock,
-        )
+        self.sending = Sender(self.site, outbox=self.outbox, requests=self.requests, reader=self.status_reader)
         self._stack = AsyncExitStack()
         self._refusing: asyncio.Task[None] | None = None
 
@@ -240,7 +232,7 @@ class Node:
             trust=self.trust,
             names=self.deployment.names,
             caches=self.caches,
-            clock=self.clocks.now,
+            clock=self.site.bus_clock,
         )
 
     def trust(self) -> Trust:

@@ -217,11 +217,13 @@ async def open_connected_node(
             await stack.enter_async_context(connection)
         group = await stack.enter_async_context(Background())
         streams = streams_of(settings)
-        checked = await _answered(streams, connection, within=settings.identity_within * settings.identity_patient)
+        checked = await wait_for_streams(
+            streams, connection, within=settings.identity_within * settings.identity_patient
+        )
         if not settings.development:
             _logger.info("%s", acknowledged_means(checked))
         guard = StreamGuard(streams, connection)
-        checking = group.create_task(guard.run(), name="stream-guard")
+        checking = group.create_task(guard.check_links(), name="stream-guard")
         await connection.attach(guard)
         async with Node(
             deployment=deployment_of(settings),
@@ -245,7 +247,9 @@ async def open_connected_node(
         checking.cancel()
 
 
-async def _answered(streams: Sequence[Stream], connection: Connection, *, within: float) -> dict[str, StreamState]:
+async def wait_for_streams(
+    streams: Sequence[Stream], connection: Connection, *, within: float
+) -> dict[str, StreamState]:
     """Check the streams (`check_streams`); repeat this for `within` seconds while there is no answer.
 
     Servers that elect a leader do not answer for some seconds.

@@ -93,12 +93,4 @@ def schedule_endpoint(node: Node, scheduler: Scheduler, standing: StandingGrants
 
 def schedules_of(node: Node) -> Schedules:
     """Return the schedules of the node's identity, for a client."""
-    return Schedules(
-        node.sending,
-        book_of(node),
-        claims_of(node),
-        own=node.own,
-        names=node.deployment.names,
-        own_subjects=node.deployment.own_subjects,
-        clock=node.clock,
-    )
+    return Schedules(node.sending, book_of(node), claims_of(node), site=node.site)

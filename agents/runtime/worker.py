@@ -80,7 +80,7 @@ class Worker:
         async with asyncio.TaskGroup() as group:
             running = [
                 group.create_task(self._take_all(), name="taking"),
-                group.create_task(self._readiness.run(), name="readiness"),
+                group.create_task(self._readiness.watch_engine(), name="readiness"),
                 group.create_task(self.schedules.run(), name="schedules"),
             ]
             await stop.wait()

@@ -84,10 +84,10 @@ class Agent:
         self._lifespan: Callable[[], AbstractAsyncContextManager[None]] | None = None
 
     def lifespan(self, function: Callable[[], AsyncIterator[None]]) -> Callable[[], AsyncIterator[None]]:
-        """Declare what a worker runs around all handlers: `@agent.lifespan` on an async generator that yields once.
+        """Declare code that a worker runs around all handlers: `@agent.lifespan` on an async generator that yields once.
 
         The part before the `yield` runs before the first message is taken; if it raises, the worker does not start. The part
-        after it runs once every handler and resource loader has ended, so that what they use can be closed there; if the
+        after it runs once every handler and resource loader has ended, so it can close the objects that they use. If the
         worker itself fails, its error is raised at the `yield`, as in any context manager. An agent has one lifespan; each
         worker that takes the agent runs it.
         """
@@ -99,7 +99,7 @@ class Agent:
         return function
 
     def open_lifespan(self) -> AbstractAsyncContextManager[None]:
-        """Return the declared lifespan, to be entered by the runner of the handlers; without one, nothing happens."""
+        """Return the declared lifespan, or an empty one; the worker enters it."""
         return self._lifespan() if self._lifespan is not None else nullcontext()
 
     def task(
@@ -162,7 +162,7 @@ class Agent:
 
 
 def _check_loader(action: str, loader: Loader | None) -> None:
-    """Raise `ConfigurationError` for a loader that cannot be called with a body alone."""
+    """Raise `ConfigurationError` for a loader that cannot be called with only a body."""
     if loader is None:
         return
     try:
@@ -172,7 +172,7 @@ def _check_loader(action: str, loader: Loader | None) -> None:
 
 
 def _signature(function: Callable[..., object], streams: bool) -> tuple[type, type]:
-    """Return what the handler takes and returns, from its annotations."""
+    """Return the types of the handler's body and answer, from its annotations."""
     name = getattr(function, "__name__", "handler")
     if not streams and not inspect.iscoroutinefunction(function):
         raise ConfigurationError(f"{name}: a handler is an async function")

@@ -140,7 +140,7 @@ async def mcp_client(http: httpx2.AsyncClient, path: str) -> AsyncGenerator[McpC
             await client.list_tools()
             yield client
     except BaseExceptionGroup as group:
-        # The client wraps in groups what the block raises, and what one of its requests raises, such as `Denied`.
+        # The client wraps the exception of the block, or of a request such as `Denied`, in groups.
         raise _single_error(group) from None
 
 

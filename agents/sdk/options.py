@@ -1,6 +1,6 @@
 """Options of handlers, calls and submitted tasks: the keywords of the public methods, and the frozen values made of them.
 
-Each `...Keywords` lists what one public method accepts. The method makes one value of it, which goes on whole.
+Each `...Keywords` lists the options of one public method. The method makes one value of them, which it hands on whole.
 """
 
 from __future__ import annotations

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypedDict, Unpack
 
 from sealbus.agents.sdk.bodies import JSON, TypedAction
-from sealbus.agents.sdk.messages import NO_SUBJECTS, own_subject, split_action
+from sealbus.agents.sdk.messages import own_subject, split_action
 from sealbus.agents.sdk.sender import Sender, encoded
 from sealbus.agents.sdk.task_handle import TaskHandle, handle_text
-from sealbus.bus.clocks import wall_clock
 from sealbus.bus.gate.status_reader import AskedTask
-from sealbus.bus.ports import Clock
+from sealbus.bus.site import Site
 from sealbus.bus.work.schedules.book import Schedule, ScheduleBook
 from sealbus.bus.work.schedules.cron import Cron
 from sealbus.bus.work.schedules.request import (
@@ -31,8 +31,6 @@ from sealbus.bus.work.schedules.tick import TickClaims
 from sealbus.envelopes.errors import SealError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.kinds import Kind
-from sealbus.envelopes.message.subjects import OwnSubjects
-from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 ONCE_CATCHUP: Final = 3_600
@@ -92,24 +90,11 @@ class Schedules:
     schedule that no owner would take.
     """
 
-    def __init__(
-        self,
-        sending: Sender,
-        book: ScheduleBook,
-        claims: TickClaims,
-        *,
-        own: SpiffeId,
-        names: Names,
-        own_subjects: OwnSubjects = NO_SUBJECTS,
-        clock: Clock = wall_clock,
-    ) -> None:
+    def __init__(self, sending: Sender, book: ScheduleBook, claims: TickClaims, *, site: Site) -> None:
         self._sending = sending
         self._book = book
         self._claims = claims
-        self._own = own
-        self._names = names
-        self._own_subjects = own_subjects
-        self._clock = clock
+        self._site = site
 
     async def add(
         self,
@@ -129,16 +114,14 @@ class Schedules:
         `name` is 1 to 64 letters, digits, `_` and `-`; a schedule of that name is replaced. `owner` is the name of the agent
         that sends the tasks, by default our own.
         """
-        now = self._clock()
-        try:
+        now = self._site.host_clock()
+        with _as_seal_errors():
             if cron is not None and every is None:
                 when: When = Cron(expression=cron, zone=zone)
             elif every is not None and cron is None:
                 when = Every(seconds=every, start=now // SECOND * SECOND + every * SECOND)
             else:
                 raise SealError("give either cron or every")
-        except ValueError as error:
-            raise SealError(str(error)) from error
         await self._plan(name, action, body, when, now, owner, timeout, options)
 
     async def submit(
@@ -157,17 +140,15 @@ class Schedules:
 
         There is no handle before the task is sent. The task cannot carry a user's context, which would have ended by then.
         """
-        now = self._clock()
+        now = self._site.host_clock()
         if (at is None) == (after is None):
             raise SealError("give either at or after")
         time = _micros(at) if at is not None else now + int((after or 0.0) * SECOND)
         if time < now:
             raise SealError("this time has passed")
         name = name if name is not None else f"once-{secrets.token_hex(8)}"
-        try:
+        with _as_seal_errors():
             when = At(time=time)
-        except ValueError as error:
-            raise SealError(str(error)) from error
         late = options.get("catchup", ONCE_CATCHUP)
         last = timedelta(microseconds=time - now + (late + 60) * SECOND)
         keywords: ScheduleKeywords = {"until": min(last, timedelta(microseconds=LASTS)), **options, "catchup": late}
@@ -192,7 +173,7 @@ class Schedules:
         Raises `BusUnavailable`, `StateUnavailable`.
         """
         schedules = await self._book.all()
-        now = self._clock()
+        now = self._site.host_clock()
         return [self._describe(schedule, now) for _, schedule in sorted(schedules.items()) if schedule.stands(now)]
 
     async def last(self, name: str) -> TaskHandle[Any] | None:
@@ -200,7 +181,7 @@ class Schedules:
         schedule, sent = await self._book.one(name), await self._claims.sent_last(name)
         if schedule is None or sent is None:
             return None
-        declared = own_subject(Kind.TASK, schedule.planned.action, self._own_subjects)
+        declared = own_subject(Kind.TASK, schedule.planned.action, self._site.own_subjects)
         action = declared.action if declared is not None else schedule.planned.action
         return self._sending.handle(handle_text(AskedTask(pending=sent[1], action=action)))
 
@@ -233,9 +214,9 @@ class Schedules:
     ) -> None:
         grants = options.get("grants")
         text = action if isinstance(action, str) else action.action
-        if own_subject(Kind.TASK, text, self._own_subjects) is None:
+        if own_subject(Kind.TASK, text, self._site.own_subjects) is None:
             split_action(text)
-        try:
+        with _as_seal_errors():
             planned = Planned(
                 action=text,
                 body=encoded(body, options.get("media_type", JSON)),
@@ -249,24 +230,27 @@ class Schedules:
             )
             planned.check_from(now)
             request = ScheduleRequest(name=name, planned=planned)
-        except ValueError as error:
-            raise SealError(str(error)) from error
         await self._tell(request, owner, timeout)
 
     async def _ask(self, state: ScheduleState, name: str, owner: str | None, timeout: float) -> None:
-        try:
+        with _as_seal_errors():
             request = ScheduleRequest(name=name, state=state)
-        except ValueError as error:
-            raise SealError(str(error)) from error
         await self._tell(request, owner, timeout)
 
     async def _tell(self, request: ScheduleRequest, owner: str | None, timeout: float) -> None:
-        owner_id = self._names.id_of(owner) if owner is not None else self._own
-        try:
-            message = schedule_message(request, owner=owner_id, names=self._names)
-        except ValueError as error:
-            raise SealError(str(error)) from error
+        owner_id = self._site.names.id_of(owner) if owner is not None else self._site.own
+        with _as_seal_errors():
+            message = schedule_message(request, owner=owner_id, names=self._site.names)
         await self._sending.tell(message, timeout=timeout)
+
+
+@contextmanager
+def _as_seal_errors() -> Iterator[None]:
+    """Raise the `ValueError` of an invalid schedule as a `SealError`."""
+    try:
+        yield
+    except ValueError as error:
+        raise SealError(str(error)) from error
 
 
 def _end(until: datetime | timedelta | None, now: int) -> int:

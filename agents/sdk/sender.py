@@ -9,7 +9,6 @@ from typing import Any, TypeVar, cast
 
 from sealbus.agents.sdk.bodies import JSON, MSGPACK, Body, TypedAction, body_of, decoded
 from sealbus.agents.sdk.messages import (
-    NO_SUBJECTS,
     NOBODY,
     Origin,
     call_message,
@@ -19,7 +18,6 @@ from sealbus.agents.sdk.messages import (
 )
 from sealbus.agents.sdk.options import DEFAULT_CALL, DEFAULT_SUBMIT, CallOptions, SubmitOptions
 from sealbus.agents.sdk.task_handle import TaskHandle, parse_handle
-from sealbus.bus.clocks import wall_clock
 from sealbus.bus.gate.calls import Requests
 from sealbus.bus.gate.status_reader import AskedTask, StatusReader
 from sealbus.bus.ports import Clock
@@ -27,15 +25,15 @@ from sealbus.bus.sending.approval import LONGEST_WAIT, ApprovalRequest, approval
 from sealbus.bus.sending.cancel import CancelRequest, CancelRole, cancel_message
 from sealbus.bus.sending.message import Content, OutgoingMessage
 from sealbus.bus.sending.outbox import Outbox, Posted
+from sealbus.bus.site import Site
 from sealbus.bus.work.approvals.marker import marker_of
 from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.errors import HandlingError, SealError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.kinds import Kind
-from sealbus.envelopes.message.subjects import OwnSubjects, action_of
+from sealbus.envelopes.message.subjects import action_of
 from sealbus.envelopes.message.user_context import parse_payload
 from sealbus.envelopes.message.wire import Statement
-from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 Res = TypeVar("Res")
@@ -55,24 +53,14 @@ class Receipt:
 class Sender:
     """The sender of one identity. Bodies are pydantic models or other types that pydantic can adapt, by default as JSON."""
 
-    def __init__(
-        self,
-        *,
-        own: SpiffeId,
-        names: Names,
-        outbox: Outbox,
-        requests: Requests,
-        reader: StatusReader,
-        own_subjects: OwnSubjects = NO_SUBJECTS,
-        clock: Clock = wall_clock,
-    ) -> None:
-        self._own = own
-        self._names = names
-        self._own_subjects = own_subjects
+    def __init__(self, site: Site, *, outbox: Outbox, requests: Requests, reader: StatusReader) -> None:
+        self._own = site.own
+        self._names = site.names
+        self._own_subjects = site.own_subjects
+        self._clock: Clock = site.host_clock
         self._outbox = outbox
         self._requests = requests
         self._reader = reader
-        self._clock = clock
 
     async def submit(
         self,

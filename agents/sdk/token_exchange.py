@@ -19,7 +19,6 @@ import binascii
 import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from types import TracebackType
 from typing import Final, Self
 from urllib.parse import urlsplit
 
@@ -124,9 +123,7 @@ class TokenExchange:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         pool, self._pool = self._pool, None
         if pool is not None:
             await pool.client.aclose()

@@ -16,8 +16,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from sealbus.bus.clocks import wall_clock
-from sealbus.bus.ports import Clock
+from sealbus.bus.clocks import HOST_CLOCK, HostClock
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import Code
 from sealbus.envelopes.limits import SECOND
@@ -43,7 +42,7 @@ class _Issuer:
 
 
 class Denials:
-    """The budgets of one recorder. `store` takes the records; await `run` to have them stored minute by minute.
+    """The budgets of one recorder. `store` takes the records; await `store_minutes` to have them stored.
 
     `budget` is how many denials of one issuer are recorded in a minute, `issuers` how many issuers are tracked in a minute.
     Denials of further issuers are all recorded singly: evidence must not be lost for lack of memory, and an attacker cannot
@@ -57,7 +56,7 @@ class Denials:
         counters: Counters,
         budget: int,
         issuers: int,
-        clock: Clock = wall_clock,
+        clock: HostClock = HOST_CLOCK,
     ) -> None:
         self._store = store
         self._counters = counters
@@ -106,7 +105,7 @@ class Denials:
             entry = self._issuers[issuer] = _Issuer()
         return entry
 
-    async def run(self) -> None:
+    async def store_minutes(self) -> None:
         """Store the counts of each minute once it has ended, until cancelled."""
         while True:
             left = MINUTE - self._clock() % MINUTE

@@ -121,11 +121,11 @@ class Pointer:
         return f"Pointer({self.text!r})"
 
     def covers(self, way: Sequence[str]) -> bool:
-        """Return whether taking out what this points to also takes out what stands at `way`."""
+        """Return whether this points to the part at `way`, or to a part that holds it."""
         return tuple(way[: len(self._steps)]) == self._steps
 
     def take_out(self, document: object) -> bool:
-        """Replace what this points to inside `document` with null; return whether anything but null was there."""
+        """Replace the part of `document` with null; return whether it was there and not null."""
         *way, last = self._steps
         for step in way:
             document = _below(document, step)
@@ -139,7 +139,7 @@ class Pointer:
 
 
 def redact(document: bytes, pointers: Sequence[Pointer]) -> tuple[bytes, tuple[str, ...]]:
-    """Return the input document with null in place of what `pointers` point to, and the pointers that found anything.
+    """Return the input document with null in place of the parts, and the pointers that found a part.
 
     `document` was made by `input_document`. It is returned byte for byte if no pointer found anything.
     """

@@ -193,7 +193,7 @@ class SpoolFiles:
     def peek(self, most: int, most_bytes: int) -> list[Frame]:
         """Return the first frames in order: at most `most`, and at most `most_bytes` unless the first alone has more.
 
-        Raises `AuditUnavailable` if they cannot be read, or are not what was written.
+        Raises `AuditUnavailable` if they cannot be read, or differ from the written frames.
         """
         with self._mutex:
             frames: list[Frame] = []
@@ -268,8 +268,8 @@ class SpoolFiles:
             except BadFrame as error:
                 if not isinstance(error, _Torn) or place != len(names) - 1:
                     raise ConfigurationError(
-                        f"audit.spool: {path} is damaged at byte {end}: {error}. What it holds from there is lost as "
-                        "evidence; move it away to continue without it"
+                        f"audit.spool: {path} is damaged at byte {end}: {error}. The records from there on are lost as "
+                        "evidence; move the file away to continue without it"
                     ) from error
                 self.torn += segment.size - end
                 os.truncate(path, end)

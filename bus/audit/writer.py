@@ -20,8 +20,8 @@ from sealbus.bus.audit.denial_budget import Denials
 from sealbus.bus.audit.redaction import DECISIONS_ALONE, Recording
 from sealbus.bus.audit.spool import Spool
 from sealbus.bus.background import Background
-from sealbus.bus.clocks import wall_clock
-from sealbus.bus.ports import Clock, DuplicateFirstAttempt
+from sealbus.bus.clocks import HOST_CLOCK, HostClock
+from sealbus.bus.ports import DuplicateFirstAttempt
 from sealbus.bus.routing.stages import Decided
 from sealbus.bus.sending.message import record_message
 from sealbus.bus.sending.outbox import Outbox, Posted
@@ -89,7 +89,7 @@ class AuditWriter:
         recording: Recording = DECISIONS_ALONE,
         spool: Spool | None = None,
         created: Callable[[str], Awaitable[int]] | None = None,
-        clock: Clock = wall_clock,
+        clock: HostClock = HOST_CLOCK,
     ) -> None:
         self._subject = subject
         self._outbox = outbox
@@ -122,7 +122,7 @@ class AuditWriter:
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
         self._writing = self._group.create_task(self._run(), name="audit-outcomes")
-        self._counting = self._group.create_task(self._denials.run(), name="audit-denials")
+        self._counting = self._group.create_task(self._denials.store_minutes(), name="audit-denials")
         return self
 
     async def __aexit__(

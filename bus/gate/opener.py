@@ -84,7 +84,7 @@ class Opener:
         replays = Replays(self._replay, restored)
         for delivery in known:
             try:
-                route = self._routes.find(delivery.subject)
+                route = self._routes.find_route(delivery.subject)
                 message = accept_live(
                     delivery.payload,
                     self._arrival(delivery),
@@ -109,7 +109,7 @@ class Opener:
 
         Raises as `reopened_message` does.
         """
-        route = self._routes.find(parked.header.to)
+        route = self._routes.find_route(parked.header.to)
         if route is None:
             return None
         message = await reopened_message(
@@ -139,7 +139,7 @@ class Opener:
         """Return the action that a subject without a handler stands for; refuse a call without a handler."""
         subject = delivery.subject
         if delivery.arrival is None:
-            return self._routes.of(subject).action
+            return self._routes.route_of(subject).action
         declared = self._profile.own_subjects.get(subject)
         return declared.action if declared is not None else self._routes.unknown_action(subject)
 

@@ -14,7 +14,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Final
 
-from sealbus.bus.clocks import wall_clock
+from sealbus.bus.clocks import BusClock, wall_clock
 from sealbus.bus.gate.status_reader import StatusRequest, parsed_status
 from sealbus.bus.inspection.backwards import WINDOW, backwards, read_on
 from sealbus.bus.ports import Clock, Delivery, Transport
@@ -179,7 +179,9 @@ class TaskList:
         self._clock = clock
         self._window = window
         self._caches = Caches()
-        self._held = Held(transport, trust=trust, past=past, names=profile.names, caches=self._caches, clock=clock)
+        self._held = Held(
+            transport, trust=trust, past=past, names=profile.names, caches=self._caches, clock=BusClock(clock)
+        )
         self.unreadable = 0
 
     async def newest(

@@ -119,7 +119,8 @@ def filters_of(config: Mapping[str, object]) -> set[str]:
 class StreamState:
     """One stream as it is on the server. `first` and `last` are sequences.
 
-    `created` and `told` (the time of the server's answer, 0 if unknown) are microseconds by the server's clock, truncated.
+    `created` and `answered` (the time of the server's answer, 0 if unknown) are microseconds by the server's clock,
+    truncated.
     """
 
     name: str
@@ -129,7 +130,7 @@ class StreamState:
     bytes: int
     first: int = 1
     last: int = 0
-    told: int = 0
+    answered: int = 0
 
 
 async def stream_state(request: Request, name: str) -> StreamState | None:
@@ -402,5 +403,5 @@ def _state(name: str, answer: JsonObject) -> StreamState:
         bytes=size,
         first=first if isinstance(first, int) and first > 0 else 1,
         last=last if isinstance(last, int) else 0,
-        told=answered,
+        answered=answered,
     )

@@ -15,8 +15,7 @@ from collections.abc import Awaitable, Callable
 from math import nan
 from typing import Final
 
-from sealbus.bus.clocks import wall_clock
-from sealbus.bus.ports import Clock
+from sealbus.bus.clocks import HOST_CLOCK, HostClock
 from sealbus.envelopes.errors import ClockSkew, SealbusError
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 
@@ -42,7 +41,7 @@ class ClockDifference:
         self,
         ask: Callable[[], Awaitable[int]],
         *,
-        clock: Clock = wall_clock,
+        clock: HostClock = HOST_CLOCK,
         elapsed: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ask = ask

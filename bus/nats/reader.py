@@ -112,7 +112,7 @@ class _Reader:
         if self._pulls is not None and not self.broken and self.link.alive:
             self._pulls.ask()
 
-    def take(self, last: int | None) -> list[Delivery]:
+    def take_batch(self, last: int | None) -> list[Delivery]:
         """Return the deliveries that have come, up to stream sequence `last`."""
         batch = list(self._buffer)
         self._buffer.clear()
@@ -177,9 +177,9 @@ class _Reader:
 
 def _delete(link: Link, stream: str, name: str) -> None:
     """Ask for a reader's consumer to be deleted, without waiting for the answer. Raises `BusUnavailable`."""
-    # The server treats only messages with a reply subject as requests; the answer is not awaited.
-    nobody = link.replies.inbox + b"gone"
-    link.write(b"PUB $JS.API.CONSUMER.DELETE.%b.%b %b 0\r\n\r\n" % (stream.encode(), name.encode(), nobody))
+    # The server treats only messages with a reply subject as requests; no answer is expected under this one.
+    reply = link.replies.inbox + b"gone"
+    link.write(b"PUB $JS.API.CONSUMER.DELETE.%b.%b %b 0\r\n\r\n" % (stream.encode(), name.encode(), reply))
 
 
 async def read(
@@ -245,7 +245,7 @@ async def _batches(
     while True:
         reader.arrived.clear()
         reader.ask()
-        if batch := reader.take(last):
+        if batch := reader.take_batch(last):
             yield batch
             if last is not None and _sequence(batch[-1]) >= last:
                 return

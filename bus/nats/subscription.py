@@ -69,7 +69,7 @@ class _Listener:
         self.arrived = asyncio.Event()
         self.refused = ""
 
-    def take(self) -> list[Delivery]:
+    def take_batch(self) -> list[Delivery]:
         """Return the waiting deliveries, and clear them."""
         self.arrived.clear()
         batch = list(self._waiting)
@@ -192,7 +192,7 @@ async def listen(
             live.set()
         while True:
             await listener.arrived.wait()
-            if batch := listener.take():
+            if batch := listener.take_batch():
                 yield batch
             elif listener.refused:
                 raise BusUnavailable(listener.refused)

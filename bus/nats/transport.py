@@ -108,4 +108,4 @@ class NatsTransport:
 
     async def broker_time(self, stream: str) -> int:
         """Return when the server answered. Raises `ConfigurationError` if there is no such stream, `BusUnavailable`."""
-        return (await existing_stream(self._connection.jetstream, stream)).told
+        return (await existing_stream(self._connection.jetstream, stream)).answered

@@ -215,14 +215,14 @@ class RouteTable:
             else:
                 self._exact[route.subject] = route
 
-    def of(self, subject: str) -> Route:
+    def route_of(self, subject: str) -> Route:
         """Return the route that handles `subject`; raise `EnvelopeError` `wrong_subject` if there is none (step 3)."""
-        route = self.find(subject)
+        route = self.find_route(subject)
         if route is None:
             raise EnvelopeError(Code.WRONG_SUBJECT, 3, "no handler for this subject")
         return route
 
-    def find(self, subject: str) -> Route | None:
+    def find_route(self, subject: str) -> Route | None:
         """Return the route that handles `subject`, or `None` if there is none."""
         exact = self._exact.get(subject)
         if exact is not None:

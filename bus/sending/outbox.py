@@ -15,9 +15,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from sealbus.bus.background import Background
-from sealbus.bus.clocks import wall_clock
+from sealbus.bus.clocks import UNMEASURED_CLOCK, BusClock
 from sealbus.bus.ports import (
-    Clock,
     DuplicateFirstAttempt,
     Identity,
     NewId,
@@ -103,14 +102,14 @@ class _Waiting:
 
 
 class Outbox:
-    """Seals and sends for one identity; enter with `async with`. Leaving sends what still waits first."""
+    """Seals and sends for one identity; enter with `async with`. Leaving sends the waiting messages first."""
 
     def __init__(
         self,
         *,
         identity: Identity,
         transport: Transport,
-        clock: Clock = wall_clock,
+        clock: BusClock = UNMEASURED_CLOCK,
         new_id: NewId = uuid7,
         limits: OutboxLimits | None = None,
         tracer: Tracer | None = None,
@@ -267,7 +266,7 @@ class Outbox:
                 return
 
     async def _dispatch(self, batch: Sequence[_Waiting]) -> None:
-        """Seal what has no bytes yet, send core messages at once and stream messages in a new task."""
+        """Seal messages that are not sealed yet, send core messages at once and stream messages in a new task."""
         self._seal([w for w in batch if w.sealed is None])
         core = [w for w in batch if not w.durable and w.outgoing is not None]
         if core:

@@ -239,7 +239,7 @@ def _violations(stream: Stream, state: StreamState) -> Iterable[Violation]:
 
 
 class StreamGuard:
-    """Checks streams on each new link of a connection: attach it and run `run`, which raises `ConfigurationError`."""
+    """Checks streams on each new link of a connection: attach it and run `check_links`, which raises `ConfigurationError`."""
 
     def __init__(self, streams: Sequence[Stream], connection: Connection) -> None:
         self._streams = tuple(streams)
@@ -260,7 +260,7 @@ class StreamGuard:
     def lost(self, link: Link) -> None:
         """Do nothing: no answer is expected from a lost link."""
 
-    async def run(self) -> None:
+    async def check_links(self) -> None:
         """Check on each new link until cancelled. Raises `ConfigurationError` once a stream is not acceptable."""
         while True:
             await self._entered.wait()

@@ -7,7 +7,7 @@
     EVENTS     event.>     facts, fan-out           the same: handled messages need the replay guard
     RESULTS    status.>    task life cycle          24 h 5 min, refuses when full
     DEAD       dead.>      unhandled messages       30 days, drops the oldest
-    AUDIT      audit.>     evidence                 for ever, refuses when full, nothing can be deleted
+    AUDIT      audit.>     evidence                 forever, refuses  when full, nothing can be deleted
     REFUSALS   refused.>   counts and samples       30 days, small, drops the oldest: never blocks handling
     STATE      state.>     values by key            24 h 5 min, the last of each subject, refuses when full
     HELD       held.>      values that outlive a    32 days, every version, refuses when full,

@@ -23,9 +23,9 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Final, NamedTuple, Protocol
 
-from sealbus.bus.clocks import wall_clock
+from sealbus.bus.clocks import UNMEASURED_CLOCK, BusClock
 from sealbus.bus.nats.api import EXPECTED_LAST
-from sealbus.bus.ports import Clock, Delivery, StoredValue, Transport
+from sealbus.bus.ports import Delivery, StoredValue, Transport
 from sealbus.bus.stream_names import HELD
 from sealbus.bus.streams.key_value import KeyValue
 from sealbus.bus.streams.signed_value import PARTS, is_own, signed
@@ -192,7 +192,7 @@ class Held:
         past: PastTrust = current_only,
         names: Names,
         caches: Caches,
-        clock: Clock = wall_clock,
+        clock: BusClock = UNMEASURED_CLOCK,
     ) -> None:
         self._transport = transport
         self._keyed = KeyValue(transport)
@@ -289,7 +289,7 @@ class Held:
     async def _messages(
         self, pattern: str, first: int, last: int, within: float, *, headers_only: bool = False
     ) -> AsyncGenerator[tuple[Delivery, int], None]:
-        """Yield what is stored under `pattern` from sequence `first` to `last`, with its sequence."""
+        """Yield the messages under `pattern` from sequence `first` to `last`, each with its sequence."""
         source = self._transport.read(HELD, [pattern], start=first, headers_only=headers_only)
         try:
             async with asyncio.timeout(within), aclosing(source) as batches:
@@ -335,9 +335,9 @@ class Held:
     ) -> HeldValue | None:
         """Store the version that follows `before`, or the first; return it, or `None` if another was stored.
 
-        The value is that of the SPIFFE ID that `sealer` proves. `last` is the last sequence of the subject where nothing
-        genuine stands (`standing`). Raises `SealError` for what no reader would take: a value that is too large, the subject
-        of another owner, keys beyond the codec's bounds; `BusUnavailable` as `KeyValue.create` does.
+        The owner is the SPIFFE ID that `sealer` proves. `last` is the last sequence of a subject without a genuine value
+        (`standing`). Raises `SealError` if no reader would accept the value: if it is too large or beyond the codec's bounds,
+        or the subject is another owner's. Raises `BusUnavailable` as `KeyValue.create` does.
         """
         if before is not None and before.subject != subject:
             raise SealError(f"{subject}: the version before it is of another subject")

@@ -20,8 +20,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from sealbus.bus.clocks import wall_clock
-from sealbus.bus.ports import Clock, Transport
+from sealbus.bus.clocks import UNMEASURED_CLOCK, BusClock
+from sealbus.bus.ports import Transport
 from sealbus.bus.streams.declared import HELD_SECONDS
 from sealbus.bus.streams.held import Held, HeldValue
 from sealbus.envelopes.errors import BundleRefused, EnvelopeError, LogError, SealbusError, StateUnavailable
@@ -109,7 +109,7 @@ class KeyBook:
         trust: Callable[[], Trust],
         names: Names,
         caches: Caches,
-        clock: Clock = wall_clock,
+        clock: BusClock = UNMEASURED_CLOCK,
     ) -> None:
         # Only the current bundles verify a book: a book must not make itself, or another book, count.
         held = Held(transport, trust=trust, names=names, caches=caches, clock=clock)

@@ -21,7 +21,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Final
 
-from sealbus.bus.clocks import wall_clock
+from sealbus.bus.clocks import HOST_CLOCK, HostClock
 from sealbus.bus.nats.api import (
     EXPECTED_LAST,
     EXPECTED_LAST_OF,
@@ -32,7 +32,7 @@ from sealbus.bus.nats.api import (
 )
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.transport import NatsTransport
-from sealbus.bus.ports import Clock, Outgoing, PubAck, StreamRefused
+from sealbus.bus.ports import Outgoing, PubAck, StreamRefused
 from sealbus.bus.streams.declared import Guard, Stream
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
@@ -80,7 +80,7 @@ def _check_name(bucket: str) -> None:
 class ObjectStore:
     """The bucket `bucket` over an entered connection, which outlives it. Every wait ends, with `BusUnavailable`."""
 
-    def __init__(self, connection: Connection, bucket: str, *, clock: Clock = wall_clock) -> None:
+    def __init__(self, connection: Connection, bucket: str, *, clock: HostClock = HOST_CLOCK) -> None:
         _check_name(bucket)
         self.bucket = bucket
         self.stream = f"OBJ_{bucket}"

@@ -328,7 +328,7 @@ async def test_what_is_stored_beside_a_key_book_does_not_make_the_past_unknown(g
         trust_domain=bus.names.trust_domain, current=wall_clock() - SECOND, jwt=bus.authority.jwt_bundle()
     )
     writer = KeyBookWriter(identity=node.identity, transport=node.transport, names=bus.names, clock=wall_clock)
-    running = asyncio.create_task(writer.run(TrustHistory([record])))
+    running = asyncio.create_task(writer.write_books(TrustHistory([record])))
 
     def reader() -> KeyBook:
         return KeyBook(

@@ -156,7 +156,7 @@ async def test_a_key_book_on_a_real_server_and_a_forged_one(bus: Bus) -> None:
         writer = KeyBookWriter(
             identity=bus.identity(NOTARY), transport=NatsTransport(notary), names=NAMES, clock=wall_clock
         )
-        running = asyncio.create_task(writer.run(history))
+        running = asyncio.create_task(writer.write_books(history))
         found: dict[str, HeldValue] = {}
         async with asyncio.timeout(60):
             while not found:

@@ -51,7 +51,7 @@ def fill(store: Path) -> Path:
 @asynccontextmanager
 async def looking(client: Client) -> AsyncIterator[Readiness]:
     readiness = Readiness(client.node)
-    running = asyncio.create_task(readiness.run())
+    running = asyncio.create_task(readiness.watch_engine())
     try:
         yield readiness
     finally:

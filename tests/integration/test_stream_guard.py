@@ -23,7 +23,7 @@ async def test_a_stream_that_was_changed_meanwhile_ends_the_guard(tmp_path: Path
         connection = bus.operator
         streams = declared_streams({"TASKS": 1 << 26, "AUDIT": 1 << 26})
         guard = StreamGuard(streams, connection)
-        running = asyncio.ensure_future(guard.run())
+        running = asyncio.ensure_future(guard.check_links())
         await connection.attach(guard)
         async with asyncio.timeout(60):
             await guard.checked.wait()

@@ -17,7 +17,7 @@ from sealbus.agents.control.notary.resume import LogPlan
 from sealbus.agents.dev.memory.broker import MemoryBroker
 from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.agents.dev.workload_api import DevelopmentAuthority
-from sealbus.bus.clocks import wall_clock
+from sealbus.bus.clocks import BusClock, wall_clock
 from sealbus.bus.ports import Clock, Delivery, Transport
 from sealbus.bus.sending.outbox import Outbox
 from sealbus.envelopes.errors import EnvelopeError
@@ -146,7 +146,7 @@ class Bench:
         """A notary that is not run yet."""
         identity = identity or MemoryIdentity(self.authority, NOTARY)
         transport = self.broker.connect()
-        async with Outbox(identity=identity, transport=transport, clock=self.now) as outbox:
+        async with Outbox(identity=identity, transport=transport, clock=BusClock(self.now)) as outbox:
             site = NotarySite(
                 identity=identity, transport=transport, outbox=outbox, names=NAMES, clock=clock or self.now
             )

@@ -19,6 +19,7 @@ from sealbus.agents.dev.memory.broker import MemoryBroker, MemoryTransport
 from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.agents.dev.workload_api import DevelopmentAuthority
 from sealbus.agents.sdk.messages import Origin, task_message
+from sealbus.bus.clocks import BusClock
 from sealbus.bus.ports import Delivery, Outgoing, PubAck, StoredValue
 from sealbus.bus.sending.message import Content, OutgoingMessage
 from sealbus.bus.sending.outbox import Outbox, OutboxLimits
@@ -189,12 +190,12 @@ class TickSite:
             claimed_for=claimed_for,
             clock=lambda: self.now,
         )
-        held = Held(host, trust=current, names=self.names, caches=caches, clock=lambda: self.now)
+        held = Held(host, trust=current, names=self.names, caches=caches, clock=BusClock(lambda: self.now))
         book = ScheduleBook(held, identity=identity, token="clerk")
         outbox = Outbox(
             identity=identity,
             transport=host,
-            clock=lambda: self.now,
+            clock=BusClock(lambda: self.now),
             limits=OutboxLimits(ack_wait=0.05, pause=0.0),
         )
         scheduler = Scheduler(

@@ -63,7 +63,7 @@ async def _run(edge: str | None, user: str | None, config: str | None) -> None:
         raise ConfigurationError("an MCP client starts this: standard input has to be a pipe")
     loop, reader = asyncio.get_running_loop(), asyncio.StreamReader(limit=LINE_BYTES)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    await relay.run(reader)
+    await relay.relay_messages(reader)
 
 
 def _can_wait(stream: TextIO) -> bool:

@@ -122,9 +122,9 @@ async def _clock(settings: Settings, name: str) -> str:
     async with open_connection(name, settings) as (_, connection):
         before = wall_clock()
         state = await existing_stream(connection.jetstream, TASKS)
-        if not state.told:
+        if not state.answered:
             raise BusUnavailable("the server does not report its time")
-        ahead = (before + wall_clock()) // 2 - state.told
+        ahead = (before + wall_clock()) // 2 - state.answered
         text = f"this host is {abs(ahead) / SECOND:.2f} s {'ahead of' if ahead > 0 else 'behind'} the broker"
         if abs(ahead) > DEFAULT_LIMITS.clock_skew:
             allowed = DEFAULT_LIMITS.clock_skew // SECOND

@@ -169,10 +169,10 @@ def _address(config: str | None, as_name: str) -> str | None:
 
 async def _write(writer: SvidWriter, *, once: bool, within: float | None) -> None:
     if once:
-        await writer.once(deadline=within or 5.0)
+        await writer.write_once(deadline=within or 5.0)
         return
     loop = asyncio.get_running_loop()
-    running = asyncio.create_task(writer.run(deadline=within or 60.0, patient=True))
+    running = asyncio.create_task(writer.keep_current(deadline=within or 60.0, patient=True))
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, running.cancel)
     await asyncio.wait({running})

@@ -107,7 +107,7 @@ async def _serve(address: str | None, health: str | None, config: str | None, *,
         if where is not None:
             readiness = Readiness(edge.node)
             group = await stack.enter_async_context(Background())
-            stack.callback(group.create_task(readiness.run(), name="readiness").cancel)
+            stack.callback(group.create_task(readiness.watch_engine(), name="readiness").cancel)
             scheduling = edge.scheduling
 
             def reasons() -> dict[str, str]:

@@ -35,7 +35,7 @@ def run_processes(
     as_json: bool,
     log_json: bool,
 ) -> int:
-    """Run `processes` workers of `targets` until SIGINT or SIGTERM; return the exit code (`Supervisor.run`)."""
+    """Run `processes` workers of `targets` until SIGINT or SIGTERM; return the exit code (`Supervisor.run_processes`)."""
     log_to_stderr(as_json=log_json)
     settings = load_settings(config)
     if settings.audit.spool is not None and processes > 1:
@@ -83,7 +83,7 @@ async def run_project(
         ]
 
     supervisor = Supervisor(command, processes=len(targets), grace=load_settings(config).worker.drain + GRACE, say=note)
-    await supervisor.run_changing(stop, SourceFiles(folders_of(targets)).changed)
+    await supervisor.run_reloading(stop, SourceFiles(folders_of(targets)).changed)
 
 
 def _worker(python: str) -> list[str]:
@@ -94,9 +94,9 @@ def _worker(python: str) -> list[str]:
 async def _supervise(supervisor: Supervisor, files: SourceFiles | None) -> int:
     stop = stop_signalled()
     if files is None:
-        return await supervisor.run(stop)
+        return await supervisor.run_processes(stop)
     note(f"the .py files below {', '.join(map(str, files.folders))} are watched: when one changes, all start again")
-    return await supervisor.run_changing(stop, files.changed)
+    return await supervisor.run_reloading(stop, files.changed)
 
 
 def folders_of(targets: Sequence[str]) -> list[Path]:

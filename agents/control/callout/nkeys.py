@@ -86,7 +86,7 @@ def encode_seed(prefix: Prefix, seed: bytes) -> str:
 
 
 def decode_seed(text: str, prefix: Prefix) -> bytes:
-    """Return the 32 bytes of a seed; raise `NkeyError` unless `text` is one for keys of this prefix, CRC included."""
+    """Return the 32 bytes of a seed; raise `NkeyError` unless `text` is a seed of this prefix, CRC included."""
     raw = _decode(text, _SEED_LENGTH)
     named = ((raw[0] & 7) << 5) | ((raw[1] & 248) >> 3)
     if raw[0] & 248 != _SEED or named != prefix:
@@ -164,7 +164,7 @@ class CurveKey:
         self._key: Final = PrivateKey(seed)
         self.public: Final = encode_public(Prefix.CURVE, bytes(self._key.public_key))
         # The secret shared by two keys is computed once per server, whose key lives as long as it does.
-        self._box = lru_cache(maxsize=64)(self._make_box)
+        self._box = lru_cache(maxsize=64)(lambda other: Box(self._key, PublicKey(decode_public(other, Prefix.CURVE))))
 
     @classmethod
     def generate(cls) -> Self:
@@ -192,9 +192,6 @@ class CurveKey:
             return self._box(sender).decrypt(sealed[len(_XKEY_VERSION) :])
         except CryptoError as error:
             raise NkeyError("not sealed by this key for us") from error
-
-    def _make_box(self, other: str) -> Box:
-        return Box(self._key, PublicKey(decode_public(other, Prefix.CURVE)))
 
     def __repr__(self) -> str:
         return f"CurveKey({self.public})"

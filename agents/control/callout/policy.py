@@ -66,7 +66,7 @@ def first_bundle(policy: PolicyTable, bootstrap: Path | None) -> FirstBundle | N
         return FirstBundle(bundle=kept, bootstrap=False)
     if bootstrap is None:
         raise ConfigurationError(
-            "control.callout.bootstrap is not set: nobody can read the bucket before the callout has a policy"
+            "control.callout.bootstrap is not set: no process can read the bucket before the callout has a policy"
         )
     try:
         return FirstBundle(bundle=load_bundle(bootstrap, file_verifier(policy)), bootstrap=True)

@@ -256,8 +256,8 @@ class _Denied(ConnectRefused):
 class SeenRequests:
     """The requests of one responder so far, by the nkey that the server makes for each.
 
-    If another responder answers a copy, that is harmless: its user JWT is sealed for the server, and for a key that only the
-    server has. Copies are refused because no honest server makes them.
+    If another responder answers a copy, that is harmless: its user JWT is for a key that no client has, and is sealed for the
+    server. Copies are refused because no honest server makes them.
     """
 
     def __init__(self, most: int = MOST) -> None:
@@ -272,10 +272,7 @@ class SeenRequests:
         if user in self._expiries:
             raise ConnectRefused(Code.REPLAYED)
         if len(self._expiries) >= self._most:
-            self._forget(now)
+            self._expiries = {user: until for user, until in self._expiries.items() if until >= now}
         if len(self._expiries) >= self._most:
             raise ConnectRefused(Code.OVERLOADED, "more fresh requests than can be remembered")
         self._expiries[user] = expires * SECOND + DEFAULT_LIMITS.clock_skew
-
-    def _forget(self, now: int) -> None:
-        self._expiries = {user: until for user, until in self._expiries.items() if until >= now}

@@ -11,7 +11,7 @@ import json
 import logging
 import random
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -39,7 +39,7 @@ _logger: Final = logging.getLogger(__name__)
 INBOX: Final = "_INBOX.callout."
 """Inbox prefix of responders in their account."""
 
-Use = Callable[[Connection], Awaitable[None]]
+Use = Callable[[Connection], Coroutine[None, None, None]]
 """A task on a connection, run until it is cancelled; if one task raises, all start again."""
 
 KEPT_REFUSALS: Final = 256
@@ -51,7 +51,7 @@ _BACKOFF: Final = ConnectionOptions().backoff
 class CalloutRole:
     """A running responder, and an ordinary connection that it admits."""
 
-    def __init__(self, callout: Callout, ordinary: Ordinary, known: asyncio.Event) -> None:
+    def __init__(self, callout: Callout, ordinary: OrdinaryConnection, known: asyncio.Event) -> None:
         self._callout = callout
         self._ordinary = ordinary
         self._known = known
@@ -98,7 +98,7 @@ async def open_callout_role(settings: Settings, *, counters: Counters) -> AsyncG
             ) as callout,
         ):
             connect = partial(connection_of, CONTROL, settings, identity, counters)
-            yield CalloutRole(callout, Ordinary(connect, uses), known)
+            yield CalloutRole(callout, OrdinaryConnection(connect, uses), known)
 
 
 @asynccontextmanager
@@ -182,7 +182,7 @@ def _named(name: str, path: Path | None) -> Path:
     return path
 
 
-class Ordinary:
+class OrdinaryConnection:
     """A connection made by `connect` for `uses`; after a failure, both start again."""
 
     def __init__(self, connect: Callable[[], AbstractAsyncContextManager[Connection]], uses: Sequence[Use]) -> None:
@@ -197,19 +197,12 @@ class Ordinary:
             try:
                 async with self._connect() as connection:
                     attempt = 1
-                    await self._do(connection)
+                    async with asyncio.TaskGroup() as uses:
+                        for use in self._uses:
+                            uses.create_task(use(connection))
             except* SealbusError as group:
                 _logger.warning("the control process has no ordinary connection: %s", _first(group))
             await asyncio.sleep(_BACKOFF.interval(attempt, random.random()))  # noqa: S311  not a secret
-
-    async def _do(self, connection: Connection) -> None:
-        async with asyncio.TaskGroup() as group:
-            for use in self._uses:
-                group.create_task(_whole(use, connection))
-
-
-async def _whole(use: Use, connection: Connection) -> None:
-    await use(connection)
 
 
 def _first(group: BaseExceptionGroup[SealbusError]) -> str:

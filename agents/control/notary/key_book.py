@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
+from sealbus.bus.clocks import BusClock
 from sealbus.bus.ports import Clock, Identity, Transport
 from sealbus.bus.streams.held import PAYLOAD_BYTES, PAYLOAD_ITEMS, Held, HeldSubject, HeldValue
 from sealbus.bus.streams.key_book import (
@@ -75,7 +76,7 @@ class KeyBookWriter:
         """Write a new book soon, because the history has changed."""
         self._changed.set()
 
-    async def run(self, history: TrustHistory, restored: Sequence[RestoredStream] = ()) -> None:
+    async def write_books(self, history: TrustHistory, restored: Sequence[RestoredStream] = ()) -> None:
         """Write the bundles of `history` and the `restored` streams, oldest first, until cancelled.
 
         Failures are retried after a second, and then less often.
@@ -86,7 +87,7 @@ class KeyBookWriter:
             past=_Known(history),
             names=self._names,
             caches=self._caches,
-            clock=self._clock,
+            clock=BusClock(self._clock),
         )
         places = [held.following(self._subject, KEY_BOOK_TYPE) for _ in range(2)]
         failures = 0

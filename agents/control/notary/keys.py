@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import os
 import secrets
-import stat
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
 from sealbus.agents.control.notary.log.folder_store import write_durably
+from sealbus.agents.edge.oauth.private_file import read_private
 from sealbus.envelopes.errors import ConfigurationError, LogError, StateUnavailable
 from sealbus.envelopes.log.checkpoint import SignedCheckpoint, open_checkpoint, verify_extension
 from sealbus.envelopes.log.note import KEY_BYTES, NoteSigner, NoteVerifier
 from sealbus.envelopes.log.tiles import ReadTile, TiledTree
 
-_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _BYTES = 1_024
 
 _SIZE_DIGITS: Final = 16
@@ -70,17 +69,9 @@ def load_signers(paths: Sequence[Path], origin: str) -> tuple[NoteSigner, ...]:
 
 def _load(path: Path) -> NoteSigner:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            if os.fstat(file.fileno()).st_mode & _OTHERS:
-                raise ConfigurationError(f"{path} can be used by others: chmod 600 {path}")
-            text = file.read(_BYTES).decode("utf-8").removesuffix("\n")
-    except OSError as error:
-        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
+        return NoteSigner.parse(read_private(path, name="the key", most=_BYTES).decode("utf-8").removesuffix("\n"))
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"{path} is not a key of a log") from error
-    try:
-        return NoteSigner.parse(text)
     except LogError as error:
         raise ConfigurationError(f"{path} is not a key of a log: {error.detail}") from error
 

@@ -24,6 +24,7 @@ from functools import partial
 from typing import Final
 
 from sealbus.agents.control.notary.log.folder_store import FolderStore
+from sealbus.agents.control.notary.log.ledger import stored_record
 from sealbus.agents.control.notary.publisher import RecordPublisher
 from sealbus.agents.identity.threads import in_thread
 from sealbus.agents.runtime.policy.history import former_policy
@@ -32,10 +33,9 @@ from sealbus.agents.runtime.policy.store import PolicyStore
 from sealbus.agents.runtime.settings.schema import PolicyTable
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.telemetry import Counters
-from sealbus.envelopes.errors import BusUnavailable, Code, ConfigurationError, EnvelopeError, LogError
+from sealbus.envelopes.errors import BusUnavailable, Code, ConfigurationError, LogError
 from sealbus.envelopes.export.policy_files import policy_digest, policy_path
 from sealbus.envelopes.records.notary import PolicyRecord
-from sealbus.envelopes.records.record import parse_record
 from sealbus.policies.bundle.format import Bundle, read_bundle
 from sealbus.policies.lint.module import PolicyRefused
 
@@ -129,8 +129,9 @@ class PolicyArchive:
     def note_revisions(self, revisions: Iterable[str]) -> None:
         """Note the revisions that verified decisions name."""
         for revision in revisions:
-            if revision not in self._revisions and revision not in self._given_up:
-                self._missed(revision)
+            known = revision in self._revisions or revision in self._given_up
+            if not known and all(bundle.revision != revision for bundle in self._offered.values()):
+                self._want(revision)
 
     async def next_wanted(self) -> str:
         """Wait for a revision to look for and return it; the caller then offers its bundle or gives it up."""
@@ -145,10 +146,6 @@ class PolicyArchive:
         self._given_up[revision] = None
         if len(self._given_up) > GIVEN_UP:
             self._given_up.popitem(last=False)
-
-    def _missed(self, revision: str) -> None:
-        if all(bundle.revision != revision for bundle in self._offered.values()):
-            self._want(revision)
 
     def _want(self, revision: str) -> None:
         if len(self._wanted) < WANTED:
@@ -246,7 +243,7 @@ def stored_policies(store: FolderStore) -> StoredPolicies:
     Raises `LogError` (`log_mismatch`) for a file that does not match its name, `StateUnavailable`.
     """
     kept = tuple(digest for path in store.names(_POLICIES) if (digest := policy_digest(path)) is not None)
-    records = tuple(_record(store, path) for path in store.names(RECORDS))
+    records = tuple(stored_record(store, path, PolicyRecord, record_path) for path in store.names(RECORDS))
     unrecorded = []
     for digest in set(kept).difference(record.digest for record in records):
         try:
@@ -256,13 +253,3 @@ def stored_policies(store: FolderStore) -> StoredPolicies:
         if unrecorded[-1].digest != digest:
             raise LogError(Code.LOG_MISMATCH, f"{policy_path(digest)} is not the bundle of its name")
     return StoredPolicies(kept, records, tuple(unrecorded))
-
-
-def _record(store: FolderStore, path: str) -> PolicyRecord:
-    try:
-        record = parse_record(store.get(path) or b"")
-    except EnvelopeError as error:
-        raise LogError(Code.LOG_MISMATCH, f"{path} is not a policy record") from error
-    if not isinstance(record, PolicyRecord) or record_path(record) != path:
-        raise LogError(Code.LOG_MISMATCH, f"{path} is not the policy record of its name")
-    return record

@@ -156,9 +156,7 @@ def record_restoration(
         if not 0 <= last <= stream.last:
             raise ConfigurationError(f"stream {stream.name} ends at {stream.last}: it does not hold {last}")
         if before == stream.created and last_place(store, size).sequence <= last:
-            raise ConfigurationError(
-                f"stream {stream.name} is the one that the log is of, and nothing of it is missing"
-            )
+            raise ConfigurationError(f"stream {stream.name} is the stream of the log, and it holds all logged messages")
         restoration = Restoration(
             origin=origin,
             before=before,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, MutableMapping, Sequence, Set
+from collections.abc import AsyncGenerator, Iterator, MutableMapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TypeAlias
 
 from sealbus.agents.control.notary.log.folder_store import TRUST, FolderStore
-from sealbus.agents.control.notary.log.ledger import Ledger, entry_rows, last_place, stored_checkpoint
+from sealbus.agents.control.notary.log.ledger import Ledger, entry_rows, last_place, stored_checkpoint, stored_record
 from sealbus.agents.control.notary.log.message_verifier import MessageVerifier, placed
 from sealbus.agents.control.notary.policy_archive import RECORDS, StoredPolicies, record_path, stored_policies
 from sealbus.agents.control.notary.publisher import NotarySite
@@ -38,7 +38,6 @@ from sealbus.envelopes.message.restored import RestoredStream
 from sealbus.envelopes.message.wire import parse_envelope
 from sealbus.envelopes.records.archive import ArchiveProfile
 from sealbus.envelopes.records.notary import BundleRecord, CheckpointRecord, PolicyRecord
-from sealbus.envelopes.records.record import parse_record
 from sealbus.envelopes.trust.bundles import TrustBundles
 
 _MESSAGES = frozenset({EntryKind.UNVERIFIED, EntryKind.VERIFIED, EntryKind.GAP})
@@ -130,39 +129,28 @@ async def resume_log(
     behind = last is not None and any(ledger.next > waiting.restoration.last + 1 for waiting in pending)
     profile, own = ArchiveProfile(names=site.names), site.identity.spiffe_id
     verifier = MessageVerifier(profile=profile, own=own, history=history, sent=sent)
-    floor, unpublished = announced, note
-    bundles, recorded = list[BundleRecord](), list[PolicyRecord]()
-    records = _own_records(site, plan.stream, verifier, start=1 if behind else ledger.next)
-    async with aclosing(records):
-        async for record in records:
-            if isinstance(record, BundleRecord):
-                history.add(record)
-                bundles.append(record)
-            elif isinstance(record, PolicyRecord):
-                recorded.append(record)
-            else:
-                if record.note == note:
-                    unpublished = None
-                published = own_checkpoint(record, plan)
-                if published is not None and (floor is None or published.size > floor.size):
-                    floor = published
+    records = await _own_records(plan, site, verifier, history, note=note, start=1 if behind else ledger.next)
+    claims = [claim for claim in (announced, records.largest) if claim is not None]
+    floor = max(claims, key=lambda claim: claim.size, default=None)
     if floor is not None and last is not None and floor.size <= last.size:
         await asyncio.to_thread(_check_floor, store, last, floor)
         floor = None
     if behind:
-        history.retain(bundles)
-        kept = {*map(trust_path, bundles), *map(record_path, recorded)}
-        await asyncio.to_thread(lambda: _forget_others(store, fence, kept))
+        history.retain(records.bundles)
+        held = {*map(trust_path, records.bundles), *map(record_path, records.policies)}
+        await asyncio.to_thread(
+            lambda: store.forget(fence, {*store.names(TRUST), *store.names(RECORDS)}.difference(held))
+        )
     remaining = add_restorations(ledger, pending) if floor is None else pending
     return ResumedLog(
         ledger=ledger,
         last=last,
         floor=floor,
-        unpublished=unpublished,
+        unpublished=None if records.has_note else note,
         verifier=verifier,
         history=history,
         policies=await in_thread(lambda: stored_policies(store)),
-        recorded=tuple(recorded),
+        recorded=tuple(records.policies),
         pending=remaining,
         restored=len(remaining) < len(pending),
         streams=restorations.streams,
@@ -191,11 +179,6 @@ def add_restorations(ledger: Ledger, pending: Sequence[StoredRestoration]) -> tu
     return tuple(pending[added:])
 
 
-def _forget_others(store: FolderStore, fence: int, kept: Set[str]) -> None:
-    """Remove the bundle and policy records that the store holds and the stream lacks."""
-    store.forget(fence, [path for folder in (TRUST, RECORDS) for path in store.names(folder) if path not in kept])
-
-
 def _check_floor(store: FolderStore, last: Checkpoint, other: Checkpoint) -> None:
     if TiledTree(last.size, tile_reader(store.get)).root(other.size) != other.root:
         raise LogError(Code.INCONSISTENT_LOG, "another notary has signed another history of this stream")
@@ -203,17 +186,7 @@ def _check_floor(store: FolderStore, last: Checkpoint, other: Checkpoint) -> Non
 
 def remembered(store: FolderStore) -> list[BundleRecord]:
     """Return the trust bundles in the log so far. Raises `LogError` (`log_mismatch`) for a file that holds no bundle."""
-    records = []
-    for path in store.names(TRUST):
-        data = store.get(path) or b""
-        try:
-            record = parse_record(data)
-        except EnvelopeError as error:
-            raise LogError(Code.LOG_MISMATCH, f"{path} is not a bundle record") from error
-        if not isinstance(record, BundleRecord) or trust_path(record) != path:
-            raise LogError(Code.LOG_MISMATCH, f"{path} is not the bundle record of its name")
-        records.append(record)
-    return records
+    return [stored_record(store, path, BundleRecord, trust_path) for path in store.names(TRUST)]
 
 
 def trust_path(record: BundleRecord) -> str:
@@ -235,14 +208,44 @@ def own_checkpoint(record: CheckpointRecord, plan: LogPlan) -> Checkpoint | None
         return None
 
 
+@dataclass(slots=True)
+class _OwnRecords:
+    """The notary's own records in the stream; of its checkpoints the largest, and whether one has the last note."""
+
+    bundles: list[BundleRecord] = field(default_factory=list)
+    policies: list[PolicyRecord] = field(default_factory=list)
+    largest: Checkpoint | None = None
+    has_note: bool = False
+
+
 async def _own_records(
-    site: NotarySite, stream: str, verifier: MessageVerifier, *, start: int
-) -> AsyncGenerator[_OwnRecord, None]:
-    """Yield the notary's own records from the sequence `start` on, of messages that open."""
-    async with aclosing(site.transport.read(stream, [site.subject], start=start)) as batches:
+    plan: LogPlan,
+    site: NotarySite,
+    verifier: MessageVerifier,
+    history: TrustHistory,
+    *,
+    note: bytes | None,
+    start: int,
+) -> _OwnRecords:
+    """Return the notary's own records from the sequence `start` on, of messages that open.
+
+    Bundles are added to `history`, so that `verifier` opens the messages after them.
+    """
+    records = _OwnRecords()
+    async with aclosing(site.transport.read(plan.stream, [site.subject], start=start)) as batches:
         async for batch in batches:
             for record in await asyncio.to_thread(_opened_records, site, verifier, batch, site.identity.bundles()):
-                yield record
+                if isinstance(record, BundleRecord):
+                    history.add(record)
+                    records.bundles.append(record)
+                elif isinstance(record, PolicyRecord):
+                    records.policies.append(record)
+                else:
+                    records.has_note = records.has_note or record.note == note
+                    published = own_checkpoint(record, plan)
+                    if published is not None and (records.largest is None or published.size > records.largest.size):
+                        records.largest = published
+    return records
 
 
 def _opened_records(

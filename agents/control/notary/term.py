@@ -54,14 +54,7 @@ class Term:
     """The following of the stream for one log, resumed under a lease. `changed` is set when trust bundles change."""
 
     def __init__(self, parts: NotaryParts, log: ResumedLog, changed: asyncio.Event) -> None:
-        self._plan = parts.plan
-        self._signers = parts.signers
-        self._site = parts.site
-        self._store = parts.store
-        self._lease = parts.lease
-        self._publisher = parts.publisher
-        self._policies = parts.policies
-        self._key_book = parts.key_book
+        self._parts = parts
         self._log = log
         self._ledger = log.ledger
         self._last = log.last
@@ -104,12 +97,12 @@ class Term:
     async def _write_key_book(self) -> None:
         # An earlier book would not name the restored streams: agents would refuse the waiting messages for good.
         await self._named.wait()
-        await self._key_book.run(self._log.history, self._log.streams)
+        await self._parts.key_book.write_books(self._log.history, self._log.streams)
 
     async def _read(self) -> None:
         try:
-            source = self._site.transport.read(
-                self._plan.stream, [SUBJECTS[AUDIT]], start=self._ledger.next, follow=True
+            source = self._parts.site.transport.read(
+                self._parts.plan.stream, [SUBJECTS[AUDIT]], start=self._ledger.next, follow=True
             )
             async with aclosing(source) as batches:
                 async for batch in batches:
@@ -119,29 +112,29 @@ class Term:
             await self._arrived.put(error)
 
     async def _work(self) -> None:
-        loop = asyncio.get_running_loop()
+        parts, loop = self._parts, asyncio.get_running_loop()
         while True:
             if self._unpublished is not None:
-                await self._publisher.publish_record(CheckpointRecord(note=self._unpublished))
+                await parts.publisher.publish_record(CheckpointRecord(note=self._unpublished))
                 self._unpublished = None
-                self._site.counters.add("sealbus_notary_checkpoints_total")
+                parts.site.counters.add("sealbus_notary_checkpoints_total")
             if self._changed.is_set():
                 self._changed.clear()
-                if await self._publisher.publish_new_bundles(self._log.history, self._ledger.latest):
-                    self._key_book.changed()
-            if self._policies.next_offered() is not None:
-                archived = await archive_policies(self._store, self._lease.number, self._policies, self._publisher)
-                self._site.counters.add("sealbus_notary_policies_total", archived)
+                if await parts.publisher.publish_new_bundles(self._log.history, self._ledger.latest):
+                    parts.key_book.changed()
+            if parts.policies.next_offered() is not None:
+                archived = await archive_policies(parts.store, parts.lease.number, parts.policies, parts.publisher)
+                parts.site.counters.add("sealbus_notary_policies_total", archived)
             self._add_restorations()
             blocked = await self._judge()
             now = loop.time()
             due = self._due if self._may_sign() else None
             if due is not None and (self._pending >= ENTRIES or now >= due):
                 await self._checkpoint()
-            elif now >= self._lease.due:
-                await self._lease.keep()
+            elif now >= parts.lease.due:
+                await parts.lease.keep()
             elif blocked or not self._waiting:
-                until = min(self._lease.due, now + _TICK)
+                until = min(parts.lease.due, now + _TICK)
                 await self._rest(min(until, due) if due is not None else until, blocked=blocked)
 
     async def _rest(self, until: float, *, blocked: bool) -> None:
@@ -178,7 +171,7 @@ class Term:
                     Code.LOG_MISMATCH, f"the stream was restored up to {self._ledger.next - 1}, not to {last}"
                 )
             raise LogError(Code.LOG_MISMATCH, "another notary has signed more than was restored")
-        following, now = self._ledger.next, self._site.clock()
+        following, now = self._ledger.next, self._parts.site.clock()
         messages = await asyncio.to_thread(lambda: list(self._log.verifier.verify(batch, following, now)))
         for message in messages:
             self._waiting.popleft()
@@ -202,20 +195,20 @@ class Term:
         for record in message.own:
             if isinstance(record, BundleRecord):
                 if self._log.history.add(record):
-                    self._key_book.changed()
+                    self._parts.key_book.changed()
                 self._records[trust_path(record)] = record.encode()
             elif isinstance(record, PolicyRecord):
-                self._policies.note_recorded(record)
+                self._parts.policies.note_recorded(record)
                 self._records[record_path(record)] = record.encode()
             elif isinstance(record, CheckpointRecord):
                 await self._check_checkpoint(record)
-        self._policies.note_revisions(message.revisions)
+        self._parts.policies.note_revisions(message.revisions)
         for entry in message.entries:
             self._ledger.append(entry)
         self._pending += len(message.entries)
         if message.counts:
             self._make_due()
-        self._site.counters.add("sealbus_notary_entries_total", len(message.entries))
+        self._parts.site.counters.add("sealbus_notary_entries_total", len(message.entries))
         floor = self._floor
         if floor is not None and self._ledger.size >= floor.size:
             if (self._ledger.size, self._ledger.root()) != (floor.size, floor.root):
@@ -224,7 +217,7 @@ class Term:
 
     async def _check_checkpoint(self, record: CheckpointRecord) -> None:
         """Raise `LogError` for a checkpoint in the stream that this notary signed and that does not match the log."""
-        published = own_checkpoint(record, self._plan)
+        published = own_checkpoint(record, self._parts.plan)
         if published is None:
             return
         if published.size <= (self._log.floor.size if self._log.floor is not None else 0):
@@ -237,9 +230,9 @@ class Term:
             return
         if self._last is None or published.size > self._last.size:
             # If another notary took over while this one was paused, it signed the checkpoint, and `keep` raises `LeaseLost`.
-            await self._lease.keep()
+            await self._parts.lease.keep()
             raise LogError(Code.INCONSISTENT_LOG, "a published checkpoint is ahead of this log")
-        tree = TiledTree(self._last.size, tile_reader(self._store.get))
+        tree = TiledTree(self._last.size, tile_reader(self._parts.store.get))
         if await asyncio.to_thread(tree.root, published.size) != published.root:
             raise LogError(Code.INCONSISTENT_LOG, "a published checkpoint is not of this log")
 
@@ -249,11 +242,11 @@ class Term:
     async def _checkpoint(self) -> None:
         """Announce, sign and store a checkpoint; its note is published in the next round of `_work`."""
         ledger = self._ledger
-        checkpoint = Checkpoint(self._plan.origin, ledger.size, ledger.root())
-        await self._lease.renew(checkpoint.size, checkpoint.root)
-        note = sign_checkpoint(checkpoint, self._signers)
+        checkpoint = Checkpoint(self._parts.plan.origin, ledger.size, ledger.root())
+        await self._parts.lease.renew(checkpoint.size, checkpoint.root)
+        note = sign_checkpoint(checkpoint, self._parts.signers)
         files = {**self._records, **ledger.files()}
-        await in_thread(lambda: self._store.commit(self._lease.number, files, note))
+        await in_thread(lambda: self._parts.store.commit(self._parts.lease.number, files, note))
         ledger.stored()
         self._records.clear()
         self._last, self._unpublished = checkpoint, note

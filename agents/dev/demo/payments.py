@@ -106,7 +106,7 @@ PAYMENTS: Final = (
 
 NEXT_DAY: Final = (
     Scene(
-        name="nobody approves their own request",
+        name="the requester does not see the request",
         actor=SHOP, user="alice", attempt="a look at the queue of managers, which shows her nothing",
         expected=Outcome(got=0), play=_herself,
     ),

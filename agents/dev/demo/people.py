@@ -213,7 +213,7 @@ PEOPLE: Final = (
         expected=_turned_away(Code.NO_TOKEN), play=_at_the_door(token=False),
     ),
     Scene(
-        name="a token for somebody else",
+        name="a token for another service",
         actor=SHOP, user="alice", attempt="inventory.read of item 42, with a token whose audience is another service",
         expected=_turned_away(Code.TOKEN_AUDIENCE), play=_at_the_door(audience="https://other.example.org"),
     ),

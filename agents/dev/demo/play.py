@@ -49,6 +49,6 @@ async def play(scenes: Sequence[Scene], stage: Stage) -> AsyncGenerator[SceneRes
         except TimeoutError:
             got = Outcome(got="error", code="timeout")
         except LookupError:
-            # An earlier scene did not leave what this one needs.
+            # An earlier scene failed, and this scene needs its result.
             got = Outcome(got="error", code="missing")
         yield SceneResult(scene=scene, got=got)

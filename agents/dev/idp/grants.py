@@ -1,4 +1,4 @@
-"""The grants of the development IdP, on authlib's own: code with PKCE, the device flow (RFC 8628), one for scripts."""
+"""The grants of the development IdP, based on authlib: code with PKCE, the device flow (RFC 8628), a grant for scripts."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SLOWER: Final = 5
 """Seconds that each early poll adds to a device's interval (RFC 8628 section 3.5)."""
 
 
-class S256Only(CodeChallenge):  # type: ignore[misc]  # authlib is not typed
+class _S256Only(CodeChallenge):  # type: ignore[misc]  # authlib is not typed
     """PKCE by S256 for every client: a request without a challenge, or with `plain`, is refused (RFC 9700)."""
 
     SUPPORTED_CODE_CHALLENGE_METHOD = ("S256",)
@@ -50,14 +50,13 @@ class S256Only(CodeChallenge):  # type: ignore[misc]  # authlib is not typed
         checked_resource(data)
 
 
-class CodeGrant(Issuing, AuthorizationCodeGrant):  # type: ignore[misc]  # authlib is not typed
+class _CodeGrant(Issuing, AuthorizationCodeGrant):  # type: ignore[misc]  # authlib is not typed
     """The authorization code flow of public clients."""
 
     TOKEN_ENDPOINT_AUTH_METHODS = ("none",)
     IDENTITY = True
 
     def generate_authorization_code(self) -> str:
-        """Return 256 random bits."""
         return secrets.token_urlsafe(32)
 
     def save_authorization_code(self, code: str, request: Any) -> None:
@@ -82,11 +81,10 @@ class CodeGrant(Issuing, AuthorizationCodeGrant):  # type: ignore[misc]  # authl
         """Do nothing: the lookup has removed the code."""
 
     def authenticate_user(self, authorization_code: IssuedCode) -> Login:
-        """Return the login behind the code."""
         return authorization_code.login
 
 
-class ScriptGrant(Issuing, TokenEndpointMixin):  # type: ignore[misc]  # authlib is not typed
+class _ScriptGrant(Issuing, TokenEndpointMixin):  # type: ignore[misc]  # authlib is not typed
     """A token for any user, for the holder of the secret in the state folder: `sealbus token`."""
 
     GRANT_TYPE = SCRIPTS
@@ -120,7 +118,6 @@ class ScriptGrant(Issuing, TokenEndpointMixin):  # type: ignore[misc]  # authlib
         )
 
     def create_token_response(self) -> tuple[int, TokenReply, Any]:
-        """Return the token."""
         return 200, self.generate_token(user=self.request.user), self.TOKEN_RESPONSE_HEADER
 
 
@@ -139,7 +136,7 @@ def _logged_in(user: DemoUser, data: Mapping[str, str]) -> DemoUser:
         raise InvalidRequestError("acr, amr or login_age is malformed") from error
 
 
-class DeviceAuthorization(DeviceAuthorizationEndpoint):  # type: ignore[misc]  # authlib is not typed
+class _DeviceAuthorization(DeviceAuthorizationEndpoint):  # type: ignore[misc]  # authlib is not typed
     """The endpoint that gives a device its codes."""
 
     CLIENT_AUTH_METHODS = ("none",)
@@ -163,11 +160,9 @@ class DeviceAuthorization(DeviceAuthorizationEndpoint):  # type: ignore[misc]  #
         return client
 
     def generate_device_code(self) -> str:
-        """Return 256 random bits."""
         return secrets.token_urlsafe(32)
 
     def get_verification_uri(self) -> str:
-        """Return the page where a user types the code."""
         return f"{self.server.issuer}/device"
 
     def save_device_credential(self, client_id: str, scope: str | None, data: dict[str, Any]) -> None:
@@ -185,14 +180,13 @@ class DeviceAuthorization(DeviceAuthorizationEndpoint):  # type: ignore[misc]  #
         )
 
 
-class DeviceGrant(Issuing, DeviceCodeGrant):  # type: ignore[misc]  # authlib is not typed
+class _DeviceGrant(Issuing, DeviceCodeGrant):  # type: ignore[misc]  # authlib is not typed
     """The device flow (RFC 8628); a code is removed once its final answer was given."""
 
     TOKEN_ENDPOINT_AUTH_METHODS = ("none",)
     _device: DeviceLogin | None = None
 
     def query_device_credential(self, device_code: str) -> _PollingDevice | None:
-        """Return the device that polls."""
         self._device = self.server.devices.get(device_code)
         return _PollingDevice(self.server, device_code, self._device) if self._device is not None else None
 
@@ -240,7 +234,7 @@ class _PollingDevice:
 
 def register_grants(server: OAuthServer) -> None:
     """Register the grants of this module at the authorization `server`."""
-    server.register_grant(CodeGrant, [S256Only()])
-    server.register_grant(DeviceGrant)
-    server.register_grant(ScriptGrant)
-    server.register_endpoint(DeviceAuthorization(server))
+    server.register_grant(_CodeGrant, [_S256Only()])
+    server.register_grant(_DeviceGrant)
+    server.register_grant(_ScriptGrant)
+    server.register_endpoint(_DeviceAuthorization(server))

@@ -282,5 +282,5 @@ class Issuing(BaseGrant):  # type: ignore[misc]  # authlib is not typed
         assert user is not None  # noqa: S101  authlib has called `authenticate_user`
         resource = checked_resource(self.request.payload.data)
         if resource and resource != user.audience:
-            raise OAuth2Error("resource differs from the one first requested", error="invalid_target")
+            raise OAuth2Error("resource differs from the resource first requested", error="invalid_target")
         return self.server.issue(user, identity=self.IDENTITY)

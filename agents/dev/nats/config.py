@@ -85,7 +85,7 @@ class NatsConfig:
 
     def __post_init__(self) -> None:
         if self.port != -1 and not 1 <= self.port <= 65_535:
-            raise ConfigurationError(f"NATS port {self.port}: must be from 1 to 65535, or -1 for any free one")
+            raise ConfigurationError(f"NATS port {self.port}: must be from 1 to 65535, or -1 for any free port")
         for path in (self.certificate, self.key, self.bundle, self.store):
             # The server's parser knows no escapes except those for quotes and backslashes.
             if not path.is_absolute() or _CONTROL & set(str(path)):

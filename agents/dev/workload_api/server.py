@@ -33,7 +33,7 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 _OPTIONS = (("grpc.so_reuseport", 0), ("grpc.max_concurrent_streams", 1_000))
 
 _SECURITY_HEADER = ("workload.spiffe.io", "true")
-"""The header by which a caller of a Workload API identifies itself: SPIFFE_Workload_Endpoint.md section 3."""
+"""The header by which a caller shows that it means to call a Workload API: SPIFFE_Workload_Endpoint.md section 3."""
 
 MAX_SOCKET_PATH = 107
 """Bytes of `sun_path` on Linux, less the terminating zero byte."""
@@ -102,8 +102,8 @@ class EmbeddedWorkloadApi:
     async def add_identity(self, spiffe_id: SpiffeId, *, dns_names: Sequence[str] = ()) -> str:
         """Serve `spiffe_id` and return its address for `SPIFFE_ENDPOINT_SOCKET`, `unix:///...`.
 
-        A removed identity is served again on its old socket. Raises `ConfigurationError` for an ID of another trust domain,
-        one that is already served, a socket path that is too long, or one where another process listens.
+        A removed identity is served again on its old socket. Raises `ConfigurationError` for an ID of another trust domain or
+        one that is already served, and for a socket path that is too long or on which another process listens.
         """
         if spiffe_id.trust_domain != self.authority.trust_domain:
             raise ConfigurationError(f"{spiffe_id} is not of the trust domain {self.authority.trust_domain}")

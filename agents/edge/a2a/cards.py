@@ -1,7 +1,8 @@
-"""The cards of agents: who they are, where they are asked, and what they can do, signed by the edge.
+"""The cards of agents: name, addresses and skills, signed by the edge.
 
-Each is signed twice by the same key: as a whole, and without its security schemes. `@a2a-js/sdk` 1.3.0 reads no scheme of
-a card as JSON is written, and so verifies the second; a verifier takes a card for which one signature holds.
+Each card has two signatures by the same key: over the whole card, and over the card without its security schemes.
+`@a2a-js/sdk` 1.3.0 does not read security schemes in the JSON form that the package writes, so it verifies the second.
+Verifiers accept a card if one signature holds.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from sealbus.agents.sdk.bodies import JSON
 from sealbus.envelopes.errors import ConfigurationError
 
 EXTENSION: Final = "urn:sealbus:a2a:skills:v1"
-"""The extension that says how a message names its skill, and what each skill takes and gives."""
+"""The extension that defines how a message names its skill, and the schemas of each skill."""
 _SCHEME: Final = "token"
 _KEY_BYTES: Final = 8_192
 
@@ -59,7 +60,7 @@ class CardKey:
 
     @classmethod
     def read(cls, file: Path) -> CardKey:
-        """Return the key in `file`; raise `ConfigurationError` if it is none, or others can read it."""
+        """Return the key in `file`; raise `ConfigurationError` if it holds no key, or others can read it."""
         return cls(read_private(file, name="edge.a2a.card_key", most=_KEY_BYTES))
 
     def sign(self, card: AgentCard) -> None:
@@ -77,7 +78,7 @@ class CardKey:
 
 @dataclass(frozen=True)
 class Cards:
-    """The card of one agent. `url` is the agent's own, `resource` what its tokens are for, `grpc` its gRPC address."""
+    """The card of one agent, at `url` and `grpc`, its gRPC address. `resource` is the resource of its tokens."""
 
     agent: str
     skills: Skills
@@ -88,11 +89,11 @@ class Cards:
     key: CardKey | None = None
 
     def public(self) -> AgentCard:
-        """Return the card that everybody is shown."""
+        """Return the public card, with all skills."""
         return self._card(self.skills.actions.values())
 
     def of(self, token: AccessToken) -> AgentCard:
-        """Return the card with the skills whose scope `token` has. A hint only: each request is decided."""
+        """Return the card with the skills whose scope `token` has. It is only a hint: the policy decides each request."""
         return self._card([action for action in self.skills.actions.values() if action.is_in_scope(token)])
 
     def _card(self, actions: Iterable[DescribedAction]) -> AgentCard:
@@ -126,7 +127,7 @@ class Cards:
             yield AgentInterface(url=self.grpc, protocol_binding="GRPC", protocol_version=version, tenant=self.agent)
 
     def _scheme(self) -> SecurityScheme:
-        description = f"An access token for {self.resource}; its metadata (RFC 9728) names who issues them."
+        description = f"An access token for {self.resource}; its metadata (RFC 9728) names the issuers."
         return SecurityScheme(
             http_auth_security_scheme=HTTPAuthSecurityScheme(scheme="Bearer", description=description)
         )
@@ -137,7 +138,7 @@ class Cards:
             description=f"A message names its skill as {SKILL} in its metadata, and has the skill's arguments as data.",
         )
         schemas = {action.name: {"takes": action.takes, "gives": action.gives or {}} for action in actions}
-        # Numbers of schemas have to be numbers of JSON.
+        # Through JSON, because the numbers in schemas must be plain JSON numbers.
         extension.params.update({"skills": json.loads(json.dumps(schemas))})
         return extension
 

@@ -1,4 +1,4 @@
-"""`/a2a/<agent>/…`: who asks is verified, and what they ask is bounded, before the package `a2a` sees the request."""
+"""`/a2a/<agent>/…`: verify the caller and bound the request before the package `a2a` sees it."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from sealbus.agents.edge.a2a.principal import DOOR_NAME, Principal
 from sealbus.agents.edge.actions import Actions
 from sealbus.agents.edge.event_streams import COMMENT
 from sealbus.agents.edge.front import DOOR, RESOURCE, NamedResource
-from sealbus.agents.edge.http.bodies import read_body, replaying
+from sealbus.agents.edge.http.bodies import replaying
 from sealbus.agents.edge.http.problem import HEADERS, EdgeError
 from sealbus.agents.edge.oauth.tokens.access_token import AccessToken
 from sealbus.agents.sdk.bodies import JSON
 from sealbus.envelopes.errors import Code
 
 _PRINCIPAL: Final = "sealbus.a2a.principal"
-"""Key of the request's scope that holds who asks."""
+"""Key of the request's scope that holds its `Principal`."""
 _STREAMING: Final = frozenset({"SendStreamingMessage", "SubscribeToTask"})
 _CARD_SECONDS: Final = 60
 
@@ -41,7 +41,7 @@ Dispatch = Callable[[Request], Awaitable[Response]]
 
 
 class _Contexts(ServerCallContextBuilder):
-    """Tells handlers who asks."""
+    """Gives handlers the principal of a request."""
 
     def build(self, request: Request) -> ServerCallContext:
         principal: Principal = request.scope[_PRINCIPAL]
@@ -50,7 +50,7 @@ class _Contexts(ServerCallContextBuilder):
 
 @dataclass(frozen=True)
 class ServedAgent:
-    """One agent with a card: its handler, and what parses its requests."""
+    """One agent with a card: its handler, and the dispatchers that parse its requests."""
 
     handler: AgentHandler
     rpc: JsonRpcDispatcher
@@ -60,14 +60,14 @@ class ServedAgent:
 
     @classmethod
     def of(cls, handler: AgentHandler, cards: Cards) -> ServedAgent:
-        """Return the agent of `cards`, whose requests `handler` answers."""
+        """Return the agent of `cards`, with `handler` for its requests."""
         card, contexts = card_document(cards.public()), _Contexts()
         tag = f'"{sha256(card).hexdigest()[:32]}"'
         return cls(handler, JsonRpcDispatcher(handler, contexts), RestDispatcher(handler, contexts), card, tag)
 
 
 class A2aEndpoint:
-    """The resources of all agents with a card, by their names. `scopes` are those that their skills need."""
+    """The resources of all agents with a card, by name. `scopes` are the scopes that their skills need."""
 
     def __init__(self, actions: Actions, agents: Mapping[str, ServedAgent], scopes: str) -> None:
         self._front = actions.front
@@ -76,7 +76,7 @@ class A2aEndpoint:
         self._resource = NamedResource(actions.front.resource, scopes)
 
     async def card(self, request: Request) -> Response:
-        """Show the card of an agent to everybody."""
+        """Return the card of an agent; it needs no token."""
         agent = self._agent(request)
         headers = {**HEADERS, "cache-control": f"public, max-age={_CARD_SECONDS}", "etag": agent.tag}
         if agent.tag in request.headers.get("if-none-match", ""):
@@ -86,17 +86,19 @@ class A2aEndpoint:
     async def rpc(self, request: Request) -> Response:
         """`POST /a2a/<agent>/rpc`: one request of JSON-RPC."""
         agent, token = self._agent(request), await self._admitted(request)
-        body = await self._body(request, token, (JSON,))
+        body = (await self._front.body(request, token, (JSON,))).body
         message = json.loads(body)
         streaming = isinstance(message, Mapping) and message.get("method") in _STREAMING
         return await self._answered(request, token, body, agent.rpc.handle_requests, streaming=streaming)
 
     def rest(self, name: str, *, reads: bool = False, streaming: bool = False) -> Dispatch:
-        """Return what answers the requests that `RestDispatcher` knows by this name; `reads` if they have a body."""
+        """Return the handler of requests that `RestDispatcher` knows by `name`; `reads` says whether they have a body."""
 
         async def answer(request: Request) -> Response:
             agent, token = self._agent(request), await self._admitted(request)
-            body = await self._body(request, token, (JSON, A2A_JSON_MEDIA_TYPE)) if reads else b""
+            body = b""
+            if reads:
+                body = (await self._front.body(request, token, (JSON, A2A_JSON_MEDIA_TYPE))).body
             return await self._answered(request, token, body, getattr(agent.rest, name), streaming=streaming)
 
         return answer
@@ -111,12 +113,6 @@ class A2aEndpoint:
         request.scope[RESOURCE] = self._resource
         request.scope[DOOR] = DOOR_NAME
         return await self._front.admitted(request)
-
-    async def _body(self, request: Request, token: AccessToken, allowed: tuple[str, ...]) -> bytes:
-        front = self._front
-        charged = front.limits.charged_bytes
-        content = await read_body(request, front.limits, lambda size: front.charge(token, size / charged), allowed)
-        return content.body
 
     async def _answered(
         self, request: Request, token: AccessToken, body: bytes, dispatch: Dispatch, *, streaming: bool
@@ -139,7 +135,7 @@ class A2aEndpoint:
 
 
 def _checked(principal: Principal, answer: Response) -> Response:
-    """Return the dispatcher's answer, unless the request was refused in a way that HTTP says better."""
+    """Return the dispatcher's answer; raise the principal's `refused` error, if there is one."""
     if principal.refused is not None:
         raise principal.refused
     if not isinstance(answer, EventSourceResponse):
@@ -148,7 +144,7 @@ def _checked(principal: Principal, answer: Response) -> Response:
 
 
 async def _events(items: AsyncIterator[Any], pause: float) -> AsyncGenerator[bytes, None]:
-    """Yield the events of the package as bytes, and a comment after `pause` seconds without any."""
+    """Yield the events of the package as bytes, and a comment after each `pause` seconds without an event."""
     following: asyncio.Future[Any] | None = None
     try:
         while True:

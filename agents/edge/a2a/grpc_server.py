@@ -1,6 +1,6 @@
-"""A2A over gRPC, at a port of its own: the same handlers, admitted as requests of HTTP are.
+"""A2A over gRPC, at a port of its own, with the same handlers and the same admission as over HTTP.
 
-The tenant of a request says for which agent it is, as its card does; what may be done is decided by the token alone.
+The tenant of a request names its agent, as the agent's card says. The token alone decides what the caller may do.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ from sealbus.envelopes.errors import Code, ConfigurationError, SealbusError
 _logger: Final = logging.getLogger(__name__)
 
 _SLACK: Final = 16_384
-"""Bytes of a message beside the body of a request: its ids and metadata."""
+"""Bytes of a message beside the body: its ids and metadata."""
 _STOP_SECONDS: Final = 1.0
 _IDLE_MS: Final = 300_000
-"""After which time without requests a connection is closed."""
+"""A connection without requests for so long is closed."""
 _KEEPALIVE_MS: Final = 30_000
 _KEEPALIVE_ANSWER_MS: Final = 10_000
 
@@ -62,7 +62,7 @@ Method = Callable[[Any, grpc.aio.ServicerContext], Any]
 
 
 class _CallContexts(GrpcServerCallContextBuilder):
-    """Tells handlers who asks."""
+    """Gives handlers the principal of a request."""
 
     def build(self, context: grpc.aio.ServicerContext) -> ServerCallContext:
         del context
@@ -70,7 +70,7 @@ class _CallContexts(GrpcServerCallContextBuilder):
 
 
 class _ByTenant:
-    """The handlers of all agents, as one."""
+    """One handler that forwards to the handler of the tenant."""
 
     def __init__(self, handlers: Mapping[str, RequestHandler]) -> None:
         self._handlers = handlers
@@ -89,7 +89,7 @@ class _Servicer(GrpcHandler):
     """The methods of the service."""
 
     async def abort_context(self, error: A2AError, context: grpc.aio.ServicerContext) -> None:
-        """End a request that was not done, with what its transport says best."""
+        """End a failed request, with a status of gRPC if the request itself was refused."""
         refused = _principal.get().refused
         if refused is not None:
             await _refuse(context, refused)
@@ -97,7 +97,7 @@ class _Servicer(GrpcHandler):
 
 
 class _Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
-    """Has every request admitted before its handler sees it, and bounds how long a slow reader is waited for."""
+    """Admits every request before its handler sees it, and bounds the time to wait for a slow reader."""
 
     def __init__(self, actions: Actions, write_seconds: float) -> None:
         limits = actions.front.limits
@@ -113,9 +113,9 @@ class _Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has 
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
-        """Return the handler of a method, after our admission.
+        """Return the handler of a method, behind our admission.
 
-        It takes a stream, of which it reads one message: grpc would wait for the message of another kind before it asks us.
+        It is a handler of streams that reads one message: for a unary method grpc reads the message before it calls us.
         """
         handler, method = await continuation(handler_call_details), handler_call_details.method
         if handler is None:
@@ -157,7 +157,7 @@ class _Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has 
     async def _admitted(
         self, context: grpc.aio.ServicerContext, method: str
     ) -> AsyncGenerator[tuple[Any, Principal], None]:
-        """Admit a request for the block, which is given its message, and answer in every case."""
+        """Admit a request and give its message to the block; answer in every case."""
         front = self._front
         try:
             self._check_address(context)
@@ -181,7 +181,7 @@ class _Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has 
             front.node.counters.add("sealbus_edge_requests_total", route=method, status=_status(context))
 
     async def _message(self, context: grpc.aio.ServicerContext) -> Any:
-        """Return the one message of a request; raise `TimeoutError` if it takes too long, 400 if there is none."""
+        """Return the one message of a request; raise `TimeoutError` if it takes too long, 400 if it is missing."""
         async with asyncio.timeout(self._front.limits.body_seconds):
             message = await context.read()
         if message is grpc.aio.EOF:
@@ -194,7 +194,7 @@ class _Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has 
 
 
 def _as_http(method: str, context: grpc.aio.ServicerContext) -> Request:
-    """Return a request of gRPC as the one of HTTP that it is (a POST), as far as admission looks at it."""
+    """Return the HTTP POST that carries a gRPC request, with the parts that admission reads."""
     fields = [
         (key.encode(), value.encode() if isinstance(value, str) else value)
         for key, value in context.invocation_metadata() or ()
@@ -231,14 +231,14 @@ async def _refuse(context: grpc.aio.ServicerContext, error: SealbusError) -> Non
 
 
 class Certificate:
-    """The files of a certificate and its key, read again once they have changed; raises as `read`."""
+    """The files of a certificate and its key, read again after a change; raises `ConfigurationError` if unreadable."""
 
     def __init__(self, certificate: Path, key: Path) -> None:
         self._files = (certificate, key)
         self._read = self._stamped()
 
     def credentials(self) -> grpc.ServerCredentials:
-        """Return credentials that follow the files; while these cannot be used, the last good ones stay in use."""
+        """Return credentials that follow the files; while the files cannot be read, the last good credentials stay in use."""
         return grpc.dynamic_ssl_server_credentials(_configuration(self._read[1]), self._changed)
 
     def _changed(self) -> grpc.ServerCertificateConfiguration | None:
@@ -276,7 +276,7 @@ async def serving_grpc(
     requests: int,
     write_seconds: float,
 ) -> AsyncGenerator[int, None]:
-    """Serve the agents of `handlers` at `address`, with at most so many `requests` at a time, and yield the port.
+    """Serve the agents of `handlers` at `address`, at most `requests` requests at a time, and yield the port.
 
     Raises `ConfigurationError` if the address cannot be used.
     """

@@ -1,6 +1,6 @@
-"""What A2A's methods do, on the actions of one agent: calls are answered by a message, tasks are tasks.
+"""The methods of A2A for one agent: a call is answered with a message, a task of the bus becomes a task of A2A.
 
-A message approves nothing. Who may approve does so at the edge with a login of their own; the client sees its task go on.
+A message never approves anything. People approve at the edge, with a login of their own; the client sees its task continue.
 """
 
 from __future__ import annotations
@@ -56,14 +56,14 @@ from sealbus.bus.sending.status import Status
 from sealbus.envelopes.limits import SECOND
 
 _KEY: Final = re.compile(r"[!-~](?:[ -~]{0,253}[!-~])?")
-"""A message id that can be the key of its copies: what the field `Idempotency-Key` of `/v1` takes."""
+"""A message id that can be an idempotency key, as the field `Idempotency-Key` of `/v1` accepts it."""
 _CONTEXT: Final = re.compile(r"[!-~]{1,128}")
 _LOOKS: Final = 200
-"""Tasks whose state is read for one page, if only those in some state are wanted."""
+"""Most tasks whose state is read for one page."""
 
 
 class AgentHandler(RequestHandler):
-    """The methods of A2A for one agent. `page` is where people approve, as their clients tell them.
+    """The methods of A2A for one agent. `page` is the place where people approve; clients show it to them.
 
     Without `pushing` there are no push notifications.
     """
@@ -81,9 +81,9 @@ class AgentHandler(RequestHandler):
         self._pushing = pushing
 
     async def on_message_send(self, params: SendMessageRequest, context: ServerCallContext) -> Task | Message:
-        """Answer a call, or submit a task and wait until it has ended or waits itself, as long as a call may take.
+        """Answer a call; or submit a task and wait until it ends or waits for an approval, as long as a call may take.
 
-        A task goes on if its client leaves, or asks for an answer at once.
+        A task continues if its client disconnects or asks to return immediately.
         """
         principal = self._principal(context)
         with principal.refusing():
@@ -100,12 +100,12 @@ class AgentHandler(RequestHandler):
     async def on_message_send_stream(
         self, params: SendMessageRequest, context: ServerCallContext
     ) -> AsyncGenerator[Event, None]:
-        """Answer a call, or submit a task and yield it and what becomes of it."""
+        """Answer a call; or submit a task, and yield it and its updates."""
         principal = self._principal(context)
         with principal.refusing():
             described, body, context_id = await self._read_message(principal, params.message)
             if described.action.kind == "call":
-                # A block of its own: nothing is yielded inside of it, where another task may go on.
+                # The block ends before the yield: a generator may be resumed by another task.
                 async with principal.connected():
                     message = await self._answer(principal, described, body, context_id)
                 yield message
@@ -119,7 +119,7 @@ class AgentHandler(RequestHandler):
     async def on_subscribe_to_task(
         self, params: SubscribeToTaskRequest, context: ServerCallContext
     ) -> AsyncGenerator[Event, None]:
-        """Yield a task as it is, and then what becomes of it; one that has ended is not subscribed to."""
+        """Yield a task as it is, and then its updates; raise `UnsupportedOperationError` if it has ended."""
         principal = self._principal(context)
         with principal.refusing():
             view, handle = await self._owned_task(principal, params.id)
@@ -140,7 +140,7 @@ class AgentHandler(RequestHandler):
             return view.task(*await reading(handle))
 
     async def on_list_tasks(self, params: ListTasksRequest, context: ServerCallContext) -> ListTasksResponse:
-        """Return a page of the user's tasks, the newest first; each that is looked at counts as one more request."""
+        """Return a page of the user's tasks, the newest first; each task that is read counts as one more request."""
         principal = self._principal(context)
         if params.HasField("status_timestamp_after"):
             raise UnsupportedOperationError("when a task changed last is not kept")
@@ -168,7 +168,7 @@ class AgentHandler(RequestHandler):
         )
 
     async def on_cancel_task(self, params: CancelTaskRequest, context: ServerCallContext) -> Task:
-        """Stop a task and what follows from it, and return it as it is then."""
+        """Cancel a task and the messages that follow from it; return it as it is then."""
         principal = self._principal(context)
         with principal.refusing():
             view, handle = await self._owned_task(principal, params.id)
@@ -188,7 +188,7 @@ class AgentHandler(RequestHandler):
     async def on_create_task_push_notification_config(
         self, params: TaskPushNotificationConfig, context: ServerCallContext
     ) -> TaskPushNotificationConfig:
-        """Have a URL told of each further state of a task."""
+        """Register a webhook, which gets each further state of a task."""
         principal, pushing = self._principal(context), self._pushes()
         with principal.refusing():
             view, handle = await self._owned_task(principal, params.task_id)
@@ -198,7 +198,7 @@ class AgentHandler(RequestHandler):
     async def on_get_task_push_notification_config(
         self, params: GetTaskPushNotificationConfigRequest, context: ServerCallContext
     ) -> TaskPushNotificationConfig:
-        """Return what was kept of a URL, with what it is shown, to its own user."""
+        """Return a webhook of the user's task, with its credentials."""
         principal, pushing = self._principal(context), self._pushes()
         with principal.refusing():
             await self._owned_task(principal, params.task_id)
@@ -207,7 +207,7 @@ class AgentHandler(RequestHandler):
     async def on_list_task_push_notification_configs(
         self, params: ListTaskPushNotificationConfigsRequest, context: ServerCallContext
     ) -> ListTaskPushNotificationConfigsResponse:
-        """Return all URLs of a task."""
+        """Return all webhooks of a task."""
         principal, pushing = self._principal(context), self._pushes()
         with principal.refusing():
             await self._owned_task(principal, params.task_id)
@@ -216,7 +216,7 @@ class AgentHandler(RequestHandler):
     async def on_delete_task_push_notification_config(
         self, params: DeleteTaskPushNotificationConfigRequest, context: ServerCallContext
     ) -> None:
-        """Have a URL told no more."""
+        """Remove a webhook."""
         principal, pushing = self._principal(context), self._pushes()
         with principal.refusing():
             await self._owned_task(principal, params.task_id)
@@ -228,13 +228,13 @@ class AgentHandler(RequestHandler):
         return self._pushing
 
     def _principal(self, context: ServerCallContext) -> Principal:
-        # The path says which agent, or in gRPC the tenant does; here it can only agree.
+        # The path names the agent, or the tenant in gRPC. A tenant over HTTP must agree with the path.
         if context.tenant not in ("", self._agent):
             raise InvalidParamsError("no such tenant")
         return principal_of(context)
 
     async def _read_message(self, principal: Principal, message: Message) -> tuple[DescribedAction, Content, str]:
-        """Return what a message asks for, and its context's id; empty for one that the task begins itself."""
+        """Return the action and body that a message asks for, and its context's id, empty if the message starts a context."""
         if not message.message_id:
             raise InvalidParamsError("a message has a messageId")
         context_id = message.context_id
@@ -243,9 +243,7 @@ class AgentHandler(RequestHandler):
         if message.task_id:
             view, handle = await self._owned_task(principal, message.task_id)
             if not asks_for_login(await newest_of(handle)):
-                raise UnsupportedOperationError(
-                    "nothing can be said to this task: what it waits for is decided at the edge"
-                )
+                raise UnsupportedOperationError("this task takes no further message: approvals are given at the edge")
             if context_id not in ("", view.context_id):
                 raise InvalidParamsError("contextId is not that of the task")
             context_id = view.context_id
@@ -273,10 +271,10 @@ class AgentHandler(RequestHandler):
         body: Content,
         context_id: str,
     ) -> tuple[TaskView, TaskHandle]:
-        """Submit a task, of which all copies of the message are one where its agent declares it `once`."""
+        """Submit a task; copies of the message are one task if its agent declares the action `once`."""
         message, config = params.message, None
         if params.configuration.HasField("task_push_notification_config"):
-            # Before anything is submitted: a client that asked for it waits for nothing else.
+            # Before the task is submitted: a client with a webhook may wait for nothing else.
             config = await self._pushes().checked(params.configuration.task_push_notification_config, principal.token)
         key = message.message_id if _KEY.fullmatch(message.message_id) else None
         handle = await self._actions.tasks.submit_task(principal.request, principal.token, described.name, body, key)
@@ -316,7 +314,7 @@ class AgentHandler(RequestHandler):
         return follow_task(handle, self._front, principal.token, after=after, within=min(within, remaining), parts=True)
 
     async def _owned_task(self, principal: Principal, task: str) -> tuple[TaskView, TaskHandle]:
-        """Return a task of the user's with this agent; raise `TaskNotFoundError` or as `Tasks.look`."""
+        """Return the user's task of this agent; raise `TaskNotFoundError` or as `Tasks.look_up`."""
         handle = await self._actions.tasks.look_up(task, principal.token, principal.request)
         if handle.action not in self._skills.actions:
             raise TaskNotFoundError
@@ -324,7 +322,7 @@ class AgentHandler(RequestHandler):
         return TaskView(task, context_id, self._page), handle
 
     def _affords(self, principal: Principal) -> bool:
-        """Count one more task that is looked at; return whether that is within the rates of its user."""
+        """Count one more task that is read; return whether reads are within the rates of the user."""
         return self._front.affords(principal.token, 1.0) and self._front.affords_read(principal.token)
 
     async def _listed_task(

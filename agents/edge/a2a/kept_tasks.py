@@ -1,7 +1,8 @@
-"""Which tasks a user has submitted to an agent through A2A, and in which context: for lists, and for all processes.
+"""The tasks that each user has submitted to an agent through A2A, with their contexts, for all processes of the edge.
 
-Kept on the bus for as long as owners are, at `state.<edge>.a2a.task.<user>.<agent>.<task>`. A value holds the context's id,
-and is signed. It gives no right: whose a task is, is looked up each time (`sealbus.agents.edge.v1.task_owners`).
+They are stored on the bus at `state.<edge>.a2a.task.<user>.<agent>.<task>`, as long as owners of tasks. A value holds the
+context's id, and is signed. It grants no access: the owner of a task is checked each time
+(`sealbus.agents.edge.v1.task_owners`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from sealbus.envelopes.encoding.codec import Value, decode, encode
 from sealbus.envelopes.errors import BusUnavailable, EnvelopeError
 
 MOST_LISTED: Final = 1_024
-"""Tasks of one user and agent that lists know, the newest."""
+"""Most tasks of one user and agent in a list: the newest."""
 _TYPE: Final = "application/vnd.sealbus.a2a-task.v1"
 _VERSION: Final = 1
 _BYTES: Final = 4_096
@@ -42,7 +43,7 @@ class KeptTasks:
         await self._keyed.create(self._place(agent, token) + task, encode([*parts], text_bytes=_BYTES))
 
     async def context_id(self, task: str, *, agent: str, token: AccessToken) -> str:
-        """Return the context of a task: its own id, if it was submitted in none. Raises `BusUnavailable`."""
+        """Return the context of a task: its own id if it was submitted without a context. Raises `BusUnavailable`."""
         stored = await self._keyed.get(self._place(agent, token) + task)
         return (self._context(stored.payload, task) if stored is not None else None) or task
 

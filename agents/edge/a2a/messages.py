@@ -1,4 +1,4 @@
-"""What a message of a client asks for, and what an agent gives as parts of a message or an artifact."""
+"""Read the action and arguments from a client's message, and write an agent's answer as parts of a message or artifact."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from sealbus.envelopes.encoding.strict_json import deeper_than
 from sealbus.envelopes.errors import Code, HandlingError
 
 SKILL: Final = "skillId"
-"""Name in a message's metadata of the skill that it is for."""
+"""Name of the member of a message's metadata that names its skill."""
 ARTIFACT: Final = "result"
 """The id of the one artifact of a task: its result."""
 _EXACT: Final = 2**53
-"""Integers beyond it are not all numbers of JSON as others read it, nor of a part with data."""
+"""Above it, JSON parsers and parts with data do not hold all integers exactly."""
 _NESTING: Final = 64
 
 
@@ -33,10 +33,10 @@ class Skills:
         self.actions = {action.name: action for action in actions}
 
     def asked_for(self, message: Message) -> tuple[DescribedAction, Content]:
-        """Return what `message` is for, and the body of that request.
+        """Return the action that `message` names, and the body of a request for it.
 
-        A message names its skill, unless there is only one. It has one part: data, which are the arguments, or a text, which
-        is the argument of a skill that takes a text, and otherwise the arguments as JSON. Raises an error of A2A.
+        A message names its skill, unless there is only one skill. It has one part: data with the arguments, or a text. A text
+        is the argument of a skill that takes a text; for other skills it holds the arguments as JSON. Raises an error of A2A.
         """
         described = self._named(message)
         if len(message.parts) != 1:
@@ -69,9 +69,9 @@ class Skills:
 
 
 def part_of(content: Content) -> Part:
-    """Return a body as a part: JSON as data, unless that would change it, anything else as its bytes.
+    """Return a body as a part: JSON as data if data can hold it exactly, else as text; any other type as bytes.
 
-    Raises `HandlingError` (`bad_result`) for what says that it is JSON, and is not.
+    Raises `HandlingError` (`bad_result`) for a body of the type JSON that is no JSON.
     """
     if content.typ != JSON:
         return Part(raw=content.body, media_type=content.typ)
@@ -116,7 +116,7 @@ def _refused(constant: str) -> None:
 
 
 def _exact(value: Any) -> Any:
-    """Return `value` with whole numbers as such: in data of a message all numbers are floating."""
+    """Return `value` with whole numbers as integers: in data of a message all numbers are floats."""
     match value:
         case float() if value.is_integer() and abs(value) <= _EXACT:
             return int(value)

@@ -1,9 +1,9 @@
-"""Push notifications: each new state of a task is posted to the URLs that its user has named, until it has ended.
+"""Push notifications: post each new state of a task to the webhooks that its user has registered, until the task ends.
 
-What is told is the state; the result is got with a token. The URLs, and the secrets that they are shown, are kept on the bus
-at `state.<edge>.a2a.push.<task>`, encrypted under a key of the edge's own (AES-256-GCM with the subject as associated data).
-The process that took them follows the task; after a restart, whichever begins does. So a state may be told twice, by two
-processes, and is never told of a user who is revoked.
+A notification holds the state; clients get the result with a token. Webhooks and their credentials are stored on the bus at
+`state.<edge>.a2a.push.<task>`, encrypted under a key of the edge (AES-256-GCM with the subject as associated data). The
+process that accepted a webhook follows its task; after a restart, every process that starts does. So two processes may post
+the same state. Nothing is posted once the user is revoked.
 """
 
 from __future__ import annotations
@@ -45,20 +45,20 @@ _logger: Final = logging.getLogger(__name__)
 _VERSION: Final = 1
 _NONCE_BYTES: Final = 12
 _CONFIGS: Final = 4
-"""Webhooks of one task."""
+"""Most webhooks of one task."""
 _OF_USER: Final = 64
 _WHOLE: Final = 4_096
-"""Tasks of one user, and of all, that one process follows for webhooks."""
+"""Most tasks of one user, and of all users, that one process follows for webhooks."""
 _TRIES: Final = 3
 _AGAIN: Final = Backoff(initial_interval=1.0, maximum_interval=30.0, jitter=0.5)
 _READ_SECONDS: Final = 30.0
 _WRITES: Final = 8
-"""How often another process may be the first to write."""
+"""How often another process may write first."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _WebhookSubscription:
-    """What is kept of one task. `after` is the last state that was told; `done`, that there is no further one."""
+    """The webhooks of one task. `after` is the last state that was posted; `done` says that no state follows."""
 
     handle: str
     context_id: str
@@ -95,7 +95,7 @@ class _WebhookSubscription:
 
 
 def _whose(issuer: str, subject: str, client: str, session: str, auth_time: int | None) -> AccessToken:
-    """Return as much of a token as says whether its user is revoked, and no more: nothing can be asked for with it."""
+    """Return a token with only the members that revocations name; it authorizes nothing."""
     return AccessToken(
         issuer=issuer,
         subject=subject,
@@ -113,7 +113,7 @@ def _whose(issuer: str, subject: str, client: str, session: str, auth_time: int 
 
 
 class Pushing:
-    """The webhooks of one edge's tasks, kept under `key`; `again` says when one that failed is told again."""
+    """The webhooks of one edge's tasks, encrypted under `key`; `again` is the backoff after a failure."""
 
     def __init__(
         self, front: Front, key: bytes, webhooks: Webhooks, group: asyncio.TaskGroup, page: str, again: Backoff = _AGAIN
@@ -131,7 +131,7 @@ class Pushing:
         self._of_user: Counter[tuple[str, str]] = Counter()
 
     async def checked(self, config: TaskPushNotificationConfig, token: AccessToken) -> TaskPushNotificationConfig:
-        """Return a config as it will be kept, with an id; raise `InvalidParamsError`, or 429 for too many tasks."""
+        """Return a config as it will be stored, with an id; raise `InvalidParamsError`, or 429 for too many tasks."""
         checked = TaskPushNotificationConfig()
         checked.CopyFrom(config)
         checked.id = checked.id or os.urandom(16).hex()
@@ -150,7 +150,7 @@ class Pushing:
         token: AccessToken,
         newest: Status | None,
     ) -> TaskPushNotificationConfig:
-        """Keep a checked config in place of one with its id, and tell it of all that comes after `newest`."""
+        """Store a checked config in place of one with its id, and post all states after `newest` to it."""
         task = config.task_id = handle.message_id
         whose = _whose(token.issuer, token.subject, token.client, token.session, token.auth_time)
         for _ in range(_WRITES):
@@ -162,12 +162,12 @@ class Pushing:
             others = [other for other in subscription.configs if other.id != config.id]
             if len(others) >= _CONFIGS:
                 raise InvalidParamsError(f"a task has at most {_CONFIGS} webhooks")
-            # The newest session: when that of the others is revoked, so is what they asked for.
+            # All webhooks of the task follow the newest session: they end when it is revoked.
             changed = replace(subscription, configs=(*others, config), token=whose)
             if await self._write(task, changed, last):
                 self._follow(task, changed)
                 return config
-        raise BusUnavailable("a webhook could not be kept: others change those of the task all the time")
+        raise BusUnavailable("a webhook could not be stored: other processes keep changing those of the task")
 
     async def configs_of(self, task: str) -> tuple[TaskPushNotificationConfig, ...]:
         """Return the configs of a task; raise `BusUnavailable`."""
@@ -182,7 +182,7 @@ class Pushing:
         raise TaskNotFoundError("no such webhook")
 
     async def remove(self, task: str, name: str) -> None:
-        """Forget a config; one that is not there is forgotten. Raises `BusUnavailable`."""
+        """Remove a config, if there is one. Raises `BusUnavailable`."""
         for _ in range(_WRITES):
             subscription, last = await self._read(task)
             if subscription is None or all(config.id != name for config in subscription.configs):
@@ -190,10 +190,10 @@ class Pushing:
             remaining = tuple([config for config in subscription.configs if config.id != name])
             if await self._write(task, replace(subscription, configs=remaining), last):
                 return
-        raise BusUnavailable("a webhook could not be removed: others change those of the task all the time")
+        raise BusUnavailable("a webhook could not be removed: other processes keep changing those of the task")
 
     async def resume(self) -> None:
-        """Follow the tasks that have webhooks and have not ended, as soon as these can be read."""
+        """Follow the stored tasks that have webhooks and have not ended; retry until they can be read."""
         failures = 0
         while not self._front.stopping.is_set():
             try:
@@ -216,7 +216,7 @@ class Pushing:
                         self._follow(entry.subject.removeprefix(self._prefix), subscription)
 
     def stop(self) -> None:
-        """Tell nobody any more."""
+        """Stop posting."""
         for following in list(self._following.values()):
             following.cancel()
 
@@ -249,7 +249,7 @@ class Pushing:
                     return
                 failures = 0
             except TokenRefused:
-                _logger.info("a task's webhooks are told no more: its user is revoked")
+                _logger.info("a task's webhooks get no more states: its user is revoked")
                 return
             except SealbusError as error:
                 failures += 1
@@ -257,7 +257,7 @@ class Pushing:
                 await self._pause(failures)
 
     async def _tell_states(self, task: str, subscription: _WebhookSubscription) -> bool:
-        """Tell of states as they come, for as long as a stream may last; return whether there may be more."""
+        """Post states as they come, as long as a stream may last; return whether more may follow."""
         handle = self._node.sending.handle(subscription.handle)
         view = TaskView(task, subscription.context_id, self._page)
         within = self._front.limits.event_seconds
@@ -312,7 +312,7 @@ class Pushing:
         return await self._keyed.replace(subject, value, last=last) is not None
 
     def _opened(self, subject: str, payload: bytes) -> _WebhookSubscription | None:
-        """Return what this edge has kept there; None for any other bytes."""
+        """Return the webhooks that this edge has stored; None for any other bytes."""
         nonce, sealed = payload[:_NONCE_BYTES], payload[_NONCE_BYTES:]
         try:
             return _WebhookSubscription.parse(json.loads(self._cipher.decrypt(nonce, sealed, subject.encode())))
@@ -324,7 +324,7 @@ class Pushing:
 async def pushing(
     front: Front, key: bytes, webhooks: Webhooks, page: str, again: Backoff = _AGAIN
 ) -> AsyncGenerator[Pushing, None]:
-    """Yield the webhooks of an edge, those from before followed again; leaving stops telling."""
+    """Yield the webhooks of an edge, and follow stored tasks again; leaving stops posting."""
     async with Background() as group:
         started = Pushing(front, key, webhooks, group, page, again)
         resuming = group.create_task(started.resume(), name="webhooks from before")

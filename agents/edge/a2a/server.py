@@ -1,4 +1,4 @@
-"""The whole A2A server of an edge: its routes, for as long as its block lasts."""
+"""Open the A2A server of an edge and yield its routes."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _REST: Final = _AGENT + "/v1"
 
 
 class Grpc(NamedTuple):
-    """Where A2A is served over gRPC: the `address`, and how cards name it; with which certificate, if any.
+    """The gRPC listener: its `address`, its name in cards (`shown`), and its certificate, if it has one.
 
-    At most so many `requests` at a time, and for `write_seconds` to a client that does not read.
+    It serves at most `requests` requests at a time, and waits `write_seconds` for a client that does not read.
     """
 
     address: str
@@ -39,7 +39,7 @@ class Grpc(NamedTuple):
 
 
 class Push(NamedTuple):
-    """How clients are told of their tasks: the `key` under which what they said is kept, and what they may be told at."""
+    """Push notifications: the `key` that encrypts stored webhooks, and the rules for their addresses."""
 
     key: bytes
     webhooks: Webhooks
@@ -58,8 +58,8 @@ async def open_a2a(
 ) -> AsyncGenerator[Sequence[BaseRoute], None]:
     """Yield the routes of an A2A server for `agents`, whose cards are below `origin`, signed by `key`.
 
-    `page` is where people approve. With `grpc` the same agents are served there, too; with `push` they tell of their tasks.
-    Raises `ConfigurationError` if that address cannot be used.
+    `page` is the place where people approve. With `grpc` the same agents are also served over gRPC; with `push` clients can
+    register webhooks. Raises `ConfigurationError` if the gRPC address cannot be used.
     """
     quieten("a2a")
     front = actions.front

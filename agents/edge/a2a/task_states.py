@@ -1,4 +1,4 @@
-"""A task of the bus as an A2A task: its state, what is said of it, its result so far, and the events of its stream."""
+"""A task of the bus as an A2A task: its state and message, its result so far, and the events of its stream."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ Update = TaskStatusUpdateEvent | TaskArtifactUpdateEvent
 
 
 def asks_for_login(status: Status | None) -> bool:
-    """Return whether a task was denied, and would not be for another token of its user: after a login, or with a scope."""
+    """Return whether a task was denied with a remedy that another token of its user satisfies: a login or a scope."""
     kinds = [remedy.kind for remedy in status.remedies] if status is not None else []
     return RemedyKind.LOGIN in kinds or RemedyKind.SCOPE in kinds
 
 
 def state_of(status: Status | None) -> TaskState:
-    """Return the state of A2A for a status of the bus, None while there is none."""
+    """Return the state of A2A for a status of the bus; None stands for a task without a status."""
     if status is None:
         return TaskState.TASK_STATE_SUBMITTED
     if status.state is State.REJECTED and asks_for_login(status):
@@ -64,7 +64,7 @@ def state_of(status: Status | None) -> TaskState:
 
 @dataclass(frozen=True)
 class TaskView:
-    """A task as one client sees it. `page` is where people approve, as a client tells its person."""
+    """A task as one client sees it. `page` is the place where people approve; clients show it to them."""
 
     id: str
     context_id: str
@@ -83,7 +83,7 @@ class TaskView:
         )
 
     def updates(self, status: Status) -> Iterator[Update]:
-        """Yield what a stream tells of a status: a part, or a result, as an artifact, and else the state."""
+        """Yield the events for a status: an artifact for a part or a result, and the state unless it is a part."""
         if status.part is not None:
             yield self._artifact(status.part, append=status.number > 0, last=False)
             return
@@ -92,7 +92,7 @@ class TaskView:
         yield self.state(status)
 
     def state(self, status: Status) -> TaskStatusUpdateEvent:
-        """Return what is told of a status, and nothing of a result."""
+        """Return the event with the state, without a result."""
         return TaskStatusUpdateEvent(task_id=self.id, context_id=self.context_id, status=self._status(status))
 
     def _artifact(self, content: Content, *, append: bool, last: bool) -> TaskArtifactUpdateEvent:
@@ -121,7 +121,7 @@ class TaskView:
         if status is None:
             return "", {}
         if waits_for_approval(status):
-            text = f"This waits until somebody who may has approved it at {self.page}. A message approves nothing."
+            text = f"This task waits until an authorized person approves it at {self.page}. A message approves nothing."
             return text, {"code": status.code, **status.explanation.members()}
         if not status.final or status.result is not None:
             return status.note, {}

@@ -1,7 +1,7 @@
-"""Where clients want to be told of their tasks: URLs of theirs, which must lead out, and are told no more than a state.
+"""Webhooks: URLs of clients that get the states of tasks. They must lead outside.
 
-A name is resolved for each notification, every address that it has is judged, and the connection goes to one that was
-judged. No redirect is followed: it would be a request to where nobody looked.
+A name is resolved for each notification, all its addresses are judged, and the connection goes to a judged address. No
+redirect is followed: it would lead to an address that was not judged.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _TOKEN: Final = re.compile(r"[!-~]{0,1024}")
 _SCHEME: Final = re.compile(r"[A-Za-z0-9-]{1,32}")
 _CREDENTIALS: Final = re.compile(r"[!-~](?:[ -~]{0,4094}[!-~])?")
 _SECONDS: Final = 10.0
-"""For one notification, name and all."""
+"""For one notification, including the resolution of its host."""
 
 
 def check_config(config: TaskPushNotificationConfig) -> None:
-    """Raise `InvalidParamsError` for what cannot be a webhook, whatever its addresses are: its parts become header fields."""
+    """Raise `InvalidParamsError` for a malformed config: its parts become header fields. Addresses are not checked."""
     credentials = config.authentication
     if len(config.url) > _URL_CHARACTERS or not is_secure_url(config.url):
         raise InvalidParamsError("url must be an https URL without credentials and fragment")
@@ -50,31 +50,31 @@ def check_config(config: TaskPushNotificationConfig) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Webhooks:
-    """How webhooks are reached: at public addresses, or only in `networks` if there are any; `tls` verifies their servers."""
+    """Access to webhooks at public addresses, or only in `networks` if that is not empty; `tls` verifies their servers."""
 
     networks: Sequence[Network] = ()
     tls: ssl.SSLContext
     resolving: Resolve = resolve
 
     async def check(self, url: str) -> None:
-        """Raise `InvalidParamsError` if this is no address to be told at now."""
+        """Raise `InvalidParamsError` if the host of `url` has now no address that may be reached."""
         try:
             async with asyncio.timeout(_SECONDS):
                 await self._address(url)
         except (AddressRefused, TimeoutError) as error:
-            raise InvalidParamsError("url: its host has no address that may be told") from error
+            raise InvalidParamsError("url: its host has no address that may be notified") from error
 
     async def tell(self, config: TaskPushNotificationConfig, body: bytes) -> bool:
-        """Send `body` and return whether it was taken, with a status of 2xx. What fails is logged without the URL."""
+        """Post `body` and return whether the status was 2xx. A failure is logged without the URL."""
         try:
             async with asyncio.timeout(_SECONDS):
                 status = await self._posted(config, body)
         except (AddressRefused, TimeoutError, httpx2.HTTPError, httpx2.InvalidURL) as error:
-            # The texts of these hold what the client said.
-            _logger.warning("a webhook was not told: %s", type(error).__name__)
+            # The texts of these errors hold what the client sent.
+            _logger.warning("a webhook was not notified: %s", type(error).__name__)
             return False
         if not httpx2.codes.is_success(status):
-            _logger.warning("a webhook was not told: it answered %d", status)
+            _logger.warning("a webhook was not notified: it answered %d", status)
             return False
         return True
 
@@ -103,10 +103,10 @@ class Webhooks:
             f"{parts.scheme}://{at}:{port}{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}",
             headers=fields,
             content=body,
-            # By the name, not the address, the certificate is verified.
+            # The certificate is verified for the name, not the address.
             extensions={"sni_hostname": parts.hostname, "timeout": httpx2.Timeout(_SECONDS).as_dict()},
         )
-        # One for each: to a pool, two hosts at one address are one.
+        # A transport for each request: a pool treats two hosts at one address as one.
         async with httpx2.AsyncHTTPTransport(verify=self.tls, trust_env=False) as transport:
             response = await transport.handle_async_request(request)
             await response.aclose()

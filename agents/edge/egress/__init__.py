@@ -1,1 +1,1 @@
-"""The way out: APIs of others, called by an agent of its own that alone holds what they want to be shown."""
+"""The exit: an agent that calls APIs outside, and alone holds their credentials."""

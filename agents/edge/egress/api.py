@@ -1,4 +1,4 @@
-"""One API outside: what of it may be requested, where it is reached, and one request to it, bounded in every way."""
+"""One API outside: its allowed operations, its addresses, and requests to it, bounded in size and time."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ from sealbus.envelopes.trust.names import is_token
 _logger: Final = logging.getLogger(__name__)
 
 ANSWER_BYTES: Final = 524_288
-"""The longest body of an answer: in base64 it has to fit an envelope (SPEC.md section 2)."""
+"""The longest body of an answer; its base64 has to fit an envelope (SPEC.md section 2)."""
 SECONDS: Final = 10.0
 MOST_SECONDS: Final = 3_600.0
 _RESOLVING: Final = 4
-"""Threads of an API in which its name is resolved."""
+"""Threads of an API that resolve its name."""
 
 ADDRESS_REFUSED: Final = "address_refused"
 API_UNREACHABLE: Final = "api_unreachable"
@@ -63,7 +63,7 @@ _SENT: Final = frozenset(
         "prefer",
     }
 )
-"""Fields that an agent may send. Others are refused, so that nobody believes that they arrived."""
+"""Fields that an agent may send. Others are refused, so that no agent believes that they arrived."""
 _ANSWERED: Final = frozenset(
     {
         "content-language",
@@ -78,12 +78,12 @@ _ANSWERED: Final = frozenset(
         "sunset",
     }
 )
-"""Fields of an answer that are passed on: no cookie, no challenge, and nothing about where the API is."""
+"""Fields of an answer that are passed on: no cookies, no challenges, no addresses of the API."""
 _FIELD: Final = re.compile(r"[a-z][a-z0-9-]{0,63}")
 _VALUE: Final = re.compile(r"[\t -~]{0,4096}")
 _QUERY: Final = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@%/?-]{0,4096}")
 _BODILESS: Final = frozenset({"GET", "HEAD", "DELETE"})
-"""Methods whose body means nothing: a server that does not read it takes it for the next request (RFC 9110 section 9.3.1)."""
+"""Methods whose body has no meaning: a server that ignores it may read it as the next request (RFC 9110 section 9.3.1)."""
 _FORBIDDEN: Final = frozenset(
     {
         *("authorization", "proxy-authorization", "cookie", "set-cookie", "www-authenticate", "proxy-authenticate"),
@@ -91,17 +91,17 @@ _FORBIDDEN: Final = frozenset(
         *("accept-encoding", "content-encoding", "user-agent"),
     }
 )
-"""Fields that no setting may let through: who calls, and how it is sent, is the exit's word alone."""
+"""Fields that no setting may let through: the exit alone states the caller and the framing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Api:
-    """An API by its settings. Raises `ConfigurationError` for what cannot be right.
+    """An API by its settings. Raises `ConfigurationError` for values that cannot be right.
 
-    `url` is the API's own, below which paths stand: https, or http on a loopback address. `operations` are all that may be
-    requested. `networks` are those in which its addresses must be; without any they must be public. `headers` are fields
-    that agents may send and be answered beside the usual ones. With `tools`, patterns of names, it is an MCP server;
-    with `card`, the path of its card, an A2A agent. `seconds` bound one request. `tls` verifies the API's certificate.
+    `url` is the base URL, to which paths are appended: https, or http on a loopback address. Only `operations` may be
+    requested. The API's addresses must lie in `networks`; if that is empty, they must be public. `headers` are fields that
+    may pass in both directions beside the usual fields. With `tools`, patterns of names, the API is an MCP server; with
+    `card`, the path of its card, it is an A2A agent. `seconds` bounds one request. `tls` verifies the API's certificate.
     """
 
     name: str
@@ -127,10 +127,12 @@ class Api:
         if not all(map(_FIELD.fullmatch, self.headers)) or not (_FORBIDDEN | credential_fields).isdisjoint(
             self.headers
         ):
-            raise ConfigurationError(f"headers of {self.name}: names in lower case, and none that says who calls")
-        # Beside one that an agent sent, an API could take either.
+            raise ConfigurationError(
+                f"headers of {self.name}: names in lower case, and none that authenticates or frames a request"
+            )
+        # If an agent sent a field of the same name, the API could read either.
         if not credential_fields.isdisjoint(_SENT | _FORBIDDEN - {"authorization", "cookie"}):
-            raise ConfigurationError(f"key_header of {self.name}: a field that is not there for something else")
+            raise ConfigurationError(f"key_header of {self.name}: a field that has no other purpose")
         if self.tools and self.card:
             raise ConfigurationError(f"tools and card of {self.name}: it is an MCP server or an A2A agent")
         if self.card and not any(operation.match("GET", self.card) is not None for operation in self.operations):
@@ -140,7 +142,7 @@ class Api:
 
     @property
     def passed(self) -> frozenset[str]:
-        """Fields that pass beside the usual ones."""
+        """Fields that pass beside the usual fields."""
         own = outside_tools.HEADERS if self.tools else outside_agents.HEADERS if self.card else frozenset()
         return self.headers | own
 
@@ -150,10 +152,10 @@ class Api:
         return urlsplit(self.url).hostname or ""
 
     def resource(self, request: ApiRequest, **more: str) -> Resource:
-        """Return what the policy is asked about: the operation, the values of its variables under their names, and `more`.
+        """Return the resource for the policy: the operation, the values of its variables by name, and `more`.
 
-        Of several the one is taken that says more: `/users/me` before `/users/{user}`, in whatever order they stand.
-        Raises `ResourceNotFound` for a request of no operation.
+        If several operations match, the more specific one is taken, in any order of the settings: `/users/me` before
+        `/users/{user}`. Raises `ResourceNotFound` if none matches.
         """
         matching = [
             (operation.shape, operation, values)
@@ -175,9 +177,9 @@ class Api:
 class OpenApi:
     """An API with its connections. Use with `async with`.
 
-    Neither proxies nor credentials are taken from the environment; no redirect is followed, which would be another request
-    that nobody decided about. Each request has a connection of its own: on a shared one, what an API sends beyond its answer
-    would be the answer to somebody else, and what it does not read of a body would begin somebody else's request.
+    Neither proxies nor credentials are taken from the environment. No redirect is followed: it would be a request that no
+    policy has decided. Each request has a connection of its own. On a shared connection, bytes beyond an answer would become
+    the answer to the next request, and an unread part of a body the beginning of the next request.
     """
 
     def __init__(self, api: Api, *, resolving: Resolve | None = None, clock: Clock = wall_clock) -> None:
@@ -187,14 +189,14 @@ class OpenApi:
             self._outside = ToolRequests(api.tools, clock)
         elif api.card:
             self._outside = AgentRequests(api.card, clock)
-        # Of its own: a name whose servers do not answer holds a thread for longer than anybody waits.
+        # Threads of its own: a name whose servers do not answer occupies a thread after its request has timed out.
         self._threads = ThreadPoolExecutor(_RESOLVING, thread_name_prefix=f"names of {api.name}")
         self._resolving = resolving or partial(resolve, threads=self._threads)
         parts = urlsplit(api.url)
         self._scheme, self._netloc, self._base = parts.scheme, parts.netloc, parts.path.rstrip("/")
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
-        # A transport and no client, which would remember cookies, and show those of one user with another's request. One for
-        # each API, because to its pool two hosts at one address are one.
+        # A transport and not a client: a client would send cookies of one user with requests of another. A transport for each
+        # API, because its pool treats two hosts at one address as one.
         self._transport = httpx2.AsyncHTTPTransport(
             verify=api.tls,
             limits=httpx2.Limits(max_connections=64),
@@ -213,13 +215,13 @@ class OpenApi:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def resource(self, request: ApiRequest) -> Resource:
-        """Return what the policy is asked about, as `Api.resource` does; of MCP servers and A2A agents with the manifest."""
+        """Return the resource for the policy (`Api.resource`), of MCP servers and A2A agents with the manifest."""
         return self.api.resource(request, **(self._outside.properties(request) if self._outside is not None else {}))
 
     async def request(self, request: ApiRequest, user: UserContext | None) -> ApiAnswer:
-        """Return what the API answers to an allowed `request` on behalf of `user`; raise `Reject`.
+        """Return the API's answer to an allowed `request` on behalf of `user`; raise `Reject`.
 
-        A token that the API does not accept (401) is got anew, once; then 401 is its answer.
+        If the API does not accept a token (401), the request is repeated once with a new token.
         """
         fields = self._sent(request)
         try:
@@ -235,7 +237,7 @@ class OpenApi:
             _logger.warning("API %s has not answered in %g s", self.api.name, self.api.seconds)
             raise Reject(API_TIMEOUT) from error
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            # The texts of these errors hold what was sent.
+            # The texts of these errors hold parts of the request.
             _logger.warning("API %s: %s", self.api.name, type(error).__name__)
             raise Reject(API_UNREACHABLE) from None
         if self._outside is not None:
@@ -273,7 +275,7 @@ class OpenApi:
                 **self.api.credential.fields(secret),
             },
             content=request.body or None,
-            # By the name, not the address, the certificate is verified.
+            # The certificate is verified for the name, not the address.
             extensions={"sni_hostname": self.api.host, "timeout": httpx2.Timeout(self.api.seconds).as_dict()},
         )
         response = await self._transport.handle_async_request(sending)
@@ -290,14 +292,14 @@ class OpenApi:
             fields.append(("location", location))
         parts = [body, *(value.encode() for _, value in fields)]
         if any(secret.encode() in part for part in parts):
-            _logger.error("API %s answers with what it was shown: the answer is dropped", self.api.name)
+            _logger.error("API %s answers with the credential that it got: the answer is dropped", self.api.name)
             raise Reject(ANSWER_REFUSED)
         if len(fields) > MOST_FIELDS or not all(is_text(value, 4_096) for _, value in fields):
             raise Reject(ANSWER_REFUSED)
         return ApiAnswer(status=response.status_code, headers=tuple(fields), body=body)
 
     def _relative(self, location: str) -> str:
-        """Return where the API points to below its own URL, as an agent would ask for it; empty for anywhere else."""
+        """Return the path of a `Location` below the API's URL, as agents request it; empty for any other location."""
         for start in (self.api.url.rstrip("/"), self._base):
             path = location.removeprefix(start)
             if len(path) == len(location) - len(start) and path.startswith("/") and not path.startswith("//"):
@@ -306,7 +308,7 @@ class OpenApi:
 
 
 async def _body(response: httpx2.Response) -> bytes:
-    """Return the body of an answer; raise `Reject` for one that is compressed or too long."""
+    """Return the body of an answer; raise `Reject` if it is compressed or too long."""
     if response.headers.get("content-encoding", "identity").lower() != "identity":
         raise Reject(ANSWER_REFUSED, note="compressed")
     body = bytearray()
@@ -314,6 +316,6 @@ async def _body(response: httpx2.Response) -> bytes:
         body += piece
         if len(body) > ANSWER_BYTES:
             raise Reject(ANSWER_REFUSED, note="too large")
-        # Thousands of pieces of a byte each may have come at once: others, and the deadline, have their turn between them.
+        # Thousands of pieces of one byte may arrive at once. Between them other tasks, and the deadline, get their turn.
         await asyncio.sleep(0)
     return bytes(body)

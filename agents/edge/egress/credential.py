@@ -1,7 +1,7 @@
-"""What an API wants to be shown: a key of its own, or an access token that its authorization server gives the exit.
+"""Credentials for an API: a key of the API, or an access token that its authorization server gives the exit.
 
-A token is for one user, or for the exit itself, and is kept in memory for as long as it lives; whoever needs the same one
-waits for the one request. Keys are read from their file for each request, so that a new one counts once it is there.
+A token is for one user, or for the exit itself, and is kept in memory while it lives. Requests that need the same token share
+one request to the server. Keys are read from their file for each request, so that a new key is used at once.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Final, Protocol
 from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS, EdgeLimits
 from sealbus.agents.edge.oauth.client_authentication import ClientAuthentication, PrivateKeyJwt
 from sealbus.agents.edge.oauth.issuers import is_secure_url
-from sealbus.agents.edge.oauth.keys.discovery import Documents, FetchFailed
+from sealbus.agents.edge.oauth.keys.discovery import Documents, FetchFailed, parsed_document
 from sealbus.agents.edge.oauth.private_file import read_private
 from sealbus.agents.edge.oauth.tokens.kept_tokens import KeptTokens, Owner
 from sealbus.bus.ports import Clock
 from sealbus.bus.routing.retry import Reject
-from sealbus.envelopes.encoding.strict_json import Json, parse_object
+from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, IdentityUnavailable
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.user_context import UserContext
@@ -37,37 +37,37 @@ _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 """RFC 6750 section 2.1."""
 _ERROR: Final = re.compile(r"[a-z_]{1,64}")
 _KEY: Final = re.compile(rb"[!-~]{8,4096}\n?")
-"""A key of under eight characters is none, and would be found in too many answers."""
+"""Shorter keys are refused: they are weak, and would be found by chance in answers."""
 _KEY_BYTES: Final = 8_192
 _FIELD: Final = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,63}")
 
 LEAST_SECONDS: Final = 5
-"""A token that lives no longer than that is got anew: it has to reach the API."""
+"""A token that expires sooner is replaced: it has to reach the API before it expires."""
 UNSAID_SECONDS: Final = 60
-"""How long a token counts whose answer does not say how long it lives (RFC 6749 section 5.1 lets it)."""
+"""How long a token is used whose answer has no `expires_in` (optional in RFC 6749 section 5.1)."""
 MOST_SECONDS: Final = 3_600
 KEPT: Final = 16_384
-"""Tokens kept at a time, of some 2 KiB each; the oldest gives way."""
+"""Most tokens that are kept, of some 2 KiB each; the oldest is dropped."""
 
 
 class Credential(Protocol):
-    """How one API is shown who calls it."""
+    """How the exit authenticates to one API."""
 
     async def secret(self, user: UserContext | None) -> str:
-        """Return what is shown for a call on behalf of `user`; raise `Reject` if that cannot be had."""
+        """Return the secret for a call on behalf of `user`; raise `Reject` if there is none."""
 
     def fields(self, secret: str) -> dict[str, str]:
-        """Return the header fields that show `secret`."""
+        """Return the header fields that carry `secret`."""
 
     def forget(self, user: UserContext | None, secret: str) -> bool:
-        """Forget `secret`, which the API did not accept for `user`; return whether another may be had at once."""
+        """Forget `secret`, which the API did not accept for `user`; return whether another secret may be available now."""
 
     async def close(self) -> None:
-        """End what is open."""
+        """End open requests."""
 
 
 class ApiKey:
-    """The key in `file` (mode 0600), shown in the field `field`. Raises `ConfigurationError` if there is none now."""
+    """The key in `file` (mode 0600), sent in the field `field`. Raises `ConfigurationError` if there is no key now."""
 
     def __init__(self, field: str, file: Path) -> None:
         if _FIELD.fullmatch(field) is None:
@@ -96,43 +96,43 @@ class ApiKey:
         return {self._field: secret}
 
     def forget(self, user: UserContext | None, secret: str) -> bool:
-        """Return False: there is no other key than that in the file."""
+        """Return False: the file holds the only key."""
         del user, secret
         return False
 
     async def close(self) -> None:
-        """Do nothing: nothing is open."""
+        """Do nothing: there are no open requests."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """What a token is asked for: `audience` (RFC 8693), `resource` (RFC 8707), `scope`; what is empty is not said."""
+    """The target of a token: `audience` (RFC 8693), `resource` (RFC 8707), `scope`; empty values are left out."""
 
     audience: str = ""
     resource: str = ""
     scope: str = ""
 
     def form(self) -> dict[str, str]:
-        """Return the parameters that say it."""
+        """Return the parameters of a token request for it."""
         parameters = {"audience": self.audience, "resource": self.resource, "scope": self.scope}
         return {name: value for name, value in parameters.items() if value}
 
 
 class Grant(Protocol):
-    """Why an authorization server should give a token."""
+    """The grant by which an authorization server gives a token."""
 
     def owner(self, user: UserContext | None) -> Owner | None:
-        """Return whose token it is for, None for the exit's own; raise `Reject` for a user for whom there is none."""
+        """Return the owner of the token, None for the exit itself; raise `Reject` if there is no token for `user`."""
 
     async def form(self, owner: Owner | None, *, audience: str, now: int) -> dict[str, str]:
         """Return the parameters of the grant for the server that calls itself `audience`; raise `Reject`."""
 
 
 class ClientGrant:
-    """The exit for itself (RFC 6749 section 4.4): the API sees no user, whoever the call is for."""
+    """The exit acts for itself (RFC 6749 section 4.4): the API sees no user."""
 
     def owner(self, user: UserContext | None) -> None:
-        """Return None: it is the exit's own."""
+        """Return None: the token is the exit's own."""
         del user
 
     async def form(self, owner: Owner | None, *, audience: str, now: int) -> dict[str, str]:
@@ -142,7 +142,7 @@ class ClientGrant:
 
 
 class _OfUsers:
-    """A grant on behalf of users whom one of `issuers` names: a user of another one could have the same id."""
+    """A grant on behalf of users of `issuers`: users of other issuers could have the same ids."""
 
     def __init__(self, issuers: frozenset[str]) -> None:
         if not issuers:
@@ -150,9 +150,9 @@ class _OfUsers:
         self._issuers = issuers
 
     def owner(self, user: UserContext | None) -> Owner:
-        """Return whose token it is for; raise `Reject` (`user_required`) without a user, or for one of another issuer.
+        """Return the owner of the token; raise `Reject` (`user_required`) without a user, or for a user of another issuer.
 
-        A client that acts for itself is no user, whom the API may know by the same id.
+        A client that acts for itself is refused: the API may know a user by the same id.
         """
         if user is None or user.typ is not None or user.idp not in self._issuers:
             raise Reject(USER_REQUIRED)
@@ -160,14 +160,14 @@ class _OfUsers:
 
 
 class ExchangeGrant(_OfUsers):
-    """The user's own token, which the edge kept, for one of the API (RFC 8693)."""
+    """The exchange of the user's own token, which the edge kept, for a token of the API (RFC 8693)."""
 
     def __init__(self, issuers: frozenset[str], kept_tokens: KeptTokens) -> None:
         super().__init__(issuers)
         self._kept_tokens = kept_tokens
 
     async def form(self, owner: Owner | None, *, audience: str, now: int) -> dict[str, str]:
-        """Return the user's token as the subject's; raise `Reject` (`user_login_required`) if it lives no more."""
+        """Return the user's token as `subject_token`; raise `Reject` (`user_login_required`) if it has expired."""
         del audience
         token = await self._kept_tokens.find_token(owner, now=now) if owner is not None else None
         if token is None:
@@ -182,16 +182,17 @@ class ExchangeGrant(_OfUsers):
 
 
 class AssertionGrant(_OfUsers):
-    """The word of the exit, signed with its key as a client, that it acts for the user (RFC 7523 section 2.1)."""
+    """An assertion, signed with the exit's key as a client, that the exit acts for the user (RFC 7523 section 2.1)."""
 
     def __init__(self, issuers: frozenset[str], client: PrivateKeyJwt) -> None:
         super().__init__(issuers)
         self._client = client
 
     async def form(self, owner: Owner | None, *, audience: str, now: int) -> dict[str, str]:
-        """Return an assertion about the user for this server alone, to be used within a minute.
+        """Return an assertion about the user for this server alone, valid for a minute.
 
-        One about the client itself would be its authentication (RFC 7523 section 3): a user of its name is not spoken for.
+        Raises `Reject` for a user with the client's name: an assertion about the client authenticates the client itself
+        (RFC 7523 section 3).
         """
         if owner is None or owner.user == self._client.client_id:
             raise Reject(USER_REQUIRED)
@@ -202,7 +203,7 @@ class AssertionGrant(_OfUsers):
 
 
 class AuthorizationServer:
-    """The server `issuer`, of which the exit is a client; its token endpoint is `endpoint`, or what its metadata say."""
+    """The server `issuer`, of which the exit is a client; its token endpoint is `endpoint`, or else that of its metadata."""
 
     def __init__(
         self,
@@ -224,19 +225,18 @@ class AuthorizationServer:
         self._found = ("", 0)
 
     async def token(self, grant: Grant, owner: Owner | None, target: Target, *, now: int) -> tuple[str, int]:
-        """Return a token and until when it lives (microseconds).
+        """Return a token and the time at which it expires (microseconds).
 
-        Raises `Reject`: `user_login_required` if the server refuses what is said of the user, `token_unavailable` for all
-        else.
+        Raises `Reject`: `user_login_required` if the server refuses the user's grant, else `token_unavailable`.
         """
         try:
             async with asyncio.timeout(self._limits.fetch_seconds):
                 form = await grant.form(owner, audience=self.issuer, now=now) | target.form()
                 form, fields = await self._client.sign(form, issuer=self.issuer, now=now)
                 status, document = await self._documents.answer(await self._token_endpoint(now), form, fields)
-            answer = _parsed(document, self._limits)
+            answer = parsed_document(document, self._limits, "answer")
         except (FetchFailed, TimeoutError, BusUnavailable, IdentityUnavailable) as error:
-            # The last two before anything is sent: where users' tokens are kept, and who the exit is.
+            # The last two are raised before anything is sent: users' tokens or the exit's identity are not available.
             _logger.warning("%s gave no token: %s", self.issuer, str(error) or "too slow")
             raise Reject(TOKEN_UNAVAILABLE) from error
         if status != 200:
@@ -260,16 +260,8 @@ class AuthorizationServer:
         return url
 
 
-def _parsed(document: bytes, limits: EdgeLimits) -> dict[str, Json]:
-    try:
-        return parse_object(document, depth=limits.document_nesting)
-    except ValueError:
-        # The parser's own message could quote the document.
-        raise FetchFailed("not a JSON object") from None
-
-
 def _issued(answer: dict[str, Json], issuer: str, now: int) -> tuple[str, int]:
-    """Return the token of a good answer (RFC 6749 section 5.1), and until when it counts."""
+    """Return the token of a successful answer (RFC 6749 section 5.1), and the time until which it is used."""
     token, kind, seconds = (
         answer.get("access_token"),
         answer.get("token_type"),
@@ -302,10 +294,10 @@ class IssuedTokens:
         flight = self._flights.get(owner)
         if flight is None:
             flight = asyncio.create_task(self._issue(owner), name=f"a token of {self._server.issuer}")
-            # An error that nobody waits for any more was logged.
+            # Retrieved here, because all callers may have left; it was logged.
             flight.add_done_callback(_retrieve)
             self._flights[owner] = flight
-        # Who leaves does not end the request for the others.
+        # A caller that is cancelled does not end the request for the others.
         await asyncio.wait({flight})
         if flight.cancelled():
             raise Reject(TOKEN_UNAVAILABLE)
@@ -323,7 +315,7 @@ class IssuedTokens:
         return token
 
     async def close(self) -> None:
-        """End the requests that are open; who waits for one gets no token."""
+        """End open requests; their callers get no token."""
         flights = list(self._flights.values())
         for flight in flights:
             flight.cancel()
@@ -335,7 +327,7 @@ class IssuedTokens:
         return {"Authorization": f"Bearer {secret}"}
 
     def forget(self, user: UserContext | None, secret: str) -> bool:
-        """Forget `secret` unless a newer one has taken its place, or is on its way; return True: it may be accepted."""
+        """Forget `secret`, unless a newer token has replaced it or is on its way; return True: a new one may be accepted."""
         owner = self._grant.owner(user)
         if self._kept.get(owner, ("", 0))[0] == secret:
             del self._kept[owner]

@@ -1,8 +1,8 @@
 """The exit: the agent whose actions are the APIs outside. `sealbus edge exit` runs it.
 
-A request is a call `call.<exit>.<api>`, or a task, and passes every step that any message does: the exit's policy is asked
-with method, host, template and variables, user and chain, and both the decision and the outcome are recorded. Only then is a
-token got, and the API asked.
+A request is a call `call.<exit>.<api>`, or a task, and passes all acceptance steps. The exit's policy decides by method,
+host, template and variables, user and chain. Decision and outcome are recorded. Only after the decision does the exit get a
+token and call the API.
 """
 
 from __future__ import annotations
@@ -55,15 +55,16 @@ from sealbus.envelopes.message.kinds import RULES, Kind
 
 _FACTS = ("method", "path", "query")
 _HANDLED_SECONDS = 5.0
-"""Beside the API's own time: for the handler of its answer."""
+"""Added to the API's time: for the handler of its answer."""
 _AT_A_TIME = 24
-"""Calls of one API at a time, and tasks: both together leave others a quarter of the 64 that a worker handles by default."""
+"""Most calls, and most tasks, of one API at a time. Together they leave a quarter of a worker's default of 64 to others."""
 
 
 def exit_agent(name: str, apis: Sequence[Api], *, resolving: Resolve | None = None) -> Agent:
     """Return the agent `name` whose actions are `apis`, each as a call and as a task.
 
-    A call has the time of a call at most. A task is tried once: whether the API did what it did not answer is not known.
+    A call takes at most the time of a call. A task is tried once, because without an answer it is not known whether the API
+    did the work.
     """
     agent = Agent(name)
     opened: dict[str, OpenApi] = {}
@@ -102,7 +103,7 @@ def _declare(agent: Agent, api: Api, opened: Callable[[], OpenApi]) -> None:
 async def open_exit(settings: Settings, limits: WorkerLimits | None = None) -> AsyncGenerator[Worker, None]:
     """Open the exit that the settings describe: a worker, to be run; leaving closes everything.
 
-    Raises `ConfigurationError`, one line that names the setting, for what is missing or cannot be used.
+    Raises `ConfigurationError`, one line that names the setting, for a value that is missing or cannot be used.
     """
     table = settings.egress
     if not table.apis:
@@ -111,7 +112,7 @@ async def open_exit(settings: Settings, limits: WorkerLimits | None = None) -> A
         node = await stack.enter_async_context(open_node(table.agent, settings))
         apis = []
         for name, api in table.apis.items():
-            # Connections of its own: an authorization server that hangs delays nobody else's tokens.
+            # Connections for each API: an authorization server that hangs does not delay tokens for other APIs.
             documents = Documents(DEFAULT_EDGE_LIMITS, _trusting(table.authorities))
             apis.append(_api(name, api, node, settings, await stack.enter_async_context(documents)))
         yield await stack.enter_async_context(Worker(exit_agent(table.agent, apis), node, limits))
@@ -165,7 +166,7 @@ def _grant(table: ApiTable, client: ClientAuthentication, node: Node, settings: 
         return ClientGrant()
     if table.grant == "jwt_bearer":
         if not isinstance(client, PrivateKeyJwt):
-            raise ConfigurationError("grant jwt_bearer needs client_key, which signs what is said of a user")
+            raise ConfigurationError("grant jwt_bearer needs client_key, which signs the assertions")
         return AssertionGrant(users, client)
     if settings.edge.token_key is None:
         raise ConfigurationError("grant token_exchange needs edge.token_key: the edge keeps users' tokens under it")
@@ -174,7 +175,7 @@ def _grant(table: ApiTable, client: ClientAuthentication, node: Node, settings: 
 
 
 def _trusting(authorities: Path | None) -> ssl.SSLContext:
-    """Return the TLS context that verifies by the authorities in a PEM file, or by the system's. Blocks."""
+    """Return a TLS context with the authorities in a PEM file, or with those of the system. Blocks."""
     try:
         return ssl.create_default_context(cafile=authorities)
     except (OSError, ssl.SSLError) as error:

@@ -1,4 +1,4 @@
-"""What of an API may be requested: methods with templates of paths, and nothing else."""
+"""The operations of an API that may be requested: methods with templates of paths."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from sealbus.envelopes.encoding.codec import is_text
 from sealbus.envelopes.errors import ConfigurationError
 
 RESERVED: Final = frozenset({"api", "host", "method", "template"})
-"""Properties of the resource that a variable of a template cannot have the name of."""
+"""Properties of the resource; no variable of a template may have such a name."""
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
 _TEMPLATE: Final = re.compile(r"(?:/[A-Za-z0-9._~-]+|/\{[a-z][a-z0-9_]{0,31}\})+/?|/")
 _SEGMENT: Final = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+")
-"""RFC 3986 section 3.3, without what is empty."""
+"""RFC 3986 section 3.3, without the empty segment."""
 _NEEDLESS: Final = re.compile(r"%(?:2[DEde]|3[0-9]|[46][1-9A-Fa-f]|[57][0-9Aa]|5[Ff]|7[Ee])")
 """An unreserved character, encoded (RFC 3986 section 6.2.2.2): `%6de` would be another name for `me`, the next operation."""
 _SEGMENT_BYTES: Final = 256
 _UNSAFE: Final = frozenset("/\\%;?#")
-"""What a value does not hold, even encoded: the API's own reading of the path could differ from ours.
+"""Characters that a value must not hold, even encoded: the API could read the path differently.
 
-A percent sign would be one more layer of encoding, and `;` begins parameters to some servers.
+A percent sign would be another layer of encoding, and `;` begins parameters for some servers.
 """
 
 
@@ -53,15 +53,15 @@ class Operation:
 
     @property
     def shape(self) -> tuple[tuple[bool, str], ...]:
-        """The parts of the template, all variables alike and after any text: which requests are of it, and of it first."""
+        """The parts of the template, with all variables equal and after texts: equal shapes match the same requests."""
         parts = self.template.split("/")
         return tuple((True, "") if part.startswith("{") else (False, part) for part in parts)
 
     def match(self, method: str, path: str) -> Mapping[str, str] | None:
-        """Return the decoded value of each variable, and None unless this is a request of this operation.
+        """Return the decoded value of each variable, None if the request is not of this operation.
 
-        No segment is one that a server could take for another path: empty, `.` or `..`, or with a separator encoded in it,
-        or with a character encoded that need not be.
+        A segment that a server could read as another path does not match: empty, `.` or `..`, with an encoded separator, or
+        with a character that is encoded needlessly.
         """
         segments, parts = path.split("/"), self.template.split("/")
         if method != self.method or len(segments) != len(parts):
@@ -84,7 +84,7 @@ def _plain(template: str) -> bool:
 
 
 def _decoded(segment: str) -> str | None:
-    """Return the text that a segment stands for; None for one that has more than one meaning."""
+    """Return the text that a segment stands for, None if servers could read it differently."""
     if len(segment) > _SEGMENT_BYTES or _SEGMENT.fullmatch(segment) is None or _NEEDLESS.search(segment):
         return None
     try:

@@ -1,7 +1,7 @@
-"""An A2A agent outside, as the exit sees it: what a request asks of it, and what its card said it is.
+"""An A2A agent outside, as the exit sees it: the method of a request, and the hash of the agent's card.
 
-What an agent says of itself steers the language models that choose it, and it may say something else tomorrow. So the policy
-is asked with a hash of its card: an agent that changed is another resource.
+The card steers the language models that choose the agent, and it may change at any time. So the policy is asked with a hash
+of the card: an agent whose card changed is another resource.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from sealbus.envelopes.errors import ResourceNotFound
 from sealbus.envelopes.limits import SECOND
 
 HEADERS: Final = frozenset({"a2a-version", "a2a-extensions"})
-"""Fields of the protocol's own, which pass in both directions."""
+"""Fields of the protocol, which pass in both directions."""
 _METHODS: Final = frozenset({"SendMessage", "GetTask", "CancelTask"})
-"""All that may be asked. Nothing is streamed through the exit, and nobody else is told of what an agent here has asked."""
+"""The allowed methods. The exit streams nothing, and lets no push notification go elsewhere."""
 _CARD: Final = "card"
 _FRESH: Final = 3_600 * SECOND
-"""How long a card counts: what an agent says now is not what it said yesterday."""
+"""How long a card is valid, because an agent may change it."""
 
 
 class AgentRequests:
-    """What is known of one agent. `card` is the path of its card; `clock` gives microseconds."""
+    """The state of one agent. `card` is the path of its card; `clock` gives microseconds."""
 
     def __init__(self, card: str, clock: Callable[[], int]) -> None:
         self._path = card
@@ -33,9 +33,10 @@ class AgentRequests:
         self._at = 0
 
     def properties(self, request: ApiRequest) -> Mapping[str, str]:
-        """Return the properties of what a request asks for: `call`, its method or `card`, and `manifest`, the card's hash.
+        """Return the properties of a request: `call`, its method or `card`, and `manifest`, the card's hash.
 
-        The hash is empty if the card was not got in the last hour. Raises `ResourceNotFound` for what nobody may ask for.
+        The hash is empty if the card was not read in the last hour. Raises `ResourceNotFound` for a request that is never
+        allowed.
         """
         if self._is_card(request):
             return {"call": _CARD, "manifest": ""}
@@ -51,7 +52,7 @@ class AgentRequests:
         return {"call": method, "manifest": self._manifest()}
 
     def answered(self, request: ApiRequest, answer: ApiAnswer) -> None:
-        """Learn what the card says, if it was asked for; of one that is no object nothing is known."""
+        """Remember the hash of the card, if the request was for it; a card that is no object has none."""
         if not self._is_card(request) or answer.status != 200:
             return
         try:

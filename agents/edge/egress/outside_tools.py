@@ -1,7 +1,7 @@
-"""An MCP server outside, as the exit sees it: which tool a request calls, and what the server said of that tool.
+"""An MCP server outside, as the exit sees it: the tool that a request calls, and the hash of the tool's description.
 
-What a server says of its tools steers the language models that read it, and it may say something else tomorrow. So each tool
-has a manifest hash, over all that was said of it, and the policy is asked with it: a tool that changed is another resource.
+The descriptions of tools steer the language models that read them, and may change at any time. So each tool has a manifest
+hash, over its whole description, and the policy is asked with it: a tool whose description changed is another resource.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from sealbus.envelopes.errors import ResourceNotFound
 from sealbus.envelopes.limits import SECOND
 
 HEADERS: Final = frozenset({"mcp-session-id", "mcp-protocol-version", "mcp-method", "mcp-name"})
-"""Fields of the protocol's own, which pass in both directions."""
+"""Fields of the protocol, which pass in both directions."""
 _LIST: Final = "tools/list"
 _CALL: Final = "tools/call"
 _PLAIN: Final = frozenset(
     {"initialize", "notifications/initialized", "notifications/cancelled", "ping", "server/discover"}
 )
-"""Methods that ask for nothing. All others are refused: resources and prompts are no tools, and nobody answers questions."""
+"""Methods that request no data. All others are refused: those of resources and prompts, and answers to questions."""
 _MOST: Final = 1_000
-"""Tools of one server whose manifests are kept; a longer list is cut off there, so that the rest is unknown."""
+"""Tools of one server whose manifests are kept; further tools of a longer list are unknown."""
 _FRESH: Final = 3_600 * SECOND
-"""How long a list counts: what a server says now is not what it said yesterday."""
+"""How long a list is valid, because a server may change its tools."""
 _NAME: Final = 128
 _DEPTH: Final = 32
 """Levels of a message: schemas of tools are nested."""
 
 
 class ToolRequests:
-    """What is known of one server's tools. `tools` are patterns of those that may be called; `clock` gives microseconds."""
+    """The tools of one server. `tools` are patterns of the tools that may be called; `clock` gives microseconds."""
 
     def __init__(self, tools: Sequence[str], clock: Callable[[], int]) -> None:
         self._tools = tuple(tools)
@@ -44,10 +44,10 @@ class ToolRequests:
         self._listed: dict[str, tuple[str, int]] = {}
 
     def properties(self, request: ApiRequest) -> Mapping[str, str]:
-        """Return the properties of what a request asks for: `call`, its method, `tool` and `manifest`, the hash.
+        """Return the properties of a request: `call`, its method, `tool` and `manifest`, the tool's hash.
 
-        The last two are empty for what is no call of a tool; the hash is empty for a tool that was not listed in the last
-        hour. Raises `ResourceNotFound` for a tool or method that nobody may ask for, and for several messages at once.
+        The last two are empty unless a tool is called; the hash is empty for a tool that was not listed in the last hour.
+        Raises `ResourceNotFound` for a tool or method that is never allowed, and for several messages at once.
         """
         if request.method == "DELETE":
             return {"call": "", "tool": "", "manifest": ""}
@@ -62,7 +62,7 @@ class ToolRequests:
         return {"call": _CALL, "tool": tool, "manifest": self._manifest(tool)}
 
     def answered(self, request: ApiRequest, answer: ApiAnswer) -> None:
-        """Learn what the server says of its tools, if that was asked."""
+        """Remember the hashes of the tools, if the request listed them."""
         if request.method != "POST" or answer.status != 200 or message_of(request.body).get("method") != _LIST:
             return
         for message in _messages(answer):
@@ -84,21 +84,21 @@ class ToolRequests:
 
 
 def manifest_of(description: object) -> str:
-    """Return the hash, in hexadecimal digits, of all that is said of a tool or an agent, in whatever order."""
+    """Return the hash, in hexadecimal digits, of a description of a tool or agent, for any order of members."""
     return sha256(json.dumps(description, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def message_of(text: bytes) -> Mapping[str, Any]:
     """Return the one JSON object in `text`; raise `ResourceNotFound` for anything else."""
     try:
-        # Strictly: of two members with one name the policy could see another than the server does.
+        # Strictly: of two members with one name, policy and server could read different ones.
         return parse_object(text, depth=_DEPTH)
     except ValueError as error:
         raise ResourceNotFound("one message of the protocol at a time") from error
 
 
 def _messages(answer: ApiAnswer) -> list[Mapping[str, Any]]:
-    """Return the messages of an answer that is one, or a stream of them."""
+    """Return the messages of an answer: one, or a stream of several."""
     kind = dict(answer.headers).get("content-type", "").partition(";")[0].strip().lower()
     try:
         if kind != "text/event-stream":

@@ -1,7 +1,7 @@
 """Limits on connections to one listener: for an address, for its network, and for all together.
 
-Connections count from the moment they are accepted, before the TLS handshake, so that nobody can take all places by opening
-connections, whether or not anything is sent on them.
+A connection counts from the moment it is accepted, before the TLS handshake. So no peer can take all places with connections
+on which it sends nothing.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Admission:
             counters.add(_REFUSED, 0, listener=listener, bound=bound)
 
     def enter(self, host: str) -> Callable[[], None] | None:
-        """Take a place for a connection from `host` and return the function that gives it back, once; None if full."""
+        """Take a place for a connection from `host`; return the function that frees it once, None if there is none."""
         keys = (("address", address_key(host)), ("network", network_key(host)), ("whole", ""))
         for key in keys:
             if self._taken.get(key, 0) >= self._bounds[key[0]]:

@@ -1,4 +1,4 @@
-"""Request bodies: their type, size, time and depth are checked before anything else looks at them."""
+"""Read request bodies, and check their type, size, time and depth before any other code sees them."""
 
 from __future__ import annotations
 
@@ -37,10 +37,9 @@ async def read_body(
 ) -> Content:
     """Return the body with its media type, one of `allowed`, well formed and no deeper than `limits` allow.
 
-    A type other than msgpack is some sort of JSON.
-
-    `charge` is called with its size before it is parsed, and may raise. Raises `EdgeError`: 415 for another type or a content
-    coding, 413, 408, 400 (`malformed`) for a body that does not match its type.
+    A body of any type but msgpack is checked as JSON. `charge` is called with the size before the body is parsed, and may
+    raise. Raises `EdgeError`: 415 for another type or a content coding, 413, 408, and 400 (`malformed`) for a body that does
+    not match its type.
     """
     typ = media_type(request, allowed)
     body = await read_bytes(request, limits.body_bytes, limits.body_seconds)
@@ -54,7 +53,7 @@ async def read_body(
 
 
 async def read_form(request: Request, limits: EdgeLimits) -> Mapping[str, str]:
-    """Return the fields of a form, each of which is there once.
+    """Return the fields of a form, each of which occurs once.
 
     Raises `EdgeError`: 415, 413, 408 as `read_body`, and 400 (`malformed`, `invalid_request`) for anything else.
     """
@@ -77,7 +76,7 @@ async def read_form(request: Request, limits: EdgeLimits) -> Mapping[str, str]:
 
 
 def media_type(request: Request, allowed: tuple[str, ...]) -> str:
-    """Return the request's media type, one of `allowed`; raise 415 otherwise, or if the body has a content coding."""
+    """Return the request's media type, one of `allowed`; raise 415 for any other, or if the body has a content coding."""
     fields = request.headers.getlist("content-type")
     match = _MEDIA_TYPE.fullmatch(fields[0].strip().lower()) if len(fields) == 1 else None
     if match is None or match[1] not in allowed:
@@ -88,8 +87,8 @@ def media_type(request: Request, allowed: tuple[str, ...]) -> str:
 
 
 async def read_bytes(request: Request, limit: int, seconds: float) -> bytes:
-    """Return the whole body; raise 413 for one over `limit` bytes, 408 for one that takes over `seconds`."""
-    # h11 has made sure that there is one length, in digits, or none.
+    """Return the whole body; raise 413 if it has over `limit` bytes, 408 if it takes over `seconds`."""
+    # h11 has checked that there is at most one length, and that it is digits.
     if int(request.headers.get("content-length", "0")) > limit:
         raise _too_large(limit)
     body = bytearray()

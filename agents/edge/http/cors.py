@@ -1,6 +1,6 @@
-"""Which pages of other origins may read answers (the Fetch standard, section 3.3): those that the settings name.
+"""Let pages of other origins read answers (the Fetch standard, section 3.3), if the settings name their origin.
 
-Tokens come in a field that a page has to set itself, so nothing here is about cookies: credentials are never allowed.
+A page sets the field with its token itself, so cookies play no part: credentials are never allowed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sealbus.agents.edge.http.problem import HEADERS, EdgeError
 from sealbus.envelopes.errors import Code, ConfigurationError
 
 PREFLIGHT: Final = "sealbus.preflight"
-"""Key of the request's scope that holds the method that a page asks for, in a preflight of an origin that may ask."""
+"""Key of the request's scope that holds the method which a preflight of an allowed origin asks for."""
 
 _ASKED_METHOD: Final = "access-control-request-method"
 _ASKED_FIELDS: Final = "access-control-request-headers"
@@ -33,12 +33,12 @@ _PORT: Final = r"(?::[1-9][0-9]{0,4})?"
 _ORIGIN: Final = re.compile(
     rf"https://{_HOST}{_PORT}(?<!:443)|http://(?:localhost|127\.0\.0\.1|\[::1\]){_PORT}(?<!:80)"
 )
-"""As browsers write it: small letters, and no port that goes without saying."""
+"""An origin as browsers write it: in lower case, and without the default port."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cors:
-    """The origins whose pages may read answers. Raises `ConfigurationError` for what no browser would call its origin."""
+    """The origins whose pages may read answers. Raises `ConfigurationError` for a text that no browser sends as an origin."""
 
     origins: frozenset[str]
 
@@ -46,12 +46,12 @@ class Cors:
         for origin in sorted(self.origins):
             if origin == "*":
                 raise ConfigurationError(
-                    "edge.cors '*': any page could use a token that it came by; name the origins of your applications"
+                    "edge.cors '*': any page could use a token that it got hold of; name the origins of your applications"
                 )
             if len(origin) > 300 or not _ORIGIN.fullmatch(origin):
                 raise ConfigurationError(
                     f"edge.cors {origin!r}: write an origin as browsers do, such as https://app.example.org: https, or http "
-                    "on loopback, in small letters, without a path and without the default port"
+                    "on loopback, in lower case, without a path and without the default port"
                 )
 
     def origin(self, headers: Headers) -> str | None:
@@ -67,7 +67,7 @@ class Cors:
     def fields(self, headers: Headers) -> list[tuple[bytes, bytes]]:
         """Return the fields of the answer to a request.
 
-        `Vary` is one of them whoever asks: no cache may give what was for one origin to another.
+        `Vary` is always among them, so that no cache gives the answer for one origin to another.
         """
         added = [(b"vary", b"Origin")]
         origin = self.origin(headers)
@@ -80,7 +80,7 @@ class Cors:
 
 
 def preflight_answer(headers: Headers, methods: Collection[str]) -> Response:
-    """Return the answer to a preflight for a resource with `methods`; raise 400 if it asks for a field that is not taken."""
+    """Return the answer to a preflight for a resource with `methods`; raise 400 if it asks for another field."""
     allowed_names = {name.lower() for name in _TAKEN}
     for value in headers.getlist(_ASKED_FIELDS):
         if not {name.strip().lower() for name in value.split(",")} <= allowed_names:

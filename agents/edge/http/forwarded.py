@@ -1,8 +1,8 @@
-"""The address of a client behind proxies, from `X-Forwarded-For`: a list to which each proxy adds whom it was asked by.
+"""The address of a client behind proxies, from `X-Forwarded-For`: a list to which each proxy adds the address of its peer.
 
-Only what the known proxies added is believed, so it is counted from the right; what stands left of it is the client's own
-text, and not looked at. `Forwarded` (RFC 7239) is not read: a proxy that writes one of the two passes on what a client says
-in the other.
+Only the entries that the known proxies added are believed, so entries are counted from the right. Entries left of them are
+text of the client, and are ignored. `Forwarded` (RFC 7239) is not read: a proxy that writes one of the two fields passes the
+client's own text in the other on.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ _ENTRY: Final = re.compile(
     r"[ \t]*(?:(?P<v4>[0-9.]{7,15})(?::[0-9]{1,5})?|(?P<bare>[0-9A-Fa-f:.]{2,45})"
     r"|\[(?P<v6>[0-9A-Fa-f:.]{2,45})\](?::[0-9]{1,5})?)[ \t]*"
 )
-"""An address, with or without a port; without a zone, which means nothing to anybody else."""
+"""An address, with or without a port, and without a zone, which has a meaning only on its own host."""
 
 
 def client_address(headers: Headers, proxies: int) -> str:
-    """Return the address that the outermost of `proxies` was asked by, at least one; raise 400 if they do not say.
+    """Return the address from which the outermost of `proxies` (at least one) got the request; raise 400 if it is missing.
 
-    Such a request did not come through all of them. Were it taken as coming from its peer, a client that finds a way round a
-    proxy would be counted as all the people behind it are, or they as one.
+    A request without enough entries did not pass all proxies. If it counted for its peer, a client that finds a way round a
+    proxy would share the limits of all people behind that proxy.
     """
     # Repeated fields are one list (RFC 9110 section 5.3). Its length is bounded with the head's.
     entries = ",".join(headers.getlist(_FIELD)).rsplit(",", proxies)[-proxies:]
     addresses = [_address(entry) for entry in entries]
     if len(addresses) < proxies or None in addresses:
-        raise EdgeError(Code.MALFORMED, 400, f"X-Forwarded-For does not say what {proxies} proxies add to it")
+        raise EdgeError(Code.MALFORMED, 400, f"X-Forwarded-For does not hold the entries of {proxies} proxies")
     return str(addresses[0])
 
 

@@ -1,4 +1,4 @@
-"""Every size, count and time that the edge limits, with its unit and its source."""
+"""Every limit of the edge on sizes, counts and times, with its unit and its source."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class EdgeLimits:
     token_nesting: int = 8
     """Depth of a token's JSON, as for JWT-SVIDs (SPEC.md section 5)."""
     key_id_bytes: int = 256
-    """Longest `kid` that is looked up: it becomes a key of a cache."""
+    """Longest `kid` that is looked up, because it becomes a key of a cache."""
     future_seconds: int = 5
     """How far `iat` and `nbf` may lie ahead of our clock: the skew of SPEC.md section 3. `exp` has no leeway."""
 
@@ -27,11 +27,11 @@ class EdgeLimits:
     proof_seconds: int = 60
     """How old a proof may be: clients make one for each request, and their clocks differ."""
     nonce_seconds: int = 300
-    """How long a nonce is given out; it counts for as long again."""
+    """How long a nonce is given out; it is accepted for as long again."""
 
     # Assertions of partners (RFC 7523).
     assertion_seconds: int = 300
-    """How far an assertion's `exp` may lie ahead: it is used at once, and remembered for as long."""
+    """How far an assertion's `exp` may lie ahead: clients use it at once, and its id is remembered for as long."""
 
     # Keys of issuers.
     fetch_seconds: float = 5.0
@@ -44,15 +44,15 @@ class EdgeLimits:
     rsa_bits: int = 8_192
     """Longest RSA modulus: the cost of a verification grows with its square. The shortest is 2,048 (RFC 7518 section 3.3)."""
     keys_fresh_seconds: int = 300
-    """How long a key set counts if the response does not say: a key that the issuer withdrew is gone by then."""
+    """How long a key set is fresh if the response does not say. After it, a key that the issuer withdrew is gone."""
     keys_fresh_least_seconds: int = 60
-    """Shortest time that Cache-Control can say, so that an issuer cannot make us ask at every token."""
+    """Least value that Cache-Control can set, so that an issuer cannot cause a fetch for every token."""
     keys_fresh_most_seconds: int = 3_600
-    """Longest time that Cache-Control can say: how long a withdrawn key may still be accepted."""
+    """Greatest value that Cache-Control can set: so long a withdrawn key may still be accepted."""
     keys_stale_seconds: int = 3_600
-    """How long after that the last good key set still counts while no new one is available."""
+    """How long after that the last good key set is still used while no new set is available."""
     metadata_seconds: int = 3_600
-    """How long an issuer's `jwks_uri` counts before its metadata is read again."""
+    """How long an issuer's `jwks_uri` is used before its metadata is read again."""
     cool_down_seconds: int = 10
     """Least time between two fetches for an issuer that are caused by an unknown `kid` or a failure."""
     absent_key_seconds: int = 300
@@ -60,19 +60,19 @@ class EdgeLimits:
     absent_keys: int = 1_024
     """Most such `kid`s remembered for each issuer; the oldest gives way."""
 
-    # Tokens that their issuer is asked about (RFC 7662).
+    # Introspection of tokens at their issuer (RFC 7662).
     introspection_seconds: int = 10
-    """How long its answer counts: as long a token that it revoked is still taken."""
+    """How long an answer is used: so long a token that its issuer revoked is still accepted."""
     introspected: int = 16_384
     """Answers kept at a time, of some 1 KiB each; the oldest gives way."""
     introspections: int = 64
-    """Questions at a time; whoever comes with yet another token is told to try again."""
+    """Requests at a time; a further token is answered with 503 and `Retry-After`."""
 
     # User contexts.
     context_start_seconds: int = 900
     """How long a chain may start with a context (SPEC.md section 6); never longer than the token lives."""
     context_end_seconds: int = 28_800
-    """How long the work that it started may go on: a working day. SPEC.md section 6 allows 24 h."""
+    """How long the work that a context started may go on: a working day. SPEC.md section 6 allows 24 h."""
 
     # Requests.
     body_bytes: int = DEFAULT_LIMITS.body_bytes
@@ -80,31 +80,31 @@ class EdgeLimits:
     body_nesting: int = 64
     """Depth of a JSON body. Bodies of human applications nest under ten deep; parsers give up at some 1,000."""
     body_seconds: float = 10.0
-    """For the whole body: 896 KiB in that time are 0.7 Mbit/s."""
+    """Time for the whole body: 896 KiB in it are 0.7 Mbit/s."""
     form_bytes: int = 32_768
     """A token request: the longest access token, percent-encoded, and as much again."""
     user_rate: float = 50.0
     """Requests a second of one user through one client, on average; far above what a person causes."""
     user_burst: int = 100
     client_rate: float = 500.0
-    """Requests a second of all users of one client together: what runs wild in one application is not to hold up others."""
+    """Requests a second of all users of one client together, so that one faulty application does not hold up others."""
     client_burst: int = 1_000
     read_rate: float = 20.0
-    """Looks at states and results of tasks a second of one user through all clients, on average.
+    """Reads of states and results a second by one user through all clients, on average.
 
-    Each is decided, and takes some requests to the broker. A client of MCP is told to look once a second.
+    The policy decides each read, which takes some requests to the broker. An MCP client is told to read once a second.
     """
     read_burst: int = 100
     charged_bytes: int = 65_536
-    """Each so many bytes of a body count as one more request of its user: the largest takes 0.1 s to parse."""
+    """So many bytes of a body count as one more request of its user: the largest body takes 0.1 s to parse."""
     address_rate: float = 200.0
     """Requests a second of one address, counted before its token is read: many people share one."""
     address_burst: int = 400
     workload_rate: float = 500.0
-    """Token exchanges a second of one workload; one costs the edge under a millisecond."""
+    """Token exchanges a second of one workload; an exchange costs the edge under a millisecond."""
     workload_burst: int = 1_000
     event_rate: float = 500.0
-    """Security events and logouts a second of one issuer: each is a record, and a second's go into one push."""
+    """Security events and logouts a second of one issuer: each is a record, and one push carries those of a second."""
     event_burst: int = 1_000
     rate_entries: int = 65_536
     """Users, clients or addresses whose rate is remembered; about 200 bytes each."""
@@ -113,24 +113,24 @@ class EdgeLimits:
     call_seconds: float = 30.0
     """How long a call may take; SPEC.md section 3 allows 60 s."""
     revoke_seconds: float = 10.0
-    """How long a revocation may take to be published: a second for more to come, and a broker that looks for a leader."""
+    """How long publishing a revocation may take: a second to collect more of them, and the broker's search for a leader."""
     revoke_again_seconds: int = 5
-    """After which time who reported one that was not published should come again."""
+    """After how long a reporter should send a revocation again that was not published."""
     submit_seconds: float = 10.0
     """How long storing a task may take: the broker acknowledges in milliseconds, and finds a new leader in seconds."""
     task_seconds: int = 3_600
     """How long a task may wait to be handled."""
     approval_wait_seconds: int = 604_800
-    """How long a task may wait for somebody's approval; `edge.approval_wait` takes its place."""
+    """How long a task may wait for an approval; `edge.approval_wait` replaces it."""
     schedule_login_seconds: int = 300
-    """How old a login may be with which a user grants something for later; `edge.schedule_login` takes its place."""
+    """How old the login may be with which a user grants a schedule; `edge.schedule_login` replaces it."""
     event_streams: int = 512
-    """Streams of states and parts at a time, some 50 kB each; `edge.event_streams` takes its place."""
+    """Streams of states and parts at a time, some 50 kB each; `edge.event_streams` replaces it."""
     event_streams_of_user: int = 16
     event_seconds: float = 900.0
-    """Longest status stream, never longer than its token lives; clients reconnect with Last-Event-ID."""
+    """Longest status stream; it also ends with its token. Clients reconnect with Last-Event-ID."""
     event_pause_seconds: float = 15.0
-    """A comment line after that much silence, so that middleboxes keep the connection: their shortest timeout is
+    """A comment line is sent after that much silence, so that middleboxes keep the connection: their shortest timeout is
     about 30 s.
     """
 

@@ -1,4 +1,4 @@
-"""The peer of a connection with mutual TLS, for the application behind it: its SPIFFE ID, or the certificate of a client."""
+"""The peer of a mutual TLS connection, as the application sees it: its SPIFFE ID, or the certificate of a client."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _logger: Final = logging.getLogger(__name__)
 PEER: Final = "sealbus.peer"
 """Key of the request's scope that holds the `Peer`."""
 CLIENT_CERTIFICATE: Final = "sealbus.client_certificate"
-"""Key of the request's scope that holds SHA-256 of a client's certificate (DER) in base64url, where it showed one."""
+"""Key of the request's scope that holds SHA-256 of the client's certificate (DER) in base64url, if it presented one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +55,7 @@ def peer_of(tls: ssl.SSLObject | None, trust_domain: TrustDomain) -> Peer:
 
 
 class PeerProtocol(EdgeProtocol):
-    """A connection of the token service: it ends at once unless its peer is a workload of the trust domain."""
+    """A connection of the token service; it is closed at once unless its peer is a workload of the trust domain."""
 
     def __init__(
         self, config: Config, server_state: ServerState, limits: ConnectionLimits, trust_domain: TrustDomain
@@ -77,7 +77,7 @@ class PeerProtocol(EdgeProtocol):
 
 
 class ClientProtocol(EdgeProtocol):
-    """A connection from outside, whose peer may show a certificate that the handshake has verified."""
+    """A connection from outside, whose peer may present a certificate; the handshake has verified it."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows it so too
         """Take the certificate from the TLS connection, whose handshake is complete by now."""

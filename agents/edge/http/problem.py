@@ -4,19 +4,18 @@
 
     {"type": "about:blank", "title": "Forbidden", "status": 403, "code": "denied", "detail": "...", "reasons": [...]}
 
-Programs go by `code`, the code of the sealbus error (SPEC.md section 10). `detail` is one fixed sentence
-per code, or what the edge itself found wrong with the request; nothing from an agent or a token gets into it.
-`reasons`, `remedy` and `via` (SPEC.md section 7, "What a denial tells") are there only if the policy that denied lets them
-be shown.
+Programs use `code`, the code of the sealbus error (SPEC.md section 10). `detail` is one fixed sentence per code, or names
+the fault that the edge found in the request; nothing from an agent or a token gets into it. `reasons`, `remedy` and `via`
+(SPEC.md section 7, "What a denial tells") are present only if the policy that denied allows it.
 
 ::
 
     EdgeError                 root of the edge's own refusals; has .status, .code, .error and .retry_after
     +-- TokenRefused          401: this edge does not accept the access token
-    +-- ProofRefused          401: nor that who sends it holds the key to which it is bound (`dpop.py`)
+    +-- ProofRefused          401: the sender does not prove to hold the key to which the token is bound (`dpop.py`)
     +-- KeysUnavailable       503: the issuer's keys are not available, so its tokens cannot be verified
 
-Texts name the field or rule that was broken and never hold a token, a part of one, or its contents.
+Texts name the field or rule that was broken. They never hold a token, a part of a token, or its contents.
 """
 
 from __future__ import annotations
@@ -89,10 +88,10 @@ STATUS: Final[Mapping[str, int]] = {
     Code.EXPIRED: 504,
     Code.HANDLER_TIMEOUT: 504,
 }
-"""The status of each code of sealbus; any other is our own fault towards the caller: 500."""
+"""The status of each code of sealbus. Any other code is a fault of ours and is answered with 500."""
 
 REJECTED: Final = 422
-"""The status of a code of the handler's own (`Reject`): it understood the request and will never do it."""
+"""The status of a handler's own code (`Reject`): the handler understood the request and will never do it."""
 
 _DETAIL: Final[Mapping[str, str]] = {
     Code.NO_TOKEN: "An access token is needed.",
@@ -101,16 +100,16 @@ _DETAIL: Final[Mapping[str, str]] = {
     Code.GRANT_EXCEEDED: "The policy does not allow this.",
     Code.REVOKED: "The session or the client was revoked.",
     Code.NOT_FOUND: "There is nothing here.",
-    Code.RESOURCE_NOT_FOUND: "What the request is about does not exist.",
+    Code.RESOURCE_NOT_FOUND: "The resource of the request does not exist.",
     Code.METHOD_NOT_ALLOWED: "The method is not allowed here.",
     Code.NOT_ACCEPTABLE: "The agent answers in chunks, which a call over HTTP does not carry. The call was not done.",
     Code.IDEMPOTENCY_CONFLICT: "The idempotency key was used with another body.",
     Code.CANCELED: "The task was canceled.",
     Code.TASK_ENDED: "The task has ended: nothing of it can be canceled.",
-    Code.APPROVAL_FOREIGN: "This is about something else than what waits.",
-    Code.APPROVAL_CLOSED: "Nothing waits for this any more.",
-    Code.APPROVAL_REPEATED: "You have said this already.",
-    Code.APPROVAL_SELF: "Nobody approves what they asked for.",
+    Code.APPROVAL_FOREIGN: "The verdict is about another decision than the one that waits.",
+    Code.APPROVAL_CLOSED: "The task no longer waits for a verdict.",
+    Code.APPROVAL_REPEATED: "You have given this verdict already.",
+    Code.APPROVAL_SELF: "You cannot approve your own request.",
     Code.APPROVAL_WEAK: "The login is not strong enough, or too old.",
     Code.BAD_BODY: "The agent does not accept this body.",
     Code.RATE_LIMITED: "Too many requests.",
@@ -129,11 +128,11 @@ _AGAIN: Final = "Not possible now; try again."
 _OURS: Final = "The edge failed."
 
 RETRY_SECONDS: Final = 1
-"""`Retry-After` of a 503 without a better value."""
+"""`Retry-After` of a 503 for which no better value is known."""
 
 
 def explanation_of(error: SealbusError) -> Explanation:
-    """Return what is told of a denial; nothing where our own policy refuses an answer: its reasons are not for the caller."""
+    """Return the explanation of a denial, for callers: empty if our own policy refused an answer, whose reasons are ours."""
     return error.explanation if isinstance(error, Denied) and not isinstance(error, AnswerDenied) else NOTHING_TOLD
 
 

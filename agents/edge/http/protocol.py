@@ -1,12 +1,12 @@
 """HTTP/1.1 on one connection of the edge: uvicorn's protocol on h11, with deadlines for slow peers and strict heads.
 
 uvicorn waits without limit for a request's head, for the rest of an unread body and for a slow reader. Here each has a
-deadline. Bodies that are read have theirs in `bodies.py`.
+deadline. `bodies.py` has the deadline of bodies that are read.
 
-h11 is lenient where RFC 9112 lets it: it ends lines at a bare line feed, joins folded lines, takes one length of several
-equal ones, prefers chunks to a length, and bounds a head only while it is incomplete. A proxy in front may choose otherwise,
-and then one of the two sees a request that the other does not (request smuggling): anything that can be read in two ways is
-refused.
+h11 is lenient where RFC 9112 permits it: it ends lines at a bare line feed, joins folded lines, merges several equal lengths,
+prefers chunks to a length, and bounds a head only while it is incomplete. A proxy in front may read the same bytes
+differently, so that one of the two sees a request that the other does not (request smuggling). Therefore any head that can be
+read in two ways is refused.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SILENT.disabled = True
 
 _PROBLEM: Final = b"application/problem+json"
 HSTS: Final = (b"strict-transport-security", b"max-age=31536000")
-"""On every answer to a request by https (RFC 6797): a browser that got it uses nothing but https for a year."""
+"""In every answer over https (RFC 6797): a browser that gets it uses only https for a year."""
 _TITLES: Final = {
     400: ("Bad Request", "malformed", "The request is not HTTP/1.1 as RFC 9112 defines it."),
     408: ("Request Timeout", "request_timeout", "The request's head took too long."),
@@ -51,21 +51,21 @@ class ConnectionLimits:
     """The limits of one listener's connections."""
 
     connections: int = 1_024
-    """At a time; further ones are closed at once. Each costs some 40 kB while it is idle."""
+    """At a time; further connections are closed at once. An idle connection costs some 40 kB."""
     connections_of_address: int = 128
-    """Of one IPv4 address or IPv6 /64, which all people of a site may share: an eighth of all."""
+    """From one IPv4 address or IPv6 /64, which all people of a site may share: an eighth of all."""
     connections_of_network: int = 512
-    """Of one IPv4 /24 or IPv6 /48, which one party may own as a whole: half of all."""
+    """From one IPv4 /24 or IPv6 /48, which one party may own as a whole: half of all."""
     head_bytes: int = 24_576
-    """Request line and fields: the longest accepted access token, and half as much again."""
+    """Of request line and fields: the longest accepted access token, and half as much again."""
     head_fields: int = 100
     """Browsers send about 20, and every proxy on the way adds a few."""
     head_seconds: float = 5.0
     """From the connection, or from the first byte of a further request, to the end of the head."""
     unread_seconds: float = 5.0
-    """For the rest of a body after it was answered unread."""
+    """For the rest of a body whose request was answered before it was read."""
     write_seconds: float = 20.0
-    """How long a peer may leave waiting output unread."""
+    """How long a peer may leave output unread."""
     idle_seconds: int = 5
     """Between two requests of one connection."""
     handshake_seconds: float = 5.0
@@ -75,7 +75,7 @@ class ConnectionLimits:
 
 
 class EdgeProtocol(H11Protocol):
-    """One connection. Answers sent before there is a request to route are problem+json as well."""
+    """One connection. A request that is refused before it is routed is answered with problem+json, too."""
 
     def __init__(self, config: Config, server_state: ServerState, limits: ConnectionLimits) -> None:
         super().__init__(config, server_state, {}, asyncio.get_running_loop())
@@ -98,19 +98,19 @@ class EdgeProtocol(H11Protocol):
         self._await_peer(self._limits.head_seconds)
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes in; a head that has begun must end in time, however its bytes are spread."""
+        """Take bytes in; a head that has begun must end before its deadline, however its bytes are spread."""
         if self._refused:
             return
         super().data_received(data)
         self._watch()
 
     def on_response_complete(self) -> None:
-        """Continue with the connection, which may already hold the next request."""
+        """Go on with the connection, whose buffer may already hold the next request."""
         super().on_response_complete()
         self._watch()
 
     def eof_received(self) -> None:
-        """End the connection; a refused one has now been read to its end."""
+        """Close a connection that was refused: it has now been read to its end."""
         if self._refused:
             self.transport.close()
 
@@ -179,8 +179,8 @@ class EdgeProtocol(H11Protocol):
     def _refuse(self, status: int) -> None:
         """Answer `status`, unless this request was answered already, and end the connection.
 
-        What the peer still sends is read and dropped for a while: closing with unread input would reset the connection, and
-        the answer could be lost with it.
+        Further input is read and dropped for a while: closing with unread input would reset the connection, and the answer
+        could be lost with it.
         """
         self._disarm()
         self._refused = True
@@ -220,7 +220,7 @@ def _nothing() -> None:
 
 
 class StrictConnection(h11.Connection):
-    """The server's side of one connection; a head has at most `head_bytes` bytes and `fields` fields."""
+    """The server side of one connection; a head has at most `head_bytes` bytes and `fields` fields."""
 
     def __init__(self, *, head_bytes: int, fields: int) -> None:
         super().__init__(h11.SERVER, max_incomplete_event_size=head_bytes)
@@ -255,5 +255,5 @@ class StrictConnection(h11.Connection):
         if len(names) > self._fields:
             raise h11.RemoteProtocolError("too many fields", error_status_hint=431)
         if _CODING_FIELD in names and (_LENGTH_FIELD in names or request.http_version == b"1.0"):
-            # RFC 9112 section 6.1 permits both, and calls them attempts at smuggling.
+            # RFC 9112 section 6.1 permits both fields, and calls such requests attempts at smuggling.
             raise h11.RemoteProtocolError("a transfer coding with a length, or in HTTP/1.0")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable
 from typing import Final
 
 _NETWORK_BITS: Final = 64
-"""Prefix of an IPv6 address: the owner of one has the whole /64 (RFC 6177 section 2)."""
+"""Prefix of an IPv6 address that is counted: the owner of an address has its whole /64 (RFC 6177 section 2)."""
 _SITE_BITS: Final = {4: 24, 6: 48}
 """Prefixes of a network: the longest IPv4 prefix that is routed by itself, and the most that RFC 6177 gives to one site."""
 
@@ -18,8 +18,8 @@ _SITE_BITS: Final = {4: 24, 6: 48}
 class TokenBuckets:
     """One bucket per key: `burst` requests at once, then `rate` a second. For the event loop's thread only.
 
-    At most `entries` keys are remembered. Beyond that the longest unused is forgotten with its debt: buckets do not stop a
-    client with that many keys, but memory stays bounded.
+    At most `entries` keys are remembered. Beyond that, the key that was unused longest is forgotten with its debt: a client
+    with that many keys is not limited, but memory stays bounded.
     """
 
     def __init__(self, *, rate: float, burst: int, entries: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -37,7 +37,7 @@ class TokenBuckets:
     def take(self, key: Hashable, cost: float = 1.0) -> float:
         """Take `cost` requests from the bucket of `key`; return 0, or the seconds until there are enough.
 
-        A cost of more than a whole bucket is taken from a full one.
+        A cost above a whole bucket takes a full bucket.
         """
         cost = min(cost, self._burst)
         now = self._clock()

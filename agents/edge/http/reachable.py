@@ -1,7 +1,7 @@
-"""Which addresses an API may be reached at: public ones, or the networks that its settings name, and nothing in between.
+"""Decide at which addresses an API may be reached: public addresses, or the networks that its settings name.
 
-A name is resolved for each request, every address that it has is judged, and the connection goes to one that was judged: a
-name that means something else a moment later reaches nothing inside.
+A name is resolved for each request, all its addresses are judged, and the connection goes to a judged address. So a name that
+resolves differently a moment later reaches nothing inside.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ Resolve: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
 _NAT64: Final = IPv6Network("64:ff9b::/96")
 """IPv4 behind a translator (RFC 6052)."""
 _UNICAST: Final = IPv6Network("2000::/3")
-"""What is given out of IPv6: the rest has old private addresses (`fec0::/10`) and translators, which `ipaddress` lets by."""
+"""The assigned part of IPv6: the rest has old private addresses (`fec0::/10`) and translators, which `ipaddress` admits."""
 _NOT_PUBLIC: Final = tuple(map(ip_network, ("192.0.0.0/24", "2001::/32", "2002::/16", "3fff::/20")))
-"""Beside what `ipaddress` knows: addresses of protocols and of documents, and tunnels that lead to an address in them."""
+"""Networks that `ipaddress` takes as public: those of protocols and documentation, and tunnels that hold another address."""
 
 
 class AddressRefused(Exception):
-    """The host has an address that this API may not have. The text names the host, for the operator's log."""
+    """The host has an address at which this API may not be reached. The text names the host, for the operator's log."""
 
 
 def network_of(text: str) -> Network:
-    """Return the network that a setting names; raise `ConfigurationError` if it is none."""
+    """Return the network that a setting names; raise `ConfigurationError` for any other text."""
     try:
         return ip_network(text)
     except ValueError as error:
@@ -44,7 +44,7 @@ def network_of(text: str) -> Network:
 async def resolve(host: str, port: int, *, threads: Executor | None = None) -> Sequence[str]:
     """Return the addresses of `host`; raise `OSError` if there are none. The caller sets the deadline.
 
-    A thread of `threads`, by default one of the loop's, is taken until the name is resolved, whoever still waits for it.
+    It occupies a thread of `threads`, by default of the loop's, until the name is resolved, even if the caller has left.
     """
     asking = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
     addresses = await asyncio.get_running_loop().run_in_executor(threads, asking)
@@ -52,7 +52,7 @@ async def resolve(host: str, port: int, *, threads: Executor | None = None) -> S
 
 
 async def address_of(host: str, port: int, networks: Sequence[Network], *, resolving: Resolve = resolve) -> str:
-    """Return an address of `host`, a name or an address, all of whose addresses are in `networks`, or public without any.
+    """Return an address of `host` (a name or an address), if all its addresses are in `networks`, or public if that is empty.
 
     Raises `AddressRefused`, also if there is no address.
     """
@@ -69,7 +69,7 @@ async def address_of(host: str, port: int, networks: Sequence[Network], *, resol
 
 
 def is_public(address: Address) -> bool:
-    """Return whether `address`, and the one that it stands for, is one of the public internet."""
+    """Return whether `address`, or the IPv4 address inside of it, belongs to the public internet."""
     inner: Address | None = None
     if isinstance(address, IPv6Address):
         inner = IPv4Address(address.packed[-4:]) if address in _NAT64 else address.ipv4_mapped

@@ -1,4 +1,4 @@
-"""One listener of the edge: uvicorn inside our task group, on a socket of ours, without its signal handlers."""
+"""One listener of the edge: uvicorn inside our task group, on a socket that we opened, without signal handlers."""
 
 from __future__ import annotations
 
@@ -75,12 +75,12 @@ def _config(app: ASGIApp, limits: ConnectionLimits) -> uvicorn.Config:
         ws="none",
         lifespan="off",
         interface="asgi3",
-        # uvicorn would log each start, stop and malformed request: the first two are logged here, the last is caused by a
-        # peer. `application.py` logs requests.
+        # uvicorn would log each start, stop and malformed request. We log the first two ourselves, malformed requests
+        # are caused by peers, and `application.py` logs requests.
         log_config=None,
         log_level=logging.ERROR,
         access_log=False,
-        # A peer's claim to forward for another is not believed, and answers do not name the server.
+        # Forwarding fields are read by `forwarded.py` alone, and answers do not name the server.
         proxy_headers=False,
         server_header=False,
         timeout_keep_alive=limits.idle_seconds,
@@ -100,7 +100,7 @@ class _HttpServer(uvicorn.Server):
         protocol: ProtocolFactory,
     ) -> None:
         super().__init__(config)
-        # uvicorn closes these; the one listener is ours.
+        # uvicorn closes these; our listener is not among them.
         self.servers: list[asyncio.base_events.Server] = []
         self.live = asyncio.Event()
         self.ending = asyncio.Event()
@@ -112,18 +112,18 @@ class _HttpServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals to the command that runs this."""
+        """Leave signals to the command that runs the server."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen. uvicorn's own has no deadline for TLS handshakes and ends the process if it fails."""
+        """Listen. uvicorn's own startup has no deadline for TLS handshakes, and exits the process if it fails."""
         del sockets
         self._listener.listen(BACKLOG)
         self.started = True
         self.live.set()
 
     async def main_loop(self) -> None:
-        """Accept connections until told to end, which uvicorn checks ten times a second; keep the Date header right."""
+        """Accept connections until `ending` is set, and keep the Date header right; uvicorn would poll ten times a second."""
         async with asyncio.TaskGroup() as group:
             accepting = group.create_task(self._accept(), name="accept")
             while not await self.on_tick(0):
@@ -133,8 +133,8 @@ class _HttpServer(uvicorn.Server):
             accepting.cancel()
 
     async def _accept(self) -> None:
-        # Not by `create_server`, which reports a connection after its TLS handshake: until then it would not be counted. Nor
-        # by `sock_accept`, which loses a connection that comes together with the end.
+        # Not by `create_server`: it reports a connection only after its TLS handshake, until when it would not count. Nor by
+        # `sock_accept`: it loses a connection that arrives while the server ends.
         async with asyncio.TaskGroup() as welcomes:
             while True:
                 try:
@@ -172,7 +172,7 @@ class _HttpServer(uvicorn.Server):
             raise
 
     async def cut(self) -> None:
-        """End whatever is left after the graceful end."""
+        """End the connections and tasks that are left after the graceful end."""
         self._listener.close()
         for connection in tuple(self.server_state.connections):
             if connection.transport is not None:
@@ -198,7 +198,7 @@ def _bound(address: str, setting: str) -> socket.socket:
     host, port = parse_address(address, setting)
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        # With the protocol named, or asyncio would leave Nagle's algorithm on: 40 ms for an answer of two writes.
+        # The protocol is named, or asyncio would leave Nagle's algorithm on: 40 ms for an answer of two writes.
         listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,7 +1,7 @@
 """TLS of the edge's two listeners: a server context that is replaced when its certificate changes.
 
-`ssl` can add to a context but remove nothing, and asyncio keeps the one that it was given. So that one makes a new inner
-context whenever the material behind it changes, and every handshake uses the newest.
+`ssl` can add to a context but remove nothing, and asyncio keeps the context that it was given. So the outer context makes a
+new inner context whenever the certificate or key changes, and every handshake uses the newest inner context.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _logger: Final = logging.getLogger(__name__)
 
 
 class RotatingContext(ssl.SSLContext):
-    """The context that asyncio is given: each handshake uses the context that `current` returns at that moment."""
+    """The outer context for asyncio: each handshake uses the context that `current` returns at that moment."""
 
     _current: Callable[[], ssl.SSLContext]
 
@@ -35,12 +35,12 @@ class RotatingContext(ssl.SSLContext):
         self._current = current
 
     def wrap_bio(self, *args: Any, **options: Any) -> ssl.SSLObject:
-        """Return a connection of the newest context; an error ends this connection only."""
+        """Return a connection of the newest inner context; an error ends this connection only."""
         return self._current().wrap_bio(*args, **options)
 
 
 def svid_context(identity: Identity, trust_domain: TrustDomain) -> RotatingContext:
-    """Return the context of a listener that shows `identity`'s X.509-SVID and requires one of `trust_domain`."""
+    """Return the context of a listener that presents `identity`'s X.509-SVID and requires an X.509-SVID of `trust_domain`."""
     made: tuple[X509Material, ssl.SSLContext] | None = None
 
     def current() -> ssl.SSLContext:
@@ -59,9 +59,9 @@ def svid_context(identity: Identity, trust_domain: TrustDomain) -> RotatingConte
 def file_context(certificate: Path, key: Path, clients: Path | None = None) -> RotatingContext:
     """Return the context of the public listener; replaced files are read again at the next handshake.
 
-    `clients` holds the authorities of clients' certificates, of which one may then be shown.
+    `clients` holds the authorities of clients' certificates; a client may then present a certificate.
 
-    Raises `ConfigurationError` if they cannot be used now. If they cannot be used later, the last good ones stay in use.
+    Raises `ConfigurationError` if the files cannot be used now. If they cannot be used later, the last good context stays.
     """
     files = (certificate, key) if clients is None else (certificate, key, clients)
     made = (_stamp(*files), _from_files(*files))
@@ -111,7 +111,7 @@ def _from_files(certificate: Path, key: Path, clients: Path | None = None) -> ss
 
 
 def _check_private(key: Path) -> None:
-    # Its group may read it: that is how Kubernetes gives a secret to a process that does not run as root.
+    # Its group may read it: so Kubernetes gives a secret to a process that does not run as root.
     try:
         mode = key.stat().st_mode
     except OSError as error:

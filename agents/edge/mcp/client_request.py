@@ -1,4 +1,4 @@
-"""What a handler of the MCP server knows of who asks: the HTTP request, its verified token, what the client can do."""
+"""A request as handlers of the MCP server see it: the HTTP request, its verified token, and what the client can do."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from sealbus.agents.edge.oauth.tokens.access_token import AccessToken
 TOKEN: Final = "sealbus.mcp.token"
 """Key of the request's scope that holds the contents of its access token."""
 TASKS: Final = "io.modelcontextprotocol/tasks"
-"""The extension by which a call comes back as a task."""
+"""The extension by which a call returns a task."""
 
 Context = ServerRequestContext[Any, Any]
 
 
 class Caller(NamedTuple):
-    """One request. `modern` is of the protocol without sessions, where questions to the person are results."""
+    """One request. `modern` is the protocol without sessions, in which a question to the person is a result."""
 
     request: Request
     token: AccessToken
@@ -29,11 +29,11 @@ class Caller(NamedTuple):
     form: bool
     """Whether the client can ask its person a question."""
     url: bool
-    """Whether it can send them to a page."""
+    """Whether it can send its person to a page."""
 
     @classmethod
     def of(cls, context: Context) -> Caller:
-        """Return what is known of a request that came through our endpoint."""
+        """Return the caller of a request that came through our endpoint."""
         request = context.request
         if not isinstance(request, Request):  # every message comes in a request of its own
             raise TypeError("no HTTP request")
@@ -46,7 +46,7 @@ class Caller(NamedTuple):
             token=request.scope[TOKEN],
             modern=context.protocol_version in MODERN_PROTOCOL_VERSIONS,
             tasks=TASKS in extensions,
-            # One that names no mode means forms, as clients did before there were others.
+            # A client that names no mode supports forms, the only mode of earlier versions.
             form=elicitation is not None and (elicitation.form is not None or not url),
             url=url,
         )

@@ -1,4 +1,4 @@
-"""`/mcp`: who asks is verified, and what they ask is bounded, before the transport of `mcp` sees the request."""
+"""`/mcp`: verify the caller and bound the request before the transport of `mcp` sees it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sealbus.agents.edge.front import DOOR, RESOURCE, Front, NamedResource
-from sealbus.agents.edge.http.bodies import read_body, replaying
+from sealbus.agents.edge.http.bodies import replaying
 from sealbus.agents.edge.http.problem import HEADERS, EdgeError
 from sealbus.agents.edge.mcp.client_request import TOKEN
 from sealbus.agents.edge.mcp.sessions import OpenSessions, SessionOwner
@@ -30,11 +30,11 @@ _DOOR: Final = "mcp"
 _SESSION: Final = "mcp-session-id"
 _VERSION: Final = "mcp-protocol-version"
 _FIELDS: Final = {name.lower().encode(): value.encode() for name, value in HEADERS.items()}
-"""Fields of each answer of the edge, where the transport does not give its own."""
+"""Fields of each answer of the edge, unless the transport sets its own value."""
 
 
 class McpEndpoint:
-    """The one resource of the MCP server. `transport` is the application of `mcp`, `origins` whose pages may ask."""
+    """The one resource of the MCP server. `transport` is the application of `mcp`; pages of `origins` may use it."""
 
     def __init__(
         self,
@@ -55,11 +55,9 @@ class McpEndpoint:
         self._origins = origins | {f"{parts.scheme}://{parts.netloc}"}
 
     async def post(self, request: Request) -> Response:
-        """Answer one message of a client: 401 or 403 with a challenge, 413, 415, 429, or what the transport answers."""
+        """Answer one message of a client: 401 or 403 with a challenge, 413, 415, 429, or the transport's answer."""
         token = await self._admitted(request)
-        body = await read_body(
-            request, self._front.limits, lambda size: self._front.charge(token, size / self._charged)
-        )
+        body = await self._front.body(request, token)
         if body.typ != JSON:
             raise EdgeError(Code.UNSUPPORTED_MEDIA_TYPE, 415, f"Content-Type must be {JSON}")
         self._check_scope(json.loads(body.body), token)
@@ -87,28 +85,24 @@ class McpEndpoint:
         return _Answer(self._transport, user, token.scope)
 
     async def _end(self, request: Request, session: str, owner: SessionOwner) -> None:
-        """End a session that makes room for another, as its client would have."""
+        """End a session, as its client would, to make room for another."""
         host = [(name, value) for name, value in request.scope["headers"] if name == b"host"]
         headers = [*host, (_SESSION.encode(), session.encode("latin-1"))]
         await _Answer(self._transport, owner)(
             {**request.scope, "method": "DELETE", "headers": headers}, _nothing, _unsent
         )
 
-    @property
-    def _charged(self) -> int:
-        return self._front.limits.charged_bytes
-
     async def _admitted(self, request: Request) -> AccessToken:
         request.scope[RESOURCE] = self._resource
         request.scope[DOOR] = _DOOR
-        # A page elsewhere has no token, unless somebody's browser was made to keep one for it.
+        # Another page has no token, unless it made a browser keep one.
         if request.headers.get("origin", next(iter(self._origins))) not in self._origins:
-            raise EdgeError(Code.DENIED, 403, "pages of this origin may not ask")
+            raise EdgeError(Code.DENIED, 403, "pages of this origin may not use this resource")
         token = request.scope[TOKEN] = await self._front.admitted(request)
         return token
 
     def _check_scope(self, message: Any, token: AccessToken) -> None:
-        """Raise `Denied` before anything is answered, so that a missing scope is a challenge that clients act on."""
+        """Raise `Denied` for a missing scope before the answer begins, so that clients get a challenge."""
         if not isinstance(message, Mapping) or message.get("method") != "tools/call":
             return
         params = message.get("params")
@@ -130,9 +124,9 @@ async def _unsent(message: Message) -> None:
 
 
 class _Answer(Response):
-    """What the transport answers to a request of `user` whose `body` was read.
+    """The transport's answer to a request of `user` whose `body` was read.
 
-    `answering` is entered for the session that the request is of, `known`, until it is answered, and for one that it opens.
+    `answering` is entered for the session of the request, `known`, until the answer ends, and for a session that it opens.
     """
 
     def __init__(
@@ -153,7 +147,7 @@ class _Answer(Response):
         self._known = known
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer; the user is known by client, issuer and subject, and by nothing that could be shown to others."""
+        """Answer; the transport knows the user by client, issuer and subject only, which are shown to nobody."""
 
         async def noting(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -161,7 +155,7 @@ class _Answer(Response):
                 message["headers"] = [*message["headers"], *((n, v) for n, v in _FIELDS.items() if n not in present)]
                 begun = present.get(_SESSION.encode(), b"").decode("latin-1")
                 if begun and begun != self._known:
-                    # Used by what opens it, which is answered in a moment.
+                    # The request that opens the session counts as its first use.
                     with self._answering(begun):
                         pass
             await send(message)

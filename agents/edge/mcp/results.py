@@ -1,4 +1,4 @@
-"""What a tool's caller is given: an answer that fits its schema, or why there is none, in words and as data."""
+"""Results of tools: an answer that fits the tool's schema, an error in words and as data, or the state of a task."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ POLL_MS: Final = 1_000
 
 
 def answered(tool: Tool, *bodies: Content) -> types.CallToolResult:
-    """Return an agent's answer, or its parts; raise `HandlingError` (`bad_result`) if it is not what the tool says."""
+    """Return an agent's answer, or its parts; raise `HandlingError` (`bad_result`) if it does not fit the tool's schema."""
     if not tool.described.action.gives:
         return types.CallToolResult(content=[types.TextContent(text="done")])
     if tool.described.gives is None:
@@ -42,7 +42,7 @@ def answered(tool: Tool, *bodies: Content) -> types.CallToolResult:
 
 
 def refused(error: SealbusError, task: str = "") -> types.CallToolResult:
-    """Return that a call was not done, as a result that a language model reads."""
+    """Return the result of a call that was refused or failed, for a language model to read."""
     problem: dict[str, Any] = json.loads(bytes(problem_of(error).body))
     words = [f"{problem['detail']} ({problem['code']})"]
     if problem.get("reasons"):
@@ -52,12 +52,12 @@ def refused(error: SealbusError, task: str = "") -> types.CallToolResult:
 
 
 def unfit(fault: str) -> types.CallToolResult:
-    """Return that arguments do not fit, with `fault`: nothing was sent."""
+    """Return the result for arguments that do not fit, with `fault`; nothing was sent."""
     return _error(f"{fault} ({Code.BAD_BODY})")
 
 
 def open_task(task: str, state: str, note: str = "") -> types.CallToolResult:
-    """Return that a task is not done yet and goes on, so that it is asked for later."""
+    """Return the result for a task that is not done yet; the model can ask for it later."""
     detail = f" ({note})" if note else ""
     return _error(
         f"Not done yet: the task {task} is {state}{detail} and goes on. Ask for it later with the tool task_result; "
@@ -67,7 +67,7 @@ def open_task(task: str, state: str, note: str = "") -> types.CallToolResult:
 
 
 async def result_of(tool: Tool, handle: TaskHandle, status: Status) -> dict[str, Any]:
-    """Return what the tool's caller is given for a task that ended with `status`, as it is written."""
+    """Return the tool's result, in its JSON form, for a task that ended with `status`."""
     try:
         if status.result is None:
             raise failure_of(status)

@@ -1,4 +1,4 @@
-"""The whole MCP server of an edge: its routes, for as long as its block lasts."""
+"""Open the MCP server of an edge and yield its routes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from sealbus.agents.edge.oauth.bearer import metadata_answer, metadata_path
 from sealbus.bus.background import Background, BoundedTasks
 
 _LEAVING: Final = 64
-"""Cancels at a time for clients that left."""
+"""Most cancels at a time for clients that disconnected."""
 
 
 @asynccontextmanager
@@ -47,7 +47,7 @@ async def open_mcp(
 ) -> AsyncGenerator[Sequence[BaseRoute], None]:
     """Yield the routes of an MCP server whose tools are `described`, at `url`; leaving ends its sessions.
 
-    What clients bring back is sealed under the first of `state_keys` (32 bytes each) and opened under all of them. Raises
+    State that clients return is sealed under the first of `state_keys` (32 bytes each) and opened under any of them. Raises
     `ConfigurationError` as `Tools` does.
     """
     front, tools = actions.front, Tools(described)
@@ -78,7 +78,7 @@ async def open_mcp(
             )
 
         ready, ending = asyncio.Event(), asyncio.Event()
-        # In a task of its own: its group would wrap what the caller's block raises.
+        # In a task of its own: the manager's task group would wrap exceptions of the caller's block.
         group.create_task(_served(manager, ready, ending), name="mcp")
         await ready.wait()
         try:
@@ -105,7 +105,7 @@ def _server(
         get_tool_input_schema=tools.input_schema,
         on_list_tools=calls.list_tools,
     )
-    # In place of its spans: the edge has one for each request, and one for each message.
+    # This list replaces the package's tracing: the edge has its own spans of requests and messages.
     security = RequestStateSecurity(keys=state_keys, ttl=state_seconds)
     server.middleware[:] = [RequestStateBoundary(security, default_audience=url)]
     server.extensions[TASKS] = {}

@@ -1,6 +1,7 @@
-"""Which sessions of the older protocol are open, and which one makes room: clients often end without ending theirs.
+"""Track open sessions of the older protocol, and choose the session that makes room for a new one.
 
-The transport bounds only all sessions together, and refuses new ones beyond that.
+Clients often disappear without ending their session. The transport bounds only the sum of sessions, and refuses new ones
+beyond that.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from sealbus.agents.edge.http.problem import EdgeError
 from sealbus.envelopes.errors import Code
 
 IDLE_SECONDS: Final = 1_800
-"""A session without requests for as long has ended."""
+"""A session without requests for so long has ended."""
 SESSIONS_OF_USER: Final = 16
-"""As many as streams of one user: each program of theirs has one."""
+"""As many as streams of one user: each of the user's programs has a session."""
 
 
 class SessionOwner(NamedTuple):
-    """Whose a session is: a user of an issuer at a client."""
+    """The owner of a session: a user of an issuer at a client."""
 
     issuer: str
     subject: str
@@ -33,11 +34,11 @@ class _Open:
     owner: SessionOwner
     used: float
     answering: int = 0
-    """Requests that are being answered: such a session is not idle."""
+    """Requests that are being answered; the session is not idle then."""
 
 
 class OpenSessions:
-    """The sessions of one process, by when they were last used. `monotonic` gives seconds."""
+    """The sessions of one process, in the order of their last use. `monotonic` gives seconds."""
 
     def __init__(self, monotonic: Callable[[], float], *, whole: int, of_user: int = SESSIONS_OF_USER) -> None:
         self._monotonic = monotonic
@@ -46,11 +47,11 @@ class OpenSessions:
         self._open: OrderedDict[str, _Open] = OrderedDict()
 
     def admit(self, user: SessionOwner) -> tuple[str, SessionOwner] | None:
-        """Make room for a session of `user`; return the session that has to end for it, and whose it is.
+        """Make room for a session of `user`; return the session that has to end for it, if any, and its owner.
 
-        Where `user` has as many as one may have, their own that is idle longest ends. Where all together are as many as there
-        may be, it is the one that is idle longest of those who have the most, but none of somebody who has fewer than `user`
-        or as many. Raises 429 where each of these is answering.
+        If `user` has as many sessions as one user may have, the user's own session that was idle longest ends. If the whole
+        process has as many as it may have, the session that was idle longest ends among those of the users with the most
+        sessions; if nobody has more than `user`, among the user's own. Raises 429 if all these sessions are answering.
         """
         self._forget_idle()
         counts = Counter(entry.owner for entry in self._open.values())
@@ -69,7 +70,7 @@ class OpenSessions:
 
     @contextmanager
     def answering(self, session: str, user: SessionOwner) -> Generator[None, None, None]:
-        """Count a session of `user` as used while a request of it is answered, and from then on; another's stays theirs."""
+        """Count a session of `user` as in use while the block answers a request; a session of another user is not touched."""
         entry = self._open.setdefault(session, _Open(user, self._monotonic()))
         if entry.owner != user:
             yield
@@ -83,13 +84,13 @@ class OpenSessions:
             self._used(session, entry)
 
     def ended(self, session: str, user: SessionOwner) -> None:
-        """Take off a session that its client, `user`, has ended."""
+        """Forget a session that its client, `user`, has ended."""
         entry = self._open.get(session)
         if entry is not None and entry.owner == user:
             del self._open[session]
 
     def __contains__(self, session: str) -> bool:
-        """Return whether a session is open, as far as is known here."""
+        """Return whether a session is open, as far as this process knows."""
         return session in self._open
 
     def _used(self, session: str, entry: _Open) -> None:

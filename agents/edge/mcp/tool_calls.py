@@ -1,7 +1,7 @@
-"""`tools/call`: calls are calls, tasks are tasks, and what waits for an approval says so.
+"""`tools/call`: call an agent or submit a task, and tell the client if the task waits for an approval.
 
-An answer of the client is never the approval. Who may approve does so at the edge with a login of their own; the client
-learns of it, or takes its task back.
+An answer of the client is never the approval. People approve at the edge, with a login of their own. The client sees the task
+continue, or can cancel it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from sealbus.bus.sending.status import Status
 from sealbus.envelopes.errors import Code, SealbusError
 
 IDEMPOTENCY_KEY: Final = "sealbus/idempotencyKey"
-"""Name in a call's `_meta` of a key that makes its copies one effect, as the field of that name does for `/v1`."""
+"""Name of the idempotency key in a call's `_meta`; it works like the field of that name for `/v1`."""
 _MISSING_CAPABILITY: Final = -32021
 _LEFT: Final = "the client left"
 _DECLINED: Final = "declined by the client"
@@ -38,7 +38,7 @@ Answer = types.CallToolResult | types.InputRequiredResult | dict[str, Any]
 
 
 class ToolCalls:
-    """The tools of one edge, called. `leaving` runs the cancels for clients that left; `page` is where people approve."""
+    """Calls of the tools of one edge. `leaving` runs the cancels for clients that disconnected; people approve at `page`."""
 
     def __init__(self, actions: Actions, tools: Tools, leaving: BoundedTasks, page: str | None) -> None:
         self._actions = actions
@@ -48,12 +48,12 @@ class ToolCalls:
         self._front = actions.front
 
     async def list_tools(self, context: Context, params: types.PaginatedRequestParams | None) -> types.ListToolsResult:
-        """`tools/list`: those whose scope the token has."""
+        """`tools/list`: the tools whose scope the token has."""
         del params
         return self._tools.list_for(Caller.of(context).token)
 
     async def call(self, context: Context, params: types.CallToolRequestParams) -> Answer:
-        """`tools/call`. What the bus refuses is a result that says so; what is no tool of ours is an error."""
+        """`tools/call`: a refusal by the bus is a result that says so; an unknown tool is an error of the protocol."""
         caller = Caller.of(context)
         try:
             if params.name == TASK_RESULT.name:
@@ -96,7 +96,7 @@ class ToolCalls:
     async def _wait_for_task(
         self, context: Context, caller: Caller, tool: Tool, handle: TaskHandle, after: int = -1
     ) -> Answer:
-        """Wait for a task as long as a call may take; a client that leaves takes it back."""
+        """Wait for a task as long as a call may take; cancel it if the client disconnects."""
         try:
             return await self._follow_task(context, caller, tool, handle, after)
         except asyncio.CancelledError:
@@ -108,7 +108,7 @@ class ToolCalls:
         self, context: Context, caller: Caller, tool: Tool, handle: TaskHandle, after: int
     ) -> Answer:
         front, newest, told_of = self._front, None, 1
-        # First of all: who loses the connection finds the task by it.
+        # First of all the task's id: a client that loses the connection finds the task by it.
         await context.session.report_progress(1.0, message=f"task {handle.message_id}")
         async with aclosing(
             follow_task(handle, front, caller.token, after=after, within=front.limits.call_seconds)
@@ -139,7 +139,7 @@ class ToolCalls:
     async def _ask_person(
         self, context: Context, caller: Caller, tool: Tool, handle: TaskHandle, status: Status
     ) -> Answer:
-        """Ask an older client's person, and meanwhile see whether the task goes on; whatever comes first counts."""
+        """Ask the person of an older client, and follow the task meanwhile; the first of the two counts."""
         front = self._front
         question = types.ElicitRequest.model_validate(self._question(caller, handle.message_id))
         asking: asyncio.Future[types.ElicitResult] = asyncio.ensure_future(
@@ -198,7 +198,7 @@ class ToolCalls:
         return open_task(handle.message_id, state, note)
 
     async def task(self, caller: Caller, named: object) -> tuple[Tool, TaskHandle]:
-        """Return a task of the token's user and the tool that started it; raise `MCPError` if there is none."""
+        """Return a task of the token's user and the tool that started it; raise `MCPError` if there is no such task."""
         try:
             name = named if isinstance(named, str) else ""
             handle = await self._actions.tasks.look_up(name, caller.token, caller.request)
@@ -218,7 +218,7 @@ class ToolCalls:
         return await task_document(tool, handle, self._question(caller))
 
     async def update(self, context: Context, params: UpdateParams) -> dict[str, Any]:
-        """`tasks/update`: an answer to a question of the task's. One that declines takes the task back."""
+        """`tasks/update`: an answer to a question of the task. An answer that declines cancels the task."""
         caller = _with_tasks(context)
         _, handle = await self.task(caller, params.taskId)
         if any(response.get("action") in ("decline", "cancel") for response in params.inputResponses.values()):
@@ -226,7 +226,7 @@ class ToolCalls:
         return {"resultType": "complete"}
 
     async def cancel(self, context: Context, params: TaskParams) -> dict[str, Any]:
-        """`tasks/cancel`: stop a task and what follows from it; one that has ended stays as it is."""
+        """`tasks/cancel`: cancel a task and the messages that follow from it; a task that has ended stays as it is."""
         caller = _with_tasks(context)
         _, handle = await self.task(caller, params.taskId)
         await self._cancel_task(caller, handle, "")
@@ -243,13 +243,15 @@ class ToolCalls:
         try:
             await self._actions.tasks.cancel_task(caller.request, caller.token, handle, _LEFT)
         except SealbusError:
-            # It has ended, or goes on to its own end: nobody is left to tell.
+            # The task has ended, or continues to its end. No client is left to be told.
             return
 
     def _question(self, caller: Caller, task: str = "") -> dict[str, Any]:
-        """Return what the client's person is asked while a task waits for an approval."""
+        """Return the question to the client's person while a task waits for an approval."""
         where = self._page or f"{self._front.resource} with a login of their own, by `sealbus approvals`"
-        message = f"This waits until somebody who may has approved it at {where}. Your answer here approves nothing."
+        message = (
+            f"This task waits until an authorized person approves it at {where}. Your answer here approves nothing."
+        )
         if caller.url and self._page is not None:
             params: dict[str, Any] = {"mode": "url", "message": message, "url": self._page}
             if not caller.modern:
@@ -283,7 +285,7 @@ def _with_tasks(context: Context) -> Caller:
 
 
 def _declines(asking: asyncio.Future[types.ElicitResult]) -> bool:
-    """Return whether the person took the task back; a client that cannot ask has said nothing."""
+    """Return whether the person declined; an error of a client that cannot ask is no answer."""
     try:
         return asking.result().action != "accept"
     except (MCPError, ValueError):

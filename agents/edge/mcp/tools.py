@@ -1,4 +1,4 @@
-"""Tools: one for each action that is shown, with its schemas, and one that finds a task again."""
+"""Tools: one for each listed action, with its schemas, and one that gets the result of an earlier task."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from sealbus.agents.edge.oauth.tokens.access_token import AccessToken
 from sealbus.envelopes.errors import ConfigurationError
 
 _NAME: Final = 64
-"""Most characters of a tool's name: what language models take."""
+"""Most characters of a tool's name that language models accept."""
 _FAULT: Final = 300
-"""Most characters of what is told of arguments that do not fit."""
+"""Most characters of each part of a message about arguments that do not fit."""
 
 TASK_RESULT: Final = types.Tool(
     name="task_result",
@@ -31,7 +31,7 @@ TASK_RESULT: Final = types.Tool(
         "additionalProperties": False,
     },
 )
-"""For clients without the Tasks extension: work goes on after a call has ended, and is found by its id."""
+"""For clients without the Tasks extension: a task continues after its call has ended, and is found by its id."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ class Tool:
 
     @property
     def name(self) -> str:
-        """The name of the tool: what language models take in names leaves out the dot."""
+        """The name of the tool; language models accept no dot in names."""
         return self.described.name.replace(".", "_")
 
     @cached_property
     def definition(self) -> types.Tool:
-        """What clients are told."""
+        """The tool as clients see it."""
         action = self.described.action
         return types.Tool(
             name=self.name,
@@ -58,11 +58,11 @@ class Tool:
         )
 
     def fault(self, arguments: Mapping[str, Any]) -> str:
-        """Return what is wrong with `arguments`, "" if they fit."""
+        """Return the fault of `arguments`, "" if they fit."""
         return _fault(self._takes, arguments)
 
     def misfit(self, answer: Mapping[str, Any]) -> str:
-        """Return what is wrong with an answer, "" if it fits."""
+        """Return the fault of an answer, "" if it fits."""
         return _fault(self._gives, answer) if self._gives is not None else ""
 
     @cached_property
@@ -75,7 +75,7 @@ class Tool:
 
 
 class Tools:
-    """The tools of one edge. Raises `ConfigurationError` for two of one name, too long a name, or a schema that is none."""
+    """The tools of one edge. Raises `ConfigurationError` for equal names, a name that is too long, or an invalid schema."""
 
     def __init__(self, actions: Sequence[DescribedAction]) -> None:
         self._tools = {tool.name: tool for tool in map(Tool, actions)}
@@ -91,7 +91,7 @@ class Tools:
                     Draft202012Validator.check_schema(schema)
                 except SchemaError as error:
                     raise ConfigurationError(
-                        f"edge.schemas: what {tool.described.name} takes or gives is no JSON schema"
+                        f"edge.schemas: the schema of {tool.described.name} is no JSON schema"
                     ) from error
 
     def named(self, name: object) -> Tool | None:
@@ -103,20 +103,20 @@ class Tools:
         return self._actions.get(action)
 
     def input_schema(self, name: str) -> Mapping[str, Any] | None:
-        """Return what the tool with this name takes."""
+        """Return the schema of the arguments of the tool with this name."""
         if name == TASK_RESULT.name:
             return TASK_RESULT.input_schema
         tool = self.named(name)
         return tool.described.takes if tool is not None else None
 
     def list_for(self, token: AccessToken) -> types.ListToolsResult:
-        """Return the tools whose scope `token` has. A hint only: what may be done is decided at each call."""
+        """Return the tools whose scope `token` has. It is only a hint: the policy decides each call."""
         tools = [tool.definition for tool in self._tools.values() if tool.described.is_in_scope(token)]
         return types.ListToolsResult(tools=[*tools, *([TASK_RESULT] if self._keeps_tasks else [])])
 
     @property
     def scopes(self) -> str:
-        """The scopes that tools need, as a challenge says them."""
+        """The scopes that tools need, in the form of a challenge."""
         return " ".join(sorted({tool.described.scope for tool in self._tools.values()} - {""}))
 
 
@@ -124,7 +124,7 @@ def _fault(validator: Draft202012Validator, value: object) -> str:
     error = best_match(validator.iter_errors(value))
     if error is None:
         return ""
-    # Which rule, and where: not the value, which may be long or somebody's secret.
+    # The rule and the place, but not the value, which may be long or a secret.
     place = "/".join(str(step) for step in error.absolute_path)[:_FAULT]
     rule = f"{error.validator}: {error.validator_value!r}"[:_FAULT]
     return f"{place or 'the arguments'} does not fit {rule}"

@@ -1,6 +1,6 @@
-"""The access token of a request, read from its one place, and the challenge where it does not do (RFC 6750, RFC 9449).
+"""Read the access token of a request from its one place, and challenge a client whose token is refused (RFC 6750, RFC 9449).
 
-Also `/.well-known/oauth-protected-resource` (RFC 9728), where clients learn who issues tokens.
+Also `/.well-known/oauth-protected-resource` (RFC 9728), where clients find the issuers of tokens.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sealbus.envelopes.errors import Code
 
 
 class Scheme(StrEnum):
-    """How an access token is presented: by who has it (RFC 6750), or by who holds its key (RFC 9449 section 7.1)."""
+    """How an access token is presented: by its bearer (RFC 6750), or by the holder of its key (RFC 9449 section 7.1)."""
 
     BEARER = "Bearer"
     DPOP = "DPoP"
@@ -35,7 +35,7 @@ _B64TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 """RFC 6750 section 2.1."""
 
 _QUOTED: Final = re.compile(r"[ !#-\[\]-~]*")
-"""What a quoted string of a field holds without escapes (RFC 9110 section 5.6.4), in ASCII."""
+"""Text that a quoted string of a field holds without escapes (RFC 9110 section 5.6.4), in ASCII."""
 
 WELL_KNOWN: Final = "/.well-known/oauth-protected-resource"
 
@@ -45,7 +45,7 @@ PROOF_ALGORITHMS: Final = ("ES256", "ES384", "Ed25519", "PS256")
 
 
 class NoToken(EdgeError):
-    """401: the request has no access token, so it is only told where to get one (RFC 6750 section 3.1)."""
+    """401: the request has no access token; the answer only says where clients get one (RFC 6750 section 3.1)."""
 
     def __init__(self) -> None:
         super().__init__(Code.NO_TOKEN, 401)
@@ -62,8 +62,8 @@ class Presented:
 def presented_token(headers: Headers) -> Presented:
     """Return the access token in `Authorization`; no other place is searched.
 
-    Raises `NoToken` if there is none, `EdgeError` (400 `malformed`, `invalid_request`) for more than one or for one that does
-    not have the form of RFC 6750, which is that of RFC 9449 too.
+    Raises `NoToken` if there is none, `EdgeError` (400 `malformed`, `invalid_request`) for several tokens or for a token
+    without the form of RFC 6750, which RFC 9449 shares.
     """
     values = headers.getlist("authorization")
     if not values:
@@ -80,10 +80,10 @@ def presented_token(headers: Headers) -> Presented:
 
 
 def challenge(answer: Response, resource: str, scheme: Scheme = Scheme.BEARER, **parameters: object) -> None:
-    """Add `WWW-Authenticate` to the answer to a request whose token is missing, not accepted or not enough.
+    """Add `WWW-Authenticate` to the answer to a request whose token is missing, refused or not sufficient.
 
-    `parameters` are left out where they are None or empty. They are quoted as they are: raises `ValueError` for a quote, a
-    backslash or a control character, so that no word of a policy begins a parameter, or a field, of its own.
+    Parameters that are None or empty are left out. The others are quoted unchanged: raises `ValueError` for a quote, a
+    backslash or a control character, so that no text of a policy can begin another parameter or field.
     """
     quoted = {name: text for name, value in parameters.items() if value is not None and (text := str(value))}
     if not all(_QUOTED.fullmatch(value) for value in quoted.values()):
@@ -97,7 +97,7 @@ def challenge(answer: Response, resource: str, scheme: Scheme = Scheme.BEARER, *
 
 
 def needed(answer: Response, remedy: Remedy, resource: str, scheme: Scheme = Scheme.BEARER) -> None:
-    """Write which login (RFC 9470 section 3) or scope (RFC 6750 section 3.1) the denied request needs."""
+    """Challenge with the login (RFC 9470 section 3) or the scope (RFC 6750 section 3.1) that a denied request needs."""
     if remedy.kind is RemedyKind.LOGIN:
         error = "insufficient_user_authentication"
         challenge(answer, resource, scheme, error=error, acr_values=remedy.acr, max_age=remedy.max_age)
@@ -106,7 +106,7 @@ def needed(answer: Response, remedy: Remedy, resource: str, scheme: Scheme = Sch
 
 
 def metadata_path(resource: str) -> str:
-    """Return the path of the metadata of `resource`: the well-known part precedes its own path (section 3.1)."""
+    """Return the path of the metadata of `resource`: the well-known part precedes the resource's path (section 3.1)."""
     return WELL_KNOWN + urlsplit(resource).path.rstrip("/")
 
 
@@ -119,10 +119,10 @@ def metadata_url(resource: str) -> str:
 def metadata_answer(
     resource: str, issuers: Sequence[Issuer], *, certificates: bool = False, scopes: Sequence[str] = ()
 ) -> Response:
-    """Return the metadata of section 2; `certificates` says that clients can show one here, `scopes` are worth asking for.
+    """Return the metadata of section 2, with the `scopes` that clients should request.
 
-    Whom clients cannot ask for an access token is not named: who only asserts, and who vouches for workloads.
-    Tokens are read from the `Authorization` field only.
+    `certificates` says whether clients can present a certificate. Only issuers that give clients access tokens are named:
+    neither those that only assert, nor those of workloads. Tokens are read from the `Authorization` field only.
     """
     document = {
         "resource": resource,

@@ -1,4 +1,4 @@
-"""How the edge authenticates to an issuer as a client of its own: by a key (RFC 7523), a JWT-SVID, or a secret (RFC 6749)."""
+"""Authenticate the edge to an issuer as an OAuth client: by a key (RFC 7523), a JWT-SVID, or a secret (RFC 6749)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sealbus.envelopes.limits import SECOND
 _ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _SVID_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe"
 _ASSERTION_SECONDS: Final = 60
-"""How long an assertion may be used: it is made for one request."""
+"""How long an assertion is valid: it is made for one request."""
 _FILE_BYTES: Final = 8_192
 
 
@@ -50,9 +50,9 @@ class PrivateKeyJwt:
         return {**form, **parameters}, {}
 
     def assertion(self, subject: str, *, audience: str, now: int) -> str:
-        """Return a JWT by which the client says to `audience` alone, for a minute, that it acts for `subject`.
+        """Return a JWT that states to `audience` alone, for a minute, that the client acts for `subject`.
 
-        Of itself that authenticates it; of a user it is the grant of RFC 7523 section 2.1.
+        With the client itself as subject it authenticates the client; with a user it is the grant of RFC 7523 section 2.1.
         """
         seconds = now // SECOND
         claims = {
@@ -68,7 +68,7 @@ class PrivateKeyJwt:
 
 @dataclass(frozen=True, slots=True)
 class JwtSvidClient:
-    """A client that shows a JWT-SVID (draft-ietf-oauth-spiffe-client-auth), which `fetch` gets for the issuer alone."""
+    """A client that presents a JWT-SVID (draft-ietf-oauth-spiffe-client-auth); `fetch` gets it for the issuer alone."""
 
     client_id: str
     fetch: Callable[[str], Awaitable[str]] = field(repr=False)
@@ -82,13 +82,13 @@ class JwtSvidClient:
 
 @dataclass(frozen=True, slots=True)
 class ClientSecret:
-    """A client that shows a secret, in `Authorization` (RFC 6749 section 2.3.1)."""
+    """A client that presents a secret in `Authorization` (RFC 6749 section 2.3.1)."""
 
     client_id: str
     secret: str = field(repr=False)
 
     async def sign(self, form: Mapping[str, str], *, issuer: str, now: int) -> tuple[dict[str, str], dict[str, str]]:
-        """Return `form` as it is, and the field with the secret."""
+        """Return `form` unchanged, and the field with the secret."""
         del issuer, now
         pair = f"{quote(self.client_id, safe='')}:{quote(self.secret, safe='')}"
         return dict(form), {"Authorization": f"Basic {b64encode(pair.encode()).decode()}"}
@@ -97,9 +97,9 @@ class ClientSecret:
 def client_authentication(
     client_id: str, *, key: Path | None, secret: Path | None, setting: str
 ) -> ClientAuthentication:
-    """Return the credentials of a client from one of two files, which its owner alone can read.
+    """Return the credentials of a client from one of two files, which only their owner may be able to read.
 
-    `key` is a P-256 key in PEM, `secret` holds a text. Raises `ConfigurationError`, which names `setting`. Blocks.
+    `key` holds a P-256 key in PEM, `secret` a text. Raises `ConfigurationError`, which names `setting`. Blocks.
     """
     if (key is None) == (secret is None):
         raise ConfigurationError(f"{setting}: give either client_key or client_secret, a file")

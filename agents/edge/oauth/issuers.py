@@ -1,4 +1,4 @@
-"""The issuers whose access tokens an edge accepts: one row of its table each, checked when it is made."""
+"""The issuers whose tokens an edge accepts: one row of its table each, checked when the row is made."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
 DOOR_CLAIM: Final = "door"
-"""Claim of a user context by which the edge says through which other protocol a user came, and which no token gives."""
+"""Claim of a user context with the other protocol by which the user came. Only the edge sets it, never a token."""
 
 ALGORITHMS: Final = frozenset(
     {"ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "Ed25519"}
@@ -37,7 +37,7 @@ _URL: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class IntrospectionEndpoint:
-    """Where an issuer is asked about its tokens, and as which client."""
+    """The URL at which an issuer is asked about its tokens, and the client that asks."""
 
     url: str
     client: ClientAuthentication
@@ -45,33 +45,33 @@ class IntrospectionEndpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Issuer:
-    """One issuer. Raises `ConfigurationError` for what cannot be right.
+    """One issuer. Raises `ConfigurationError` for values that cannot be right.
 
     `issuer` is compared character by character with `iss` of a token and with `issuer` of the metadata. It is `https`, or
     `http` on a loopback address. `audiences` are the names of this edge; a token must be for one of them. `jwks_uri` replaces
-    discovery. `types` are the accepted values of a token's `typ`, in lower case; `""` accepts tokens without one. `claims`
-    lists the claims that go into the user context, and no others do: claim of the token to claim of the context.
-    `session_claim` names the session; `jti` does for a token without that claim. The tenant is that of `tenant_claim`, which
-    a token must then have, or always `tenant`. `scope_claim` has a token's scopes, as a text with spaces or an array.
-    `scopes` are those that reach the user context, by default all: what a provider of somebody else says of its users must
-    not mean something here by chance. With `bound` its tokens must be
-    bound to a key (RFC 9449, RFC 8705). With `keep_tokens` those that are not are kept for the exit, where the edge has a key
-    for that (`kept_tokens.py`). `require` are claims that a token must have with these values: where anybody can get a token
-    of the issuer, they say whose it takes.
+    discovery. `types` are the accepted values of a token's `typ`, in lower case; `""` accepts a token without `typ`.
 
-    `domain` is the partner whose issuer it is, None for our own: inside, its subjects and clients are called `NAME@domain`,
-    and by default none of its scopes is known. The client is named by `client_claim`; a subject that is its own client is one
-    that acts for itself (RFC 9068 section 2.2). With `workloads` all its subjects are workloads outside our trust domain, and
-    a domain is required: nothing else keeps their names and those of users apart.
+    `claims` maps claims of the token to claims of the user context; no others are copied. `session_claim` names the session;
+    a token without that claim is its own session, by `jti`. The tenant is the value of `tenant_claim`, which a token must
+    then have, or always `tenant`. `scope_claim` holds a token's scopes, as a text with spaces or an array. `scopes` are the
+    scopes that reach the user context, by default all: a scope of another organisation's provider must not mean something
+    here by chance. With `bound` tokens must be bound to a key (RFC 9449, RFC 8705). With `keep_tokens` unbound tokens are
+    kept for the exit, if the edge has a key for that (`kept_tokens.py`). `require` are claims that a token must have with
+    these values: they select tokens of an issuer from which anybody can get a token.
 
-    With `assertion_audience`, the identifier of our token service, backends can exchange its assertions there
-    (`assertion.py`). No access token may be for that audience. Without `audiences` nothing else of this issuer is taken.
+    `domain` is the partner that runs the issuer, None if we do. On the bus its subjects and clients are called `NAME@domain`,
+    and by default none of its scopes is passed on. `client_claim` names the client; a subject that equals its client acts for
+    itself (RFC 9068 section 2.2). With `workloads` all subjects are workloads outside our trust domain. Then a domain is
+    required, because nothing else keeps their names and those of users apart.
 
-    Its security event tokens and logout tokens (`security_events.py`) are taken for `event_audiences` and `logout_audiences`,
-    the client ids of those who log out here; none if they are empty.
+    With `assertion_audience`, the identifier of our token service, backends can exchange the issuer's assertions there
+    (`assertion.py`). No access token may be for that audience. Without `audiences` only assertions are accepted.
 
-    With `introspection` the issuer is asked what its access tokens say (RFC 7662); then `types` says nothing, and
-    `algorithms` and `jwks_uri` are for these two alone.
+    Security event tokens and logout tokens (`security_events.py`) are accepted for `event_audiences` and `logout_audiences`,
+    the client ids of applications that log out here; none are if these are empty.
+
+    With `introspection` the issuer is asked for the claims of its access tokens (RFC 7662). Then `types` has no effect, and
+    `algorithms` and `jwks_uri` apply only to event and logout tokens.
     """
 
     issuer: str
@@ -126,7 +126,7 @@ class Issuer:
         if len(self.claims) > DEFAULT_LIMITS.text_items or not all(map(_is_name, names)):
             raise ConfigurationError(f"claims of {self.issuer}: at most 32, with names of at most 256 bytes")
         if DOOR_CLAIM in self.claims.values():
-            raise ConfigurationError(f"claims of {self.issuer}: {DOOR_CLAIM!r} is what the edge itself says")
+            raise ConfigurationError(f"claims of {self.issuer}: the edge itself sets {DOOR_CLAIM!r}")
         if len(set(self.claims.values())) != len(self.claims):
             raise ConfigurationError(f"claims of {self.issuer}: two claims get the same name")
         if self.scopes is not None and not all(_is_name(name) and " " not in name for name in self.scopes):
@@ -135,7 +135,7 @@ class Issuer:
             raise ConfigurationError(f"tenant of {self.issuer}: either from a claim or fixed")
         if not all(name is None or _is_name(name) for name in (self.tenant_claim, self.tenant)):
             raise ConfigurationError(f"tenant of {self.issuer}: must be a text of 1 to 256 bytes")
-        # The checked claims cannot be changed through the caller's own map.
+        # A copy, so that the caller's own map cannot change the checked claims.
         object.__setattr__(self, "claims", MappingProxyType(dict(self.claims)))
         object.__setattr__(self, "require", MappingProxyType(dict(self.require)))
         if self.domain is not None and self.scopes is None:
@@ -148,7 +148,7 @@ class Issuer:
 
     def _check_domain(self) -> None:
         if self.workloads and self.domain is None:
-            raise ConfigurationError(f"domain of {self.issuer}: say whose workloads they are")
+            raise ConfigurationError(f"domain of {self.issuer}: name the domain of the workloads")
         if not _is_name(self.client_claim) or (self.client_claim == "sub" and not self.workloads):
             raise ConfigurationError(f"client_claim of {self.issuer}: a claim, and with users another than sub")
         if self.assertion_audience is None:

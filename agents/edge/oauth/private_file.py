@@ -1,4 +1,4 @@
-"""Files of the edge's own secrets, which their owner alone can read: random keys, and the credentials of its clients."""
+"""Files with secrets of the edge, which only their owner can read: random keys, and credentials of OAuth clients."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _KEY_FILE_BYTES: Final = 128
 
 
 def read_private(file: Path, *, name: str, most: int) -> bytes:
-    """Return the first `most` bytes of `file`, empty if it is no regular file. Blocks.
+    """Return the first `most` bytes of `file`, or none if it is not a regular file. Blocks.
 
-    Raises `ConfigurationError`, which calls it `name`, if it cannot be read, or not only by its owner (mode 0600).
+    Raises `ConfigurationError`, which calls the file `name`, if it cannot be read, or if others than its owner can read it.
     """
     try:
-        # A FIFO in its place is refused, not waited for.
+        # Not blocking: a FIFO in its place is refused, not waited for.
         descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as opened:
             about = os.fstat(opened.fileno())
@@ -46,7 +46,7 @@ def read_key(file: Path) -> bytes:
 def write_key(file: Path) -> None:
     """Write a new random key to `file`, which must not exist yet, with mode 0600; raises `ConfigurationError`.
 
-    Blocks until it is on the disk: pseudonyms under a lost key can never be revealed.
+    Blocks until the key is on the disk: pseudonyms under a lost key can never be revealed.
     """
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

@@ -1,8 +1,8 @@
-"""`/v1/approvals`: what waits for a person, and what they say about it.
+"""`/v1/approvals`: the tasks that wait for a person's approval, and verdicts about them.
 
-Who looks and who decides are asked of the policy; who decides needs the scope `sealbus:approve`, and the login that the
-task's policy asks for. The verdict is sealed over the task's hash in their own fresh context, and it is the agent that checks
-and counts it.
+The policy decides who may see a task and who may give a verdict. A verdict needs the scope `sealbus:approve`, and the login
+that the task's policy requires. It is sealed over the task's hash, in a fresh context of the person who gives it. The agent
+checks and counts it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from sealbus.envelopes.trust.names import is_token
 
 APPROVALS_PATH: Final = "/v1/approvals"
 SCOPE: Final = "sealbus:approve"
-"""The scope that a token needs to say something; to look at what waits none is needed."""
+"""The scope that a token needs for a verdict; listing and showing tasks need none."""
 
 _ID: Final = re.compile("[0-9a-f]{64}")
 _AFTER: Final = re.compile("[0-9]{1,15}")
@@ -45,14 +45,14 @@ class ApprovalRoutes:
         self._parked_tasks = parked_tasks
 
     async def list(self, request: Request) -> Response:
-        """`GET /v1/approvals?queue=managers`: what waits there and may be seen, at most 1,000; `after` is the next page.
+        """`GET /v1/approvals?queue=managers`: the tasks there that the user may see, at most 1,000; `after` is the next page.
 
-        What is read for a page counts towards the rates of its user: it ends where these do.
+        Tasks that are read for a page count towards the rates of the user; the page ends where a rate is exceeded.
         """
         token = await self._front.admitted(request)
         queue, after = request.query_params.get("queue", ""), request.query_params.get("after", "0")
         if not is_token(queue) or not _AFTER.fullmatch(after):
-            raise EdgeError(Code.MALFORMED, 400, "name a queue: ?queue=managers, and after as the page before says")
+            raise EdgeError(Code.MALFORMED, 400, "name a queue: ?queue=managers, and `after` from the page before")
         person = parse_payload(self._statement(token, request).payload)
         pays = partial(self._front.affords, token)
         page = await self._parked_tasks.page(queue, person, after=int(after), pays=pays)
@@ -62,16 +62,16 @@ class ApprovalRoutes:
         return json_answer(document)
 
     async def show(self, request: Request) -> Response:
-        """`GET /v1/approvals/{id}`: one task that waits; 409 if it does not any more, 404 if it may not be seen."""
+        """`GET /v1/approvals/{id}`: one waiting task; 409 if it waits no longer, 404 if the user may not see it."""
         token = await self._front.admitted(request)
         task, _ = await self._visible_task(request, token)
         return json_answer(task.document())
 
     async def decide(self, request: Request) -> Response:
-        """`POST /v1/approvals/{id}`: `{"decision": ..., "verdict": "approve", "note": ""}`, about what was shown.
+        """`POST /v1/approvals/{id}`: `{"decision": ..., "verdict": "approve", "note": ""}`, about the task that was shown.
 
-        200 once the agent has decided, recorded and counted it. A login that is too old or too weak is 401 with what is
-        needed (RFC 9470).
+        200 once the agent has decided, recorded and counted the verdict. A login that is too old or too weak is 401 with a
+        challenge for the login that is needed (RFC 9470).
         """
         token = await self._front.admitted(request)
         if SCOPE not in token.scope:
@@ -79,7 +79,7 @@ class ApprovalRoutes:
         task, statement = await self._visible_task(request, token)
         approval = await self._requested_verdict(request, token)
         person = parse_payload(statement.payload)
-        # The agent asks both as well. What cannot count is not sealed in anybody's name.
+        # The agent makes both checks as well. A verdict that cannot count is not sealed in the person's name.
         if task.asked_by(person):
             raise ApprovalRefused(Code.APPROVAL_SELF, "nobody approves what they asked for")
         try:
@@ -90,7 +90,7 @@ class ApprovalRoutes:
             raise Denied("the login is not enough", remedies=(login,)) from error
         seconds = self._front.limits.submit_seconds
         try:
-            # As long for storing it and for the agent's answer together.
+            # One deadline for storing the verdict and for the agent's answer.
             async with asyncio.timeout(seconds):
                 await self._front.node.sending.approve(
                     task.parked.digest,
@@ -111,10 +111,10 @@ class ApprovalRoutes:
         digest, person = bytes.fromhex(named), parse_payload(statement.payload)
         task = await self._parked_tasks.find_task(digest, person)
         if task is None:
-            # To look once more is one more request.
+            # Another look counts as another request.
             self._front.charge(token, 1.0)
             if await self._parked_tasks.ended(digest, person):
-                raise EdgeError(Code.APPROVAL_CLOSED, 409, "this waits no longer")
+                raise EdgeError(Code.APPROVAL_CLOSED, 409, "the task waits no longer")
             raise _nothing()
         return task, statement
 
@@ -144,4 +144,4 @@ def _parsed(body: dict[str, Json]) -> ApprovalRequest:
 
 
 def _nothing() -> EdgeError:
-    return EdgeError(Code.NOT_FOUND, 404, "nothing waits here")
+    return EdgeError(Code.NOT_FOUND, 404, "no such task waits")

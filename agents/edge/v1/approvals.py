@@ -1,10 +1,10 @@
-"""What waits for an approval, as a person may see it: proved again, and only if the policy lets them.
+"""Show a person the tasks that wait for an approval: each message is verified again, and the policy decides who may see it.
 
-The edge shows what agents have parked. The task must be its requester's own message, verified as of when it was stored: who
-asks, for whom, through whom, and the body are theirs. The decision about it must be about that message, in all that the
-message alone decides. The rest (the text, the facts, the resource, what follows, whether the body is shown, who has said
-what) is what the agent has signed as its policy's answer. An agent that is not honest can sign others, and stands by them in
-the log.
+The edge shows tasks that agents have parked. A task must be its requester's own message, verified as of the time when it was
+stored. So requester, user, chain and body are the requester's. The decision must be about that message, in all parts that
+depend on the message alone. The rest (text, facts, resource, what may follow, whether the body is shown, earlier verdicts) is
+what the agent has signed as its policy's answer. A dishonest agent can sign other values, but the log then proves that it
+signed them.
 """
 
 from __future__ import annotations
@@ -53,45 +53,45 @@ from sealbus.policies.decision.request import (
 _logger: Final = logging.getLogger(__name__)
 
 PAGE: Final = 1_000
-"""Tasks on one page. What does not verify, has ended or may not be seen takes no place there."""
+"""Tasks on one page. A task that does not verify, has ended or may not be seen does not count."""
 PAGE_SINGLY: Final = 100
-"""The same in a queue where more was stored than is looked at: each that waits is read by itself then."""
+"""Tasks on one page of a queue with more messages than `LOOKED_AT`: each waiting task is then read separately."""
 PAGE_BYTES: Final = 2_097_152
-"""Bytes of the tasks on one page: tasks as people ask for have some 4 kB.
+"""Bytes of the tasks on one page; a usual task has some 4 kB.
 
-As JSON they may take three times that, and the console takes no answer over 8 MiB.
+As JSON they may take three times as much, and the console accepts no answer over 8 MiB.
 """
 PARTS: Final = 16
-"""Parts in which a page is read until it is full, of `PART` places and `PAGE_BYTES` each."""
+"""Most parts that are read for one page, each of at most `PART` places and `PAGE_BYTES`."""
 PART: Final = 1_000
-"""Places whose values are read together."""
+"""Places whose values are read in one request."""
 PAGE_SECONDS: Final = 10.0
 """Seconds after which no further part is begun."""
 LOOKED_AT: Final = 65_536
-"""Messages that are looked at for one page, without what they hold: about a second. Agents can store any number."""
+"""Messages whose subjects are scanned for one page, in about a second. Agents can store any number."""
 TOGETHER: Final = 64
-"""Tasks that are decided and proved at a time, so that others have their turn, and a page can end in between."""
+"""Tasks that are decided and verified at a time, so that other requests get their turn and a page can end in between."""
 TASKS_OF_A_REQUEST: Final = 50
-"""Tasks that were read together and cost their user as much as a request."""
+"""Tasks, read together, that count as one request of the user."""
 _TOGETHER_COST: Final = 2.0
-"""Requests that reading together costs: for the values, and for what was canceled."""
+"""Requests that one read of a part counts as: one for the values, one for the cancels."""
 _WITHIN: Final = 10.0
 _BODY_NESTING: Final = 64
-"""Deepest nesting of a body that is shown as JSON, as of one that the edge takes."""
+"""Deepest nesting of a body that is shown as JSON; the edge accepts no deeper body either."""
 _VIEW: Final = "view"
-"""The verdict about which the policy is asked before a task is shown."""
+"""The verdict that the policy is asked about before a task is shown."""
 _OF_THE_AGENT: Final = {
     "action": frozenset({"properties"}),
     "context": frozenset({"time", "delivery", "approvals", "parked"}),
 }
-"""What of an input document, beside the resource, is not in its message: the agent's own words."""
+"""Members of an input document that come from the agent and not from the message, beside the resource."""
 _HIDDEN: Final = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
-"""Categories of characters that a person does not see, or that turn the direction of others."""
+"""Categories of characters that are invisible, or that change the direction of other characters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParkedTask:
-    """A task that waits, and its message, which was proved again."""
+    """A waiting task, and its message, which was verified again."""
 
     parked: Parked
     message: VerifiedMessage
@@ -102,7 +102,7 @@ class ParkedTask:
         return context is not None and (context.idp, context.sub) == (person.idp, person.sub)
 
     def document(self) -> dict[str, object]:
-        """Return what a person is shown, as JSON; characters that could mislead are written as escapes."""
+        """Return the task as JSON for a person; misleading characters are written as escapes."""
         parked, header, context = self.parked, self.message.header, self.message.context
         recorded, obligation = json.loads(parked.decision.input or b"{}"), parked.obligation
         document: dict[str, object] = {
@@ -141,7 +141,7 @@ class ParkedTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """At most `PAGE` tasks of a queue, by when they changed last; `after` begins the next page, 0 if there is none."""
+    """At most `PAGE` tasks of a queue, by the time of their last change; `after` begins the next page, 0 if there is none."""
 
     tasks: Sequence[ParkedTask]
     after: int
@@ -149,9 +149,9 @@ class Page:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Listing:
-    """What was read together from sequence `first` on.
+    """The values that were read together from sequence `first` on.
 
-    `uncanceled` is whether it is known of which messages no stop is kept.
+    `uncanceled` is whether the index of stops is complete, so that it can rule out that a message was canceled.
     """
 
     scan: Scan
@@ -160,19 +160,19 @@ class _Listing:
     uncanceled: bool
 
     def is_sure(self, subject: str, place: Place) -> bool:
-        """Return whether all was read and verified that can count at this place."""
+        """Return whether all values that can count at this place were read and verified."""
         return place.whole and place.first >= self.first and subject not in self.part.unsure
 
 
 class _PageEntry(NamedTuple):
-    """What the person may see at one place of a page, and how many values were read by themselves for it."""
+    """The task at one place that the person may see, and how many values were read separately for it."""
 
     task: ParkedTask | None
     reads: int
 
 
 class _OpenPage:
-    """A page that is being read, of `most` tasks: what is on it, and up to which sequence."""
+    """A page of at most `most` tasks that is being filled: its tasks, and the sequence up to which it was read."""
 
     def __init__(self, after: int, most: int) -> None:
         self._most = most
@@ -182,11 +182,11 @@ class _OpenPage:
 
     @property
     def room(self) -> int:
-        """How many more tasks it may hold; 0 if it has all its bytes."""
+        """How many more tasks the page may hold; 0 if its bytes are used up."""
         return self._most - len(self.tasks) if self.bytes < PAGE_BYTES else 0
 
     def add(self, entries: Sequence[_PageEntry], end: int) -> None:
-        """Add what was found at the next places, the last of which changed at `end`."""
+        """Add the tasks of the next places, the last of which changed at `end`."""
         tasks = [entry.task for entry in entries if entry.task is not None]
         self.tasks += tasks
         self.bytes += sum([len(task.parked.record) + len(task.parked.envelope) for task in tasks])
@@ -194,7 +194,7 @@ class _OpenPage:
 
 
 class ParkedTaskReader:
-    """The parked tasks of all agents, as one edge reads them. `stop_places` is the `most` of its `StopPlaces`."""
+    """A reader of the parked tasks of all agents, for one edge. `stop_places` is the `most` of its `StopPlaces`."""
 
     def __init__(self, node: Node, *, stop_places: int = STOP_PLACES) -> None:
         self._node = node
@@ -215,11 +215,11 @@ class ParkedTaskReader:
     async def page(
         self, queue: str, person: UserContext, *, after: int = 0, pays: Callable[[float], bool] = lambda _: True
     ) -> Page:
-        """Return the next tasks of `queue` that wait and that `person` may see, from the place `after`.
+        """Return the next waiting tasks of `queue` that `person` may see, after the place `after`.
 
-        They are read in `PARTS` parts at most, until the page is full or `PAGE_SECONDS` have passed, and decided and proved
-        `TOGETHER` at a time. After each time `pays` is asked for as many requests as that cost; where it says no, the page
-        ends there. So every page gets on, and what is read is paid for. Raises `BusUnavailable`, `StateUnavailable`.
+        They are read in at most `PARTS` parts, until the page is full or `PAGE_SECONDS` have passed, and decided and verified
+        `TOGETHER` at a time. After each batch `pays` is called with its cost in requests; if it returns False, the page ends
+        there. So every page makes progress, and every read is paid for. Raises `BusUnavailable`, `StateUnavailable`.
         """
         pattern = f"held.*.task.{queue}.*"
         scan = await self._node.held.scan(pattern, after=after, most=LOOKED_AT, within=_WITHIN)
@@ -230,7 +230,7 @@ class ParkedTaskReader:
             if not places or (page.end > after and time() >= until):
                 break
             listing = await self._read(pattern, scan, page, places[:PART])
-            # What has changed after the end of the part is in the next one, or on a later page.
+            # A place that changed after the end of this part is in the next part, or on a later page.
             read = sum([place.last <= listing.part.last for _, place in places[:PART]])
             if not await self._fill(page, listing, places[:read], person, pays):
                 break
@@ -245,7 +245,7 @@ class ParkedTaskReader:
         person: UserContext,
         pays: Callable[[float], bool],
     ) -> bool:
-        """Add what waits at `places`; return whether the page goes on: there is room on it, and it was paid for."""
+        """Add the waiting tasks at `places`; return whether the page has room left and `pays` agreed."""
         part, remaining = listing.part, list(places)
         cost = _TOGETHER_COST + part.forged / TASKS_OF_A_REQUEST
         while remaining:
@@ -262,7 +262,7 @@ class ParkedTaskReader:
         return not cost or pays(cost)
 
     async def _read(self, pattern: str, scan: Scan, page: _OpenPage, places: Sequence[tuple[str, Place]]) -> _Listing:
-        """Read the values at the next places, as many as the page may hold, and then what was canceled."""
+        """Read the values at the next places, as many as the page may hold, and then the index of stops."""
         part = await self._node.held.between(
             pattern,
             PARKED_TYPE,
@@ -274,15 +274,15 @@ class ParkedTaskReader:
         return _Listing(scan=scan, first=page.end + 1, part=part, uncanceled=await self._canceled.refresh())
 
     async def _entry_at(self, listing: _Listing, subject: str, place: Place, person: UserContext) -> _PageEntry:
-        """Return what waits at one place and `person` may see."""
+        """Return the waiting task at one place, if `person` may see it."""
         reads, value = 0, listing.part.values.get(subject)
         parked = _parked(value) if value is not None else None
         sure = listing.is_sure(subject, place)
         if not sure or (self._waits(parked) and not listing.scan.complete):
-            # There is more under this subject than was read: ask for what counts.
+            # Not all values of this subject were read: read the value that counts.
             reads += 1
             value = (await self._node.held.newest(subject, PARKED_TYPE, flooded=False)).get(subject)
-            # One that has changed since is on a later page.
+            # A value that has changed since is on a later page.
             parked = _parked(value) if value is not None and value.last == place.last else None
         task = await self._seen(parked, person)
         if task is None or (listing.uncanceled and not self._canceled.may_hold(task.message.chain)):
@@ -294,10 +294,10 @@ class ParkedTaskReader:
         return parked is not None and parked.state is ParkedState.WAITING and self._node.clock() < parked.until
 
     async def find_task(self, digest: bytes, person: UserContext) -> ParkedTask | None:
-        """Return the task with H(header) `digest` if it waits and `person` may see it. Raises as `page`."""
+        """Return the waiting task with H(header) `digest`, if `person` may see it. Raises as `page`."""
         for parked in await self._all(digest):
             if (task := await self._seen(parked, person)) is not None:
-                # It is one message, in whatever queues its agent says that it waits.
+                # It is one message, even if its agent lists it in several queues.
                 return task if not await self._is_canceled(task) else None
         return None
 
@@ -314,12 +314,12 @@ class ParkedTaskReader:
         try:
             return await self._node.held.newest(pattern, payload_type, flooded=False)
         except ConfigurationError as error:
-            # Where nothing is held, nothing waits. What is wrong with a stream that is there is for operators.
-            self._operator_log.warning("what waits was not looked for: %s", error.detail)
+            # Without the stream nothing waits. Faults of an existing stream are for operators.
+            self._operator_log.warning("the tasks that wait cannot be read: %s", error.detail)
             return {}
 
     async def submitted(self, task: bytes) -> ParkedTask | None:
-        """Return the parked task with this id that this edge has submitted, whatever has become of it. Raises as `page`."""
+        """Return the parked task with this id that this edge has submitted, in whatever state. Raises as `page`."""
         place = f"held.*.wait.{self._node.token}.{task.hex()}"
         markers = await self._newest(place, MARKER_TYPE)
         for value in markers.values():
@@ -331,8 +331,8 @@ class ParkedTaskReader:
         return None
 
     async def _seen(self, parked: Parked | None, person: UserContext) -> ParkedTask | None:
-        """Return what waits, if `person` may see it and it is proved; whether it was canceled is not looked up yet."""
-        # Asked before it is proved: who may see nothing has nothing verified or looked up.
+        """Return a waiting task, verified, if `person` may see it; whether it was canceled is not checked yet."""
+        # The policy is asked first: for a person who may see nothing, nothing is verified or read.
         if (
             parked is None
             or not self._waits(parked)
@@ -360,13 +360,13 @@ class ParkedTaskReader:
         return ParkedTask(parked=parked, message=message)
 
     def _hide(self, parked: Parked, why: str) -> None:
-        """Tell operators that what an agent has signed is not shown, and why."""
+        """Log that a task which an agent has signed is not shown, and why."""
         self._operator_log.warning("parked task %s of %s is not shown: %s", parked.digest.hex(), parked.header.aud, why)
 
     async def may(self, parked: Parked, person: UserContext, verdict: str, *, now: int) -> bool:
-        """Return whether the policy lets `person` give this verdict on a task; what is no decision does not.
+        """Return whether the policy lets `person` give this verdict on a task; any answer but a decision does not.
 
-        The question is the one that the agent asks about the approval itself, which decides.
+        The agent asks its policy the same question about a verdict; that answer decides.
         """
         node = self._node
         to = control_subject(node.deployment.names.token(parked.value.own), "approve") if parked.value else ""
@@ -384,22 +384,22 @@ class ParkedTaskReader:
             of = _recorded(parked.decision.input or b"")
             document = approval_question(input_document(request), of=of, obligation=parked.obligation.json)
         except (SealbusError, ValueError):
-            # Also for a document that an agent has made up, or that has no room for this person.
+            # The agent may have made up the document, or it has no room for this person.
             return False
         answer = await ask_about(node.engine, document)
         return isinstance(answer, Decision) and answer.allow is True and not answer.obligations
 
 
-@lru_cache(maxsize=2 * TOGETHER)  # each is asked about, and then compared with its message
+@lru_cache(maxsize=2 * TOGETHER)  # each document is used twice: for the policy, and to compare it with its message
 def _recorded(document: bytes) -> InputDocument:
-    """Return a recorded input document, checked; raise `PolicyFailed` for one that an agent has made up."""
+    """Return a recorded input document, checked; raise `PolicyFailed` if it is malformed."""
     return checked_document(document)
 
 
 def is_about(parked: Parked, message: VerifiedMessage, own: OwnSubjects) -> bool:
     """Return whether the decision that an agent has signed is about `message`.
 
-    Its input document has to have all that the message alone decides: who sent it, for which user, through whom, what for.
+    Its input document must have all values that depend on the message alone: sender, user, chain, action.
     """
     try:
         action = action_of(message.header.to, own)
@@ -412,9 +412,9 @@ def is_about(parked: Parked, message: VerifiedMessage, own: OwnSubjects) -> bool
 
 
 def _check_times(parked: Parked, message: VerifiedMessage) -> None:
-    """Raise `EnvelopeError` if the message cannot have been stored when its agent says, or not have waited since then.
+    """Raise `EnvelopeError` if the message cannot have been stored when its agent says, or cannot have waited since then.
 
-    As of that time it was verified: an agent must not bring back an old message as one of today.
+    The message was verified as of that time, so an agent must not be able to present an old message as a new one.
     """
     stored = parked.arrival.stored
     check_times(message.header, reference=stored, now=None)
@@ -424,7 +424,7 @@ def _check_times(parked: Parked, message: VerifiedMessage) -> None:
 
 
 def _of_message(document: dict[str, object]) -> dict[str, object]:
-    """Return what of an input document its message alone decides."""
+    """Return the members of an input document that depend on its message alone."""
     kept_part = {name: value for name, value in document.items() if name != "resource"}
     for name, excluded in _OF_THE_AGENT.items():
         inner = kept_part.get(name)
@@ -441,12 +441,12 @@ def _parked(value: HeldValue) -> Parked | None:
 
 
 def _body(message: VerifiedMessage) -> object:
-    """Return the body as JSON where it is some, else as base64."""
+    """Return the body as JSON if it is JSON, else as base64."""
     if message.header.typ == JSON:
         try:
             text = message.body.decode()
             if not deeper_than(text, _BODY_NESTING):
-                # Nothing is shown that two readers could read differently.
+                # A text that two parsers could read differently is not shown as JSON.
                 value = json.loads(text, object_pairs_hook=_distinct)
                 json.dumps(value, allow_nan=False)
                 return {"type": JSON, "json": value}
@@ -463,7 +463,7 @@ def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _visible(value: object) -> object:
-    """Return `value` with every character that misleads a reader written as an escape."""
+    """Return `value` with every misleading character written as an escape."""
     match value:
         case str():
             if value.isprintable():

@@ -1,4 +1,4 @@
-"""`POST /v1/calls/{agent}/{verb}`: call an agent, with its answer in the same response."""
+"""`POST /v1/calls/{agent}/{verb}`: call an agent, and return its answer in the same response."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Calls:
         self._streams = streams
 
     async def call(self, request: Request) -> Response:
-        """Return the agent's answer. The agent gets the body as it came, not decoded on the way.
+        """Return the agent's answer. The agent gets the body unchanged.
 
-        Without `Accept: text/event-stream` the response has one answer, and the call says so: an agent that answers in chunks
-        does not run it (406). An agent that does not know this mark runs it anyway (502). With it, the chunks are events, as
-        they come. A client that leaves before the answer, or before its last chunk, cancels the call.
+        Without `Accept: text/event-stream` the response holds one answer, and the call carries a mark of that: an agent that
+        answers in chunks does not run it (406). An agent that does not know the mark runs it anyway (502). With
+        `text/event-stream` each chunk is an event. A client that disconnects before the end of the answer cancels the call.
         """
         front = self._front
         token = await front.admitted(request)
@@ -78,7 +78,7 @@ class Calls:
         )
 
     async def _streamed(self, request: Request, token: AccessToken, chunks: AsyncGenerator[Content, None]) -> Response:
-        """Answer once the first chunk is there, so that a denial or failure before it is one in HTTP, too."""
+        """Answer once the first chunk is there, so that an earlier denial or failure becomes an HTTP status."""
         self._streams.enter(token)
         try:
             async with connected(request):
@@ -97,7 +97,7 @@ class Calls:
             try:
                 chunk = first
                 while chunk is not None:
-                    # The answer was decided at its first chunk; whose session ends meanwhile is told no more of it.
+                    # The answer was decided at its first chunk. If the user is revoked meanwhile, the stream ends.
                     self._front.unrevoked(token)
                     yield event("part", part_document(number, chunk))
                     number += 1
@@ -109,7 +109,7 @@ class Calls:
 
 @asynccontextmanager
 async def connected(request: Request) -> AsyncGenerator[None, None]:
-    """End the block once the client has gone away; the answer, which nobody reads, is 408."""
+    """End the block once the client has disconnected; the answer, which nobody reads, is 408."""
     try:
         async with asyncio.timeout(None) as leaving:
             watching = asyncio.create_task(_watch(request, leaving))

@@ -1,7 +1,7 @@
-"""`POST /v1/security-events` and `POST /v1/backchannel-logout`: what identity providers report, handed to the revoker.
+"""`POST /v1/security-events` and `POST /v1/backchannel-logout`: hand reports of identity providers to the revoker.
 
-The edge verifies it and holds no key that could publish it. It asks the agent `revoker` by a call, which is decided and
-recorded like every other, and answers its sender once that has answered: then the revocation is published.
+The edge verifies a report, but holds no key that could publish a revocation. It calls the agent `revoker`. The call is
+decided and recorded like any other. The edge answers the reporter after the revoker: then the revocation is published.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ _logger: Final = logging.getLogger(__name__)
 
 
 class RevocationRoutes:
-    """The two resources. A token that is not taken is 400 in the form of its standard; all else is answered as everywhere."""
+    """The two resources. A refused token is 400 in the form of its standard; other errors are answered as everywhere."""
 
     def __init__(self, front: Front) -> None:
         limits = front.limits
         self._front = front
-        # By issuer: as many as the operator named.
+        # One bucket for each issuer that the settings name.
         self._issuers = TokenBuckets(
             rate=limits.event_rate, burst=limits.event_burst, entries=max(1, len(front.issuers))
         )
 
     async def security_event(self, request: Request) -> Response:
-        """Take one security event token (RFC 8935): 202 once it is published, or 400 with `err` and `description`."""
+        """Accept a security event token (RFC 8935): 202 once it is published, or 400 with `err` and `description`."""
         limits = self._front.limits
         media_type(request, (_EVENT_TOKEN,))
         body = await read_bytes(request, limits.token_bytes, limits.body_seconds)
@@ -63,33 +63,33 @@ class RevocationRoutes:
         return Response(status_code=HTTPStatus.ACCEPTED, headers=HEADERS)
 
     async def logout(self, request: Request) -> Response:
-        """Take one logout token (Back-Channel Logout section 2.5): 204 once it is published, or 400 with `error`."""
+        """Accept a logout token (Back-Channel Logout section 2.5): 204 once it is published, or 400 with `error`."""
         try:
             form = await read_form(request, self._front.limits)
             token = form.get("logout_token", "")
             event = await self._front.events.logout(token, now=self._front.node.clock())
             revoked = self._named(event.revoked) if event.revoked is not None else None
         except EdgeError as error:
-            # One word for all: that of OAuth. The others are those of RFC 8935.
+            # The one error of OAuth for all faults; `error.error` has the words of RFC 8935.
             return _refusal(error, {"error": "invalid_request", "error_description": error.detail})
         await self._handle(event, revoked, request)
         return Response(status_code=HTTPStatus.NO_CONTENT, headers=HEADERS)
 
     async def _handle(self, event: ReportedEvent, revoked: Revocation | None, request: Request) -> None:
-        """Return once `revoked` is published, or was by the same token before; raise 429 or 503 otherwise."""
+        """Return once `revoked` is published, now or earlier by the same token; raise 429 or 503 otherwise."""
         events = self._front.events
         if await events.handled(event):
             return
-        # Once its signature is verified, and not again: nobody else uses up what an issuer may report.
+        # Only after its signature is verified, so that nobody else uses up the rate of an issuer.
         if wait := self._issuers.take(event.issuer):
             raise too_often(wait)
         if revoked is not None:
             await self._revoke(revoked, request)
-        # Only now: what was not published is reported again.
+        # Only now, so that a report whose revocation was not published can be sent again.
         await events.remember(event, now=self._front.node.clock())
 
     def _named(self, revocation: Revocation) -> Revocation:
-        """Return `one` with a user as contexts name them; raise 400 for a name that none can hold: nobody is called that."""
+        """Return `revocation` with the user's name in contexts; raise 400 for a name that no context can hold."""
         if revocation.kind != "user":
             return revocation
         name = self._front.user_id(revocation.issuer, revocation.id)
@@ -98,7 +98,7 @@ class RevocationRoutes:
         return revocation.model_copy(update={"id": name})
 
     async def _revoke(self, revocation: Revocation, request: Request) -> None:
-        """Return once `one` is published; raise 503 otherwise, after which its sender comes again."""
+        """Return once `revocation` is published; raise 503 otherwise, so that its sender tries again."""
         front = self._front
         requests, within = front.node.requests, front.limits.revoke_seconds
         message = call_message(
@@ -129,7 +129,7 @@ def _ascii(body: bytes) -> str:
 
 
 def _refusal(error: EdgeError, document: Mapping[str, str]) -> Response:
-    """Return the answer to a token that is not taken; raise `error` again if it is about something else."""
+    """Return the answer to a refused token; raise `error` again if it has another cause."""
     if error.status != HTTPStatus.BAD_REQUEST:
         raise error
     headers = {**HEADERS, "content-language": "en"}

@@ -1,7 +1,7 @@
-"""`/v1/schedules`: what a user has this edge do later, in their name: granted by a fresh login, listed, removed.
+"""`/v1/schedules`: actions that this edge does later in a user's name: granted by a fresh login, listed, removed.
 
-A grant is for one action with one body. Who grants needs the scope `sealbus:schedule`, and says what may follow from it; to
-look at one's own grants, and to end them, a token is enough.
+A grant is for one action with one body. To grant, a user needs the scope `sealbus:schedule`, and names the actions that may
+follow. To list or end their own grants, users need only a token.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ SCHEDULES_PATH: Final = "/v1/schedules"
 _MEMBERS: Final = frozenset({"name", "action", "body", "when", "overlap", "until", "grants"})
 _MUST: Final = frozenset({"name", "action", "body", "when", "grants"})
 _ONCE_CATCHUP: Final = 3_600
-"""Seconds that what is done once may be late: as long as a task waits."""
+"""Seconds by which an action that is done once may be late: as long as a task waits."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -62,9 +62,9 @@ class ScheduleRoutes:
         self._grants = grants
 
     async def grant(self, request: Request) -> Response:
-        """`POST /v1/schedules`: 201 once the edge's policy has allowed it and it is kept; one of that name is replaced.
+        """`POST /v1/schedules`: 201 once the edge's policy allows the grant and it is stored; it replaces one of its name.
 
-        A login that is too old, or of which nothing is known, is 401 with what is needed (RFC 9470).
+        A login that is too old, or whose time is unknown, is 401 with a challenge for a fresh login (RFC 9470).
         """
         front = self._front
         token = await front.admitted(request)
@@ -97,14 +97,14 @@ class ScheduleRoutes:
         return json_answer(document, 201, location=f"{SCHEDULES_PATH}/{name}")
 
     async def list(self, request: Request) -> Response:
-        """`GET /v1/schedules`: those of the calling user that are neither removed nor over."""
+        """`GET /v1/schedules`: the schedules of the calling user that are neither removed nor over."""
         token = await self._front.admitted(request)
         _, user = self._context(token, request)
         documents = [await self._document(schedule) for schedule in await self._grants.of(user)]
         return json_answer({"schedules": documents}, 200)
 
     async def remove(self, request: Request) -> Response:
-        """`DELETE /v1/schedules/{name}`: 204 once nothing more is sent; 404 if the caller has no such schedule."""
+        """`DELETE /v1/schedules/{name}`: 204 once nothing more is sent; 404 if the user has no such schedule."""
         token = await self._front.admitted(request)
         statement, user = self._context(token, request)
         try:
@@ -121,13 +121,13 @@ class ScheduleRoutes:
         return statement, parse_payload(statement.payload)
 
     async def _tell(self, change: ScheduleRequest, statement: Statement) -> None:
-        """Have this edge take it in, as a message of its own that is decided and recorded. Raises `ValueError`."""
+        """Send this edge's own schedule endpoint the change, a message that is decided and recorded. Raises `ValueError`."""
         node = self._front.node
         message = schedule_message(change, owner=node.own, names=node.deployment.names, statement=statement)
         try:
             await node.sending.tell(message, timeout=self._front.limits.submit_seconds)
         except TimeoutError as error:
-            raise BusUnavailable("it was not taken in in time, but may be yet") from error
+            raise BusUnavailable("the schedule was not confirmed in time, but may be stored yet") from error
 
     async def _document(self, schedule: Schedule) -> dict[str, object]:
         planned, now = schedule.planned, self._front.node.clock()
@@ -148,7 +148,7 @@ class ScheduleRoutes:
 
 
 def _planned(body: dict[str, Json], now: int) -> tuple[str, Planned]:
-    """Return what a body asks for, and its name; raise `ValueError`."""
+    """Return the name and the plan that a body asks for; raise `ValueError`."""
     if not _MUST <= body.keys() <= _MEMBERS:
         raise ValueError(
             "the body has name, action, body, when, grants ([] lets nothing follow), perhaps overlap and until"

@@ -1,8 +1,8 @@
-"""What an edge does at times that its users have chosen, in their name: checked again before each, and ended with them.
+"""Standing grants: actions that an edge does at set times in a user's name, checked again before each time.
 
-A user asks for it once, by a fresh login. What they granted is decided by the edge's policy, recorded, and kept with the
-facts of that context. Before each tick the policy is asked again whether they still may, as who they were then; to revoke
-their session, their client or themselves ends it.
+A user grants an action once, by a fresh login. The edge's policy decides the grant; it is recorded, and kept with the context
+of that login. Before each tick the policy is asked again whether that user may still do it. Revoking the user, the client or
+the session ends the grant.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ from sealbus.policies.decision.request import Request, Resource, input_document
 _logger: Final = logging.getLogger(__name__)
 
 REVOKED_FOR: Final = 29 * 86_400 * SECOND
-"""How old what is kept may be: lists of revocations forget after 30 days, and an edge away for longer missed some."""
+"""The greatest age of a stored grant. Lists of revocations forget after 30 days; an edge that was down longer missed some."""
 
 
 class EdgeGrants:
-    """The standing grants of one edge's users (`StandingGrants`), as `owners` know the tasks that follow."""
+    """The standing grants of one edge's users (`StandingGrants`); `owners` records the owners of their tasks."""
 
     def __init__(self, front: Front, owners: TaskOwners) -> None:
         self._front = front
@@ -61,17 +61,17 @@ class EdgeGrants:
         self.claims: Final = claims_of(front.node)
 
     def admit(self, request: ScheduleRequest, message: VerifiedMessage, known: Schedule | None) -> bytes:
-        """Return the payload of the context to keep; raise `HandlingError` (`bad_body`) for what may not be."""
+        """Return the payload of the context to keep; raise `HandlingError` (`bad_body`) for a grant that may not be."""
         front = self._front
         context = check_standing(request, message, own=front.node.own, fresh=front.limits.schedule_login_seconds)
         if known is not None and not _is_theirs(known, context):
-            raise HandlingError(Code.BAD_BODY, "it is another user's")
+            raise HandlingError(Code.BAD_BODY, "the schedule is another user's")
         if request.planned is not None and not self._exposes(request.planned):
             raise HandlingError(Code.BAD_BODY, "this action is not exposed")
         return message.statement.payload if message.statement is not None else b""
 
     async def may_send(self, schedule: Schedule) -> bool:
-        """Ask the edge's policy whether this user may still have it done. Raises `SealbusError` where it does not answer."""
+        """Ask the edge's policy whether this user may still do it. Raises `SealbusError` if the policy does not answer."""
         user = _user_of(schedule)
         if user is None or not self._exposes(schedule.planned):
             return False
@@ -84,13 +84,13 @@ class EdgeGrants:
         return True
 
     def ended(self, schedule: Schedule) -> str:
-        """Return why a grant is over for good: its user, their session then, their client or the grant itself is revoked."""
+        """Return why a grant has ended, "" if not: its user, session or client, or the grant itself is revoked."""
         node = self._front.node
         user = _user_of(schedule)
         if user is None:
             return "it is no standing grant"
         if schedule.held is not None and node.clock() - schedule.held.at > REVOKED_FOR:
-            return "it was not tended for too long to know who was revoked meanwhile"
+            return "the edge was down for too long to know all revocations meanwhile"
         revocations = node.revocations()
         for session in (user.sid, standing_session(schedule.grant.digest)) if revocations else ():
             reason = revocations.reason(
@@ -101,7 +101,7 @@ class EdgeGrants:
         return ""
 
     def statement(self, schedule: Schedule) -> Statement:
-        """Mint the context of one tick, for its user who is not there. Raises `SealbusError`."""
+        """Mint the context of one tick, for its absent user. Raises `SealbusError`."""
         node, limits = self._front.node, self._front.limits
         user, sealer, now = _user_of(schedule), node.identity.sealer(), node.clock()
         if user is None:
@@ -119,7 +119,7 @@ class EdgeGrants:
         return mint_context(draft, sealer)
 
     async def sent(self, schedule: Schedule, task: PendingRequest) -> None:
-        """Let the user see the task as one of theirs."""
+        """Record the user as owner of the task of a tick."""
         try:
             user, pending = parse_payload(schedule.user), AskedTask(pending=task, action=schedule.planned.action)
             await self._owners.keep_for(self._front.node.sending.handle(handle_text(pending)), user)
@@ -129,7 +129,7 @@ class EdgeGrants:
             )
 
     async def of(self, user: UserContext) -> list[Schedule]:
-        """Return what stands for `user`, by name. Raises as `ScheduleBook.all`."""
+        """Return the standing schedules of `user`, by name. Raises as `ScheduleBook.all`."""
         now = self._front.node.clock()
         return [
             schedule
@@ -150,7 +150,7 @@ class EdgeGrants:
             return False
 
     def _question(self, schedule: Schedule, user: UserContext) -> bytes:
-        """Return the question of the grant, as it is now: `tick` as its state says that nobody is there."""
+        """Return the question of the grant, as it is now; its state `tick` tells the policy that the user is absent."""
         node, planned = self._front.node, schedule.planned
         try:
             return input_document(
@@ -186,7 +186,7 @@ class EdgeGrants:
 
 
 def _user_of(schedule: Schedule) -> UserContext | None:
-    """Return who a schedule acts for, as the message had them that asked for it; `None` if it acts for nobody."""
+    """Return the user for whom a schedule acts, from the message that granted it; None if there is none."""
     try:
         return parse_payload(schedule.user)
     except EnvelopeError:

@@ -1,11 +1,11 @@
-"""The owner of a task: what the edge must know to show a task to the user who submitted it, and to nobody else.
+"""Owners of tasks: the edge shows a task only to the user who submitted it.
 
-Kept on the bus (`state.<edge>.request.<task id>`), so that any process of the edge can answer, also after a restart. The
-value holds the handle and a hash of the user, not the user, and is signed: agents can make the broker store bytes there, and
-the agent that handled a task knows everything in its handle.
+An owner is stored on the bus (`state.<edge>.request.<task id>`), so that any process of the edge can answer, also after a
+restart. The value holds the handle and a hash of the user, not the user's id. It is signed, because agents can make the
+broker store bytes there, and the agent that handled a task knows the content of its handle.
 
-What is kept is gone after a day. A task that waits for an approval may take weeks: it is found by its marker then, and its
-owner in its own context (`sealbus.agents.edge.v1.approvals`).
+A stored owner expires after a day. A task that waits for an approval may take weeks. Then it is found by its marker, and its
+owner is read from its own context (`sealbus.agents.edge.v1.approvals`).
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ _VERSION: Final = 1
 _TYPE: Final = "application/vnd.sealbus.task-owner.v1"
 """The type of the signature."""
 _BYTES: Final = 16_384
-"""Most bytes of one part: a handle, which is under 8,192, with its fields; or a token."""
+"""Most bytes of one part: a handle, which is under 8,192 bytes, with its fields; or a token."""
 
 FRESH_SECONDS: Final = 5
-"""A replica of the stream may lag behind the one that took the task: for this long, a missing task is looked up again."""
+"""For this long a missing task is looked up again: a replica of the stream may lag behind the one that stored the task."""
 _LOOKS: Final = 4
 _PAUSE: Final = 0.25
 
@@ -55,9 +55,9 @@ _PAUSE: Final = 0.25
 class TaskOwners:
     """The owners of one edge's tasks.
 
-    With `pseudonyms` it keeps a pseudonym instead of a hash of the user, which anyone with a list of users could compute.
-    `charge` counts a look into HELD as one more request of the token's user, and may raise 429. `context` gives the user
-    context of who looks: results are decided on for them.
+    With `pseudonyms` it stores a pseudonym instead of a hash of the user, which anyone with a list of users could compute.
+    `charge` counts a read of HELD as one more request of the token's user, and may raise 429. `context` mints the context of
+    the user who reads; the policy decides on results for that user.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class TaskOwners:
         await self._keyed.create(self._subject(handle.message_id), encode([*parts], text_bytes=_BYTES))
 
     async def find_task(self, task: str, token: AccessToken, request: Request | None = None) -> TaskHandle:
-        """Return the task with id `task`, to be read for the user of `token` who asks for it by `request`.
+        """Return the task with id `task`, for the user of `token`, who asks for it by `request`.
 
         Raises 404 if there is none, or if it is another user's, or as `charge` does.
         """
@@ -121,11 +121,11 @@ class TaskOwners:
         return handle
 
     def place(self, token: AccessToken) -> str:
-        """Return what stands for the user of `token` in subjects: nothing that says who they are."""
+        """Return the name for the user of `token` in subjects, which does not reveal the user."""
         return sha256(self._owner_of(token).encode()).hexdigest()[:32]
 
     def _parse_entry(self, stored: bytes, task: str) -> tuple[TaskHandle, str] | None:
-        """Return the handle that was kept, and whose it is; `None` for bytes that this edge has not signed."""
+        """Return the stored handle and its owner; `None` for bytes that this edge has not signed."""
         try:
             parts = [part for part in _array(stored) if isinstance(part, bytes)]
             value = json.loads(parts[0])
@@ -138,7 +138,7 @@ class TaskOwners:
         return handle, owner
 
     async def _parked(self, task: str, token: AccessToken) -> TaskHandle:
-        """Return a task that was parked, and whose owner is not kept any more; raise 404 as `find_task` does."""
+        """Return a parked task whose stored owner has expired; raise 404 as `find_task` does."""
         if not self._may_be_held(task):
             raise _no_task()
         self._charge(token, 1.0)
@@ -153,11 +153,11 @@ class TaskOwners:
         return self._node.sending.handle(handle_text(pending))
 
     def _may_be_held(self, task: str) -> bool:
-        """Return whether a task with this id can have been parked, and HELD still know it."""
+        """Return whether a task with this id is of an age at which HELD may hold it."""
         return is_uuid7(bytes.fromhex(task)) and -FRESH_SECONDS * SECOND < self._age(task) < HELD_SECONDS * SECOND
 
     def _age(self, task: str) -> int:
-        """Return how long ago a task was made, by its id: the first 48 bits of a UUIDv7 are milliseconds (RFC 9562, 5.7)."""
+        """Return the age of a task by its id: the first 48 bits of a UUIDv7 are milliseconds (RFC 9562, 5.7)."""
         return self._node.clock() - int(task[:12], 16) * 1_000
 
     async def _read_stored(self, task: str) -> bytes | None:
@@ -171,7 +171,7 @@ class TaskOwners:
         return None
 
     def _owner_of(self, token: AccessToken) -> str:
-        # A client or workload is not the user whose id it has.
+        # A client or workload with the same id as a user is not that user.
         kind = [token.type.value] if token.type is not None else []
         name = token.subject
         if self._pseudonyms is not None:
@@ -179,7 +179,7 @@ class TaskOwners:
         return self._known_as(token.issuer, name, kind)
 
     def _known_as(self, issuer: str, name: str, kind: list[str]) -> str:
-        """Return what is kept of a user who is `known` so in contexts, but for the domain of a partner's."""
+        """Return the stored form of an owner whose name in contexts, without a partner's domain, is `name`."""
         if self._pseudonyms is not None:
             return " ".join([name, *kind])
         return sha256(json.dumps([issuer, name, *kind]).encode()).hexdigest()

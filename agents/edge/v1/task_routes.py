@@ -39,11 +39,11 @@ _KEY_NOTE: Final = (
     "Idempotency-Key goes with the task: its copies are one effect where the agent declares the action `once`, and otherwise "
     "only as far as one process of the agent remembers"
 )
-"""The edge does not know how an action is declared, so it says this with every key."""
+"""The edge does not know how an action is declared, so every answer to a request with a key has this note."""
 
 _TOKEN: Final = r"[A-Za-z0-9!#$&^_.+-]{1,127}"
 _MEDIA_TYPE: Final = re.compile(rf'{_TOKEN}/{_TOKEN}(?:; ?{_TOKEN}=(?:{_TOKEN}|"[ !#-\[\]-~]{{0,127}}"))*')
-"""RFC 9110 section 8.3.1, with names as in RFC 6838 section 4.2: it becomes a header field, and agents choose it."""
+"""RFC 9110 section 8.3.1, with names as in RFC 6838 section 4.2. Agents choose the text, and it becomes a header field."""
 
 _LAST: Final = re.compile(r"[0-9]{1,15}")
 
@@ -71,7 +71,7 @@ class Tasks:
     async def submit_task(
         self, request: Request, token: AccessToken, action: str, body: Content, key: str | None = None
     ) -> TaskHandle:
-        """Submit a task for the user of `token`; return it once it is stored and kept as theirs. `key` is for its copies."""
+        """Submit a task for the user of `token`; return it once task and owner are stored. `key` is its idempotency key."""
         front = self._front
         life = float(min(front.limits.task_seconds, front.limits.context_end_seconds))
         try:
@@ -95,10 +95,10 @@ class Tasks:
     async def result(self, request: Request) -> Response:
         """`GET /v1/tasks/{id}/result`: the result as the agent gave it; 202 with the state while there is none.
 
-        A result in parts is a JSON array of them.
+        A result in parts is a JSON array of the parts.
 
-        A task that ended without a result is answered as a call would be: 403 for a denial, and so on. But its remedies ask
-        nothing of this request, whose answer would be the same after a login: they are for the next submission.
+        A task that ended without a result is answered as a call would be, such as with 403 for a denial. Its remedies are for
+        the next submission: after a login the answer to this request would be the same, so there is no challenge.
         """
         _, handle = await self.requested_task(request)
         newest = await newest_of(handle)
@@ -113,7 +113,7 @@ class Tasks:
     async def cancel(self, request: Request) -> Response:
         """`DELETE /v1/tasks/{id}`: 202 once the agent has recorded the cancel and it is in force; 409 for a task that ended.
 
-        An optional JSON body says why: `{"reason": "..."}`.
+        An optional JSON body gives the reason: `{"reason": "..."}`.
         """
         token, handle = await self.requested_task(request)
         reason = await self._reason(request, token)
@@ -123,7 +123,7 @@ class Tasks:
         )
 
     async def cancel_task(self, request: Request, token: AccessToken, handle: TaskHandle, reason: str) -> None:
-        """Cancel a task of the user of `token`; return once that is in force. Raises 409 for a task that ended."""
+        """Cancel a task of the user of `token`; return once the cancel is in force. Raises 409 for a task that ended."""
         newest = await newest_of(handle)
         if newest is not None and newest.final:
             raise EdgeError(Code.TASK_ENDED, 409)
@@ -149,18 +149,18 @@ class Tasks:
         return reason
 
     async def requested_task(self, request: Request) -> tuple[AccessToken, TaskHandle]:
-        """Return the request's token and the task that it may see; raises as `Front.admitted` and `look`."""
+        """Return the request's token and its task; raises as `Front.admitted` and `look_up`."""
         token = await self._front.admitted(request)
         return token, await self.look_up(request.path_params["task"], token, request)
 
     async def look_up(self, task: str, token: AccessToken, request: Request) -> TaskHandle:
-        """Return a task of the user of `token`, whose state or result they look at: 404 if it is not theirs, or 429."""
+        """Return a task of the user of `token`, and count a read; raise 404 if it is not theirs, or 429."""
         self._front.charge_read(token)
         return await self.owners.find_task(task, token, request)
 
 
 def status_document(handle: TaskHandle, status: Status | None) -> dict[str, object]:
-    """Return a state as JSON; `code`, `reasons`, `remedy`, `via`, `note` and `by` only if there are any."""
+    """Return a state as JSON; `code`, `reasons`, `remedy`, `via`, `note` and `by` only if they have a value."""
     url = f"/v1/tasks/{handle.message_id}"
     document: dict[str, object] = {"id": handle.message_id, "action": handle.action}
     if status is None:
@@ -179,14 +179,14 @@ def status_document(handle: TaskHandle, status: Status | None) -> dict[str, obje
 
 
 def answer_of(answer: Content) -> Response:
-    """Return an agent's answer unchanged, under its own media type; raise 502 if that is not a media type."""
+    """Return an agent's answer unchanged, with its own media type; raise 502 if that is not a media type."""
     if not _MEDIA_TYPE.fullmatch(answer.typ):
         raise EdgeError(Code.BAD_RESULT, 502)
     return Response(answer.body, 200, {**HEADERS, "content-type": answer.typ})
 
 
 async def _together(handle: TaskHandle) -> Response:
-    """Return all parts of a result as one JSON array; raise 502 if one is no JSON, or is missing."""
+    """Return all parts of a result as one JSON array; raise 502 if a part is no JSON, or is missing."""
     reading, parts = PartsReading(), list[bytes]()
     async with aclosing(handle.statuses()) as statuses:
         async for status in statuses:
@@ -220,7 +220,7 @@ class TaskEvents:
     async def follow(self, request: Request) -> Response:
         """Stream the states after `Last-Event-ID`, up to the final state, the token's end, or `event_seconds`.
 
-        Of a user who is revoked meanwhile nothing more is told.
+        Once the user is revoked, the stream ends with a problem.
         """
         token, handle = await self._tasks.requested_task(request)
         after = _last_event(request)

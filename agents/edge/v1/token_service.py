@@ -1,7 +1,7 @@
-"""`POST /token`: a workload gets a user context for itself, for a user's access token (RFC 8693) or an assertion (RFC 7523).
+"""`POST /token`: a workload exchanges a user's access token (RFC 8693) or an assertion (RFC 7523) for a user context.
 
 The caller is identified by its X.509-SVID (mutual TLS, `peer.py`); there are no client secrets. The context starts a chain
-only when sealed by that workload (`wkl`, SPEC.md section 6), so a copy is of no use to anyone else.
+only if that workload seals the message (`wkl`, SPEC.md section 6), so a copy is of no use to others.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
 ASSERTION_GRANT: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 ACCESS_TOKEN_TYPE: Final = "urn:ietf:params:oauth:token-type:access_token"
 JWT_TYPE: Final = "urn:ietf:params:oauth:token-type:jwt"
-"""An assertion, as `subject_token` of an exchange."""
+"""The type of an assertion that is the `subject_token` of an exchange."""
 
 
 def token_app(front: Front) -> Application:
@@ -54,7 +54,7 @@ def token_app(front: Front) -> Application:
             token = assertion.contents if assertion is not None else await _unbound(front, grant.token, now)
             statement = front.context(_narrowed(token, form.get("scope")), request, peer.spiffe_id)
             if assertion is not None:
-                # Last, so that it can be shown again after any other refusal.
+                # Last, so that the assertion can be sent again after any other refusal.
                 await front.assertions.use(assertion)
             else:
                 await front.keep(grant.token, token, now=now)
@@ -80,14 +80,14 @@ def token_app(front: Front) -> Application:
 def _peer(request: Request, now: int) -> Peer:
     peer = request.scope.get(PEER)
     if not isinstance(peer, Peer) or peer.expires <= now:
-        # A connection may outlive the certificate that it was made with: then nothing more can be requested over it.
+        # A connection may outlive its client's certificate. Then nothing more can be requested over it.
         raise EdgeError(Code.CREDENTIAL_EXPIRED, 401, "the client's X.509-SVID has expired", error="invalid_client")
     return peer
 
 
 @dataclass(frozen=True, slots=True)
 class _Grant:
-    """What is exchanged: a token, whether it is an assertion, and the error where it does not do."""
+    """The token that is exchanged, whether it is an assertion, and the OAuth error if it is refused."""
 
     token: str = field(repr=False)
     asserts: bool
@@ -97,13 +97,13 @@ class _Grant:
 async def _unbound(front: Front, text: str, now: int) -> AccessToken:
     token = await front.verified(text, now=now)
     if token.bound is not None:
-        # Who exchanges it is not who it is bound to.
+        # The workload that exchanges it does not hold that key.
         raise TokenRefused("cnf: the token is bound to a key")
     return token
 
 
 def _checked(form: Mapping[str, str], trust_domain: str) -> _Grant:
-    """Return what a request for a user context exchanges; raise for any other request."""
+    """Return the grant of a request for a user context; raise for any other request."""
     grant = form.get("grant_type")
     if grant not in (GRANT_TYPE, ASSERTION_GRANT):
         raise EdgeError(
@@ -126,7 +126,7 @@ def _checked(form: Mapping[str, str], trust_domain: str) -> _Grant:
 
 
 def _narrowed(token: AccessToken, scope: str | None) -> AccessToken:
-    """Return `token` with the requested scope, which can only be a part of its own."""
+    """Return `token` with the requested scope, which must be a part of its own."""
     if scope is None:
         return token
     scopes = tuple(dict.fromkeys(scope.split(" ")))
@@ -136,7 +136,7 @@ def _narrowed(token: AccessToken, scope: str | None) -> AccessToken:
 
 
 def _refusal(error: SealbusError, scope: Scope) -> Response:
-    """Return the JSON of RFC 6749 section 5.2, with the code of sealbus."""
+    """Return the error response of RFC 6749 section 5.2, with the code of sealbus."""
     del scope
     status = error.status if isinstance(error, EdgeError) else STATUS.get(error.code, 500)
     word = error.error if isinstance(error, EdgeError) and error.error else ""

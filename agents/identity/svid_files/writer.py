@@ -4,20 +4,87 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import random as random_module
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from spiffe._proto import workload_pb2 as proto
+
 from sealbus.agents.identity.svid_files.files import SvidFiles
 from sealbus.agents.identity.svid_files.server import HealthAddresses, NotRunning, ServerProcess
-from sealbus.agents.identity.svid_files.watch import X509Watch
-from sealbus.agents.identity.upkeep import BACKOFF
-from sealbus.agents.identity.workload_api import Endpoint, is_final, status_of
+from sealbus.agents.identity.upkeep import BACKOFF, Watch
+from sealbus.agents.identity.workload_api import Endpoint, RawClient, explain, is_final, is_withdrawal, status_of
+from sealbus.agents.identity.x509_svid import X509Reading, read_x509
 from sealbus.bus.clocks import wall_clock
 from sealbus.bus.ports import Clock, X509Material
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, IdentityUnavailable, SealbusError
-from sealbus.envelopes.trust.spiffe_id import SpiffeId
+from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
+
+_logger = logging.getLogger(__name__)
+
+
+class X509Watch:
+    """A watch on the X.509-SVID of `wanted`, or of the default identity, verified as `read_x509` does.
+
+    `changed` is called on the event loop with each new X.509-SVID, and with None when the Workload API withdraws it. `failed`
+    is called with one line about each failure and the failure itself; then the stream is opened again. The SPIFFE ID does not
+    change later.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        changed: Callable[[X509Material | None], None],
+        failed: Callable[[str, Exception], None],
+        wanted: SpiffeId | None = None,
+        clock: Clock = wall_clock,
+        random: Callable[[], float] = random_module.random,
+    ) -> None:
+        self._endpoint = endpoint
+        self._changed = changed
+        self._report = failed
+        self._wanted = wanted
+        self._clock = clock
+        self._material: X509Material | None = None
+        self._bundles: Mapping[TrustDomain, tuple[bytes, ...]] = {}
+        self._watch = Watch[proto.X509SVIDResponse, X509Reading](
+            endpoint,
+            name="workload-api-x509",
+            open_stream=RawClient.watch_x509,
+            read=self._read,
+            apply=self._apply,
+            failed=self._failed,
+            random=random,
+        )
+
+    async def watch(self) -> None:
+        """Watch until cancelled."""
+        await self._watch.watch()
+
+    def _read(self, response: proto.X509SVIDResponse) -> X509Reading:
+        # This runs in the stream's thread, which alone uses the bundles; the first response fixes the SPIFFE ID.
+        reading = read_x509(response, wanted=self._wanted, before=self._bundles, now=self._clock())
+        self._bundles = reading.material.bundles
+        return reading
+
+    def _apply(self, reading: X509Reading) -> None:
+        self._wanted = reading.material.spiffe_id
+        for reason in reading.refused:
+            _logger.warning("X.509-SVID: refused, the one before stays in force: %s", reason)
+        if reading.material != self._material:
+            self._material = reading.material
+            self._changed(reading.material)
+
+    def _failed(self, error: Exception) -> None:
+        self._report(explain(error, self._endpoint), error)
+        if is_withdrawal(error):
+            self._bundles = {}
+            if self._material is not None:
+                self._material = None
+                self._changed(None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +146,7 @@ class SvidWriter:
         self._reload_due = asyncio.Event()
         self._untrusted = _Once(say)
 
-    async def once(self, *, deadline: float = 5.0, patience: float = 30.0) -> None:
+    async def write_once(self, *, deadline: float = 5.0, patience: float = 30.0) -> None:
         """Write one set, make the server reload if it runs, and return.
 
         Raises `IdentityUnavailable` without an SVID within `deadline` seconds, at once if the Workload API refuses;
@@ -91,8 +158,8 @@ class SvidWriter:
         if self._server is not None:
             await self._reload_once(self._server, patience)
 
-    async def run(self, *, deadline: float = 5.0, patient: bool = False) -> None:
-        """Write the first set or raise as `once` does; then keep it current, despite all failures, until cancelled.
+    async def keep_current(self, *, deadline: float = 5.0, patient: bool = False) -> None:
+        """Write the first set or raise as `write_once` does; then keep it current, despite all failures, until cancelled.
 
         If `patient`, wait the whole `deadline` even if the Workload API has no identity for this workload yet.
         """
@@ -107,7 +174,7 @@ class SvidWriter:
 
     @contextlib.asynccontextmanager
     async def _watching(self) -> AsyncIterator[asyncio.Task[None]]:
-        watching = asyncio.create_task(self._watch.run(), name="workload-api-x509")
+        watching = asyncio.create_task(self._watch.watch(), name="workload-api-x509")
         try:
             yield watching
         finally:

@@ -106,7 +106,7 @@ class PolicyStore:
         # Another revoker may write at the same time: its `put` would remove the chunk that our object describes.
         write = self.objects.replace if name == REVOCATIONS else self.objects.put
         if await write(name, raw, last=last) is None:
-            raise ConfigurationError(f"{name}: somebody else pushed at the same time; look at theirs, then push again")
+            raise ConfigurationError(f"{name}: another push came first; look at that one, then push again")
         for old in (await self._formers(name))[:-KEPT]:
             await self.objects.remove(old)
 

@@ -92,7 +92,7 @@ class PolicySync:
             text = self.problem or "nothing was pushed yet: sealbus policy push"
             raise ConfigurationError(f"there is no policy in the store: {text}")
 
-    async def run(self) -> None:
+    async def follow_pushes(self) -> None:
         """Follow pushes until cancelled."""
         while True:
             try:
@@ -192,7 +192,7 @@ async def policy_synced(sync: PolicySync) -> AsyncGenerator[PolicySync, None]:
     """Start `sync` and run it while entered."""
     await sync.start()
     async with Background() as group:
-        running = group.create_task(sync.run(), name="policy-sync")
+        running = group.create_task(sync.follow_pushes(), name="policy-sync")
         try:
             yield sync
         finally:

@@ -18,7 +18,6 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 from sealbus.bus.telemetry import Counters, Histogram, OperatorLog
@@ -52,8 +51,8 @@ class Blocked:
 class LoopWatch:
     """Watch the running event loop from a thread, as an async context manager. Enter it on the loop that is watched.
 
-    `after` is the time in seconds after which the loop counts as blocked. The thread has its own event loop, on which `run`
-    runs work that must go on meanwhile.
+    `after` is the time in seconds after which the loop counts as blocked. The thread has its own event loop, on which
+    `run_on_thread` runs work that must go on meanwhile.
     """
 
     def __init__(self, *, after: float = BLOCKED_AFTER) -> None:
@@ -74,15 +73,13 @@ class LoopWatch:
     async def __aenter__(self) -> Self:
         self._main, self._main_thread = asyncio.get_running_loop(), threading.get_ident()
         self._turned = time.monotonic()
-        self._thread = threading.Thread(target=self._run_thread, name="loop-watch", daemon=True)
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._watch()), name="loop-watch", daemon=True)
         self._thread.start()
         await asyncio.to_thread(self._started.wait)
         self._beat = asyncio.create_task(self._note_turns(), name="loop-turns")
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         assert self._loop is not None and self._ended is not None and self._thread is not None  # noqa: S101, PT018  entered
         if self._beat is not None:
             self._beat.cancel()
@@ -98,7 +95,7 @@ class LoopWatch:
         blocked = self._blocked
         return blocked.describe(time.monotonic()) if blocked is not None else ""
 
-    async def run(self, work: Coroutine[Any, Any, _T]) -> _T:
+    async def run_on_thread(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Run `work` on the event loop of the thread, and return its result. Await it on the loop that is watched."""
         assert self._loop is not None  # noqa: S101  entered
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
@@ -115,9 +112,6 @@ class LoopWatch:
                 self._operator_log.warning(
                     "the event loop turns again after %.1f s in which %s blocked it", now - blocked.since, blocked.task
                 )
-
-    def _run_thread(self) -> None:
-        asyncio.run(self._watch())
 
     async def _watch(self) -> None:
         self._loop, self._ended = asyncio.get_running_loop(), asyncio.Event()

@@ -11,9 +11,9 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from sealbus.agents.runtime.process.in_flight import open_memory
 from sealbus.envelopes.backoff import Backoff
@@ -63,23 +63,15 @@ class Supervisor:
         self._worked = asyncio.Event()
         """Set once a process was ready. The first process shows whether the command can start; the others wait a while."""
 
-    async def run(self, stop: asyncio.Event) -> int:
+    async def run_processes(self, stop: asyncio.Event) -> int:
         """Run until `stop` is set, then send SIGTERM to each process and wait for its end; return the exit code.
 
         That is the highest code of the processes; for a signal, 128 and its number. A process that ends before any was ready
         ends all: with its own code, or 1 if that was 0. Afterwards each process that ends is started again, without limit.
         """
-        async with asyncio.TaskGroup() as group:
-            ending = group.create_task(self._end_with(stop), name="supervisor-stop")
-            processes = [
-                group.create_task(self._keep(number), name=f"process-{number}")
-                for number in range(1, self._processes + 1)
-            ]
-            await asyncio.wait(processes)
-            ending.cancel()
-        return max(process.result() for process in processes)
+        return await self._run_all(self._keep, self._end_with(stop))
 
-    async def run_changing(self, stop: asyncio.Event, changed: Callable[[], Awaitable[str]]) -> int:
+    async def run_reloading(self, stop: asyncio.Event, changed: Callable[[], Awaitable[str]]) -> int:
         """Run until `stop` is set, and restart all processes after each change, which `changed` awaits and describes.
 
         A process that ends by itself is not started again before the next change. Returns the highest exit code of the last
@@ -88,18 +80,20 @@ class Supervisor:
         code = 0
         while not stop.is_set():
             self._end.clear()
-            async with asyncio.TaskGroup() as group:
-                watching = group.create_task(self._end_after(changed), name="supervisor-changes")
-                ending = group.create_task(self._end_with(stop), name="supervisor-stop")
-                processes = [
-                    group.create_task(self._keep_until_changed(number), name=f"process-{number}")
-                    for number in range(1, self._processes + 1)
-                ]
-                await asyncio.wait(processes)
-                watching.cancel()
-                ending.cancel()
-            code = max(process.result() for process in processes)
+            code = await self._run_all(self._keep_until_changed, self._end_with(stop), self._end_after(changed))
         return code
+
+    async def _run_all(self, keep: Callable[[int], Coroutine[Any, Any, int]], *ends: Coroutine[Any, Any, None]) -> int:
+        """Run `keep` for each process, beside the waits in `ends` that end them; return the highest exit code."""
+        async with asyncio.TaskGroup() as group:
+            ending = [group.create_task(end, name="supervisor-end") for end in ends]
+            processes = [
+                group.create_task(keep(number), name=f"process-{number}") for number in range(1, self._processes + 1)
+            ]
+            await asyncio.wait(processes)
+            for task in ending:
+                task.cancel()
+        return max(process.result() for process in processes)
 
     async def _end_with(self, stop: asyncio.Event) -> None:
         await stop.wait()
@@ -122,9 +116,9 @@ class Supervisor:
     async def _keep(self, number: int) -> int:
         """Run process `number` again and again until all end, and return its last exit code."""
         with open_memory() as memory:
-            return await self._keep_with(number, memory)
+            return await self._restart(number, memory)
 
-    async def _keep_with(self, number: int, memory: int) -> int:
+    async def _restart(self, number: int, memory: int) -> int:
         restarts, failures = self._restarts, 0
         if number > 1:
             await _first_of(self._worked, self._end, within=restarts.others_after)

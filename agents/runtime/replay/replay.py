@@ -18,8 +18,7 @@ from typing import Final, cast
 
 from sealbus.agents.runtime.endpoint import HandlerEndpoint, routes_of
 from sealbus.agents.runtime.node import Deployment
-from sealbus.agents.runtime.replay.context import ReplayContext
-from sealbus.agents.runtime.replay.sender import NotSent, Unsent, WouldSend
+from sealbus.agents.runtime.replay.context import NotSent, ReplayContext, Unsent, WouldSend
 from sealbus.agents.sdk.agent import Agent
 from sealbus.bus.audit.trail import AuditEntry, Finding
 from sealbus.bus.ports import Transport
@@ -170,7 +169,9 @@ class Replay:
         unsent = Unsent(own=names.id_of(self.agent.name), names=names, own_subjects=own_subjects)
         routes = RouteTable(routes_of(self.agent, sending=unsent, names=names, own_subjects=own_subjects))
         try:
-            endpoint = cast("HandlerEndpoint", routes.of(message.header.to).endpoint)  # `routes_of` makes no other
+            endpoint = cast(
+                "HandlerEndpoint", routes.route_of(message.header.to).endpoint
+            )  # `routes_of` makes no other
         except EnvelopeError as error:
             return _not_run(decided, Result.UNKNOWN, error)
         context = ReplayContext(message, record, _obligations(record.obligations), unsent)

@@ -4,7 +4,7 @@
 
     settings = load_settings()
     settings.names.id_of("pricing")
-    for line in settings.lines: print(line.key, line.value, line.origin)      # what `sealbus doctor` shows
+    for line in settings.lines: print(line.key, line.value, line.origin)      # as `sealbus doctor` does
 """
 
 from __future__ import annotations

@@ -16,13 +16,13 @@ from types import TracebackType
 from typing import Self
 from weakref import WeakSet
 
-from sealbus.bus.clocks import wall_clock
+from sealbus.bus.clocks import HOST_CLOCK, HostClock
 from sealbus.bus.nats.connection.dialer import Dialer
 from sealbus.bus.nats.connection.frames import check_pattern, header_value, status_of
 from sealbus.bus.nats.connection.link import Link
 from sealbus.bus.nats.connection.options import ConnectionOptions
 from sealbus.bus.nats.connection.rotation import Attachment, enter_all, leave_all, rotate_after, seconds_left
-from sealbus.bus.ports import Clock, Identity
+from sealbus.bus.ports import Identity
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import BusUnavailable, SealbusError
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
@@ -55,7 +55,7 @@ class Connection:
         inbox_prefix: str,
         options: ConnectionOptions | None = None,
         counters: Counters | None = None,
-        clock: Clock = wall_clock,
+        clock: HostClock = HOST_CLOCK,
         random: Callable[[], float] = random_module.random,
     ) -> None:
         self.options = options or ConnectionOptions()

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
+from sealbus.bus.clocks import HostClock
 from sealbus.bus.nats.connection.link import Link, fingerprint
 from sealbus.bus.nats.connection.options import ConnectionOptions
 from sealbus.bus.nats.connection.rotation import seconds_left
-from sealbus.bus.ports import Clock, Identity
+from sealbus.bus.ports import Identity
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, IdentityUnavailable
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
@@ -29,7 +30,7 @@ class Dialer:
         inbox_prefix: str,
         options: ConnectionOptions,
         counters: Counters,
-        clock: Clock,
+        clock: HostClock,
         random: Callable[[], float],
     ) -> None:
         if not inbox_prefix.startswith("_INBOX.") or not inbox_prefix.endswith("."):

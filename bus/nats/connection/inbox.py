@@ -70,7 +70,7 @@ class Replies:
         self._pending.pop(token, None)
         self._note()
 
-    def take(self, subject: bytes, _: bytes, block: bytes, payload: bytes) -> None:
+    def take_answer(self, subject: bytes, _: bytes, block: bytes, payload: bytes) -> None:
         """Take one answer, as the sink of the inbox. An answer that is not, or no longer, expected is dropped."""
         pending = self._pending.pop(subject[self._place :], None)
         if pending is not None:

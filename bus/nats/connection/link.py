@@ -114,7 +114,7 @@ class Link:
             await self._client.close()
             raise BusUnavailable(f"{self.url}: {refused}")
         self.alive = True
-        self._client.subscribe_raw(self.replies.pattern, "", self.replies.take)
+        self._client.subscribe_raw(self.replies.pattern, "", self.replies.take_answer)
 
     @property
     def life(self) -> float:

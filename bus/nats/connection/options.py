@@ -1,4 +1,4 @@
-"""The options of a connection: its name, an nkey login, and how long it waits for what."""
+"""The options of a connection: its name, an nkey login, and its waits."""
 
 from __future__ import annotations
 

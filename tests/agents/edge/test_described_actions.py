@@ -141,5 +141,5 @@ def test_what_the_edge_does_not_expose_is_not_shown() -> None:
 
 
 def test_a_scope_for_nothing_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="for nothing"):
+    with pytest.raises(ConfigurationError, match="is for no action"):
         described("shop.order", shop_tree="tree")

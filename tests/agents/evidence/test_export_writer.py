@@ -40,7 +40,7 @@ def test_an_export_is_all_of_a_log(seed: int, entries: int, tmp_path: Path) -> N
     made = writer(world, tmp_path)
     assert made.next == messages(world)[0][0]
     for message in messages(world):
-        made.take([message])
+        made.take_messages([message])
     assert made.next is None
     written = made.end(world.files()["checkpoint"])
     assert (written.entries, written.missing) == (len(world.frames), [])
@@ -52,7 +52,7 @@ def test_partial_tiles_may_be_gone_once_the_full_ones_are_there(tmp_path: Path) 
     shorter = World(world.rng, frames=world.frames[:100], keys=world.keys, pinned=world.pinned)
     kept = {name: data for name, data in kept_files(world).items() if not name.startswith("checkpoint")}
     made = writer(shorter, tmp_path, kept)
-    made.take(messages(world))
+    made.take_messages(messages(world))
     made.end(shorter.files()["checkpoint"])
     assert read_back(tmp_path) == shorter.files()
 
@@ -62,7 +62,7 @@ def test_what_the_stream_does_not_hold_any_more_does_not_verify(tmp_path: Path) 
     made = writer(world, tmp_path)
     rest = messages(world)
     gone = [rest.pop(next(at for at, (_, _, data) in enumerate(rest) if at > 4 and data))[0]]
-    made.take(rest)
+    made.take_messages(rest)
     written = made.end(world.files()["checkpoint"])
     assert (sorted(written.missing), written.missing_count) == (sorted(gone), 1)
     report = verify_export(FolderFiles(tmp_path), root_of(world), processes=1)
@@ -77,7 +77,7 @@ def test_another_time_or_payload_in_the_stream_does_not_verify(later: int, short
     sequence, time, data = rest[at]
     rest[at] = (sequence, time + later, data[: len(data) - shorter])
     made = writer(world, tmp_path)
-    made.take(rest)
+    made.take_messages(rest)
     made.end(world.files()["checkpoint"])
     report = verify_export(FolderFiles(tmp_path), root_of(world), processes=1)
     assert f"#{sequence}" in {finding.place for finding in report.findings}
@@ -86,7 +86,7 @@ def test_another_time_or_payload_in_the_stream_does_not_verify(later: int, short
 def test_what_came_after_the_checkpoint_is_left_out(tmp_path: Path) -> None:
     world = make_world(1, 20)
     made = writer(world, tmp_path)
-    made.take([*messages(world), (10_000, 1, b"later")])
+    made.take_messages([*messages(world), (10_000, 1, b"later")])
     made.end(world.files()["checkpoint"])
     assert read_back(tmp_path) == world.files()
 
@@ -97,7 +97,7 @@ def test_a_policy_that_the_archive_lost_is_named_and_does_not_verify(tmp_path: P
     paths = sorted(name for name in kept if name.startswith("policies/"))
     del kept[paths[0]]
     made = writer(world, tmp_path, kept)
-    made.take(messages(world))
+    made.take_messages(messages(world))
     written = made.end(world.files()["checkpoint"])
     assert (written.policies, written.missing_policies, written.whole) == (len(paths) - 1, paths[:1], False)
     report = verify_export(FolderFiles(tmp_path), root_of(world), processes=1)
@@ -121,7 +121,7 @@ def test_a_tile_that_is_not_there(tmp_path: Path) -> None:
 
 def _write(world: World, folder: Path, kept: dict[str, bytes]) -> None:
     made = writer(world, folder, kept)
-    made.take(messages(world))
+    made.take_messages(messages(world))
     made.end(b"")
 
 
@@ -131,7 +131,7 @@ def test_it_takes_nothing_once_it_is_closed(tmp_path: Path) -> None:
     made.close()
     made.close()
     with pytest.raises(ConfigurationError, match="closed"):
-        made.take(messages(world))
+        made.take_messages(messages(world))
 
 
 def test_a_log_that_ends_in_a_gap_is_written_as_it_is(tmp_path: Path) -> None:
@@ -139,6 +139,6 @@ def test_a_log_that_ends_in_a_gap_is_written_as_it_is(tmp_path: Path) -> None:
     world.gap()
     world.frames.pop()
     made = writer(world, tmp_path)
-    made.take(messages(world))
+    made.take_messages(messages(world))
     made.end(world.files()["checkpoint"])
     assert not verify_export(FolderFiles(tmp_path), root_of(world), processes=1).passed

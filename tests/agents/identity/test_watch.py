@@ -40,7 +40,7 @@ async def test_values_arrive_on_the_loop(scripted: ScriptedWorkloadApi) -> None:
     """One for each response, until it is canceled; then no thread is left."""
     seen = Seen(scripted.address)
     with no_thread_left():
-        task = asyncio.create_task(seen.watch.run())
+        task = asyncio.create_task(seen.watch.watch())
         assert await seen.values.get() == str(scripted.identity.spiffe_id)
         scripted.identity.renew()
         assert await seen.values.get() == str(scripted.identity.spiffe_id)
@@ -53,7 +53,7 @@ async def test_values_arrive_on_the_loop(scripted: ScriptedWorkloadApi) -> None:
 async def test_an_unreadable_response_ends_only_its_stream(scripted: ScriptedWorkloadApi) -> None:
     """What kills `spiffe`'s sources for ever is one failed attempt here."""
     seen = Seen(scripted.address)
-    task = asyncio.create_task(seen.watch.run())
+    task = asyncio.create_task(seen.watch.watch())
     await seen.values.get()
     seen.unreadable = True
     scripted.identity.renew()
@@ -70,7 +70,7 @@ async def test_every_status_is_tried_again(scripted: ScriptedWorkloadApi, status
     """Also those at which `spiffe` gives up."""
     seen = Seen(scripted.address)
     scripted.status["FetchX509SVID"] = status
-    task = asyncio.create_task(seen.watch.run())
+    task = asyncio.create_task(seen.watch.watch())
     error = await seen.errors.get()
     assert isinstance(error, WorkloadApiError)
     assert error.status == status
@@ -82,7 +82,7 @@ async def test_every_status_is_tried_again(scripted: ScriptedWorkloadApi, status
 async def test_a_socket_that_is_gone_is_unavailable() -> None:
     """An attempt fails like any other."""
     seen = Seen("unix:///nonexistent/agent.sock")
-    task = asyncio.create_task(seen.watch.run())
+    task = asyncio.create_task(seen.watch.watch())
     error = await seen.errors.get()
     assert isinstance(error, WorkloadApiError)
     assert error.status == "UNAVAILABLE"
@@ -94,7 +94,7 @@ async def test_canceled_while_nothing_comes(scripted: ScriptedWorkloadApi) -> No
     scripted.silent = True
     seen = Seen(scripted.address)
     with no_thread_left():
-        task = asyncio.create_task(seen.watch.run())
+        task = asyncio.create_task(seen.watch.watch())
         await scripted.until("FetchX509SVID", 1)
         task.cancel()
         async with asyncio.timeout(60):

@@ -75,7 +75,7 @@ async def desktop(edge: str, *tokens: str | Exception) -> AsyncIterator[Desktop]
 
     client = Desktop()
     async with asyncio.TaskGroup() as group:
-        group.create_task(McpRelay(edge, token, client.write).run(client.reader))
+        group.create_task(McpRelay(edge, token, client.write).relay_messages(client.reader))
         yield client
         client.reader.feed_eof()
 
@@ -202,7 +202,7 @@ async def test_a_line_without_end_ends_it() -> None:
     relay = McpRelay("http://127.0.0.1:1", token, client.write)
     client.reader.feed_data(b"x" * (2 * LINE_BYTES + 1))
     with pytest.raises(ConfigurationError, match="bytes"):
-        await relay.run(client.reader)
+        await relay.relay_messages(client.reader)
 
 
 async def test_more_than_may_be_open_is_refused_and_answers_go_on(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ async def test_what_it_holds_counts_by_the_key_book_of_the_deployments_notary_wh
         names=bus.names,
         clock=wall_clock,
     )
-    writing = asyncio.create_task(writer.run(history))
+    writing = asyncio.create_task(writer.write_books(history))
     await until(lambda: len(bus.stored("HELD")) == 2)
     writing.cancel()
     assert list(await node_on(bus, shop).held.newest("held.shop.>", "t")) == ["held.shop.task.q.00"]

@@ -156,14 +156,14 @@ async def test_servers_that_elect_a_leader_are_asked_again(silent: int, monkeypa
     connection = cast("Connection", SimpleNamespace(jetstream=None))
     if silent > 2:
         with pytest.raises(BusUnavailable):
-            await module._answered([], connection, within=0.1)
+            await module.wait_for_streams([], connection, within=0.1)
         assert 1 < asked < silent
         asked = 0
         with pytest.raises(BusUnavailable):
-            await module._answered([], connection, within=0.0)
+            await module.wait_for_streams([], connection, within=0.0)
         assert asked == 1
     else:
-        assert await module._answered([], connection, within=10.0) == {}
+        assert await module.wait_for_streams([], connection, within=10.0) == {}
         assert asked == 3
 
 

@@ -48,7 +48,7 @@ class Ready:
         """Return what the worker's node looks like to somebody who has just asked its engine."""
         readiness = Readiness(self.worker.node, every=0.001)
         self.engine.asked_status.clear()
-        running = asyncio.ensure_future(readiness.run())
+        running = asyncio.ensure_future(readiness.watch_engine())
         await self.engine.asked_status.wait()
         await asyncio.sleep(0)
         running.cancel()

@@ -19,7 +19,7 @@ from sealbus.agents.dev.workload_api import DevelopmentAuthority
 from sealbus.bus.audit import spool as spool_module
 from sealbus.bus.audit.spool import Spool, SpoolOptions
 from sealbus.bus.audit.writer import AuditWriter
-from sealbus.bus.clocks import wall_clock
+from sealbus.bus.clocks import BusClock, wall_clock
 from sealbus.bus.sending.outbox import Outbox, OutboxLimits
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.backoff import Backoff
@@ -66,7 +66,7 @@ class Desk:
             Outbox(
                 identity=self.identity,
                 transport=self.broker.connect(),
-                clock=self.clock,
+                clock=BusClock(self.clock),
                 limits=OutboxLimits(ack_wait=0.05, pause=0.0),
             ) as outbox,
             Spool(options, subject="audit.inventory", outbox=outbox, counters=self.counters) as spool,

@@ -52,7 +52,7 @@ class Site:
         writer = KeyBookWriter(identity=identity, transport=bus.broker.connect(), names=bus.names, clock=clock)
         record = BundleRecord(trust_domain=bus.trust_domain, current=1, jwt=bus.authority.jwt_bundle())
         count = len(books)
-        writing = asyncio.create_task(writer.run(TrustHistory([record]), restored))
+        writing = asyncio.create_task(writer.write_books(TrustHistory([record]), restored))
         await until(lambda: len(books) > count)
         writing.cancel()
         await asyncio.wait({writing})

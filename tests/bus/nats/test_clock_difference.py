@@ -8,6 +8,7 @@ from math import isnan
 
 import pytest
 
+from sealbus.bus.clocks import HostClock
 from sealbus.bus.nats import clock_difference
 from sealbus.bus.nats.clock_difference import ClockDifference
 from sealbus.envelopes.errors import BusUnavailable, Code
@@ -42,7 +43,7 @@ class World:
         return told
 
     def difference(self) -> ClockDifference:
-        return ClockDifference(self.ask, clock=self.clock, elapsed=lambda: self.passed)
+        return ClockDifference(self.ask, clock=HostClock(self.clock), elapsed=lambda: self.passed)
 
 
 @pytest.fixture

@@ -105,8 +105,8 @@ async def test_who_reads_a_stream_learns_where_it_ends() -> None:
 
 async def test_the_time_of_an_answer_is_the_servers() -> None:
     told = GOOD | {"ts": "2026-11-24T16:42:58.5Z"}
-    assert (await existing_stream(Server(only(told)), "TASKS")).told == 1_795_538_578_500_000
-    assert (await existing_stream(Server(only(GOOD)), "TASKS")).told == 0
+    assert (await existing_stream(Server(only(told)), "TASKS")).answered == 1_795_538_578_500_000
+    assert (await existing_stream(Server(only(GOOD)), "TASKS")).answered == 0
 
 
 @pytest.mark.parametrize("name", ["", "A.B", "*", "A B", "A>"])

@@ -34,7 +34,7 @@ class FakeConnection:
         _, subject, reply, size = frames.split(b"\r\n")[0].split(b" ")
         assert size == b"0"
         self.asked.append(subject)
-        asyncio.get_running_loop().call_soon(self.replies.take, reply, b"", *self._answer)
+        asyncio.get_running_loop().call_soon(self.replies.take_answer, reply, b"", *self._answer)
 
 
 def found(subject: str = SUBJECT, sequence: str = "7", time: str = STORED, start: str = "NATS/1.0\r\n") -> bytes:

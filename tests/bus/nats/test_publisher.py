@@ -47,7 +47,7 @@ class FakeConnection:
             answer = self._answer(len(self.written))
             if answer is not None:
                 reply = frame.split(b" ")[1]
-                asyncio.get_running_loop().call_soon(self.replies.take, reply, b"", *answer)
+                asyncio.get_running_loop().call_soon(self.replies.take_answer, reply, b"", *answer)
 
     def publisher(self) -> BulkPublisher:
         return BulkPublisher(cast("Connection", self))

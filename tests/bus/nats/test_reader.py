@@ -31,7 +31,7 @@ async def test_a_gap_in_the_consumers_count_ends_the_attempt() -> None:
     bring(reader, 16, 4)
     bring(reader, 17, 3)
     assert reader.broken == "a delivery is missing"
-    assert [one.arrival.sequence for one in reader.take(None) if one.arrival] == [10, 14]
+    assert [one.arrival.sequence for one in reader.take_batch(None) if one.arrival] == [10, 14]
 
 
 async def test_it_is_exhausted_when_nothing_is_left_to_come_or_to_take() -> None:
@@ -41,7 +41,7 @@ async def test_it_is_exhausted_when_nothing_is_left_to_come_or_to_take() -> None
     bring(reader, 1, 1, pending=1)
     bring(reader, 2, 2, pending=0)
     assert not reader.exhausted
-    (first, second) = reader.take(1), reader.take(None)
+    (first, second) = reader.take_batch(1), reader.take_batch(None)
     assert [one.payload for one in first] == [b"1"]
     assert second == []
     assert reader.exhausted
@@ -51,7 +51,7 @@ async def test_others_deliveries_are_not_ours() -> None:
     reader = _Reader(cast("Link", FakeLink()), "AUDIT", 7, Care())
     reader._deliver(b"audit.a", b"$JS.ACK.AUDIT.other.1.1.1.1.0", b"", b"x")
     reader._deliver(b"audit.a", b"x", b"", b"x")
-    assert reader.take(None) == []
+    assert reader.take_batch(None) == []
     assert reader.broken == ""
 
 

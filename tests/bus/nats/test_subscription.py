@@ -57,7 +57,7 @@ class Heard(_Listener):
         self.dropped += 1
 
     def numbers(self) -> list[int]:
-        return [int(delivery.payload) for delivery in self.take()]
+        return [int(delivery.payload) for delivery in self.take_batch()]
 
 
 def links(listener: _Listener, count: int) -> list[FakeLink]:
@@ -174,16 +174,16 @@ async def test_bounds_count_messages_and_bytes() -> None:
     for _ in range(3):
         only.sinks[1](b"a.b", b"", b"", b"x" * (PENDING_BYTES // 2))
     assert wide.dropped == 1
-    assert len(wide.take()) == 2
+    assert len(wide.take_batch()) == 2
     only.sinks[1](b"a.b", b"", b"", b"x" * (PENDING_BYTES // 2))
-    assert len(wide.take()) == 1
+    assert len(wide.take_batch()) == 1
 
 
 async def test_subjects_that_are_no_text_are_shown_escaped() -> None:
     heard = Heard()
     (only,) = links(heard, 1)
     only.sinks[1](b"a.\xff\x0c", b"", b"h", b"1")
-    assert [(delivery.subject, delivery.header_block) for delivery in heard.take()] == [("a.\\xff\x0c", b"h")]
+    assert [(delivery.subject, delivery.header_block) for delivery in heard.take_batch()] == [("a.\\xff\x0c", b"h")]
 
 
 async def test_closing_ends_every_subscription() -> None:

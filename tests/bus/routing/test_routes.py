@@ -47,13 +47,13 @@ TABLE = RouteTable([route("task.a.run"), route("task.a.run.*"), route("call.a.as
     [("task.a.run", "task.a.run"), ("task.a.run.p1", "task.a.run.*"), ("call.a.ask", "call.a.ask")],
 )
 def test_a_subject_finds_its_route(subject: str, found: str) -> None:
-    assert TABLE.of(subject).subject == found
+    assert TABLE.route_of(subject).subject == found
 
 
 @pytest.mark.parametrize("subject", ["", "task.a", "task.a.runs", "task.a.run.p1.x", "call.a.run", "TASK.a.run"])
 def test_a_subject_that_nobody_handles_is_refused_at_step_3(subject: str) -> None:
     with pytest.raises(EnvelopeError) as refused:
-        TABLE.of(subject)
+        TABLE.route_of(subject)
     assert (refused.value.code, refused.value.step) == (Code.WRONG_SUBJECT, 3)
 
 

@@ -10,7 +10,7 @@ import pytest
 from sealbus.agents.dev.memory.broker import MemoryBroker, MemoryTransport
 from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.agents.dev.workload_api import DevelopmentAuthority
-from sealbus.bus.clocks import wall_clock
+from sealbus.bus.clocks import BusClock, wall_clock
 from sealbus.bus.ports import (
     DuplicateFirstAttempt,
     NotAcknowledged,
@@ -95,7 +95,7 @@ def identity() -> MemoryIdentity:
 
 
 def outbox(identity: MemoryIdentity, transport: MemoryTransport, *, clock: Callable[[], int] = wall_clock) -> Outbox:
-    return Outbox(identity=identity, transport=transport, clock=clock, limits=QUICK)
+    return Outbox(identity=identity, transport=transport, clock=BusClock(clock), limits=QUICK)
 
 
 async def test_what_waits_together_is_signed_once(broker: MemoryBroker, identity: MemoryIdentity) -> None:

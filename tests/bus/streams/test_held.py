@@ -12,6 +12,7 @@ from support.acceptance import INVENTORY, ISSUER, PLANNER, TRUST
 from support.envelopes import HOUR, MINUTE, NAMES, NOW, TRUST_DOMAIN, Issuer, agent, private_key
 
 from sealbus.agents.dev.memory.broker import MemoryBroker, MemoryTransport
+from sealbus.bus.clocks import BusClock
 from sealbus.bus.ports import Delivery, PubAck
 from sealbus.bus.streams import held as module
 from sealbus.bus.streams.held import PAYLOAD_BYTES, PAYLOAD_ITEMS, VALUE_BYTES, Held, HeldValue, PastTrust, current_only
@@ -67,7 +68,7 @@ class Site:
             past=self.past,
             names=NAMES,
             caches=Caches(),
-            clock=lambda: self.now,
+            clock=BusClock(lambda: self.now),
         )
 
     async def write(

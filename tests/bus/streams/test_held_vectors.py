@@ -13,6 +13,7 @@ from support.x509 import ThrowawayCa
 from vectors.issuing import INVENTORY, NOW, SECOND
 
 from sealbus.agents.dev.memory.broker import MemoryBroker
+from sealbus.bus.clocks import BusClock
 from sealbus.bus.streams.held import Held, HeldValue
 from sealbus.bus.streams.key_book import KEY_BOOK_TYPE, read_book
 from sealbus.bus.work.approvals.marker import marker_of
@@ -74,7 +75,11 @@ def held_of(case: Given, *values: tuple[bytes, int]) -> Held:
         now[0] = stored
         broker.inject(case["subject"], raw)
     return Held(
-        broker.connect(), trust=lambda: trust_of(case), names=NAMES, caches=Caches(), clock=lambda: NOW + 60 * SECOND
+        broker.connect(),
+        trust=lambda: trust_of(case),
+        names=NAMES,
+        caches=Caches(),
+        clock=BusClock(lambda: NOW + 60 * SECOND),
     )
 
 

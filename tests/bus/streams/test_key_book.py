@@ -11,6 +11,7 @@ import pytest
 from support.envelopes import HOUR, MINUTE, NAMES, NOW, TRUST_DOMAIN, Issuer, agent, private_key
 
 from sealbus.agents.dev.memory.broker import MemoryBroker, MemoryTransport
+from sealbus.bus.clocks import BusClock
 from sealbus.bus.ports import Delivery
 from sealbus.bus.streams import key_book as module
 from sealbus.bus.streams.held import Held, current_only
@@ -76,7 +77,7 @@ class Site:
             trust=self.trust,
             names=NAMES,
             caches=self.caches,
-            clock=lambda: self.now,
+            clock=BusClock(lambda: self.now),
         )
 
     def held(self, *, current: bool = False) -> Held:
@@ -86,7 +87,7 @@ class Site:
             past=current_only if current else self.book,
             names=NAMES,
             caches=self.caches,
-            clock=lambda: self.now,
+            clock=BusClock(lambda: self.now),
         )
 
     def sealer(self, who: SpiffeId = NOTARY, issuer: Issuer | None = None) -> Sealer:
@@ -103,7 +104,9 @@ class Site:
         """Write a book as `who`, by whose own trust the one before counts."""
         signer = issuer or self.issuer
         trust = Trust(bundles=TrustBundles([JwtBundle.parse(TRUST_DOMAIN, signer.jwks())]))
-        held = Held(self.broker.connect(), trust=lambda: trust, names=NAMES, caches=Caches(), clock=lambda: self.now)
+        held = Held(
+            self.broker.connect(), trust=lambda: trust, names=NAMES, caches=Caches(), clock=BusClock(lambda: self.now)
+        )
         subject = key_book_subject(NAMES.token(who))
         before, last = await held.standing(subject, payload_type)
         contents: dict[str, Value] = {"rec": [one.encode() for one in records], **more}

@@ -50,7 +50,7 @@ async def checks(monkeypatch: pytest.MonkeyPatch) -> Checks:
 @pytest.fixture
 async def guard(checks: Checks) -> AsyncIterator[StreamGuard]:
     made = StreamGuard(STREAMS, cast("Connection", FakeConnection()))
-    running = asyncio.create_task(made.run())
+    running = asyncio.create_task(made.check_links())
     yield made
     running.cancel()
     await asyncio.wait([running])
@@ -99,5 +99,5 @@ async def test_a_stream_that_is_not_as_declared_ends_it(checks: Checks) -> None:
     checks.gate.set()
     made.enter(LINK)
     with pytest.raises(ConfigurationError, match="deny_delete"):
-        await made.run()
+        await made.check_links()
     assert not made.checked.is_set()

@@ -10,7 +10,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -112,7 +112,7 @@ class FolderStore:
         self._check(fence)
         self._store(files)
 
-    def forget(self, fence: int, paths: Sequence[str]) -> None:
+    def forget(self, fence: int, paths: Iterable[str]) -> None:
         """Remove the files at `paths`, on which no checkpoint depends; missing files are ignored."""
         self._check(fence)
         try:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 from sealbus.agents.control.notary.log.folder_store import CHECKPOINT, FolderStore
+from sealbus.envelopes.errors import Code, EnvelopeError, LogError
 from sealbus.envelopes.log.checkpoint import Checkpoint, SignedCheckpoint, open_checkpoint
 from sealbus.envelopes.log.entries import Entry, EntryOrder
 from sealbus.envelopes.log.note import NoteVerifier
 from sealbus.envelopes.log.places import Place, encode_places, parse_places, place_of
 from sealbus.envelopes.log.tiles import TILE_WIDTH, TileName, encode_entries, parse_entries, tile_reader
 from sealbus.envelopes.log.tree_builder import TreeBuilder, check_tiles
+from sealbus.envelopes.records.notary import BundleRecord, PolicyRecord
+from sealbus.envelopes.records.record import parse_record
+
+R = TypeVar("R", BundleRecord, PolicyRecord)
 
 
 def stored_checkpoint(store: FolderStore, origin: str, verifiers: Sequence[NoteVerifier]) -> SignedCheckpoint | None:
@@ -30,6 +36,20 @@ def last_place(store: FolderStore, size: int) -> Place:
     """Return the place of the last entry of a log of `size` entries; raise `LogError` (`bad_tile`)."""
     places, _ = entry_rows(store, (size - 1) // TILE_WIDTH, (size - 1) % TILE_WIDTH + 1)
     return places[-1]
+
+
+def stored_record(store: FolderStore, path: str, kind: type[R], path_of: Callable[[R], str]) -> R:
+    """Return the record of `kind` in the file `path` of `store`, the path that `path_of` gives the record.
+
+    Raises `LogError` (`log_mismatch`) for a file without such a record.
+    """
+    try:
+        record = parse_record(store.get(path) or b"")
+    except EnvelopeError as error:
+        raise LogError(Code.LOG_MISMATCH, f"{path} is not a record") from error
+    if not isinstance(record, kind) or path_of(record) != path:
+        raise LogError(Code.LOG_MISMATCH, f"{path} is not the {kind.__name__} of its name")
+    return record
 
 
 class Ledger:

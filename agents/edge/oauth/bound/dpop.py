@@ -1,7 +1,7 @@
-"""Proofs of possession (DPoP, RFC 9449): what a client signs for one request, with the key that its access token is bound to.
+"""Verify proofs of possession (DPoP, RFC 9449): a client signs one for each request, with the key of its access token.
 
-The checks of section 4.3 that need nothing but the proof and its request; the JWT is held to the rules of an access token.
-Whether a proof was used before is for `possession.py`. Everything here is pure.
+The checks of section 4.3 that need only the proof and its request; the JWT follows the rules of an access token.
+`possession.py` checks whether a proof was used before. Everything here is pure.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ FIELD: Final = "DPoP"
 
 _TYPE: Final = "dpop+jwt"
 _REFUSED: Final = ("jku", "x5u", "x5c", *EXTENSIONS)
-"""Headers that a proof may have as little as a token; but it shows its key (`jwk`)."""
+"""Headers that neither a proof nor a token may have. A proof does have its key (`jwk`)."""
 _PORTS: Final = {"https": ":443", "http": ":80"}
 _NONCE_BYTES: Final = 16
 _ID_BYTES: Final = 16
 
 
 class ProofRefused(EdgeError):
-    """401: the access token is bound to a key, whose possession the request does not prove.
+    """401: the access token is bound to a key, and the request does not prove possession of the key.
 
-    With `nonce` it only lacks the nonce that the answer holds (section 9).
+    With `nonce` the proof lacks only the nonce, which the answer holds (section 9).
     """
 
     def __init__(self, detail: str, *, nonce: bool = False) -> None:
@@ -47,7 +47,7 @@ class ProofRefused(EdgeError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """A verified proof: the thumbprint of its key, what it is known by (16 bytes), and when it was made (microseconds)."""
+    """A verified proof: the thumbprint of its key, a digest that identifies it (16 bytes), and its time (microseconds)."""
 
     thumbprint: str
     digest: bytes
@@ -55,7 +55,7 @@ class Proof:
 
 
 class Nonces:
-    """The nonces of a key of 32 bytes, which all processes of an edge share. One is given out for `seconds`."""
+    """The nonces under a key of 32 bytes, which all processes of an edge share. Each is given out for `seconds`."""
 
     def __init__(self, key: bytes, seconds: int) -> None:
         self._key: Final = key
@@ -69,7 +69,7 @@ class Nonces:
         return self._of(now // self._period)
 
     def holds(self, nonce: str, now: int) -> bool:
-        """Return whether `nonce` is given out at `now`, or was in the period before."""
+        """Return whether `nonce` is that of `now` (microseconds), or of the period before."""
         period = now // self._period
         return any(
             hmac.compare_digest(nonce.encode(), self._of(candidate).encode()) for candidate in (period, period - 1)
@@ -90,10 +90,11 @@ def verify_proof(
     limits: EdgeLimits,
     nonces: Nonces | None = None,
 ) -> Proof:
-    """Verify `proof` for a request with `method` to one of `urls`, which are all the same resource, that shows `token`.
+    """Verify `proof` for a request with `method` and `token` to one of `urls`, which all name the same resource.
 
-    The numbers are those of the checks in section 4.3; 1 is the caller's, and of 12 whether the key is that of the token, and
-    whether the proof was used before. `now` is microseconds since the Unix epoch. With `nonces` a proof must hold one.
+    Numbers in errors are those of the checks in section 4.3. The caller makes check 1, and the two parts of 12 that are not
+    here: whether the key is that of the token, and whether the proof was used before. `now` is microseconds since the Unix
+    epoch. With `nonces` a proof must hold one of them.
 
     Raises `ProofRefused`.
     """
@@ -126,9 +127,9 @@ def verify_proof(
 
 
 def public_urls(resource: str, path: str) -> frozenset[str]:
-    """Return the URLs by which clients may name `path` of the edge whose resource is `resource`, normalised.
+    """Return the normalised URLs by which clients may name `path` of the edge whose resource is `resource`.
 
-    A proxy in front may have taken the path of the resource off, or not.
+    A proxy in front may have removed the path of the resource, or not.
     """
     parts = urlsplit(resource)
     root = urlunsplit((parts.scheme, parts.netloc, "", "", ""))
@@ -153,7 +154,7 @@ def _key(header: dict[str, Json], limits: EdgeLimits) -> tuple[str, Verification
 def _normal(url: str) -> str:
     """Return `url` with scheme and host in lower case and without the scheme's own port (RFC 3986, 6.2.2 and 6.2.3).
 
-    A proof's has neither query nor fragment (section 4.2); "" for one that has, and for what is no URL of ours.
+    Returns "" for a URL with a query or fragment, which proofs must not have (section 4.2), and for any other text.
     """
     parts = urlsplit(url) if is_secure_url(url.partition("://")[0].lower() + "://" + url.partition("://")[2]) else None
     if parts is None or "?" in url:

@@ -1,6 +1,6 @@
-"""Whether who sends a bound access token holds its key: shown by a proof (RFC 9449) or a certificate (RFC 8705).
+"""Check that the sender of a bound access token holds its key, by a proof (RFC 9449) or a certificate (RFC 8705).
 
-A token that is bound is never accepted without, and one that is not bound is never accepted as if it were.
+A bound token is never accepted without that, and an unbound token is never accepted as a bound one.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from sealbus.envelopes.limits import SECOND
 
 
 class Possession:
-    """The checks of one edge, whose resource is `resource`; `guard` knows the proofs that any of its processes saw.
+    """The checks of one edge, whose resource is `resource`. `guard` remembers the proofs that any of its processes saw.
 
-    With `nonces` a proof must hold one.
+    With `nonces` a proof must hold one of them.
     """
 
     def __init__(
@@ -40,17 +40,17 @@ class Possession:
         self._limits: Final = limits
 
     def nonce(self, now: int) -> str | None:
-        """Return the nonce for a client's next proof, where the edge wants one."""
+        """Return the nonce for a client's next proof, None if the edge requires none."""
         return self._nonces.current(now) if self._nonces is not None else None
 
     def check(self, presented: Presented, token: AccessToken, scope: Scope, *, now: int) -> Proof | None:
-        """Return the verified proof of a request that needs one, which has to be used then; `token` is what it presents.
+        """Return the verified proof of a request that needs one, else None; `use` must follow.
 
-        Raises `TokenRefused` or `ProofRefused`.
+        `presented` and `token` are the request's token as text and its contents. Raises `TokenRefused` or `ProofRefused`.
         """
         kind = token.bound.kind if token.bound is not None else None
         if (presented.scheme is Scheme.DPOP) is not (kind is BindingKind.KEY):
-            # Section 7.2: as a bearer token it would lose its protection, and a proof protects nothing that is not bound.
+            # Section 7.2: as a bearer token a bound token loses its protection, and a proof protects no unbound token.
             raise TokenRefused("cnf: the token does not belong to this scheme")
         match kind:
             case None:
@@ -85,7 +85,7 @@ class Possession:
         Raises `StateUnavailable`, `BusUnavailable` or `IdentityUnavailable` if that cannot be known.
         """
         ahead = self._limits.future_seconds * SECOND
-        # Another process's clock may be behind ours by twice what it may be off.
+        # The clocks of two processes may each be off by `ahead`, in opposite directions.
         until = proof.issued + self._limits.proof_seconds * SECOND + 2 * ahead
         if not await self._guard.use(proof.digest, made=proof.issued - ahead, until=until):
             raise ProofRefused("12: used before")

@@ -1,4 +1,4 @@
-"""Documents of issuers over HTTP: bounded in size, and only from where the issuer itself or the operator points."""
+"""Fetch documents of issuers over HTTP: bounded in size, and only from URLs that the issuer or the operator names."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MAX_AGE: Final = re.compile(r'max-age="?([0-9]{1,10})"?', re.IGNORECASE)
 _UNCACHEABLE: Final = frozenset({"no-store", "no-cache"})
 _HEADERS: Final = {
     "Accept": "application/json, application/jwk-set+json",
-    # A compressed answer could grow without bound while it is decoded, so none is requested or accepted.
+    # A compressed answer could grow without bound while it is decoded: none is requested or accepted.
     "Accept-Encoding": "identity",
     "User-Agent": "sealbus",
 }
@@ -35,18 +35,18 @@ class FetchFailed(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchedKeys:
-    """A key set, and for how many seconds its response says that it counts (None: it does not say)."""
+    """A key set, and how many seconds it is fresh according to its response (None if the response does not say)."""
 
     keys: KeySet
     max_age: int | None
 
 
 class Documents:
-    """A reader of metadata, key sets and answers to forms. Use with `async with`; each read needs a deadline around it.
+    """A reader of metadata, key sets and answers to forms. Use with `async with`; set a deadline around each read.
 
     `tls` verifies https, by default with the system's authorities. No redirect is followed: metadata and key sets have fixed
-    addresses, and one that moves elsewhere is refused. Neither proxies nor credentials are taken from the environment, and no
-    cookie is kept: one that was set for a user would be shown with another's token, and nothing bounds how many there are.
+    addresses. Neither proxies nor credentials are taken from the environment. No cookie is kept: a cookie set for one user
+    would be sent with another user's token, and the number of cookies has no bound.
     """
 
     def __init__(self, limits: EdgeLimits, tls: ssl.SSLContext | None = None) -> None:
@@ -81,11 +81,8 @@ class Documents:
                 continue
             if status != 200:
                 raise FetchFailed(f"metadata: status {status}")
-            try:
-                metadata = parse_object(document, depth=self._limits.document_nesting)
-            except ValueError as error:
-                raise FetchFailed("metadata: not a JSON object") from error
-            # Compared character by character, or one issuer could speak for another (RFC 8414 section 3.3).
+            metadata = parsed_document(document, self._limits, "metadata")
+            # Compared character by character. Otherwise one issuer could speak for another (RFC 8414 section 3.3).
             if metadata.get("issuer") != issuer:
                 raise FetchFailed("metadata: of another issuer")
             return metadata
@@ -121,9 +118,9 @@ class Documents:
     async def answer(
         self, url: str, form: Mapping[str, str], headers: Mapping[str, str] = _NO_FIELDS
     ) -> tuple[int, bytes]:
-        """Return status and body of what `url` answers to a form, also where it refuses; raise `FetchFailed`.
+        """Return status and body of the answer of `url` to a form, also of a refusal; raise `FetchFailed`.
 
-        The connection is not used again: what was sent beyond the answer would be the answer to somebody else's form.
+        The connection is not used again: bytes beyond the answer would be taken for the answer to the next form.
         """
         fields = {**headers, "Connection": "close"}
         status, document, _ = await self._read("POST", url, refusals=True, data=dict(form), headers=fields)
@@ -135,7 +132,7 @@ class Documents:
     async def _read(
         self, method: str, url: str, *, refusals: bool = False, **request: Any
     ) -> tuple[int, bytes, int | None]:
-        """Return status, body (of status 200, and of refusals if they are asked for) and `max-age`."""
+        """Return status, body (empty if the status is not 200, unless `refusals` is set) and `max-age`."""
         try:
             async with self._client.stream(method, url, **request) as response:
                 if response.status_code != 200 and not refusals:
@@ -152,6 +149,15 @@ class Documents:
             raise FetchFailed(type(error).__name__) from error
 
 
+def parsed_document(document: bytes, limits: EdgeLimits, name: str) -> dict[str, Json]:
+    """Return the members of a JSON document; raise `FetchFailed`, which calls it `name`, for any other bytes."""
+    try:
+        return parse_object(document, depth=limits.document_nesting)
+    except ValueError:
+        # The parser's own message could quote the document.
+        raise FetchFailed(f"{name}: not a JSON object") from None
+
+
 def _metadata_urls(issuer: str) -> tuple[str, str]:
     """Return both URLs of metadata: OpenID Connect appends its path, RFC 8414 section 3.1 puts its own in front."""
     parts = urlsplit(issuer)
@@ -163,7 +169,7 @@ def _metadata_urls(issuer: str) -> tuple[str, str]:
 
 
 def _max_age(cache_control: str) -> int | None:
-    """Return the seconds that Cache-Control allows: 0 for no caching, None if it does not say."""
+    """Return the seconds that Cache-Control allows: 0 if it forbids caching, None if it names no time."""
     directives = [directive.strip() for directive in cache_control.split(",")]
     if not _UNCACHEABLE.isdisjoint(directive.lower() for directive in directives):
         return 0

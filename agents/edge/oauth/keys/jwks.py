@@ -1,4 +1,4 @@
-"""The keys of issuers: fetched when they are needed, by one task at a time, and kept for a bounded time."""
+"""The keys of issuers: fetched when needed, by one task for each issuer, and kept for a bounded time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FETCHED: Final = "sealbus_edge_key_fetches_total"
 
 @dataclass(slots=True)
 class _Row:
-    """The state of one issuer's keys. All times are microseconds since the Unix epoch, of the callers' clock."""
+    """The state of one issuer's keys. All times are microseconds since the Unix epoch, by the callers' clock."""
 
     keys: KeySet | None = None
     fresh_until: int = 0
@@ -33,22 +33,22 @@ class _Row:
     tried: int | None = None
     """When the last refresh began."""
     failed: bool = False
-    """Whether it failed."""
+    """Whether the last refresh failed."""
     jwks_uri: str | None = None
     uri_until: int = 0
     absent: OrderedDict[str, int] = field(default_factory=OrderedDict)
-    """Key ids that a refresh did not find, and until when they count as absent."""
+    """Key ids that a refresh did not find, each with the time until which it counts as absent."""
     flight: asyncio.Task[None] | None = None
 
 
 class KeySource:
     """The keys of all issuers of one edge. Use with `async with`, which ends all fetching.
 
-    Callers that need a refresh of an issuer's keys wait for the one under way; it continues when its first waiter is
-    cancelled. A key set counts as long as its Cache-Control says, within bounds. After that it is refreshed before the next
-    token is verified; if that fails the old set still counts for a bounded time, and tokens no longer wait. A `kid` that is
-    not in the set causes a refresh, unless one began within the cool-down or the same `kid` was missing before: many made-up
-    ids cause at most one fetch for each cool-down.
+    Callers that need a refresh of an issuer's keys share the refresh under way, which continues if a caller is cancelled. A
+    key set is fresh as long as its Cache-Control says, within bounds. Then it is refreshed before the next token is
+    verified. If that fails, the old set is used for a bounded time, and tokens no longer wait for refreshes. An unknown `kid`
+    causes a refresh, unless a refresh began within the cool-down or the same `kid` was missing before: many made-up ids cause
+    at most one fetch for each cool-down.
     """
 
     def __init__(
@@ -80,11 +80,10 @@ class KeySource:
         await self._documents.__aexit__(kind, error, trace)
 
     async def key(self, issuer: Issuer, kid: str | None, algorithm: str, *, now: int) -> VerificationKey:
-        """Return the key of `issuer` called `kid` that may verify `algorithm`.
+        """Return the key of `issuer` called `kid` that may verify `algorithm`; without `kid`, the only such key.
 
-        Without `kid`, the only key of the issuer that may. Raises `TokenRefused` if the issuer had no such key at most a
-        cool-down ago, `KeysUnavailable` if it could not be asked. `issuer` is a row of the operator's table: nothing is ever
-        kept for an issuer that only a token names.
+        Raises `TokenRefused` if the issuer had no such key at most a cool-down ago, `KeysUnavailable` if it could not be
+        asked. `issuer` is a row of the operator's table: nothing is kept for an issuer that only a token names.
         """
         row = self._rows.get(issuer.issuer)
         if row is None:
@@ -102,21 +101,21 @@ class KeySource:
         if key is not None:
             return key
         if row.failed and kid is not None and kid not in row.absent:
-            # It may be a new key, and the issuer cannot be asked: the token may be good.
+            # The token may be good: the key may be new, and the issuer cannot be asked.
             raise KeysUnavailable(
                 "the issuer cannot be asked for a new key", retry_after=self._limits.cool_down_seconds
             )
         raise TokenRefused("no such key of the issuer")
 
     async def _ensure(self, row: _Row, issuer: Issuer, now: int) -> None:
-        """Refresh a set that is missing or no longer fresh; wait for it only if that can help."""
+        """Refresh a set that is missing or no longer fresh; wait for the refresh only if that can help."""
         if row.keys is not None and now < row.fresh_until:
             return
         usable = row.keys is not None and now < row.stale_until
         if row.flight is None and self._cooling(row, now):
             return
         flight = self._fly(row, issuer, now)
-        # If the issuer does not answer, every token would wait for the whole deadline.
+        # Not if the issuer did not answer before: every token would wait for the whole deadline.
         if not (usable and row.failed):
             await _ended(flight)
 
@@ -145,14 +144,14 @@ class KeySource:
         return row.flight
 
     async def _fetch(self, row: _Row, issuer: Issuer, now: int) -> None:
-        """Read the issuer's keys into `row`; a failure is logged and keeps the old ones."""
+        """Read the issuer's keys into `row`; a failure is logged, and the old keys stay."""
         failed = True
         try:
             async with asyncio.timeout(self._limits.fetch_seconds):
                 url = issuer.jwks_uri or await self._jwks_uri(row, issuer, now)
                 fetched = await self._documents.keys(url)
         except (FetchFailed, TimeoutError) as error:
-            # The key set may have moved: next time the metadata is read again.
+            # The key set may have moved, so the metadata is read again next time.
             row.jwks_uri = None
             self._counters.add(_FETCHED, issuer=issuer.issuer, outcome="failed")
             _logger.warning("keys of issuer %s not refreshed: %s", issuer.issuer, str(error) or "too slow")

@@ -1,4 +1,4 @@
-"""An issuer's key set (RFC 7517), parsed into the keys that can verify access tokens; any secret in it refuses the set."""
+"""Parse an issuer's key set (RFC 7517) into the keys that can verify tokens; a set with a secret is refused."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _CURVES: Final[Mapping[str, tuple[str, int, ec.EllipticCurve]]] = MappingProxyTy
 _RSA_ALGORITHMS: Final = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
 _LEAST_RSA_BITS: Final = 2_048
 _EXPONENT_BITS: Final = 64
-"""Real exponents have 17 bits; a long one only makes verification slow."""
+"""Real exponents have 17 bits; a long exponent only makes verification slow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,10 +50,10 @@ class KeySet:
 
     @classmethod
     def parse(cls, document: bytes, limits: EdgeLimits) -> KeySet:
-        """Return the keys of a JWK set; raise `ValueError` for anything else, and if it is too long or holds a secret.
+        """Return the keys of a JWK set; raise `ValueError` for any other document, and for too many keys or a secret.
 
-        A set that holds a private or symmetric key is refused as a whole: its issuer has lost control of its keys, and using
-        the rest would hide that. Keys that cannot verify accepted signatures are left out, as RFC 7517 section 5 says: other
+        A set with a private or symmetric key is refused as a whole: its issuer has lost control of its keys, and using the
+        rest would hide that. Keys that cannot verify accepted signatures are left out, as RFC 7517 section 5 says: other
         types and curves, other uses, RSA below 2,048 bits or with an even modulus, points off their curve or with a
         coordinate that is not below the field's prime.
         """
@@ -74,9 +74,9 @@ class KeySet:
         return cls(tuple(entries))
 
     def find_key(self, kid: str | None, algorithm: str) -> VerificationKey | None:
-        """Return the one key called `kid` that may verify `algorithm`; without `kid`, the only one of all that may.
+        """Return the one key called `kid` that may verify `algorithm`; without `kid`, the only key that may.
 
-        None also if several would fit: trying them in turn is how the wrong one gets accepted.
+        None also if several keys fit: trying them in turn could accept the wrong key.
         """
         fit = [
             entry.key for entry in self.entries if algorithm in entry.algorithms and (kid is None or entry.kid == kid)
@@ -85,9 +85,9 @@ class KeySet:
 
 
 def embedded_key(jwk: Json, algorithm: str, limits: EdgeLimits) -> VerificationKey:
-    """Return the public key in `jwk`, which a proof shows of itself (RFC 9449 section 4.2); raise `ValueError`.
+    """Return the public key in `jwk`, which a proof carries (RFC 9449 section 4.2); raise `ValueError`.
 
-    It is a key that `KeySet.parse` would not leave out, for `algorithm`, and no private key.
+    It is no private key, it fits `algorithm`, and `KeySet.parse` would not leave it out.
     """
     if type(jwk) is not dict or not _SECRET_MEMBERS.isdisjoint(jwk):
         raise ValueError("not a public key")
@@ -117,7 +117,7 @@ def _entry(jwk: dict[str, Json], limits: EdgeLimits) -> _Entry | None:
     except (KeyError, ValueError, JoseError):
         return None
     if algorithm is not None:
-        # The name before RFC 9864, which many issuers still publish.
+        # Many issuers still publish the name from before RFC 9864.
         named = "Ed25519" if algorithm == "EdDSA" else algorithm
         fitting = frozenset(name for name in fitting if name == named)
     return _Entry(kid=kid, algorithms=fitting, key=key) if fitting else None
@@ -126,7 +126,7 @@ def _entry(jwk: dict[str, Json], limits: EdgeLimits) -> _Entry | None:
 def _key(jwk: dict[str, Json], limits: EdgeLimits) -> tuple[VerificationKey, frozenset[str]]:
     """Return the public key and all algorithms that its type allows; raise if it is not a key.
 
-    Only the members that make the key are passed on, so that no certificate or URL in the entry is ever looked at.
+    Only the members of the key itself are passed on, so that no certificate or URL in the entry is read.
     """
     match jwk.get("kty"):
         case "EC":
@@ -135,8 +135,8 @@ def _key(jwk: dict[str, Json], limits: EdgeLimits) -> tuple[VerificationKey, fro
             x, y = _octets(jwk["x"]), _octets(jwk["y"])
             if not len(x) == len(y) == octets:
                 raise ValueError("coordinates")
-            # joserfc makes the key when it is first used, and would take a coordinate modulo the field's prime: this raises
-            # for that, and for a point off the curve.
+            # joserfc makes the key at its first use, and takes a coordinate modulo the field's prime. This line raises for
+            # such a coordinate, and for a point off the curve.
             ec.EllipticCurvePublicKey.from_encoded_point(curve, b"\x04" + x + y)
             key = ECKey.import_key({"kty": "EC", "crv": name, "x": _text(jwk["x"]), "y": _text(jwk["y"])})
             return key, frozenset({algorithm})
@@ -152,7 +152,7 @@ def _key(jwk: dict[str, Json], limits: EdgeLimits) -> tuple[VerificationKey, fro
             rsa.get_op_key("verify")
             return rsa, _RSA_ALGORITHMS
         case "OKP" if jwk.get("crv") == "Ed25519":
-            # Must be canonically encoded; joserfc checks the length.
+            # Checks that the encoding is canonical; joserfc checks the length.
             _octets(jwk["x"])
             okp = OKPKey.import_key({"kty": "OKP", "crv": "Ed25519", "x": _text(jwk["x"])})
             okp.get_op_key("verify")

@@ -1,4 +1,4 @@
-"""Access tokens, by the table of issuers: JWTs (RFC 9068) are verified, about others their issuer is asked (RFC 7662)."""
+"""Verify access tokens by the table of issuers: JWTs by signature (RFC 9068), others by asking the issuer (RFC 7662)."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
 _TOKEN_TYPES: Final = ("bearer", "dpop")
 _REMEMBERED: Final = 4_096
-"""Tokens whose signature is remembered; the oldest gives way, and is verified again."""
+"""Tokens whose signature is remembered; the oldest is forgotten, and verified again when it returns."""
 _REMEMBERED_BYTES: Final = 4_096
-"""The longest of them: tokens of real issuers have 1 to 4 KiB."""
+"""The longest token that is remembered: tokens of real issuers have 1 to 4 KiB."""
 _REMEMBERED_VALUES: Final = 128
-"""The most commas, objects and lists in one of them: made of nothing else, a token of 4 KiB takes 64 KiB of memory."""
+"""The most commas, objects and lists in a remembered token. A 4 KiB token of nothing else takes 64 KiB of memory."""
 _THUMBPRINT: Final = re.compile("[A-Za-z0-9_-]{43}")
 """A SHA-256 in base64url."""
 
 
 class BindingKind(StrEnum):
-    """How a token is bound to a key, by the name of the member of `cnf` (RFC 7800)."""
+    """How a token is bound to a key; values are names of members of `cnf` (RFC 7800)."""
 
     KEY = "jkt"
     """The thumbprint of a key that signs a proof for each request (RFC 9449 section 6)."""
@@ -46,7 +46,7 @@ class BindingKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """The key that only who may use a token has: its SHA-256 in base64url."""
+    """The key that a user of the token has to hold: its SHA-256 in base64url."""
 
     kind: BindingKind
     value: str
@@ -54,13 +54,13 @@ class Binding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessToken:
-    """The contents of a verified access token, or assertion, that the edge uses; the token itself is not kept.
+    """The contents of a verified access token or assertion that the edge uses; the token itself is not kept.
 
-    `subject` is as the issuer calls it, `type` what it is if it is no user. `client` is as policies call it: one of a
-    partner's `domain` ends with `@` and that. Times are microseconds since the Unix epoch. `claims` are those of the issuer's
-    allow-list, by their names in the user context. `session` is the session that the issuer names, or else the token's own
-    id. With `bound` it is not accepted from anybody who does not prove to hold that key (`possession.py`). Its text shows no
-    user.
+    `subject` is the issuer's name for the subject, `type` its type, None for a user. `client` is the name of the client in
+    policies: that of a client of a partner ends with `@` and the partner's `domain`. Times are microseconds since the Unix
+    epoch. `claims` are those of the issuer's allow-list, by their names in the user context. `session` is the session that
+    the issuer names, or else the token's id. A token with `bound` is accepted only from a sender that proves to hold that key
+    (`possession.py`). The `repr` shows no user.
     """
 
     issuer: str
@@ -84,7 +84,7 @@ class AccessToken:
 
 
 class Parties(NamedTuple):
-    """Whom a token is about: its `subject`, as the issuer calls it, its `client`, and the subject's type, None for a user."""
+    """The `subject` of a token by the issuer's name, its `client`, and the type of the subject, None for a user."""
 
     subject: str
     client: str
@@ -100,10 +100,10 @@ class _Signed(NamedTuple):
 
 
 class AccessTokenVerifier:
-    """A verifier of access tokens by the rows of `issuers`, with the keys that `keys` finds, or by asking.
+    """A verifier of access tokens by the rows of `issuers`, with the keys from `keys`, or by introspection.
 
-    Raises `ConfigurationError` if two rows have the same issuer, or more than one is asked: what is no JWT does not say whose
-    it is, and a token is for its own issuer's eyes.
+    Raises `ConfigurationError` if two rows have the same issuer, or several have introspection: a token that is no JWT does
+    not name its issuer, and must not be shown to another issuer.
     """
 
     def __init__(
@@ -129,23 +129,24 @@ class AccessTokenVerifier:
         self._scopes = ScopesSeen(issuers)
 
     def notes(self) -> dict[str, str]:
-        """Return what an operator should look at, by part: whose tokens carry no scopes."""
+        """Return notes for operators, by part: the issuers whose tokens carry no scopes."""
         return self._scopes.notes()
 
     async def verify(self, token: str, *, now: int) -> AccessToken:
         """Return the contents of `token` at `now`, microseconds since the Unix epoch.
 
-        Of a JWT in this order: length, form, header, issuer, type, algorithm, key, signature, audience, times, claims. Until
-        the signature holds, a token only selects the row of the table and the issuer's key. The answer of an issuer that is
-        asked is held to the same rules, but for what RFC 7662 leaves out: `iat`, `jti`, `iss`, and `sub` where a client acts
-        for itself. An issuer without a domain cannot name a subject or client as one of another row's domain.
+        A JWT is checked in this order: length, form, header, issuer, type, algorithm, key, signature, audience, times,
+        claims. Until its signature is verified, a token only selects the row of the table and the issuer's key. The answer to
+        an introspection is checked by the same rules, except for members that RFC 7662 makes optional: `iat`, `jti`, `iss`,
+        and `sub` if a client acts for itself. An issuer without a domain cannot name a subject or client of another row's
+        domain.
 
-        That a key signed a token is remembered, by a hash of the token and without its signature. All else is checked each
-        time, also that this key is still its issuer's. Of a bound token this does not say who may use it.
+        A verified signature is remembered, with its key, under a hash of the token. All else is checked each time, also that
+        the key is still the issuer's. `Possession` checks who may use a bound token.
 
-        Raises `TokenRefused`, or `KeysUnavailable` if its issuer's keys are not available.
+        Raises `TokenRefused`, or `KeysUnavailable` if the issuer's keys are not available or it cannot be asked.
         """
-        # Characters, not bytes: non-ASCII is refused next, and each character has at least one byte.
+        # Characters, not bytes, are enough: non-ASCII is refused next, and each character has at least one byte.
         if len(token) > self._limits.token_bytes:
             raise TokenRefused("too long")
         digest = sha256(token.encode(errors="surrogatepass")).digest()
@@ -167,7 +168,7 @@ class AccessTokenVerifier:
         if not is_signed(jws, str(header["alg"]), key):
             raise TokenRefused("signature")
         contents = self._of_jwt(says, issuer, token, now)
-        # What is refused is not remembered: where anybody can get a token of the issuer, strangers' would push out others.
+        # A refused token is not remembered: strangers' tokens of an open issuer would push out others.
         values = sum(map(jws.payload.count, (b",", b"{", b"[")))
         if len(token) <= _REMEMBERED_BYTES and values <= _REMEMBERED_VALUES:
             self._signed[digest] = _Signed(header, says, key)
@@ -176,20 +177,20 @@ class AccessTokenVerifier:
         return contents
 
     async def _key(self, issuer: Issuer, header: Mapping[str, Json], now: int) -> VerificationKey:
-        """Return the key that `header` names, if `issuer` may have made it; raises as `KeySource.key`."""
+        """Return the key that `header` names, if `issuer` may write such a header; raises as `KeySource.key`."""
         algorithm, kid = checked_header(header, issuer.types, issuer.algorithms, self._limits)
         return await self._keys.key(issuer, kid, algorithm, now=now)
 
     def _of_jwt(self, says: Mapping[str, Json], issuer: Issuer, token: str, now: int) -> AccessToken:
         claims = Claims(says)
         subject = claims.text("sub")
-        # RFC 9068 requires `jti`, and OIDC does not. Without the signature, of which anybody can make another one that holds
-        # (ECDSA): a token whose id is revoked has no second one.
+        # RFC 9068 requires `jti`, and OIDC does not. The id leaves the signature out: anybody can make a second valid ECDSA
+        # signature, and a token whose id is revoked must not get a second id.
         token_id = claims.text("jti") if "jti" in claims or not issuer.workloads else _digest(token.rpartition(".")[0])
         return self._judged(claims, issuer, now, subject=subject, issued=claims.time("iat"), token_id=token_id)
 
     async def _answered(self, issuer: Issuer, at: IntrospectionEndpoint, token: str, now: int) -> AccessToken:
-        """Return the contents of `token` by the word of its issuer."""
+        """Return the contents of `token` by the answer of its issuer."""
         if self._introspection is None:
             raise KeysUnavailable("the issuer cannot be asked", retry_after=1)
         claims = Claims(await self._introspection.claims(issuer, at, token, now=now))
@@ -199,7 +200,7 @@ class AccessTokenVerifier:
             raise TokenRefused("token_type")
         issued = claims.time("iat") if "iat" in claims else now
         own = claims.text("jti") if "jti" in claims else _digest(token)
-        # Of a client that acts for itself a JWT says the client here (RFC 9068 section 2.2), and RFC 7662 nothing.
+        # If a client acts for itself, `sub` of a JWT names the client (RFC 9068 section 2.2); RFC 7662 leaves it out.
         subject = claims.text("sub" if "sub" in claims else issuer.client_claim)
         return self._judged(claims, issuer, now, subject=subject, issued=issued, token_id=own)
 
@@ -258,9 +259,9 @@ def contents_of(
     expires: int,
     bound: Binding | None = None,
 ) -> AccessToken:
-    """Return what the edge uses of verified `claims` of `issuer`, whose audience and times have been checked.
+    """Return the contents of verified `claims` of `issuer`, whose audience and times the caller has checked.
 
-    Raises `TokenRefused` for a claim that is not as the row requires, or is of another type.
+    Raises `TokenRefused` for a claim without the value that the row requires, or with another type.
     """
     for name, value in issuer.require.items():
         if claims.text(name) != value:
@@ -289,7 +290,7 @@ def _digest(token: str) -> str:
 
 
 def _binding(claims: Claims) -> Binding:
-    """Return the key of `cnf`; a token that is bound in a way that is not understood is refused."""
+    """Return the key of `cnf`; raise `TokenRefused` for a binding of another kind."""
     members = claims.members("cnf")
     if len(members) == 1:
         for kind in BindingKind:

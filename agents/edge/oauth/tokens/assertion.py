@@ -1,7 +1,7 @@
-"""Assertions: a partner's authorization server says who its user is, once, to our token service (RFC 7523 section 3).
+"""Verify assertions: a partner's authorization server vouches for its user to our token service (RFC 7523 section 3).
 
-Also the last step of identity chaining (draft-ietf-oauth-identity-chaining): a service there exchanged its user's token for
-an assertion that is for us.
+This is also the last step of identity chaining (draft-ietf-oauth-identity-chaining): a service of the partner exchanged its
+user's token for an assertion to us. Each assertion can be used once.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 ASSERTION_TYPES: Final = frozenset({"authorization-grant+jwt", "jwt"})
-"""Values of `typ`: the one of draft-ietf-oauth-rfc7523bis, and what servers from before it write. What else is signed as a
-`JWT` has another audience.
+"""Values of `typ`: that of draft-ietf-oauth-rfc7523bis, and that of older servers. Other tokens with the type `JWT` have
+another audience.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Assertion:
-    """A verified assertion: its contents, and what it is known by (16 bytes)."""
+    """A verified assertion: its contents, and a digest that identifies it (16 bytes)."""
 
     contents: AccessToken
     digest: bytes = field(repr=False)
 
 
 class Assertions:
-    """The assertions that an edge accepts: of the rows of `issuers` that have an audience for them.
+    """A verifier of assertions, by those rows of `issuers` that have an audience for them.
 
-    `guard` knows those that any of its processes used.
+    `guard` remembers the assertions that any process of the edge used.
     """
 
     def __init__(
@@ -53,8 +53,8 @@ class Assertions:
     async def verify(self, assertion: str, *, presenter: SpiffeId, now: int) -> Assertion:
         """Return `assertion`, verified at `now` (microseconds since the Unix epoch), with `presenter` as its client.
 
-        In this order: length, form, issuer, header, key, signature, audience (ours alone), times, claims. It must have `sub`,
-        `jti`, and an `exp` that is not over `assertion_seconds` ahead. Whether it was used before, `use` says.
+        Checked in this order: length, form, issuer, header, key, signature, audience (ours alone), times, claims. It must
+        have `sub`, `jti`, and an `exp` at most `assertion_seconds` ahead. `use` checks whether it was used before.
 
         Raises `TokenRefused`, or `KeysUnavailable` if its issuer's keys are not available.
         """
@@ -74,7 +74,7 @@ class Assertions:
             raise TokenRefused("signature")
         claims = Claims(says)
         if claims.audiences("aud") != {issuer.assertion_audience}:
-            # Who else it is for could use it here.
+            # Another audience could use it here.
             raise TokenRefused("aud", code=Code.TOKEN_AUDIENCE)
         expires, ahead = claims.time("exp"), self._limits.future_seconds * SECOND
         if now >= expires:
@@ -104,7 +104,7 @@ class Assertions:
         Raises `StateUnavailable`, `BusUnavailable` or `IdentityUnavailable` if that cannot be known.
         """
         expires, ahead = assertion.contents.expires, self._limits.future_seconds * SECOND
-        # Before that it would have been too far ahead, and another process's clock may be ahead or behind.
+        # Earlier its `exp` would have been too far ahead. Another process's clock may be ahead or behind.
         made = expires - self._limits.assertion_seconds * SECOND - 2 * ahead
         if not await self._guard.use(assertion.digest, made=made, until=expires + 2 * ahead):
             raise TokenRefused("jti: used before")

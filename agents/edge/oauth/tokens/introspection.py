@@ -1,4 +1,4 @@
-"""Tokens that only their issuer can read: it is asked what they say (RFC 7662), and its answer is kept for seconds."""
+"""Ask the issuer of an opaque token for its claims (RFC 7662), and keep the answer for seconds."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from typing import Final, Self
 from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS, EdgeLimits
 from sealbus.agents.edge.http.problem import KeysUnavailable, TokenRefused
 from sealbus.agents.edge.oauth.issuers import IntrospectionEndpoint, Issuer
-from sealbus.agents.edge.oauth.keys.discovery import Documents, FetchFailed
-from sealbus.envelopes.encoding.strict_json import Json, parse_object
+from sealbus.agents.edge.oauth.keys.discovery import Documents, FetchFailed, parsed_document
+from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.limits import SECOND
 
 _logger: Final = logging.getLogger(__name__)
 
 
 class Introspection:
-    """The questions of one edge. Use with `async with`, which ends those that are open.
+    """The introspection requests of one edge. Use with `async with`, which ends open requests.
 
-    Whoever shows the same token waits for the one question about it. An answer counts for `introspection_seconds`: as long a
-    token that was revoked at its issuer is still taken, and one that is not active causes no other question. Tokens are kept
-    as hashes, and in a bounded number.
+    Requests with the same token share one question to the issuer. An answer is used for `introspection_seconds`: so long a
+    token that its issuer revoked is still accepted, and an inactive token causes no further question. Tokens are kept as
+    hashes, and in a bounded number.
     """
 
     def __init__(self, limits: EdgeLimits = DEFAULT_EDGE_LIMITS, *, tls: ssl.SSLContext | None = None) -> None:
@@ -52,7 +52,7 @@ class Introspection:
         await self._documents.__aexit__(kind, error, trace)
 
     async def claims(self, issuer: Issuer, at: IntrospectionEndpoint, token: str, *, now: int) -> Mapping[str, Json]:
-        """Return what `issuer` says `at` its endpoint about `token`, if it is active; nothing else of that is checked.
+        """Return the claims of `token` from the endpoint `at` of `issuer`; only `active` is checked.
 
         Raises `TokenRefused` for a token that is not active, `KeysUnavailable` if the issuer could not be asked.
         """
@@ -75,7 +75,7 @@ class Introspection:
                 self._fetch(issuer, at, token, digest, now), name=f"a token of {issuer.issuer}"
             )
             self._flights[digest] = flight
-        # Who leaves does not end the question for the others.
+        # A caller that is cancelled does not end the question for the others.
         await asyncio.wait({flight})
         try:
             return flight.result()
@@ -104,12 +104,8 @@ class Introspection:
 
 
 def _active(document: bytes, limits: EdgeLimits) -> Mapping[str, Json] | None:
-    """Return the members of an answer, and None where it says that the token is not active."""
-    try:
-        answer = parse_object(document, depth=limits.document_nesting)
-    except ValueError:
-        # The parser's own message could quote the document.
-        raise FetchFailed("introspection: not a JSON object") from None
+    """Return the members of an answer, None if the token is not active; raise `FetchFailed` for another document."""
+    answer = parsed_document(document, limits, "introspection")
     active = answer.get("active")
     if type(active) is not bool:
         raise FetchFailed("introspection: no word about active")

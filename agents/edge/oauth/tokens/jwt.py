@@ -1,6 +1,6 @@
-"""JWTs that others signed: their parts, each with one meaning, and their claims, read by type.
+"""Read JWTs that others signed: their parts, strictly, and their claims, by type.
 
-A missing claim or one of another type is refused, never guessed. Nothing here knows an issuer or a key.
+A claim that is missing or of another type is refused. Nothing here knows an issuer or a key.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 from sealbus.envelopes.message.user_context import ClaimValue
 
 KEYS_IN_HEADER: Final = ("jku", "jwk", "x5u", "x5c")
-"""Headers in which a JWT names its own verification key (RFC 7515 section 4.1). No server we support sends them, and
-refusing them makes sure that none is followed."""
+"""Headers in which a JWT names its own verification key (RFC 7515 section 4.1). No server that we support sends them.
+Refusing them makes sure that no such key is used."""
 EXTENSIONS: Final = ("crit", "b64", "zip", "enc")
 """Headers that change how the rest must be read."""
 _REGISTRY: Final = JWSRegistry(algorithms=sorted(ALGORITHMS))
@@ -37,10 +37,10 @@ _ITEMS: Final = DEFAULT_LIMITS.text_items
 
 
 def parsed(token: str, limits: EdgeLimits) -> tuple[CompactJws, dict[str, Json], dict[str, Json]] | None:
-    """Return the token's parts, its header and its claims, each of which has one meaning; nothing is verified.
+    """Return the token's parts, its header and its claims; nothing is verified.
 
-    None for anything else instead of an exception: those of the parsers hold the parsed text, and would become the context of
-    exceptions raised while they are handled.
+    Returns None for any other text. An exception of a parser would hold the text, and would become the context of exceptions
+    that are raised while it is handled.
     """
     try:
         jws = split_compact(token.encode("ascii"))
@@ -54,10 +54,10 @@ def parsed(token: str, limits: EdgeLimits) -> tuple[CompactJws, dict[str, Json],
 def checked_header(
     header: Mapping[str, Json], types: AbstractSet[str], algorithms: AbstractSet[str], limits: EdgeLimits
 ) -> tuple[str, str | None]:
-    """Return the algorithm and the key id of a header that an issuer may have made.
+    """Return the algorithm and the key id of a header that an issuer may write.
 
-    Raises `TokenRefused` for a key or an extension in it, a type that is not one of `types` (in lower case; `""` is none), an
-    algorithm that is not one of `algorithms`, and a `kid` that is no text or too long.
+    Raises `TokenRefused` for a header with a key or an extension, a type that is not in `types` (in lower case; `""` stands
+    for no type), an algorithm that is not in `algorithms`, and a `kid` that is no text or too long.
     """
     for name in (*KEYS_IN_HEADER, *EXTENSIONS):
         if name in header:
@@ -75,10 +75,10 @@ def checked_header(
 
 
 def is_signed(jws: CompactJws, algorithm: str, key: VerificationKey) -> bool:
-    """Return whether the signature is one by `key`, under an algorithm that fits it."""
+    """Return whether `key` made the signature, by `algorithm`, which must fit the key."""
     try:
         method = _REGISTRY.get_alg(algorithm)
-        # The key was chosen to fit; a wrong choice must not pass verification.
+        # The key was chosen to fit; if it does not, verification must fail.
         method.check_key(key)
         return method.verify(jws.signed, jws.signature, key) is True
     except (JoseError, ValueError):
@@ -88,8 +88,8 @@ def is_signed(jws: CompactJws, algorithm: str, key: VerificationKey) -> bool:
 class Claims:
     """The claims of one token. Every method but `allowed` raises `TokenRefused`, which names the claim.
 
-    A text is 1 to 256 bytes without control characters, as in a user context: a claim that could not be passed on is refused
-    here, where its sender can be told.
+    A text is 1 to 256 bytes without control characters, as in a user context. A claim that cannot be passed on is refused
+    here, so that its sender gets the error.
     """
 
     __slots__ = ("_claims",)
@@ -147,7 +147,7 @@ class Claims:
         return value
 
     def time(self, name: str) -> int:
-        """Return a time in microseconds since the Unix epoch. Whole seconds only: no major server sends fractions."""
+        """Return a time in microseconds since the Unix epoch; only whole seconds are accepted, as major servers send them."""
         value = self._claims.get(name)
         if type(value) is not int or not 0 <= value <= _LATEST:
             raise TokenRefused(name)

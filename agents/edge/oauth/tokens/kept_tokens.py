@@ -1,12 +1,12 @@
-"""Access tokens of users that the exit exchanges on their behalf: kept by the edge for as long as they live, encrypted.
+"""Keep users' access tokens, encrypted, while they live, so that the exit can exchange them on the users' behalf.
 
-An edge process keeps a token in STATE, under a hash of its user and client: `state.<edge>.token.<hash>`. There are the tokens
-of the last sessions, so that no user can fill the stream, which everybody needs. The exit, which is another process, finds
-one there by the user context of what it handles. Both have the key, a file, and nobody else; who reads the stream sees how
-long tokens are. A value is bound to its place (AES-256-GCM with the subject as associated data), so that none is found in
-place of another's. What is not a token of that user by this key is as if it were not there.
+An edge process keeps tokens in STATE, under a hash of user and client: `state.<edge>.token.<hash>`. A value holds only the
+tokens of the last sessions, so that no user can fill the stream. The exit, another process, finds a token by the user context
+of the message that it handles. Only these two have the key, a file; readers of the stream see the length of tokens. A value
+is bound to its subject (AES-256-GCM with the subject as associated data), so that it cannot stand in for another user's. A
+value that does not decrypt under this key and subject counts as missing.
 
-A token that is bound to a key (`cnf`) is not kept: nobody but its owner could use it.
+A token that is bound to a key (`cnf`) is not kept: only its owner can use it.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ _NONCE_BYTES: Final = 12
 _TOKEN_BYTES: Final = 16_384
 """The longest token that the edge takes."""
 _SESSIONS: Final = 8
-"""Sessions of a user at a client whose tokens are kept; the one that was written longest ago gives way."""
+"""Sessions of a user at a client whose tokens are kept; the one written longest ago is dropped."""
 _KNOWN: Final = 16_384
-"""Sessions whose last token a process remembers to have kept; the oldest gives way, and its token is kept again."""
+"""Sessions whose last token a process remembers as kept; the oldest is forgotten, and its token is written again."""
 _TRIES: Final = 4
-"""How often another process may be the first to write, or a replica may not have what was written."""
+"""How often another process may write first, or a replica may lag behind a write."""
 _PAUSE_SECONDS: Final = 0.05
 
 
 class Owner(NamedTuple):
-    """Whose token it is: a user, as a user context names them, in one session of one client."""
+    """The owner of a token: a user, by the name in user contexts, in one session of one client."""
 
     issuer: str
     user: str
@@ -49,7 +49,7 @@ class Owner(NamedTuple):
 
     @classmethod
     def of(cls, context: UserContext) -> Owner:
-        """Return whose tokens belong to `context`."""
+        """Return the owner whose tokens belong to `context`."""
         return cls(context.idp, context.sub, context.cid, context.sid)
 
 
@@ -63,7 +63,7 @@ class KeptTokens:
         self._known: OrderedDict[Owner, tuple[bytes, int]] = OrderedDict()
 
     async def keep(self, token: str, owner: Owner, *, expires: int, now: int) -> None:
-        """Keep `token` of `owner` until `expires` (microseconds), in place of one from before; raise `BusUnavailable`."""
+        """Keep `token` of `owner` until `expires` (microseconds), in place of an earlier token; raise `BusUnavailable`."""
         subject, digest = self._subject(owner), sha256(token.encode()).digest()
         last_digest, until = self._known.get(owner, (b"", 0))
         if last_digest == digest and now < until:
@@ -77,7 +77,7 @@ class KeptTokens:
             if await self._keyed.replace(subject, value, last=there.sequence if there is not None else 0) is not None:
                 break
         else:
-            raise BusUnavailable("a token could not be kept: others keep some for the same user all the time")
+            raise BusUnavailable("a token could not be kept: other processes keep writing tokens of the same user")
         self._known[owner] = digest, expires
         self._known.move_to_end(owner)
         while len(self._known) > _KNOWN:
@@ -88,7 +88,7 @@ class KeptTokens:
         subject = self._subject(owner)
         for tried in range(_TRIES + 1):
             if tried:
-                # Just written, and a replica answers that is behind.
+                # The token may be just written, and a replica that lags behind answered.
                 await asyncio.sleep(_PAUSE_SECONDS)
             tokens = self._opened(subject, await self._keyed.get(subject), now=now)
             if owner.session in tokens:
@@ -103,7 +103,7 @@ class KeptTokens:
         )
 
     def _opened(self, subject: str, value: StoredValue | None, *, now: int) -> dict[str, tuple[int, str]]:
-        """Return the tokens in `value` that still live, with their ends, by session; those written last are last."""
+        """Return the tokens in `value` that still live, by session, each after its expiry; the last written are last."""
         payload = value.payload if value is not None else b""
         nonce, sealed = payload[:_NONCE_BYTES], payload[_NONCE_BYTES:]
         try:

@@ -1,8 +1,8 @@
-"""The scopes of access tokens: from the claim that an issuer's row names, and a note where an issuer's tokens carry none.
+"""Read the scopes of access tokens from the claim that an issuer's row names, and note issuers whose tokens carry none.
 
-RFC 9068 has a text in `scope`; Okta and Entra ID write `scp`, as an array or a text. A token without the row's claim is taken
-with no scopes, as a token may have none. That may as well be a mistake in the row, and nothing would say so: every policy
-that asks for a scope then denies.
+RFC 9068 has a text in `scope`; Okta and Entra ID write `scp`, as an array or a text. A token without the row's claim is
+accepted with no scopes, as it may have none. But the row may name the wrong claim, and then every policy that asks for a
+scope denies: the note tells operators.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class ScopesSeen:
     """Whether the tokens of each issuer have carried scopes since the edge started."""
 
     def __init__(self, issuers: Sequence[Issuer]) -> None:
-        # Where no scope is let through, none is missed.
+        # A row that lets no scope through misses none.
         self._missed: dict[str, str | None] = {row.issuer: None for row in issuers if row.scopes != frozenset()}
-        """By issuer what to say, which is empty once a token carried scopes, and None before the first token."""
+        """The note for each issuer: None before its first token, empty once a token carried scopes."""
 
     def note(self, claims: Claims, issuer: Issuer) -> None:
         """Note a token that was accepted."""
@@ -46,6 +46,6 @@ class ScopesSeen:
         self._missed[issuer.issuer] = text + hint
 
     def notes(self) -> dict[str, str]:
-        """Return what an operator should look at, by part; empty if there is nothing."""
+        """Return notes for operators, by part; empty if there are none."""
         texts = [text for text in self._missed.values() if text]
         return {"scopes": "; ".join(texts)} if texts else {}

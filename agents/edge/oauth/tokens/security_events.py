@@ -1,13 +1,14 @@
-"""What identity providers report: security event tokens (RFC 8417) and logout tokens, verified by the table of issuers.
+"""Verify reports of identity providers by the table of issuers: security event tokens (RFC 8417) and logout tokens.
 
 Event tokens are those of the Shared Signals Framework 1.0, with the events of CAEP 1.0 and RISC 1.0 below; logout tokens
-those of OpenID Connect Back-Channel Logout 1.0. Each comes to at most one revocation, of a session or of a user until a time.
+those of OpenID Connect Back-Channel Logout 1.0. Each leads to at most one revocation: of a session, or of a user's logins
+until a time.
 
-A token is handled once, by its `jti`. Somebody who captured one and shows it again has nobody asked and nothing recorded.
-All processes of the edge remember that for a day, once the token was handled, so that a report which failed is taken again. A
-day is enough, because a token that is handled twice does no harm: it names a session that its issuer has ended, or a time
-until which logins do not count, and neither changes by being said twice. For the same reason a token is handled where nobody
-can say whether it was before: a revocation that is left out would do harm.
+A token is handled once, by its `jti`, so that a captured token that is sent again causes no work and no record. All processes
+of the edge remember a token for a day, from when it was handled, so that a report that failed can be sent again. A day is
+enough, because handling a token twice does no harm: it names a session that its issuer has ended, or a time until which
+logins do not count. For the same reason a token is handled if it is not known whether it was handled before: to leave out a
+revocation would do harm.
 """
 
 from __future__ import annotations
@@ -34,12 +35,12 @@ from sealbus.envelopes.limits import SECOND
 EVENT_TOKEN_TYPE: Final = "secevent+jwt"
 """`typ` of an event token (RFC 8417 section 2.3), which SSF demands."""
 LOGOUT_TOKEN_TYPE: Final = "logout+jwt"
-"""`typ` of a logout token (Back-Channel Logout section 2.4). Recommended there, demanded here: nothing else keeps an ID token
-from being taken for one."""
+"""`typ` of a logout token (Back-Channel Logout section 2.4). Recommended there, required here: nothing else distinguishes a
+logout token from an ID token."""
 BACKCHANNEL_LOGOUT: Final = "http://schemas.openid.net/event/backchannel-logout"
 
 HANDLED_FOR: Final = 86_400 * SECOND
-"""Microseconds for which a token that was handled is remembered: as long as STATE keeps a value, less five minutes."""
+"""Microseconds for which a handled token is remembered: as long as STATE keeps a value, less five minutes."""
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -49,16 +50,16 @@ _SSF: Final = "https://schemas.openid.net/secevent/ssf/event-type/"
 
 
 class _Meaning(Enum):
-    """Who is denied after an event."""
+    """Whose requests are denied after an event."""
 
     SESSION = auto()
-    """The session that the subject names, or else its user."""
+    """Those of the session that the subject names, or else of its user."""
     USER = auto()
-    """The user, until they log in anew."""
+    """Those of the user, until a new login."""
     CHANGED = auto()
-    """The user, if the change makes earlier logins doubtful."""
+    """Those of the user, if the change makes earlier logins doubtful."""
     NOBODY = auto()
-    """A transmitter tries its stream, or an account can be used again."""
+    """None: a transmitter tests its stream, or an account can be used again."""
 
 
 _EVENTS: Final[Mapping[str, _Meaning]] = {
@@ -71,15 +72,15 @@ _EVENTS: Final[Mapping[str, _Meaning]] = {
     f"{_RISC}account-enabled": _Meaning.NOBODY,
     f"{_SSF}verification": _Meaning.NOBODY,
 }
-"""The events that are taken."""
+"""The events that are accepted."""
 
 _CHANGES: Final = {"create": False, "revoke": True, "update": True, "delete": True}
-"""Changes of a credential (CAEP 1.0 section 3.3), and whether one makes earlier logins doubtful: an added one does not."""
+"""Changes of a credential (CAEP 1.0 section 3.3), and whether they make earlier logins doubtful: adding one does not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportedEvent:
-    """A verified token: its issuer, whom it revokes (None for nobody), when it was made, and what it is known by."""
+    """A verified token: its issuer, its revocation if any, when it was made, and a digest that identifies it."""
 
     issuer: str
     revoked: Revocation | None
@@ -90,7 +91,7 @@ class ReportedEvent:
     def of(cls, claims: Claims, kind: str, issuer: str, revoked: Revocation | None, made: int) -> ReportedEvent:
         """Return the event of a token of the type `kind` with these claims.
 
-        It is known by its issuer, its `jti` and what it says: an issuer that gives an id twice has both heeded.
+        The digest is over issuer, `jti` and revocation: if an issuer uses an id twice, both tokens are handled.
         """
         says = [kind, issuer, claims.text("jti"), *((revoked.kind, revoked.id, revoked.at) if revoked else ())]
         digest = sha256(json.dumps(says).encode()).digest()[:DIGEST_BYTES]
@@ -98,7 +99,7 @@ class ReportedEvent:
 
 
 class SecurityEventVerifier:
-    """A verifier of what the `issuers` report, with the keys that `keys` finds; `guard` knows what was handled.
+    """A verifier of reports of the `issuers`, with the keys from `keys`; `guard` remembers the tokens that were handled.
 
     Raises nothing but `EdgeError`: 400 with the word of RFC 8935 section 2.4 (`invalid_request`, `invalid_key`,
     `invalid_issuer`, `invalid_audience`), and `KeysUnavailable` (503) if the issuer's keys are not available.
@@ -113,16 +114,16 @@ class SecurityEventVerifier:
         self._limits = limits
 
     async def event(self, token: str, *, now: int) -> ReportedEvent:
-        """Return what the event token `token` reports.
+        """Return the event that the security event token `token` reports.
 
         Verified: the header (as of an access token, but for `typ`), issuer, key, signature, audience (`event_audiences`),
         `iat`, `jti`; that there is neither `sub` nor `exp` (SSF 1.0), and exactly one event; and a subject that stands for an
         id of this issuer: `iss_sub`, `opaque`, or `complex` with one of these. `opaque` alone is a session to
         session-revoked, as in CAEP's examples, and a user to all else. Of a `complex` subject the session counts if the event
-        is about sessions, else the user, and no other part: they only narrow who is meant, so that this revokes rather more.
+        is about sessions, else the user. Other parts only narrow the subject, so ignoring them revokes rather more.
 
-        What cannot be mapped to an id, such as `email`, is refused, and so is what happened longer ago than the list keeps:
-        to take it would be to say that somebody is revoked.
+        A subject that stands for no id, such as `email`, is refused. So is an event from before the time that the list of
+        revocations covers: accepting it would confirm a revocation that has no effect.
         """
         with _refusing("invalid_request"):
             issuer, claims = await self._verified(token, EVENT_TOKEN_TYPE, lambda row: row.event_audiences, now)
@@ -140,7 +141,7 @@ class SecurityEventVerifier:
             return ReportedEvent.of(claims, EVENT_TOKEN_TYPE, issuer.issuer, revoked, issued)
 
     async def logout(self, token: str, *, now: int) -> ReportedEvent:
-        """Return what the logout token `token` ends: the session `sid`, or without it the sessions of its user until `iat`.
+        """Return the logout that the logout token `token` reports: of the session `sid`, or else of its user until `iat`.
 
         Verified (Back-Channel Logout section 2.6): the header (as of an access token, but for `typ`), issuer, key, signature,
         audience (`logout_audiences`), `iat`, not longer ago than the list keeps, `exp`, `jti`; that it has the one event, an
@@ -165,18 +166,18 @@ class SecurityEventVerifier:
             return ReportedEvent.of(claims, LOGOUT_TOKEN_TYPE, issuer.issuer, revoked, issued)
 
     async def handled(self, event: ReportedEvent) -> bool:
-        """Return whether `event` is known to have been handled, by any process of the edge."""
+        """Return whether a process of the edge is known to have handled `event`."""
         with suppress(StateUnavailable, BusUnavailable):
             return await self._guard.used(event.digest, made=event.made - self._limits.future_seconds * SECOND)
         return False
 
     async def remember(self, event: ReportedEvent, *, now: int) -> None:
-        """Remember that `event` was handled, for `HANDLED_FOR`, if that can be stored."""
+        """Remember for `HANDLED_FOR` that `event` was handled; log a warning if that cannot be stored."""
         made = event.made - self._limits.future_seconds * SECOND
         try:
             await self._guard.use(event.digest, made=made, until=now + HANDLED_FOR)
         except (StateUnavailable, BusUnavailable, IdentityUnavailable) as error:
-            _logger.warning("that a report of %s was handled is not remembered: %s", event.issuer, error.detail)
+            _logger.warning("cannot remember that a report of %s was handled: %s", event.issuer, error.detail)
 
     async def _verified(
         self, token: str, kind: str, audiences: Callable[[Issuer], frozenset[str]], now: int
@@ -211,7 +212,7 @@ class SecurityEventVerifier:
 
 
 def _listable(at: int, now: int) -> None:
-    """Refuse a time so long ago that the list lets go of it at once: nobody would be denied."""
+    """Refuse a time so long ago that the list of revocations would drop it at once, with no effect."""
     if at <= now - KEPT:
         raise TokenRefused("too long ago")
 
@@ -267,7 +268,7 @@ def _makes_doubtful(event: Claims) -> bool:
 
 
 def _identified(issuer: Issuer, subject: Claims) -> tuple[str, bool]:
-    """Return the id of a simple subject (RFC 9493 section 3.2), which this issuer must give, and whether it is opaque."""
+    """Return the id of a simple subject (RFC 9493 section 3.2) of this issuer, and whether its format is `opaque`."""
     form = subject.text("format")
     if form == "iss_sub":
         if subject.text("iss") != issuer.issuer:

@@ -1,9 +1,9 @@
-"""Mints a signed user context from a verified access token; nothing else of the token goes further than here.
+"""Mint a signed user context from a verified access token; no other part of the token leaves this module.
 
-Instead of the user's id a user context may hold a pseudonym, so that the id is in no message and no log. A pseudonym is
-HMAC-SHA-256 under a key of the deployment, and cannot be turned back: the holder of the key can only check whether it is that
-of a named user (`sealbus audit reveal`). A user keeps the same pseudonym while the key stays, so that policies, revocations
-and resources can name it; without the key nobody can compute it from a list of ids.
+Instead of the user's id a user context may hold a pseudonym, so that the id is in no message and no log. A pseudonym is an
+HMAC-SHA-256 under a key of the deployment, and cannot be reversed: the holder of the key can only check whether it belongs to
+a given user (`sealbus audit reveal`). A user keeps the same pseudonym while the key stays, so that policies, revocations and
+resources can name it. Without the key nobody can compute pseudonyms from a list of ids.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from sealbus.envelopes.message.wire import Statement
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
 PSEUDONYM_PREFIX: Final = "pseudonym:"
-"""Prefix of every pseudonym, so that it is not taken for an id of the identity provider."""
+"""Prefix of every pseudonym, which distinguishes it from ids of the identity provider."""
 
 _PSEUDONYM_CONTEXT: Final = b"sealbus.pseudonym.v1"
 
@@ -67,7 +67,7 @@ class ContextMinter:
         if now >= token.expires:
             raise TokenRefused("exp", code=Code.TOKEN_EXPIRED)
         if token.session.startswith(STANDING):
-            # A log has to show who asked for a session with this prefix.
+            # Sessions with this prefix are those of standing grants, which a log has to show.
             raise TokenRefused("the session has a name that is ours")
         if now >= sealer.expires:
             raise IdentityUnavailable("the edge's credential has expired")
@@ -98,7 +98,7 @@ class ContextMinter:
 
 
 def user_id(issuer: str, subject: str, domain: TrustDomain | None, pseudonyms: Pseudonyms | None) -> str:
-    """Return how the subject of `issuer` is called in contexts: one of a partner's `domain` by it, too."""
+    """Return the name of a subject of `issuer` in contexts; with the partner's `domain` it is `NAME@domain`."""
     name = subject if pseudonyms is None else pseudonyms.of(issuer, subject)
     return name if domain is None else f"{name}@{domain}"
 

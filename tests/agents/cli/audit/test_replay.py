@@ -11,8 +11,8 @@ from support.shop import Shop, Update
 
 from sealbus.agents.cli.audit.group import command
 from sealbus.agents.cli.audit.replay import as_replayed, replayed_lines
+from sealbus.agents.runtime.replay.context import WouldSend
 from sealbus.agents.runtime.replay.replay import Replayed, Result
-from sealbus.agents.runtime.replay.sender import WouldSend
 from sealbus.agents.sdk.bodies import JSON
 from sealbus.bus.audit.trail import AuditEntry
 from sealbus.bus.sending.message import Content

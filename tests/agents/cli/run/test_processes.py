@@ -38,11 +38,11 @@ class Started:
     def __init__(self, command: Callable[[int, int, int], Sequence[str]], *, processes: int, **_: object) -> None:
         Started.command, Started.processes = staticmethod(command), processes
 
-    async def run(self, stop: object) -> int:
+    async def run_processes(self, stop: object) -> int:
         del stop
         return 5
 
-    async def run_changing(self, stop: object, changed: object) -> int:
+    async def run_reloading(self, stop: object, changed: object) -> int:
         del stop, changed
         return 0
 

@@ -10,7 +10,7 @@ from typing import cast
 import pytest
 
 from sealbus.agents.control.callout import role as ordinary
-from sealbus.agents.control.callout.role import Ordinary
+from sealbus.agents.control.callout.role import OrdinaryConnection
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.envelopes.backoff import Backoff
 from sealbus.envelopes.errors import BusUnavailable
@@ -49,7 +49,7 @@ async def test_it_is_made_once_the_callout_answers_and_ends_with_whoever_runs_it
         used.set()
         await asyncio.Event().wait()
 
-    running = asyncio.create_task(Ordinary(door, [use]).run())
+    running = asyncio.create_task(OrdinaryConnection(door, [use]).run())
     await used.wait()
     assert (door.asked, door.open) == (4, 1)
     running.cancel()
@@ -72,7 +72,7 @@ async def test_one_use_that_fails_has_all_begun_anew(caplog: pytest.LogCaptureFi
         begun[1] += 1
         await asyncio.Event().wait()
 
-    running = asyncio.create_task(Ordinary(door, [lasts, fails]).run())
+    running = asyncio.create_task(OrdinaryConnection(door, [lasts, fails]).run())
     await again.wait()
     assert begun == [2, 2]
     assert "no ordinary connection: the stream is gone" in caplog.text
@@ -85,5 +85,5 @@ async def test_what_is_no_failure_of_ours_ends_it() -> None:
         raise RuntimeError("a mistake")
 
     with pytest.raises(ExceptionGroup) as raised:
-        await Ordinary(Door(0), [broken]).run()
+        await OrdinaryConnection(Door(0), [broken]).run()
     assert raised.group_contains(RuntimeError)

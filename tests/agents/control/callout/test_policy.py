@@ -22,7 +22,7 @@ from sealbus.agents.control.callout.policy import (
     first_bundle,
     follow_bucket,
 )
-from sealbus.agents.control.callout.role import Ordinary
+from sealbus.agents.control.callout.role import OrdinaryConnection
 from sealbus.agents.runtime.policy import sync as policy_sync
 from sealbus.agents.runtime.policy.store import PolicyStore
 from sealbus.agents.runtime.settings.schema import PolicyTable
@@ -191,7 +191,7 @@ async def test_on_a_full_disk_a_denial_is_in_force_and_the_callout_goes_on(
         store = PolicyStore(connection, "policies")
         await store.create()
         await store.push("platform", signed().raw, 1, last=0)
-        ordinary = Ordinary(
+        ordinary = OrdinaryConnection(
             lambda: nullcontext(connection),
             [lambda one: follow_bucket(settings, one, Counters(), in_force, known)],
         )

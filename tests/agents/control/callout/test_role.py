@@ -7,7 +7,7 @@ from typing import cast
 
 from sealbus.agents.control.callout.policy import NOT_KNOWN
 from sealbus.agents.control.callout.responder import Callout
-from sealbus.agents.control.callout.role import CalloutRole, Ordinary
+from sealbus.agents.control.callout.role import CalloutRole, OrdinaryConnection
 
 
 class Part:
@@ -30,7 +30,7 @@ class Part:
 async def test_both_run_until_cancelled() -> None:
     """The ordinary connection is let in by the answers: whoever waited for it before would wait for ever."""
     callout, ordinary, known = Part(), Part(), asyncio.Event()
-    role = CalloutRole(cast("Callout", callout), cast("Ordinary", ordinary), known)
+    role = CalloutRole(cast("Callout", callout), cast("OrdinaryConnection", ordinary), known)
     assert role.problem == callout.problem
     running = asyncio.create_task(role.run())
     await callout.running.wait()
@@ -44,7 +44,7 @@ def test_it_is_not_ready_before_it_knows_what_the_bucket_holds() -> None:
     """A server that is told to ask again about everybody waits for a responder that is ready."""
     callout, known = Part(), asyncio.Event()
     callout.problem = ""
-    role = CalloutRole(cast("Callout", callout), cast("Ordinary", Part()), known)
+    role = CalloutRole(cast("Callout", callout), cast("OrdinaryConnection", Part()), known)
     assert role.problem == NOT_KNOWN
     known.set()
     assert role.problem == ""

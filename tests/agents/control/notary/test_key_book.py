@@ -14,6 +14,7 @@ from support.notary import NAMES, NOTARY, Bench
 from sealbus.agents.control.notary import key_book as module
 from sealbus.agents.control.notary.key_book import KeyBookWriter, continued, fitting, former_book
 from sealbus.agents.dev.memory.identity import MemoryIdentity
+from sealbus.bus.clocks import BusClock
 from sealbus.bus.ports import PubAck
 from sealbus.bus.streams.held import PAYLOAD_BYTES, PAYLOAD_ITEMS, Held, HeldValue
 from sealbus.bus.streams.key_book import KEPT, KEY_BOOK_TYPE, MOST_RESTORED, KeyBook, key_book_subject, read_book
@@ -45,7 +46,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def held(bench: Bench) -> Held:
     trust = Trust(bundles=bench.agent.bundles())
-    return Held(bench.broker.connect(), trust=lambda: trust, names=NAMES, caches=Caches(), clock=bench.now)
+    return Held(bench.broker.connect(), trust=lambda: trust, names=NAMES, caches=Caches(), clock=BusClock(bench.now))
 
 
 async def book(bench: Bench) -> tuple[int, list[BundleRecord]]:
@@ -62,7 +63,7 @@ def writer(bench: Bench) -> KeyBookWriter:
 @asynccontextmanager
 async def running(bench: Bench, history: TrustHistory) -> AsyncIterator[KeyBookWriter]:
     made = writer(bench)
-    task = asyncio.create_task(made.run(history))
+    task = asyncio.create_task(made.write_books(history))
     try:
         yield made
         assert not task.done()
@@ -209,11 +210,16 @@ async def test_a_notary_writes_its_book_beside_its_log_and_readers_take_it(bench
             trust=lambda: trust,
             names=NAMES,
             caches=Caches(),
-            clock=bench.now,
+            clock=BusClock(bench.now),
         )
         assert await held(bench).newest(subject, "t") == {}
         by_book = Held(
-            bench.broker.connect(), trust=lambda: trust, past=reader, names=NAMES, caches=Caches(), clock=bench.now
+            bench.broker.connect(),
+            trust=lambda: trust,
+            past=reader,
+            names=NAMES,
+            caches=Caches(),
+            clock=BusClock(bench.now),
         )
         assert list(await by_book.newest(subject, "t")) == [subject]
         assert len(await reader.at(then)) == 2
@@ -280,7 +286,7 @@ async def restored_in(bench: Bench) -> list[int]:
 async def written(bench: Bench, history: TrustHistory, *created: int) -> list[int]:
     """Let a notary write one book; return when the streams were restored that it names."""
     count, made = books(bench), writer(bench)
-    task = asyncio.create_task(made.run(history, [stream_restored(one) for one in created]))
+    task = asyncio.create_task(made.write_books(history, [stream_restored(one) for one in created]))
     await until(lambda: books(bench) > count)
     task.cancel()
     await asyncio.wait({task})

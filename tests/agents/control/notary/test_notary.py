@@ -121,7 +121,7 @@ async def test_one_that_reads_what_its_successor_signed_before_it_looks_at_its_l
 ) -> None:
     """A checkpoint that is ahead of its log is no inconsistency then."""
     may_sign, held_back = Term._may_sign, set[Lease]()
-    monkeypatch.setattr(Term, "_may_sign", lambda term: term._lease not in held_back and may_sign(term))
+    monkeypatch.setattr(Term, "_may_sign", lambda term: term._parts.lease not in held_back and may_sign(term))
     other = FolderStore(tmp_path / "other")
     async with bench.running() as first, bench.notary(other) as second:
         await bench.sealed(1)

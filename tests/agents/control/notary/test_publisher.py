@@ -9,6 +9,7 @@ from support.notary import NAMES, NOTARY, Bench, own_records
 
 from sealbus.agents.control.notary.publisher import NotarySite, RecordPublisher, new_bundles
 from sealbus.agents.dev.memory.identity import MemoryIdentity
+from sealbus.bus.clocks import BusClock
 from sealbus.bus.ports import X509Material
 from sealbus.bus.sending.outbox import Outbox
 from sealbus.envelopes.errors import BusUnavailable
@@ -63,7 +64,7 @@ def test_bundles_are_new_until_the_history_has_them(bench: Bench) -> None:
 async def test_what_is_stored_and_when_it_was_sent(bench: Bench) -> None:
     identity, history = MemoryIdentity(bench.authority, NOTARY), TrustHistory()
     transport = bench.broker.connect()
-    async with Outbox(identity=identity, transport=transport, clock=bench.now) as outbox:
+    async with Outbox(identity=identity, transport=transport, clock=BusClock(bench.now)) as outbox:
         site = NotarySite(identity=identity, transport=transport, outbox=outbox, names=NAMES, clock=bench.now)
         publisher = RecordPublisher(site)
         assert await publisher.publish_new_bundles(history, 0)
@@ -82,7 +83,7 @@ async def test_what_was_not_stored_is_not_in_the_history(bench: Bench) -> None:
     identity, history = MemoryIdentity(bench.authority, NOTARY), TrustHistory()
     bench.broker.fail("AUDIT", BusUnavailable("away"))
     transport = bench.broker.connect()
-    async with Outbox(identity=identity, transport=transport, clock=bench.now) as outbox:
+    async with Outbox(identity=identity, transport=transport, clock=BusClock(bench.now)) as outbox:
         site = NotarySite(identity=identity, transport=transport, outbox=outbox, names=NAMES, clock=bench.now)
         publisher = RecordPublisher(site, within=0.2)
         with pytest.raises(BusUnavailable):

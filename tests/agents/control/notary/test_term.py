@@ -17,6 +17,7 @@ from sealbus.agents.control.notary.notary import Notary, NotaryOptions
 from sealbus.agents.control.notary.resume import LogPlan
 from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.agents.dev.workload_api import DevelopmentAuthority
+from sealbus.bus.clocks import BusClock
 from sealbus.bus.sending.message import OutgoingMessage
 from sealbus.bus.sending.outbox import Outbox
 from sealbus.envelopes.errors import Code, LogError
@@ -147,7 +148,7 @@ async def published_by_us(bench: Bench, checkpoint: Checkpoint) -> None:
     batch.add(CheckpointRecord(note=sign_checkpoint(checkpoint, [SIGNER])).encode())
     closed = batch.close()
     identity = MemoryIdentity(bench.authority, NOTARY)
-    async with Outbox(identity=identity, transport=bench.broker.connect(), clock=bench.now) as outbox:
+    async with Outbox(identity=identity, transport=bench.broker.connect(), clock=BusClock(bench.now)) as outbox:
         message = OutgoingMessage(
             Draft(
                 kind=Kind.RECORD,

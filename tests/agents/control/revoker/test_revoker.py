@@ -279,7 +279,7 @@ async def test_what_nobody_would_put_in_force_is_not_called_published(store: Pol
     async with revoking(store, in_force=lambda: in_force) as revoker:
         with pytest.raises(BusUnavailable):
             await revoker.revoke(session("s-3"))
-        assert "in force: push them anew" in revoker.problem
+        assert "in force: push them again" in revoker.problem
         # As they are kept in each process's cache.
         found = await store.read("revocations")
         await store.push("revocations", last.raw, 2, last=found.last if found is not None else 0)

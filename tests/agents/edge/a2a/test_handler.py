@@ -335,7 +335,7 @@ async def test_a_task_waits_for_an_approval_that_no_message_gives(tmp_path: Path
             task = (await anext(responses)).task
             waiting = (await anext(responses)).status_update.status
             assert waiting.state == TaskState.TASK_STATE_INPUT_REQUIRED
-            assert "somebody who may" in waiting.message.parts[0].text
+            assert "an authorized person" in waiting.message.parts[0].text
             with pytest.raises(UnsupportedOperationError):
                 await told(client.send_message(asking("payments.pay", "approve", task_id=task.id)))
             await door.bus.idle()

@@ -23,7 +23,7 @@ async def opened(folder: Path, settings: dict[str, Any], **changes: Any) -> None
     [
         ({"agents": ("absent",)}, {}, r"edge\.a2a\.agents"),
         ({"agents": ("writer",), "scopes": {"inventory.update": "x"}}, {}, r"edge\.a2a\.agents: the scope of"),
-        ({"agents": ("writer",)}, {"actions": ["inventory.*"]}, r"nothing that edge\.actions exposes"),
+        ({"agents": ("writer",)}, {"actions": ["inventory.*"]}, r"no action that edge\.actions exposes"),
         ({"agents": ("writer",)}, {"schemas": ()}, r"edge\.schemas"),
         ({"grpc": "0.0.0.0:0"}, {}, r"edge\.a2a\.grpc 0\.0\.0\.0 is not loopback"),
         ({"card_key": Path("absent.key")}, {}, r"edge\.a2a\.card_key absent\.key cannot be read"),

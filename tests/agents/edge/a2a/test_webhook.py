@@ -178,5 +178,5 @@ async def test_a_redirect_is_not_followed_and_a_failure_is_logged_without_the_ur
             assert (len(receiver.asked), inside.connections) == (1, 0)
         assert not await webhooks.tell(config(f"{url}/a-secret"), b"{}")
     told = [one.getMessage() for one in caplog.records if one.name.startswith("sealbus")]
-    assert told == ["a webhook was not told: it answered 307", "a webhook was not told: ConnectError"]
+    assert told == ["a webhook was not notified: it answered 307", "a webhook was not notified: ConnectError"]
     assert "a-secret" not in caplog.text

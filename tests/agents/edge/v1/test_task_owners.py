@@ -297,4 +297,4 @@ async def test_where_nothing_is_held_there_is_no_such_task(waits: Waits, caplog:
     del waits.bus.broker.streams[HELD]
     with caplog.at_level(logging.WARNING, logger="sealbus"):
         await waits.refuses(waits.task, ALICE)
-    assert "what waits was not looked for: stream HELD does not exist" in caplog.text
+    assert "the tasks that wait cannot be read: stream HELD does not exist" in caplog.text

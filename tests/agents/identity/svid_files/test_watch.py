@@ -9,7 +9,7 @@ from spiffe._proto import workload_pb2 as proto
 from support.scripted_workload_api import ScriptedWorkloadApi
 from support.workload_api import MovedClock, no_thread_left
 
-from sealbus.agents.identity.svid_files.watch import X509Watch
+from sealbus.agents.identity.svid_files.writer import X509Watch
 from sealbus.agents.identity.workload_api import Endpoint
 from sealbus.agents.identity.x509_svid import SvidError
 from sealbus.bus.ports import X509Material
@@ -39,7 +39,7 @@ async def seen(scripted: ScriptedWorkloadApi, clock: MovedClock) -> AsyncIterato
         random=lambda: 0.0,
     )
     with no_thread_left():
-        task = asyncio.create_task(watch.run())
+        task = asyncio.create_task(watch.watch())
         yield told
         task.cancel()
         await asyncio.wait({task})

@@ -93,7 +93,7 @@ def bench(scripted: ScriptedWorkloadApi, clock: MovedClock, tmp_path: Path) -> B
 
 @asynccontextmanager
 async def running(bench: Bench, *, reloads: bool = True) -> AsyncIterator[None]:
-    task = asyncio.create_task(bench.writer(reloads=reloads).run())
+    task = asyncio.create_task(bench.writer(reloads=reloads).keep_current())
     try:
         yield
         assert not task.done(), task
@@ -109,22 +109,22 @@ async def until(holds: Callable[[], bool]) -> None:
 
 
 async def test_once_writes_tells_the_server_and_ends(bench: Bench) -> None:
-    await bench.writer().once()
+    await bench.writer().write_once()
     assert bench.on_disk() == bench.sets[0].chain[0]
     assert (bench.process.reloads, len(bench.sets), bench.lines) == (1, 1, [])
 
 
 async def test_once_needs_no_server(bench: Bench) -> None:
-    await bench.writer(reloads=False).once()
+    await bench.writer(reloads=False).write_once()
     bench.process.failure = NotRunning("not yet")
-    await bench.writer().once()
+    await bench.writer().write_once()
     assert (bench.process.reloads, len(bench.sets)) == (0, 2)
 
 
 async def test_once_without_a_responder_leaves_the_server_alone_and_says_so(bench: Bench) -> None:
     bench.responders.up = False
     with pytest.raises(BusUnavailable, match="the server is not reloaded: no callout responder is healthy"):
-        await bench.writer().once(patience=0.5)
+        await bench.writer().write_once(patience=0.5)
     assert bench.process.reloads == 0
     assert bench.responders.asked > 1
     assert len(bench.lines) == 1
@@ -133,7 +133,7 @@ async def test_once_without_a_responder_leaves_the_server_alone_and_says_so(benc
 
 async def test_once_waits_for_a_responder(bench: Bench) -> None:
     bench.responders.up = False
-    once = asyncio.create_task(bench.writer().once())
+    once = asyncio.create_task(bench.writer().write_once())
     await until(lambda: bench.responders.asked >= 2)
     bench.responders.up = True
     await once
@@ -143,12 +143,12 @@ async def test_once_waits_for_a_responder(bench: Bench) -> None:
 async def test_once_says_whom_it_could_not_signal(bench: Bench) -> None:
     bench.process.failure = ConfigurationError("stale")
     with pytest.raises(ConfigurationError, match="stale"):
-        await bench.writer().once()
+        await bench.writer().write_once()
 
 
 async def test_without_an_identity_it_ends_at_once(bench: Bench) -> None:
     bench.api.status["FetchX509SVID"] = "PERMISSION_DENIED"
-    for begin in (bench.writer().once, bench.writer().run):
+    for begin in (bench.writer().write_once, bench.writer().keep_current):
         with pytest.raises(IdentityUnavailable, match="no identity for this workload"):
             await begin(deadline=WITHIN)
     assert bench.sets == []
@@ -158,14 +158,14 @@ async def test_without_an_identity_it_ends_at_once(bench: Bench) -> None:
 async def test_a_workload_api_that_hangs_is_given_up(bench: Bench) -> None:
     bench.api.silent = True
     with pytest.raises(IdentityUnavailable, match=r"no identity within 0\.2 s"):
-        await bench.writer().run(deadline=0.2)
+        await bench.writer().keep_current(deadline=0.2)
 
 
 @pytest.mark.slow
 async def test_a_workload_api_that_starts_late_is_waited_for(bench: Bench) -> None:
     """Within the deadline: nobody's answer is no answer."""
     bench.api.status["FetchX509SVID"] = "UNAVAILABLE"
-    once = asyncio.create_task(bench.writer().once(deadline=WITHIN))
+    once = asyncio.create_task(bench.writer().write_once(deadline=WITHIN))
     await bench.api.until("FetchX509SVID", 2)
     bench.api.status.clear()
     await once
@@ -174,14 +174,14 @@ async def test_a_workload_api_that_starts_late_is_waited_for(bench: Bench) -> No
     with pytest.raises(
         IdentityUnavailable, match=r"no identity within 0\.5 s: .* is overloaded or cannot reach its server"
     ):
-        await bench.writer().once(deadline=0.5)
+        await bench.writer().write_once(deadline=0.5)
 
 
 @pytest.mark.slow
 async def test_who_runs_on_may_be_patient(bench: Bench) -> None:
     """An entry that is registered later is waited for, and said once."""
     bench.api.status["FetchX509SVID"] = "PERMISSION_DENIED"
-    writing = asyncio.create_task(bench.writer().run(deadline=WITHIN, patient=True))
+    writing = asyncio.create_task(bench.writer().keep_current(deadline=WITHIN, patient=True))
     await bench.api.until("FetchX509SVID", 3)
     bench.api.status.clear()
     await until(lambda: len(bench.sets) == 1)
@@ -190,7 +190,7 @@ async def test_who_runs_on_may_be_patient(bench: Bench) -> None:
     assert ["register an entry" in line for line in bench.lines] == [True]
     bench.api.status["FetchX509SVID"] = "UNIMPLEMENTED"
     with pytest.raises(IdentityUnavailable, match="is not a SPIFFE Workload API"):
-        await bench.writer().run(deadline=WITHIN, patient=True)
+        await bench.writer().keep_current(deadline=WITHIN, patient=True)
 
 
 async def test_each_rotation_is_written_then_told(bench: Bench) -> None:
@@ -263,7 +263,7 @@ async def test_a_server_that_cannot_be_signaled_is_said_once_and_tried_again(ben
 
 
 async def test_a_trust_domain_that_is_not_federated_with_is_said_once(bench: Bench) -> None:
-    task = asyncio.create_task(bench.writer(also_trusted=(TrustDomain("partner.org"),)).run())
+    task = asyncio.create_task(bench.writer(also_trusted=(TrustDomain("partner.org"),)).keep_current())
     for number in range(1, 4):
         await until(lambda number=number: bench.process.reloads == number)  # type: ignore[misc]
         bench.api.identity.renew()
@@ -301,7 +301,7 @@ async def test_a_disk_that_is_full_at_the_start_ends_it(bench: Bench, monkeypatc
 
     monkeypatch.setattr(svid_files, "_write", full)
     with pytest.raises(ConfigurationError, match="No space left"):
-        await bench.writer().run()
+        await bench.writer().keep_current()
 
 
 @pytest.mark.slow

@@ -49,7 +49,7 @@ async def test_the_newest_is_current_and_those_before_are_kept(store: PolicyStor
 async def test_of_two_who_push_one_is_told(store: PolicyStore) -> None:
     first = await pushed(store, "stock", b"1", 1)
     await store.push("stock", b"2", 2, last=first.last)
-    with pytest.raises(ConfigurationError, match="somebody else pushed"):
+    with pytest.raises(ConfigurationError, match="another push came first"):
         await store.push("stock", b"3", 3, last=first.last)
     found = await store.read("stock")
     assert found is not None

@@ -53,7 +53,7 @@ async def supervised(
     folder: Path, how: str = "serves", *, processes: int = 1, restarts: Restarts = SOON, grace: float = SECONDS
 ) -> AsyncIterator[Running]:
     running = Running(folder, how, processes=processes, restarts=restarts, grace=grace)
-    running.running = asyncio.create_task(running.supervisor.run(running.stop))
+    running.running = asyncio.create_task(running.supervisor.run_processes(running.stop))
     try:
         yield running
     finally:
@@ -161,7 +161,7 @@ async def test_a_child_whose_parent_is_killed_stops_as_when_it_is_told_to(tmp_pa
     parent = (
         "import asyncio, sys\nfrom sealbus.agents.runtime.process.supervisor import Supervisor\n"
         "run = lambda number, *descriptors: [*sys.argv[1:], str(number), *map(str, descriptors)]\n"
-        "asyncio.run(Supervisor(run, processes=2, grace=9, say=print).run(asyncio.Event()))\n"
+        "asyncio.run(Supervisor(run, processes=2, grace=9, say=print).run_processes(asyncio.Event()))\n"
     )
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", parent, *command)
     try:
@@ -185,7 +185,7 @@ class Changes:
 async def test_a_change_starts_all_again_once_they_have_ended(tmp_path: Path) -> None:
     changes = Changes()
     running = Running(tmp_path, "serves", processes=2, restarts=SOON, grace=SECONDS)
-    running.running = asyncio.create_task(running.supervisor.run_changing(running.stop, changes))
+    running.running = asyncio.create_task(running.supervisor.run_reloading(running.stop, changes))
     first = await running.begun(2)
     changes.told.put_nowait("app.py")
     assert len(await running.begun(4)) == 4
@@ -198,7 +198,7 @@ async def test_a_change_starts_all_again_once_they_have_ended(tmp_path: Path) ->
 async def test_one_that_fails_waits_for_a_change(tmp_path: Path) -> None:
     changes = Changes()
     running = Running(tmp_path, "fails", processes=1, restarts=SOON, grace=SECONDS)
-    running.running = asyncio.create_task(running.supervisor.run_changing(running.stop, changes))
+    running.running = asyncio.create_task(running.supervisor.run_reloading(running.stop, changes))
     await until(lambda: bool(running.said), seconds=SECONDS)
     assert running.said == [f"process 1 ended with code {FAILS}: it is started again after the next change"]
     (tmp_path / "how").write_text("serves")

@@ -9,8 +9,7 @@ from support.engines import ScriptedEngine, allow
 from support.shop import Price, Shop, Update
 
 from sealbus import Context
-from sealbus.agents.runtime.replay.context import ReplayContext
-from sealbus.agents.runtime.replay.sender import NotSent, Unsent
+from sealbus.agents.runtime.replay.context import NotSent, ReplayContext, Unsent
 from sealbus.envelopes.records.decision import DecisionRecord
 from sealbus.testing import TestBus
 

@@ -11,8 +11,8 @@ from support.engines import ScriptedEngine, allow, deny
 from support.shop import Price, Shop, Update
 
 from sealbus import Agent, Context, Resource, ResourceNotFound
+from sealbus.agents.runtime.replay.context import NotSent
 from sealbus.agents.runtime.replay.replay import Replay, Replayed, Result
-from sealbus.agents.runtime.replay.sender import NotSent
 from sealbus.bus.audit.trail import AuditEntry, Finding
 from sealbus.bus.ports import Delivery
 from sealbus.envelopes.errors import Code

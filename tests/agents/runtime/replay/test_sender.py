@@ -8,8 +8,8 @@ from types import FunctionType
 import pytest
 from support.shop import Price, Shop, Update
 
-from sealbus.agents.runtime.replay import sender as module
-from sealbus.agents.runtime.replay.sender import NotSent, Unsent, WouldSend
+from sealbus.agents.runtime.replay import context as module
+from sealbus.agents.runtime.replay.context import NotSent, Unsent, WouldSend
 from sealbus.agents.sdk.options import SubmitOptions
 from sealbus.agents.sdk.sender import Sender
 from sealbus.agents.sdk.task_handle import TaskHandle

@@ -9,7 +9,7 @@ import pytest
 from support.identity import StaticIdentity
 from support.x509 import ThrowawayCa
 
-from sealbus.bus.clocks import wall_clock
+from sealbus.bus.clocks import HostClock, wall_clock
 from sealbus.bus.nats.connection import dialer as dialing
 from sealbus.bus.nats.connection.dialer import Dialer
 from sealbus.bus.nats.connection.link import Link, fingerprint
@@ -79,7 +79,7 @@ def dialer(
         inbox_prefix=inbox,
         options=ConnectionOptions(name="a"),
         counters=counters or Counters(),
-        clock=clock,
+        clock=HostClock(clock),
         random=lambda: 0.0,
     )
 

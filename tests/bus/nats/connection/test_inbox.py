@@ -25,7 +25,7 @@ class Batch:
 
 
 def answer(replies: Replies, token: bytes, payload: bytes = b"ok") -> None:
-    replies.take(replies.inbox + token, b"", b"", payload)
+    replies.take_answer(replies.inbox + token, b"", b"", payload)
 
 
 def test_each_answer_once() -> None:

@@ -31,7 +31,7 @@ class FakeLink:
         block, payload = self._answer
         if payload is not None:
             reply = frames.split(b"\r\n")[0].split(b" ")[2]
-            asyncio.get_running_loop().call_soon(self.replies.take, reply, b"", block, payload)
+            asyncio.get_running_loop().call_soon(self.replies.take_answer, reply, b"", block, payload)
 
     def as_link(self) -> Link:
         return cast("Link", self)

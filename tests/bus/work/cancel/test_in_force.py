@@ -18,6 +18,7 @@ from support.lab import until
 from support.x509 import ThrowawayCa
 
 from sealbus.agents.dev.memory.broker import MemoryBroker
+from sealbus.bus.clocks import BusClock
 from sealbus.bus.routing.cancellation import Canceled, Cancellation
 from sealbus.bus.routing.routes import Permitted
 from sealbus.bus.sending.cancel import CancelRole
@@ -101,7 +102,7 @@ class Site:
             trust=lambda: self.trust,
             names=NAMES,
             caches=Caches(),
-            clock=lambda: self.now,
+            clock=BusClock(lambda: self.now),
         )
         identity = StaticIdentity(ThrowawayCa("example.org"), own.value, sealer=lambda: ISSUER.sealer(own))
         return KeptStops(held, identity=identity, names=NAMES, own_subjects={})

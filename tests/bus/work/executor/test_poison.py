@@ -33,7 +33,7 @@ def delivered(name: str, number: int, *, once: bool = False) -> Work:
     work = SimpleNamespace(
         header=SimpleNamespace(digest=sha256(name.encode()).digest()),
         tried=SimpleNamespace(number=number),
-        permitted=SimpleNamespace(route=SimpleNamespace(once=once)),
+        permitted=SimpleNamespace(route=SimpleNamespace(options=SimpleNamespace(once=once))),
     )
     return cast("Work", _Hashable(work))
 

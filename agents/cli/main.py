@@ -36,15 +36,15 @@ _COMMANDS = MappingProxyType(
         "refused": ("sealbus.agents.cli.bus.refused", "Count what failed verification, and whom it claims to be from."),
         "call": ("sealbus.agents.cli.bus.call", "Call an action and print the answer."),
         "approvals": (
-            "sealbus.agents.cli.bus.approvals",
+            "sealbus.agents.cli.person.approvals",
             "See what waits for somebody's approval, and approve or deny it.",
         ),
-        "login": ("sealbus.agents.cli.bus.login", "Log in at your identity provider."),
-        "logout": ("sealbus.agents.cli.bus.logout", "Forget your login, and revoke its tokens."),
-        "token": ("sealbus.agents.cli.bus.token", "Print your access token, or one of a user of `sealbus dev`."),
+        "login": ("sealbus.agents.cli.person.login", "Log in at your identity provider."),
+        "logout": ("sealbus.agents.cli.person.login:logout", "Forget your login, and revoke its tokens."),
+        "token": ("sealbus.agents.cli.person.token", "Print your access token, or one of a user of `sealbus dev`."),
         "worker": ("sealbus.agents.cli.run.worker", "Run an agent's handlers."),
         "edge": ("sealbus.agents.cli.run.edge", "Serve users and backends over HTTP."),
-        "mcp": ("sealbus.agents.cli.bus.mcp", "Give a desktop's MCP client the edge's tools."),
+        "mcp": ("sealbus.agents.cli.person.mcp", "Give a desktop's MCP client the edge's tools."),
         "console": ("sealbus.agents.cli.run.console", "Show the deployment in a browser."),
         "control": (
             "sealbus.agents.cli.run.control",
@@ -76,7 +76,8 @@ class _Lazy(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        command = getattr(importlib.import_module(_COMMANDS[cmd_name][0]), "command", None)
+        module, _, name = _COMMANDS[cmd_name][0].partition(":")
+        command = getattr(importlib.import_module(module), name or "command", None)
         return command if isinstance(command, click.Command) else None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

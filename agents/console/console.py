@@ -15,17 +15,17 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from sealbus.agents.console.agent import CONSOLE, console_agent
-from sealbus.agents.console.area_access import AreaAccess
-from sealbus.agents.console.deciding_policies import DecidingPolicies
-from sealbus.agents.console.edge_client import EdgeClient, EdgeRefused
-from sealbus.agents.console.feed import DecisionFeed
-from sealbus.agents.console.login import BrowserLogin
-from sealbus.agents.console.pages import PAGE_HEADERS, Pages
-from sealbus.agents.console.routes import ApiRoutes
-from sealbus.agents.console.search import DecisionSearch
-from sealbus.agents.console.sessions import Sessions
-from sealbus.agents.console.views import Views
-from sealbus.agents.console.what_if import WhatIfRefused
+from sealbus.agents.console.api.area_access import AreaAccess
+from sealbus.agents.console.api.edge_client import EdgeClient, EdgeRefused
+from sealbus.agents.console.api.routes import ApiRoutes
+from sealbus.agents.console.api.views import Views
+from sealbus.agents.console.decisions.deciding_policies import DecidingPolicies
+from sealbus.agents.console.decisions.feed import DecisionFeed
+from sealbus.agents.console.decisions.search import DecisionSearch
+from sealbus.agents.console.decisions.what_if import WhatIfRefused
+from sealbus.agents.console.pages.login import BrowserLogin
+from sealbus.agents.console.pages.page_files import PAGE_HEADERS, Pages
+from sealbus.agents.console.pages.sessions import Sessions
 from sealbus.agents.edge.app import Application, Methods
 from sealbus.agents.edge.http.problem import STATUS, EdgeError, problem, problem_of
 from sealbus.agents.edge.http.protocol import ConnectionLimits

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from sealbus.agents.cli.bus.body_argument import json_body
-from sealbus.agents.cli.bus.on_behalf import OnBehalf, user_options
 from sealbus.agents.cli.options import client_option, config_option
 from sealbus.agents.cli.output import print_json
+from sealbus.agents.cli.person.on_behalf import OnBehalf, user_options
 
 if TYPE_CHECKING:
     from sealbus.agents.runtime.settings.settings import Settings

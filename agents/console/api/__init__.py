@@ -1,0 +1,1 @@
+"""What the console says to its pages: the routes of `/api`, and what stands behind each."""

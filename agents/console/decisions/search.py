@@ -1,0 +1,229 @@
+"""Decisions found again in the audit stream: by an id, or page by page backwards, each verified as it is read.
+
+What is recent is in memory (`feed`). Of what is older an id is first looked for in the stored bytes, without verifying them,
+and only the messages that hold it are opened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Final
+
+from sealbus.agents.console.decisions.feed import DecisionFeed
+from sealbus.agents.console.decisions.rows import DecisionRow, OutcomeRow, row_of
+from sealbus.agents.console.decisions.what_if import AskedAgain
+from sealbus.bus.audit.trail import AuditEntry, AuditTrail, Finding
+from sealbus.bus.inspection.backwards import backwards
+from sealbus.bus.nats.api import audit_stream
+from sealbus.bus.ports import Delivery, Request, Transport
+from sealbus.bus.stream_names import AUDIT, SUBJECTS
+from sealbus.envelopes.records.decision import DecisionRecord
+from sealbus.envelopes.trust.names import Names
+from sealbus.policies.backtest.recorded import RecordedDecision
+
+__all__ = ["DecisionFilter", "DecisionPage", "DecisionSearch", "FoundDecision", "recorded_of"]
+
+SEARCHED: Final = 10.0
+"""Seconds for which one request looks backwards; then it says where it stopped."""
+BEHIND: Final = 2_000
+"""Messages behind a decision that are looked at for its outcome."""
+WINDOW: Final = 500
+"""Messages that are opened at a time for a page."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionFilter:
+    """Which decisions to list; an empty field matches all. Times are microseconds."""
+
+    agent: str = ""
+    user: str = ""
+    action: str = ""
+    reason: str = ""
+    allow: bool | None = None
+    since: int = 0
+    until: int | None = None
+
+    def matches(self, row: DecisionRow) -> bool:
+        """Return whether `row` is wanted."""
+        return (
+            (not self.agent or self.agent in (row.sender, row.decider))
+            and (not self.user or self.user == row.user)
+            and (not self.action or self.action == row.action)
+            and (not self.reason or self.reason in (*row.reasons, row.code))
+            and (self.allow is None or self.allow == row.allow)
+            and row.time >= self.since
+            and (self.until is None or row.time < self.until)
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionPage:
+    """Decisions, the newest first; `before` is the sequence at which the next page begins, 0 at the stream's end."""
+
+    rows: tuple[DecisionRow, ...]
+    before: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundDecision:
+    """A decision, and what came of it if that is known."""
+
+    entry: AuditEntry
+    outcome: OutcomeRow | None
+
+
+class DecisionSearch:
+    """Finds decisions; `trail` opens the stream behind a sequence."""
+
+    def __init__(
+        self,
+        feed: DecisionFeed,
+        trail: Callable[[int], AuditTrail],
+        *,
+        transport: Transport,
+        request: Request,
+        names: Names,
+    ) -> None:
+        self._feed = feed
+        self._trail = trail
+        self._transport = transport
+        self._request = request
+        self._names = names
+
+    async def find(self, name: bytes) -> list[FoundDecision]:
+        """Return the decisions about what `name` names, the newest first.
+
+        `name` is a message's id or hash, the id of a user's request (`X-Request-Id` of the edge), or a record's hash. Looks
+        back for `SEARCHED` seconds. Raises `BusUnavailable`.
+        """
+        sequences = sorted({row.sequence for row in self._feed.rows() if row.is_called(name)})
+        if not sequences:
+            sequences = await self._stored(name)
+        found: list[FoundDecision] = []
+        for sequence in reversed(sequences[-16:]):
+            async with aclosing(self._entries(sequence, sequence)) as entries:
+                decisions = [
+                    entry
+                    async for entry in entries
+                    if isinstance(entry, AuditEntry)
+                    and isinstance(row := row_of(entry, self._names), DecisionRow)
+                    and row.is_called(name)
+                    and isinstance(entry.record, DecisionRecord)
+                ]
+            found += [FoundDecision(entry=one, outcome=await self._outcome(one)) for one in reversed(decisions)]
+        return found
+
+    async def page(self, wanted: DecisionFilter, *, before: int | None, most: int) -> DecisionPage:
+        """Return up to `most` decisions whose sequence is below `before`, by default the newest. Raises `BusUnavailable`."""
+        rows: list[DecisionRow] = []
+        kept = list(self._feed.rows())
+        oldest = kept[-1].sequence if kept else self._feed.last + 1
+        for row in kept:
+            if (before is None or row.sequence < before) and wanted.matches(row):
+                rows.append(row)
+                if len(rows) == most:
+                    return DecisionPage(rows=tuple(rows), before=row.sequence)
+        end = (oldest if before is None else min(before, oldest)) - 1
+        first = (await audit_stream(self._request)).first
+        deadline = asyncio.get_running_loop().time() + SEARCHED
+        while end >= max(first, 1) and len(rows) < most:
+            begin = max(first, end - WINDOW + 1)
+            async with aclosing(self._entries(begin, end)) as entries:
+                some = [row_of(entry, self._names) async for entry in entries if isinstance(entry, AuditEntry)]
+            matching = [row for row in some if isinstance(row, DecisionRow) and wanted.matches(row)]
+            for row in reversed(matching):
+                rows.append(row)
+                if len(rows) == most:
+                    return DecisionPage(rows=tuple(rows), before=row.sequence)
+            end = begin - 1
+            if asyncio.get_running_loop().time() > deadline or any(
+                isinstance(row, DecisionRow) and row.time < wanted.since for row in some
+            ):
+                break
+        reached = end >= max(first, 1) and not (rows and rows[-1].time < wanted.since)
+        return DecisionPage(rows=tuple(rows), before=end + 1 if reached else 0)
+
+    async def period(self, *, since: int, until: int, most: int) -> list[AskedAgain]:
+        """Return up to `most` decisions of a period that are recorded singly, the newest first. Raises `BusUnavailable`."""
+        found: list[AskedAgain] = []
+        state = await audit_stream(self._request)
+        end = state.last
+        deadline = asyncio.get_running_loop().time() + SEARCHED
+        while end >= max(state.first, 1) and len(found) < most and asyncio.get_running_loop().time() < deadline:
+            begin = max(state.first, end - WINDOW + 1)
+            some: list[AskedAgain] = []
+            oldest = until
+            async with aclosing(self._entries(begin, end)) as entries:
+                async for entry in entries:
+                    oldest = min(oldest, entry.stored)
+                    one = _again(entry, self._names)
+                    if one is not None and since <= one.row.time < until:
+                        some.append(one)
+            found += reversed(some)
+            end = begin - 1
+            if oldest < since:
+                break
+        return found[:most]
+
+    async def _stored(self, name: bytes) -> list[int]:
+        """Return the sequences of messages that hold `name`, of the newest that do."""
+        state = await audit_stream(self._request)
+
+        def holds(delivery: Delivery) -> int:
+            at = delivery.arrival.sequence if delivery.arrival is not None else 0
+            return at if name in delivery.payload else 0
+
+        source = backwards(
+            self._transport, state.name, [SUBJECTS[AUDIT]], first=state.first, last=state.last, keep=holds
+        )
+        deadline = asyncio.get_running_loop().time() + SEARCHED
+        async with aclosing(source) as windows:
+            async for window in windows:
+                if found := sorted({one for one in window if one}):
+                    return found
+                if asyncio.get_running_loop().time() > deadline:
+                    break
+        return []
+
+    async def _outcome(self, entry: AuditEntry) -> OutcomeRow | None:
+        known = self._feed.outcome(entry.leaf)
+        if known is not None or not isinstance(entry.record, DecisionRecord) or not entry.record.allow:
+            return known
+        async with aclosing(self._entries(entry.sequence, entry.sequence + BEHIND)) as entries:
+            async for one in entries:
+                row = row_of(one, self._names) if isinstance(one, AuditEntry) else None
+                if isinstance(row, OutcomeRow) and row.record == entry.leaf:
+                    return row
+        return None
+
+    async def _entries(self, first: int, last: int) -> AsyncGenerator[AuditEntry | Finding, None]:
+        """Yield what stands from sequence `first` to `last`, verified."""
+        async with aclosing(self._trail(first - 1).entries()) as entries:
+            async for entry in entries:
+                if entry.sequence > last:
+                    return
+                yield entry
+
+
+def recorded_of(entry: AuditEntry) -> RecordedDecision:
+    """Return the decision in `entry` as it can be made again. Raises `ValueError` for another record."""
+    if not isinstance(entry.record, DecisionRecord) or entry.decided is None:
+        raise ValueError("not a decision")
+    return RecordedDecision.of(
+        entry.record,
+        sequence=entry.sequence,
+        time=entry.stored,
+        leaf=entry.leaf,
+        recorder=entry.recorder.value,
+        caller=entry.decided.iss.value,
+    )
+
+
+def _again(entry: AuditEntry | Finding, names: Names) -> AskedAgain | None:
+    row = row_of(entry, names) if isinstance(entry, AuditEntry) else None
+    if not isinstance(row, DecisionRow) or not row.message or isinstance(entry, Finding):
+        return None
+    return AskedAgain(row=row, recorded=recorded_of(entry))

@@ -1,0 +1,167 @@
+"""People's logins in a browser: authorization code with PKCE at the provider of the settings, and the edge's token for it.
+
+Two cookies: one for the minutes of a login, which the provider's redirect has to bring along (Lax), and the session's, which
+no other site can make a browser send (Strict).
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+from contextlib import suppress
+from dataclasses import replace
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from sealbus.agents.console.pages.page_files import PAGE_HEADERS
+from sealbus.agents.console.pages.sessions import (
+    LOGIN,
+    PENDING_LIFE,
+    SESSION,
+    LoginSeal,
+    PendingLogin,
+    Session,
+    Sessions,
+    cookie,
+    cookie_value,
+)
+from sealbus.agents.edge.http.problem import EdgeError
+from sealbus.agents.login.code_flow import authorization_page, new_secrets, tokens_for
+from sealbus.agents.login.kept_login import FRESH, refreshed_tokens, revoke_tokens
+from sealbus.agents.login.provider import LoginFailed, open_provider
+from sealbus.agents.login.public_client import PublicClient
+from sealbus.bus.ports import Clock
+from sealbus.envelopes.errors import Code
+from sealbus.envelopes.limits import SECOND
+
+__all__ = ["MARK", "BrowserLogin", "check_own_page"]
+
+MARK: Final = "x-sealbus-console"
+"""A field that pages of other sites cannot send along: every change has it."""
+
+_TO: Final = re.compile(r"/(?:[A-Za-z0-9_~-][A-Za-z0-9._~/-]{0,200})?")
+"""Where a login may end: a path of ours, without a query."""
+RENEW_EVERY: Final = 5 * SECOND
+"""Between two tries to renew a session, of a token that lives no longer than a moment or of a provider that is away."""
+_ACR: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,256}(?: [\x21\x23-\x5b\x5d-\x7e]{1,256}){0,7}")
+_AGE: Final = re.compile("[0-9]{1,9}")
+_ENTERED: Final = (
+    '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Logged in</title>'
+    '<meta http-equiv="refresh" content="0; url={to}"></head><body><p><a href="{to}">Go on</a></p></body></html>'
+)
+
+
+def check_own_page(request: Request) -> None:
+    """Raise `EdgeError` (403) for a request to change something that does not come from a page of the console."""
+    if MARK not in request.headers or request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
+        raise EdgeError(Code.DENIED, 403, "this does not come from a page of the console")
+
+
+class BrowserLogin:
+    """The routes of a login. `origin` is the console's own, as browsers name it."""
+
+    def __init__(
+        self,
+        client: PublicClient,
+        sessions: Sessions,
+        *,
+        origin: str,
+        clock: Clock,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._client = client
+        self._sessions = sessions
+        self._seal = LoginSeal()
+        self._redirect_uri = f"{origin}/callback"
+        self._secure = origin.startswith("https:")
+        self._clock = clock
+        # Once: to load the authorities takes longer than all else that a stranger's `GET /login` costs.
+        self._tls = tls or ssl.create_default_context()
+
+    async def session(self, request: Request) -> Session:
+        """Return the session of `request`, renewed if it is about to end; raises `EdgeError` (401) without one."""
+        value = cookie_value(request.headers.get("cookie", ""), SESSION, secure=self._secure)
+        session = self._sessions.of(value, now=self._clock()) if value else None
+        if session is None:
+            raise EdgeError(Code.LOGIN_REQUIRED, 401, "log in first")
+        await self.renew(session)
+        return session
+
+    async def renew(self, session: Session) -> None:
+        """Return while `session` counts: new tokens are got before its own end, where the provider gives any.
+
+        Raises `EdgeError` (401) once it has ended. A provider that cannot be reached ends nothing before its token does.
+        """
+        async with session.renewing:
+            token, now = session.tokens.refresh_token, self._clock()
+            due = session.tokens.expires <= now + FRESH and session.renew_after <= now
+            if due and token is not None and not session.ended:
+                session.renew_after = now + RENEW_EVERY
+                with suppress(LoginFailed):
+                    scope = session.tokens.scope
+                    tokens = await refreshed_tokens(self._client, scope, token, tls=self._tls, clock=self._clock)
+                    if tokens is None:
+                        session.ended = True
+                    else:
+                        session.tokens = tokens
+        if not session.lives(self._clock()):
+            raise EdgeError(Code.LOGIN_REQUIRED, 401, "the login has ended")
+
+    async def begin(self, request: Request) -> Response:
+        """`GET /login?to=/path`: send the browser to the provider; `acr` and `max_age` ask for another login (RFC 9470)."""
+        query = request.query_params
+        to, acr, age = query.get("to", "/"), query.get("acr"), query.get("max_age")
+        if not _TO.fullmatch(to) or (acr and not _ACR.fullmatch(acr)) or (age and not _AGE.fullmatch(age)):
+            raise EdgeError(Code.MALFORMED, 400, "to is a path of the console, acr and max_age as in RFC 9470")
+        client = replace(self._client, acr=acr or None, max_age=int(age) if age else None)
+        verifier, state = new_secrets()
+        async with open_provider(client, tls=self._tls) as provider:
+            page = authorization_page(provider, redirect_uri=self._redirect_uri, state=state, verifier=verifier)
+        value = self._seal.seal(PendingLogin(to=to, verifier=verifier, state=state, begun=self._clock()))
+        seconds = PENDING_LIFE // SECOND
+        answer = RedirectResponse(page, 303, headers=dict(PAGE_HEADERS))
+        answer.headers.append("set-cookie", cookie(LOGIN, value, secure=self._secure, same_site="Lax", seconds=seconds))
+        return answer
+
+    async def end(self, request: Request) -> Response:
+        """`GET /callback`: take the provider's answer, begin a session, and go where the login was to end."""
+        value = cookie_value(request.headers.get("cookie", ""), LOGIN, secure=self._secure)
+        login = self._seal.open(value, request.query_params.get("state", ""), now=self._clock())
+        if login is None:
+            raise EdgeError(Code.LOGIN_FAILED, 400, "this is the answer to no login of this browser: log in again")
+        async with open_provider(self._client, tls=self._tls) as provider:
+            tokens = await tokens_for(
+                provider,
+                request.url.query,
+                redirect_uri=self._redirect_uri,
+                state=login.state,
+                verifier=login.verifier,
+                clock=self._clock,
+            )
+        former = cookie_value(request.headers.get("cookie", ""), SESSION, secure=self._secure)
+        if former:
+            self._sessions.end(former)
+        session = self._sessions.begin(Session(tokens))
+        # Not a redirect: to a browser that would still be the provider's, and it would leave the new cookie out.
+        answer = Response(_ENTERED.format(to=login.to), 200, dict(PAGE_HEADERS), "text/html; charset=utf-8")
+        answer.headers.append("set-cookie", cookie(SESSION, session, secure=self._secure, same_site="Strict"))
+        answer.headers.append("set-cookie", cookie(LOGIN, "", secure=self._secure, same_site="Lax", seconds=0))
+        return answer
+
+    async def leave(self, request: Request) -> Response:
+        """`POST /logout`: forget the session, and have its tokens revoked if the provider can.
+
+        Raises `EdgeError` (403) as `check_own_page` does.
+        """
+        check_own_page(request)
+        value = cookie_value(request.headers.get("cookie", ""), SESSION, secure=self._secure)
+        session = self._sessions.end(value) if value else None
+        if session is not None:
+            with suppress(LoginFailed):
+                async with open_provider(self._client, tls=self._tls) as provider:
+                    await revoke_tokens(provider, session.tokens)
+        answer = Response(b"{}", 200, dict(PAGE_HEADERS), "application/json")
+        answer.headers.append("set-cookie", cookie(SESSION, "", secure=self._secure, same_site="Strict", seconds=0))
+        return answer

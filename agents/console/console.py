@@ -15,7 +15,6 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from sealbus.agents.console.agent import CONSOLE, console_agent
-from sealbus.agents.console.api.area_access import AreaAccess
 from sealbus.agents.console.api.edge_client import EdgeClient, EdgeRefused
 from sealbus.agents.console.api.routes import ApiRoutes
 from sealbus.agents.console.api.views import Views
@@ -124,7 +123,6 @@ async def open_console(
         api = ApiRoutes(
             login=login,
             edge=edge,
-            access=AreaAccess(edge),
             feed=feed,
             search=DecisionSearch(feed, trail, transport=node.transport, request=connection.jetstream, names=names),
             policies=policies,

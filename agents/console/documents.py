@@ -9,51 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal, NotRequired, TypedDict
 
-__all__ = [
-    "DOCUMENTS",
-    "EVENTS",
-    "AgainDocument",
-    "AgentDocument",
-    "AgentsDocument",
-    "ApprovalDocument",
-    "ApprovalsDocument",
-    "ApproverDocument",
-    "CanceledDocument",
-    "CheckDocument",
-    "DeadDocument",
-    "DecisionDocument",
-    "DecisionsDocument",
-    "EdgeDocument",
-    "ExplainedDocument",
-    "FlippedDocument",
-    "FoundDocument",
-    "LetterDocument",
-    "LinesDocument",
-    "LinkDocument",
-    "LiteralDocument",
-    "LogAnswer",
-    "LogDocument",
-    "LoggedDocument",
-    "MapDocument",
-    "OutcomeDocument",
-    "PointDocument",
-    "PolicyDocument",
-    "QueueDocument",
-    "ReasonDocument",
-    "RowDocument",
-    "ScheduleDocument",
-    "SchedulesDocument",
-    "SessionDocument",
-    "SourceDocument",
-    "StepDocument",
-    "TaskDocument",
-    "TasksDocument",
-    "TrafficDocument",
-    "VerifiedDocument",
-    "WaitingDocument",
-    "WhatIfDocument",
-    "WordsDocument",
-]
+from sealbus.bus.inspection.documents import AgentDocument, TaskDocument
 
 
 class SessionDocument(TypedDict):
@@ -98,34 +54,6 @@ class DecisionsDocument(TypedDict):
 
     rows: Sequence[RowDocument]
     before: int | None
-
-
-TaskDocument = TypedDict(
-    "TaskDocument",
-    {
-        "message": str,
-        "hash": str,
-        "handle": str,
-        "subject": str,
-        "action": str,
-        "agent": str,
-        "from": str,
-        "user": str,
-        "root": bool,
-        "verified": bool,
-        "refused": str,
-        "time": str,
-        "until": str,
-        "sequence": int,
-        "state": str,
-        "code": str,
-        "reasons": Sequence[str],
-        "note": str,
-        "by": str,
-        "unverified_statuses": Sequence[str],
-    },
-)
-"""One task."""
 
 
 class TasksDocument(TypedDict):
@@ -211,8 +139,8 @@ class ApprovalsDocument(TypedDict):
     more: bool
 
 
-LetterDocument = TypedDict(
-    "LetterDocument",
+LetterRow = TypedDict(
+    "LetterRow",
     {
         "sequence": int,
         "time": str,
@@ -227,35 +155,13 @@ LetterDocument = TypedDict(
         "refused": str,
     },
 )
-"""One dead letter."""
+"""What a list shows of a dead letter."""
 
 
 class DeadDocument(TypedDict):
     """The newest dead letters."""
 
-    letters: Sequence[LetterDocument]
-
-
-class QueueDocument(TypedDict):
-    """What an agent's consumer holds."""
-
-    waiting: int
-    in_hand: int
-    redelivered: int
-    active: str | None
-    full: bool
-
-
-class AgentDocument(TypedDict):
-    """One agent, from its consumers and the policy."""
-
-    name: str
-    state: str
-    processes: int
-    tasks: QueueDocument | None
-    events: QueueDocument | None
-    listens: Sequence[str]
-    actions: Sequence[str]
+    letters: Sequence[LetterRow]
 
 
 class AgentsDocument(TypedDict):

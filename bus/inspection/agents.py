@@ -10,7 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from sealbus.bus.nats.api import ConsumerState
+from sealbus.bus.inspection.documents import AgentDocument, QueueDocument, shown_time
+from sealbus.bus.nats.api import ConsumerState, consumer_states
+from sealbus.bus.ports import Request
+from sealbus.bus.stream_names import EVENTS, TASKS
 from sealbus.bus.streams.declared import control_durable
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.subjects import OwnSubjects
@@ -46,6 +49,16 @@ class Queue:
             full=self.full or 0 < state.max_unacknowledged <= state.unacknowledged,
         )
 
+    def document(self) -> QueueDocument:
+        """Return the queue as JSON."""
+        return {
+            "waiting": self.waiting,
+            "in_hand": self.in_hand,
+            "redelivered": self.redelivered,
+            "active": shown_time(self.active) if self.active else None,
+            "full": self.full,
+        }
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentSeen:
@@ -67,6 +80,18 @@ class AgentSeen:
             return "full" if any(one is not None and one.full for one in (self.tasks, self.events)) else "ready"
         return "away" if self.tasks is not None or self.events is not None else "unknown"
 
+    def document(self) -> AgentDocument:
+        """Return the agent as JSON."""
+        return {
+            "name": self.token,
+            "state": self.state,
+            "processes": self.processes,
+            "tasks": self.tasks.document() if self.tasks is not None else None,
+            "events": self.events.document() if self.events is not None else None,
+            "listens": list(self.listens),
+            "actions": list(self.actions),
+        }
+
 
 @dataclass(slots=True)
 class _Found:
@@ -74,6 +99,15 @@ class _Found:
     tasks: Queue | None = None
     events: Queue | None = None
     listens: set[str] = field(default_factory=set)
+
+
+async def find_agents(
+    request: Request, actions: Mapping[str, Sequence[str]], *, names: Names, own: OwnSubjects
+) -> list[AgentSeen]:
+    """Return the agents by their consumers at the broker now, as `agents_seen` does. Raises as `consumer_states`."""
+    tasks = await consumer_states(request, TASKS)
+    events = await consumer_states(request, EVENTS)
+    return agents_seen(tasks, events, actions, names=names, own=own)
 
 
 def agents_seen(

@@ -16,8 +16,9 @@ from typing import Final
 
 from sealbus.bus.handling.dead_letters import DEAD_EVENT
 from sealbus.bus.inspection.backwards import WINDOW, backwards, read_on
+from sealbus.bus.inspection.documents import LetterDocument, shown_time
 from sealbus.bus.inspection.tasks import user_of, verified
-from sealbus.bus.nats.api import api
+from sealbus.bus.nats.api import api, existing_stream
 from sealbus.bus.ports import Delivery, Request, Transport
 from sealbus.bus.sending.message import OutgoingMessage
 from sealbus.bus.sending.outbox import Outbox, Posted
@@ -88,6 +89,37 @@ class DeadLetter:
         """Return whether `name` is its message's id or hash."""
         return self.header is not None and name in (self.header.id, self.header.digest)
 
+    def document(self) -> LetterDocument:
+        """Return the letter as JSON, without its body."""
+        header, death = self.header, self.death
+        document: LetterDocument = {
+            "sequence": self.sequence,
+            "subject": self.subject,
+            "time": shown_time(self.stored),
+            "agent": self.agent,
+            "verified": not self.refused,
+            "refused": self.refused,
+            "code": death.code if death is not None else "",
+            "detail": death.detail if death is not None else "",
+            "deliveries": death.deliveries if death is not None else 0,
+        }
+        if header is not None:
+            document |= {
+                "kind": str(header.kind),
+                "message": header.id.hex(),
+                "hash": header.digest.hex(),
+                "to": header.to,
+                "from": str(header.iss),
+                "user": self.user,
+                "made": shown_time(header.iat),
+                "until": shown_time(header.exp),
+                "type": header.typ,
+                "re": header.re.hex() if header.re is not None else "",
+            }
+        if self.message is not None:
+            document["chain"] = [{"from": str(link.iss), "to": link.to} for link in self.message.chain]
+        return document
+
 
 class DeadLetterList:
     """Reads dead letters; `profile` is that of any reader of the deployment, `trust` gives the bundles as they are now."""
@@ -105,6 +137,14 @@ class DeadLetterList:
         self._trust = trust
         self._window = window
         self._caches = Caches()
+
+    async def listed(self, request: Request, agent: SpiffeId | None, *, most: int) -> AsyncGenerator[DeadLetter, None]:
+        """Yield the newest `most` dead letters: those of `agent`, or of all. Raises as `newest`."""
+        state = await existing_stream(request, DEAD)
+        subjects = dead_subjects(self._profile.names, agent)
+        async with aclosing(self.newest(subjects, first=state.first, last=state.last, most=most)) as letters:
+            async for letter in letters:
+                yield letter
 
     async def newest(
         self, subjects: Sequence[str], *, first: int, last: int, most: int

@@ -14,10 +14,12 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Final
 
-from sealbus.bus.gate.status_reader import StatusRequest, parsed_status
+from sealbus.bus.gate.status_reader import AskedTask, StatusRequest, parsed_status
 from sealbus.bus.handling.approvals.marker import Marker, marker_of
 from sealbus.bus.inspection.backwards import WINDOW, backwards, read_on
-from sealbus.bus.ports import Clock, Delivery, Transport, wall_clock
+from sealbus.bus.inspection.documents import TaskDocument, shown_time
+from sealbus.bus.nats.api import existing_stream
+from sealbus.bus.ports import Clock, Delivery, Request, Transport, wall_clock
 from sealbus.bus.sending.status import State, Status
 from sealbus.bus.stream_names import RESULTS, TASKS
 from sealbus.bus.streams.held import Held, PastTrust, current_only
@@ -101,6 +103,33 @@ class ListedTask:
     refused: str = ""
     told: Told = Told()
 
+    def document(self, *, name: Callable[[SpiffeId], str], handle: Callable[[AskedTask], str]) -> TaskDocument:
+        """Return the task as JSON. `name` says how workloads are named in it, `handle` writes the text of a handle."""
+        header, told = self.header, self.told
+        cancelable = not self.refused and self.action
+        return {
+            "message": header.id.hex(),
+            "hash": header.digest.hex(),
+            "handle": handle(AskedTask(pending=PendingRequest.of(header), action=self.action)) if cancelable else "",
+            "subject": header.to,
+            "action": self.action,
+            "agent": name(header.aud) if header.aud is not None else "",
+            "from": name(header.iss),
+            "user": self.user,
+            "root": header.par is None,
+            "verified": not self.refused,
+            "refused": self.refused,
+            "time": shown_time(self.stored),
+            "until": shown_time(header.exp),
+            "sequence": self.sequence,
+            "state": told.state,
+            "code": told.code,
+            "reasons": list(told.reasons),
+            "note": told.note,
+            "by": told.by,
+            "unverified_statuses": list(told.unverified),
+        }
+
 
 @dataclass(slots=True)
 class _Reading:
@@ -180,6 +209,16 @@ class TaskList:
         self._caches = Caches()
         self._held = Held(transport, trust=trust, past=past, names=profile.names, caches=self._caches, clock=clock)
         self.unreadable = 0
+
+    async def listed(
+        self, request: Request, agent: SpiffeId | None, wanted: TaskFilter, *, most: int
+    ) -> AsyncGenerator[ListedTask, None]:
+        """Yield the newest `most` tasks that the filter matches: those for `agent`, or for all. Raises as `newest`."""
+        state = await existing_stream(request, TASKS)
+        subjects = task_subjects(self._profile, agent)
+        async with aclosing(self.newest(subjects, wanted, first=state.first, last=state.last, most=most)) as tasks:
+            async for task in tasks:
+                yield task
 
     async def newest(
         self, subjects: Sequence[str], wanted: TaskFilter, *, first: int, last: int, most: int

@@ -21,7 +21,6 @@ from sealbus.agents.console.api.views import Views
 from sealbus.agents.console.decisions.deciding_policies import DecidingPolicies
 from sealbus.agents.console.decisions.decision_document import decision_document, explanation_document, reason_documents
 from sealbus.agents.console.decisions.feed import DecisionFeed, FeedReader
-from sealbus.agents.console.decisions.rows import shown_time
 from sealbus.agents.console.decisions.search import DecisionFilter, DecisionSearch, FoundDecision, recorded_of
 from sealbus.agents.console.decisions.what_if import MOST, answers_of
 from sealbus.agents.console.documents import (
@@ -42,6 +41,7 @@ from sealbus.agents.edge.http.bodies import read_bytes
 from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS
 from sealbus.agents.edge.http.problem import EdgeError
 from sealbus.agents.evidence.lookup import identifier
+from sealbus.bus.inspection.documents import shown_time
 from sealbus.bus.inspection.tasks import TaskFilter
 from sealbus.bus.ports import wall_clock
 from sealbus.envelopes.encoding.strict_json import parse_object
@@ -82,7 +82,6 @@ class ApiRoutes:
         *,
         login: BrowserLogin,
         edge: EdgeClient,
-        access: AreaAccess,
         feed: DecisionFeed,
         search: DecisionSearch,
         policies: DecidingPolicies,
@@ -92,7 +91,7 @@ class ApiRoutes:
     ) -> None:
         self._login = login
         self._edge = edge
-        self._access = access
+        self._access = AreaAccess(edge)
         self._feed = feed
         self._search = search
         self._policies = policies

@@ -8,22 +8,18 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 from sealbus.agents.console.decisions.deciding_policies import DecidingPolicies
-from sealbus.agents.console.decisions.rows import shown_time
 from sealbus.agents.console.documents import (
-    AgentDocument,
     AgentsDocument,
     DeadDocument,
-    LetterDocument,
+    LetterRow,
     LogAnswer,
     LoggedDocument,
     PolicyDocument,
-    QueueDocument,
     ScheduleDocument,
     SchedulesDocument,
-    TaskDocument,
     TasksDocument,
     VerifiedDocument,
 )
@@ -40,17 +36,15 @@ from sealbus.agents.runtime.node import Node
 from sealbus.agents.runtime.open import reading_profile
 from sealbus.agents.runtime.settings.settings import Settings
 from sealbus.agents.sdk.task_handle import handle_text
-from sealbus.bus.gate.status_reader import AskedTask
 from sealbus.bus.handling.schedules.book import Schedule, every_schedule
 from sealbus.bus.handling.schedules.rule import shown_when
-from sealbus.bus.inspection.agents import AgentSeen, Queue, actions_of, agents_seen
-from sealbus.bus.inspection.dead import DeadLetter, DeadLetterList, dead_subjects
-from sealbus.bus.inspection.tasks import ListedTask, TaskFilter, TaskList, task_subjects
-from sealbus.bus.nats.api import RECORDS, audit_stream, consumer_states, existing_stream
+from sealbus.bus.inspection.agents import AgentSeen, actions_of, find_agents
+from sealbus.bus.inspection.dead import DeadLetter, DeadLetterList
+from sealbus.bus.inspection.documents import shown_time
+from sealbus.bus.inspection.tasks import TaskFilter, TaskList
+from sealbus.bus.nats.api import RECORDS, audit_stream
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.ports import wall_clock
-from sealbus.bus.stream_names import DEAD, EVENTS, TASKS
-from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.errors import BusUnavailable, Code, ConfigurationError
 from sealbus.envelopes.export.format import CHECKPOINT
 from sealbus.envelopes.export.trust_root import Root
@@ -84,37 +78,31 @@ class Views:
 
     async def tasks(self, agent: str, wanted: TaskFilter, most: int) -> TasksDocument:
         """Return the newest tasks; those of `agent`, or all."""
-        state = await existing_stream(self._connection.jetstream, TASKS)
         node = self._node
         tasks = TaskList(
             transport=node.transport, profile=self._profile, trust=node.trust, past=node.past, restored=node.restored
         )
-        subjects = task_subjects(self._profile, self._agent(agent))
-        found = tasks.newest(subjects, wanted, first=state.first, last=state.last, most=most)
-        async with aclosing(found) as listed:
-            rows = [self._task(one) async for one in listed]
-        return {"tasks": rows, "unreadable": tasks.unreadable}
+        token = self._settings.names.token
+        async with aclosing(tasks.listed(self._connection.jetstream, self._agent(agent), wanted, most=most)) as listed:
+            documents = [task.document(name=token, handle=handle_text) async for task in listed]
+        return {"tasks": documents, "unreadable": tasks.unreadable}
 
     async def dead(self, agent: str, most: int) -> DeadDocument:
         """Return the newest dead letters; those of `agent`, or all."""
-        state = await existing_stream(self._connection.jetstream, DEAD)
         letters = DeadLetterList(transport=self._node.transport, profile=self._profile, trust=self._node.trust)
-        subjects = dead_subjects(self._settings.names, self._agent(agent))
-        found = letters.newest(subjects, first=state.first, last=state.last, most=most)
-        async with aclosing(found) as listed:
-            return {"letters": [_letter(one) async for one in listed]}
+        async with aclosing(letters.listed(self._connection.jetstream, self._agent(agent), most=most)) as listed:
+            return {"letters": [_letter(letter) async for letter in listed]}
 
     async def agents(self) -> AgentsDocument:
-        """Return who is there."""
-        return {"agents": [_agent(one) for one in await self.seen()]}
+        """Return which agents there are."""
+        return {"agents": [agent.document() for agent in await self.seen()]}
 
     async def seen(self) -> list[AgentSeen]:
-        """Return who is there, from their consumers at the broker and the policy at hand."""
-        tasks = await consumer_states(self._connection.jetstream, TASKS)
-        events = await consumer_states(self._connection.jetstream, EVENTS)
+        """Return which agents there are, from their consumers at the broker and the policy at hand."""
         bundle = await self._policies.in_force()
         actions = actions_of(bundle.data if bundle is not None else None)
-        return agents_seen(tasks, events, actions, names=self._settings.names, own=self._node.deployment.own_subjects)
+        own = self._node.deployment.own_subjects
+        return await find_agents(self._connection.jetstream, actions, names=self._settings.names, own=own)
 
     async def schedules(self) -> SchedulesDocument:
         """Return all schedules."""
@@ -282,34 +270,6 @@ class Views:
     def _agent(self, name: str) -> SpiffeId | None:
         return self._settings.names.id_of(name) if name else None
 
-    def _task(self, task: ListedTask) -> TaskDocument:
-        header, told = task.header, task.told
-        handle = ""
-        if not task.refused and task.action:
-            handle = handle_text(AskedTask(pending=PendingRequest.of(header), action=task.action))
-        return {
-            "message": header.id.hex(),
-            "hash": header.digest.hex(),
-            "handle": handle,
-            "subject": header.to,
-            "action": task.action,
-            "agent": self._settings.names.token(header.aud) if header.aud is not None else "",
-            "from": self._settings.names.token(header.iss),
-            "user": task.user,
-            "root": header.par is None,
-            "verified": not task.refused,
-            "refused": task.refused,
-            "time": shown_time(task.stored),
-            "until": shown_time(header.exp),
-            "sequence": task.sequence,
-            "state": told.state,
-            "code": told.code,
-            "reasons": list(told.reasons),
-            "note": told.note,
-            "by": told.by,
-            "unverified_statuses": list(told.unverified),
-        }
-
 
 class _LastCheckpoint(NamedTuple):
     """The newest checkpoint in a folder, and when its file was written (microseconds)."""
@@ -354,45 +314,10 @@ def _receipt(files: FolderFiles, root: Root, record: bytes) -> bytes:
     return make_receipt(files, root, lookup, lookup.found[-1])
 
 
-def _letter(letter: DeadLetter) -> LetterDocument:
-    header, death = letter.header, letter.death
-    return {
-        "sequence": letter.sequence,
-        "time": shown_time(letter.stored),
-        "subject": letter.subject,
-        "agent": letter.agent,
-        "message": header.id.hex() if header is not None else "",
-        "from": header.iss.value if header is not None else "",
-        "user": letter.user,
-        "code": death.code if death is not None else "",
-        "detail": death.detail if death is not None else "",
-        "deliveries": death.deliveries if death is not None else 0,
-        "refused": letter.refused,
-    }
-
-
-def _agent(one: AgentSeen) -> AgentDocument:
-    return {
-        "name": one.token,
-        "state": one.state,
-        "processes": one.processes,
-        "tasks": _queue(one.tasks),
-        "events": _queue(one.events),
-        "listens": list(one.listens),
-        "actions": list(one.actions),
-    }
-
-
-def _queue(queue: Queue | None) -> QueueDocument | None:
-    if queue is None:
-        return None
-    return {
-        "waiting": queue.waiting,
-        "in_hand": queue.in_hand,
-        "redelivered": queue.redelivered,
-        "active": shown_time(queue.active) if queue.active else None,
-        "full": queue.full,
-    }
+def _letter(letter: DeadLetter) -> LetterRow:
+    """Return what a list shows of a dead letter; members of a message are empty where the letter is none."""
+    document = letter.document()
+    return cast("LetterRow", {name: document.get(name, "") for name in LetterRow.__annotations__})
 
 
 def _schedule(owner: str, one: Schedule, now: int) -> ScheduleDocument:

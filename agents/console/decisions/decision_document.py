@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Final, cast
 
-from sealbus.agents.console.decisions.rows import OutcomeRow, shown_name, shown_time
+from sealbus.agents.console.decisions.rows import OutcomeRow, shown_name
 from sealbus.agents.console.documents import (
     AgainDocument,
     ApproverDocument,
@@ -25,6 +25,7 @@ from sealbus.agents.console.documents import (
     WordsDocument,
 )
 from sealbus.bus.audit.trail import AuditEntry
+from sealbus.bus.inspection.documents import shown_time
 from sealbus.envelopes.message.header import Header
 from sealbus.envelopes.message.user_context import UserContext
 from sealbus.envelopes.records.archive import VerifiedDecided

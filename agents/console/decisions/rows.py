@@ -10,12 +10,11 @@ from typing import NamedTuple
 
 from sealbus.agents.console.documents import OutcomeDocument, RowDocument
 from sealbus.bus.audit.trail import AuditEntry
-from sealbus.envelopes.limits import SECOND
+from sealbus.bus.inspection.documents import shown_time
 from sealbus.envelopes.records.decision import DecisionRecord
 from sealbus.envelopes.records.work import DenialsRecord, OutcomeRecord
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
-from sealbus.policies.decision.request import rfc3339
 
 __all__ = ["DecisionRow", "OutcomeRow", "row_of", "shown_name", "shown_time"]
 
@@ -124,9 +123,3 @@ def row_of(entry: AuditEntry, names: Names) -> DecisionRow | OutcomeRow | None:
 def shown_name(spiffe_id: SpiffeId, names: Names) -> str:
     """Return how a workload is called here: its name in the settings, else its SPIFFE ID."""
     return names.name_of(spiffe_id) or spiffe_id.value
-
-
-def shown_time(time: int) -> str:
-    """Return microseconds since the Unix epoch as RFC 3339 with milliseconds."""
-    whole, rest = divmod(time, SECOND)
-    return f"{rfc3339(whole).removesuffix('Z')}.{rest // 1_000:03d}Z"

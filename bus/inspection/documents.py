@@ -1,0 +1,98 @@
+"""Types of the JSON documents that operators see of tasks, dead letters and agents, and how times are written in them.
+
+Each document is built in one place: by `ListedTask`, `DeadLetter` and `AgentSeen`. The command line and the console show it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import NotRequired, TypedDict
+
+from sealbus.envelopes.limits import SECOND
+
+
+def shown_time(time: int) -> str:
+    """Return microseconds since the Unix epoch as RFC 3339 in UTC with milliseconds."""
+    return datetime.fromtimestamp(time / SECOND, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+TaskDocument = TypedDict(
+    "TaskDocument",
+    {
+        "message": str,
+        "hash": str,
+        "handle": str,
+        "subject": str,
+        "action": str,
+        "agent": str,
+        "from": str,
+        "user": str,
+        "root": bool,
+        "verified": bool,
+        "refused": str,
+        "time": str,
+        "until": str,
+        "sequence": int,
+        "state": str,
+        "code": str,
+        "reasons": Sequence[str],
+        "note": str,
+        "by": str,
+        "unverified_statuses": Sequence[str],
+    },
+)
+"""One task. `handle` is empty for a task that cannot be canceled: it does not verify, or its subject has no action."""
+
+
+LinkDocument = TypedDict("LinkDocument", {"from": str, "to": str})
+"""One message of a chain."""
+
+LetterDocument = TypedDict(
+    "LetterDocument",
+    {
+        "sequence": int,
+        "subject": str,
+        "time": str,
+        "agent": str,
+        "verified": bool,
+        "refused": str,
+        "code": str,
+        "detail": str,
+        "deliveries": int,
+        "kind": NotRequired[str],
+        "message": NotRequired[str],
+        "hash": NotRequired[str],
+        "to": NotRequired[str],
+        "from": NotRequired[str],
+        "user": NotRequired[str],
+        "made": NotRequired[str],
+        "until": NotRequired[str],
+        "type": NotRequired[str],
+        "re": NotRequired[str],
+        "chain": NotRequired[Sequence[LinkDocument]],
+    },
+)
+"""One dead letter, without its body. A letter that is no message has no `kind` and none of the members after it."""
+
+
+class QueueDocument(TypedDict):
+    """What the broker holds for an agent in one stream."""
+
+    waiting: int
+    in_hand: int
+    redelivered: int
+    active: str | None
+    full: bool
+
+
+class AgentDocument(TypedDict):
+    """One agent, from its consumers and the policy."""
+
+    name: str
+    state: str
+    processes: int
+    tasks: QueueDocument | None
+    events: QueueDocument | None
+    listens: Sequence[str]
+    actions: Sequence[str]

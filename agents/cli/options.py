@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 import re
 import signal
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -17,6 +19,7 @@ import click
 from sealbus.envelopes.limits import SECOND
 
 if TYPE_CHECKING:
+    from sealbus.agents.runtime.settings.settings import Settings
     from sealbus.envelopes.trust.names import Names
     from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
@@ -40,6 +43,46 @@ F = TypeVar("F", bound=Callable[..., Any])
 _HEX = re.compile("[0-9a-fA-F]*")
 _AGO = re.compile(r"([0-9]{1,6})([smhd])")
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invocation:
+    """What `--config`, `--as` and `--json` say: the settings file, the name of the workload, and whether JSON is printed."""
+
+    config: str | None
+    as_name: str
+    as_json: bool
+
+    def settings(self) -> Settings:
+        """Return the settings of the command. Raises `ConfigurationError`."""
+        from sealbus.agents.runtime.settings.settings import load_settings
+
+        return load_settings(self.config).for_command()
+
+
+def invocation_options(
+    workload: str | None = None, *, json_help: str = "Print JSON, one object a line."
+) -> Callable[[Callable[..., Any]], Callable[..., None]]:
+    """Add `--config`, `--as` and `--json`, which become one `Invocation`, `invocation`.
+
+    `workload` is the default of `--as`. Without `workload` it is the workload that the settings name (`client.name`).
+    The command may be a coroutine function, which is run. A number that it returns is the exit code.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def run_command(*, config: str | None, as_name: str, as_json: bool, **others: Any) -> None:
+            code = function(invocation=Invocation(config=config, as_name=as_name, as_json=as_json), **others)
+            if inspect.iscoroutine(code):
+                code = asyncio.run(code)
+            if code:
+                raise SystemExit(code)
+
+        named = client_option if workload is None else as_option(workload)
+        as_json_option = click.option("--json", "as_json", is_flag=True, help=json_help)
+        return config_option(named(as_json_option(run_command)))
+
+    return decorate
 
 
 def config_option(function: F) -> F:

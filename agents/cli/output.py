@@ -8,11 +8,11 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from sealbus.bus.inspection.documents import shown_time
 from sealbus.envelopes.denial import Explanation, Remedy, RemedyKind
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.printable import printable
@@ -187,9 +187,9 @@ def _bounded(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[:most]}... ({len(text) - most} more)"
 
 
-def shown_time(time: int) -> str:
-    """Return microseconds since the Unix epoch as RFC 3339 with milliseconds."""
-    return datetime.fromtimestamp(time / SECOND, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def renamed(document: Mapping[str, object], **names: str) -> dict[str, object]:
+    """Return `document` with some members under other names: `names` has the new name of each."""
+    return {names.get(name, name): value for name, value in document.items()}
 
 
 def as_mapping(value: object) -> Mapping[str, object]:

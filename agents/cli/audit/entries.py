@@ -7,8 +7,10 @@ from collections.abc import Mapping
 
 import click
 
-from sealbus.agents.cli.output import as_mapping, note, print_json, printable, shown_time
+from sealbus.agents.cli.output import as_mapping, note, print_json
 from sealbus.bus.audit.trail import AuditEntry, Finding
+from sealbus.bus.inspection.documents import shown_time
+from sealbus.envelopes.printable import printable
 from sealbus.envelopes.records.decision import DecisionRecord
 from sealbus.envelopes.records.work import DenialsRecord, OutcomeRecord
 

@@ -13,7 +13,12 @@ from sealbus.agents.cli.audit.reveal import command as reveal
 from sealbus.agents.cli.audit.show import show
 from sealbus.agents.cli.audit.stats import stats
 from sealbus.agents.cli.audit.verify import verify
-from sealbus.agents.cli.options import HexDigits, Moment, as_option, config_option, json_option
+from sealbus.agents.cli.options import (
+    HexDigits,
+    Invocation,
+    Moment,
+    invocation_options,
+)
 
 if TYPE_CHECKING:
     from sealbus.bus.audit.trail import AuditEntry, AuditFilter, Finding
@@ -42,14 +47,12 @@ _stream_option = click.option(
 @click.option("--follow", is_flag=True, help="Wait for more.")
 @click.option("--last", default=20, show_default=True, type=click.IntRange(0, 10_000), help="Records to begin with.")
 @_stream_option
-@config_option
-@as_option("operator")
-@json_option
-def tail(follow: bool, last: int, stream: str | None, config: str | None, as_name: str, as_json: bool) -> None:
+@invocation_options("operator")
+def tail(follow: bool, last: int, stream: str | None, invocation: Invocation) -> None:
     """Show the newest records."""
     from sealbus.bus.audit.trail import AuditFilter
 
-    shown = _show(AuditFilter(), config, as_name, as_json=as_json, follow=follow, last=last, stream=stream)
+    shown = _show(AuditFilter(), invocation, follow=follow, last=last, stream=stream)
     raise SystemExit(asyncio.run(shown))
 
 
@@ -83,9 +86,7 @@ def tail(follow: bool, last: int, stream: str | None, config: str | None, as_nam
 )
 @click.option("--last", default=100, show_default=True, type=click.IntRange(1, 10_000), help="Messages for --into.")
 @_stream_option
-@config_option
-@as_option("operator")
-@json_option
+@invocation_options("operator")
 def replay(
     since: int | None,
     until: int | None,
@@ -100,9 +101,7 @@ def replay(
     into: str | None,
     last: int,
     stream: str | None,
-    config: str | None,
-    as_name: str,
-    as_json: bool,
+    invocation: Invocation,
 ) -> None:
     """Print decisions, reasons and outcomes in order.
 
@@ -123,41 +122,38 @@ def replay(
         txn=txn,
     )
     if into is None:
-        shown = _show(wanted, config, as_name, as_json=as_json, follow=follow, last=None, stream=stream)
+        shown = _show(wanted, invocation, follow=follow, last=None, stream=stream)
         raise SystemExit(asyncio.run(shown))
     from sealbus.agents.cli.audit.replay import replay_into
 
     if follow:
         raise click.UsageError("--into replays what is stored and cannot be used with --follow")
-    raise SystemExit(asyncio.run(replay_into(into, wanted, config, as_name, most=last, as_json=as_json, stream=stream)))
+    raise SystemExit(asyncio.run(replay_into(into, wanted, invocation, most=last, stream=stream)))
 
 
 async def _show(
     wanted: AuditFilter,
-    config: str | None,
-    as_name: str,
+    invocation: Invocation,
     *,
-    as_json: bool,
     follow: bool,
     last: int | None,
     stream: str | None,
 ) -> int:
     from sealbus.agents.cli.audit.entries import print_entry
     from sealbus.agents.runtime.open import open_audit_trail
-    from sealbus.agents.runtime.settings.settings import load_settings
 
     findings = 0
-    async with open_audit_trail(as_name, load_settings(config).for_command(), stream=stream) as trail:
+    async with open_audit_trail(invocation.as_name, invocation.settings(), stream=stream) as trail:
         held: list[AuditEntry | Finding] = []
         async for entry in trail.entries(wanted):
             held.append(entry)
             if last is not None and len(held) > last:
                 del held[0]
             elif last is None:
-                findings += print_entry(held.pop(), as_json=as_json)
+                findings += print_entry(held.pop(), as_json=invocation.as_json)
         for entry in held:
-            findings += print_entry(entry, as_json=as_json)
+            findings += print_entry(entry, as_json=invocation.as_json)
         if follow:
             async for entry in trail.entries(wanted, follow=True):
-                findings += print_entry(entry, as_json=as_json)
+                findings += print_entry(entry, as_json=invocation.as_json)
     return 4 if findings else 0

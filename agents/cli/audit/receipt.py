@@ -9,7 +9,9 @@ import click
 
 from sealbus.agents.cli.audit.source import opened_source, source_options, trusted_root
 from sealbus.agents.cli.options import json_option
-from sealbus.agents.cli.output import note, print_json, printable, shown_time
+from sealbus.agents.cli.output import note, print_json
+from sealbus.bus.inspection.documents import shown_time
+from sealbus.envelopes.printable import printable
 
 if TYPE_CHECKING:
     from sealbus.envelopes.export.receipt import ProvenRecord

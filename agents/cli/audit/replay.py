@@ -10,10 +10,12 @@ from contextlib import AsyncExitStack, aclosing, redirect_stdout
 import click
 
 from sealbus.agents.cli.audit.entries import as_document, as_line, print_entry
-from sealbus.agents.cli.output import note, print_json, printable
+from sealbus.agents.cli.options import Invocation
+from sealbus.agents.cli.output import note, print_json
 from sealbus.agents.cli.run.worker import load_agent
 from sealbus.agents.runtime.replay.replay import Replay, Replayed, Result
 from sealbus.bus.audit.trail import AuditFilter, Finding
+from sealbus.envelopes.printable import printable
 from sealbus.envelopes.records.decision import DecisionRecord, StreamPlace
 
 __all__ = ["as_replayed", "replay_into", "replayed_lines"]
@@ -25,29 +27,28 @@ _SHOWN = 4_096
 async def replay_into(
     target: str,
     wanted: AuditFilter,
-    config: str | None,
-    as_name: str,
+    invocation: Invocation,
     *,
     most: int,
-    as_json: bool,
     stream: str | None = None,
 ) -> int:
     """Replay into the agent that `target` names, print each message and return the exit code: 4 if there is any finding."""
     from sealbus.agents.runtime.open import deployment_of, open_audit_reading
-    from sealbus.agents.runtime.settings.settings import load_settings
 
     agent = load_agent(target)
-    settings = load_settings(config).for_command()
+    settings = invocation.settings()
     findings, ours = 0, sys.stdout
 
     def on_finding(finding: Finding) -> None:
         nonlocal findings
         findings += 1
         with redirect_stdout(ours):
-            print_entry(finding, as_json=as_json)
+            print_entry(finding, as_json=invocation.as_json)
 
     async with AsyncExitStack() as stack:
-        transport, trail = await stack.enter_async_context(open_audit_reading(as_name, settings, stream=stream))
+        transport, trail = await stack.enter_async_context(
+            open_audit_reading(invocation.as_name, settings, stream=stream)
+        )
         await stack.enter_async_context(agent.open_lifespan())
         replaying = Replay(
             agent=agent,
@@ -59,7 +60,7 @@ async def replay_into(
         replayed = await stack.enter_async_context(aclosing(replaying.replay(trail.entries(wanted))))
         while (one := await _next(replayed)) is not None:
             findings += one.result is Result.OTHER
-            if as_json:
+            if invocation.as_json:
                 print_json(as_replayed(one))
                 continue
             for line in replayed_lines(one):

@@ -9,7 +9,8 @@ from pathlib import Path
 import click
 
 from sealbus.agents.cli.options import config_option, json_option
-from sealbus.agents.cli.output import note, print_json, printable
+from sealbus.agents.cli.output import note, print_json
+from sealbus.envelopes.printable import printable
 
 __all__ = ["command"]
 

@@ -10,7 +10,9 @@ import click
 
 from sealbus.agents.cli.audit.source import opened_source, root_option, trusted_root
 from sealbus.agents.cli.options import as_option, config_option, json_option
-from sealbus.agents.cli.output import note, print_json, printable, progress_bar, shown_time
+from sealbus.agents.cli.output import note, print_json, progress_bar
+from sealbus.bus.inspection.documents import shown_time
+from sealbus.envelopes.printable import printable
 
 if TYPE_CHECKING:
     from sealbus.agents.evidence.verify import Verification

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sealbus.agents.cli.bus.body_argument import json_body
-from sealbus.agents.cli.options import client_option, config_option
+from sealbus.agents.cli.options import Invocation, invocation_options
 from sealbus.agents.cli.output import print_json
 from sealbus.agents.cli.person.on_behalf import OnBehalf, user_options
 
@@ -27,55 +27,27 @@ _LOOKING = 3.0
 @user_options
 @click.option("--timeout", default=10.0, show_default=True, type=click.FloatRange(0.1, 60), help="Seconds.")
 @click.option("--chunks", is_flag=True, help="Print each chunk of the answer as it comes.")
-@config_option
-@client_option
-@click.option("--json", "as_json", is_flag=True, help="Accepted as everywhere; answers are always JSON.")
-def command(
-    action: str,
-    body: str,
-    me: bool,
-    user: str | None,
-    session: str,
-    timeout: float,
-    chunks: bool,
-    config: str | None,
-    as_name: str,
-    as_json: bool,
+@invocation_options(json_help="Accepted as everywhere; answers are always JSON.")
+async def command(
+    action: str, body: str, on_behalf: OnBehalf, timeout: float, chunks: bool, invocation: Invocation
 ) -> None:
     """Call ACTION (<agent>.<verb>, or call.<agent>.<verb>) with BODY (JSON, or - for standard input)."""
-    del as_json
-    who = OnBehalf(me=me, user=user, session=session)
-    payload = json_body(body)
-    asyncio.run(_call(action.removeprefix("call."), payload, who, timeout, config, as_name, chunks=chunks))
-
-
-async def _call(
-    action: str,
-    payload: bytes,
-    who: OnBehalf,
-    timeout: float,
-    config: str | None,
-    as_name: str,
-    *,
-    chunks: bool,
-) -> None:
     from sealbus.agents.runtime.client import Client
-    from sealbus.agents.runtime.settings.settings import load_settings
     from sealbus.agents.sdk.bodies import JSON
     from sealbus.bus.sending.answer import NoListener
     from sealbus.bus.sending.message import Content
 
-    settings = load_settings(config).for_command()
-    token = await who.token(settings)
-    answer = Content(body=payload, typ=JSON)
+    action, content = action.removeprefix("call."), Content(body=json_body(body), typ=JSON)
+    settings = invocation.settings()
+    token = await on_behalf.token(settings)
     try:
-        async with Client(as_name, settings=settings) as bus:
+        async with Client(invocation.as_name, settings=settings) as bus:
             statement = await bus.user_context(token) if token is not None else None
             if chunks:
-                async for chunk in bus.stream(action, answer, returns=object, user=statement, timeout=timeout):
+                async for chunk in bus.stream(action, content, returns=object, user=statement, timeout=timeout):
                     print_json(chunk)
             else:
-                print_json(await bus.call(action, answer, returns=object, user=statement, timeout=timeout))
+                print_json(await bus.call(action, content, returns=object, user=statement, timeout=timeout))
     except NoListener as error:
         # What there is concerns an operator alone, who is the developer where `sealbus dev` runs.
         if settings.development and (found := await _there(action.partition(".")[0], settings)):

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import click
 
 from sealbus.agents.cli.bus.task_list import ls
-from sealbus.agents.cli.options import client_option, config_option, json_option
-from sealbus.agents.cli.output import explained, note, print_json, printable
+from sealbus.agents.cli.options import Invocation, invocation_options
+from sealbus.agents.cli.output import explained, note, print_json
+from sealbus.envelopes.printable import printable
 
 if TYPE_CHECKING:
     from sealbus.agents.sdk.task_handle import TaskHandle
@@ -33,23 +34,26 @@ command.add_command(ls)
 @command.command("status")
 @click.argument("handle")
 @click.option("--follow", is_flag=True, help="Print each status as it comes, up to the final one.")
-@config_option
-@client_option
-@json_option
-def status(handle: str, follow: bool, config: str | None, as_name: str, as_json: bool) -> None:
+@invocation_options()
+async def status(handle: str, follow: bool, invocation: Invocation) -> None:
     """Print the newest status of the task HANDLE."""
-    asyncio.run(_status(handle, config, as_name, follow=follow, as_json=as_json))
+    async with _opened(handle, invocation) as task:
+        if follow:
+            async with aclosing(task.statuses()) as statuses:
+                async for report in statuses:
+                    _print(report, as_json=invocation.as_json)
+        else:
+            _print(await task.status(), as_json=invocation.as_json)
 
 
 @command.command("result")
 @click.argument("handle")
 @click.option("--wait", default=60.0, show_default=True, type=click.FloatRange(0.1, 86_400), help="Seconds.")
-@config_option
-@client_option
-@json_option
-def result(handle: str, wait: float, config: str | None, as_name: str, as_json: bool) -> None:
+@invocation_options()
+async def result(handle: str, wait: float, invocation: Invocation) -> None:
     """Print the result of the task HANDLE once it is done; exit with 3 if it was denied."""
-    asyncio.run(_result(handle, wait, config, as_name, as_json=as_json))
+    async with _opened(handle, invocation) as task:
+        await finish(task, wait, as_json=invocation.as_json)
 
 
 @command.command("cancel")
@@ -57,49 +61,24 @@ def result(handle: str, wait: float, config: str | None, as_name: str, as_json: 
 @click.option("--reason", default="", help="A line for people, shown with the task's status.")
 @click.option("--operator", is_flag=True, help="Cancel another workload's task, if the agent's policy allows that.")
 @click.option("--wait", default=10.0, show_default=True, type=click.FloatRange(0.1, 86_400), help="Seconds.")
-@config_option
-@client_option
-@json_option
-def cancel(
-    handle: str, reason: str, operator: bool, wait: float, config: str | None, as_name: str, as_json: bool
-) -> None:
+@invocation_options()
+async def cancel(handle: str, reason: str, operator: bool, wait: float, invocation: Invocation) -> None:
     """Cancel the task HANDLE and all that follows from it; exit with 3 if the agent's policy denies that.
 
     What was done stays done. Prints the task's status once the cancel is in force, which may still be `working`; not as an
     operator, whom the status is not for. `sealbus task ls --json` shows the handles of others' tasks.
     """
-    asyncio.run(_cancel(handle, reason, wait, config, as_name, operator=operator, as_json=as_json))
-
-
-async def _cancel(
-    text: str, reason: str, wait: float, config: str | None, as_name: str, *, operator: bool, as_json: bool
-) -> None:
-    async with _opened(text, config, as_name) as handle:
+    async with _opened(handle, invocation) as task:
         try:
-            await handle.cancel(reason, operator=operator, timeout=wait)
+            await task.cancel(reason, operator=operator, timeout=wait)
         except TimeoutError as error:
             raise click.ClickException(
-                f"{handle.action}: its agent did not confirm within {wait:g} s; it cancels the task when it runs again"
+                f"{task.action}: its agent did not confirm within {wait:g} s; it cancels the task when it runs again"
             ) from error
         if operator:
             note("in force; how the task ended is told to its requester, and shown by `sealbus task ls`")
         else:
-            _print(await handle.status(), as_json=as_json)
-
-
-async def _status(text: str, config: str | None, as_name: str, *, follow: bool, as_json: bool) -> None:
-    async with _opened(text, config, as_name) as handle:
-        if follow:
-            async with aclosing(handle.statuses()) as statuses:
-                async for one in statuses:
-                    _print(one, as_json=as_json)
-        else:
-            _print(await handle.status(), as_json=as_json)
-
-
-async def _result(text: str, wait: float, config: str | None, as_name: str, *, as_json: bool) -> None:
-    async with _opened(text, config, as_name) as handle:
-        await finish(handle, wait, as_json=as_json)
+            _print(await task.status(), as_json=invocation.as_json)
 
 
 async def finish(handle: TaskHandle, wait: float, *, as_json: bool) -> None:
@@ -151,9 +130,8 @@ async def finish(handle: TaskHandle, wait: float, *, as_json: bool) -> None:
 
 
 @asynccontextmanager
-async def _opened(text: str, config: str | None, as_name: str) -> AsyncGenerator[TaskHandle, None]:
+async def _opened(text: str, invocation: Invocation) -> AsyncGenerator[TaskHandle, None]:
     from sealbus.agents.runtime.client import Client
-    from sealbus.agents.runtime.settings.settings import load_settings
     from sealbus.agents.sdk.task_handle import parse_handle
     from sealbus.envelopes.errors import EnvelopeError
 
@@ -161,7 +139,7 @@ async def _opened(text: str, config: str | None, as_name: str) -> AsyncGenerator
         parse_handle(text)
     except EnvelopeError as error:
         raise click.BadParameter(f"this is not a task handle ({error.detail})", param_hint="HANDLE") from error
-    async with Client(as_name, settings=load_settings(config).for_command()) as bus:
+    async with Client(invocation.as_name, settings=invocation.settings()) as bus:
         yield bus.handle(text)
 
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sealbus.agents.cli.options import as_option, config_option, json_option
-from sealbus.agents.cli.output import note, print_json, print_table, shown_time
+from sealbus.agents.cli.options import Invocation, invocation_options
+from sealbus.agents.cli.output import note, print_json, print_table
+from sealbus.bus.inspection.documents import shown_time
 
 if TYPE_CHECKING:
     from sealbus.agents.identity.svid_files.writer import SvidWriter
@@ -26,22 +27,15 @@ def command() -> None:
 
 
 @command.command("show")
-@config_option
-@as_option("shop-web")
-@json_option
-def show(config: str | None, as_name: str, as_json: bool) -> None:
+@invocation_options("shop-web")
+async def show(invocation: Invocation) -> None:
     """Ask the Workload API and print the SPIFFE ID, the expiry of the SVIDs and the trust bundles; no key, no token."""
-    asyncio.run(_show(config, as_name, as_json=as_json))
-
-
-async def _show(config: str | None, as_name: str, *, as_json: bool) -> None:
     from sealbus.agents.identity import WorkloadIdentity
     from sealbus.agents.runtime.open import workload_api_of
-    from sealbus.agents.runtime.settings.settings import load_settings
 
-    settings = load_settings(config).for_command()
+    settings = invocation.settings()
     async with WorkloadIdentity.connect(
-        workload_api_of(settings, as_name), deadline=settings.identity_within
+        workload_api_of(settings, invocation.as_name), deadline=settings.identity_within
     ) as identity:
         material, sealer, bundles = identity.x509(), identity.sealer(), identity.bundles()
         facts = {
@@ -51,7 +45,7 @@ async def _show(config: str | None, as_name: str, *, as_json: bool) -> None:
             "jwt_expires": shown_time(sealer.expires),
             "trust_bundles": {str(name): len(bundle.keys) for name, bundle in bundles.items()},
         }
-    if as_json:
+    if invocation.as_json:
         print_json(facts)
     else:
         print_table("", ("identity", ""), [(name, str(value)) for name, value in facts.items()])
@@ -93,9 +87,7 @@ async def _show(config: str | None, as_name: str, *, as_json: bool) -> None:
 @click.option(
     "--socket", default=None, metavar="ADDRESS", help="The Workload API, unix:///path; by default as elsewhere."
 )
-@config_option
-@as_option("nats")
-@json_option
+@invocation_options("nats")
 def write(
     folder: Path,
     once: bool,
@@ -105,9 +97,7 @@ def write(
     spiffe_id: str | None,
     domains: tuple[str, ...],
     socket: str | None,
-    config: str | None,
-    as_name: str,
-    as_json: bool,
+    invocation: Invocation,
 ) -> None:
     """Keep this workload's X.509-SVID in DIR for a server that does not speak SPIFFE, until SIGTERM.
 
@@ -131,14 +121,14 @@ def write(
     server = None
     if pid_file is not None:
         server = ReloadedServer(process=ServerProcess(pid_file), responders=HealthAddresses(health) if health else None)
-    endpoint = Endpoint.find(socket or _address(config, as_name))
+    endpoint = Endpoint.find(socket or _address(invocation))
     if once:
         endpoint.check()
     files = SvidFiles(folder, also_trusted=also_trusted)
     files.prepare()
 
     def written(material: X509Material) -> None:
-        if as_json:
+        if invocation.as_json:
             print_json({"spiffe_id": str(material.spiffe_id), "x509_not_after": shown_time(material.not_after)})
         else:
             note(f"{material.spiffe_id} until {shown_time(material.not_after)} in {folder}")
@@ -156,15 +146,15 @@ def write(
         os.close(lock)
 
 
-def _address(config: str | None, as_name: str) -> str | None:
+def _address(invocation: Invocation) -> str | None:
     """Return the Workload API's address: a server's machine has SPIFFE_ENDPOINT_SOCKET and may have no settings."""
     from sealbus.agents.identity import ENVIRONMENT_VARIABLE
     from sealbus.agents.runtime.open import workload_api_of
     from sealbus.agents.runtime.settings.settings import load_settings
 
-    if config is None and os.environ.get(ENVIRONMENT_VARIABLE):
+    if invocation.config is None and os.environ.get(ENVIRONMENT_VARIABLE):
         return None
-    return workload_api_of(load_settings(config), as_name)
+    return workload_api_of(load_settings(invocation.config), invocation.as_name)
 
 
 async def _write(writer: SvidWriter, *, once: bool, within: float | None) -> None:

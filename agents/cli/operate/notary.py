@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from sealbus.agents.cli.options import as_option, config_option, json_option
+from sealbus.agents.cli.options import Invocation, invocation_options, json_option
 from sealbus.agents.cli.output import note, print_json
 
 __all__ = ["command"]
@@ -43,12 +43,8 @@ def keygen(origin: str, file: Path, as_json: bool) -> None:
               help="The last restored sequence of the log's stream, where there is no folder of a backup.")  # fmt: skip
 @click.option("--waiting", type=click.Choice(["handle", "refuse"]), default=None,
               help="Whether what waited in the backup is handled: needed where records were lost.")  # fmt: skip
-@config_option
-@as_option("operator")
-@json_option
-def restored(
-    folder: Path | None, last: int | None, waiting: str | None, config: str | None, as_name: str, as_json: bool
-) -> None:
+@invocation_options("operator")
+async def restored(folder: Path | None, last: int | None, waiting: str | None, invocation: Invocation) -> None:
     """Tell the notary that the streams were restored from the backup in FOLDER, so that the log continues over them.
 
     Run it where the notary's folder and key are, before the notary starts. The log's key signs a note under your SPIFFE ID.
@@ -60,12 +56,6 @@ def restored(
     """
     if (folder is None) is (last is None):
         raise click.UsageError("give either the FOLDER of the backup or --last")
-    asyncio.run(_restored(folder, last, waiting, config, as_name, as_json=as_json))
-
-
-async def _restored(
-    folder: Path | None, last: int | None, waiting: str | None, config: str | None, as_name: str, *, as_json: bool
-) -> None:
     from sealbus.agents.backup.files import log_end
     from sealbus.agents.backup.manifest import Manifest
     from sealbus.agents.backup.restored_parts import last_restored, restored_streams
@@ -73,13 +63,12 @@ async def _restored(
     from sealbus.agents.control.notary.restored_stream import say_restored
     from sealbus.agents.control.notary.role import notary_options
     from sealbus.agents.runtime.open import open_connection
-    from sealbus.agents.runtime.settings.settings import load_settings
     from sealbus.bus.nats.api import existing_stream
     from sealbus.bus.ports import wall_clock
     from sealbus.envelopes.errors import ConfigurationError
     from sealbus.envelopes.message.restored import RestoredStream
 
-    settings = load_settings(config).for_command()
+    settings = invocation.settings()
     table = settings.control.notary
     options = notary_options(table)
     if table.folder is None:
@@ -90,7 +79,7 @@ async def _restored(
         manifest.check_of(settings.trust_domain.name, options.plan.origin)
         if manifest.note:
             manifest.check_signed([one.verifier for one in options.signers])
-    async with open_connection(as_name, settings) as (identity, connection):
+    async with open_connection(invocation.as_name, settings) as (identity, connection):
         stream = await existing_stream(connection.jetstream, table.stream)
         if manifest is not None and any(one.created == stream.created for one in manifest.streams if one.current):
             raise ConfigurationError(
@@ -119,7 +108,7 @@ async def _restored(
                 streams=streams,
             )
         )
-    if as_json:
+    if invocation.as_json:
         print_json(
             {
                 "before": one.before,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import click
 
 from sealbus.agents.cli.operate.backup import log_option
-from sealbus.agents.cli.options import as_option, config_option, json_option
+from sealbus.agents.cli.options import Invocation, invocation_options
 from sealbus.agents.cli.output import note, print_json
 
 __all__ = ["command"]
@@ -25,10 +24,8 @@ __all__ = ["command"]
 )
 @click.option("--within", default=30.0, type=click.FloatRange(0), show_default=True, metavar="SECONDS",
               help="With --check: how long to wait for the notary.")  # fmt: skip
-@config_option
-@as_option("backup")
-@json_option
-def command(
+@invocation_options("backup")
+async def command(
     folder: Path | None,
     log_folder: Path | None,
     keys: bool,
@@ -36,9 +33,7 @@ def command(
     lose: int,
     check: bool,
     within: float,
-    config: str | None,
-    as_name: str,
-    as_json: bool,
+    invocation: Invocation,
 ) -> None:
     """Restore the backup in FOLDER into a server without streams, before anything else is connected to it.
 
@@ -49,36 +44,18 @@ def command(
     if (folder is None) is not check:
         raise click.UsageError("give either a FOLDER or --check")
     if folder is None:
-        asyncio.run(_check(config, as_name, within=within, as_json=as_json))
-    else:
-        work = _restore(
-            folder, log_folder, config, as_name, without_log=without_log, keys=keys, lose=lose, as_json=as_json
-        )
-        asyncio.run(work)
-
-
-async def _restore(
-    folder: Path,
-    log: Path | None,
-    config: str | None,
-    as_name: str,
-    *,
-    without_log: bool,
-    keys: bool,
-    lose: int,
-    as_json: bool,
-) -> None:
+        await _check(invocation, within=within)
+        return
     from sealbus.agents.backup.restore import restore_backup
     from sealbus.agents.runtime.open import open_connection
-    from sealbus.agents.runtime.settings.settings import load_settings
 
-    settings = load_settings(config).for_command()
-    kept = None if without_log else log or settings.control.notary.folder
-    if kept is None and not without_log:
+    settings = invocation.settings()
+    log = None if without_log else log_folder or settings.control.notary.folder
+    if log is None and not without_log:
         raise click.UsageError("control.notary.folder is not set: give --log DIR, or --without-log")
-    async with open_connection(as_name, settings) as (_, connection):
-        done = await restore_backup(folder, connection, settings, log=kept, keys=keys, lose=lose)
-    if as_json:
+    async with open_connection(invocation.as_name, settings) as (_, connection):
+        done = await restore_backup(folder, connection, settings, log=log, keys=keys, lose=lose)
+    if invocation.as_json:
         print_json(
             {
                 "streams": [{"name": one.name, "messages": one.messages, "last": one.last} for one in done.streams],
@@ -104,21 +81,20 @@ async def _restore(
         note("the backup is not signed: what waits in it stays refused")
 
 
-async def _check(config: str | None, as_name: str, *, within: float, as_json: bool) -> None:
+async def _check(invocation: Invocation, *, within: float) -> None:
     from sealbus.agents.backup.restore import check_copies
     from sealbus.agents.backup.restored_parts import check_waiting
     from sealbus.agents.runtime.open import open_connection, open_key_book
-    from sealbus.agents.runtime.settings.settings import load_settings
     from sealbus.bus.nats.transport import NatsTransport
     from sealbus.bus.streams.key_book import nothing_restored
     from sealbus.envelopes.errors import BackupRefused
 
-    settings = load_settings(config).for_command()
-    async with open_connection(as_name, settings) as (identity, connection):
+    settings = invocation.settings()
+    async with open_connection(invocation.as_name, settings) as (identity, connection):
         asked = await check_copies(connection)
         known = open_key_book(settings, identity, NatsTransport(connection)) or nothing_restored
         waiting = await check_waiting(connection.jetstream, known, within=within)
-    if as_json:
+    if invocation.as_json:
         print_json(
             {
                 "refused": [one.stream for one in asked],

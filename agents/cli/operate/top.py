@@ -10,8 +10,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sealbus.agents.cli.options import as_option, config_option, json_option, stop_signalled
-from sealbus.agents.cli.output import note, print_json, print_table, printable
+from sealbus.agents.cli.options import (
+    Invocation,
+    invocation_options,
+    stop_signalled,
+)
+from sealbus.agents.cli.output import note, print_json, print_table
+from sealbus.envelopes.printable import printable
 
 if TYPE_CHECKING:
     from sealbus.bus.audit.trail import AuditTrail
@@ -27,29 +32,22 @@ _COLUMNS = ("agent", "action", "allowed/s", "denied/s", "failed/s", "p50 ms", "p
     "--every", default=1.0, show_default=True, type=click.FloatRange(0.2, 60), help="Seconds between two looks."
 )
 @click.option("--times", default=0, type=click.IntRange(0), help="Looks, then end; by default until Ctrl-C.")
-@config_option
-@as_option("operator")
-@json_option
-def command(every: float, times: int, config: str | None, as_name: str, as_json: bool) -> None:
+@invocation_options("operator")
+async def command(every: float, times: int, invocation: Invocation) -> None:
     """Show what is decided and handled now, by agent and action, the busiest first: rates over 10 seconds, from its start on.
 
     With --json each look is one line, an array.
     Everything comes from the audit stream, and each record is verified as it is read.
     """
-    asyncio.run(_top(every, times, config, as_name, as_json=as_json))
-
-
-async def _top(every: float, times: int, config: str | None, as_name: str, *, as_json: bool) -> None:
     from sealbus.agents.runtime.open import open_audit_trail, open_connection
-    from sealbus.agents.runtime.settings.settings import load_settings
     from sealbus.bus.inspection.rates import Rates
     from sealbus.bus.nats.api import audit_stream
     from sealbus.bus.ports import wall_clock
 
-    settings, stop, rates, looks = load_settings(config).for_command(), stop_signalled(), Rates(), 0
-    async with open_connection(as_name, settings) as (_, connection):
+    settings, stop, rates, looks = invocation.settings(), stop_signalled(), Rates(), 0
+    async with open_connection(invocation.as_name, settings) as (_, connection):
         after = (await audit_stream(connection.jetstream)).last
-    async with open_audit_trail(as_name, settings, after=after) as trail, asyncio.TaskGroup() as group:
+    async with open_audit_trail(invocation.as_name, settings, after=after) as trail, asyncio.TaskGroup() as group:
         following = group.create_task(_follow(trail, rates))
         while not stop.is_set() and (not times or looks < times):
             try:
@@ -57,7 +55,7 @@ async def _top(every: float, times: int, config: str | None, as_name: str, *, as
                     await stop.wait()
             except TimeoutError:
                 looks += 1
-                _show(rates.rows(wall_clock()), as_json=as_json)
+                _show(rates.rows(wall_clock()), as_json=invocation.as_json)
         following.cancel()
 
 

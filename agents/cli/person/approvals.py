@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from sealbus.agents.cli.options import config_option, json_option
-from sealbus.agents.cli.output import note, print_json, print_table, printable
+from sealbus.agents.cli.output import note, print_json, print_table
 from sealbus.agents.cli.person.on_behalf import kept
+from sealbus.envelopes.printable import printable
 
 if TYPE_CHECKING:
     from sealbus.agents.login.approvals import Approvals

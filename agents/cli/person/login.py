@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import click
 
 from sealbus.agents.cli.options import config_option, json_option, login_options
-from sealbus.agents.cli.output import note, print_json, shown_time
+from sealbus.agents.cli.output import note, print_json
 from sealbus.agents.cli.person.on_behalf import login_file
+from sealbus.bus.inspection.documents import shown_time
 
 if TYPE_CHECKING:
     from sealbus.agents.login.public_client import PublicClient

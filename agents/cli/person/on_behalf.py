@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
@@ -46,14 +47,19 @@ class OnBehalf:
 
 
 def user_options(function: F) -> F:
-    """Add `--me`, `--user ID` and `--session ID`, which become an `OnBehalf`."""
+    """Add `--me`, `--user ID` and `--session ID`, which become one `OnBehalf`, `on_behalf`."""
+
+    @functools.wraps(function)
+    def with_user(*, me: bool, user: str | None, session: str, **others: Any) -> Any:
+        return function(on_behalf=OnBehalf(me=me, user=user, session=session), **others)
+
     for option in (
         click.option("--session", default="", metavar="ID", help="The login session of --user; by default a new one."),
         click.option("--user", default=None, metavar="ID", help="Act for this user; only where `sealbus dev` runs."),
         click.option("--me", is_flag=True, help="Act for yourself, by what `sealbus login` keeps."),
     ):
-        function = option(function)
-    return function
+        with_user = option(with_user)
+    return cast("F", with_user)
 
 
 def login_file(table: ClientTable) -> LoginFile:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from sealbus.agents.cli.options import Moment, as_option, config_option, json_option
+from sealbus.agents.cli.options import Invocation, Moment, invocation_options
 from sealbus.agents.cli.output import print_json
 
 __all__ = ["Limit", "command"]
@@ -80,9 +80,7 @@ class Limit(click.ParamType[tuple[str, int]]):
     multiple=True,
     help="Exit with 1 if more than this are counted, for instance deny-to-allow=0. May be repeated.",
 )
-@config_option
-@as_option("operator")
-@json_option
+@invocation_options("operator")
 def command(
     policy: Path | None,
     bundles: Path | None,
@@ -94,9 +92,7 @@ def command(
     engine: str,
     opa: Path | None,
     limits: tuple[tuple[str, int], ...],
-    config: str | None,
-    as_name: str,
-    as_json: bool,
+    invocation: Invocation,
 ) -> None:
     """Ask a policy about the recorded decisions of the audit stream, and compare.
 
@@ -110,7 +106,6 @@ def command(
     from sealbus.agents.evidence.decisions import POLICIES
     from sealbus.agents.evidence.files import LogPlace
     from sealbus.agents.runtime.open import open_audit_trail
-    from sealbus.agents.runtime.settings.settings import load_settings
     from sealbus.bus.audit.trail import AuditFilter
 
     if policy is not None and bundles is not None:
@@ -125,13 +120,16 @@ def command(
         if export is not None and root is not None:
             result = await backtest_export(export, root, wanted, policy=policy, bundles=bundles, opa=opa, limits=limits)
         else:
-            settings = load_settings(config).for_command()
+            settings = invocation.settings()
             own = bundles
             if policy is None and bundles is None:
                 own = LogPlace.of(settings, log_folder).folder / POLICIES
-            async with open_audit_trail(as_name, settings) as trail, aclosing(trail.entries(wanted)) as entries:
+            async with (
+                open_audit_trail(invocation.as_name, settings) as trail,
+                aclosing(trail.entries(wanted)) as entries,
+            ):
                 result = await run_backtest(entries, policy=policy, bundles=own, opa=opa, limits=limits)
-        if as_json:
+        if invocation.as_json:
             print_json(as_document(result))
         else:
             print_result(result)

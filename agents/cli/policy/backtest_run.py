@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from sealbus.agents.cli.audit.source import read_root
-from sealbus.agents.cli.output import note, print_table, progress_bar, shown_time
+from sealbus.agents.cli.output import note, print_table, progress_bar
 from sealbus.bus.audit.trail import AuditEntry, AuditFilter, Finding, recorded_decisions
+from sealbus.bus.inspection.documents import shown_time
 from sealbus.policies.backtest.archived_policies import ArchivedPolicies
 from sealbus.policies.backtest.backtest import backtest, reproduce
 from sealbus.policies.backtest.recorded import Change

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from sealbus.agents.cli.options import Moment, as_option, config_option, json_option
-from sealbus.agents.cli.output import print_json, print_table, shown_time
+from sealbus.agents.cli.options import Invocation, Moment, invocation_options
+from sealbus.agents.cli.output import print_json, print_table
 from sealbus.agents.cli.policy.key_option import key_option, read_key
 from sealbus.agents.cli.policy.push import open_store, tell
+from sealbus.bus.inspection.documents import shown_time
 
 if TYPE_CHECKING:
     from sealbus.agents.runtime.policy.deny_list import Denial
@@ -38,78 +38,61 @@ def command() -> None:
 )
 @click.option("--reason", default="", help="Shown to readers of the list.")
 @key_option()
-@config_option
-@as_option("operator")
-@json_option
-def add(
-    kind: str, one: str, issued_before: int | None, reason: str, key_file: Path, config: str | None, as_name: str,
-    as_json: bool,
+@invocation_options("operator")
+async def add(
+    kind: str, one: str, issued_before: int | None, reason: str, key_file: Path, invocation: Invocation,
 ) -> None:  # fmt: skip
     """Deny ID: a SPIFFE ID or an agent's name, a user's, session's or client's id."""
     if issued_before is not None and kind != "workload":
         raise click.UsageError("--issued-before is for workloads")
-    asyncio.run(_add(kind, one, issued_before or 0, reason, key_file, config, as_name, as_json=as_json))
+    from sealbus.agents.runtime.policy import deny_list as denials
+    from sealbus.agents.runtime.policy.push import change_platform
+    from sealbus.bus.ports import wall_clock
+
+    denial = denials.Denial(
+        kind=kind,
+        id=_named(kind, one, invocation.config),
+        before=issued_before or 0,
+        at=shown_time(wall_clock()),
+        reason=reason,
+    )
+    async with open_store(invocation) as (store, anchors):
+        tell(await change_platform(store, anchors, denials.add(denial), read_key(key_file)), as_json=invocation.as_json)
 
 
 @command.command("ls")
-@config_option
-@as_option("operator")
-@json_option
-def ls(config: str | None, as_name: str, as_json: bool) -> None:
+@invocation_options("operator")
+async def ls(invocation: Invocation) -> None:
     """List everything that is denied."""
-    asyncio.run(_ls(config, as_name, as_json=as_json))
+    from sealbus.agents.runtime.policy.deny_list import denials
+    from sealbus.agents.runtime.policy.push import stored_parts
+    from sealbus.policies.bundle.ownership import PLATFORM
+
+    async with open_store(invocation) as (store, anchors):
+        parts, _ = await stored_parts(store, anchors)
+    platform = parts.bundle(PLATFORM)
+    found = list(denials(platform.data)) if platform is not None else []
+    if invocation.as_json:
+        for one in found:
+            print_json(_document(one))
+    else:
+        rows = [tuple(_document(one).values()) for one in found]
+        print_table("", ("kind", "id", "issued before", "since", "reason"), rows)
 
 
 @command.command("rm")
 @_kind
 @_one
 @key_option()
-@config_option
-@as_option("operator")
-@json_option
-def rm(kind: str, one: str, key_file: Path, config: str | None, as_name: str, as_json: bool) -> None:
+@invocation_options("operator")
+async def rm(kind: str, one: str, key_file: Path, invocation: Invocation) -> None:
     """Remove ID from the deny list."""
-    asyncio.run(_rm(kind, one, key_file, config, as_name, as_json=as_json))
-
-
-async def _add(
-    kind: str, one: str, before: int, reason: str, key_file: Path, config: str | None, as_name: str, *, as_json: bool
-) -> None:
-    from sealbus.agents.runtime.policy import deny_list as denials
-    from sealbus.agents.runtime.policy.push import change_platform
-    from sealbus.bus.ports import wall_clock
-
-    denial = denials.Denial(
-        kind=kind, id=_named(kind, one, config), before=before, at=shown_time(wall_clock()), reason=reason
-    )
-    async with open_store(config, as_name) as (store, anchors):
-        tell(await change_platform(store, anchors, denials.add(denial), read_key(key_file)), as_json=as_json)
-
-
-async def _rm(kind: str, one: str, key_file: Path, config: str | None, as_name: str, *, as_json: bool) -> None:
     from sealbus.agents.runtime.policy import deny_list as denials
     from sealbus.agents.runtime.policy.push import change_platform
 
-    change = denials.forget(kind, _named(kind, one, config))
-    async with open_store(config, as_name) as (store, anchors):
-        tell(await change_platform(store, anchors, change, read_key(key_file)), as_json=as_json)
-
-
-async def _ls(config: str | None, as_name: str, *, as_json: bool) -> None:
-    from sealbus.agents.runtime.policy.deny_list import denials
-    from sealbus.agents.runtime.policy.push import stored_parts
-    from sealbus.policies.bundle.ownership import PLATFORM
-
-    async with open_store(config, as_name) as (store, anchors):
-        parts, _ = await stored_parts(store, anchors)
-    platform = parts.bundle(PLATFORM)
-    found = list(denials(platform.data)) if platform is not None else []
-    if as_json:
-        for one in found:
-            print_json(_document(one))
-    else:
-        rows = [tuple(_document(one).values()) for one in found]
-        print_table("", ("kind", "id", "issued before", "since", "reason"), rows)
+    change = denials.forget(kind, _named(kind, one, invocation.config))
+    async with open_store(invocation) as (store, anchors):
+        tell(await change_platform(store, anchors, change, read_key(key_file)), as_json=invocation.as_json)
 
 
 def _document(one: Denial) -> dict[str, str]:

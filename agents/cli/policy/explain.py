@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import click
 
-from sealbus.agents.cli.options import as_option, config_option, json_option
-from sealbus.agents.cli.output import note, print_json, printable, shown_time
+from sealbus.agents.cli.options import Invocation, invocation_options
+from sealbus.agents.cli.output import note, print_json
+from sealbus.bus.inspection.documents import shown_time
+from sealbus.envelopes.printable import printable
 
 if TYPE_CHECKING:
     from sealbus.agents.runtime.settings.settings import Settings
@@ -73,10 +75,8 @@ _WHY: Final[Mapping[str, str]] = {
     help="The folder in which the notary keeps the log and policies.",
 )  # fmt: skip
 @click.option("--all", "everything", is_flag=True, help="List every rule that was evaluated, not only the outermost.")
-@config_option
-@as_option("operator")
-@json_option
-def explain(
+@invocation_options("operator")
+async def explain(
     wanted: str | None,
     input_file: Path | None,
     policy: Path | None,
@@ -84,10 +84,8 @@ def explain(
     root: Path | None,
     log_folder: Path | None,
     everything: bool,
-    config: str | None,
-    as_name: str,
-    as_json: bool,
-) -> None:
+    invocation: Invocation,
+) -> int:
     """Explain the decisions on message ID (32 hex digits), or the record or message with a hash (64).
 
     The id of a request at the edge (X-Request-Id of a 403) stands for all that was decided about it.
@@ -110,32 +108,29 @@ def explain(
     if input_file is not None:
         if policy is None:
             raise click.UsageError("--input needs --policy")
-        raise SystemExit(_explain_input(input_file, policy, everything=everything, as_json=as_json))
+        return _explain_input(input_file, policy, everything=everything, as_json=invocation.as_json)
 
     sought = identifier(wanted) if wanted is not None else None
 
-    async def run() -> int:
-        from sealbus.policies.explain.explanation import Explainer
+    from sealbus.policies.explain.explanation import Explainer
 
-        explainer, explained, missed, findings = Explainer(), 0, 0, 0
-        recent = sought is None
-        async with _opened(export, root, log_folder, config, as_name, recent=recent) as (entries, bundles_of):
-            decisions = _decisions(entries, sought) if sought is not None else _newest_denial(entries)
-            async for entry, recorded in decisions:
-                if recorded is None:
-                    findings += 1
-                    continue
-                bundles = [_bundle(policy)] if policy is not None else await bundles_of(recorded.revision)
-                told = explainer.explain_recorded(recorded, bundles)
-                explained, missed = _counted(told, explained, missed)
-                _print(_about(entry, recorded), told, everything=everything, as_json=as_json)
-        if findings:
-            note(f"{findings} records do not verify: sealbus audit replay names them")
-        if not explained and not missed:
-            note("no decision with this id is recorded" if sought is not None else "no denial was recorded lately")
-        return _UNVERIFIED if findings else int(missed > 0 or not explained)
-
-    raise SystemExit(asyncio.run(run()))
+    explainer, explained, missed, findings = Explainer(), 0, 0, 0
+    recent = sought is None
+    async with _opened(export, root, log_folder, invocation, recent=recent) as (entries, bundles_of):
+        decisions = _decisions(entries, sought) if sought is not None else _newest_denial(entries)
+        async for entry, recorded in decisions:
+            if recorded is None:
+                findings += 1
+                continue
+            bundles = [_bundle(policy)] if policy is not None else await bundles_of(recorded.revision)
+            told = explainer.explain_recorded(recorded, bundles)
+            explained, missed = _counted(told, explained, missed)
+            _print(_about(entry, recorded), told, everything=everything, as_json=invocation.as_json)
+    if findings:
+        note(f"{findings} records do not verify: sealbus audit replay names them")
+    if not explained and not missed:
+        note("no decision with this id is recorded" if sought is not None else "no denial was recorded lately")
+    return _UNVERIFIED if findings else int(missed > 0 or not explained)
 
 
 def _counted(told: ExplainedDecision | NotExplained, explained: int, missed: int) -> tuple[int, int]:
@@ -174,8 +169,7 @@ async def _opened(
     export: Path | None,
     root: Path | None,
     log_folder: Path | None,
-    config: str | None,
-    as_name: str,
+    invocation: Invocation,
     *,
     recent: bool,
 ) -> AsyncGenerator[tuple[AsyncIterable[AuditEntry | Finding], BundlesOf], None]:
@@ -198,27 +192,26 @@ async def _opened(
             yield entries, _of_archive(archived)
         return
     from sealbus.agents.runtime.open import open_audit_trail
-    from sealbus.agents.runtime.settings.settings import load_settings
 
-    settings = load_settings(config).for_command()
+    settings = invocation.settings()
     folder = log_folder or settings.control.notary.folder
     async with AsyncExitStack() as opened:
-        after = await _recent(as_name, settings) if recent else 0
-        trail = await opened.enter_async_context(open_audit_trail(as_name, settings, after=after))
+        after = await _recent(invocation, settings) if recent else 0
+        trail = await opened.enter_async_context(open_audit_trail(invocation.as_name, settings, after=after))
         stored = await opened.enter_async_context(aclosing(trail.entries()))
         if folder is not None:
             policies = ArchivedPolicies(folder / POLICIES, open_engine=open_policy)
             yield stored, _of_archive(await opened.enter_async_context(policies))
         else:
-            yield stored, _of_settings(settings, config, as_name)
+            yield stored, _of_settings(settings, invocation)
 
 
-async def _recent(as_name: str, settings: Settings) -> int:
+async def _recent(invocation: Invocation, settings: Settings) -> int:
     """Return the sequence of the audit stream behind which its last messages stand."""
     from sealbus.agents.runtime.open import open_connection
     from sealbus.bus.nats.api import audit_stream
 
-    async with open_connection(as_name, settings) as (_, connection):
+    async with open_connection(invocation.as_name, settings) as (_, connection):
         return max(0, (await audit_stream(connection.jetstream)).last - _RECENT)
 
 
@@ -238,7 +231,7 @@ def _of_archive(archived: ArchivedPolicies) -> BundlesOf:
     return find
 
 
-def _of_settings(settings: Settings, config: str | None, as_name: str) -> BundlesOf:
+def _of_settings(settings: Settings, invocation: Invocation) -> BundlesOf:
     """Find policies where no archive is at hand: in the store, which keeps the last parts, or in the file of the settings."""
     from sealbus.agents.cli.policy.push import open_store
     from sealbus.agents.runtime.policy.history import former_policy
@@ -246,7 +239,7 @@ def _of_settings(settings: Settings, config: str | None, as_name: str) -> Bundle
 
     async def find(revision: str) -> Sequence[Bundle]:
         if settings.policy.bucket is not None and settings.policy.keys:
-            async with open_store(config, as_name) as (store, anchors):
+            async with open_store(invocation) as (store, anchors):
                 former = await former_policy(store, anchors, revision)
             return [] if former is None else [former]
         file = settings.policy.file

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import click
 
-from sealbus.agents.cli.options import as_option, config_option, json_option
+from sealbus.agents.cli.options import Invocation, invocation_options
 from sealbus.agents.cli.output import note, print_json, print_table
 from sealbus.agents.cli.policy.push import open_store
 
@@ -18,22 +16,20 @@ __all__ = ["status"]
     "--opa", "url", default=None, metavar="URL", help="Ask a running OPA instead, for instance http://127.0.0.1:8181."
 )
 @click.option("--engine", "of_engine", is_flag=True, help="Ask the engine of the settings instead, as this workload.")
-@config_option
-@as_option("operator")
-@json_option
-def status(url: str | None, of_engine: bool, config: str | None, as_name: str, as_json: bool) -> None:
+@invocation_options("operator")
+async def status(url: str | None, of_engine: bool, invocation: Invocation) -> int:
     """Print which parts are in force, under which serial and which key; exit code 1 if one is refused."""
     if url is not None:
-        raise SystemExit(asyncio.run(_of_opa(url, as_json=as_json)))
+        return await _of_opa(url, as_json=invocation.as_json)
     if of_engine:
-        raise SystemExit(asyncio.run(_of_engine(config, as_name, as_json=as_json)))
-    raise SystemExit(asyncio.run(_of_store(config, as_name, as_json=as_json)))
+        return await _of_engine(invocation)
+    return await _of_store(invocation)
 
 
-async def _of_store(config: str | None, as_name: str, *, as_json: bool) -> int:
+async def _of_store(invocation: Invocation) -> int:
     from sealbus.agents.runtime.policy.push import stored_parts
 
-    async with open_store(config, as_name) as (store, anchors):
+    async with open_store(invocation) as (store, anchors):
         parts, current = await stored_parts(store, anchors)
         kept = {name: await store.serials(name) for name in sorted(current)}
     force = {one.name: one for one in parts.parts}
@@ -48,7 +44,7 @@ async def _of_store(config: str | None, as_name: str, *, as_json: bool) -> int:
         }
         for name in kept
     ]
-    if as_json:
+    if invocation.as_json:
         for row in rows:
             print_json(row)
     else:
@@ -60,18 +56,17 @@ async def _of_store(config: str | None, as_name: str, *, as_json: bool) -> int:
     return 1 if parts.problems or parts.composed is None else 0
 
 
-async def _of_engine(config: str | None, as_name: str, *, as_json: bool) -> int:
+async def _of_engine(invocation: Invocation) -> int:
     from sealbus.agents.cli.operate.examination import policy_status
-    from sealbus.agents.runtime.settings.settings import load_settings
 
-    found = await policy_status(load_settings(config).for_command(), as_name)
+    found = await policy_status(invocation.settings(), invocation.as_name)
     rows = {
         "engine": found.engine,
         "revision": found.revision,
         "problem": found.problem,
         "missed": list(found.missed),
     }
-    if as_json:
+    if invocation.as_json:
         print_json(rows)
     else:
         print_table("", ("engine", found.engine), [(name, str(value)) for name, value in rows.items()])

@@ -6,8 +6,10 @@ import json
 
 import pytest
 
-from sealbus.agents.cli.output import as_mapping, explained, note, print_json, print_table, printable, shown_time
+from sealbus.agents.cli.output import as_mapping, explained, note, print_json, print_table
+from sealbus.bus.inspection.documents import shown_time
 from sealbus.envelopes.denial import NOTHING_TOLD, Denier, Explanation, Remedy, RemedyKind
+from sealbus.envelopes.printable import printable
 
 
 def test_json_is_one_line_as_it_is_written(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,13 +12,13 @@ from support.shop import Shop, Update
 
 from sealbus.agents.cli.bus.task_list import as_document, as_line, ls
 from sealbus.agents.cli.options import workload_named
-from sealbus.agents.cli.output import printable
 from sealbus.agents.sdk.task_handle import parse_handle
 from sealbus.bus.inspection.tasks import ListedTask, Told
 from sealbus.bus.sending.status import State
 from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.message.header import parse_header
 from sealbus.envelopes.message.wire import parse_envelope
+from sealbus.envelopes.printable import printable
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import TrustDomain
 from sealbus.testing import TestBus

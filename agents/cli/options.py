@@ -70,19 +70,31 @@ def invocation_options(
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., None]:
+        run_command = running(function)
+
         @functools.wraps(function)
-        def run_command(*, config: str | None, as_name: str, as_json: bool, **others: Any) -> None:
-            code = function(invocation=Invocation(config=config, as_name=as_name, as_json=as_json), **others)
-            if inspect.iscoroutine(code):
-                code = asyncio.run(code)
-            if code:
-                raise SystemExit(code)
+        def with_invocation(*, config: str | None, as_name: str, as_json: bool, **others: Any) -> None:
+            run_command(invocation=Invocation(config=config, as_name=as_name, as_json=as_json), **others)
 
         named = client_option if workload is None else as_option(workload)
         as_json_option = click.option("--json", "as_json", is_flag=True, help=json_help)
-        return config_option(named(as_json_option(run_command)))
+        return config_option(named(as_json_option(with_invocation)))
 
     return decorate
+
+
+def running(function: Callable[..., Any]) -> Callable[..., None]:
+    """Make a command of `function`, which may be a coroutine function. A number that it returns is the exit code."""
+
+    @functools.wraps(function)
+    def run_command(**options: Any) -> None:
+        code = function(**options)
+        if inspect.iscoroutine(code):
+            code = asyncio.run(code)
+        if code:
+            raise SystemExit(code)
+
+    return run_command
 
 
 def config_option(function: F) -> F:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from sealbus.agents.cli.audit.source import export_live, root_option, trusted_root
-from sealbus.agents.cli.options import as_option, config_option, json_option
+from sealbus.agents.cli.audit.source import EvidenceSource, root_option
+from sealbus.agents.cli.options import Invocation, config_option, invocation_options
 from sealbus.agents.cli.output import note, print_json, progress_bar
 
 __all__ = ["export", "root_file"]
@@ -23,20 +23,17 @@ _log_option = click.option(
 @click.argument("folder", type=click.Path(path_type=Path))
 @root_option
 @_log_option
-@config_option
-@as_option("operator")
-@json_option
-def export(
-    folder: Path, root: Path | None, log_folder: Path | None, config: str | None, as_name: str, as_json: bool
-) -> None:
+@invocation_options("operator")
+def export(folder: Path, root: Path | None, log_folder: Path | None, invocation: Invocation) -> int:
     """Write the log up to its last checkpoint, with all its messages, into the new folder FOLDER.
 
     Only the checkpoint is verified here: `sealbus audit verify FOLDER` verifies the rest, at once or years later.
     """
-    trusted = trusted_root(root, live=True, log_folder=log_folder, config=config)
+    source = EvidenceSource(invocation=invocation, root=root, log_folder=log_folder)
+    trusted = source.trusted_root()
     with progress_bar("exporting") as progress:
-        written = asyncio.run(export_live(folder, log_folder, config, as_name, trusted, progress))
-    if as_json:
+        written = asyncio.run(source.export_live(folder, trusted, progress))
+    if invocation.as_json:
         print_json(
             {"folder": str(folder), "entries": written.entries, "policies": written.policies, "whole": written.whole}
         )
@@ -47,8 +44,7 @@ def export(
     if written.missing_count:
         named = ", ".join(f"#{sequence}" for sequence in written.missing)
         note(f"{written.missing_count} messages of the log are no longer in the stream: {named}")
-    if not written.whole:
-        raise SystemExit(4)
+    return 0 if written.whole else 4
 
 
 @click.command("root")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import click
@@ -48,12 +47,11 @@ _stream_option = click.option(
 @click.option("--last", default=20, show_default=True, type=click.IntRange(0, 10_000), help="Records to begin with.")
 @_stream_option
 @invocation_options("operator")
-def tail(follow: bool, last: int, stream: str | None, invocation: Invocation) -> None:
+async def tail(follow: bool, last: int, stream: str | None, invocation: Invocation) -> int:
     """Show the newest records."""
     from sealbus.bus.audit.trail import AuditFilter
 
-    shown = _show(AuditFilter(), invocation, follow=follow, last=last, stream=stream)
-    raise SystemExit(asyncio.run(shown))
+    return await _show(AuditFilter(), invocation, follow=follow, last=last, stream=stream)
 
 
 @command.command("replay")
@@ -87,7 +85,7 @@ def tail(follow: bool, last: int, stream: str | None, invocation: Invocation) ->
 @click.option("--last", default=100, show_default=True, type=click.IntRange(1, 10_000), help="Messages for --into.")
 @_stream_option
 @invocation_options("operator")
-def replay(
+async def replay(
     since: int | None,
     until: int | None,
     subject: str | None,
@@ -102,7 +100,7 @@ def replay(
     last: int,
     stream: str | None,
     invocation: Invocation,
-) -> None:
+) -> int:
     """Print decisions, reasons and outcomes in order.
 
     With --json each entry has the message's id and hash and, if it has a user, the txn of the user's request. A chain ends
@@ -122,13 +120,12 @@ def replay(
         txn=txn,
     )
     if into is None:
-        shown = _show(wanted, invocation, follow=follow, last=None, stream=stream)
-        raise SystemExit(asyncio.run(shown))
+        return await _show(wanted, invocation, follow=follow, last=None, stream=stream)
     from sealbus.agents.cli.audit.replay import replay_into
 
     if follow:
         raise click.UsageError("--into replays what is stored and cannot be used with --follow")
-    raise SystemExit(asyncio.run(replay_into(into, wanted, invocation, most=last, stream=stream)))
+    return await replay_into(into, wanted, invocation, most=last, stream=stream)
 
 
 async def _show(

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from sealbus.agents.cli.audit.source import opened_source, source_options, trusted_root
-from sealbus.agents.cli.options import json_option
+from sealbus.agents.cli.audit.source import EvidenceSource, source_options
 from sealbus.agents.cli.output import note, print_json
 from sealbus.bus.inspection.documents import shown_time
 from sealbus.envelopes.limits import SECOND
@@ -30,28 +28,19 @@ _WIDE = 1_000_000
 @click.command("show")
 @click.argument("wanted", metavar="ID")
 @source_options
-@json_option
-def show(
-    wanted: str,
-    root: Path | None,
-    export: Path | None,
-    log_folder: Path | None,
-    config: str | None,
-    as_name: str,
-    as_json: bool,
-) -> None:
+def show(wanted: str, source: EvidenceSource) -> int:
     """Show the message ID (32 hex digits), or the message or record with a hash (64): everything is verified again."""
     from sealbus.agents.evidence.lookup import identifier, look_up, tell
     from sealbus.envelopes.errors import ConfigurationError
 
     name = identifier(wanted)
-    trusted = trusted_root(root, live=export is None, log_folder=log_folder, config=config)
-    with opened_source(export, log_folder, config, as_name, trusted) as files:
+    trusted = source.trusted_root()
+    with source.opened(trusted) as files:
         lookup = look_up(files, trusted, name)
     told = tell(lookup, trusted)
     if not lookup.found:
         raise ConfigurationError(f"this log has nothing about {wanted}")
-    if as_json:
+    if source.invocation.as_json:
         for decision in told.decisions:
             print_json(as_document(decision, lookup))
         for found in told.others:
@@ -60,7 +49,7 @@ def show(
         _print(told, lookup)
     for found, error in told.refused:
         note(f"#{found.frame.sequence} DOES NOT VERIFY: {error}")
-    raise SystemExit(_UNVERIFIED if told.refused else 0)
+    return _UNVERIFIED if told.refused else 0
 
 
 def as_document(told: ToldDecision, lookup: Lookup) -> dict[str, object]:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sealbus.agents.cli.audit.source import opened_source, root_option, trusted_root
-from sealbus.agents.cli.options import as_option, config_option, json_option
+from sealbus.agents.cli.audit.source import EvidenceSource, root_option
+from sealbus.agents.cli.options import Invocation, invocation_options
 from sealbus.agents.cli.output import note, print_json, progress_bar
 from sealbus.bus.inspection.documents import shown_time
 from sealbus.envelopes.printable import printable
@@ -32,9 +32,7 @@ _UNVERIFIED = 4
               help="With --live: the folder in which the notary keeps the log.")  # fmt: skip
 @click.option("--decisions", is_flag=True, help="Also make every decision again by its archived policy.")
 @click.option("--processes", default=None, type=click.IntRange(1, 1_024), help="How many; by default one per core.")
-@config_option
-@as_option("operator")
-@json_option
+@invocation_options("operator")
 def verify(
     folder: Path | None,
     root: Path | None,
@@ -42,10 +40,8 @@ def verify(
     log_folder: Path | None,
     decisions: bool,
     processes: int | None,
-    config: str | None,
-    as_name: str,
-    as_json: bool,
-) -> None:
+    invocation: Invocation,
+) -> int:
     """Verify an export in FOLDER, or the running deployment with --live: nothing missing, changed, added or reordered.
 
     With --decisions each decision is made again on the embedded engine where possible: a decision that does not follow from
@@ -58,15 +54,16 @@ def verify(
 
     if (folder is None) is not live:
         raise click.UsageError("give either a FOLDER or --live")
-    trusted = trusted_root(root, live=live, log_folder=log_folder, config=config)
-    with opened_source(folder, log_folder, config, as_name, trusted) as files, progress_bar("verifying") as progress:
+    source = EvidenceSource(invocation=invocation, export=folder, root=root, log_folder=log_folder)
+    trusted = source.trusted_root()
+    with source.opened(trusted) as files, progress_bar("verifying") as progress:
         report = verify_export(files, trusted, processes=processes, progress=progress)
         made = None
         if decisions:
             made, problems = asyncio.run(redecide(files, trusted, report))
             for name, problem in problems.items():
                 note(f"{name}: {problem}")
-    raise SystemExit(show_report(report, as_json=as_json, made=made))
+    return show_report(report, as_json=invocation.as_json, made=made)
 
 
 def show_report(report: Verification, *, as_json: bool, made: BacktestReport | None = None) -> int:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import click
 
-from sealbus.agents.cli.options import config_option, json_option
+from sealbus.agents.cli.options import config_option, json_option, running
 from sealbus.agents.cli.output import print_json, print_table
 
 __all__ = ["command"]
@@ -27,27 +25,16 @@ __all__ = ["command"]
     help="Whose identity to use where the settings name one Workload API socket per workload.  [default: client.name]",
 )
 @json_option
-def command(
+@running
+async def command(
     url: str | None,
     monitors: tuple[str, ...],
     edges: tuple[str, ...],
     config: str | None,
     as_name: str | None,
-    as_json: bool,
-) -> None:
-    """Check settings, identity, NATS, streams and policy; exit code 1 if anything is wrong."""
-    raise SystemExit(asyncio.run(_doctor(url, monitors, edges, config, as_name, as_json=as_json)))
-
-
-async def _doctor(
-    url: str | None,
-    monitors: tuple[str, ...],
-    edges: tuple[str, ...],
-    config: str | None,
-    as_name: str | None,
-    *,
     as_json: bool,
 ) -> int:
+    """Check settings, identity, NATS, streams and policy; exit code 1 if anything is wrong."""
     from sealbus.agents.cli.operate.examination import examine
     from sealbus.agents.runtime.settings.settings import load_settings
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+import functools
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from sealbus.agents.cli.options import config_option, json_option
+from sealbus.agents.cli.options import config_option, json_option, running
 from sealbus.agents.cli.output import note, print_json, print_table
 from sealbus.agents.cli.person.on_behalf import kept
 from sealbus.envelopes.printable import printable
@@ -18,21 +20,61 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
-F = TypeVar("F", bound=Callable[..., Any])
-
 _SHORT = 16
 """Characters of an id that a table shows; as many are enough to name one."""
 
 
-def _person(function: F) -> F:
-    """Add the options that say at which edge, and who."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovingPerson:
+    """Which edge is asked, with whose login: that of `sealbus login`, or of `user`, a user of `sealbus dev`."""
+
+    edge: str | None
+    user: str | None
+    acr: str
+    config: str | None
+    as_json: bool
+
+    async def approvals(self) -> Approvals:
+        """Return the approvals at the edge, with the login of the person. Raises `ConfigurationError`, `UsageError`."""
+        from sealbus.agents.login.approvals import Approvals
+        from sealbus.agents.runtime.settings.settings import load_client, load_settings
+        from sealbus.envelopes.errors import ConfigurationError
+
+        if self.user is None:
+            if self.acr:
+                raise click.UsageError("--acr goes with --user; otherwise log in again: sealbus login --acr URI")
+            table = load_client(self.config)
+            url, token = self.edge or table.resource, (await kept(table)).tokens.access_token
+        else:
+            from sealbus.agents.dev.users import approver_token
+
+            settings = load_settings(self.config).for_command()
+            token = await asyncio.to_thread(approver_token, settings, self.user, acr=self.acr)
+            url = self.edge or settings.edge.resource
+        if url is None:
+            raise ConfigurationError("name the edge: --edge URL, or client.resource in the settings")
+        return Approvals(url, token)
+
+
+def _person_options(function: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Add `--edge`, `--user`, `--acr`, `--config` and `--json`, which become one `ApprovingPerson`, `person`."""
+    run_command = running(function)
+
+    @functools.wraps(function)
+    def command(
+        *, edge: str | None, user: str | None, acr: str, config: str | None, as_json: bool, **others: Any
+    ) -> None:
+        run_command(person=ApprovingPerson(edge=edge, user=user, acr=acr, config=config, as_json=as_json), **others)
+
     for option in (
+        json_option,
+        config_option,
         click.option("--acr", default="", metavar="URI", help="How strong the login of --user was."),
         click.option("--user", default=None, metavar="ID", help="A user of `sealbus dev`, who has just logged in."),
         click.option("--edge", default=None, metavar="URL", help="The edge; by default what your login is for."),
     ):
-        function = option(function)
-    return function
+        command = option(command)
+    return command
 
 
 @click.group("approvals")
@@ -45,46 +87,34 @@ def command() -> None:
 
 @command.command("ls")
 @click.option("--queue", default="managers", show_default=True, help="The queue.")
-@_person
-@config_option
-@json_option
-def ls(queue: str, edge: str | None, user: str | None, acr: str, config: str | None, as_json: bool) -> None:
+@_person_options
+async def ls(queue: str, person: ApprovingPerson) -> None:
     """List what waits in a queue and you may see."""
-
-    async def run() -> None:
-        async with await _opened(edge, user, acr, config) as approvals:
-            found = await approvals.waiting(queue)
-        if as_json:
-            for one in found:
-                print_json(one)
-        elif found:
-            rows = [[str(one["id"])[:_SHORT], str(one["text"]), _asked_by(one), str(one["until"])] for one in found]
-            print_table("", ["id", "what", "asked by", "until"], rows)
-        else:
-            note(f"nothing waits in {queue}")
-
-    asyncio.run(run())
+    async with await person.approvals() as approvals:
+        tasks = await approvals.waiting(queue)
+    if person.as_json:
+        for task in tasks:
+            print_json(task)
+    elif tasks:
+        rows = [[str(task["id"])[:_SHORT], str(task["text"]), _asked_by(task), str(task["until"])] for task in tasks]
+        print_table("", ["id", "what", "asked by", "until"], rows)
+    else:
+        note(f"nothing waits in {queue}")
 
 
 @command.command("show")
 @click.argument("one", metavar="ID")
 @click.option("--queue", default="managers", show_default=True, help="The queue, if ID is only its beginning.")
-@_person
-@config_option
-@json_option
-def show(one: str, queue: str, edge: str | None, user: str | None, acr: str, config: str | None, as_json: bool) -> None:
+@_person_options
+async def show(one: str, queue: str, person: ApprovingPerson) -> None:
     """Show what would be done, to what, for whom; ID, or its beginning, as `ls` shows it."""
-
-    async def run() -> None:
-        async with await _opened(edge, user, acr, config) as approvals:
-            found = await _named(approvals, one, queue)
-        if as_json:
-            print_json(found)
-        else:
-            for line in _lines(found):
-                click.echo(line)
-
-    asyncio.run(run())
+    async with await person.approvals() as approvals:
+        task = await _named(approvals, one, queue)
+    if person.as_json:
+        print_json(task)
+    else:
+        for line in _lines(task):
+            click.echo(line)
 
 
 def _verdict(verdict: str, help_: str) -> None:
@@ -93,27 +123,19 @@ def _verdict(verdict: str, help_: str) -> None:
     @click.option("--note", "text", default="", help="A line for the record, at most 256 bytes.")
     @click.option("--yes", is_flag=True, help="Do not show it and ask first.")
     @click.option("--queue", default="managers", show_default=True, help="The queue, if ID is only its beginning.")
-    @_person
-    @config_option
-    @json_option
-    def say(
-        one: str, text: str, yes: bool, queue: str, edge: str | None, user: str | None, acr: str,
-        config: str | None, as_json: bool,
-    ) -> None:  # fmt: skip
-        async def run() -> None:
-            async with await _opened(edge, user, acr, config) as approvals:
-                found = await _named(approvals, one, queue)
-                if not yes:
-                    for line in _lines(found):
-                        note(line)
-                    click.confirm(f"{verdict}?", abort=True, err=True)
-                await approvals.say(str(found["id"]), verdict, decision=str(found["decision"]), note=text)
-            if as_json:
-                print_json({"id": found["id"], "verdict": verdict})
-            else:
-                note(f"{verdict}: counted, and recorded")
-
-        asyncio.run(run())
+    @_person_options
+    async def decide(one: str, text: str, yes: bool, queue: str, person: ApprovingPerson) -> None:
+        async with await person.approvals() as approvals:
+            task = await _named(approvals, one, queue)
+            if not yes:
+                for line in _lines(task):
+                    note(line)
+                click.confirm(f"{verdict}?", abort=True, err=True)
+            await approvals.say(str(task["id"]), verdict, decision=str(task["decision"]), note=text)
+        if person.as_json:
+            print_json({"id": task["id"], "verdict": verdict})
+        else:
+            note(f"{verdict}: counted, and recorded")
 
 
 _verdict("approve", "Approve the task ID: exactly the message that is shown, and nothing else.")
@@ -121,70 +143,49 @@ _verdict("deny", "Deny the task ID: say that it should not be done.")
 _verdict("withdraw", "Withdraw what you have said about the task ID, as long as it waits.")
 
 
-async def _opened(edge: str | None, user: str | None, acr: str, config: str | None) -> Approvals:
-    from sealbus.agents.login.approvals import Approvals
-    from sealbus.agents.runtime.settings.settings import load_client, load_settings
-    from sealbus.envelopes.errors import ConfigurationError
-
-    if user is None:
-        if acr:
-            raise click.UsageError("--acr goes with --user; otherwise log in again: sealbus login --acr URI")
-        table = load_client(config)
-        url, token = edge or table.resource, (await kept(table)).tokens.access_token
-    else:
-        settings = load_settings(config).for_command()
-        from sealbus.agents.dev.users import approver_token
-
-        token = await asyncio.to_thread(lambda: approver_token(settings, user, acr=acr))
-        url = edge or settings.edge.resource
-    if url is None:
-        raise ConfigurationError("name the edge: --edge URL, or client.resource in the settings")
-    return Approvals(url, token)
-
-
 async def _named(approvals: Approvals, text: str, queue: str) -> dict[str, Any]:
     """Return the one task whose id is `text`, or begins with it in `queue`."""
     if len(text) == 64:
         return await approvals.one(text)
-    found = [one for one in await approvals.waiting(queue) if str(one["id"]).startswith(text)]
-    if not found:
+    tasks = [task for task in await approvals.waiting(queue) if str(task["id"]).startswith(text)]
+    if not tasks:
         raise click.ClickException(
             f"no task that waits in {queue} and that you may approve begins with {text}: the policy says who may, "
             "and never who asked for it"
         )
-    if len(found) != 1:
-        raise click.ClickException(f"{len(found)} tasks in {queue} begin with {text}: give the whole id")
-    return found[0]
+    if len(tasks) != 1:
+        raise click.ClickException(f"{len(tasks)} tasks in {queue} begin with {text}: give the whole id")
+    return tasks[0]
 
 
-def _asked_by(one: Mapping[str, Any]) -> str:
-    user = one.get("user")
-    return f"{user['id']}, {one['requester']}" if isinstance(user, Mapping) else str(one["requester"])
+def _asked_by(task: Mapping[str, Any]) -> str:
+    user = task.get("user")
+    return f"{user['id']}, {task['requester']}" if isinstance(user, Mapping) else str(task["requester"])
 
 
-def _lines(one: Mapping[str, Any]) -> list[str]:
-    """Return what is shown of a task to who decides about it."""
+def _lines(task: Mapping[str, Any]) -> list[str]:
+    """Return the lines that a person sees of a task before deciding about it."""
     from json import dumps
 
     def shown(name: str) -> str:
-        return dumps(one.get(name), ensure_ascii=False)
+        return dumps(task.get(name), ensure_ascii=False)
 
-    needs = one.get("needs") or {}
+    needs = task.get("needs") or {}
     strong = f"by {' or '.join(needs['acr'])}" if needs.get("acr") else ""
     fresh = f"at most {needs['max_age']} s ago" if needs.get("max_age") is not None else ""
-    said = [f"{known['verdict']} by {known['user']} at {known['time']}" for known in one.get("verdicts", [])]
+    said = [f"{known['verdict']} by {known['user']} at {known['time']}" for known in task.get("verdicts", [])]
     lines = [
-        str(one["text"]),
-        f"  action     {one['action']} of {one['agent']}",
+        str(task["text"]),
+        f"  action     {task['action']} of {task['agent']}",
         f"  resource   {shown('resource')}",
         f"  facts      {shown('facts')}",
-        f"  body       {shown('body') if 'body' in one else '(not shown)'}",
-        f"  asked by   {_asked_by(one)}",
-        f"  through    {' > '.join(one.get('chain', []))}",
-        f"  waits      {one['since']} to {one['until']}",
+        f"  body       {shown('body') if 'body' in task else '(not shown)'}",
+        f"  asked by   {_asked_by(task)}",
+        f"  through    {' > '.join(task.get('chain', []))}",
+        f"  waits      {task['since']} to {task['until']}",
         f"  login      {', '.join(filter(None, (strong, fresh))) or 'any'}",
-        f"  follows    {', '.join(one.get('follows', [])) or 'nothing'}",
+        f"  follows    {', '.join(task.get('follows', [])) or 'nothing'}",
         f"  said       {'; '.join(said) or 'nothing'}",
-        f"  id         {one['id']}",
+        f"  id         {task['id']}",
     ]
     return [printable(line) for line in lines]

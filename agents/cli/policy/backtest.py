@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import aclosing
 from pathlib import Path
 
@@ -81,7 +80,7 @@ class Limit(click.ParamType[tuple[str, int]]):
     help="Exit with 1 if more than this are counted, for instance deny-to-allow=0. May be repeated.",
 )
 @invocation_options("operator")
-def command(
+async def command(
     policy: Path | None,
     bundles: Path | None,
     export: Path | None,
@@ -93,7 +92,7 @@ def command(
     opa: Path | None,
     limits: tuple[tuple[str, int], ...],
     invocation: Invocation,
-) -> None:
+) -> int:
     """Ask a policy about the recorded decisions of the audit stream, and compare.
 
     With --policy it is a candidate, and what would change is shown, the risks first. Without it, each decision is made again
@@ -115,24 +114,21 @@ def command(
     if (engine == "sidecar") is (opa is None):
         raise click.UsageError("--engine sidecar and --opa go together")
 
-    async def run() -> int:
-        wanted = AuditFilter(since=since or 0, until=until)
-        if export is not None and root is not None:
-            result = await backtest_export(export, root, wanted, policy=policy, bundles=bundles, opa=opa, limits=limits)
-        else:
-            settings = invocation.settings()
-            own = bundles
-            if policy is None and bundles is None:
-                own = LogPlace.of(settings, log_folder).folder / POLICIES
-            async with (
-                open_audit_trail(invocation.as_name, settings) as trail,
-                aclosing(trail.entries(wanted)) as entries,
-            ):
-                result = await run_backtest(entries, policy=policy, bundles=own, opa=opa, limits=limits)
-        if invocation.as_json:
-            print_json(as_document(result))
-        else:
-            print_result(result)
-        return result.exit_code
-
-    raise SystemExit(asyncio.run(run()))
+    wanted = AuditFilter(since=since or 0, until=until)
+    if export is not None and root is not None:
+        result = await backtest_export(export, root, wanted, policy=policy, bundles=bundles, opa=opa, limits=limits)
+    else:
+        settings = invocation.settings()
+        own = bundles
+        if policy is None and bundles is None:
+            own = LogPlace.of(settings, log_folder).folder / POLICIES
+        async with (
+            open_audit_trail(invocation.as_name, settings) as trail,
+            aclosing(trail.entries(wanted)) as entries,
+        ):
+            result = await run_backtest(entries, policy=policy, bundles=own, opa=opa, limits=limits)
+    if invocation.as_json:
+        print_json(as_document(result))
+    else:
+        print_result(result)
+    return result.exit_code

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import click
 
-from sealbus.agents.cli.options import config_option, json_option
+from sealbus.agents.cli.options import config_option, json_option, running
 from sealbus.agents.cli.output import note, print_json
 
 __all__ = ["fetch"]
@@ -16,15 +14,12 @@ __all__ = ["fetch"]
 @click.argument("name")
 @config_option
 @json_option
-def fetch(name: str, config: str | None, as_json: bool) -> None:
+@running
+async def fetch(name: str, config: str | None, as_json: bool) -> None:
     """Put the policy in force where the workload NAME keeps it (`policy.cache`), and exit.
 
     For an OPA that runs with the workload and does not start without a bundle. The policy is verified as by the workload.
     """
-    asyncio.run(_fetch(name, config, as_json=as_json))
-
-
-async def _fetch(name: str, config: str | None, *, as_json: bool) -> None:
     from sealbus.agents.runtime.open import open_connection
     from sealbus.agents.runtime.policy.source import open_sync
     from sealbus.agents.runtime.settings.settings import load_settings

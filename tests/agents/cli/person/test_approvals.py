@@ -80,11 +80,11 @@ class Asked:
 def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
     stands = Asked()
 
-    async def opened(edge: str | None, user: str | None, acr: str, config: str | None) -> Asked:
-        stands.opened.append((edge, user, acr))
+    async def opened(person: approvals.ApprovingPerson) -> Asked:
+        stands.opened.append((person.edge, person.user, person.acr))
         return stands
 
-    monkeypatch.setattr(approvals, "_opened", opened)
+    monkeypatch.setattr(approvals.ApprovingPerson, "approvals", opened)
     return stands
 
 

@@ -13,8 +13,6 @@ from sealbus.agents.cli.output import print_json
 if TYPE_CHECKING:
     from sealbus.envelopes.explanations import CodeText
 
-__all__ = ["command"]
-
 
 @click.command("explain")
 @click.argument("code", required=False)

@@ -11,8 +11,6 @@ from typing import NoReturn
 
 import click
 
-__all__ = ["EXIT_DENIED", "EXIT_ERROR", "EXIT_UNVERIFIED", "main", "root"]
-
 EXIT_ERROR = 1
 EXIT_DENIED = 3
 EXIT_UNVERIFIED = 4

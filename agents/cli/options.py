@@ -23,20 +23,6 @@ if TYPE_CHECKING:
     from sealbus.envelopes.trust.names import Names
     from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = [
-    "HexDigits",
-    "Moment",
-    "agent_option",
-    "as_option",
-    "client_option",
-    "config_option",
-    "ended_by",
-    "json_option",
-    "log_option",
-    "login_options",
-    "stop_signalled",
-    "workload_named",
-]
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -20,18 +20,6 @@ from sealbus.envelopes.printable import printable
 if TYPE_CHECKING:
     from sealbus.envelopes.errors import SealbusError
 
-__all__ = [
-    "explained",
-    "log_to_stderr",
-    "note",
-    "print_error",
-    "print_json",
-    "print_table",
-    "printable",
-    "progress_bar",
-    "shown_time",
-]
-
 
 _log: Final = logging.getLogger("sealbus")
 

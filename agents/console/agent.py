@@ -19,8 +19,6 @@ from sealbus.agents.sdk.task_handle import parse_handle
 from sealbus.bus.routing.retry import Reject
 from sealbus.envelopes.errors import EnvelopeError
 
-__all__ = ["CONSOLE", "Area", "Cancel", "Canceled", "View", "Viewer", "console_agent"]
-
 CONSOLE: Final = "console"
 """The name of the agent, and of the workload."""
 

@@ -44,8 +44,6 @@ from sealbus.bus.nats.api import audit_stream
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import Code, ConfigurationError, SealbusError
 
-__all__ = ["RunningConsole", "open_console"]
-
 RECENT: Final = 2_000
 """Messages of the audit stream that are read at the start, so that a page is not empty."""
 _NOT_LOGGED_IN: Final = (

@@ -19,8 +19,6 @@ from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.subjects import OwnSubjects
 from sealbus.envelopes.trust.names import Names
 
-__all__ = ["AgentSeen", "Queue", "actions_of", "agents_seen"]
-
 _TASK: Final = "task"
 _CONTROL: Final = "control"
 _REPLY: Final = ".reply"

@@ -14,8 +14,6 @@ from typing import Final, TypeVar
 from sealbus.bus.ports import Delivery, Transport
 from sealbus.envelopes.errors import BusUnavailable
 
-__all__ = ["ANSWER_WITHIN", "WINDOW", "backwards", "read_on"]
-
 Kept = TypeVar("Kept")
 
 WINDOW: Final = 2_000

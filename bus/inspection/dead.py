@@ -39,8 +39,6 @@ from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.names import Names, is_token
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["DROPPED_EVENT", "DeadLetter", "DeadLetterList", "Death", "dead_subjects", "drop", "sent_again"]
-
 DROPPED_EVENT: Final = "dropped"
 """Name of the event, sent on `event.<who dropped>.dropped` before the letter is deleted."""
 

@@ -1,15 +1,20 @@
-"""Types of the JSON documents that operators see of tasks, dead letters and agents, and how times are written in them.
+"""JSON documents that operators see, with their types: of tasks, dead letters, agents, and of explained decisions.
 
-Each document is built in one place: by `ListedTask`, `DeadLetter` and `AgentSeen`. The command line and the console show it.
+Each is built in one place, for the command line and the console: `document` of `ListedTask`, `DeadLetter` and `AgentSeen`
+builds theirs. This module imports little, because each command imports it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import NotRequired, TypedDict
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 from sealbus.envelopes.limits import SECOND
+
+if TYPE_CHECKING:
+    from sealbus.policies.explain.explanation import ExplainedDecision, NotExplained
 
 
 def shown_time(time: int) -> str:
@@ -96,3 +101,12 @@ class AgentDocument(TypedDict):
     events: QueueDocument | None
     listens: Sequence[str]
     actions: Sequence[str]
+
+
+def explanation_document(explained: ExplainedDecision | NotExplained) -> dict[str, object]:
+    """Return how a decision came about as JSON, or with `explained` false the reason why there is no explanation."""
+    from sealbus.policies.explain.explanation import NotExplained
+
+    if isinstance(explained, NotExplained):
+        return {"explained": False, "why": str(explained.why), "detail": explained.detail}
+    return {"explained": True, **asdict(explained)}

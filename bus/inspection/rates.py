@@ -12,8 +12,6 @@ from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.records.decision import DecisionRecord
 from sealbus.envelopes.records.work import DenialsRecord, OutcomeRecord
 
-__all__ = ["MOST", "SPAN", "Rate", "Rates"]
-
 SPAN: Final = 10 * SECOND
 """How long an event counts, microseconds."""
 MOST: Final = 100_000

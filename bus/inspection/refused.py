@@ -15,8 +15,6 @@ from sealbus.envelopes.errors import EnvelopeError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.header import parse_header
 
-__all__ = ["RefusedMessages", "refused_messages", "summed"]
-
 _DEPTH: Final = 4
 _MOST: Final = 1 << 37
 """Over each number: a minute, in seconds, that a date can be made of."""

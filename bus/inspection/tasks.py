@@ -39,8 +39,6 @@ from sealbus.envelopes.trust.bundles import Trust
 from sealbus.envelopes.trust.caches import Caches, ReplayMemory
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["SUBMITTED", "ListedTask", "TaskFilter", "TaskList", "Told", "task_subjects", "user_of", "verified"]
-
 _log: Final = logging.getLogger(__name__)
 
 SUBMITTED: Final = "submitted"

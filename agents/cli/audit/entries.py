@@ -14,8 +14,6 @@ from sealbus.envelopes.printable import printable
 from sealbus.envelopes.records.decision import DecisionRecord
 from sealbus.envelopes.records.work import DenialsRecord, OutcomeRecord
 
-__all__ = ["as_document", "as_line", "print_entry"]
-
 
 def print_entry(entry: AuditEntry | Finding, *, as_json: bool) -> int:
     """Print one entry, or a finding (for people on stderr); return 1 for a finding, otherwise 0."""

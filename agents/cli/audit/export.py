@@ -11,8 +11,6 @@ from sealbus.agents.cli.audit.source import EvidenceSource, root_option
 from sealbus.agents.cli.options import Invocation, config_option, invocation_options
 from sealbus.agents.cli.output import note, print_json, progress_bar
 
-__all__ = ["export", "root_file"]
-
 _log_option = click.option(
     "--log", "log_folder", default=None, type=click.Path(path_type=Path), metavar="DIR",
     help="The folder in which the notary keeps the log.",

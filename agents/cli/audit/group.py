@@ -22,8 +22,6 @@ from sealbus.agents.cli.options import (
 if TYPE_CHECKING:
     from sealbus.bus.audit.trail import AuditEntry, AuditFilter, Finding
 
-__all__ = ["command"]
-
 
 @click.group("audit")
 def command() -> None:

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from sealbus.envelopes.export.receipt import ProvenRecord
     from sealbus.envelopes.export.trust_root import Root
 
-__all__ = ["receipt"]
-
 
 @click.command("receipt")
 @click.argument("words", nargs=-1, required=True, metavar="ID | verify FILE")

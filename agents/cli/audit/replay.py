@@ -18,8 +18,6 @@ from sealbus.bus.audit.trail import AuditFilter, Finding
 from sealbus.envelopes.printable import printable
 from sealbus.envelopes.records.decision import DecisionRecord, StreamPlace
 
-__all__ = ["as_replayed", "replay_into", "replayed_lines"]
-
 _SHOWN = 4_096
 """How many bytes of a handler's result are shown."""
 

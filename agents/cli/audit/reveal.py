@@ -12,8 +12,6 @@ from sealbus.agents.cli.options import config_option, json_option
 from sealbus.agents.cli.output import note, print_json
 from sealbus.envelopes.printable import printable
 
-__all__ = ["command"]
-
 
 @click.command("reveal")
 @click.argument("pseudonyms", nargs=-1, metavar="[PSEUDONYM]...")

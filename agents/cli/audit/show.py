@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from sealbus.agents.evidence.lookup import FoundRecord, Lookup, Told, ToldDecision
     from sealbus.envelopes.export.approvals import ApprovalEntry
 
-__all__ = ["show"]
 
 _UNVERIFIED = 4
 _WIDE = 1_000_000

@@ -9,8 +9,6 @@ from sealbus.agents.cli.audit.verify import counted
 from sealbus.agents.cli.options import Moment
 from sealbus.agents.cli.output import note, print_json, print_table, progress_bar
 
-__all__ = ["stats"]
-
 _UNVERIFIED = 4
 
 

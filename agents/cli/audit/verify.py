@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from sealbus.envelopes.export.entries import ShownRestoration
     from sealbus.policies.backtest.report import BacktestReport
 
-__all__ = ["counted", "show_report", "verify"]
 
 _UNVERIFIED = 4
 

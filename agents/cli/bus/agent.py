@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from sealbus.bus.inspection.documents import QueueDocument
     from sealbus.bus.nats.connection.connection import Connection
 
-__all__ = ["as_document", "as_lines", "command", "seen"]
-
 
 @click.group("agent")
 def command() -> None:

@@ -15,7 +15,6 @@ from sealbus.agents.cli.person.on_behalf import OnBehalf, user_options
 if TYPE_CHECKING:
     from sealbus.agents.runtime.settings.settings import Settings
 
-__all__ = ["command"]
 
 _LOOKING = 3.0
 """Seconds to find out who is there instead."""

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from sealbus.bus.inspection.dead import DeadLetter, DeadLetterList
     from sealbus.bus.nats.connection.connection import Connection
 
-__all__ = ["LetterName", "as_document", "as_line", "command", "shown"]
 
 _BODY: Final = 4_096
 """How many bytes of a body are shown to people."""

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from sealbus.agents.sdk.sender import Receipt
     from sealbus.agents.sdk.task_handle import TaskHandle
 
-__all__ = ["command"]
-
 
 @click.command("pub")
 @click.argument("subject")

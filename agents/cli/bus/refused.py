@@ -14,7 +14,6 @@ from sealbus.bus.inspection.documents import shown_time
 if TYPE_CHECKING:
     from sealbus.bus.inspection.refused import RefusedMessages
 
-__all__ = ["command"]
 
 _COLUMNS = ("count", "code", "subject", "refused by", "claims to be", "last minute", "detail")
 

@@ -19,7 +19,6 @@ from sealbus.agents.cli.output import note, print_json, print_table
 if TYPE_CHECKING:
     from sealbus.agents.sdk.schedules import KnownSchedule, ScheduleOptions, Schedules
 
-__all__ = ["command"]
 
 _SPAN = re.compile(r"([0-9]{1,6})([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}

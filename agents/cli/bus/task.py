@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from sealbus.bus.sending.message import Content
     from sealbus.bus.sending.status import Status
 
-__all__ = ["command", "finish"]
-
 
 @click.group("task")
 def command() -> None:

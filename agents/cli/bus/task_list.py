@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from sealbus.bus.inspection.documents import TaskDocument
     from sealbus.bus.inspection.tasks import ListedTask
 
-__all__ = ["as_document", "as_line", "ls"]
 
 _STATES: Final = (
     "submitted", "working", "input-required", "completed", "failed", "rejected", "canceled", "expired",

@@ -11,9 +11,6 @@ import click
 from sealbus.agents.cli.options import Invocation, invocation_options
 from sealbus.agents.cli.output import note, print_json
 
-__all__ = ["command", "log_option"]
-
-
 F = TypeVar("F", bound=Callable[..., Any])
 
 

@@ -7,8 +7,6 @@ import click
 from sealbus.agents.cli.options import config_option, json_option, running
 from sealbus.agents.cli.output import print_json, print_table
 
-__all__ = ["command"]
-
 
 @click.command("doctor")
 @click.option("--opa", "url", default=None, metavar="URL", help="Also ask this running OPA.")

@@ -32,8 +32,6 @@ from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 from sealbus.policies.bundle.files import build_bundle
 from sealbus.policies.decision.engine import EngineStatus
 
-__all__ = ["Check", "examine", "policy_status"]
-
 LATE: Final = 0.25
 """Least share of an X.509-SVID's life that must be left: SPIRE renews at half, so less means that nothing renews it."""
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from sealbus.agents.identity.svid_files.writer import SvidWriter
     from sealbus.bus.ports import X509Material
 
-__all__ = ["command"]
-
 
 @click.group("identity")
 def command() -> None:

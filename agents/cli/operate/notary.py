@@ -10,8 +10,6 @@ import click
 from sealbus.agents.cli.options import Invocation, invocation_options, json_option
 from sealbus.agents.cli.output import note, print_json
 
-__all__ = ["command"]
-
 
 @click.group("notary")
 def command() -> None:

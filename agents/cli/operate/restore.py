@@ -10,8 +10,6 @@ from sealbus.agents.cli.operate.backup import log_option
 from sealbus.agents.cli.options import Invocation, invocation_options
 from sealbus.agents.cli.output import note, print_json
 
-__all__ = ["command"]
-
 
 @click.command("restore")
 @click.argument("folder", required=False, type=click.Path(path_type=Path, file_okay=False))

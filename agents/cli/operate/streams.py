@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from sealbus.bus.streams.declared import Stream
     from sealbus.bus.streams.estimate import ExpectedLoad
 
-__all__ = ["command"]
-
 
 @click.group("streams")
 def command() -> None:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from sealbus.bus.audit.trail import AuditTrail
     from sealbus.bus.inspection.rates import Rate, Rates
 
-__all__ = ["command"]
 
 _COLUMNS = ("agent", "action", "allowed/s", "denied/s", "failed/s", "p50 ms", "p99 ms")
 

@@ -18,7 +18,6 @@ from sealbus.envelopes.printable import printable
 if TYPE_CHECKING:
     from sealbus.agents.login.approvals import Approvals
 
-__all__ = ["command"]
 
 _SHORT = 16
 """Characters of an id that a table shows; as many are enough to name one."""

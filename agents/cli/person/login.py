@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from sealbus.agents.login.token_answer import Tokens
     from sealbus.agents.runtime.settings.settings import Flag
 
-__all__ = ["command", "logout"]
-
 
 @click.command("login")
 @click.option("--device", "way", flag_value="device", help="By a code that you type on any device.")

@@ -15,8 +15,6 @@ from sealbus.agents.cli.options import config_option
 if TYPE_CHECKING:
     from sealbus.agents.runtime.settings.schema import ClientTable
 
-__all__ = ["command"]
-
 
 @click.command("mcp")
 @click.option("--edge", default=None, metavar="URL", help="The edge; by default what your login is for.")

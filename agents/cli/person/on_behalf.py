@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from sealbus.agents.runtime.settings.schema import ClientTable
     from sealbus.agents.runtime.settings.settings import Settings
 
-__all__ = ["OnBehalf", "kept", "login_file", "user_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -11,8 +11,6 @@ from sealbus.agents.cli.options import config_option, json_option
 from sealbus.agents.cli.output import print_json
 from sealbus.agents.cli.person.on_behalf import kept
 
-__all__ = ["command"]
-
 
 @click.command("token")
 @click.option("--user", default=None, metavar="ID", help="A user of `sealbus dev`: alice, bob, or one of [dev.users].")

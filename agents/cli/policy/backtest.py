@@ -10,8 +10,6 @@ import click
 from sealbus.agents.cli.options import Invocation, Moment, invocation_options
 from sealbus.agents.cli.output import print_json
 
-__all__ = ["Limit", "command"]
-
 
 class Limit(click.ParamType[tuple[str, int]]):
     """Parameter type for `deny-to-allow=0`, converted to what is counted and the most that is allowed."""

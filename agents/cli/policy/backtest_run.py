@@ -21,15 +21,6 @@ from sealbus.policies.backtest.report import BacktestReport, Dimension, Latencie
 from sealbus.policies.decision.engine import PolicyEngine
 from sealbus.policies.engines.open import open_policy
 
-__all__ = [
-    "FINDINGS_SHOWN",
-    "BacktestResult",
-    "as_document",
-    "backtest_export",
-    "print_result",
-    "run_backtest",
-]
-
 FINDINGS_SHOWN = 20
 """How many findings are printed one by one; all are counted."""
 

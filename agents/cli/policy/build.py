@@ -10,8 +10,6 @@ from sealbus.agents.cli.options import json_option
 from sealbus.agents.cli.output import note, print_json
 from sealbus.agents.cli.policy.key_option import key_option, read_key
 
-__all__ = ["build", "sign"]
-
 _out = click.option(
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The bundle file."
 )

@@ -16,7 +16,6 @@ from sealbus.bus.inspection.documents import shown_time
 if TYPE_CHECKING:
     from sealbus.agents.runtime.policy.deny_list import Denial
 
-__all__ = ["command"]
 
 _kind = click.argument("kind", type=click.Choice(["workload", "user", "session", "client"]))
 _one = click.argument("one", metavar="ID")

@@ -6,7 +6,6 @@ import asyncio
 import sys
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -14,7 +13,7 @@ import click
 
 from sealbus.agents.cli.options import Invocation, invocation_options
 from sealbus.agents.cli.output import note, print_json
-from sealbus.bus.inspection.documents import shown_time
+from sealbus.bus.inspection.documents import explanation_document, shown_time
 from sealbus.envelopes.printable import printable
 
 if TYPE_CHECKING:
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
     BundlesOf: TypeAlias = Callable[[str], Awaitable[Sequence[Bundle]]]
 
-__all__ = ["as_document", "as_lines", "explain"]
 
 _UNVERIFIED: Final = 4
 _RECENT: Final = 2_000
@@ -253,30 +251,17 @@ async def _decisions(
     entries: AsyncIterable[AuditEntry | Finding], sought: bytes | None
 ) -> AsyncGenerator[tuple[AuditEntry | Finding, RecordedDecision | None], None]:
     """Yield each decision about the message, request or record `sought`, or every one, and each finding without one."""
-    from sealbus.bus.audit.trail import Finding
-    from sealbus.envelopes.records.decision import DecisionRecord
-    from sealbus.policies.backtest.recorded import RecordedDecision
+    from sealbus.bus.audit.trail import Finding, recorded_decision
 
     async for entry in entries:
         if isinstance(entry, Finding):
             yield entry, None
         elif (
-            isinstance(entry.record, DecisionRecord)
-            and entry.decided is not None
+            entry.decided is not None
             and sought in (None, entry.leaf, entry.decided.id, entry.decided.digest, entry.txn)
+            and (recorded := recorded_decision(entry)) is not None
         ):
-            recorder, caller = entry.recorder.value, entry.decided.iss.value
-            yield (
-                entry,
-                RecordedDecision.of(
-                    entry.record,
-                    sequence=entry.sequence,
-                    time=entry.stored,
-                    leaf=entry.leaf,
-                    recorder=recorder,
-                    caller=caller,
-                ),
-            )
+            yield entry, recorded
 
 
 async def _newest_denial(
@@ -317,21 +302,12 @@ def _print(
     about: Mapping[str, object], told: ExplainedDecision | NotExplained, *, everything: bool, as_json: bool
 ) -> None:
     if as_json:
-        print_json({**about, **as_document(told)})
+        print_json({**about, **explanation_document(told)})
         return
     if about:
         click.echo(printable(f"{about['time']} #{about['sequence']} {about['action']}"))
     for line in as_lines(told, everything=everything):
         click.echo(line)
-
-
-def as_document(told: ExplainedDecision | NotExplained) -> Mapping[str, object]:
-    """Return an explanation as the JSON object that `--json` prints."""
-    from sealbus.policies.explain.explanation import NotExplained
-
-    if isinstance(told, NotExplained):
-        return {"explained": False, "why": str(told.why), "detail": told.detail}
-    return {"explained": True, **asdict(told)}
 
 
 def as_lines(told: ExplainedDecision | NotExplained, *, everything: bool) -> Iterator[str]:

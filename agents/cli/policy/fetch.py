@@ -7,8 +7,6 @@ import click
 from sealbus.agents.cli.options import config_option, json_option, running
 from sealbus.agents.cli.output import note, print_json
 
-__all__ = ["fetch"]
-
 
 @click.command("fetch")
 @click.argument("name")

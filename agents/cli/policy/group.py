@@ -19,8 +19,6 @@ from sealbus.agents.cli.policy import fetch as policy_fetch
 from sealbus.agents.cli.policy import push as policy_push
 from sealbus.agents.cli.policy import status as policy_status
 
-__all__ = ["command", "opa_config"]
-
 _file = click.Path(path_type=Path)
 
 

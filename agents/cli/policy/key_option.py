@@ -11,7 +11,6 @@ import click
 if TYPE_CHECKING:
     from sealbus.envelopes.trust.keys import SigningKey
 
-__all__ = ["key_option", "read_key"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from sealbus.envelopes.trust.names import Names
     from sealbus.policies.decision.documents import DataDocument
 
-__all__ = ["Approval", "FieldLimit", "NewAction", "command", "declare"]
 
 _MOST = 2**53 - 1
 _WEEK = 604_800

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from sealbus.envelopes.trust.keys import PublicKey
     from sealbus.policies.bundle.format import Bundle
 
-__all__ = ["open_store", "push", "rollback", "tell"]
-
 
 _opa = click.option(
     "--opa", type=click.Path(path_type=Path), default=None, help="The opa executable; by default that on PATH."

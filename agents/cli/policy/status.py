@@ -8,8 +8,6 @@ from sealbus.agents.cli.options import Invocation, invocation_options
 from sealbus.agents.cli.output import note, print_json, print_table
 from sealbus.agents.cli.policy.push import open_store
 
-__all__ = ["status"]
-
 
 @click.command("status")
 @click.option(

@@ -14,8 +14,6 @@ from sealbus.agents.cli.run.control import run_roles
 if TYPE_CHECKING:
     from sealbus.agents.runtime.settings.settings import Settings
 
-__all__ = ["command"]
-
 
 @click.command("console")
 @click.option("--address", default=None, metavar="HOST:PORT", help="Listen here instead of console.address.")

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from sealbus.agents.control.control import Opener
     from sealbus.agents.runtime.settings.settings import Flag, Settings
 
-__all__ = ["ROLES", "USUAL", "command", "run_roles"]
 
 ROLES = MappingProxyType(
     {

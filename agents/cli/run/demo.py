@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from sealbus.agents.dev.demo.scene import Scene
     from sealbus.agents.dev.demo.stage import Stage
 
-__all__ = ["Shown", "command"]
-
 
 @click.command("demo")
 @click.option("--engine", type=click.Choice(["embedded", "sidecar"]), default="embedded", show_default=True)

@@ -15,8 +15,6 @@ from sealbus.agents.cli.options import json_option, log_option, stop_signalled
 from sealbus.agents.cli.output import log_to_stderr, note, print_json
 from sealbus.agents.runtime.settings.state_folder import DEV_LOCK, STARTER_AGENTS, STATE_FOLDER, is_locked
 
-__all__ = ["command"]
-
 
 @click.command("dev")
 @click.option("--agent", "agents", multiple=True, metavar="NAME", help="An agent in addition to those of sealbus.toml.")

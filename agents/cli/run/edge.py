@@ -11,8 +11,6 @@ import click
 from sealbus.agents.cli.options import config_option, ended_by, json_option, log_option, stop_signalled
 from sealbus.agents.cli.output import log_to_stderr, note, print_json
 
-__all__ = ["command"]
-
 
 @click.group("edge")
 def command() -> None:

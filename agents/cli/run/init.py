@@ -22,8 +22,6 @@ import click
 from sealbus.agents.cli.options import json_option
 from sealbus.agents.cli.output import note, print_json
 
-__all__ = ["command"]
-
 TEMPLATES: Final = {"agent": ("agent",), "two": ("agent", "two"), "llm": ("agent", "two", "llm")}
 """The folders of files that a template is made of; those of a later one take the place of an earlier one's."""
 

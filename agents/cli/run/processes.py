@@ -18,8 +18,6 @@ from sealbus.agents.runtime.source_files import SourceFiles
 from sealbus.agents.runtime.supervisor import Supervisor
 from sealbus.envelopes.errors import ConfigurationError
 
-__all__ = ["folders_of", "run_processes", "run_project"]
-
 GRACE = 10.0
 """Seconds that a process has to end beyond its own `worker.drain`; a handler that blocks its thread never ends."""
 

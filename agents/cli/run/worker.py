@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from sealbus.agents.runtime.worker import Worker, WorkerLimits
     from sealbus.agents.sdk.agent import Agent
 
-__all__ = ["command", "load_agent", "load_agents"]
-
 
 @click.group("worker")
 def command() -> None:

@@ -15,8 +15,6 @@ from sealbus.agents.console.agent import Area
 from sealbus.agents.console.api.edge_client import EdgeClient
 from sealbus.agents.console.pages.sessions import Session
 
-__all__ = ["FOR", "AreaAccess"]
-
 FOR: Final = 30.0
 """Seconds for which a yes counts: who loses the right sees no more after that."""
 KEPT: Final = 4_096

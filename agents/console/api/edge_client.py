@@ -15,8 +15,6 @@ from sealbus.agents.edge.oauth.issuers import is_secure_url
 from sealbus.envelopes.encoding.strict_json import deeper_than
 from sealbus.envelopes.errors import BusUnavailable, Code, ConfigurationError, SealbusError
 
-__all__ = ["EdgeClient", "EdgeRefused", "quoted"]
-
 _SECONDS: Final = 30.0
 """For one request: the edge waits for the agent."""
 _ANSWER_BYTES: Final = 8 << 20

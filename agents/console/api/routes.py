@@ -19,9 +19,9 @@ from sealbus.agents.console.api.area_access import FOR, AreaAccess
 from sealbus.agents.console.api.edge_client import EdgeClient, EdgeRefused, quoted
 from sealbus.agents.console.api.views import Views
 from sealbus.agents.console.decisions.deciding_policies import DecidingPolicies
-from sealbus.agents.console.decisions.decision_document import decision_document, explanation_document, reason_documents
+from sealbus.agents.console.decisions.decision_document import decision_document, explained_document, reason_documents
 from sealbus.agents.console.decisions.feed import DecisionFeed, FeedReader
-from sealbus.agents.console.decisions.search import DecisionFilter, DecisionSearch, FoundDecision, recorded_of
+from sealbus.agents.console.decisions.search import DecisionFilter, DecisionSearch, FoundDecision
 from sealbus.agents.console.decisions.what_if import MOST, answers_of
 from sealbus.agents.console.documents import (
     AgainDocument,
@@ -41,6 +41,7 @@ from sealbus.agents.edge.http.bodies import read_bytes
 from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS
 from sealbus.agents.edge.http.problem import EdgeError
 from sealbus.agents.evidence.lookup import identifier
+from sealbus.bus.audit.trail import recorded_decision
 from sealbus.bus.inspection.documents import shown_time
 from sealbus.bus.inspection.tasks import TaskFilter
 from sealbus.bus.ports import wall_clock
@@ -50,8 +51,6 @@ from sealbus.envelopes.records.decision import DecisionRecord
 from sealbus.envelopes.trust.names import Names
 from sealbus.policies.bundle.library import in_library
 from sealbus.policies.explain.explanation import ExplainedDecision
-
-__all__ = ["ApiRoutes"]
 
 QUIET: Final = 15.0
 """Seconds without anything after which a stream says that it is open."""
@@ -191,9 +190,9 @@ class ApiRoutes:
 
     async def _document(self, found: FoundDecision) -> DecisionDocument:
         entry, record = found.entry, found.entry.record
-        if not isinstance(record, DecisionRecord):
+        recorded = recorded_decision(entry)
+        if not isinstance(record, DecisionRecord) or recorded is None:
             raise TypeError("not a decision")
-        recorded = recorded_of(entry)
         again: AgainDocument | None = None
         looked = await self._policies.reexamined(recorded)
         if isinstance(looked.again, ExplainedDecision):
@@ -208,7 +207,7 @@ class ApiRoutes:
             entry,
             found.outcome,
             names=self._names,
-            explanation=explanation_document(looked.told, looked.bundle),
+            explanation=explained_document(looked.told, looked.bundle),
             again=again,
             words=reason_documents(record.reasons, looked.bundle),
             logged=await self._views.logged(entry.sequence),

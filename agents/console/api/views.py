@@ -56,8 +56,6 @@ from sealbus.envelopes.message.subjects import audit_subject
 from sealbus.envelopes.message.user_context import parse_payload
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["Views", "entry_of", "last_place"]
-
 WAITING_WITHIN: Final = 5.0
 """Seconds for finding out what waits for a checkpoint; after that it is not known."""
 

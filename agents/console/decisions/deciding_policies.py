@@ -28,8 +28,6 @@ from sealbus.policies.decision.request import completed_document
 from sealbus.policies.engines.open import open_policy
 from sealbus.policies.explain.explanation import ExplainedDecision, Explainer, NotExplained
 
-__all__ = ["DecidingPolicies", "PartShown", "Reexamined"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reexamined:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from typing import Final, cast
 
 from sealbus.agents.console.decisions.rows import OutcomeRow, shown_name
@@ -25,7 +24,7 @@ from sealbus.agents.console.documents import (
     WordsDocument,
 )
 from sealbus.bus.audit.trail import AuditEntry
-from sealbus.bus.inspection.documents import shown_time
+from sealbus.bus.inspection.documents import explanation_document, shown_time
 from sealbus.envelopes.message.header import Header
 from sealbus.envelopes.message.user_context import UserContext
 from sealbus.envelopes.records.archive import VerifiedDecided
@@ -34,8 +33,6 @@ from sealbus.envelopes.trust.names import Names
 from sealbus.policies.bundle.format import Bundle
 from sealbus.policies.bundle.reasons import reason_words
 from sealbus.policies.explain.explanation import ExplainedDecision, LiteralShown, NotExplained
-
-__all__ = ["approval_queue", "decision_document", "explanation_document", "looked_at", "reason_documents"]
 
 AROUND: Final = 3
 """Lines of a policy that are shown before and after one that counts."""
@@ -105,12 +102,12 @@ def decision_document(
     }
 
 
-def explanation_document(told: ExplainedDecision | NotExplained, bundle: Bundle | None) -> ExplainedDocument:
+def explained_document(explained: ExplainedDecision | NotExplained, bundle: Bundle | None) -> ExplainedDocument:
     """Return an explanation as JSON, with the lines of the policy around those that count."""
-    if isinstance(told, NotExplained):
-        return {"explained": False, "why": str(told.why), "detail": told.detail}
-    sources = _sources(told, bundle) if bundle is not None else {}
-    return cast("ExplainedDocument", {"explained": True, **asdict(told), "sources": sources})
+    document = explanation_document(explained)
+    if isinstance(explained, ExplainedDecision):
+        document["sources"] = _sources(explained, bundle) if bundle is not None else {}
+    return cast("ExplainedDocument", document)
 
 
 def reason_documents(reasons: Sequence[str], bundle: Bundle | None) -> list[WordsDocument]:

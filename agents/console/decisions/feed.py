@@ -27,8 +27,6 @@ from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.records.decision import DecisionRecord
 from sealbus.envelopes.trust.names import Names
 
-__all__ = ["DecisionFeed", "FeedReader"]
-
 _log: Final = logging.getLogger(__name__)
 
 KEPT: Final = 20_000

@@ -16,8 +16,6 @@ from sealbus.envelopes.records.work import DenialsRecord, OutcomeRecord
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["DecisionRow", "OutcomeRow", "row_of", "shown_name", "shown_time"]
-
 DONE = "done"
 
 

@@ -15,16 +15,13 @@ from typing import Final
 from sealbus.agents.console.decisions.feed import DecisionFeed
 from sealbus.agents.console.decisions.rows import DecisionRow, OutcomeRow, row_of
 from sealbus.agents.console.decisions.what_if import AskedAgain
-from sealbus.bus.audit.trail import AuditEntry, AuditTrail, Finding
+from sealbus.bus.audit.trail import AuditEntry, AuditTrail, Finding, recorded_decision
 from sealbus.bus.inspection.backwards import backwards
 from sealbus.bus.nats.api import audit_stream
 from sealbus.bus.ports import Delivery, Request, Transport
 from sealbus.bus.stream_names import AUDIT, SUBJECTS
 from sealbus.envelopes.records.decision import DecisionRecord
 from sealbus.envelopes.trust.names import Names
-from sealbus.policies.backtest.recorded import RecordedDecision
-
-__all__ = ["DecisionFilter", "DecisionPage", "DecisionSearch", "FoundDecision", "recorded_of"]
 
 SEARCHED: Final = 10.0
 """Seconds for which one request looks backwards; then it says where it stopped."""
@@ -208,22 +205,10 @@ class DecisionSearch:
                 yield entry
 
 
-def recorded_of(entry: AuditEntry) -> RecordedDecision:
-    """Return the decision in `entry` as it can be made again. Raises `ValueError` for another record."""
-    if not isinstance(entry.record, DecisionRecord) or entry.decided is None:
-        raise ValueError("not a decision")
-    return RecordedDecision.of(
-        entry.record,
-        sequence=entry.sequence,
-        time=entry.stored,
-        leaf=entry.leaf,
-        recorder=entry.recorder.value,
-        caller=entry.decided.iss.value,
-    )
-
-
 def _again(entry: AuditEntry | Finding, names: Names) -> AskedAgain | None:
-    row = row_of(entry, names) if isinstance(entry, AuditEntry) else None
-    if not isinstance(row, DecisionRow) or not row.message or isinstance(entry, Finding):
+    if isinstance(entry, Finding):
         return None
-    return AskedAgain(row=row, recorded=recorded_of(entry))
+    row, recorded = row_of(entry, names), recorded_decision(entry)
+    if not isinstance(row, DecisionRow) or not row.message or recorded is None:
+        return None
+    return AskedAgain(row=row, recorded=recorded)

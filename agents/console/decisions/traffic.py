@@ -12,8 +12,6 @@ from typing import Final
 
 from sealbus.agents.console.documents import TrafficDocument
 
-__all__ = ["WINDOW", "Traffic"]
-
 WINDOW: Final = 60
 """Seconds that are counted."""
 PAIRS: Final = 2_000

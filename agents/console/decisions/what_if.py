@@ -25,8 +25,6 @@ from sealbus.policies.decision.approval import APPROVAL
 from sealbus.policies.decision.decision import Decision, parse_decision
 from sealbus.policies.decision.request import completed_document
 
-__all__ = ["MOST", "AskedAgain", "WhatIf", "WhatIfRefused", "answers_of"]
-
 MOST: Final = 5_000
 """Most decisions that one question looks at, the newest first."""
 WITHIN: Final = 30.0

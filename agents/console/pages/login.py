@@ -36,8 +36,6 @@ from sealbus.bus.ports import Clock
 from sealbus.envelopes.errors import Code
 from sealbus.envelopes.limits import SECOND
 
-__all__ = ["MARK", "BrowserLogin", "check_own_page"]
-
 MARK: Final = "x-sealbus-console"
 """A field that pages of other sites cannot send along: every change has it."""
 

@@ -14,8 +14,6 @@ from starlette.responses import Response
 from sealbus.agents.edge.http.problem import EdgeError
 from sealbus.envelopes.errors import Code
 
-__all__ = ["PAGE_HEADERS", "Pages"]
-
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; font-src 'self'; "
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"

@@ -25,18 +25,6 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from sealbus.agents.login.token_answer import Tokens
 
-__all__ = [
-    "LOGIN",
-    "PENDING_LIFE",
-    "SESSION",
-    "LoginSeal",
-    "PendingLogin",
-    "Session",
-    "Sessions",
-    "cookie",
-    "cookie_value",
-]
-
 SESSION: Final = "sealbus_console"
 LOGIN: Final = "sealbus_login"
 SESSIONS: Final = 1_000

@@ -6,7 +6,7 @@ import pytest
 
 from sealbus.agents.console.decisions.decision_document import (
     approval_queue,
-    explanation_document,
+    explained_document,
     looked_at,
     reason_documents,
 )
@@ -51,7 +51,7 @@ def test_the_looked_at_paths_have_the_words_and_the_value(looked: tuple[str, str
 
 
 def test_nothing_was_looked_at_without_an_explanation() -> None:
-    document = explanation_document(NotExplained(why=Unexplained.REDACTED), None)
+    document = explained_document(NotExplained(why=Unexplained.REDACTED), None)
     assert document == {"explained": False, "why": "redacted", "detail": ""}
     assert looked_at(document, GIVEN) == []
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from sealbus.agents.console.decisions.rows import DecisionRow, shown_name, shown_time
+from sealbus.agents.console.decisions.rows import DecisionRow, shown_name
 from sealbus.agents.console.decisions.search import DecisionFilter
+from sealbus.bus.inspection.documents import shown_time
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 

@@ -8,8 +8,8 @@ from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import Final
 
-from sealbus.bus.handling.work import Work
 from sealbus.bus.ports import Clock
+from sealbus.bus.work.executor.work import Work
 from sealbus.envelopes.limits import SECOND
 
 __all__ = ["describe_unfinished", "say_while_draining"]

@@ -115,7 +115,6 @@ class Node:
             else None
         )
         self.audit = AuditWriter(
-            own=self.own,
             subject=audit_subject(self.token),
             outbox=self.outbox,
             counters=self.counters,

@@ -9,15 +9,15 @@ from sealbus.agents.runtime.node import Node
 from sealbus.agents.sdk.messages import Origin, task_message
 from sealbus.agents.sdk.schedules import Schedules
 from sealbus.bus.gate.status_reader import AskedTask
-from sealbus.bus.handling.schedules.book import ScheduleBook
-from sealbus.bus.handling.schedules.endpoint import ScheduleEndpoint
-from sealbus.bus.handling.schedules.request import Planned
-from sealbus.bus.handling.schedules.scheduler import Scheduler
-from sealbus.bus.handling.schedules.standing import StandingGrants
-from sealbus.bus.handling.schedules.tick import CLAIMED_FOR, TickClaims
 from sealbus.bus.sending.message import OutgoingMessage
 from sealbus.bus.streams.held import current_only
 from sealbus.bus.streams.key_value import KeyValue
+from sealbus.bus.work.schedules.book import ScheduleBook
+from sealbus.bus.work.schedules.endpoint import ScheduleEndpoint
+from sealbus.bus.work.schedules.request import Planned
+from sealbus.bus.work.schedules.scheduler import Scheduler
+from sealbus.bus.work.schedules.standing import StandingGrants
+from sealbus.bus.work.schedules.tick import CLAIMED_FOR, TickClaims
 from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.wire import Statement

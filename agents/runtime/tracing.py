@@ -37,9 +37,9 @@ def find_tracer() -> Tracer | None:
 
 def traceparent_fields() -> dict[str, str]:
     """Return the field of a request of HTTP by which what it causes elsewhere is of the current trace; none without one."""
-    if "sealbus.bus.telemetry.tracing" not in sys.modules:
+    if "sealbus.bus.telemetry.spans" not in sys.modules:
         return {}
-    from sealbus.bus.telemetry.tracing import TRACEPARENT, current_traceparent
+    from sealbus.bus.telemetry.spans import TRACEPARENT, current_traceparent
 
     said = current_traceparent()
     return {TRACEPARENT: said} if said else {}

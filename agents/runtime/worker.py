@@ -24,31 +24,31 @@ from sealbus.bus.background import Background, BoundedTasks
 from sealbus.bus.gate.approval_authorizer import ApprovalAuthorizer
 from sealbus.bus.gate.gate import Authorizes, CoreOrigin, Gate, Handling, Turn
 from sealbus.bus.gate.resumption import ApprovalEndpoint, Resumption
-from sealbus.bus.handling.approvals.marker import Markers
-from sealbus.bus.handling.approvals.parked_cancels import ParkedCancels
-from sealbus.bus.handling.approvals.parked_tasks import ParkedTasks
-from sealbus.bus.handling.approvals.parking import A_MINUTE, Parking
-from sealbus.bus.handling.attempt_counts import FAILED, FailedAttempts, StoredCounts
-from sealbus.bus.handling.cancel.endpoint import CancelEndpoint
-from sealbus.bus.handling.cancel.in_force import Stops, StopVerifier
-from sealbus.bus.handling.cancel.kept import KeptStops
-from sealbus.bus.handling.dead_letters import DeadLetters
-from sealbus.bus.handling.executor import Executor
-from sealbus.bus.handling.idempotency.claim import INSTANCE_BYTES
-from sealbus.bus.handling.idempotency.claim_store import MARGIN, ClaimStore
-from sealbus.bus.handling.idempotency.effects import Effects
-from sealbus.bus.handling.places import Places
-from sealbus.bus.handling.poison import ATTEMPTS, PoisonGuard
-from sealbus.bus.handling.schedules.standing import StandingGrants
-from sealbus.bus.handling.schedules.tick import CLAIMED_FOR
-from sealbus.bus.handling.status_writer import Statuses
-from sealbus.bus.handling.told_detail import as_note, tell_nothing, tell_text, verbs_served
-from sealbus.bus.handling.verb_room import VerbRoom
 from sealbus.bus.ports import Delivery, Pull
 from sealbus.bus.routing.routes import RouteTable, control_route
 from sealbus.bus.stream_names import EVENTS, TASKS
 from sealbus.bus.streams.declared import approval_durable, control_durable, own_durable, schedule_durable
 from sealbus.bus.streams.key_value import KeyValue
+from sealbus.bus.work.approvals.marker import Markers
+from sealbus.bus.work.approvals.parked_cancels import ParkedCancels
+from sealbus.bus.work.approvals.parked_tasks import ParkedTasks
+from sealbus.bus.work.approvals.parking import A_MINUTE, Parking
+from sealbus.bus.work.cancel.endpoint import CancelEndpoint
+from sealbus.bus.work.cancel.in_force import Stops, StopVerifier
+from sealbus.bus.work.cancel.kept import KeptStops
+from sealbus.bus.work.executor.attempt_counts import FAILED, FailedAttempts, StoredCounts
+from sealbus.bus.work.executor.dead_letters import DeadLetters
+from sealbus.bus.work.executor.executor import Executor
+from sealbus.bus.work.executor.poison import ATTEMPTS, PoisonGuard
+from sealbus.bus.work.executor.told_detail import as_note, tell_nothing, tell_text, verbs_served
+from sealbus.bus.work.idempotency.claim import INSTANCE_BYTES
+from sealbus.bus.work.idempotency.claim_store import MARGIN, ClaimStore
+from sealbus.bus.work.idempotency.effects import Effects
+from sealbus.bus.work.places import Places
+from sealbus.bus.work.schedules.standing import StandingGrants
+from sealbus.bus.work.schedules.tick import CLAIMED_FOR
+from sealbus.bus.work.status_writer import Statuses
+from sealbus.bus.work.verb_room import VerbRoom
 from sealbus.envelopes.accept.live import LiveProfile
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.message.kinds import Kind
@@ -116,7 +116,7 @@ class _Handling(NamedTuple):
 class Worker:
     """One agent on one node. `async with Worker(agent, node) as worker: await worker.run(stop)`.
 
-    With `standing` its schedules are those of users (`sealbus.bus.handling.schedules.standing`). `in_flight` is its table of
+    With `standing` its schedules are those of users (`sealbus.bus.work.schedules.standing`). `in_flight` is its table of
     what it handles, with what the process before it was handling.
     """
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from sealbus.agents.sdk.bodies import JSON, TypedAction
 from sealbus.agents.sdk.messages import Origin
-from sealbus.bus.handling.schedules.tick import tick_of
 from sealbus.bus.routing.cancellation import Cancellation
 from sealbus.bus.routing.routes import Permitted
 from sealbus.bus.sending.status import State
+from sealbus.bus.work.schedules.tick import tick_of
 from sealbus.envelopes.accept.live import VerifiedMessage
 from sealbus.envelopes.errors import SealError
 from sealbus.envelopes.limits import SECOND

@@ -13,9 +13,10 @@ from sealbus.agents.sdk.messages import NO_SUBJECTS, own_subject, split_action
 from sealbus.agents.sdk.sender import Sender, encoded
 from sealbus.agents.sdk.task_handle import TaskHandle, handle_text
 from sealbus.bus.gate.status_reader import AskedTask
-from sealbus.bus.handling.schedules.book import Schedule, ScheduleBook
-from sealbus.bus.handling.schedules.cron import Cron
-from sealbus.bus.handling.schedules.request import (
+from sealbus.bus.ports import Clock, wall_clock
+from sealbus.bus.work.schedules.book import Schedule, ScheduleBook
+from sealbus.bus.work.schedules.cron import Cron
+from sealbus.bus.work.schedules.request import (
     CATCHUP,
     LASTS,
     Overlap,
@@ -24,9 +25,8 @@ from sealbus.bus.handling.schedules.request import (
     ScheduleState,
     schedule_message,
 )
-from sealbus.bus.handling.schedules.rule import At, Every, When, shown_when
-from sealbus.bus.handling.schedules.tick import TickClaims
-from sealbus.bus.ports import Clock, wall_clock
+from sealbus.bus.work.schedules.rule import At, Every, When, shown_when
+from sealbus.bus.work.schedules.tick import TickClaims
 from sealbus.envelopes.errors import SealError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.kinds import Kind

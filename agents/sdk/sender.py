@@ -19,13 +19,13 @@ from sealbus.agents.sdk.messages import (
 from sealbus.agents.sdk.task_handle import TaskHandle, parse_handle
 from sealbus.bus.gate.calls import Requests
 from sealbus.bus.gate.status_reader import AskedTask, StatusReader
-from sealbus.bus.handling.approvals.marker import marker_of
 from sealbus.bus.ports import Clock, wall_clock
 from sealbus.bus.sending.answer import DETACHED
 from sealbus.bus.sending.approval import LONGEST_WAIT, ApprovalRequest, approval_message, waiting
 from sealbus.bus.sending.cancel import CancelRequest, CancelRole, cancel_message
 from sealbus.bus.sending.message import Content, OutgoingMessage
 from sealbus.bus.sending.outbox import Outbox, Posted
+from sealbus.bus.work.approvals.marker import marker_of
 from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.errors import HandlingError, SealError
 from sealbus.envelopes.limits import SECOND

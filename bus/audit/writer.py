@@ -79,7 +79,6 @@ class AuditWriter:
     def __init__(
         self,
         *,
-        own: SpiffeId,
         subject: str,
         outbox: Outbox,
         counters: Counters,
@@ -89,7 +88,6 @@ class AuditWriter:
         created: Callable[[str], Awaitable[int]] | None = None,
         clock: Clock = wall_clock,
     ) -> None:
-        self._own = own
         self._subject = subject
         self._outbox = outbox
         self._counters = counters
@@ -228,7 +226,7 @@ class AuditWriter:
                 continue
             answers.append(leaf or _unrecordable(None))
             if leaf is not None:
-                id_ = guard_id(self._own, one.opened.message.header.digest)
+                id_ = guard_id(self._outbox.own, one.opened.message.header.digest)
                 messages.append((place, record_message(self._subject, batch.close(), id_)))
         if messages:
             began = time.perf_counter()

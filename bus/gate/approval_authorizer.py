@@ -13,8 +13,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from sealbus.bus.gate.authorizer import request_of
-from sealbus.bus.handling.approvals.parked_cancels import ParkedCancels
-from sealbus.bus.handling.approvals.parked_tasks import (
+from sealbus.bus.ports import Clock, wall_clock
+from sealbus.bus.routing.stages import Decided, Opened
+from sealbus.bus.routing.timers import being_cancelled
+from sealbus.bus.sending.approval import ApprovalRequest, Verdict, parse_approval
+from sealbus.bus.telemetry import OperatorLog
+from sealbus.bus.work.approvals.parked_cancels import ParkedCancels
+from sealbus.bus.work.approvals.parked_tasks import (
     MOST_VERDICTS,
     CountedVerdict,
     Parked,
@@ -22,12 +27,7 @@ from sealbus.bus.handling.approvals.parked_tasks import (
     ParkedTasks,
     without,
 )
-from sealbus.bus.handling.cancel.stop import Stop
-from sealbus.bus.ports import Clock, wall_clock
-from sealbus.bus.routing.stages import Decided, Opened
-from sealbus.bus.routing.timers import being_cancelled
-from sealbus.bus.sending.approval import ApprovalRequest, Verdict, parse_approval
-from sealbus.bus.telemetry import OperatorLog
+from sealbus.bus.work.cancel.stop import Stop
 from sealbus.envelopes.accept.live import StreamArrival, VerifiedMessage
 from sealbus.envelopes.errors import (
     BadBody,

@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Protocol, Self
 from sealbus.bus.audit.writer import AuditWriter, RecordPlaces
 from sealbus.bus.background import Background
 from sealbus.bus.gate.refusals import Refusals
-from sealbus.bus.handling.places import Cause, Places
 from sealbus.bus.ports import Clock, Delivery, Pull, wall_clock
 from sealbus.bus.routing.cancellation import Cancellation
 from sealbus.bus.routing.retry import KEY_AWAITED, UNTIL_EXPIRY
@@ -32,6 +31,7 @@ from sealbus.bus.routing.routes import Permitted, RouteTable, TaskReporter
 from sealbus.bus.routing.stages import Decided, Opened
 from sealbus.bus.streams.key_book import RestoredStreams, nothing_restored
 from sealbus.bus.telemetry import Counters, OperatorLog
+from sealbus.bus.work.places import Cause, Places
 from sealbus.envelopes.accept.live import CoreArrival, LiveProfile, StreamArrival, VerifiedMessage, accept_live
 from sealbus.envelopes.errors import (
     RETRIED_CODES,
@@ -48,7 +48,8 @@ from sealbus.envelopes.trust.bundles import Trust
 from sealbus.envelopes.trust.caches import Caches, ReplayMemory
 
 if TYPE_CHECKING:
-    from sealbus.bus.telemetry.tracing import Processing, Tracer
+    from sealbus.bus.telemetry.spans import Processing
+    from sealbus.bus.telemetry.tracing import Tracer
 
 __all__ = ["CoreOrigin", "Gate", "Turn"]
 
@@ -330,16 +331,7 @@ class Gate:
     def _processing(self, decided: Decided, leaf: bytes, at: int, place: tuple[str, int] | None) -> Processing | None:
         if self._tracer is None:
             return None
-        return self._tracer.processing(
-            decided.opened.message,
-            action=decided.opened.route.action,
-            opened=decided.opened.time,
-            decided=at,
-            code=decided.code,
-            revision=(decided.decision.revision or "") if decided.decision is not None else "",
-            record=leaf,
-            place=place,
-        )
+        return self._tracer.processing(decided, at=at, record=leaf, place=place)
 
     async def _pass_on(self, decided: Decided, leaf: bytes, pull: Pull | None, span: Processing | None) -> None:
         opened = decided.opened

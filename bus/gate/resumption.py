@@ -23,17 +23,6 @@ from sealbus.bus.audit.writer import AuditWriter
 from sealbus.bus.background import BoundedTasks
 from sealbus.bus.gate.approval_authorizer import ApprovalCase, verdict_of
 from sealbus.bus.gate.authorizer import Authorizer
-from sealbus.bus.handling.approvals.marker import Markers, StoredMarker, waits_note
-from sealbus.bus.handling.approvals.parked_tasks import (
-    INPUT_BYTES,
-    CountedVerdict,
-    Parked,
-    ParkedState,
-    ParkedTasks,
-    counted,
-)
-from sealbus.bus.handling.executor import Executor
-from sealbus.bus.handling.idempotency.effects import effect_key
 from sealbus.bus.ports import Clock, ConsumerLoad, Delivery, Identity, Pull, wall_clock
 from sealbus.bus.routing.cancellation import Cancellation
 from sealbus.bus.routing.retry import UNTIL_EXPIRY
@@ -44,6 +33,17 @@ from sealbus.bus.sending.message import Content
 from sealbus.bus.sending.status import State
 from sealbus.bus.streams.held import Held, PastTrust
 from sealbus.bus.telemetry import Counters, OperatorLog
+from sealbus.bus.work.approvals.marker import Markers, StoredMarker, waits_note
+from sealbus.bus.work.approvals.parked_tasks import (
+    INPUT_BYTES,
+    CountedVerdict,
+    Parked,
+    ParkedState,
+    ParkedTasks,
+    counted,
+)
+from sealbus.bus.work.executor.executor import Executor
+from sealbus.bus.work.idempotency.effects import effect_key
 from sealbus.envelopes.accept.live import LiveProfile, VerifiedMessage, credential_issued
 from sealbus.envelopes.accept.parked import accept_parked
 from sealbus.envelopes.accept.result import ResultProfile
@@ -57,7 +57,8 @@ from sealbus.policies.decision.request import NO_RESOURCE, Resource, rfc3339
 from sealbus.policies.decision.request import Parked as ParkedFacts
 
 if TYPE_CHECKING:
-    from sealbus.bus.telemetry.tracing import Processing, Tracer
+    from sealbus.bus.telemetry.spans import Processing
+    from sealbus.bus.telemetry.tracing import Tracer
 
 __all__ = ["ApprovalEndpoint", "Resumption", "reopened"]
 
@@ -344,7 +345,7 @@ class Resumption:
             obligations=decided.decision.obligations if decided.decision is not None else (),
             reporter=reporter,
             resumed=resumed,
-            span=self._span(opened, decided, leaf, resumed),
+            span=self._span(decided, leaf),
         )
         await self._executor.put(permitted, opened.delivery, ending)
 
@@ -353,19 +354,10 @@ class Resumption:
         delivery = decided.opened.delivery.number
         await self._audit.note(OutcomeRecord(decision=leaf, code=code, micros=0, delivery=delivery))
 
-    def _span(self, opened: Opened, decided: Decided, leaf: bytes, resumed: Resumed) -> Processing | None:
+    def _span(self, decided: Decided, leaf: bytes) -> Processing | None:
         if self._tracer is None:
             return None
-        return self._tracer.processing(
-            opened.message,
-            action=opened.route.action,
-            opened=opened.time,
-            decided=self._clock(),
-            code=None,
-            revision=(decided.decision.revision or "") if decided.decision is not None else "",
-            record=leaf,
-            after=resumed.approval.header,
-        )
+        return self._tracer.processing(decided, at=self._clock(), record=leaf)
 
     async def _first_of_its_key(self, message: VerifiedMessage) -> bool:
         """Note that a request with an idempotency key goes on; return whether no other copy of it has done so.
@@ -385,7 +377,6 @@ class Resumption:
                     {"dig": message.header.digest},
                     _EFFECT_TYPE,
                     self._identity.sealer(),
-                    own=self._identity.spiffe_id,
                     last=last,
                 )
                 is None

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from sealbus.bus.gate.status_reader import AskedTask, StatusRequest, parsed_status
-from sealbus.bus.handling.approvals.marker import Marker, marker_of
 from sealbus.bus.inspection.backwards import WINDOW, backwards, read_on
 from sealbus.bus.inspection.documents import TaskDocument, shown_time
 from sealbus.bus.nats.api import existing_stream
@@ -24,6 +23,7 @@ from sealbus.bus.sending.status import State, Status
 from sealbus.bus.stream_names import RESULTS, TASKS
 from sealbus.bus.streams.held import Held, PastTrust, current_only
 from sealbus.bus.streams.key_book import RestoredStreams, nothing_restored
+from sealbus.bus.work.approvals.marker import Marker, marker_of
 from sealbus.envelopes.accept.live import LiveProfile, StreamArrival, VerifiedMessage, accept_live
 from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.accept.result import ResultProfile, accept_status

@@ -1,7 +1,7 @@
 """Retry policies, and how a handler itself asks for a retry: exponential backoff with jitter per handler, pure.
 
 An attempt is a delivery whose handler ran. The broker counts the deliveries, which survives a restart of the worker; those
-that this process put off before the handler ran are taken off (`bus.handling.places`).
+that this process put off before the handler ran are taken off (`bus.work.places`).
 """
 
 from __future__ import annotations
@@ -151,4 +151,4 @@ soon after the bundle has changed; `Limits.key_awaited` bounds the total time.""
 VERB_AWAITED = RetryPolicy(initial_interval=0.02, backoff_coefficient=1.3, maximum_interval=30.0, maximum_attempts=None)
 """For a verb that another version may have: many short pauses, then long ones. With two versions every second try meets the
 right one, and the 28 tries of the first 80 s find the one replica of five that has the verb with probability 0.998. Where
-many wait, the pace of `bus.handling.verb_room` makes the pauses longer."""
+many wait, the pace of `bus.work.verb_room` makes the pauses longer."""

@@ -20,13 +20,13 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.decision.request import GivenApproval, Parked, Resource
 
 if TYPE_CHECKING:
-    from sealbus.bus.telemetry.tracing import Processing
+    from sealbus.bus.telemetry.spans import Processing
 
 __all__ = ["Endpoint", "Permitted", "Resumed", "Route", "RouteTable", "TaskReporter", "control_route"]
 
 
 class TaskReporter(Protocol):
-    """Reports a task's status to its requester; implemented in `sealbus.bus.handling.status_writer`."""
+    """Reports a task's status to its requester; implemented in `sealbus.bus.work.status_writer`."""
 
     @property
     def begun(self) -> bool:

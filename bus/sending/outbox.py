@@ -35,9 +35,11 @@ from sealbus.envelopes.errors import BusUnavailable, SealbusError, SealError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.seal import Sealed, Sealer, seal
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 if TYPE_CHECKING:
-    from sealbus.bus.telemetry.tracing import Sending, Tracer
+    from sealbus.bus.telemetry.spans import Sending
+    from sealbus.bus.telemetry.tracing import Tracer
 
 __all__ = ["Outbox", "OutboxLimits", "Posted"]
 
@@ -135,6 +137,11 @@ class Outbox:
         self._closed = True
         self._unstored: dict[str, float] = {}
         """When a message was last left unacknowledged, by its subject's first token; our own declarations bound these."""
+
+    @property
+    def own(self) -> SpiffeId:
+        """The SPIFFE ID that it seals for."""
+        return self._identity.spiffe_id
 
     @property
     def waiting(self) -> int:

@@ -344,7 +344,6 @@ class Held:
         payload_type: str,
         sealer: Sealer,
         *,
-        own: SpiffeId,
         before: HeldValue | None = None,
         last: int = 0,
         extra: bytes = b"",
@@ -352,9 +351,9 @@ class Held:
     ) -> HeldValue | None:
         """Store the version that follows `before`, or the first; return it, or `None` if another was stored.
 
-        `last` is the last sequence of the subject where nothing genuine stands (`standing`). Raises `SealError` for what no
-        reader would take: too large a value, another's subject or sealer, keys beyond the codec's bounds; `BusUnavailable` as
-        `KeyValue.create` does.
+        The value is that of the SPIFFE ID that `sealer` proves. `last` is the last sequence of the subject where nothing
+        genuine stands (`standing`). Raises `SealError` for what no reader would take: a value that is too large, the subject
+        of another owner, keys beyond the codec's bounds; `BusUnavailable` as `KeyValue.create` does.
         """
         if before is not None and before.subject != subject:
             raise SealError(f"{subject}: the version before it is another's")
@@ -362,7 +361,7 @@ class Held:
             {
                 **keys,
                 "v": 1,
-                "own": own.value,
+                "own": sealer.iss.value,
                 "sub": subject,
                 "n": before.number + 1 if before is not None else 1,
                 "at": self._clock(),
@@ -375,7 +374,7 @@ class Held:
             raise SealError(f"{subject}: too large to be held")
         # A version that nobody can read would stand in the way of the next one.
         claimed = self._claimed(subject, raw, self._clock())
-        if sealer.iss != own or claimed is None:
+        if claimed is None:
             raise SealError(f"{subject}: not what its owner can hold there")
         follows = before.last if before is not None else last
         sequence = await self._keyed.replace(subject, raw, last=follows, within=within)

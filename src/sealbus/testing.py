@@ -38,13 +38,13 @@ from sealbus.bus.audit.redaction import Recording
 from sealbus.bus.audit.trail import AuditEntry, AuditTrail, Finding
 from sealbus.bus.audit.writer import AuditLimits
 from sealbus.bus.background import Background
-from sealbus.bus.handling.approvals.parked_tasks import PARKED_TYPE, Parked, ParkedState, parse_parked
-from sealbus.bus.handling.told_detail import verbs_served
 from sealbus.bus.ports import Clock, Delivery, wall_clock
 from sealbus.bus.sending.approval import ApprovalRequest, Verdict
 from sealbus.bus.sending.status import State, Status
 from sealbus.bus.stream_names import AUDIT, REFUSALS, TASKS
 from sealbus.bus.streams.declared import declared_streams
+from sealbus.bus.work.approvals.parked_tasks import PARKED_TYPE, Parked, ParkedState, parse_parked
+from sealbus.bus.work.executor.told_detail import verbs_served
 from sealbus.envelopes.errors import ConfigurationError, SealbusError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.subjects import OwnSubject, own_subjects

@@ -27,16 +27,6 @@ from sealbus.agents.edge.task_owners import TaskOwners
 from sealbus.agents.runtime.schedules import book_of, scheduler_of
 from sealbus.agents.runtime.worker import WorkerLimits
 from sealbus.bus.gate.status_reader import AskedTask, StatusLimits
-from sealbus.bus.handling.approvals.parked_tasks import PARKED_TYPE, ParkedTasks
-from sealbus.bus.handling.cancel import in_force, room
-from sealbus.bus.handling.cancel.kept import KEPT_STOP_TYPE
-from sealbus.bus.handling.idempotency.replay_guard import MOST as MOST_USES
-from sealbus.bus.handling.idempotency.replay_guard import SLOTS, ReplayGuard
-from sealbus.bus.handling.schedules.book import Schedule, ScheduleBook, ScheduleChange
-from sealbus.bus.handling.schedules.endpoint import MOST
-from sealbus.bus.handling.schedules.request import Planned, ScheduleRequest, ScheduleState, encode_schedule
-from sealbus.bus.handling.schedules.rule import Every
-from sealbus.bus.handling.schedules.scheduler import UNPROVED
 from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import Outgoing, Overloaded, wall_clock
 from sealbus.bus.routing.retry import Retry
@@ -46,6 +36,16 @@ from sealbus.bus.sending.status import State
 from sealbus.bus.streams import held as held_module
 from sealbus.bus.streams.key_book import KEY_BOOK_TYPE, KeyBook, key_book_subject
 from sealbus.bus.streams.key_value import KeyValue
+from sealbus.bus.work.approvals.parked_tasks import PARKED_TYPE, ParkedTasks
+from sealbus.bus.work.cancel import in_force, room
+from sealbus.bus.work.cancel.kept import KEPT_STOP_TYPE
+from sealbus.bus.work.idempotency.replay_guard import MOST as MOST_USES
+from sealbus.bus.work.idempotency.replay_guard import SLOTS, ReplayGuard
+from sealbus.bus.work.schedules.book import Schedule, ScheduleBook, ScheduleChange
+from sealbus.bus.work.schedules.endpoint import MOST
+from sealbus.bus.work.schedules.request import Planned, ScheduleRequest, ScheduleState, encode_schedule
+from sealbus.bus.work.schedules.rule import Every
+from sealbus.bus.work.schedules.scheduler import UNPROVED
 from sealbus.envelopes.accept.open_request import STATUSES, PendingRequest
 from sealbus.envelopes.errors import StateUnavailable
 from sealbus.envelopes.limits import SECOND

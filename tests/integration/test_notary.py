@@ -104,7 +104,7 @@ async def test_what_was_signed_with_keys_that_are_gone_verifies(environment: Env
         await record()
         value, then = "held.shop.task.q.00", wall_clock()
         held = held_by(shop, transport, environment)
-        assert await held.write(value, {}, "t", shop.sealer(), own=shop.spiffe_id) is not None
+        assert await held.write(value, {}, "t", shop.sealer()) is not None
         authority.prepare_jwt()
         await record()
         authority.activate_jwt()

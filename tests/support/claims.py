@@ -11,9 +11,9 @@ from support.identity import StaticIdentity
 from support.x509 import ThrowawayCa
 
 from sealbus.agents.dev.memory.broker import MemoryBroker
-from sealbus.bus.handling.idempotency.claim_store import ClaimStore
 from sealbus.bus.streams.key_value import KeyValue
 from sealbus.bus.telemetry import Counters
+from sealbus.bus.work.idempotency.claim_store import ClaimStore
 from sealbus.envelopes.message.seal import Sealer
 from sealbus.envelopes.trust.caches import Caches
 

@@ -20,10 +20,10 @@ from sealbus.agents.runtime.node import Node
 from sealbus.agents.runtime.worker import Worker, WorkerLimits
 from sealbus.agents.sdk.agent import Agent
 from sealbus.bus.gate import gate, resumption
-from sealbus.bus.handling import durable
-from sealbus.bus.handling.approvals import parking
 from sealbus.bus.ports import ConsumerLoad, Delivery, Outgoing, PubAck, Pull
 from sealbus.bus.routing.retry import RetryPolicy
+from sealbus.bus.work.approvals import parking
+from sealbus.bus.work.executor import durable
 from sealbus.envelopes.errors import BusUnavailable
 from sealbus.policies.decision.engine import PolicyEngine
 from sealbus.testing import TestBus

@@ -36,8 +36,6 @@ from sealbus.agents.runtime.node import Node
 from sealbus.agents.runtime.open import reading_profile
 from sealbus.agents.runtime.settings.settings import Settings
 from sealbus.agents.sdk.task_handle import handle_text
-from sealbus.bus.handling.schedules.book import Schedule, every_schedule
-from sealbus.bus.handling.schedules.rule import shown_when
 from sealbus.bus.inspection.agents import AgentSeen, actions_of, find_agents
 from sealbus.bus.inspection.dead import DeadLetter, DeadLetterList
 from sealbus.bus.inspection.documents import shown_time
@@ -45,6 +43,8 @@ from sealbus.bus.inspection.tasks import TaskFilter, TaskList
 from sealbus.bus.nats.api import RECORDS, audit_stream
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.ports import wall_clock
+from sealbus.bus.work.schedules.book import Schedule, every_schedule
+from sealbus.bus.work.schedules.rule import shown_when
 from sealbus.envelopes.errors import BusUnavailable, Code, ConfigurationError
 from sealbus.envelopes.export.format import CHECKPOINT
 from sealbus.envelopes.export.trust_root import Root

@@ -16,7 +16,7 @@ from sealbus import Agent, Context
 from sealbus.agents.runtime import draining
 from sealbus.agents.runtime.draining import describe_unfinished, say_while_draining
 from sealbus.agents.runtime.worker import Worker, WorkerLimits
-from sealbus.bus.handling.work import Work
+from sealbus.bus.work.executor.work import Work
 from sealbus.envelopes.limits import SECOND
 from sealbus.testing import TestBus
 

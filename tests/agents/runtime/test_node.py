@@ -107,7 +107,7 @@ async def test_what_it_holds_counts_by_the_key_book_of_the_deployments_notary_wh
     alone = node_on(bus, shop)
     assert alone.past is current_only
     sealer = MemoryIdentity(bus.authority, shop).sealer()
-    await alone.held.write("held.shop.task.q.00", {}, "t", sealer, own=shop)
+    await alone.held.write("held.shop.task.q.00", {}, "t", sealer)
     assert list(await alone.held.newest("held.shop.>", "t")) == ["held.shop.task.q.00"]
     history = TrustHistory([record_of(bus)])
     bus.authority.prepare_jwt()

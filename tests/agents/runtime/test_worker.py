@@ -17,7 +17,7 @@ from sealbus.agents.runtime import worker as worker_module
 from sealbus.agents.runtime.client import Client
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.runtime.worker import Worker, WorkerLimits
-from sealbus.bus.handling.executor import Executor
+from sealbus.bus.work.executor.executor import Executor
 from sealbus.envelopes.errors import ConfigurationError, PolicyUnavailable
 from sealbus.envelopes.trust.names import Names
 from sealbus.testing import TestBus

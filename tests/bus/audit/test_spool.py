@@ -220,9 +220,7 @@ async def test_the_audit_writer_stores_in_the_spool_what_is_not_about_a_call(des
     desk.broker.fail("AUDIT", AWAY)
     written = asyncio.Event()
     async with desk.spool() as spool:
-        writer = AuditWriter(
-            own=INVENTORY, subject="audit.inventory", outbox=spool._outbox, counters=desk.counters, spool=spool
-        )
+        writer = AuditWriter(subject="audit.inventory", outbox=spool._outbox, counters=desk.counters, spool=spool)
         async with writer:
             await writer.note(outcome(1), written.set)
             async with asyncio.timeout(60):

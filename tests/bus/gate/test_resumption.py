@@ -22,13 +22,13 @@ from support.replicas import Fault, FaultyTransport, Replicas, hasten
 from sealbus import Context, Retry
 from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.bus.gate.resumption import Resumption, reopened
-from sealbus.bus.handling.approvals.marker import MARKER_TYPE
-from sealbus.bus.handling.approvals.parked_tasks import PARKED_TYPE, Parked, ParkedState
 from sealbus.bus.routing.retry import RetryPolicy
 from sealbus.bus.sending.approval import Verdict as Said
 from sealbus.bus.stream_names import HELD, TASKS
 from sealbus.bus.streams.declared import approval_durable
 from sealbus.bus.streams.held import current_only
+from sealbus.bus.work.approvals.marker import MARKER_TYPE
+from sealbus.bus.work.approvals.parked_tasks import PARKED_TYPE, Parked, ParkedState
 from sealbus.envelopes.accept.live import LiveProfile
 from sealbus.envelopes.encoding.codec import Value
 from sealbus.envelopes.errors import Code, EnvelopeError, InfrastructureError, SealError
@@ -342,7 +342,7 @@ async def test_a_marker_of_somebody_else_keeps_nobody_waiting(forger: str) -> No
             node = (await bus.client(forger)).node
             own = f"held.{forger}.wait.shop.{handle.message_id}"
             keys: dict[str, Value] = {"dig": handle.digest, "unt": clock.now + 7 * 86_400 * SECOND, "end": False}
-            assert await node.held.write(own, keys, MARKER_TYPE, node.identity.sealer(), own=node.own) is not None
+            assert await node.held.write(own, keys, MARKER_TYPE, node.identity.sealer()) is not None
             [stored] = [one.payload for one in bus.stored(HELD)]
             bus.broker.inject(subject, stored)
         else:
@@ -365,7 +365,6 @@ async def test_what_does_not_verify_any_more_is_not_handled() -> None:
             parked.keys(),
             PARKED_TYPE,
             node.identity.sealer(),
-            own=node.own,
             before=parked.value,
             extra=forged,
         )

@@ -16,17 +16,17 @@ from support.x509 import ThrowawayCa
 from vectors.issuing import INVENTORY, NOW, SECOND, party
 
 from sealbus.agents.dev.memory.broker import MemoryBroker
-from sealbus.bus.handling.attempt_counts import FAILED, FailedAttempts, StoredCounts
-from sealbus.bus.handling.cancel import stop as stops
-from sealbus.bus.handling.cancel.stop import Stop
-from sealbus.bus.handling.idempotency import claim as claims
-from sealbus.bus.handling.idempotency.effects import effect_key
-from sealbus.bus.handling.idempotency.replay_guard import ReplayGuard
-from sealbus.bus.handling.poison import ATTEMPTS, PoisonGuard
-from sealbus.bus.handling.schedules.tick import TakenTick, Tick, TickClaims, WaitingTick
 from sealbus.bus.sending.cancel import CancelRole
 from sealbus.bus.streams.key_value import KeyValue
 from sealbus.bus.telemetry import Counters
+from sealbus.bus.work.cancel import stop as stops
+from sealbus.bus.work.cancel.stop import Stop
+from sealbus.bus.work.executor.attempt_counts import FAILED, FailedAttempts, StoredCounts
+from sealbus.bus.work.executor.poison import ATTEMPTS, PoisonGuard
+from sealbus.bus.work.idempotency import claim as claims
+from sealbus.bus.work.idempotency.effects import effect_key
+from sealbus.bus.work.idempotency.replay_guard import ReplayGuard
+from sealbus.bus.work.schedules.tick import TakenTick, Tick, TickClaims, WaitingTick
 from sealbus.envelopes.accept.live import VerifiedMessage
 from sealbus.envelopes.errors import Code, EnvelopeError, HandlingError, StateUnavailable
 from sealbus.envelopes.message.header import parse_header

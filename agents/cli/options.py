@@ -103,9 +103,9 @@ def log_option(function: F) -> F:
     """Add `--log-format`; it becomes `log_json`."""
 
     @functools.wraps(function)
-    def with_format(*, log_format: str | None, **given: Any) -> Any:
-        log_json = log_format == "json" if log_format is not None else bool(given.get("as_json"))
-        return function(log_json=log_json, **given)
+    def with_format(*, log_format: str | None, **others: Any) -> Any:
+        log_json = log_format == "json" if log_format is not None else bool(others.get("as_json"))
+        return function(log_json=log_json, **others)
 
     added = click.option(
         "--log-format",
@@ -151,16 +151,16 @@ def login_options(function: F) -> F:
 
     @functools.wraps(function)
     def with_flags(
-        *, issuer: str | None, client_id: str | None, resource: str | None, file: str | None, **given: Any
+        *, issuer: str | None, client_id: str | None, resource: str | None, file: str | None, **others: Any
     ) -> Any:
         from sealbus.agents.runtime.settings.settings import Flag
 
-        said = {"issuer": issuer, "client-id": client_id, "resource": resource}
+        values = {"issuer": issuer, "client-id": client_id, "resource": resource}
         flags = [
             Flag(option=f"--{name}", key=f"client.{name.replace('-', '_')}", value=value)
-            for name, value in said.items()
+            for name, value in values.items()
         ]
-        return function(flags=[*flags, Flag(option="--file", key="client.logins", value=file)], **given)
+        return function(flags=[*flags, Flag(option="--file", key="client.logins", value=file)], **others)
 
     for option in (
         click.option("--file", default=None, metavar="FILE", help="Where logins are kept (client.logins)."),
@@ -172,9 +172,9 @@ def login_options(function: F) -> F:
     return cast("F", with_flags)
 
 
-def agent_option(what: str) -> Callable[[F], F]:
+def agent_option(purpose: str) -> Callable[[F], F]:
     """Add `--agent NAME`, to be read by `workload_named`; `what` is its help."""
-    return click.option("--agent", default=None, metavar="NAME", help=f"{what}: its name or SPIFFE ID.")
+    return click.option("--agent", default=None, metavar="NAME", help=f"{purpose}: its name or SPIFFE ID.")
 
 
 def workload_named(names: Names, text: str | None) -> SpiffeId | None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sealbus.envelopes.errors import SealbusError
 
 
-_log: Final = logging.getLogger("sealbus")
+_logger: Final = logging.getLogger("sealbus")
 
 _WIDEST: Final = 1_000_000
 """Columns of a table in a pipe."""
@@ -69,9 +69,9 @@ def print_error(error: SealbusError) -> None:
 
     first, *more = (error.detail or str(error.code)).split("\n")
     note("\n".join((f"sealbus: {first} [{error.code}]", *more)))
-    said = getattr(error, "note", "")
-    if said:
-        note(f"  {printable(said)}")
+    remark = getattr(error, "note", "")
+    if remark:
+        note(f"  {printable(remark)}")
     if isinstance(error, Denied):
         for line in explained(error.explanation):
             note(f"  {line}")
@@ -80,13 +80,15 @@ def print_error(error: SealbusError) -> None:
         note(f"  next: {text.advice} (sealbus explain {error.code})")
 
 
-def explained(told: Explanation) -> Iterator[str]:
+def explained(explanation: Explanation) -> Iterator[str]:
     """Yield a line for each reason of a denial, for who denied, and for what to do now, with a command where there is one."""
-    yield from map(printable, told.reasons)
+    yield from map(printable, explanation.reasons)
     # Whom one has asked oneself is known.
-    if len(told.via) > 1:
-        yield printable("denied by " + ", by ".join(f"{one.agent} for {one.action}" for one in told.via))
-    yield from map(_to_do, told.remedies)
+    if len(explanation.via) > 1:
+        yield printable(
+            "denied by " + ", by ".join(f"{denial.agent} for {denial.action}" for denial in explanation.via)
+        )
+    yield from map(_to_do, explanation.remedies)
 
 
 def _to_do(remedy: Remedy) -> str:
@@ -113,7 +115,7 @@ def note(text: str) -> None:
     """
     if any(isinstance(handler.formatter, _JsonFormatter) for handler in logging.root.handlers):
         # So that whoever reads JSON finds nothing else; whatever the level is, this is to be said.
-        _log.handle(_log.makeRecord(_log.name, logging.INFO, "", 0, text, (), None))
+        _logger.handle(_logger.makeRecord(_logger.name, logging.INFO, "", 0, text, (), None))
         return
     click.echo("\n  ".join(map(printable, text.split("\n"))), err=True)
 
@@ -143,7 +145,7 @@ class _JsonFormatter(logging.Formatter):
         self._process, self._fields = process, FIELDS
 
     def format(self, record: logging.LogRecord) -> str:
-        said = {
+        fields = {
             "time": shown_time(int(record.created * SECOND)),
             "level": record.levelname,
             **({"process": self._process} if self._process else {}),
@@ -152,9 +154,9 @@ class _JsonFormatter(logging.Formatter):
             **getattr(record, self._fields, {}),
         }
         if record.exc_info:
-            said["exception"] = _bounded(self.formatException(record.exc_info), _TRACEBACK)
+            fields["exception"] = _bounded(self.formatException(record.exc_info), _TRACEBACK)
         # As ASCII: what others chose obeys nothing in a terminal.
-        return json.dumps(said, separators=(",", ":"))
+        return json.dumps(fields, separators=(",", ":"))
 
 
 def log_to_stderr(prefix: str = "", *, as_json: bool = False, level: int = logging.INFO) -> None:
@@ -186,7 +188,7 @@ def as_mapping(value: object) -> Mapping[str, object]:
 
 
 @contextmanager
-def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(activity: str) -> Iterator[Callable[[int, int], None]]:
     """Give a function that takes how much is done, and of how much."""
     if not sys.stderr.isatty():
         yield lambda _done, _total: None
@@ -196,5 +198,5 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
 
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(what, total=None)
+        task = progress.add_task(activity, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)

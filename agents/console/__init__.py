@@ -1,1 +1,1 @@
-"""The console: a view of a deployment in a browser. The policy decides which person may see and cancel what."""
+"""The console: a view of a deployment in a browser. The policy decides what each person may see and cancel."""

@@ -78,11 +78,11 @@ LetterDocument = TypedDict(
         "chain": NotRequired[Sequence[LinkDocument]],
     },
 )
-"""One dead letter, without its body. A letter that is no message has no `kind` and none of the members after it."""
+"""One dead letter, without its body. For a letter that is no message, `kind` and the members after it are missing."""
 
 
 class QueueDocument(TypedDict):
-    """What the broker holds for an agent in one stream."""
+    """Counts of what the broker holds for an agent in one stream."""
 
     waiting: int
     in_hand: int
@@ -104,7 +104,7 @@ class AgentDocument(TypedDict):
 
 
 def explanation_document(explained: ExplainedDecision | NotExplained) -> dict[str, object]:
-    """Return how a decision came about as JSON, or with `explained` false the reason why there is no explanation."""
+    """Return an explanation of a decision as JSON. If `explained` is false, `why` says why there is no explanation."""
     from sealbus.policies.explain.explanation import NotExplained
 
     if isinstance(explained, NotExplained):

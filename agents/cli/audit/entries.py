@@ -70,7 +70,7 @@ def as_document(entry: AuditEntry) -> Mapping[str, object]:
             "decision": entry.record.decision.hex(),
             "code": str(entry.record.code) if entry.record.code else "",
             "micros": entry.record.micros,
-            "sent": [one.hex() for one in entry.record.sent],
+            "sent": [digest.hex() for digest in entry.record.sent],
         }
         if entry.decision is not None:
             base["action"] = entry.decision.action

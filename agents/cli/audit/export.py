@@ -73,7 +73,7 @@ def root_file(
     from sealbus.agents.evidence.trust_root import make_root
     from sealbus.agents.runtime.settings.settings import load_settings
 
-    made = make_root(
+    root = make_root(
         load_settings(config).for_command(),
         keys=keys,
         origin=origin,
@@ -81,4 +81,4 @@ def root_file(
         checkpoints=checkpoints,
         folder=log_folder,
     )
-    click.echo(made.encode().decode(), nl=False)
+    click.echo(root.encode().decode(), nl=False)

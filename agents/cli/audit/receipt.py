@@ -50,8 +50,8 @@ def _make(wanted: str, source: EvidenceSource) -> bytes:
     name = identifier(wanted)
     with source.opened(root) as files:
         lookup = look_up(files, root, name)
-        named = [found for found in lookup.found if found.leaf == name]
-        chosen = named or [found for found in lookup.found if isinstance(found.record, DecisionRecord)]
+        named = [record for record in lookup.found if record.leaf == name]
+        chosen = named or [record for record in lookup.found if isinstance(record.record, DecisionRecord)]
         if not chosen:
             raise ConfigurationError(f"this log has no record about {wanted}")
         return make_receipt(files, root, lookup, chosen[-1])

@@ -49,17 +49,17 @@ def command(
 
     if not named and users is None:
         raise click.UsageError("name candidates: --user ID, or --users FILE")
-    wrong = [one for one in pseudonyms if not one.startswith(PSEUDONYM_PREFIX)]
+    wrong = [text for text in pseudonyms if not text.startswith(PSEUDONYM_PREFIX)]
     if wrong:
         raise click.UsageError(f"{wrong[0]!r} is not a pseudonym: pseudonyms begin with {PSEUDONYM_PREFIX}")
     if key is None or not issuers:
         key, issuers = _settings(config, key, issuers)
-    under = Pseudonyms.read(key)
+    keyed = Pseudonyms.read(key)
     # That of a partner's user is followed by its domain.
-    wanted = {one.partition("@")[0] for one in pseudonyms}
+    wanted = {name.partition("@")[0] for name in pseudonyms}
     for user in _candidates(named, users):
         for issuer in issuers:
-            pseudonym = under.of(issuer, user)
+            pseudonym = keyed.of(issuer, user)
             if pseudonyms and pseudonym not in wanted:
                 continue
             wanted.discard(pseudonym)
@@ -69,8 +69,8 @@ def command(
                 click.echo(printable(f"{pseudonym}  {user}  {issuer}"))
         if pseudonyms and not wanted:
             break
-    for one in sorted(wanted):
-        note(f"{one} matches none of the candidates under this key")
+    for name in sorted(wanted):
+        note(f"{name} matches none of the candidates under this key")
     raise SystemExit(1 if wanted else 0)
 
 
@@ -79,7 +79,7 @@ def _settings(config: str | None, key: Path | None, issuers: tuple[str, ...]) ->
 
     edge = load_settings(config).edge
     key = key or edge.pseudonym_key
-    issuers = issuers or tuple(one.issuer for one in edge.issuers)
+    issuers = issuers or tuple(table.issuer for table in edge.issuers)
     if key is None:
         raise click.UsageError("give --key FILE: the setting edge.pseudonym_key is not set")
     if not issuers:

@@ -36,32 +36,34 @@ def show(wanted: str, source: EvidenceSource) -> int:
     trusted = source.trusted_root()
     with source.opened(trusted) as files:
         lookup = look_up(files, trusted, name)
-    told = tell(lookup, trusted)
+    records = tell(lookup, trusted)
     if not lookup.found:
         raise ConfigurationError(f"this log has nothing about {wanted}")
     if source.invocation.as_json:
-        for decision in told.decisions:
+        for decision in records.decisions:
             print_json(as_document(decision, lookup))
-        for found in told.others:
-            print_json(_place(found, lookup) | {"kind": found.record.kind})
+        for record in records.others:
+            print_json(_place(record, lookup) | {"kind": record.record.kind})
     else:
-        _print(told, lookup)
-    for found, error in told.refused:
-        note(f"#{found.frame.sequence} DOES NOT VERIFY: {error}")
-    return _UNVERIFIED if told.refused else 0
+        _print(records, lookup)
+    for record, error in records.refused:
+        note(f"#{record.frame.sequence} DOES NOT VERIFY: {error}")
+    return _UNVERIFIED if records.refused else 0
 
 
-def as_document(told: ToldDecision, lookup: Lookup) -> dict[str, object]:
+def as_document(decision: ToldDecision, lookup: Lookup) -> dict[str, object]:
     """Return one decision and everything about it, as `--json` prints it."""
-    header, record, context = told.decided.header, told.record, told.decided.context
+    header, record, context = decision.decided.header, decision.record, decision.decided.context
     return {
         "kind": "decision",
         "message": header.id.hex(),
         "hash": header.digest.hex(),
         "subject": header.to,
-        "chain": [{"from": str(one.iss), "to": one.to, "time": shown_time(one.iat)} for one in told.decided.chain],
+        "chain": [
+            {"from": str(link.iss), "to": link.to, "time": shown_time(link.iat)} for link in decision.decided.chain
+        ],
         "user": {"id": context.sub, "idp": context.idp, "session": context.sid} if context is not None else None,
-        "recorder": str(told.recorder),
+        "recorder": str(decision.recorder),
         "action": record.action,
         "allow": record.allow,
         "code": str(record.code or ""),
@@ -73,68 +75,68 @@ def as_document(told: ToldDecision, lookup: Lookup) -> dict[str, object]:
         "delivery": record.delivery,
         "approvals": [
             {
-                "verdict": one.verdict,
-                "user": one.user,
-                "idp": one.idp,
-                "session": one.session,
-                "client": one.client,
-                "acr": one.acr,
-                "auth_time": one.auth_time,
-                "time": one.time,
-                "message": one.message.hex(),
-                "record": one.record.hex(),
+                "verdict": approval.verdict,
+                "user": approval.user,
+                "idp": approval.idp,
+                "session": approval.session,
+                "client": approval.client,
+                "acr": approval.acr,
+                "auth_time": approval.auth_time,
+                "time": approval.time,
+                "message": approval.message.hex(),
+                "record": approval.record.hex(),
             }
-            for one in _approvals(told)
+            for approval in _approvals(decision)
         ],
         "outcomes": [
-            _place(one.found, lookup) | {"code": str(one.record.code or ""), "micros": one.record.micros}
-            for one in told.outcomes
+            _place(outcome.found, lookup) | {"code": str(outcome.record.code or ""), "micros": outcome.record.micros}
+            for outcome in decision.outcomes
         ],
-        **_place(told.found, lookup),
+        **_place(decision.found, lookup),
     }
 
 
-def _place(found: FoundRecord, lookup: Lookup) -> dict[str, object]:
+def _place(record: FoundRecord, lookup: Lookup) -> dict[str, object]:
     """Return a record's place in the log, where its proof begins."""
     return {
-        "record": found.leaf.hex(),
-        "sequence": found.frame.sequence,
-        "time": shown_time(found.frame.stored),
-        "entry": found.index,
-        "item": found.item,
+        "record": record.leaf.hex(),
+        "sequence": record.frame.sequence,
+        "time": shown_time(record.frame.stored),
+        "entry": record.index,
+        "item": record.item,
         "size": lookup.checkpoint.checkpoint.size,
     }
 
 
-def _approvals(told: ToldDecision) -> Sequence[ApprovalEntry]:
+def _approvals(decision: ToldDecision) -> Sequence[ApprovalEntry]:
     """Return what an allowed decision says that it rests on; whether that was said, `sealbus audit verify` finds out."""
     from sealbus.envelopes.export.approvals import approvals_of
 
-    if not told.record.allow or told.record.input is None:
+    if not decision.record.allow or decision.record.input is None:
         return ()
     try:
-        return approvals_of(told.record.input)
+        return approvals_of(decision.record.input)
     except ValueError:
         return ()
 
 
-def _print(told: Told, lookup: Lookup) -> None:
+def _print(records: Told, lookup: Lookup) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
     if not console.is_terminal:
         # Readers of a file or a pipe want whole lines.
         console.width = _WIDE
-    for decision in told.decisions:
+    for decision in records.decisions:
         console.print(as_tree(decision))
-    for found in told.others:
-        console.print(printable(f"{found.record.kind} {_proof(found)}"), markup=False)
+    for record in records.others:
+        console.print(printable(f"{record.record.kind} {_proof(record)}"), markup=False)
     checkpoint = lookup.checkpoint.checkpoint
-    said = f"log {checkpoint.origin}: {checkpoint.size} entries, root {checkpoint.root.hex()}"
-    console.print(printable(said), markup=False)
+    summary = f"log {checkpoint.origin}: {checkpoint.size} entries, root {checkpoint.root.hex()}"
+    console.print(printable(summary), markup=False)
 
 
-def as_tree(told: ToldDecision) -> Tree:
+def as_tree(decision: ToldDecision) -> Tree:
     """Return the chain of one decided message as a tree: who sent what to whom, down to the outcomes."""
     from rich.text import Text
     from rich.tree import Tree
@@ -142,33 +144,33 @@ def as_tree(told: ToldDecision) -> Tree:
     def line(text: str) -> Text:
         return Text(printable(text))
 
-    header, record, context = told.decided.header, told.record, told.decided.context
+    header, record, context = decision.decided.header, decision.record, decision.decided.context
     user = f"{context.sub} of {context.idp}, session {context.sid}" if context is not None else "nobody"
     top = branch = Tree(line(f"message {header.id.hex()} for {user}"))
-    for link in told.decided.chain:
+    for link in decision.decided.chain:
         branch = branch.add(line(f"{shown_time(link.iat)} {link.iss.value} -> {link.to}"))
     verdict = "ALLOW" if record.allow else f"DENY {record.code}"
     why = f" ({', '.join(record.reasons)})" if record.reasons else ""
     by = f" by {record.policy} {record.revision}, {record.engine}" if record.engine is not None else ""
     branch = branch.add(line(f"{verdict} {record.action}{why}{by}"))
-    for approval in _approvals(told):
+    for approval in _approvals(decision):
         branch.add(line(_approved(approval)))
-    branch.add(line(f"recorded by {told.recorder.value} {_proof(told.found)}"))
-    for one in told.outcomes:
-        result = str(one.record.code) if one.record.code else "done"
-        branch.add(line(f"{result} in {one.record.micros / 1000:.1f} ms {_proof(one.found)}"))
+    branch.add(line(f"recorded by {decision.recorder.value} {_proof(decision.found)}"))
+    for outcome in decision.outcomes:
+        result = str(outcome.record.code) if outcome.record.code else "done"
+        branch.add(line(f"{result} in {outcome.record.micros / 1000:.1f} ms {_proof(outcome.found)}"))
     return top
 
 
-def _approved(one: ApprovalEntry) -> str:
+def _approved(approval: ApprovalEntry) -> str:
     """Return who said what about it, when and by which login, and where that is recorded."""
-    said = "approved" if one.verdict == "approve" else "denied"
-    level = f" by {one.acr}" if one.acr else ""
-    since = f" at {shown_time(one.auth_time * SECOND)}" if one.auth_time else ""
+    verdict = "approved" if approval.verdict == "approve" else "denied"
+    level = f" by {approval.acr}" if approval.acr else ""
+    since = f" at {shown_time(approval.auth_time * SECOND)}" if approval.auth_time else ""
     login = f", logged in{level}{since}" if level or since else ""
-    where = f"[message {one.message.hex()}, record {one.record.hex()}]"
-    return f"{one.time} {said} by {one.user} of {one.idp}, session {one.session}{login} {where}"
+    where = f"[message {approval.message.hex()}, record {approval.record.hex()}]"
+    return f"{approval.time} {verdict} by {approval.user} of {approval.idp}, session {approval.session}{login} {where}"
 
 
-def _proof(found: FoundRecord) -> str:
-    return f"[#{found.frame.sequence}, entry {found.index}, record {found.leaf.hex()}]"
+def _proof(record: FoundRecord) -> str:
+    return f"[#{record.frame.sequence}, entry {record.index}, record {record.leaf.hex()}]"

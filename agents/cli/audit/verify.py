@@ -57,24 +57,24 @@ def verify(
     trusted = source.trusted_root()
     with source.opened(trusted) as files, progress_bar("verifying") as progress:
         report = verify_export(files, trusted, processes=processes, progress=progress)
-        made = None
+        redecided = None
         if decisions:
-            made, problems = asyncio.run(redecide(files, trusted, report))
+            redecided, problems = asyncio.run(redecide(files, trusted, report))
             for name, problem in problems.items():
                 note(f"{name}: {problem}")
-    return show_report(report, as_json=invocation.as_json, made=made)
+    return show_report(report, as_json=invocation.as_json, redecided=redecided)
 
 
-def show_report(report: Verification, *, as_json: bool, made: BacktestReport | None = None) -> int:
-    """Print every finding and the counts; return the exit code. `made` is the result of making decisions again."""
+def show_report(report: Verification, *, as_json: bool, redecided: BacktestReport | None = None) -> int:
+    """Print every finding and the counts; return the exit code. `redecided` is the report on decisions made again."""
     for finding in report.findings:
         if as_json:
             place = {"file": _shown(finding.file)} if finding.file else {"sequence": finding.sequence}
             print_json({"kind": "finding", **place, "code": finding.code, "detail": finding.detail})
         else:
             click.echo(printable(f"{_shown(finding.place)} {finding.code} {finding.detail}".rstrip()))
-    for one in report.restorations:
-        _show_restoration(one, as_json=as_json)
+    for restoration in report.restorations:
+        _show_restoration(restoration, as_json=as_json)
     entries, size = report.tally.entries, report.checkpoint.size if report.checkpoint is not None else 0
     if as_json:
         print_json(
@@ -86,7 +86,7 @@ def show_report(report: Verification, *, as_json: bool, made: BacktestReport | N
                 "root": report.checkpoint.root.hex() if report.checkpoint is not None else "",
                 "entries": dict(sorted(entries.items())),
                 "records": dict(sorted(report.tally.records.items())),
-                **({"decisions": _decisions(made)} if made is not None else {}),
+                **({"decisions": _decisions(redecided)} if redecided is not None else {}),
             }
         )
     else:
@@ -96,46 +96,47 @@ def show_report(report: Verification, *, as_json: bool, made: BacktestReport | N
         note(f"{size} entries, {records} records, {entries['unverified']} messages that prove nothing")
         if entries["gap"]:
             note(f"{entries['gap']} gaps in the stream: what was there could not be read when it was to be logged")
-        if made is not None:
-            left = ", ".join(f"{count} {why}" for why, count in sorted(made.not_replayable.items()))
-            note(f"{made.compared} of {made.read} decisions made again, not replayable: {left or 'none'}")
+        if redecided is not None:
+            left = ", ".join(f"{count} {why}" for why, count in sorted(redecided.not_replayable.items()))
+            note(f"{redecided.compared} of {redecided.read} decisions made again, not replayable: {left or 'none'}")
         click.echo("verified" if report.passed else f"NOT VERIFIED: {counted(report.count)}")
     return 0 if report.passed else _UNVERIFIED
 
 
 def _show_restoration(shown: ShownRestoration, *, as_json: bool) -> None:
     """Print who restored the stream, and what may be missing since."""
-    one = shown.restoration
+    restoration = shown.restoration
     if as_json:
         print_json(
             {
                 "kind": "restored",
-                "by": one.by.value,
-                "time": one.time,
-                "last": one.last,
+                "by": restoration.by.value,
+                "time": restoration.time,
+                "last": restoration.last,
                 "logged": shown.logged,
                 "lost": shown.lost,
-                "ranges": [list(some) for some in shown.ranges],
-                "manifest": one.manifest,
-                "streams": [{"name": row.stream, "last": row.last} for row in one.streams],
+                "ranges": [list(span) for span in shown.ranges],
+                "manifest": restoration.manifest,
+                "streams": [{"name": row.stream, "last": row.last} for row in restoration.streams],
             }
         )
         return
     gone = ", ".join(f"#{first}-#{last}" if first < last else f"#{first}" for first, last in shown.ranges)
     missing = f"{shown.lost} logged messages are gone: {gone}" if shown.lost else "nothing that was logged is gone"
-    note(f"restored at {shown_time(one.time)} by {one.by}, up to #{one.last} of #{shown.logged}: {missing}")
-    if one.streams:
-        others = ", ".join(f"{row.stream} up to #{row.last}" for row in one.streams)
+    when, extent = shown_time(restoration.time), f"up to #{restoration.last} of #{shown.logged}"
+    note(f"restored at {when} by {restoration.by}, {extent}: {missing}")
+    if restoration.streams:
+        others = ", ".join(f"{row.stream} up to #{row.last}" for row in restoration.streams)
         note(f"  restored with it, so that what waited there was handled: {others}")
 
 
-def _decisions(made: BacktestReport) -> dict[str, object]:
+def _decisions(report: BacktestReport) -> dict[str, object]:
     return {
-        "read": made.read,
-        "compared": made.compared,
-        "same": made.same,
-        "unanswered": made.unanswered,
-        "not_replayable": {str(why): count for why, count in sorted(made.not_replayable.items())},
+        "read": report.read,
+        "compared": report.compared,
+        "same": report.same,
+        "unanswered": report.unanswered,
+        "not_replayable": {str(why): count for why, count in sorted(report.not_replayable.items())},
     }
 
 

@@ -110,15 +110,15 @@ def _queue(queue: QueueDocument | None) -> dict[str, object] | None:
     return renamed({**queue, "active": queue["active"] or ""}, active="last_delivered")
 
 
-def as_lines(one: AgentSeen) -> list[str]:
+def as_lines(agent: AgentSeen) -> list[str]:
     """Return one agent as lines for people."""
-    count = f"{one.processes} process" + ("" if one.processes == 1 else "es")
-    queues = [f"{name} {_said(queue)}" for name, queue in (("tasks", one.tasks), ("events", one.events)) if queue]
-    lines = [f"{one.token:<20} {one.state:<8} {count:<13} {'; '.join(queues)}".rstrip()]
-    if one.actions:
-        lines.append(f"  actions {', '.join(one.actions)}")
-    if one.listens:
-        lines.append(f"  listens {', '.join(one.listens)}")
+    count = f"{agent.processes} process" + ("" if agent.processes == 1 else "es")
+    queues = [f"{name} {_said(queue)}" for name, queue in (("tasks", agent.tasks), ("events", agent.events)) if queue]
+    lines = [f"{agent.token:<20} {agent.state:<8} {count:<13} {'; '.join(queues)}".rstrip()]
+    if agent.actions:
+        lines.append(f"  actions {', '.join(agent.actions)}")
+    if agent.listens:
+        lines.append(f"  listens {', '.join(agent.listens)}")
     return lines
 
 

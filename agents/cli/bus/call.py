@@ -49,8 +49,8 @@ async def command(
                 print_json(await bus.call(action, content, returns=object, user=statement, timeout=timeout))
     except NoListener as error:
         # What there is concerns an operator alone, who is the developer where `sealbus dev` runs.
-        if settings.development and (found := await _there(action.partition(".")[0], settings)):
-            raise NoListener(f"{error.detail}\n{found}") from error
+        if settings.development and (hint := await _there(action.partition(".")[0], settings)):
+            raise NoListener(f"{error.detail}\n{hint}") from error
         raise
 
 
@@ -61,11 +61,11 @@ async def _there(token: str, settings: Settings) -> str:
 
     try:
         async with asyncio.timeout(_LOOKING):
-            agents = {one.token: one for one in await seen("operator", settings)}
+            agents = {agent.token: agent for agent in await seen("operator", settings)}
     except (SealbusError, TimeoutError):
         return ""
     if token not in agents:
         return f"no agent {token} is known; there is {', '.join(agents) or 'none'}"
-    one = agents[token]
-    declared = f"; the policy declares for it {', '.join(one.actions)}" if one.actions else ""
-    return f"{token} {'runs' if one.processes else 'does not run'} now{declared}"
+    agent = agents[token]
+    declared = f"; the policy declares for it {', '.join(agent.actions)}" if agent.actions else ""
+    return f"{token} {'runs' if agent.processes else 'does not run'} now{declared}"

@@ -195,8 +195,8 @@ async def retry(
                     }
                 )
             else:
-                whom = f"for {handle.task.context.sub}" if handle.task.context is not None else "for no user"
-                note(printable(f"#{letter.sequence}: sent again as {header.id.hex()} to {header.to}, {whom}"))
+                user = f"for {handle.task.context.sub}" if handle.task.context is not None else "for no user"
+                note(printable(f"#{letter.sequence}: sent again as {header.id.hex()} to {header.to}, {user}"))
             if wait is not None:
                 await finish(handle, wait, as_json=invocation.as_json)
             elif not invocation.as_json:
@@ -277,15 +277,15 @@ def as_document(letter: DeadLetter) -> dict[str, object]:
 def as_line(letter: DeadLetter) -> str:
     """Return one dead letter as one line for people."""
     header, death = letter.header, letter.death
-    said = [death.code] if death is not None else ["reason unknown"]
+    texts = [death.code] if death is not None else ["reason unknown"]
     if letter.refused:
-        said.append(f"UNVERIFIED: {letter.refused}")
+        texts.append(f"UNVERIFIED: {letter.refused}")
     head = f"#{letter.sequence:<5} {shown_time(letter.stored)}"
     if header is None:
-        return f"{head} {letter.subject}: no message  {'  '.join(said)}"
+        return f"{head} {letter.subject}: no message  {'  '.join(texts)}"
     return (
         f"{head} {header.id.hex()} {header.to:<28} from {header.iss.path:<20} for {letter.user or '-':<10} "
-        f"{'  '.join(said)}"
+        f"{'  '.join(texts)}"
     )
 
 

@@ -33,10 +33,10 @@ class Span(click.ParamType[timedelta]):
         """Return the duration that `value` stands for, or fail with a usage error."""
         if isinstance(value, timedelta):
             return value
-        found = _SPAN.fullmatch(str(value))
-        if found is None:
+        matched = _SPAN.fullmatch(str(value))
+        if matched is None:
             self.fail(f"{str(value)!r} is not a number with s, m, h or d", param, ctx)
-        return timedelta(**{_UNITS[found[2]]: int(found[1])})
+        return timedelta(**{_UNITS[matched[2]]: int(matched[1])})
 
 
 class Instant(click.ParamType[datetime]):
@@ -164,7 +164,7 @@ async def add(
     from sealbus.agents.sdk.bodies import JSON
     from sealbus.bus.sending.message import Content
 
-    if sum(one is not None for one in (cron, every, at, after)) != 1:
+    if sum(value is not None for value in (cron, every, at, after)) != 1:
         raise click.UsageError("give one of --cron, --every, --at and --after")
     content = Content(body=json_body(body), typ=JSON)
     options: ScheduleOptions = {"overlap": overlap, "life": life, "partition": partition}
@@ -203,7 +203,9 @@ async def add(
 @_change_options
 async def pause(name: str, change: _Change) -> None:
     """Have the schedule NAME send nothing until it is resumed."""
-    await change.request(lambda known: known.pause(name, owner=change.owner, timeout=change.timeout), name, "paused")
+    await change.request(
+        lambda schedules: schedules.pause(name, owner=change.owner, timeout=change.timeout), name, "paused"
+    )
 
 
 @command.command("resume")
@@ -211,7 +213,9 @@ async def pause(name: str, change: _Change) -> None:
 @_change_options
 async def resume(name: str, change: _Change) -> None:
     """Have the schedule NAME go on; what it did not send while it was paused is not sent."""
-    await change.request(lambda known: known.resume(name, owner=change.owner, timeout=change.timeout), name, "on")
+    await change.request(
+        lambda schedules: schedules.resume(name, owner=change.owner, timeout=change.timeout), name, "on"
+    )
 
 
 @command.command("rm")
@@ -219,7 +223,9 @@ async def resume(name: str, change: _Change) -> None:
 @_change_options
 async def rm(name: str, change: _Change) -> None:
     """End the schedule NAME. Tasks that it has sent go on."""
-    await change.request(lambda known: known.remove(name, owner=change.owner, timeout=change.timeout), name, "removed")
+    await change.request(
+        lambda schedules: schedules.remove(name, owner=change.owner, timeout=change.timeout), name, "removed"
+    )
 
 
 @command.command("ls")
@@ -227,12 +233,14 @@ async def rm(name: str, change: _Change) -> None:
 async def ls(invocation: Invocation) -> None:
     """List the schedules of our own identity (--as): others' are shown to nobody else."""
     async with _opened(invocation) as schedules:
-        found = await schedules.list()
+        listed = await schedules.list()
     if invocation.as_json:
-        for schedule in found:
+        for schedule in listed:
             print_json(_object(schedule))
         return
-    rows = [[known.name, known.state, known.action, known.when, _shown(known.next)] for known in found]
+    rows = [
+        [schedule.name, schedule.state, schedule.action, schedule.when, _shown(schedule.next)] for schedule in listed
+    ]
     print_table("", ["name", "state", "action", "when", "next"], rows)
 
 

@@ -93,24 +93,24 @@ async def finish(handle: TaskHandle, wait: float, *, as_json: bool) -> None:
     reading, parts = PartsReading(), list[object]()
     try:
         async with asyncio.timeout(wait), aclosing(handle.statuses()) as statuses:
-            async for one in statuses:
-                last = one
-                if one.code == Code.UNKNOWN_VERB and not one.final:
+            async for report in statuses:
+                last = report
+                if report.code == Code.UNKNOWN_VERB and not report.final:
                     waits = f"{handle.action}: its agent has no such task, which waits for a process that has"
-                    note("\n".join(filter(None, (waits, one.note))))
-                if one.part is None:
+                    note("\n".join(filter(None, (waits, report.note))))
+                if report.part is None:
                     continue
-                if reading.take(one):
+                if reading.take(report):
                     click.echo("the parts begin again: an attempt failed", err=True)
                     parts.clear()
                 if as_json:
-                    parts.append(_value(one.part))
+                    parts.append(_value(report.part))
                 else:
-                    _print_result(one.part)
+                    _print_result(report.part)
     except TimeoutError as error:
         so_far = "no worker has reported on it: is one running?"
         if last is not None:
-            so_far = printable("  ".join(one for one in (last.state.value, last.code, last.note) if one))
+            so_far = printable("  ".join(text for text in (last.state.value, last.code, last.note) if text))
         raise click.ClickException(
             f"{handle.action}: not done within {wait:g} s ({so_far}); ask again: sealbus task result {handle}"
         ) from error
@@ -150,8 +150,8 @@ def _print(status: Status | None, *, as_json: bool) -> None:
         _print_result(status.part)
     else:
         by = f"by {status.by}" if status.by is not None else ""
-        said: Sequence[str] = (status.state.value, status.code, ", ".join(status.reasons), by, status.note)
-        click.echo(printable("  ".join(one for one in said if one)))
+        texts: Sequence[str] = (status.state.value, status.code, ", ".join(status.reasons), by, status.note)
+        click.echo(printable("  ".join(text for text in texts if text)))
         for line in explained(status.explanation._replace(reasons=())):
             click.echo(f"  {line}")
 
@@ -159,20 +159,20 @@ def _print(status: Status | None, *, as_json: bool) -> None:
 def _object(status: Status | None) -> dict[str, object]:
     if status is None:
         return {"state": "submitted"}
-    shown: dict[str, object] = {"state": status.state.value, "final": status.final, "sequence": status.sequence}
+    document: dict[str, object] = {"state": status.state.value, "final": status.final, "sequence": status.sequence}
     if status.code:
-        shown["code"] = status.code
-    shown |= status.explanation.members()
+        document["code"] = status.code
+    document |= status.explanation.members()
     if status.note:
-        shown["note"] = status.note
+        document["note"] = status.note
     if status.by is not None:
-        shown["by"] = status.by.value
+        document["by"] = status.by.value
     if status.result is not None:
-        shown["type"] = status.result.typ
-        shown["result"] = _value(status.result)
+        document["type"] = status.result.typ
+        document["result"] = _value(status.result)
     if status.part is not None:
-        shown |= {"part": status.number, "type": status.part.typ, "value": _value(status.part)}
-    return shown
+        document |= {"part": status.number, "type": status.part.typ, "value": _value(status.part)}
+    return document
 
 
 def _print_result(answer: Content) -> None:

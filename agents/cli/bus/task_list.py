@@ -110,13 +110,13 @@ def as_document(task: ListedTask) -> TaskDocument:
 
 def as_line(task: ListedTask) -> str:
     """Return one task as one line for people."""
-    header, told = task.header, task.told
-    said = [told.code, ", ".join(told.reasons), f"by {told.by}" if told.by else "", told.note]
-    if told.unverified:
-        said.append(f"UNVERIFIED STATUS: {', '.join(told.unverified)}")
+    header, status = task.header, task.status
+    texts = [status.code, ", ".join(status.reasons), f"by {status.by}" if status.by else "", status.note]
+    if status.unverified:
+        texts.append(f"UNVERIFIED STATUS: {', '.join(status.unverified)}")
     if task.refused:
-        said.append(f"UNVERIFIED: {task.refused}")
+        texts.append(f"UNVERIFIED: {task.refused}")
     return (
-        f"{shown_time(task.stored)} {header.id.hex()} {told.state:<14} {task.action or header.to:<24} "
-        f"from {header.iss.path:<20} for {task.user or '-':<10} {'  '.join(one for one in said if one)}"
+        f"{shown_time(task.stored)} {header.id.hex()} {status.state:<14} {task.action or header.to:<24} "
+        f"from {header.iss.path:<20} for {task.user or '-':<10} {'  '.join(text for text in texts if text)}"
     ).rstrip()

@@ -53,24 +53,24 @@ async def command(
     if log is None and not without_log:
         raise click.UsageError("control.notary.folder is not set: give --log DIR, or --without-log")
     async with open_connection(invocation.as_name, settings) as (_, connection):
-        taken = await take_backup(folder, connection, settings, log=log, keys=keys)
-    size = sum(one.size for one in taken.files)
+        manifest = await take_backup(folder, connection, settings, log=log, keys=keys)
+    size = sum(file.size for file in manifest.files)
     if invocation.as_json:
         print_json(
             {
                 "folder": str(folder),
                 "bytes": size,
-                "log_last": taken.log_last,
-                "signed": bool(taken.note),
+                "log_last": manifest.log_last,
+                "signed": bool(manifest.note),
                 "streams": [
-                    {"name": one.name, "messages": one.messages, "first": one.first, "last": one.last}
-                    for one in taken.streams
+                    {"name": stream.name, "messages": stream.messages, "first": stream.first, "last": stream.last}
+                    for stream in manifest.streams
                 ],
             }
         )
         return
-    for one in taken.streams:
-        click.echo(f"{one.name}: {one.messages} messages, to sequence {one.last}")
-    note(f"{len(taken.files)} files, {size} bytes in {folder}")
-    if not taken.note:
+    for stream in manifest.streams:
+        click.echo(f"{stream.name}: {stream.messages} messages, to sequence {stream.last}")
+    note(f"{len(manifest.files)} files, {size} bytes in {folder}")
+    if not manifest.note:
         note("not signed, as the log's key is not here: after a restore, what waits now stays refused")

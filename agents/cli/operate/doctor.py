@@ -41,17 +41,19 @@ async def command(
     if as_json:
         print_json(
             {
-                "settings": [{"key": one.key, "value": one.value, "origin": str(one.origin)} for one in settings.lines],
-                "checks": [{"part": one.part, "ok": one.ok, "text": one.text} for one in checks],
+                "settings": [
+                    {"key": line.key, "value": line.value, "origin": str(line.origin)} for line in settings.lines
+                ],
+                "checks": [{"part": check.part, "ok": check.ok, "text": check.text} for check in checks],
             }
         )
     else:
         print_table(
             "settings in force",
             ("key", "value", "from"),
-            [(one.key, one.value, str(one.origin)) for one in settings.lines],
+            [(line.key, line.value, str(line.origin)) for line in settings.lines],
         )
         print_table(
-            "checks", ("part", "", "found"), [(one.part, "ok" if one.ok else "BAD", one.text) for one in checks]
+            "checks", ("part", "", "found"), [(check.part, "ok" if check.ok else "BAD", check.text) for check in checks]
         )
-    return 0 if all(one.ok for one in checks) else 1
+    return 0 if all(check.ok for check in checks) else 1

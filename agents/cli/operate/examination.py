@@ -157,11 +157,11 @@ async def _edge(health: str) -> str:
     page = await read_page(f"{health.rstrip('/')}/readyz", statuses=(200, 503))
     try:
         answer = json.loads(page)
-        said = [f"{part}: {text}" for key in ("reasons", "notes") for part, text in answer.get(key, {}).items()]
+        problems = [f"{part}: {text}" for key in ("reasons", "notes") for part, text in answer.get(key, {}).items()]
     except (ValueError, AttributeError) as error:
         raise BusUnavailable(f"{health}/readyz: the answer is not that of an edge") from error
-    if said:
-        raise ConfigurationError("; ".join(said))
+    if problems:
+        raise ConfigurationError("; ".join(problems))
     return "ready, and nothing is noted"
 
 
@@ -169,10 +169,10 @@ async def _context(settings: Settings) -> str:
     """Check that agents accept the user contexts that the edge mints; report for how long one may start and go on."""
     from sealbus.agents.edge.edge import minting_limits
 
-    minted, taken = minting_limits(settings.edge, settings.lifetimes), settings.lifetimes
+    minted, accepted = minting_limits(settings.edge, settings.lifetimes), settings.lifetimes
     return (
         f"minted for {minted.context_start_seconds} s to start and {minted.context_end_seconds} s to go on, "
-        f"taken for {taken.context_start // SECOND} s and {taken.context_life // SECOND} s"
+        f"taken for {accepted.context_start // SECOND} s and {accepted.context_life // SECOND} s"
     )
 
 
@@ -216,7 +216,7 @@ async def _stored_policy(settings: Settings, name: str) -> str:
         open_engine(settings.policy, identity, source.in_force) as engine,
     ):
         status = await engine.status()
-        problem = "; ".join(one for one in (source.problem(), status.problem) if one).replace("\n", "; ")
+        problem = "; ".join(text for text in (source.problem(), status.problem) if text).replace("\n", "; ")
     # Raised out here because the task groups of what is open would wrap it in an exception group.
     if problem:
         raise ConfigurationError(f"{status.engine}, revision {status.revision} stays in force: {problem}")

@@ -113,7 +113,7 @@ def write(
         raise click.UsageError("--callout-health needs --reload")
     try:
         wanted = SpiffeId(spiffe_id) if spiffe_id is not None else None
-        also_trusted = [TrustDomain(one) for one in domains]
+        also_trusted = [TrustDomain(domain) for domain in domains]
     except EnvelopeError as error:
         raise ConfigurationError(f"--id, --also-trust: {error.detail}") from error
     server = None

@@ -76,10 +76,10 @@ async def restored(folder: Path | None, last: int | None, waiting: str | None, i
     if manifest is not None:
         manifest.check_of(settings.trust_domain.name, options.plan.origin)
         if manifest.note:
-            manifest.check_signed([one.verifier for one in options.signers])
+            manifest.check_signed([signer.verifier for signer in options.signers])
     async with open_connection(invocation.as_name, settings) as (identity, connection):
         stream = await existing_stream(connection.jetstream, table.stream)
-        if manifest is not None and any(one.created == stream.created for one in manifest.streams if one.current):
+        if manifest is not None and any(saved.created == stream.created for saved in manifest.streams if saved.current):
             raise ConfigurationError(
                 f"{table.stream} is the stream of the backup itself, not a restored one: give --last"
             )
@@ -93,7 +93,7 @@ async def restored(folder: Path | None, last: int | None, waiting: str | None, i
                     "Give --waiting handle to have it handled again, or --waiting refuse"
                 )
             streams = await restored_streams(connection.jetstream, manifest)
-        one = await asyncio.to_thread(
+        restoration = await asyncio.to_thread(
             lambda: say_restored(
                 FolderStore(log),
                 stream,
@@ -109,21 +109,24 @@ async def restored(folder: Path | None, last: int | None, waiting: str | None, i
     if invocation.as_json:
         print_json(
             {
-                "before": one.before,
-                "created": one.created,
-                "last": one.last,
-                "by": one.by.value,
-                "time": one.time,
-                "manifest": one.manifest,
+                "before": restoration.before,
+                "created": restoration.created,
+                "last": restoration.last,
+                "by": restoration.by.value,
+                "time": restoration.time,
+                "manifest": restoration.manifest,
                 "streams": [
                     {"name": row.stream, "before": row.before, "created": row.created, "last": row.last}
-                    for row in one.streams
+                    for row in restoration.streams
                 ],
             }
         )
         return
-    note(f"{table.stream}, restored up to {one.last} by {one.by}: the log goes on over it when the notary starts")
-    if one.streams:
+    note(
+        f"{table.stream}, restored up to {restoration.last} by {restoration.by}: "
+        "the log continues over it when the notary starts"
+    )
+    if restoration.streams:
         note("what waited in the backup is handled once the notary has started")
     elif waiting != "refuse":
         reason = "no backup is named" if manifest is None else "the backup's manifest is not signed"
@@ -148,10 +151,10 @@ def show(folder: Path, keys: tuple[str, ...], origin: str | None, as_json: bool)
     signed = stored_checkpoint(store, origin or verifiers[0].name, verifiers)
     if signed is None:
         raise ConfigurationError(f"{folder} holds no checkpoint")
-    found = signed.checkpoint
-    check_tiles(found.size, found.root, tile_reader(store.get))
+    checkpoint = signed.checkpoint
+    check_tiles(checkpoint.size, checkpoint.root, tile_reader(store.get))
     if as_json:
-        print_json({"origin": found.origin, "size": found.size, "root": found.root.hex()})
+        print_json({"origin": checkpoint.origin, "size": checkpoint.size, "root": checkpoint.root.hex()})
     else:
         click.echo(signed.note.decode(), nl=False)
 
@@ -172,12 +175,12 @@ def hold(log: Path, folder: Path, keys: tuple[str, ...], origin: str | None, as_
     from sealbus.envelopes.log.tiles import tile_reader
 
     verifiers, store = [NoteVerifier.parse(key) for key in keys], FolderStore(log)
-    found = store.get(CHECKPOINT)
-    if found is None:
+    published = store.get(CHECKPOINT)
+    if published is None:
         raise ConfigurationError(f"{log} holds no checkpoint")
     holder = CheckpointHolder(folder, origin=origin or verifiers[0].name, verifiers=verifiers)
-    held = holder.hold_from(found, tile_reader(store.get)).checkpoint
+    checkpoint = holder.hold_from(published, tile_reader(store.get)).checkpoint
     if as_json:
-        print_json({"origin": held.origin, "size": held.size, "root": held.root.hex()})
+        print_json({"origin": checkpoint.origin, "size": checkpoint.size, "root": checkpoint.root.hex()})
     else:
-        note(f"{held.origin}: {held.size} entries held")
+        note(f"{checkpoint.origin}: {checkpoint.size} entries held")

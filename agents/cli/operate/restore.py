@@ -56,7 +56,9 @@ async def command(
     if invocation.as_json:
         print_json(
             {
-                "streams": [{"name": one.name, "messages": one.messages, "last": one.last} for one in done.streams],
+                "streams": [
+                    {"name": stream.name, "messages": stream.messages, "last": stream.last} for stream in done.streams
+                ],
                 "records": done.records,
                 "lost": done.lost,
                 "log": done.log,
@@ -65,11 +67,11 @@ async def command(
             }
         )
         return
-    for one in done.streams:
-        click.echo(f"{one.name}: {one.messages} messages, to sequence {one.last}")
+    for stream in done.streams:
+        click.echo(f"{stream.name}: {stream.messages} messages, to sequence {stream.last}")
     if done.log:
         click.echo(f"log: {done.log}")
-    if any(one.config.get("num_replicas", 1) != 1 for one in done.streams):
+    if any(stream.config.get("num_replicas", 1) != 1 for stream in done.streams):
         note("next: wait until every nats-server has all streams: /healthz of each is 503 until then; after that,")
     note(
         "next: stop nats-server, run `sync` there, and start it again; on the notary's machine, before the notary starts,"
@@ -89,25 +91,27 @@ async def _check(invocation: Invocation, *, within: float) -> None:
 
     settings = invocation.settings()
     async with open_connection(invocation.as_name, settings) as (identity, connection):
-        asked = await check_copies(connection)
-        known = open_key_book(settings, identity, NatsTransport(connection)) or nothing_restored
-        waiting = await check_waiting(connection.jetstream, known, within=within)
+        copies = await check_copies(connection)
+        book = open_key_book(settings, identity, NatsTransport(connection)) or nothing_restored
+        waiting = await check_waiting(connection.jetstream, book, within=within)
     if invocation.as_json:
         print_json(
             {
-                "refused": [one.stream for one in asked],
-                "waiting": [{"stream": one.stream, "last": one.last, "counts": one.counts} for one in waiting],
+                "refused": [copy.stream for copy in copies],
+                "waiting": [
+                    {"stream": stream.stream, "last": stream.last, "counts": stream.counts} for stream in waiting
+                ],
             }
         )
     else:
-        for message in asked:
+        for message in copies:
             click.echo(f"{message.stream}: a copy of its last message is refused")
-        if not asked:
+        if not copies:
             click.echo("no message is young enough for its copy to be accepted")
-        for one in waiting:
-            what = "counts" if one.counts else "stays refused: no notary says that this stream was restored"
-            click.echo(f"{one.stream}: what was restored, up to sequence {one.last}, {what}")
-    if refused := [one.stream for one in waiting if not one.counts]:
+        for stream in waiting:
+            state = "counts" if stream.counts else "stays refused: no notary says that this stream was restored"
+            click.echo(f"{stream.stream}: what was restored, up to sequence {stream.last}, {state}")
+    if refused := [stream.stream for stream in waiting if not stream.counts]:
         raise BackupRefused(
             f"what waits in {', '.join(refused)} stays refused: run `sealbus notary restored FOLDER`, and start the notary"
         )

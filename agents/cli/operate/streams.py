@@ -173,18 +173,18 @@ async def _streams(invocation: Invocation, *, change: bool) -> int:
     async with open_connection(invocation.as_name, settings) as (_, connection):
         declared = (*await in_period(streams_of(settings), connection.jetstream), *_bucket_of(settings))
         changes = await stream_plan.apply(declared, connection.jetstream) if change else []
-        found = await stream_plan.read_streams([one.name for one in declared], connection.jetstream)
+        states = await stream_plan.read_streams([stream.name for stream in declared], connection.jetstream)
         if not change:
-            changes = stream_plan.plan(declared, found)
-    for one in changes:
+            changes = stream_plan.plan(declared, states)
+    for planned in changes:
         if invocation.as_json:
-            print_json({"change": type(one).__name__.lower(), "text": str(one)})
+            print_json({"change": type(planned).__name__.lower(), "text": str(planned)})
         else:
-            click.echo(str(one))
+            click.echo(str(planned))
     if not invocation.as_json:
         if not changes:
             note("every stream is as declared")
-        note(acknowledged_means({name: state for name, state in found.items() if state is not None}))
+        note(acknowledged_means({name: state for name, state in states.items() if state is not None}))
     return len(changes)
 
 

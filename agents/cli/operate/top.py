@@ -71,19 +71,19 @@ async def _follow(trail: AuditTrail, rates: Rates) -> None:
 
 def _show(rows: list[Rate], *, as_json: bool) -> None:
     if as_json:
-        print_json([asdict(one) for one in rows])
+        print_json([asdict(row) for row in rows])
         return
     if sys.stdout.isatty():
         click.clear()
-    shown = [
+    cells = [
         [
-            printable(one.agent),
-            printable(one.action),
-            *map(_number, (one.allowed, one.denied, one.failed, one.p50, one.p99)),
+            printable(row.agent),
+            printable(row.action),
+            *map(_number, (row.allowed, row.denied, row.failed, row.p50, row.p99)),
         ]
-        for one in rows
+        for row in rows
     ]
-    print_table(f"the last 10 s: {len(rows)} actions", _COLUMNS, shown)
+    print_table(f"the last 10 s: {len(rows)} actions", _COLUMNS, cells)
 
 
 def _number(value: float | None) -> str:

@@ -102,13 +102,13 @@ async def ls(queue: str, person: ApprovingPerson) -> None:
 
 
 @command.command("show")
-@click.argument("one", metavar="ID")
+@click.argument("identifier", metavar="ID")
 @click.option("--queue", default="managers", show_default=True, help="The queue, if ID is only its beginning.")
 @_person_options
-async def show(one: str, queue: str, person: ApprovingPerson) -> None:
+async def show(identifier: str, queue: str, person: ApprovingPerson) -> None:
     """Show what would be done, to what, for whom; ID, or its beginning, as `ls` shows it."""
     async with await person.approvals() as approvals:
-        task = await _named(approvals, one, queue)
+        task = await _named(approvals, identifier, queue)
     if person.as_json:
         print_json(task)
     else:
@@ -118,14 +118,14 @@ async def show(one: str, queue: str, person: ApprovingPerson) -> None:
 
 def _verdict(verdict: str, help_: str) -> None:
     @command.command(verdict, help=help_)
-    @click.argument("one", metavar="ID")
+    @click.argument("identifier", metavar="ID")
     @click.option("--note", "text", default="", help="A line for the record, at most 256 bytes.")
     @click.option("--yes", is_flag=True, help="Do not show it and ask first.")
     @click.option("--queue", default="managers", show_default=True, help="The queue, if ID is only its beginning.")
     @_person_options
-    async def decide(one: str, text: str, yes: bool, queue: str, person: ApprovingPerson) -> None:
+    async def decide(identifier: str, text: str, yes: bool, queue: str, person: ApprovingPerson) -> None:
         async with await person.approvals() as approvals:
-            task = await _named(approvals, one, queue)
+            task = await _named(approvals, identifier, queue)
             if not yes:
                 for line in _lines(task):
                     note(line)
@@ -172,7 +172,9 @@ def _lines(task: Mapping[str, Any]) -> list[str]:
     needs = task.get("needs") or {}
     strong = f"by {' or '.join(needs['acr'])}" if needs.get("acr") else ""
     fresh = f"at most {needs['max_age']} s ago" if needs.get("max_age") is not None else ""
-    said = [f"{known['verdict']} by {known['user']} at {known['time']}" for known in task.get("verdicts", [])]
+    verdicts = [
+        f"{verdict['verdict']} by {verdict['user']} at {verdict['time']}" for verdict in task.get("verdicts", [])
+    ]
     lines = [
         str(task["text"]),
         f"  action     {task['action']} of {task['agent']}",
@@ -184,7 +186,7 @@ def _lines(task: Mapping[str, Any]) -> list[str]:
         f"  waits      {task['since']} to {task['until']}",
         f"  login      {', '.join(filter(None, (strong, fresh))) or 'any'}",
         f"  follows    {', '.join(task.get('follows', [])) or 'nothing'}",
-        f"  said       {'; '.join(said) or 'nothing'}",
+        f"  said       {'; '.join(verdicts) or 'nothing'}",
         f"  id         {task['id']}",
     ]
     return [printable(line) for line in lines]

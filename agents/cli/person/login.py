@@ -53,20 +53,20 @@ def command(
     file.read()
 
     async def logged_in() -> None:
-        kept = await keep_login(file, client, await _tokens(client, way))
-        lasts = "it is renewed when needed" if kept.tokens.refresh_token is not None else "then log in again"
+        login = await keep_login(file, client, await _tokens(client, way))
+        lasts = "it is renewed when needed" if login.tokens.refresh_token is not None else "then log in again"
         note(
-            f"You are logged in at {client.issuer} until {shown_time(kept.tokens.expires)}; {lasts}. Kept in {file.path}"
+            f"You are logged in at {client.issuer} until {shown_time(login.tokens.expires)}; {lasts}. Kept in {file.path}"
         )
         if as_json:
             print_json(
                 {
-                    "issuer": kept.issuer,
-                    "client_id": kept.client_id,
-                    "resource": kept.resource,
-                    "scope": kept.tokens.scope,
-                    "expires": shown_time(kept.tokens.expires),
-                    "renewed": kept.tokens.refresh_token is not None,
+                    "issuer": login.issuer,
+                    "client_id": login.client_id,
+                    "resource": login.resource,
+                    "scope": login.tokens.scope,
+                    "expires": shown_time(login.tokens.expires),
+                    "renewed": login.tokens.refresh_token is not None,
                     "file": str(file.path),
                 }
             )

@@ -93,7 +93,7 @@ def _print_own(config: str | None, *, as_json: bool) -> None:
     tokens = login.tokens
     if as_json:
         life = (tokens.expires - wall_clock()) // SECOND
-        said = {"token_type": "Bearer", "expires_in": life, "scope": tokens.scope, "issuer": login.issuer}
-        print_json({"access_token": tokens.access_token, **said})
+        details = {"token_type": "Bearer", "expires_in": life, "scope": tokens.scope, "issuer": login.issuer}
+        print_json({"access_token": tokens.access_token, **details})
     else:
         click.echo(tokens.access_token)

@@ -151,12 +151,12 @@ def as_document(result: BacktestResult) -> Mapping[str, object]:
             if change in report.groups
         },
         "samples": {
-            str(change): [_sample(one) for one in report.samples[change]]
+            str(change): [_sample(sample) for sample in report.samples[change]]
             for change in Change
             if change in report.samples
         },
         "micros": {
-            "recorded": {engine: _latency(one) for engine, one in sorted(report.recorded_latency.items())},
+            "recorded": {engine: _latency(latencies) for engine, latencies in sorted(report.recorded_latency.items())},
             "now": _latency(report.latency),
         },
         "findings": result.findings,
@@ -168,24 +168,24 @@ def as_document(result: BacktestResult) -> Mapping[str, object]:
 def print_result(result: BacktestResult) -> None:
     """Print tables on stdout, the risks first, and the reasons for the exit code on stderr."""
     report = result.report
-    asked = "its own policy" if result.own_policies else f"revision {result.revision}"
+    policy = "its own policy" if result.own_policies else f"revision {result.revision}"
     rows = [(str(change), str(report.changes[change])) for change in Change]
     rows += [(f"not replayable: {why}", str(count)) for why, count in sorted(report.not_replayable.items())]
     rows += [("unanswered", str(report.unanswered))] if report.unanswered else []
     rows += [("same", str(report.same)), ("all", str(report.read))]
-    print_table(f"recorded decisions against {asked}, {result.engine}", ("decisions", "number"), rows)
+    print_table(f"recorded decisions against {policy}, {result.engine}", ("decisions", "number"), rows)
     for change in Change:
         if change in report.groups:
             _print_change(change, report.groups[change], report.samples[change])
-    times = [(f"recorded, {engine}", one) for engine, one in sorted(report.recorded_latency.items())]
+    times = [(f"recorded, {engine}", latencies) for engine, latencies in sorted(report.recorded_latency.items())]
     times.append((f"now, {result.engine}", report.latency))
     print_table(
         "microseconds a decision",
         ("when", "mean", "half within", "99 % within"),
         [
-            (name, f"{one.mean:.0f}", str(one.quantile(0.5)), str(one.quantile(0.99)))
-            for name, one in times
-            if one.count
+            (name, f"{latencies.mean:.0f}", str(latencies.quantile(0.5)), str(latencies.quantile(0.99)))
+            for name, latencies in times
+            if latencies.count
         ],
     )
     if result.findings:
@@ -210,16 +210,16 @@ def _print_change(change: Change, groups: Mapping[Dimension, Counter[str]], samp
         ("record", "time", "caller", "action", "on", "for", "then", "now"),
         [
             (
-                f"#{one.recorded.sequence}",
-                shown_time(one.recorded.time),
-                one.recorded.caller,
-                one.recorded.action,
-                one.resource,
-                one.user or "-",
-                _said(str(one.recorded.verdict), one.recorded.reasons, one.recorded.obligations, ""),
-                _said(str(one.verdict), one.reasons, one.obligations, one.error),
+                f"#{sample.recorded.sequence}",
+                shown_time(sample.recorded.time),
+                sample.recorded.caller,
+                sample.recorded.action,
+                sample.resource,
+                sample.user or "-",
+                _said(str(sample.recorded.verdict), sample.recorded.reasons, sample.recorded.obligations, ""),
+                _said(str(sample.verdict), sample.reasons, sample.obligations, sample.error),
             )
-            for one in samples
+            for sample in samples
         ],
     )
 
@@ -232,8 +232,8 @@ def _most(counter: Counter[str], most: int) -> list[Mapping[str, object]]:
     return [{"value": value, "count": count} for value, count in counter.most_common(most)]
 
 
-def _sample(one: Sample) -> Mapping[str, object]:
-    recorded = one.recorded
+def _sample(sample: Sample) -> Mapping[str, object]:
+    recorded = sample.recorded
     return {
         "sequence": recorded.sequence,
         "time": shown_time(recorded.time),
@@ -241,8 +241,8 @@ def _sample(one: Sample) -> Mapping[str, object]:
         "recorder": recorded.recorder,
         "caller": recorded.caller,
         "action": recorded.action,
-        "resource": one.resource,
-        "user": one.user,
+        "resource": sample.resource,
+        "user": sample.user,
         "then": {
             "verdict": str(recorded.verdict),
             "code": str(recorded.code) if recorded.code is not None else "",
@@ -251,18 +251,18 @@ def _sample(one: Sample) -> Mapping[str, object]:
             "revision": recorded.revision,
         },
         "now": {
-            "verdict": str(one.verdict),
-            "reasons": list(one.reasons),
-            "obligations": one.obligations.decode(),
-            "error": one.error,
+            "verdict": str(sample.verdict),
+            "reasons": list(sample.reasons),
+            "obligations": sample.obligations.decode(),
+            "error": sample.error,
         },
     }
 
 
-def _latency(one: Latencies) -> Mapping[str, object]:
+def _latency(latencies: Latencies) -> Mapping[str, object]:
     return {
-        "count": one.count,
-        "mean": round(one.mean, 1),
-        "half_within": one.quantile(0.5),
-        "99_percent_within": one.quantile(0.99),
+        "count": latencies.count,
+        "mean": round(latencies.mean, 1),
+        "half_within": latencies.quantile(0.5),
+        "99_percent_within": latencies.quantile(0.99),
     }

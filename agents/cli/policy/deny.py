@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 _kind = click.argument("kind", type=click.Choice(["workload", "user", "session", "client"]))
-_one = click.argument("one", metavar="ID")
+_identifier = click.argument("identifier", metavar="ID")
 
 
 @click.group("deny")
@@ -28,7 +28,7 @@ def command() -> None:
 
 @command.command("add")
 @_kind
-@_one
+@_identifier
 @click.option(
     "--issued-before",
     type=Moment(),
@@ -39,7 +39,7 @@ def command() -> None:
 @key_option()
 @invocation_options("operator")
 async def add(
-    kind: str, one: str, issued_before: int | None, reason: str, key_file: Path, invocation: Invocation,
+    kind: str, identifier: str, issued_before: int | None, reason: str, key_file: Path, invocation: Invocation,
 ) -> None:  # fmt: skip
     """Deny ID: a SPIFFE ID or an agent's name, a user's, session's or client's id."""
     if issued_before is not None and kind != "workload":
@@ -50,7 +50,7 @@ async def add(
 
     denial = denials.Denial(
         kind=kind,
-        id=_named(kind, one, invocation.config),
+        id=_named(kind, identifier, invocation.config),
         before=issued_before or 0,
         at=shown_time(wall_clock()),
         reason=reason,
@@ -70,51 +70,51 @@ async def ls(invocation: Invocation) -> None:
     async with open_store(invocation) as (store, anchors):
         parts, _ = await stored_parts(store, anchors)
     platform = parts.bundle(PLATFORM)
-    found = list(denials(platform.data)) if platform is not None else []
+    denied = list(denials(platform.data)) if platform is not None else []
     if invocation.as_json:
-        for one in found:
-            print_json(_document(one))
+        for denial in denied:
+            print_json(_document(denial))
     else:
-        rows = [tuple(_document(one).values()) for one in found]
+        rows = [tuple(_document(denial).values()) for denial in denied]
         print_table("", ("kind", "id", "issued before", "since", "reason"), rows)
 
 
 @command.command("rm")
 @_kind
-@_one
+@_identifier
 @key_option()
 @invocation_options("operator")
-async def rm(kind: str, one: str, key_file: Path, invocation: Invocation) -> None:
+async def rm(kind: str, identifier: str, key_file: Path, invocation: Invocation) -> None:
     """Remove ID from the deny list."""
     from sealbus.agents.runtime.policy import deny_list as denials
     from sealbus.agents.runtime.policy.push import change_platform
 
-    change = denials.forget(kind, _named(kind, one, invocation.config))
+    change = denials.forget(kind, _named(kind, identifier, invocation.config))
     async with open_store(invocation) as (store, anchors):
         tell(await change_platform(store, anchors, change, read_key(key_file)), as_json=invocation.as_json)
 
 
-def _document(one: Denial) -> dict[str, str]:
+def _document(denial: Denial) -> dict[str, str]:
     return {
-        "kind": one.kind,
-        "id": one.id,
-        "issued_before": shown_time(one.before) if one.before else "",
-        "at": one.at,
-        "reason": one.reason,
+        "kind": denial.kind,
+        "id": denial.id,
+        "issued_before": shown_time(denial.before) if denial.before else "",
+        "at": denial.at,
+        "reason": denial.reason,
     }
 
 
-def _named(kind: str, one: str, config: str | None) -> str:
+def _named(kind: str, identifier: str, config: str | None) -> str:
     """Return the id as the registry has it: for a workload its SPIFFE ID, even if it was given by name."""
     if kind != "workload":
-        return one
+        return identifier
     from sealbus.agents.runtime.settings.settings import load_settings
     from sealbus.envelopes.errors import ConfigurationError, EnvelopeError
     from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-    if not one.startswith("spiffe://"):
-        return str(load_settings(config).names.id_of(one))
+    if not identifier.startswith("spiffe://"):
+        return str(load_settings(config).names.id_of(identifier))
     try:
-        return str(SpiffeId.parse(one))
+        return str(SpiffeId.parse(identifier))
     except EnvelopeError as error:
-        raise ConfigurationError(f"{one[:255]!r} is not a SPIFFE ID") from error
+        raise ConfigurationError(f"{identifier[:255]!r} is not a SPIFFE ID") from error

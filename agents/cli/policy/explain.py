@@ -121,9 +121,9 @@ async def explain(
                 findings += 1
                 continue
             bundles = [_bundle(policy)] if policy is not None else await bundles_of(recorded.revision)
-            told = explainer.explain_recorded(recorded, bundles)
-            explained, missed = _counted(told, explained, missed)
-            _print(_about(entry, recorded), told, everything=everything, as_json=invocation.as_json)
+            result = explainer.explain_recorded(recorded, bundles)
+            explained, missed = _counted(result, explained, missed)
+            _print(_about(entry, recorded), result, everything=everything, as_json=invocation.as_json)
     if findings:
         note(f"{findings} records do not verify: sealbus audit replay names them")
     if not explained and not missed:
@@ -131,10 +131,10 @@ async def explain(
     return _UNVERIFIED if findings else int(missed > 0 or not explained)
 
 
-def _counted(told: ExplainedDecision | NotExplained, explained: int, missed: int) -> tuple[int, int]:
+def _counted(result: ExplainedDecision | NotExplained, explained: int, missed: int) -> tuple[int, int]:
     from sealbus.policies.explain.explanation import ExplainedDecision
 
-    return (explained + 1, missed) if isinstance(told, ExplainedDecision) else (explained, missed + 1)
+    return (explained + 1, missed) if isinstance(result, ExplainedDecision) else (explained, missed + 1)
 
 
 def _explain_input(file: Path, policy: Path, *, everything: bool, as_json: bool) -> int:
@@ -151,9 +151,9 @@ def _explain_input(file: Path, policy: Path, *, everything: bool, as_json: bool)
         document = checked_document(data)
     except PolicyFailed as error:
         raise ConfigurationError(error.detail) from error
-    told = Explainer().explain(_bundle(policy), document, of_approval=is_question(document))
-    _print({}, told, everything=everything, as_json=as_json)
-    return _counted(told, 0, 0)[1]
+    result = Explainer().explain(_bundle(policy), document, of_approval=is_question(document))
+    _print({}, result, everything=everything, as_json=as_json)
+    return _counted(result, 0, 0)[1]
 
 
 def _bundle(policy: Path) -> Bundle:
@@ -218,13 +218,13 @@ def _of_archive(archived: ArchivedPolicies) -> BundlesOf:
     from sealbus.policies.lint.module import PolicyRefused
 
     async def find(revision: str) -> Sequence[Bundle]:
-        found: list[Bundle] = []
+        bundles: list[Bundle] = []
         for file in archived.files(revision):
             try:
-                found.append(await asyncio.to_thread(load_bundle, file))
+                bundles.append(await asyncio.to_thread(load_bundle, file))
             except PolicyRefused as error:
                 note(f"{file.name} is refused today: {printable(error.detail)}")
-        return found
+        return bundles
 
     return find
 
@@ -275,8 +275,8 @@ async def _newest_denial(
         if recorded is None:
             yield entry, None
         elif recorded.verdict is not Verdict.ALLOW:
-            asked = recorded.question() is not NotReplayable.NOT_ASKED
-            newest, after = ((entry, recorded), 0) if asked else (newest, after + 1)
+            by_policy = recorded.question() is not NotReplayable.NOT_ASKED
+            newest, after = ((entry, recorded), 0) if by_policy else (newest, after + 1)
     if after:
         note(f"{after} newer denials came before the policy was asked: sealbus audit replay shows them")
     if newest is not None:
@@ -299,51 +299,53 @@ def _about(entry: AuditEntry | Finding, recorded: RecordedDecision) -> Mapping[s
 
 
 def _print(
-    about: Mapping[str, object], told: ExplainedDecision | NotExplained, *, everything: bool, as_json: bool
+    about: Mapping[str, object], result: ExplainedDecision | NotExplained, *, everything: bool, as_json: bool
 ) -> None:
     if as_json:
-        print_json({**about, **explanation_document(told)})
+        print_json({**about, **explanation_document(result)})
         return
     if about:
         click.echo(printable(f"{about['time']} #{about['sequence']} {about['action']}"))
-    for line in as_lines(told, everything=everything):
+    for line in as_lines(result, everything=everything):
         click.echo(line)
 
 
-def as_lines(told: ExplainedDecision | NotExplained, *, everything: bool) -> Iterator[str]:
+def as_lines(result: ExplainedDecision | NotExplained, *, everything: bool) -> Iterator[str]:
     """Yield the lines of an explanation: each reason with its causes, then the rules, with `everything` inner ones too."""
     from sealbus.policies.explain.explanation import NotExplained
 
-    if isinstance(told, NotExplained):
-        detail = f": {told.detail}" if told.detail else ""
-        yield f"not explained ({told.why}): {_WHY[told.why]}{detail}"
+    if isinstance(result, NotExplained):
+        detail = f": {result.detail}" if result.detail else ""
+        yield f"not explained ({result.why}): {_WHY[result.why]}{detail}"
         return
-    yield f"{'ALLOW' if told.allow else 'DENY'} by {told.policy} {told.revision}"
-    if told.queue:
-        yield f"asks for an approval in the queue {told.queue}: {told.asked}"
-        yield f"  next: as a task it waits there for who may approve it: sealbus approvals ls --queue {told.queue}"
-    for reason in told.reasons:
+    yield f"{'ALLOW' if result.allow else 'DENY'} by {result.policy} {result.revision}"
+    if result.queue:
+        yield f"asks for an approval in the queue {result.queue}: {result.asked}"
+        yield f"  next: as a task it waits there for who may approve it: sealbus approvals ls --queue {result.queue}"
+    for reason in result.reasons:
         yield f"{reason.reason}: {reason.title}" if reason.title else reason.reason
         if reason.remedy:
             yield f"  next: {reason.remedy}"
         yield from _literals(reason.failed, "<- failed")
         yield from _literals(reason.held, "held")
-    everything = everything or any(not one.failed and not one.held for one in told.reasons)
+    everything = everything or any(not reason.failed and not reason.held for reason in result.reasons)
     yield "rules"
-    for rule in told.rules:
+    for rule in result.rules:
         if everything or not rule.depth:
             indent = "  " * (rule.depth + 1)
             verdict = "held  " if rule.held else "failed"
             yield f"{indent}{verdict} {rule.file}:{rule.line}  {rule.rule}"
             if rule.failed is not None:
                 yield from _literals([rule.failed], "<- failed", indent=f"{indent}       ")
-    if told.cut:
+    if result.cut:
         yield "  ... and more"
-    for file in told.untraced:
+    for file in result.untraced:
         yield f"  {file} cannot be traced: what it did is not told"
 
 
 def _literals(literals: Iterable[LiteralShown], verdict: str, indent: str = "  ") -> Iterator[str]:
-    for one in literals:
-        looked = ", ".join(f"{of.written} = {'undefined' if of.value is None else of.value}" for of in one.looked)
-        yield "   ".join(part for part in (f"{indent}{one.file}:{one.line}  {one.written}", looked, verdict) if part)
+    for literal in literals:
+        looked = ", ".join(f"{of.written} = {'undefined' if of.value is None else of.value}" for of in literal.looked)
+        yield "   ".join(
+            part for part in (f"{indent}{literal.file}:{literal.line}  {literal.written}", looked, verdict) if part
+        )

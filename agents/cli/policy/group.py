@@ -39,32 +39,35 @@ def test(folder: Path | None, opa: Path | None, part: bool, as_json: bool) -> No
     from sealbus.agents.dev.environment import starter_policy
     from sealbus.policies.rego_tests import run_tests
 
-    found = opa or shutil.which("opa")
-    results = run_tests(folder or starter_policy(), opa=Path(found) if found else None, part=part)
+    program = opa or shutil.which("opa")
+    results = run_tests(folder or starter_policy(), opa=Path(program) if program else None, part=part)
     if as_json:
-        for one in results:
+        for result in results:
             print_json(
                 {
-                    "engine": one.engine,
-                    "package": one.package,
-                    "name": one.name,
-                    "passed": one.passed,
-                    "error": one.error,
+                    "engine": result.engine,
+                    "package": result.package,
+                    "name": result.name,
+                    "passed": result.passed,
+                    "error": result.error,
                 }
             )
     else:
-        failed = [one for one in results if not one.passed]
+        failed = [result for result in results if not result.passed]
         if failed:
             print_table(
                 "failed",
                 ("engine", "test", "where", "error"),
-                [(one.engine, f"{one.package}.{one.name}", f"{one.file}:{one.line}", one.error) for one in failed],
+                [
+                    (result.engine, f"{result.package}.{result.name}", f"{result.file}:{result.line}", result.error)
+                    for result in failed
+                ],
             )
-        engines = sorted({one.engine for one in results})
+        engines = sorted({result.engine for result in results})
         note(f"{len(results) - len(failed)} passed, {len(failed)} failed, on {' and '.join(engines)}")
-        if not found:
+        if not program:
             note("opa was not found: only the embedded engine was used")
-    raise SystemExit(0 if results and all(one.passed for one in results) else 1)
+    raise SystemExit(0 if results and all(result.passed for result in results) else 1)
 
 
 @command.command("query")
@@ -108,7 +111,7 @@ def opa_config(
     from sealbus.envelopes.trust.keys import read_public_key
     from sealbus.policies.opa import config
 
-    keys = [read_public_key(one.read_bytes(), name=str(one)) for one in signers]
+    keys = [read_public_key(file.read_bytes(), name=str(file)) for file in signers]
     files = config.OpaFiles(certificate=certificate, key=private_key, bundle=trust_bundle)
     click.echo(config.opa_config(url, keys, files, persist=persist), nl=False)
 

@@ -107,8 +107,8 @@ def command(
 
     if event and callers:
         raise click.UsageError("an --event is granted to the agent that it is named after: leave --agent out")
-    found = resource or ("owned" if user == "required" and not event else "any")
-    if found == "owned" and user == "none":
+    ownership = resource or ("owned" if user == "required" and not event else "any")
+    if ownership == "owned" and user == "none":
         raise click.UsageError("an owned item needs a user: --user required, or --resource any")
     if queue is None and (over or acr):
         raise click.UsageError("--over and --acr say more of an --approval")
@@ -116,7 +116,7 @@ def command(
     if approval is not None:
         _check(approval, dict(limits), user="none" if event else user)
     action = NewAction(
-        name=name, callers=callers, user="none" if event else user, resource=found, limits=dict(limits), hours=hours,
+        name=name, callers=callers, user="none" if event else user, resource=ownership, limits=dict(limits), hours=hours,
         event=event, approval=approval,
     )  # fmt: skip
     changes = declare(folder, action, read_declared(config).names())
@@ -160,41 +160,41 @@ def declare(folder: Path, action: NewAction, names: Names) -> Mapping[str, Seque
     owner, *verbs = action.name.split(".")
     if len(verbs) != 1 or not all(map(is_token, (owner, *verbs))):
         raise ConfigurationError(f"{action.name[:255]!r} is not an action: an agent's name, a dot and a verb")
-    actions, agents, asked = (_Document.read(folder, name) for name in ("actions", "agents", "callers"))
+    actions, agents, callers = (_Document.read(folder, name) for name in ("actions", "agents", "callers"))
     if action.name in actions.content:
         raise ConfigurationError(f"{action.name} is declared in {actions.file} already: change it there")
     itself = _id(owner, names)
-    asking = [itself] if action.event else [_id(one, names) for one in action.callers]
+    asking = [itself] if action.event else [_id(caller, names) for caller in action.callers]
     limits: DataDocument = dict(action.limits)
     needs: DataDocument = {"user": action.user, "resource": action.resource, "limits": limits, "hours": action.hours}
     if action.approval is not None:
         asked_for: DataDocument = {"over": dict(action.approval.over), "queue": action.approval.queue, "until": _WEEK}
         needs["approval"] = asked_for | ({"acr": list(action.approval.acr)} if action.approval.acr else {})
     actions.declare(action.name, needs)
-    for one in asking:
-        agents.grant(one, action.name)
+    for caller in asking:
+        agents.grant(caller, action.name)
     if not action.event:
         # A verb of our own, such as `_schedule`, has no reply.
         if not verbs[0].startswith("_"):
             actions.declare(f"{action.name}.reply", _REPLY)
             agents.grant(itself, f"{action.name}.reply")
-        asked.ask(owner, asking)
-    changed = [document for document in (actions, agents, asked) if document.lines]
+        callers.ask(owner, asking)
+    changed = [document for document in (actions, agents, callers) if document.lines]
     for document in changed:
         write_file(document.text().encode(), document.file, durable=False)
     return {document.file.relative_to(folder).as_posix(): tuple(document.lines) for document in changed}
 
 
-def _id(said: str, names: Names) -> str:
+def _id(text: str, names: Names) -> str:
     from sealbus.envelopes.errors import ConfigurationError, EnvelopeError
     from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-    if not said.startswith("spiffe://"):
-        return str(names.id_of(said))
+    if not text.startswith("spiffe://"):
+        return str(names.id_of(text))
     try:
-        return str(SpiffeId.parse(said))
+        return str(SpiffeId.parse(text))
     except EnvelopeError as error:
-        raise ConfigurationError(f"{said[:255]!r} is not a SPIFFE ID") from error
+        raise ConfigurationError(f"{text[:255]!r} is not a SPIFFE ID") from error
 
 
 class _Document:
@@ -235,19 +235,19 @@ class _Document:
     def ask(self, token: str, agents: Sequence[str]) -> None:
         """Add `agents` to who may ask the agent `token`, if that is listed at all: else all grants are looked through."""
         if token in self.content:
-            listed = self._below(self.content, token)
-            for one in agents:
-                if listed.get(one) is not True:
-                    listed[one] = True
-                    self.lines.append(f"{token} may be asked by {one}")
+            callers = self._below(self.content, token)
+            for agent in agents:
+                if callers.get(agent) is not True:
+                    callers[agent] = True
+                    self.lines.append(f"{token} may be asked by {agent}")
 
     def _below(self, content: DataDocument, name: str) -> DataDocument:
         from sealbus.envelopes.errors import ConfigurationError
 
-        found = content.setdefault(name, {})
-        if not isinstance(found, dict):
+        value = content.setdefault(name, {})
+        if not isinstance(value, dict):
             raise ConfigurationError(f"{self.file}: {name} is not an object")
-        return found
+        return value
 
     def text(self) -> str:
         """Return the document with an action, or a grant, a line."""

@@ -29,18 +29,18 @@ async def _of_store(invocation: Invocation) -> int:
 
     async with open_store(invocation) as (store, anchors):
         parts, current = await stored_parts(store, anchors)
-        kept = {name: await store.serials(name) for name in sorted(current)}
-    force = {one.name: one for one in parts.parts}
+        serials = {name: await store.serials(name) for name in sorted(current)}
+    force = {part.name: part for part in parts.parts}
     rows = [
         {
             "part": name,
             "serial": force[name].serial if name in force else None,
             "revision": force[name].revision if name in force else "",
             "key": force[name].signer if name in force else "",
-            "kept": kept[name],
+            "kept": serials[name],
             "problem": parts.problems.get(name, ""),
         }
-        for name in kept
+        for name in serials
     ]
     if invocation.as_json:
         for row in rows:
@@ -57,18 +57,18 @@ async def _of_store(invocation: Invocation) -> int:
 async def _of_engine(invocation: Invocation) -> int:
     from sealbus.agents.cli.operate.examination import policy_status
 
-    found = await policy_status(invocation.settings(), invocation.as_name)
+    engine = await policy_status(invocation.settings(), invocation.as_name)
     rows = {
-        "engine": found.engine,
-        "revision": found.revision,
-        "problem": found.problem,
-        "missed": list(found.missed),
+        "engine": engine.engine,
+        "revision": engine.revision,
+        "problem": engine.problem,
+        "missed": list(engine.missed),
     }
     if invocation.as_json:
         print_json(rows)
     else:
-        print_table("", ("engine", found.engine), [(name, str(value)) for name, value in rows.items()])
-    return 0 if found.revision and not found.problem and not found.missed else 1
+        print_table("", ("engine", engine.engine), [(name, str(value)) for name, value in rows.items()])
+    return 0 if engine.revision and not engine.problem and not engine.missed else 1
 
 
 async def _of_opa(url: str, *, as_json: bool) -> int:

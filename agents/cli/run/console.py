@@ -30,9 +30,9 @@ def command(address: str | None, health: str | None, config: str | None, as_json
     """
     from sealbus.agents.runtime.settings.settings import Flag
 
-    def said(settings: Settings) -> str:
+    def ready_text(settings: Settings) -> str:
         return f"console at {settings.console.url or f'http://{settings.console.address}'}"
 
     log_to_stderr(as_json=log_json)
     flags = [Flag(option="--address", key="console.address", value=address)]
-    asyncio.run(run_roles(("console",), health, config, as_json=as_json, flags=flags, said=said))
+    asyncio.run(run_roles(("console",), health, config, as_json=as_json, flags=flags, ready_text=ready_text))

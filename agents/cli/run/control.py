@@ -94,9 +94,9 @@ async def run_roles(
     *,
     as_json: bool,
     flags: Sequence[Flag] = (),
-    said: Callable[[Settings], str] | None = None,
+    ready_text: Callable[[Settings], str] | None = None,
 ) -> None:
-    """Run `roles` together until a signal; `said` says what is there for people once they run, by default their names."""
+    """Run `roles` together until a signal. `ready_text` returns the line to print once they run; by default their names."""
     from sealbus.agents.control.control import Control
     from sealbus.agents.runtime.health import HealthServer, Probes
     from sealbus.agents.runtime.loop_watch import LoopWatch
@@ -128,7 +128,7 @@ async def run_roles(
         if as_json:
             print_json({"ready": True, "roles": list(roles)})
         else:
-            note(said(settings) if said is not None else f"control runs: {', '.join(roles)}")
+            note(ready_text(settings) if ready_text is not None else f"control runs: {', '.join(roles)}")
 
 
 def _opener(role: str) -> Opener:

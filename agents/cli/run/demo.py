@@ -91,8 +91,8 @@ class Shown:
             print_json({"scenes": scenes, "ok": self.ok, "records": self._records})
         else:
             verdict = "all as expected" if self.ok else "FAILED"
-            said = f"{self._records} records read back and verified, {self._findings} findings"
-            note(f"{len(self._results)} scenes; {said}; {verdict}")
+            counts = f"{self._records} records read back and verified, {self._findings} findings"
+            note(f"{len(self._results)} scenes; {counts}; {verdict}")
 
 
 def _document(result: SceneResult) -> dict[str, object]:

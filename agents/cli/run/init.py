@@ -59,7 +59,7 @@ def command(name: str, template: str, folder: Path | None, as_json: bool) -> Non
         if place.exists() and any(place.iterdir()):
             raise click.ClickException(f"{place} is not empty: give another by --folder")
         folders = importlib.resources.files("sealbus") / "templates"
-        files = dict(chain.from_iterable(_files(folders / one, "") for one in TEMPLATES[template]))
+        files = dict(chain.from_iterable(_files(folders / part, "") for part in TEMPLATES[template]))
         if len(TEMPLATES[template]) > 1:
             first = (folders / "agent" / "demo" / "agent.py").read_text(encoding="utf-8")
             files[_SECOND] = _EXAMPLE.sub("orders", first)
@@ -101,19 +101,19 @@ def _placed(path: str, name: str) -> str:
 def _write(place: Path, files: dict[str, str]) -> None:
     """Make the folder as a whole, or not at all."""
     place.absolute().parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.absolute().parent))
+    temporary = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.absolute().parent))
     try:
         for path, text in files.items():
-            target = made / path
+            target = temporary / path
             target.parent.mkdir(parents=True, exist_ok=True)
-            said = text.replace("SEALBUS_REQUIREMENT", _requirement()) if path == "requirements.txt" else text
-            target.write_text(said, encoding="utf-8")
+            content = text.replace("SEALBUS_REQUIREMENT", _requirement()) if path == "requirements.txt" else text
+            target.write_text(content, encoding="utf-8")
         umask = os.umask(0)
         os.umask(umask)
-        made.chmod(0o777 & ~umask)
-        made.rename(place)
+        temporary.chmod(0o777 & ~umask)
+        temporary.rename(place)
     except BaseException:
-        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         raise
 
 
@@ -123,9 +123,9 @@ def _requirement() -> str:
     origin = installed.read_text("direct_url.json")
     if not origin:
         return f"sealbus=={installed.version}"
-    said = json.loads(origin)
-    version = said.get("vcs_info")
-    place = f"{version['vcs']}+{said['url']}@{version['commit_id']}" if version else said["url"]
+    source = json.loads(origin)
+    version = source.get("vcs_info")
+    place = f"{version['vcs']}+{source['url']}@{version['commit_id']}" if version else source["url"]
     return f"sealbus @ {place}"
 
 

@@ -50,12 +50,12 @@ def run_processes(
             "--health": numbered_address(address, (number - 1) * len(targets)) if address is not None else None,
             "--config": config,
         }
-        given = [word for option, value in options.items() if value is not None for word in (option, value)]
+        words = [word for option, value in options.items() if value is not None for word in (option, value)]
         if as_json:
-            given.append("--json")
+            words.append("--json")
         if log_json is not as_json:
-            given += ["--log-format", "json" if log_json else "text"]
-        return [*_worker(sys.executable), "--supervised", str(number), str(line), str(memory), *given, "--", *targets]
+            words += ["--log-format", "json" if log_json else "text"]
+        return [*_worker(sys.executable), "--supervised", str(number), str(line), str(memory), *words, "--", *targets]
 
     supervisor = Supervisor(command, processes=processes, grace=settings.worker.drain + GRACE, say=note)
     return asyncio.run(_supervise(supervisor, SourceFiles(folders_of(targets)) if reloading else None))

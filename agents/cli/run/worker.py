@@ -214,7 +214,7 @@ async def _run(
                     parent.ready()
                 for worker in workers:
                     _say_ready(worker, as_json=as_json)
-        return all(one.result() for one in running)
+        return all(task.result() for task in running)
 
 
 @asynccontextmanager

@@ -1,1 +1,1 @@
-"""What the console says to its pages: the routes of `/api`, and what stands behind each."""
+"""The routes of `/api`, from which the pages get their documents, and the clients and checks behind them."""

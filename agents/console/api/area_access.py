@@ -1,7 +1,7 @@
-"""Whether a person may see an area now: asked of the policy, through the edge, and again before long while they look.
+"""Check whether a person may see an area: the policy is asked through the edge, and again every `FOR` seconds.
 
-Each question is a call, with its records. So a yes counts for a while: who looks at the same thing again and again leaves two
-looks a minute in the evidence, and fills no stream.
+Each question is a call, with its records. So an answer "yes" counts for a while: a person who keeps a page open leaves two
+calls a minute in the evidence, and does not fill the stream.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sealbus.agents.console.api.edge_client import EdgeClient
 from sealbus.agents.console.pages.sessions import Session
 
 FOR: Final = 30.0
-"""Seconds for which a yes counts: who loses the right sees no more after that."""
+"""Seconds for which a "yes" counts. A person who loses the right sees nothing more after that."""
 KEPT: Final = 4_096
 
 
@@ -26,7 +26,7 @@ class _Seen(NamedTuple):
 
 
 class AreaAccess:
-    """What the policy has said lately. A no is never kept: the next try asks again."""
+    """Checks access to areas, and remembers each "yes" for `FOR` seconds. A "no" is not remembered."""
 
     def __init__(self, edge: EdgeClient, *, elapsed: Callable[[], float] = time.monotonic) -> None:
         self._edge = edge

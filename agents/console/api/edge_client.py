@@ -1,4 +1,4 @@
-"""The edge as the console asks it: with a person's access token, for what the policy lets them see and do."""
+"""A client of the edge, which the console calls with a person's access token."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from sealbus.envelopes.encoding.strict_json import deeper_than
 from sealbus.envelopes.errors import BusUnavailable, Code, ConfigurationError, SealbusError
 
 _SECONDS: Final = 30.0
-"""For one request: the edge waits for the agent."""
+"""Time limit of one request. The edge waits for the agent meanwhile."""
 _ANSWER_BYTES: Final = 8 << 20
 _NESTING: Final = 80
-"""Deeper than a body of a task, and what it stands in."""
+"""Deeper than the body of a task within its document."""
 _REQUEST_ID: Final = "x-request-id"
 _OK: Final = frozenset({200, 202, 204})
 
 
 class EdgeRefused(SealbusError):
-    """The edge's answer is no success: `body` is its problem, `request` the id that the decision's record has."""
+    """The edge answered with an error. `body` is its problem document, `request` the id in the record of the decision."""
 
     def __init__(self, status: int, body: Mapping[str, Any], request: str) -> None:
         super().__init__(str(body.get("detail", "")))
@@ -36,7 +36,7 @@ class EdgeRefused(SealbusError):
 
 
 class EdgeClient:
-    """Requests to the edge at `url`. Use with `async with`. Raises `ConfigurationError` for a URL that others can read."""
+    """Sends requests to the edge at `url`. Use with `async with`. Raises `ConfigurationError` for HTTP over a network."""
 
     def __init__(self, url: str) -> None:
         if not is_secure_url(url):
@@ -77,10 +77,10 @@ class EdgeClient:
                         raise BusUnavailable("the edge answers with more than 8 MiB")
         except httpx2.HTTPError as error:
             raise BusUnavailable(f"the edge does not answer: {type(error).__name__}") from error
-        said = _object(data)
+        document = _object(data)
         if answer.status_code not in _OK:
-            raise EdgeRefused(answer.status_code, said, answer.headers.get(_REQUEST_ID, ""))
-        return said
+            raise EdgeRefused(answer.status_code, document, answer.headers.get(_REQUEST_ID, ""))
+        return document
 
 
 def _object(data: bytes) -> Mapping[str, Any]:
@@ -90,10 +90,10 @@ def _object(data: bytes) -> Mapping[str, Any]:
         text = data.decode()
         if deeper_than(text, _NESTING):
             raise BusUnavailable("the edge does not answer in JSON that can be read")
-        said = json.loads(text)
+        document = json.loads(text)
     except ValueError as error:
         raise BusUnavailable("the edge does not answer in JSON") from error
-    return said if isinstance(said, dict) else {}
+    return document if isinstance(document, dict) else {}
 
 
 def quoted(text: str) -> str:

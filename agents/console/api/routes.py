@@ -1,4 +1,4 @@
-"""`/api`: what the console's pages ask for. Each area is asked of the policy before anything of it is read."""
+"""The routes of `/api`. The policy is asked about an area before anything of it is read."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ from sealbus.policies.bundle.library import in_library
 from sealbus.policies.explain.explanation import ExplainedDecision
 
 QUIET: Final = 15.0
-"""Seconds without anything after which a stream says that it is open."""
+"""Seconds without an event after which a stream sends a comment, so that it stays open."""
 STREAMS: Final = 512
 STREAMS_OF_PERSON: Final = 8
-"""In all their browsers: nobody who logs in often takes everybody's."""
+"""Streams of one person, in all browsers: many logins of one person cannot use up all streams."""
 _BODY_BYTES: Final = 16_384
 _POLICY_BYTES: Final = 2 << 20
 _DAY: Final = 86_400 * 1_000_000
@@ -67,9 +67,9 @@ _NO: Final = frozenset({401, 403})
 _STATES: Final = re.compile(r"[a-z-]{1,32}(?:,[a-z-]{1,32}){0,8}")
 _ID: Final = re.compile("[0-9a-f]{32}|[0-9a-f]{64}")
 APPROVALS: Final = 5_000
-"""Tasks after which a list of approvals asks the edge for no more."""
+"""Tasks after which a list of approvals stops asking the edge."""
 _PAGES: Final = 100
-"""Pages of the edge for one list, of all queues."""
+"""Most pages that one list requests from the edge, for all queues together."""
 _OF_A_LIST: Final = frozenset(WaitingDocument.__annotations__)
 
 
@@ -101,9 +101,9 @@ class ApiRoutes:
         self._asking = asyncio.Lock()
 
     async def session(self, request: Request) -> Response:
-        """`GET /api/session`: who looks. Which areas they may see is asked when they look.
+        """`GET /api/session?area=&item=`: the person who looks, if they may see the area, or the item of it.
 
-        With `area`, and the `item` that is shown of it, whether they may still see that: a page asks while it shows it.
+        A page asks again while it shows an area. Raises as `AreaAccess.check` if the person may not see it.
         """
         area, item = request.query_params.get("area", "live"), request.query_params.get("item", "")
         if area not in get_args(Area) or (item and not _ID.fullmatch(item)):
@@ -119,13 +119,13 @@ class ApiRoutes:
         return _json(document)
 
     async def live(self, request: Request) -> Response:
-        """`GET /api/live`: the decisions as they come; with `Last-Event-ID` from there on."""
+        """`GET /api/live`: the decisions as they come, with `Last-Event-ID` from that sequence on."""
         session = await self._let(request, "live")
         key = session.person
         if self._streams.total() >= STREAMS or self._streams[key] >= STREAMS_OF_PERSON:
             raise EdgeError(Code.RATE_LIMITED, 429, "too many streams are open", retry_after=int(QUIET))
-        said = request.headers.get("last-event-id") or request.query_params.get("after", "")
-        after = int(said) if _WHOLE.fullmatch(said) else None
+        position = request.headers.get("last-event-id") or request.query_params.get("after", "")
+        after = int(position) if _WHOLE.fullmatch(position) else None
         self._streams[key] += 1
         return EventStream(self._events(session, after), lambda: self._left(key), PAGE_HEADERS)
 
@@ -135,7 +135,7 @@ class ApiRoutes:
             del self._streams[key]
 
     async def _events(self, session: Session, after: int | None) -> AsyncGenerator[bytes, None]:
-        asked = time.monotonic()
+        checked = time.monotonic()
         with self._feed.reading(after) as reader:
             while True:
                 data = await _next(reader)
@@ -143,11 +143,11 @@ class ApiRoutes:
                     return
                 try:
                     await self._login.renew(session)
-                    if time.monotonic() - asked > FOR:
+                    if time.monotonic() - checked > FOR:
                         await self._access.check(session, "live")
-                        asked = time.monotonic()
+                        checked = time.monotonic()
                 except SealbusError as error:
-                    # Who cannot be asked now has said nothing: the page comes again, and is let in when the answer is yes.
+                    # That the edge cannot be asked is no "no". The page connects again.
                     if isinstance(error, EdgeError | EdgeRefused) and error.status in _NO:
                         yield event("over", {"code": str(error.code), "detail": error.detail, "status": error.status})
                     return
@@ -175,53 +175,53 @@ class ApiRoutes:
         return _json(document)
 
     async def decision(self, request: Request) -> Response:
-        """`GET /api/decisions/{id}`: all that is recorded about a message or request, and why it was decided so."""
-        said = request.path_params["id"]
-        if not _ID.fullmatch(said):
+        """`GET /api/decisions/{id}`: everything recorded about a message or request, with explanations."""
+        text = request.path_params["id"]
+        if not _ID.fullmatch(text):
             raise EdgeError(Code.MALFORMED, 400, "an id is 32 hex digits of a message or request, or 64 of a hash")
-        await self._let(request, "decision", said)
-        found = await self._search.find(identifier(said))
-        if not found:
+        await self._let(request, "decision", text)
+        decisions = await self._search.find(identifier(text))
+        if not decisions:
             raise EdgeError(
-                Code.NOT_FOUND, 404, "no decision with this id is recorded, or it is further back than was looked"
+                Code.NOT_FOUND, 404, "no decision with this id is recorded, or it is older than the search went back"
             )
-        document: FoundDocument = {"decisions": [await self._document(one) for one in found]}
+        document: FoundDocument = {"decisions": [await self._document(decision) for decision in decisions]}
         return _json(document)
 
-    async def _document(self, found: FoundDecision) -> DecisionDocument:
-        entry, record = found.entry, found.entry.record
+    async def _document(self, decision: FoundDecision) -> DecisionDocument:
+        entry, record = decision.entry, decision.entry.record
         recorded = recorded_decision(entry)
         if not isinstance(record, DecisionRecord) or recorded is None:
             raise TypeError("not a decision")
         again: AgainDocument | None = None
-        looked = await self._policies.reexamined(recorded)
-        if isinstance(looked.again, ExplainedDecision):
-            reasons = [one.reason for one in looked.again.reasons]
+        examined = await self._policies.reexamined(recorded)
+        if isinstance(examined.again, ExplainedDecision):
+            reasons = [reason.reason for reason in examined.again.reasons]
             again = {
-                "same": looked.again.allow == record.allow and reasons == list(record.reasons),
-                "allow": looked.again.allow,
+                "same": examined.again.allow == record.allow and reasons == list(record.reasons),
+                "allow": examined.again.allow,
                 "reasons": reasons,
-                "revision": looked.again.revision,
+                "revision": examined.again.revision,
             }
         return decision_document(
             entry,
-            found.outcome,
+            decision.outcome,
             names=self._names,
-            explanation=explained_document(looked.told, looked.bundle),
+            explanation=explained_document(examined.explained, examined.bundle),
             again=again,
-            words=reason_documents(record.reasons, looked.bundle),
+            words=reason_documents(record.reasons, examined.bundle),
             logged=await self._views.logged(entry.sequence),
             receipt=f"/api/decisions/{entry.leaf.hex()}/receipt" if self._views.has_log else None,
         )
 
     async def receipt(self, request: Request) -> Response:
-        """`GET /api/decisions/{record}/receipt`: one text file that proves the record without any other."""
-        said = request.path_params["id"]
-        if not _ID.fullmatch(said):
+        """`GET /api/decisions/{record}/receipt`: one text file that proves the record on its own."""
+        text = request.path_params["id"]
+        if not _ID.fullmatch(text):
             raise EdgeError(Code.MALFORMED, 400, "a record is named by its hash, 64 hex digits")
-        await self._let(request, "decision", said)
-        data = await self._views.receipt(identifier(said))
-        headers = {**PAGE_HEADERS, "content-disposition": f'attachment; filename="{said[:16]}.receipt"'}
+        await self._let(request, "decision", text)
+        data = await self._views.receipt(identifier(text))
+        headers = {**PAGE_HEADERS, "content-disposition": f'attachment; filename="{text[:16]}.receipt"'}
         return Response(data, 200, headers, "text/plain; charset=utf-8")
 
     async def tasks(self, request: Request) -> Response:
@@ -239,27 +239,24 @@ class ApiRoutes:
         return _json(await self._views.tasks(query.get("agent", ""), wanted, most))
 
     async def cancel(self, request: Request) -> Response:
-        """`POST /api/tasks/cancel`: cancel somebody's task, as the console, for the person who asks."""
+        """`POST /api/tasks/cancel`: cancel a task of any requester, as the console, for the person who asks."""
         session = await self._changing(request)
         body = await _body(request)
-        said = await self._edge.call(
+        answer = await self._edge.call(
             session.tokens.access_token,
             "cancel",
             {name: str(body.get(name, "")) for name in ("handle", "action", "reason")},
         )
-        document: CanceledDocument = {"canceled": True, "message": str(said.get("message", ""))}
+        document: CanceledDocument = {"canceled": True, "message": str(answer.get("message", ""))}
         return _json(document)
 
     async def approvals(self, request: Request) -> Response:
-        """`GET /api/approvals?queue=`: what waits, as the edge lists it to this person; `more` if that is not all.
-
-        Of each what a list shows; the rest of one is at its own path.
-        """
+        """`GET /api/approvals?queue=`: rows of the tasks that the edge lists to this person; `more` if there may be more."""
         session = await self._let(request, "approvals")
         queues = list(dict.fromkeys((*self._queues, *self._feed.queues)))
         queue = request.query_params.get("queue", "")
-        found, more = await waiting_in(self._edge, session.tokens.access_token, [queue] if queue else queues)
-        return _json({"approvals": found, "queues": queues, "more": more})
+        waiting, more = await waiting_in(self._edge, session.tokens.access_token, [queue] if queue else queues)
+        return _json({"approvals": waiting, "queues": queues, "more": more})
 
     async def approval(self, request: Request) -> Response:
         """`GET /api/approvals/{id}`: one task that waits, as the edge shows it to this person."""
@@ -267,11 +264,11 @@ class ApiRoutes:
         return _json(await self._edge.asked(session.tokens.access_token, "GET", _approval(request)))
 
     async def decide(self, request: Request) -> Response:
-        """`POST /api/approvals/{id}`: say what this person says about it, at the edge and with their login."""
+        """`POST /api/approvals/{id}`: pass this person's verdict on to the edge, with their login."""
         session = await self._changing(request)
         body = await _body(request)
-        asked = {name: str(body.get(name, "")) for name in ("decision", "verdict", "note")}
-        await self._edge.asked(session.tokens.access_token, "POST", _approval(request), asked)
+        statement = {name: str(body.get(name, "")) for name in ("decision", "verdict", "note")}
+        await self._edge.asked(session.tokens.access_token, "POST", _approval(request), statement)
         return _json({})
 
     async def dead(self, request: Request) -> Response:
@@ -296,22 +293,22 @@ class ApiRoutes:
         return _json(await self._views.policy())
 
     async def source(self, request: Request) -> Response:
-        """`GET /api/policy/source`: the files of the policy in force, less the library's."""
+        """`GET /api/policy/source`: the files of the policy in force, without the library."""
         await self._let(request, "what_if")
         bundle = await self._policies.in_force()
         if bundle is None:
             raise EdgeError(Code.NOT_FOUND, 404, "the policy in force is not at hand here")
-        files = {one.path: one.text for one in bundle.modules if not in_library(one.path)}
+        files = {module.path: module.text for module in bundle.modules if not in_library(module.path)}
         document: SourceDocument = {"revision": bundle.revision, "files": files}
         return _json(document)
 
     async def what_if(self, request: Request) -> Response:
-        """`POST /api/what-if`: which decisions of a period another policy would have made otherwise."""
+        """`POST /api/what-if`: the decisions of a period that would come out differently under another policy."""
         await self._changing(request)
         await self._let(request, "what_if", "ask")
         body = await _body(request, _POLICY_BYTES)
         files = body.get("files")
-        if not isinstance(files, dict) or not all(isinstance(one, str) for one in (*files, *files.values())):
+        if not isinstance(files, dict) or not all(isinstance(text, str) for text in (*files, *files.values())):
             raise EdgeError(Code.MALFORMED, 400, "files are texts by their paths in the policy")
         bundle = await self._policies.in_force()
         if bundle is None:
@@ -320,11 +317,11 @@ class ApiRoutes:
         until = _time(str(body.get("until", ""))) or now
         since = _time(str(body.get("since", ""))) or until - _DAY
         if self._asking.locked():
-            raise EdgeError(Code.RATE_LIMITED, 429, "somebody else asks just now", retry_after=5)
+            raise EdgeError(Code.RATE_LIMITED, 429, "another request is being answered", retry_after=5)
         async with self._asking:
             decisions = await self._search.period(since=since, until=until, most=MOST)
-            found = await answers_of(bundle, files, decisions)
-        return _json(found.document())
+            answers = await answers_of(bundle, files, decisions)
+        return _json(answers.document())
 
     async def log(self, request: Request) -> Response:
         """`GET /api/log`."""
@@ -343,7 +340,7 @@ class ApiRoutes:
         return session
 
     async def _changing(self, request: Request) -> Session:
-        """Return the session of a request that changes something; raises `EdgeError` (403) for one of another site's page."""
+        """Return the session of a request that changes something. Raises `EdgeError` (403) for a request of another site."""
         session = await self._login.session(request)
         check_own_page(request)
         return session
@@ -368,25 +365,25 @@ async def _body(request: Request, most: int = _BODY_BYTES) -> Mapping[str, Any]:
 async def waiting_in(
     edge: EdgeClient, token: str, queues: Sequence[str], *, most: int = APPROVALS
 ) -> tuple[list[dict[str, object]], bool]:
-    """Return what waits in `queues` and the person with `token` may see, and whether there may be more.
+    """Return rows of the tasks in `queues` that the person with `token` may see, and whether there may be more.
 
-    It ends after the page with which there are `most`. Raises as `EdgeClient.call`.
+    Stops after the page that completes `most` tasks. Raises as `EdgeClient.call`.
     """
-    found: list[dict[str, object]] = []
+    waiting: list[dict[str, object]] = []
     left = [(queue, 0) for queue in queues]
     for _ in range(_PAGES):
-        if not left or len(found) >= most:
+        if not left or len(waiting) >= most:
             break
         queue, after = left.pop(0)
         page = await edge.asked(token, "GET", "/v1/approvals", query={"queue": queue, "after": str(after)})
-        found += [_of_a_list(one) for one in page.get("approvals", [])]
+        waiting += [_of_a_list(task) for task in page.get("approvals", [])]
         if page.get("after"):
             left.insert(0, (queue, page["after"]))
-    return found, bool(left)
+    return waiting, bool(left)
 
 
 def _of_a_list(task: object) -> dict[str, object]:
-    """Return what a list shows of a task that waits."""
+    """Return the row of a task that waits."""
     return {name: value for name, value in task.items() if name in _OF_A_LIST} if isinstance(task, dict) else {}
 
 
@@ -395,7 +392,7 @@ def _approval(request: Request) -> str:
 
 
 def _time(text: str) -> int | None:
-    """Return an RFC 3339 time, or so many minutes, hours or days ago (`15m`, `1h`, `2d`), in microseconds; None without."""
+    """Return a time in microseconds, from RFC 3339 or an age (`15m`, `1h`, `2d`); None for an empty text."""
     if not text:
         return None
     if (ago := _AGO.fullmatch(text)) is not None:

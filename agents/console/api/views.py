@@ -1,4 +1,4 @@
-"""What the console shows of work: tasks, dead letters, agents, schedules, policy and log, each read when it is asked for."""
+"""Read the documents about work: tasks, dead letters, agents, schedules, policy and log, each when it is requested."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ from sealbus.envelopes.message.user_context import parse_payload
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 WAITING_WITHIN: Final = 5.0
-"""Seconds for finding out what waits for a checkpoint; after that it is not known."""
+"""Seconds for finding the oldest record that waits for a checkpoint; after that it is not known."""
 
 ENTRIES: Final = 200_000
-"""Most entries of a log that is exported and verified for a page: some seconds, and some 200 MB of disk for them."""
+"""Most entries of a log that is exported and verified for a page. They take some seconds, and some 200 MB of disk."""
 
 
 class Views:
-    """Reads what the console shows, as the console's own workload. Raises `SealbusError` as the readers do."""
+    """Builds documents for pages, reading as the console's own workload. Raises `SealbusError` as the readers do."""
 
     def __init__(self, settings: Settings, node: Node, connection: Connection, policies: DecidingPolicies) -> None:
         self._settings = settings
@@ -75,7 +75,7 @@ class Views:
         self._verifying = asyncio.Lock()
 
     async def tasks(self, agent: str, wanted: TaskFilter, most: int) -> TasksDocument:
-        """Return the newest tasks; those of `agent`, or all."""
+        """Return the newest tasks for `agent`, or for all agents if it is empty."""
         node = self._node
         tasks = TaskList(
             transport=node.transport, profile=self._profile, trust=node.trust, past=node.past, restored=node.restored
@@ -86,17 +86,17 @@ class Views:
         return {"tasks": documents, "unreadable": tasks.unreadable}
 
     async def dead(self, agent: str, most: int) -> DeadDocument:
-        """Return the newest dead letters; those of `agent`, or all."""
+        """Return the newest dead letters of `agent`, or of all agents if it is empty."""
         letters = DeadLetterList(transport=self._node.transport, profile=self._profile, trust=self._node.trust)
         async with aclosing(letters.listed(self._connection.jetstream, self._agent(agent), most=most)) as listed:
             return {"letters": [_letter(letter) async for letter in listed]}
 
     async def agents(self) -> AgentsDocument:
-        """Return which agents there are."""
+        """Return the agents, as a document."""
         return {"agents": [agent.document() for agent in await self.seen()]}
 
     async def seen(self) -> list[AgentSeen]:
-        """Return which agents there are, from their consumers at the broker and the policy at hand."""
+        """Return the agents, from their consumers at the broker and the policy in force."""
         bundle = await self._policies.in_force()
         actions = actions_of(bundle.data if bundle is not None else None)
         own = self._node.deployment.own_subjects
@@ -105,13 +105,13 @@ class Views:
     async def schedules(self) -> SchedulesDocument:
         """Return all schedules."""
         now = self._node.clocks.now()
-        found = await every_schedule(self._node.held)
+        schedules = await every_schedule(self._node.held)
         return {
-            "schedules": [_schedule(owner, one, now) for (owner, _), one in sorted(found.items())],
+            "schedules": [_schedule(owner, schedule, now) for (owner, _), schedule in sorted(schedules.items())],
         }
 
     async def policy(self) -> PolicyDocument:
-        """Return the parts of the policy, and what the engine here decides by."""
+        """Return the parts of the policy, and the policy by which the engine here decides."""
         status = await self._node.engine.status()
         return {
             "engine": status.engine,
@@ -119,40 +119,40 @@ class Views:
             "problem": status.problem or self._node.policy_problem(),
             "parts": [
                 {
-                    "part": one.part,
-                    "serial": one.serial,
-                    "revision": one.revision,
-                    "key": one.key,
-                    "kept": one.kept,
-                    "problem": one.problem,
+                    "part": part.part,
+                    "serial": part.serial,
+                    "revision": part.revision,
+                    "key": part.key,
+                    "kept": part.kept,
+                    "problem": part.problem,
                 }
-                for one in await self._policies.parts()
+                for part in await self._policies.parts()
             ],
         }
 
     async def log(self) -> LogAnswer:
-        """Return the last checkpoint of the log, if its folder is here, and for how long a record has waited for the next."""
+        """Return the last checkpoint, if the log's folder is here, and how long a record has waited for the next."""
         table = self._settings.control.notary
         if table.folder is None or table.origin is None:
             return {"log": None}
-        found = await asyncio.to_thread(self._checkpoint, table.folder, table.origin)
-        if found is None:
+        checkpoint = await asyncio.to_thread(self._checkpoint, table.folder, table.origin)
+        if checkpoint is None:
             return {"log": None}
         return {
             "log": {
-                "origin": found.origin,
-                "size": found.size,
-                "root": found.root.hex(),
-                "time": shown_time(found.changed),
-                "age_s": max(0.0, (wall_clock() - found.changed) / SECOND),
-                "waiting_s": await self._waiting(table.folder, found.size),
+                "origin": checkpoint.origin,
+                "size": checkpoint.size,
+                "root": checkpoint.root.hex(),
+                "time": shown_time(checkpoint.changed),
+                "age_s": max(0.0, (wall_clock() - checkpoint.changed) / SECOND),
+                "waiting_s": await self._waiting(table.folder, checkpoint.size),
             }
         }
 
     async def _waiting(self, folder: Path, size: int) -> float | None:
-        """Return for how many seconds the oldest record has been stored that a checkpoint of `size` entries does not cover.
+        """Return the age in seconds of the oldest record that a checkpoint of `size` entries does not cover.
 
-        0 if there is none, None if that is not known. What the notary itself stores about a checkpoint waits for nothing.
+        0 without such a record, None if that is not known. Records of the notary about checkpoints do not count.
         """
         place, transport = LogPlace.of(self._settings, None), self._node.transport
         try:
@@ -167,7 +167,7 @@ class Views:
                 if covered >= state.last:
                     return 0.0
                 names = self._settings.names
-                own = {audit_subject(names.token(one)) for one in (*self._settings.notaries, names.id_of(NOTARY))}
+                own = {audit_subject(names.token(notary)) for notary in (*self._settings.notaries, names.id_of(NOTARY))}
                 source = transport.read(state.name, [RECORDS], start=covered + 1, headers_only=True)
                 async with aclosing(source) as batches:
                     async for batch in batches:
@@ -185,9 +185,9 @@ class Views:
         return table.folder is not None and table.origin is not None
 
     async def logged(self, sequence: int) -> LoggedDocument | None:
-        """Return which entry of the log the message `sequence` is, under which checkpoint; None if it is in none here.
+        """Return the entry of the log for the audit message `sequence`, and its checkpoint; None if it is not in a log here.
 
-        The log's own word for it, which a receipt proves.
+        This is what the log's files say, unproven. A receipt proves it.
         """
         table = self._settings.control.notary
         if table.folder is None or table.origin is None:
@@ -195,18 +195,18 @@ class Views:
         folder, origin = table.folder, table.origin
 
         def look() -> LoggedDocument | None:
-            found = self._checkpoint(folder, origin)
-            if found is None:
+            checkpoint = self._checkpoint(folder, origin)
+            if checkpoint is None:
                 return None
-            entry = entry_of(log_files(folder), found.size, sequence)
+            entry = entry_of(log_files(folder), checkpoint.size, sequence)
             if entry is None:
                 return None
-            return {"entry": entry, "checkpoint": found.size, "time": shown_time(found.changed)}
+            return {"entry": entry, "checkpoint": checkpoint.size, "time": shown_time(checkpoint.changed)}
 
         return await asyncio.to_thread(look)
 
     async def verify(self) -> VerifiedDocument:
-        """Verify the whole log against the stream, as `sealbus audit verify --live` does; one at a time."""
+        """Verify the whole log against the stream, as `sealbus audit verify --live` does. Runs one at a time."""
         started = perf_counter()
         async with self._exported() as (files, root):
             report = await asyncio.to_thread(lambda: verify_export(files, root, processes=1))
@@ -217,7 +217,8 @@ class Views:
             "records": report.tally.records.total(),
             "seconds": round(perf_counter() - started, 2),
             "first": [
-                {"sequence": one.sequence, "code": str(one.code), "detail": one.detail} for one in report.findings[:20]
+                {"sequence": finding.sequence, "code": str(finding.code), "detail": finding.detail}
+                for finding in report.findings[:20]
             ],
         }
 
@@ -228,20 +229,20 @@ class Views:
 
     @asynccontextmanager
     async def _exported(self) -> AsyncGenerator[tuple[FolderFiles, Root], None]:
-        """Export the log as it is now into a folder for a moment; one at a time."""
+        """Export the log into a temporary folder. Runs one at a time."""
         table = self._settings.control.notary
         if table.folder is None or table.origin is None:
             raise ConfigurationError("the log is not here: set control.notary.folder, origin and keys")
         place, origin = LogPlace.of(self._settings, None), table.origin
         if self._verifying.locked():
-            raise EdgeError(Code.RATE_LIMITED, 429, "the log is being read for somebody else", retry_after=5)
+            raise EdgeError(Code.RATE_LIMITED, 429, "the log is being read for another request", retry_after=5)
         async with self._verifying:
-            found = await asyncio.to_thread(self._checkpoint, place.folder, origin)
-            if found is not None and found.size > ENTRIES:
+            checkpoint = await asyncio.to_thread(self._checkpoint, place.folder, origin)
+            if checkpoint is not None and checkpoint.size > ENTRIES:
                 raise ConfigurationError(
-                    f"the log has {found.size:,} entries: verify it with `sealbus audit verify --live`"
+                    f"the log has {checkpoint.size:,} entries: verify it with `sealbus audit verify --live`"
                 )
-            keys = [one.verifier.text for one in await asyncio.to_thread(load_signers, table.keys, origin)]
+            keys = [signer.verifier.text for signer in await asyncio.to_thread(load_signers, table.keys, origin)]
             root = await asyncio.to_thread(lambda: make_root(self._settings, keys=keys))
             with TemporaryDirectory(prefix="sealbus-console-") as folder:
                 path = Path(folder) / "export"
@@ -261,7 +262,7 @@ class Views:
             note, changed = file.read_bytes()[: DEFAULT_LIMITS.published_note_bytes], file.stat().st_mtime
         except FileNotFoundError:
             return None
-        keys = tuple(one.verifier for one in load_signers(self._settings.control.notary.keys, origin))
+        keys = tuple(signer.verifier for signer in load_signers(self._settings.control.notary.keys, origin))
         checkpoint = open_strictly(note, origin, keys).checkpoint
         return _LastCheckpoint(checkpoint.origin, checkpoint.size, checkpoint.root, int(changed * SECOND))
 
@@ -279,7 +280,7 @@ class _LastCheckpoint(NamedTuple):
 
 
 def entry_of(get: Callable[[str], bytes | None], size: int, sequence: int) -> int | None:
-    """Return the number of the entry for the message `sequence` among `size` of a log, which are in the stream's order."""
+    """Return the number of the entry for the message `sequence` among the first `size`, which are in the stream's order."""
     low, high = 0, (size - 1) // TILE_WIDTH
     while low < high:
         middle = (low + high) // 2
@@ -294,7 +295,7 @@ def entry_of(get: Callable[[str], bytes | None], size: int, sequence: int) -> in
 
 
 def last_place(get: Callable[[str], bytes | None], size: int) -> Place | None:
-    """Return the place in the stream of the last of `size` entries of a log; None if that is not there."""
+    """Return the place in the stream of the last of `size` entries of a log; None if its tile is missing."""
     rows = _places(get, size, (size - 1) // TILE_WIDTH)
     return rows[-1] if rows else None
 
@@ -308,26 +309,26 @@ def _places(get: Callable[[str], bytes | None], size: int, tile: int) -> tuple[P
 def _receipt(files: FolderFiles, root: Root, record: bytes) -> bytes:
     lookup = look_up(files, root, record)
     if not lookup.found:
-        raise ConfigurationError("the log does not hold this record yet: the notary has not come so far")
+        raise ConfigurationError("the log does not hold this record yet: the notary has not reached it")
     return make_receipt(files, root, lookup, lookup.found[-1])
 
 
 def _letter(letter: DeadLetter) -> LetterRow:
-    """Return what a list shows of a dead letter; members of a message are empty where the letter is none."""
+    """Return the row of a dead letter. If the letter is no message, the members of a message are empty."""
     document = letter.document()
     return cast("LetterRow", {name: document.get(name, "") for name in LetterRow.__annotations__})
 
 
-def _schedule(owner: str, one: Schedule, now: int) -> ScheduleDocument:
-    following = one.next(now) if one.stands(now) else None
+def _schedule(owner: str, schedule: Schedule, now: int) -> ScheduleDocument:
+    following = schedule.next(now) if schedule.stands(now) else None
     return {
         "owner": owner,
-        "name": one.name,
-        "action": one.planned.action,
-        "user": parse_payload(one.user).sub if one.user else "",
-        "rule": shown_when(one.planned.when),
+        "name": schedule.name,
+        "action": schedule.planned.action,
+        "user": parse_payload(schedule.user).sub if schedule.user else "",
+        "rule": shown_when(schedule.planned.when),
         "next": shown_time(following) if following is not None else None,
-        "until": shown_time(one.planned.until),
-        "state": one.state.value if one.stands(now) or one.state.value == "removed" else "over",
-        "asked_by": one.grant.by.value,
+        "until": shown_time(schedule.planned.until),
+        "state": schedule.state.value if schedule.stands(now) or schedule.state.value == "removed" else "over",
+        "asked_by": schedule.grant.by.value,
     }

@@ -1,1 +1,1 @@
-"""Decisions in the console: as they come, found again, explained, and asked again of another policy."""
+"""Decisions in the console: the live feed, the search, explanations, and what another policy would decide."""

@@ -1,4 +1,4 @@
-"""The policies that decided, found again by their revision, and the one in force: for explanations, and to ask again."""
+"""Find the policies that made recorded decisions, by revision, and the policy in force."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from sealbus.policies.explain.explanation import ExplainedDecision, Explainer, N
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reexamined:
-    """A recorded decision that was looked into: how it came about, the policy that made it, and what today's would say."""
+    """How a recorded decision came about, the policy that made it, and the decision of the policy in force."""
 
-    told: ExplainedDecision | NotExplained
+    explained: ExplainedDecision | NotExplained
     bundle: Bundle | None
     again: ExplainedDecision | NotExplained | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartShown:
-    """One part of the policy as it stands in the store, or the one file."""
+    """One part of the policy in the store, or the policy file."""
 
     part: str
     serial: int | None
@@ -51,12 +51,12 @@ class PartShown:
 
 
 class DecidingPolicies:
-    """Finds policies where the settings have them: a notary's archive, the store, or the one file. Use with `async with`."""
+    """Finds policies in the notary's archive, the store, or the policy file, by the settings. Use with `async with`."""
 
     def __init__(self, settings: Settings, connection: Connection) -> None:
         self._settings = settings
         self._connection = connection
-        # Interpreters are asked, and dropped, in the one thread that made them.
+        # An interpreter may be used and dropped only in the thread that made it.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="console-explain")
         self._explainer: Explainer | None = None
 
@@ -73,7 +73,7 @@ class DecidingPolicies:
         self._explainer = None
 
     async def reexamined(self, recorded: RecordedDecision) -> Reexamined:
-        """Return how `recorded` came about, and what the policy in force says about the same document."""
+        """Explain `recorded`, and ask the policy in force about the same document."""
         bundles = await self.of_revision(recorded.revision)
         current = await self.in_force()
         loop = asyncio.get_running_loop()
@@ -81,24 +81,23 @@ class DecidingPolicies:
 
     def _reexamine(self, recorded: RecordedDecision, bundles: Sequence[Bundle], current: Bundle | None) -> Reexamined:
         explainer = self._explainer = self._explainer or Explainer()
-        told = explainer.explain_recorded(recorded, bundles)
-        made = next((one for one in bundles if isinstance(told, ExplainedDecision)), bundles[0] if bundles else None)
+        explained = explainer.explain_recorded(recorded, bundles)
         again = None
         document = recorded.question()
         if current is not None and isinstance(document, bytes):
-            asked = completed_document(document)
-            again = explainer.explain(current, asked, of_approval=is_question(asked))
-        return Reexamined(told=told, bundle=made, again=again)
+            completed = completed_document(document)
+            again = explainer.explain(current, completed, of_approval=is_question(completed))
+        return Reexamined(explained=explained, bundle=bundles[0] if bundles else None, again=again)
 
     async def of_revision(self, revision: str) -> Sequence[Bundle]:
-        """Return the policies of `revision` that can be had; none if there is none."""
+        """Return the available policies of `revision`; there may be none."""
         if not revision:
             return ()
         folder = self._settings.control.notary.folder
         if folder is not None and (folder / POLICIES).is_dir():
-            found = await self._archived(folder / POLICIES, revision)
-            if found:
-                return found
+            bundles = await self._archived(folder / POLICIES, revision)
+            if bundles:
+                return bundles
         policy = self._settings.policy
         if policy.bucket is not None and policy.keys:
             former = await former_policy(PolicyStore(self._connection, policy.bucket), await self._anchors(), revision)
@@ -107,7 +106,7 @@ class DecidingPolicies:
         return (current,) if current is not None and current.revision == revision else ()
 
     async def in_force(self) -> Bundle | None:
-        """Return the policy in force as the store, or the file, has it; None if there is none here, or it is refused."""
+        """Return the policy in force, from the store or the file; None if there is no policy here, or it is refused."""
         policy = self._settings.policy
         try:
             if policy.bucket is not None and policy.keys:
@@ -129,7 +128,7 @@ class DecidingPolicies:
             return [PartShown(part="file", serial=None, revision=current.revision)]
         store = PolicyStore(self._connection, policy.bucket)
         composed, current_parts = await stored_parts(store, await self._anchors())
-        force = {one.name: one for one in composed.parts}
+        force = {part.name: part for part in composed.parts}
         return [
             PartShown(
                 part=name,
@@ -147,11 +146,11 @@ class DecidingPolicies:
 
     async def _archived(self, folder: Path, revision: str) -> Sequence[Bundle]:
         async with ArchivedPolicies(folder, open_engine=open_policy) as archived:
-            found = []
+            bundles = []
             for file in archived.files(revision):
                 try:
-                    found.append(await asyncio.to_thread(load_bundle, file))
+                    bundles.append(await asyncio.to_thread(load_bundle, file))
                 except ConfigurationError:
-                    # A bundle that was in force once may be refused today, and then explains nothing.
+                    # A bundle that was once in force may be refused today. It explains nothing then.
                     continue
-            return found
+            return bundles

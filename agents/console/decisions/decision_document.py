@@ -1,7 +1,7 @@
-"""One decision as a page shows it: who asked, for whom and through whom, what the rules looked at, what came of it (pure).
+"""Build the document of one decision: sender, user and chain, the values that the rules looked at, and the outcome (pure).
 
-Everything about the message is what its senders sealed and the record proves; what the policy looked at comes from making the
-decision again. Values of the input document and of the policy's data are in it: who may see it is for the policy to say.
+Everything about the message was sealed by its senders and is proved by the record. The values that the policy looked at come
+from making the decision again. The document has values of the input and of the policy's data: the policy says who may see it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from sealbus.policies.bundle.reasons import reason_words
 from sealbus.policies.explain.explanation import ExplainedDecision, LiteralShown, NotExplained
 
 AROUND: Final = 3
-"""Lines of a policy that are shown before and after one that counts."""
+"""Lines of a policy that are shown before and after a line that counts."""
 SOURCE_LINES: Final = 400
 """Most lines of one file that are shown."""
 
@@ -51,12 +51,12 @@ def decision_document(
     logged: LoggedDocument | None,
     receipt: str | None,
 ) -> DecisionDocument:
-    """Return the decision in `entry` as JSON; `entry.record` must be a decision, and `entry.message` its message."""
+    """Return the decision in `entry` as JSON. `entry.record` must be a decision, and `entry.message` its message."""
     record, message = entry.record, entry.message
     if not isinstance(record, DecisionRecord) or message is None:
         raise ValueError("not a decision")
     header, context = message.header, message.context
-    given = entry.input
+    inputs = entry.input
     return {
         "record": {
             "sequence": entry.sequence,
@@ -84,11 +84,11 @@ def decision_document(
         "chain": _chain(entry, record, message, names),
         "acting": shown_name(header.iss, names),
         "owner": context.sub if context is not None else "",
-        "approver": _approvers(given),
+        "approver": _approvers(inputs),
         "explanation": explanation,
-        "input": given or None,
+        "input": inputs or None,
         "redacted": list(record.redacted),
-        "looked": looked_at(explanation, given),
+        "looked": looked_at(explanation, inputs),
         "outcome": outcome.document() if outcome is not None else None,
         "timeline": _timeline(entry, record, header, outcome),
         "evidence": {
@@ -103,7 +103,7 @@ def decision_document(
 
 
 def explained_document(explained: ExplainedDecision | NotExplained, bundle: Bundle | None) -> ExplainedDocument:
-    """Return an explanation as JSON, with the lines of the policy around those that count."""
+    """Return an explanation as JSON, with the lines of the policy around the lines that count."""
     document = explanation_document(explained)
     if isinstance(explained, ExplainedDecision):
         document["sources"] = _sources(explained, bundle) if bundle is not None else {}
@@ -111,28 +111,32 @@ def explained_document(explained: ExplainedDecision | NotExplained, bundle: Bund
 
 
 def reason_documents(reasons: Sequence[str], bundle: Bundle | None) -> list[WordsDocument]:
-    """Return the policy's own words for `reasons`; a reason without any stands alone."""
+    """Return the titles and remedies that the policy has for `reasons`; empty texts for a reason without them."""
     words = reason_words(bundle) if bundle is not None else {}
     return [
         {
             "reason": reason,
-            "title": found.title if (found := words.get(reason)) is not None else "",
-            "remedy": found.remedy if found is not None else "",
+            "title": words[reason].title if reason in words else "",
+            "remedy": words[reason].remedy if reason in words else "",
         }
         for reason in reasons
     ]
 
 
 def approval_queue(record: DecisionRecord) -> str:
-    """Return the queue of people whom a denial asks for an approval; empty for every other decision."""
+    """Return the queue of the approval that a denial asks for; empty for every other decision."""
     if record.allow or not record.obligations:
         return ""
     try:
         obligations = json.loads(record.obligations)
     except ValueError:
         return ""
-    for one in obligations if isinstance(obligations, list) else ():
-        if isinstance(one, dict) and one.get("type") == "approval" and isinstance(queue := one.get("queue"), str):
+    for obligation in obligations if isinstance(obligations, list) else ():
+        if (
+            isinstance(obligation, dict)
+            and obligation.get("type") == "approval"
+            and isinstance(queue := obligation.get("queue"), str)
+        ):
             return queue
     return ""
 
@@ -193,16 +197,18 @@ def _user(context: UserContext, root: Header, names: Names) -> list[LinkDocument
     ]
 
 
-def _approvers(given: Mapping[str, object]) -> list[ApproverDocument]:
-    context = given.get("context")
+def _approvers(inputs: Mapping[str, object]) -> list[ApproverDocument]:
+    context = inputs.get("context")
     approvals = context.get("approvals") if isinstance(context, dict) else None
-    found: list[ApproverDocument] = []
-    for one in approvals if isinstance(approvals, list) else ():
-        if isinstance(one, dict):
-            user = one.get("user")
+    approvers: list[ApproverDocument] = []
+    for approval in approvals if isinstance(approvals, list) else ():
+        if isinstance(approval, dict):
+            user = approval.get("user")
             name = user.get("id") if isinstance(user, dict) else user
-            found.append({"user": str(name or ""), "verdict": str(one.get("verdict", "")), "time": one.get("time")})
-    return found
+            approvers.append(
+                {"user": str(name or ""), "verdict": str(approval.get("verdict", "")), "time": approval.get("time")}
+            )
+    return approvers
 
 
 def _timeline(
@@ -214,29 +220,29 @@ def _timeline(
     if record.micros is not None:
         steps.append((f"policy asked, {record.engine}: {record.micros / 1_000:.2f} ms", place.time))
     steps.append(("recorded", entry.stored))
-    found: list[StepDocument] = [{"what": what, "time": shown_time(time)} for what, time in steps]
+    timeline: list[StepDocument] = [{"what": text, "time": shown_time(time)} for text, time in steps]
     if outcome is not None:
-        found.append({"what": f"handled: {outcome.code}", "ms": outcome.micros / 1_000})
+        timeline.append({"what": f"handled: {outcome.code}", "ms": outcome.micros / 1_000})
     elif not record.allow:
-        found.append({"what": "not handled"})
-    return found
+        timeline.append({"what": "not handled"})
+    return timeline
 
 
-def looked_at(explanation: ExplainedDocument, given: Mapping[str, object]) -> list[str]:
-    """Return the dotted paths of `given`, the input document, whose values the rules that count looked at.
+def looked_at(explanation: ExplainedDocument, inputs: Mapping[str, object]) -> list[str]:
+    """Return the dotted paths in the input document `inputs` whose values the rules that count looked at.
 
-    A rule names them by its own words, `user.id` for instance: a path counts if it ends with these, less their first at most,
-    and has the value that was looked at.
+    A rule writes a shorter path, such as `user.id`. A path counts if it ends with the written path, or with that without its
+    first name, and has the value that the rule looked at.
     """
     looked: set[tuple[str, str | None]] = set()
     for reason in explanation.get("reasons", ()):
         for literal in (*reason["failed"], *reason["held"]):
-            for one in literal["looked"]:
-                looked |= {(name, one["value"]) for name in _endings(one["written"])}
+            for look in literal["looked"]:
+                looked |= {(name, look["value"]) for name in _endings(look["written"])}
     return [
         path
-        for path, value in _paths(given)
-        if any((path == name or path.endswith(f".{name}")) and said in (None, value) for name, said in looked)
+        for path, value in _paths(inputs)
+        if any((path == name or path.endswith(f".{name}")) and seen in (None, value) for name, seen in looked)
     ]
 
 
@@ -246,7 +252,7 @@ def _endings(written: str) -> tuple[str, ...]:
 
 
 def _paths(value: object, path: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the dotted path of every value that is no object, with the value as JSON."""
+    """Yield the dotted path of each value that is no object, with the value as JSON."""
     if isinstance(value, Mapping):
         for name, inner in value.items():
             yield from _paths(inner, f"{path}.{name}" if path else str(name))
@@ -254,25 +260,25 @@ def _paths(value: object, path: str = "") -> Iterator[tuple[str, str]]:
         yield path, json.dumps(value, ensure_ascii=False)
 
 
-def _sources(told: ExplainedDecision, bundle: Bundle) -> dict[str, LinesDocument]:
+def _sources(explained: ExplainedDecision, bundle: Bundle) -> dict[str, LinesDocument]:
     """Return the lines around each literal that counts, by file."""
     lines: dict[str, set[int]] = {}
-    for literal in _counting(told):
+    for literal in _counting(explained):
         lines.setdefault(literal.file, set()).add(literal.line)
-    found: dict[str, LinesDocument] = {}
+    sources: dict[str, LinesDocument] = {}
     for module in bundle.modules:
-        if wanted := lines.get(module.path):
+        if numbers := lines.get(module.path):
             text = module.text.split("\n")
-            first = max(1, min(wanted) - AROUND)
-            last = min(len(text), max(wanted) + AROUND, first + SOURCE_LINES)
-            found[module.path] = {"first": first, "lines": text[first - 1 : last]}
-    return found
+            first = max(1, min(numbers) - AROUND)
+            last = min(len(text), max(numbers) + AROUND, first + SOURCE_LINES)
+            sources[module.path] = {"first": first, "lines": text[first - 1 : last]}
+    return sources
 
 
-def _counting(told: ExplainedDecision) -> Iterable[LiteralShown]:
-    for reason in told.reasons:
+def _counting(explained: ExplainedDecision) -> Iterable[LiteralShown]:
+    for reason in explained.reasons:
         yield from reason.failed
         yield from reason.held
-    for rule in told.rules:
+    for rule in explained.rules:
         if rule.failed is not None:
             yield rule.failed

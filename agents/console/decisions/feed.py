@@ -1,7 +1,7 @@
-"""The decisions of the whole deployment as they are recorded, for every page that is open: read and verified once.
+"""Read and verify the decisions of the whole deployment once, and hand them on to every open page as they are recorded.
 
-What comes within a moment is one message, made once for all readers. Each reader has a bounded queue: who does not keep up,
-because a browser sleeps, is told how many were left out.
+Decisions of the same moment become one message, which is made once for all readers. Each reader has a bounded queue. A reader
+that does not keep up, because its browser sleeps, gets the number of decisions that were left out.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.records.decision import DecisionRecord
 from sealbus.envelopes.trust.names import Names
 
-_log: Final = logging.getLogger(__name__)
+_logger: Final = logging.getLogger(__name__)
 
 KEPT: Final = 20_000
-"""Decisions that are kept in memory: some 20 MB, and a page that was away for 20 s at 1,000 a second misses nothing."""
+"""Decisions in memory: some 20 MB. A page that was away for 20 s at 1,000 decisions a second misses nothing."""
 TOGETHER: Final = 0.05
-"""Seconds for which what comes is collected into one message: a browser paints no faster."""
+"""Seconds for which decisions are collected into one message. A browser paints no faster."""
 ROWS: Final = 500
 """Most decisions in one message."""
 WAITING: Final = 64
-"""Messages that wait for one reader: some three seconds."""
+"""Most messages that wait for one reader: those of some three seconds."""
 MAP_EVERY: Final = 0.5
 QUEUES: Final = 32
 """Queues of approvals that are remembered."""
@@ -46,14 +46,14 @@ REPLY: Final = ".reply"
 
 
 class _Message(NamedTuple):
-    """What all readers get at a time; `last` is the sequence of the newest decision in it."""
+    """One message to all readers, with the number of decisions in it."""
 
     data: bytes
     rows: int
 
 
 class FeedReader:
-    """One reader's end of the feed."""
+    """The queue of one reader of the feed."""
 
     def __init__(self, backlog: Sequence[_Message]) -> None:
         self._queue: deque[_Message] = deque(backlog)
@@ -63,7 +63,7 @@ class FeedReader:
         self._come = asyncio.Event()
 
     def offer(self, message: _Message) -> None:
-        """Add a message, or count what is in it as left out."""
+        """Add a message. If the queue is full, count the decisions in it as left out."""
         if self._left_out or len(self._queue) >= WAITING:
             self._left_out += message.rows
         else:
@@ -76,16 +76,16 @@ class FeedReader:
         self._come.set()
 
     def end(self) -> None:
-        """End the reading after what waits."""
+        """End the reading after the messages that wait."""
         self._ended = True
         self._come.set()
 
     async def next(self) -> bytes | None:
-        """Return what has come, once there is something; None at the end."""
+        """Wait for messages, and return all that have come; None at the end."""
         while not (self._queue or self._map or self._left_out or self._ended):
             self._come.clear()
             await self._come.wait()
-        parts = [one.data for one in self._queue]
+        parts = [message.data for message in self._queue]
         self._queue.clear()
         if self._left_out:
             parts.append(event("gap", {"left_out": self._left_out}))
@@ -97,7 +97,7 @@ class FeedReader:
 
 
 class DecisionFeed:
-    """Reads the audit stream; `trail` opens it behind a sequence. `edges` are the names of the edges."""
+    """Reads the audit stream. `trail` opens the stream after a sequence; `edges` are the names of the edges."""
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class DecisionFeed:
         names: Names,
         edges: Sequence[str],
         after: int,
-        kept: int = KEPT,
+        capacity: int = KEPT,
         again: Backoff = AGAIN,
         clock: Clock = wall_clock,
     ) -> None:
@@ -116,9 +116,9 @@ class DecisionFeed:
         self._edges = tuple(edges)
         self._after = after
         self._clock = clock
-        self._rows: deque[DecisionRow] = deque(maxlen=kept)
+        self._rows: deque[DecisionRow] = deque(maxlen=capacity)
         self._outcomes: OrderedDict[bytes, OutcomeRow] = OrderedDict()
-        self._kept = kept
+        self._capacity = capacity
         self._fresh: list[DecisionRow | OutcomeRow] = []
         self._come = asyncio.Event()
         self._reading: asyncio.Task[None] | None = None
@@ -126,11 +126,11 @@ class DecisionFeed:
         self._readers: set[FeedReader] = set()
         self.traffic = Traffic()
         self.states: Mapping[str, str] = {}
-        """The agents that the broker knows, and how they are."""
+        """The states of the agents that the broker knows, by name."""
         self.queues: OrderedDict[str, None] = OrderedDict()
-        """Queues of approvals that decisions have named."""
+        """Queues of approvals that recent decisions named, the oldest first."""
         self.unverified: Counter[str] = Counter()
-        """Records that do not verify, by code."""
+        """Counts of the records that do not verify, by code."""
         self.problem = ""
         """Why the stream is not read now; empty if it is."""
 
@@ -141,7 +141,7 @@ class DecisionFeed:
 
     @property
     def readers(self) -> int:
-        """How many read now."""
+        """The number of readers now."""
         return len(self._readers)
 
     def rows(self) -> Iterator[DecisionRow]:
@@ -149,11 +149,11 @@ class DecisionFeed:
         return reversed(self._rows)
 
     def outcome(self, record: bytes) -> OutcomeRow | None:
-        """Return what came of the decision with this record, as far as that is in memory."""
+        """Return the outcome of the decision with this record, if it is in memory."""
         return self._outcomes.get(record)
 
     async def run(self) -> None:
-        """Read until cancelled; a stream that cannot be read is tried again."""
+        """Read until cancelled. If the stream cannot be read, try again."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._read(), name="console-read")
             group.create_task(self._tell(), name="console-tell")
@@ -161,16 +161,21 @@ class DecisionFeed:
 
     @contextmanager
     def reading(self, after: int | None = None) -> Iterator[FeedReader]:
-        """Give a reader of what comes from now on; with `after`, of what is in memory behind that sequence, too."""
-        # What has come belongs to those who were here; the new one gets it with the rest.
+        """Give a reader of the decisions from now on; with `after`, also of the decisions in memory after that sequence."""
+        # Deliver to earlier readers first: the new reader gets these decisions with those in memory.
         self._give()
         backlog: list[_Message] = [_Message(event("hello", {"sequence": self._after, "window": 60}), 0)]
-        known = [row for row in self._rows if after is not None and row.sequence > after]
-        if after is not None and self._rows and self._rows[0].sequence > after + 1 and len(self._rows) == self._kept:
+        rows = [row for row in self._rows if after is not None and row.sequence > after]
+        if (
+            after is not None
+            and self._rows
+            and self._rows[0].sequence > after + 1
+            and len(self._rows) == self._capacity
+        ):
             backlog.append(_Message(event("gap", {"left_out": self._rows[0].sequence - after - 1}), 0))
-        known = known[-ROWS:] if after is not None else list(self._rows)[-ROWS:]
-        backlog += _messages(known)
-        backlog += _messages([self._outcomes[row.record] for row in known if row.record in self._outcomes])
+        rows = rows[-ROWS:] if after is not None else list(self._rows)[-ROWS:]
+        backlog += _messages(rows)
+        backlog += _messages([self._outcomes[row.record] for row in rows if row.record in self._outcomes])
         reader = FeedReader(backlog)
         reader.show(self._map())
         self._readers.add(reader)
@@ -180,12 +185,12 @@ class DecisionFeed:
             self._readers.discard(reader)
 
     def recovered(self) -> None:
-        """Take note that the broker answers: nothing is wrong where nothing comes."""
+        """Note that the broker answers: a stream without new records is no problem."""
         if self._reading is not None and not self._reading.done():
             self.problem = ""
 
     def begin_again(self) -> None:
-        """Read from the beginning of the stream that takes records now: a new period has begun, with sequences of its own."""
+        """Read the current stream from its beginning: a new period has begun, with sequences of its own."""
         self._rows.clear()
         self._outcomes.clear()
         self._after = 0
@@ -213,16 +218,16 @@ class DecisionFeed:
             self.add(row)
 
     def add(self, row: DecisionRow | OutcomeRow) -> None:
-        """Show a row to who reads, and keep it for who comes."""
+        """Give a row to all readers, and keep it for later readers."""
         if isinstance(row, DecisionRow):
             self._rows.append(row)
-            # An answer is decided by who asked: it is no request of the agent that gives it.
+            # The decision on a reply is made by the requester. It is no request of the agent that replies.
             if not (row.allow and row.action.endswith(REPLY)):
                 second = row.time // SECOND
                 self.traffic.add(row.sender, row.decider, allow=row.allow, second=second, count=row.times)
         else:
             self._outcomes[row.record] = row
-            if len(self._outcomes) > self._kept:
+            if len(self._outcomes) > self._capacity:
                 self._outcomes.popitem(last=False)
         self._fresh.append(row)
         self._come.set()
@@ -243,7 +248,7 @@ class DecisionFeed:
             self.problem = (ended.detail or str(ended.code)) if ended is not None else "the stream has ended"
             self._failures += 1
             pause = self._again.interval(self._failures)
-            _log.warning("console: the audit stream cannot be read: %s; again in %.1f s", self.problem, pause)
+            _logger.warning("console: the audit stream cannot be read: %s; again in %.1f s", self.problem, pause)
             await asyncio.sleep(pause)
 
     async def _follow(self) -> None:
@@ -259,7 +264,7 @@ class DecisionFeed:
             self._give()
 
     def _give(self) -> None:
-        """Give what has come since the last time to all readers."""
+        """Give the rows since the last time to all readers."""
         fresh, self._fresh = self._fresh, []
         self._come.clear()
         for message in _messages(fresh) if self._readers else ():
@@ -281,17 +286,17 @@ class DecisionFeed:
 
 
 def _messages(rows: Sequence[DecisionRow | OutcomeRow]) -> list[_Message]:
-    """Return `rows` as messages, decisions before outcomes."""
+    """Return `rows` as messages: decisions, then outcomes."""
     decisions = [row for row in rows if isinstance(row, DecisionRow)]
     outcomes = [row for row in rows if isinstance(row, OutcomeRow)]
-    found = []
+    messages = []
     for start in range(0, len(decisions), ROWS):
-        some = decisions[start : start + ROWS]
-        found.append(_Message(_event("decisions", some, some[-1].sequence), len(some)))
-    found += [
+        chunk = decisions[start : start + ROWS]
+        messages.append(_Message(_event("decisions", chunk, chunk[-1].sequence), len(chunk)))
+    messages += [
         _Message(_event("outcomes", outcomes[start : start + ROWS]), 0) for start in range(0, len(outcomes), ROWS)
     ]
-    return found
+    return messages
 
 
 def _event(name: str, rows: Sequence[DecisionRow | OutcomeRow], number: int | None = None) -> bytes:

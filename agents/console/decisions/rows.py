@@ -1,7 +1,7 @@
-"""Decisions as lines of a list, made from their records (pure).
+"""Make the rows of lists of decisions from their records (pure).
 
-What a page shows of each decision while it streams past: who asked whom for what, for which user, and what was decided. The
-names are those of the settings; a workload without one is shown by its SPIFFE ID.
+A row has sender, decider, action, user and verdict of a decision. Workloads have the names of the settings, or else their
+SPIFFE IDs.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ DONE = "done"
 
 
 class DecisionRow(NamedTuple):
-    """One decision, or `times` decisions about messages of one sender that were only counted, without a message.
+    """One decision; or, without a message, `times` decisions on messages of one sender that were only counted.
 
-    `sequence` is that of the audit message that holds it, `record` its leaf hash; `time` microseconds.
+    `sequence` is the sequence of the audit message, `record` the leaf hash of the record, `time` microseconds.
     """
 
     sequence: int
@@ -60,12 +60,12 @@ class DecisionRow(NamedTuple):
         return document
 
     def is_called(self, name: bytes) -> bool:
-        """Return whether `name` is the id or the hash of its message, the id of the user's request, or its record's hash."""
+        """Return whether `name` is the id or hash of the message, the id of the user's request, or the hash of the record."""
         return name in (self.message, self.digest, self.txn, self.record)
 
 
 class OutcomeRow(NamedTuple):
-    """What came of the decision whose record has the hash `record`; `code` is `done` on success."""
+    """The outcome of the decision whose record has the hash `record`; `code` is `done` on success."""
 
     record: bytes
     code: str
@@ -77,7 +77,7 @@ class OutcomeRow(NamedTuple):
 
 
 def row_of(entry: AuditEntry, names: Names) -> DecisionRow | OutcomeRow | None:
-    """Return what is shown of `entry` in a list; None for records that are about no message."""
+    """Return the row of `entry`; None for a record about no message."""
     record = entry.record
     if isinstance(record, DecisionRecord) and entry.decided is not None:
         context = entry.message.context if entry.message is not None else None
@@ -119,5 +119,5 @@ def row_of(entry: AuditEntry, names: Names) -> DecisionRow | OutcomeRow | None:
 
 
 def shown_name(spiffe_id: SpiffeId, names: Names) -> str:
-    """Return how a workload is called here: its name in the settings, else its SPIFFE ID."""
+    """Return the name of a workload in the settings, or else its SPIFFE ID."""
     return names.name_of(spiffe_id) or spiffe_id.value

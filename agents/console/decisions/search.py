@@ -1,7 +1,7 @@
-"""Decisions found again in the audit stream: by an id, or page by page backwards, each verified as it is read.
+"""Find decisions in the audit stream: by an id, or page by page backwards. Each is verified as it is read.
 
-What is recent is in memory (`feed`). Of what is older an id is first looked for in the stored bytes, without verifying them,
-and only the messages that hold it are opened.
+Recent decisions are in memory (`feed`). To find an id in older ones, the stored bytes are searched without verifying them,
+and only messages with the id are opened.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from sealbus.envelopes.records.decision import DecisionRecord
 from sealbus.envelopes.trust.names import Names
 
 SEARCHED: Final = 10.0
-"""Seconds for which one request looks backwards; then it says where it stopped."""
+"""Seconds for which one request searches backwards. Then it returns the place where it stopped."""
 BEHIND: Final = 2_000
-"""Messages behind a decision that are looked at for its outcome."""
+"""Messages after a decision that are searched for its outcome."""
 WINDOW: Final = 500
-"""Messages that are opened at a time for a page."""
+"""Messages of a page that are opened at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ class DecisionFilter:
     until: int | None = None
 
     def matches(self, row: DecisionRow) -> bool:
-        """Return whether `row` is wanted."""
+        """Return whether `row` passes the filter."""
         return (
             (not self.agent or self.agent in (row.sender, row.decider))
             and (not self.user or self.user == row.user)
@@ -58,7 +58,7 @@ class DecisionFilter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecisionPage:
-    """Decisions, the newest first; `before` is the sequence at which the next page begins, 0 at the stream's end."""
+    """Decisions, the newest first. The next page has those below the sequence `before`; 0 if there is no next page."""
 
     rows: tuple[DecisionRow, ...]
     before: int
@@ -66,14 +66,14 @@ class DecisionPage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundDecision:
-    """A decision, and what came of it if that is known."""
+    """A decision, with its outcome if that is known."""
 
     entry: AuditEntry
     outcome: OutcomeRow | None
 
 
 class DecisionSearch:
-    """Finds decisions; `trail` opens the stream behind a sequence."""
+    """Finds decisions. `trail` opens the stream after a sequence."""
 
     def __init__(
         self,
@@ -91,15 +91,15 @@ class DecisionSearch:
         self._names = names
 
     async def find(self, name: bytes) -> list[FoundDecision]:
-        """Return the decisions about what `name` names, the newest first.
+        """Return the decisions that belong to `name`, the newest first.
 
-        `name` is a message's id or hash, the id of a user's request (`X-Request-Id` of the edge), or a record's hash. Looks
-        back for `SEARCHED` seconds. Raises `BusUnavailable`.
+        `name` is a message's id or hash, the id of a user's request (`X-Request-Id` of the edge), or a record's hash. The
+        search goes backwards for `SEARCHED` seconds. Raises `BusUnavailable`.
         """
         sequences = sorted({row.sequence for row in self._feed.rows() if row.is_called(name)})
         if not sequences:
             sequences = await self._stored(name)
-        found: list[FoundDecision] = []
+        results: list[FoundDecision] = []
         for sequence in reversed(sequences[-16:]):
             async with aclosing(self._entries(sequence, sequence)) as entries:
                 decisions = [
@@ -110,15 +110,17 @@ class DecisionSearch:
                     and row.is_called(name)
                     and isinstance(entry.record, DecisionRecord)
                 ]
-            found += [FoundDecision(entry=one, outcome=await self._outcome(one)) for one in reversed(decisions)]
-        return found
+            results += [
+                FoundDecision(entry=decision, outcome=await self._outcome(decision)) for decision in reversed(decisions)
+            ]
+        return results
 
     async def page(self, wanted: DecisionFilter, *, before: int | None, most: int) -> DecisionPage:
         """Return up to `most` decisions whose sequence is below `before`, by default the newest. Raises `BusUnavailable`."""
         rows: list[DecisionRow] = []
-        kept = list(self._feed.rows())
-        oldest = kept[-1].sequence if kept else self._feed.last + 1
-        for row in kept:
+        recent = list(self._feed.rows())
+        oldest = recent[-1].sequence if recent else self._feed.last + 1
+        for row in recent:
             if (before is None or row.sequence < before) and wanted.matches(row):
                 rows.append(row)
                 if len(rows) == most:
@@ -129,44 +131,44 @@ class DecisionSearch:
         while end >= max(first, 1) and len(rows) < most:
             begin = max(first, end - WINDOW + 1)
             async with aclosing(self._entries(begin, end)) as entries:
-                some = [row_of(entry, self._names) async for entry in entries if isinstance(entry, AuditEntry)]
-            matching = [row for row in some if isinstance(row, DecisionRow) and wanted.matches(row)]
+                window = [row_of(entry, self._names) async for entry in entries if isinstance(entry, AuditEntry)]
+            matching = [row for row in window if isinstance(row, DecisionRow) and wanted.matches(row)]
             for row in reversed(matching):
                 rows.append(row)
                 if len(rows) == most:
                     return DecisionPage(rows=tuple(rows), before=row.sequence)
             end = begin - 1
             if asyncio.get_running_loop().time() > deadline or any(
-                isinstance(row, DecisionRow) and row.time < wanted.since for row in some
+                isinstance(row, DecisionRow) and row.time < wanted.since for row in window
             ):
                 break
         reached = end >= max(first, 1) and not (rows and rows[-1].time < wanted.since)
         return DecisionPage(rows=tuple(rows), before=end + 1 if reached else 0)
 
     async def period(self, *, since: int, until: int, most: int) -> list[AskedAgain]:
-        """Return up to `most` decisions of a period that are recorded singly, the newest first. Raises `BusUnavailable`."""
-        found: list[AskedAgain] = []
+        """Return up to `most` decisions of a period with records of their own, the newest first. Raises `BusUnavailable`."""
+        decisions: list[AskedAgain] = []
         state = await audit_stream(self._request)
         end = state.last
         deadline = asyncio.get_running_loop().time() + SEARCHED
-        while end >= max(state.first, 1) and len(found) < most and asyncio.get_running_loop().time() < deadline:
+        while end >= max(state.first, 1) and len(decisions) < most and asyncio.get_running_loop().time() < deadline:
             begin = max(state.first, end - WINDOW + 1)
-            some: list[AskedAgain] = []
+            window: list[AskedAgain] = []
             oldest = until
             async with aclosing(self._entries(begin, end)) as entries:
                 async for entry in entries:
                     oldest = min(oldest, entry.stored)
-                    one = _again(entry, self._names)
-                    if one is not None and since <= one.row.time < until:
-                        some.append(one)
-            found += reversed(some)
+                    decision = _again(entry, self._names)
+                    if decision is not None and since <= decision.row.time < until:
+                        window.append(decision)
+            decisions += reversed(window)
             end = begin - 1
             if oldest < since:
                 break
-        return found[:most]
+        return decisions[:most]
 
     async def _stored(self, name: bytes) -> list[int]:
-        """Return the sequences of messages that hold `name`, of the newest that do."""
+        """Return the sequences of the messages that hold `name`, in the newest window that has any."""
         state = await audit_stream(self._request)
 
         def holds(delivery: Delivery) -> int:
@@ -179,25 +181,25 @@ class DecisionSearch:
         deadline = asyncio.get_running_loop().time() + SEARCHED
         async with aclosing(source) as windows:
             async for window in windows:
-                if found := sorted({one for one in window if one}):
-                    return found
+                if sequences := sorted({sequence for sequence in window if sequence}):
+                    return sequences
                 if asyncio.get_running_loop().time() > deadline:
                     break
         return []
 
     async def _outcome(self, entry: AuditEntry) -> OutcomeRow | None:
-        known = self._feed.outcome(entry.leaf)
-        if known is not None or not isinstance(entry.record, DecisionRecord) or not entry.record.allow:
-            return known
+        outcome = self._feed.outcome(entry.leaf)
+        if outcome is not None or not isinstance(entry.record, DecisionRecord) or not entry.record.allow:
+            return outcome
         async with aclosing(self._entries(entry.sequence, entry.sequence + BEHIND)) as entries:
-            async for one in entries:
-                row = row_of(one, self._names) if isinstance(one, AuditEntry) else None
+            async for later in entries:
+                row = row_of(later, self._names) if isinstance(later, AuditEntry) else None
                 if isinstance(row, OutcomeRow) and row.record == entry.leaf:
                     return row
         return None
 
     async def _entries(self, first: int, last: int) -> AsyncGenerator[AuditEntry | Finding, None]:
-        """Yield what stands from sequence `first` to `last`, verified."""
+        """Yield the entries from sequence `first` to `last`, verified."""
         async with aclosing(self._trail(first - 1).entries()) as entries:
             async for entry in entries:
                 if entry.sequence > last:

@@ -1,6 +1,6 @@
-"""Who asks whom how often: the decisions of the last minute, counted by second (pure; the time is an argument).
+"""Count decisions of the last minute by sender and decider, second by second (pure; the time is an argument).
 
-The number of pairs is bounded: those that were seen longest ago make room.
+The number of pairs is bounded. Pairs without recent decisions are dropped first.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class _Pair:
             self.seconds.popleft()
 
     def sums(self) -> tuple[int, int]:
-        return sum(one[1] for one in self.seconds), sum(one[2] for one in self.seconds)
+        return sum(allowed for _, allowed, _ in self.seconds), sum(denied for *_, denied in self.seconds)
 
 
 class Traffic:
-    """Counts decisions by who asked and who decided. Times are seconds, and never go back."""
+    """Counts decisions by sender and decider. Times are seconds, and never go back."""
 
     def __init__(self, *, pairs: int = PAIRS) -> None:
         self._most = pairs
@@ -51,7 +51,7 @@ class Traffic:
         """Count `count` decisions in `second`."""
         pair = self._pairs.pop((sender, decider), None) or _Pair()
         self._pairs[sender, decider] = pair
-        # Another process's clock may be behind: what it says now counts now.
+        # The clock of another process may be behind. Its decision counts in the newest second of the pair.
         pair.add(max(second, pair.last), allowed=count if allow else 0, denied=0 if allow else count)
         if len(self._pairs) > self._most:
             self._pairs.popitem(last=False)
@@ -59,8 +59,8 @@ class Traffic:
     def document(self, second: int, states: Mapping[str, str], edges: Iterable[str]) -> TrafficDocument:
         """Return the map of the last minute before `second` as JSON.
 
-        `states` are those of the agents that the broker knows, which are there without having asked anybody; `edges` are the
-        names of the workloads that requests from outside come in by.
+        `states` has the agents that the broker knows; they are on the map even without traffic. `edges` are the names of the
+        workloads through which requests from outside come in.
         """
         rows = []
         for (sender, decider), pair in list(self._pairs.items()):
@@ -97,18 +97,18 @@ class Traffic:
 
 
 def _columns(names: Iterable[str], pairs: Iterable[tuple[str, str]], outside: frozenset[str]) -> dict[str, int]:
-    """Return the distance of each name from where requests come in: the edges, and who is asked by nobody."""
-    asked: dict[str, set[str]] = {name: set() for name in names}
-    of: dict[str, set[str]] = {name: set() for name in asked}
+    """Return the distance of each name from the entry points: the edges, and workloads that nobody asks."""
+    deciders: dict[str, set[str]] = {name: set() for name in names}
+    of: dict[str, set[str]] = {name: set() for name in deciders}
     for sender, decider in pairs:
-        # Answers are decided by who asked: they are no way further in.
-        if sender != decider and sender not in asked[decider]:
-            asked[sender].add(decider)
+        # The requester decides on a reply. A reply does not lead further in.
+        if sender != decider and sender not in deciders[decider]:
+            deciders[sender].add(decider)
             of[decider].add(sender)
-    columns = {name: 0 for name in asked if name in outside or not of[name]}
-    level = sorted(columns) or sorted(asked)[:1]
+    columns = {name: 0 for name in deciders if name in outside or not of[name]}
+    level = sorted(columns) or sorted(deciders)[:1]
     columns |= dict.fromkeys(level, 0)
     while level:
-        level = sorted({further for name in level for further in asked[name] if further not in columns})
+        level = sorted({further for name in level for further in deciders[name] if further not in columns})
         columns |= dict.fromkeys(level, max(columns.values()) + 1)
-    return {name: columns.get(name, 0) for name in asked}
+    return {name: columns.get(name, 0) for name in deciders}

@@ -1,7 +1,7 @@
-"""What a changed policy would have said: recorded decisions of a period, asked again of a policy that is not in force.
+"""Ask a policy that is not in force about the recorded decisions of a period.
 
-The policy is whatever somebody pasted. So it is checked, compiled and asked in a process of its own, which is ended if it
-does not come to an end, and only its answers come back (`sealbus.policies.backtest.candidate`).
+The policy is a text that a person pasted. So it is checked, compiled and asked in a process of its own. The process is killed
+if it runs too long, and only its answers come back (`sealbus.policies.backtest.candidate`).
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from sealbus.policies.decision.decision import Decision, parse_decision
 from sealbus.policies.decision.request import completed_document
 
 MOST: Final = 5_000
-"""Most decisions that one question looks at, the newest first."""
+"""Most decisions of one request, the newest first."""
 WITHIN: Final = 30.0
-"""Seconds until a policy that does not end is ended."""
+"""Seconds after which the policy's process is killed."""
 SHOWN: Final = 200
-"""Most decisions that are shown as flipped; all are counted."""
+"""Most changed decisions that are shown; all are counted."""
 _PROGRAM: Final = "from sealbus.policies.backtest.candidate import main; main()"
 
 
 class WhatIfRefused(SealbusError):
-    """The policy is none, or does not come to an end; `detail` says with file and line what is wrong."""
+    """The policy is refused, or runs too long; `detail` says why, with file and line."""
 
     code = Code.CONFIGURATION
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AskedAgain:
-    """A recorded decision, as a list shows it and as it can be asked again."""
+    """A recorded decision: its row, and its question for a policy."""
 
     row: DecisionRow
     recorded: RecordedDecision
@@ -50,7 +50,7 @@ class AskedAgain:
 
 @dataclass(slots=True, kw_only=True)
 class WhatIf:
-    """What came of it."""
+    """The result of the comparison."""
 
     read: int = 0
     same: int = 0
@@ -74,35 +74,37 @@ class WhatIf:
 async def answers_of(
     bundle: Bundle, files: Mapping[str, str], decisions: Sequence[AskedAgain], *, within: float = WITHIN
 ) -> WhatIf:
-    """Return which of `decisions` come out otherwise by `bundle` with `files` in place of its own.
+    """Return which of `decisions` come out differently under `bundle` with its files replaced by `files`.
 
-    Raises `WhatIfRefused` for a policy that is refused, and for one that is not through after `within` seconds.
+    Raises `WhatIfRefused` for a policy that is refused, or that has not finished after `within` seconds.
     """
-    found = WhatIf()
-    asked: list[AskedAgain] = []
+    result = WhatIf()
+    compared: list[AskedAgain] = []
     questions = []
-    for one in decisions[:MOST]:
-        found.read += 1
-        question = one.recorded.question()
+    for decision in decisions[:MOST]:
+        result.read += 1
+        question = decision.recorded.question()
         if isinstance(question, NotReplayable):
-            found.not_replayable[question] += 1
+            result.not_replayable[question] += 1
             continue
-        rule = APPROVAL if one.recorded.of_approval else DECISION
+        rule = APPROVAL if decision.recorded.of_approval else DECISION
         questions.append({"rule": rule, "input": completed_document(question).decode()})
-        asked.append(one)
-    told = await _ask({"bundle": b64encode(bundle.raw).decode(), "files": dict(files), "questions": questions}, within)
-    for one, said in zip(asked, told, strict=True):
-        answer = _answer(said)
-        changes = changes_of(one.recorded, answer)
+        compared.append(decision)
+    replies = await _ask(
+        {"bundle": b64encode(bundle.raw).decode(), "files": dict(files), "questions": questions}, within
+    )
+    for decision, reply in zip(compared, replies, strict=True):
+        answer = _answer(reply)
+        changes = changes_of(decision.recorded, answer)
         if not changes:
-            found.same += 1
+            result.same += 1
             continue
-        found.changes.update(changes[:1])
-        if len(found.flipped) < SHOWN:
-            found.flipped.append(
+        result.changes.update(changes[:1])
+        if len(result.flipped) < SHOWN:
+            result.flipped.append(
                 {
-                    "row": one.row.document(),
-                    "was": {"allow": one.row.allow, "reasons": one.row.reasons},
+                    "row": decision.row.document(),
+                    "was": {"allow": decision.row.allow, "reasons": decision.row.reasons},
                     "now": {
                         "allow": answer.allow if isinstance(answer, Decision) else False,
                         "reasons": answer.reasons if isinstance(answer, Decision) else ["policy_error"],
@@ -110,10 +112,10 @@ async def answers_of(
                     "change": str(changes[0]),
                 }
             )
-    return found
+    return result
 
 
-async def _ask(asked: Mapping[str, object], within: float) -> list[object]:
+async def _ask(question: Mapping[str, object], within: float) -> list[object]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
@@ -124,24 +126,24 @@ async def _ask(asked: Mapping[str, object], within: float) -> list[object]:
     )
     try:
         async with asyncio.timeout(within):
-            data, _ = await process.communicate(json.dumps(asked).encode())
+            data, _ = await process.communicate(json.dumps(question).encode())
     except TimeoutError as error:
-        raise WhatIfRefused(f"this policy is not through after {within:g} s: it may never end") from error
+        raise WhatIfRefused(f"this policy has not finished after {within:g} s: it may never end") from error
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
     if process.returncode != 0:
         raise WhatIfRefused("this policy takes more time or memory than it may")
-    said = json.loads(data)
-    if "refused" in said:
-        raise WhatIfRefused(str(said["refused"]))
-    answers = said["answers"]
+    reply = json.loads(data)
+    if "refused" in reply:
+        raise WhatIfRefused(str(reply["refused"]))
+    answers = reply["answers"]
     return answers if isinstance(answers, list) else []
 
 
-def _answer(said: object) -> Decision | PolicyFailed:
+def _answer(reply: object) -> Decision | PolicyFailed:
     try:
-        return parse_decision(said, revision="what-if", engine="embedded", micros=0)
+        return parse_decision(reply, revision="what-if", engine="embedded", micros=0)
     except PolicyFailed as error:
         return error

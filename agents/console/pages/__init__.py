@@ -1,1 +1,1 @@
-"""The pages that a browser gets, and the logins of the people who look at them."""
+"""The files that a browser gets, and people's logins and sessions."""

@@ -1,7 +1,7 @@
-"""People's logins in a browser: authorization code with PKCE at the provider of the settings, and the edge's token for it.
+"""Log people in with a browser: authorization code with PKCE at the provider of the settings, for a token for the edge.
 
-Two cookies: one for the minutes of a login, which the provider's redirect has to bring along (Lax), and the session's, which
-no other site can make a browser send (Strict).
+There are two cookies. The provider's redirect must carry the cookie of a login, which lasts minutes (Lax). No other site can
+make a browser send the cookie of a session (Strict).
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from sealbus.envelopes.errors import Code
 from sealbus.envelopes.limits import SECOND
 
 MARK: Final = "x-sealbus-console"
-"""A field that pages of other sites cannot send along: every change has it."""
+"""A header field that every request for a change has. Pages of other sites cannot send it."""
 
 _TO: Final = re.compile(r"/(?:[A-Za-z0-9_~-][A-Za-z0-9._~/-]{0,200})?")
-"""Where a login may end: a path of ours, without a query."""
+"""The paths of the console to which a login may lead, without a query."""
 RENEW_EVERY: Final = 5 * SECOND
-"""Between two tries to renew a session, of a token that lives no longer than a moment or of a provider that is away."""
+"""Time between two tries to renew a session, for short-lived tokens and for a provider that is away."""
 _ACR: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,256}(?: [\x21\x23-\x5b\x5d-\x7e]{1,256}){0,7}")
 _AGE: Final = re.compile("[0-9]{1,9}")
 _ENTERED: Final = (
@@ -52,13 +52,13 @@ _ENTERED: Final = (
 
 
 def check_own_page(request: Request) -> None:
-    """Raise `EdgeError` (403) for a request to change something that does not come from a page of the console."""
+    """Raise `EdgeError` (403) for a request for a change that does not come from a page of the console."""
     if MARK not in request.headers or request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
         raise EdgeError(Code.DENIED, 403, "this does not come from a page of the console")
 
 
 class BrowserLogin:
-    """The routes of a login. `origin` is the console's own, as browsers name it."""
+    """The routes of a login. `origin` is the console's own, as browsers write it."""
 
     def __init__(
         self,
@@ -75,11 +75,11 @@ class BrowserLogin:
         self._redirect_uri = f"{origin}/callback"
         self._secure = origin.startswith("https:")
         self._clock = clock
-        # Once: to load the authorities takes longer than all else that a stranger's `GET /login` costs.
+        # Made once: loading the authorities takes longer than everything else in `GET /login`, which strangers may send.
         self._tls = tls or ssl.create_default_context()
 
     async def session(self, request: Request) -> Session:
-        """Return the session of `request`, renewed if it is about to end; raises `EdgeError` (401) without one."""
+        """Return the session of `request`, renewed if it is about to end. Raises `EdgeError` (401) without a session."""
         value = cookie_value(request.headers.get("cookie", ""), SESSION, secure=self._secure)
         session = self._sessions.of(value, now=self._clock()) if value else None
         if session is None:
@@ -88,9 +88,10 @@ class BrowserLogin:
         return session
 
     async def renew(self, session: Session) -> None:
-        """Return while `session` counts: new tokens are got before its own end, where the provider gives any.
+        """Renew the tokens of `session` if they end soon and the provider issues new ones.
 
-        Raises `EdgeError` (401) once it has ended. A provider that cannot be reached ends nothing before its token does.
+        Raises `EdgeError` (401) once the session has ended. If the provider cannot be reached, the session lasts as long as
+        its access token.
         """
         async with session.renewing:
             token, now = session.tokens.refresh_token, self._clock()
@@ -112,7 +113,7 @@ class BrowserLogin:
         query = request.query_params
         to, acr, age = query.get("to", "/"), query.get("acr"), query.get("max_age")
         if not _TO.fullmatch(to) or (acr and not _ACR.fullmatch(acr)) or (age and not _AGE.fullmatch(age)):
-            raise EdgeError(Code.MALFORMED, 400, "to is a path of the console, acr and max_age as in RFC 9470")
+            raise EdgeError(Code.MALFORMED, 400, "to must be a path of the console, acr and max_age as in RFC 9470")
         client = replace(self._client, acr=acr or None, max_age=int(age) if age else None)
         verifier, state = new_secrets()
         async with open_provider(client, tls=self._tls) as provider:
@@ -124,11 +125,11 @@ class BrowserLogin:
         return answer
 
     async def end(self, request: Request) -> Response:
-        """`GET /callback`: take the provider's answer, begin a session, and go where the login was to end."""
+        """`GET /callback`: take the provider's answer, begin a session, and go to the page that the login began for."""
         value = cookie_value(request.headers.get("cookie", ""), LOGIN, secure=self._secure)
         login = self._seal.open(value, request.query_params.get("state", ""), now=self._clock())
         if login is None:
-            raise EdgeError(Code.LOGIN_FAILED, 400, "this is the answer to no login of this browser: log in again")
+            raise EdgeError(Code.LOGIN_FAILED, 400, "this answer belongs to no login of this browser: log in again")
         async with open_provider(self._client, tls=self._tls) as provider:
             tokens = await tokens_for(
                 provider,
@@ -142,14 +143,14 @@ class BrowserLogin:
         if former:
             self._sessions.end(former)
         session = self._sessions.begin(Session(tokens))
-        # Not a redirect: to a browser that would still be the provider's, and it would leave the new cookie out.
+        # No redirect: a browser takes that as part of the provider's request, and would not send the new cookie.
         answer = Response(_ENTERED.format(to=login.to), 200, dict(PAGE_HEADERS), "text/html; charset=utf-8")
         answer.headers.append("set-cookie", cookie(SESSION, session, secure=self._secure, same_site="Strict"))
         answer.headers.append("set-cookie", cookie(LOGIN, "", secure=self._secure, same_site="Lax", seconds=0))
         return answer
 
     async def leave(self, request: Request) -> Response:
-        """`POST /logout`: forget the session, and have its tokens revoked if the provider can.
+        """`POST /logout`: forget the session, and ask the provider to revoke its tokens.
 
         Raises `EdgeError` (403) as `check_own_page` does.
         """

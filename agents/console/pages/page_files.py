@@ -1,4 +1,4 @@
-"""The console's pages: files that are read once, with headers that let a browser run nothing but them."""
+"""Serve the console's pages: files that are read once, with headers that keep a browser from running anything else."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; font-src 'self'; "
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 )
-"""Nothing from elsewhere, nothing inline, and no text that becomes markup: the browser itself refuses each."""
+"""The browser refuses everything from elsewhere, everything inline, and text that becomes markup."""
 PAGE_HEADERS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "cache-control": "no-store",
@@ -53,13 +53,13 @@ class Pages:
 
     def __init__(self) -> None:
         self._files = {
-            one.name: _file(one.name, one.read_bytes())
-            for one in files("sealbus.agents.console.pages").joinpath("static").iterdir()
-            if one.name.rpartition(".")[2] in _TYPES
+            file.name: _file(file.name, file.read_bytes())
+            for file in files("sealbus.agents.console.pages").joinpath("static").iterdir()
+            if file.name.rpartition(".")[2] in _TYPES
         }
 
     async def index(self, request: Request) -> Response:
-        """`GET` of any page: the one document, which shows what its address says."""
+        """`GET` of any page: the same document, whose script shows the view of the address."""
         return self._answer("index.html", request)
 
     async def file(self, request: Request) -> Response:
@@ -71,13 +71,13 @@ class Pages:
         return self._answer("icon.svg", request)
 
     def _answer(self, name: str, request: Request) -> Response:
-        found = self._files.get(name)
-        if found is None:
+        file = self._files.get(name)
+        if file is None:
             raise EdgeError(Code.NOT_FOUND, 404, "no such page")
-        headers = {**PAGE_HEADERS, "cache-control": "no-cache", "etag": found.tag}
-        if request.headers.get("if-none-match") == found.tag:
+        headers = {**PAGE_HEADERS, "cache-control": "no-cache", "etag": file.tag}
+        if request.headers.get("if-none-match") == file.tag:
             return Response(None, 304, headers)
-        return Response(found.data, 200, headers, found.typ)
+        return Response(file.data, 200, headers, file.typ)
 
 
 def _file(name: str, data: bytes) -> _File:

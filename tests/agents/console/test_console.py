@@ -237,7 +237,7 @@ async def test_a_record_is_proved_by_a_receipt_and_the_log_verifies(
     receipt = await web.get(f"/api/decisions/{row['record']}/receipt")
     if receipt.status_code == 503:
         # The notary has not come to this record yet: the log is behind the stream by design.
-        assert "not come so far" in json_of(receipt, 503)["detail"]
+        assert "has not reached it" in json_of(receipt, 503)["detail"]
     else:
         assert receipt.text.startswith("sealbus-receipt@v1\n")
         [decision] = json_of(await web.get(f"/api/decisions/{row['record']}"))["decisions"]

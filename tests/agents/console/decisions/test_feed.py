@@ -39,7 +39,7 @@ class Silence:
 
 def feed_of(kept: int = 100, trail: object = None) -> DecisionFeed:
     return DecisionFeed(
-        lambda _: cast("AuditTrail", trail or Silence()), names=NAMES, edges=["edge"], after=0, kept=kept,
+        lambda _: cast("AuditTrail", trail or Silence()), names=NAMES, edges=["edge"], after=0, capacity=kept,
         clock=lambda: 1_800_000_000_000_000,
     )  # fmt: skip
 

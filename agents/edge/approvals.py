@@ -23,7 +23,7 @@ from sealbus.agents.runtime.node import Node
 from sealbus.agents.sdk.bodies import JSON
 from sealbus.bus.gate.approval_authorizer import ask_about
 from sealbus.bus.gate.authorizer import caller_for, request_about
-from sealbus.bus.gate.resumption import reopened
+from sealbus.bus.gate.opener import reopened_message
 from sealbus.bus.sending.approval import LONGEST_WAIT
 from sealbus.bus.streams.held import HeldValue, Part, Place, Scan
 from sealbus.bus.telemetry import OperatorLog
@@ -344,7 +344,7 @@ class Waiting:
     async def _proved(self, parked: Parked) -> ParkedTask | None:
         node = self._node
         try:
-            message = await reopened(
+            message = await reopened_message(
                 parked, profile=self._profile, trust=node.trust(), past=node.past, caches=node.caches
             )
             _check_times(parked, message)

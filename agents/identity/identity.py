@@ -17,7 +17,8 @@ from sealbus.agents.identity.jwt_svid import LEAST_LIFE
 from sealbus.agents.identity.threads import run_in_thread
 from sealbus.agents.identity.upkeep import Upkeep
 from sealbus.agents.identity.workload_api import Endpoint, RawClient, WorkloadApiError
-from sealbus.bus.ports import Clock, X509Material, wall_clock
+from sealbus.bus.clocks import wall_clock
+from sealbus.bus.ports import Clock, X509Material
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import IdentityUnavailable
 from sealbus.envelopes.limits import SECOND

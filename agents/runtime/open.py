@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from sealbus.agents.identity import WorkloadIdentity
-from sealbus.agents.runtime.node import Deployment, Node
+from sealbus.agents.runtime.node import AuditOptions, Deployment, Feeds, Node
 from sealbus.agents.runtime.settings.schema import PolicyTable
 from sealbus.agents.runtime.settings.settings import Settings, load_settings
 from sealbus.bus.audit.redaction import Recording
@@ -243,13 +243,17 @@ async def open_connected_node(
             transport=NatsTransport(connection),
             engine=engine,
             counters=counters,
-            connected=lambda: connection.connected,
-            audit_limits=AuditLimits(within=settings.audit.within, denials=settings.audit.denials),
-            revoked_before=lambda: source.in_force.revoked_before,
-            revocations=lambda: source.in_force.revocations,
-            policy_problem=source.problem,
-            recording=Recording(settings.audit.redact, settings.audit.bodies),
-            spool=spool_of(settings, identity.spiffe_id),
+            audit=AuditOptions(
+                limits=AuditLimits(within=settings.audit.within, denials=settings.audit.denials),
+                recording=Recording(settings.audit.redact, settings.audit.bodies),
+                spool=spool_of(settings, identity.spiffe_id),
+            ),
+            feeds=Feeds(
+                connected=lambda: connection.connected,
+                revoked_before=lambda: source.in_force.revoked_before,
+                revocations=lambda: source.in_force.revocations,
+                policy_problem=source.problem,
+            ),
         ) as node:
             yield node, connection
         checking.cancel()

@@ -12,8 +12,9 @@ from sealbus.agents.sdk.bodies import JSON, TypedAction
 from sealbus.agents.sdk.messages import NO_SUBJECTS, own_subject, split_action
 from sealbus.agents.sdk.sender import Sender, encoded
 from sealbus.agents.sdk.task_handle import TaskHandle, handle_text
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.gate.status_reader import AskedTask
-from sealbus.bus.ports import Clock, wall_clock
+from sealbus.bus.ports import Clock
 from sealbus.bus.work.schedules.book import Schedule, ScheduleBook
 from sealbus.bus.work.schedules.cron import Cron
 from sealbus.bus.work.schedules.request import (

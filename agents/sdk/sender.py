@@ -17,9 +17,10 @@ from sealbus.agents.sdk.messages import (
     task_message,
 )
 from sealbus.agents.sdk.task_handle import TaskHandle, parse_handle
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.gate.calls import Requests
 from sealbus.bus.gate.status_reader import AskedTask, StatusReader
-from sealbus.bus.ports import Clock, wall_clock
+from sealbus.bus.ports import Clock
 from sealbus.bus.sending.answer import DETACHED
 from sealbus.bus.sending.approval import LONGEST_WAIT, ApprovalRequest, approval_message, waiting
 from sealbus.bus.sending.cancel import CancelRequest, CancelRole, cancel_message

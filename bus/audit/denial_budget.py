@@ -16,7 +16,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from sealbus.bus.ports import Clock, wall_clock
+from sealbus.bus.clocks import wall_clock
+from sealbus.bus.ports import Clock
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import Code
 from sealbus.envelopes.limits import SECOND

@@ -20,7 +20,8 @@ from sealbus.bus.audit.denial_budget import Denials
 from sealbus.bus.audit.redaction import DECISIONS_ALONE, Recording
 from sealbus.bus.audit.spool import Spool
 from sealbus.bus.background import Background
-from sealbus.bus.ports import Clock, DuplicateFirstAttempt, wall_clock
+from sealbus.bus.clocks import wall_clock
+from sealbus.bus.ports import Clock, DuplicateFirstAttempt
 from sealbus.bus.routing.stages import Decided
 from sealbus.bus.sending.message import OutgoingMessage, record_message
 from sealbus.bus.sending.outbox import Outbox, Posted

@@ -17,10 +17,11 @@ from functools import partial
 from types import TracebackType
 from typing import Final, Protocol, Self
 
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.gate.refusals import Refusals
 from sealbus.bus.gate.reply_policy import Received, ReplyPolicy
 from sealbus.bus.gate.status_feed import ReadingTurn, StatusFeed, Watch
-from sealbus.bus.ports import Clock, Delivery, Overloaded, Transport, wall_clock
+from sealbus.bus.ports import Clock, Delivery, Overloaded, Transport
 from sealbus.bus.sending import status as status_body
 from sealbus.bus.sending.status import State, Status
 from sealbus.bus.stream_names import RESULTS

@@ -14,17 +14,18 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Final
 
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.gate.status_reader import AskedTask, StatusRequest, parsed_status
 from sealbus.bus.inspection.backwards import WINDOW, backwards, read_on
 from sealbus.bus.inspection.documents import TaskDocument, shown_time
 from sealbus.bus.nats.api import existing_stream
-from sealbus.bus.ports import Clock, Delivery, Request, Transport, wall_clock
+from sealbus.bus.ports import Clock, Delivery, Request, Transport
 from sealbus.bus.sending.status import State, Status
 from sealbus.bus.stream_names import RESULTS, TASKS
 from sealbus.bus.streams.held import Held, PastTrust, current_only
 from sealbus.bus.streams.key_book import RestoredStreams, nothing_restored
 from sealbus.bus.work.approvals.marker import Marker, marker_of
-from sealbus.envelopes.accept.live import LiveProfile, StreamArrival, VerifiedMessage, accept_live
+from sealbus.envelopes.accept.live import LiveProfile, Replays, StreamArrival, VerifiedMessage, accept_live
 from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.accept.result import ResultProfile, accept_status
 from sealbus.envelopes.errors import BadBody, BusUnavailable, Code, ConfigurationError, EnvelopeError, StateUnavailable
@@ -406,9 +407,8 @@ def verified(
         action=action_of(header.to, profile.own_subjects),
         trust=trust,
         caches=caches,
-        replay=ReplayMemory(1),
+        replays=Replays(ReplayMemory(1), restored),
         now=arrival.stored,
-        restored=restored,
     )
 
 

@@ -15,7 +15,8 @@ from collections.abc import Awaitable, Callable
 from math import nan
 from typing import Final
 
-from sealbus.bus.ports import Clock, wall_clock
+from sealbus.bus.clocks import wall_clock
+from sealbus.bus.ports import Clock
 from sealbus.envelopes.errors import ClockSkew, SealbusError
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 

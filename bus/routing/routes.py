@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from sealbus.bus.routing.cancellation import Cancellation
 from sealbus.bus.routing.retry import RetryPolicy
@@ -18,9 +19,6 @@ from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.subjects import action_of, control_subject, matches
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.decision.request import GivenApproval, Parked, Resource
-
-if TYPE_CHECKING:
-    from sealbus.bus.telemetry.spans import Processing
 
 __all__ = ["Endpoint", "Permitted", "Resumed", "Route", "RouteTable", "TaskReporter", "control_route"]
 
@@ -66,6 +64,19 @@ class TaskReporter(Protocol):
         """Store the final status of a completed task; `None` stands for a handler that returned nothing."""
 
 
+class ProcessingSpan(Protocol):
+    """The span of one message while it is handled; implemented in `sealbus.bus.telemetry.spans`."""
+
+    def handling(self) -> AbstractContextManager[None]:
+        """Make this the current span while the handler runs."""
+
+    def failed(self, code: str) -> None:
+        """Note why its handler failed, or did not run."""
+
+    def end(self, settled: str) -> None:
+        """End the span; `settled` says how the delivery was settled."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resumed:
     """How a parked task goes on: by an approval, which what it sends follows from, and which its redeliveries are of.
@@ -97,7 +108,7 @@ class Permitted(NamedTuple):
     """The reporter of a task's status; absent for every other kind."""
     resumed: Resumed | None = None
     """How it goes on, if it is a task that was parked."""
-    span: Processing | None = None
+    span: ProcessingSpan | None = None
     """Its span, if this process makes any."""
 
     def __repr__(self) -> str:
@@ -135,7 +146,8 @@ class Route:
     kind: Kind
     subject: str
     action: str
-    endpoint: Endpoint
+    endpoint: Endpoint | None
+    """The code behind it; absent for approvals, which `Gate` does not hand to an executor."""
     retry: RetryPolicy
     timeout: float = 30.0
     """Seconds that one attempt of the handler may take."""
@@ -160,8 +172,15 @@ class Route:
     def __post_init__(self) -> None:
         object.__setattr__(self, "limited", self.ordered or self.concurrency is not None)
 
+    @property
+    def handler(self) -> Endpoint:
+        """The code behind it. Raises `ConfigurationError` for a route without code."""
+        if self.endpoint is None:
+            raise ConfigurationError(f"{self.subject} has no handler")
+        return self.endpoint
 
-def control_route(endpoint: Endpoint, token: str, what: str, *, loads_resource: bool = True) -> Route:
+
+def control_route(endpoint: Endpoint | None, token: str, what: str, *, loads_resource: bool = True) -> Route:
     """Return the route of what the agent with this `token` is told of work: `what` is `cancel`, `approve` or `schedule`."""
     subject = control_subject(token, what)
     return Route(

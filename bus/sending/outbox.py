@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from sealbus.bus.background import Background
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.ports import (
     Clock,
     DuplicateFirstAttempt,
@@ -28,7 +29,6 @@ from sealbus.bus.ports import (
     StreamRefused,
     Transport,
     uuid7,
-    wall_clock,
 )
 from sealbus.bus.sending.message import OutgoingMessage
 from sealbus.envelopes.errors import BusUnavailable, SealbusError, SealError

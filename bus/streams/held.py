@@ -23,8 +23,9 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Final, NamedTuple, Protocol
 
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.nats.api import EXPECTED_LAST
-from sealbus.bus.ports import Clock, Delivery, StoredValue, Transport, wall_clock
+from sealbus.bus.ports import Clock, Delivery, StoredValue, Transport
 from sealbus.bus.stream_names import HELD
 from sealbus.bus.streams.key_value import KeyValue
 from sealbus.bus.streams.signed_value import PARTS, is_own, signed

@@ -20,7 +20,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from sealbus.bus.ports import Clock, Transport, wall_clock
+from sealbus.bus.clocks import wall_clock
+from sealbus.bus.ports import Clock, Transport
 from sealbus.bus.streams.declared import HELD_SECONDS
 from sealbus.bus.streams.held import Held, HeldValue
 from sealbus.envelopes.errors import BundleRefused, EnvelopeError, LogError, SealbusError, StateUnavailable

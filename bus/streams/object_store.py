@@ -21,6 +21,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Final
 
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.nats.api import (
     EXPECTED_LAST,
     EXPECTED_LAST_OF,
@@ -31,7 +32,7 @@ from sealbus.bus.nats.api import (
 )
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.transport import NatsTransport
-from sealbus.bus.ports import Clock, Outgoing, PubAck, StreamRefused, wall_clock
+from sealbus.bus.ports import Clock, Outgoing, PubAck, StreamRefused
 from sealbus.bus.streams.declared import Guard, Stream
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.limits import DEFAULT_LIMITS

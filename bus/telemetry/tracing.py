@@ -16,7 +16,7 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, TraceFlags
 
-from sealbus.bus.routing.stages import Decided
+from sealbus.bus.telemetry.processed import ProcessedMessage
 from sealbus.bus.telemetry.spans import (
     MICROSECOND,
     TRACEPARENT,
@@ -53,37 +53,33 @@ class Tracer:
         span = self._tracer.start_span(f"send {draft.to}", context, SpanKind.PRODUCER, _messaging("send", draft.to))
         return Sending(span)
 
-    def processing(
-        self, decided: Decided, *, at: int, record: bytes = b"", place: tuple[str, int] | None = None
-    ) -> Processing:
-        """Begin the span of a message that was decided on `at` a time, in microseconds since the Unix epoch.
+    def processing(self, processed: ProcessedMessage) -> Processing:
+        """Begin the span of a recorded message, at the time when it was opened.
 
-        `record` is the leaf of the decision's record, `place` the stream and sequence where the record is stored. The span of
-        a resumed task also links to its approval.
+        The span of a resumed task also links to its approval.
         """
-        opened, decision = decided.opened, decided.decision
-        message, action = opened.message, opened.route.action
+        message, action = processed.message, processed.action
         header, arrival = message.header, message.arrival
         parent = parent_of(header)
         links = [parent] if isinstance(arrival, StreamArrival) else []
-        if opened.resumed is not None:
-            links.append(parent_of(opened.resumed.approval.header))
+        if processed.approval is not None:
+            links.append(parent_of(processed.approval))
         attributes: dict[str, str | int] = {
             **_messaging("process", header.to),
             "messaging.message.id": header.id.hex(),
             "sealbus.action": action,
             "sealbus.sender": header.iss.value,
-            "sealbus.verdict": decided.code or "allow",
-            "sealbus.policy.revision": (decision.revision or "") if decision is not None else "",
-            "sealbus.decided": at,
+            "sealbus.verdict": processed.verdict,
+            "sealbus.policy.revision": processed.revision,
+            "sealbus.decided": processed.decided,
             "sealbus.recorded": now(),
         }
         if message.context is not None:
             attributes["messaging.message.conversation_id"] = message.context.txn.hex()
-        if record:
-            attributes["sealbus.decision"] = record.hex()
-        if place is not None:
-            attributes["sealbus.record.stream"], attributes["sealbus.record.sequence"] = place
+        if processed.record:
+            attributes["sealbus.decision"] = processed.record.hex()
+        if processed.place is not None:
+            attributes["sealbus.record.stream"], attributes["sealbus.record.sequence"] = processed.place
         if isinstance(arrival, StreamArrival):
             attributes["sealbus.received"] = arrival.stored
             attributes["sealbus.delivery"] = arrival.delivery
@@ -93,7 +89,7 @@ class Tracer:
             SpanKind.CONSUMER,
             attributes,
             [Link(link) for link in links if link is not None],
-            opened.time * MICROSECOND,
+            processed.opened * MICROSECOND,
         )
         return Processing(span)
 

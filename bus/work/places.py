@@ -16,7 +16,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Final
 
-from sealbus.bus.ports import Delivery, Pull
+from sealbus.bus.ports import Delivery, Settlement
 from sealbus.bus.telemetry import Counters, OperatorLog
 
 __all__ = ["Cause", "Places"]
@@ -55,7 +55,7 @@ class Places:
         for cause in Cause:
             counters.add("sealbus_put_off_total", 0, cause=cause.value)
 
-    def put_off(self, cause: Cause, delivery: Delivery, pull: Pull, seconds: float) -> bool:
+    def put_off(self, cause: Cause, delivery: Delivery, settlement: Settlement, seconds: float) -> bool:
         """Have `delivery` redelivered in `seconds` if there is a place; return whether there was.
 
         `Cause.PASSING` always has a place: `room` keeps it in bounds.
@@ -67,7 +67,7 @@ class Places:
             return False
         heapq.heappush(held, self._clock() + seconds)
         self._counters.add("sealbus_put_off_total", 1, cause=cause.value)
-        pull.retry(delivery, seconds)
+        settlement.retry(delivery, seconds)
         return True
 
     def waiting(self, cause: Cause) -> int:

@@ -20,9 +20,9 @@ from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.agents.dev.nats.config import BrokerRole
 from sealbus.agents.dev.nats.server import EmbeddedNatsServer
 from sealbus.agents.dev.workload_api import DevelopmentAuthority
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.transport import NatsTransport
-from sealbus.bus.ports import wall_clock
 from sealbus.bus.streams.held import Held, HeldValue, PastTrust, current_only
 from sealbus.bus.streams.key_book import KEY_BOOK_TYPE, KeyBook, key_book_subject
 from sealbus.bus.streams.plan import apply

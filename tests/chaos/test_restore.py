@@ -25,7 +25,7 @@ from sealbus.agents.dev.users import mint_user
 from sealbus.agents.runtime.open import open_node
 from sealbus.agents.runtime.settings.settings import load_settings
 from sealbus.agents.sdk.task_handle import TaskHandle
-from sealbus.bus.ports import wall_clock
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.sending.answer import RemoteError
 from sealbus.bus.sending.approval import ApprovalRequest, Verdict
 from sealbus.bus.sending.status import State

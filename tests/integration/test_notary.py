@@ -20,8 +20,9 @@ from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.agents.dev.nats.config import BrokerRole
 from sealbus.agents.runtime.open import open_connection
 from sealbus.agents.runtime.settings.settings import load_settings
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.nats.transport import NatsTransport
-from sealbus.bus.ports import Identity, Outgoing, PubAck, wall_clock
+from sealbus.bus.ports import Identity, Outgoing, PubAck
 from sealbus.bus.streams.held import Held, HeldValue, PastTrust, current_only
 from sealbus.bus.streams.key_book import KeyBook
 from sealbus.envelopes.errors import StateUnavailable

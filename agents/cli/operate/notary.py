@@ -61,8 +61,8 @@ async def restored(folder: Path | None, last: int | None, waiting: str | None, i
     from sealbus.agents.control.notary.restored_stream import say_restored
     from sealbus.agents.control.notary.role import notary_options
     from sealbus.agents.runtime.open import open_connection
+    from sealbus.bus.clocks import wall_clock
     from sealbus.bus.nats.api import existing_stream
-    from sealbus.bus.ports import wall_clock
     from sealbus.envelopes.errors import ConfigurationError
     from sealbus.envelopes.message.restored import RestoredStream
 

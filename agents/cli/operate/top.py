@@ -39,9 +39,9 @@ async def command(every: float, times: int, invocation: Invocation) -> None:
     Everything comes from the audit stream, and each record is verified as it is read.
     """
     from sealbus.agents.runtime.open import open_audit_trail, open_connection
+    from sealbus.bus.clocks import wall_clock
     from sealbus.bus.inspection.rates import Rates
     from sealbus.bus.nats.api import audit_stream
-    from sealbus.bus.ports import wall_clock
 
     settings, stop, rates, looks = invocation.settings(), stop_signalled(), Rates(), 0
     async with open_connection(invocation.as_name, settings) as (_, connection):

@@ -46,7 +46,7 @@ async def add(
         raise click.UsageError("--issued-before is for workloads")
     from sealbus.agents.runtime.policy import deny_list as denials
     from sealbus.agents.runtime.policy.push import change_platform
-    from sealbus.bus.ports import wall_clock
+    from sealbus.bus.clocks import wall_clock
 
     denial = denials.Denial(
         kind=kind,

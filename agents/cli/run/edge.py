@@ -137,11 +137,12 @@ async def _serve(address: str | None, health: str | None, config: str | None, *,
 
 async def _exit(health: str | None, config: str | None, *, as_json: bool) -> bool:
     from sealbus.agents.edge.egress.exit import open_exit
+    from sealbus.agents.runtime.assembly import WorkerLimits
     from sealbus.agents.runtime.health import HealthServer, Probes
     from sealbus.agents.runtime.loop_watch import LoopWatch
     from sealbus.agents.runtime.metric_export import exporting_metrics
     from sealbus.agents.runtime.settings.settings import load_settings
-    from sealbus.agents.runtime.worker import WorkerLimits, settle_collector
+    from sealbus.agents.runtime.worker import settle_collector
     from sealbus.bus.background import Background
 
     settings = load_settings(config)

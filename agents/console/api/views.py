@@ -36,13 +36,13 @@ from sealbus.agents.runtime.node import Node
 from sealbus.agents.runtime.open import reading_profile
 from sealbus.agents.runtime.settings.settings import Settings
 from sealbus.agents.sdk.task_handle import handle_text
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.inspection.agents import AgentSeen, actions_of, find_agents
 from sealbus.bus.inspection.dead import DeadLetter, DeadLetterList
 from sealbus.bus.inspection.documents import shown_time
 from sealbus.bus.inspection.tasks import TaskFilter, TaskList
 from sealbus.bus.nats.api import RECORDS, audit_stream
 from sealbus.bus.nats.connection.connection import Connection
-from sealbus.bus.ports import wall_clock
 from sealbus.bus.work.schedules.book import Schedule, every_schedule
 from sealbus.bus.work.schedules.rule import shown_when
 from sealbus.envelopes.errors import BusUnavailable, Code, ConfigurationError

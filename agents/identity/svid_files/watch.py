@@ -11,7 +11,8 @@ from spiffe._proto import workload_pb2 as proto
 from sealbus.agents.identity.upkeep import Watch
 from sealbus.agents.identity.workload_api import Endpoint, RawClient, explain, is_withdrawal
 from sealbus.agents.identity.x509_svid import X509Reading, read_x509
-from sealbus.bus.ports import Clock, X509Material, wall_clock
+from sealbus.bus.clocks import wall_clock
+from sealbus.bus.ports import Clock, X509Material
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
 __all__ = ["X509Watch"]

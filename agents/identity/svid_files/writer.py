@@ -14,7 +14,8 @@ from sealbus.agents.identity.svid_files.server import HealthAddresses, NotRunnin
 from sealbus.agents.identity.svid_files.watch import X509Watch
 from sealbus.agents.identity.upkeep import BACKOFF
 from sealbus.agents.identity.workload_api import Endpoint, is_final, status_of
-from sealbus.bus.ports import Clock, X509Material, wall_clock
+from sealbus.bus.clocks import wall_clock
+from sealbus.bus.ports import Clock, X509Material
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, IdentityUnavailable, SealbusError
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 

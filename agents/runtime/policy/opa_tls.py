@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.nats.connection.tls import client_context
-from sealbus.bus.ports import Identity, X509Material, wall_clock
+from sealbus.bus.ports import Identity, X509Material
 from sealbus.envelopes.errors import IdentityUnavailable
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.trust.spiffe_id import SpiffeId

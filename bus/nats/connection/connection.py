@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Self
 from weakref import WeakSet
 
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.nats.connection.client import NkeyLogin
 from sealbus.bus.nats.connection.dialer import Dialer
 from sealbus.bus.nats.connection.frames import check_pattern, header_value, status_of
@@ -28,7 +29,7 @@ from sealbus.bus.nats.connection.rotation import (
     rotate_after,
     seconds_left,
 )
-from sealbus.bus.ports import Clock, Identity, wall_clock
+from sealbus.bus.ports import Clock, Identity
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import BusUnavailable, SealbusError
 from sealbus.envelopes.trust.spiffe_id import SpiffeId

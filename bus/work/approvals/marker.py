@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
-from sealbus.bus.ports import Clock, Identity, wall_clock
+from sealbus.bus.clocks import BusClock
+from sealbus.bus.ports import Identity
 from sealbus.bus.streams.held import Held, HeldValue
 from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.encoding.codec import Value
@@ -62,7 +63,7 @@ class StoredMarker:
 class Markers:
     """The markers that one agent writes."""
 
-    def __init__(self, held: Held, *, identity: Identity, names: Names, clock: Clock = wall_clock) -> None:
+    def __init__(self, held: Held, *, identity: Identity, names: Names, clock: BusClock) -> None:
         self._held = held
         self._identity = identity
         self._names = names

@@ -7,23 +7,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from sealbus.bus.ports import Clock, wall_clock
+from sealbus.bus.clocks import BusClock
 from sealbus.bus.routing.cancellation import Canceled
 from sealbus.bus.sending.status import State
 from sealbus.bus.telemetry import OperatorLog
-from sealbus.bus.work.approvals.marker import Markers
-from sealbus.bus.work.approvals.parked_tasks import Parked, ParkedState, ParkedTasks
+from sealbus.bus.work.approvals.parked_tasks import Parked, ParkedState
+from sealbus.bus.work.approvals.progress import ParkedStores
 from sealbus.bus.work.cancel.kept import KeptStops
 from sealbus.bus.work.cancel.stop import Stop
-from sealbus.bus.work.status_writer import Statuses
 from sealbus.envelopes.errors import Code, EnvelopeError, StateUnavailable
 from sealbus.envelopes.message.header import Header, parse_header
 from sealbus.envelopes.message.subjects import OwnSubjects
 from sealbus.envelopes.message.wire import parse_envelope
 
-__all__ = ["ParkedCancels"]
-
-_log: Final = logging.getLogger(__name__)
+_logger: Final = logging.getLogger(__name__)
 
 _TRIES: Final = 4
 """Tries to end a task that others change at the same moment."""
@@ -32,23 +29,12 @@ _TRIES: Final = 4
 class ParkedCancels:
     """Ends the parked tasks of one agent that were canceled."""
 
-    def __init__(
-        self,
-        *,
-        tasks: ParkedTasks,
-        markers: Markers,
-        stops: KeptStops,
-        statuses: Statuses,
-        own_subjects: OwnSubjects,
-        clock: Clock = wall_clock,
-    ) -> None:
-        self._tasks = tasks
-        self._markers = markers
+    def __init__(self, stores: ParkedStores, *, stops: KeptStops, own_subjects: OwnSubjects, clock: BusClock) -> None:
+        self._stores = stores
         self._stops = stops
-        self._statuses = statuses
         self._own_subjects = own_subjects
         self._clock = clock
-        self._said = OperatorLog(_log)
+        self._operator_log = OperatorLog(_logger)
 
     async def stop(self, stop: Stop) -> None:
         """Keep a stop for what is parked, and end the task that it is about, if that waits here.
@@ -57,7 +43,7 @@ class ParkedCancels:
         """
         await self._stops.keep(stop)
         for _ in range(_TRIES):
-            parked = await self._tasks.find(stop.digest)
+            parked = await self._stores.tasks.find(stop.digest)
             if parked is None or parked.state is ParkedState.RUNNING:
                 return
             if not stop.concerns(parked.header, self._own_subjects):
@@ -89,17 +75,17 @@ class ParkedCancels:
         """
         header = parked.header
         if parked.state is ParkedState.ENDED:
-            if await self._markers.has_ended(header):
+            if await self._stores.markers.has_ended(header):
                 return True
-        elif await self._tasks.change(parked, replace(parked, state=ParkedState.ENDED)) is None:
+        elif await self._stores.tasks.change(parked, replace(parked, state=ParkedState.ENDED)) is None:
             return False
-        self._said.message("canceled", header, action=parked.decision.action, code=Code.CANCELED)
+        self._operator_log.message("canceled", header, action=parked.decision.action, code=Code.CANCELED)
         if self._clock() < parked.until:
             # A number above those of all deliveries before, so that it is the last one.
-            reporter = self._statuses.of(header, parked.arrival.delivery + 1)
+            reporter = self._stores.statuses.of(header, parked.arrival.delivery + 1)
             if not await reporter.tell(State.CANCELED, code=Code.CANCELED, note=canceled.reason, by=canceled.by):
                 raise StateUnavailable("that a parked task is canceled is not told")
-        await self._markers.put(header, until=parked.until, ended=True)
+        await self._stores.markers.put(header, until=parked.until, ended=True)
         return True
 
 

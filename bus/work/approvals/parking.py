@@ -8,23 +8,24 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
 from sealbus.bus.audit.writer import AuditWriter
-from sealbus.bus.ports import Clock, Pull, wall_clock
+from sealbus.bus.ports import Settlement
 from sealbus.bus.routing.retry import UNTIL_EXPIRY
 from sealbus.bus.routing.stages import Decided
 from sealbus.bus.sending.approval import LONGEST_WAIT, WAIT
 from sealbus.bus.sending.status import State
-from sealbus.bus.telemetry import Counters, OperatorLog
-from sealbus.bus.work.approvals.marker import Markers, waits_note
+from sealbus.bus.site import Site
+from sealbus.bus.telemetry import OperatorLog
+from sealbus.bus.work.approvals.marker import waits_note
 from sealbus.bus.work.approvals.parked_cancels import ParkedCancels
-from sealbus.bus.work.approvals.parked_tasks import ENVELOPE_BYTES, INPUT_BYTES, Parked, ParkedState, ParkedTasks
+from sealbus.bus.work.approvals.parked_tasks import ENVELOPE_BYTES, INPUT_BYTES, Parked, ParkedState
+from sealbus.bus.work.approvals.progress import ParkedStores
 from sealbus.bus.work.cancel.in_force import Stops
 from sealbus.bus.work.places import Cause, Places
-from sealbus.bus.work.status_writer import Statuses
 from sealbus.envelopes.denial import Explanation
 from sealbus.envelopes.errors import Code, SealbusError, SealError, StateUnavailable
 from sealbus.envelopes.limits import SECOND
@@ -32,9 +33,7 @@ from sealbus.envelopes.message.header import Header
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.policies.decision.approval import approval_of
 
-__all__ = ["Parking"]
-
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 A_MINUTE: Final = 20
 """Tasks of one user, or of one requester without a user, that are parked in a minute; others are denied plainly."""
@@ -48,33 +47,25 @@ class Parking:
 
     def __init__(
         self,
+        site: Site,
+        stores: ParkedStores,
         *,
-        tasks: ParkedTasks,
-        markers: Markers,
-        statuses: Statuses,
-        audit: AuditWriter,
         stops: Stops,
         cancels: ParkedCancels,
+        audit: AuditWriter,
         places: Places,
-        counters: Counters,
-        random: Callable[[], float],
         a_minute: int = A_MINUTE,
-        clock: Clock = wall_clock,
     ) -> None:
-        self._tasks = tasks
-        self._markers = markers
-        self._statuses = statuses
-        self._audit = audit
+        self._site = site
+        self._stores = stores
         self._stops = stops
         self._cancels = cancels
+        self._audit = audit
         self._places = places
-        self._counters = counters
-        self._random = random
         self._a_minute = a_minute
-        self._clock = clock
         self._minute = 0
         self._parked: Counter[tuple[str, str, str]] = Counter()
-        self._said = OperatorLog(_log)
+        self._operator_log = OperatorLog(_logger)
 
     def mark(self, decided: Sequence[Decided]) -> list[Decided]:
         """Return `decided`, those marked that are to be parked: their decisions are recorded, whatever else is counted."""
@@ -93,9 +84,9 @@ class Parking:
         if approval_of(decision.obligations) is None:
             return False
         if len(one.opened.delivery.payload) > ENVELOPE_BYTES or len(one.input_document) > INPUT_BYTES:
-            self._said.warning("a task of %s is too large to be parked", one.opened.route.action)
+            self._operator_log.warning("a task of %s is too large to be parked", one.opened.route.action)
             return False
-        if _waits_until(one.opened.message.header) <= self._clock():
+        if _waits_until(one.opened.message.header) <= self._site.host_clock():
             # Its requester would look for nothing.
             return False
         try:
@@ -105,14 +96,14 @@ class Parking:
             return False
         if redacted:
             # Who approves is asked about the input document as it was recorded, which must not lack who asked.
-            self._said.warning(
+            self._operator_log.warning(
                 "a task of %s is not parked: audit.redact takes from its record", one.opened.route.action
             )
             return False
         return one.opened.delivery.number > 1 or self._within_budget(one)
 
     def _within_budget(self, one: Decided) -> bool:
-        minute = self._clock() // MINUTE
+        minute = self._site.host_clock() // MINUTE
         if minute != self._minute:
             self._minute = minute
             self._parked.clear()
@@ -120,13 +111,13 @@ class Parking:
         user = (context.idp, context.sub) if context is not None else ("", "")
         key = (one.opened.message.header.iss.value, *user)
         if self._parked[key] >= self._a_minute or (key not in self._parked and len(self._parked) >= _KNOWN):
-            self._counters.add("sealbus_parked_total", 1, outcome="over_budget")
-            self._said.warning("%s asks for too many approvals: denied", key[0])
+            self._site.counters.add("sealbus_parked_total", 1, outcome="over_budget")
+            self._operator_log.warning("%s asks for too many approvals: denied", key[0])
             return False
         self._parked[key] += 1
         return True
 
-    async def park(self, decided: Decided, pull: Pull, explanation: Explanation) -> None:
+    async def park(self, decided: Decided, settlement: Settlement, explanation: Explanation) -> None:
         """Park the task of a recorded decision, tell its requester, and acknowledge the delivery.
 
         While HELD cannot be written the delivery is put off, until its `exp`.
@@ -135,53 +126,53 @@ class Parking:
         parked = self.parked(decided)
         try:
             # Of a first delivery nothing is here as a rule: its write tells.
-            known = await self._tasks.find(parked.digest) if delivery.number > 1 else None
+            known = await self._stores.tasks.find(parked.digest) if delivery.number > 1 else None
             if known is None:
-                if not await self._tasks.create(parked):
+                if not await self._stores.tasks.create(parked):
                     # Another process has stored it since; or bytes of others are in its place.
-                    known = await self._tasks.find(parked.digest)
+                    known = await self._stores.tasks.find(parked.digest)
                     if known is None:
                         raise StateUnavailable("the place of a parked task is taken")
                 known = known or parked
             if known.state is not ParkedState.ENDED:
-                await self._markers.put(message.header, until=known.until, ended=False, first=known is parked)
+                await self._stores.markers.put(message.header, until=known.until, ended=False, first=known is parked)
             # A cancel that came first did not find it here.
-            if self._stops.suspects(message) and (stored := await self._tasks.find(parked.digest)):
+            if self._stops.suspects(message) and (stored := await self._stores.tasks.find(parked.digest)):
                 ended = await self._cancels.met(stored)
                 known = replace(stored, state=ParkedState.ENDED) if ended else stored
         except SealbusError as error:
             delay = UNTIL_EXPIRY.delay(
-                delivery.number, random=self._random(), now=self._clock(), until=message.header.exp
+                delivery.number, random=self._site.random(), now=self._site.host_clock(), until=message.header.exp
             )
-            self._counters.add("sealbus_parked_total", 1, outcome="put_off")
-            self._said.warning("a task of %s is not parked: %s", decided.opened.route.action, error.detail)
+            self._site.counters.add("sealbus_parked_total", 1, outcome="put_off")
+            self._operator_log.warning("a task of %s is not parked: %s", decided.opened.route.action, error.detail)
             if delay is not None:
-                self._places.put_off(Cause.PASSING, delivery, pull, delay)
+                self._places.put_off(Cause.PASSING, delivery, settlement, delay)
                 return
-            reporter = self._statuses.reporter(message, delivery)
+            reporter = self._stores.statuses.reporter(message, delivery)
             if reporter is not None and await self._given_up(parked.digest):
                 await reporter.tell(State.EXPIRED, code=Code.STATE_UNAVAILABLE)
-            pull.term(delivery)
+            settlement.term(delivery)
             return
         if known.state is ParkedState.WAITING:
             # By the number of when it was parked, however often it was delivered since: what comes of it has a higher one.
-            reporter, note = self._statuses.of(message.header, known.arrival.delivery), waits_note(known.until)
+            reporter, note = self._stores.statuses.of(message.header, known.arrival.delivery), waits_note(known.until)
             await reporter.tell(State.INPUT_REQUIRED, code=Code.APPROVAL_REQUIRED, explanation=explanation, note=note)
-        self._counters.add("sealbus_parked_total", 1, outcome="parked")
+        self._site.counters.add("sealbus_parked_total", 1, outcome="parked")
         action = decided.opened.route.action
-        self._said.message(
+        self._operator_log.message(
             "parked", message.header, action=action, code=Code.APPROVAL_REQUIRED, context=message.context
         )
-        pull.ack([delivery])
+        settlement.ack([delivery])
 
     async def _given_up(self, digest: bytes) -> bool:
         """End what was stored of a task that is not parked after all; return whether nobody can approve it any more."""
         try:
-            known = await self._tasks.find(digest)
+            known = await self._stores.tasks.find(digest)
             if known is None:
                 return True
             ended = replace(known, state=ParkedState.ENDED)
-            return known.state is ParkedState.WAITING and await self._tasks.change(known, ended) is not None
+            return known.state is ParkedState.WAITING and await self._stores.tasks.change(known, ended) is not None
         except SealbusError:
             return False
 
@@ -191,7 +182,7 @@ class Parking:
         obligation = approval_of(decided.decision.obligations) if decided.decision is not None else None
         if obligation is None or delivery.arrival is None:
             raise ValueError("not to be parked")
-        since = self._clock()
+        since = self._site.host_clock()
         until = min(
             since + obligation.until * SECOND,
             _waits_until(message.header),

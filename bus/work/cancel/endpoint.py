@@ -6,7 +6,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
-from sealbus.bus.ports import Clock, Identity, wall_clock
+from sealbus.bus.clocks import wall_clock
+from sealbus.bus.ports import Clock, Identity
 from sealbus.bus.routing.retry import Refused
 from sealbus.bus.routing.routes import Permitted
 from sealbus.bus.sending.cancel import CancelRequest, CancelRole, parse_cancel

@@ -18,7 +18,8 @@ from functools import partial
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from sealbus.bus.ports import Clock, Delivery, Transport, wall_clock
+from sealbus.bus.clocks import wall_clock
+from sealbus.bus.ports import Clock, Delivery, Transport
 from sealbus.bus.routing.cancellation import Canceled
 from sealbus.bus.routing.routes import Permitted
 from sealbus.bus.sending.answer import is_detached

@@ -8,6 +8,8 @@ import math
 import traceback
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from sealbus.bus.routing.retry import Reject, Retry, leaves
@@ -15,22 +17,16 @@ from sealbus.bus.routing.routes import Permitted
 from sealbus.bus.routing.timers import Deadline, Deadlines, Stuck, being_cancelled
 from sealbus.bus.sending.answer import AnswerDenied, RemoteError, takes_one_answer
 from sealbus.bus.sending.message import Content
+from sealbus.bus.work.executor.ending import LASTING
 from sealbus.bus.work.executor.told_detail import TellDetail, tell_nothing
-from sealbus.envelopes.denial import NOTHING_TOLD, Denier, Explanation
+from sealbus.bus.work.executor.work import Work
+from sealbus.envelopes.denial import NOTHING_TOLD
 from sealbus.envelopes.errors import Code, Denied, HandlingError, SealbusError
-from sealbus.policies.decision.decision import shows_reasons
-
-__all__ = ["GIVEN_UP_AFTER", "LASTING", "REJECTED", "GivenUp", "SendChunk", "attempt", "passed_on"]
 
 _log = logging.getLogger(__name__)
 
 SendChunk = Callable[[Permitted, Content, int, bool], Awaitable[None]]
 """Sends one numbered chunk of the answer to a call; the last argument marks the final chunk."""
-
-LASTING = frozenset(
-    {Code.BAD_BODY, Code.RESOURCE_NOT_FOUND, Code.IDEMPOTENCY_CONFLICT, Code.OUTCOME_UNKNOWN, Code.CANCELED}
-)
-"""Errors of another agent that a retry would not change: a handler that does not catch one is not retried."""
 
 REJECTED = "rejected"
 """What all rejections of handlers are counted as: their codes may be many."""
@@ -55,6 +51,27 @@ class GivenUp(Exception):
         self.done = done
         """Whether it returned, so that its effect has happened, with `result`."""
         self.result = result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempts:
+    """Runs the attempts of one executor.
+
+    `give_up` is called for work whose handler does not stop, `ending` tells whether the executor ends, and the log has what
+    `tell` gives of a failure.
+    """
+
+    deadlines: Deadlines
+    give_up: Callable[[Work], None]
+    ending: Callable[[], bool]
+    tell: TellDetail
+
+    async def run(self, work: Work, send: SendChunk, left: float = math.inf) -> Content | None:
+        """Run the handler of `work` once, at most `left` seconds; see `attempt`."""
+        give_up = partial(self.give_up, work)
+        return await attempt(
+            work.permitted, send, self.deadlines, give_up=give_up, ending=self.ending, left=left, tell=self.tell
+        )
 
 
 async def attempt(
@@ -109,9 +126,9 @@ async def _attempt(
     cancellation.begin(deadline)
     try:
         with deadline:
-            chunks = route.endpoint.stream(permitted)
+            chunks = route.handler.stream(permitted)
             if chunks is None:
-                return await route.endpoint.handle(permitted)
+                return await route.handler.handle(permitted)
             # None of the handler's code has run yet: a generator starts at its first step.
             _check_chunks_are_taken(permitted)
             number = 0
@@ -151,14 +168,6 @@ async def _attempt(
 
 def _canceled() -> HandlingError:
     return HandlingError(Code.CANCELED, "this work was canceled")
-
-
-def passed_on(permitted: Permitted, failure: HandlingError) -> Explanation:
-    """Return what the requester is told of a failure: of a denial what the handler was, if our decision shows reasons."""
-    header = permitted.message.header
-    if failure.code is not Code.DENIED or header.aud is None or not shows_reasons(permitted.obligations):
-        return NOTHING_TOLD
-    return failure.explanation.passed_on(Denier(header.aud.value, permitted.route.action, Code.DENIED.value))
 
 
 def _failure(error: BaseException, action: str, tell: TellDetail) -> HandlingError | Reject | Retry:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from sealbus.bus.ports import Clock, Identity
+from sealbus.bus.site import Site
 from sealbus.bus.streams.key_value import KeyValue
 from sealbus.bus.streams.signed_value import PARTS, is_own, signed
 from sealbus.bus.telemetry import OperatorLog
@@ -20,8 +20,7 @@ from sealbus.bus.work.executor.work import Work
 from sealbus.envelopes.encoding.codec import decode, encode
 from sealbus.envelopes.errors import EnvelopeError, SealbusError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
-from sealbus.envelopes.trust.bundles import Trust
-from sealbus.envelopes.trust.caches import BoundedMap, Caches
+from sealbus.envelopes.trust.caches import BoundedMap
 
 __all__ = ["FAILED", "FailedAttempts", "StoredCount", "StoredCounts"]
 
@@ -52,29 +51,16 @@ class StoredCount(NamedTuple):
 
 
 class StoredCounts:
-    """The counts `name` of the agent whose subject token is `token`: one signed and timely array for each message.
+    """The counts `name` of one agent: one signed and timely array for each message.
 
     It stands at `state.<token>.<name>.<hex H(header)>`, of the type `application/vnd.sealbus.<name>.v1`.
     """
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        keyed: KeyValue,
-        token: str,
-        identity: Identity,
-        trust: Callable[[], Trust],
-        caches: Caches,
-        clock: Clock,
-    ) -> None:
-        self._prefix = f"state.{token}.{name}."
+    def __init__(self, name: str, site: Site) -> None:
+        self._prefix = f"state.{site.token}.{name}."
         self._type = f"application/vnd.sealbus.{name}.v1"
-        self._keyed = keyed
-        self._identity = identity
-        self._trust = trust
-        self._caches = caches
-        self._clock = clock
+        self._site = site
+        self._keyed = KeyValue(site.transport)
 
     async def read(self, digest: bytes) -> StoredCount | None:
         """Return what stands in the place of the message, or `None` if nothing does. Raises `BusUnavailable`."""
@@ -88,8 +74,8 @@ class StoredCounts:
 
         Raises `BusUnavailable` or `IdentityUnavailable`; it may have been stored nevertheless.
         """
-        payload = encode([_VERSION, digest, *fields, self._clock()])
-        value = encode([*signed(payload, self._type, self._identity.sealer())], text_bytes=_BYTES)
+        payload = encode([_VERSION, digest, *fields, self._site.host_clock()])
+        value = encode([*signed(payload, self._type, self._site.identity.sealer())], text_bytes=_BYTES)
         return await self._keyed.replace(self._prefix + digest.hex(), value, last=last, within=WITHIN)
 
     def _parsed(self, digest: bytes, stored_bytes: bytes, stored: int) -> Sequence[object] | None:
@@ -109,8 +95,12 @@ class StoredCounts:
             return None
         if not at - DEFAULT_LIMITS.clock_skew <= stored <= at + DEFAULT_LIMITS.stored_within:
             return None
-        own = self._identity.spiffe_id
-        return fields if is_own(parts, self._type, own=own, at=at, trust=self._trust(), caches=self._caches) else None
+        own = self._site.identity.spiffe_id
+        return (
+            fields
+            if is_own(parts, self._type, own=own, at=at, trust=self._site.trust(), caches=self._site.caches)
+            else None
+        )
 
 
 class FailedAttempts:

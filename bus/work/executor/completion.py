@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from sealbus.bus.audit.writer import AuditWriter
-from sealbus.bus.ports import Clock, wall_clock
+from sealbus.bus.clocks import HostClock
 from sealbus.bus.routing.routes import TaskReporter
 from sealbus.bus.sending.message import Content
 from sealbus.bus.sending.status import State
@@ -20,8 +20,6 @@ from sealbus.bus.work.idempotency.claim_store import Claim
 from sealbus.bus.work.idempotency.effects import Effects
 from sealbus.bus.work.status_writer import Statuses
 from sealbus.envelopes.records.work import OutcomeRecord
-
-__all__ = ["Completion", "Done", "Outcomes"]
 
 TOGETHER: Final = 256
 """Tasks whose statuses are stored together: no more than the outbox puts under one signature."""
@@ -33,7 +31,7 @@ AT_A_TIME: Final = 4
 class Outcomes:
     """Records outcomes for one worker; each decision was recorded as allowed before."""
 
-    def __init__(self, audit: AuditWriter, clock: Clock = wall_clock) -> None:
+    def __init__(self, audit: AuditWriter, clock: HostClock) -> None:
         self._audit = audit
         self._clock = clock
 
@@ -56,7 +54,7 @@ class Outcomes:
         await self._audit.note(record, then)
 
 
-class Done(NamedTuple):
+class Finished(NamedTuple):
     """A task whose handler has returned `result`, and whose effect is noted as done."""
 
     work: Work
@@ -75,11 +73,11 @@ class Completion:
         self._statuses = statuses
         self._effects = effects
         self._outcomes = outcomes
-        self._queue: asyncio.Queue[Done | None] = asyncio.Queue(waiting)
+        self._queue: asyncio.Queue[Finished | None] = asyncio.Queue(waiting)
 
-    async def put(self, done: Done) -> None:
+    async def put(self, finished: Finished) -> None:
         """Queue one task; waits while the queue is full."""
-        await self._queue.put(done)
+        await self._queue.put(finished)
 
     async def join(self) -> None:
         """Wait until everything that was queued is settled."""
@@ -94,7 +92,7 @@ class Completion:
         """Tell requesters and settle deliveries in batches, until closed."""
         last = False
         while not last:
-            batch: list[Done] = []
+            batch: list[Finished] = []
             following = await self._queue.get()
             while following is not None:
                 batch.append(following)
@@ -109,11 +107,14 @@ class Completion:
                 for _ in range(len(batch) + last):
                     self._queue.task_done()
 
-    async def _complete(self, batch: Sequence[Done]) -> None:
-        told = await self._statuses.store_each(
-            [(one.work.header, one.reporter.numbered(State.COMPLETED, result=one.result)) for one in batch]
+    async def _complete(self, batch: Sequence[Finished]) -> None:
+        stored = await self._statuses.store_each(
+            [
+                (finished.work.header, finished.reporter.numbered(State.COMPLETED, result=finished.result))
+                for finished in batch
+            ]
         )
-        for one, known in zip(batch, told, strict=True):
-            if not known:
-                self._effects.untold(one.claim)
-            await self._outcomes.settle(one.work, None)
+        for finished, is_stored in zip(batch, stored, strict=True):
+            if not is_stored:
+                self._effects.untold(finished.claim)
+            await self._outcomes.settle(finished.work, None)

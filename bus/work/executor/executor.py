@@ -10,43 +10,36 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Collection, Coroutine, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 from sealbus.bus.audit.writer import AuditWriter
 from sealbus.bus.background import Background, BoundedTasks
-from sealbus.bus.ports import Clock, Delivery, Pull, wall_clock
+from sealbus.bus.ports import Delivery, Pull, Settlement
 from sealbus.bus.routing.routes import Permitted, TaskReporter
 from sealbus.bus.routing.stages import Decided
 from sealbus.bus.routing.timers import Deadlines, take_back_cancellations
 from sealbus.bus.sending.outbox import Outbox
-from sealbus.bus.telemetry import Counters, OperatorLog
+from sealbus.bus.site import Site
+from sealbus.bus.telemetry import OperatorLog
 from sealbus.bus.work.approvals.parking import Parking
-from sealbus.bus.work.cancel.in_force import Stops
-from sealbus.bus.work.executor.attempt_counts import FailedAttempts
+from sealbus.bus.work.executor.attempt import Attempts
 from sealbus.bus.work.executor.completion import AT_A_TIME, Completion, Outcomes
 from sealbus.bus.work.executor.concurrency import ConcurrencyLimits
-from sealbus.bus.work.executor.dead_letters import DeadLetters
 from sealbus.bus.work.executor.durable import DurableWork
-from sealbus.bus.work.executor.poison import PoisonGuard
+from sealbus.bus.work.executor.ending import AnswerError, TurnDown, decide_refusal
 from sealbus.bus.work.executor.replies import Replier
-from sealbus.bus.work.executor.told_detail import TellDetail, tell_nothing
+from sealbus.bus.work.executor.settlement import Stores, WorkSettlement
+from sealbus.bus.work.executor.told_detail import NO_DETAIL, ErrorDetail
 from sealbus.bus.work.executor.work import Work
-from sealbus.bus.work.idempotency.effects import Effects
-from sealbus.bus.work.places import Places
-from sealbus.bus.work.status_writer import Statuses
-from sealbus.bus.work.verb_room import VerbRoom
 from sealbus.envelopes.accept.live import VerifiedMessage
-from sealbus.envelopes.denial import NOTHING_TOLD, REMEDIES, Denier, Explanation, Remedy, RemedyKind
-from sealbus.envelopes.errors import Code, SealbusError
+from sealbus.envelopes.denial import NOTHING_TOLD
+from sealbus.envelopes.errors import SealbusError
 from sealbus.envelopes.message.kinds import Kind
-from sealbus.policies.decision.approval import approval_of
-from sealbus.policies.decision.decision import remedies, shows_reasons
 
-__all__ = ["Executor"]
-
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 FINISHING = 1_024
 """Deliveries whose handler is done and whose status, mark or record is being stored; beyond that, handlers and gate wait."""
@@ -55,96 +48,72 @@ SIGNALS = 3
 """Progress signals in each `ack_wait` for deliveries that wait or are handled."""
 
 
-class Executor:
-    """Runs `concurrency` handlers at a time; enter with `async with`, and `drain` before leaving to finish queued work.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutorLimits:
+    """Bounds of an executor. `ack_wait` is that of its consumers, in seconds: the broker gets a sign of life in time."""
 
-    `ack_wait` is that of its consumers, in seconds: the broker is told in time that a delivery is still worked on.
+    concurrency: int = 64
+    """Handlers that run at a time."""
+    waiting: int = 1_024
+    """Permitted messages that wait for a handler; with so many, the gate waits."""
+    ack_wait: float = 30.0
+
+
+class Executor:
+    """Runs the handlers of permitted messages; enter with `async with`, and `drain` before leaving to finish queued work.
+
+    Without `parking` no task waits for an approval.
     """
 
     def __init__(
         self,
+        site: Site,
+        stores: Stores,
         *,
         outbox: Outbox,
         audit: AuditWriter,
-        dead: DeadLetters,
-        statuses: Statuses,
-        effects: Effects,
-        stops: Stops,
-        counters: Counters,
-        places: Places,
-        failed: FailedAttempts,
-        verb_room: VerbRoom | None = None,
-        random: Callable[[], float],
+        limits: ExecutorLimits,
+        detail: ErrorDetail = NO_DETAIL,
         parking: Parking | None = None,
-        poison: PoisonGuard | None = None,
-        concurrency: int = 64,
-        waiting: int = 1_024,
-        ack_wait: float = 30.0,
-        tell: TellDetail = tell_nothing,
-        verbs: str = "",
-        clock: Clock = wall_clock,
     ) -> None:
-        self._statuses = statuses
-        self._stops = stops
+        self._site = site
+        self._stores = stores
+        self._limits = limits
+        self._detail = detail
         self._parking = parking
-        self._poison = poison
-        self._concurrency = concurrency
-        self._ack_wait = ack_wait
-        self._tell = tell
-        self._clock = clock
         self._queue: asyncio.Queue[Work] = asyncio.Queue()
-        """What may be handled: at most `waiting`, and what has a limited place."""
-        self._room = asyncio.BoundedSemaphore(waiting)
-        self._limits = ConcurrencyLimits()
+        """Messages that may be handled: at most `waiting`, and those that have a limited place."""
+        self._room = asyncio.BoundedSemaphore(limits.waiting)
+        self._concurrency = ConcurrencyLimits()
         self._unsettled: set[Work] = set()
         self._deadlines = Deadlines()
         self._group = Background()
         self._background = BoundedTasks(self._group, FINISHING)
-        outcomes = Outcomes(audit, clock)
-        self._completion = Completion(statuses=statuses, effects=effects, outcomes=outcomes)
-        self._replier = Replier(
-            outbox=outbox,
-            outcomes=outcomes,
-            stops=stops,
-            deadlines=self._deadlines,
-            counters=counters,
-            give_up=self._give_up,
-            ending=self._ending,
-            tell=tell,
-            clock=clock,
-        )
-        self._durable = DurableWork(
-            statuses=statuses,
-            effects=effects,
-            stops=stops,
-            dead=dead,
+        outcomes = Outcomes(audit, site.host_clock)
+        self._completion = Completion(statuses=stores.statuses, effects=stores.effects, outcomes=outcomes)
+        attempts = Attempts(deadlines=self._deadlines, give_up=self._give_up, ending=self._ending, tell=detail.of)
+        self._replier = Replier(site, outbox=outbox, outcomes=outcomes, stops=stores.stops, attempts=attempts)
+        self._settlement = WorkSettlement(
+            site,
+            stores,
             outcomes=outcomes,
             completion=self._completion,
-            deadlines=self._deadlines,
-            counters=counters,
-            places=places,
-            verb_room=verb_room,
-            failed=failed,
-            random=random,
             background=self._background,
-            give_up=self._give_up,
-            ending=self._ending,
-            poison=poison,
-            tell=tell,
-            verbs=verbs,
-            clock=clock,
+            detail=detail,
         )
-        self._counters = counters
+        self._durable = DurableWork(
+            site, stores, attempts=attempts, settlement=self._settlement, background=self._background
+        )
         self._running: set[asyncio.Task[None]] = set()
         self._alive: asyncio.Task[None] | None = None
         self._given_up: dict[Work, bool] = {}
-        """Whose handlers did not stop, and run on; and whether another runs in each one's place."""
-        self._said = OperatorLog(_log)
+        """Work whose handler did not stop, and runs on; and whether another runs in its place."""
+        self._operator_log = OperatorLog(_logger)
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
-        for number in range(self._concurrency):
-            self._start(self._run(), f"handler-{number}")
+        for number in range(self._limits.concurrency):
+            self._start(self._handle_queued(), f"handler-{number}")
         self._alive = self._start(self._stay_alive(), "handlers-alive")
         for number in range(AT_A_TIME):
             self._group.create_task(self._completion.run(), name=f"completion-{number}")
@@ -164,23 +133,23 @@ class Executor:
 
     def reporter(self, message: VerifiedMessage, delivery: Delivery) -> TaskReporter | None:
         """Return the reporter of a task's status, or `None` for a call or an event."""
-        return self._statuses.reporter(message, delivery)
+        return self._stores.statuses.reporter(message, delivery)
 
     def mark(self, decided: Sequence[Decided]) -> Sequence[Decided]:
         """Return `decided`, those marked that are denied until somebody approves, and are to be parked."""
         return decided if self._parking is None else self._parking.mark(decided)
 
-    async def put(self, permitted: Permitted, delivery: Delivery, pull: Pull | None) -> None:
+    async def put(self, permitted: Permitted, delivery: Delivery, settlement: Settlement | None) -> None:
         """Queue one permitted message; waits while the queue is full."""
-        work = Work(permitted, delivery, pull, self._unsettled)
-        work.lined_up = permitted.route.limited and not self._limits.enter(work)
+        work = Work(permitted, delivery, settlement, self._unsettled)
+        work.lined_up = permitted.route.limited and not self._concurrency.enter(work)
         if not work.lined_up:
             await self._room.acquire()
             self._queue.put_nowait(work)
 
-    async def room(self, source: Pull | str) -> None:
+    async def room(self, source: Settlement | str) -> None:
         """Wait until few enough messages of a consumer, or of the subject of a call, wait for limits of their handlers."""
-        await self._limits.room(source)
+        await self._concurrency.room(source)
 
     def unfinished(self) -> Collection[Work]:
         """Return what was put here and is not settled yet."""
@@ -203,35 +172,38 @@ class Executor:
 
     async def put_off(self, message: VerifiedMessage, delivery: Delivery, pull: Pull) -> None:
         """Put off a message whose verb has no handler here, and tell its requester; return once there is room."""
-        await self._background.start(self._durable.put_off, message, delivery, pull)
+        await self._background.start(self._settlement.put_off_unknown_verb, message, delivery, pull)
 
-    async def turn_down(self, decided: Decided, pull: Pull | None) -> None:
+    async def turn_down(self, decided: Decided, pull: Settlement | None) -> None:
         """End what steps 14 to 16 refused: answer the call or tell the task's requester, and settle the delivery for good.
 
         Returns once there is room to do so.
         """
-        message, code = decided.opened.message, decided.code or Code.DENIED
-        explanation = _told(decided, code)
-        note = self._tell(decided.error) if decided.error is not None else ""
-        if decided.parks and self._parking is not None and pull is not None:
-            await self._background.start(self._parking.park, decided, pull, explanation)
-        elif message.header.kind is Kind.CALL:
-            await self._background.start(self._replier.refuse, message, code, explanation, note)
-        elif pull is not None:
-            await self._background.start(
-                self._durable.reject, message, decided.opened.delivery, pull, code, explanation, note
-            )
+        message, delivery = decided.opened.message, decided.opened.delivery
+        refusal = decide_refusal(decided, can_park=self._parking is not None)
+        note = self._detail.of(decided.error) if decided.error is not None else ""
+        if isinstance(refusal, AnswerError):
+            await self._background.start(self._replier.refuse, message, refusal.code, refusal.explanation, note)
+        elif pull is None:
+            # Only a call comes without a consumer, and is answered.
+            return
+        elif isinstance(refusal, TurnDown):
+            await self._background.start(self._settlement.reject, message, delivery, pull, refusal, note)
+        elif self._parking is not None:
+            await self._background.start(self._parking.park, decided, pull, refusal.explanation)
 
     async def answer_error(self, decided: Decided, error: SealbusError) -> None:
         """Answer a call whose decision is not recorded, so that nothing of it may be told; a stream delivery is retried."""
         message = decided.opened.message
         if message.header.kind is Kind.CALL:
-            await self._background.start(self._replier.refuse, message, error.code, NOTHING_TOLD, self._tell(error))
+            await self._background.start(
+                self._replier.refuse, message, error.code, NOTHING_TOLD, self._detail.of(error)
+            )
 
-    async def _run(self) -> None:
+    async def _handle_queued(self) -> None:
         running = asyncio.current_task()
         assert running is not None  # noqa: S101  a coroutine that runs has a task
-        poison = self._poison
+        poison = self._stores.poison
         while True:
             try:
                 work = await self._queue.get()
@@ -243,7 +215,7 @@ class Executor:
                 continue
             if not work.lined_up:
                 self._room.release()
-            work.started = self._clock()
+            work.started = self._site.host_clock()
             # What an operator is told if it blocks the event loop.
             running.set_name(f"handler of {work.permitted.route.action}")
             try:
@@ -262,9 +234,9 @@ class Executor:
                         poison.end(work)
                     else:
                         poison.running.discard(work)
-                self._stops.leave(work.permitted)
+                self._stores.stops.leave(work.permitted)
                 # Before the end of this one is noted: who drains waits for lines, too.
-                if work.permitted.route.limited and (following := self._limits.leave(work)) is not None:
+                if work.permitted.route.limited and (following := self._concurrency.leave(work)) is not None:
                     self._queue.put_nowait(following)
                 if work not in self._given_up:
                     self._queue.task_done()
@@ -287,13 +259,13 @@ class Executor:
     def _give_up(self, work: Work) -> None:
         """End work whose handler does not stop, and run another handler in its place; as many at most as run at a time."""
         action = work.permitted.route.action
-        self._counters.add("sealbus_handlers_given_up_total", 1, action=action)
-        self._said.warning("a handler of %s does not stop: it was given up, and runs on", action)
-        if self._poison is not None:
-            self._poison.end(work)
-        replaced = self._given_up[work] = len(self._given_up) < self._concurrency
+        self._site.counters.add("sealbus_handlers_given_up_total", 1, action=action)
+        self._operator_log.warning("a handler of %s does not stop: it was given up, and runs on", action)
+        if (poison := self._stores.poison) is not None:
+            poison.end(work)
+        replaced = self._given_up[work] = len(self._given_up) < self._limits.concurrency
         if replaced:
-            self._start(self._run(), "handler-again")
+            self._start(self._handle_queued(), "handler-again")
         self._background.start_at_once(self._end_given_up(work))
 
     async def _end_given_up(self, work: Work) -> None:
@@ -301,9 +273,9 @@ class Executor:
             if work.header.kind is Kind.CALL:
                 await self._replier.end_given_up(work)
             else:
-                await self._durable.end_given_up(work)
+                await self._settlement.end_given_up(work)
         finally:
-            self._stops.leave(work.permitted)
+            self._stores.stops.leave(work.permitted)
             self._queue.task_done()
 
     def notes(self) -> dict[str, str]:
@@ -315,20 +287,6 @@ class Executor:
 
     async def _stay_alive(self) -> None:
         while True:
-            await asyncio.sleep(self._ack_wait / SIGNALS)
+            await asyncio.sleep(self._limits.ack_wait / SIGNALS)
             for work in list(self._unsettled):
                 work.alive()
-
-
-def _told(decided: Decided, code: str) -> Explanation:
-    """Return what the requester is told: nothing, unless an obligation of the decision allows showing its reasons."""
-    decision, opened = decided.decision, decided.opened
-    header, action = opened.message.header, opened.route.action
-    if decision is None or not shows_reasons(decision.obligations):
-        return NOTHING_TOLD
-    told = Explanation(reasons=decision.reasons, remedies=remedies(decision))
-    if header.kind is Kind.CALL and decision.allow is False and approval_of(decision.obligations) is not None:
-        # A call cannot wait for somebody to approve it; a task can.
-        told = told._replace(remedies=(Remedy(kind=RemedyKind.APPROVAL, action=action), *told.remedies)[:REMEDIES])
-    # An event is for nobody in particular, and nobody is told.
-    return told if header.aud is None else told.passed_on(Denier(header.aud.value, action, str(code)))

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
-from functools import partial
 
-from sealbus.bus.ports import Clock, wall_clock
 from sealbus.bus.routing.retry import Reject, Retry
 from sealbus.bus.routing.routes import Permitted
-from sealbus.bus.routing.timers import Deadlines
 from sealbus.bus.sending.message import ERROR_TYPE, Content, OutgoingMessage
 from sealbus.bus.sending.outbox import Outbox
-from sealbus.bus.telemetry import Counters
+from sealbus.bus.site import Site
 from sealbus.bus.work.cancel.in_force import Stops
-from sealbus.bus.work.executor.attempt import REJECTED, GivenUp, attempt, passed_on
+from sealbus.bus.work.executor.attempt import REJECTED, Attempts, GivenUp
 from sealbus.bus.work.executor.completion import Outcomes
-from sealbus.bus.work.executor.told_detail import TellDetail, tell_nothing
+from sealbus.bus.work.executor.ending import passed_on
 from sealbus.bus.work.executor.work import Work
 from sealbus.envelopes.accept.live import VerifiedMessage
 from sealbus.envelopes.denial import NOTHING_TOLD, Explanation
@@ -26,9 +22,7 @@ from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.seal import Draft
 
-__all__ = ["Replier", "reply_message"]
-
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 REPLY_LIFE = 60 * SECOND
 
@@ -36,29 +30,13 @@ REPLY_LIFE = 60 * SECOND
 class Replier:
     """Handles and answers the calls of one worker."""
 
-    def __init__(
-        self,
-        *,
-        outbox: Outbox,
-        outcomes: Outcomes,
-        stops: Stops,
-        deadlines: Deadlines,
-        counters: Counters,
-        give_up: Callable[[Work], None],
-        ending: Callable[[], bool],
-        tell: TellDetail = tell_nothing,
-        clock: Clock = wall_clock,
-    ) -> None:
+    def __init__(self, site: Site, *, outbox: Outbox, outcomes: Outcomes, stops: Stops, attempts: Attempts) -> None:
+        self._site = site
         self._outbox = outbox
         self._outcomes = outcomes
         self._stops = stops
-        self._deadlines = deadlines
-        self._counters = counters
-        self._took = counters.histogram("sealbus_handler_seconds", ("action",))
-        self._give_up = give_up
-        self._ending = ending
-        self._tell = tell
-        self._clock = clock
+        self._attempts = attempts
+        self._seconds = site.counters.histogram("sealbus_handler_seconds", ("action",))
 
     async def handle(self, work: Work) -> None:
         """Run the handler of a call, answer it, and record the outcome."""
@@ -71,10 +49,7 @@ class Replier:
         try:
             if (canceled := await self._stops.met(permitted)) is not None:
                 permitted.cancellation.request(canceled)
-            give_up = partial(self._give_up, work)
-            answer = await attempt(
-                permitted, self._chunk, self._deadlines, give_up=give_up, ending=self._ending, tell=self._tell
-            )
+            answer = await self._attempts.run(work, self._send_chunk)
         except GivenUp:
             return
         except Reject as rejected:
@@ -85,12 +60,12 @@ class Replier:
             answer = error_answer(code)
         except StateUnavailable as error:
             code = counted = error.code
-            answer = error_answer(code, note=self._tell(error))
+            answer = error_answer(code, note=self._attempts.tell(error))
         except HandlingError as error:
             code = counted = error.code
-            answer = error_answer(code, passed_on(permitted, error), self._tell(error))
-        self._counters.add("sealbus_handled_total", 1, action=permitted.route.action, outcome=counted)
-        self._took.observe((self._clock() - work.started) / SECOND, permitted.route.action)
+            answer = error_answer(code, passed_on(permitted, error), self._attempts.tell(error))
+        self._site.counters.add("sealbus_handled_total", 1, action=permitted.route.action, outcome=counted)
+        self._seconds.observe((self._site.host_clock() - work.started) / SECOND, permitted.route.action)
         if answer is not None:
             await self._send(permitted.message, answer)
         await self._outcomes.settle(work, code)
@@ -111,16 +86,16 @@ class Replier:
         try:
             await self._outbox.send(reply_message(message, answer))
         except SealbusError as error:
-            _log.warning("reply not sent: %s", error)
+            _logger.warning("reply not sent: %s", error)
 
-    async def _chunk(self, permitted: Permitted, chunk: Content, number: int, fin: bool) -> None:
+    async def _send_chunk(self, permitted: Permitted, chunk: Content, number: int, fin: bool) -> None:
         await self._outbox.send(reply_message(permitted.message, chunk, seq=number, fin=fin))
 
 
 def error_answer(code: str, explanation: Explanation = NOTHING_TOLD, note: str = "") -> Content:
     """Return the body of an error reply: a code, what is told of a denial, a handler's note."""
-    said = {"code": str(code), "reasons": []} | explanation.members() | ({"note": note} if note else {})
-    return Content(body=json.dumps(said, separators=(",", ":")).encode(), typ=ERROR_TYPE)
+    fields = {"code": str(code), "reasons": []} | explanation.members() | ({"note": note} if note else {})
+    return Content(body=json.dumps(fields, separators=(",", ":")).encode(), typ=ERROR_TYPE)
 
 
 def reply_message(

@@ -7,16 +7,23 @@ Texts of errors may hold what a body or a resource says. They are told only wher
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from sealbus.bus.routing.routes import Route
 from sealbus.bus.sending.status import NOTE_BYTES
 from sealbus.envelopes.errors import HandlingError, SealbusError
 from sealbus.envelopes.message.kinds import Kind
 
-__all__ = ["TellDetail", "as_note", "tell_nothing", "tell_text", "verbs_served"]
-
 TellDetail = Callable[[SealbusError], str]
 """Returns what is told of an error, as a note can hold it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorDetail:
+    """What is told beside a code: `of` returns it for an error, `verbs` for a verb without a handler."""
+
+    of: TellDetail
+    verbs: str = ""
 
 
 def tell_nothing(error: SealbusError) -> str:
@@ -34,13 +41,22 @@ def tell_text(error: SealbusError) -> str:
     return as_note(text)
 
 
+NO_DETAIL = ErrorDetail(tell_nothing)
+"""Outside of development: errors have their code alone."""
+
+
+def development_detail(routes: Iterable[Route]) -> ErrorDetail:
+    """Return the detail for development: the texts of errors, and the verbs that `routes` serve."""
+    return ErrorDetail(tell_text, as_note(verbs_served(routes)))
+
+
 def verbs_served(routes: Iterable[Route]) -> str:
-    """Return which tasks and calls there are at these routes, for who asked for another."""
-    found = {route.action: f"{route.action} (a {route.kind})" for route in routes if route.kind is not Kind.EVENT}
-    return f"there is {', '.join(found.values()) or 'no task and no call'}"
+    """Return which tasks and calls there are at these routes, for a requester that asked for another."""
+    served = {route.action: f"{route.action} (a {route.kind})" for route in routes if route.kind is not Kind.EVENT}
+    return f"there is {', '.join(served.values()) or 'no task and no call'}"
 
 
 def as_note(text: str) -> str:
     """Return `text` as a note of a status can hold it: without control characters, and cut."""
-    plain = "".join(one if one.isprintable() else " " for one in text)
+    plain = "".join(character if character.isprintable() else " " for character in text)
     return plain.encode(errors="replace")[:NOTE_BYTES].decode(errors="ignore").strip()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sealbus.bus.ports import Delivery, Pull
+from sealbus.bus.ports import Delivery, Settlement
 from sealbus.bus.routing.routes import Permitted, TaskReporter
 from sealbus.bus.work.idempotency.claim_store import Claim
 from sealbus.bus.work.places import Cause, Places
@@ -10,13 +10,11 @@ from sealbus.envelopes.accept.live import VerifiedMessage
 from sealbus.envelopes.message.freshness import StreamArrival
 from sealbus.envelopes.message.header import Header
 
-__all__ = ["Work"]
-
 
 class Work:
     """A permitted message with its delivery, which is settled once: by `ack` or `put_off`.
 
-    Until then it is in `unsettled`, whose owner tells the broker that it is being handled (`alive`). `pull` is where it
+    Until then it is in `unsettled`, whose owner tells the broker that it is being handled (`alive`). `settlement` is where it
     is settled, absent for a core call, which is only waited for.
     """
 
@@ -29,16 +27,18 @@ class Work:
         "is_first",
         "lined_up",
         "permitted",
-        "pull",
+        "settlement",
         "started",
         "tried",
     )
 
-    def __init__(self, permitted: Permitted, delivery: Delivery, pull: Pull | None, unsettled: set[Work]) -> None:
+    def __init__(
+        self, permitted: Permitted, delivery: Delivery, settlement: Settlement | None, unsettled: set[Work]
+    ) -> None:
         self.permitted = permitted
         self.header: Header = permitted.message.header
         self.delivery = delivery
-        self.pull = pull
+        self.settlement = settlement
         resumed = permitted.resumed
         self.exp: int = self.header.exp if resumed is None else resumed.approval.header.exp
         """Until when it may be handled: a parked task goes on as long as the approval does."""
@@ -64,9 +64,9 @@ class Work:
         return arrival.stored if isinstance(arrival, StreamArrival) else None
 
     @property
-    def source(self) -> Pull | str:
+    def source(self) -> Settlement | str:
         """Where it was taken from: a consumer, or the subject of a call."""
-        return self.pull if self.pull is not None else self.delivery.subject
+        return self.settlement if self.settlement is not None else self.delivery.subject
 
     @property
     def progress(self) -> TaskReporter | None:
@@ -75,22 +75,22 @@ class Work:
 
     def alive(self) -> None:
         """Tell the broker that the delivery is being handled, so that it is not redelivered."""
-        if self.pull is not None:
-            self.pull.working(self.delivery)
+        if self.settlement is not None:
+            self.settlement.working(self.delivery)
 
     def ack(self) -> None:
         """Acknowledge the delivery for good."""
-        if self.pull is not None:
-            self.pull.ack([self.delivery])
+        if self.settlement is not None:
+            self.settlement.ack([self.delivery])
         self._unsettled.discard(self)
         if self.permitted.span is not None:
             self.permitted.span.end("acknowledged")
 
     def put_off(self, seconds: float, places: Places) -> None:
         """Have the delivery redelivered in `seconds`; only for stream deliveries."""
-        if self.pull is None:
+        if self.settlement is None:
             raise TypeError("a call is not redelivered")
-        places.put_off(Cause.PASSING, self.tried, self.pull, seconds)
+        places.put_off(Cause.PASSING, self.tried, self.settlement, seconds)
         self._unsettled.discard(self)
         if self.permitted.span is not None:
             self.permitted.span.end("put off")

@@ -16,14 +16,12 @@ succeeds. `done` and `free` are signed; if they are not, or the claim is unreada
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
-from sealbus.bus.ports import Clock, Identity, wall_clock
 from sealbus.bus.sending.message import Content
+from sealbus.bus.site import Site
 from sealbus.bus.streams.key_value import KeyValue
-from sealbus.bus.telemetry import Counters
 from sealbus.bus.work.idempotency.claim import SIGNED, Stage, StoredClaim, parse, sign, unsigned
 from sealbus.envelopes.errors import (
     BusUnavailable,
@@ -35,8 +33,7 @@ from sealbus.envelopes.errors import (
     StateUnavailable,
 )
 from sealbus.envelopes.limits import SECOND
-from sealbus.envelopes.trust.bundles import Trust
-from sealbus.envelopes.trust.caches import BoundedMap, Caches
+from sealbus.envelopes.trust.caches import BoundedMap
 
 __all__ = ["MARGIN", "AlreadyDone", "BusyEffect", "Claim", "ClaimStore", "same_body"]
 
@@ -88,30 +85,14 @@ class AlreadyDone:
 
 
 class ClaimStore:
-    """The claims of one worker, whose subject token is `token`. `instance` (16 bytes) names this process."""
+    """The claims of one worker. `instance` (16 bytes) names this process."""
 
-    def __init__(
-        self,
-        *,
-        keyed: KeyValue,
-        token: str,
-        identity: Identity,
-        trust: Callable[[], Trust],
-        caches: Caches,
-        counters: Counters,
-        instance: bytes,
-        margin: float = MARGIN,
-        clock: Clock = wall_clock,
-    ) -> None:
-        self._keyed = keyed
-        self._prefix = f"state.{token}.effect."
-        self._identity = identity
-        self._trust = trust
-        self._caches = caches
-        self._counters = counters
+    def __init__(self, site: Site, *, instance: bytes, margin: float = MARGIN) -> None:
+        self._site = site
+        self._keyed = KeyValue(site.transport)
+        self._prefix = f"state.{site.token}.effect."
         self._instance = instance
         self._margin = margin
-        self._clock = clock
         self._idle: BoundedMap[bytes, bool] = BoundedMap(_IDLE)
         """Effects that STATE may show as started by us, but whose handler did not run or has failed."""
 
@@ -144,7 +125,7 @@ class ClaimStore:
         outcome = ""
         for _ in range(_MARKS):
             try:
-                mark = self._stored_claim(claim, stage, at=self._clock(), until=claim.until, result=result)
+                mark = self._stored_claim(claim, stage, at=self._site.host_clock(), until=claim.until, result=result)
                 stored = self._stored(mark)
                 if await self._keyed.replace(subject, stored, last=claim.last, within=WITHIN) is not None:
                     return
@@ -158,13 +139,13 @@ class ClaimStore:
             return
         if stage is Stage.FREE:
             self._idle.put(claim.key, True)
-        self._counters.add("sealbus_effects_unmarked_total", 1, stage=stage.value, reason=outcome)
+        self._site.counters.add("sealbus_effects_unmarked_total", 1, stage=stage.value, reason=outcome)
         _log.error("an effect is not marked %s: %s", stage, outcome)
 
     async def _claim(self, claim: Claim, timeout: float) -> Claim | AlreadyDone:
         subject = self._prefix + claim.key.hex()
         for _ in range(_ROUNDS):
-            now = self._clock()
+            now = self._site.host_clock()
             mine = self._stored_claim(claim, Stage.STARTED, at=now, until=now + int((timeout + self._margin) * SECOND))
             last = await self._keyed.create(subject, unsigned(mine), within=WITHIN)
             if last is None:
@@ -204,7 +185,9 @@ class ClaimStore:
 
     def _held(self, stored: bytes, claim: Claim) -> StoredClaim:
         try:
-            held, signed = parse(stored, own=self._identity.spiffe_id, trust=self._trust(), caches=self._caches)
+            held, signed = parse(
+                stored, own=self._site.identity.spiffe_id, trust=self._site.trust(), caches=self._site.caches
+            )
         except EnvelopeError as error:
             # Another's bytes, or a newer version's: whether the effect has happened is unknown, so it must not happen again.
             raise HandlingError(Code.OUTCOME_UNKNOWN, "its claim is not readable") from error
@@ -220,14 +203,16 @@ class ClaimStore:
             found = await self._keyed.get(subject, within=WITHIN)
             if found is None:
                 return False
-            held, _ = parse(found.payload, own=self._identity.spiffe_id, trust=self._trust(), caches=self._caches)
+            held, _ = parse(
+                found.payload, own=self._site.identity.spiffe_id, trust=self._site.trust(), caches=self._site.caches
+            )
         except SealbusError:
             return False
         return held.stage is stage and held.by == self._instance
 
     def _stored(self, mark: StoredClaim) -> bytes:
         try:
-            return sign(mark, self._identity.sealer())
+            return sign(mark, self._site.identity.sealer())
         except IdentityUnavailable as error:
             if mark.stage is not Stage.DONE:
                 raise

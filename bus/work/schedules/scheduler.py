@@ -18,15 +18,8 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Final
 
-from sealbus.bus.ports import (
-    Clock,
-    Delivery,
-    DuplicateFirstAttempt,
-    NotPermitted,
-    StoredValue,
-    Transport,
-    wall_clock,
-)
+from sealbus.bus.clocks import wall_clock
+from sealbus.bus.ports import Clock, Delivery, DuplicateFirstAttempt, NotPermitted, StoredValue, Transport
 from sealbus.bus.sending.message import OutgoingMessage
 from sealbus.bus.sending.outbox import Outbox
 from sealbus.bus.stream_names import HELD

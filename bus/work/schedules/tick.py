@@ -18,7 +18,8 @@ from enum import StrEnum
 from hashlib import sha256
 from typing import Final, NamedTuple
 
-from sealbus.bus.ports import Clock, Identity, StoredValue, wall_clock
+from sealbus.bus.clocks import wall_clock
+from sealbus.bus.ports import Clock, Identity, StoredValue
 from sealbus.bus.streams.key_value import KeyValue
 from sealbus.bus.streams.signed_value import PARTS, is_own, signed
 from sealbus.bus.telemetry import Counters

@@ -19,7 +19,7 @@ from sealbus.agents.dev.workload_api import DevelopmentAuthority
 from sealbus.bus.audit import spool as spool_module
 from sealbus.bus.audit.spool import Spool, SpoolOptions
 from sealbus.bus.audit.writer import AuditWriter
-from sealbus.bus.ports import wall_clock
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.sending.outbox import Outbox, OutboxLimits
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.backoff import Backoff

@@ -15,7 +15,6 @@ from support.replicas import hasten
 
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.sdk.task_handle import TaskHandle
-from sealbus.bus.gate.resumption import DECIDED_WITHIN
 from sealbus.bus.gate.status_reader import StatusLimits
 from sealbus.bus.inspection.tasks import TaskFilter, TaskList, task_subjects
 from sealbus.bus.sending.answer import CallExpired, RemoteError
@@ -23,6 +22,7 @@ from sealbus.bus.sending.status import State
 from sealbus.bus.streams.held import FORGERIES
 from sealbus.bus.work.approvals.marker import MARKER_TYPE, marker_subject
 from sealbus.bus.work.approvals.parked_tasks import PARKED_TYPE, ParkedState, parse_parked
+from sealbus.bus.work.approvals.progress import DECIDED_WITHIN
 from sealbus.bus.work.status_writer import Statuses
 from sealbus.envelopes.accept.live import LiveProfile
 from sealbus.envelopes.backoff import Backoff

@@ -9,7 +9,7 @@ from typing import cast
 
 import pytest
 
-from sealbus.agents.runtime.worker import WorkerLimits
+from sealbus.agents.runtime.assembly import WorkerLimits
 from sealbus.bus.ports import Delivery, Pull
 from sealbus.bus.telemetry import Counters
 from sealbus.bus.work.places import Cause, Places

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from support.settings import FULL, SMALLEST, load
 
-from sealbus.agents.runtime.worker import WorkerLimits
+from sealbus.agents.runtime.assembly import WorkerLimits
 from sealbus.bus.streams.declared import declared_streams
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.lifetimes import DEFAULT_LIFETIMES, Lifetimes

@@ -9,11 +9,12 @@ import pytest
 from support.identity import StaticIdentity
 from support.x509 import ThrowawayCa
 
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.nats.connection import dialer as dialing
 from sealbus.bus.nats.connection.dialer import Dialer
 from sealbus.bus.nats.connection.link import Link, fingerprint
 from sealbus.bus.nats.connection.rotation import ConnectionOptions
-from sealbus.bus.ports import Clock, X509Material, wall_clock
+from sealbus.bus.ports import Clock, X509Material
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, IdentityUnavailable
 from sealbus.envelopes.limits import SECOND

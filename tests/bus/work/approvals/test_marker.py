@@ -13,6 +13,7 @@ from support.envelopes import NAMES, NOW
 from support.near import near, nearly, shown
 from support.parked import parked_task, value_of
 
+from sealbus.bus.clocks import BusClock
 from sealbus.bus.ports import Identity
 from sealbus.bus.streams.held import Held, HeldValue
 from sealbus.bus.work.approvals.marker import (
@@ -83,7 +84,7 @@ def fresh(value: HeldValue) -> RecordMap:
 
 def markers(shelf: Shelf, now: Callable[[], int] = lambda: NOW) -> Markers:
     identity = cast("Identity", OWN)
-    return Markers(cast("Held", shelf), identity=identity, names=NAMES, clock=now)
+    return Markers(cast("Held", shelf), identity=identity, names=NAMES, clock=BusClock(now))
 
 
 async def test_a_marker_is_written_and_ends() -> None:

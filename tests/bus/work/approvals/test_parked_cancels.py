@@ -12,6 +12,7 @@ from sealbus.bus.stream_names import RESULTS
 from sealbus.bus.work.approvals.marker import Markers
 from sealbus.bus.work.approvals.parked_cancels import ParkedCancels
 from sealbus.bus.work.approvals.parked_tasks import ParkedState, ParkedTasks
+from sealbus.bus.work.approvals.progress import ParkedStores
 from sealbus.bus.work.cancel.kept import KeptStops
 from sealbus.bus.work.cancel.stop import Stop
 from sealbus.bus.work.status_writer import Statuses
@@ -22,11 +23,11 @@ def cancels(bus: TestBus) -> tuple[ParkedCancels, ParkedTasks, Markers]:
     node = bus.workers["payments"].node
     names, own = node.deployment.names, node.deployment.own_subjects
     tasks = ParkedTasks(node.held, identity=node.identity, names=names)
-    markers = Markers(node.held, identity=node.identity, names=names)
+    markers = Markers(node.held, identity=node.identity, names=names, clock=node.site.bus_clock)
     stops = KeptStops(node.held, identity=node.identity, names=names, own_subjects=own)
     statuses = Statuses(names=names, outbox=node.outbox, counters=node.counters)
-    one = ParkedCancels(tasks=tasks, markers=markers, stops=stops, statuses=statuses, own_subjects=own)
-    return one, tasks, markers
+    stores = ParkedStores(tasks=tasks, markers=markers, statuses=statuses)
+    return ParkedCancels(stores, stops=stops, own_subjects=own, clock=node.site.bus_clock), tasks, markers
 
 
 async def test_what_was_not_canceled_goes_on() -> None:

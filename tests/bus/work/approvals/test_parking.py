@@ -13,7 +13,7 @@ from support.parked import parked_task
 from support.payments import ASKED, Pay, Payments
 
 from sealbus import Agent, Context
-from sealbus.agents.runtime.worker import WorkerLimits
+from sealbus.agents.runtime.assembly import WorkerLimits
 from sealbus.bus.sending.approval import LONGEST_WAIT, WAIT
 from sealbus.bus.stream_names import HELD, TASKS
 from sealbus.bus.work.approvals import parking

@@ -15,7 +15,8 @@ from support.engines import ScriptedEngine, allow, deny
 from support.lab import until
 
 from sealbus import Agent, Context, TaskHandle
-from sealbus.agents.runtime.worker import Worker, WorkerLimits
+from sealbus.agents.runtime.assembly import WorkerLimits
+from sealbus.agents.runtime.worker import Worker
 from sealbus.bus.gate.status_reader import AskedTask, StatusLimits
 from sealbus.bus.ports import Delivery, Overloaded, StreamRefused
 from sealbus.bus.routing.retry import Reject, Retry, RetryPolicy
@@ -23,7 +24,7 @@ from sealbus.bus.sending.answer import RemoteError
 from sealbus.bus.sending.message import OutgoingMessage
 from sealbus.bus.sending.status import State
 from sealbus.bus.work.cancel import in_force, room
-from sealbus.bus.work.executor import durable
+from sealbus.bus.work.executor import settlement
 from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.errors import Denied, HandlingError
 from sealbus.envelopes.message.header import parse_header
@@ -222,7 +223,7 @@ async def test_the_news_of_an_end_may_come_before_the_stop(
     client = await bus.client("shop")
     handle = await client.submit("plans.plan", Job())
     await works.deepest.wait()
-    slow, held = bus.workers["plans"]._stops, list[Sequence[Delivery]]()
+    slow, held = bus.workers["plans"].parts.stops, list[Sequence[Delivery]]()
     take = slow._take
     monkeypatch.setattr(slow, "_take", held.append)
     # It is confirmed once its own process has read it.
@@ -505,8 +506,8 @@ async def test_its_end_is_told_again_where_it_could_not_be_stored(
     engine: ScriptedEngine, put_off: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A full disk must not leave a requester without the end of what it canceled."""
-    monkeypatch.setattr(durable, "END_AGAIN", (0.01, 0.01, 0.0))
-    monkeypatch.setattr(durable, "TELL_AGAIN", RetryPolicy(initial_interval=0.01, maximum_attempts=9))
+    monkeypatch.setattr(settlement, "END_AGAIN", (0.01, 0.01, 0.0))
+    monkeypatch.setattr(settlement, "TELL_AGAIN", RetryPolicy(initial_interval=0.01, maximum_attempts=9))
     entered = asyncio.Event()
     agent = Agent("works")
 

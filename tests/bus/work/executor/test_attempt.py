@@ -14,7 +14,8 @@ from sealbus.bus.routing.routes import Permitted, Route
 from sealbus.bus.routing.timers import Deadlines
 from sealbus.bus.sending.answer import AnswerDenied, CallExpired, RemoteError
 from sealbus.bus.sending.message import Content
-from sealbus.bus.work.executor.attempt import attempt, passed_on
+from sealbus.bus.work.executor.attempt import attempt
+from sealbus.bus.work.executor.ending import passed_on
 from sealbus.envelopes.denial import NOTHING_TOLD, Denier, Explanation, Remedy, RemedyKind
 from sealbus.envelopes.errors import BusUnavailable, Code, Denied, HandlingError, ObligationUnknown, ResourceNotFound
 from sealbus.envelopes.message.kinds import Kind

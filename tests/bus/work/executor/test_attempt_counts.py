@@ -8,10 +8,8 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
-from support.acceptance import INVENTORY, ISSUER, TRUST
 from support.envelopes import NOW
-from support.identity import StaticIdentity
-from support.x509 import ThrowawayCa
+from support.sites import site_of
 
 from sealbus.agents.dev.memory.broker import MemoryBroker, MemoryTransport
 from sealbus.bus.ports import StoredValue
@@ -23,7 +21,6 @@ from sealbus.bus.work.executor.work import Work
 from sealbus.envelopes.encoding.codec import encode
 from sealbus.envelopes.errors import BusUnavailable
 from sealbus.envelopes.limits import SECOND
-from sealbus.envelopes.trust.caches import Caches
 
 
 def failed(name: str, number: int) -> Work:
@@ -42,16 +39,7 @@ class Site:
         self.keyed = KeyValue(self.broker.connect())
 
     def counts(self, name: str = FAILED) -> StoredCounts:
-        ca = ThrowawayCa("example.org")
-        return StoredCounts(
-            name,
-            keyed=KeyValue(self.broker.connect()),
-            token="inventory",
-            identity=StaticIdentity(ca, INVENTORY.value, sealer=lambda: ISSUER.sealer(INVENTORY)),
-            trust=lambda: TRUST,
-            caches=Caches(),
-            clock=lambda: self.now,
-        )
+        return StoredCounts(name, site_of(self.broker.connect(), lambda: self.now))
 
     def process(self) -> FailedAttempts:
         return FailedAttempts(self.counts())

@@ -15,7 +15,7 @@ from sealbus.bus.routing.retry import RetryPolicy
 from sealbus.bus.routing.routes import Endpoint, Permitted, Route
 from sealbus.bus.sending.message import Content
 from sealbus.bus.sending.status import State, Status
-from sealbus.bus.work.executor.completion import AT_A_TIME, TOGETHER, Completion, Done, Outcomes
+from sealbus.bus.work.executor.completion import AT_A_TIME, TOGETHER, Completion, Finished, Outcomes
 from sealbus.bus.work.executor.work import Work
 from sealbus.bus.work.idempotency.claim_store import Claim
 from sealbus.bus.work.idempotency.effects import Effects
@@ -64,11 +64,11 @@ class Worker:
         self.seen.append(("settled", work.permitted.leaf))
 
 
-def done(name: bytes) -> Done:
+def done(name: bytes) -> Finished:
     permitted = Permitted(message=TASK, value=None, route=ROUTE, leaf=name, sent=[], cancellation=Cancellation())
     work = Work(permitted, Delivery("task.works.plain", b"", b""), None, set())
     reporter = StatusReporter(cast("Statuses", None), TASK.header, 1)
-    return Done(work, Claim(key=name, dig=b"", first=b""), reporter, Content(body=name, typ="application/json"))
+    return Finished(work, Claim(key=name, dig=b"", first=b""), reporter, Content(body=name, typ="application/json"))
 
 
 @pytest.fixture

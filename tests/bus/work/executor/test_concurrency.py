@@ -14,7 +14,7 @@ from support.engines import ScriptedEngine
 from support.lab import until
 
 from sealbus import Agent, Client, Context
-from sealbus.agents.runtime.worker import WorkerLimits
+from sealbus.agents.runtime.assembly import WorkerLimits
 from sealbus.bus.ports import Delivery, Pull
 from sealbus.bus.routing.cancellation import Cancellation
 from sealbus.bus.routing.retry import RetryPolicy
@@ -193,7 +193,7 @@ async def test_only_a_source_whose_messages_wait_is_held_up(
     await until(lambda: len(works.entered) == 2)
     works.release("call")
     assert await client.call("works.one", Job(name="call"), returns=str) == "call"
-    waiting = bus.workers["works"]._work.executor._limits._waiting
+    waiting = bus.workers["works"].parts.work.executor._concurrency._waiting
     assert waiting[pull] < 30 - 2
     works.release_all()
     await bus.idle()
@@ -206,7 +206,7 @@ async def test_nothing_is_remembered_of_what_is_over(bus: TestBus, client: Clien
     for number in range(10):
         await submit(client, "works.both", "one", "two", partition=f"p{number}")
     await bus.idle()
-    limits = bus.workers["works"]._work.executor._limits
+    limits = bus.workers["works"].parts.work.executor._concurrency
     assert limits._lines == {}
     assert not limits._waiting
 
@@ -238,7 +238,7 @@ async def test_a_handler_with_a_limit_leaves_room_for_others_where_all_places_ar
         client = await bus.client("shop")
         await submit(client, "works.two", "a", "b", "c", "d", "e")
         await submit(client, "works.free", "free")
-        await until(lambda: bus.workers["works"]._work.executor._queue.qsize() == 2)
+        await until(lambda: bus.workers["works"].parts.work.executor._queue.qsize() == 2)
         works.release_all()
         await bus.idle()
     assert works.entered[:3] == ["a", "b", "free"]

@@ -13,7 +13,7 @@ from support.shop import Shop, Update
 
 from sealbus import Agent, Context
 from sealbus.bus.ports import StreamRefused
-from sealbus.bus.work.executor import durable
+from sealbus.bus.work.executor import settlement
 from sealbus.envelopes.errors import Code, HandlingError
 from sealbus.envelopes.message.header import parse_header
 from sealbus.envelopes.message.kinds import Kind
@@ -94,7 +94,7 @@ async def test_only_the_last_attempt_is_buried_and_no_secret_of_the_handler(bus:
 async def test_a_task_that_cannot_be_buried_is_not_given_up(
     bus: TestBus, stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(durable, "BURY_AGAIN", 0.01)
+    monkeypatch.setattr(settlement, "BURY_AGAIN", 0.01)
     bus.broker.fail(stream, FULL)
     await (await bus.client("shop-web")).submit("inventory.hang", Update(item_id="1"))
     counters = bus.workers["inventory"].node.counters

@@ -23,7 +23,7 @@ from sealbus.bus.sending.answer import RemoteError
 from sealbus.bus.sending.message import OutgoingMessage
 from sealbus.bus.sending.outbox import Outbox, Posted
 from sealbus.bus.sending.status import State, Status
-from sealbus.bus.work.executor import durable
+from sealbus.bus.work.executor import durable, ending, settlement
 from sealbus.bus.work.idempotency import effects
 from sealbus.envelopes.errors import BusUnavailable, Code, HandlingError, SealbusError, SealError
 from sealbus.envelopes.message.kinds import Kind
@@ -128,7 +128,7 @@ async def bus(works: Works, engine: ScriptedEngine) -> AsyncIterator[TestBus]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(durable, "BURY_AGAIN", 0.02)
+    monkeypatch.setattr(settlement, "BURY_AGAIN", 0.02)
 
 
 async def submit(bus: TestBus, action: str, **fields: Any) -> TaskHandle:
@@ -406,7 +406,7 @@ async def test_an_event_is_handled_once_and_tells_nobody(bus: TestBus, works: Wo
 
 @pytest.fixture
 def tell_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(durable, "TELL_AGAIN", pausing(0.02, 0.02, 21))
+    monkeypatch.setattr(settlement, "TELL_AGAIN", pausing(0.02, 0.02, 21))
 
 
 async def unstored(bus: TestBus, outcome: str = "bus_unavailable") -> None:
@@ -457,7 +457,7 @@ async def test_a_result_that_could_not_be_told_in_an_outage_is_told_after_it(
 async def test_a_result_that_can_never_be_told_does_not_come_again_for_ever(
     bus: TestBus, works: Works, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(durable, "TELL_AGAIN", pausing(0.01, 0.01, 3))
+    monkeypatch.setattr(settlement, "TELL_AGAIN", pausing(0.01, 0.01, 3))
     bus.broker.fail("RESULTS", BusUnavailable("away"))
     await submit(bus, "works.once")
     await bus.idle()
@@ -494,7 +494,7 @@ async def test_nothing_final_is_said_of_a_task_whose_other_copy_is_being_handled
     monkeypatch.setattr(effects, "BUSY_AGAIN", 3_600.0)
     first = await submit(bus, "works.wait", idempotency_key="k")
     await works.entered.wait()
-    monkeypatch.setattr(durable, "UNTIL_EXPIRY", RetryPolicy(maximum_attempts=1))
+    monkeypatch.setattr(ending, "UNTIL_EXPIRY", RetryPolicy(maximum_attempts=1))
     copy = await submit(bus, "works.wait", idempotency_key="k")
     await until(lambda: len(bus.stored("AUDIT")) == 3)  # two decisions, and what came of the copy
     assert await outcomes(bus) == [Code.REPLAYED]
@@ -508,11 +508,7 @@ async def test_copies_of_what_is_being_handled_are_looked_at_ever_less_often(
 ) -> None:
     """Each look is a decision and its record: a few hundred copies of one long task would fill the audit stream."""
     monkeypatch.setattr(effects, "BUSY_AGAIN", 0.015)
-    monkeypatch.setattr(
-        durable,
-        "UNTIL_EXPIRY",
-        pausing(0.01, 0.08, None),
-    )
+    monkeypatch.setattr(ending, "UNTIL_EXPIRY", pausing(0.01, 0.08, None))
     delays: list[float] = []
     retry = MemoryPull.retry
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from support.engines import ScriptedEngine, deny
 
 from sealbus import Agent, Context
-from sealbus.agents.runtime.worker import WorkerLimits
+from sealbus.agents.runtime.assembly import WorkerLimits
 from sealbus.bus.sending.answer import RemoteError
 from sealbus.bus.work.executor import executor as module
 from sealbus.envelopes.errors import BusUnavailable, Code
@@ -194,12 +194,12 @@ async def test_work_counts_as_open_until_it_is_settled(bus: TestBus, works: Work
     for _ in range(50):
         await asyncio.sleep(0)
     assert sorted(works.left) == [0, 1]
-    assert len(worker._work.executor._unsettled) == 2
+    assert len(worker.parts.work.executor._unsettled) == 2
     assert not settling.done()
     bus.broker.fail("RESULTS", None)
     await settling
     await bus.idle()
-    assert worker._work.executor._unsettled == set()
+    assert worker.parts.work.executor._unsettled == set()
 
 
 async def test_what_follows_a_handler_is_bounded(

@@ -12,7 +12,7 @@ from support.engines import ScriptedEngine
 from support.lab import until
 
 from sealbus import Agent, Client, Context
-from sealbus.agents.runtime.worker import WorkerLimits
+from sealbus.agents.runtime.assembly import WorkerLimits
 from sealbus.bus.sending.answer import RemoteError
 from sealbus.bus.work.executor import attempt as module
 from sealbus.envelopes.records.work import OutcomeRecord
@@ -75,7 +75,7 @@ async def bus(works: Works, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Te
 
 async def lanes(bus: TestBus) -> int:
     """Return how many tasks run handlers; each is named after the handler that it ran last."""
-    running = bus.workers["works"]._work.executor._running
+    running = bus.workers["works"].parts.work.executor._running
     return sum(task.get_name().startswith(("handler-", "handler of ")) for task in running)
 
 

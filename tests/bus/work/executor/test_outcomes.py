@@ -9,6 +9,7 @@ import pytest
 from support.audit import opened
 
 from sealbus.bus.audit.writer import AuditWriter
+from sealbus.bus.clocks import HostClock
 from sealbus.bus.ports import Delivery, Pull
 from sealbus.bus.routing.cancellation import Cancellation
 from sealbus.bus.routing.routes import Permitted, Route
@@ -61,7 +62,7 @@ def work(number: int | None, pull: Acks | None = None) -> Work:
 
 def outcomes(now: int) -> tuple[Outcomes, Audit]:
     audit = Audit()
-    return Outcomes(cast("AuditWriter", audit), lambda: now), audit
+    return Outcomes(cast("AuditWriter", audit), HostClock(lambda: now)), audit
 
 
 @pytest.mark.parametrize("code", [None, Code.HANDLER_FAILED])

@@ -9,11 +9,9 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from support.acceptance import INVENTORY, ISSUER, TRUST
 from support.envelopes import NOW
-from support.identity import StaticIdentity
 from support.lab import until
-from support.x509 import ThrowawayCa
+from support.sites import site_of
 
 from sealbus.agents.dev.memory.broker import MemoryBroker
 from sealbus.bus.ports import StreamRefused
@@ -26,7 +24,6 @@ from sealbus.bus.work.idempotency.claim_store import BusyEffect
 from sealbus.envelopes.encoding.codec import encode
 from sealbus.envelopes.errors import Code, HandlingError, StateUnavailable
 from sealbus.envelopes.limits import SECOND
-from sealbus.envelopes.trust.caches import Caches
 
 SECONDS = 30.0
 
@@ -58,20 +55,7 @@ class Site:
         self.keyed = KeyValue(self.broker.connect())
 
     def process(self, **named: Any) -> PoisonGuard:
-        return PoisonGuard(
-            counts=StoredCounts(
-                ATTEMPTS,
-                keyed=KeyValue(self.broker.connect()),
-                token="inventory",
-                identity=StaticIdentity(
-                    ThrowawayCa("example.org"), INVENTORY.value, sealer=lambda: ISSUER.sealer(INVENTORY)
-                ),
-                trust=lambda: TRUST,
-                caches=Caches(),
-                clock=lambda: self.now,
-            ),
-            **named,
-        )
+        return PoisonGuard(counts=StoredCounts(ATTEMPTS, site_of(self.broker.connect(), lambda: self.now)), **named)
 
     def subject(self, name: str) -> str:
         return f"state.inventory.attempts.{sha256(name.encode()).hexdigest()}"

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from support.engines import ScriptedEngine
 
 from sealbus import Agent, Context, RemoteError, Resource
-from sealbus.agents.runtime.worker import WorkerLimits
+from sealbus.agents.runtime.assembly import WorkerLimits
 from sealbus.bus.routing.retry import RetryPolicy
 from sealbus.bus.sending.answer import NoListener
 from sealbus.bus.sending.status import NOTE_BYTES, State, Status

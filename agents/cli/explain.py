@@ -1,4 +1,4 @@
-"""`sealbus explain CODE`: what a stable code or an acceptance step means, whose fault it is, and what to do next."""
+"""`sealbus explain CODE`: the meaning of a stable code or an acceptance step, whose fault it is, and what to do next."""
 
 from __future__ import annotations
 

@@ -28,14 +28,20 @@ _COMMANDS = MappingProxyType(
         "schedule": ("sealbus.agents.cli.bus.schedules", "Send tasks at a time, or again and again."),
         "agent": (
             "sealbus.agents.cli.bus.agent",
-            "See which agents there are and what waits for them; print what one takes and gives.",
+            "List agents and the work that waits for them; print the schemas of an agent.",
         ),
-        "dead": ("sealbus.agents.cli.bus.dead", "See messages that could not be handled, send them again, drop them."),
-        "refused": ("sealbus.agents.cli.bus.refused", "Count what failed verification, and whom it claims to be from."),
+        "dead": (
+            "sealbus.agents.cli.bus.dead",
+            "List messages that could not be handled, send them again, or drop them.",
+        ),
+        "refused": (
+            "sealbus.agents.cli.bus.refused",
+            "Count messages that failed verification, by the sender that they claim.",
+        ),
         "call": ("sealbus.agents.cli.bus.call", "Call an action and print the answer."),
         "approvals": (
             "sealbus.agents.cli.person.approvals",
-            "See what waits for somebody's approval, and approve or deny it.",
+            "List tasks that wait for an approval, and approve or deny them.",
         ),
         "login": ("sealbus.agents.cli.person.login", "Log in at your identity provider."),
         "logout": ("sealbus.agents.cli.person.login:logout", "Forget your login, and revoke its tokens."),
@@ -59,7 +65,7 @@ _COMMANDS = MappingProxyType(
         "streams": ("sealbus.agents.cli.operate.streams", "Compare streams with their declaration, and repair them."),
         "backup": ("sealbus.agents.cli.operate.backup", "Write streams and log into a new folder."),
         "restore": ("sealbus.agents.cli.operate.restore", "Restore a backup into an empty server, and check it."),
-        "top": ("sealbus.agents.cli.operate.top", "Show what is decided and handled now, by agent and action."),
+        "top": ("sealbus.agents.cli.operate.top", "Show rates of decisions and handling now, by agent and action."),
         "doctor": ("sealbus.agents.cli.operate.doctor", "Show the settings in force and what is wrong."),
         "explain": ("sealbus.agents.cli.explain", "Say what an error code means, and what to do next."),
         "demo": ("sealbus.agents.cli.run.demo", "Play the scenes: allowed, denied, refused, changed, replayed."),
@@ -86,11 +92,11 @@ class _Lazy(click.Group):
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="sealbus", prog_name="sealbus")
 def root() -> None:
-    """Secure agent-to-agent messaging over NATS: who, for whom, may it, and the evidence."""
+    """Secure agent-to-agent messaging over NATS: identity, user, decision and evidence of each message."""
 
 
 def main() -> None:
-    """Run the command and exit: results go to stdout, everything else to stderr, an error in one form (`print_error`)."""
+    """Run the command and exit. Results go to stdout, everything else to stderr; `print_error` prints each error."""
     try:
         code = root(standalone_mode=False)
         # Flush here, where a broken pipe is handled.
@@ -107,7 +113,7 @@ def main() -> None:
 
 
 def _end_by_sigpipe() -> NoReturn:
-    """End by SIGPIPE like other tools whose reader is gone (`| head`), so that a shell sees 141."""
+    """End by SIGPIPE as other tools do when their reader is gone (`| head`), so that a shell sees 141."""
     # The buffered rest has no reader either, and flushing it at exit would complain.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
@@ -116,7 +122,7 @@ def _end_by_sigpipe() -> NoReturn:
 
 
 def _show(error: click.ClickException) -> int:
-    """Print an error of the command line: of usage as click does, any other as all errors are printed."""
+    """Print an error of click: an error of usage in click's form, any other error in ours."""
     if isinstance(error, click.UsageError):
         error.show()
     else:
@@ -137,7 +143,7 @@ def _report(error: BaseException) -> int:
     if isinstance(error, BrokenPipeError):
         _end_by_sigpipe()
     if isinstance(error, OSError) and error.filename is not None:
-        # A file that was named, such as a key: everything that is opened by ourselves has its own words.
+        # A file that the user named, such as a key. Errors about other files have texts of their own.
         error = ConfigurationError(f"{error.filename}: {error.strerror}")
     if not isinstance(error, SealbusError):
         raise error

@@ -1,4 +1,4 @@
-"""What commands share: common options, times as RFC 3339 or a duration ago, and SIGINT and SIGTERM as an event."""
+"""Options and parameter types that commands share, how commands run, and SIGINT and SIGTERM as an event."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Invocation:
-    """What `--config`, `--as` and `--json` say: the settings file, the name of the workload, and whether JSON is printed."""
+    """The values of `--config`, `--as` and `--json`: settings file, name of the workload, and whether to print JSON."""
 
     config: str | None
     as_name: str
@@ -88,7 +88,7 @@ def config_option(function: F) -> F:
     return click.option(
         "--config",
         default=None,
-        is_eager=True,  # what else is not said may be in it
+        is_eager=True,  # the defaults of other options may be in it
         metavar="FILE",
         help="Settings file; by default those of a running `sealbus dev`, or ./sealbus.toml.",
     )(function)
@@ -147,7 +147,7 @@ def client_option(function: F) -> F:
 
 
 def login_options(function: F) -> F:
-    """Add the options that stand for settings of `[client]`; they become one list of `Flag`, `flags`."""
+    """Add the options that replace settings of `[client]`; they become one list of `Flag`, `flags`."""
 
     @functools.wraps(function)
     def with_flags(
@@ -173,12 +173,12 @@ def login_options(function: F) -> F:
 
 
 def agent_option(purpose: str) -> Callable[[F], F]:
-    """Add `--agent NAME`, to be read by `workload_named`; `what` is its help."""
+    """Add `--agent NAME`, whose value `workload_named` reads; `purpose` is its help."""
     return click.option("--agent", default=None, metavar="NAME", help=f"{purpose}: its name or SPIFFE ID.")
 
 
 def workload_named(names: Names, text: str | None) -> SpiffeId | None:
-    """Return the workload that `--agent` names, None without one; raises `BadParameter` for what cannot be one."""
+    """Return the workload that `--agent` names; None without the option. Raises `BadParameter` for another text."""
     from sealbus.envelopes.errors import ConfigurationError, EnvelopeError
     from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
@@ -213,7 +213,7 @@ class Moment(click.ParamType[int]):
 
 
 class HexDigits(click.ParamType[bytes]):
-    """Parameter type for an id or a hash, of as many hex digits as one of `lengths` says, converted to bytes."""
+    """Parameter type for an id or a hash in hex digits, converted to bytes. `lengths` are the allowed numbers of digits."""
 
     name = "hex"
 
@@ -231,7 +231,7 @@ class HexDigits(click.ParamType[bytes]):
 
 
 def stop_signalled() -> asyncio.Event:
-    """Return an event that SIGINT and SIGTERM set from now on, on the running loop."""
+    """Return an event of the running loop that SIGINT and SIGTERM set from now on."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -241,7 +241,7 @@ def stop_signalled() -> asyncio.Event:
 
 @asynccontextmanager
 async def ended_by(stop: asyncio.Event) -> AsyncGenerator[None, None]:
-    """Run the block, such as a wait for an identity, until `stop` is set at the latest; look at `stop` afterwards."""
+    """Run the block, such as a wait for an identity; end it when `stop` is set. Check `stop` afterwards."""
     limit = asyncio.timeout(None)
     try:
         async with limit:

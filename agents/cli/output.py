@@ -1,4 +1,4 @@
-"""Results on stdout, as tables for people or as JSON, one object a line; everything else, such as progress, on stderr."""
+"""Print results on stdout, as tables or as JSON with one object a line; print everything else on stderr."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         table.add_column(Text(printable(column)), overflow="fold")
     for row in rows:
         table.add_row(*(Text("\n".join(map(printable, cell.split("\n")))) for cell in row))
-    # Whatever reads a pipe should find each cell on one line.
+    # A program that reads the pipe should find each cell on one line.
     Console(width=None if sys.stdout.isatty() else _WIDEST).print(table)
 
 
 def print_error(error: SealbusError) -> None:
-    """Print an error on stderr: what failed, with its code in brackets; what is told of why; and what to do next.
+    """Print an error on stderr: the failure with its code in brackets, the reasons, and what to do next.
 
-    What the other side said is indented and made visible, so that it is never taken for our own words.
+    Texts of the other side are indented and made visible, so that nobody takes them for texts of this command.
     """
     from sealbus.envelopes.errors import Denied
     from sealbus.envelopes.explanations import CODES
@@ -81,9 +81,9 @@ def print_error(error: SealbusError) -> None:
 
 
 def explained(explanation: Explanation) -> Iterator[str]:
-    """Yield a line for each reason of a denial, for who denied, and for what to do now, with a command where there is one."""
+    """Yield lines for the reasons of a denial, the agents that denied, and the remedies, with commands if there are any."""
     yield from map(printable, explanation.reasons)
-    # Whom one has asked oneself is known.
+    # A single agent is the one that was asked.
     if len(explanation.via) > 1:
         yield printable(
             "denied by " + ", by ".join(f"{denial.agent} for {denial.action}" for denial in explanation.via)
@@ -96,7 +96,7 @@ def _to_do(remedy: Remedy) -> str:
         case RemedyKind.LOGIN:
             strong = ["--acr", remedy.acr] if remedy.acr else []
             fresh = ["--max-age", str(remedy.max_age)] if remedy.max_age is not None else []
-            # Quoted, because another agent's policy chose it, and somebody pastes it into a shell.
+            # Quoted, because another agent's policy chose the value, and a person pastes the line into a shell.
             return f"to do: log in again: {shlex.join(['sealbus', 'login', *strong, *fresh])}"
         case RemedyKind.SCOPE:
             return f"to do: use an access token with the scope {remedy.scope}"
@@ -111,17 +111,17 @@ def _to_do(remedy: Remedy) -> str:
 def note(text: str) -> None:
     """Print one line for people on stderr, made visible (`printable`); further lines of `text` are indented.
 
-    Where JSON is logged it is a line of that.
+    If the log is JSON, the text becomes a line of the log.
     """
     if any(isinstance(handler.formatter, _JsonFormatter) for handler in logging.root.handlers):
-        # So that whoever reads JSON finds nothing else; whatever the level is, this is to be said.
+        # Stderr then holds nothing but JSON. The line is written at any log level.
         _logger.handle(_logger.makeRecord(_logger.name, logging.INFO, "", 0, text, (), None))
         return
     click.echo("\n  ".join(map(printable, text.split("\n"))), err=True)
 
 
 class _VisibleFormatter(logging.Formatter):
-    """Formats a record on one line that obeys nothing, with the lines of a traceback under it."""
+    """Formats a record on one printable line, with the lines of a traceback under it."""
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802  logging's name
         del datefmt
@@ -139,7 +139,7 @@ class _JsonFormatter(logging.Formatter):
 
     def __init__(self, process: str) -> None:
         super().__init__()
-        # Here, because most commands log nothing, and need none of what this imports.
+        # Imported here, because most commands log nothing.
         from sealbus.bus.telemetry import FIELDS
 
         self._process, self._fields = process, FIELDS
@@ -155,14 +155,14 @@ class _JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             fields["exception"] = _bounded(self.formatException(record.exc_info), _TRACEBACK)
-        # As ASCII: what others chose obeys nothing in a terminal.
+        # As ASCII, so that texts of others cannot control a terminal.
         return json.dumps(fields, separators=(",", ":"))
 
 
 def log_to_stderr(prefix: str = "", *, as_json: bool = False, level: int = logging.INFO) -> None:
-    """Log from `level` on to stderr, with `prefix` before each logger's name; texts of others obey nothing there.
+    """Log from `level` on to stderr, with `prefix` before each logger's name. Texts of others cannot control the terminal.
 
-    With `as_json` notes and errors are lines of the log.
+    With `as_json`, notes and errors are lines of the log, too.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
@@ -189,7 +189,7 @@ def as_mapping(value: object) -> Mapping[str, object]:
 
 @contextmanager
 def progress_bar(activity: str) -> Iterator[Callable[[int, int], None]]:
-    """Give a function that takes how much is done, and of how much."""
+    """Show a bar on stderr. The given function takes the amount that is done, and the total."""
     if not sys.stderr.isatty():
         yield lambda _done, _total: None
         return

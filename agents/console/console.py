@@ -241,7 +241,7 @@ def _tls(table: ConsoleTable) -> RotatingContext | None:
     if table.certificate is not None and table.key is not None:
         return file_context(table.certificate, table.key, None)
     if table.certificate is not None or table.key is not None:
-        raise ConfigurationError("set console.certificate and console.key together")
+        raise ConfigurationError("console.certificate and console.key go together")
     host, _ = parse_address(table.address, "console.address")
     if not table.plaintext and not is_loopback(host):
         raise ConfigurationError(

@@ -1,6 +1,6 @@
-"""`sealbus agent ls`: which agents there are, from their consumers at the broker and the policy at hand.
+"""`sealbus agent ls`: the agents, from their consumers at the broker and the policy in force.
 
-And `sealbus agent schema`: what one of them takes and gives, from its code.
+And `sealbus agent schema`: the JSON schemas of an agent's tasks and calls, from its code.
 """
 
 from __future__ import annotations
@@ -24,20 +24,21 @@ if TYPE_CHECKING:
 
 @click.group("agent")
 def command() -> None:
-    """See which agents there are, and what they take and give."""
+    """List agents, or print the schemas of an agent."""
 
 
 @command.command("ls")
 @invocation_options("operator")
 async def ls(invocation: Invocation) -> None:
-    """List agents: their processes, what waits for them and what they have in hand.
+    """List agents with their processes, the messages that wait for them, and the messages that they have in hand.
 
-    Nobody announces itself: all this is from the consumers that agents have at the broker. A process is counted by its pull
-    request, and for up to 5 seconds after it was killed. `ready`: there is a process; `full`: it gets no more before it has
-    settled some; `away`: there is none, and what is sent waits; `unknown`: the policy knows it, and it was never there.
+    Agents do not register themselves: everything here is from the consumers that they have at the broker. A process is
+    counted by its pull request, and for up to 5 seconds after it was killed. `ready`: there is a process. `full`: it gets no
+    more messages before it has settled some. `away`: there is no process, and messages wait. `unknown`: the policy declares
+    actions for the agent, which was never there.
 
-    Not known here: which verbs an agent handles (the actions shown are those that the starter policy declares for it), calls
-    under way, and whether a process that asks for work is well; that is at its /readyz. Nothing here is signed.
+    Not known here: which verbs an agent handles (the actions are those that the starter policy declares for it), calls under
+    way, and the health of a process that asks for work, which its /readyz reports. Nothing here is signed.
     """
     for agent in await seen(invocation.as_name, invocation.settings()):
         if invocation.as_json:
@@ -83,7 +84,7 @@ async def seen(as_name: str, settings: Settings) -> list[AgentSeen]:
 
 
 async def _actions(name: str, settings: Settings, connection: Connection) -> dict[str, tuple[str, ...]]:
-    """Return the actions that the policy at hand declares; none, with a note, if there is none that can be read."""
+    """Return the actions that the policy in force declares. Print a note and return none if it cannot be read."""
     from sealbus.agents.runtime.policy.source import open_source
     from sealbus.bus.inspection.agents import actions_of
     from sealbus.envelopes.errors import ConfigurationError

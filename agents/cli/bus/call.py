@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 _LOOKING = 3.0
-"""Seconds to find out who is there instead."""
+"""Seconds for finding out whether the agent is there."""
 
 
 @click.command("call")
@@ -48,14 +48,14 @@ async def command(
             else:
                 print_json(await bus.call(action, content, returns=object, user=statement, timeout=timeout))
     except NoListener as error:
-        # What there is concerns an operator alone, who is the developer where `sealbus dev` runs.
+        # Only operators may know which agents there are. Where `sealbus dev` runs, the developer is the operator.
         if settings.development and (hint := await _there(action.partition(".")[0], settings)):
             raise NoListener(f"{error.detail}\n{hint}") from error
         raise
 
 
 async def _there(token: str, settings: Settings) -> str:
-    """Return what an operator sees of the agent that was called; empty if nobody can say."""
+    """Return a line about the called agent, as an operator sees it; empty if it cannot be read."""
     from sealbus.agents.cli.bus.agent import seen
     from sealbus.envelopes.errors import SealbusError
 

@@ -1,4 +1,4 @@
-"""`sealbus dead ls|show|retry|drop`: messages that could not be handled, seen, sent again and deleted."""
+"""`sealbus dead ls|show|retry|drop`: list messages that could not be handled, send them again, or delete them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 _BODY: Final = 4_096
-"""How many bytes of a body are shown to people."""
+"""Bytes of a body that are shown to people."""
 
 _NUMBER: Final = re.compile("#?([0-9]{1,19})")
 _NAME: Final = re.compile("[0-9a-fA-F]{32}|[0-9a-fA-F]{64}")
@@ -60,8 +60,8 @@ _letters = click.argument("names", metavar="LETTER...", type=LetterName(), nargs
 def command() -> None:
     """See messages that could not be handled, send them again, or drop them.
 
-    LETTER is the number that `ls` shows, or the id or hash of the message. Letters are kept for 30 days, and the oldest make
-    room when their stream is full.
+    LETTER is the number that `ls` shows, or the id or hash of the message. Letters are kept for 30 days; when their stream is
+    full, the oldest are deleted.
     """
 
 
@@ -74,10 +74,10 @@ def command() -> None:
 async def ls(agent: str | None, limit: int, invocation: Invocation) -> None:
     """List the newest dead letters with the reasons that their agents gave.
 
-    A letter is the message as its agent received it. It is verified as its agent verified it, as of when it was made, and
-    marked UNVERIFIED with a code if that fails; what a key signed that has left the trust bundles since is unknown_key. The
-    reason is from an event that the agent sealed, kept for 24 hours; after that it is in the audit stream only (sealbus audit
-    replay --message ID). Not verified: that the list is complete, and revocations.
+    A letter is the message as its agent received it. It is verified as its agent verified it, as of the time when it was
+    made, and marked UNVERIFIED with a code if that fails. If its key has left the trust bundles since, the code is
+    unknown_key. The reason comes from an event that the agent sealed, which is kept for 24 hours. After that, the reason is
+    in the audit stream only (sealbus audit replay --message ID). Not verified: that the list is complete, and revocations.
     """
     async with _opened(invocation) as dead:
         workload = workload_named(dead.settings.names, agent)
@@ -118,7 +118,9 @@ async def show(names: tuple[int | bytes, ...], invocation: Invocation) -> int:
 )
 @click.option("--without-user", is_flag=True, help="Where the user's context cannot be sent again, send for no user.")
 @click.option(
-    "--unverified", is_flag=True, help="Send even what cannot be verified any more, because its key is unknown by now."
+    "--unverified",
+    is_flag=True,
+    help="Send even a letter that cannot be verified now because its key is no longer known.",
 )
 @click.option(
     "--wait",
@@ -138,14 +140,14 @@ async def retry(
     wait: float | None,
     invocation: Invocation,
 ) -> None:
-    """Send each LETTER again: as a new task of yours, which is decided anew, under your identity.
+    """Send each LETTER again, as a new task under your identity. The policy decides about the new task.
 
-    The dead message itself cannot be delivered again, and its requester has been told that it failed. The new task has the
-    same subject and body, names the dead one (`re`), and allows no more to follow from it. Its result is yours. The user goes
-    along only if the dead message began its chain, you are who sent it, and the user's context may still start a chain;
-    otherwise it is refused without --without-user. The letter stays.
+    The dead message itself cannot be delivered again, and its requester knows that it failed. The new task has the same
+    subject and body, names the dead message (`re`), and allows no more actions to follow from it. You get its result. The
+    user's context is included only if the dead message began its chain, you sent it, and the context may still start a chain.
+    Otherwise give --without-user. The letter stays.
 
-    Look first what has happened: after outcome_unknown, or without `once`, the effect may be there already.
+    First check what has happened: after outcome_unknown, or without `once`, the effect may have happened already.
     """
     from sealbus.agents.cli.bus.task import finish
     from sealbus.agents.runtime.client import Client
@@ -207,11 +209,11 @@ async def retry(
 @_letters
 @invocation_options("operator")
 async def drop(names: tuple[int | bytes, ...], invocation: Invocation) -> None:
-    """Delete each LETTER from DEAD for good, once an event of yours that says so is stored.
+    """Delete each LETTER from DEAD for good, after an event about it is stored.
 
-    The event is event.<you>.dropped, sealed, with the letter's hashes; like all events it is kept for 24 hours, and longer
-    only if an agent listens to it: its decision on the event is in the audit stream. Decisions on the dead message itself
-    stay there in any case.
+    You send the event event.<you>.dropped, with the letter's hashes. Like all events it is kept for 24 hours. If an agent
+    listens to it, the agent's decision on the event stays in the audit stream. Decisions on the dead message stay there in
+    any case.
     """
     from sealbus.bus.inspection.dead import drop as drop_letter
     from sealbus.bus.nats.transport import NatsTransport

@@ -1,4 +1,4 @@
-"""`sealbus refused`: what failed verification, counted by code, subject, agent and claimed sender."""
+"""`sealbus refused`: counts of messages that failed verification, by code, subject, agent and claimed sender."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _COLUMNS = ("count", "code", "subject", "refused by", "claims to be", "last minu
 )
 @invocation_options("operator")
 async def command(newer: int, invocation: Invocation) -> None:
-    """Show what failed verification (steps 1 to 13), and connections that NATS refused, the most frequent first.
+    """Show messages that failed verification (steps 1 to 13), and connections that NATS refused, the most frequent first.
 
-    Counts are unsigned. A message that is refused proves nothing: `claims to be` is what the first of them says of its
-    sender, and of a connection the workload whose certificate was verified.
+    Counts are unsigned. A refused message proves nothing: `claims to be` is the sender that the first of them names. For a
+    connection, it is the workload whose certificate was verified.
     """
     counts = await _read(newer, invocation)
     if invocation.as_json:

@@ -1,4 +1,4 @@
-"""`sealbus schedule add|ls|pause|resume|rm`: tasks that an identity sends at a time, or again and again."""
+"""`sealbus schedule add|ls|pause|resume|rm`: tasks that an identity sends at a set time, or repeatedly."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Instant(click.ParamType[datetime]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Change:
-    """A change of schedules: which agent is asked for it, how long its confirmation may take (s), and the invocation."""
+    """A change of schedules: the owner that is asked for it, the time limit of its confirmation (s), and the invocation."""
 
     owner: str | None
     timeout: float
@@ -69,8 +69,8 @@ class _Change:
                 await ask(schedules)
             except TimeoutError as error:
                 raise click.ClickException(
-                    f"{owner} did not confirm within {self.timeout:g} s: is a worker of it running? It takes it in when "
-                    "one runs within an hour"
+                    f"{owner} did not confirm within {self.timeout:g} s: is a worker of it running? It makes the change "
+                    "if a worker runs within an hour"
                 ) from error
         if self.invocation.as_json:
             print_json({"name": name, "state": state, "owner": owner})
@@ -101,10 +101,10 @@ def _change_options(function: Callable[..., Awaitable[None]]) -> Callable[..., N
 
 @click.group("schedule")
 def command() -> None:
-    """Send tasks at a time, or again and again, as long as a process of their sender runs.
+    """Send tasks at a set time, or repeatedly, as long as a process of their sender runs.
 
-    What is asked for is a message to the owner, the identity that sends the tasks: its policy decides about it
-    (<owner>._schedule), and one of its workers has to run.
+    Each change is a message to the owner, the identity that sends the tasks. The owner's policy decides about it
+    (<owner>._schedule), and a worker of the owner has to run.
     """
 
 
@@ -202,7 +202,7 @@ async def add(
 @click.argument("name")
 @_change_options
 async def pause(name: str, change: _Change) -> None:
-    """Have the schedule NAME send nothing until it is resumed."""
+    """Pause the schedule NAME: it sends nothing until it is resumed."""
     await change.request(
         lambda schedules: schedules.pause(name, owner=change.owner, timeout=change.timeout), name, "paused"
     )
@@ -212,7 +212,7 @@ async def pause(name: str, change: _Change) -> None:
 @click.argument("name")
 @_change_options
 async def resume(name: str, change: _Change) -> None:
-    """Have the schedule NAME go on; what it did not send while it was paused is not sent."""
+    """Resume the schedule NAME. Tasks that were due while it was paused are not sent."""
     await change.request(
         lambda schedules: schedules.resume(name, owner=change.owner, timeout=change.timeout), name, "on"
     )
@@ -222,7 +222,7 @@ async def resume(name: str, change: _Change) -> None:
 @click.argument("name")
 @_change_options
 async def rm(name: str, change: _Change) -> None:
-    """End the schedule NAME. Tasks that it has sent go on."""
+    """End the schedule NAME. Tasks that it has sent continue."""
     await change.request(
         lambda schedules: schedules.remove(name, owner=change.owner, timeout=change.timeout), name, "removed"
     )
@@ -231,7 +231,7 @@ async def rm(name: str, change: _Change) -> None:
 @command.command("ls")
 @invocation_options()
 async def ls(invocation: Invocation) -> None:
-    """List the schedules of our own identity (--as): others' are shown to nobody else."""
+    """List the schedules of your own identity (--as). Nobody sees the schedules of other identities."""
     async with _opened(invocation) as schedules:
         listed = await schedules.list()
     if invocation.as_json:

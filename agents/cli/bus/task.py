@@ -61,10 +61,11 @@ async def result(handle: str, wait: float, invocation: Invocation) -> None:
 @click.option("--wait", default=10.0, show_default=True, type=click.FloatRange(0.1, 86_400), help="Seconds.")
 @invocation_options()
 async def cancel(handle: str, reason: str, operator: bool, wait: float, invocation: Invocation) -> None:
-    """Cancel the task HANDLE and all that follows from it; exit with 3 if the agent's policy denies that.
+    """Cancel the task HANDLE and everything that follows from it; exit with 3 if the agent's policy denies that.
 
-    What was done stays done. Prints the task's status once the cancel is in force, which may still be `working`; not as an
-    operator, whom the status is not for. `sealbus task ls --json` shows the handles of others' tasks.
+    Effects that have happened stay. Once the cancel is in force, the task's status is printed, which may still be `working`.
+    With --operator no status is printed, because it is for the requester. `sealbus task ls --json` shows the handles of
+    others' tasks.
     """
     async with _opened(handle, invocation) as task:
         try:
@@ -74,7 +75,7 @@ async def cancel(handle: str, reason: str, operator: bool, wait: float, invocati
                 f"{task.action}: its agent did not confirm within {wait:g} s; it cancels the task when it runs again"
             ) from error
         if operator:
-            note("in force; how the task ended is told to its requester, and shown by `sealbus task ls`")
+            note("in force; the requester gets the final status, and `sealbus task ls` shows it")
         else:
             _print(await task.status(), as_json=invocation.as_json)
 
@@ -82,8 +83,8 @@ async def cancel(handle: str, reason: str, operator: bool, wait: float, invocati
 async def finish(handle: TaskHandle, wait: float, *, as_json: bool) -> None:
     """Wait for the task's final status and print its result alone or, as JSON, the whole status.
 
-    The parts of a result are printed as they come, one a line; if an attempt fails, they begin again, which standard error
-    says. Raises the error that a status without a result stands for; the command then ends with its line and exit code.
+    The parts of a result are printed as they come, one a line. If an attempt fails, they begin again, and a line on standard
+    error says so. For a final status without a result, raises its error; the command then ends with its line and exit code.
     """
     from sealbus.agents.sdk.task_handle import failure_of
     from sealbus.bus.sending.parts import PARTS_TYPE, PartsReading
@@ -186,7 +187,7 @@ def _print_result(answer: Content) -> None:
 
 
 def _value(answer: Content) -> object:
-    """Return a result as JSON can show it: bytes as base64."""
+    """Return a result as a value for JSON: bytes as base64."""
     from base64 import b64encode
 
     from sealbus.agents.sdk.bodies import JSON, OCTETS, body_of, decoded

@@ -1,4 +1,4 @@
-"""`sealbus task ls`: the newest tasks with their states, each verified as far as that is possible now."""
+"""`sealbus task ls`: the newest tasks with their states, each verified with the current trust bundles."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _STATES: Final = (
     "submitted", "working", "input-required", "completed", "failed", "rejected", "canceled", "expired",
 )  # fmt: skip
-"""Those of `bus.sending.status`, and that of a task without a status; written out, because `--help` imports no bus."""
+"""States of `bus.sending.status`, and that of a task without a status. Written out, because `--help` imports no bus."""
 
 
 @click.command("ls")
@@ -60,16 +60,16 @@ async def ls(
     limit: int,
     invocation: Invocation,
 ) -> None:
-    """List the newest tasks of the last 24 hours, whoever sent them, with their states.
+    """List the newest tasks of the last 24 hours, of all senders, with their states.
 
-    Agent, sender and user are what the stored task says. It is verified as its agent verifies it, as of its stored time, and
-    marked UNVERIFIED with a code if that fails. The state is the newest status that its agent sealed for it: `submitted` if
-    there is none yet, `expired` if its end has passed without a final one. Statuses that do not verify are named, and change
-    no state.
+    Agent, sender and user are those in the stored task. The task is verified as its agent verifies it, as of its stored time,
+    and marked UNVERIFIED with a code if that fails. The state is the newest status that the agent sealed for it: `submitted`
+    without a status, `expired` if the task's end has passed without a final status. Statuses that do not verify are named,
+    and change no state.
 
-    Not verified: that the list is complete (a broker can withhold what it stored), stored times, which are the broker's, and
-    revocations. Only the trust bundles of now are known: what a key signed that has left them is unknown_key. Results are not
-    shown; what was decided, and why, is in the audit stream (sealbus audit replay --message ID). Calls are not stored.
+    Not verified: that the list is complete (a broker can withhold messages), stored times, which are the broker's, and
+    revocations. Only the current trust bundles are known: if a key has left them, the code is unknown_key. Results are not
+    shown. Decisions and reasons are in the audit stream (sealbus audit replay --message ID). Calls are not stored.
     """
     from sealbus.agents.runtime.open import open_connection, open_key_book, reading_profile
     from sealbus.bus.inspection.tasks import TaskFilter, TaskList

@@ -1,4 +1,4 @@
-"""`sealbus approvals ls|show|approve|deny|withdraw`: what waits for a person, at the edge, with a login of their own."""
+"""`sealbus approvals ls|show|approve|deny|withdraw`: tasks that wait for a person, at the edge, with the person's login."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 _SHORT = 16
-"""Characters of an id that a table shows; as many are enough to name one."""
+"""Characters of an id that a table shows. They are enough to name a task."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApprovingPerson:
-    """Which edge is asked, with whose login: that of `sealbus login`, or of `user`, a user of `sealbus dev`."""
+    """The edge, and the person whose login is used: that of `sealbus login`, or of `user`, a user of `sealbus dev`."""
 
     edge: str | None
     user: str | None
@@ -78,9 +78,9 @@ def _person_options(function: Callable[..., Coroutine[Any, Any, None]]) -> Calla
 
 @click.group("approvals")
 def command() -> None:
-    """See what waits for somebody's approval, and say something about it.
+    """List tasks that wait for an approval, and approve or deny them.
 
-    You are who `sealbus login` logged in; the token needs the scope sealbus:approve to say something.
+    You act with the login of `sealbus login`. A verdict needs a token with the scope sealbus:approve.
     """
 
 
@@ -88,7 +88,7 @@ def command() -> None:
 @click.option("--queue", default="managers", show_default=True, help="The queue.")
 @_person_options
 async def ls(queue: str, person: ApprovingPerson) -> None:
-    """List what waits in a queue and you may see."""
+    """List the tasks in a queue that you may see."""
     async with await person.approvals() as approvals:
         tasks = await approvals.waiting(queue)
     if person.as_json:
@@ -106,7 +106,7 @@ async def ls(queue: str, person: ApprovingPerson) -> None:
 @click.option("--queue", default="managers", show_default=True, help="The queue, if ID is only its beginning.")
 @_person_options
 async def show(identifier: str, queue: str, person: ApprovingPerson) -> None:
-    """Show what would be done, to what, for whom; ID, or its beginning, as `ls` shows it."""
+    """Show action, resource, body and user of a task. ID may be shortened, as in `ls`."""
     async with await person.approvals() as approvals:
         task = await _named(approvals, identifier, queue)
     if person.as_json:
@@ -139,18 +139,18 @@ def _verdict(verdict: str, help_: str) -> None:
 
 _verdict("approve", "Approve the task ID: exactly the message that is shown, and nothing else.")
 _verdict("deny", "Deny the task ID: say that it should not be done.")
-_verdict("withdraw", "Withdraw what you have said about the task ID, as long as it waits.")
+_verdict("withdraw", "Withdraw your verdict on the task ID, as long as it waits.")
 
 
 async def _named(approvals: Approvals, text: str, queue: str) -> dict[str, Any]:
-    """Return the one task whose id is `text`, or begins with it in `queue`."""
+    """Return the task with the id `text`, or the only task in `queue` whose id begins with it."""
     if len(text) == 64:
         return await approvals.one(text)
     tasks = [task for task in await approvals.waiting(queue) if str(task["id"]).startswith(text)]
     if not tasks:
         raise click.ClickException(
-            f"no task that waits in {queue} and that you may approve begins with {text}: the policy says who may, "
-            "and never who asked for it"
+            f"no task that waits in {queue} and that you may approve begins with {text}: the policy says who may "
+            "approve, and the requester never may"
         )
     if len(tasks) != 1:
         raise click.ClickException(f"{len(tasks)} tasks in {queue} begin with {text}: give the whole id")

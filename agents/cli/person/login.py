@@ -49,7 +49,7 @@ def command(
 
     table = load_client(config, flags=[*flags, Flag(option="--scope", key="client.scope", value=scope)])
     client, file = PublicClient.of(table, acr=acr, max_age=max_age), login_file(table)
-    # Before anybody goes to the trouble: what cannot be kept is not asked for.
+    # First, so that nobody logs in if the login cannot be kept.
     file.read()
 
     async def logged_in() -> None:
@@ -81,7 +81,7 @@ def command(
 def logout(flags: list[Flag], config: str | None, as_json: bool) -> None:
     """Forget your login, and have its tokens revoked where the provider can do that.
 
-    If several logins are kept, the settings or the options have to say which.
+    If several logins are kept, choose one by the settings or the options.
     """
     from sealbus.agents.login.kept_login import Choice, end_login
     from sealbus.agents.runtime.settings.settings import load_client
@@ -119,6 +119,6 @@ async def _tokens(client: PublicClient, way: str | None) -> Tokens:
 
 
 def _open(page: str) -> None:
-    # Only where a window can show it: a browser of the terminal would take the terminal from us.
+    # Only with a window system: a browser in the terminal would take the terminal over.
     if sys.stderr.isatty() and (sys.platform == "darwin" or {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys()):
         click.launch(page)

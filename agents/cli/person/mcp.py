@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def command(edge: str | None, user: str | None, config: str | None) -> None:
     """Give an MCP client the edge's tools, over standard input and output.
 
-    A client starts this itself. You are who `sealbus login` logged in, and the edge decides about each call as about yours.
+    A client starts this command itself. It acts with the login of `sealbus login`, and the edge decides about each call.
     """
     asyncio.run(_run(edge, user, config))
 
@@ -47,7 +47,7 @@ async def _run(edge: str | None, user: str | None, config: str | None) -> None:
         async def token() -> str:
             from sealbus.agents.dev.users import dev_token
 
-            # One login for as long as this runs.
+            # The same login session for as long as this command runs.
             return await asyncio.to_thread(dev_token, settings, dev_user, f"mcp-{os.getpid()}")
 
     if url is None:

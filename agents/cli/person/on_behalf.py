@@ -1,4 +1,4 @@
-"""For whom a command acts: nobody, the person who logged in (`--me`), or a user of `sealbus dev` (`--user`)."""
+"""The user for whom a command acts: nobody, the person who logged in (`--me`), or a user of `sealbus dev` (`--user`)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnBehalf:
-    """What the options of `user_options` say. Raises `UsageError` for what does not go together."""
+    """The values of the options of `user_options`. Raises `UsageError` for options that exclude each other."""
 
     me: bool
     user: str | None
@@ -69,7 +69,7 @@ def login_file(table: ClientTable) -> LoginFile:
 
 
 async def kept(table: ClientTable) -> KeptLogin:
-    """Return the login that the settings choose, with an access token that is good now."""
+    """Return the login that the settings choose, with an access token that is valid now."""
     from sealbus.agents.login.kept_login import Choice, current_login
 
     return await current_login(login_file(table), Choice.of(table))

@@ -1,4 +1,4 @@
-"""`sealbus token`: the access token of who is logged in, or with `--user` one of a user of `sealbus dev`, for scripts."""
+"""`sealbus token`: the access token of the logged-in person, or with `--user` of a user of `sealbus dev`, for scripts."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def command(
 ) -> None:
     """Print the access token of the login that `sealbus login` keeps, renewed if it is about to end.
 
-    With --user it is one of a user of `sealbus dev`, without a login; all other options go with that.
+    With --user it is a token of a user of `sealbus dev`, without a login. All other options need --user.
     """
     if user is None:
         for name in ("client", "audience", "scope", "expires_in", "session", "acr", "amr", "login_age"):

@@ -190,8 +190,8 @@ class SchedulesDocument(TypedDict):
     schedules: Sequence[ScheduleDocument]
 
 
-class PartDocument(TypedDict):
-    """One part of the policy in the bucket."""
+class PartRow(TypedDict):
+    """One part of the policy in the bucket; `kept` is the number of stored serials."""
 
     part: str
     serial: int | None
@@ -207,7 +207,7 @@ class PolicyDocument(TypedDict):
     engine: str
     revision: str
     problem: str
-    parts: Sequence[PartDocument]
+    parts: Sequence[PartRow]
 
 
 class LogDocument(TypedDict):

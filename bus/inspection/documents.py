@@ -6,7 +6,7 @@ builds theirs. This module imports little, because each command imports it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NotRequired, TypedDict
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NotRequired, TypedDict
 from sealbus.envelopes.limits import SECOND
 
 if TYPE_CHECKING:
+    from sealbus.policies.bundle.composition import PartSet
     from sealbus.policies.explain.explanation import ExplainedDecision, NotExplained
 
 
@@ -110,3 +111,30 @@ def explanation_document(explained: ExplainedDecision | NotExplained) -> dict[st
     if isinstance(explained, NotExplained):
         return {"explained": False, "why": str(explained.why), "detail": explained.detail}
     return {"explained": True, **asdict(explained)}
+
+
+class PartDocument(TypedDict):
+    """One part of the policy in the store. Without a `serial` it is not in force; `kept` are the stored serials."""
+
+    part: str
+    serial: int | None
+    revision: str
+    key: str
+    kept: Sequence[int]
+    problem: str
+
+
+def part_documents(parts: PartSet, kept: Mapping[str, Sequence[int]]) -> list[PartDocument]:
+    """Return the parts of the policy in the store, whose serials are `kept` by name."""
+    in_force = {part.name: part for part in parts.parts}
+    return [
+        {
+            "part": name,
+            "serial": in_force[name].serial if name in in_force else None,
+            "revision": in_force[name].revision if name in in_force else "",
+            "key": in_force[name].signer if name in in_force else "",
+            "kept": serials,
+            "problem": parts.problems.get(name, ""),
+        }
+        for name, serials in kept.items()
+    ]

@@ -114,6 +114,6 @@ def as_line(entry: AuditEntry) -> str:
 
 
 def _who(user: Mapping[str, object]) -> str:
-    """Return the user, and if they came by another protocol than the edge's own, their client and its door."""
+    """Return the user; for another protocol than the edge's own, also the client and the door."""
     door = as_mapping(user.get("claims")).get("door")
     return f"{user.get('id') or '-'}" + (f" by {user.get('client')} via {door}" if door else "")

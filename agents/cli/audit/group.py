@@ -67,10 +67,14 @@ async def tail(follow: bool, last: int, stream: str | None, invocation: Invocati
     type=HexDigits(64),
     default=None,
     metavar="HASH",
-    help="Only the message with this hash and what followed from it: sub-tasks, calls and events, answers, retries.",
+    help="Only the message with this hash and messages that followed from it: sub-tasks, calls, events, answers, retries.",
 )
 @click.option(
-    "--txn", type=HexDigits(32), default=None, metavar="ID", help="Only what this one request of a user caused."
+    "--txn",
+    type=HexDigits(32),
+    default=None,
+    metavar="ID",
+    help="Only messages that this one request of a user caused.",
 )
 @click.option("--follow", is_flag=True, help="Wait for more.")
 @click.option(
@@ -102,7 +106,7 @@ async def replay(
     """Print decisions, reasons and outcomes in order.
 
     With --json each entry has the message's id and hash and, if it has a user, the txn of the user's request. A chain ends
-    at events: what is sent while handling one starts another chain.
+    at events: messages that are sent while an event is handled start another chain.
     """
     from sealbus.bus.audit.trail import AuditFilter
 

@@ -1,4 +1,4 @@
-"""`sealbus audit receipt ID` and `receipt verify FILE`: one record, provable from one text file without any other record."""
+"""`sealbus audit receipt ID` and `receipt verify FILE`: one text file that proves a record on its own."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _verify(file: Path, root: Root, *, as_json: bool) -> None:
 
 
 def as_document(proven: ProvenRecord) -> dict[str, object]:
-    """Return what a receipt proves, as `--json` prints it."""
+    """Return the facts that a receipt proves, as `--json` prints them."""
     from sealbus.envelopes.records.decision import DecisionRecord
 
     record = proven.record

@@ -19,7 +19,7 @@ from sealbus.envelopes.printable import printable
 from sealbus.envelopes.records.decision import DecisionRecord, StreamPlace
 
 _SHOWN = 4_096
-"""How many bytes of a handler's result are shown."""
+"""Bytes of a handler's result that are shown."""
 
 
 async def replay_into(
@@ -30,7 +30,7 @@ async def replay_into(
     most: int,
     stream: str | None = None,
 ) -> int:
-    """Replay into the agent that `target` names, print each message and return the exit code: 4 if there is any finding."""
+    """Replay into the agent that `target` names, print each message, and return the exit code: 4 with findings."""
     from sealbus.agents.runtime.open import deployment_of, open_audit_reading
 
     agent = load_agent(target)
@@ -70,7 +70,7 @@ async def replay_into(
 
 
 async def _next(replayed: AsyncGenerator[Replayed, None]) -> Replayed | None:
-    """Return the next replayed message; anything handlers print meanwhile is not a result and goes to stderr."""
+    """Return the next replayed message. Texts that handlers print meanwhile are no results and go to stderr."""
     with redirect_stdout(sys.stderr):
         return await anext(replayed, None)
 
@@ -94,7 +94,7 @@ def as_replayed(message: Replayed) -> Mapping[str, object]:
 
 
 def replayed_lines(message: Replayed) -> list[str]:
-    """Return one replayed message as lines for people: what was recorded, then what the handler did this time."""
+    """Return one replayed message as lines for people: the record, then the result of the handler this time."""
     then = (
         (str(message.outcome.code) if message.outcome.code else "done")
         if message.outcome is not None

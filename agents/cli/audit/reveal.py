@@ -42,8 +42,8 @@ def command(
 ) -> None:
     """Print which of the candidates a PSEUDONYM stands for; without one, print the pseudonym of every candidate.
 
-    A pseudonym cannot be turned back into an id: those of the candidates are computed and compared. Exit codes: 0 all found,
-    1 one of them belongs to none of the candidates.
+    A pseudonym cannot be turned back into an id. The pseudonyms of the candidates are computed and compared. Exit codes: 0
+    all found, 1 a pseudonym belongs to none of the candidates.
     """
     from sealbus.agents.edge.oauth.user_context import PSEUDONYM_PREFIX, Pseudonyms
 
@@ -55,7 +55,7 @@ def command(
     if key is None or not issuers:
         key, issuers = _settings(config, key, issuers)
     keyed = Pseudonyms.read(key)
-    # That of a partner's user is followed by its domain.
+    # The pseudonym of a partner's user ends with @ and the partner's domain.
     wanted = {name.partition("@")[0] for name in pseudonyms}
     for user in _candidates(named, users):
         for issuer in issuers:

@@ -109,7 +109,7 @@ def _place(record: FoundRecord, lookup: Lookup) -> dict[str, object]:
 
 
 def _approvals(decision: ToldDecision) -> Sequence[ApprovalEntry]:
-    """Return what an allowed decision says that it rests on; whether that was said, `sealbus audit verify` finds out."""
+    """Return the approvals that an allowed decision names. `sealbus audit verify` checks whether they were given."""
     from sealbus.envelopes.export.approvals import approvals_of
 
     if not decision.record.allow or decision.record.input is None:
@@ -125,7 +125,7 @@ def _print(records: Told, lookup: Lookup) -> None:
 
     console = Console(highlight=False)
     if not console.is_terminal:
-        # Readers of a file or a pipe want whole lines.
+        # A file or a pipe gets whole lines.
         console.width = _WIDE
     for decision in records.decisions:
         console.print(as_tree(decision))
@@ -137,7 +137,7 @@ def _print(records: Told, lookup: Lookup) -> None:
 
 
 def as_tree(decision: ToldDecision) -> Tree:
-    """Return the chain of one decided message as a tree: who sent what to whom, down to the outcomes."""
+    """Return the chain of one decided message as a tree, from its root down to the outcomes."""
     from rich.text import Text
     from rich.tree import Tree
 
@@ -163,7 +163,7 @@ def as_tree(decision: ToldDecision) -> Tree:
 
 
 def _approved(approval: ApprovalEntry) -> str:
-    """Return who said what about it, when and by which login, and where that is recorded."""
+    """Return a line with the person's verdict, time and login, and the record of it."""
     verdict = "approved" if approval.verdict == "approve" else "denied"
     level = f" by {approval.acr}" if approval.acr else ""
     since = f" at {shown_time(approval.auth_time * SECOND)}" if approval.auth_time else ""

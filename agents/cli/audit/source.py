@@ -1,4 +1,4 @@
-"""The source that evidence commands read: an exported folder, or a temporary export of the running deployment."""
+"""The source of evidence for commands: an exported folder, or a temporary export of the running deployment."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 class EvidenceSource:
     """Where a command finds evidence: in the folder `export`, or in the running deployment.
 
-    `root` is the root file. Of the running deployment `log_folder` is the notary's folder, if the settings do not name it.
+    `root` is the root file. `log_folder` is the notary's folder of the running deployment, if the settings do not name it.
     """
 
     invocation: Invocation
@@ -38,13 +38,13 @@ class EvidenceSource:
     log_folder: Path | None = None
 
     def root_file(self) -> Root:
-        """Return the root of the file `root`. Raises `ConfigurationError` as `read_root`, and `UsageError` without a file."""
+        """Return the root in the file `root`. Raises as `read_root` does, and `UsageError` without a file."""
         if self.root is None:
             raise click.UsageError("give --root FILE: an export cannot vouch for itself")
         return read_root(self.root)
 
     def trusted_root(self) -> Root:
-        """Return the root of the file; of a running deployment without a file, the root that its own settings give."""
+        """Return the root in the file `root`. For a running deployment without that file, its own settings make the root."""
         if self.root is not None or self.export is not None:
             return self.root_file()
         from sealbus.agents.control.notary.keys import load_signers
@@ -61,7 +61,7 @@ class EvidenceSource:
 
     @contextmanager
     def opened(self, root: Root) -> Iterator[FolderFiles]:
-        """Open the files of `export`; of a running deployment, those of an export that is removed afterwards."""
+        """Open the files of `export`, or for a running deployment the files of an export that is removed afterwards."""
         from sealbus.agents.evidence.files import FolderFiles
 
         if self.export is not None:

@@ -1,4 +1,4 @@
-"""`sealbus audit stats`: decisions and outcomes counted; only what verifies counts."""
+"""`sealbus audit stats`: counts of the decisions and outcomes that verify."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _UNVERIFIED = 4
 def stats(since: int | None, until: int | None, source: EvidenceSource) -> int:
     """Count decisions and outcomes by agent, action, verdict and code, over all time or a span of it.
 
-    The whole log is verified first: exit code 4 if there is any finding; what does not verify is not counted.
+    The whole log is verified first; exit code 4 with any finding. Records that do not verify are not counted.
     """
     from sealbus.agents.evidence.verify import verify_export
     from sealbus.envelopes.export.tally import Span

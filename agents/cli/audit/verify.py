@@ -1,4 +1,4 @@
-"""`sealbus audit verify DIR --root FILE`: every byte of an export, or of the running deployment's log, verified."""
+"""`sealbus audit verify DIR --root FILE`: verify every byte of an export, or of the running deployment's log."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def verify(
 ) -> int:
     """Verify an export in FOLDER, or the running deployment with --live: nothing missing, changed, added or reordered.
 
-    With --decisions each decision is made again on the embedded engine where possible: a decision that does not follow from
-    its recorded input and policy is a finding (bad_decision); those that cannot be made again are counted and reported.
+    With --decisions each decision is made again on the embedded engine where possible. A decision that does not follow from
+    its recorded input and policy is a finding (bad_decision). Decisions that cannot be made again are counted.
 
-    Exit code 4 if there is any finding. --root must not come from the export itself.
+    Exit code 4 with any finding. --root must not come from the export itself.
     """
     from sealbus.agents.evidence.decisions import redecide
     from sealbus.agents.evidence.verify import verify_export
@@ -95,7 +95,7 @@ def show_report(report: Verification, *, as_json: bool, redecided: BacktestRepor
         records = report.tally.records.total()
         note(f"{size} entries, {records} records, {entries['unverified']} messages that prove nothing")
         if entries["gap"]:
-            note(f"{entries['gap']} gaps in the stream: what was there could not be read when it was to be logged")
+            note(f"{entries['gap']} gaps in the stream: messages there could not be read when the notary logged them")
         if redecided is not None:
             left = ", ".join(f"{count} {why}" for why, count in sorted(redecided.not_replayable.items()))
             note(f"{redecided.compared} of {redecided.read} decisions made again, not replayable: {left or 'none'}")
@@ -104,7 +104,7 @@ def show_report(report: Verification, *, as_json: bool, redecided: BacktestRepor
 
 
 def _show_restoration(shown: ShownRestoration, *, as_json: bool) -> None:
-    """Print who restored the stream, and what may be missing since."""
+    """Print the restoration of a stream, and the logged messages that are gone."""
     restoration = shown.restoration
     if as_json:
         print_json(
@@ -127,7 +127,7 @@ def _show_restoration(shown: ShownRestoration, *, as_json: bool) -> None:
     note(f"restored at {when} by {restoration.by}, {extent}: {missing}")
     if restoration.streams:
         others = ", ".join(f"{row.stream} up to #{row.last}" for row in restoration.streams)
-        note(f"  restored with it, so that what waited there was handled: {others}")
+        note(f"  restored with it, so that messages that waited there were handled: {others}")
 
 
 def _decisions(report: BacktestReport) -> dict[str, object]:
@@ -141,7 +141,7 @@ def _decisions(report: BacktestReport) -> dict[str, object]:
 
 
 def counted(findings: int) -> str:
-    """Return how many findings there are, in words."""
+    """Return the number of findings in words."""
     return f"{findings} finding" if findings == 1 else f"{findings} findings"
 
 

@@ -43,7 +43,7 @@ async def command(
 ) -> None:
     """Write a backup of everything into FOLDER, which must be new or empty: all streams, and the notary's log.
 
-    The deployment goes on meanwhile. The backup ends with the record that AUDIT ended with when it was taken, last of all.
+    The deployment keeps running. AUDIT is copied last, up to the record with which it ends at that time.
     """
     from sealbus.agents.backup.backup import take_backup
     from sealbus.agents.runtime.open import open_connection
@@ -73,4 +73,4 @@ async def command(
         click.echo(f"{stream.name}: {stream.messages} messages, to sequence {stream.last}")
     note(f"{len(manifest.files)} files, {size} bytes in {folder}")
     if not manifest.note:
-        note("not signed, as the log's key is not here: after a restore, what waits now stays refused")
+        note("not signed, because the log's key is not here: after a restore, messages that wait now stay refused")

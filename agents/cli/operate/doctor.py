@@ -1,4 +1,4 @@
-"""`sealbus doctor`: the settings in force with their origin, then a check of each part: what is wrong and what to do."""
+"""`sealbus doctor`: the settings in force with their origins, then a check of each part, with what to do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`sealbus identity show|write`: this workload's identity and its expiry; its X.509-SVID as files for a server."""
+"""`sealbus identity show|write`: this workload's identity and its expiry, or its X.509-SVID as files for a server."""
 
 from __future__ import annotations
 

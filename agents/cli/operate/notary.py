@@ -40,17 +40,17 @@ def keygen(origin: str, file: Path, as_json: bool) -> None:
 @click.option("--last", type=click.IntRange(0), metavar="N",
               help="The last restored sequence of the log's stream, where there is no folder of a backup.")  # fmt: skip
 @click.option("--waiting", type=click.Choice(["handle", "refuse"]), default=None,
-              help="Whether what waited in the backup is handled: needed where records were lost.")  # fmt: skip
+              help="Whether messages that waited in the backup are handled; needed if records were lost.")  # fmt: skip
 @invocation_options("operator")
 async def restored(folder: Path | None, last: int | None, waiting: str | None, invocation: Invocation) -> None:
     """Tell the notary that the streams were restored from the backup in FOLDER, so that the log continues over them.
 
     Run it where the notary's folder and key are, before the notary starts. The log's key signs a note under your SPIFFE ID.
-    The note says which streams were created anew, when, and where the restored part ends. It becomes an entry of the log:
-    verification shows it, with the records that were logged and are gone.
+    The note says which streams were created anew, when, and where the restored part ends. It becomes an entry of the log.
+    Verification shows the entry, with the logged records that are gone.
 
-    Agents handle what waited in the backup only after that, and only if the log's key had signed the backup. If records were
-    lost, some of it may have been handled after the backup: choose with --waiting.
+    Only after that agents handle messages that waited in the backup, and only if the log's key had signed the backup. If
+    records were lost, some of these messages may have been handled after the backup: choose with --waiting.
     """
     if (folder is None) is (last is None):
         raise click.UsageError("give either the FOLDER of the backup or --last")
@@ -89,8 +89,8 @@ async def restored(folder: Path | None, last: int | None, waiting: str | None, i
         if manifest is not None and manifest.note and waiting != "refuse":
             if lost and waiting is None:
                 raise ConfigurationError(
-                    f"{lost} records after the backup's last are lost: what waited then may have been handled since. "
-                    "Give --waiting handle to have it handled again, or --waiting refuse"
+                    f"{lost} records after the backup's last are lost: messages that waited may have been handled since. "
+                    "Give --waiting handle to have them handled again, or --waiting refuse"
                 )
             streams = await restored_streams(connection.jetstream, manifest)
         restoration = await asyncio.to_thread(
@@ -127,10 +127,10 @@ async def restored(folder: Path | None, last: int | None, waiting: str | None, i
         "the log continues over it when the notary starts"
     )
     if restoration.streams:
-        note("what waited in the backup is handled once the notary has started")
+        note("messages that waited in the backup are handled once the notary has started")
     elif waiting != "refuse":
         reason = "no backup is named" if manifest is None else "the backup's manifest is not signed"
-        note(f"what waited in the backup stays refused: {reason}")
+        note(f"messages that waited in the backup stay refused: {reason}")
 
 
 @command.command("show")

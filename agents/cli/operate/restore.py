@@ -1,4 +1,4 @@
-"""`sealbus restore DIR` and `sealbus restore --check`: a backup into an empty server, and the proof that it may be opened."""
+"""`sealbus restore DIR` and `sealbus restore --check`: restore a backup, and prove that clients may be let in."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from sealbus.agents.cli.output import note, print_json
 @click.command("restore")
 @click.argument("folder", required=False, type=click.Path(path_type=Path, file_okay=False))
 @log_option
-@click.option("--keys", is_flag=True, help="Also the private keys in the backup, where they are missing.")
+@click.option("--keys", is_flag=True, help="Also restore the private keys in the backup that are missing here.")
 @click.option("--lose", default=0, type=click.IntRange(0), metavar="N",
               help="Go on without the N records that the log here has after the backup's last.")  # fmt: skip
 @click.option(
-    "--check", is_flag=True, help="After the notary was started: prove that copies are refused, and what waits is not."
+    "--check",
+    is_flag=True,
+    help="After the notary was started: prove that copies are refused, and waiting messages are not.",
 )
 @click.option("--within", default=30.0, type=click.FloatRange(0), show_default=True, metavar="SECONDS",
               help="With --check: how long to wait for the notary.")  # fmt: skip
@@ -35,9 +37,9 @@ async def command(
 ) -> None:
     """Restore the backup in FOLDER into a server without streams, before anything else is connected to it.
 
-    Everything is validated first; if anything fails, what was restored is removed. Afterwards stop nats-server, run `sync`
-    there, and start it again: otherwise it does not know which messages it had. Then tell the notary, start it, run --check,
-    and only then let clients in.
+    Everything is validated first. If anything fails, restored streams are removed. Afterwards stop nats-server, run `sync`
+    there, and start it again: otherwise it does not know which messages it had. Then run `sealbus notary restored`, start the
+    notary, run --check, and only then let clients in.
     """
     if (folder is None) is not check:
         raise click.UsageError("give either a FOLDER or --check")
@@ -78,7 +80,7 @@ async def command(
     )
     note(f"      `sealbus notary restored {folder}`; start the notary, `sealbus restore --check`; then let clients in")
     if not done.manifest.note:
-        note("the backup is not signed: what waits in it stays refused")
+        note("the backup is not signed: messages that wait in it stay refused")
 
 
 async def _check(invocation: Invocation, *, within: float) -> None:
@@ -110,8 +112,9 @@ async def _check(invocation: Invocation, *, within: float) -> None:
             click.echo("no message is young enough for its copy to be accepted")
         for stream in waiting:
             state = "counts" if stream.counts else "stays refused: no notary says that this stream was restored"
-            click.echo(f"{stream.stream}: what was restored, up to sequence {stream.last}, {state}")
+            click.echo(f"{stream.stream}: the restored part, up to sequence {stream.last}, {state}")
     if refused := [stream.stream for stream in waiting if not stream.counts]:
         raise BackupRefused(
-            f"what waits in {', '.join(refused)} stays refused: run `sealbus notary restored FOLDER`, and start the notary"
+            f"messages that wait in {', '.join(refused)} stay refused: "
+            "run `sealbus notary restored FOLDER`, and start the notary"
         )

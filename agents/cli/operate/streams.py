@@ -26,7 +26,7 @@ def command() -> None:
 @command.command("plan")
 @invocation_options("operator")
 async def plan(invocation: Invocation) -> int:
-    """Print what would change, also of the bucket of policies; exit code 1 if anything would."""
+    """Print what would change in streams and the bucket of policies; exit code 1 if anything would."""
     return 1 if await _streams(invocation, change=False) else 0
 
 
@@ -112,7 +112,7 @@ def size(
 ) -> None:
     """Print how many bytes the streams will hold, and the settings with room for that.
 
-    Settings are compared if there are any; exit code 1 if a stream of theirs is too small. Nothing is asked of a server.
+    Settings are compared if there are any; exit code 1 if one of their streams is too small. No server is asked.
     """
     from sealbus.agents.runtime.settings.settings import load_streams
     from sealbus.bus.streams.declared import DEFAULT_MAX_BYTES
@@ -139,7 +139,7 @@ def size(
 
 
 def _too_small(table: StreamsTable, held: Mapping[str, int], load: ExpectedLoad, days: float) -> Iterator[str]:
-    """Yield a line for each stream of the settings that will not hold that."""
+    """Yield a line for each stream of the settings that is too small for `held`."""
     from sealbus.bus.streams.declared import DEFAULT_MAX_BYTES
     from sealbus.bus.streams.estimate import DAY, seconds_until_full
 
@@ -156,7 +156,7 @@ def _too_small(table: StreamsTable, held: Mapping[str, int], load: ExpectedLoad,
 
 
 def _shown(bytes_: int) -> str:
-    """Return a size as the settings have it, in the largest unit in which nothing is lost of it, or else rounded up."""
+    """Return a size as written in settings: exact in the largest possible unit, or large sizes rounded up."""
     for unit, size in (("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20)):
         if bytes_ >= 8 * size or (bytes_ >= size and bytes_ % size == 0):
             return f"{-(-bytes_ // size)}{unit}"

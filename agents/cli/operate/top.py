@@ -1,4 +1,4 @@
-"""`sealbus top`: what is decided and handled now, by agent and action, from the audit stream."""
+"""`sealbus top`: rates of decisions and handling now, by agent and action, from the audit stream."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ _COLUMNS = ("agent", "action", "allowed/s", "denied/s", "failed/s", "p50 ms", "p
 @click.option("--times", default=0, type=click.IntRange(0), help="Looks, then end; by default until Ctrl-C.")
 @invocation_options("operator")
 async def command(every: float, times: int, invocation: Invocation) -> None:
-    """Show what is decided and handled now, by agent and action, the busiest first: rates over 10 seconds, from its start on.
+    """Show rates of decisions and handling over 10 seconds, by agent and action, the busiest first.
 
-    With --json each look is one line, an array.
+    Only records since the start of the command count. With --json each look is one line, an array.
     Everything comes from the audit stream, and each record is verified as it is read.
     """
     from sealbus.agents.runtime.open import open_audit_trail, open_connection

@@ -1,4 +1,4 @@
-"""`sealbus policy backtest`: what another policy would have decided, or whether decisions follow from their own policy."""
+"""`sealbus policy backtest`: how a candidate policy decides, or whether decisions follow from their own policy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sealbus.agents.cli.output import print_json
 
 
 class Limit(click.ParamType[tuple[str, int]]):
-    """Parameter type for `deny-to-allow=0`, converted to what is counted and the most that is allowed."""
+    """Parameter type for `deny-to-allow=0`, converted to the name of a count and its largest allowed value."""
 
     name = "name=most"
 
@@ -56,7 +56,7 @@ class Limit(click.ParamType[tuple[str, int]]):
     type=click.Path(path_type=Path),
     default=None,
     metavar="FILE",
-    help="What is known of the log of --export from another source.",
+    help="The root file for the log of --export, from another source.",
 )
 @click.option(
     "--log",
@@ -93,8 +93,8 @@ async def command(
 ) -> int:
     """Ask a policy about the recorded decisions of the audit stream, and compare.
 
-    With --policy it is a candidate, and what would change is shown, the risks first. Without it, each decision is made again
-    by the policy that made it, and any difference is a finding. With --export the whole export is verified first.
+    With --policy a candidate is asked, and changed decisions are shown, the risks first. Without it, each decision is made
+    again by the policy that made it, and any difference is a finding. With --export the whole export is verified first.
 
     Exit codes: 0 done; 1 over a --fail-on limit, or the engine left questions unanswered; 2 usage; 4 records that do not
     verify or, without --policy, do not follow from their input and policy.

@@ -1,4 +1,4 @@
-"""Backtests of `sealbus policy backtest`: the decisions that are asked again, and how the result is printed."""
+"""Run the backtests of `sealbus policy backtest`, and print their results."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from sealbus.policies.decision.engine import PolicyEngine
 from sealbus.policies.engines.open import open_policy
 
 FINDINGS_SHOWN = 20
-"""How many findings are printed one by one; all are counted."""
+"""Most findings that are printed; all are counted."""
 
 _ERROR: Final = 1
 _UNVERIFIED: Final = 4
 _GROUPS_SHOWN: Final = 5
 _GROUPS_PRINTED: Final = 100
-"""How many values of each dimension are shown, on a screen and in JSON."""
+"""Most values of each dimension that are shown in a terminal (above) and in JSON."""
 
 
 async def run_backtest(
@@ -40,7 +40,7 @@ async def run_backtest(
     limits: tuple[tuple[str, int], ...],
     digests: Set[bytes] | None = None,
 ) -> BacktestResult:
-    """Ask `policy`, or else each decision's own policy from `bundles`, about the decisions of `entries`.
+    """Ask `policy`, or without it each decision's own policy from `bundles`, about the decisions of `entries`.
 
     With `digests` only the bundles with these hashes count (`ArchivedPolicies`).
     """
@@ -82,7 +82,7 @@ async def backtest_export(
 ) -> BacktestResult:
     """Verify the export in `folder` with the root file `root`, then `run_backtest` on its decisions.
 
-    Without `policy` and `bundles` each decision is checked against its own policy from those that the log names.
+    Without `policy` and `bundles`, each decision is checked against its own policy, from the bundles that the log names.
     """
     from sealbus.agents.evidence.decisions import POLICIES, decision_entries
     from sealbus.agents.evidence.files import FolderFiles
@@ -99,14 +99,14 @@ async def backtest_export(
 
 
 def _place(finding: Finding) -> str:
-    # Anyone may have chosen a file name in an export: print it escaped.
+    # Anyone may have chosen a file name in an export, so it is printed escaped.
     place = ascii(finding.subject)[1:-1] if not finding.sequence else f"#{finding.sequence}"
     return f"{shown_time(finding.stored)} {place}" if finding.stored else place
 
 
 @dataclass(slots=True, kw_only=True)
 class BacktestResult:
-    """A finished backtest: what was asked, the results, and how many records did not verify."""
+    """The result of a backtest: the asked policy, the report, and the number of records that did not verify."""
 
     limits: Sequence[tuple[str, int]] = ()
     own_policies: bool = False

@@ -105,7 +105,7 @@ def _document(denial: Denial) -> dict[str, str]:
 
 
 def _named(kind: str, identifier: str, config: str | None) -> str:
-    """Return the id as the registry has it: for a workload its SPIFFE ID, even if it was given by name."""
+    """Return the id in the form of the registry: for a workload its SPIFFE ID, even if `identifier` is its name."""
     if kind != "workload":
         return identifier
     from sealbus.agents.runtime.settings.settings import load_settings

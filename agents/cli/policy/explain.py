@@ -1,4 +1,4 @@
-"""`sealbus policy explain`: which rules made a decision, recorded or about an input document, where, and by what values."""
+"""`sealbus policy explain`: the rules and values behind a decision, recorded or on an input document."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
 
 _UNVERIFIED: Final = 4
 _RECENT: Final = 2_000
-"""Messages of the audit stream among which the newest denial is looked for."""
+"""Messages at the end of the audit stream that are searched for the newest denial."""
 
 _WHY: Final[Mapping[str, str]] = {
     "not_asked": "the policy was not asked about it",
     "unanswered": "the policy engine did not answer then",
     "no_input": "the record has no input document",
     "redacted": "a part of the input was left out of the record, so that it cannot be made again",
-    "bad_input": "no engine can have been given the recorded input",
+    "bad_input": "the recorded input is invalid: no engine can have decided on it",
     "no_policy": "its policy is not kept, or is refused today: name a copy with --policy",
-    "other_result": "made again, it comes out otherwise",
+    "other_result": "made again, the decision comes out differently",
     "no_trace": "the policy cannot be traced",
 }
 
@@ -66,7 +66,7 @@ _WHY: Final[Mapping[str, str]] = {
 )  # fmt: skip
 @click.option(
     "--root", "root", type=click.Path(path_type=Path), default=None, metavar="FILE",
-    help="What is known of the log of --export from another source.",
+    help="The root file for the log of --export, from another source.",
 )  # fmt: skip
 @click.option(
     "--log", "log_folder", type=click.Path(path_type=Path), default=None, metavar="DIR",
@@ -86,12 +86,12 @@ async def explain(
 ) -> int:
     """Explain the decisions on message ID (32 hex digits), or the record or message with a hash (64).
 
-    The id of a request at the edge (X-Request-Id of a 403) stands for all that was decided about it.
+    The id of a request at the edge (X-Request-Id of a 403) stands for all decisions about the request.
 
-    Without an ID it is the newest denial among the last 2000 messages of the audit stream.
+    Without an ID, the newest denial among the last 2000 messages of the audit stream is explained.
 
-    Each is made again by the policy that made it, and is explained only if it comes out as it was recorded. The explanation
-    shows values of the input document and of the policy's data: treat it like the record.
+    Each decision is made again by the policy that made it, and is explained only if it comes out as it was recorded. The
+    explanation shows values of the input document and of the policy's data: treat it like the record.
 
     Exit codes: 0 explained; 1 a decision that cannot be explained, or none found; 2 usage; 4 records that do not verify.
     """
@@ -171,7 +171,7 @@ async def _opened(
     *,
     recent: bool,
 ) -> AsyncGenerator[tuple[AsyncIterable[AuditEntry | Finding], BundlesOf], None]:
-    """Open the entries to look for decisions in, and what finds the policies of a revision."""
+    """Open the entries to search, and give a function that finds the policies of a revision."""
     from sealbus.agents.evidence.decisions import POLICIES, archived_policies, decision_entries
     from sealbus.agents.evidence.files import FolderFiles
     from sealbus.policies.backtest.archived_policies import ArchivedPolicies
@@ -205,7 +205,7 @@ async def _opened(
 
 
 async def _recent(invocation: Invocation, settings: Settings) -> int:
-    """Return the sequence of the audit stream behind which its last messages stand."""
+    """Return the sequence after which the last messages of the audit stream begin."""
     from sealbus.agents.runtime.open import open_connection
     from sealbus.bus.nats.api import audit_stream
 
@@ -230,7 +230,7 @@ def _of_archive(archived: ArchivedPolicies) -> BundlesOf:
 
 
 def _of_settings(settings: Settings, invocation: Invocation) -> BundlesOf:
-    """Find policies where no archive is at hand: in the store, which keeps the last parts, or in the file of the settings."""
+    """Return a function that finds policies without an archive: in the store, or in the file of the settings."""
     from sealbus.agents.cli.policy.push import open_store
     from sealbus.agents.runtime.policy.history import former_policy
     from sealbus.policies.bundle.files import load_bundle
@@ -250,7 +250,7 @@ def _of_settings(settings: Settings, invocation: Invocation) -> BundlesOf:
 async def _decisions(
     entries: AsyncIterable[AuditEntry | Finding], sought: bytes | None
 ) -> AsyncGenerator[tuple[AuditEntry | Finding, RecordedDecision | None], None]:
-    """Yield each decision about the message, request or record `sought`, or every one, and each finding without one."""
+    """Yield each decision about the message, request or record `sought` (all with None), and each finding with None."""
     from sealbus.bus.audit.trail import Finding, recorded_decision
 
     async for entry in entries:
@@ -267,7 +267,7 @@ async def _decisions(
 async def _newest_denial(
     entries: AsyncIterable[AuditEntry | Finding],
 ) -> AsyncGenerator[tuple[AuditEntry | Finding, RecordedDecision | None], None]:
-    """Yield the last denial that the policy was asked about, and each finding before it; say how many others followed."""
+    """Yield the last denial that the policy was asked about, and each finding. Note how many other denials followed."""
     from sealbus.policies.backtest.recorded import NotReplayable, Verdict
 
     newest, after = None, 0
@@ -311,7 +311,7 @@ def _print(
 
 
 def as_lines(result: ExplainedDecision | NotExplained, *, everything: bool) -> Iterator[str]:
-    """Yield the lines of an explanation: each reason with its causes, then the rules, with `everything` inner ones too."""
+    """Yield the lines of an explanation: each reason with its causes, then the rules; with `everything` inner rules, too."""
     from sealbus.policies.explain.explanation import NotExplained
 
     if isinstance(result, NotExplained):
@@ -321,7 +321,7 @@ def as_lines(result: ExplainedDecision | NotExplained, *, everything: bool) -> I
     yield f"{'ALLOW' if result.allow else 'DENY'} by {result.policy} {result.revision}"
     if result.queue:
         yield f"asks for an approval in the queue {result.queue}: {result.asked}"
-        yield f"  next: as a task it waits there for who may approve it: sealbus approvals ls --queue {result.queue}"
+        yield f"  next: sent as a task, it waits there for an approval: sealbus approvals ls --queue {result.queue}"
     for reason in result.reasons:
         yield f"{reason.reason}: {reason.title}" if reason.title else reason.reason
         if reason.remedy:
@@ -340,7 +340,7 @@ def as_lines(result: ExplainedDecision | NotExplained, *, everything: bool) -> I
     if result.cut:
         yield "  ... and more"
     for file in result.untraced:
-        yield f"  {file} cannot be traced: what it did is not told"
+        yield f"  {file} cannot be traced: its rules are not listed"
 
 
 def _literals(literals: Iterable[LiteralShown], verdict: str, indent: str = "  ") -> Iterator[str]:

@@ -14,7 +14,7 @@ from sealbus.agents.cli.output import note, print_json
 @json_option
 @running
 async def fetch(name: str, config: str | None, as_json: bool) -> None:
-    """Put the policy in force where the workload NAME keeps it (`policy.cache`), and exit.
+    """Copy the policy in force to the place where the workload NAME keeps it (`policy.cache`), and exit.
 
     For an OPA that runs with the workload and does not start without a bundle. The policy is verified as by the workload.
     """
@@ -30,7 +30,7 @@ async def fetch(name: str, config: str | None, as_json: bool) -> None:
     ):
         revision = sync.in_force.bundle.revision if sync.in_force.bundle is not None else ""
         bundle, unkept = sync.bundle, sync.unkept
-    # Raised out here because the task groups of what is open would wrap it in an exception group.
+    # Raised outside, because the task groups inside would wrap the error in an exception group.
     if unkept:
         raise ConfigurationError(unkept)
     if as_json:

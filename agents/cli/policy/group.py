@@ -1,4 +1,4 @@
-"""`sealbus policy`: its subcommands, and the short ones themselves: `test`, `query` and `opa-config`."""
+"""`sealbus policy`: the group of its subcommands, and the short ones `test`, `query` and `opa-config`."""
 
 from __future__ import annotations
 

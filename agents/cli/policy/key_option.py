@@ -1,4 +1,4 @@
-"""`--key FILE`: the private key that signs a bundle, read when it is needed."""
+"""`--key FILE`: the private key that signs a bundle. The file is read when the key is needed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def key_option(*, required: bool = True) -> Callable[[F], F]:
 
 
 def read_key(file: Path | None) -> SigningKey:
-    """Return the key in `file`. Raises `ConfigurationError` if there is no such key or no file was named."""
+    """Return the key in `file`. Raises `ConfigurationError` without a file, or for a file without such a key."""
     from sealbus.envelopes.errors import ConfigurationError
     from sealbus.envelopes.trust.keys import read_signing_key
 

@@ -1,4 +1,4 @@
-"""`sealbus policy new-action`: declare an action, and who may do it, in the registry of a policy folder."""
+"""`sealbus policy new-action`: declare an action and its callers in the registry of a policy folder."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class FieldLimit(click.ParamType[tuple[str, int]]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Approval:
-    """What may be done above the limits once somebody approves it: up to `over`, by who is asked in `queue`."""
+    """An approval that allows values above the limits, up to `over`; people in `queue` are asked for it."""
 
     queue: str
     over: Mapping[str, int]
@@ -51,7 +51,7 @@ class Approval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewAction:
-    """What to declare. `callers` are names or SPIFFE IDs; an `event` is granted to the agent that it is named after."""
+    """The action to declare. `callers` are names or SPIFFE IDs. An `event` is granted to the agent that it is named after."""
 
     name: str
     callers: Sequence[str] = ()
@@ -65,7 +65,9 @@ class NewAction:
 
 @click.command("new-action")
 @click.argument("name", metavar="AGENT.VERB")
-@click.option("--agent", "callers", multiple=True, metavar="CALLER", help="Who may do it: a name or SPIFFE ID.")
+@click.option(
+    "--agent", "callers", multiple=True, metavar="CALLER", help="A caller that may do it: a name or SPIFFE ID."
+)
 @click.option("--user", type=click.Choice(["required", "none"]), default="required", show_default=True)
 @click.option(
     "--resource",
@@ -76,11 +78,15 @@ class NewAction:
 @click.option("--limit", "limits", type=FieldLimit(), multiple=True, help="Largest value of a field; may be repeated.")
 @click.option("--hours", is_flag=True, help="Only in the business hours of the item's region.")
 @click.option(
-    "--approval", "queue", metavar="QUEUE", help="What is over a limit waits in this queue until somebody approves it."
+    "--approval", "queue", metavar="QUEUE", help="Tasks over a limit wait in this queue until a person approves them."
 )
 @click.option("--over", type=FieldLimit(), multiple=True, help="With --approval: largest value once it is approved.")
-@click.option("--acr", multiple=True, help="With --approval: how who approves must have logged in; may be repeated.")
-@click.option("--event", is_flag=True, help="What the agent publishes: granted to itself, and never answered.")
+@click.option(
+    "--acr", multiple=True, help="With --approval: a login that the approving person must have; may be repeated."
+)
+@click.option(
+    "--event", is_flag=True, help="An event that the agent publishes: granted to the agent itself, without a reply."
+)
 @click.option(
     "--policy",
     "folder",
@@ -111,7 +117,7 @@ def command(
     if ownership == "owned" and user == "none":
         raise click.UsageError("an owned item needs a user: --user required, or --resource any")
     if queue is None and (over or acr):
-        raise click.UsageError("--over and --acr say more of an --approval")
+        raise click.UsageError("--over and --acr need --approval")
     approval = None if queue is None else Approval(queue=queue, over=dict(over), acr=acr)
     if approval is not None:
         _check(approval, dict(limits), user="none" if event else user)
@@ -128,17 +134,17 @@ def command(
         for line in lines:
             note(f"  {line}")
     if approval is not None:
-        note(f"who manages the item's customer may approve, by {folder}/sealbus/registry/users/data.json")
+        note(f"managers of the item's customer may approve, by {folder}/sealbus/registry/users/data.json")
     if not callers and not event:
         note(f"nobody may do {name} yet: grant it in {folder}/sealbus/registry/agents/data.json")
 
 
 def _check(approval: Approval, limits: Mapping[str, int], *, user: str) -> None:
-    """Refuse an approval that nobody could ever be asked for, or that no worker takes."""
+    """Raise `UsageError` for an approval that could never be asked for, or that no worker accepts."""
     from sealbus.policies.decision.approval import ApprovalObligation
 
     if user == "none":
-        raise click.UsageError("an --approval is of what a user asks for: --user required")
+        raise click.UsageError("an --approval needs a user: --user required")
     if not approval.over or any(most <= limits.get(field, most) for field, most in approval.over.items()):
         raise click.UsageError("each --over FIELD=NUMBER is above a --limit of its field, and --approval needs one")
     try:
@@ -150,8 +156,8 @@ def _check(approval: Approval, limits: Mapping[str, int], *, user: str) -> None:
 def declare(folder: Path, action: NewAction, names: Names) -> Mapping[str, Sequence[str]]:
     """Write `action` into the registry of the policy `folder`; return what was added, by file.
 
-    Raises `ConfigurationError` for an action that is there already, a name that is none, and a folder without a registry;
-    nothing is written then. The files keep their form: an action or a grant a line, sorted by name.
+    Raises `ConfigurationError` for an action that is declared already, for a bad name, and for a folder without a registry;
+    nothing is written then. The files keep their form: one action or grant a line, sorted by name.
     """
     from sealbus.envelopes.errors import ConfigurationError
     from sealbus.envelopes.trust.names import is_token
@@ -174,7 +180,7 @@ def declare(folder: Path, action: NewAction, names: Names) -> Mapping[str, Seque
     for caller in asking:
         agents.grant(caller, action.name)
     if not action.event:
-        # A verb of our own, such as `_schedule`, has no reply.
+        # A verb of sealbus itself, such as `_schedule`, has no reply.
         if not verbs[0].startswith("_"):
             actions.declare(f"{action.name}.reply", _REPLY)
             agents.grant(itself, f"{action.name}.reply")
@@ -233,7 +239,7 @@ class _Document:
             self.lines.append(f"{agent} may do {action}")
 
     def ask(self, token: str, agents: Sequence[str]) -> None:
-        """Add `agents` to who may ask the agent `token`, if that is listed at all: else all grants are looked through."""
+        """Add `agents` to the callers of the agent `token`, if it is listed. If not, the policy searches all grants."""
         if token in self.content:
             callers = self._below(self.content, token)
             for agent in agents:
@@ -250,7 +256,7 @@ class _Document:
         return value
 
     def text(self) -> str:
-        """Return the document with an action, or a grant, a line."""
+        """Return the document as a text with one action or grant a line."""
         if self.file.parent.name != "actions":
             return json.dumps(self.content, indent=2, ensure_ascii=False) + "\n"
         lines = ",\n".join(f"  {_json(name)}: {_needs(self.content[name])}" for name in sorted(self.content))

@@ -7,6 +7,7 @@ import click
 from sealbus.agents.cli.options import Invocation, invocation_options
 from sealbus.agents.cli.output import note, print_json, print_table
 from sealbus.agents.cli.policy.push import open_store
+from sealbus.bus.inspection.documents import part_documents
 
 
 @click.command("status")
@@ -16,7 +17,7 @@ from sealbus.agents.cli.policy.push import open_store
 @click.option("--engine", "of_engine", is_flag=True, help="Ask the engine of the settings instead, as this workload.")
 @invocation_options("operator")
 async def status(url: str | None, of_engine: bool, invocation: Invocation) -> int:
-    """Print which parts are in force, under which serial and which key; exit code 1 if one is refused."""
+    """Print the parts in force with their serials and keys; exit code 1 if a part is refused."""
     if url is not None:
         return await _of_opa(url, as_json=invocation.as_json)
     if of_engine:
@@ -29,19 +30,8 @@ async def _of_store(invocation: Invocation) -> int:
 
     async with open_store(invocation) as (store, anchors):
         parts, current = await stored_parts(store, anchors)
-        serials = {name: await store.serials(name) for name in sorted(current)}
-    force = {part.name: part for part in parts.parts}
-    rows = [
-        {
-            "part": name,
-            "serial": force[name].serial if name in force else None,
-            "revision": force[name].revision if name in force else "",
-            "key": force[name].signer if name in force else "",
-            "kept": serials[name],
-            "problem": parts.problems.get(name, ""),
-        }
-        for name in serials
-    ]
+        kept = {name: await store.serials(name) for name in sorted(current)}
+    rows = part_documents(parts, kept)
     if invocation.as_json:
         for row in rows:
             print_json(row)

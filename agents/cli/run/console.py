@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 def command(address: str | None, health: str | None, config: str | None, as_json: bool, log_json: bool) -> None:
     """Show the deployment in a browser: decisions as they come and why, tasks, approvals, policy, and the log.
 
-    Runs as the workload `console`, as `sealbus control run --roles console` does; `sealbus dev` has one of its own. People
-    log in at the identity provider of the settings. What they may see and do there is asked of the policy (console.view,
-    console.cancel), and recorded.
+    Runs as the workload `console`, as `sealbus control run --roles console` does. `sealbus dev` has its own console. People
+    log in at the identity provider of the settings. The policy decides what they may see and do (console.view,
+    console.cancel), and each decision is recorded.
     """
     from sealbus.agents.runtime.settings.settings import Flag
 

@@ -34,9 +34,9 @@ ROLES = MappingProxyType(
 )
 """How each role is opened, as `module:name`; imported only where it runs."""
 USUAL = ("callout", "policy", "notary")
-"""The roles of a process that does not say which.
+"""The default roles of a process.
 
-The revoker and the console have identities of their own, and `streams` is for who looks at metrics.
+The revoker and the console have identities of their own, and `streams` is only for metrics.
 """
 
 

@@ -45,7 +45,7 @@ async def _demo(engine: str, opa: Path | None, state: Path, evidence: Path | Non
     from sealbus.agents.dev.held_port import held_port
 
     shown = Shown(as_json=as_json)
-    # Started again at the same addresses, which tokens name.
+    # The second start uses the same addresses, because tokens name them.
     with held_port() as edge, held_port() as idp:
         opening = partial(open_stage, state, engine=engine, opa=opa, ports=(edge, idp))
         await shown.play(opening(rotate=True), SCENES)
@@ -59,7 +59,7 @@ async def _demo(engine: str, opa: Path | None, state: Path, evidence: Path | Non
 
 
 class Shown:
-    """Plays scenes, and prints each as it ends, and at the end how all of them came out."""
+    """Plays scenes, prints each result as the scene ends, and a summary at the end."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
@@ -85,7 +85,7 @@ class Shown:
             self._findings += len(stage.findings)
 
     def end(self) -> None:
-        """Print how they came out together."""
+        """Print the summary."""
         if self._as_json:
             scenes = [_document(result) for result in self._results]
             print_json({"scenes": scenes, "ok": self.ok, "records": self._records})
@@ -106,7 +106,7 @@ def _document(result: SceneResult) -> dict[str, object]:
 
 
 def _print(result: SceneResult) -> None:
-    """Print who acted, for whom, what was done, the decision, its code and reasons."""
+    """Print agent, user and action of a scene, and the decision with code and reasons."""
     scene, got = result.scene, result.got
     why = ", ".join((got.code, *got.reasons) if got.code else got.reasons)
     click.echo(f"{'ok  ' if result.ok else 'FAIL'} {got.got!s:<8} {scene.name}{f': {why}' if why else ''}")

@@ -104,7 +104,7 @@ def command(
     )
     from sealbus.agents.runtime.tracing import SAMPLER, exporting_spans
 
-    # Somebody looks at each trace here, and agents have this environment.
+    # The developer looks at each trace here. Agents inherit this environment.
     os.environ.setdefault(SAMPLER, "parentbased_always_on")
     with exporting_spans("edge"):
         asyncio.run(_run(options, watch=watch, as_json=as_json, log_json=log_json))
@@ -156,7 +156,7 @@ async def _run(options: object, *, watch: bool, as_json: bool, log_json: bool) -
             note("  sealbus token --user alice")
             if not options.sync:
                 note(
-                    "--fast: NATS ACKNOWLEDGES WHAT IS NOT ON THE DISK; a power failure loses up to two minutes of work"
+                    "--fast: NATS ACKNOWLEDGES BEFORE IT WRITES TO DISK; a power failure loses up to two minutes of work"
                 )
             note("stop with Ctrl-C; --clean removes the state folder at the next start")
         await stop.wait()
@@ -167,6 +167,6 @@ async def _run(options: object, *, watch: bool, as_json: bool, log_json: bool) -
 
 
 def _python() -> str:
-    """Return the interpreter of the project in this folder, or our own."""
+    """Return the interpreter of the project in this folder, or else the interpreter of this process."""
     own = Path(".venv", "bin", "python")
     return str(own.absolute()) if own.exists() else sys.executable

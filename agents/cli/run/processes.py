@@ -19,7 +19,7 @@ from sealbus.agents.runtime.supervisor import Supervisor
 from sealbus.envelopes.errors import ConfigurationError
 
 GRACE = 10.0
-"""Seconds that a process has to end beyond its own `worker.drain`; a handler that blocks its thread never ends."""
+"""Seconds beyond `worker.drain` in which a process must end: a handler that blocks its thread never ends."""
 
 
 def run_processes(
@@ -38,7 +38,7 @@ def run_processes(
     settings = load_settings(config)
     if settings.audit.spool is not None and processes > 1:
         raise ConfigurationError(
-            "audit.spool is a folder of one process: start one worker for each spool, or none with --processes"
+            "audit.spool is a folder for one process: start one worker for each spool, without --processes"
         )
     address = health or settings.health.address
     if address is not None:
@@ -64,7 +64,7 @@ def run_processes(
 async def run_project(
     targets: Sequence[str], *, python: str, config: Path, stop: asyncio.Event, log_json: bool = False
 ) -> None:
-    """Run each of `targets` in a process of the interpreter `python` until `stop`, anew after each change of their files."""
+    """Run each of `targets` in a process of `python` until `stop`; start all again after a change of their files."""
 
     def command(number: int, line: int, memory: int) -> list[str]:
         return [
@@ -85,7 +85,7 @@ async def run_project(
 
 
 def _worker(python: str) -> list[str]:
-    # With -P a folder or file `sealbus` in the current folder is not taken for the package.
+    # With -P, a folder or file `sealbus` in the current folder does not hide the package.
     return [python, "-P", "-m", "sealbus", "worker", "run"]
 
 
@@ -98,7 +98,7 @@ async def _supervise(supervisor: Supervisor, files: SourceFiles | None) -> int:
 
 
 def folders_of(targets: Sequence[str]) -> list[Path]:
-    """Return the folders that the files of `targets` are in; a module is looked for below the current folder alone."""
+    """Return the folders of the files of `targets`. Modules are searched only below the current folder."""
     folders = []
     for target in targets:
         module = target.partition(":")[0]

@@ -101,7 +101,7 @@ def run(
 
 
 def load_agents(targets: Sequence[str]) -> list[Agent]:
-    """Return the agents that `targets` name; raise `ConfigurationError` as `load_agent` does, and for one named twice."""
+    """Return the agents that `targets` name. Raises `ConfigurationError` as `load_agent`, and for an agent named twice."""
     from sealbus.envelopes.errors import ConfigurationError
 
     agents: dict[str, Agent] = {}
@@ -119,7 +119,7 @@ def load_agents(targets: Sequence[str]) -> list[Agent]:
 def load_agent(target: str, files: dict[str, Path] | None = None) -> Agent:
     """Return the `Agent` that `MODULE:AGENT` names; raise `ConfigurationError` with one line if there is none.
 
-    `files` holds what was loaded before for this process, by the name of its module: a file is loaded once.
+    `files` has the files that this process has loaded, by the name of the module: each is loaded once.
     """
     from sealbus.agents.sdk.agent import Agent
     from sealbus.envelopes.errors import ConfigurationError
@@ -152,7 +152,7 @@ def _module_of(path: Path, files: dict[str, Path]) -> ModuleType:
             raise ConfigurationError(f"{path}: {before} is this process's module {path.stem}: start a process for each")
         return sys.modules[path.stem]
     files[path.stem] = path.resolve()
-    # As Python does for a file that it runs: modules in the same folder can be imported.
+    # Python does the same for a file that it runs: modules in the same folder can be imported.
     sys.path.insert(0, str(path.absolute().parent))
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
@@ -185,7 +185,7 @@ async def _run(
     if concurrency:
         limits = replace(limits, concurrency=concurrency)
     address = health or settings.health.address
-    # Handlers that do not stop are replaced, each at most once.
+    # A handler that does not stop is replaced, at most once.
     places = 2 * limits.concurrency
     tables = tables_in(memory, agents=len(agents), places=places) if memory is not None else (None,) * len(agents)
     async with AsyncExitStack() as stack:
@@ -197,7 +197,7 @@ async def _run(
                 workers.append(await stack.enter_async_context(opening))
         if stop.is_set():
             return True
-        # What is imported until here may take longer than a handler should.
+        # Started after the imports, which may block the loop longer than a handler should.
         watch = await stack.enter_async_context(LoopWatch())
         for worker in workers:
             watch.count_in(worker.node.counters)

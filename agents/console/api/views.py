@@ -117,26 +117,14 @@ class Views:
             "engine": status.engine,
             "revision": status.revision,
             "problem": status.problem or self._node.policy_problem(),
-            "parts": [
-                {
-                    "part": part.part,
-                    "serial": part.serial,
-                    "revision": part.revision,
-                    "key": part.key,
-                    "kept": part.kept,
-                    "problem": part.problem,
-                }
-                for part in await self._policies.parts()
-            ],
+            "parts": await self._policies.parts(),
         }
 
     async def log(self) -> LogAnswer:
         """Return the last checkpoint, if the log's folder is here, and how long a record has waited for the next."""
-        table = self._settings.control.notary
-        if table.folder is None or table.origin is None:
-            return {"log": None}
-        checkpoint = await asyncio.to_thread(self._checkpoint, table.folder, table.origin)
-        if checkpoint is None:
+        folder = self._settings.control.notary.folder
+        checkpoint = await asyncio.to_thread(self._checkpoint)
+        if folder is None or checkpoint is None:
             return {"log": None}
         return {
             "log": {
@@ -145,7 +133,7 @@ class Views:
                 "root": checkpoint.root.hex(),
                 "time": shown_time(checkpoint.changed),
                 "age_s": max(0.0, (wall_clock() - checkpoint.changed) / SECOND),
-                "waiting_s": await self._waiting(table.folder, checkpoint.size),
+                "waiting_s": await self._waiting(folder, checkpoint.size),
             }
         }
 
@@ -189,14 +177,11 @@ class Views:
 
         This is what the log's files say, unproven. A receipt proves it.
         """
-        table = self._settings.control.notary
-        if table.folder is None or table.origin is None:
-            return None
-        folder, origin = table.folder, table.origin
+        folder = self._settings.control.notary.folder
 
         def look() -> LoggedDocument | None:
-            checkpoint = self._checkpoint(folder, origin)
-            if checkpoint is None:
+            checkpoint = self._checkpoint()
+            if folder is None or checkpoint is None:
                 return None
             entry = entry_of(log_files(folder), checkpoint.size, sequence)
             if entry is None:
@@ -233,16 +218,16 @@ class Views:
         table = self._settings.control.notary
         if table.folder is None or table.origin is None:
             raise ConfigurationError("the log is not here: set control.notary.folder, origin and keys")
-        place, origin = LogPlace.of(self._settings, None), table.origin
+        place = LogPlace.of(self._settings, None)
         if self._verifying.locked():
             raise EdgeError(Code.RATE_LIMITED, 429, "the log is being read for another request", retry_after=5)
         async with self._verifying:
-            checkpoint = await asyncio.to_thread(self._checkpoint, place.folder, origin)
+            checkpoint = await asyncio.to_thread(self._checkpoint)
             if checkpoint is not None and checkpoint.size > ENTRIES:
                 raise ConfigurationError(
                     f"the log has {checkpoint.size:,} entries: verify it with `sealbus audit verify --live`"
                 )
-            keys = [signer.verifier.text for signer in await asyncio.to_thread(load_signers, table.keys, origin)]
+            keys = [signer.verifier.text for signer in await asyncio.to_thread(load_signers, table.keys, table.origin)]
             root = await asyncio.to_thread(lambda: make_root(self._settings, keys=keys))
             with TemporaryDirectory(prefix="sealbus-console-") as folder:
                 path = Path(folder) / "export"
@@ -256,14 +241,18 @@ class Views:
                 )
                 yield FolderFiles(path), root
 
-    def _checkpoint(self, folder: Path, origin: str) -> _LastCheckpoint | None:
-        file = folder / CHECKPOINT
+    def _checkpoint(self) -> _LastCheckpoint | None:
+        """Return the newest checkpoint of the log; None if the log is not here, or has none."""
+        table = self._settings.control.notary
+        if table.folder is None or table.origin is None:
+            return None
+        file = table.folder / CHECKPOINT
         try:
             note, changed = file.read_bytes()[: DEFAULT_LIMITS.published_note_bytes], file.stat().st_mtime
         except FileNotFoundError:
             return None
-        keys = tuple(signer.verifier for signer in load_signers(self._settings.control.notary.keys, origin))
-        checkpoint = open_strictly(note, origin, keys).checkpoint
+        keys = tuple(signer.verifier for signer in load_signers(table.keys, table.origin))
+        checkpoint = open_strictly(note, table.origin, keys).checkpoint
         return _LastCheckpoint(checkpoint.origin, checkpoint.size, checkpoint.root, int(changed * SECOND))
 
     def _agent(self, name: str) -> SpiffeId | None:

@@ -8,14 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
+from sealbus.agents.console.documents import PartRow
 from sealbus.agents.evidence.decisions import POLICIES
 from sealbus.agents.runtime.policy.history import former_policy
 from sealbus.agents.runtime.policy.push import stored_parts
 from sealbus.agents.runtime.policy.source import anchors_of
 from sealbus.agents.runtime.policy.store import PolicyStore
 from sealbus.agents.runtime.settings.settings import Settings
+from sealbus.bus.inspection.documents import part_documents
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.trust.keys import PublicKey
@@ -36,18 +38,6 @@ class Reexamined:
     explained: ExplainedDecision | NotExplained
     bundle: Bundle | None
     again: ExplainedDecision | NotExplained | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PartShown:
-    """One part of the policy in the store, or the policy file."""
-
-    part: str
-    serial: int | None
-    revision: str
-    key: str = ""
-    kept: int = 0
-    problem: str = ""
 
 
 class DecidingPolicies:
@@ -117,29 +107,19 @@ class DecidingPolicies:
         except ConfigurationError:
             return None
 
-    async def parts(self) -> list[PartShown]:
-        """Return the parts of the policy in force."""
+    async def parts(self) -> list[PartRow]:
+        """Return the parts of the policy in the store, or the policy file as its only part."""
         policy = self._settings.policy
         if policy.bucket is None or not policy.keys:
             current = await self.in_force()
-            name = str(policy.file) if policy.file is not None else ""
-            if current is None:
-                return [PartShown(part="file", serial=None, revision="", problem=f"{name} is refused")] if name else []
-            return [PartShown(part="file", serial=None, revision=current.revision)]
+            if current is None and policy.file is None:
+                return []
+            revision, problem = (current.revision, "") if current is not None else ("", f"{policy.file} is refused")
+            return [{"part": "file", "serial": None, "revision": revision, "key": "", "kept": 0, "problem": problem}]
         store = PolicyStore(self._connection, policy.bucket)
-        composed, current_parts = await stored_parts(store, await self._anchors())
-        force = {part.name: part for part in composed.parts}
-        return [
-            PartShown(
-                part=name,
-                serial=force[name].serial if name in force else None,
-                revision=force[name].revision if name in force else "",
-                key=force[name].signer if name in force else "",
-                kept=len(await store.serials(name)),
-                problem=composed.problems.get(name, ""),
-            )
-            for name in sorted(current_parts)
-        ]
+        composed, stored = await stored_parts(store, await self._anchors())
+        kept = {name: await store.serials(name) for name in sorted(stored)}
+        return [cast("PartRow", {**part, "kept": len(part["kept"])}) for part in part_documents(composed, kept)]
 
     async def _anchors(self) -> Mapping[str, PublicKey]:
         return await asyncio.to_thread(anchors_of, self._settings.policy)

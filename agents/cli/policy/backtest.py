@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from sealbus.agents.cli.options import Invocation, Moment, invocation_options
+from sealbus.agents.cli.audit.source import EvidenceSource, source_options
+from sealbus.agents.cli.options import Moment
 from sealbus.agents.cli.output import print_json
 
 
@@ -42,30 +43,6 @@ class Limit(click.ParamType[tuple[str, int]]):
     default=None,
     help="Without --policy: the bundle files that were in force; by default those kept by the notary or the export.",
 )
-@click.option(
-    "--export",
-    "export",
-    type=click.Path(path_type=Path),
-    default=None,
-    metavar="DIR",
-    help="Read this export, with --root; by default the running deployment.",
-)
-@click.option(
-    "--root",
-    "root",
-    type=click.Path(path_type=Path),
-    default=None,
-    metavar="FILE",
-    help="The root file for the log of --export, from another source.",
-)
-@click.option(
-    "--log",
-    "log_folder",
-    type=click.Path(path_type=Path),
-    default=None,
-    metavar="DIR",
-    help="Without --policy, --bundles and --export: the folder in which the notary keeps the log and policies.",
-)
 @click.option("--since", type=Moment(), default=None, help="From this time on: RFC 3339, or 10m, 2h, 3d ago.")
 @click.option("--until", type=Moment(), default=None, help="Before this time.")
 @click.option("--engine", type=click.Choice(["embedded", "sidecar"]), default="embedded", show_default=True)
@@ -77,19 +54,16 @@ class Limit(click.ParamType[tuple[str, int]]):
     multiple=True,
     help="Exit with 1 if more than this are counted, for instance deny-to-allow=0. May be repeated.",
 )
-@invocation_options("operator")
+@source_options
 async def command(
     policy: Path | None,
     bundles: Path | None,
-    export: Path | None,
-    root: Path | None,
-    log_folder: Path | None,
     since: int | None,
     until: int | None,
     engine: str,
     opa: Path | None,
     limits: tuple[tuple[str, int], ...],
-    invocation: Invocation,
+    source: EvidenceSource,
 ) -> int:
     """Ask a policy about the recorded decisions of the audit stream, and compare.
 
@@ -107,25 +81,27 @@ async def command(
 
     if policy is not None and bundles is not None:
         raise click.UsageError("give either --policy or --bundles")
-    if (export is None) is not (root is None):
+    if (source.export is None) is not (source.root is None):
         raise click.UsageError("--export and --root go together")
     if (engine == "sidecar") is (opa is None):
         raise click.UsageError("--engine sidecar and --opa go together")
 
     wanted = AuditFilter(since=since or 0, until=until)
-    if export is not None and root is not None:
-        result = await backtest_export(export, root, wanted, policy=policy, bundles=bundles, opa=opa, limits=limits)
+    if source.export is not None:
+        result = await backtest_export(
+            source.export, source.root_file(), wanted, policy=policy, bundles=bundles, opa=opa, limits=limits
+        )
     else:
-        settings = invocation.settings()
+        settings = source.invocation.settings()
         own = bundles
         if policy is None and bundles is None:
-            own = LogPlace.of(settings, log_folder).folder / POLICIES
+            own = LogPlace.of(settings, source.log_folder).folder / POLICIES
         async with (
-            open_audit_trail(invocation.as_name, settings) as trail,
+            open_audit_trail(source.invocation.as_name, settings) as trail,
             aclosing(trail.entries(wanted)) as entries,
         ):
             result = await run_backtest(entries, policy=policy, bundles=own, opa=opa, limits=limits)
-    if invocation.as_json:
+    if source.invocation.as_json:
         print_json(as_document(result))
     else:
         print_result(result)

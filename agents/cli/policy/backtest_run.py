@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from sealbus.agents.cli.audit.source import read_root
 from sealbus.agents.cli.output import note, print_table, progress_bar
 from sealbus.bus.audit.trail import AuditEntry, AuditFilter, Finding, recorded_decisions
 from sealbus.bus.inspection.documents import shown_time
+from sealbus.envelopes.export.trust_root import Root
 from sealbus.policies.backtest.archived_policies import ArchivedPolicies
 from sealbus.policies.backtest.backtest import backtest, reproduce
 from sealbus.policies.backtest.recorded import Change
@@ -72,7 +72,7 @@ async def run_backtest(
 
 async def backtest_export(
     folder: Path,
-    root: Path,
+    root: Root,
     wanted: AuditFilter,
     *,
     policy: Path | None,
@@ -80,7 +80,7 @@ async def backtest_export(
     opa: Path | None,
     limits: tuple[tuple[str, int], ...],
 ) -> BacktestResult:
-    """Verify the export in `folder` with the root file `root`, then `run_backtest` on its decisions.
+    """Verify the export in `folder` with `root`, then run a backtest on its decisions.
 
     Without `policy` and `bundles`, each decision is checked against its own policy, from the bundles that the log names.
     """
@@ -88,13 +88,13 @@ async def backtest_export(
     from sealbus.agents.evidence.files import FolderFiles
     from sealbus.agents.evidence.verify import verify_export
 
-    trusted, files = read_root(root), FolderFiles(folder)
+    files = FolderFiles(folder)
     with progress_bar("verifying") as progress:
-        report = await asyncio.to_thread(lambda: verify_export(files, trusted, progress=progress))
+        report = await asyncio.to_thread(lambda: verify_export(files, root, progress=progress))
     own, digests = bundles, None
     if policy is None and bundles is None:
         own, digests = folder / POLICIES, report.policies
-    async with aclosing(decision_entries(files, trusted, report, wanted)) as entries:
+    async with aclosing(decision_entries(files, root, report, wanted)) as entries:
         return await run_backtest(entries, policy=policy, bundles=own, opa=opa, limits=limits, digests=digests)
 
 

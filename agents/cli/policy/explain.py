@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import click
 
-from sealbus.agents.cli.options import Invocation, invocation_options
+from sealbus.agents.cli.audit.source import EvidenceSource, source_options
+from sealbus.agents.cli.options import Invocation
 from sealbus.agents.cli.output import note, print_json
 from sealbus.bus.inspection.documents import explanation_document, shown_time
 from sealbus.envelopes.printable import printable
@@ -60,29 +61,14 @@ _WHY: Final[Mapping[str, str]] = {
     metavar="FOLDER|FILE",
     help="The policy: a folder or a bundle file. By default the archived policy that made the decision.",
 )
-@click.option(
-    "--export", "export", type=click.Path(path_type=Path), default=None, metavar="DIR",
-    help="Find the decision in this export, with --root; by default in the running deployment.",
-)  # fmt: skip
-@click.option(
-    "--root", "root", type=click.Path(path_type=Path), default=None, metavar="FILE",
-    help="The root file for the log of --export, from another source.",
-)  # fmt: skip
-@click.option(
-    "--log", "log_folder", type=click.Path(path_type=Path), default=None, metavar="DIR",
-    help="The folder in which the notary keeps the log and policies.",
-)  # fmt: skip
 @click.option("--all", "everything", is_flag=True, help="List every rule that was evaluated, not only the outermost.")
-@invocation_options("operator")
+@source_options
 async def explain(
     wanted: str | None,
     input_file: Path | None,
     policy: Path | None,
-    export: Path | None,
-    root: Path | None,
-    log_folder: Path | None,
     everything: bool,
-    invocation: Invocation,
+    source: EvidenceSource,
 ) -> int:
     """Explain the decisions on message ID (32 hex digits), or the record or message with a hash (64).
 
@@ -99,22 +85,21 @@ async def explain(
 
     if wanted is not None and input_file is not None:
         raise click.UsageError("give either the ID of a message or record, or --input FILE")
-    if (export is None) is not (root is None):
+    if (source.export is None) is not (source.root is None):
         raise click.UsageError("--export and --root go together")
-    if export is not None and wanted is None:
+    if source.export is not None and wanted is None:
         raise click.UsageError("--export needs the ID of a message or record")
     if input_file is not None:
         if policy is None:
             raise click.UsageError("--input needs --policy")
-        return _explain_input(input_file, policy, everything=everything, as_json=invocation.as_json)
+        return _explain_input(input_file, policy, everything=everything, as_json=source.invocation.as_json)
 
     sought = identifier(wanted) if wanted is not None else None
 
     from sealbus.policies.explain.explanation import Explainer
 
     explainer, explained, missed, findings = Explainer(), 0, 0, 0
-    recent = sought is None
-    async with _opened(export, root, log_folder, invocation, recent=recent) as (entries, bundles_of):
+    async with _opened(source, recent=sought is None) as (entries, bundles_of):
         decisions = _decisions(entries, sought) if sought is not None else _newest_denial(entries)
         async for entry, recorded in decisions:
             if recorded is None:
@@ -123,7 +108,7 @@ async def explain(
             bundles = [_bundle(policy)] if policy is not None else await bundles_of(recorded.revision)
             result = explainer.explain_recorded(recorded, bundles)
             explained, missed = _counted(result, explained, missed)
-            _print(_about(entry, recorded), result, everything=everything, as_json=invocation.as_json)
+            _print(_about(entry, recorded), result, everything=everything, as_json=source.invocation.as_json)
     if findings:
         note(f"{findings} records do not verify: sealbus audit replay names them")
     if not explained and not missed:
@@ -164,12 +149,7 @@ def _bundle(policy: Path) -> Bundle:
 
 @asynccontextmanager
 async def _opened(
-    export: Path | None,
-    root: Path | None,
-    log_folder: Path | None,
-    invocation: Invocation,
-    *,
-    recent: bool,
+    source: EvidenceSource, *, recent: bool
 ) -> AsyncGenerator[tuple[AsyncIterable[AuditEntry | Finding], BundlesOf], None]:
     """Open the entries to search, and give a function that finds the policies of a revision."""
     from sealbus.agents.evidence.decisions import POLICIES, archived_policies, decision_entries
@@ -177,11 +157,10 @@ async def _opened(
     from sealbus.policies.backtest.archived_policies import ArchivedPolicies
     from sealbus.policies.engines.open import open_policy
 
-    if export is not None and root is not None:
-        from sealbus.agents.cli.audit.source import read_root
+    if source.export is not None:
         from sealbus.agents.evidence.verify import verify_export
 
-        trusted, files = read_root(root), FolderFiles(export)
+        trusted, files = source.root_file(), FolderFiles(source.export)
         report = await asyncio.to_thread(lambda: verify_export(files, trusted))
         async with (
             archived_policies(files, report) as archived,
@@ -191,8 +170,9 @@ async def _opened(
         return
     from sealbus.agents.runtime.open import open_audit_trail
 
+    invocation = source.invocation
     settings = invocation.settings()
-    folder = log_folder or settings.control.notary.folder
+    folder = source.log_folder or settings.control.notary.folder
     async with AsyncExitStack() as opened:
         after = await _recent(invocation, settings) if recent else 0
         trail = await opened.enter_async_context(open_audit_trail(invocation.as_name, settings, after=after))

@@ -149,7 +149,9 @@ def test_a_decision_that_was_not_made_by_its_policy_is_not_explained(tmp_path: P
     decide(world, "no", "first", allow=True)
     result = run(ids(world)[-1][0], *export_of(world, tmp_path))
     assert result.exit_code == 1
-    assert "not explained (other_result): made again, the decision comes out differently: allow-to-deny" in result.stdout
+    assert (
+        "not explained (other_result): made again, the decision comes out differently: allow-to-deny" in result.stdout
+    )
 
 
 def test_a_policy_that_is_named_has_to_decide_as_recorded(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
@@ -179,15 +180,54 @@ def agent_option(purpose: str) -> Callable[[F], F]:
 
 def workload_named(names: Names, text: str | None) -> SpiffeId | None:
     """Return the workload that `--agent` names; None without the option. Raises `BadParameter` for another text."""
+    from sealbus.envelopes.errors import ConfigurationError
+
+    try:
+        return workload_id(names, text) if text is not None else None
+    except ConfigurationError as error:
+        raise click.BadParameter("neither a name nor a SPIFFE ID", param_hint="--agent") from error
+
+
+def workload_id(names: Names, text: str) -> SpiffeId:
+    """Return the SPIFFE ID `text`, or the ID of the workload with this name. Raises `ConfigurationError` for another text."""
     from sealbus.envelopes.errors import ConfigurationError, EnvelopeError
     from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-    if text is None:
-        return None
+    if not text.startswith("spiffe://"):
+        return names.id_of(text)
     try:
-        return SpiffeId.parse(text) if "/" in text else names.id_of(text)
-    except (EnvelopeError, ConfigurationError) as error:
-        raise click.BadParameter("neither a name nor a SPIFFE ID", param_hint="--agent") from error
+        return SpiffeId.parse(text)
+    except EnvelopeError as error:
+        raise ConfigurationError(f"{text[:255]!r} is not a SPIFFE ID") from error
+
+
+def limit_option(function: F) -> F:
+    """Add `--limit N`, how many rows a list has at most."""
+    rows = click.IntRange(1, 10_000)
+    return click.option(
+        "--limit", default=50, show_default=True, type=rows, help="How many to show, the newest first."
+    )(function)
+
+
+def period_options(function: F) -> F:
+    """Add `--since TIME` and `--until TIME`."""
+    function = click.option("--until", type=Moment(), default=None, help="Before this time.")(function)
+    since = "From this time on: RFC 3339, or 10m, 2h, 3d ago."
+    return click.option("--since", type=Moment(), default=None, help=since)(function)
+
+
+def engine_options(function: F) -> F:
+    """Add `--engine` and `--opa FILE`."""
+    opa = click.Path(path_type=Path)
+    function = click.option("--opa", type=opa, default=None, help="The opa executable, for --engine sidecar.")(function)
+    engines = click.Choice(["embedded", "sidecar"])
+    return click.option("--engine", type=engines, default="embedded", show_default=True)(function)
+
+
+def opa_option(function: F) -> F:
+    """Add `--opa FILE`, an executable that is otherwise searched on PATH."""
+    opa = click.Path(path_type=Path)
+    return click.option("--opa", type=opa, default=None, help="The opa executable; by default that on PATH.")(function)
 
 
 class Moment(click.ParamType[int]):

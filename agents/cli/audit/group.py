@@ -12,12 +12,7 @@ from sealbus.agents.cli.audit.reveal import command as reveal
 from sealbus.agents.cli.audit.show import show
 from sealbus.agents.cli.audit.stats import stats
 from sealbus.agents.cli.audit.verify import verify
-from sealbus.agents.cli.options import (
-    HexDigits,
-    Invocation,
-    Moment,
-    invocation_options,
-)
+from sealbus.agents.cli.options import HexDigits, Invocation, invocation_options, period_options
 
 if TYPE_CHECKING:
     from sealbus.bus.audit.trail import AuditEntry, AuditFilter, Finding
@@ -53,8 +48,7 @@ async def tail(follow: bool, last: int, stream: str | None, invocation: Invocati
 
 
 @command.command("replay")
-@click.option("--since", type=Moment(), default=None, help="From this time on: RFC 3339, or 10m, 2h, 3d ago.")
-@click.option("--until", type=Moment(), default=None, help="Before this time.")
+@period_options
 @click.option("--subject", default=None, help="Only messages to this subject.")
 @click.option("--agent", default=None, help="Only what this agent recorded.")
 @click.option("--decision", type=click.Choice(["allow", "deny"]), default=None)

@@ -6,15 +6,14 @@ import click
 
 from sealbus.agents.cli.audit.source import EvidenceSource, source_options
 from sealbus.agents.cli.audit.verify import counted
-from sealbus.agents.cli.options import Moment
+from sealbus.agents.cli.options import period_options
 from sealbus.agents.cli.output import note, print_json, print_table, progress_bar
 
 _UNVERIFIED = 4
 
 
 @click.command("stats")
-@click.option("--since", type=Moment(), default=None, help="From this time on: RFC 3339, or 10m, 2h, 3d ago.")
-@click.option("--until", type=Moment(), default=None, help="Before this time.")
+@period_options
 @source_options
 def stats(since: int | None, until: int | None, source: EvidenceSource) -> int:
     """Count decisions and outcomes by agent, action, verdict and code, over all time or a span of it.

@@ -11,12 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from sealbus.agents.cli.options import (
-    Invocation,
-    agent_option,
-    invocation_options,
-    workload_named,
-)
+from sealbus.agents.cli.bus.task import finish, result_option
+from sealbus.agents.cli.options import Invocation, agent_option, invocation_options, limit_option, workload_named
 from sealbus.agents.cli.output import note, print_json, renamed
 from sealbus.bus.inspection.documents import shown_time
 from sealbus.envelopes.printable import printable
@@ -67,9 +63,7 @@ def command() -> None:
 
 @command.command("ls")
 @agent_option("Only what this agent could not handle")
-@click.option(
-    "--limit", default=50, show_default=True, type=click.IntRange(1, 10_000), help="How many to show, the newest first."
-)
+@limit_option
 @invocation_options("operator")
 async def ls(agent: str | None, limit: int, invocation: Invocation) -> None:
     """List the newest dead letters with the reasons that their agents gave.
@@ -122,15 +116,7 @@ async def show(names: tuple[int | bytes, ...], invocation: Invocation) -> int:
     is_flag=True,
     help="Send even a letter that cannot be verified now because its key is no longer known.",
 )
-@click.option(
-    "--wait",
-    is_flag=False,
-    flag_value=60.0,
-    default=None,
-    type=click.FloatRange(0.1, 86_400),
-    metavar="[SECONDS]",
-    help="Wait for the result (60 s by default) and print it; exit with 3 if it was denied.",
-)
+@result_option
 @invocation_options("operator")
 async def retry(
     names: tuple[int | bytes, ...],
@@ -149,7 +135,6 @@ async def retry(
 
     First check what has happened: after outcome_unknown, or without `once`, the effect may have happened already.
     """
-    from sealbus.agents.cli.bus.task import finish
     from sealbus.agents.runtime.client import Client
     from sealbus.agents.sdk.task_handle import TaskHandle
     from sealbus.bus.clocks import wall_clock

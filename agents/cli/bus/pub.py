@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sealbus.agents.cli.bus.body_argument import json_body
-from sealbus.agents.cli.bus.task import finish
+from sealbus.agents.cli.bus.task import finish, result_option
 from sealbus.agents.cli.options import Invocation, invocation_options
 from sealbus.agents.cli.output import note, print_json
 from sealbus.agents.cli.person.on_behalf import OnBehalf, user_options
@@ -27,15 +27,7 @@ if TYPE_CHECKING:
 @click.option(
     "--count", default=1, show_default=True, type=click.IntRange(1, 100_000), help="How many times to publish it."
 )
-@click.option(
-    "--wait",
-    is_flag=False,
-    flag_value=60.0,
-    default=None,
-    type=click.FloatRange(0.1, 86_400),
-    metavar="[SECONDS]",
-    help="Wait for a task's result (60 s by default) and print it; exit with 3 if it was denied.",
-)
+@result_option
 @invocation_options()
 async def command(
     subject: str,

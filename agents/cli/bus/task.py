@@ -21,6 +21,18 @@ if TYPE_CHECKING:
     from sealbus.bus.sending.status import Status
 
 
+result_option = click.option(
+    "--wait",
+    is_flag=False,
+    flag_value=60.0,
+    default=None,
+    type=click.FloatRange(0.1, 86_400),
+    metavar="[SECONDS]",
+    help="Wait for a task's result (60 s by default) and print it; exit with 3 if it was denied.",
+)
+"""`--wait [SECONDS]` of commands that send a task."""
+
+
 @click.group("task")
 def command() -> None:
     """List tasks, ask for a task's status or result, or cancel it."""

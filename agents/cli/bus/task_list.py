@@ -12,6 +12,7 @@ from sealbus.agents.cli.options import (
     Moment,
     agent_option,
     invocation_options,
+    limit_option,
     workload_named,
 )
 from sealbus.agents.cli.output import note, print_json
@@ -47,9 +48,7 @@ _STATES: Final = (
     help="Stored before this time: RFC 3339, or 10m, 2h, 1d ago.",
 )
 @click.option("--newer", type=Moment(), default=None, metavar="TIME", help="Stored at this time or later.")
-@click.option(
-    "--limit", default=50, show_default=True, type=click.IntRange(1, 10_000), help="How many to show, the newest first."
-)
+@limit_option
 @invocation_options("operator")
 async def ls(
     agent: str | None,

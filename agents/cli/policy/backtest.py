@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from sealbus.agents.cli.audit.source import EvidenceSource, source_options
-from sealbus.agents.cli.options import Moment
+from sealbus.agents.cli.options import engine_options, period_options
 from sealbus.agents.cli.output import print_json
 
 
@@ -43,10 +43,8 @@ class Limit(click.ParamType[tuple[str, int]]):
     default=None,
     help="Without --policy: the bundle files that were in force; by default those kept by the notary or the export.",
 )
-@click.option("--since", type=Moment(), default=None, help="From this time on: RFC 3339, or 10m, 2h, 3d ago.")
-@click.option("--until", type=Moment(), default=None, help="Before this time.")
-@click.option("--engine", type=click.Choice(["embedded", "sidecar"]), default="embedded", show_default=True)
-@click.option("--opa", type=click.Path(path_type=Path), default=None, help="The opa executable, for --engine sidecar.")
+@period_options
+@engine_options
 @click.option(
     "--fail-on",
     "limits",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sealbus.agents.cli.options import Invocation, Moment, invocation_options
+from sealbus.agents.cli.options import Invocation, Moment, invocation_options, workload_id
 from sealbus.agents.cli.output import print_json, print_table
 from sealbus.agents.cli.policy.key_option import key_option, read_key
 from sealbus.agents.cli.policy.push import open_store, tell
@@ -109,12 +109,5 @@ def _named(kind: str, identifier: str, config: str | None) -> str:
     if kind != "workload":
         return identifier
     from sealbus.agents.runtime.settings.settings import load_settings
-    from sealbus.envelopes.errors import ConfigurationError, EnvelopeError
-    from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-    if not identifier.startswith("spiffe://"):
-        return str(load_settings(config).names.id_of(identifier))
-    try:
-        return str(SpiffeId.parse(identifier))
-    except EnvelopeError as error:
-        raise ConfigurationError(f"{identifier[:255]!r} is not a SPIFFE ID") from error
+    return str(workload_id(load_settings(config).names, identifier))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from sealbus.agents.cli.options import json_option
+from sealbus.agents.cli.options import json_option, opa_option
 from sealbus.agents.cli.output import note, print_json, print_table
 from sealbus.agents.cli.policy import backtest, new_action
 from sealbus.agents.cli.policy import build as policy_build
@@ -29,9 +29,7 @@ def command() -> None:
 
 @command.command("test")
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False), required=False)
-@click.option(
-    "--opa", type=click.Path(path_type=Path), default=None, help="The opa executable; by default that on PATH."
-)
+@opa_option
 @click.option("--part", is_flag=True, help="A part of a platform or a team, which need not have the entry points.")
 @json_option
 def test(folder: Path | None, opa: Path | None, part: bool, as_json: bool) -> None:

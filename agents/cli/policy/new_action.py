@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sealbus.agents.cli.options import json_option
+from sealbus.agents.cli.options import json_option, workload_id
 from sealbus.agents.cli.output import note, print_json
 
 if TYPE_CHECKING:
@@ -169,8 +169,8 @@ def declare(folder: Path, action: NewAction, names: Names) -> Mapping[str, Seque
     actions, agents, callers = (_Document.read(folder, name) for name in ("actions", "agents", "callers"))
     if action.name in actions.content:
         raise ConfigurationError(f"{action.name} is declared in {actions.file} already: change it there")
-    itself = _id(owner, names)
-    asking = [itself] if action.event else [_id(caller, names) for caller in action.callers]
+    itself = str(workload_id(names, owner))
+    asking = [itself] if action.event else [str(workload_id(names, caller)) for caller in action.callers]
     limits: DataDocument = dict(action.limits)
     needs: DataDocument = {"user": action.user, "resource": action.resource, "limits": limits, "hours": action.hours}
     if action.approval is not None:
@@ -189,18 +189,6 @@ def declare(folder: Path, action: NewAction, names: Names) -> Mapping[str, Seque
     for document in changed:
         write_file(document.text().encode(), document.file, durable=False)
     return {document.file.relative_to(folder).as_posix(): tuple(document.lines) for document in changed}
-
-
-def _id(text: str, names: Names) -> str:
-    from sealbus.envelopes.errors import ConfigurationError, EnvelopeError
-    from sealbus.envelopes.trust.spiffe_id import SpiffeId
-
-    if not text.startswith("spiffe://"):
-        return str(names.id_of(text))
-    try:
-        return str(SpiffeId.parse(text))
-    except EnvelopeError as error:
-        raise ConfigurationError(f"{text[:255]!r} is not a SPIFFE ID") from error
 
 
 class _Document:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sealbus.agents.cli.options import Invocation, invocation_options
+from sealbus.agents.cli.options import Invocation, invocation_options, opa_option
 from sealbus.agents.cli.output import note, print_json
 from sealbus.agents.cli.policy.key_option import key_option, read_key
 
@@ -21,16 +21,11 @@ if TYPE_CHECKING:
     from sealbus.policies.bundle.format import Bundle
 
 
-_opa = click.option(
-    "--opa", type=click.Path(path_type=Path), default=None, help="The opa executable; by default that on PATH."
-)
-
-
 @click.command("push")
 @click.argument("source", type=click.Path(path_type=Path, exists=True), metavar="FOLDER|FILE")
 @click.option("--name", default="platform", show_default=True, help="platform, or the name of a team.")
 @key_option(required=False)
-@_opa
+@opa_option
 @click.option("--revision", default="", help="By default that of .manifest, or one made from the contents.")
 @invocation_options("operator")
 async def push(
@@ -55,7 +50,7 @@ async def push(
 @click.argument("name")
 @click.option("--to", "serial", type=click.IntRange(1), required=True, help="A serial from `sealbus policy status`.")
 @key_option()
-@_opa
+@opa_option
 @invocation_options("operator")
 async def rollback(name: str, serial: int, key_file: Path, opa: Path | None, invocation: Invocation) -> None:
     """Push the part NAME as it was under an older serial again, under a new serial."""

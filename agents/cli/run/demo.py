@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sealbus.agents.cli.options import json_option
+from sealbus.agents.cli.options import engine_options, json_option
 from sealbus.agents.cli.output import note, print_json
 from sealbus.agents.runtime.settings.state_folder import STATE_FOLDER
 
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command("demo")
-@click.option("--engine", type=click.Choice(["embedded", "sidecar"]), default="embedded", show_default=True)
-@click.option("--opa", type=click.Path(path_type=Path), default=None, help="The opa executable, for --engine sidecar.")
+@engine_options
 @click.option("--state", type=click.Path(path_type=Path), default=Path(STATE_FOLDER) / "demo", show_default=True)
 @click.option(
     "--export",

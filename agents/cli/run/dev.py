@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from sealbus.agents.cli.options import json_option, log_option, stop_signalled
+from sealbus.agents.cli.options import engine_options, json_option, log_option, stop_signalled
 from sealbus.agents.cli.output import log_to_stderr, note, print_json
 from sealbus.agents.runtime.settings.state_folder import DEV_LOCK, STARTER_AGENTS, STATE_FOLDER, is_locked
 
@@ -38,8 +38,7 @@ from sealbus.agents.runtime.settings.state_folder import DEV_LOCK, STARTER_AGENT
     help="Console; 0: any free port.",
 )
 @click.option("--console/--no-console", default=True, help="Show what happens in a browser.")
-@click.option("--engine", type=click.Choice(["embedded", "sidecar"]), default="embedded", show_default=True)
-@click.option("--opa", type=click.Path(path_type=Path), default=None, help="The opa executable, for --engine sidecar.")
+@engine_options
 @click.option(
     "--policy",
     type=click.Path(path_type=Path, exists=True, file_okay=False),

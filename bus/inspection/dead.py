@@ -341,7 +341,7 @@ def sent_again(
             sch=header.sch,
             context=envelope.context if carried else None,
             re=header.digest,
-            grt=_grants([header, *(parse_header(ancestor.header) for ancestor in envelope.ancestors)]),
+            grt=common_grants([header, *(parse_header(ancestor.header) for ancestor in envelope.ancestors)]),
             idm=header.idm if own == header.iss else header.digest.hex(),
             tid=header.tid,
             ext=header.ext,
@@ -364,7 +364,7 @@ def _why_lost(header: Header, context: UserContext, own: SpiffeId, now: int) -> 
     return ""
 
 
-def _grants(chain: Iterable[Header]) -> tuple[str, ...] | None:
+def common_grants(chain: Iterable[Header]) -> tuple[str, ...] | None:
     """Return the grants that all headers of `chain` have in common, as one list; None without a limit."""
     common: tuple[str, ...] | None = None
     for header in chain:

@@ -29,7 +29,7 @@ async def command(newer: int, invocation: Invocation) -> None:
     Counts are unsigned. A refused message proves nothing: `claims to be` is the sender that the first of them names. For a
     connection, it is the workload whose certificate was verified.
     """
-    counts = await _read(newer, invocation)
+    counts = await read_counts(newer, invocation)
     if invocation.as_json:
         for count in counts:
             print_json({**asdict(count), "minute": shown_time(count.minute)})
@@ -42,7 +42,8 @@ def _cells(count: RefusedMessages) -> list[str]:
     return [str(count.count), count.code, count.subject, count.by, claimed, minute, count.detail]
 
 
-async def _read(since: int, invocation: Invocation) -> list[RefusedMessages]:
+async def read_counts(since: int, invocation: Invocation) -> list[RefusedMessages]:
+    """Read the counts since a time (microseconds), summed over all minutes."""
     from sealbus.agents.runtime.open import open_connection
     from sealbus.bus.inspection.refused import refused_messages, summed
     from sealbus.bus.nats.transport import NatsTransport

@@ -64,7 +64,7 @@ class _Change:
     async def request(self, ask: Callable[[Schedules], Awaitable[None]], name: str, state: str) -> None:
         """Ask the owner by `ask`, and print that the schedule `name` is in `state`."""
         owner = self.owner or self.invocation.as_name
-        async with _opened(self.invocation) as schedules:
+        async with open_schedules(self.invocation) as schedules:
             try:
                 await ask(schedules)
             except TimeoutError as error:
@@ -232,7 +232,7 @@ async def rm(name: str, change: _Change) -> None:
 @invocation_options()
 async def ls(invocation: Invocation) -> None:
     """List the schedules of your own identity (--as). Nobody sees the schedules of other identities."""
-    async with _opened(invocation) as schedules:
+    async with open_schedules(invocation) as schedules:
         listed = await schedules.list()
     if invocation.as_json:
         for schedule in listed:
@@ -245,7 +245,8 @@ async def ls(invocation: Invocation) -> None:
 
 
 @asynccontextmanager
-async def _opened(invocation: Invocation) -> AsyncGenerator[Schedules, None]:
+async def open_schedules(invocation: Invocation) -> AsyncGenerator[Schedules, None]:
+    """Open the schedules as the workload of the invocation."""
     from sealbus.agents.runtime.client import Client
 
     async with Client(invocation.as_name, settings=invocation.settings()) as bus:

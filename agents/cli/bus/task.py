@@ -51,9 +51,9 @@ async def status(handle: str, follow: bool, invocation: Invocation) -> None:
         if follow:
             async with aclosing(task.statuses()) as statuses:
                 async for report in statuses:
-                    _print(report, as_json=invocation.as_json)
+                    print_status(report, as_json=invocation.as_json)
         else:
-            _print(await task.status(), as_json=invocation.as_json)
+            print_status(await task.status(), as_json=invocation.as_json)
 
 
 @command.command("result")
@@ -89,7 +89,7 @@ async def cancel(handle: str, reason: str, operator: bool, wait: float, invocati
         if operator:
             note("in force; the requester gets the final status, and `sealbus task ls` shows it")
         else:
-            _print(await task.status(), as_json=invocation.as_json)
+            print_status(await task.status(), as_json=invocation.as_json)
 
 
 async def finish(handle: TaskHandle, wait: float, *, as_json: bool) -> None:
@@ -154,7 +154,8 @@ async def _opened(text: str, invocation: Invocation) -> AsyncGenerator[TaskHandl
         yield bus.handle(text)
 
 
-def _print(status: Status | None, *, as_json: bool) -> None:
+def print_status(status: Status | None, *, as_json: bool) -> None:
+    """Print a status as a line or as JSON; None is a task without a status."""
     if as_json:
         print_json(_object(status))
     elif status is None:

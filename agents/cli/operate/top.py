@@ -54,7 +54,7 @@ async def command(every: float, times: int, invocation: Invocation) -> None:
                     await stop.wait()
             except TimeoutError:
                 looks += 1
-                _show(rates.rows(wall_clock()), as_json=invocation.as_json)
+                print_rates(rates.rows(wall_clock()), as_json=invocation.as_json)
         following.cancel()
 
 
@@ -69,7 +69,8 @@ async def _follow(trail: AuditTrail, rates: Rates) -> None:
                 rates.add(entry)
 
 
-def _show(rows: list[Rate], *, as_json: bool) -> None:
+def print_rates(rows: list[Rate], *, as_json: bool) -> None:
+    """Print one look: a table, in a terminal in place of the former one, or a JSON array."""
     if as_json:
         print_json([asdict(row) for row in rows])
         return

@@ -115,10 +115,11 @@ async def _tokens(client: PublicClient, way: str | None) -> Tokens:
     async with open_provider(client) as provider:
         if way == "device" or (way is None and provider.endpoints.device_authorization is not None):
             return await by_device(provider, note)
-        return await by_browser(provider, note, _open)
+        return await by_browser(provider, note, open_page)
 
 
-def _open(page: str) -> None:
+def open_page(page: str) -> None:
+    """Open a browser at `page`, if this terminal belongs to a window system."""
     # Only with a window system: a browser in the terminal would take the terminal over.
     if sys.stderr.isatty() and (sys.platform == "darwin" or {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys()):
         click.launch(page)

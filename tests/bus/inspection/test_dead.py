@@ -12,7 +12,7 @@ from support.shop import Update
 
 from sealbus import Agent, Context
 from sealbus.bus.clocks import wall_clock
-from sealbus.bus.inspection.dead import DeadLetter, DeadLetterList, _grants, dead_subjects, drop, sent_again
+from sealbus.bus.inspection.dead import DeadLetter, DeadLetterList, common_grants, dead_subjects, drop, sent_again
 from sealbus.bus.sending.message import OutgoingMessage
 from sealbus.envelopes.accept.live import LiveProfile
 from sealbus.envelopes.errors import BusUnavailable, Code, ConfigurationError, EnvelopeError
@@ -307,4 +307,4 @@ async def test_grants_of_a_chain_are_what_all_of_it_allow(
 ) -> None:
     header: Header | None = (await ground(bus, None)).header
     assert header is not None
-    assert _grants(header._replace(grt=grants) for grants in chain) == common
+    assert common_grants(header._replace(grt=grants) for grants in chain) == common

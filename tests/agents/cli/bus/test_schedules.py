@@ -55,7 +55,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
     async def opened(invocation: Invocation) -> AsyncGenerator[Asked, None]:
         yield stands
 
-    monkeypatch.setattr(schedules, "_opened", opened)
+    monkeypatch.setattr(schedules, "open_schedules", opened)
     return stands
 
 

@@ -62,7 +62,7 @@ def log_in_as(user: str, monkeypatch: pytest.MonkeyPatch) -> None:
             answer = http.post(page.partition("?")[0], data={"request": unescape(hidden), **chosen})
             http.get(answer.headers["location"])
 
-    monkeypatch.setattr(login, "_open", lambda page: threading.Thread(target=choose, args=(page,)).start())
+    monkeypatch.setattr(login, "open_page", lambda page: threading.Thread(target=choose, args=(page,)).start())
 
 
 async def test_a_login_in_a_browser_is_kept_and_used(
@@ -179,10 +179,10 @@ def test_a_browser_is_opened_only_where_a_window_can_show_it(monkeypatch: pytest
     monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.setenv("DISPLAY", ":0")
     monkeypatch.setattr("sys.stderr.isatty", lambda: False, raising=False)
-    login._open("https://idp.example/a")
+    login.open_page("https://idp.example/a")
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    login._open("https://idp.example/b")
+    login.open_page("https://idp.example/b")
     monkeypatch.delenv("DISPLAY")
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-    login._open("https://idp.example/c")
+    login.open_page("https://idp.example/c")
     assert opened == ["https://idp.example/b"]

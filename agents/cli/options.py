@@ -183,18 +183,21 @@ def workload_named(names: Names, text: str | None) -> SpiffeId | None:
     from sealbus.envelopes.errors import ConfigurationError
 
     try:
-        return workload_id(names, text) if text is not None else None
+        return workload_id(text, lambda: names) if text is not None else None
     except ConfigurationError as error:
         raise click.BadParameter("neither a name nor a SPIFFE ID", param_hint="--agent") from error
 
 
-def workload_id(names: Names, text: str) -> SpiffeId:
-    """Return the SPIFFE ID `text`, or the ID of the workload with this name. Raises `ConfigurationError` for another text."""
+def workload_id(text: str, names: Callable[[], Names]) -> SpiffeId:
+    """Return the SPIFFE ID `text`, or the ID of the workload that `names` gives this name; only then `names` is called.
+
+    Raises `ConfigurationError` for another text.
+    """
     from sealbus.envelopes.errors import ConfigurationError, EnvelopeError
     from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
     if not text.startswith("spiffe://"):
-        return names.id_of(text)
+        return names().id_of(text)
     try:
         return SpiffeId.parse(text)
     except EnvelopeError as error:

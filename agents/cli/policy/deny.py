@@ -110,4 +110,4 @@ def _named(kind: str, identifier: str, config: str | None) -> str:
         return identifier
     from sealbus.agents.runtime.settings.settings import load_settings
 
-    return str(workload_id(load_settings(config).names, identifier))
+    return str(workload_id(identifier, lambda: load_settings(config).names))

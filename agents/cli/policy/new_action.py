@@ -169,8 +169,8 @@ def declare(folder: Path, action: NewAction, names: Names) -> Mapping[str, Seque
     actions, agents, callers = (_Document.read(folder, name) for name in ("actions", "agents", "callers"))
     if action.name in actions.content:
         raise ConfigurationError(f"{action.name} is declared in {actions.file} already: change it there")
-    itself = str(workload_id(names, owner))
-    asking = [itself] if action.event else [str(workload_id(names, caller)) for caller in action.callers]
+    itself = str(workload_id(owner, lambda: names))
+    asking = [itself] if action.event else [str(workload_id(caller, lambda: names)) for caller in action.callers]
     limits: DataDocument = dict(action.limits)
     needs: DataDocument = {"user": action.user, "resource": action.resource, "limits": limits, "hours": action.hours}
     if action.approval is not None:

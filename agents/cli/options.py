@@ -154,7 +154,7 @@ def login_options(function: F) -> F:
     def with_flags(
         *, issuer: str | None, client_id: str | None, resource: str | None, file: str | None, **others: Any
     ) -> Any:
-        from sealbus.agents.runtime.settings.settings import Flag
+        from sealbus.agents.runtime.settings.source import Flag
 
         values = {"issuer": issuer, "client-id": client_id, "resource": resource}
         flags = [

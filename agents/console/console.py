@@ -25,7 +25,7 @@ from sealbus.agents.console.decisions.what_if import WhatIfRefused
 from sealbus.agents.console.pages.login import BrowserLogin
 from sealbus.agents.console.pages.page_files import PAGE_HEADERS, Pages
 from sealbus.agents.console.pages.sessions import Sessions
-from sealbus.agents.edge.app import Application, Methods
+from sealbus.agents.edge.http.application import Application, Methods
 from sealbus.agents.edge.http.problem import STATUS, EdgeError, problem, problem_of
 from sealbus.agents.edge.http.protocol import ConnectionLimits
 from sealbus.agents.edge.http.rate_limits import TokenBuckets

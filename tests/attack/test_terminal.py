@@ -87,7 +87,7 @@ def test_the_status_of_a_task(text: str, capsys: pytest.CaptureFixture[str]) -> 
     status = replace(Status(state=State.REJECTED, sequence=1, code="sold_out"))
     object.__setattr__(status, "note", text)
     object.__setattr__(status, "reasons", (text,))
-    task._print(status, as_json=False)
+    task.print_status(status, as_json=False)
     out = capsys.readouterr().out
     assert harmless(out)
     assert len(out.splitlines()) == 1

@@ -16,7 +16,7 @@ from sealbus.envelopes.printable import printable
 if TYPE_CHECKING:
     from rich.tree import Tree
 
-    from sealbus.agents.evidence.lookup import FoundRecord, Lookup, Told, ToldDecision
+    from sealbus.agents.evidence.lookup import FoundRecord, Lookup, VerifiedDecision, VerifiedRecords
     from sealbus.envelopes.export.approvals import ApprovalEntry
 
 
@@ -29,14 +29,14 @@ _WIDE = 1_000_000
 @source_options
 def show(wanted: str, source: EvidenceSource) -> int:
     """Show the message ID (32 hex digits), or the message or record with a hash (64): everything is verified again."""
-    from sealbus.agents.evidence.lookup import identifier, look_up, tell
+    from sealbus.agents.evidence.lookup import identifier, look_up, verify_lookup
     from sealbus.envelopes.errors import ConfigurationError
 
     name = identifier(wanted)
     trusted = source.trusted_root()
     with source.opened(trusted) as files:
         lookup = look_up(files, trusted, name)
-    records = tell(lookup, trusted)
+    records = verify_lookup(lookup, trusted)
     if not lookup.found:
         raise ConfigurationError(f"this log has nothing about {wanted}")
     if source.invocation.as_json:
@@ -51,7 +51,7 @@ def show(wanted: str, source: EvidenceSource) -> int:
     return _UNVERIFIED if records.refused else 0
 
 
-def as_document(decision: ToldDecision, lookup: Lookup) -> dict[str, object]:
+def as_document(decision: VerifiedDecision, lookup: Lookup) -> dict[str, object]:
     """Return one decision and everything about it, as `--json` prints it."""
     header, record, context = decision.decided.header, decision.record, decision.decided.context
     return {
@@ -108,7 +108,7 @@ def _place(record: FoundRecord, lookup: Lookup) -> dict[str, object]:
     }
 
 
-def _approvals(decision: ToldDecision) -> Sequence[ApprovalEntry]:
+def _approvals(decision: VerifiedDecision) -> Sequence[ApprovalEntry]:
     """Return the approvals that an allowed decision names. `sealbus audit verify` checks whether they were given."""
     from sealbus.envelopes.export.approvals import approvals_of
 
@@ -120,7 +120,7 @@ def _approvals(decision: ToldDecision) -> Sequence[ApprovalEntry]:
         return ()
 
 
-def _print(records: Told, lookup: Lookup) -> None:
+def _print(records: VerifiedRecords, lookup: Lookup) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
@@ -136,7 +136,7 @@ def _print(records: Told, lookup: Lookup) -> None:
     console.print(printable(summary), markup=False)
 
 
-def as_tree(decision: ToldDecision) -> Tree:
+def as_tree(decision: VerifiedDecision) -> Tree:
     """Return the chain of one decided message as a tree, from its root down to the outcomes."""
     from rich.text import Text
     from rich.tree import Tree

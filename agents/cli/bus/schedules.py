@@ -17,7 +17,7 @@ from sealbus.agents.cli.options import Invocation, invocation_options
 from sealbus.agents.cli.output import note, print_json, print_table
 
 if TYPE_CHECKING:
-    from sealbus.agents.sdk.schedules import KnownSchedule, ScheduleOptions, Schedules
+    from sealbus.agents.sdk.schedules import KnownSchedule, ScheduleKeywords, Schedules
 
 
 _SPAN = re.compile(r"([0-9]{1,6})([smhd])")
@@ -167,7 +167,7 @@ async def add(
     if sum(value is not None for value in (cron, every, at, after)) != 1:
         raise click.UsageError("give one of --cron, --every, --at and --after")
     content = Content(body=json_body(body), typ=JSON)
-    options: ScheduleOptions = {"overlap": overlap, "life": life, "partition": partition}
+    options: ScheduleKeywords = {"overlap": overlap, "life": life, "partition": partition}
     if catchup is not None:
         options["catchup"] = int(catchup.total_seconds())
     if until is not None:

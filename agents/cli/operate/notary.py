@@ -58,7 +58,7 @@ async def restored(folder: Path | None, last: int | None, waiting: str | None, i
     from sealbus.agents.backup.manifest import Manifest
     from sealbus.agents.backup.restored_parts import last_restored, restored_streams
     from sealbus.agents.control.notary.log.folder_store import FolderStore
-    from sealbus.agents.control.notary.restored_stream import say_restored
+    from sealbus.agents.control.notary.restored_stream import RestoredBackup, record_restoration
     from sealbus.agents.control.notary.role import notary_options
     from sealbus.agents.runtime.open import open_connection
     from sealbus.bus.clocks import wall_clock
@@ -94,7 +94,7 @@ async def restored(folder: Path | None, last: int | None, waiting: str | None, i
                 )
             streams = await restored_streams(connection.jetstream, manifest)
         restoration = await asyncio.to_thread(
-            lambda: say_restored(
+            lambda: record_restoration(
                 FolderStore(log),
                 stream,
                 origin=options.plan.origin,
@@ -102,8 +102,7 @@ async def restored(folder: Path | None, last: int | None, waiting: str | None, i
                 last=upto,
                 by=identity.spiffe_id,
                 now=wall_clock(),
-                manifest=manifest.hash if manifest is not None and streams else "",
-                streams=streams,
+                backup=RestoredBackup(manifest.hash, tuple(streams)) if manifest is not None and streams else None,
             )
         )
     if invocation.as_json:
@@ -168,8 +167,7 @@ def show(folder: Path, keys: tuple[str, ...], origin: str | None, as_json: bool)
 def hold(log: Path, folder: Path, keys: tuple[str, ...], origin: str | None, as_json: bool) -> None:
     """Keep the checkpoint of another LOG (a folder of its tiles) in FOLDER if it extends the one held there."""
     from sealbus.agents.control.notary.keys import CheckpointHolder
-    from sealbus.agents.control.notary.log.folder_store import FolderStore
-    from sealbus.agents.control.notary.log.store import CHECKPOINT
+    from sealbus.agents.control.notary.log.folder_store import CHECKPOINT, FolderStore
     from sealbus.envelopes.errors import ConfigurationError
     from sealbus.envelopes.log.note import NoteVerifier
     from sealbus.envelopes.log.tiles import tile_reader

@@ -130,7 +130,7 @@ def _verdict(verdict: str, help_: str) -> None:
                 for line in _lines(task):
                     note(line)
                 click.confirm(f"{verdict}?", abort=True, err=True)
-            await approvals.say(str(task["id"]), verdict, decision=str(task["decision"]), note=text)
+            await approvals.submit_verdict(str(task["id"]), verdict, decision=str(task["decision"]), note=text)
         if person.as_json:
             print_json({"id": task["id"], "verdict": verdict})
         else:
@@ -145,7 +145,7 @@ _verdict("withdraw", "Withdraw your verdict on the task ID, as long as it waits.
 async def _named(approvals: Approvals, text: str, queue: str) -> dict[str, Any]:
     """Return the task with the id `text`, or the only task in `queue` whose id begins with it."""
     if len(text) == 64:
-        return await approvals.one(text)
+        return await approvals.approval(text)
     tasks = [task for task in await approvals.waiting(queue) if str(task["id"]).startswith(text)]
     if not tasks:
         raise click.ClickException(

@@ -28,7 +28,7 @@ def command(address: str | None, health: str | None, config: str | None, as_json
     log in at the identity provider of the settings. The policy decides what they may see and do (console.view,
     console.cancel), and each decision is recorded.
     """
-    from sealbus.agents.runtime.settings.settings import Flag
+    from sealbus.agents.runtime.settings.source import Flag
 
     def ready_text(settings: Settings) -> str:
         return f"console at {settings.console.url or f'http://{settings.console.address}'}"

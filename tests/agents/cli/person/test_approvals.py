@@ -67,10 +67,10 @@ class Asked:
         self.queues.append(queue)
         return [found for found in self.waits if found["queue"] == queue]
 
-    async def one(self, task: str) -> dict[str, Any]:
+    async def approval(self, task: str) -> dict[str, Any]:
         return next(found for found in self.waits if found["id"] == task)
 
-    async def say(self, task: str, verdict: str, **named: str) -> None:
+    async def submit_verdict(self, task: str, verdict: str, **named: str) -> None:
         if self.refuses is not None:
             raise self.refuses
         self.said.append((task, verdict, named))

@@ -45,7 +45,7 @@ async def test_the_file_of_the_settings_is_the_policy_of_its_own_revision(settin
         assert await policies.of_revision("two") == ()
         assert await policies.of_revision("") == ()
         [part] = await policies.parts()
-        assert (part.part, part.revision, part.problem) == ("file", "one", "")
+        assert (part["part"], part["revision"], part["problem"]) == ("file", "one", "")
 
 
 async def test_a_file_that_is_refused_is_no_policy_and_says_so(settings: Settings, tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ async def test_a_file_that_is_refused_is_no_policy_and_says_so(settings: Setting
         assert await policies.in_force() is None
         assert await policies.of_revision("one") == ()
         [part] = await policies.parts()
-        assert "is refused" in part.problem
+        assert "is refused" in part["problem"]
 
 
 async def test_a_log_that_is_not_here_is_not_verified(settings: Settings) -> None:

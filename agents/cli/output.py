@@ -73,14 +73,14 @@ def print_error(error: SealbusError) -> None:
     if remark:
         note(f"  {printable(remark)}")
     if isinstance(error, Denied):
-        for line in explained(error.explanation):
+        for line in explanation_lines(error.explanation):
             note(f"  {line}")
     text = next((text for code, text in CODES.items() if code == error.code), None)
     if text is not None:
         note(f"  next: {text.advice} (sealbus explain {error.code})")
 
 
-def explained(explanation: Explanation) -> Iterator[str]:
+def explanation_lines(explanation: Explanation) -> Iterator[str]:
     """Yield lines for the reasons of a denial, the agents that denied, and the remedies, with commands if there are any."""
     yield from map(printable, explanation.reasons)
     # A single agent is the one that was asked.

@@ -163,7 +163,7 @@ class DeadLetterList:
                 if left <= 0:
                     return
 
-    async def find(self, name: int | bytes, *, first: int, last: int) -> DeadLetter:
+    async def find_letter(self, name: int | bytes, *, first: int, last: int) -> DeadLetter:
         """Return one dead letter with its bytes, by its sequence, or by its message's id or hash.
 
         Raises `ConfigurationError` if there is no such letter, or if different messages have that id; otherwise as `newest`.

@@ -98,7 +98,7 @@ def as_line(entry: AuditEntry) -> str:
     if isinstance(entry.record, DecisionRecord):
         record = entry.record
         verdict = "ALLOW" if record.allow else "DENY "
-        user = _who(as_mapping(as_mapping(entry.input.get("context")).get("user")))
+        user = _user_text(as_mapping(as_mapping(entry.input.get("context")).get("user")))
         why = ", ".join(record.reasons) or (str(record.code) if record.code else "")
         return f"{head} {verdict} {record.action:<24} from {sender:<20} for {user:<10} {why}".rstrip()
     if isinstance(entry.record, OutcomeRecord):
@@ -113,7 +113,7 @@ def as_line(entry: AuditEntry) -> str:
     return f"{head} {entry.record.kind} by {entry.recorder}"
 
 
-def _who(user: Mapping[str, object]) -> str:
+def _user_text(user: Mapping[str, object]) -> str:
     """Return the user; for another protocol than the edge's own, also the client and the door."""
     door = as_mapping(user.get("claims")).get("door")
     return f"{user.get('id') or '-'}" + (f" by {user.get('client')} via {door}" if door else "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from sealbus.agents.cli.audit.source import EvidenceSource, source_options
-from sealbus.agents.cli.audit.verify import counted
+from sealbus.agents.cli.audit.verify import findings_text
 from sealbus.agents.cli.options import period_options
 from sealbus.agents.cli.output import note, print_json, print_table, progress_bar
 
@@ -35,5 +35,5 @@ def stats(since: int | None, until: int | None, source: EvidenceSource) -> int:
         columns = ["agent", "action", "verdict", "code", "count"]
         print_table("", columns, [[*map(str, row), str(count)] for row, count in rows])
     if report.count:
-        note(f"NOT VERIFIED: {counted(report.count)}, named by `sealbus audit verify`")
+        note(f"NOT VERIFIED: {findings_text(report.count)}, named by `sealbus audit verify`")
     return _UNVERIFIED if report.count else 0

@@ -99,7 +99,7 @@ def show_report(report: Verification, *, as_json: bool, redecided: BacktestRepor
         if redecided is not None:
             left = ", ".join(f"{count} {why}" for why, count in sorted(redecided.not_replayable.items()))
             note(f"{redecided.compared} of {redecided.read} decisions made again, not replayable: {left or 'none'}")
-        click.echo("verified" if report.passed else f"NOT VERIFIED: {counted(report.count)}")
+        click.echo("verified" if report.passed else f"NOT VERIFIED: {findings_text(report.count)}")
     return 0 if report.passed else _UNVERIFIED
 
 
@@ -140,7 +140,7 @@ def _decisions(report: BacktestReport) -> dict[str, object]:
     }
 
 
-def counted(findings: int) -> str:
+def findings_text(findings: int) -> str:
     """Return the number of findings in words."""
     return f"{findings} finding" if findings == 1 else f"{findings} findings"
 

@@ -114,7 +114,9 @@ def _queue(queue: QueueDocument | None) -> dict[str, object] | None:
 def as_lines(agent: AgentSeen) -> list[str]:
     """Return one agent as lines for people."""
     count = f"{agent.processes} process" + ("" if agent.processes == 1 else "es")
-    queues = [f"{name} {_said(queue)}" for name, queue in (("tasks", agent.tasks), ("events", agent.events)) if queue]
+    queues = [
+        f"{name} {_queue_text(queue)}" for name, queue in (("tasks", agent.tasks), ("events", agent.events)) if queue
+    ]
     lines = [f"{agent.token:<20} {agent.state:<8} {count:<13} {'; '.join(queues)}".rstrip()]
     if agent.actions:
         lines.append(f"  actions {', '.join(agent.actions)}")
@@ -123,7 +125,7 @@ def as_lines(agent: AgentSeen) -> list[str]:
     return lines
 
 
-def _said(queue: Queue) -> str:
+def _queue_text(queue: Queue) -> str:
     active = f", last delivered {shown_time(queue.active)}" if queue.active else ""
     again = f", {queue.redelivered} of these again" if queue.redelivered else ""
     return f"{queue.waiting} waiting, {queue.in_hand} in hand{again}{active}"

@@ -49,12 +49,12 @@ async def command(
                 print_json(await bus.call(action, content, returns=object, user=statement, timeout=timeout))
     except NoListener as error:
         # Only operators may know which agents there are. Where `sealbus dev` runs, the developer is the operator.
-        if settings.development and (hint := await _there(action.partition(".")[0], settings)):
+        if settings.development and (hint := await _agent_hint(action.partition(".")[0], settings)):
             raise NoListener(f"{error.detail}\n{hint}") from error
         raise
 
 
-async def _there(token: str, settings: Settings) -> str:
+async def _agent_hint(token: str, settings: Settings) -> str:
     """Return a line about the called agent, as an operator sees it; empty if it cannot be read."""
     from sealbus.agents.cli.bus.agent import seen
     from sealbus.envelopes.errors import SealbusError

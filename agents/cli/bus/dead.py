@@ -91,7 +91,7 @@ async def show(names: tuple[int | bytes, ...], invocation: Invocation) -> int:
     doubtful = False
     async with _opened(invocation) as dead:
         for name in names:
-            letter = await dead.find(name)
+            letter = await dead.find_letter(name)
             doubtful = doubtful or bool(letter.refused)
             if invocation.as_json:
                 body = letter.envelope.body if letter.envelope is not None else letter.payload
@@ -147,7 +147,7 @@ async def retry(
 
     sender = send_as or invocation.as_name
     async with _opened(invocation) as dead:
-        letters = [await dead.find(name) for name in names]
+        letters = [await dead.find_letter(name) for name in names]
         own = dead.settings.names.id_of(sender)
         # All or none: a letter that cannot be sent again is refused before anything is sent.
         messages = [
@@ -205,7 +205,7 @@ async def drop(names: tuple[int | bytes, ...], invocation: Invocation) -> None:
     from sealbus.bus.sending.outbox import Outbox
 
     async with _opened(invocation) as dead:
-        letters = [await dead.find(name) for name in names]
+        letters = [await dead.find_letter(name) for name in names]
         token = dead.settings.names.token(dead.identity.spiffe_id)
         async with Outbox(identity=dead.identity, transport=NatsTransport(dead.connection)) as outbox:
             for letter in letters:
@@ -226,12 +226,12 @@ class _DeadLetters:
     connection: Connection
     letters: DeadLetterList
 
-    async def find(self, name: int | bytes) -> DeadLetter:
+    async def find_letter(self, name: int | bytes) -> DeadLetter:
         from sealbus.bus.nats.api import existing_stream
         from sealbus.bus.stream_names import DEAD
 
         state = await existing_stream(self.connection.jetstream, DEAD)
-        return await self.letters.find(name, first=state.first, last=state.last)
+        return await self.letters.find_letter(name, first=state.first, last=state.last)
 
 
 @asynccontextmanager

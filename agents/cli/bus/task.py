@@ -12,7 +12,7 @@ import click
 
 from sealbus.agents.cli.bus.task_list import ls
 from sealbus.agents.cli.options import Invocation, invocation_options
-from sealbus.agents.cli.output import explained, note, print_json
+from sealbus.agents.cli.output import explanation_lines, note, print_json
 from sealbus.envelopes.printable import printable
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def print_status(status: Status | None, *, as_json: bool) -> None:
         by = f"by {status.by}" if status.by is not None else ""
         texts: Sequence[str] = (status.state.value, status.code, ", ".join(status.reasons), by, status.note)
         click.echo(printable("  ".join(text for text in texts if text)))
-        for line in explained(status.explanation._replace(reasons=())):
+        for line in explanation_lines(status.explanation._replace(reasons=())):
             click.echo(f"  {line}")
 
 

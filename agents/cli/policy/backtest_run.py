@@ -145,7 +145,8 @@ def as_document(result: BacktestResult) -> Mapping[str, object]:
         "not_replayable": {str(why): count for why, count in sorted(report.not_replayable.items())},
         "groups": {
             str(change): {
-                str(dimension): _most(report.groups[change][dimension], _GROUPS_PRINTED) for dimension in Dimension
+                str(dimension): _most_common(report.groups[change][dimension], _GROUPS_PRINTED)
+                for dimension in Dimension
             }
             for change in Change
             if change in report.groups
@@ -216,19 +217,19 @@ def _print_change(change: Change, groups: Mapping[Dimension, Counter[str]], samp
                 sample.recorded.action,
                 sample.resource,
                 sample.user or "-",
-                _said(str(sample.recorded.verdict), sample.recorded.reasons, sample.recorded.obligations, ""),
-                _said(str(sample.verdict), sample.reasons, sample.obligations, sample.error),
+                _verdict_text(str(sample.recorded.verdict), sample.recorded.reasons, sample.recorded.obligations, ""),
+                _verdict_text(str(sample.verdict), sample.reasons, sample.obligations, sample.error),
             )
             for sample in samples
         ],
     )
 
 
-def _said(verdict: str, reasons: Sequence[str], obligations: bytes, error: str) -> str:
+def _verdict_text(verdict: str, reasons: Sequence[str], obligations: bytes, error: str) -> str:
     return " ".join(part for part in (verdict, ", ".join(reasons), obligations.decode(errors="replace"), error) if part)
 
 
-def _most(counter: Counter[str], most: int) -> list[Mapping[str, object]]:
+def _most_common(counter: Counter[str], most: int) -> list[Mapping[str, object]]:
     return [{"value": value, "count": count} for value, count in counter.most_common(most)]
 
 

@@ -28,7 +28,7 @@ def build(folder: Path, output: Path, revision: str, serial: int, part: bool, as
 
     bundle = build_bundle(folder, revision=revision, serial=serial, part=part)
     write_file(bundle.raw, output)
-    _tell({"file": str(output), "revision": bundle.revision, "serial": bundle.serial}, as_json=as_json)
+    _print_facts({"file": str(output), "revision": bundle.revision, "serial": bundle.serial}, as_json=as_json)
 
 
 @click.command("sign")
@@ -47,10 +47,10 @@ def sign(file: Path, name: str, key_file: Path, output: Path | None, as_json: bo
     key = read_key(key_file)
     bundle = sign_bundle(read_bundle(read_file(file)), key, scope=name)
     write_file(bundle.raw, output or file)
-    _tell({"file": str(output or file), "revision": bundle.revision, "key": key_id(key.public)}, as_json=as_json)
+    _print_facts({"file": str(output or file), "revision": bundle.revision, "key": key_id(key.public)}, as_json=as_json)
 
 
-def _tell(facts: dict[str, object], *, as_json: bool) -> None:
+def _print_facts(facts: dict[str, object], *, as_json: bool) -> None:
     if as_json:
         print_json(facts)
     else:

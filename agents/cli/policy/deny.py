@@ -10,7 +10,7 @@ import click
 from sealbus.agents.cli.options import Invocation, Moment, invocation_options, workload_id
 from sealbus.agents.cli.output import print_json, print_table
 from sealbus.agents.cli.policy.key_option import key_option, read_key
-from sealbus.agents.cli.policy.push import open_store, tell
+from sealbus.agents.cli.policy.push import open_store, print_pushed
 from sealbus.bus.inspection.documents import shown_time
 
 if TYPE_CHECKING:
@@ -56,7 +56,9 @@ async def add(
         reason=reason,
     )
     async with open_store(invocation) as (store, anchors):
-        tell(await change_platform(store, anchors, denials.add(denial), read_key(key_file)), as_json=invocation.as_json)
+        print_pushed(
+            await change_platform(store, anchors, denials.add(denial), read_key(key_file)), as_json=invocation.as_json
+        )
 
 
 @command.command("ls")
@@ -91,7 +93,7 @@ async def rm(kind: str, identifier: str, key_file: Path, invocation: Invocation)
 
     change = denials.forget(kind, _named(kind, identifier, invocation.config))
     async with open_store(invocation) as (store, anchors):
-        tell(await change_platform(store, anchors, change, read_key(key_file)), as_json=invocation.as_json)
+        print_pushed(await change_platform(store, anchors, change, read_key(key_file)), as_json=invocation.as_json)
 
 
 def _document(denial: Denial) -> dict[str, str]:

@@ -43,7 +43,7 @@ async def push(
         else:
             content = policy_push.content_of(source, revision=revision)
             pushed = await policy_push.push_content(store, anchors, name, content, read_key(key_file), _check(opa))
-    tell(pushed, as_json=invocation.as_json)
+    print_pushed(pushed, as_json=invocation.as_json)
 
 
 @click.command("rollback")
@@ -58,7 +58,7 @@ async def rollback(name: str, serial: int, key_file: Path, opa: Path | None, inv
 
     async with open_store(invocation) as (store, anchors):
         pushed = await roll_back(store, anchors, name, serial, read_key(key_file), _check(opa))
-    tell(pushed, as_json=invocation.as_json)
+    print_pushed(pushed, as_json=invocation.as_json)
 
 
 def _signed_bundle(source: Path) -> bytes:
@@ -94,7 +94,7 @@ async def open_store(invocation: Invocation) -> AsyncGenerator[tuple[PolicyStore
         yield PolicyStore(connection, policy.bucket, replicas=settings.streams.replicas), anchors
 
 
-def tell(pushed: Pushed, *, as_json: bool) -> None:
+def print_pushed(pushed: Pushed, *, as_json: bool) -> None:
     """Print what the store holds now."""
     if as_json:
         print_json(

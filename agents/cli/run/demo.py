@@ -43,21 +43,21 @@ async def _demo(engine: str, opa: Path | None, state: Path, evidence: Path | Non
     from sealbus.agents.dev.demo.stage import open_stage
     from sealbus.agents.dev.held_port import held_port
 
-    shown = Shown(as_json=as_json)
+    player = ScenePlayer(as_json=as_json)
     # The second start uses the same addresses, because tokens name them.
     with held_port() as edge, held_port() as idp:
         opening = partial(open_stage, state, engine=engine, opa=opa, ports=(edge, idp))
-        await shown.play(opening(rotate=True), SCENES)
+        await player.play(opening(rotate=True), SCENES)
         if not as_json:
             note("everything was stopped and every key replaced; it is started again")
-        await shown.play(opening(evidence=evidence, again=True), NEXT_DAY)
-    shown.end()
+        await player.play(opening(evidence=evidence, again=True), NEXT_DAY)
+    player.end()
     if evidence is not None and not as_json:
         note(f"the log is in {evidence}: sealbus audit verify {evidence} --root {evidence.parent / 'root.json'}")
-    return shown.ok
+    return player.ok
 
 
-class Shown:
+class ScenePlayer:
     """Plays scenes, prints each result as the scene ends, and a summary at the end."""
 
     def __init__(self, *, as_json: bool) -> None:

@@ -215,7 +215,7 @@ async def _run(
                 if parent is not None:
                     parent.ready()
                 for worker in workers:
-                    _say_ready(worker, as_json=as_json)
+                    _print_ready(worker, as_json=as_json)
         return all(task.result() for task in running)
 
 
@@ -250,7 +250,7 @@ async def _probed(worker: Worker, address: str, watch: LoopWatch) -> AsyncGenera
         yield
 
 
-def _say_ready(worker: Worker, *, as_json: bool) -> None:
+def _print_ready(worker: Worker, *, as_json: bool) -> None:
     if as_json:
         print_json({"ready": True, "agent": worker.agent.name, "identity": str(worker.node.own)})
     else:

@@ -120,7 +120,7 @@ class ApiRoutes:
 
     async def live(self, request: Request) -> Response:
         """`GET /api/live`: the decisions as they come, with `Last-Event-ID` from that sequence on."""
-        session = await self._let(request, "live")
+        session = await self._check_area(request, "live")
         key = session.person
         if self._streams.total() >= STREAMS or self._streams[key] >= STREAMS_OF_PERSON:
             raise EdgeError(Code.RATE_LIMITED, 429, "too many streams are open", retry_after=int(QUIET))
@@ -155,7 +155,7 @@ class ApiRoutes:
 
     async def decisions(self, request: Request) -> Response:
         """`GET /api/decisions`: decisions backwards, by filters."""
-        await self._let(request, "decisions")
+        await self._check_area(request, "decisions")
         query = request.query_params
         verdict = query.get("decision", "")
         wanted = DecisionFilter(
@@ -179,8 +179,8 @@ class ApiRoutes:
         text = request.path_params["id"]
         if not _ID.fullmatch(text):
             raise EdgeError(Code.MALFORMED, 400, "an id is 32 hex digits of a message or request, or 64 of a hash")
-        await self._let(request, "decision", text)
-        decisions = await self._search.find(identifier(text))
+        await self._check_area(request, "decision", text)
+        decisions = await self._search.find_decisions(identifier(text))
         if not decisions:
             raise EdgeError(
                 Code.NOT_FOUND, 404, "no decision with this id is recorded, or it is older than the search went back"
@@ -219,14 +219,14 @@ class ApiRoutes:
         text = request.path_params["id"]
         if not _ID.fullmatch(text):
             raise EdgeError(Code.MALFORMED, 400, "a record is named by its hash, 64 hex digits")
-        await self._let(request, "decision", text)
+        await self._check_area(request, "decision", text)
         data = await self._views.receipt(identifier(text))
         headers = {**PAGE_HEADERS, "content-disposition": f'attachment; filename="{text[:16]}.receipt"'}
         return Response(data, 200, headers, "text/plain; charset=utf-8")
 
     async def tasks(self, request: Request) -> Response:
         """`GET /api/tasks`."""
-        await self._let(request, "tasks")
+        await self._check_area(request, "tasks")
         query = request.query_params
         states = query.get("state", "")
         wanted = TaskFilter(
@@ -240,7 +240,7 @@ class ApiRoutes:
 
     async def cancel(self, request: Request) -> Response:
         """`POST /api/tasks/cancel`: cancel a task of any requester, as the console, for the person who asks."""
-        session = await self._changing(request)
+        session = await self._changing_session(request)
         body = await _body(request)
         answer = await self._edge.call(
             session.tokens.access_token,
@@ -252,7 +252,7 @@ class ApiRoutes:
 
     async def approvals(self, request: Request) -> Response:
         """`GET /api/approvals?queue=`: rows of the tasks that the edge lists to this person; `more` if there may be more."""
-        session = await self._let(request, "approvals")
+        session = await self._check_area(request, "approvals")
         queues = list(dict.fromkeys((*self._queues, *self._feed.queues)))
         queue = request.query_params.get("queue", "")
         waiting, more = await waiting_in(self._edge, session.tokens.access_token, [queue] if queue else queues)
@@ -260,12 +260,12 @@ class ApiRoutes:
 
     async def approval(self, request: Request) -> Response:
         """`GET /api/approvals/{id}`: one task that waits, as the edge shows it to this person."""
-        session = await self._let(request, "approvals")
+        session = await self._check_area(request, "approvals")
         return _json(await self._edge.asked(session.tokens.access_token, "GET", _approval(request)))
 
     async def decide(self, request: Request) -> Response:
         """`POST /api/approvals/{id}`: pass this person's verdict on to the edge, with their login."""
-        session = await self._changing(request)
+        session = await self._changing_session(request)
         body = await _body(request)
         statement = {name: str(body.get(name, "")) for name in ("decision", "verdict", "note")}
         await self._edge.asked(session.tokens.access_token, "POST", _approval(request), statement)
@@ -273,28 +273,28 @@ class ApiRoutes:
 
     async def dead(self, request: Request) -> Response:
         """`GET /api/dead`."""
-        await self._let(request, "dead")
+        await self._check_area(request, "dead")
         query = request.query_params
         return _json(await self._views.dead(query.get("agent", ""), min(_number(query.get("limit", ""), 50), 500)))
 
     async def agents(self, request: Request) -> Response:
         """`GET /api/agents`."""
-        await self._let(request, "agents")
+        await self._check_area(request, "agents")
         return _json(await self._views.agents())
 
     async def schedules(self, request: Request) -> Response:
         """`GET /api/schedules`."""
-        await self._let(request, "schedules")
+        await self._check_area(request, "schedules")
         return _json(await self._views.schedules())
 
     async def policy(self, request: Request) -> Response:
         """`GET /api/policy`."""
-        await self._let(request, "policy")
+        await self._check_area(request, "policy")
         return _json(await self._views.policy())
 
     async def source(self, request: Request) -> Response:
         """`GET /api/policy/source`: the files of the policy in force, without the library."""
-        await self._let(request, "what_if")
+        await self._check_area(request, "what_if")
         bundle = await self._policies.in_force()
         if bundle is None:
             raise EdgeError(Code.NOT_FOUND, 404, "the policy in force is not at hand here")
@@ -304,8 +304,8 @@ class ApiRoutes:
 
     async def what_if(self, request: Request) -> Response:
         """`POST /api/what-if`: the decisions of a period that would come out differently under another policy."""
-        await self._changing(request)
-        await self._let(request, "what_if", "ask")
+        await self._changing_session(request)
+        await self._check_area(request, "what_if", "ask")
         body = await _body(request, _POLICY_BYTES)
         files = body.get("files")
         if not isinstance(files, dict) or not all(isinstance(text, str) for text in (*files, *files.values())):
@@ -325,21 +325,21 @@ class ApiRoutes:
 
     async def log(self, request: Request) -> Response:
         """`GET /api/log`."""
-        await self._let(request, "log")
+        await self._check_area(request, "log")
         return _json(await self._views.log())
 
     async def verify(self, request: Request) -> Response:
         """`POST /api/log/verify`."""
-        await self._changing(request)
-        await self._let(request, "log", "verify")
+        await self._changing_session(request)
+        await self._check_area(request, "log", "verify")
         return _json(await self._views.verify())
 
-    async def _let(self, request: Request, area: Area, item: str = "") -> Session:
+    async def _check_area(self, request: Request, area: Area, item: str = "") -> Session:
         session = await self._login.session(request)
         await self._access.check(session, area, item)
         return session
 
-    async def _changing(self, request: Request) -> Session:
+    async def _changing_session(self, request: Request) -> Session:
         """Return the session of a request that changes something. Raises `EdgeError` (403) for a request of another site."""
         session = await self._login.session(request)
         check_own_page(request)

@@ -32,7 +32,7 @@ from sealbus.policies.explain.explanation import ExplainedDecision, Explainer, N
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reexamined:
+class ReexaminedDecision:
     """How a recorded decision came about, the policy that made it, and the decision of the policy in force."""
 
     explained: ExplainedDecision | NotExplained
@@ -62,14 +62,16 @@ class DecidingPolicies:
     def _drop(self) -> None:
         self._explainer = None
 
-    async def reexamined(self, recorded: RecordedDecision) -> Reexamined:
+    async def reexamined(self, recorded: RecordedDecision) -> ReexaminedDecision:
         """Explain `recorded`, and ask the policy in force about the same document."""
         bundles = await self.of_revision(recorded.revision)
         current = await self.in_force()
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, self._reexamine, recorded, bundles, current)
 
-    def _reexamine(self, recorded: RecordedDecision, bundles: Sequence[Bundle], current: Bundle | None) -> Reexamined:
+    def _reexamine(
+        self, recorded: RecordedDecision, bundles: Sequence[Bundle], current: Bundle | None
+    ) -> ReexaminedDecision:
         explainer = self._explainer = self._explainer or Explainer()
         explained = explainer.explain_recorded(recorded, bundles)
         again = None
@@ -77,7 +79,7 @@ class DecidingPolicies:
         if current is not None and isinstance(document, bytes):
             completed = completed_document(document)
             again = explainer.explain(current, completed, of_approval=is_question(completed))
-        return Reexamined(explained=explained, bundle=bundles[0] if bundles else None, again=again)
+        return ReexaminedDecision(explained=explained, bundle=bundles[0] if bundles else None, again=again)
 
     async def of_revision(self, revision: str) -> Sequence[Bundle]:
         """Return the available policies of `revision`; there may be none."""

@@ -203,7 +203,7 @@ class DecisionFeed:
         for reader in self._readers:
             reader.end()
 
-    def take(self, entry: AuditEntry | Finding) -> None:
+    def take_entry(self, entry: AuditEntry | Finding) -> None:
         """Take one entry of the stream."""
         self._after = max(self._after, entry.sequence)
         if isinstance(entry, Finding):
@@ -216,9 +216,9 @@ class DecisionFeed:
                 self.queues.popitem(last=False)
         row = row_of(entry, self._names)
         if row is not None:
-            self.add(row)
+            self.add_row(row)
 
-    def add(self, row: DecisionRow | OutcomeRow) -> None:
+    def add_row(self, row: DecisionRow | OutcomeRow) -> None:
         """Give a row to all readers, and keep it for later readers."""
         if isinstance(row, DecisionRow):
             self._rows.append(row)
@@ -255,7 +255,7 @@ class DecisionFeed:
     async def _follow(self) -> None:
         async with aclosing(self._trail(self._after).entries(follow=True)) as entries:
             async for entry in entries:
-                self.take(entry)
+                self.take_entry(entry)
                 self._failures, self.problem = 0, ""
 
     async def _tell(self) -> None:

@@ -14,7 +14,7 @@ from typing import Final
 
 from sealbus.agents.console.decisions.feed import DecisionFeed
 from sealbus.agents.console.decisions.rows import DecisionRow, OutcomeRow, row_of
-from sealbus.agents.console.decisions.what_if import AskedAgain
+from sealbus.agents.console.decisions.what_if import ReplayableDecision
 from sealbus.bus.audit.trail import AuditEntry, AuditTrail, Finding, recorded_decision
 from sealbus.bus.inspection.backwards import backwards
 from sealbus.bus.nats.api import audit_stream
@@ -90,7 +90,7 @@ class DecisionSearch:
         self._request = request
         self._names = names
 
-    async def find(self, name: bytes) -> list[FoundDecision]:
+    async def find_decisions(self, name: bytes) -> list[FoundDecision]:
         """Return the decisions that belong to `name`, the newest first.
 
         `name` is a message's id or hash, the id of a user's request (`X-Request-Id` of the edge), or a record's hash. The
@@ -145,15 +145,15 @@ class DecisionSearch:
         reached = end >= max(first, 1) and not (rows and rows[-1].time < wanted.since)
         return DecisionPage(rows=tuple(rows), before=end + 1 if reached else 0)
 
-    async def period(self, *, since: int, until: int, most: int) -> list[AskedAgain]:
+    async def period(self, *, since: int, until: int, most: int) -> list[ReplayableDecision]:
         """Return up to `most` decisions of a period with records of their own, the newest first. Raises `BusUnavailable`."""
-        decisions: list[AskedAgain] = []
+        decisions: list[ReplayableDecision] = []
         state = await audit_stream(self._request)
         end = state.last
         deadline = asyncio.get_running_loop().time() + SEARCHED
         while end >= max(state.first, 1) and len(decisions) < most and asyncio.get_running_loop().time() < deadline:
             begin = max(state.first, end - WINDOW + 1)
-            window: list[AskedAgain] = []
+            window: list[ReplayableDecision] = []
             oldest = until
             async with aclosing(self._entries(begin, end)) as entries:
                 async for entry in entries:
@@ -207,10 +207,10 @@ class DecisionSearch:
                 yield entry
 
 
-def _again(entry: AuditEntry | Finding, names: Names) -> AskedAgain | None:
+def _again(entry: AuditEntry | Finding, names: Names) -> ReplayableDecision | None:
     if isinstance(entry, Finding):
         return None
     row, recorded = row_of(entry, names), recorded_decision(entry)
     if not isinstance(row, DecisionRow) or not row.message or recorded is None:
         return None
-    return AskedAgain(row=row, recorded=recorded)
+    return ReplayableDecision(row=row, recorded=recorded)

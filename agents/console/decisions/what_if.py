@@ -41,7 +41,7 @@ class WhatIfRefused(SealbusError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AskedAgain:
+class ReplayableDecision:
     """A recorded decision: its row, and its question for a policy."""
 
     row: DecisionRow
@@ -72,14 +72,14 @@ class WhatIf:
 
 
 async def answers_of(
-    bundle: Bundle, files: Mapping[str, str], decisions: Sequence[AskedAgain], *, within: float = WITHIN
+    bundle: Bundle, files: Mapping[str, str], decisions: Sequence[ReplayableDecision], *, within: float = WITHIN
 ) -> WhatIf:
     """Return which of `decisions` come out differently under `bundle` with its files replaced by `files`.
 
     Raises `WhatIfRefused` for a policy that is refused, or that has not finished after `within` seconds.
     """
     result = WhatIf()
-    compared: list[AskedAgain] = []
+    compared: list[ReplayableDecision] = []
     questions = []
     for decision in decisions[:MOST]:
         result.read += 1

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from sealbus.agents.cli.output import as_mapping, explained, note, print_json, print_table
+from sealbus.agents.cli.output import as_mapping, explanation_lines, note, print_json, print_table
 from sealbus.bus.inspection.documents import shown_time
 from sealbus.envelopes.denial import NOTHING_TOLD, Denier, Explanation, Remedy, RemedyKind
 from sealbus.envelopes.printable import printable
@@ -91,7 +91,7 @@ def test_a_denial_is_explained_a_line_for_each_thing() -> None:
             Denier("spiffe://example.org/agent/stock", "stock.update", "denied"),
         ),
     )
-    assert list(explained(told)) == [
+    assert list(explanation_lines(told)) == [
         "late",
         "a\\x1b[2J",
         "denied by spiffe://example.org/agent/planner for planner.plan, by spiffe://example.org/agent/stock for stock.update",
@@ -103,5 +103,5 @@ def test_a_denial_is_explained_a_line_for_each_thing() -> None:
         "to do: ask Frau Müller",
         "to do: try again in 90 s",
     ]
-    assert list(explained(NOTHING_TOLD)) == []
-    assert list(explained(told._replace(remedies=(), via=told.via[:1]))) == ["late", "a\\x1b[2J"]
+    assert list(explanation_lines(NOTHING_TOLD)) == []
+    assert list(explanation_lines(told._replace(remedies=(), via=told.via[:1]))) == ["late", "a\\x1b[2J"]

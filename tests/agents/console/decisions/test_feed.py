@@ -65,14 +65,14 @@ def sequences(said: Sequence[tuple[str, Any]]) -> list[int]:
 
 async def test_a_reader_gets_what_is_known_and_then_what_comes() -> None:
     feed = feed_of()
-    feed.add(row(1))
+    feed.add_row(row(1))
     async with asyncio.TaskGroup() as group:
         running = group.create_task(feed.run())
         with feed.reading() as reader:
             first = await got(reader)
             assert [name for name, _ in first] == ["hello", "decisions", "map"]
-            feed.add(row(2, allow=False))
-            feed.add(OutcomeRow(record=row(1).record, code="done", micros=1_500))
+            feed.add_row(row(2, allow=False))
+            feed.add_row(OutcomeRow(record=row(1).record, code="done", micros=1_500))
             said: list[tuple[str, Any]] = []
             while not any(name == "outcomes" for name, _ in said):
                 said += await got(reader)
@@ -85,7 +85,7 @@ async def test_a_reader_gets_what_is_known_and_then_what_comes() -> None:
 async def test_a_reader_that_comes_again_gets_what_is_behind_its_last_one() -> None:
     feed = feed_of()
     for number in range(1, 11):
-        feed.add(row(number))
+        feed.add_row(row(number))
     with feed.reading(after=7) as reader:
         assert sequences(await got(reader)) == [8, 9, 10]
 
@@ -93,7 +93,7 @@ async def test_a_reader_that_comes_again_gets_what_is_behind_its_last_one() -> N
 async def test_a_reader_that_was_away_for_too_long_is_told_what_is_missing() -> None:
     feed = feed_of(kept=5)
     for number in range(1, 11):
-        feed.add(row(number))
+        feed.add_row(row(number))
     with feed.reading(after=2) as reader:
         said = await got(reader)
         assert ("gap", {"left_out": 3}) in said
@@ -110,7 +110,7 @@ async def test_who_does_not_keep_up_is_told_how_many_were_left_out() -> None:
             seen, left_out, sent = 0, 0, 0
             while sent < WAITING + 10:
                 sent += 1
-                feed.add(row(sent))
+                feed.add_row(row(sent))
                 while True:
                     # The other reader shows that the message has been given to both.
                     if sequences(await got(other)):
@@ -125,7 +125,7 @@ async def test_who_does_not_keep_up_is_told_how_many_were_left_out() -> None:
 async def test_many_at_once_are_several_messages() -> None:
     feed = feed_of(kept=5_000)
     for number in range(1, 2 * ROWS + 2):
-        feed.add(row(number))
+        feed.add_row(row(number))
     with feed.reading(after=0) as reader:
         rows = [len(document["rows"]) for name, document in await got(reader) if name == "decisions"]
     assert rows == [ROWS]
@@ -133,8 +133,8 @@ async def test_many_at_once_are_several_messages() -> None:
 
 async def test_answers_that_are_allowed_are_not_drawn() -> None:
     feed = feed_of()
-    feed.add(row(1, action="inventory.read.reply", sender="inventory"))
-    feed.add(row(2, action="inventory.read.reply", sender="inventory", allow=False))
+    feed.add_row(row(1, action="inventory.read.reply", sender="inventory"))
+    feed.add_row(row(2, action="inventory.read.reply", sender="inventory", allow=False))
     with feed.reading() as reader:
         [drawn] = [document for name, document in await got(reader) if name == "map"]
     assert drawn["edges"] == [{"from": "inventory", "to": "inventory", "rate": 0.02, "denied": 1}]
@@ -142,7 +142,7 @@ async def test_answers_that_are_allowed_are_not_drawn() -> None:
 
 async def test_records_that_do_not_verify_are_counted() -> None:
     feed = feed_of()
-    feed.take(Finding(sequence=7, stored=0, subject="audit.x", code="bad_proof", step=8, detail=""))
+    feed.take_entry(Finding(sequence=7, stored=0, subject="audit.x", code="bad_proof", step=8, detail=""))
     with feed.reading() as reader:
         [drawn] = [document for name, document in await got(reader) if name == "map"]
     assert drawn["unverified"] == 1
@@ -194,7 +194,7 @@ async def test_a_new_period_is_read_from_its_beginning() -> None:
     async with asyncio.TaskGroup() as group:
         running = group.create_task(feed.run())
         assert await opened.get() == 41
-        feed.add(row(42))
+        feed.add_row(row(42))
         feed.begin_again()
         assert await opened.get() == 0
         assert list(feed.rows()) == []

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sealbus.agents.console.decisions.rows import DecisionRow
-from sealbus.agents.console.decisions.what_if import AskedAgain, WhatIfRefused, answers_of
+from sealbus.agents.console.decisions.what_if import ReplayableDecision, WhatIfRefused, answers_of
 from sealbus.envelopes.errors import Code
 from sealbus.policies.backtest.recorded import RecordedDecision
 from sealbus.policies.bundle.files import build_bundle
@@ -44,7 +44,7 @@ def starter() -> Bundle:
     return build_bundle(Path("policies/rego"))
 
 
-def asked(user: str, *, allow: bool, reasons: tuple[str, ...] = ()) -> AskedAgain:
+def asked(user: str, *, allow: bool, reasons: tuple[str, ...] = ()) -> ReplayableDecision:
     document = input_document(
         Request(
             caller=Caller(
@@ -73,7 +73,7 @@ def asked(user: str, *, allow: bool, reasons: tuple[str, ...] = ()) -> AskedAgai
         code=None if allow else Code.DENIED, input=bytes(document), redacted=False, reasons=reasons, obligations=b"",
         revision="r", engine="embedded", micros=1,
     )  # fmt: skip
-    return AskedAgain(row=row, recorded=recorded)
+    return ReplayableDecision(row=row, recorded=recorded)
 
 
 DECISIONS = [asked("alice", allow=True), asked("carol", allow=False, reasons=("not_owner",))]

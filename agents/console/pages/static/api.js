@@ -1,9 +1,9 @@
-// The console's own JSON interface. Every wait has a deadline; what changes something carries a header that forms cannot.
+// The console's own JSON interface. Every wait has a deadline. Each request for a change has a header that forms cannot send.
 
 const WITHIN = 30_000;
 const LONG = 180_000;
 
-/** An answer that is no success: its status and what the server says about it. */
+/** An error answer of the server: its status and its problem document. */
 export class Refused extends Error {
   constructor(status, body) {
     super(body?.title || `status ${status}`);
@@ -33,7 +33,7 @@ const ask = async (path, { signal, within = WITHIN, ...options } = {}) => {
   return body;
 };
 
-/** Build a path with a query from what is set. */
+/** Build a path with a query from the values that are set. */
 export const path = (base, query) => {
   const set = Object.entries(query).filter(([, value]) => value !== "" && value !== null && value !== undefined);
   return set.length ? `${base}?${new URLSearchParams(set)}` : base;
@@ -47,7 +47,7 @@ export const post = (where, body, signal) =>
   ask(where, { method: "POST", headers: { "content-type": "application/json", "x-sealbus-console": "1" },
     body: JSON.stringify(body), signal, within: LONG });
 
-/** Return the path at which one logs in and comes back to here; `needs` is a remedy that asks for another login. */
+/** Return the path of a login that leads back to this page; `needs` is a remedy that asks for another login. */
 export const login = (needs = {}) => {
   const acr = Array.isArray(needs.acr) ? needs.acr.join(" ") : needs.acr;
   return path("/login", { to: location.pathname + location.search, acr, max_age: needs.max_age });

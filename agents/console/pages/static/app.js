@@ -1,4 +1,4 @@
-// The frame of the console: who is logged in, the areas, which view a path shows, the search, and the keyboard.
+// The frame of the console: the logged-in person, the areas, the view of each path, the search, and the keyboard.
 
 import { get, path, Refused } from "./api.js";
 import { approvals } from "./approvals.js";
@@ -29,7 +29,7 @@ const main = document.getElementById("content");
 let session = {};
 let shown = null;
 
-/** Return which view shows a path, or null. */
+/** Return the view that shows a path, or null. */
 const route = (where) => {
   const [, area = "", id = ""] = where.split("/");
   if (where === "/") return { area: "live", view: live };
@@ -45,14 +45,14 @@ const unquoted = (text) => {
   }
 };
 
-/** Take away what is shown: who may look no longer does not go on seeing it. */
+/** Remove the view: a person who may no longer look must not see it any longer. */
 const ended = (error) => {
   shown?.abort();
   document.querySelector("dialog[open]")?.close();
   main.replaceChildren(h("h1", null, "No longer shown"), problem(error, () => location.reload()));
 };
 
-/** Ask whether what is shown may still be seen. */
+/** Ask whether the person may still see the view. */
 const looked = async () => {
   const found = route(location.pathname);
   if (!found || shown?.signal.aborted) return;
@@ -125,7 +125,7 @@ const header = () => {
   until();
 };
 
-/** Show when the login ends, where nothing renews it. */
+/** Show the end of a login that nothing renews. */
 const until = () =>
   document.getElementById("until")?.replaceChildren(...(session.until ? ["until ", when(session.until, true), " UTC"] : []));
 
@@ -229,7 +229,7 @@ const begin = async () => {
   setInterval(() => document.hidden || looked(), LOOKED);
   document.addEventListener("visibilitychange", () => document.hidden || looked());
   feed.on("over", async ({ code, detail, status }) => {
-    // Another login, as one that an approval needs, takes the place of the one that the stream was for.
+    // A new login, which an approval may need, replaces the login of the stream.
     if (code === "login_required" && await get("/api/session").then(() => true, () => false)) return feed.again();
     ended(new Refused(status ?? (code === "denied" ? 403 : 401), { code, detail }));
   });

@@ -1,4 +1,4 @@
-// What waits for a person: a list, one opened, and a verdict with a note.
+// Tasks that wait for a person: the list, one opened task, and a verdict with a note.
 
 import { get, path, post, Refused } from "./api.js";
 import { card, h, say, stamp, terms } from "./dom.js";

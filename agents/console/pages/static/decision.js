@@ -14,7 +14,7 @@ const SIGNS = { user: "person", bad: "cross", good: "check" };
 
 const lower = (text) => (text ? text[0].toLowerCase() + text.slice(1).replace(/\.$/, "") : "");
 
-/** The verdict in words: what the policy calls its reasons, or at least which they are. */
+/** The verdict in words: the policy's titles of its reasons, or else the reasons themselves. */
 const verdict = (one) => {
   const titles = new Map(one.words.filter((word) => word.title).map((word) => [word.reason, word.title]));
   for (const { reason, title } of one.explanation?.reasons ?? []) if (title && !titles.has(reason)) titles.set(reason,
@@ -79,7 +79,7 @@ const link = (one) => {
 };
 
 const chain = (one) => {
-  // What the decider says of its own policy is no link.
+  // The decider's own policy is no link of the chain.
   const links = one.chain.filter(({ role }) => role !== "user" && role !== "decider");
   const failed = links.some(({ checks = [] }) => checks.some(({ ok }) => !ok));
   const every = links.length > 0 && links.every(({ checks = [] }) => checks.length > 0);
@@ -97,7 +97,7 @@ const chain = (one) => {
 const timeline = (one) => {
   const steps = [];
   for (const { what, time, ms } of one.timeline) {
-    // What was done with it has no time of its own, and took so long.
+    // The handling has no time of its own, only a duration.
     const at = time ? Date.parse(time) : (steps.at(-1)?.at ?? NaN) + (ms ?? NaN);
     if (!Number.isNaN(at)) steps.push({ what, time: new Date(at).toISOString(), at });
   }

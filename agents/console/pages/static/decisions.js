@@ -15,7 +15,7 @@ const FIELDS = [
     { key: "until", label: "Until, UTC", hint: "2026-11-26T03:00" },
 ];
 
-/** Write a time that somebody typed as RFC 3339; what is none is left for the server to refuse. */
+/** Write a typed time as RFC 3339. A text that is no time is left as it is, and the server refuses it. */
 export const typed = (text) => {
   const read = /^(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d)(:\d\d(?:\.\d+)?)?)?Z?$/.exec(text.trim());
   return read ? `${read[1]}T${read[2] ?? "00:00"}${read[3] ?? ":00"}Z` : text.trim();

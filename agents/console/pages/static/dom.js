@@ -27,7 +27,7 @@ const ICONS = {
   bulb: "M5.5 11.6h5M6.3 14h3.4M8 1.8a4.3 4.3 0 0 0-2.5 7.8c.6.4.8 1 .8 1.7h3.4c0-.7.2-1.3.8-1.7A4.3 4.3 0 0 0 8 1.8z",
 };
 
-/** Draw an icon; what it means stands beside it in words. */
+/** Draw an icon. Its meaning must stand beside it in words. */
 export const icon = (name, size = 16) =>
   svg("svg", { class: "icon", width: size, height: size, viewBox: "0 0 16 16", "aria-hidden": "true" },
     svg("path", { d: ICONS[name] }));
@@ -54,7 +54,7 @@ export const terms = (entries, kind = "kv") =>
     && entry[1] !== "")
     .map(([term, ...values]) => h("div", null, h("dt", null, term), h("dd", null, values))));
 
-/** Say something to who listens to the page instead of seeing it. */
+/** Announce a text to screen readers. */
 export const say = (text) => {
   document.getElementById("said").textContent = text;
 };

@@ -19,7 +19,7 @@ let holds = false;
 let alone = 0;
 let running = null;
 
-/** How the stream stands: `connecting`, `open`, `lost` or `over`. */
+/** The state of the stream: `connecting`, `open`, `lost` or `over`. */
 export let state = "connecting";
 
 /** Call `tell` with the data of each event of a type, until `signal`. Types: those of the stream, and `state`. */
@@ -54,7 +54,7 @@ const share = (event) => {
   take(event);
 };
 
-/** Look whether other tabs wait for the lock: without any, nothing is copied for them. */
+/** Check whether other tabs wait for the lock. Without waiting tabs, nothing is copied for them. */
 const look = async () => {
   const { pending } = await navigator.locks.query();
   alone = pending.some(({ name }) => name === LOCK) ? 0 : alone + 1;
@@ -105,7 +105,7 @@ const start = async () => {
   if (!document.hidden) start();
 };
 
-/** Follow it again after its end, by another login. */
+/** Follow the stream again after its end, with a new login. */
 export const again = () => {
   if (state !== "over") return;
   known.delete("over");

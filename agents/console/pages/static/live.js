@@ -1,5 +1,5 @@
-// The live view: who asks whom as a map, and the newest decisions. The ring, the rows and the paints are bounded: however
-// much comes, at most one paint a frame touches a fixed set of rows.
+// The live view: a map of senders and deciders, and the newest decisions. The ring, the rows and the paints are bounded:
+// under any load, at most one paint a frame changes a fixed set of rows.
 
 import { get, path } from "./api.js";
 import { h, say } from "./dom.js";
@@ -29,7 +29,7 @@ const slim = (row) => {
 
 const isAnswer = (row) => row.allow && row.action.endsWith(".reply");
 
-/** Return what tells whether a row is wanted: words anywhere, or `user:alice` in one field; `denied` only denials. An
+/** Return a function that tells whether a row matches: words anywhere, or `user:alice` in one field; `denied` only denials. An
   answer, about which its requester's policy decides, is wanted only with `answers`, or if it was denied. */
 export const wanted = (text, denied, answers = true) => {
   const words = text.toLowerCase().split(/\s+/).filter(Boolean).map((word) => {
@@ -129,7 +129,7 @@ const show = (main, { signal, query, go }) => {
     if (paused || held) return settle();
     rows.forEach((row, index) => row.set(matching[index]));
     none.hidden = matching.length > 0;
-    // The frame is laid out and drawn before this runs. On a slow machine as long a rest follows, for the other frames.
+    // The browser lays out and draws the frame before this runs. On a slow machine an equal pause follows, for other frames.
     setTimeout(() => { rest = performance.now() + Math.min(REST, performance.now() - began); });
   };
   const soon = () => {
@@ -165,7 +165,7 @@ const show = (main, { signal, query, go }) => {
     const fresh = [];
     const before = newest;
     for (const one of found) {
-      // What the first page and the stream both told. A message of the stream holds several records.
+      // Rows that are in both the first page and the stream. A message of the stream has several records.
       if (one.sequence < before || byRecord.has(one.record)) continue;
       newest = one.sequence;
       const row = slim(one);

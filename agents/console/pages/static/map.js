@@ -1,4 +1,5 @@
-// Who asks whom: columns by distance from the edges, curves as wide as the logarithm of their rate. Only denials have colour.
+// The map of senders and deciders: columns by distance from the edges, curves as wide as the logarithm of their rate.
+// Only denials have colour.
 
 import { h, svg } from "./dom.js";
 import { count, cut, name, number, plain } from "./text.js";

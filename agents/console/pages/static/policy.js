@@ -1,4 +1,4 @@
-// Which policy is in force and who signed it, and the log that holds the records.
+// The policy in force with its signers, and the log that holds the records.
 
 import { get, post, Refused } from "./api.js";
 import { card, h, icon, terms } from "./dom.js";
@@ -38,7 +38,7 @@ export const policy = {
 const LATE = 60;
 const AGAIN = 15_000;
 
-/** Whether records wait for a checkpoint. What is not known is no good news. */
+/** Whether records wait for a checkpoint. An unknown wait counts as a wait. */
 const waiting = ({ waiting_s: seconds }) => {
   if (!Number.isFinite(seconds)) return mark("wait", "it is not known whether records wait");
   if (seconds > LATE) return mark("no", `records have waited for ${span(seconds)}`);
@@ -71,7 +71,7 @@ export const log = {
             "entries")}. Keep an export, and run sealbus audit verify --live for each of them.`);
       }, "Verifying the log; this reads all of it").finally(() => { event.target.disabled = false; });
     };
-    // What was well when the page was opened may not be now.
+    // The state may have changed since the page was opened.
     const look = async () => {
       let made;
       try {

@@ -1,4 +1,4 @@
-// The rules that denied: their source, the line that failed, the values it looked at, and what would help.
+// The rules that denied: their source, the line that failed, the values it looked at, and the remedy.
 
 import { card, h, icon } from "./dom.js";
 import { code, count, name, nodes, sentence, whole } from "./text.js";
@@ -23,7 +23,7 @@ const FAILS = { "==": "is not", "!=": "is", "<=": "is over", "<": "is not under"
 
 const value = (looked) => (looked.value === null ? h("i", null, "is not there") : h("b", null, name(looked.value, 60)));
 
-/** What a literal looked at; where it compares two values, as a sentence. */
+/** The values that a literal looked at; as a sentence if it compares two values. */
 const judged = (literal, failed) => {
   const [, left, operator, right] = /^(\S+) (==|!=|<=|<|>=|>|in) (\S+)$/.exec(literal.written) ?? [];
   const constant = (written) => (CONSTANT.test(written ?? "") ? { written, value: written } : null);
@@ -60,7 +60,7 @@ const line = (number, text, at) =>
       [index > 0 && h("br"), h("span", { class: "sign" }, failed ? "✕ " : "✓ "),
       h("span", { class: "unseen" }, failed ? "failed: " : "held: "), judged(literal, failed)])));
 
-/** The lines of a file around what was judged; long stretches between are left out. */
+/** The lines of a file around the judged lines, without long stretches between them. */
 const listing = (file, marks, source) => {
   const wanted = [...marks.keys()].sort((a, b) => a - b);
   const items = [];

@@ -1,13 +1,13 @@
-// What an area shows when it has nothing to show yet: loading, empty, refused, out of reach. Each says what to do next.
+// The states of an area without contents: loading, empty, refused, out of reach. Each says what to do next.
 
 import { login, Refused } from "./api.js";
 import { h, icon } from "./dom.js";
 import { code, name, short, whole } from "./text.js";
 
-/** Show that something is on its way. */
+/** Show that the area is loading. */
 export const loading = (what = "Loading") => h("p", { class: "state soft", role: "status" }, `${what}…`);
 
-/** Show that there is nothing, and what to do about it. */
+/** Show that the area is empty, and what to do about it. */
 export const empty = (title, ...next) => h("div", { class: "state" }, h("p", { class: "strong" }, title),
   h("p", { class: "soft" }, next));
 
@@ -23,7 +23,7 @@ const WORDS = {
   503: "What this area reads cannot be reached now: the bus, the log, or the edge.",
 };
 
-/** Show why something was refused or failed; `retry` is called when somebody wants to try again. */
+/** Show why a request was refused or failed; `retry` is called when the person wants to try again. */
 export const problem = (error, retry) => {
   if (error.status === 401)
     return h("div", { class: "state", role: "alert" }, h("p", { class: "strong" }, "Log in to look at this"),
@@ -45,7 +45,7 @@ export const problem = (error, retry) => {
     retry && !denied && h("p", null, h("button", { type: "button", onclick: retry }, "Try again")));
 };
 
-/** Fill `place` with what `load` gives: first that it loads, then what it gave or why it did not. */
+/** Fill `place`: first with the loading state, then with the nodes that `load` returns, or with its error. */
 export const filled = async (place, signal, load, what) => {
   place.replaceChildren(loading(what));
   place.setAttribute("aria-busy", "true");
@@ -53,7 +53,7 @@ export const filled = async (place, signal, load, what) => {
     const made = await load();
     if (signal.aborted) return;
     place.replaceChildren(...[made].flat(Infinity).filter(Boolean));
-    // Who came here by keyboard waits on the area itself until there is a heading.
+    // A person who uses the keyboard stays on the area itself until there is a heading.
     if (document.activeElement?.id === "content") place.querySelector("h1")?.focus({ preventScroll: true });
   } catch (error) {
     if (signal.aborted) return;
@@ -65,7 +65,7 @@ export const filled = async (place, signal, load, what) => {
   }
 };
 
-/** Ask in a dialog before something is done; `act(text)` does it,
+/** Ask in a dialog before an action; `act(text)` performs it,
   and its failure is shown there. Returns whether it was done. */
 export const confirmed = ({ title, about, label, hint, action, danger, required, act }) =>
   new Promise((done) => {

@@ -1,4 +1,5 @@
-// Server-sent events read by fetch: unlike EventSource it tells a refusal from a lost line, and can say where it left off.
+// Server-sent events read by fetch: unlike EventSource, this tells a refusal from a lost
+// connection, and can continue after the last event.
 
 import { Refused } from "./api.js";
 
@@ -18,7 +19,7 @@ const parsed = (block) => {
   return event;
 };
 
-/** Yield the events of a stream until it ends; raises Refused, or when nothing came for 20 seconds. */
+/** Yield the events of a stream until it ends. Throws Refused, or an error if nothing comes for 20 seconds. */
 export async function* events(where, last, signal) {
   const broken = new AbortController();
   const stop = () => broken.abort();

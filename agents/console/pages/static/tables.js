@@ -1,4 +1,4 @@
-// Tables of what an area lists. On a phone each row is a card; the roles keep it a table for who listens.
+// Tables of areas. On a phone each row is a card; the roles keep it a table for screen readers.
 
 import { h } from "./dom.js";
 import { code, count, name, number, when } from "./text.js";

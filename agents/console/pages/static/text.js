@@ -1,4 +1,4 @@
-// What strangers chose, as text: isolated in <bdi>, with what cannot be seen or turns direction as a visible chip.
+// Texts that strangers chose: isolated in <bdi>, with invisible and direction-changing characters as visible chips.
 
 import { h } from "./dom.js";
 
@@ -13,7 +13,7 @@ const point = (character) => `U+${character.codePointAt(0).toString(16).toUpperC
 /** Whether a text holds characters that need a chip. */
 export const unseen = (text) => UNSEEN.test(text);
 
-/** Return a text for attributes: what cannot be seen is spelled out. */
+/** Return a text for attributes, with invisible characters spelled out. */
 export const plain = (value, most = CUT) =>
   cut(String(value ?? ""), most).split(UNSEEN_PARTS).map((part, index) => (index % 2 ? `[${point(part)}]` : part))
     .join("");

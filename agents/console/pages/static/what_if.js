@@ -1,4 +1,4 @@
-// What another policy would have decided: recorded decisions of a period, asked again with changed files.
+// Recorded decisions of a period, decided again by the policy with changed files.
 
 import { get, post } from "./api.js";
 import { typed } from "./decisions.js";
@@ -13,7 +13,7 @@ const COLUMNS = [...DECISIONS.slice(0, 3), DECISIONS[4], { title: "Was", cell: (
 
 const hours = (back) => new Date(Date.now() - back * 3_600_000).toISOString().slice(0, 16);
 
-/** The result: how many flip, which, and what could not be asked again. */
+/** The result: number and list of changed decisions, and the decisions that could not be made again. */
 const result = (told) => {
   const flipped = told.flipped.map(({ row, was, now }) => ({ ...row, was, now }));
   const denied = flipped.filter(({ now }) => !now.allow).length;

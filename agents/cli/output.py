@@ -59,6 +59,14 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     Console(width=None if sys.stdout.isatty() else _WIDEST).print(table)
 
 
+def print_facts(title: Sequence[str], facts: Mapping[str, object], *, as_json: bool) -> None:
+    """Print facts by name: as a table of two columns under `title`, or as one JSON object."""
+    if as_json:
+        print_json(facts)
+    else:
+        print_table("", title, [(name, str(value)) for name, value in facts.items()])
+
+
 def print_error(error: SealbusError) -> None:
     """Print an error on stderr: the failure with its code in brackets, the reasons, and what to do next.
 

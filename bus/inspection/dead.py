@@ -152,10 +152,7 @@ class DeadLetterList:
         `first` and `last` are sequences of DEAD. Raises `BusUnavailable`, or `ConfigurationError` if a stream is missing.
         """
         left = most
-        source = backwards(
-            self._transport, DEAD, subjects, first=first, last=last, keep=self._found, window=self._window
-        )
-        async with aclosing(source) as windows:
+        async with aclosing(self._windows(subjects, first, last)) as windows:
             async for window in windows:
                 for letter in reversed(await self._with_reasons(await self._judged(window[-left:]))):
                     yield letter
@@ -179,16 +176,7 @@ class DeadLetterList:
 
     async def _sequence_of(self, name: bytes, first: int, last: int) -> int:
         sequences: dict[bytes, int] = {}
-        source = backwards(
-            self._transport,
-            DEAD,
-            [SUBJECTS[DEAD]],
-            first=first,
-            last=last,
-            keep=self._found,
-            window=self._window,
-        )
-        async with aclosing(source) as windows:
+        async with aclosing(self._windows([SUBJECTS[DEAD]], first, last)) as windows:
             async for window in windows:
                 for letter in reversed(window):
                     if letter.header is not None and letter.is_called(name):
@@ -199,6 +187,9 @@ class DeadLetterList:
             numbers = ", ".join(f"#{number}" for number in sorted(sequences.values()))
             raise ConfigurationError(f"several messages have that id: give the number of one ({numbers})")
         return next(iter(sequences.values()))
+
+    def _windows(self, subjects: Sequence[str], first: int, last: int) -> AsyncGenerator[list[DeadLetter], None]:
+        return backwards(self._transport, DEAD, subjects, first=first, last=last, keep=self._found, window=self._window)
 
     async def _judged(self, letters: Sequence[DeadLetter]) -> list[DeadLetter]:
         """Verify `letters`. They are read from the stream once more, because the payloads of a window are not kept."""

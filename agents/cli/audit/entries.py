@@ -54,7 +54,7 @@ def as_document(entry: AuditEntry) -> Mapping[str, object]:
         base |= {
             "action": record.action,
             "allow": record.allow,
-            "code": str(record.code) if record.code else "",
+            "code": str(record.code or ""),
             "reasons": list(record.reasons),
             "obligations": record.obligations.decode(errors="replace"),
             "policy": record.policy or "",
@@ -68,7 +68,7 @@ def as_document(entry: AuditEntry) -> Mapping[str, object]:
     elif isinstance(entry.record, OutcomeRecord):
         base |= {
             "decision": entry.record.decision.hex(),
-            "code": str(entry.record.code) if entry.record.code else "",
+            "code": str(entry.record.code or ""),
             "micros": entry.record.micros,
             "sent": [digest.hex() for digest in entry.record.sent],
         }
@@ -99,11 +99,11 @@ def as_line(entry: AuditEntry) -> str:
         record = entry.record
         verdict = "ALLOW" if record.allow else "DENY "
         user = _user_text(as_mapping(as_mapping(entry.input.get("context")).get("user")))
-        why = ", ".join(record.reasons) or (str(record.code) if record.code else "")
+        why = ", ".join(record.reasons) or (str(record.code or ""))
         return f"{head} {verdict} {record.action:<24} from {sender:<20} for {user:<10} {why}".rstrip()
     if isinstance(entry.record, OutcomeRecord):
         action = entry.decision.action if entry.decision is not None else "?"
-        result = str(entry.record.code) if entry.record.code else "done"
+        result = str(entry.record.code or "done")
         return f"{head} -> {result:<8} {action:<18} in {entry.record.micros / 1000:.1f} ms"
     if isinstance(entry.record, DenialsRecord):
         counts = ", ".join(f"{count} {code}" for code, count in sorted(entry.record.counts.items()))

@@ -157,7 +157,7 @@ def as_tree(decision: VerifiedDecision) -> Tree:
         branch.add(line(_approved(approval)))
     branch.add(line(f"recorded by {decision.recorder.value} {_proof(decision.found)}"))
     for outcome in decision.outcomes:
-        result = str(outcome.record.code) if outcome.record.code else "done"
+        result = str(outcome.record.code or "done")
         branch.add(line(f"{result} in {outcome.record.micros / 1000:.1f} ms {_proof(outcome.found)}"))
     return top
 

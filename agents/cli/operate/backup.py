@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from sealbus.agents.cli.options import Invocation, invocation_options
 from sealbus.agents.cli.output import note, print_json
+
+if TYPE_CHECKING:
+    from sealbus.agents.runtime.settings.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -25,6 +28,14 @@ def log_option(function: F) -> F:
         metavar="DIR",
         help="The folder in which the notary keeps the log; by default that of the settings.",
     )(function)
+
+
+def named_log(folder: Path | None, settings: Settings, *, without_log: bool) -> Path | None:
+    """Return the log's folder, from `--log` or the settings; None with `--without-log`. Raises `UsageError` without any."""
+    log = folder or settings.control.notary.folder
+    if log is None and not without_log:
+        raise click.UsageError("control.notary.folder is not set: give --log DIR, or --without-log")
+    return None if without_log else log
 
 
 @click.command("backup")
@@ -49,9 +60,7 @@ async def command(
     from sealbus.agents.runtime.open import open_connection
 
     settings = invocation.settings()
-    log = None if without_log else log_folder or settings.control.notary.folder
-    if log is None and not without_log:
-        raise click.UsageError("control.notary.folder is not set: give --log DIR, or --without-log")
+    log = named_log(log_folder, settings, without_log=without_log)
     async with open_connection(invocation.as_name, settings) as (_, connection):
         manifest = await take_backup(folder, connection, settings, log=log, keys=keys)
     size = sum(file.size for file in manifest.files)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sealbus.agents.cli.options import Invocation, invocation_options
-from sealbus.agents.cli.output import note, print_json, print_table
+from sealbus.agents.cli.output import note, print_facts, print_json
 from sealbus.bus.inspection.documents import shown_time
 
 if TYPE_CHECKING:
@@ -43,10 +43,7 @@ async def show(invocation: Invocation) -> None:
             "jwt_expires": shown_time(sealer.expires),
             "trust_bundles": {str(name): len(bundle.keys) for name, bundle in bundles.items()},
         }
-    if invocation.as_json:
-        print_json(facts)
-    else:
-        print_table("", ("identity", ""), [(name, str(value)) for name, value in facts.items()])
+    print_facts(("identity", ""), facts, as_json=invocation.as_json)
 
 
 @command.command("write")

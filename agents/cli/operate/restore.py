@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from sealbus.agents.cli.operate.backup import log_option
+from sealbus.agents.cli.operate.backup import log_option, named_log
 from sealbus.agents.cli.options import Invocation, invocation_options
 from sealbus.agents.cli.output import note, print_json
 
@@ -50,9 +50,7 @@ async def command(
     from sealbus.agents.runtime.open import open_connection
 
     settings = invocation.settings()
-    log = None if without_log else log_folder or settings.control.notary.folder
-    if log is None and not without_log:
-        raise click.UsageError("control.notary.folder is not set: give --log DIR, or --without-log")
+    log = named_log(log_folder, settings, without_log=without_log)
     async with open_connection(invocation.as_name, settings) as (_, connection):
         done = await restore_backup(folder, connection, settings, log=log, keys=keys, lose=lose)
     if invocation.as_json:

@@ -96,7 +96,7 @@ async def explain(
 
     sought = identifier(wanted) if wanted is not None else None
 
-    from sealbus.policies.explain.explanation import Explainer
+    from sealbus.policies.explain.explanation import ExplainedDecision, Explainer
 
     explainer, explained, missed, findings = Explainer(), 0, 0, 0
     async with _opened(source, recent=sought is None) as (entries, bundles_of):
@@ -107,7 +107,8 @@ async def explain(
                 continue
             bundles = [_bundle(policy)] if policy is not None else await bundles_of(recorded.revision)
             result = explainer.explain_recorded(recorded, bundles)
-            explained, missed = _counted(result, explained, missed)
+            explained += isinstance(result, ExplainedDecision)
+            missed += not isinstance(result, ExplainedDecision)
             _print(_about(entry, recorded), result, everything=everything, as_json=source.invocation.as_json)
     if findings:
         note(f"{findings} records do not verify: sealbus audit replay names them")
@@ -116,17 +117,11 @@ async def explain(
     return _UNVERIFIED if findings else int(missed > 0 or not explained)
 
 
-def _counted(result: ExplainedDecision | NotExplained, explained: int, missed: int) -> tuple[int, int]:
-    from sealbus.policies.explain.explanation import ExplainedDecision
-
-    return (explained + 1, missed) if isinstance(result, ExplainedDecision) else (explained, missed + 1)
-
-
 def _explain_input(file: Path, policy: Path, *, everything: bool, as_json: bool) -> int:
     from sealbus.envelopes.errors import ConfigurationError, PolicyFailed
     from sealbus.policies.decision.approval import is_question
     from sealbus.policies.decision.documents import checked_document
-    from sealbus.policies.explain.explanation import Explainer
+    from sealbus.policies.explain.explanation import ExplainedDecision, Explainer
 
     try:
         data = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
@@ -138,7 +133,7 @@ def _explain_input(file: Path, policy: Path, *, everything: bool, as_json: bool)
         raise ConfigurationError(error.detail) from error
     result = Explainer().explain(_bundle(policy), document, of_approval=is_question(document))
     _print({}, result, everything=everything, as_json=as_json)
-    return _counted(result, 0, 0)[1]
+    return 0 if isinstance(result, ExplainedDecision) else 1
 
 
 def _bundle(policy: Path) -> Bundle:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from sealbus.agents.cli.options import Invocation, invocation_options
-from sealbus.agents.cli.output import note, print_json, print_table
+from sealbus.agents.cli.output import note, print_facts, print_json, print_table
 from sealbus.agents.cli.policy.push import open_store
 from sealbus.bus.inspection.documents import part_documents
 
@@ -54,10 +54,7 @@ async def _of_engine(invocation: Invocation) -> int:
         "problem": engine.problem,
         "missed": list(engine.missed),
     }
-    if invocation.as_json:
-        print_json(rows)
-    else:
-        print_table("", ("engine", engine.engine), [(name, str(value)) for name, value in rows.items()])
+    print_facts(("engine", engine.engine), rows, as_json=invocation.as_json)
     return 0 if engine.revision and not engine.problem and not engine.missed else 1
 
 
@@ -70,8 +67,5 @@ async def _of_opa(url: str, *, as_json: bool) -> int:
         rows["policies"] = list(facts.policies)
     if facts.problems:
         rows["problems"] = dict(facts.problems)
-    if as_json:
-        print_json(rows)
-    else:
-        print_table("", ("opa", url), [(name, str(value)) for name, value in rows.items()])
+    print_facts(("opa", url), rows, as_json=as_json)
     return 0 if facts.healthy and not facts.problems else 1

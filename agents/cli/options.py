@@ -57,7 +57,7 @@ def invocation_options(
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., None]:
-        run_command = running(function)
+        run_command = as_command(function)
 
         @functools.wraps(function)
         def with_invocation(*, config: str | None, as_name: str, as_json: bool, **others: Any) -> None:
@@ -70,7 +70,7 @@ def invocation_options(
     return decorate
 
 
-def running(function: Callable[..., Any]) -> Callable[..., None]:
+def as_command(function: Callable[..., Any]) -> Callable[..., None]:
     """Make a command of `function`, which may be a coroutine function. A number that it returns is the exit code."""
 
     @functools.wraps(function)
@@ -165,7 +165,7 @@ def login_options(function: F) -> F:
 
     for option in (
         click.option("--file", default=None, metavar="FILE", help="Where logins are kept (client.logins)."),
-        click.option("--resource", default=None, metavar="URI", help="For whom tokens are (client.resource)."),
+        click.option("--resource", default=None, metavar="URI", help="The audience of tokens (client.resource)."),
         click.option("--client-id", default=None, metavar="ID", help="The OAuth client (client.client_id)."),
         click.option("--issuer", default=None, metavar="URL", help="The identity provider (client.issuer)."),
     ):

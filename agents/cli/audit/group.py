@@ -50,9 +50,9 @@ async def tail(follow: bool, last: int, stream: str | None, invocation: Invocati
 @command.command("replay")
 @period_options
 @click.option("--subject", default=None, help="Only messages to this subject.")
-@click.option("--agent", default=None, help="Only what this agent recorded.")
+@click.option("--agent", default=None, help="Only records of this agent.")
 @click.option("--decision", type=click.Choice(["allow", "deny"]), default=None)
-@click.option("--user", default=None, help="Only what was requested for this user.")
+@click.option("--user", default=None, help="Only messages for this user.")
 @click.option(
     "--message", type=HexDigits(32, 64), default=None, metavar="ID", help="Only this message: its id or hash."
 )
@@ -120,7 +120,7 @@ async def replay(
     from sealbus.agents.cli.audit.replay import replay_into
 
     if follow:
-        raise click.UsageError("--into replays what is stored and cannot be used with --follow")
+        raise click.UsageError("--into replays stored messages: leave --follow out")
     return await replay_into(into, wanted, invocation, most=last, stream=stream)
 
 

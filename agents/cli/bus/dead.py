@@ -62,7 +62,7 @@ def command() -> None:
 
 
 @command.command("ls")
-@agent_option("Only what this agent could not handle")
+@agent_option("Only letters of this agent")
 @limit_option
 @invocation_options("operator")
 async def ls(agent: str | None, limit: int, invocation: Invocation) -> None:
@@ -156,7 +156,7 @@ async def retry(
         ]
     for letter in letters:
         if letter.death is not None and letter.death.code == Code.OUTCOME_UNKNOWN:
-            note(f"#{letter.sequence} ended as outcome_unknown: what is sent again may have happened already")
+            note(f"#{letter.sequence} ended as outcome_unknown: its effect may have happened already")
     async with Client(sender, settings=dead.settings) as bus:
         for letter, message in zip(letters, messages, strict=True):
             posted = await bus.node.outbox.publish(message)

@@ -92,7 +92,7 @@ def _change_options(function: Callable[..., Awaitable[None]]) -> Callable[..., N
             "--owner",
             default=None,
             metavar="NAME",
-            help="The agent that sends the tasks, whose policy decides; by default ourselves (--as).",
+            help="The agent that sends the tasks, whose policy decides; by default yourself (--as).",
         ),
     ):
         changing = option(changing)
@@ -131,7 +131,7 @@ def command() -> None:
     default=None,
     type=Span(),
     metavar="SPAN",
-    help="How late a task may be sent where no process ran: 0s to 1d; by default 1m, and 1h for what is sent once.",
+    help="How late a task may be sent where no process ran: 0s to 1d; by default 1m, and 1h for a task that is sent once.",
 )
 @click.option(
     "--until", default=None, type=Span(), metavar="SPAN", help="How long it lasts: at most 366d, unless said."

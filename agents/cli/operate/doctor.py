@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from sealbus.agents.cli.options import config_option, json_option, running
+from sealbus.agents.cli.options import as_command, config_option, json_option
 from sealbus.agents.cli.output import print_json, print_table
 
 
@@ -23,7 +23,7 @@ from sealbus.agents.cli.output import print_json, print_table
     help="Whose identity to use where the settings name one Workload API socket per workload.  [default: client.name]",
 )
 @json_option
-@running
+@as_command
 async def command(
     url: str | None,
     monitors: tuple[str, ...],

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sealbus.agents.cli.options import config_option, json_option, running
+from sealbus.agents.cli.options import as_command, config_option, json_option
 from sealbus.agents.cli.output import note, print_json, print_table
 from sealbus.agents.cli.person.on_behalf import kept
 from sealbus.envelopes.printable import printable
@@ -57,7 +57,7 @@ class ApprovingPerson:
 
 def _person_options(function: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
     """Add `--edge`, `--user`, `--acr`, `--config` and `--json`, which become one `ApprovingPerson`, `person`."""
-    run_command = running(function)
+    run_command = as_command(function)
 
     @functools.wraps(function)
     def command(
@@ -70,7 +70,7 @@ def _person_options(function: Callable[..., Coroutine[Any, Any, None]]) -> Calla
         config_option,
         click.option("--acr", default="", metavar="URI", help="How strong the login of --user was."),
         click.option("--user", default=None, metavar="ID", help="A user of `sealbus dev`, who has just logged in."),
-        click.option("--edge", default=None, metavar="URL", help="The edge; by default what your login is for."),
+        click.option("--edge", default=None, metavar="URL", help="The edge; by default the resource of your login."),
     ):
         command = option(command)
     return command

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command("mcp")
-@click.option("--edge", default=None, metavar="URL", help="The edge; by default what your login is for.")
+@click.option("--edge", default=None, metavar="URL", help="The edge; by default the resource of your login.")
 @click.option("--user", default=None, metavar="ID", help="Act for this user; only where `sealbus dev` runs.")
 @config_option
 def command(edge: str | None, user: str | None, config: str | None) -> None:

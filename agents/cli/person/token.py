@@ -16,7 +16,7 @@ from sealbus.agents.cli.person.on_behalf import kept
 @click.option("--user", default=None, metavar="ID", help="A user of `sealbus dev`: alice, bob, or one of [dev.users].")
 @click.option("--client", default="dev", show_default=True, metavar="ID", help="The OAuth client that gets the token.")
 @click.option(
-    "--audience", default="", metavar="URI", help="Who the token is for; the edge of `sealbus dev` by default."
+    "--audience", default="", metavar="URI", help="The audience of the token; the edge of `sealbus dev` by default."
 )
 @click.option("--scope", default="", help="Scopes, separated by spaces.")
 @click.option(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from sealbus.agents.cli.options import config_option, json_option, running
+from sealbus.agents.cli.options import as_command, config_option, json_option
 from sealbus.agents.cli.output import note, print_json
 
 
@@ -12,7 +12,7 @@ from sealbus.agents.cli.output import note, print_json
 @click.argument("name")
 @config_option
 @json_option
-@running
+@as_command
 async def fetch(name: str, config: str | None, as_json: bool) -> None:
     """Copy the policy in force to the place where the workload NAME keeps it (`policy.cache`), and exit.
 

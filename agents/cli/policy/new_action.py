@@ -73,7 +73,7 @@ class NewAction:
     "--resource",
     type=click.Choice(["owned", "any"]),
     default=None,
-    help="owned: only for its owner, and who manages its customer. By default owned if a user is required.",
+    help="owned: only for its owner and managers of its customer. By default owned if a user is required.",
 )
 @click.option("--limit", "limits", type=FieldLimit(), multiple=True, help="Largest value of a field; may be repeated.")
 @click.option("--hours", is_flag=True, help="Only in the business hours of the item's region.")
@@ -154,7 +154,7 @@ def _check(approval: Approval, limits: Mapping[str, int], *, user: str) -> None:
 
 
 def declare(folder: Path, action: NewAction, names: Names) -> Mapping[str, Sequence[str]]:
-    """Write `action` into the registry of the policy `folder`; return what was added, by file.
+    """Write `action` into the registry of the policy `folder`; return the added lines by file.
 
     Raises `ConfigurationError` for an action that is declared already, for a bad name, and for a folder without a registry;
     nothing is written then. The files keep their form: one action or grant a line, sorted by name.
@@ -192,7 +192,7 @@ def declare(folder: Path, action: NewAction, names: Names) -> Mapping[str, Seque
 
 
 class _Document:
-    """A document of the registry, and what was added to it."""
+    """A document of the registry, with the lines that were added to it."""
 
     def __init__(self, file: Path, content: DataDocument) -> None:
         self.file = file

@@ -95,7 +95,7 @@ async def open_store(invocation: Invocation) -> AsyncGenerator[tuple[PolicyStore
 
 
 def print_pushed(pushed: Pushed, *, as_json: bool) -> None:
-    """Print what the store holds now."""
+    """Print the serial of the push, and the policy in the store."""
     if as_json:
         print_json(
             {

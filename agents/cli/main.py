@@ -18,59 +18,39 @@ EXIT_UNVERIFIED = 4
 
 _COMMANDS = MappingProxyType(
     {
-        "init": ("sealbus.agents.cli.run.init", "Make a project: an agent, its policy, tests of both."),
-        "dev": (
-            "sealbus.agents.cli.run.dev",
-            "Run everything on this machine: NATS, identities, policy, IdP, edge, agents.",
-        ),
-        "pub": ("sealbus.agents.cli.bus.pub", "Publish a task or an event."),
-        "task": ("sealbus.agents.cli.bus.task", "List tasks; ask for a task's status or result."),
-        "schedule": ("sealbus.agents.cli.bus.schedules", "Send tasks at a time, or again and again."),
-        "agent": (
-            "sealbus.agents.cli.bus.agent",
-            "List agents and the work that waits for them; print the schemas of an agent.",
-        ),
-        "dead": (
-            "sealbus.agents.cli.bus.dead",
-            "List messages that could not be handled, send them again, or drop them.",
-        ),
-        "refused": (
-            "sealbus.agents.cli.bus.refused",
-            "Count messages that failed verification, by the sender that they claim.",
-        ),
-        "call": ("sealbus.agents.cli.bus.call", "Call an action and print the answer."),
-        "approvals": (
-            "sealbus.agents.cli.person.approvals",
-            "List tasks that wait for an approval, and approve or deny them.",
-        ),
-        "login": ("sealbus.agents.cli.person.login", "Log in at your identity provider."),
-        "logout": ("sealbus.agents.cli.person.login:logout", "Forget your login, and revoke its tokens."),
-        "token": ("sealbus.agents.cli.person.token", "Print your access token, or one of a user of `sealbus dev`."),
-        "worker": ("sealbus.agents.cli.run.worker", "Run an agent's handlers."),
-        "edge": ("sealbus.agents.cli.run.edge", "Serve users and backends over HTTP."),
-        "mcp": ("sealbus.agents.cli.person.mcp", "Give a desktop's MCP client the edge's tools."),
-        "console": ("sealbus.agents.cli.run.console", "Show the deployment in a browser."),
-        "control": (
-            "sealbus.agents.cli.run.control",
-            "Run the central roles of a deployment: callout, policy, notary.",
-        ),
-        "audit": ("sealbus.agents.cli.audit.group", "Follow and replay the audit stream."),
-        "notary": ("sealbus.agents.cli.operate.notary", "Make keys of a log, and hold checkpoints of other logs."),
-        "identity": ("sealbus.agents.cli.operate.identity", "Show this workload's identity."),
-        "policy": ("sealbus.agents.cli.policy.group", "Test, build, sign, push and backtest policies."),
-        "deny": (
-            "sealbus.agents.cli.policy.deny",
-            "Deny a workload, user, session or client from the next message on.",
-        ),
-        "streams": ("sealbus.agents.cli.operate.streams", "Compare streams with their declaration, and repair them."),
-        "backup": ("sealbus.agents.cli.operate.backup", "Write streams and log into a new folder."),
-        "restore": ("sealbus.agents.cli.operate.restore", "Restore a backup into an empty server, and check it."),
-        "top": ("sealbus.agents.cli.operate.top", "Show rates of decisions and handling now, by agent and action."),
-        "doctor": ("sealbus.agents.cli.operate.doctor", "Show the settings in force and what is wrong."),
-        "explain": ("sealbus.agents.cli.explain", "Say what an error code means, and what to do next."),
-        "demo": ("sealbus.agents.cli.run.demo", "Play the scenes: allowed, denied, refused, changed, replayed."),
+        "init": ("run.init", "Make a project: an agent, its policy, tests of both."),
+        "dev": ("run.dev", "Run everything on this machine: NATS, identities, policy, IdP, edge, agents."),
+        "pub": ("bus.pub", "Publish a task or an event."),
+        "task": ("bus.task", "List tasks; ask for a task's status or result."),
+        "schedule": ("bus.schedules", "Send tasks at a time, or again and again."),
+        "agent": ("bus.agent", "List agents and the work that waits for them; print the schemas of an agent."),
+        "dead": ("bus.dead", "List messages that could not be handled, send them again, or drop them."),
+        "refused": ("bus.refused", "Count messages that failed verification, by the sender that they claim."),
+        "call": ("bus.call", "Call an action and print the answer."),
+        "approvals": ("person.approvals", "List tasks that wait for an approval, and approve or deny them."),
+        "login": ("person.login", "Log in at your identity provider."),
+        "logout": ("person.login:logout", "Forget your login, and revoke its tokens."),
+        "token": ("person.token", "Print your access token, or one of a user of `sealbus dev`."),
+        "worker": ("run.worker", "Run an agent's handlers."),
+        "edge": ("run.edge", "Serve users and backends over HTTP."),
+        "mcp": ("person.mcp", "Give a desktop's MCP client the edge's tools."),
+        "console": ("run.console", "Show the deployment in a browser."),
+        "control": ("run.control", "Run the central roles of a deployment: callout, policy, notary."),
+        "audit": ("audit.group", "Follow and replay the audit stream."),
+        "notary": ("operate.notary", "Make keys of a log, and hold checkpoints of other logs."),
+        "identity": ("operate.identity", "Show this workload's identity."),
+        "policy": ("policy.group", "Test, build, sign, push and backtest policies."),
+        "deny": ("policy.deny", "Deny a workload, user, session or client from the next message on."),
+        "streams": ("operate.streams", "Compare streams with their declaration, and repair them."),
+        "backup": ("operate.backup", "Write streams and log into a new folder."),
+        "restore": ("operate.restore", "Restore a backup into an empty server, and check it."),
+        "top": ("operate.top", "Show rates of decisions and handling now, by agent and action."),
+        "doctor": ("operate.doctor", "Show the settings in force and what is wrong."),
+        "explain": ("explain", "Say what an error code means, and what to do next."),
+        "demo": ("run.demo", "Play the scenes: allowed, denied, refused, changed, replayed."),
     }
 )
+"""The module of each command, with a name in it other than `command`, and a line of help."""
 
 
 class _Lazy(click.Group):
@@ -81,7 +61,7 @@ class _Lazy(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         module, _, name = _COMMANDS[cmd_name][0].partition(":")
-        command = getattr(importlib.import_module(module), name or "command", None)
+        command = getattr(importlib.import_module(f"sealbus.agents.cli.{module}"), name or "command", None)
         return command if isinstance(command, click.Command) else None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

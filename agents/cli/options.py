@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import click
 
@@ -26,6 +26,15 @@ if TYPE_CHECKING:
 
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+PATH: Final = click.Path(path_type=Path)
+PATH_OR_INPUT: Final = click.Path(path_type=Path, allow_dash=True)
+EXISTING: Final = click.Path(path_type=Path, exists=True)
+EXISTING_FILE: Final = click.Path(path_type=Path, exists=True, dir_okay=False)
+EXISTING_FOLDER: Final = click.Path(path_type=Path, exists=True, file_okay=False)
+FILE: Final = click.Path(path_type=Path, dir_okay=False)
+FOLDER: Final = click.Path(path_type=Path, file_okay=False)
+"""Parameter types for files and folders."""
 
 _HEX = re.compile("[0-9a-fA-F]*")
 _AGO = re.compile(r"([0-9]{1,6})([smhd])")
@@ -221,16 +230,16 @@ def period_options(function: F) -> F:
 
 def engine_options(function: F) -> F:
     """Add `--engine` and `--opa FILE`."""
-    opa = click.Path(path_type=Path)
-    function = click.option("--opa", type=opa, default=None, help="The opa executable, for --engine sidecar.")(function)
+    function = click.option("--opa", type=PATH, default=None, help="The opa executable, for --engine sidecar.")(
+        function
+    )
     engines = click.Choice(["embedded", "sidecar"])
     return click.option("--engine", type=engines, default="embedded", show_default=True)(function)
 
 
 def opa_option(function: F) -> F:
     """Add `--opa FILE`, an executable that is otherwise searched on PATH."""
-    opa = click.Path(path_type=Path)
-    return click.option("--opa", type=opa, default=None, help="The opa executable; by default that on PATH.")(function)
+    return click.option("--opa", type=PATH, default=None, help="The opa executable; by default that on PATH.")(function)
 
 
 class Moment(click.ParamType[int]):

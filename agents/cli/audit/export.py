@@ -8,17 +8,17 @@ from pathlib import Path
 import click
 
 from sealbus.agents.cli.audit.source import EvidenceSource, root_option
-from sealbus.agents.cli.options import Invocation, config_option, invocation_options
+from sealbus.agents.cli.options import PATH, Invocation, config_option, invocation_options
 from sealbus.agents.cli.output import note, print_json, progress_bar
 
 _log_option = click.option(
-    "--log", "log_folder", default=None, type=click.Path(path_type=Path), metavar="DIR",
-    help="The folder in which the notary keeps the log.",
+    "--log", "log_folder", default=None, type=PATH, metavar="DIR",
+    help="The folder in which the notary keeps the log."
 )  # fmt: skip
 
 
 @click.command("export")
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=PATH)
 @root_option
 @_log_option
 @invocation_options("operator")
@@ -53,7 +53,7 @@ def export(folder: Path, root: Path | None, log_folder: Path | None, invocation:
 @click.option(
     "--notary", "notaries", multiple=True, help="SPIFFE ID of a notary; by default that of the agent `notary`."
 )
-@click.option("--checkpoint", "checkpoints", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
+@click.option("--checkpoint", "checkpoints", multiple=True, type=PATH, metavar="FILE",
               help="A checkpoint held by another party; may be repeated.")  # fmt: skip
 @_log_option
 @config_option

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sealbus.agents.cli.audit.source import EvidenceSource, source_options
+from sealbus.agents.cli.options import PATH
 from sealbus.agents.cli.output import note, print_json
 from sealbus.bus.inspection.documents import shown_time
 from sealbus.envelopes.printable import printable
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 @click.command("receipt")
 @click.argument("words", nargs=-1, required=True, metavar="ID | verify FILE")
-@click.option("--output", default=None, type=click.Path(path_type=Path), metavar="FILE", help="Write it to FILE.")
+@click.option("--output", default=None, type=PATH, metavar="FILE", help="Write it to FILE.")
 @source_options
 def receipt(words: tuple[str, ...], output: Path | None, source: EvidenceSource) -> None:
     """Print the receipt of the record about message ID (32 hex digits) or of the record ID (64), or verify a receipt.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from sealbus.agents.cli.options import config_option, json_option
+from sealbus.agents.cli.options import EXISTING_FILE, config_option, json_option
 from sealbus.agents.cli.output import note, print_json
 from sealbus.envelopes.printable import printable
 
@@ -16,10 +16,7 @@ from sealbus.envelopes.printable import printable
 @click.command("reveal")
 @click.argument("pseudonyms", nargs=-1, metavar="[PSEUDONYM]...")
 @click.option(
-    "--key",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    default=None,
-    help="The key file; by default the setting edge.pseudonym_key.",
+    "--key", type=EXISTING_FILE, default=None, help="The key file; by default the setting edge.pseudonym_key."
 )
 @click.option("--issuer", "issuers", multiple=True, help="Issuer of the users; by default those of edge.issuers.")
 @click.option("--user", "named", multiple=True, metavar="ID", help="A candidate. May be repeated.")

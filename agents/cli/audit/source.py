@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from sealbus.agents.cli.options import Invocation, invocation_options
+from sealbus.agents.cli.options import PATH, Invocation, invocation_options
 from sealbus.agents.cli.output import note
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def source_options(function: Callable[..., Any]) -> Callable[..., None]:
             "--log",
             "log_folder",
             default=None,
-            type=click.Path(path_type=Path),
+            type=PATH,
             metavar="DIR",
             help="The folder in which the notary keeps the log, without --export.",
         ),
@@ -119,7 +119,7 @@ def source_options(function: Callable[..., Any]) -> Callable[..., None]:
             "--export",
             "export",
             default=None,
-            type=click.Path(path_type=Path),
+            type=PATH,
             metavar="DIR",
             help="Read this export; by default the running deployment.",
         ),
@@ -135,7 +135,7 @@ def root_option(function: F) -> F:
         "--root",
         "root",
         default=None,
-        type=click.Path(path_type=Path),
+        type=PATH,
         metavar="FILE",
         help="From another source: the log's keys, its first trust bundle, checkpoints that others hold. "
         "Needed for exports; without it, a running deployment's own settings are trusted.",

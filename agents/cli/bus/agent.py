@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sealbus.agents.cli.options import Invocation, invocation_options
+from sealbus.agents.cli.options import FILE, Invocation, invocation_options
 from sealbus.agents.cli.output import note, print_json, renamed
 from sealbus.bus.inspection.documents import shown_time
 from sealbus.envelopes.printable import printable
@@ -50,9 +50,7 @@ async def ls(invocation: Invocation) -> None:
 
 @command.command("schema")
 @click.argument("target", metavar="MODULE:AGENT")
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write it to FILE."
-)
+@click.option("-o", "--output", type=FILE, metavar="FILE", help="Write it to FILE.")
 def schema(target: str, output: Path | None) -> None:
     """Print the JSON schemas of an agent's tasks and calls, for the edge's setting edge.schemas.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from sealbus.agents.cli.options import Invocation, invocation_options
+from sealbus.agents.cli.options import FOLDER, PATH, Invocation, invocation_options
 from sealbus.agents.cli.output import note, print_json
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def log_option(function: F) -> F:
         "--log",
         "log_folder",
         default=None,
-        type=click.Path(path_type=Path),
+        type=PATH,
         metavar="DIR",
         help="The folder in which the notary keeps the log; by default that of the settings.",
     )(function)
@@ -39,7 +39,7 @@ def named_log(folder: Path | None, settings: Settings, *, without_log: bool) -> 
 
 
 @click.command("backup")
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("folder", type=FOLDER)
 @log_option
 @click.option(
     "--keys", is_flag=True, help="Also the private keys that the settings name. Keep such a backup as these keys."

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sealbus.agents.cli.options import Invocation, invocation_options
+from sealbus.agents.cli.options import PATH, Invocation, invocation_options
 from sealbus.agents.cli.output import note, print_facts, print_json
 from sealbus.bus.inspection.documents import shown_time
 
@@ -47,7 +47,7 @@ async def show(invocation: Invocation) -> None:
 
 
 @command.command("write")
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=PATH)
 @click.option("--once", is_flag=True, help="Write the current identity and exit.")
 @click.option(
     "--within",
@@ -61,7 +61,7 @@ async def show(invocation: Invocation) -> None:
     "pid_file",
     default=None,
     metavar="PIDFILE",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Send SIGHUP to this process after each change.",
 )
 @click.option(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from sealbus.agents.cli.options import Invocation, invocation_options, json_option
+from sealbus.agents.cli.options import EXISTING_FOLDER, PATH, Invocation, invocation_options, json_option
 from sealbus.agents.cli.output import note, print_json
 
 
@@ -18,7 +18,7 @@ def command() -> None:
 
 @command.command("keygen")
 @click.argument("origin")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=PATH)
 @json_option
 def keygen(origin: str, file: Path, as_json: bool) -> None:
     """Make a key for the log ORIGIN in FILE (mode 0600), and print its verifier key.
@@ -36,7 +36,7 @@ def keygen(origin: str, file: Path, as_json: bool) -> None:
 
 
 @command.command("restored")
-@click.argument("folder", required=False, type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("folder", required=False, type=EXISTING_FOLDER)
 @click.option("--last", type=click.IntRange(0), metavar="N",
               help="The last restored sequence of the log's stream, where there is no folder of a backup.")  # fmt: skip
 @click.option("--waiting", type=click.Choice(["handle", "refuse"]), default=None,
@@ -133,7 +133,7 @@ async def restored(folder: Path | None, last: int | None, waiting: str | None, i
 
 
 @command.command("show")
-@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("folder", type=EXISTING_FOLDER)
 @click.option("--key", "keys", multiple=True, required=True, help="Verifier key of the log; may be repeated.")
 @click.option("--origin", help="Origin of the log; by default the name of its first key.")
 @json_option
@@ -159,8 +159,8 @@ def show(folder: Path, keys: tuple[str, ...], origin: str | None, as_json: bool)
 
 
 @command.command("hold")
-@click.argument("log", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("log", type=EXISTING_FOLDER)
+@click.argument("folder", type=PATH)
 @click.option("--key", "keys", multiple=True, required=True, help="Verifier key of that log; may be repeated.")
 @click.option("--origin", help="Origin of that log; by default the name of its first key.")
 @json_option

@@ -7,12 +7,12 @@ from pathlib import Path
 import click
 
 from sealbus.agents.cli.operate.backup import log_option, named_log
-from sealbus.agents.cli.options import Invocation, invocation_options
+from sealbus.agents.cli.options import FOLDER, Invocation, invocation_options
 from sealbus.agents.cli.output import note, print_json
 
 
 @click.command("restore")
-@click.argument("folder", required=False, type=click.Path(path_type=Path, file_okay=False))
+@click.argument("folder", required=False, type=FOLDER)
 @log_option
 @click.option("--keys", is_flag=True, help="Also restore the private keys in the backup that are missing here.")
 @click.option("--lose", default=0, type=click.IntRange(0), metavar="N",

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from sealbus.bus.streams.estimate import ExpectedLoad
 
 
+_RATE, _SHARE, _BYTES = click.FloatRange(min=0), click.FloatRange(0, 1), click.IntRange(min=0)
+_DAYS = click.FloatRange(min=0, min_open=True)
+_REPLICAS = click.Choice(["1", "3", "5"])
+
+
 @click.group("streams")
 def command() -> None:
     """Compare the streams with their declaration, and repair them."""
@@ -62,40 +67,14 @@ async def roll(to: str, since: str | None, invocation: Invocation) -> None:
 
 
 @command.command("size")
-@click.option(
-    "--rate", type=click.FloatRange(min=0), required=True, metavar="R", help="Tasks a second, as a mean of a day."
-)
-@click.option("--calls", type=click.FloatRange(min=0), default=0.0, metavar="R", help="Calls a second.  [default: 0]")
-@click.option(
-    "--days", type=click.FloatRange(min=0, min_open=True), required=True, metavar="D", help="Days that AUDIT holds."
-)
-@click.option(
-    "--denied", type=click.FloatRange(0, 1), default=0.0, metavar="SHARE", help="Share that is denied.  [default: 0]"
-)
-@click.option(
-    "--once",
-    type=click.FloatRange(0, 1),
-    default=0.0,
-    metavar="SHARE",
-    help="Share of tasks with `once`.  [default: 0]",
-)
-@click.option(
-    "--body", type=click.IntRange(min=0), default=1_024, show_default=True, metavar="BYTES", help="Mean body of a task."
-)
-@click.option(
-    "--result",
-    type=click.IntRange(min=0),
-    default=256,
-    show_default=True,
-    metavar="BYTES",
-    help="Mean body of a result.",
-)
-@click.option(
-    "--replicas",
-    type=click.Choice(["1", "3", "5"]),
-    metavar="N",
-    help="Replicas: 1, 3 or 5.  [default: streams.replicas]",
-)
+@click.option("--rate", type=_RATE, required=True, metavar="R", help="Tasks a second, as a mean of a day.")
+@click.option("--calls", type=_RATE, default=0.0, metavar="R", help="Calls a second.  [default: 0]")
+@click.option("--days", type=_DAYS, required=True, metavar="D", help="Days that AUDIT holds.")
+@click.option("--denied", type=_SHARE, default=0.0, metavar="SHARE", help="Share that is denied.  [default: 0]")
+@click.option("--once", type=_SHARE, default=0.0, metavar="SHARE", help="Share of tasks with `once`.  [default: 0]")
+@click.option("--body", type=_BYTES, default=1_024, show_default=True, metavar="BYTES", help="Mean body of a task.")
+@click.option("--result", type=_BYTES, default=256, show_default=True, metavar="BYTES", help="Mean body of a result.")
+@click.option("--replicas", type=_REPLICAS, metavar="N", help="Replicas: 1, 3 or 5.  [default: streams.replicas]")
 @config_option
 @json_option
 def size(

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from sealbus.agents.cli.audit.source import EvidenceSource, source_options
-from sealbus.agents.cli.options import engine_options, period_options
+from sealbus.agents.cli.options import EXISTING, EXISTING_FOLDER, engine_options, period_options
 from sealbus.agents.cli.output import print_json
 
 
@@ -31,15 +31,10 @@ class Limit(click.ParamType[tuple[str, int]]):
 
 
 @click.command("backtest")
-@click.option(
-    "--policy",
-    type=click.Path(path_type=Path, exists=True),
-    default=None,
-    help="The candidate: a policy folder or a bundle file.",
-)
+@click.option("--policy", type=EXISTING, default=None, help="The candidate: a policy folder or a bundle file.")
 @click.option(
     "--bundles",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    type=EXISTING_FOLDER,
     default=None,
     help="Without --policy: the bundle files that were in force; by default those kept by the notary or the export.",
 )

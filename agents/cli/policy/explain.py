@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import click
 
 from sealbus.agents.cli.audit.source import EvidenceSource, source_options
-from sealbus.agents.cli.options import Invocation
+from sealbus.agents.cli.options import EXISTING, PATH_OR_INPUT, Invocation
 from sealbus.agents.cli.output import note, print_json
 from sealbus.bus.inspection.documents import explanation_document, shown_time
 from sealbus.envelopes.printable import printable
@@ -49,14 +49,14 @@ _WHY: Final[Mapping[str, str]] = {
 @click.option(
     "--input",
     "input_file",
-    type=click.Path(path_type=Path, allow_dash=True),
+    type=PATH_OR_INPUT,
     default=None,
     metavar="FILE",
     help="Explain the decision on this input document instead; - for standard input.",
 )
 @click.option(
     "--policy",
-    type=click.Path(path_type=Path, exists=True),
+    type=EXISTING,
     default=None,
     metavar="FOLDER|FILE",
     help="The policy: a folder or a bundle file. By default the archived policy that made the decision.",

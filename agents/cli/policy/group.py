@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from sealbus.agents.cli.options import json_option, opa_option
+from sealbus.agents.cli.options import EXISTING_FILE, EXISTING_FOLDER, PATH, PATH_OR_INPUT, json_option, opa_option
 from sealbus.agents.cli.output import note, print_json, print_table
 from sealbus.agents.cli.policy import backtest, new_action
 from sealbus.agents.cli.policy import build as policy_build
@@ -19,8 +19,6 @@ from sealbus.agents.cli.policy import fetch as policy_fetch
 from sealbus.agents.cli.policy import push as policy_push
 from sealbus.agents.cli.policy import status as policy_status
 
-_file = click.Path(path_type=Path)
-
 
 @click.group("policy")
 def command() -> None:
@@ -28,7 +26,7 @@ def command() -> None:
 
 
 @command.command("test")
-@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False), required=False)
+@click.argument("folder", type=EXISTING_FOLDER, required=False)
 @opa_option
 @click.option("--part", is_flag=True, help="A part of a platform or a team, which need not have the entry points.")
 @json_option
@@ -73,13 +71,7 @@ def test(folder: Path | None, opa: Path | None, part: bool, as_json: bool) -> No
 @click.option(
     "--opa", "url", required=True, metavar="URL", help="URL of a running OPA, for instance http://127.0.0.1:8181."
 )
-@click.option(
-    "--input",
-    "input_file",
-    type=click.Path(path_type=Path, allow_dash=True),
-    default=None,
-    help="A JSON document; - for standard input.",
-)
+@click.option("--input", "input_file", type=PATH_OR_INPUT, default=None, help="A JSON document; - for standard input.")
 @json_option
 def query(query: str, url: str, input_file: Path | None, as_json: bool) -> None:
     """Ask a running OPA an ad-hoc QUERY, for instance data.sealbus.authz.decision."""
@@ -95,13 +87,13 @@ def query(query: str, url: str, input_file: Path | None, as_json: bool) -> None:
 @click.command("opa-config")
 @click.option("--url", required=True, metavar="URL", help="The policy server: https, with a host that its SVID names.")
 @click.option(
-    "--signer", "signers", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=True, multiple=True,
-    help="Public key in PEM of policy.serve_key; both, while one replaces the other.",
+    "--signer", "signers", type=EXISTING_FILE, required=True, multiple=True,
+    help="Public key in PEM of policy.serve_key; both, while one replaces the other."
 )  # fmt: skip
-@click.option("--certificate", type=_file, required=True, help="OPA's own SVID, in a file that is kept up to date.")
-@click.option("--private-key", type=_file, required=True, help="Its key.")
-@click.option("--trust-bundle", type=_file, required=True, help="The trust domain's X.509 bundle.")
-@click.option("--persist", type=_file, default=None, help="Folder to start from without the policy server.")
+@click.option("--certificate", type=PATH, required=True, help="OPA's own SVID, in a file that is kept up to date.")
+@click.option("--private-key", type=PATH, required=True, help="Its key.")
+@click.option("--trust-bundle", type=PATH, required=True, help="The trust domain's X.509 bundle.")
+@click.option("--persist", type=PATH, default=None, help="Folder to start from without the policy server.")
 def opa_config(
     url: str, signers: tuple[Path, ...], certificate: Path, private_key: Path, trust_bundle: Path, persist: Path | None
 ) -> None:

@@ -10,7 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from sealbus.envelopes.trust.keys import SigningKey
-
+from sealbus.agents.cli.options import EXISTING_FILE
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -20,7 +20,7 @@ def key_option(*, required: bool = True) -> Callable[[F], F]:
     return click.option(
         "--key",
         "key_file",
-        type=click.Path(path_type=Path, exists=True, dir_okay=False),
+        type=EXISTING_FILE,
         required=required,
         default=None,
         help="Private key on P-256 in PEM: openssl ecparam -name prime256v1 -genkey -noout -out FILE.",

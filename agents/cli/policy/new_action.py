@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sealbus.agents.cli.options import json_option, workload_id
+from sealbus.agents.cli.options import EXISTING_FOLDER, FILE, json_option, workload_id
 from sealbus.agents.cli.output import note, print_json
 
 if TYPE_CHECKING:
@@ -88,16 +88,11 @@ class NewAction:
     "--event", is_flag=True, help="An event that the agent publishes: granted to the agent itself, without a reply."
 )
 @click.option(
-    "--policy",
-    "folder",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    default=Path("policy"),
-    show_default=True,
-    help="The policy folder.",
+    "--policy", "folder", type=EXISTING_FOLDER, default=Path("policy"), show_default=True, help="The policy folder."
 )
 @click.option(
     "--config",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     default=Path("sealbus.toml"),
     show_default=True,
     help="Settings with the trust domain and the names of agents; example.org without such a file.",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sealbus.agents.cli.options import Invocation, invocation_options, opa_option
+from sealbus.agents.cli.options import EXISTING, Invocation, invocation_options, opa_option
 from sealbus.agents.cli.output import note, print_json
 from sealbus.agents.cli.policy.key_option import key_option, read_key
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command("push")
-@click.argument("source", type=click.Path(path_type=Path, exists=True), metavar="FOLDER|FILE")
+@click.argument("source", type=EXISTING, metavar="FOLDER|FILE")
 @click.option("--name", default="platform", show_default=True, help="platform, or the name of a team.")
 @key_option(required=False)
 @opa_option

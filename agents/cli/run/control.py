@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from sealbus.agents.cli.options import config_option, json_option, log_option, stop_signalled
+from sealbus.agents.cli.options import FOLDER, config_option, json_option, log_option, stop_signalled
 from sealbus.agents.cli.output import log_to_stderr, note, print_json
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def command() -> None:
 
 
 @command.command("keygen")
-@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("folder", type=FOLDER)
 @json_option
 def keygen(folder: Path, as_json: bool) -> None:
     """Make the keys of the auth callout in FOLDER, and print the public ones for the NATS server.

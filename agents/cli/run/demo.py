@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sealbus.agents.cli.options import engine_options, json_option
+from sealbus.agents.cli.options import PATH, engine_options, json_option
 from sealbus.agents.cli.output import note, print_json
 from sealbus.agents.runtime.settings.state_folder import STATE_FOLDER
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 @click.command("demo")
 @engine_options
-@click.option("--state", type=click.Path(path_type=Path), default=Path(STATE_FOLDER) / "demo", show_default=True)
+@click.option("--state", type=PATH, default=Path(STATE_FOLDER) / "demo", show_default=True)
 @click.option(
     "--export",
     "evidence",
-    type=click.Path(path_type=Path),
+    type=PATH,
     default=None,
     metavar="DIR",
     help="Keep a log here for `sealbus audit verify`; root.json is written next to the folder.",

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import click
 
-from sealbus.agents.cli.options import engine_options, json_option, log_option, stop_signalled
+from sealbus.agents.cli.options import EXISTING_FOLDER, PATH, engine_options, json_option, log_option, stop_signalled
 from sealbus.agents.cli.output import log_to_stderr, note, print_json
 from sealbus.agents.runtime.settings.state_folder import DEV_LOCK, STARTER_AGENTS, STATE_FOLDER, is_locked
 
 
 @click.command("dev")
 @click.option("--agent", "agents", multiple=True, metavar="NAME", help="An agent in addition to those of sealbus.toml.")
-@click.option("--state", type=click.Path(path_type=Path), default=Path(STATE_FOLDER), show_default=True)
+@click.option("--state", type=PATH, default=Path(STATE_FOLDER), show_default=True)
 @click.option("--port", type=click.IntRange(0, 65_535), default=4222, show_default=True, help="NATS; 0: any free port.")
 @click.option(
     "--edge-port", type=click.IntRange(0, 65_535), default=8080, show_default=True, help="Edge; 0: any free port."
@@ -41,7 +41,7 @@ from sealbus.agents.runtime.settings.state_folder import DEV_LOCK, STARTER_AGENT
 @engine_options
 @click.option(
     "--policy",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    type=EXISTING_FOLDER,
     default=None,
     help="A folder of Rego and data; by default that of sealbus.toml, or the starter policy.",
 )

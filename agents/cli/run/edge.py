@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from sealbus.agents.cli.options import config_option, ended_by, json_option, log_option, stop_signalled
+from sealbus.agents.cli.options import PATH, config_option, ended_by, json_option, log_option, stop_signalled
 from sealbus.agents.cli.output import log_to_stderr, note, print_json
 
 
@@ -48,7 +48,7 @@ def exit_(health: str | None, config: str | None, as_json: bool, log_json: bool)
 
 
 @command.command("key")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=PATH)
 @json_option
 def key(file: Path, as_json: bool) -> None:
     """Write a new key to FILE, which must not exist yet, readable by its owner alone.

@@ -19,7 +19,7 @@ from typing import Final
 
 import click
 
-from sealbus.agents.cli.options import json_option
+from sealbus.agents.cli.options import FOLDER, json_option
 from sealbus.agents.cli.output import note, print_json
 
 TEMPLATES: Final = {"agent": ("agent",), "two": ("agent", "two"), "llm": ("agent", "two", "llm")}
@@ -42,10 +42,7 @@ _HIDDEN: Final = frozenset({"github", "gitignore"})
 @click.argument("name")
 @click.option("--template", type=click.Choice(list(TEMPLATES)), default="agent", show_default=True)
 @click.option(
-    "--folder",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=None,
-    help="Where the project is made: a new or empty folder.  [default: ./NAME]",
+    "--folder", type=FOLDER, default=None, help="Where the project is made: a new or empty folder.  [default: ./NAME]"
 )
 @json_option
 def command(name: str, template: str, folder: Path | None, as_json: bool) -> None:

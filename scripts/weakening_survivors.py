@@ -17,19 +17,19 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
     "a code has small letters alone": ("sealbus.envelopes.export.tally.Tally.take: code == READ_AGAIN [by case]",),
     "what is kept holds its session, so that no other session has its id meanwhile": (
         (
-            "sealbus.agents.console.area_access.AreaAccess.check: seen is not None and seen.session is session"
+            "sealbus.agents.console.api.area_access.AreaAccess.check: seen is not None and seen.session is session"
             " and (seen.until > self._elapsed()) [seen.session is session dropped]"
         ),
     ),
     "a field's name is in small letters by then, as the server hands it on": (
-        "sealbus.agents.console.login.check_own_page: MARK not in request.headers [by case]",
+        "sealbus.agents.console.pages.login.check_own_page: MARK not in request.headers [by case]",
     ),
     "an origin and a scheme are in small letters by then": (
-        "sealbus.agents.console.login.BrowserLogin.__init__: origin.startswith('https:') [by case]",
+        "sealbus.agents.console.pages.login.BrowserLogin.__init__: origin.startswith('https:') [by case]",
         "sealbus.agents.edge.a2a.webhook.Webhooks._address: parts.scheme == 'https' [by case]",
     ),
     "what is kept is that of one session, which is asked beside the key": (
-        "sealbus.agents.console.area_access.AreaAccess.check: (id(session), area, item) [without id(session)]",
+        "sealbus.agents.console.api.area_access.AreaAccess.check: (id(session), area, item) [without id(session)]",
     ),
     "of the two clauses each refuses what the other does": (
         (
@@ -69,18 +69,18 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         ),
     ),
     "one more or less is remembered": (
-        "sealbus.agents.console.area_access.AreaAccess.check: len(self._seen) > KEPT [bound]",
+        "sealbus.agents.console.api.area_access.AreaAccess.check: len(self._seen) > KEPT [bound]",
     ),
     "a provider of tests is on loopback, without TLS": (
         (
-            "sealbus.agents.console.login.BrowserLogin.__init__: tls or ssl.create_default_context() [ssl.create_"
+            "sealbus.agents.console.pages.login.BrowserLogin.__init__: tls or ssl.create_default_context() [ssl.create_"
             "default_context() dropped]"
         ),
-        "sealbus.agents.console.login.BrowserLogin.__init__: tls or ssl.create_default_context() [tls dropped]",
+        "sealbus.agents.console.pages.login.BrowserLogin.__init__: tls or ssl.create_default_context() [tls dropped]",
     ),
     "a session is renewed a moment earlier or later": (
-        "sealbus.agents.console.login.BrowserLogin.renew: session.tokens.expires <= now + FRESH [bound]",
-        "sealbus.agents.console.login.BrowserLogin.renew: session.renew_after <= now [bound]",
+        "sealbus.agents.console.pages.login.BrowserLogin.renew: session.tokens.expires <= now + FRESH [bound]",
+        "sealbus.agents.console.pages.login.BrowserLogin.renew: session.renew_after <= now [bound]",
     ),
     "base32 itself refuses it: what is not ASCII, or in small letters": (
         (

@@ -3,10 +3,10 @@
 __all__ = ["SHAPED", "TARGETS"]
 
 TARGETS: dict[str, str] = {
-    "agents/console/area_access": "agents/console/test_area_access",
-    "agents/console/edge_client": "agents/console/test_edge_client",
-    "agents/console/login": "agents/console/test_login",
-    "agents/console/sessions": "agents/console/test_sessions agents/console/test_login",
+    "agents/console/api/area_access": "agents/console/api/test_area_access",
+    "agents/console/api/edge_client": "agents/console/api/test_edge_client",
+    "agents/console/pages/login": "agents/console/pages/test_login",
+    "agents/console/pages/sessions": "agents/console/pages/test_sessions agents/console/pages/test_login",
     "agents/control/callout/nkeys": (
         "agents/control/callout/test_nkeys agents/control/callout/test_jwts agents/control/callout/test_xkey"
     ),

@@ -1,4 +1,4 @@
-"""`sealbus explain CODE`: what a stable code or an acceptance step means, whose fault it is, and what to do next."""
+"""`sealbus explain CODE`: the meaning of a stable code or an acceptance step, whose fault it is, and what to do next."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from sealbus.agents.cli.output import print_json
 
 if TYPE_CHECKING:
     from sealbus.envelopes.explanations import CodeText
-
-__all__ = ["command"]
 
 
 @click.command("explain")
@@ -37,13 +35,13 @@ def command(code: str | None, as_json: bool) -> None:
         else:
             click.echo(f"step {int(code)}, {step.name}: {step.checks}\n  more: {page_named('spec.md#7-acceptance')}")
         return
-    found = {
-        "": next((text for one, text in CODES.items() if one == code), None),
-        "finding": next((text for one, text in FINDINGS.items() if one == code), None),
+    texts = {
+        "": next((text for name, text in CODES.items() if name == code), None),
+        "finding": next((text for name, text in FINDINGS.items() if name == code), None),
     }
-    if not any(found.values()):
+    if not any(texts.values()):
         raise click.UsageError(_unknown(code))
-    for kind, text in found.items():
+    for kind, text in texts.items():
         if text is not None and as_json:
             print_json(_document(code, kind, text))
         elif text is not None:

@@ -11,8 +11,6 @@ from typing import NoReturn
 
 import click
 
-__all__ = ["EXIT_DENIED", "EXIT_ERROR", "EXIT_UNVERIFIED", "main", "root"]
-
 EXIT_ERROR = 1
 EXIT_DENIED = 3
 EXIT_UNVERIFIED = 4
@@ -20,53 +18,39 @@ EXIT_UNVERIFIED = 4
 
 _COMMANDS = MappingProxyType(
     {
-        "init": ("sealbus.agents.cli.run.init", "Make a project: an agent, its policy, tests of both."),
-        "dev": (
-            "sealbus.agents.cli.run.dev",
-            "Run everything on this machine: NATS, identities, policy, IdP, edge, agents.",
-        ),
-        "pub": ("sealbus.agents.cli.bus.pub", "Publish a task or an event."),
-        "task": ("sealbus.agents.cli.bus.task", "List tasks; ask for a task's status or result."),
-        "schedule": ("sealbus.agents.cli.bus.schedules", "Send tasks at a time, or again and again."),
-        "agent": (
-            "sealbus.agents.cli.bus.agent",
-            "See which agents there are and what waits for them; print what one takes and gives.",
-        ),
-        "dead": ("sealbus.agents.cli.bus.dead", "See messages that could not be handled, send them again, drop them."),
-        "refused": ("sealbus.agents.cli.bus.refused", "Count what failed verification, and whom it claims to be from."),
-        "call": ("sealbus.agents.cli.bus.call", "Call an action and print the answer."),
-        "approvals": (
-            "sealbus.agents.cli.bus.approvals",
-            "See what waits for somebody's approval, and approve or deny it.",
-        ),
-        "login": ("sealbus.agents.cli.bus.login", "Log in at your identity provider."),
-        "logout": ("sealbus.agents.cli.bus.logout", "Forget your login, and revoke its tokens."),
-        "token": ("sealbus.agents.cli.bus.token", "Print your access token, or one of a user of `sealbus dev`."),
-        "worker": ("sealbus.agents.cli.run.worker", "Run an agent's handlers."),
-        "edge": ("sealbus.agents.cli.run.edge", "Serve users and backends over HTTP."),
-        "mcp": ("sealbus.agents.cli.bus.mcp", "Give a desktop's MCP client the edge's tools."),
-        "console": ("sealbus.agents.cli.run.console", "Show the deployment in a browser."),
-        "control": (
-            "sealbus.agents.cli.run.control",
-            "Run the central roles of a deployment: callout, policy, notary.",
-        ),
-        "audit": ("sealbus.agents.cli.audit.group", "Follow and replay the audit stream."),
-        "notary": ("sealbus.agents.cli.operate.notary", "Make keys of a log, and hold checkpoints of other logs."),
-        "identity": ("sealbus.agents.cli.operate.identity", "Show this workload's identity."),
-        "policy": ("sealbus.agents.cli.policy.group", "Test, build, sign, push and backtest policies."),
-        "deny": (
-            "sealbus.agents.cli.policy.deny",
-            "Deny a workload, user, session or client from the next message on.",
-        ),
-        "streams": ("sealbus.agents.cli.operate.streams", "Compare streams with their declaration, and repair them."),
-        "backup": ("sealbus.agents.cli.operate.backup", "Write streams and log into a new folder."),
-        "restore": ("sealbus.agents.cli.operate.restore", "Restore a backup into an empty server, and check it."),
-        "top": ("sealbus.agents.cli.operate.top", "Show what is decided and handled now, by agent and action."),
-        "doctor": ("sealbus.agents.cli.operate.doctor", "Show the settings in force and what is wrong."),
-        "explain": ("sealbus.agents.cli.explain", "Say what an error code means, and what to do next."),
-        "demo": ("sealbus.agents.cli.run.demo", "Play the scenes: allowed, denied, refused, changed, replayed."),
+        "init": ("run.init", "Make a project: an agent, its policy, tests of both."),
+        "dev": ("run.dev", "Run everything on this machine: NATS, identities, policy, IdP, edge, agents."),
+        "pub": ("bus.pub", "Publish a task or an event."),
+        "task": ("bus.task", "List tasks; ask for a task's status or result."),
+        "schedule": ("bus.schedules", "Send tasks at a time, or again and again."),
+        "agent": ("bus.agent", "List agents and the work that waits for them; print the schemas of an agent."),
+        "dead": ("bus.dead", "List messages that could not be handled, send them again, or drop them."),
+        "refused": ("bus.refused", "Count messages that failed verification, by the sender that they claim."),
+        "call": ("bus.call", "Call an action and print the answer."),
+        "approvals": ("person.approvals", "List tasks that wait for an approval, and approve or deny them."),
+        "login": ("person.login", "Log in at your identity provider."),
+        "logout": ("person.login:logout", "Forget your login, and revoke its tokens."),
+        "token": ("person.token", "Print your access token, or one of a user of `sealbus dev`."),
+        "worker": ("run.worker", "Run an agent's handlers."),
+        "edge": ("run.edge", "Serve users and backends over HTTP."),
+        "mcp": ("person.mcp", "Give a desktop's MCP client the edge's tools."),
+        "console": ("run.console", "Show the deployment in a browser."),
+        "control": ("run.control", "Run the central roles of a deployment: callout, policy, notary."),
+        "audit": ("audit.group", "Follow and replay the audit stream."),
+        "notary": ("operate.notary", "Make keys of a log, and hold checkpoints of other logs."),
+        "identity": ("operate.identity", "Show this workload's identity."),
+        "policy": ("policy.group", "Test, build, sign, push and backtest policies."),
+        "deny": ("policy.deny", "Deny a workload, user, session or client from the next message on."),
+        "streams": ("operate.streams", "Compare streams with their declaration, and repair them."),
+        "backup": ("operate.backup", "Write streams and log into a new folder."),
+        "restore": ("operate.restore", "Restore a backup into an empty server, and check it."),
+        "top": ("operate.top", "Show rates of decisions and handling now, by agent and action."),
+        "doctor": ("operate.doctor", "Show the settings in force and what is wrong."),
+        "explain": ("explain", "Say what an error code means, and what to do next."),
+        "demo": ("run.demo", "Play the scenes: allowed, denied, refused, changed, replayed."),
     }
 )
+"""The module of each command, with a name in it other than `command`, and a line of help."""
 
 
 class _Lazy(click.Group):
@@ -76,7 +60,8 @@ class _Lazy(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        command = getattr(importlib.import_module(_COMMANDS[cmd_name][0]), "command", None)
+        module, _, name = _COMMANDS[cmd_name][0].partition(":")
+        command = getattr(importlib.import_module(f"sealbus.agents.cli.{module}"), name or "command", None)
         return command if isinstance(command, click.Command) else None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -87,11 +72,11 @@ class _Lazy(click.Group):
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="sealbus", prog_name="sealbus")
 def root() -> None:
-    """Secure agent-to-agent messaging over NATS: who, for whom, may it, and the evidence."""
+    """Secure agent-to-agent messaging over NATS: identity, user, decision and evidence of each message."""
 
 
 def main() -> None:
-    """Run the command and exit: results go to stdout, everything else to stderr, an error in one form (`print_error`)."""
+    """Run the command and exit. Results go to stdout, everything else to stderr; `print_error` prints each error."""
     try:
         code = root(standalone_mode=False)
         # Flush here, where a broken pipe is handled.
@@ -108,7 +93,7 @@ def main() -> None:
 
 
 def _end_by_sigpipe() -> NoReturn:
-    """End by SIGPIPE like other tools whose reader is gone (`| head`), so that a shell sees 141."""
+    """End by SIGPIPE as other tools do when their reader is gone (`| head`), so that a shell sees 141."""
     # The buffered rest has no reader either, and flushing it at exit would complain.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
@@ -117,7 +102,7 @@ def _end_by_sigpipe() -> NoReturn:
 
 
 def _show(error: click.ClickException) -> int:
-    """Print an error of the command line: of usage as click does, any other as all errors are printed."""
+    """Print an error of click: an error of usage in click's form, any other error in ours."""
     if isinstance(error, click.UsageError):
         error.show()
     else:
@@ -138,7 +123,7 @@ def _report(error: BaseException) -> int:
     if isinstance(error, BrokenPipeError):
         _end_by_sigpipe()
     if isinstance(error, OSError) and error.filename is not None:
-        # A file that was named, such as a key: everything that is opened by ourselves has its own words.
+        # A file that the user named, such as a key. Errors about other files have texts of their own.
         error = ConfigurationError(f"{error.filename}: {error.strerror}")
     if not isinstance(error, SealbusError):
         raise error

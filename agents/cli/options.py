@@ -1,45 +1,96 @@
-"""What commands share: common options, times as RFC 3339 or a duration ago, and SIGINT and SIGTERM as an event."""
+"""Options and parameter types that commands share, how commands run, and SIGINT and SIGTERM as an event."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 import re
 import signal
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import click
 
 from sealbus.envelopes.limits import SECOND
 
 if TYPE_CHECKING:
+    from sealbus.agents.runtime.settings.settings import Settings
     from sealbus.envelopes.trust.names import Names
     from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = [
-    "HexDigits",
-    "Moment",
-    "agent_option",
-    "as_option",
-    "client_option",
-    "config_option",
-    "ended_by",
-    "json_option",
-    "log_option",
-    "login_options",
-    "stop_signalled",
-    "workload_named",
-]
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+PATH: Final = click.Path(path_type=Path)
+PATH_OR_INPUT: Final = click.Path(path_type=Path, allow_dash=True)
+EXISTING: Final = click.Path(path_type=Path, exists=True)
+EXISTING_FILE: Final = click.Path(path_type=Path, exists=True, dir_okay=False)
+EXISTING_FOLDER: Final = click.Path(path_type=Path, exists=True, file_okay=False)
+FILE: Final = click.Path(path_type=Path, dir_okay=False)
+FOLDER: Final = click.Path(path_type=Path, file_okay=False)
+"""Parameter types for files and folders."""
 
 _HEX = re.compile("[0-9a-fA-F]*")
 _AGO = re.compile(r"([0-9]{1,6})([smhd])")
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invocation:
+    """The values of `--config`, `--as` and `--json`: settings file, name of the workload, and whether to print JSON."""
+
+    config: str | None
+    as_name: str
+    as_json: bool
+
+    def settings(self) -> Settings:
+        """Return the settings of the command. Raises `ConfigurationError`."""
+        from sealbus.agents.runtime.settings.settings import load_settings
+
+        return load_settings(self.config).for_command()
+
+
+def invocation_options(
+    workload: str | None = None, *, json_help: str = "Print JSON, one object a line."
+) -> Callable[[Callable[..., Any]], Callable[..., None]]:
+    """Add `--config`, `--as` and `--json`, which become one `Invocation`, `invocation`.
+
+    `workload` is the default of `--as`. Without `workload` it is the workload that the settings name (`client.name`).
+    The command may be a coroutine function, which is run. A number that it returns is the exit code.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., None]:
+        run_command = as_command(function)
+
+        @functools.wraps(function)
+        def with_invocation(*, config: str | None, as_name: str, as_json: bool, **others: Any) -> None:
+            run_command(invocation=Invocation(config=config, as_name=as_name, as_json=as_json), **others)
+
+        named = client_option if workload is None else as_option(workload)
+        as_json_option = click.option("--json", "as_json", is_flag=True, help=json_help)
+        return config_option(named(as_json_option(with_invocation)))
+
+    return decorate
+
+
+def as_command(function: Callable[..., Any]) -> Callable[..., None]:
+    """Make a command of `function`, which may be a coroutine function. A number that it returns is the exit code."""
+
+    @functools.wraps(function)
+    def run_command(**options: Any) -> None:
+        code = function(**options)
+        if inspect.iscoroutine(code):
+            code = asyncio.run(code)
+        if code:
+            raise SystemExit(code)
+
+    return run_command
 
 
 def config_option(function: F) -> F:
@@ -47,7 +98,7 @@ def config_option(function: F) -> F:
     return click.option(
         "--config",
         default=None,
-        is_eager=True,  # what else is not said may be in it
+        is_eager=True,  # the defaults of other options may be in it
         metavar="FILE",
         help="Settings file; by default those of a running `sealbus dev`, or ./sealbus.toml.",
     )(function)
@@ -62,9 +113,9 @@ def log_option(function: F) -> F:
     """Add `--log-format`; it becomes `log_json`."""
 
     @functools.wraps(function)
-    def with_format(*, log_format: str | None, **given: Any) -> Any:
-        log_json = log_format == "json" if log_format is not None else bool(given.get("as_json"))
-        return function(log_json=log_json, **given)
+    def with_format(*, log_format: str | None, **others: Any) -> Any:
+        log_json = log_format == "json" if log_format is not None else bool(others.get("as_json"))
+        return function(log_json=log_json, **others)
 
     added = click.option(
         "--log-format",
@@ -106,24 +157,24 @@ def client_option(function: F) -> F:
 
 
 def login_options(function: F) -> F:
-    """Add the options that stand for settings of `[client]`; they become one list of `Flag`, `flags`."""
+    """Add the options that replace settings of `[client]`; they become one list of `Flag`, `flags`."""
 
     @functools.wraps(function)
     def with_flags(
-        *, issuer: str | None, client_id: str | None, resource: str | None, file: str | None, **given: Any
+        *, issuer: str | None, client_id: str | None, resource: str | None, file: str | None, **others: Any
     ) -> Any:
         from sealbus.agents.runtime.settings.source import Flag
 
-        said = {"issuer": issuer, "client-id": client_id, "resource": resource}
+        values = {"issuer": issuer, "client-id": client_id, "resource": resource}
         flags = [
             Flag(option=f"--{name}", key=f"client.{name.replace('-', '_')}", value=value)
-            for name, value in said.items()
+            for name, value in values.items()
         ]
-        return function(flags=[*flags, Flag(option="--file", key="client.logins", value=file)], **given)
+        return function(flags=[*flags, Flag(option="--file", key="client.logins", value=file)], **others)
 
     for option in (
         click.option("--file", default=None, metavar="FILE", help="Where logins are kept (client.logins)."),
-        click.option("--resource", default=None, metavar="URI", help="For whom tokens are (client.resource)."),
+        click.option("--resource", default=None, metavar="URI", help="The audience of tokens (client.resource)."),
         click.option("--client-id", default=None, metavar="ID", help="The OAuth client (client.client_id)."),
         click.option("--issuer", default=None, metavar="URL", help="The identity provider (client.issuer)."),
     ):
@@ -131,22 +182,64 @@ def login_options(function: F) -> F:
     return cast("F", with_flags)
 
 
-def agent_option(what: str) -> Callable[[F], F]:
-    """Add `--agent NAME`, to be read by `workload_named`; `what` is its help."""
-    return click.option("--agent", default=None, metavar="NAME", help=f"{what}: its name or SPIFFE ID.")
+def agent_option(purpose: str) -> Callable[[F], F]:
+    """Add `--agent NAME`, whose value `workload_named` reads; `purpose` is its help."""
+    return click.option("--agent", default=None, metavar="NAME", help=f"{purpose}: its name or SPIFFE ID.")
 
 
 def workload_named(names: Names, text: str | None) -> SpiffeId | None:
-    """Return the workload that `--agent` names, None without one; raises `BadParameter` for what cannot be one."""
+    """Return the workload that `--agent` names; None without the option. Raises `BadParameter` for another text."""
+    from sealbus.envelopes.errors import ConfigurationError
+
+    try:
+        return workload_id(text, lambda: names) if text is not None else None
+    except ConfigurationError as error:
+        raise click.BadParameter("neither a name nor a SPIFFE ID", param_hint="--agent") from error
+
+
+def workload_id(text: str, names: Callable[[], Names]) -> SpiffeId:
+    """Return the SPIFFE ID `text`, or the ID of the workload that `names` gives this name; only then `names` is called.
+
+    Raises `ConfigurationError` for another text.
+    """
     from sealbus.envelopes.errors import ConfigurationError, EnvelopeError
     from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-    if text is None:
-        return None
+    if not text.startswith("spiffe://"):
+        return names().id_of(text)
     try:
-        return SpiffeId.parse(text) if "/" in text else names.id_of(text)
-    except (EnvelopeError, ConfigurationError) as error:
-        raise click.BadParameter("neither a name nor a SPIFFE ID", param_hint="--agent") from error
+        return SpiffeId.parse(text)
+    except EnvelopeError as error:
+        raise ConfigurationError(f"{text[:255]!r} is not a SPIFFE ID") from error
+
+
+def limit_option(function: F) -> F:
+    """Add `--limit N`, how many rows a list has at most."""
+    rows = click.IntRange(1, 10_000)
+    return click.option(
+        "--limit", default=50, show_default=True, type=rows, help="How many to show, the newest first."
+    )(function)
+
+
+def period_options(function: F) -> F:
+    """Add `--since TIME` and `--until TIME`."""
+    function = click.option("--until", type=Moment(), default=None, help="Before this time.")(function)
+    since = "From this time on: RFC 3339, or 10m, 2h, 3d ago."
+    return click.option("--since", type=Moment(), default=None, help=since)(function)
+
+
+def engine_options(function: F) -> F:
+    """Add `--engine` and `--opa FILE`."""
+    function = click.option("--opa", type=PATH, default=None, help="The opa executable, for --engine sidecar.")(
+        function
+    )
+    engines = click.Choice(["embedded", "sidecar"])
+    return click.option("--engine", type=engines, default="embedded", show_default=True)(function)
+
+
+def opa_option(function: F) -> F:
+    """Add `--opa FILE`, an executable that is otherwise searched on PATH."""
+    return click.option("--opa", type=PATH, default=None, help="The opa executable; by default that on PATH.")(function)
 
 
 class Moment(click.ParamType[int]):
@@ -172,7 +265,7 @@ class Moment(click.ParamType[int]):
 
 
 class HexDigits(click.ParamType[bytes]):
-    """Parameter type for an id or a hash, of as many hex digits as one of `lengths` says, converted to bytes."""
+    """Parameter type for an id or a hash in hex digits, converted to bytes. `lengths` are the allowed numbers of digits."""
 
     name = "hex"
 
@@ -190,7 +283,7 @@ class HexDigits(click.ParamType[bytes]):
 
 
 def stop_signalled() -> asyncio.Event:
-    """Return an event that SIGINT and SIGTERM set from now on, on the running loop."""
+    """Return an event of the running loop that SIGINT and SIGTERM set from now on."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -200,7 +293,7 @@ def stop_signalled() -> asyncio.Event:
 
 @asynccontextmanager
 async def ended_by(stop: asyncio.Event) -> AsyncGenerator[None, None]:
-    """Run the block, such as a wait for an identity, until `stop` is set at the latest; look at `stop` afterwards."""
+    """Run the block, such as a wait for an identity; end it when `stop` is set. Check `stop` afterwards."""
     limit = asyncio.timeout(None)
     try:
         async with limit:

@@ -1,4 +1,4 @@
-"""Results on stdout, as tables for people or as JSON, one object a line; everything else, such as progress, on stderr."""
+"""Print results on stdout, as tables or as JSON with one object a line; print everything else on stderr."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from sealbus.bus.inspection.documents import shown_time
 from sealbus.envelopes.denial import Explanation, Remedy, RemedyKind
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.printable import printable
@@ -20,20 +20,8 @@ from sealbus.envelopes.printable import printable
 if TYPE_CHECKING:
     from sealbus.envelopes.errors import SealbusError
 
-__all__ = [
-    "explained",
-    "log_to_stderr",
-    "note",
-    "print_error",
-    "print_json",
-    "print_table",
-    "printable",
-    "progress_bar",
-    "shown_time",
-]
 
-
-_log: Final = logging.getLogger("sealbus")
+_logger: Final = logging.getLogger("sealbus")
 
 _WIDEST: Final = 1_000_000
 """Columns of a table in a pipe."""
@@ -67,38 +55,48 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         table.add_column(Text(printable(column)), overflow="fold")
     for row in rows:
         table.add_row(*(Text("\n".join(map(printable, cell.split("\n")))) for cell in row))
-    # Whatever reads a pipe should find each cell on one line.
+    # A program that reads the pipe should find each cell on one line.
     Console(width=None if sys.stdout.isatty() else _WIDEST).print(table)
 
 
-def print_error(error: SealbusError) -> None:
-    """Print an error on stderr: what failed, with its code in brackets; what is told of why; and what to do next.
+def print_facts(title: Sequence[str], facts: Mapping[str, object], *, as_json: bool) -> None:
+    """Print facts by name: as a table of two columns under `title`, or as one JSON object."""
+    if as_json:
+        print_json(facts)
+    else:
+        print_table("", title, [(name, str(value)) for name, value in facts.items()])
 
-    What the other side said is indented and made visible, so that it is never taken for our own words.
+
+def print_error(error: SealbusError) -> None:
+    """Print an error on stderr: the failure with its code in brackets, the reasons, and what to do next.
+
+    Texts of the other side are indented and made visible, so that nobody takes them for texts of this command.
     """
     from sealbus.envelopes.errors import Denied
     from sealbus.envelopes.explanations import CODES
 
     first, *more = (error.detail or str(error.code)).split("\n")
     note("\n".join((f"sealbus: {first} [{error.code}]", *more)))
-    said = getattr(error, "note", "")
-    if said:
-        note(f"  {printable(said)}")
+    remark = getattr(error, "note", "")
+    if remark:
+        note(f"  {printable(remark)}")
     if isinstance(error, Denied):
-        for line in explained(error.explanation):
+        for line in explanation_lines(error.explanation):
             note(f"  {line}")
     text = next((text for code, text in CODES.items() if code == error.code), None)
     if text is not None:
         note(f"  next: {text.advice} (sealbus explain {error.code})")
 
 
-def explained(told: Explanation) -> Iterator[str]:
-    """Yield a line for each reason of a denial, for who denied, and for what to do now, with a command where there is one."""
-    yield from map(printable, told.reasons)
-    # Whom one has asked oneself is known.
-    if len(told.via) > 1:
-        yield printable("denied by " + ", by ".join(f"{one.agent} for {one.action}" for one in told.via))
-    yield from map(_to_do, told.remedies)
+def explanation_lines(explanation: Explanation) -> Iterator[str]:
+    """Yield lines for the reasons of a denial, the agents that denied, and the remedies, with commands if there are any."""
+    yield from map(printable, explanation.reasons)
+    # A single agent is the one that was asked.
+    if len(explanation.via) > 1:
+        yield printable(
+            "denied by " + ", by ".join(f"{denial.agent} for {denial.action}" for denial in explanation.via)
+        )
+    yield from map(_to_do, explanation.remedies)
 
 
 def _to_do(remedy: Remedy) -> str:
@@ -106,7 +104,7 @@ def _to_do(remedy: Remedy) -> str:
         case RemedyKind.LOGIN:
             strong = ["--acr", remedy.acr] if remedy.acr else []
             fresh = ["--max-age", str(remedy.max_age)] if remedy.max_age is not None else []
-            # Quoted, because another agent's policy chose it, and somebody pastes it into a shell.
+            # Quoted, because another agent's policy chose the value, and a person pastes the line into a shell.
             return f"to do: log in again: {shlex.join(['sealbus', 'login', *strong, *fresh])}"
         case RemedyKind.SCOPE:
             return f"to do: use an access token with the scope {remedy.scope}"
@@ -121,17 +119,17 @@ def _to_do(remedy: Remedy) -> str:
 def note(text: str) -> None:
     """Print one line for people on stderr, made visible (`printable`); further lines of `text` are indented.
 
-    Where JSON is logged it is a line of that.
+    If the log is JSON, the text becomes a line of the log.
     """
     if any(isinstance(handler.formatter, _JsonFormatter) for handler in logging.root.handlers):
-        # So that whoever reads JSON finds nothing else; whatever the level is, this is to be said.
-        _log.handle(_log.makeRecord(_log.name, logging.INFO, "", 0, text, (), None))
+        # Stderr then holds nothing but JSON. The line is written at any log level.
+        _logger.handle(_logger.makeRecord(_logger.name, logging.INFO, "", 0, text, (), None))
         return
     click.echo("\n  ".join(map(printable, text.split("\n"))), err=True)
 
 
 class _VisibleFormatter(logging.Formatter):
-    """Formats a record on one line that obeys nothing, with the lines of a traceback under it."""
+    """Formats a record on one printable line, with the lines of a traceback under it."""
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802  logging's name
         del datefmt
@@ -149,13 +147,13 @@ class _JsonFormatter(logging.Formatter):
 
     def __init__(self, process: str) -> None:
         super().__init__()
-        # Here, because most commands log nothing, and need none of what this imports.
+        # Imported here, because most commands log nothing.
         from sealbus.bus.telemetry import FIELDS
 
         self._process, self._fields = process, FIELDS
 
     def format(self, record: logging.LogRecord) -> str:
-        said = {
+        fields = {
             "time": shown_time(int(record.created * SECOND)),
             "level": record.levelname,
             **({"process": self._process} if self._process else {}),
@@ -164,15 +162,15 @@ class _JsonFormatter(logging.Formatter):
             **getattr(record, self._fields, {}),
         }
         if record.exc_info:
-            said["exception"] = _bounded(self.formatException(record.exc_info), _TRACEBACK)
-        # As ASCII: what others chose obeys nothing in a terminal.
-        return json.dumps(said, separators=(",", ":"))
+            fields["exception"] = _bounded(self.formatException(record.exc_info), _TRACEBACK)
+        # As ASCII, so that texts of others cannot control a terminal.
+        return json.dumps(fields, separators=(",", ":"))
 
 
 def log_to_stderr(prefix: str = "", *, as_json: bool = False, level: int = logging.INFO) -> None:
-    """Log from `level` on to stderr, with `prefix` before each logger's name; texts of others obey nothing there.
+    """Log from `level` on to stderr, with `prefix` before each logger's name. Texts of others cannot control the terminal.
 
-    With `as_json` notes and errors are lines of the log.
+    With `as_json`, notes and errors are lines of the log, too.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
@@ -187,9 +185,9 @@ def _bounded(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[:most]}... ({len(text) - most} more)"
 
 
-def shown_time(time: int) -> str:
-    """Return microseconds since the Unix epoch as RFC 3339 with milliseconds."""
-    return datetime.fromtimestamp(time / SECOND, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def renamed(document: Mapping[str, object], **names: str) -> dict[str, object]:
+    """Return `document` with some members under other names: `names` has the new name of each."""
+    return {names.get(name, name): value for name, value in document.items()}
 
 
 def as_mapping(value: object) -> Mapping[str, object]:
@@ -198,8 +196,8 @@ def as_mapping(value: object) -> Mapping[str, object]:
 
 
 @contextmanager
-def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Give a function that takes how much is done, and of how much."""
+def progress_bar(activity: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar on stderr. The given function takes the amount that is done, and the total."""
     if not sys.stderr.isatty():
         yield lambda _done, _total: None
         return
@@ -208,5 +206,5 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
 
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(what, total=None)
+        task = progress.add_task(activity, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)

@@ -1,1 +1,1 @@
-"""The console: what people see of a deployment in a browser, and do there; an agent's word for who may is the policy's."""
+"""The console: a view of a deployment in a browser. The policy decides what each person may see and cancel."""

@@ -1,8 +1,7 @@
-"""The agent `console`: who may look at what, and cancel what, is decided and recorded as of any other agent.
+"""The agent `console`: its policy decides which person may see or cancel something, and each decision is recorded.
 
-The console's server asks it through the edge, with the access token of the person who looks: user, edge and action stand in
-the record, and the deployment's policy decides. Whoever may use the console is, to the starter policy, who manages the
-customer `console`.
+The console's server calls this agent through the edge, with the access token of the person who looks. So user, edge and
+action are in the record. The starter policy lets a person use the console who manages the customer `console`.
 """
 
 from __future__ import annotations
@@ -19,35 +18,33 @@ from sealbus.agents.sdk.task_handle import parse_handle
 from sealbus.bus.routing.retry import Reject
 from sealbus.envelopes.errors import EnvelopeError
 
-__all__ = ["CONSOLE", "Area", "Cancel", "Canceled", "View", "Viewer", "console_agent"]
-
 CONSOLE: Final = "console"
 """The name of the agent, and of the workload."""
 
 Area = Literal[
     "live", "decisions", "decision", "tasks", "approvals", "dead", "schedules", "agents", "policy", "log", "what_if"
 ]
-"""The areas that a person may be let into; `decision` shows one with the values that its policy looked at."""
+"""The areas that a person may see. `decision` shows one decision with the values that its policy looked at."""
 
 _WITHIN: Final = 10.0
 
 
 class View(BaseModel):
-    """Ask to see an area; `item` says what in it, if it is one thing."""
+    """Ask to see an area, or one `item` of it."""
 
     area: Area
     item: str = Field(default="", max_length=256)
 
 
 class Viewer(BaseModel):
-    """Who may see it."""
+    """The person who may see it."""
 
     user: str
     idp: str
 
 
 class Cancel(BaseModel):
-    """Cancel somebody's task, whose action is `action`, for a reason that people are told."""
+    """Cancel a task of any requester. `action` is the task's; people see `reason` with the task's status."""
 
     handle: str = Field(max_length=4_096)
     action: str = Field(max_length=256)
@@ -61,9 +58,9 @@ class Canceled(BaseModel):
 
 
 def console_agent(sender: Sender) -> Agent:
-    """Return the agent. Cancels are sent by `sender`, as the console's own, once the console's policy has let the person.
+    """Return the agent. When the console's policy allows a cancel, `sender` sends it as the console's own.
 
-    They name the person in their reason, and are decided again by the policy of the task's agent (`<agent>._cancel`).
+    Its reason names the person. The policy of the task's agent decides about the cancel again (`<agent>._cancel`).
     """
     agent = Agent(CONSOLE)
 
@@ -89,8 +86,8 @@ def console_agent(sender: Sender) -> Agent:
             raise Reject("no_handle") from error
         if task.action != body.action:
             raise Reject("other_action")
-        said = f"{ctx.user.sub}: {body.reason}" if body.reason else ctx.user.sub
-        await sender.cancel(task, reason=said[:250], operator=True, timeout=_WITHIN)
+        reason = f"{ctx.user.sub}: {body.reason}" if body.reason else ctx.user.sub
+        await sender.cancel(task, reason=reason[:250], operator=True, timeout=_WITHIN)
         return Canceled(message=task.pending.id.hex())
 
     return agent

@@ -1,4 +1,4 @@
-"""A whole console from the settings: its node, its agent, what it reads, and the server for browsers."""
+"""Open a whole console from the settings: its node, its agent, its readers, and the server for browsers."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from sealbus.agents.console.agent import CONSOLE, console_agent
-from sealbus.agents.console.area_access import AreaAccess
-from sealbus.agents.console.deciding_policies import DecidingPolicies
-from sealbus.agents.console.edge_client import EdgeClient, EdgeRefused
-from sealbus.agents.console.feed import DecisionFeed
-from sealbus.agents.console.login import BrowserLogin
-from sealbus.agents.console.pages import PAGE_HEADERS, Pages
-from sealbus.agents.console.routes import ApiRoutes
-from sealbus.agents.console.search import DecisionSearch
-from sealbus.agents.console.sessions import Sessions
-from sealbus.agents.console.views import Views
-from sealbus.agents.console.what_if import WhatIfRefused
+from sealbus.agents.console.api.edge_client import EdgeClient, EdgeRefused
+from sealbus.agents.console.api.routes import ApiRoutes
+from sealbus.agents.console.api.views import Views
+from sealbus.agents.console.decisions.deciding_policies import DecidingPolicies
+from sealbus.agents.console.decisions.feed import DecisionFeed
+from sealbus.agents.console.decisions.search import DecisionSearch
+from sealbus.agents.console.decisions.what_if import WhatIfRefused
+from sealbus.agents.console.pages.login import BrowserLogin
+from sealbus.agents.console.pages.page_files import PAGE_HEADERS, Pages
+from sealbus.agents.console.pages.sessions import Sessions
 from sealbus.agents.edge.http.application import Application, Methods
 from sealbus.agents.edge.http.problem import STATUS, EdgeError, problem, problem_of
 from sealbus.agents.edge.http.protocol import ConnectionLimits
@@ -45,8 +44,6 @@ from sealbus.bus.nats.api import audit_stream
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import Code, ConfigurationError, SealbusError
 
-__all__ = ["RunningConsole", "open_console"]
-
 RECENT: Final = 2_000
 """Messages of the audit stream that are read at the start, so that a page is not empty."""
 _NOT_LOGGED_IN: Final = (
@@ -54,7 +51,7 @@ _NOT_LOGGED_IN: Final = (
     '<body><p>Not logged in: {text}</p><p><a href="/">Back</a></p></body></html>'
 )
 LOOK_EVERY: Final = 5.0
-"""Seconds between two looks at which agents there are."""
+"""Seconds between two reads of the list of agents."""
 
 
 class RunningConsole:
@@ -73,7 +70,7 @@ class RunningConsole:
         return self.feed.problem or "; ".join(self._worker.not_ready().values())
 
     async def run(self) -> None:
-        """Read, answer and look until cancelled."""
+        """Run the agent, follow the audit stream and refresh the list of agents, until cancelled."""
         stop = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._worker.run(stop), name="console-worker")
@@ -88,7 +85,7 @@ class RunningConsole:
                     self.feed.begin_again()
                 self._stream = stream
                 self.feed.recovered()
-                self.feed.states = {one.token: one.state for one in await self._views.seen()}
+                self.feed.states = {agent.token: agent.state for agent in await self._views.seen()}
             await asyncio.sleep(LOOK_EVERY)
 
 
@@ -96,14 +93,14 @@ class RunningConsole:
 async def open_console(
     settings: Settings, *, counters: Counters, issuer_tls: ssl.SSLContext | None = None
 ) -> AsyncGenerator[RunningConsole, None]:
-    """Open the console under the identity `console`; raise `ConfigurationError`, one line, for what is missing.
+    """Open the console under the identity `console`. Raises `ConfigurationError` with one line for a missing setting.
 
     `issuer_tls` verifies the provider's server; by default with the system's authorities.
     """
     table = settings.console
     origin, edge_url = _origin(table), table.edge or settings.edge.resource
     if edge_url is None:
-        raise ConfigurationError("console.edge is not set: the URL of the edge, which decides who may see what")
+        raise ConfigurationError("console.edge is not set: the URL of the edge, through which the policy is asked")
     client, tls, names = _client(settings), _tls(table), settings.names
     async with AsyncExitStack() as stack:
         edge = await stack.enter_async_context(EdgeClient(edge_url))
@@ -117,14 +114,16 @@ async def open_console(
             return audit_trail(settings, node.identity, node.transport, after=max(0, after))
 
         feed = DecisionFeed(
-            trail, names=names, edges=[names.token(one) for one in settings.minters], after=max(0, state.last - RECENT)
+            trail,
+            names=names,
+            edges=[names.token(minter) for minter in settings.minters],
+            after=max(0, state.last - RECENT),
         )
         sessions = Sessions()
         login = BrowserLogin(client, sessions, origin=origin, clock=node.clock, tls=issuer_tls)
         api = ApiRoutes(
             login=login,
             edge=edge,
-            access=AreaAccess(edge),
             feed=feed,
             search=DecisionSearch(feed, trail, transport=node.transport, request=connection.jetstream, names=names),
             policies=policies,
@@ -186,7 +185,7 @@ def _routes(pages: Pages, login: BrowserLogin, api: ApiRoutes) -> list[BaseRoute
 
 
 class _OwnHostOnly:
-    """Refuses requests that name another host: a page of somebody else's name that resolves to us would read along."""
+    """Refuses requests for another host name: a foreign page whose name resolves to this address could read the answers."""
 
     def __init__(self, app: Application, origin: str) -> None:
         self._app = app
@@ -213,7 +212,7 @@ def _answer(error: SealbusError, scope: Scope) -> Response:
     elif isinstance(error, WhatIfRefused):
         answer = problem(error.code, detail=error.detail, status=422)
     else:
-        # Operators look: why something cannot be read is for them, and errors hold no contents.
+        # Readers are operators, who need the cause. Errors hold no contents of messages.
         answer = problem(error.code, detail=error.detail, status=STATUS.get(error.code, 503))
     answer.headers.update(PAGE_HEADERS)
     return answer
@@ -231,7 +230,7 @@ def _client(settings: Settings) -> PublicClient:
     issuer, client_id = table.issuer or client.issuer, table.client_id or client.client_id
     if issuer is None or client_id is None:
         raise ConfigurationError(
-            "console.issuer and console.client_id are not set: where people log in, and as which client"
+            "console.issuer and console.client_id are not set: they say where people log in, and as which client"
         )
     return PublicClient(
         issuer=issuer, client_id=client_id, scope=table.scope, resource=table.resource or client.resource

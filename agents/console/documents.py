@@ -1,7 +1,7 @@
-"""What the console sends to its pages, as types: for whoever builds a document, and for the tests of pages.
+"""Types of the documents that the console sends to its pages, for their builders and for the tests of pages.
 
-A page shows nothing of a field that nobody sends, and may take that for good news. So each field that a page reads is here.
-`tests/support/shapes.py` compares documents with these types: those of a running console, and those that tests invent.
+If a field is missing, a page shows nothing, which may look like good news. So each field that a page reads is here.
+`tests/support/shapes.py` compares two kinds of documents with these types: those of a running console, and those of tests.
 """
 
 from __future__ import annotations
@@ -9,55 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal, NotRequired, TypedDict
 
-__all__ = [
-    "DOCUMENTS",
-    "EVENTS",
-    "AgainDocument",
-    "AgentDocument",
-    "AgentsDocument",
-    "ApprovalDocument",
-    "ApprovalsDocument",
-    "ApproverDocument",
-    "CanceledDocument",
-    "CheckDocument",
-    "DeadDocument",
-    "DecisionDocument",
-    "DecisionsDocument",
-    "EdgeDocument",
-    "ExplainedDocument",
-    "FlippedDocument",
-    "FoundDocument",
-    "LetterDocument",
-    "LinesDocument",
-    "LinkDocument",
-    "LiteralDocument",
-    "LogAnswer",
-    "LogDocument",
-    "LoggedDocument",
-    "MapDocument",
-    "OutcomeDocument",
-    "PointDocument",
-    "PolicyDocument",
-    "QueueDocument",
-    "ReasonDocument",
-    "RowDocument",
-    "ScheduleDocument",
-    "SchedulesDocument",
-    "SessionDocument",
-    "SourceDocument",
-    "StepDocument",
-    "TaskDocument",
-    "TasksDocument",
-    "TrafficDocument",
-    "VerifiedDocument",
-    "WaitingDocument",
-    "WhatIfDocument",
-    "WordsDocument",
-]
+from sealbus.bus.inspection.documents import AgentDocument, TaskDocument
 
 
 class SessionDocument(TypedDict):
-    """Who looks. `until` is when the login ends, where nothing renews it."""
+    """The person who looks. `until` is the end of a login that nothing renews."""
 
     user: str
     idp: str
@@ -82,11 +38,11 @@ RowDocument = TypedDict(
         "count": NotRequired[int],
     },
 )
-"""One decision in a list; `count` is how many denials it stands for, of which only the number is kept."""
+"""One decision in a list. `count` is the number of denials in a row that stands for several that were only counted."""
 
 
 class OutcomeDocument(TypedDict):
-    """What came of a decision."""
+    """The outcome of a decision."""
 
     record: str
     outcome: str
@@ -98,34 +54,6 @@ class DecisionsDocument(TypedDict):
 
     rows: Sequence[RowDocument]
     before: int | None
-
-
-TaskDocument = TypedDict(
-    "TaskDocument",
-    {
-        "message": str,
-        "hash": str,
-        "handle": str,
-        "subject": str,
-        "action": str,
-        "agent": str,
-        "from": str,
-        "user": str,
-        "root": bool,
-        "verified": bool,
-        "refused": str,
-        "time": str,
-        "until": str,
-        "sequence": int,
-        "state": str,
-        "code": str,
-        "reasons": Sequence[str],
-        "note": str,
-        "by": str,
-        "unverified_statuses": Sequence[str],
-    },
-)
-"""One task."""
 
 
 class TasksDocument(TypedDict):
@@ -157,7 +85,7 @@ class NeedsDocument(TypedDict):
 
 
 class VerdictDocument(TypedDict):
-    """What a person said of a task that waits."""
+    """A person's verdict on a task that waits."""
 
     verdict: str
     user: str
@@ -190,7 +118,7 @@ class ApprovalDocument(TypedDict):
 
 
 class WaitingDocument(TypedDict):
-    """What a list shows of a task that waits."""
+    """A row of a task that waits."""
 
     id: str
     queue: str
@@ -204,15 +132,15 @@ class WaitingDocument(TypedDict):
 
 
 class ApprovalsDocument(TypedDict):
-    """What waits for the person who looks; there is `more` than is listed, or there may be."""
+    """The tasks that wait for the person who looks. With `more`, there may be more than are listed."""
 
     approvals: Sequence[WaitingDocument]
     queues: Sequence[str]
     more: bool
 
 
-LetterDocument = TypedDict(
-    "LetterDocument",
+LetterRow = TypedDict(
+    "LetterRow",
     {
         "sequence": int,
         "time": str,
@@ -227,39 +155,17 @@ LetterDocument = TypedDict(
         "refused": str,
     },
 )
-"""One dead letter."""
+"""A row of a dead letter."""
 
 
 class DeadDocument(TypedDict):
     """The newest dead letters."""
 
-    letters: Sequence[LetterDocument]
-
-
-class QueueDocument(TypedDict):
-    """What an agent's consumer holds."""
-
-    waiting: int
-    in_hand: int
-    redelivered: int
-    active: str | None
-    full: bool
-
-
-class AgentDocument(TypedDict):
-    """One agent, from its consumers and the policy."""
-
-    name: str
-    state: str
-    processes: int
-    tasks: QueueDocument | None
-    events: QueueDocument | None
-    listens: Sequence[str]
-    actions: Sequence[str]
+    letters: Sequence[LetterRow]
 
 
 class AgentsDocument(TypedDict):
-    """Who is there."""
+    """The agents that there are."""
 
     agents: Sequence[AgentDocument]
 
@@ -284,8 +190,8 @@ class SchedulesDocument(TypedDict):
     schedules: Sequence[ScheduleDocument]
 
 
-class PartDocument(TypedDict):
-    """One part of the policy in the bucket."""
+class PartRow(TypedDict):
+    """One part of the policy in the bucket; `kept` is the number of stored serials."""
 
     part: str
     serial: int | None
@@ -296,19 +202,19 @@ class PartDocument(TypedDict):
 
 
 class PolicyDocument(TypedDict):
-    """What the console's engine decides by, and the parts of the bucket."""
+    """The policy by which the console's engine decides, and the parts of the bucket."""
 
     engine: str
     revision: str
     problem: str
-    parts: Sequence[PartDocument]
+    parts: Sequence[PartRow]
 
 
 class LogDocument(TypedDict):
     """The last checkpoint of the log.
 
-    `age_s` is how old it is. `waiting_s` is for how long the oldest record that it does not cover has been stored: 0 if it
-    covers all, null if that is not known.
+    `age_s` is its age. `waiting_s` is the age of the oldest record that the checkpoint does not cover: 0 if it covers all
+    records, null if that is not known. Both are in seconds.
     """
 
     origin: str
@@ -334,7 +240,7 @@ class FindingDocument(TypedDict):
 
 
 class VerifiedDocument(TypedDict):
-    """What a verification of the whole log came to."""
+    """The result of a verification of the whole log."""
 
     passed: bool
     findings: int
@@ -359,7 +265,7 @@ class SaidDocument(TypedDict):
 
 
 class FlippedDocument(TypedDict):
-    """A decision that another policy would have made otherwise."""
+    """A decision that comes out differently under another policy."""
 
     row: RowDocument
     was: SaidDocument
@@ -368,7 +274,7 @@ class FlippedDocument(TypedDict):
 
 
 class WhatIfDocument(TypedDict):
-    """What another policy would have decided."""
+    """The decisions that another policy would have made."""
 
     read: int
     compared: int
@@ -390,7 +296,7 @@ class RecordDocument(TypedDict):
 
 
 class MessageDocument(TypedDict):
-    """The message that was decided about."""
+    """The message of a decision."""
 
     id: str
     hash: str
@@ -413,7 +319,7 @@ class WordsDocument(TypedDict):
 
 
 class CheckDocument(TypedDict):
-    """One thing that was verified, or not."""
+    """One check, and whether it passed."""
 
     what: str
     ok: bool
@@ -437,7 +343,7 @@ class LinkDocument(TypedDict):
 
 
 class ApproverDocument(TypedDict):
-    """Who approved."""
+    """A person who gave a verdict on the task."""
 
     user: str
     verdict: str
@@ -489,7 +395,7 @@ class LinesDocument(TypedDict):
 
 
 class ExplainedDocument(TypedDict):
-    """Why the policy decided so, or with `explained` false why that cannot be said."""
+    """How the decision came about. If `explained` is false, `why` says why there is no explanation."""
 
     explained: bool
     why: NotRequired[str]
@@ -507,7 +413,7 @@ class ExplainedDocument(TypedDict):
 
 
 class StepDocument(TypedDict):
-    """One step of what happened, by the time at which it did, or how long it took."""
+    """One step of a timeline, with its time or its duration."""
 
     what: str
     time: NotRequired[str]
@@ -515,7 +421,7 @@ class StepDocument(TypedDict):
 
 
 class LoggedDocument(TypedDict):
-    """The entry of the log that a record is."""
+    """The entry of the log that holds a record."""
 
     entry: int
     checkpoint: int
@@ -523,7 +429,7 @@ class LoggedDocument(TypedDict):
 
 
 class EvidenceDocument(TypedDict):
-    """What proves a record."""
+    """The evidence for a record."""
 
     record: str
     signed_by: str
@@ -540,7 +446,7 @@ class DecidedByDocument(TypedDict):
 
 
 class AgainDocument(TypedDict):
-    """What the policy in force says today."""
+    """The decision of the policy in force today on the same input."""
 
     same: bool
     allow: bool
@@ -549,7 +455,7 @@ class AgainDocument(TypedDict):
 
 
 class DecisionDocument(TypedDict):
-    """One decision with all that is recorded of it."""
+    """One decision with everything that is recorded about it."""
 
     record: RecordDocument
     message: MessageDocument
@@ -589,11 +495,11 @@ class PointDocument(TypedDict):
 
 
 EdgeDocument = TypedDict("EdgeDocument", {"from": str, "to": str, "rate": float, "denied": int})
-"""Who asks whom, on the map."""
+"""A line of the map, from a sender to the workload that decides on its messages."""
 
 
 class TrafficDocument(TypedDict):
-    """Who asked whom in the last minute."""
+    """Decisions of the last minute, by sender and decider."""
 
     decided: float
     denied_minute: int
@@ -602,14 +508,14 @@ class TrafficDocument(TypedDict):
 
 
 class MapDocument(TrafficDocument):
-    """The map: with what did not verify, and why the stream cannot be read now."""
+    """The map, with the number of records that do not verify, and the reason if the stream cannot be read now."""
 
     unverified: int
     problem: str
 
 
 class HelloDocument(TypedDict):
-    """Where a stream begins."""
+    """The beginning of a stream."""
 
     sequence: int
     window: int
@@ -628,13 +534,13 @@ class OutcomesDocument(TypedDict):
 
 
 class GapDocument(TypedDict):
-    """How many rows were left out for a reader that was slow, or away."""
+    """The number of rows that were left out for a reader that was slow or away."""
 
     left_out: int
 
 
 class OverDocument(TypedDict):
-    """Why a stream has ended for its reader."""
+    """The reason why a stream has ended for its reader."""
 
     code: str
     detail: str
@@ -658,7 +564,7 @@ DOCUMENTS: Mapping[str, type] = {
     "/api/log": LogAnswer,
     "/api/log/verify": VerifiedDocument,
 }
-"""The type of what each path answers. A verdict on an approval is answered with nothing but that it was counted."""
+"""The type of each path's answer. A verdict on an approval is answered with an empty object."""
 
 EVENTS: Mapping[str, type] = {
     "hello": HelloDocument,

@@ -309,12 +309,19 @@ async def recorded_decisions(
         elif isinstance(entry.record, DenialsRecord):
             if entry.record.denied:
                 yield CountedDenials(caller=entry.record.iss.value, count=entry.record.denied)
-        elif isinstance(entry.record, DecisionRecord) and entry.decided is not None:
-            yield RecordedDecision.of(
-                entry.record,
-                sequence=entry.sequence,
-                time=entry.stored,
-                leaf=entry.leaf,
-                recorder=entry.recorder.value,
-                caller=entry.decided.iss.value,
-            )
+        elif (recorded := recorded_decision(entry)) is not None:
+            yield recorded
+
+
+def recorded_decision(entry: AuditEntry) -> RecordedDecision | None:
+    """Return the decision in `entry` as a policy can be asked about it again; None for another record."""
+    if not isinstance(entry.record, DecisionRecord) or entry.decided is None:
+        return None
+    return RecordedDecision.of(
+        entry.record,
+        sequence=entry.sequence,
+        time=entry.stored,
+        leaf=entry.leaf,
+        recorder=entry.recorder.value,
+        caller=entry.decided.iss.value,
+    )

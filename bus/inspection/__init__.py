@@ -1,1 +1,1 @@
-"""What an operator sees on the bus and repairs there: tasks, dead letters, and who consumes."""
+"""Readers for operators: tasks, dead letters, refused messages, rates and agents; and repairs of dead letters."""

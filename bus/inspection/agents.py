@@ -1,7 +1,8 @@
-"""Which agents there are, from the consumers that each has at the broker: nobody announces itself.
+"""Which agents there are, by the consumers that each has at the broker. Agents do not register themselves.
 
-Each process of an agent holds one pull request at the consumer of cancels (`control.<agent>.cancel`), where little comes, so
-that these requests count its processes. They are renewed every few seconds: a process that was killed is counted that long.
+Each process of an agent holds one pull request at the consumer of cancels (`control.<agent>.cancel`). Few messages come
+there, so the number of requests is the number of processes. A killed process is counted until its request expires, some
+seconds later.
 """
 
 from __future__ import annotations
@@ -10,34 +11,35 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from sealbus.bus.nats.api import ConsumerState
+from sealbus.bus.inspection.documents import AgentDocument, QueueDocument, shown_time
+from sealbus.bus.nats.api import ConsumerState, consumer_states
+from sealbus.bus.ports import Request
+from sealbus.bus.stream_names import EVENTS, TASKS
 from sealbus.bus.streams.declared import control_durable
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.subjects import OwnSubjects
 from sealbus.envelopes.trust.names import Names
 
-__all__ = ["AgentSeen", "Queue", "actions_of", "agents_seen"]
-
 _TASK: Final = "task"
 _CONTROL: Final = "control"
 _REPLY: Final = ".reply"
 _REGISTRY: Final = ("sealbus", "registry", "actions")
-"""Where the starter policy declares actions, in its data."""
+"""The path in the data of the starter policy under which actions are declared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queue:
-    """What the broker holds for an agent in one stream; `active` is when it last delivered, 0 for never (microseconds)."""
+    """Counts of what the broker holds for an agent in one stream. `active` is the last delivery (microseconds), or 0."""
 
     waiting: int = 0
     in_hand: int = 0
     redelivered: int = 0
     active: int = 0
     full: bool = False
-    """Whether the agent gets no more before it has settled some."""
+    """Whether the broker delivers nothing more until the agent settles some messages."""
 
     def and_of(self, state: ConsumerState) -> Queue:
-        """Return this queue and that of another consumer of the same agent as one."""
+        """Return the sum of this queue and the queue of another consumer of the same agent."""
         return Queue(
             waiting=self.waiting + state.pending,
             in_hand=self.in_hand + state.unacknowledged,
@@ -46,26 +48,48 @@ class Queue:
             full=self.full or 0 < state.max_unacknowledged <= state.unacknowledged,
         )
 
+    def document(self) -> QueueDocument:
+        """Return the queue as JSON."""
+        return {
+            "waiting": self.waiting,
+            "in_hand": self.in_hand,
+            "redelivered": self.redelivered,
+            "active": shown_time(self.active) if self.active else None,
+            "full": self.full,
+        }
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentSeen:
-    """One agent, by its token. `actions` are those that the policy declares for it; whether it handles each is not known."""
+    """One agent, by its token. The policy declares `actions` for it; whether the agent handles each is not known."""
 
     token: str
     processes: int
     tasks: Queue | None = None
-    """None if it has never consumed tasks."""
+    """None if the agent has never consumed tasks."""
     events: Queue | None = None
     listens: tuple[str, ...] = ()
-    """Subjects of the events that it consumes."""
+    """Subjects of the events that the agent consumes."""
     actions: tuple[str, ...] = ()
 
     @property
     def state(self) -> str:
-        """`ready` if a process is there; `full` if it gets no more; `away` without one; `unknown` if none was ever there."""
+        """`ready` with a process, `full` if it gets no more, `away` without a process, `unknown` if there never was one."""
         if self.processes:
-            return "full" if any(one is not None and one.full for one in (self.tasks, self.events)) else "ready"
+            return "full" if any(queue is not None and queue.full for queue in (self.tasks, self.events)) else "ready"
         return "away" if self.tasks is not None or self.events is not None else "unknown"
+
+    def document(self) -> AgentDocument:
+        """Return the agent as JSON."""
+        return {
+            "name": self.token,
+            "state": self.state,
+            "processes": self.processes,
+            "tasks": self.tasks.document() if self.tasks is not None else None,
+            "events": self.events.document() if self.events is not None else None,
+            "listens": list(self.listens),
+            "actions": list(self.actions),
+        }
 
 
 @dataclass(slots=True)
@@ -76,6 +100,15 @@ class _Found:
     listens: set[str] = field(default_factory=set)
 
 
+async def find_agents(
+    request: Request, actions: Mapping[str, Sequence[str]], *, names: Names, own: OwnSubjects
+) -> list[AgentSeen]:
+    """Read the consumers at the broker, and return what `agents_seen` makes of them. Raises as `consumer_states` does."""
+    tasks = await consumer_states(request, TASKS)
+    events = await consumer_states(request, EVENTS)
+    return agents_seen(tasks, events, actions, names=names, own=own)
+
+
 def agents_seen(
     tasks: Sequence[ConsumerState],
     events: Sequence[ConsumerState],
@@ -84,36 +117,36 @@ def agents_seen(
     names: Names,
     own: OwnSubjects,
 ) -> list[AgentSeen]:
-    """Return the agents that have a consumer of TASKS or EVENTS, or `actions` by token, in the order of their tokens."""
-    found: dict[str, _Found] = {token: _Found() for token in actions}
-    owners = {one.subject: names.token(one.owner) for one in own.values() if one.kind is Kind.TASK}
+    """Return the agents that have a consumer of TASKS or EVENTS, or actions in `actions` (by token), sorted by token."""
+    agents: dict[str, _Found] = {token: _Found() for token in actions}
+    owners = {declared.subject: names.token(declared.owner) for declared in own.values() if declared.kind is Kind.TASK}
     for state in tasks:
         for token in {_token(subject, owners) for subject in state.subjects} - {""}:
-            one = found.setdefault(token, _Found())
+            agent = agents.setdefault(token, _Found())
             if state.name == control_durable(token):
-                one.pulls = state.pulls
-                one.tasks = one.tasks or Queue()
+                agent.pulls = state.pulls
+                agent.tasks = agent.tasks or Queue()
             else:
-                one.tasks = (one.tasks or Queue()).and_of(state)
+                agent.tasks = (agent.tasks or Queue()).and_of(state)
     for state in events:
-        one = found.setdefault(state.name, _Found())
-        one.events = (one.events or Queue()).and_of(state)
-        one.listens |= state.subjects
+        agent = agents.setdefault(state.name, _Found())
+        agent.events = (agent.events or Queue()).and_of(state)
+        agent.listens |= state.subjects
     return [
         AgentSeen(
             token=token,
-            processes=one.pulls,
-            tasks=one.tasks,
-            events=one.events,
-            listens=tuple(sorted(one.listens)),
+            processes=agent.pulls,
+            tasks=agent.tasks,
+            events=agent.events,
+            listens=tuple(sorted(agent.listens)),
             actions=tuple(actions.get(token, ())),
         )
-        for token, one in sorted(found.items())
+        for token, agent in sorted(agents.items())
     ]
 
 
 def _token(subject: str, owners: Mapping[str, str]) -> str:
-    """Return whose tasks, or control messages, are on a consumer's `subject`; empty if nobody's."""
+    """Return the token of the agent whose tasks or control messages `subject` holds; empty for other subjects."""
     tokens = subject.split(".")
     if len(tokens) == 3 and ((tokens[0] == _TASK and tokens[2] == ">") or tokens[0] == _CONTROL):
         return tokens[1]
@@ -121,13 +154,13 @@ def _token(subject: str, owners: Mapping[str, str]) -> str:
 
 
 def actions_of(data: Mapping[str, object] | None) -> dict[str, tuple[str, ...]]:
-    """Return the actions that the data of a starter policy declare, by agent, answers left out; empty for other policies."""
+    """Return the actions, without replies, that the data of a starter policy declares, by agent; empty for other policies."""
     value: object = data
     for name in _REGISTRY:
         value = value.get(name) if isinstance(value, Mapping) else None
-    found: dict[str, list[str]] = {}
+    actions: dict[str, list[str]] = {}
     for action in value if isinstance(value, Mapping) else ():
         token, dot, verb = str(action).partition(".")
         if dot and token and verb and not action.endswith(_REPLY):
-            found.setdefault(token, []).append(action)
-    return {token: tuple(sorted(one)) for token, one in found.items()}
+            actions.setdefault(token, []).append(action)
+    return {token: tuple(sorted(names)) for token, names in actions.items()}

@@ -1,7 +1,7 @@
-"""Reading for an operator who waits: a stream backwards, the newest first, in bounded memory and with a deadline.
+"""Read a stream backwards for a waiting operator: the newest messages first, in bounded memory and with a deadline.
 
-JetStream's consumers read forward only. So a stream is read in windows of sequences, the last window first, and of each
-message only what the reader makes of it is kept while its window lasts.
+JetStream's consumers read forward only. So a stream is read in windows of sequences, the last window first. While a window
+lasts, only the value that the reader makes of each message is kept.
 """
 
 from __future__ import annotations
@@ -14,16 +14,14 @@ from typing import Final, TypeVar
 from sealbus.bus.ports import Delivery, Transport
 from sealbus.envelopes.errors import BusUnavailable
 
-__all__ = ["ANSWER_WITHIN", "WINDOW", "backwards", "read_on"]
-
 Kept = TypeVar("Kept")
 
 WINDOW: Final = 2_000
-"""Sequences in one window: each costs a consumer and up to two batches that are read in vain."""
+"""Sequences in one window. Each window costs a consumer, and up to two batches that are read in vain."""
 
 
 ANSWER_WITHIN: Final = 20.0
-"""Seconds without a message after which reading is given up: the port itself tries again for as long as it is read."""
+"""Seconds without a message after which the reader gives up. `Transport.read` itself would try again without end."""
 
 
 async def read_on(
@@ -58,21 +56,21 @@ async def backwards(
     keep: Callable[[Delivery], Kept],
     window: int = WINDOW,
 ) -> AsyncGenerator[list[Kept], None]:
-    """Yield what `keep` makes of the messages on `subjects` from sequence `last` down to `first`.
+    """Yield the values that `keep` makes of the messages on `subjects`, from sequence `last` down to `first`.
 
-    One list for each window that has any, the newest window first, each in stream order. Raises as `read_on` does.
+    Yields one list for each window with messages: the newest window first, each list in stream order. Raises as `read_on`.
     """
     end = last
     while end >= first:
         begin = max(first, end - window + 1)
-        found: list[Kept] = []
+        messages: list[Kept] = []
         async with aclosing(read_on(transport, stream, subjects, start=begin)) as deliveries:
             async for delivery in deliveries:
                 sequence = delivery.arrival.sequence if delivery.arrival is not None else 0
                 if sequence <= end:
-                    found.append(keep(delivery))
+                    messages.append(keep(delivery))
                 if sequence >= end:
                     break
-        if found:
-            yield found
+        if messages:
+            yield messages
         end = begin - 1

@@ -1,8 +1,8 @@
-"""Dead letters: found again with the reason that their agent gave, sent again as new messages, and dropped.
+"""Dead letters: list them with the reasons that their agents gave, send them again as new messages, and drop them.
 
 A dead letter is the message as its agent received it. The same bytes cannot be delivered again (SPEC.md section 7): step 6
-refuses a copy that is stored more than 60 s after it was made, and the requester has counted the final status. So what is
-sent again is a new task under the identity of whoever sends it, which goes through all steps.
+refuses a copy that is stored more than 60 s after it was made, and the requester has counted the final status. So a letter is
+sent again as a new task, under the identity of its new sender, and the new task goes through all steps.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from hashlib import sha256
 from typing import Final
 
 from sealbus.bus.inspection.backwards import WINDOW, backwards, read_on
+from sealbus.bus.inspection.documents import LetterDocument, shown_time
 from sealbus.bus.inspection.tasks import user_of, verified
-from sealbus.bus.nats.api import api
+from sealbus.bus.nats.api import api, existing_stream
 from sealbus.bus.ports import Delivery, Request, Transport
 from sealbus.bus.sending.message import OutgoingMessage
 from sealbus.bus.sending.outbox import Outbox, Posted
@@ -38,13 +39,11 @@ from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.names import Names, is_token
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["DROPPED_EVENT", "DeadLetter", "DeadLetterList", "Death", "dead_subjects", "drop", "sent_again"]
-
 DROPPED_EVENT: Final = "dropped"
-"""Name of the event, sent on `event.<who dropped>.dropped` before the letter is deleted."""
+"""Name of the event that an operator sends, on `event.<operator>.dropped`, before the letter is deleted."""
 
 FORGOTTEN: Final = frozenset({Code.UNKNOWN_KEY, Code.UNKNOWN_TRUST_DOMAIN})
-"""Of a message that may have been genuine: the bundles of now do not have its key, and may have had it."""
+"""Codes of messages that may have been genuine: the current bundles do not have the key, but earlier ones may have had it."""
 
 EVENT_LIFE: Final = 3_600 * SECOND
 STORE_WITHIN: Final = 10.0
@@ -53,7 +52,7 @@ _NESTING: Final = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Death:
-    """Why a message became a dead letter, as its agent says in a sealed event that verifies; `deliveries` is its count."""
+    """Why a message became a dead letter, from a verified event of its agent. `deliveries` is the agent's count."""
 
     code: str
     detail: str
@@ -62,10 +61,10 @@ class Death:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:
-    """One dead letter as stored. `refused` is the code with which it does not verify; empty if it does.
+    """One dead letter as stored. `refused` is the code of the failed verification; empty if the letter verifies.
 
-    It verifies if its agent, whose token `subject` has, would have accepted it when it was made (its `iat`), by the trust
-    bundles of now. `message` is there only then. Times are microseconds.
+    A letter verifies if its agent (the token in `subject`) would have accepted it at its `iat`, with the current trust
+    bundles. Only then `message` is set. Times are microseconds.
     """
 
     sequence: int
@@ -81,16 +80,47 @@ class DeadLetter:
 
     @property
     def agent(self) -> str:
-        """The token of the agent that could not handle it, under whose name it is stored."""
+        """The token of the agent that could not handle the message, from the subject of the letter."""
         return self.subject.split(".")[1]
 
     def is_called(self, name: bytes) -> bool:
-        """Return whether `name` is its message's id or hash."""
+        """Return whether `name` is the id or the hash of the letter's message."""
         return self.header is not None and name in (self.header.id, self.header.digest)
+
+    def document(self) -> LetterDocument:
+        """Return the letter as JSON, without its body."""
+        header, death = self.header, self.death
+        document: LetterDocument = {
+            "sequence": self.sequence,
+            "subject": self.subject,
+            "time": shown_time(self.stored),
+            "agent": self.agent,
+            "verified": not self.refused,
+            "refused": self.refused,
+            "code": death.code if death is not None else "",
+            "detail": death.detail if death is not None else "",
+            "deliveries": death.deliveries if death is not None else 0,
+        }
+        if header is not None:
+            document |= {
+                "kind": str(header.kind),
+                "message": header.id.hex(),
+                "hash": header.digest.hex(),
+                "to": header.to,
+                "from": str(header.iss),
+                "user": self.user,
+                "made": shown_time(header.iat),
+                "until": shown_time(header.exp),
+                "type": header.typ,
+                "re": header.re.hex() if header.re is not None else "",
+            }
+        if self.message is not None:
+            document["chain"] = [{"from": str(link.iss), "to": link.to} for link in self.message.chain]
+        return document
 
 
 class DeadLetterList:
-    """Reads dead letters; `profile` is that of any reader of the deployment, `trust` gives the bundles as they are now."""
+    """Reads dead letters. `profile` may be of any reader of the deployment; `trust` returns the current bundles."""
 
     def __init__(
         self,
@@ -106,6 +136,14 @@ class DeadLetterList:
         self._window = window
         self._caches = Caches()
 
+    async def listed(self, request: Request, agent: SpiffeId | None, *, most: int) -> AsyncGenerator[DeadLetter, None]:
+        """Yield the newest `most` dead letters of `agent`, or without an agent of all. Raises as `newest` does."""
+        state = await existing_stream(request, DEAD)
+        subjects = dead_subjects(self._profile.names, agent)
+        async with aclosing(self.newest(subjects, first=state.first, last=state.last, most=most)) as letters:
+            async for letter in letters:
+                yield letter
+
     async def newest(
         self, subjects: Sequence[str], *, first: int, last: int, most: int
     ) -> AsyncGenerator[DeadLetter, None]:
@@ -114,10 +152,7 @@ class DeadLetterList:
         `first` and `last` are sequences of DEAD. Raises `BusUnavailable`, or `ConfigurationError` if a stream is missing.
         """
         left = most
-        source = backwards(
-            self._transport, DEAD, subjects, first=first, last=last, keep=self._found, window=self._window
-        )
-        async with aclosing(source) as windows:
+        async with aclosing(self._windows(subjects, first, last)) as windows:
             async for window in windows:
                 for letter in reversed(await self._with_reasons(await self._judged(window[-left:]))):
                     yield letter
@@ -125,10 +160,10 @@ class DeadLetterList:
                 if left <= 0:
                     return
 
-    async def find(self, name: int | bytes, *, first: int, last: int) -> DeadLetter:
+    async def find_letter(self, name: int | bytes, *, first: int, last: int) -> DeadLetter:
         """Return one dead letter with its bytes, by its sequence, or by its message's id or hash.
 
-        Raises `ConfigurationError` if there is none, or several of different messages have that id; else as `newest`.
+        Raises `ConfigurationError` if there is no such letter, or if different messages have that id; otherwise as `newest`.
         """
         sequence = name if isinstance(name, int) else await self._sequence_of(name, first, last)
         async with aclosing(read_on(self._transport, DEAD, [SUBJECTS[DEAD]], start=sequence)) as deliveries:
@@ -140,31 +175,25 @@ class DeadLetterList:
         raise ConfigurationError(f"there is no dead letter #{sequence}")
 
     async def _sequence_of(self, name: bytes, first: int, last: int) -> int:
-        found: dict[bytes, int] = {}
-        source = backwards(
-            self._transport,
-            DEAD,
-            [SUBJECTS[DEAD]],
-            first=first,
-            last=last,
-            keep=self._found,
-            window=self._window,
-        )
-        async with aclosing(source) as windows:
+        sequences: dict[bytes, int] = {}
+        async with aclosing(self._windows([SUBJECTS[DEAD]], first, last)) as windows:
             async for window in windows:
-                for one in reversed(window):
-                    if one.header is not None and one.is_called(name):
-                        found.setdefault(one.header.digest, one.sequence)
-        if not found:
+                for letter in reversed(window):
+                    if letter.header is not None and letter.is_called(name):
+                        sequences.setdefault(letter.header.digest, letter.sequence)
+        if not sequences:
             raise ConfigurationError("there is no dead letter of that message")
-        if len(found) > 1:
-            numbers = ", ".join(f"#{one}" for one in sorted(found.values()))
+        if len(sequences) > 1:
+            numbers = ", ".join(f"#{number}" for number in sorted(sequences.values()))
             raise ConfigurationError(f"several messages have that id: give the number of one ({numbers})")
-        return next(iter(found.values()))
+        return next(iter(sequences.values()))
+
+    def _windows(self, subjects: Sequence[str], first: int, last: int) -> AsyncGenerator[list[DeadLetter], None]:
+        return backwards(self._transport, DEAD, subjects, first=first, last=last, keep=self._found, window=self._window)
 
     async def _judged(self, letters: Sequence[DeadLetter]) -> list[DeadLetter]:
-        """Return `letters`, each verified: read once more, since no window of payloads is kept."""
-        judged = {one.sequence: replace(one, refused="gone") for one in letters}
+        """Verify `letters`. They are read from the stream once more, because the payloads of a window are not kept."""
+        judged = {letter.sequence: replace(letter, refused="gone") for letter in letters}
         last = letters[-1].sequence
         source = read_on(self._transport, DEAD, [SUBJECTS[DEAD]], start=letters[0].sequence)
         async with aclosing(source) as deliveries:
@@ -206,32 +235,37 @@ class DeadLetterList:
 
     def _verified(self, letter: DeadLetter, header: Header, block: bytes) -> VerifiedMessage:
         if header.aud is not None and self._profile.names.token(header.aud) != letter.agent:
-            # Another than the one that it was for has stored it: it may be anything that was ever captured.
+            # Not the audience stored this letter, but another agent: its bytes may be any captured message.
             raise EnvelopeError(Code.WRONG_AUDIENCE, 4)
         arrival = StreamArrival(header.to, block, DEAD, letter.sequence, stored=header.iat, created=0, delivery=1)
         return verified(letter.payload, arrival, self._profile, trust=self._trust(), caches=self._caches)
 
     async def _with_reasons(self, letters: Sequence[DeadLetter]) -> list[DeadLetter]:
-        """Return `letters` with the reasons that their agents gave, as far as EVENTS still holds them."""
-        named = [one for one in letters if one.header is not None and is_token(one.agent)]
+        """Return `letters` with the reasons that their agents gave, if EVENTS still holds these."""
+        named = [letter for letter in letters if letter.header is not None and is_token(letter.agent)]
         if not named:
             return list(letters)
-        wanted = {one.header.digest for one in named if one.header is not None}
-        subjects = sorted({event_subject(one.agent, DEAD_EVENT) for one in named})
-        since = min(one.stored for one in letters) - DEFAULT_LIMITS.clock_skew
-        found: dict[tuple[str, bytes], Death] = {}
+        wanted = {letter.header.digest for letter in named if letter.header is not None}
+        subjects = sorted({event_subject(letter.agent, DEAD_EVENT) for letter in named})
+        since = min(letter.stored for letter in letters) - DEFAULT_LIMITS.clock_skew
+        deaths: dict[tuple[str, bytes], Death] = {}
         async with aclosing(read_on(self._transport, EVENTS, subjects, since=max(since, 1))) as deliveries:
             async for delivery in deliveries:
-                said = self._reason(delivery, wanted)
-                if said is not None:
-                    found[delivery.subject.split(".")[1], said[0]] = said[1]
+                reason = self._reason(delivery, wanted)
+                if reason is not None:
+                    deaths[delivery.subject.split(".")[1], reason[0]] = reason[1]
         return [
-            replace(one, death=found.get((one.agent, one.header.digest))) if one.header is not None else one
-            for one in letters
+            replace(letter, death=deaths.get((letter.agent, letter.header.digest)))
+            if letter.header is not None
+            else letter
+            for letter in letters
         ]
 
     def _reason(self, delivery: Delivery, wanted: set[bytes]) -> tuple[bytes, Death] | None:
-        """Return whose reason an event is, and the reason; None for what does not verify or is about another message."""
+        """Return the hash of the message that an event is about, and the reason in it.
+
+        Returns None for an event that does not verify or is about another message.
+        """
         if delivery.arrival is None:
             return None
         try:
@@ -241,10 +275,10 @@ class DeadLetterList:
             event = verified(
                 delivery.payload, delivery.arrival, self._profile, trust=self._trust(), caches=self._caches
             )
-            said = parse_object(event.body, depth=_NESTING)
+            content = parse_object(event.body, depth=_NESTING)
         except (EnvelopeError, ValueError):
             return None
-        code, detail, deliveries = said.get("code"), said.get("detail"), said.get("deliveries")
+        code, detail, deliveries = content.get("code"), content.get("detail"), content.get("deliveries")
         if type(code) is not str or type(detail) is not str or type(deliveries) is not int:
             return None
         return header.re, Death(code=code, detail=detail, deliveries=deliveries)
@@ -262,29 +296,30 @@ def dead_subjects(names: Names, agent: SpiffeId | None = None) -> tuple[str, ...
 def sent_again(
     letter: DeadLetter, own: SpiffeId, *, now: int, without_user: bool = False, unverified: bool = False
 ) -> OutgoingMessage:
-    """Return the task that sends a dead letter again under the identity `own`: a new message whose `re` names the dead one.
+    """Return a new task of `own` that repeats a dead letter; its `re` names the dead message.
 
-    Subject, audience, body and its types, lives and trace are the same; `grt` allows what the dead message and all its
-    ancestors allowed. The user's context goes along only where the chain may start with it again: the dead message began
-    its chain, `own` is whom the context was minted for, and it is before the context's `exp`. `idm` is the dead one's if
-    `own` sent it, otherwise the same for each time that it is sent again: under `once` its effect happens once.
+    Subject, audience, body with its types, lives and trace are the same. `grt` allows what the dead message and all its
+    ancestors allowed. The user's context is included only where a chain may start with it again: the dead message began its
+    chain, the context was minted for `own`, and `now` is before the context's `exp`. `idm` is the
+    same if `own` sent the dead message. Otherwise it is the same each time that the letter is sent again: under `once` the
+    effect happens once.
 
-    Raises `EnvelopeError` with the letter's code if it does not verify, unless `unverified` and its key is merely unknown by
-    now; `ConfigurationError` for an event, and if the user would get lost without `without_user`.
+    Raises `EnvelopeError` with the letter's code if the letter does not verify, except with `unverified` if only its key is
+    unknown now. Raises `ConfigurationError` for an event, and, unless `without_user`, for a user that cannot be included.
     """
     envelope, header = letter.envelope, letter.header
     if letter.refused and not (unverified and letter.refused in FORGOTTEN):
         raise EnvelopeError(Code(letter.refused), 0, f"dead letter #{letter.sequence}")
     if envelope is None or header is None or header.aud is None or header.kind is not Kind.TASK:
         raise ConfigurationError(
-            f"dead letter #{letter.sequence} is an event, which all who listen would have again: its sender has to emit it"
+            f"dead letter #{letter.sequence} is an event, which all its listeners would get again: its sender has to emit it"
         )
     context = parse_payload(envelope.context.payload) if envelope.context is not None else None
     lost = _why_lost(header, context, own, now) if context is not None else ""
     if lost and not without_user:
         raise ConfigurationError(
-            f"dead letter #{letter.sequence} was for a user, and {lost}: give --without-user to send it for nobody, or have "
-            "its sender send it"
+            f"dead letter #{letter.sequence} was for a user, and {lost}: give --without-user to send it without a user, or "
+            "have its sender send it"
         )
     carried = context is not None and not lost
     return OutgoingMessage(
@@ -297,7 +332,7 @@ def sent_again(
             sch=header.sch,
             context=envelope.context if carried else None,
             re=header.digest,
-            grt=_grants([header, *(parse_header(one.header) for one in envelope.ancestors)]),
+            grt=common_grants([header, *(parse_header(ancestor.header) for ancestor in envelope.ancestors)]),
             idm=header.idm if own == header.iss else header.digest.hex(),
             tid=header.tid,
             ext=header.ext,
@@ -312,16 +347,16 @@ def sent_again(
 def _why_lost(header: Header, context: UserContext, own: SpiffeId, now: int) -> str:
     """Return why no chain of `own` may start with `context` now (SPEC.md section 7, step 11); empty if one may."""
     if header.par is not None:
-        return "it followed from another message, whose chain cannot be started again"
+        return "it followed from another message, whose chain cannot start again"
     if own != (context.wkl or context.iss):
-        return "its context is for another workload than you"
+        return "its context was minted for another workload"
     if now >= context.exp:
-        return "no chain may start with its context any more"
+        return "its context may no longer start a chain"
     return ""
 
 
-def _grants(chain: Iterable[Header]) -> tuple[str, ...] | None:
-    """Return what all of `chain` let follow, as one list of grants; None for no limit."""
+def common_grants(chain: Iterable[Header]) -> tuple[str, ...] | None:
+    """Return the grants that all headers of `chain` have in common, as one list; None without a limit."""
     common: tuple[str, ...] | None = None
     for header in chain:
         if header.grt is None:
@@ -329,24 +364,27 @@ def _grants(chain: Iterable[Header]) -> tuple[str, ...] | None:
         if common is None:
             common = header.grt
             continue
-        both = [one for one in common if _within(one, header.grt)] + [one for one in header.grt if _within(one, common)]
+        both = [grant for grant in common if _within(grant, header.grt)]
+        both += [grant for grant in header.grt if _within(grant, common)]
         common = tuple(dict.fromkeys(both))[: DEFAULT_LIMITS.text_items]
     return common
 
 
 def _within(grant: str, grants: Iterable[str]) -> bool:
     """Return whether everything that `grant` covers is covered by one of `grants`."""
-    return any(grant == one or (one.endswith(".*") and covers((one,), grant.removesuffix(".*"))) for one in grants)
+    return any(
+        grant == other or (other.endswith(".*") and covers((other,), grant.removesuffix(".*"))) for other in grants
+    )
 
 
 async def drop(letter: DeadLetter, outbox: Outbox, request: Request, token: str) -> Posted:
-    """Publish on `event.<token>.dropped` which letter is dropped, then delete it from DEAD; return the event.
+    """Publish an event about the letter on `event.<token>.dropped`, delete the letter from DEAD, and return the event.
 
-    `token` is our own. If it was interrupted in between, the letter is still there and can be dropped again. Raises
+    `token` is our own. After an interruption between the two, the letter is still there and can be dropped again. Raises
     `StreamRefused` if the server does not delete it, `BusUnavailable`, and as `Outbox.publish`.
     """
     header = letter.header
-    said = {
+    content = {
         "sequence": letter.sequence,
         "subject": letter.subject,
         "stored": letter.stored,
@@ -359,7 +397,7 @@ async def drop(letter: DeadLetter, outbox: Outbox, request: Request, token: str)
             Draft(
                 kind=Kind.EVENT,
                 to=event_subject(token, DROPPED_EVENT),
-                body=json.dumps(said, separators=(",", ":")).encode(),
+                body=json.dumps(content, separators=(",", ":")).encode(),
                 typ="application/json",
                 re=header.digest if header is not None else None,
                 tid=header.tid if header is not None else None,

@@ -1,4 +1,4 @@
-"""What happens now: decisions and outcomes of the last seconds, by who decided and about what (pure)."""
+"""Rates of decisions and outcomes in the last seconds, by agent and action (pure)."""
 
 from __future__ import annotations
 
@@ -12,12 +12,10 @@ from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.records.decision import DecisionRecord
 from sealbus.envelopes.records.work import DenialsRecord, OutcomeRecord
 
-__all__ = ["MOST", "SPAN", "Rate", "Rates"]
-
 SPAN: Final = 10 * SECOND
-"""How long an event counts, microseconds."""
+"""Microseconds for which an event counts."""
 MOST: Final = 100_000
-"""Events that are counted: of more in one span the oldest do not count."""
+"""Most events that are counted. If one span has more, the oldest do not count."""
 
 
 class _Event(NamedTuple):
@@ -31,9 +29,9 @@ class _Event(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rate:
-    """One agent and one action. Rates are events a second; of handling, the median and the 99th percentile in milliseconds.
+    """The rates of one agent and action, in events a second.
 
-    `p50` and `p99` are `None` where nothing was handled.
+    `p50` and `p99` are percentiles of the handling time in milliseconds; `None` where nothing was handled.
     """
 
     agent: str
@@ -52,39 +50,39 @@ class Rates:
         self._events: deque[_Event] = deque(maxlen=MOST)
 
     def add(self, entry: AuditEntry) -> None:
-        """Count one record; those that say nothing of decisions or handling do not count."""
+        """Count one record of a decision, an outcome or denials; other records do not count."""
         agent, record = entry.recorder.path, entry.record
         if isinstance(record, DecisionRecord):
-            said = _Event(entry.stored, (agent, record.action), allowed=record.allow, denied=not record.allow)
+            event = _Event(entry.stored, (agent, record.action), allowed=record.allow, denied=not record.allow)
         elif isinstance(record, OutcomeRecord) and entry.decision is not None:
             failed = record.code is not None
-            said = _Event(entry.stored, (agent, entry.decision.action), failed=failed, micros=record.micros)
+            event = _Event(entry.stored, (agent, entry.decision.action), failed=failed, micros=record.micros)
         elif isinstance(record, DenialsRecord):
-            said = _Event(entry.stored, (agent, "(only counted)"), allowed=record.allowed, denied=record.denied)
+            event = _Event(entry.stored, (agent, "(only counted)"), allowed=record.allowed, denied=record.denied)
         else:
             return
-        self._events.append(said)
+        self._events.append(event)
 
     def rows(self, now: int) -> list[Rate]:
-        """Return the rates at `now` (microseconds), the busiest first; what is older is forgotten."""
+        """Return the rates at `now` (microseconds), the busiest first, and forget older events."""
         while self._events and self._events[0].at <= now - SPAN:
             self._events.popleft()
-        found: dict[tuple[str, str], list[_Event]] = {}
-        for one in self._events:
-            found.setdefault(one.key, []).append(one)
-        return sorted(_rates(found), key=lambda one: (-(one.allowed + one.denied), one.agent, one.action))
+        groups: dict[tuple[str, str], list[_Event]] = {}
+        for event in self._events:
+            groups.setdefault(event.key, []).append(event)
+        return sorted(_rates(groups), key=lambda rate: (-(rate.allowed + rate.denied), rate.agent, rate.action))
 
 
-def _rates(found: dict[tuple[str, str], list[_Event]]) -> Iterator[Rate]:
+def _rates(groups: dict[tuple[str, str], list[_Event]]) -> Iterator[Rate]:
     seconds = SPAN / SECOND
-    for (agent, action), events in found.items():
-        taken = sorted(one.micros for one in events if one.micros is not None)
+    for (agent, action), events in groups.items():
+        durations = sorted(event.micros for event in events if event.micros is not None)
         yield Rate(
             agent=agent,
             action=action,
-            allowed=sum(one.allowed for one in events) / seconds,
-            denied=sum(one.denied for one in events) / seconds,
-            failed=sum(one.failed for one in events) / seconds,
-            p50=taken[len(taken) // 2] / 1_000 if taken else None,
-            p99=taken[min(len(taken) - 1, len(taken) * 99 // 100)] / 1_000 if taken else None,
+            allowed=sum(event.allowed for event in events) / seconds,
+            denied=sum(event.denied for event in events) / seconds,
+            failed=sum(event.failed for event in events) / seconds,
+            p50=durations[len(durations) // 2] / 1_000 if durations else None,
+            p99=durations[min(len(durations) - 1, len(durations) * 99 // 100)] / 1_000 if durations else None,
         )

@@ -1,4 +1,4 @@
-"""What failed verification, as the processes that refused it have counted it: unsigned, and about what proves nothing."""
+"""Messages that failed verification, as counted by the processes that refused them. The counts are unsigned."""
 
 from __future__ import annotations
 
@@ -15,22 +15,20 @@ from sealbus.envelopes.errors import EnvelopeError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.header import parse_header
 
-__all__ = ["RefusedMessages", "refused_messages", "summed"]
-
 _DEPTH: Final = 4
 _MOST: Final = 1 << 37
-"""Over each number: a minute, in seconds, that a date can be made of."""
+"""Above each accepted number, so that each minute (in seconds) can become a date."""
 _ENVELOPE: Final = b"\x97\x01"
 _LENGTHS: Final = {0xC4: 1, 0xC5: 2}
-"""Bytes of the length of a msgpack byte string, by its first byte."""
+"""Width in bytes of the length of a msgpack byte string, by its first byte."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefusedMessages:
     """Messages that one process refused in one minute, under one code and on one subject.
 
-    `by` is the token of who refused, `claimed` whom the first of them says that it is from, which nobody has verified; for a
-    connection, the workload that the callout has verified. `minute` is in microseconds.
+    `by` is the token of the agent that refused them. `claimed` is the sender that the first of them names, unverified; for a
+    connection it is the workload that the callout verified. `minute` is in microseconds.
     """
 
     by: str
@@ -44,12 +42,12 @@ class RefusedMessages:
 
     @classmethod
     def parse(cls, subject: str, payload: bytes) -> Self | None:
-        """Return the count in `payload`, None if it is none: an agent can publish anything under its own subject."""
+        """Return the count in `payload`, or None for other contents: an agent can publish anything under its own subject."""
         try:
-            told = parse_object(payload, depth=_DEPTH)
-            code, about, detail = (str(told[name])[:256] for name in ("code", "subject", "detail"))
-            minute, count, step = (int(str(told[name])) for name in ("minute", "count", "step"))
-            sample = bytes.fromhex(str(told["sample"]))
+            content = parse_object(payload, depth=_DEPTH)
+            code, about, detail = (str(content[name])[:256] for name in ("code", "subject", "detail"))
+            minute, count, step = (int(str(content[name])) for name in ("minute", "count", "step"))
+            sample = bytes.fromhex(str(content["sample"]))
         except (KeyError, ValueError):
             return None
         if min(minute, count, step) < 0 or max(minute, count, step) >= _MOST:
@@ -67,27 +65,27 @@ class RefusedMessages:
 
 
 async def refused_messages(transport: Transport, *, since: int = 0) -> AsyncGenerator[RefusedMessages, None]:
-    """Yield what is counted in the stream since a time in microseconds, the oldest first."""
+    """Yield the counts in the stream from the time `since` on (microseconds), the oldest first."""
     async with aclosing(transport.read(REFUSALS, [SUBJECTS[REFUSALS]], since=since)) as batches:
         async for batch in batches:
-            for one in batch:
-                found = RefusedMessages.parse(one.subject, one.payload)
-                if found is not None:
-                    yield found
+            for delivery in batch:
+                counted = RefusedMessages.parse(delivery.subject, delivery.payload)
+                if counted is not None:
+                    yield counted
 
 
-def summed(found: Iterable[RefusedMessages]) -> list[RefusedMessages]:
+def summed(counts: Iterable[RefusedMessages]) -> list[RefusedMessages]:
     """Return the sums over all minutes, the largest first; each has the newest minute and its detail."""
     sums: dict[tuple[str, ...], RefusedMessages] = {}
-    for one in found:
-        key = (one.code, one.subject, one.by, one.claimed)
+    for count in counts:
+        key = (count.code, count.subject, count.by, count.claimed)
         before = sums.get(key)
-        sums[key] = one if before is None else replace(one, count=one.count + before.count)
-    return sorted(sums.values(), key=lambda one: -one.count)
+        sums[key] = count if before is None else replace(count, count=count.count + before.count)
+    return sorted(sums.values(), key=lambda count: -count.count)
 
 
 def _claimed(sample: bytes) -> str:
-    """Return whom the header in the beginning of an envelope names as its sender, empty if there is none to be read."""
+    """Return the sender that the header at the beginning of an envelope names; empty if that cannot be read."""
     try:
         if sample.startswith(b"{"):
             return str(json.loads(sample).get("spiffe_id", ""))[:256]

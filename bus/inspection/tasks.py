@@ -1,8 +1,8 @@
-"""Listing tasks: what was asked, from TASKS, and what its agent has told of it, from RESULTS.
+"""List tasks: the messages from TASKS, with the statuses that their agents reported, from RESULTS.
 
-Nobody keeps a table of tasks. A task's header, user and times are what its sender sealed; its state is the newest status that
-its agent sealed for it, counted as its requester counts it. Both are verified here as of their stored times, with the trust
-bundles of now: what does not verify is shown as such, and a status that does not verify changes no state.
+There is no table of tasks. The header, user and times of a task are sealed by its sender. Its state is the newest status that
+its agent sealed for it, counted as the requester counts it. Both are verified here as of their stored times, with the current
+trust bundles. A task that does not verify is marked. A status that does not verify changes no state.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from sealbus.bus.clocks import BusClock, wall_clock
-from sealbus.bus.gate.status_reader import StatusRequest, parsed_status
+from sealbus.bus.gate.status_reader import AskedTask, StatusRequest, parsed_status
 from sealbus.bus.inspection.backwards import WINDOW, backwards, read_on
-from sealbus.bus.ports import Clock, Delivery, Transport
+from sealbus.bus.inspection.documents import TaskDocument, shown_time
+from sealbus.bus.nats.api import existing_stream
+from sealbus.bus.ports import Clock, Delivery, Request, Transport
 from sealbus.bus.sending.status import State, Status
 from sealbus.bus.stream_names import RESULTS, TASKS
 from sealbus.bus.streams.held import Held, PastTrust, current_only
@@ -38,17 +40,15 @@ from sealbus.envelopes.trust.bundles import Trust
 from sealbus.envelopes.trust.caches import Caches, ReplayMemory
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["SUBMITTED", "ListedTask", "TaskFilter", "TaskList", "Told", "task_subjects", "user_of", "verified"]
-
-_log: Final = logging.getLogger(__name__)
+_logger: Final = logging.getLogger(__name__)
 
 SUBMITTED: Final = "submitted"
-"""The state of a task of which nothing that verifies was told."""
+"""The state of a task without a status that verifies."""
 
 READ_TOGETHER: Final = 256
 """Tasks whose statuses one consumer reads."""
 MARKERS_TOGETHER: Final = 16
-"""Tasks that are looked up in HELD at a time: each takes some round trips."""
+"""Tasks that are looked up in HELD at a time. Each lookup takes some round trips."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,10 +65,10 @@ class TaskFilter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
-    """The newest status of a task that verifies; `expired` if the task's end has passed without a final one.
+class ReportedStatus:
+    """The newest status of a task that verifies; `expired` if the task's end has passed without a final status.
 
-    The end of one that is parked is that of its wait.
+    A parked task ends when its wait ends.
     """
 
     state: str = SUBMITTED
@@ -76,52 +76,79 @@ class Told:
     reasons: tuple[str, ...] = ()
     note: str = ""
     by: str = ""
-    """Who canceled it, as its agent says."""
+    """The workload that canceled the task, as its agent reports."""
     unverified: tuple[str, ...] = ()
     """Codes of statuses that were stored for the task and do not verify.
 
-    `state_unavailable` if it is not known now until when the task waits.
+    Includes `state_unavailable` if the end of the task's wait is not known now.
     """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedTask:
-    """One task as stored, and its state. All but `stored`, `sequence` and the state are what its sender sealed.
+    """One task as stored, and its state. Its sender sealed everything but `stored`, `sequence` and the state.
 
-    `refused` is the code with which acceptance refuses it as of its stored time, with the bundles of now; empty if it
-    verifies. Times are microseconds.
+    `refused` is the code with which acceptance refuses the task as of its stored time, with the current bundles; empty if the
+    task verifies. Times are microseconds.
     """
 
     sequence: int
     stored: int
     header: Header
     action: str
-    """Empty for a subject that stands for none."""
+    """Empty for a subject without an action."""
     user: str
     """The id in the user context; empty without one."""
     refused: str = ""
-    told: Told = Told()
+    status: ReportedStatus = ReportedStatus()
+
+    def document(self, *, name: Callable[[SpiffeId], str], handle: Callable[[AskedTask], str]) -> TaskDocument:
+        """Return the task as JSON. `name` says how workloads are named in it, `handle` writes the text of a handle."""
+        header, status = self.header, self.status
+        cancelable = not self.refused and self.action
+        return {
+            "message": header.id.hex(),
+            "hash": header.digest.hex(),
+            "handle": handle(AskedTask(pending=PendingRequest.of(header), action=self.action)) if cancelable else "",
+            "subject": header.to,
+            "action": self.action,
+            "agent": name(header.aud) if header.aud is not None else "",
+            "from": name(header.iss),
+            "user": self.user,
+            "root": header.par is None,
+            "verified": not self.refused,
+            "refused": self.refused,
+            "time": shown_time(self.stored),
+            "until": shown_time(header.exp),
+            "sequence": self.sequence,
+            "state": status.state,
+            "code": status.code,
+            "reasons": list(status.reasons),
+            "note": status.note,
+            "by": status.by,
+            "unverified_statuses": list(status.unverified),
+        }
 
 
 @dataclass(slots=True)
 class _Reading:
-    """What has been read of one task's statuses so far."""
+    """The statuses of one task that were read so far."""
 
     task: ListedTask
     request: StatusRequest
-    told: Told = Told()
+    status: ReportedStatus = ReportedStatus()
     marker: Marker | None = None
-    """What its agent says of its waiting, if it is or was parked."""
+    """The agent's marker of the wait, if the task is or was parked."""
     parked: bool = False
-    """Whether it was told that it waits for an approval."""
+    """Whether a status said that the task waits for an approval."""
     unknown: bool = False
-    """Whether until when it waits is not known now."""
+    """Whether the end of the wait is not known now."""
 
-    def tell(self, status: Status) -> None:
+    def report(self, status: Status) -> None:
         self.parked = self.parked or (status.state is State.INPUT_REQUIRED and status.code == Code.APPROVAL_REQUIRED)
-        # Without the result, which may be large.
-        self.told = replace(
-            self.told,
+        # The result is left out, because it may be large.
+        self.status = replace(
+            self.status,
             state=status.state.value,
             code=status.code,
             reasons=status.reasons,
@@ -129,36 +156,36 @@ class _Reading:
             by=status.by.value if status.by is not None else "",
         )
 
-    def ended(self, now: int) -> Told:
-        """Return what was told, or what its requester concludes by now."""
+    def ended(self, now: int) -> ReportedStatus:
+        """Return the reported status, or the status that the requester concludes at `now`."""
         over = self.marker is not None and self.marker.ended
         if self.unknown:
-            codes = {*self.told.unverified, Code.STATE_UNAVAILABLE.value}
-            return replace(self.told, unverified=tuple(sorted(codes)))
+            codes = {*self.status.unverified, Code.STATE_UNAVAILABLE.value}
+            return replace(self.status, unverified=tuple(sorted(codes)))
         if self.request.closed or (not over and now < self._concluded()):
-            return self.told
-        return replace(self.told, state=State.EXPIRED.value, code=Code.EXPIRED.value, reasons=(), note="", by="")
+            return self.status
+        return replace(self.status, state=State.EXPIRED.value, code=Code.EXPIRED.value, reasons=(), note="", by="")
 
     def may_be_parked(self, now: int) -> bool:
-        """Return whether its agent is asked until when it waits: without that its end is not known."""
+        """Return whether the agent's marker is needed: without it, the end of a wait is not known."""
         return self.parked or (not self.request.closed and now >= self._concluded())
 
     def reopened(self, marker: Marker) -> _Reading:
-        """Return it as to be read again, open until its agent says."""
+        """Return a reading of the same task that is open until the end that the marker names."""
         pending = replace(self.request.pending, end=marker.until)
         return _Reading(self.task, StatusRequest(pending), marker=marker)
 
     def _concluded(self) -> int:
-        """Return when its requester concludes that it has expired."""
+        """Return when the requester concludes that the task has expired."""
         skew = DEFAULT_LIMITS.clock_skew
         return self.request.pending.end + (2 * skew if self.marker is not None else skew)
 
 
 class TaskList:
-    """Reads tasks and their statuses; `profile` is that of any reader of the deployment, whose own ID plays no part.
+    """Reads tasks and their statuses. `profile` may be of any reader of the deployment: its own ID plays no part.
 
-    `trust` gives the bundles as they are now, `past` those of earlier times, for the markers of tasks that have waited for
-    long, `restored` the streams that were restored from a backup. `unreadable` counts messages that are no tasks at all.
+    `trust` returns the current bundles. `past` has earlier bundles, for the markers of tasks that have waited for long.
+    `restored` has the streams that were restored from a backup. `unreadable` counts messages that are no tasks.
     """
 
     def __init__(
@@ -184,6 +211,16 @@ class TaskList:
         )
         self.unreadable = 0
 
+    async def listed(
+        self, request: Request, agent: SpiffeId | None, wanted: TaskFilter, *, most: int
+    ) -> AsyncGenerator[ListedTask, None]:
+        """Yield the newest `most` tasks for `agent`, or without an agent for all, that match. Raises as `newest` does."""
+        state = await existing_stream(request, TASKS)
+        subjects = task_subjects(self._profile, agent)
+        async with aclosing(self.newest(subjects, wanted, first=state.first, last=state.last, most=most)) as tasks:
+            async for task in tasks:
+                yield task
+
     async def newest(
         self, subjects: Sequence[str], wanted: TaskFilter, *, first: int, last: int, most: int
     ) -> AsyncGenerator[ListedTask, None]:
@@ -197,20 +234,24 @@ class TaskList:
         )
         async with aclosing(source) as windows:
             async for window in windows:
-                tasks = [one for one in window if one is not None and _matches(one, wanted)]
+                tasks = [task for task in window if task is not None and _matches(task, wanted)]
                 if not wanted.states:
                     tasks = tasks[-left:]
-                tasks = [one for one in await self._told(tasks) if not wanted.states or one.told.state in wanted.states]
+                tasks = [
+                    task
+                    for task in await self._with_statuses(tasks)
+                    if not wanted.states or task.status.state in wanted.states
+                ]
                 tasks = await self._judged(tasks[-left:])
                 for task in reversed(tasks):
                     yield task
                 left -= len(tasks)
-                oldest = min((one.stored for one in window if one is not None), default=wanted.since)
+                oldest = min((task.stored for task in window if task is not None), default=wanted.since)
                 if left <= 0 or oldest < wanted.since:
                     return
 
     def _seen(self, delivery: Delivery) -> ListedTask | None:
-        """Return the task in a delivery, unverified; None for anything else, which is counted."""
+        """Return the task in a delivery, unverified. Count any other message, and return None for it."""
         position = delivery.arrival
         try:
             envelope = parse_envelope(delivery.payload)
@@ -229,67 +270,67 @@ class TaskList:
             user=user_of(envelope),
         )
 
-    async def _told(self, tasks: Sequence[ListedTask]) -> list[ListedTask]:
-        """Return `tasks` with what was told of each."""
-        told = []
+    async def _with_statuses(self, tasks: Sequence[ListedTask]) -> list[ListedTask]:
+        """Return `tasks` with the reported status of each."""
+        listed = []
         for start in range(0, len(tasks), READ_TOGETHER):
             readings = [
-                _Reading(one, StatusRequest(PendingRequest.of(one.header)))
-                for one in tasks[start : start + READ_TOGETHER]
+                _Reading(task, StatusRequest(PendingRequest.of(task.header)))
+                for task in tasks[start : start + READ_TOGETHER]
             ]
             now = self._clock()
             await self._read(readings)
             readings = await self._reopened(readings, now)
-            told += [replace(one.task, told=one.ended(now)) for one in readings]
-        return told
+            listed += [replace(reading.task, status=reading.ended(now)) for reading in readings]
+        return listed
 
     async def _reopened(self, readings: Sequence[_Reading], now: int) -> list[_Reading]:
-        """Return `readings`, those of parked tasks as open until their agents say, which may be earlier or later."""
-        found = list(readings)
-        places = [place for place, one in enumerate(found) if one.may_be_parked(now)]
+        """Return `readings`; parked tasks are read again, open until the end that their agents' markers name."""
+        reopened = list(readings)
+        places = [place for place, reading in enumerate(reopened) if reading.may_be_parked(now)]
         for start in range(0, len(places), MARKERS_TOGETHER):
-            some = places[start : start + MARKERS_TOGETHER]
+            chunk = places[start : start + MARKERS_TOGETHER]
             try:
-                markers = await asyncio.gather(*[self._marker(found[place]) for place in some])
+                markers = await asyncio.gather(*[self._marker(reopened[place]) for place in chunk])
             except BusUnavailable as error:
-                # Who reads with the permissions of a version before may not ask: the tasks are listed all the same.
-                _log.warning("until when tasks wait is not known: %s", error.detail)
+                # The permissions of an earlier version do not include HELD. The tasks are listed all the same.
+                _logger.warning("the ends of waits are not known: %s", error.detail)
                 for place in places[start:]:
-                    found[place].unknown = True
+                    reopened[place].unknown = True
                 break
-            for place, marker in zip(some, markers, strict=True):
+            for place, marker in zip(chunk, markers, strict=True):
                 if marker is not None:
-                    found[place] = found[place].reopened(marker)
-        if again := [one for one in found if one.marker is not None]:
+                    reopened[place] = reopened[place].reopened(marker)
+        if again := [reading for reading in reopened if reading.marker is not None]:
             await self._read(again)
-        return found
+        return reopened
 
     async def _marker(self, reading: _Reading) -> Marker | None:
         pending, own = reading.request.pending, reading.task.header.iss
         try:
             return await marker_of(self._held, pending, own=own, names=self._profile.names)
         except ConfigurationError:
-            # Where nothing is held, nothing waits.
+            # Without the stream HELD no task waits.
             return None
         except StateUnavailable:
-            # What others have stored in one place hides no other task.
+            # A value that others stored for this task must not hide other tasks.
             reading.unknown = True
             return None
 
     async def _read(self, readings: Sequence[_Reading]) -> None:
         by_subject: dict[str, list[_Reading]] = {}
-        for one in readings:
-            subject = one.request.pending.answers_to(one.task.header.iss, self._profile.names)
-            by_subject.setdefault(subject, []).append(one)
-        # A broker's clock may step back a little when another of its servers takes over.
-        since = min(one.task.stored for one in readings) - DEFAULT_LIMITS.clock_skew
+        for reading in readings:
+            subject = reading.request.pending.answers_to(reading.task.header.iss, self._profile.names)
+            by_subject.setdefault(subject, []).append(reading)
+        # The broker's clock may step back a little when another of its servers takes over.
+        since = min(reading.task.stored for reading in readings) - DEFAULT_LIMITS.clock_skew
         async with aclosing(read_on(self._transport, RESULTS, sorted(by_subject), since=max(since, 1))) as deliveries:
             async for delivery in deliveries:
-                for one in by_subject.get(delivery.subject, ()):
-                    self._take(delivery, one)
+                for reading in by_subject.get(delivery.subject, ()):
+                    self._take(delivery, reading)
 
     def _take(self, delivery: Delivery, reading: _Reading) -> None:
-        """Count a status as the task's requester would; what does not verify is noted by its code."""
+        """Count a status as the requester does. If the status does not verify, note the code."""
         if delivery.arrival is None or reading.request.closed:
             return
         header = reading.task.header
@@ -305,19 +346,19 @@ class TaskList:
             )
             if result is None:
                 return
-            reading.tell(parsed_status(result))
+            reading.report(parsed_status(result))
         except (EnvelopeError, BadBody) as error:
-            codes = {*reading.told.unverified, str(error.code)}
-            reading.told = replace(reading.told, unverified=tuple(sorted(codes)))
+            codes = {*reading.status.unverified, str(error.code)}
+            reading.status = replace(reading.status, unverified=tuple(sorted(codes)))
         else:
             reading.request.keep()
 
     async def _judged(self, tasks: Sequence[ListedTask]) -> list[ListedTask]:
-        """Return `tasks` with what acceptance says of each: read once more, since no window of payloads is kept."""
+        """Verify `tasks`. They are read from the stream once more, because the payloads of a window are not kept."""
         if not tasks:
             return []
-        judged = {one.sequence: one for one in tasks}
-        subjects = sorted({one.header.to for one in tasks})
+        judged = {task.sequence: task for task in tasks}
+        subjects = sorted({task.header.to for task in tasks})
         left = set(judged)
         if len(subjects) > READ_TOGETHER:
             subjects = list(task_subjects(self._profile))
@@ -329,8 +370,8 @@ class TaskList:
                     judged[sequence] = replace(judged[sequence], refused=await self._refusal(delivery))
                 if not left:
                     break
-        # What the stream has dropped meanwhile was not verified.
-        return [replace(one, refused="gone") if one.sequence in left else one for one in judged.values()]
+        # A task that the stream has dropped meanwhile was not verified.
+        return [replace(task, refused="gone") if task.sequence in left else task for task in judged.values()]
 
     async def _refusal(self, delivery: Delivery) -> str:
         arrival = delivery.arrival
@@ -357,7 +398,7 @@ def verified(
 ) -> VerifiedMessage:
     """Verify a stored task or event by steps 1 to 13 as its reader did when it was stored; raise `EnvelopeError`.
 
-    `trust` holds the bundles of now, which may have lost its key since: then it is `unknown_key`. `restored` are the streams
+    `trust` holds the current bundles. If they no longer have the key, the error is `unknown_key`. `restored` are the streams
     that were restored from a backup.
     """
     header = parse_header(parse_envelope(payload, profile.formats).header)
@@ -377,9 +418,9 @@ def task_subjects(profile: LiveProfile, agent: SpiffeId | None = None) -> tuple[
     """Return the filters of the subjects on which tasks for `agent` are stored, or all tasks."""
     token = profile.names.token(agent) if agent is not None else None
     own = [
-        one.subject
-        for one in profile.own_subjects.values()
-        if one.kind is Kind.TASK and (agent is None or one.owner == agent)
+        declared.subject
+        for declared in profile.own_subjects.values()
+        if declared.kind is Kind.TASK and (agent is None or declared.owner == agent)
     ]
     return (f"task.{token}.>" if token is not None else "task.>", *own)
 

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from sealbus.agents.cli.audit.entries import print_entry
 from sealbus.agents.cli.bus import task
 from sealbus.agents.cli.explain import command
-from sealbus.agents.cli.output import explained, log_to_stderr, note, print_error, print_table
+from sealbus.agents.cli.output import explanation_lines, log_to_stderr, note, print_error, print_table
 from sealbus.bus.audit.trail import Finding
 from sealbus.bus.sending.answer import RemoteError
 from sealbus.bus.sending.status import State, Status
@@ -77,7 +77,7 @@ def test_an_error_is_shown_and_its_lines_cannot_be_taken_for_ours(
 def test_notes_reasons_and_who_denied(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     note(text)
     assert harmless(capsys.readouterr().err)
-    for line in explained(Explanation((text,))):
+    for line in explanation_lines(Explanation((text,))):
         assert harmless(line)
         assert "\n" not in line
 
@@ -87,7 +87,7 @@ def test_the_status_of_a_task(text: str, capsys: pytest.CaptureFixture[str]) -> 
     status = replace(Status(state=State.REJECTED, sequence=1, code="sold_out"))
     object.__setattr__(status, "note", text)
     object.__setattr__(status, "reasons", (text,))
-    task._print(status, as_json=False)
+    task.print_status(status, as_json=False)
     out = capsys.readouterr().out
     assert harmless(out)
     assert len(out.splitlines()) == 1

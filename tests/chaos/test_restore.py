@@ -153,7 +153,7 @@ async def test_what_a_backup_does_not_have_is_named_for_ever(site: Site, tmp_pat
         await sealbus("notary", "restored", "--last", str(last + 1), *common, code=1)
     async with site.bare(notary=True):
         said = await sealbus("restore", "--check", *common, code=1)
-        assert "what waits in TASKS stays refused" in said
+        assert "messages that wait in TASKS stay refused" in said
     size = site.size
     async with site.open() as (environment, client):
         assert await (await client.submit("inventory.update", Update(item_id="new", quantity=1))).result() == 1
@@ -214,7 +214,7 @@ async def test_what_was_done_after_the_backup_is_done_again_only_if_an_operator_
         assert ("TASKS" in [one["name"] for one in noted["streams"]]) is (waiting == "handle")
     async with site.bare(notary=True):
         if waiting == "handle":
-            assert "what was restored, up to sequence" in await sealbus("restore", "--check", *common)
+            assert "the restored part, up to sequence" in await sealbus("restore", "--check", *common)
         else:
             assert "stays refused" in await sealbus("restore", "--check", *common, code=1)
 

@@ -87,7 +87,7 @@ class Operator:
 
     async def find(self, name: int | bytes) -> DeadLetter:
         state = await existing_stream(self.request, "DEAD")
-        return await self.letters.find(name, first=state.first, last=state.last)
+        return await self.letters.find_letter(name, first=state.first, last=state.last)
 
 
 async def test_a_dead_letter_is_sent_again_decided_anew_and_dropped(bus: RealBus) -> None:

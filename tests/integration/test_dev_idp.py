@@ -20,8 +20,8 @@ from support.settings import changed
 from support.workload_api import short_folder
 
 from sealbus.agents.cli.bus import pub, task_list
-from sealbus.agents.cli.bus.on_behalf import login_file
 from sealbus.agents.cli.main import EXIT_ERROR
+from sealbus.agents.cli.person.on_behalf import login_file
 from sealbus.agents.dev.environment import DevOptions, Environment, open_environment
 from sealbus.agents.dev.settings_file import read_declared
 from sealbus.agents.dev.users import dev_token

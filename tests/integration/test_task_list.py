@@ -73,11 +73,11 @@ async def test_the_newest_of_many_tasks_are_listed_by_their_states(bus: RealBus)
         waiting.message_id, *(one.message_id for one in reversed(handles[-9:]))
     ]  # fmt: skip
     assert {one.refused for one in newest} == {""}
-    assert {one.told.state for one in newest} == {SUBMITTED, "completed"}
+    assert {one.status.state for one in newest} == {SUBMITTED, "completed"}
 
     denied = await listed(bus, TaskFilter(states=frozenset({"rejected"})))
     assert [one.header.id.hex() for one in denied] == rejected[::-1]
-    assert {(one.user, one.told.code, one.told.unverified, one.refused) for one in denied} == {
+    assert {(one.user, one.status.code, one.status.unverified, one.refused) for one in denied} == {
         ("bob", "denied", (), "")
     }
     bobs = await listed(bus, TaskFilter(user="bob"), agent="inventory")

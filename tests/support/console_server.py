@@ -23,7 +23,7 @@ from support.console_answers import answers, live_map, rows
 
 __all__ = ["CSP", "STATIC", "ConsoleSite", "console_site"]
 
-STATIC = Path(__file__).parents[2] / "agents" / "console" / "static"
+STATIC = Path(__file__).parents[2] / "agents" / "console" / "pages" / "static"
 CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; font-src 'self'; "
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from support.lab import running
 from support.teams import PLATFORM_FOLDER, owner, team_policy
 
+from sealbus.agents.cli.options import Invocation
 from sealbus.agents.cli.policy import deny
 from sealbus.agents.cli.policy import push as policy_push
 from sealbus.agents.cli.policy import status as policy_status
@@ -45,14 +46,13 @@ class Desk:
         self._platform(stock)
         self.write_team()
         for module in (policy_push, policy_status, deny):
-            monkeypatch.setattr(module, "open_store", self._open)
+            monkeypatch.setattr(module, "open_store", self.open_store)
 
     @asynccontextmanager
-    async def _open(
-        self, config: str | None, as_name: str
+    async def open_store(
+        self, invocation: Invocation | None = None
     ) -> AsyncIterator[tuple[PolicyStore, Mapping[str, PublicKey]]]:
-        assert as_name == "operator"
-        del config
+        assert invocation is None or invocation.as_name == "operator"
         async with running(self.folder / "nats", "a") as lab, lab.connection("a") as connection:
             yield PolicyStore(connection, "policies"), self.anchors
 

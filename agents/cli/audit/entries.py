@@ -7,12 +7,12 @@ from collections.abc import Mapping
 
 import click
 
-from sealbus.agents.cli.output import as_mapping, note, print_json, printable, shown_time
+from sealbus.agents.cli.output import as_mapping, note, print_json
 from sealbus.bus.audit.trail import AuditEntry, Finding
+from sealbus.bus.inspection.documents import shown_time
+from sealbus.envelopes.printable import printable
 from sealbus.envelopes.records.decision import DecisionRecord
 from sealbus.envelopes.records.work import DenialsRecord, OutcomeRecord
-
-__all__ = ["as_document", "as_line", "print_entry"]
 
 
 def print_entry(entry: AuditEntry | Finding, *, as_json: bool) -> int:
@@ -54,7 +54,7 @@ def as_document(entry: AuditEntry) -> Mapping[str, object]:
         base |= {
             "action": record.action,
             "allow": record.allow,
-            "code": str(record.code) if record.code else "",
+            "code": str(record.code or ""),
             "reasons": list(record.reasons),
             "obligations": record.obligations.decode(errors="replace"),
             "policy": record.policy or "",
@@ -68,9 +68,9 @@ def as_document(entry: AuditEntry) -> Mapping[str, object]:
     elif isinstance(entry.record, OutcomeRecord):
         base |= {
             "decision": entry.record.decision.hex(),
-            "code": str(entry.record.code) if entry.record.code else "",
+            "code": str(entry.record.code or ""),
             "micros": entry.record.micros,
-            "sent": [one.hex() for one in entry.record.sent],
+            "sent": [digest.hex() for digest in entry.record.sent],
         }
         if entry.decision is not None:
             base["action"] = entry.decision.action
@@ -98,12 +98,12 @@ def as_line(entry: AuditEntry) -> str:
     if isinstance(entry.record, DecisionRecord):
         record = entry.record
         verdict = "ALLOW" if record.allow else "DENY "
-        user = _who(as_mapping(as_mapping(entry.input.get("context")).get("user")))
-        why = ", ".join(record.reasons) or (str(record.code) if record.code else "")
+        user = _user_text(as_mapping(as_mapping(entry.input.get("context")).get("user")))
+        why = ", ".join(record.reasons) or (str(record.code or ""))
         return f"{head} {verdict} {record.action:<24} from {sender:<20} for {user:<10} {why}".rstrip()
     if isinstance(entry.record, OutcomeRecord):
         action = entry.decision.action if entry.decision is not None else "?"
-        result = str(entry.record.code) if entry.record.code else "done"
+        result = str(entry.record.code or "done")
         return f"{head} -> {result:<8} {action:<18} in {entry.record.micros / 1000:.1f} ms"
     if isinstance(entry.record, DenialsRecord):
         counts = ", ".join(f"{count} {code}" for code, count in sorted(entry.record.counts.items()))
@@ -113,7 +113,7 @@ def as_line(entry: AuditEntry) -> str:
     return f"{head} {entry.record.kind} by {entry.recorder}"
 
 
-def _who(user: Mapping[str, object]) -> str:
-    """Return the user, and if they came by another protocol than the edge's own, their client and its door."""
+def _user_text(user: Mapping[str, object]) -> str:
+    """Return the user; for another protocol than the edge's own, also the client and the door."""
     door = as_mapping(user.get("claims")).get("door")
     return f"{user.get('id') or '-'}" + (f" by {user.get('client')} via {door}" if door else "")

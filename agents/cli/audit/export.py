@@ -7,36 +7,31 @@ from pathlib import Path
 
 import click
 
-from sealbus.agents.cli.audit.source import export_live, root_option, trusted_root
-from sealbus.agents.cli.options import as_option, config_option, json_option
+from sealbus.agents.cli.audit.source import EvidenceSource, root_option
+from sealbus.agents.cli.options import PATH, Invocation, config_option, invocation_options
 from sealbus.agents.cli.output import note, print_json, progress_bar
 
-__all__ = ["export", "root_file"]
-
 _log_option = click.option(
-    "--log", "log_folder", default=None, type=click.Path(path_type=Path), metavar="DIR",
-    help="The folder in which the notary keeps the log.",
+    "--log", "log_folder", default=None, type=PATH, metavar="DIR",
+    help="The folder in which the notary keeps the log."
 )  # fmt: skip
 
 
 @click.command("export")
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=PATH)
 @root_option
 @_log_option
-@config_option
-@as_option("operator")
-@json_option
-def export(
-    folder: Path, root: Path | None, log_folder: Path | None, config: str | None, as_name: str, as_json: bool
-) -> None:
+@invocation_options("operator")
+def export(folder: Path, root: Path | None, log_folder: Path | None, invocation: Invocation) -> int:
     """Write the log up to its last checkpoint, with all its messages, into the new folder FOLDER.
 
     Only the checkpoint is verified here: `sealbus audit verify FOLDER` verifies the rest, at once or years later.
     """
-    trusted = trusted_root(root, live=True, log_folder=log_folder, config=config)
+    source = EvidenceSource(invocation=invocation, root=root, log_folder=log_folder)
+    trusted = source.trusted_root()
     with progress_bar("exporting") as progress:
-        written = asyncio.run(export_live(folder, log_folder, config, as_name, trusted, progress))
-    if as_json:
+        written = asyncio.run(source.export_live(folder, trusted, progress))
+    if invocation.as_json:
         print_json(
             {"folder": str(folder), "entries": written.entries, "policies": written.policies, "whole": written.whole}
         )
@@ -47,8 +42,7 @@ def export(
     if written.missing_count:
         named = ", ".join(f"#{sequence}" for sequence in written.missing)
         note(f"{written.missing_count} messages of the log are no longer in the stream: {named}")
-    if not written.whole:
-        raise SystemExit(4)
+    return 0 if written.whole else 4
 
 
 @click.command("root")
@@ -59,7 +53,7 @@ def export(
 @click.option(
     "--notary", "notaries", multiple=True, help="SPIFFE ID of a notary; by default that of the agent `notary`."
 )
-@click.option("--checkpoint", "checkpoints", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
+@click.option("--checkpoint", "checkpoints", multiple=True, type=PATH, metavar="FILE",
               help="A checkpoint held by another party; may be repeated.")  # fmt: skip
 @_log_option
 @config_option
@@ -79,7 +73,7 @@ def root_file(
     from sealbus.agents.evidence.trust_root import make_root
     from sealbus.agents.runtime.settings.settings import load_settings
 
-    made = make_root(
+    root = make_root(
         load_settings(config).for_command(),
         keys=keys,
         origin=origin,
@@ -87,4 +81,4 @@ def root_file(
         checkpoints=checkpoints,
         folder=log_folder,
     )
-    click.echo(made.encode().decode(), nl=False)
+    click.echo(root.encode().decode(), nl=False)

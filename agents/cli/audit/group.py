@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import click
@@ -13,12 +12,10 @@ from sealbus.agents.cli.audit.reveal import command as reveal
 from sealbus.agents.cli.audit.show import show
 from sealbus.agents.cli.audit.stats import stats
 from sealbus.agents.cli.audit.verify import verify
-from sealbus.agents.cli.options import HexDigits, Moment, as_option, config_option, json_option
+from sealbus.agents.cli.options import HexDigits, Invocation, invocation_options, period_options
 
 if TYPE_CHECKING:
     from sealbus.bus.audit.trail import AuditEntry, AuditFilter, Finding
-
-__all__ = ["command"]
 
 
 @click.group("audit")
@@ -42,24 +39,20 @@ _stream_option = click.option(
 @click.option("--follow", is_flag=True, help="Wait for more.")
 @click.option("--last", default=20, show_default=True, type=click.IntRange(0, 10_000), help="Records to begin with.")
 @_stream_option
-@config_option
-@as_option("operator")
-@json_option
-def tail(follow: bool, last: int, stream: str | None, config: str | None, as_name: str, as_json: bool) -> None:
+@invocation_options("operator")
+async def tail(follow: bool, last: int, stream: str | None, invocation: Invocation) -> int:
     """Show the newest records."""
     from sealbus.bus.audit.trail import AuditFilter
 
-    shown = _show(AuditFilter(), config, as_name, as_json=as_json, follow=follow, last=last, stream=stream)
-    raise SystemExit(asyncio.run(shown))
+    return await _show(AuditFilter(), invocation, follow=follow, last=last, stream=stream)
 
 
 @command.command("replay")
-@click.option("--since", type=Moment(), default=None, help="From this time on: RFC 3339, or 10m, 2h, 3d ago.")
-@click.option("--until", type=Moment(), default=None, help="Before this time.")
+@period_options
 @click.option("--subject", default=None, help="Only messages to this subject.")
-@click.option("--agent", default=None, help="Only what this agent recorded.")
+@click.option("--agent", default=None, help="Only records of this agent.")
 @click.option("--decision", type=click.Choice(["allow", "deny"]), default=None)
-@click.option("--user", default=None, help="Only what was requested for this user.")
+@click.option("--user", default=None, help="Only messages for this user.")
 @click.option(
     "--message", type=HexDigits(32, 64), default=None, metavar="ID", help="Only this message: its id or hash."
 )
@@ -68,10 +61,14 @@ def tail(follow: bool, last: int, stream: str | None, config: str | None, as_nam
     type=HexDigits(64),
     default=None,
     metavar="HASH",
-    help="Only the message with this hash and what followed from it: sub-tasks, calls and events, answers, retries.",
+    help="Only the message with this hash and messages that followed from it: sub-tasks, calls, events, answers, retries.",
 )
 @click.option(
-    "--txn", type=HexDigits(32), default=None, metavar="ID", help="Only what this one request of a user caused."
+    "--txn",
+    type=HexDigits(32),
+    default=None,
+    metavar="ID",
+    help="Only messages that this one request of a user caused.",
 )
 @click.option("--follow", is_flag=True, help="Wait for more.")
 @click.option(
@@ -83,10 +80,8 @@ def tail(follow: bool, last: int, stream: str | None, config: str | None, as_nam
 )
 @click.option("--last", default=100, show_default=True, type=click.IntRange(1, 10_000), help="Messages for --into.")
 @_stream_option
-@config_option
-@as_option("operator")
-@json_option
-def replay(
+@invocation_options("operator")
+async def replay(
     since: int | None,
     until: int | None,
     subject: str | None,
@@ -100,14 +95,12 @@ def replay(
     into: str | None,
     last: int,
     stream: str | None,
-    config: str | None,
-    as_name: str,
-    as_json: bool,
-) -> None:
+    invocation: Invocation,
+) -> int:
     """Print decisions, reasons and outcomes in order.
 
     With --json each entry has the message's id and hash and, if it has a user, the txn of the user's request. A chain ends
-    at events: what is sent while handling one starts another chain.
+    at events: messages that are sent while an event is handled start another chain.
     """
     from sealbus.bus.audit.trail import AuditFilter
 
@@ -123,41 +116,37 @@ def replay(
         txn=txn,
     )
     if into is None:
-        shown = _show(wanted, config, as_name, as_json=as_json, follow=follow, last=None, stream=stream)
-        raise SystemExit(asyncio.run(shown))
+        return await _show(wanted, invocation, follow=follow, last=None, stream=stream)
     from sealbus.agents.cli.audit.replay import replay_into
 
     if follow:
-        raise click.UsageError("--into replays what is stored and cannot be used with --follow")
-    raise SystemExit(asyncio.run(replay_into(into, wanted, config, as_name, most=last, as_json=as_json, stream=stream)))
+        raise click.UsageError("--into replays stored messages: leave --follow out")
+    return await replay_into(into, wanted, invocation, most=last, stream=stream)
 
 
 async def _show(
     wanted: AuditFilter,
-    config: str | None,
-    as_name: str,
+    invocation: Invocation,
     *,
-    as_json: bool,
     follow: bool,
     last: int | None,
     stream: str | None,
 ) -> int:
     from sealbus.agents.cli.audit.entries import print_entry
     from sealbus.agents.runtime.open import open_audit_trail
-    from sealbus.agents.runtime.settings.settings import load_settings
 
     findings = 0
-    async with open_audit_trail(as_name, load_settings(config).for_command(), stream=stream) as trail:
+    async with open_audit_trail(invocation.as_name, invocation.settings(), stream=stream) as trail:
         held: list[AuditEntry | Finding] = []
         async for entry in trail.entries(wanted):
             held.append(entry)
             if last is not None and len(held) > last:
                 del held[0]
             elif last is None:
-                findings += print_entry(held.pop(), as_json=as_json)
+                findings += print_entry(held.pop(), as_json=invocation.as_json)
         for entry in held:
-            findings += print_entry(entry, as_json=as_json)
+            findings += print_entry(entry, as_json=invocation.as_json)
         if follow:
             async for entry in trail.entries(wanted, follow=True):
-                findings += print_entry(entry, as_json=as_json)
+                findings += print_entry(entry, as_json=invocation.as_json)
     return 4 if findings else 0

@@ -1,4 +1,4 @@
-"""`sealbus audit receipt ID` and `receipt verify FILE`: one record, provable from one text file without any other record."""
+"""`sealbus audit receipt ID` and `receipt verify FILE`: one text file that proves a record on its own."""
 
 from __future__ import annotations
 
@@ -7,43 +7,31 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sealbus.agents.cli.audit.source import opened_source, source_options, trusted_root
-from sealbus.agents.cli.options import json_option
-from sealbus.agents.cli.output import note, print_json, printable, shown_time
+from sealbus.agents.cli.audit.source import EvidenceSource, source_options
+from sealbus.agents.cli.options import PATH
+from sealbus.agents.cli.output import note, print_json
+from sealbus.bus.inspection.documents import shown_time
+from sealbus.envelopes.printable import printable
 
 if TYPE_CHECKING:
     from sealbus.envelopes.export.receipt import ProvenRecord
     from sealbus.envelopes.export.trust_root import Root
 
-__all__ = ["receipt"]
-
 
 @click.command("receipt")
 @click.argument("words", nargs=-1, required=True, metavar="ID | verify FILE")
+@click.option("--output", default=None, type=PATH, metavar="FILE", help="Write it to FILE.")
 @source_options
-@click.option("--output", default=None, type=click.Path(path_type=Path), metavar="FILE", help="Write it to FILE.")
-@json_option
-def receipt(
-    words: tuple[str, ...],
-    root: Path | None,
-    export: Path | None,
-    log_folder: Path | None,
-    config: str | None,
-    as_name: str,
-    output: Path | None,
-    as_json: bool,
-) -> None:
+def receipt(words: tuple[str, ...], output: Path | None, source: EvidenceSource) -> None:
     """Print the receipt of the record about message ID (32 hex digits) or of the record ID (64), or verify a receipt.
 
     A message delivered several times has several decisions: the receipt is that of the last one. Name a record for another.
     """
     match words:
         case ("verify", file):
-            trusted = trusted_root(root, live=False, log_folder=None, config=None)
-            _verify(Path(file), trusted, as_json=as_json)
+            _verify(Path(file), source.root_file(), as_json=source.invocation.as_json)
         case (wanted,):
-            trusted = trusted_root(root, live=export is None, log_folder=log_folder, config=config)
-            data = _make(wanted, export, log_folder, config, as_name, trusted)
+            data = _make(wanted, source)
             if output is None:
                 click.echo(data.decode(), nl=False)
             else:
@@ -53,19 +41,18 @@ def receipt(
             raise click.UsageError("give an ID, or verify and a FILE")
 
 
-def _make(
-    wanted: str, export: Path | None, log_folder: Path | None, config: str | None, as_name: str, root: Root
-) -> bytes:
+def _make(wanted: str, source: EvidenceSource) -> bytes:
     from sealbus.agents.evidence.lookup import identifier, look_up
     from sealbus.agents.evidence.receipt import make_receipt
     from sealbus.envelopes.errors import ConfigurationError
     from sealbus.envelopes.records.decision import DecisionRecord
 
+    root = source.trusted_root()
     name = identifier(wanted)
-    with opened_source(export, log_folder, config, as_name, root) as files:
+    with source.opened(root) as files:
         lookup = look_up(files, root, name)
-        named = [found for found in lookup.found if found.leaf == name]
-        chosen = named or [found for found in lookup.found if isinstance(found.record, DecisionRecord)]
+        named = [record for record in lookup.found if record.leaf == name]
+        chosen = named or [record for record in lookup.found if isinstance(record.record, DecisionRecord)]
         if not chosen:
             raise ConfigurationError(f"this log has no record about {wanted}")
         return make_receipt(files, root, lookup, chosen[-1])
@@ -95,7 +82,7 @@ def _verify(file: Path, root: Root, *, as_json: bool) -> None:
 
 
 def as_document(proven: ProvenRecord) -> dict[str, object]:
-    """Return what a receipt proves, as `--json` prints it."""
+    """Return the facts that a receipt proves, as `--json` prints them."""
     from sealbus.envelopes.records.decision import DecisionRecord
 
     record = proven.record

@@ -8,19 +8,15 @@ from pathlib import Path
 
 import click
 
-from sealbus.agents.cli.options import config_option, json_option
-from sealbus.agents.cli.output import note, print_json, printable
-
-__all__ = ["command"]
+from sealbus.agents.cli.options import EXISTING_FILE, config_option, json_option
+from sealbus.agents.cli.output import note, print_json
+from sealbus.envelopes.printable import printable
 
 
 @click.command("reveal")
 @click.argument("pseudonyms", nargs=-1, metavar="[PSEUDONYM]...")
 @click.option(
-    "--key",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    default=None,
-    help="The key file; by default the setting edge.pseudonym_key.",
+    "--key", type=EXISTING_FILE, default=None, help="The key file; by default the setting edge.pseudonym_key."
 )
 @click.option("--issuer", "issuers", multiple=True, help="Issuer of the users; by default those of edge.issuers.")
 @click.option("--user", "named", multiple=True, metavar="ID", help="A candidate. May be repeated.")
@@ -43,24 +39,24 @@ def command(
 ) -> None:
     """Print which of the candidates a PSEUDONYM stands for; without one, print the pseudonym of every candidate.
 
-    A pseudonym cannot be turned back into an id: those of the candidates are computed and compared. Exit codes: 0 all found,
-    1 one of them belongs to none of the candidates.
+    A pseudonym cannot be turned back into an id. The pseudonyms of the candidates are computed and compared. Exit codes: 0
+    all found, 1 a pseudonym belongs to none of the candidates.
     """
     from sealbus.agents.edge.oauth.tokens.user_context import PSEUDONYM_PREFIX, Pseudonyms
 
     if not named and users is None:
         raise click.UsageError("name candidates: --user ID, or --users FILE")
-    wrong = [one for one in pseudonyms if not one.startswith(PSEUDONYM_PREFIX)]
+    wrong = [text for text in pseudonyms if not text.startswith(PSEUDONYM_PREFIX)]
     if wrong:
         raise click.UsageError(f"{wrong[0]!r} is not a pseudonym: pseudonyms begin with {PSEUDONYM_PREFIX}")
     if key is None or not issuers:
         key, issuers = _settings(config, key, issuers)
-    under = Pseudonyms.read(key)
-    # That of a partner's user is followed by its domain.
-    wanted = {one.partition("@")[0] for one in pseudonyms}
+    keyed = Pseudonyms.read(key)
+    # The pseudonym of a partner's user ends with @ and the partner's domain.
+    wanted = {name.partition("@")[0] for name in pseudonyms}
     for user in _candidates(named, users):
         for issuer in issuers:
-            pseudonym = under.of(issuer, user)
+            pseudonym = keyed.of(issuer, user)
             if pseudonyms and pseudonym not in wanted:
                 continue
             wanted.discard(pseudonym)
@@ -70,8 +66,8 @@ def command(
                 click.echo(printable(f"{pseudonym}  {user}  {issuer}"))
         if pseudonyms and not wanted:
             break
-    for one in sorted(wanted):
-        note(f"{one} matches none of the candidates under this key")
+    for name in sorted(wanted):
+        note(f"{name} matches none of the candidates under this key")
     raise SystemExit(1 if wanted else 0)
 
 
@@ -80,7 +76,7 @@ def _settings(config: str | None, key: Path | None, issuers: tuple[str, ...]) ->
 
     edge = load_settings(config).edge
     key = key or edge.pseudonym_key
-    issuers = issuers or tuple(one.issuer for one in edge.issuers)
+    issuers = issuers or tuple(table.issuer for table in edge.issuers)
     if key is None:
         raise click.UsageError("give --key FILE: the setting edge.pseudonym_key is not set")
     if not issuers:

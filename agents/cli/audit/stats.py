@@ -1,54 +1,39 @@
-"""`sealbus audit stats`: decisions and outcomes counted; only what verifies counts."""
+"""`sealbus audit stats`: counts of the decisions and outcomes that verify."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
-from sealbus.agents.cli.audit.source import opened_source, source_options, trusted_root
-from sealbus.agents.cli.audit.verify import counted
-from sealbus.agents.cli.options import Moment, json_option
+from sealbus.agents.cli.audit.source import EvidenceSource, source_options
+from sealbus.agents.cli.audit.verify import findings_text
+from sealbus.agents.cli.options import period_options
 from sealbus.agents.cli.output import note, print_json, print_table, progress_bar
-
-__all__ = ["stats"]
 
 _UNVERIFIED = 4
 
 
 @click.command("stats")
-@click.option("--since", type=Moment(), default=None, help="From this time on: RFC 3339, or 10m, 2h, 3d ago.")
-@click.option("--until", type=Moment(), default=None, help="Before this time.")
+@period_options
 @source_options
-@json_option
-def stats(
-    since: int | None,
-    until: int | None,
-    root: Path | None,
-    export: Path | None,
-    log_folder: Path | None,
-    config: str | None,
-    as_name: str,
-    as_json: bool,
-) -> None:
+def stats(since: int | None, until: int | None, source: EvidenceSource) -> int:
     """Count decisions and outcomes by agent, action, verdict and code, over all time or a span of it.
 
-    The whole log is verified first: exit code 4 if there is any finding; what does not verify is not counted.
+    The whole log is verified first; exit code 4 with any finding. Records that do not verify are not counted.
     """
     from sealbus.agents.evidence.verify import verify_export
     from sealbus.envelopes.export.tally import Span
 
     span = Span(since or 0, until)
-    trusted = trusted_root(root, live=export is None, log_folder=log_folder, config=config)
-    with opened_source(export, log_folder, config, as_name, trusted) as files, progress_bar("counting") as progress:
+    trusted = source.trusted_root()
+    with source.opened(trusted) as files, progress_bar("counting") as progress:
         report = verify_export(files, trusted, span=span, progress=progress)
     rows = sorted(report.tally.rows.items())
-    if as_json:
+    if source.invocation.as_json:
         for row, count in rows:
             print_json({**row._asdict(), "count": count})
     else:
         columns = ["agent", "action", "verdict", "code", "count"]
         print_table("", columns, [[*map(str, row), str(count)] for row, count in rows])
     if report.count:
-        note(f"NOT VERIFIED: {counted(report.count)}, named by `sealbus audit verify`")
-    raise SystemExit(_UNVERIFIED if report.count else 0)
+        note(f"NOT VERIFIED: {findings_text(report.count)}, named by `sealbus audit verify`")
+    return _UNVERIFIED if report.count else 0

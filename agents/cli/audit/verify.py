@@ -1,4 +1,4 @@
-"""`sealbus audit verify DIR --root FILE`: every byte of an export, or of the running deployment's log, verified."""
+"""`sealbus audit verify DIR --root FILE`: verify every byte of an export, or of the running deployment's log."""
 
 from __future__ import annotations
 
@@ -8,31 +8,30 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sealbus.agents.cli.audit.source import opened_source, root_option, trusted_root
-from sealbus.agents.cli.options import as_option, config_option, json_option
-from sealbus.agents.cli.output import note, print_json, printable, progress_bar, shown_time
+from sealbus.agents.cli.audit.source import EvidenceSource, root_option
+from sealbus.agents.cli.options import PATH, Invocation, invocation_options
+from sealbus.agents.cli.output import note, print_json, progress_bar
+from sealbus.bus.inspection.documents import shown_time
+from sealbus.envelopes.printable import printable
 
 if TYPE_CHECKING:
     from sealbus.agents.evidence.verify import Verification
     from sealbus.envelopes.export.entries import ShownRestoration
     from sealbus.policies.backtest.report import BacktestReport
 
-__all__ = ["counted", "show_report", "verify"]
 
 _UNVERIFIED = 4
 
 
 @click.command("verify")
-@click.argument("folder", required=False, type=click.Path(path_type=Path))
+@click.argument("folder", required=False, type=PATH)
 @root_option
 @click.option("--live", is_flag=True, help="Verify the running deployment instead of an export.")
-@click.option("--log", "log_folder", default=None, type=click.Path(path_type=Path), metavar="DIR",
+@click.option("--log", "log_folder", default=None, type=PATH, metavar="DIR",
               help="With --live: the folder in which the notary keeps the log.")  # fmt: skip
 @click.option("--decisions", is_flag=True, help="Also make every decision again by its archived policy.")
 @click.option("--processes", default=None, type=click.IntRange(1, 1_024), help="How many; by default one per core.")
-@config_option
-@as_option("operator")
-@json_option
+@invocation_options("operator")
 def verify(
     folder: Path | None,
     root: Path | None,
@@ -40,43 +39,42 @@ def verify(
     log_folder: Path | None,
     decisions: bool,
     processes: int | None,
-    config: str | None,
-    as_name: str,
-    as_json: bool,
-) -> None:
+    invocation: Invocation,
+) -> int:
     """Verify an export in FOLDER, or the running deployment with --live: nothing missing, changed, added or reordered.
 
-    With --decisions each decision is made again on the embedded engine where possible: a decision that does not follow from
-    its recorded input and policy is a finding (bad_decision); those that cannot be made again are counted and reported.
+    With --decisions each decision is made again on the embedded engine where possible. A decision that does not follow from
+    its recorded input and policy is a finding (bad_decision). Decisions that cannot be made again are counted.
 
-    Exit code 4 if there is any finding. --root must not come from the export itself.
+    Exit code 4 with any finding. --root must not come from the export itself.
     """
     from sealbus.agents.evidence.decisions import redecide
     from sealbus.agents.evidence.verify import verify_export
 
     if (folder is None) is not live:
         raise click.UsageError("give either a FOLDER or --live")
-    trusted = trusted_root(root, live=live, log_folder=log_folder, config=config)
-    with opened_source(folder, log_folder, config, as_name, trusted) as files, progress_bar("verifying") as progress:
+    source = EvidenceSource(invocation=invocation, export=folder, root=root, log_folder=log_folder)
+    trusted = source.trusted_root()
+    with source.opened(trusted) as files, progress_bar("verifying") as progress:
         report = verify_export(files, trusted, processes=processes, progress=progress)
-        made = None
+        redecided = None
         if decisions:
-            made, problems = asyncio.run(redecide(files, trusted, report))
+            redecided, problems = asyncio.run(redecide(files, trusted, report))
             for name, problem in problems.items():
                 note(f"{name}: {problem}")
-    raise SystemExit(show_report(report, as_json=as_json, made=made))
+    return show_report(report, as_json=invocation.as_json, redecided=redecided)
 
 
-def show_report(report: Verification, *, as_json: bool, made: BacktestReport | None = None) -> int:
-    """Print every finding and the counts; return the exit code. `made` is the result of making decisions again."""
+def show_report(report: Verification, *, as_json: bool, redecided: BacktestReport | None = None) -> int:
+    """Print every finding and the counts; return the exit code. `redecided` is the report on decisions made again."""
     for finding in report.findings:
         if as_json:
             place = {"file": _shown(finding.file)} if finding.file else {"sequence": finding.sequence}
             print_json({"kind": "finding", **place, "code": finding.code, "detail": finding.detail})
         else:
             click.echo(printable(f"{_shown(finding.place)} {finding.code} {finding.detail}".rstrip()))
-    for one in report.restorations:
-        _show_restoration(one, as_json=as_json)
+    for restoration in report.restorations:
+        _show_restoration(restoration, as_json=as_json)
     entries, size = report.tally.entries, report.checkpoint.size if report.checkpoint is not None else 0
     if as_json:
         print_json(
@@ -88,7 +86,7 @@ def show_report(report: Verification, *, as_json: bool, made: BacktestReport | N
                 "root": report.checkpoint.root.hex() if report.checkpoint is not None else "",
                 "entries": dict(sorted(entries.items())),
                 "records": dict(sorted(report.tally.records.items())),
-                **({"decisions": _decisions(made)} if made is not None else {}),
+                **({"decisions": _decisions(redecided)} if redecided is not None else {}),
             }
         )
     else:
@@ -97,52 +95,53 @@ def show_report(report: Verification, *, as_json: bool, made: BacktestReport | N
         records = report.tally.records.total()
         note(f"{size} entries, {records} records, {entries['unverified']} messages that prove nothing")
         if entries["gap"]:
-            note(f"{entries['gap']} gaps in the stream: what was there could not be read when it was to be logged")
-        if made is not None:
-            left = ", ".join(f"{count} {why}" for why, count in sorted(made.not_replayable.items()))
-            note(f"{made.compared} of {made.read} decisions made again, not replayable: {left or 'none'}")
-        click.echo("verified" if report.passed else f"NOT VERIFIED: {counted(report.count)}")
+            note(f"{entries['gap']} gaps in the stream: messages there could not be read when the notary logged them")
+        if redecided is not None:
+            left = ", ".join(f"{count} {why}" for why, count in sorted(redecided.not_replayable.items()))
+            note(f"{redecided.compared} of {redecided.read} decisions made again, not replayable: {left or 'none'}")
+        click.echo("verified" if report.passed else f"NOT VERIFIED: {findings_text(report.count)}")
     return 0 if report.passed else _UNVERIFIED
 
 
 def _show_restoration(shown: ShownRestoration, *, as_json: bool) -> None:
-    """Print who restored the stream, and what may be missing since."""
-    one = shown.restoration
+    """Print the restoration of a stream, and the logged messages that are gone."""
+    restoration = shown.restoration
     if as_json:
         print_json(
             {
                 "kind": "restored",
-                "by": one.by.value,
-                "time": one.time,
-                "last": one.last,
+                "by": restoration.by.value,
+                "time": restoration.time,
+                "last": restoration.last,
                 "logged": shown.logged,
                 "lost": shown.lost,
-                "ranges": [list(some) for some in shown.ranges],
-                "manifest": one.manifest,
-                "streams": [{"name": row.stream, "last": row.last} for row in one.streams],
+                "ranges": [list(span) for span in shown.ranges],
+                "manifest": restoration.manifest,
+                "streams": [{"name": row.stream, "last": row.last} for row in restoration.streams],
             }
         )
         return
     gone = ", ".join(f"#{first}-#{last}" if first < last else f"#{first}" for first, last in shown.ranges)
     missing = f"{shown.lost} logged messages are gone: {gone}" if shown.lost else "nothing that was logged is gone"
-    note(f"restored at {shown_time(one.time)} by {one.by}, up to #{one.last} of #{shown.logged}: {missing}")
-    if one.streams:
-        others = ", ".join(f"{row.stream} up to #{row.last}" for row in one.streams)
-        note(f"  restored with it, so that what waited there was handled: {others}")
+    when, extent = shown_time(restoration.time), f"up to #{restoration.last} of #{shown.logged}"
+    note(f"restored at {when} by {restoration.by}, {extent}: {missing}")
+    if restoration.streams:
+        others = ", ".join(f"{row.stream} up to #{row.last}" for row in restoration.streams)
+        note(f"  restored with it, so that messages that waited there were handled: {others}")
 
 
-def _decisions(made: BacktestReport) -> dict[str, object]:
+def _decisions(report: BacktestReport) -> dict[str, object]:
     return {
-        "read": made.read,
-        "compared": made.compared,
-        "same": made.same,
-        "unanswered": made.unanswered,
-        "not_replayable": {str(why): count for why, count in sorted(made.not_replayable.items())},
+        "read": report.read,
+        "compared": report.compared,
+        "same": report.same,
+        "unanswered": report.unanswered,
+        "not_replayable": {str(why): count for why, count in sorted(report.not_replayable.items())},
     }
 
 
-def counted(findings: int) -> str:
-    """Return how many findings there are, in words."""
+def findings_text(findings: int) -> str:
+    """Return the number of findings in words."""
     return f"{findings} finding" if findings == 1 else f"{findings} findings"
 
 

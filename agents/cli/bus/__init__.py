@@ -1,1 +1,1 @@
-"""Commands that publish, call and ask: `sealbus pub`, `call`, `task`, `token`."""
+"""Commands that publish, call and ask: `sealbus pub`, `call`, `task`, `schedule`, `dead`, `agent`, `refused`."""

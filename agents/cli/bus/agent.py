@@ -1,54 +1,56 @@
-"""`sealbus agent ls`: which agents there are, from their consumers at the broker and the policy at hand.
+"""`sealbus agent ls`: the agents, from their consumers at the broker and the policy in force.
 
-And `sealbus agent schema`: what one of them takes and gives, from its code.
+And `sealbus agent schema`: the JSON schemas of an agent's tasks and calls, from its code.
 """
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from sealbus.agents.cli.options import as_option, config_option, json_option
-from sealbus.agents.cli.output import note, print_json, printable, shown_time
+from sealbus.agents.cli.options import FILE, Invocation, invocation_options
+from sealbus.agents.cli.output import note, print_json, renamed
+from sealbus.bus.inspection.documents import shown_time
+from sealbus.envelopes.printable import printable
 
 if TYPE_CHECKING:
     from sealbus.agents.runtime.settings.settings import Settings
     from sealbus.bus.inspection.agents import AgentSeen, Queue
+    from sealbus.bus.inspection.documents import QueueDocument
     from sealbus.bus.nats.connection.connection import Connection
-
-__all__ = ["as_document", "as_lines", "command", "seen"]
 
 
 @click.group("agent")
 def command() -> None:
-    """See which agents there are, and what they take and give."""
+    """List agents, or print the schemas of an agent."""
 
 
 @command.command("ls")
-@config_option
-@as_option("operator")
-@json_option
-def ls(config: str | None, as_name: str, as_json: bool) -> None:
-    """List agents: their processes, what waits for them and what they have in hand.
+@invocation_options("operator")
+async def ls(invocation: Invocation) -> None:
+    """List agents with their processes, the messages that wait for them, and the messages that they have in hand.
 
-    Nobody announces itself: all this is from the consumers that agents have at the broker. A process is counted by its pull
-    request, and for up to 5 seconds after it was killed. `ready`: there is a process; `full`: it gets no more before it has
-    settled some; `away`: there is none, and what is sent waits; `unknown`: the policy knows it, and it was never there.
+    Agents do not register themselves: everything here is from the consumers that they have at the broker. A process is
+    counted by its pull request, and for up to 5 seconds after it was killed. `ready`: there is a process. `full`: it gets no
+    more messages before it has settled some. `away`: there is no process, and messages wait. `unknown`: the policy declares
+    actions for the agent, which was never there.
 
-    Not known here: which verbs an agent handles (the actions shown are those that the starter policy declares for it), calls
-    under way, and whether a process that asks for work is well; that is at its /readyz. Nothing here is signed.
+    Not known here: which verbs an agent handles (the actions are those that the starter policy declares for it), calls under
+    way, and the health of a process that asks for work, which its /readyz reports. Nothing here is signed.
     """
-    asyncio.run(_list(config, as_name, as_json=as_json))
+    for agent in await seen(invocation.as_name, invocation.settings()):
+        if invocation.as_json:
+            print_json(as_document(agent))
+        else:
+            for line in as_lines(agent):
+                click.echo(printable(line))
 
 
 @command.command("schema")
 @click.argument("target", metavar="MODULE:AGENT")
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write it to FILE."
-)
+@click.option("-o", "--output", type=FILE, metavar="FILE", help="Write it to FILE.")
 def schema(target: str, output: Path | None) -> None:
     """Print the JSON schemas of an agent's tasks and calls, for the edge's setting edge.schemas.
 
@@ -68,33 +70,19 @@ def schema(target: str, output: Path | None) -> None:
         raise ConfigurationError(f"{output}: {error.strerror}") from error
 
 
-async def _list(config: str | None, as_name: str, *, as_json: bool) -> None:
-    from sealbus.agents.runtime.settings.settings import load_settings
-
-    for one in await seen(as_name, load_settings(config).for_command()):
-        if as_json:
-            print_json(as_document(one))
-        else:
-            for line in as_lines(one):
-                click.echo(printable(line))
-
-
 async def seen(as_name: str, settings: Settings) -> list[AgentSeen]:
-    """Return the agents that there are, as the workload `as_name` sees them; raises as `open_connection`."""
+    """Return the agents that the workload `as_name` finds at the broker. Raises as `open_connection` does."""
     from sealbus.agents.runtime.open import deployment_of, open_connection
-    from sealbus.bus.inspection.agents import agents_seen
-    from sealbus.bus.nats.api import consumer_states
-    from sealbus.bus.stream_names import EVENTS, TASKS
+    from sealbus.bus.inspection.agents import find_agents
 
     async with open_connection(as_name, settings) as (_, connection):
-        tasks = await consumer_states(connection.jetstream, TASKS)
-        events = await consumer_states(connection.jetstream, EVENTS)
         actions = await _actions(as_name, settings, connection)
-    return agents_seen(tasks, events, actions, names=settings.names, own=deployment_of(settings).own_subjects)
+        own = deployment_of(settings).own_subjects
+        return await find_agents(connection.jetstream, actions, names=settings.names, own=own)
 
 
 async def _actions(name: str, settings: Settings, connection: Connection) -> dict[str, tuple[str, ...]]:
-    """Return the actions that the policy at hand declares; none, with a note, if there is none that can be read."""
+    """Return the actions that the policy in force declares. Print a note and return none if it cannot be read."""
     from sealbus.agents.runtime.policy.source import open_source
     from sealbus.bus.inspection.agents import actions_of
     from sealbus.envelopes.errors import ConfigurationError
@@ -108,44 +96,34 @@ async def _actions(name: str, settings: Settings, connection: Connection) -> dic
     return actions_of(bundle.data if bundle is not None else None)
 
 
-def as_document(one: AgentSeen) -> dict[str, object]:
+def as_document(agent: AgentSeen) -> dict[str, object]:
     """Return one agent as the JSON object that `--json` prints."""
-    return {
-        "agent": one.token,
-        "state": one.state,
-        "processes": one.processes,
-        "tasks": _queue(one.tasks),
-        "events": _queue(one.events),
-        "listens": list(one.listens),
-        "actions": list(one.actions),
-    }
+    document = agent.document()
+    queues = {"tasks": _queue(document["tasks"]), "events": _queue(document["events"])}
+    return renamed({**document, **queues}, name="agent")
 
 
-def as_lines(one: AgentSeen) -> list[str]:
+def _queue(queue: QueueDocument | None) -> dict[str, object] | None:
+    if queue is None:
+        return None
+    return renamed({**queue, "active": queue["active"] or ""}, active="last_delivered")
+
+
+def as_lines(agent: AgentSeen) -> list[str]:
     """Return one agent as lines for people."""
-    count = f"{one.processes} process" + ("" if one.processes == 1 else "es")
-    queues = [f"{name} {_said(queue)}" for name, queue in (("tasks", one.tasks), ("events", one.events)) if queue]
-    lines = [f"{one.token:<20} {one.state:<8} {count:<13} {'; '.join(queues)}".rstrip()]
-    if one.actions:
-        lines.append(f"  actions {', '.join(one.actions)}")
-    if one.listens:
-        lines.append(f"  listens {', '.join(one.listens)}")
+    count = f"{agent.processes} process" + ("" if agent.processes == 1 else "es")
+    queues = [
+        f"{name} {_queue_text(queue)}" for name, queue in (("tasks", agent.tasks), ("events", agent.events)) if queue
+    ]
+    lines = [f"{agent.token:<20} {agent.state:<8} {count:<13} {'; '.join(queues)}".rstrip()]
+    if agent.actions:
+        lines.append(f"  actions {', '.join(agent.actions)}")
+    if agent.listens:
+        lines.append(f"  listens {', '.join(agent.listens)}")
     return lines
 
 
-def _said(queue: Queue) -> str:
+def _queue_text(queue: Queue) -> str:
     active = f", last delivered {shown_time(queue.active)}" if queue.active else ""
     again = f", {queue.redelivered} of these again" if queue.redelivered else ""
     return f"{queue.waiting} waiting, {queue.in_hand} in hand{again}{active}"
-
-
-def _queue(queue: Queue | None) -> dict[str, object] | None:
-    if queue is None:
-        return None
-    return {
-        "waiting": queue.waiting,
-        "in_hand": queue.in_hand,
-        "redelivered": queue.redelivered,
-        "last_delivered": shown_time(queue.active) if queue.active else "",
-        "full": queue.full,
-    }

@@ -8,8 +8,6 @@ from typing import NoReturn
 
 import click
 
-__all__ = ["json_body"]
-
 
 def json_body(text: str) -> bytes:
     """Return the bytes of `text`, or of standard input for `-`. Raises `click.UsageError` for anything but JSON.

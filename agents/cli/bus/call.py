@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING
 import click
 
 from sealbus.agents.cli.bus.body_argument import json_body
-from sealbus.agents.cli.bus.on_behalf import OnBehalf, user_options
-from sealbus.agents.cli.options import client_option, config_option
+from sealbus.agents.cli.options import Invocation, invocation_options
 from sealbus.agents.cli.output import print_json
+from sealbus.agents.cli.person.on_behalf import OnBehalf, user_options
 
 if TYPE_CHECKING:
     from sealbus.agents.runtime.settings.settings import Settings
 
-__all__ = ["command"]
 
 _LOOKING = 3.0
-"""Seconds to find out who is there instead."""
+"""Seconds for finding out whether the agent is there."""
 
 
 @click.command("call")
@@ -27,74 +26,46 @@ _LOOKING = 3.0
 @user_options
 @click.option("--timeout", default=10.0, show_default=True, type=click.FloatRange(0.1, 60), help="Seconds.")
 @click.option("--chunks", is_flag=True, help="Print each chunk of the answer as it comes.")
-@config_option
-@client_option
-@click.option("--json", "as_json", is_flag=True, help="Accepted as everywhere; answers are always JSON.")
-def command(
-    action: str,
-    body: str,
-    me: bool,
-    user: str | None,
-    session: str,
-    timeout: float,
-    chunks: bool,
-    config: str | None,
-    as_name: str,
-    as_json: bool,
+@invocation_options(json_help="Accepted as everywhere; answers are always JSON.")
+async def command(
+    action: str, body: str, on_behalf: OnBehalf, timeout: float, chunks: bool, invocation: Invocation
 ) -> None:
     """Call ACTION (<agent>.<verb>, or call.<agent>.<verb>) with BODY (JSON, or - for standard input)."""
-    del as_json
-    who = OnBehalf(me=me, user=user, session=session)
-    payload = json_body(body)
-    asyncio.run(_call(action.removeprefix("call."), payload, who, timeout, config, as_name, chunks=chunks))
-
-
-async def _call(
-    action: str,
-    payload: bytes,
-    who: OnBehalf,
-    timeout: float,
-    config: str | None,
-    as_name: str,
-    *,
-    chunks: bool,
-) -> None:
     from sealbus.agents.runtime.client import Client
-    from sealbus.agents.runtime.settings.settings import load_settings
     from sealbus.agents.sdk.bodies import JSON
     from sealbus.bus.sending.answer import NoListener
     from sealbus.bus.sending.message import Content
 
-    settings = load_settings(config).for_command()
-    token = await who.token(settings)
-    answer = Content(body=payload, typ=JSON)
+    action, content = action.removeprefix("call."), Content(body=json_body(body), typ=JSON)
+    settings = invocation.settings()
+    token = await on_behalf.token(settings)
     try:
-        async with Client(as_name, settings=settings) as bus:
+        async with Client(invocation.as_name, settings=settings) as bus:
             statement = await bus.user_context(token) if token is not None else None
             if chunks:
-                async for chunk in bus.stream(action, answer, returns=object, user=statement, timeout=timeout):
+                async for chunk in bus.stream(action, content, returns=object, user=statement, timeout=timeout):
                     print_json(chunk)
             else:
-                print_json(await bus.call(action, answer, returns=object, user=statement, timeout=timeout))
+                print_json(await bus.call(action, content, returns=object, user=statement, timeout=timeout))
     except NoListener as error:
-        # What there is concerns an operator alone, who is the developer where `sealbus dev` runs.
-        if settings.development and (found := await _there(action.partition(".")[0], settings)):
-            raise NoListener(f"{error.detail}\n{found}") from error
+        # Only operators may know which agents there are. Where `sealbus dev` runs, the developer is the operator.
+        if settings.development and (hint := await _agent_hint(action.partition(".")[0], settings)):
+            raise NoListener(f"{error.detail}\n{hint}") from error
         raise
 
 
-async def _there(token: str, settings: Settings) -> str:
-    """Return what an operator sees of the agent that was called; empty if nobody can say."""
+async def _agent_hint(token: str, settings: Settings) -> str:
+    """Return a line about the called agent, as an operator sees it; empty if it cannot be read."""
     from sealbus.agents.cli.bus.agent import seen
     from sealbus.envelopes.errors import SealbusError
 
     try:
         async with asyncio.timeout(_LOOKING):
-            agents = {one.token: one for one in await seen("operator", settings)}
+            agents = {agent.token: agent for agent in await seen("operator", settings)}
     except (SealbusError, TimeoutError):
         return ""
     if token not in agents:
         return f"no agent {token} is known; there is {', '.join(agents) or 'none'}"
-    one = agents[token]
-    declared = f"; the policy declares for it {', '.join(one.actions)}" if one.actions else ""
-    return f"{token} {'runs' if one.processes else 'does not run'} now{declared}"
+    agent = agents[token]
+    declared = f"; the policy declares for it {', '.join(agent.actions)}" if agent.actions else ""
+    return f"{token} {'runs' if agent.processes else 'does not run'} now{declared}"

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import click
 
 from sealbus.agents.cli.bus.body_argument import json_body
-from sealbus.agents.cli.bus.on_behalf import OnBehalf, user_options
-from sealbus.agents.cli.bus.task import finish
-from sealbus.agents.cli.options import client_option, config_option, json_option
+from sealbus.agents.cli.bus.task import finish, result_option
+from sealbus.agents.cli.options import Invocation, invocation_options
 from sealbus.agents.cli.output import note, print_json
+from sealbus.agents.cli.person.on_behalf import OnBehalf, user_options
 
 if TYPE_CHECKING:
     from sealbus.agents.sdk.sender import Receipt
     from sealbus.agents.sdk.task_handle import TaskHandle
-
-__all__ = ["command"]
 
 
 @click.command("pub")
@@ -30,61 +27,29 @@ __all__ = ["command"]
 @click.option(
     "--count", default=1, show_default=True, type=click.IntRange(1, 100_000), help="How many times to publish it."
 )
-@click.option(
-    "--wait",
-    is_flag=False,
-    flag_value=60.0,
-    default=None,
-    type=click.FloatRange(0.1, 86_400),
-    metavar="[SECONDS]",
-    help="Wait for a task's result (60 s by default) and print it; exit with 3 if it was denied.",
-)
-@config_option
-@client_option
-@json_option
-def command(
+@result_option
+@invocation_options()
+async def command(
     subject: str,
     body: str,
-    me: bool,
-    user: str | None,
-    session: str,
+    on_behalf: OnBehalf,
     life: float,
     partition: str | None,
     count: int,
     wait: float | None,
-    config: str | None,
-    as_name: str,
-    as_json: bool,
+    invocation: Invocation,
 ) -> None:
     """Publish BODY (JSON, or - for standard input) to SUBJECT: task.<agent>.<verb>, event.<own name>.<name> or your own.
 
     Without --wait a task's handle is printed, for `sealbus task status` and `sealbus task result`.
     """
-    who = OnBehalf(me=me, user=user, session=session)
-    payload = json_body(body)
-    asyncio.run(_publish(subject, payload, who, life, partition, count, wait, config, as_name, as_json=as_json))
-
-
-async def _publish(
-    subject: str,
-    payload: bytes,
-    who: OnBehalf,
-    life: float,
-    partition: str | None,
-    count: int,
-    wait: float | None,
-    config: str | None,
-    as_name: str,
-    *,
-    as_json: bool,
-) -> None:
     from sealbus.agents.runtime.client import Client
-    from sealbus.agents.runtime.settings.settings import load_settings
     from sealbus.agents.sdk.bodies import JSON
     from sealbus.bus.sending.message import Content
 
-    settings = load_settings(config).for_command()
-    declared = next((one for one in settings.own_subjects if one.subject == subject), None)
+    content = Content(body=json_body(body), typ=JSON)
+    settings = invocation.settings()
+    declared = next((own for own in settings.own_subjects if own.subject == subject), None)
     if declared is not None:
         kind, action, name = str(declared.kind), subject, subject
     else:
@@ -94,20 +59,19 @@ async def _publish(
         raise click.UsageError("SUBJECT is task.<agent>.<verb> or event.<own name>.<name>; `sealbus call` is for calls")
     if wait is not None and kind != "task":
         raise click.UsageError("--wait is for tasks: events have no result")
-    token = await who.token(settings)
-    answer = Content(body=payload, typ=JSON)
-    async with Client(as_name, settings=settings) as bus:
+    token = await on_behalf.token(settings)
+    async with Client(invocation.as_name, settings=settings) as bus:
         statement = await bus.user_context(token) if token is not None else None
         for _ in range(count):
             if kind == "task":
-                handle = await bus.submit(action, answer, user=statement, life=life, partition=partition)
-                _show(handle, {"handle": handle.text}, as_json=as_json)
-                if wait is None and not as_json:
+                handle = await bus.submit(action, content, user=statement, life=life, partition=partition)
+                _show(handle, {"handle": handle.text}, as_json=invocation.as_json)
+                if wait is None and not invocation.as_json:
                     click.echo(handle.text)
                 elif wait is not None:
-                    await finish(handle, wait, as_json=as_json)
+                    await finish(handle, wait, as_json=invocation.as_json)
             else:
-                _show(await bus.emit(name, answer), {}, as_json=as_json)
+                _show(await bus.emit(name, content), {}, as_json=invocation.as_json)
 
 
 def _show(stored: Receipt | TaskHandle, more: Mapping[str, str], *, as_json: bool) -> None:

@@ -1,24 +1,24 @@
-"""`sealbus schedule add|ls|pause|resume|rm`: tasks that an identity sends at a time, or again and again."""
+"""`sealbus schedule add|ls|pause|resume|rm`: tasks that an identity sends at a set time, or repeatedly."""
 
 from __future__ import annotations
 
-import asyncio
+import functools
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sealbus.agents.cli.bus.body_argument import json_body
-from sealbus.agents.cli.options import client_option, config_option, json_option
+from sealbus.agents.cli.options import Invocation, invocation_options
 from sealbus.agents.cli.output import note, print_json, print_table
 
 if TYPE_CHECKING:
     from sealbus.agents.sdk.schedules import KnownSchedule, ScheduleKeywords, Schedules
 
-__all__ = ["command"]
 
 _SPAN = re.compile(r"([0-9]{1,6})([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -33,10 +33,10 @@ class Span(click.ParamType[timedelta]):
         """Return the duration that `value` stands for, or fail with a usage error."""
         if isinstance(value, timedelta):
             return value
-        found = _SPAN.fullmatch(str(value))
-        if found is None:
+        matched = _SPAN.fullmatch(str(value))
+        if matched is None:
             self.fail(f"{str(value)!r} is not a number with s, m, h or d", param, ctx)
-        return timedelta(**{_UNITS[found[2]]: int(found[1])})
+        return timedelta(**{_UNITS[matched[2]]: int(matched[1])})
 
 
 class Instant(click.ParamType[datetime]):
@@ -53,23 +53,58 @@ class Instant(click.ParamType[datetime]):
         return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
 
 
-owner_option = click.option(
-    "--owner",
-    default=None,
-    metavar="NAME",
-    help="The agent that sends the tasks, whose policy decides; by default ourselves (--as).",
-)
-wait_option = click.option(
-    "--wait", default=10.0, show_default=True, type=click.FloatRange(0.1, 3_600), help="Seconds."
-)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Change:
+    """A change of schedules: the owner that is asked for it, the time limit of its confirmation (s), and the invocation."""
+
+    owner: str | None
+    timeout: float
+    invocation: Invocation
+
+    async def request(self, ask: Callable[[Schedules], Awaitable[None]], name: str, state: str) -> None:
+        """Ask the owner by `ask`, and print that the schedule `name` is in `state`."""
+        owner = self.owner or self.invocation.as_name
+        async with open_schedules(self.invocation) as schedules:
+            try:
+                await ask(schedules)
+            except TimeoutError as error:
+                raise click.ClickException(
+                    f"{owner} did not confirm within {self.timeout:g} s: is a worker of it running? It makes the change "
+                    "if a worker runs within an hour"
+                ) from error
+        if self.invocation.as_json:
+            print_json({"name": name, "state": state, "owner": owner})
+        else:
+            note(f"{name}: {state}")
+
+
+def _change_options(function: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    """Add `--owner`, `--wait`, `--config`, `--as` and `--json`, which become one `_Change`, `change`."""
+
+    @functools.wraps(function)
+    def with_change(*, owner: str | None, wait: float, invocation: Invocation, **others: Any) -> Awaitable[None]:
+        return function(change=_Change(owner=owner, timeout=wait, invocation=invocation), **others)
+
+    changing = invocation_options()(with_change)
+    for option in (
+        click.option("--wait", default=10.0, show_default=True, type=click.FloatRange(0.1, 3_600), help="Seconds."),
+        click.option(
+            "--owner",
+            default=None,
+            metavar="NAME",
+            help="The agent that sends the tasks, whose policy decides; by default yourself (--as).",
+        ),
+    ):
+        changing = option(changing)
+    return changing
 
 
 @click.group("schedule")
 def command() -> None:
-    """Send tasks at a time, or again and again, as long as a process of their sender runs.
+    """Send tasks at a set time, or repeatedly, as long as a process of their sender runs.
 
-    What is asked for is a message to the owner, the identity that sends the tasks: its policy decides about it
-    (<owner>._schedule), and one of its workers has to run.
+    Each change is a message to the owner, the identity that sends the tasks. The owner's policy decides about it
+    (<owner>._schedule), and a worker of the owner has to run.
     """
 
 
@@ -96,7 +131,7 @@ def command() -> None:
     default=None,
     type=Span(),
     metavar="SPAN",
-    help="How late a task may be sent where no process ran: 0s to 1d; by default 1m, and 1h for what is sent once.",
+    help="How late a task may be sent where no process ran: 0s to 1d; by default 1m, and 1h for a task that is sent once.",
 )
 @click.option(
     "--until", default=None, type=Span(), metavar="SPAN", help="How long it lasts: at most 366d, unless said."
@@ -104,12 +139,8 @@ def command() -> None:
 @click.option("--life", default=None, type=click.IntRange(1, 86_400), help="Seconds that each task may wait.")
 @click.option("--partition", default=None)
 @click.option("--grant", "grants", multiple=True, metavar="ACTION", help="The only actions that may follow; repeat it.")
-@owner_option
-@wait_option
-@config_option
-@client_option
-@json_option
-def add(
+@_change_options
+async def add(
     name: str,
     action: str,
     body: str,
@@ -124,11 +155,7 @@ def add(
     life: int | None,
     partition: str | None,
     grants: tuple[str, ...],
-    owner: str | None,
-    wait: float,
-    config: str | None,
-    as_name: str,
-    as_json: bool,
+    change: _Change,
 ) -> None:
     """Send a task for ACTION (<agent>.<verb>) with BODY (JSON, or - for standard input) by a schedule called NAME.
 
@@ -137,7 +164,7 @@ def add(
     from sealbus.agents.sdk.bodies import JSON
     from sealbus.bus.sending.message import Content
 
-    if sum(one is not None for one in (cron, every, at, after)) != 1:
+    if sum(value is not None for value in (cron, every, at, after)) != 1:
         raise click.UsageError("give one of --cron, --every, --at and --after")
     content = Content(body=json_body(body), typ=JSON)
     options: ScheduleKeywords = {"overlap": overlap, "life": life, "partition": partition}
@@ -152,7 +179,7 @@ def add(
         if at is not None or after is not None:
             seconds = after.total_seconds() if after is not None else None
             await schedules.submit(
-                action, content, at=at, after=seconds, name=name, owner=owner, timeout=wait, **options
+                action, content, at=at, after=seconds, name=name, owner=change.owner, timeout=change.timeout, **options
             )
             return
         seconds_between = int(every.total_seconds()) if every is not None else None
@@ -163,128 +190,81 @@ def add(
             cron=cron,
             zone=zone,
             every=seconds_between,
-            owner=owner,
-            timeout=wait,
+            owner=change.owner,
+            timeout=change.timeout,
             **options,
         )
 
-    asyncio.run(_changed(ask, name, "on", owner, wait, config, as_name, as_json=as_json))
+    await change.request(ask, name, "on")
 
 
 @command.command("pause")
 @click.argument("name")
-@owner_option
-@wait_option
-@config_option
-@client_option
-@json_option
-def pause(name: str, owner: str | None, wait: float, config: str | None, as_name: str, as_json: bool) -> None:
-    """Have the schedule NAME send nothing until it is resumed."""
-
-    async def ask(schedules: Schedules) -> None:
-        await schedules.pause(name, owner=owner, timeout=wait)
-
-    asyncio.run(_changed(ask, name, "paused", owner, wait, config, as_name, as_json=as_json))
+@_change_options
+async def pause(name: str, change: _Change) -> None:
+    """Pause the schedule NAME: it sends nothing until it is resumed."""
+    await change.request(
+        lambda schedules: schedules.pause(name, owner=change.owner, timeout=change.timeout), name, "paused"
+    )
 
 
 @command.command("resume")
 @click.argument("name")
-@owner_option
-@wait_option
-@config_option
-@client_option
-@json_option
-def resume(name: str, owner: str | None, wait: float, config: str | None, as_name: str, as_json: bool) -> None:
-    """Have the schedule NAME go on; what it did not send while it was paused is not sent."""
-
-    async def ask(schedules: Schedules) -> None:
-        await schedules.resume(name, owner=owner, timeout=wait)
-
-    asyncio.run(_changed(ask, name, "on", owner, wait, config, as_name, as_json=as_json))
+@_change_options
+async def resume(name: str, change: _Change) -> None:
+    """Resume the schedule NAME. Tasks that were due while it was paused are not sent."""
+    await change.request(
+        lambda schedules: schedules.resume(name, owner=change.owner, timeout=change.timeout), name, "on"
+    )
 
 
 @command.command("rm")
 @click.argument("name")
-@owner_option
-@wait_option
-@config_option
-@client_option
-@json_option
-def rm(name: str, owner: str | None, wait: float, config: str | None, as_name: str, as_json: bool) -> None:
-    """End the schedule NAME. Tasks that it has sent go on."""
-
-    async def ask(schedules: Schedules) -> None:
-        await schedules.remove(name, owner=owner, timeout=wait)
-
-    asyncio.run(_changed(ask, name, "removed", owner, wait, config, as_name, as_json=as_json))
+@_change_options
+async def rm(name: str, change: _Change) -> None:
+    """End the schedule NAME. Tasks that it has sent continue."""
+    await change.request(
+        lambda schedules: schedules.remove(name, owner=change.owner, timeout=change.timeout), name, "removed"
+    )
 
 
 @command.command("ls")
-@config_option
-@client_option
-@json_option
-def ls(config: str | None, as_name: str, as_json: bool) -> None:
-    """List the schedules of our own identity (--as): others' are shown to nobody else."""
-    asyncio.run(_list(config, as_name, as_json=as_json))
-
-
-async def _list(config: str | None, as_name: str, *, as_json: bool) -> None:
-    async with _opened(config, as_name) as schedules:
-        found = await schedules.list()
-    if as_json:
-        for one in found:
-            print_json(_object(one))
+@invocation_options()
+async def ls(invocation: Invocation) -> None:
+    """List the schedules of your own identity (--as). Nobody sees the schedules of other identities."""
+    async with open_schedules(invocation) as schedules:
+        listed = await schedules.list()
+    if invocation.as_json:
+        for schedule in listed:
+            print_json(_object(schedule))
         return
-    rows = [[one.name, one.state, one.action, one.when, _shown(one.next)] for one in found]
+    rows = [
+        [schedule.name, schedule.state, schedule.action, schedule.when, _shown(schedule.next)] for schedule in listed
+    ]
     print_table("", ["name", "state", "action", "when", "next"], rows)
 
 
-async def _changed(
-    ask: Callable[[Schedules], Awaitable[None]],
-    name: str,
-    state: str,
-    owner: str | None,
-    wait: float,
-    config: str | None,
-    as_name: str,
-    *,
-    as_json: bool,
-) -> None:
-    async with _opened(config, as_name) as schedules:
-        try:
-            await ask(schedules)
-        except TimeoutError as error:
-            raise click.ClickException(
-                f"{owner or as_name} did not confirm within {wait:g} s: is a worker of it running? It takes it in when one "
-                "runs within an hour"
-            ) from error
-    if as_json:
-        print_json({"name": name, "state": state, "owner": owner or as_name})
-    else:
-        note(f"{name}: {state}")
-
-
 @asynccontextmanager
-async def _opened(config: str | None, as_name: str) -> AsyncGenerator[Schedules, None]:
+async def open_schedules(invocation: Invocation) -> AsyncGenerator[Schedules, None]:
+    """Open the schedules as the workload of the invocation."""
     from sealbus.agents.runtime.client import Client
-    from sealbus.agents.runtime.settings.settings import load_settings
 
-    async with Client(as_name, settings=load_settings(config).for_command()) as bus:
+    async with Client(invocation.as_name, settings=invocation.settings()) as bus:
         yield bus.schedules
 
 
-def _object(one: KnownSchedule) -> dict[str, object]:
+def _object(schedule: KnownSchedule) -> dict[str, object]:
     return {
-        "name": one.name,
-        "state": one.state,
-        "action": one.action,
-        "when": one.when,
-        "overlap": one.overlap,
-        "catchup": one.catchup,
-        "next": _shown(one.next) or None,
-        "until": _shown(one.until),
-        "asked_by": str(one.asked_by),
-        "grant": one.grant.hex(),
+        "name": schedule.name,
+        "state": schedule.state,
+        "action": schedule.action,
+        "when": schedule.when,
+        "overlap": schedule.overlap,
+        "catchup": schedule.catchup,
+        "next": _shown(schedule.next) or None,
+        "until": _shown(schedule.until),
+        "asked_by": str(schedule.asked_by),
+        "grant": schedule.grant.hex(),
     }
 
 

@@ -11,15 +11,26 @@ from typing import TYPE_CHECKING
 import click
 
 from sealbus.agents.cli.bus.task_list import ls
-from sealbus.agents.cli.options import client_option, config_option, json_option
-from sealbus.agents.cli.output import explained, note, print_json, printable
+from sealbus.agents.cli.options import Invocation, invocation_options
+from sealbus.agents.cli.output import explanation_lines, note, print_json
+from sealbus.envelopes.printable import printable
 
 if TYPE_CHECKING:
     from sealbus.agents.sdk.task_handle import TaskHandle
     from sealbus.bus.sending.message import Content
     from sealbus.bus.sending.status import Status
 
-__all__ = ["command", "finish"]
+
+result_option = click.option(
+    "--wait",
+    is_flag=False,
+    flag_value=60.0,
+    default=None,
+    type=click.FloatRange(0.1, 86_400),
+    metavar="[SECONDS]",
+    help="Wait for a task's result (60 s by default) and print it; exit with 3 if it was denied.",
+)
+"""`--wait [SECONDS]` of commands that send a task."""
 
 
 @click.group("task")
@@ -33,23 +44,26 @@ command.add_command(ls)
 @command.command("status")
 @click.argument("handle")
 @click.option("--follow", is_flag=True, help="Print each status as it comes, up to the final one.")
-@config_option
-@client_option
-@json_option
-def status(handle: str, follow: bool, config: str | None, as_name: str, as_json: bool) -> None:
+@invocation_options()
+async def status(handle: str, follow: bool, invocation: Invocation) -> None:
     """Print the newest status of the task HANDLE."""
-    asyncio.run(_status(handle, config, as_name, follow=follow, as_json=as_json))
+    async with _opened(handle, invocation) as task:
+        if follow:
+            async with aclosing(task.statuses()) as statuses:
+                async for report in statuses:
+                    print_status(report, as_json=invocation.as_json)
+        else:
+            print_status(await task.status(), as_json=invocation.as_json)
 
 
 @command.command("result")
 @click.argument("handle")
 @click.option("--wait", default=60.0, show_default=True, type=click.FloatRange(0.1, 86_400), help="Seconds.")
-@config_option
-@client_option
-@json_option
-def result(handle: str, wait: float, config: str | None, as_name: str, as_json: bool) -> None:
+@invocation_options()
+async def result(handle: str, wait: float, invocation: Invocation) -> None:
     """Print the result of the task HANDLE once it is done; exit with 3 if it was denied."""
-    asyncio.run(_result(handle, wait, config, as_name, as_json=as_json))
+    async with _opened(handle, invocation) as task:
+        await finish(task, wait, as_json=invocation.as_json)
 
 
 @command.command("cancel")
@@ -57,56 +71,32 @@ def result(handle: str, wait: float, config: str | None, as_name: str, as_json: 
 @click.option("--reason", default="", help="A line for people, shown with the task's status.")
 @click.option("--operator", is_flag=True, help="Cancel another workload's task, if the agent's policy allows that.")
 @click.option("--wait", default=10.0, show_default=True, type=click.FloatRange(0.1, 86_400), help="Seconds.")
-@config_option
-@client_option
-@json_option
-def cancel(
-    handle: str, reason: str, operator: bool, wait: float, config: str | None, as_name: str, as_json: bool
-) -> None:
-    """Cancel the task HANDLE and all that follows from it; exit with 3 if the agent's policy denies that.
+@invocation_options()
+async def cancel(handle: str, reason: str, operator: bool, wait: float, invocation: Invocation) -> None:
+    """Cancel the task HANDLE and everything that follows from it; exit with 3 if the agent's policy denies that.
 
-    What was done stays done. Prints the task's status once the cancel is in force, which may still be `working`; not as an
-    operator, whom the status is not for. `sealbus task ls --json` shows the handles of others' tasks.
+    Effects that have happened stay. Once the cancel is in force, the task's status is printed, which may still be `working`.
+    With --operator no status is printed, because it is for the requester. `sealbus task ls --json` shows the handles of
+    others' tasks.
     """
-    asyncio.run(_cancel(handle, reason, wait, config, as_name, operator=operator, as_json=as_json))
-
-
-async def _cancel(
-    text: str, reason: str, wait: float, config: str | None, as_name: str, *, operator: bool, as_json: bool
-) -> None:
-    async with _opened(text, config, as_name) as handle:
+    async with _opened(handle, invocation) as task:
         try:
-            await handle.cancel(reason, operator=operator, timeout=wait)
+            await task.cancel(reason, operator=operator, timeout=wait)
         except TimeoutError as error:
             raise click.ClickException(
-                f"{handle.action}: its agent did not confirm within {wait:g} s; it cancels the task when it runs again"
+                f"{task.action}: its agent did not confirm within {wait:g} s; it cancels the task when it runs again"
             ) from error
         if operator:
-            note("in force; how the task ended is told to its requester, and shown by `sealbus task ls`")
+            note("in force; the requester gets the final status, and `sealbus task ls` shows it")
         else:
-            _print(await handle.status(), as_json=as_json)
-
-
-async def _status(text: str, config: str | None, as_name: str, *, follow: bool, as_json: bool) -> None:
-    async with _opened(text, config, as_name) as handle:
-        if follow:
-            async with aclosing(handle.statuses()) as statuses:
-                async for one in statuses:
-                    _print(one, as_json=as_json)
-        else:
-            _print(await handle.status(), as_json=as_json)
-
-
-async def _result(text: str, wait: float, config: str | None, as_name: str, *, as_json: bool) -> None:
-    async with _opened(text, config, as_name) as handle:
-        await finish(handle, wait, as_json=as_json)
+            print_status(await task.status(), as_json=invocation.as_json)
 
 
 async def finish(handle: TaskHandle, wait: float, *, as_json: bool) -> None:
     """Wait for the task's final status and print its result alone or, as JSON, the whole status.
 
-    The parts of a result are printed as they come, one a line; if an attempt fails, they begin again, which standard error
-    says. Raises the error that a status without a result stands for; the command then ends with its line and exit code.
+    The parts of a result are printed as they come, one a line. If an attempt fails, they begin again, and a line on standard
+    error says so. For a final status without a result, raises its error; the command then ends with its line and exit code.
     """
     from sealbus.agents.sdk.task_handle import failure_of
     from sealbus.bus.sending.parts import PARTS_TYPE, PartsReading
@@ -116,24 +106,24 @@ async def finish(handle: TaskHandle, wait: float, *, as_json: bool) -> None:
     reading, parts = PartsReading(), list[object]()
     try:
         async with asyncio.timeout(wait), aclosing(handle.statuses()) as statuses:
-            async for one in statuses:
-                last = one
-                if one.code == Code.UNKNOWN_VERB and not one.final:
+            async for report in statuses:
+                last = report
+                if report.code == Code.UNKNOWN_VERB and not report.final:
                     waits = f"{handle.action}: its agent has no such task, which waits for a process that has"
-                    note("\n".join(filter(None, (waits, one.note))))
-                if one.part is None:
+                    note("\n".join(filter(None, (waits, report.note))))
+                if report.part is None:
                     continue
-                if reading.take(one):
+                if reading.take(report):
                     click.echo("the parts begin again: an attempt failed", err=True)
                     parts.clear()
                 if as_json:
-                    parts.append(_value(one.part))
+                    parts.append(_value(report.part))
                 else:
-                    _print_result(one.part)
+                    _print_result(report.part)
     except TimeoutError as error:
         so_far = "no worker has reported on it: is one running?"
         if last is not None:
-            so_far = printable("  ".join(one for one in (last.state.value, last.code, last.note) if one))
+            so_far = printable("  ".join(text for text in (last.state.value, last.code, last.note) if text))
         raise click.ClickException(
             f"{handle.action}: not done within {wait:g} s ({so_far}); ask again: sealbus task result {handle}"
         ) from error
@@ -151,9 +141,8 @@ async def finish(handle: TaskHandle, wait: float, *, as_json: bool) -> None:
 
 
 @asynccontextmanager
-async def _opened(text: str, config: str | None, as_name: str) -> AsyncGenerator[TaskHandle, None]:
+async def _opened(text: str, invocation: Invocation) -> AsyncGenerator[TaskHandle, None]:
     from sealbus.agents.runtime.client import Client
-    from sealbus.agents.runtime.settings.settings import load_settings
     from sealbus.agents.sdk.task_handle import parse_handle
     from sealbus.envelopes.errors import EnvelopeError
 
@@ -161,11 +150,12 @@ async def _opened(text: str, config: str | None, as_name: str) -> AsyncGenerator
         parse_handle(text)
     except EnvelopeError as error:
         raise click.BadParameter(f"this is not a task handle ({error.detail})", param_hint="HANDLE") from error
-    async with Client(as_name, settings=load_settings(config).for_command()) as bus:
+    async with Client(invocation.as_name, settings=invocation.settings()) as bus:
         yield bus.handle(text)
 
 
-def _print(status: Status | None, *, as_json: bool) -> None:
+def print_status(status: Status | None, *, as_json: bool) -> None:
+    """Print a status as a line or as JSON; None is a task without a status."""
     if as_json:
         print_json(_object(status))
     elif status is None:
@@ -174,29 +164,29 @@ def _print(status: Status | None, *, as_json: bool) -> None:
         _print_result(status.part)
     else:
         by = f"by {status.by}" if status.by is not None else ""
-        said: Sequence[str] = (status.state.value, status.code, ", ".join(status.reasons), by, status.note)
-        click.echo(printable("  ".join(one for one in said if one)))
-        for line in explained(status.explanation._replace(reasons=())):
+        texts: Sequence[str] = (status.state.value, status.code, ", ".join(status.reasons), by, status.note)
+        click.echo(printable("  ".join(text for text in texts if text)))
+        for line in explanation_lines(status.explanation._replace(reasons=())):
             click.echo(f"  {line}")
 
 
 def _object(status: Status | None) -> dict[str, object]:
     if status is None:
         return {"state": "submitted"}
-    shown: dict[str, object] = {"state": status.state.value, "final": status.final, "sequence": status.sequence}
+    document: dict[str, object] = {"state": status.state.value, "final": status.final, "sequence": status.sequence}
     if status.code:
-        shown["code"] = status.code
-    shown |= status.explanation.members()
+        document["code"] = status.code
+    document |= status.explanation.members()
     if status.note:
-        shown["note"] = status.note
+        document["note"] = status.note
     if status.by is not None:
-        shown["by"] = status.by.value
+        document["by"] = status.by.value
     if status.result is not None:
-        shown["type"] = status.result.typ
-        shown["result"] = _value(status.result)
+        document["type"] = status.result.typ
+        document["result"] = _value(status.result)
     if status.part is not None:
-        shown |= {"part": status.number, "type": status.part.typ, "value": _value(status.part)}
-    return shown
+        document |= {"part": status.number, "type": status.part.typ, "value": _value(status.part)}
+    return document
 
 
 def _print_result(answer: Content) -> None:
@@ -210,7 +200,7 @@ def _print_result(answer: Content) -> None:
 
 
 def _value(answer: Content) -> object:
-    """Return a result as JSON can show it: bytes as base64."""
+    """Return a result as a value for JSON: bytes as base64."""
     from base64 import b64encode
 
     from sealbus.agents.sdk.bodies import JSON, OCTETS, body_of, decoded

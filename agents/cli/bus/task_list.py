@@ -1,25 +1,33 @@
-"""`sealbus task ls`: the newest tasks with their states, each verified as far as that is possible now."""
+"""`sealbus task ls`: the newest tasks with their states, each verified with the current trust bundles."""
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 
 import click
 
-from sealbus.agents.cli.options import Moment, agent_option, as_option, config_option, json_option, workload_named
-from sealbus.agents.cli.output import note, print_json, printable, shown_time
+from sealbus.agents.cli.options import (
+    Invocation,
+    Moment,
+    agent_option,
+    invocation_options,
+    limit_option,
+    workload_named,
+)
+from sealbus.agents.cli.output import note, print_json
+from sealbus.bus.inspection.documents import shown_time
+from sealbus.envelopes.printable import printable
 
 if TYPE_CHECKING:
-    from sealbus.bus.inspection.tasks import ListedTask, TaskFilter
+    from sealbus.bus.inspection.documents import TaskDocument
+    from sealbus.bus.inspection.tasks import ListedTask
 
-__all__ = ["as_document", "as_line", "ls"]
 
 _STATES: Final = (
     "submitted", "working", "input-required", "completed", "failed", "rejected", "canceled", "expired",
 )  # fmt: skip
-"""Those of `bus.sending.status`, and that of a task without a status; written out, because `--help` imports no bus."""
+"""States of `bus.sending.status`, and that of a task without a status. Written out, because `--help` imports no bus."""
 
 
 @click.command("ls")
@@ -40,125 +48,74 @@ _STATES: Final = (
     help="Stored before this time: RFC 3339, or 10m, 2h, 1d ago.",
 )
 @click.option("--newer", type=Moment(), default=None, metavar="TIME", help="Stored at this time or later.")
-@click.option(
-    "--limit", default=50, show_default=True, type=click.IntRange(1, 10_000), help="How many to show, the newest first."
-)
-@config_option
-@as_option("operator")
-@json_option
-def ls(
+@limit_option
+@invocation_options("operator")
+async def ls(
     agent: str | None,
     states: tuple[str, ...],
     user: str | None,
     older: int | None,
     newer: int | None,
     limit: int,
-    config: str | None,
-    as_name: str,
-    as_json: bool,
+    invocation: Invocation,
 ) -> None:
-    """List the newest tasks of the last 24 hours, whoever sent them, with their states.
+    """List the newest tasks of the last 24 hours, of all senders, with their states.
 
-    Agent, sender and user are what the stored task says. It is verified as its agent verifies it, as of its stored time, and
-    marked UNVERIFIED with a code if that fails. The state is the newest status that its agent sealed for it: `submitted` if
-    there is none yet, `expired` if its end has passed without a final one. Statuses that do not verify are named, and change
-    no state.
+    Agent, sender and user are those in the stored task. The task is verified as its agent verifies it, as of its stored time,
+    and marked UNVERIFIED with a code if that fails. The state is the newest status that the agent sealed for it: `submitted`
+    without a status, `expired` if the task's end has passed without a final status. Statuses that do not verify are named,
+    and change no state.
 
-    Not verified: that the list is complete (a broker can withhold what it stored), stored times, which are the broker's, and
-    revocations. Only the trust bundles of now are known: what a key signed that has left them is unknown_key. Results are not
-    shown; what was decided, and why, is in the audit stream (sealbus audit replay --message ID). Calls are not stored.
+    Not verified: that the list is complete (a broker can withhold messages), stored times, which are the broker's, and
+    revocations. Only the current trust bundles are known: if a key has left them, the code is unknown_key. Results are not
+    shown. Decisions and reasons are in the audit stream (sealbus audit replay --message ID). Calls are not stored.
     """
-    from sealbus.bus.inspection.tasks import TaskFilter
-
-    wanted = TaskFilter(states=frozenset(states), user=user, since=newer or 0, before=older)
-    asyncio.run(_list(agent, wanted, limit, config, as_name, as_json=as_json))
-
-
-async def _list(
-    agent: str | None, wanted: TaskFilter, limit: int, config: str | None, as_name: str, *, as_json: bool
-) -> None:
     from sealbus.agents.runtime.open import open_connection, open_key_book, reading_profile
-    from sealbus.agents.runtime.settings.settings import load_settings
-    from sealbus.bus.inspection.tasks import TaskList, task_subjects
-    from sealbus.bus.nats.api import existing_stream
+    from sealbus.bus.inspection.tasks import TaskFilter, TaskList
     from sealbus.bus.nats.transport import NatsTransport
-    from sealbus.bus.stream_names import TASKS
     from sealbus.bus.streams.held import current_only
     from sealbus.bus.streams.key_book import nothing_restored
     from sealbus.envelopes.trust.bundles import Trust
 
-    settings = load_settings(config).for_command()
-    of = workload_named(settings.names, agent)
-    async with open_connection(as_name, settings) as (identity, connection):
-        profile = reading_profile(settings, identity.spiffe_id)
-        state = await existing_stream(connection.jetstream, TASKS)
+    wanted = TaskFilter(states=frozenset(states), user=user, since=newer or 0, before=older)
+    settings = invocation.settings()
+    receiver = workload_named(settings.names, agent)
+    async with open_connection(invocation.as_name, settings) as (identity, connection):
         transport = NatsTransport(connection)
         book = open_key_book(settings, identity, transport)
         tasks = TaskList(
             transport=transport,
-            profile=profile,
+            profile=reading_profile(settings, identity.spiffe_id),
             trust=lambda: Trust(bundles=identity.bundles()),
             past=book or current_only,
             restored=book or nothing_restored,
         )
-        found = tasks.newest(task_subjects(profile, of), wanted, first=state.first, last=state.last, most=limit)
-        async with aclosing(found) as listed:
-            async for one in listed:
-                if as_json:
-                    print_json(as_document(one))
+        async with aclosing(tasks.listed(connection.jetstream, receiver, wanted, most=limit)) as listed:
+            async for task in listed:
+                if invocation.as_json:
+                    print_json(as_document(task))
                 else:
-                    click.echo(printable(as_line(one)))
+                    click.echo(printable(as_line(task)))
     if tasks.unreadable:
         note(f"{tasks.unreadable} messages on these subjects are no tasks: no agent handles them")
 
 
-def as_document(task: ListedTask) -> dict[str, object]:
-    """Return one task as the JSON object that `--json` prints."""
-    header = task.header
-    return {
-        "message": header.id.hex(),
-        "hash": header.digest.hex(),
-        "handle": _handle(task),
-        "subject": header.to,
-        "action": task.action,
-        "agent": str(header.aud or ""),
-        "from": str(header.iss),
-        "user": task.user,
-        "root": header.par is None,
-        "verified": not task.refused,
-        "refused": task.refused,
-        "time": shown_time(task.stored),
-        "until": shown_time(header.exp),
-        "sequence": task.sequence,
-        "state": task.told.state,
-        "code": task.told.code,
-        "reasons": list(task.told.reasons),
-        "note": task.told.note,
-        "by": task.told.by,
-        "unverified_statuses": list(task.told.unverified),
-    }
-
-
-def _handle(task: ListedTask) -> str:
-    """Return the handle of a task, by which an operator may cancel it; empty for one that is no agent's work."""
+def as_document(task: ListedTask) -> TaskDocument:
+    """Return one task as the JSON object that `--json` prints: workloads are named by their SPIFFE IDs."""
     from sealbus.agents.sdk.task_handle import handle_text
-    from sealbus.bus.gate.status_reader import AskedTask
-    from sealbus.envelopes.accept.open_request import PendingRequest
 
-    if task.refused or not task.action:
-        return ""
-    return handle_text(AskedTask(pending=PendingRequest.of(task.header), action=task.action))
+    return task.document(name=str, handle=handle_text)
 
 
 def as_line(task: ListedTask) -> str:
     """Return one task as one line for people."""
-    header, told = task.header, task.told
-    said = [told.code, ", ".join(told.reasons), f"by {told.by}" if told.by else "", told.note]
-    if told.unverified:
-        said.append(f"UNVERIFIED STATUS: {', '.join(told.unverified)}")
+    header, status = task.header, task.status
+    texts = [status.code, ", ".join(status.reasons), f"by {status.by}" if status.by else "", status.note]
+    if status.unverified:
+        texts.append(f"UNVERIFIED STATUS: {', '.join(status.unverified)}")
     if task.refused:
-        said.append(f"UNVERIFIED: {task.refused}")
+        texts.append(f"UNVERIFIED: {task.refused}")
     return (
-        f"{shown_time(task.stored)} {header.id.hex()} {told.state:<14} {task.action or header.to:<24} "
-        f"from {header.iss.path:<20} for {task.user or '-':<10} {'  '.join(one for one in said if one)}"
+        f"{shown_time(task.stored)} {header.id.hex()} {status.state:<14} {task.action or header.to:<24} "
+        f"from {header.iss.path:<20} for {task.user or '-':<10} {'  '.join(text for text in texts if text)}"
     ).rstrip()

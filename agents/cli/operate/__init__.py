@@ -1,1 +1,1 @@
-"""Commands for operators: `sealbus doctor`, `streams`, `identity`, `notary`."""
+"""Commands for operators: `sealbus doctor`, `streams`, `identity`, `notary`, `backup`, `restore`, `top`."""

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from sealbus.agents.cli.options import as_option, config_option, json_option
+from sealbus.agents.cli.options import FOLDER, PATH, Invocation, invocation_options
 from sealbus.agents.cli.output import note, print_json
 
-__all__ = ["command", "log_option"]
-
+if TYPE_CHECKING:
+    from sealbus.agents.runtime.settings.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -25,67 +24,62 @@ def log_option(function: F) -> F:
         "--log",
         "log_folder",
         default=None,
-        type=click.Path(path_type=Path),
+        type=PATH,
         metavar="DIR",
         help="The folder in which the notary keeps the log; by default that of the settings.",
     )(function)
 
 
+def named_log(folder: Path | None, settings: Settings, *, without_log: bool) -> Path | None:
+    """Return the log's folder, from `--log` or the settings; None with `--without-log`. Raises `UsageError` without any."""
+    log = folder or settings.control.notary.folder
+    if log is None and not without_log:
+        raise click.UsageError("control.notary.folder is not set: give --log DIR, or --without-log")
+    return None if without_log else log
+
+
 @click.command("backup")
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("folder", type=FOLDER)
 @log_option
 @click.option(
     "--keys", is_flag=True, help="Also the private keys that the settings name. Keep such a backup as these keys."
 )
-@config_option
-@as_option("backup")
-@json_option
-def command(
+@invocation_options("backup")
+async def command(
     folder: Path,
     log_folder: Path | None,
     keys: bool,
     without_log: bool,
-    config: str | None,
-    as_name: str,
-    as_json: bool,
+    invocation: Invocation,
 ) -> None:
     """Write a backup of everything into FOLDER, which must be new or empty: all streams, and the notary's log.
 
-    The deployment goes on meanwhile. The backup ends with the record that AUDIT ended with when it was taken, last of all.
+    The deployment keeps running. AUDIT is copied last, up to the record with which it ends at that time.
     """
-    asyncio.run(_backup(folder, log_folder, config, as_name, without_log=without_log, keys=keys, as_json=as_json))
-
-
-async def _backup(
-    folder: Path, log: Path | None, config: str | None, as_name: str, *, without_log: bool, keys: bool, as_json: bool
-) -> None:
     from sealbus.agents.backup.backup import take_backup
     from sealbus.agents.runtime.open import open_connection
-    from sealbus.agents.runtime.settings.settings import load_settings
 
-    settings = load_settings(config).for_command()
-    kept = None if without_log else log or settings.control.notary.folder
-    if kept is None and not without_log:
-        raise click.UsageError("control.notary.folder is not set: give --log DIR, or --without-log")
-    async with open_connection(as_name, settings) as (_, connection):
-        taken = await take_backup(folder, connection, settings, log=kept, keys=keys)
-    size = sum(one.size for one in taken.files)
-    if as_json:
+    settings = invocation.settings()
+    log = named_log(log_folder, settings, without_log=without_log)
+    async with open_connection(invocation.as_name, settings) as (_, connection):
+        manifest = await take_backup(folder, connection, settings, log=log, keys=keys)
+    size = sum(file.size for file in manifest.files)
+    if invocation.as_json:
         print_json(
             {
                 "folder": str(folder),
                 "bytes": size,
-                "log_last": taken.log_last,
-                "signed": bool(taken.note),
+                "log_last": manifest.log_last,
+                "signed": bool(manifest.note),
                 "streams": [
-                    {"name": one.name, "messages": one.messages, "first": one.first, "last": one.last}
-                    for one in taken.streams
+                    {"name": stream.name, "messages": stream.messages, "first": stream.first, "last": stream.last}
+                    for stream in manifest.streams
                 ],
             }
         )
         return
-    for one in taken.streams:
-        click.echo(f"{one.name}: {one.messages} messages, to sequence {one.last}")
-    note(f"{len(taken.files)} files, {size} bytes in {folder}")
-    if not taken.note:
-        note("not signed, as the log's key is not here: after a restore, what waits now stays refused")
+    for stream in manifest.streams:
+        click.echo(f"{stream.name}: {stream.messages} messages, to sequence {stream.last}")
+    note(f"{len(manifest.files)} files, {size} bytes in {folder}")
+    if not manifest.note:
+        note("not signed, because the log's key is not here: after a restore, messages that wait now stay refused")

@@ -1,15 +1,11 @@
-"""`sealbus doctor`: the settings in force with their origin, then a check of each part: what is wrong and what to do."""
+"""`sealbus doctor`: the settings in force with their origins, then a check of each part, with what to do."""
 
 from __future__ import annotations
 
-import asyncio
-
 import click
 
-from sealbus.agents.cli.options import config_option, json_option
+from sealbus.agents.cli.options import as_command, config_option, json_option
 from sealbus.agents.cli.output import print_json, print_table
-
-__all__ = ["command"]
 
 
 @click.command("doctor")
@@ -27,27 +23,16 @@ __all__ = ["command"]
     help="Whose identity to use where the settings name one Workload API socket per workload.  [default: client.name]",
 )
 @json_option
-def command(
+@as_command
+async def command(
     url: str | None,
     monitors: tuple[str, ...],
     edges: tuple[str, ...],
     config: str | None,
     as_name: str | None,
-    as_json: bool,
-) -> None:
-    """Check settings, identity, NATS, streams and policy; exit code 1 if anything is wrong."""
-    raise SystemExit(asyncio.run(_doctor(url, monitors, edges, config, as_name, as_json=as_json)))
-
-
-async def _doctor(
-    url: str | None,
-    monitors: tuple[str, ...],
-    edges: tuple[str, ...],
-    config: str | None,
-    as_name: str | None,
-    *,
     as_json: bool,
 ) -> int:
+    """Check settings, identity, NATS, streams and policy; exit code 1 if anything is wrong."""
     from sealbus.agents.cli.operate.examination import examine
     from sealbus.agents.runtime.settings.settings import load_settings
 
@@ -56,17 +41,19 @@ async def _doctor(
     if as_json:
         print_json(
             {
-                "settings": [{"key": one.key, "value": one.value, "origin": str(one.origin)} for one in settings.lines],
-                "checks": [{"part": one.part, "ok": one.ok, "text": one.text} for one in checks],
+                "settings": [
+                    {"key": line.key, "value": line.value, "origin": str(line.origin)} for line in settings.lines
+                ],
+                "checks": [{"part": check.part, "ok": check.ok, "text": check.text} for check in checks],
             }
         )
     else:
         print_table(
             "settings in force",
             ("key", "value", "from"),
-            [(one.key, one.value, str(one.origin)) for one in settings.lines],
+            [(line.key, line.value, str(line.origin)) for line in settings.lines],
         )
         print_table(
-            "checks", ("part", "", "found"), [(one.part, "ok" if one.ok else "BAD", one.text) for one in checks]
+            "checks", ("part", "", "found"), [(check.part, "ok" if check.ok else "BAD", check.text) for check in checks]
         )
-    return 0 if all(one.ok for one in checks) else 1
+    return 0 if all(check.ok for check in checks) else 1

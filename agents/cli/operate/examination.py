@@ -1,4 +1,4 @@
-"""The checks of `sealbus doctor`: each part of a deployment, what is wrong with it and what to do."""
+"""The checks of `sealbus doctor` on each part of a deployment: what is wrong, and what to do."""
 
 from __future__ import annotations
 
@@ -32,8 +32,6 @@ from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 from sealbus.policies.bundle.files import build_bundle
 from sealbus.policies.decision.engine import EngineStatus
 
-__all__ = ["Check", "examine", "policy_status"]
-
 LATE: Final = 0.25
 """Least share of an X.509-SVID's life that must be left: SPIRE renews at half, so less means that nothing renews it."""
 
@@ -57,9 +55,8 @@ async def examine(
 ) -> list[Check]:
     """Check identity, NATS, streams and policy as the workload `name`.
 
-    Optionally also check a running OPA by its URL; by the URLs of their monitoring ports, whether nats-servers acknowledge
-    only what is on the disk; and by those of their health ports, what edges have noted, such as that an issuer's tokens carry
-    no scopes.
+    Optionally also check a running OPA (its URL), nats-servers (URLs of their monitoring ports), which should acknowledge
+    only after writing to disk, and edges (URLs of their health ports), which note problems such as tokens without scopes.
     """
     settings = settings.for_command()
     checks = [
@@ -86,7 +83,7 @@ async def _check(part: str, look: Callable[[], Awaitable[str]]) -> Check:
 
 
 async def _identity(settings: Settings, name: str) -> str:
-    """Check whose identity it is and whether it is renewed in time."""
+    """Report the identity, and check that it is renewed in time."""
     async with open_identity(name, settings) as identity:
         now, own = wall_clock(), identity.x509()
         left, life = own.not_after - now, own.not_after - own.not_before
@@ -118,7 +115,7 @@ async def _trust(settings: Settings, name: str) -> str:
 
 
 async def _clock(settings: Settings, name: str) -> str:
-    """Check this host's clock against the broker's, whose stored times messages are judged by (SPEC.md section 7, step 5)."""
+    """Check this host's clock against the broker's, whose stored times count in acceptance (SPEC.md section 7, step 5)."""
     async with open_connection(name, settings) as (_, connection):
         before = wall_clock()
         state = await existing_stream(connection.jetstream, TASKS)
@@ -139,7 +136,7 @@ async def _nats(settings: Settings, name: str) -> str:
 
 
 async def _answers(settings: Settings, name: str) -> str:
-    """Say whether the server stores its answers to this workload, as it does in the account that has the streams."""
+    """Report whether the server stores its answers to this workload, as it does in the account with the streams."""
     async with open_connection(name, settings) as (identity, connection):
         token = settings.names.token(identity.spiffe_id)
         if not await stores_answers(connection, token):
@@ -155,26 +152,26 @@ async def _disk(monitor: str) -> str:
 
 
 async def _edge(health: str) -> str:
-    """Return that an edge is ready and has noted nothing; raise with what it says otherwise."""
+    """Check that an edge is ready and has no notes. Raises `ConfigurationError` with its reasons and notes otherwise."""
     page = await read_page(f"{health.rstrip('/')}/readyz", statuses=(200, 503))
     try:
         answer = json.loads(page)
-        said = [f"{part}: {text}" for key in ("reasons", "notes") for part, text in answer.get(key, {}).items()]
+        problems = [f"{part}: {text}" for key in ("reasons", "notes") for part, text in answer.get(key, {}).items()]
     except (ValueError, AttributeError) as error:
         raise BusUnavailable(f"{health}/readyz: the answer is not that of an edge") from error
-    if said:
-        raise ConfigurationError("; ".join(said))
+    if problems:
+        raise ConfigurationError("; ".join(problems))
     return "ready, and nothing is noted"
 
 
 async def _context(settings: Settings) -> str:
-    """Check that agents accept the user contexts that the edge mints; report for how long one may start and go on."""
+    """Check that agents accept the user contexts that the edge mints, and report the lives of these."""
     from sealbus.agents.edge.edge import minting_limits
 
-    minted, taken = minting_limits(settings.edge, settings.lifetimes), settings.lifetimes
+    minted, accepted = minting_limits(settings.edge, settings.lifetimes), settings.lifetimes
     return (
-        f"minted for {minted.context_start_seconds} s to start and {minted.context_end_seconds} s to go on, "
-        f"taken for {taken.context_start // SECOND} s and {taken.context_life // SECOND} s"
+        f"minted for {minted.context_start_seconds} s to start and {minted.context_end_seconds} s to continue, "
+        f"accepted for {accepted.context_start // SECOND} s and {accepted.context_life // SECOND} s"
     )
 
 
@@ -191,7 +188,7 @@ async def _policy(settings: Settings, name: str) -> str:
 
 
 async def _newest_of_dev(folder: Path | None, revision: str) -> str:
-    """Return why the policy folder of a running `sealbus dev` is not in force as it is now; empty if it is."""
+    """Return why the current policy folder of a running `sealbus dev` is not in force; empty if it is."""
     if folder is None:
         return ""
     try:
@@ -218,8 +215,8 @@ async def _stored_policy(settings: Settings, name: str) -> str:
         open_engine(settings.policy, identity, source.in_force) as engine,
     ):
         status = await engine.status()
-        problem = "; ".join(one for one in (source.problem(), status.problem) if one).replace("\n", "; ")
-    # Raised out here because the task groups of what is open would wrap it in an exception group.
+        problem = "; ".join(text for text in (source.problem(), status.problem) if text).replace("\n", "; ")
+    # Raised outside, because the task groups inside would wrap the error in an exception group.
     if problem:
         raise ConfigurationError(f"{status.engine}, revision {status.revision} stays in force: {problem}")
     return f"{status.engine}, revision {status.revision} from bucket {settings.policy.bucket}"

@@ -1,4 +1,4 @@
-"""`sealbus identity show|write`: this workload's identity and its expiry; its X.509-SVID as files for a server."""
+"""`sealbus identity show|write`: this workload's identity and its expiry, or its X.509-SVID as files for a server."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sealbus.agents.cli.options import as_option, config_option, json_option
-from sealbus.agents.cli.output import note, print_json, print_table, shown_time
+from sealbus.agents.cli.options import PATH, Invocation, invocation_options
+from sealbus.agents.cli.output import note, print_facts, print_json
+from sealbus.bus.inspection.documents import shown_time
 
 if TYPE_CHECKING:
     from sealbus.agents.identity.svid_files.writer import SvidWriter
     from sealbus.bus.ports import X509Material
-
-__all__ = ["command"]
 
 
 @click.group("identity")
@@ -26,22 +25,15 @@ def command() -> None:
 
 
 @command.command("show")
-@config_option
-@as_option("shop-web")
-@json_option
-def show(config: str | None, as_name: str, as_json: bool) -> None:
+@invocation_options("shop-web")
+async def show(invocation: Invocation) -> None:
     """Ask the Workload API and print the SPIFFE ID, the expiry of the SVIDs and the trust bundles; no key, no token."""
-    asyncio.run(_show(config, as_name, as_json=as_json))
-
-
-async def _show(config: str | None, as_name: str, *, as_json: bool) -> None:
     from sealbus.agents.identity import WorkloadIdentity
     from sealbus.agents.runtime.open import workload_api_of
-    from sealbus.agents.runtime.settings.settings import load_settings
 
-    settings = load_settings(config).for_command()
+    settings = invocation.settings()
     async with WorkloadIdentity.connect(
-        workload_api_of(settings, as_name), deadline=settings.identity_within
+        workload_api_of(settings, invocation.as_name), deadline=settings.identity_within
     ) as identity:
         material, sealer, bundles = identity.x509(), identity.sealer(), identity.bundles()
         facts = {
@@ -51,14 +43,11 @@ async def _show(config: str | None, as_name: str, *, as_json: bool) -> None:
             "jwt_expires": shown_time(sealer.expires),
             "trust_bundles": {str(name): len(bundle.keys) for name, bundle in bundles.items()},
         }
-    if as_json:
-        print_json(facts)
-    else:
-        print_table("", ("identity", ""), [(name, str(value)) for name, value in facts.items()])
+    print_facts(("identity", ""), facts, as_json=invocation.as_json)
 
 
 @command.command("write")
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=PATH)
 @click.option("--once", is_flag=True, help="Write the current identity and exit.")
 @click.option(
     "--within",
@@ -72,7 +61,7 @@ async def _show(config: str | None, as_name: str, *, as_json: bool) -> None:
     "pid_file",
     default=None,
     metavar="PIDFILE",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Send SIGHUP to this process after each change.",
 )
 @click.option(
@@ -93,9 +82,7 @@ async def _show(config: str | None, as_name: str, *, as_json: bool) -> None:
 @click.option(
     "--socket", default=None, metavar="ADDRESS", help="The Workload API, unix:///path; by default as elsewhere."
 )
-@config_option
-@as_option("nats")
-@json_option
+@invocation_options("nats")
 def write(
     folder: Path,
     once: bool,
@@ -105,9 +92,7 @@ def write(
     spiffe_id: str | None,
     domains: tuple[str, ...],
     socket: str | None,
-    config: str | None,
-    as_name: str,
-    as_json: bool,
+    invocation: Invocation,
 ) -> None:
     """Keep this workload's X.509-SVID in DIR for a server that does not speak SPIFFE, until SIGTERM.
 
@@ -125,20 +110,20 @@ def write(
         raise click.UsageError("--callout-health needs --reload")
     try:
         wanted = SpiffeId(spiffe_id) if spiffe_id is not None else None
-        also_trusted = [TrustDomain(one) for one in domains]
+        also_trusted = [TrustDomain(domain) for domain in domains]
     except EnvelopeError as error:
         raise ConfigurationError(f"--id, --also-trust: {error.detail}") from error
     server = None
     if pid_file is not None:
         server = ReloadedServer(process=ServerProcess(pid_file), responders=HealthAddresses(health) if health else None)
-    endpoint = Endpoint.find(socket or _address(config, as_name))
+    endpoint = Endpoint.find(socket or _address(invocation))
     if once:
         endpoint.check()
     files = SvidFiles(folder, also_trusted=also_trusted)
     files.prepare()
 
     def written(material: X509Material) -> None:
-        if as_json:
+        if invocation.as_json:
             print_json({"spiffe_id": str(material.spiffe_id), "x509_not_after": shown_time(material.not_after)})
         else:
             note(f"{material.spiffe_id} until {shown_time(material.not_after)} in {folder}")
@@ -156,15 +141,15 @@ def write(
         os.close(lock)
 
 
-def _address(config: str | None, as_name: str) -> str | None:
+def _address(invocation: Invocation) -> str | None:
     """Return the Workload API's address: a server's machine has SPIFFE_ENDPOINT_SOCKET and may have no settings."""
     from sealbus.agents.identity import ENVIRONMENT_VARIABLE
     from sealbus.agents.runtime.open import workload_api_of
     from sealbus.agents.runtime.settings.settings import load_settings
 
-    if config is None and os.environ.get(ENVIRONMENT_VARIABLE):
+    if invocation.config is None and os.environ.get(ENVIRONMENT_VARIABLE):
         return None
-    return workload_api_of(load_settings(config), as_name)
+    return workload_api_of(load_settings(invocation.config), invocation.as_name)
 
 
 async def _write(writer: SvidWriter, *, once: bool, within: float | None) -> None:

@@ -7,10 +7,8 @@ from pathlib import Path
 
 import click
 
-from sealbus.agents.cli.options import as_option, config_option, json_option
+from sealbus.agents.cli.options import EXISTING_FOLDER, PATH, Invocation, invocation_options, json_option
 from sealbus.agents.cli.output import note, print_json
-
-__all__ = ["command"]
 
 
 @click.group("notary")
@@ -20,7 +18,7 @@ def command() -> None:
 
 @command.command("keygen")
 @click.argument("origin")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=PATH)
 @json_option
 def keygen(origin: str, file: Path, as_json: bool) -> None:
     """Make a key for the log ORIGIN in FILE (mode 0600), and print its verifier key.
@@ -38,34 +36,24 @@ def keygen(origin: str, file: Path, as_json: bool) -> None:
 
 
 @command.command("restored")
-@click.argument("folder", required=False, type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("folder", required=False, type=EXISTING_FOLDER)
 @click.option("--last", type=click.IntRange(0), metavar="N",
               help="The last restored sequence of the log's stream, where there is no folder of a backup.")  # fmt: skip
 @click.option("--waiting", type=click.Choice(["handle", "refuse"]), default=None,
-              help="Whether what waited in the backup is handled: needed where records were lost.")  # fmt: skip
-@config_option
-@as_option("operator")
-@json_option
-def restored(
-    folder: Path | None, last: int | None, waiting: str | None, config: str | None, as_name: str, as_json: bool
-) -> None:
+              help="Whether messages that waited in the backup are handled; needed if records were lost.")  # fmt: skip
+@invocation_options("operator")
+async def restored(folder: Path | None, last: int | None, waiting: str | None, invocation: Invocation) -> None:
     """Tell the notary that the streams were restored from the backup in FOLDER, so that the log continues over them.
 
     Run it where the notary's folder and key are, before the notary starts. The log's key signs a note under your SPIFFE ID.
-    The note says which streams were created anew, when, and where the restored part ends. It becomes an entry of the log:
-    verification shows it, with the records that were logged and are gone.
+    The note says which streams were created anew, when, and where the restored part ends. It becomes an entry of the log.
+    Verification shows the entry, with the logged records that are gone.
 
-    Agents handle what waited in the backup only after that, and only if the log's key had signed the backup. If records were
-    lost, some of it may have been handled after the backup: choose with --waiting.
+    Only after that agents handle messages that waited in the backup, and only if the log's key had signed the backup. If
+    records were lost, some of these messages may have been handled after the backup: choose with --waiting.
     """
     if (folder is None) is (last is None):
         raise click.UsageError("give either the FOLDER of the backup or --last")
-    asyncio.run(_restored(folder, last, waiting, config, as_name, as_json=as_json))
-
-
-async def _restored(
-    folder: Path | None, last: int | None, waiting: str | None, config: str | None, as_name: str, *, as_json: bool
-) -> None:
     from sealbus.agents.backup.files import log_end
     from sealbus.agents.backup.manifest import Manifest
     from sealbus.agents.backup.restored_parts import last_restored, restored_streams
@@ -73,13 +61,12 @@ async def _restored(
     from sealbus.agents.control.notary.restored_stream import RestoredBackup, record_restoration
     from sealbus.agents.control.notary.role import notary_options
     from sealbus.agents.runtime.open import open_connection
-    from sealbus.agents.runtime.settings.settings import load_settings
     from sealbus.bus.clocks import wall_clock
     from sealbus.bus.nats.api import existing_stream
     from sealbus.envelopes.errors import ConfigurationError
     from sealbus.envelopes.message.restored import RestoredStream
 
-    settings = load_settings(config).for_command()
+    settings = invocation.settings()
     table = settings.control.notary
     options = notary_options(table)
     if table.folder is None:
@@ -89,10 +76,10 @@ async def _restored(
     if manifest is not None:
         manifest.check_of(settings.trust_domain.name, options.plan.origin)
         if manifest.note:
-            manifest.check_signed([one.verifier for one in options.signers])
-    async with open_connection(as_name, settings) as (identity, connection):
+            manifest.check_signed([signer.verifier for signer in options.signers])
+    async with open_connection(invocation.as_name, settings) as (identity, connection):
         stream = await existing_stream(connection.jetstream, table.stream)
-        if manifest is not None and any(one.created == stream.created for one in manifest.streams if one.current):
+        if manifest is not None and any(saved.created == stream.created for saved in manifest.streams if saved.current):
             raise ConfigurationError(
                 f"{table.stream} is the stream of the backup itself, not a restored one: give --last"
             )
@@ -102,11 +89,11 @@ async def _restored(
         if manifest is not None and manifest.note and waiting != "refuse":
             if lost and waiting is None:
                 raise ConfigurationError(
-                    f"{lost} records after the backup's last are lost: what waited then may have been handled since. "
-                    "Give --waiting handle to have it handled again, or --waiting refuse"
+                    f"{lost} records after the backup's last are lost: messages that waited may have been handled since. "
+                    "Give --waiting handle to have them handled again, or --waiting refuse"
                 )
             streams = await restored_streams(connection.jetstream, manifest)
-        one = await asyncio.to_thread(
+        restoration = await asyncio.to_thread(
             lambda: record_restoration(
                 FolderStore(log),
                 stream,
@@ -118,32 +105,35 @@ async def _restored(
                 backup=RestoredBackup(manifest.hash, tuple(streams)) if manifest is not None and streams else None,
             )
         )
-    if as_json:
+    if invocation.as_json:
         print_json(
             {
-                "before": one.before,
-                "created": one.created,
-                "last": one.last,
-                "by": one.by.value,
-                "time": one.time,
-                "manifest": one.manifest,
+                "before": restoration.before,
+                "created": restoration.created,
+                "last": restoration.last,
+                "by": restoration.by.value,
+                "time": restoration.time,
+                "manifest": restoration.manifest,
                 "streams": [
                     {"name": row.stream, "before": row.before, "created": row.created, "last": row.last}
-                    for row in one.streams
+                    for row in restoration.streams
                 ],
             }
         )
         return
-    note(f"{table.stream}, restored up to {one.last} by {one.by}: the log goes on over it when the notary starts")
-    if one.streams:
-        note("what waited in the backup is handled once the notary has started")
+    note(
+        f"{table.stream}, restored up to {restoration.last} by {restoration.by}: "
+        "the log continues over it when the notary starts"
+    )
+    if restoration.streams:
+        note("messages that waited in the backup are handled once the notary has started")
     elif waiting != "refuse":
         reason = "no backup is named" if manifest is None else "the backup's manifest is not signed"
-        note(f"what waited in the backup stays refused: {reason}")
+        note(f"messages that waited in the backup stay refused: {reason}")
 
 
 @command.command("show")
-@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("folder", type=EXISTING_FOLDER)
 @click.option("--key", "keys", multiple=True, required=True, help="Verifier key of the log; may be repeated.")
 @click.option("--origin", help="Origin of the log; by default the name of its first key.")
 @json_option
@@ -160,17 +150,17 @@ def show(folder: Path, keys: tuple[str, ...], origin: str | None, as_json: bool)
     signed = stored_checkpoint(store, origin or verifiers[0].name, verifiers)
     if signed is None:
         raise ConfigurationError(f"{folder} holds no checkpoint")
-    found = signed.checkpoint
-    check_tiles(found.size, found.root, tile_reader(store.get))
+    checkpoint = signed.checkpoint
+    check_tiles(checkpoint.size, checkpoint.root, tile_reader(store.get))
     if as_json:
-        print_json({"origin": found.origin, "size": found.size, "root": found.root.hex()})
+        print_json({"origin": checkpoint.origin, "size": checkpoint.size, "root": checkpoint.root.hex()})
     else:
         click.echo(signed.note.decode(), nl=False)
 
 
 @command.command("hold")
-@click.argument("log", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("log", type=EXISTING_FOLDER)
+@click.argument("folder", type=PATH)
 @click.option("--key", "keys", multiple=True, required=True, help="Verifier key of that log; may be repeated.")
 @click.option("--origin", help="Origin of that log; by default the name of its first key.")
 @json_option
@@ -183,12 +173,12 @@ def hold(log: Path, folder: Path, keys: tuple[str, ...], origin: str | None, as_
     from sealbus.envelopes.log.tiles import tile_reader
 
     verifiers, store = [NoteVerifier.parse(key) for key in keys], FolderStore(log)
-    found = store.get(CHECKPOINT)
-    if found is None:
+    published = store.get(CHECKPOINT)
+    if published is None:
         raise ConfigurationError(f"{log} holds no checkpoint")
     holder = CheckpointHolder(folder, origin=origin or verifiers[0].name, verifiers=verifiers)
-    held = holder.hold_from(found, tile_reader(store.get)).checkpoint
+    checkpoint = holder.hold_from(published, tile_reader(store.get)).checkpoint
     if as_json:
-        print_json({"origin": held.origin, "size": held.size, "root": held.root.hex()})
+        print_json({"origin": checkpoint.origin, "size": checkpoint.size, "root": checkpoint.root.hex()})
     else:
-        note(f"{held.origin}: {held.size} entries held")
+        note(f"{checkpoint.origin}: {checkpoint.size} entries held")

@@ -1,34 +1,31 @@
-"""`sealbus restore DIR` and `sealbus restore --check`: a backup into an empty server, and the proof that it may be opened."""
+"""`sealbus restore DIR` and `sealbus restore --check`: restore a backup, and prove that clients may be let in."""
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import click
 
-from sealbus.agents.cli.operate.backup import log_option
-from sealbus.agents.cli.options import as_option, config_option, json_option
+from sealbus.agents.cli.operate.backup import log_option, named_log
+from sealbus.agents.cli.options import FOLDER, Invocation, invocation_options
 from sealbus.agents.cli.output import note, print_json
-
-__all__ = ["command"]
 
 
 @click.command("restore")
-@click.argument("folder", required=False, type=click.Path(path_type=Path, file_okay=False))
+@click.argument("folder", required=False, type=FOLDER)
 @log_option
-@click.option("--keys", is_flag=True, help="Also the private keys in the backup, where they are missing.")
+@click.option("--keys", is_flag=True, help="Also restore the private keys in the backup that are missing here.")
 @click.option("--lose", default=0, type=click.IntRange(0), metavar="N",
               help="Go on without the N records that the log here has after the backup's last.")  # fmt: skip
 @click.option(
-    "--check", is_flag=True, help="After the notary was started: prove that copies are refused, and what waits is not."
+    "--check",
+    is_flag=True,
+    help="After the notary was started: prove that copies are refused, and waiting messages are not.",
 )
 @click.option("--within", default=30.0, type=click.FloatRange(0), show_default=True, metavar="SECONDS",
               help="With --check: how long to wait for the notary.")  # fmt: skip
-@config_option
-@as_option("backup")
-@json_option
-def command(
+@invocation_options("backup")
+async def command(
     folder: Path | None,
     log_folder: Path | None,
     keys: bool,
@@ -36,52 +33,32 @@ def command(
     lose: int,
     check: bool,
     within: float,
-    config: str | None,
-    as_name: str,
-    as_json: bool,
+    invocation: Invocation,
 ) -> None:
     """Restore the backup in FOLDER into a server without streams, before anything else is connected to it.
 
-    Everything is validated first; if anything fails, what was restored is removed. Afterwards stop nats-server, run `sync`
-    there, and start it again: otherwise it does not know which messages it had. Then tell the notary, start it, run --check,
-    and only then let clients in.
+    Everything is validated first. If anything fails, restored streams are removed. Afterwards stop nats-server, run `sync`
+    there, and start it again: otherwise it does not know which messages it had. Then run `sealbus notary restored`, start the
+    notary, run --check, and only then let clients in.
     """
     if (folder is None) is not check:
         raise click.UsageError("give either a FOLDER or --check")
     if folder is None:
-        asyncio.run(_check(config, as_name, within=within, as_json=as_json))
-    else:
-        work = _restore(
-            folder, log_folder, config, as_name, without_log=without_log, keys=keys, lose=lose, as_json=as_json
-        )
-        asyncio.run(work)
-
-
-async def _restore(
-    folder: Path,
-    log: Path | None,
-    config: str | None,
-    as_name: str,
-    *,
-    without_log: bool,
-    keys: bool,
-    lose: int,
-    as_json: bool,
-) -> None:
+        await _check(invocation, within=within)
+        return
     from sealbus.agents.backup.restore import restore_backup
     from sealbus.agents.runtime.open import open_connection
-    from sealbus.agents.runtime.settings.settings import load_settings
 
-    settings = load_settings(config).for_command()
-    kept = None if without_log else log or settings.control.notary.folder
-    if kept is None and not without_log:
-        raise click.UsageError("control.notary.folder is not set: give --log DIR, or --without-log")
-    async with open_connection(as_name, settings) as (_, connection):
-        done = await restore_backup(folder, connection, settings, log=kept, keys=keys, lose=lose)
-    if as_json:
+    settings = invocation.settings()
+    log = named_log(log_folder, settings, without_log=without_log)
+    async with open_connection(invocation.as_name, settings) as (_, connection):
+        done = await restore_backup(folder, connection, settings, log=log, keys=keys, lose=lose)
+    if invocation.as_json:
         print_json(
             {
-                "streams": [{"name": one.name, "messages": one.messages, "last": one.last} for one in done.streams],
+                "streams": [
+                    {"name": stream.name, "messages": stream.messages, "last": stream.last} for stream in done.streams
+                ],
                 "records": done.records,
                 "lost": done.lost,
                 "log": done.log,
@@ -90,50 +67,52 @@ async def _restore(
             }
         )
         return
-    for one in done.streams:
-        click.echo(f"{one.name}: {one.messages} messages, to sequence {one.last}")
+    for stream in done.streams:
+        click.echo(f"{stream.name}: {stream.messages} messages, to sequence {stream.last}")
     if done.log:
         click.echo(f"log: {done.log}")
-    if any(one.config.get("num_replicas", 1) != 1 for one in done.streams):
+    if any(stream.config.get("num_replicas", 1) != 1 for stream in done.streams):
         note("next: wait until every nats-server has all streams: /healthz of each is 503 until then; after that,")
     note(
         "next: stop nats-server, run `sync` there, and start it again; on the notary's machine, before the notary starts,"
     )
     note(f"      `sealbus notary restored {folder}`; start the notary, `sealbus restore --check`; then let clients in")
     if not done.manifest.note:
-        note("the backup is not signed: what waits in it stays refused")
+        note("the backup is not signed: messages that wait in it stay refused")
 
 
-async def _check(config: str | None, as_name: str, *, within: float, as_json: bool) -> None:
+async def _check(invocation: Invocation, *, within: float) -> None:
     from sealbus.agents.backup.restore import check_copies
     from sealbus.agents.backup.restored_parts import check_waiting
     from sealbus.agents.runtime.open import open_connection, open_key_book
-    from sealbus.agents.runtime.settings.settings import load_settings
     from sealbus.bus.nats.transport import NatsTransport
     from sealbus.bus.streams.key_book import nothing_restored
     from sealbus.envelopes.errors import BackupRefused
 
-    settings = load_settings(config).for_command()
-    async with open_connection(as_name, settings) as (identity, connection):
-        asked = await check_copies(connection)
-        known = open_key_book(settings, identity, NatsTransport(connection)) or nothing_restored
-        waiting = await check_waiting(connection.jetstream, known, within=within)
-    if as_json:
+    settings = invocation.settings()
+    async with open_connection(invocation.as_name, settings) as (identity, connection):
+        copies = await check_copies(connection)
+        book = open_key_book(settings, identity, NatsTransport(connection)) or nothing_restored
+        waiting = await check_waiting(connection.jetstream, book, within=within)
+    if invocation.as_json:
         print_json(
             {
-                "refused": [one.stream for one in asked],
-                "waiting": [{"stream": one.stream, "last": one.last, "counts": one.counts} for one in waiting],
+                "refused": [copy.stream for copy in copies],
+                "waiting": [
+                    {"stream": stream.stream, "last": stream.last, "counts": stream.counts} for stream in waiting
+                ],
             }
         )
     else:
-        for message in asked:
+        for message in copies:
             click.echo(f"{message.stream}: a copy of its last message is refused")
-        if not asked:
+        if not copies:
             click.echo("no message is young enough for its copy to be accepted")
-        for one in waiting:
-            what = "counts" if one.counts else "stays refused: no notary says that this stream was restored"
-            click.echo(f"{one.stream}: what was restored, up to sequence {one.last}, {what}")
-    if refused := [one.stream for one in waiting if not one.counts]:
+        for stream in waiting:
+            state = "counts" if stream.counts else "stays refused: no notary says that this stream was restored"
+            click.echo(f"{stream.stream}: the restored part, up to sequence {stream.last}, {state}")
+    if refused := [stream.stream for stream in waiting if not stream.counts]:
         raise BackupRefused(
-            f"what waits in {', '.join(refused)} stays refused: run `sealbus notary restored FOLDER`, and start the notary"
+            f"messages that wait in {', '.join(refused)} stay refused: "
+            "run `sealbus notary restored FOLDER`, and start the notary"
         )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import click
 
-from sealbus.agents.cli.options import as_option, config_option, json_option
+from sealbus.agents.cli.options import Invocation, config_option, invocation_options, json_option
 from sealbus.agents.cli.output import note, print_json, print_table
 from sealbus.bus.stream_names import AUDIT, SUBJECTS
 
@@ -18,7 +17,10 @@ if TYPE_CHECKING:
     from sealbus.bus.streams.declared import Stream
     from sealbus.bus.streams.estimate import ExpectedLoad
 
-__all__ = ["command"]
+
+_RATE, _SHARE, _BYTES = click.FloatRange(min=0), click.FloatRange(0, 1), click.IntRange(min=0)
+_DAYS = click.FloatRange(min=0, min_open=True)
+_REPLICAS = click.Choice(["1", "3", "5"])
 
 
 @click.group("streams")
@@ -27,73 +29,52 @@ def command() -> None:
 
 
 @command.command("plan")
-@config_option
-@as_option("operator")
-@json_option
-def plan(config: str | None, as_name: str, as_json: bool) -> None:
-    """Print what would change, also of the bucket of policies; exit code 1 if anything would."""
-    raise SystemExit(1 if asyncio.run(_streams(config, as_name, as_json=as_json, change=False)) else 0)
+@invocation_options("operator")
+async def plan(invocation: Invocation) -> int:
+    """Print what would change in streams and the bucket of policies; exit code 1 if anything would."""
+    return 1 if await _streams(invocation, change=False) else 0
 
 
 @command.command("apply")
-@config_option
-@as_option("operator")
-@json_option
-def apply(config: str | None, as_name: str, as_json: bool) -> None:
+@invocation_options("operator")
+async def apply(invocation: Invocation) -> None:
     """Create or change the streams, and the bucket of policies, so that they match their declaration."""
-    asyncio.run(_streams(config, as_name, as_json=as_json, change=True))
+    await _streams(invocation, change=True)
 
 
 @command.command("roll")
 @click.option("--to", "to", required=True, metavar="NAME", help="Stream of the new period, for instance AUDIT-2026-12.")
 @click.option("--from", "since", metavar="NAME", help="The closed stream, if an earlier run was interrupted.")
-@config_option
-@as_option("operator")
-@json_option
-def roll(to: str, since: str | None, config: str | None, as_name: str, as_json: bool) -> None:
+@invocation_options("operator")
+async def roll(to: str, since: str | None, invocation: Invocation) -> None:
     """Begin a new period of the audit stream: the current stream is closed and kept, NAME takes its place.
 
     Nothing is restarted or deleted. Then let the notary reach the end of the closed stream, export and verify that log, and
     give the notary a new one (`control.notary`: folder, origin, stream and previous).
     """
-    asyncio.run(_roll(to, since, config, as_name, as_json=as_json))
+    from sealbus.agents.runtime.open import open_connection, streams_of
+    from sealbus.bus.streams import periods
+    from sealbus.bus.streams.declared import stream_named
+
+    settings = invocation.settings()
+    declared = stream_named(streams_of(settings), AUDIT)
+    async with open_connection(invocation.as_name, settings) as (_, connection):
+        rolled = await periods.roll(declared, to, connection.jetstream, since=since)
+    if invocation.as_json:
+        print_json({"former": rolled.former, "current": rolled.current})
+    else:
+        click.echo(f"{rolled.former} is closed and kept; {rolled.current} takes the records")
 
 
 @command.command("size")
-@click.option(
-    "--rate", type=click.FloatRange(min=0), required=True, metavar="R", help="Tasks a second, as a mean of a day."
-)
-@click.option("--calls", type=click.FloatRange(min=0), default=0.0, metavar="R", help="Calls a second.  [default: 0]")
-@click.option(
-    "--days", type=click.FloatRange(min=0, min_open=True), required=True, metavar="D", help="Days that AUDIT holds."
-)
-@click.option(
-    "--denied", type=click.FloatRange(0, 1), default=0.0, metavar="SHARE", help="Share that is denied.  [default: 0]"
-)
-@click.option(
-    "--once",
-    type=click.FloatRange(0, 1),
-    default=0.0,
-    metavar="SHARE",
-    help="Share of tasks with `once`.  [default: 0]",
-)
-@click.option(
-    "--body", type=click.IntRange(min=0), default=1_024, show_default=True, metavar="BYTES", help="Mean body of a task."
-)
-@click.option(
-    "--result",
-    type=click.IntRange(min=0),
-    default=256,
-    show_default=True,
-    metavar="BYTES",
-    help="Mean body of a result.",
-)
-@click.option(
-    "--replicas",
-    type=click.Choice(["1", "3", "5"]),
-    metavar="N",
-    help="Replicas: 1, 3 or 5.  [default: streams.replicas]",
-)
+@click.option("--rate", type=_RATE, required=True, metavar="R", help="Tasks a second, as a mean of a day.")
+@click.option("--calls", type=_RATE, default=0.0, metavar="R", help="Calls a second.  [default: 0]")
+@click.option("--days", type=_DAYS, required=True, metavar="D", help="Days that AUDIT holds.")
+@click.option("--denied", type=_SHARE, default=0.0, metavar="SHARE", help="Share that is denied.  [default: 0]")
+@click.option("--once", type=_SHARE, default=0.0, metavar="SHARE", help="Share of tasks with `once`.  [default: 0]")
+@click.option("--body", type=_BYTES, default=1_024, show_default=True, metavar="BYTES", help="Mean body of a task.")
+@click.option("--result", type=_BYTES, default=256, show_default=True, metavar="BYTES", help="Mean body of a result.")
+@click.option("--replicas", type=_REPLICAS, metavar="N", help="Replicas: 1, 3 or 5.  [default: streams.replicas]")
 @config_option
 @json_option
 def size(
@@ -110,7 +91,7 @@ def size(
 ) -> None:
     """Print how many bytes the streams will hold, and the settings with room for that.
 
-    Settings are compared if there are any; exit code 1 if a stream of theirs is too small. Nothing is asked of a server.
+    Settings are compared if there are any; exit code 1 if one of their streams is too small. No server is asked.
     """
     from sealbus.agents.runtime.settings.settings import load_streams
     from sealbus.bus.streams.declared import DEFAULT_MAX_BYTES
@@ -137,7 +118,7 @@ def size(
 
 
 def _too_small(table: StreamsTable, held: Mapping[str, int], load: ExpectedLoad, days: float) -> Iterator[str]:
-    """Yield a line for each stream of the settings that will not hold that."""
+    """Yield a line for each stream of the settings that is too small for `held`."""
     from sealbus.bus.streams.declared import DEFAULT_MAX_BYTES
     from sealbus.bus.streams.estimate import DAY, seconds_until_full
 
@@ -154,52 +135,35 @@ def _too_small(table: StreamsTable, held: Mapping[str, int], load: ExpectedLoad,
 
 
 def _shown(bytes_: int) -> str:
-    """Return a size as the settings have it, in the largest unit in which nothing is lost of it, or else rounded up."""
+    """Return a size as written in settings: exact in the largest possible unit, or large sizes rounded up."""
     for unit, size in (("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20)):
         if bytes_ >= 8 * size or (bytes_ >= size and bytes_ % size == 0):
             return f"{-(-bytes_ // size)}{unit}"
     return f"{-(-bytes_ // (1 << 20))}MiB"
 
 
-async def _roll(to: str, since: str | None, config: str | None, as_name: str, *, as_json: bool) -> None:
+async def _streams(invocation: Invocation, *, change: bool) -> int:
     from sealbus.agents.runtime.open import open_connection, streams_of
-    from sealbus.agents.runtime.settings.settings import load_settings
-    from sealbus.bus.streams import periods
-    from sealbus.bus.streams.declared import stream_named
-
-    settings = load_settings(config).for_command()
-    declared = stream_named(streams_of(settings), AUDIT)
-    async with open_connection(as_name, settings) as (_, connection):
-        rolled = await periods.roll(declared, to, connection.jetstream, since=since)
-    if as_json:
-        print_json({"former": rolled.former, "current": rolled.current})
-    else:
-        click.echo(f"{rolled.former} is closed and kept; {rolled.current} takes the records")
-
-
-async def _streams(config: str | None, as_name: str, *, as_json: bool, change: bool) -> int:
-    from sealbus.agents.runtime.open import open_connection, streams_of
-    from sealbus.agents.runtime.settings.settings import load_settings
     from sealbus.bus.streams import plan as stream_plan
     from sealbus.bus.streams.durability import acknowledged_means
     from sealbus.bus.streams.periods import in_period
 
-    settings = load_settings(config).for_command()
-    async with open_connection(as_name, settings) as (_, connection):
+    settings = invocation.settings()
+    async with open_connection(invocation.as_name, settings) as (_, connection):
         declared = (*await in_period(streams_of(settings), connection.jetstream), *_bucket_of(settings))
         changes = await stream_plan.apply(declared, connection.jetstream) if change else []
-        found = await stream_plan.read_streams([one.name for one in declared], connection.jetstream)
+        states = await stream_plan.read_streams([stream.name for stream in declared], connection.jetstream)
         if not change:
-            changes = stream_plan.plan(declared, found)
-    for one in changes:
-        if as_json:
-            print_json({"change": type(one).__name__.lower(), "text": str(one)})
+            changes = stream_plan.plan(declared, states)
+    for planned in changes:
+        if invocation.as_json:
+            print_json({"change": type(planned).__name__.lower(), "text": str(planned)})
         else:
-            click.echo(str(one))
-    if not as_json:
+            click.echo(str(planned))
+    if not invocation.as_json:
         if not changes:
             note("every stream is as declared")
-        note(acknowledged_means({name: state for name, state in found.items() if state is not None}))
+        note(acknowledged_means({name: state for name, state in states.items() if state is not None}))
     return len(changes)
 
 

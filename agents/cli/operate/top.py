@@ -1,4 +1,4 @@
-"""`sealbus top`: what is decided and handled now, by agent and action, from the audit stream."""
+"""`sealbus top`: rates of decisions and handling now, by agent and action, from the audit stream."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sealbus.agents.cli.options import as_option, config_option, json_option, stop_signalled
-from sealbus.agents.cli.output import note, print_json, print_table, printable
+from sealbus.agents.cli.options import (
+    Invocation,
+    invocation_options,
+    stop_signalled,
+)
+from sealbus.agents.cli.output import note, print_json, print_table
+from sealbus.envelopes.printable import printable
 
 if TYPE_CHECKING:
     from sealbus.bus.audit.trail import AuditTrail
     from sealbus.bus.inspection.rates import Rate, Rates
 
-__all__ = ["command"]
 
 _COLUMNS = ("agent", "action", "allowed/s", "denied/s", "failed/s", "p50 ms", "p99 ms")
 
@@ -27,29 +31,22 @@ _COLUMNS = ("agent", "action", "allowed/s", "denied/s", "failed/s", "p50 ms", "p
     "--every", default=1.0, show_default=True, type=click.FloatRange(0.2, 60), help="Seconds between two looks."
 )
 @click.option("--times", default=0, type=click.IntRange(0), help="Looks, then end; by default until Ctrl-C.")
-@config_option
-@as_option("operator")
-@json_option
-def command(every: float, times: int, config: str | None, as_name: str, as_json: bool) -> None:
-    """Show what is decided and handled now, by agent and action, the busiest first: rates over 10 seconds, from its start on.
+@invocation_options("operator")
+async def command(every: float, times: int, invocation: Invocation) -> None:
+    """Show rates of decisions and handling over 10 seconds, by agent and action, the busiest first.
 
-    With --json each look is one line, an array.
+    Only records since the start of the command count. With --json each look is one line, an array.
     Everything comes from the audit stream, and each record is verified as it is read.
     """
-    asyncio.run(_top(every, times, config, as_name, as_json=as_json))
-
-
-async def _top(every: float, times: int, config: str | None, as_name: str, *, as_json: bool) -> None:
     from sealbus.agents.runtime.open import open_audit_trail, open_connection
-    from sealbus.agents.runtime.settings.settings import load_settings
     from sealbus.bus.clocks import wall_clock
     from sealbus.bus.inspection.rates import Rates
     from sealbus.bus.nats.api import audit_stream
 
-    settings, stop, rates, looks = load_settings(config).for_command(), stop_signalled(), Rates(), 0
-    async with open_connection(as_name, settings) as (_, connection):
+    settings, stop, rates, looks = invocation.settings(), stop_signalled(), Rates(), 0
+    async with open_connection(invocation.as_name, settings) as (_, connection):
         after = (await audit_stream(connection.jetstream)).last
-    async with open_audit_trail(as_name, settings, after=after) as trail, asyncio.TaskGroup() as group:
+    async with open_audit_trail(invocation.as_name, settings, after=after) as trail, asyncio.TaskGroup() as group:
         following = group.create_task(_follow(trail, rates))
         while not stop.is_set() and (not times or looks < times):
             try:
@@ -57,7 +54,7 @@ async def _top(every: float, times: int, config: str | None, as_name: str, *, as
                     await stop.wait()
             except TimeoutError:
                 looks += 1
-                _show(rates.rows(wall_clock()), as_json=as_json)
+                print_rates(rates.rows(wall_clock()), as_json=invocation.as_json)
         following.cancel()
 
 
@@ -72,21 +69,22 @@ async def _follow(trail: AuditTrail, rates: Rates) -> None:
                 rates.add(entry)
 
 
-def _show(rows: list[Rate], *, as_json: bool) -> None:
+def print_rates(rows: list[Rate], *, as_json: bool) -> None:
+    """Print one look: a table, in a terminal in place of the former one, or a JSON array."""
     if as_json:
-        print_json([asdict(one) for one in rows])
+        print_json([asdict(row) for row in rows])
         return
     if sys.stdout.isatty():
         click.clear()
-    shown = [
+    cells = [
         [
-            printable(one.agent),
-            printable(one.action),
-            *map(_number, (one.allowed, one.denied, one.failed, one.p50, one.p99)),
+            printable(row.agent),
+            printable(row.action),
+            *map(_number, (row.allowed, row.denied, row.failed, row.p50, row.p99)),
         ]
-        for one in rows
+        for row in rows
     ]
-    print_table(f"the last 10 s: {len(rows)} actions", _COLUMNS, shown)
+    print_table(f"the last 10 s: {len(rows)} actions", _COLUMNS, cells)
 
 
 def _number(value: float | None) -> str:

@@ -1,21 +1,19 @@
-"""`sealbus policy backtest`: what another policy would have decided, or whether decisions follow from their own policy."""
+"""`sealbus policy backtest`: how a candidate policy decides, or whether decisions follow from their own policy."""
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import aclosing
 from pathlib import Path
 
 import click
 
-from sealbus.agents.cli.options import Moment, as_option, config_option, json_option
+from sealbus.agents.cli.audit.source import EvidenceSource, source_options
+from sealbus.agents.cli.options import EXISTING, EXISTING_FOLDER, engine_options, period_options
 from sealbus.agents.cli.output import print_json
-
-__all__ = ["Limit", "command"]
 
 
 class Limit(click.ParamType[tuple[str, int]]):
-    """Parameter type for `deny-to-allow=0`, converted to what is counted and the most that is allowed."""
+    """Parameter type for `deny-to-allow=0`, converted to the name of a count and its largest allowed value."""
 
     name = "name=most"
 
@@ -33,46 +31,15 @@ class Limit(click.ParamType[tuple[str, int]]):
 
 
 @click.command("backtest")
-@click.option(
-    "--policy",
-    type=click.Path(path_type=Path, exists=True),
-    default=None,
-    help="The candidate: a policy folder or a bundle file.",
-)
+@click.option("--policy", type=EXISTING, default=None, help="The candidate: a policy folder or a bundle file.")
 @click.option(
     "--bundles",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    type=EXISTING_FOLDER,
     default=None,
     help="Without --policy: the bundle files that were in force; by default those kept by the notary or the export.",
 )
-@click.option(
-    "--export",
-    "export",
-    type=click.Path(path_type=Path),
-    default=None,
-    metavar="DIR",
-    help="Read this export, with --root; by default the running deployment.",
-)
-@click.option(
-    "--root",
-    "root",
-    type=click.Path(path_type=Path),
-    default=None,
-    metavar="FILE",
-    help="What is known of the log of --export from another source.",
-)
-@click.option(
-    "--log",
-    "log_folder",
-    type=click.Path(path_type=Path),
-    default=None,
-    metavar="DIR",
-    help="Without --policy, --bundles and --export: the folder in which the notary keeps the log and policies.",
-)
-@click.option("--since", type=Moment(), default=None, help="From this time on: RFC 3339, or 10m, 2h, 3d ago.")
-@click.option("--until", type=Moment(), default=None, help="Before this time.")
-@click.option("--engine", type=click.Choice(["embedded", "sidecar"]), default="embedded", show_default=True)
-@click.option("--opa", type=click.Path(path_type=Path), default=None, help="The opa executable, for --engine sidecar.")
+@period_options
+@engine_options
 @click.option(
     "--fail-on",
     "limits",
@@ -80,28 +47,21 @@ class Limit(click.ParamType[tuple[str, int]]):
     multiple=True,
     help="Exit with 1 if more than this are counted, for instance deny-to-allow=0. May be repeated.",
 )
-@config_option
-@as_option("operator")
-@json_option
-def command(
+@source_options
+async def command(
     policy: Path | None,
     bundles: Path | None,
-    export: Path | None,
-    root: Path | None,
-    log_folder: Path | None,
     since: int | None,
     until: int | None,
     engine: str,
     opa: Path | None,
     limits: tuple[tuple[str, int], ...],
-    config: str | None,
-    as_name: str,
-    as_json: bool,
-) -> None:
+    source: EvidenceSource,
+) -> int:
     """Ask a policy about the recorded decisions of the audit stream, and compare.
 
-    With --policy it is a candidate, and what would change is shown, the risks first. Without it, each decision is made again
-    by the policy that made it, and any difference is a finding. With --export the whole export is verified first.
+    With --policy a candidate is asked, and changed decisions are shown, the risks first. Without it, each decision is made
+    again by the policy that made it, and any difference is a finding. With --export the whole export is verified first.
 
     Exit codes: 0 done; 1 over a --fail-on limit, or the engine left questions unanswered; 2 usage; 4 records that do not
     verify or, without --policy, do not follow from their input and policy.
@@ -110,31 +70,32 @@ def command(
     from sealbus.agents.evidence.decisions import POLICIES
     from sealbus.agents.evidence.files import LogPlace
     from sealbus.agents.runtime.open import open_audit_trail
-    from sealbus.agents.runtime.settings.settings import load_settings
     from sealbus.bus.audit.trail import AuditFilter
 
     if policy is not None and bundles is not None:
         raise click.UsageError("give either --policy or --bundles")
-    if (export is None) is not (root is None):
+    if (source.export is None) is not (source.root is None):
         raise click.UsageError("--export and --root go together")
     if (engine == "sidecar") is (opa is None):
         raise click.UsageError("--engine sidecar and --opa go together")
 
-    async def run() -> int:
-        wanted = AuditFilter(since=since or 0, until=until)
-        if export is not None and root is not None:
-            result = await backtest_export(export, root, wanted, policy=policy, bundles=bundles, opa=opa, limits=limits)
-        else:
-            settings = load_settings(config).for_command()
-            own = bundles
-            if policy is None and bundles is None:
-                own = LogPlace.of(settings, log_folder).folder / POLICIES
-            async with open_audit_trail(as_name, settings) as trail, aclosing(trail.entries(wanted)) as entries:
-                result = await run_backtest(entries, policy=policy, bundles=own, opa=opa, limits=limits)
-        if as_json:
-            print_json(as_document(result))
-        else:
-            print_result(result)
-        return result.exit_code
-
-    raise SystemExit(asyncio.run(run()))
+    wanted = AuditFilter(since=since or 0, until=until)
+    if source.export is not None:
+        result = await backtest_export(
+            source.export, source.root_file(), wanted, policy=policy, bundles=bundles, opa=opa, limits=limits
+        )
+    else:
+        settings = source.invocation.settings()
+        own = bundles
+        if policy is None and bundles is None:
+            own = LogPlace.of(settings, source.log_folder).folder / POLICIES
+        async with (
+            open_audit_trail(source.invocation.as_name, settings) as trail,
+            aclosing(trail.entries(wanted)) as entries,
+        ):
+            result = await run_backtest(entries, policy=policy, bundles=own, opa=opa, limits=limits)
+    if source.invocation.as_json:
+        print_json(as_document(result))
+    else:
+        print_result(result)
+    return result.exit_code

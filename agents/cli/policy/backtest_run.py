@@ -1,4 +1,4 @@
-"""Backtests of `sealbus policy backtest`: the decisions that are asked again, and how the result is printed."""
+"""Run the backtests of `sealbus policy backtest`, and print their results."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from sealbus.agents.cli.audit.source import read_root
-from sealbus.agents.cli.output import note, print_table, progress_bar, shown_time
+from sealbus.agents.cli.output import note, print_table, progress_bar
 from sealbus.bus.audit.trail import AuditEntry, AuditFilter, Finding, recorded_decisions
+from sealbus.bus.inspection.documents import shown_time
+from sealbus.envelopes.export.trust_root import Root
 from sealbus.policies.backtest.archived_policies import ArchivedPolicies
 from sealbus.policies.backtest.backtest import backtest, reproduce
 from sealbus.policies.backtest.recorded import Change
@@ -20,23 +21,14 @@ from sealbus.policies.backtest.report import BacktestReport, Dimension, Latencie
 from sealbus.policies.decision.engine import PolicyEngine
 from sealbus.policies.engines.open import open_policy
 
-__all__ = [
-    "FINDINGS_SHOWN",
-    "BacktestResult",
-    "as_document",
-    "backtest_export",
-    "print_result",
-    "run_backtest",
-]
-
 FINDINGS_SHOWN = 20
-"""How many findings are printed one by one; all are counted."""
+"""Most findings that are printed; all are counted."""
 
 _ERROR: Final = 1
 _UNVERIFIED: Final = 4
 _GROUPS_SHOWN: Final = 5
 _GROUPS_PRINTED: Final = 100
-"""How many values of each dimension are shown, on a screen and in JSON."""
+"""Most values of each dimension that are shown in a terminal (above) and in JSON."""
 
 
 async def run_backtest(
@@ -48,7 +40,7 @@ async def run_backtest(
     limits: tuple[tuple[str, int], ...],
     digests: Set[bytes] | None = None,
 ) -> BacktestResult:
-    """Ask `policy`, or else each decision's own policy from `bundles`, about the decisions of `entries`.
+    """Ask `policy`, or without it each decision's own policy from `bundles`, about the decisions of `entries`.
 
     With `digests` only the bundles with these hashes count (`ArchivedPolicies`).
     """
@@ -80,7 +72,7 @@ async def run_backtest(
 
 async def backtest_export(
     folder: Path,
-    root: Path,
+    root: Root,
     wanted: AuditFilter,
     *,
     policy: Path | None,
@@ -88,33 +80,33 @@ async def backtest_export(
     opa: Path | None,
     limits: tuple[tuple[str, int], ...],
 ) -> BacktestResult:
-    """Verify the export in `folder` with the root file `root`, then `run_backtest` on its decisions.
+    """Verify the export in `folder` with `root`, then run a backtest on its decisions.
 
-    Without `policy` and `bundles` each decision is checked against its own policy from those that the log names.
+    Without `policy` and `bundles`, each decision is checked against its own policy, from the bundles that the log names.
     """
     from sealbus.agents.evidence.decisions import POLICIES, decision_entries
     from sealbus.agents.evidence.files import FolderFiles
     from sealbus.agents.evidence.verify import verify_export
 
-    trusted, files = read_root(root), FolderFiles(folder)
+    files = FolderFiles(folder)
     with progress_bar("verifying") as progress:
-        report = await asyncio.to_thread(lambda: verify_export(files, trusted, progress=progress))
+        report = await asyncio.to_thread(lambda: verify_export(files, root, progress=progress))
     own, digests = bundles, None
     if policy is None and bundles is None:
         own, digests = folder / POLICIES, report.policies
-    async with aclosing(decision_entries(files, trusted, report, wanted)) as entries:
+    async with aclosing(decision_entries(files, root, report, wanted)) as entries:
         return await run_backtest(entries, policy=policy, bundles=own, opa=opa, limits=limits, digests=digests)
 
 
 def _place(finding: Finding) -> str:
-    # Anyone may have chosen a file name in an export: print it escaped.
+    # Anyone may have chosen a file name in an export, so it is printed escaped.
     place = ascii(finding.subject)[1:-1] if not finding.sequence else f"#{finding.sequence}"
     return f"{shown_time(finding.stored)} {place}" if finding.stored else place
 
 
 @dataclass(slots=True, kw_only=True)
 class BacktestResult:
-    """A finished backtest: what was asked, the results, and how many records did not verify."""
+    """The result of a backtest: the asked policy, the report, and the number of records that did not verify."""
 
     limits: Sequence[tuple[str, int]] = ()
     own_policies: bool = False
@@ -153,18 +145,19 @@ def as_document(result: BacktestResult) -> Mapping[str, object]:
         "not_replayable": {str(why): count for why, count in sorted(report.not_replayable.items())},
         "groups": {
             str(change): {
-                str(dimension): _most(report.groups[change][dimension], _GROUPS_PRINTED) for dimension in Dimension
+                str(dimension): _most_common(report.groups[change][dimension], _GROUPS_PRINTED)
+                for dimension in Dimension
             }
             for change in Change
             if change in report.groups
         },
         "samples": {
-            str(change): [_sample(one) for one in report.samples[change]]
+            str(change): [_sample(sample) for sample in report.samples[change]]
             for change in Change
             if change in report.samples
         },
         "micros": {
-            "recorded": {engine: _latency(one) for engine, one in sorted(report.recorded_latency.items())},
+            "recorded": {engine: _latency(latencies) for engine, latencies in sorted(report.recorded_latency.items())},
             "now": _latency(report.latency),
         },
         "findings": result.findings,
@@ -176,24 +169,24 @@ def as_document(result: BacktestResult) -> Mapping[str, object]:
 def print_result(result: BacktestResult) -> None:
     """Print tables on stdout, the risks first, and the reasons for the exit code on stderr."""
     report = result.report
-    asked = "its own policy" if result.own_policies else f"revision {result.revision}"
+    policy = "its own policy" if result.own_policies else f"revision {result.revision}"
     rows = [(str(change), str(report.changes[change])) for change in Change]
     rows += [(f"not replayable: {why}", str(count)) for why, count in sorted(report.not_replayable.items())]
     rows += [("unanswered", str(report.unanswered))] if report.unanswered else []
     rows += [("same", str(report.same)), ("all", str(report.read))]
-    print_table(f"recorded decisions against {asked}, {result.engine}", ("decisions", "number"), rows)
+    print_table(f"recorded decisions against {policy}, {result.engine}", ("decisions", "number"), rows)
     for change in Change:
         if change in report.groups:
             _print_change(change, report.groups[change], report.samples[change])
-    times = [(f"recorded, {engine}", one) for engine, one in sorted(report.recorded_latency.items())]
+    times = [(f"recorded, {engine}", latencies) for engine, latencies in sorted(report.recorded_latency.items())]
     times.append((f"now, {result.engine}", report.latency))
     print_table(
         "microseconds a decision",
         ("when", "mean", "half within", "99 % within"),
         [
-            (name, f"{one.mean:.0f}", str(one.quantile(0.5)), str(one.quantile(0.99)))
-            for name, one in times
-            if one.count
+            (name, f"{latencies.mean:.0f}", str(latencies.quantile(0.5)), str(latencies.quantile(0.99)))
+            for name, latencies in times
+            if latencies.count
         ],
     )
     if result.findings:
@@ -218,30 +211,30 @@ def _print_change(change: Change, groups: Mapping[Dimension, Counter[str]], samp
         ("record", "time", "caller", "action", "on", "for", "then", "now"),
         [
             (
-                f"#{one.recorded.sequence}",
-                shown_time(one.recorded.time),
-                one.recorded.caller,
-                one.recorded.action,
-                one.resource,
-                one.user or "-",
-                _said(str(one.recorded.verdict), one.recorded.reasons, one.recorded.obligations, ""),
-                _said(str(one.verdict), one.reasons, one.obligations, one.error),
+                f"#{sample.recorded.sequence}",
+                shown_time(sample.recorded.time),
+                sample.recorded.caller,
+                sample.recorded.action,
+                sample.resource,
+                sample.user or "-",
+                _verdict_text(str(sample.recorded.verdict), sample.recorded.reasons, sample.recorded.obligations, ""),
+                _verdict_text(str(sample.verdict), sample.reasons, sample.obligations, sample.error),
             )
-            for one in samples
+            for sample in samples
         ],
     )
 
 
-def _said(verdict: str, reasons: Sequence[str], obligations: bytes, error: str) -> str:
+def _verdict_text(verdict: str, reasons: Sequence[str], obligations: bytes, error: str) -> str:
     return " ".join(part for part in (verdict, ", ".join(reasons), obligations.decode(errors="replace"), error) if part)
 
 
-def _most(counter: Counter[str], most: int) -> list[Mapping[str, object]]:
+def _most_common(counter: Counter[str], most: int) -> list[Mapping[str, object]]:
     return [{"value": value, "count": count} for value, count in counter.most_common(most)]
 
 
-def _sample(one: Sample) -> Mapping[str, object]:
-    recorded = one.recorded
+def _sample(sample: Sample) -> Mapping[str, object]:
+    recorded = sample.recorded
     return {
         "sequence": recorded.sequence,
         "time": shown_time(recorded.time),
@@ -249,8 +242,8 @@ def _sample(one: Sample) -> Mapping[str, object]:
         "recorder": recorded.recorder,
         "caller": recorded.caller,
         "action": recorded.action,
-        "resource": one.resource,
-        "user": one.user,
+        "resource": sample.resource,
+        "user": sample.user,
         "then": {
             "verdict": str(recorded.verdict),
             "code": str(recorded.code) if recorded.code is not None else "",
@@ -259,18 +252,18 @@ def _sample(one: Sample) -> Mapping[str, object]:
             "revision": recorded.revision,
         },
         "now": {
-            "verdict": str(one.verdict),
-            "reasons": list(one.reasons),
-            "obligations": one.obligations.decode(),
-            "error": one.error,
+            "verdict": str(sample.verdict),
+            "reasons": list(sample.reasons),
+            "obligations": sample.obligations.decode(),
+            "error": sample.error,
         },
     }
 
 
-def _latency(one: Latencies) -> Mapping[str, object]:
+def _latency(latencies: Latencies) -> Mapping[str, object]:
     return {
-        "count": one.count,
-        "mean": round(one.mean, 1),
-        "half_within": one.quantile(0.5),
-        "99_percent_within": one.quantile(0.99),
+        "count": latencies.count,
+        "mean": round(latencies.mean, 1),
+        "half_within": latencies.quantile(0.5),
+        "99_percent_within": latencies.quantile(0.99),
     }

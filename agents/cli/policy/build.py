@@ -6,19 +6,15 @@ from pathlib import Path
 
 import click
 
-from sealbus.agents.cli.options import json_option
+from sealbus.agents.cli.options import EXISTING_FILE, EXISTING_FOLDER, FILE, json_option
 from sealbus.agents.cli.output import note, print_json
 from sealbus.agents.cli.policy.key_option import key_option, read_key
 
-__all__ = ["build", "sign"]
-
-_out = click.option(
-    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The bundle file."
-)
+_out = click.option("-o", "--output", type=FILE, required=True, help="The bundle file.")
 
 
 @click.command("build")
-@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("folder", type=EXISTING_FOLDER)
 @_out
 @click.option("--revision", default="", help="By default that of .manifest, or one made from the contents.")
 @click.option("--serial", default=0, type=click.IntRange(0), help="For a bundle that is to be signed and pushed.")
@@ -30,14 +26,14 @@ def build(folder: Path, output: Path, revision: str, serial: int, part: bool, as
 
     bundle = build_bundle(folder, revision=revision, serial=serial, part=part)
     write_file(bundle.raw, output)
-    _tell({"file": str(output), "revision": bundle.revision, "serial": bundle.serial}, as_json=as_json)
+    _print_facts({"file": str(output), "revision": bundle.revision, "serial": bundle.serial}, as_json=as_json)
 
 
 @click.command("sign")
-@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("file", type=EXISTING_FILE)
 @click.option("--name", required=True, help="What it will be pushed as: platform, or the name of a team.")
 @key_option()
-@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), default=None, help="Otherwise FILE.")
+@click.option("-o", "--output", type=FILE, default=None, help="Otherwise FILE.")
 @json_option
 def sign(file: Path, name: str, key_file: Path, output: Path | None, as_json: bool) -> None:
     """Sign the bundle FILE to be pushed as NAME."""
@@ -49,10 +45,10 @@ def sign(file: Path, name: str, key_file: Path, output: Path | None, as_json: bo
     key = read_key(key_file)
     bundle = sign_bundle(read_bundle(read_file(file)), key, scope=name)
     write_file(bundle.raw, output or file)
-    _tell({"file": str(output or file), "revision": bundle.revision, "key": key_id(key.public)}, as_json=as_json)
+    _print_facts({"file": str(output or file), "revision": bundle.revision, "key": key_id(key.public)}, as_json=as_json)
 
 
-def _tell(facts: dict[str, object], *, as_json: bool) -> None:
+def _print_facts(facts: dict[str, object], *, as_json: bool) -> None:
     if as_json:
         print_json(facts)
     else:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from sealbus.agents.cli.options import Moment, as_option, config_option, json_option
-from sealbus.agents.cli.output import print_json, print_table, shown_time
+from sealbus.agents.cli.options import Invocation, Moment, invocation_options, workload_id
+from sealbus.agents.cli.output import print_json, print_table
 from sealbus.agents.cli.policy.key_option import key_option, read_key
-from sealbus.agents.cli.policy.push import open_store, tell
+from sealbus.agents.cli.policy.push import open_store, print_pushed
+from sealbus.bus.inspection.documents import shown_time
 
 if TYPE_CHECKING:
     from sealbus.agents.runtime.policy.deny_list import Denial
 
-__all__ = ["command"]
 
 _kind = click.argument("kind", type=click.Choice(["workload", "user", "session", "client"]))
-_one = click.argument("one", metavar="ID")
+_identifier = click.argument("identifier", metavar="ID")
 
 
 @click.group("deny")
@@ -29,7 +28,7 @@ def command() -> None:
 
 @command.command("add")
 @_kind
-@_one
+@_identifier
 @click.option(
     "--issued-before",
     type=Moment(),
@@ -38,101 +37,79 @@ def command() -> None:
 )
 @click.option("--reason", default="", help="Shown to readers of the list.")
 @key_option()
-@config_option
-@as_option("operator")
-@json_option
-def add(
-    kind: str, one: str, issued_before: int | None, reason: str, key_file: Path, config: str | None, as_name: str,
-    as_json: bool,
+@invocation_options("operator")
+async def add(
+    kind: str, identifier: str, issued_before: int | None, reason: str, key_file: Path, invocation: Invocation,
 ) -> None:  # fmt: skip
     """Deny ID: a SPIFFE ID or an agent's name, a user's, session's or client's id."""
     if issued_before is not None and kind != "workload":
         raise click.UsageError("--issued-before is for workloads")
-    asyncio.run(_add(kind, one, issued_before or 0, reason, key_file, config, as_name, as_json=as_json))
-
-
-@command.command("ls")
-@config_option
-@as_option("operator")
-@json_option
-def ls(config: str | None, as_name: str, as_json: bool) -> None:
-    """List everything that is denied."""
-    asyncio.run(_ls(config, as_name, as_json=as_json))
-
-
-@command.command("rm")
-@_kind
-@_one
-@key_option()
-@config_option
-@as_option("operator")
-@json_option
-def rm(kind: str, one: str, key_file: Path, config: str | None, as_name: str, as_json: bool) -> None:
-    """Remove ID from the deny list."""
-    asyncio.run(_rm(kind, one, key_file, config, as_name, as_json=as_json))
-
-
-async def _add(
-    kind: str, one: str, before: int, reason: str, key_file: Path, config: str | None, as_name: str, *, as_json: bool
-) -> None:
     from sealbus.agents.runtime.policy import deny_list as denials
     from sealbus.agents.runtime.policy.push import change_platform
     from sealbus.bus.clocks import wall_clock
 
     denial = denials.Denial(
-        kind=kind, id=_named(kind, one, config), before=before, at=shown_time(wall_clock()), reason=reason
+        kind=kind,
+        id=_named(kind, identifier, invocation.config),
+        before=issued_before or 0,
+        at=shown_time(wall_clock()),
+        reason=reason,
     )
-    async with open_store(config, as_name) as (store, anchors):
-        tell(await change_platform(store, anchors, denials.add(denial), read_key(key_file)), as_json=as_json)
+    async with open_store(invocation) as (store, anchors):
+        print_pushed(
+            await change_platform(store, anchors, denials.add(denial), read_key(key_file)), as_json=invocation.as_json
+        )
 
 
-async def _rm(kind: str, one: str, key_file: Path, config: str | None, as_name: str, *, as_json: bool) -> None:
-    from sealbus.agents.runtime.policy import deny_list as denials
-    from sealbus.agents.runtime.policy.push import change_platform
-
-    change = denials.forget(kind, _named(kind, one, config))
-    async with open_store(config, as_name) as (store, anchors):
-        tell(await change_platform(store, anchors, change, read_key(key_file)), as_json=as_json)
-
-
-async def _ls(config: str | None, as_name: str, *, as_json: bool) -> None:
+@command.command("ls")
+@invocation_options("operator")
+async def ls(invocation: Invocation) -> None:
+    """List everything that is denied."""
     from sealbus.agents.runtime.policy.deny_list import denials
     from sealbus.agents.runtime.policy.push import stored_parts
     from sealbus.policies.bundle.ownership import PLATFORM
 
-    async with open_store(config, as_name) as (store, anchors):
+    async with open_store(invocation) as (store, anchors):
         parts, _ = await stored_parts(store, anchors)
     platform = parts.bundle(PLATFORM)
-    found = list(denials(platform.data)) if platform is not None else []
-    if as_json:
-        for one in found:
-            print_json(_document(one))
+    denied = list(denials(platform.data)) if platform is not None else []
+    if invocation.as_json:
+        for denial in denied:
+            print_json(_document(denial))
     else:
-        rows = [tuple(_document(one).values()) for one in found]
+        rows = [tuple(_document(denial).values()) for denial in denied]
         print_table("", ("kind", "id", "issued before", "since", "reason"), rows)
 
 
-def _document(one: Denial) -> dict[str, str]:
+@command.command("rm")
+@_kind
+@_identifier
+@key_option()
+@invocation_options("operator")
+async def rm(kind: str, identifier: str, key_file: Path, invocation: Invocation) -> None:
+    """Remove ID from the deny list."""
+    from sealbus.agents.runtime.policy import deny_list as denials
+    from sealbus.agents.runtime.policy.push import change_platform
+
+    change = denials.forget(kind, _named(kind, identifier, invocation.config))
+    async with open_store(invocation) as (store, anchors):
+        print_pushed(await change_platform(store, anchors, change, read_key(key_file)), as_json=invocation.as_json)
+
+
+def _document(denial: Denial) -> dict[str, str]:
     return {
-        "kind": one.kind,
-        "id": one.id,
-        "issued_before": shown_time(one.before) if one.before else "",
-        "at": one.at,
-        "reason": one.reason,
+        "kind": denial.kind,
+        "id": denial.id,
+        "issued_before": shown_time(denial.before) if denial.before else "",
+        "at": denial.at,
+        "reason": denial.reason,
     }
 
 
-def _named(kind: str, one: str, config: str | None) -> str:
-    """Return the id as the registry has it: for a workload its SPIFFE ID, even if it was given by name."""
+def _named(kind: str, identifier: str, config: str | None) -> str:
+    """Return the id in the form of the registry: for a workload its SPIFFE ID, even if `identifier` is its name."""
     if kind != "workload":
-        return one
+        return identifier
     from sealbus.agents.runtime.settings.settings import load_settings
-    from sealbus.envelopes.errors import ConfigurationError, EnvelopeError
-    from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-    if not one.startswith("spiffe://"):
-        return str(load_settings(config).names.id_of(one))
-    try:
-        return str(SpiffeId.parse(one))
-    except EnvelopeError as error:
-        raise ConfigurationError(f"{one[:255]!r} is not a SPIFFE ID") from error
+    return str(workload_id(identifier, lambda: load_settings(config).names))

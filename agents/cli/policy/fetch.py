@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import click
 
-from sealbus.agents.cli.options import config_option, json_option
+from sealbus.agents.cli.options import as_command, config_option, json_option
 from sealbus.agents.cli.output import note, print_json
-
-__all__ = ["fetch"]
 
 
 @click.command("fetch")
 @click.argument("name")
 @config_option
 @json_option
-def fetch(name: str, config: str | None, as_json: bool) -> None:
-    """Put the policy in force where the workload NAME keeps it (`policy.cache`), and exit.
+@as_command
+async def fetch(name: str, config: str | None, as_json: bool) -> None:
+    """Copy the policy in force to the place where the workload NAME keeps it (`policy.cache`), and exit.
 
     For an OPA that runs with the workload and does not start without a bundle. The policy is verified as by the workload.
     """
-    asyncio.run(_fetch(name, config, as_json=as_json))
-
-
-async def _fetch(name: str, config: str | None, *, as_json: bool) -> None:
     from sealbus.agents.runtime.open import open_connection
     from sealbus.agents.runtime.policy.source import open_sync
     from sealbus.agents.runtime.settings.settings import load_settings
@@ -37,7 +30,7 @@ async def _fetch(name: str, config: str | None, *, as_json: bool) -> None:
     ):
         revision = sync.in_force.bundle.revision if sync.in_force.bundle is not None else ""
         bundle, unkept = sync.bundle, sync.unkept
-    # Raised out here because the task groups of what is open would wrap it in an exception group.
+    # Raised outside, because the task groups inside would wrap the error in an exception group.
     if unkept:
         raise ConfigurationError(unkept)
     if as_json:

@@ -1,4 +1,4 @@
-"""`sealbus policy`: its subcommands, and the short ones themselves: `test`, `query` and `opa-config`."""
+"""`sealbus policy`: the group of its subcommands, and the short ones `test`, `query` and `opa-config`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from sealbus.agents.cli.options import json_option
+from sealbus.agents.cli.options import EXISTING_FILE, EXISTING_FOLDER, PATH, PATH_OR_INPUT, json_option, opa_option
 from sealbus.agents.cli.output import note, print_json, print_table
 from sealbus.agents.cli.policy import backtest, new_action
 from sealbus.agents.cli.policy import build as policy_build
@@ -19,10 +19,6 @@ from sealbus.agents.cli.policy import fetch as policy_fetch
 from sealbus.agents.cli.policy import push as policy_push
 from sealbus.agents.cli.policy import status as policy_status
 
-__all__ = ["command", "opa_config"]
-
-_file = click.Path(path_type=Path)
-
 
 @click.group("policy")
 def command() -> None:
@@ -30,10 +26,8 @@ def command() -> None:
 
 
 @command.command("test")
-@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False), required=False)
-@click.option(
-    "--opa", type=click.Path(path_type=Path), default=None, help="The opa executable; by default that on PATH."
-)
+@click.argument("folder", type=EXISTING_FOLDER, required=False)
+@opa_option
 @click.option("--part", is_flag=True, help="A part of a platform or a team, which need not have the entry points.")
 @json_option
 def test(folder: Path | None, opa: Path | None, part: bool, as_json: bool) -> None:
@@ -41,32 +35,35 @@ def test(folder: Path | None, opa: Path | None, part: bool, as_json: bool) -> No
     from sealbus.agents.dev.environment import starter_policy
     from sealbus.policies.rego_tests import run_tests
 
-    found = opa or shutil.which("opa")
-    results = run_tests(folder or starter_policy(), opa=Path(found) if found else None, part=part)
+    program = opa or shutil.which("opa")
+    results = run_tests(folder or starter_policy(), opa=Path(program) if program else None, part=part)
     if as_json:
-        for one in results:
+        for result in results:
             print_json(
                 {
-                    "engine": one.engine,
-                    "package": one.package,
-                    "name": one.name,
-                    "passed": one.passed,
-                    "error": one.error,
+                    "engine": result.engine,
+                    "package": result.package,
+                    "name": result.name,
+                    "passed": result.passed,
+                    "error": result.error,
                 }
             )
     else:
-        failed = [one for one in results if not one.passed]
+        failed = [result for result in results if not result.passed]
         if failed:
             print_table(
                 "failed",
                 ("engine", "test", "where", "error"),
-                [(one.engine, f"{one.package}.{one.name}", f"{one.file}:{one.line}", one.error) for one in failed],
+                [
+                    (result.engine, f"{result.package}.{result.name}", f"{result.file}:{result.line}", result.error)
+                    for result in failed
+                ],
             )
-        engines = sorted({one.engine for one in results})
+        engines = sorted({result.engine for result in results})
         note(f"{len(results) - len(failed)} passed, {len(failed)} failed, on {' and '.join(engines)}")
-        if not found:
+        if not program:
             note("opa was not found: only the embedded engine was used")
-    raise SystemExit(0 if results and all(one.passed for one in results) else 1)
+    raise SystemExit(0 if results and all(result.passed for result in results) else 1)
 
 
 @command.command("query")
@@ -74,13 +71,7 @@ def test(folder: Path | None, opa: Path | None, part: bool, as_json: bool) -> No
 @click.option(
     "--opa", "url", required=True, metavar="URL", help="URL of a running OPA, for instance http://127.0.0.1:8181."
 )
-@click.option(
-    "--input",
-    "input_file",
-    type=click.Path(path_type=Path, allow_dash=True),
-    default=None,
-    help="A JSON document; - for standard input.",
-)
+@click.option("--input", "input_file", type=PATH_OR_INPUT, default=None, help="A JSON document; - for standard input.")
 @json_option
 def query(query: str, url: str, input_file: Path | None, as_json: bool) -> None:
     """Ask a running OPA an ad-hoc QUERY, for instance data.sealbus.authz.decision."""
@@ -96,13 +87,13 @@ def query(query: str, url: str, input_file: Path | None, as_json: bool) -> None:
 @click.command("opa-config")
 @click.option("--url", required=True, metavar="URL", help="The policy server: https, with a host that its SVID names.")
 @click.option(
-    "--signer", "signers", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=True, multiple=True,
-    help="Public key in PEM of policy.serve_key; both, while one replaces the other.",
+    "--signer", "signers", type=EXISTING_FILE, required=True, multiple=True,
+    help="Public key in PEM of policy.serve_key; both, while one replaces the other."
 )  # fmt: skip
-@click.option("--certificate", type=_file, required=True, help="OPA's own SVID, in a file that is kept up to date.")
-@click.option("--private-key", type=_file, required=True, help="Its key.")
-@click.option("--trust-bundle", type=_file, required=True, help="The trust domain's X.509 bundle.")
-@click.option("--persist", type=_file, default=None, help="Folder to start from without the policy server.")
+@click.option("--certificate", type=PATH, required=True, help="OPA's own SVID, in a file that is kept up to date.")
+@click.option("--private-key", type=PATH, required=True, help="Its key.")
+@click.option("--trust-bundle", type=PATH, required=True, help="The trust domain's X.509 bundle.")
+@click.option("--persist", type=PATH, default=None, help="Folder to start from without the policy server.")
 def opa_config(
     url: str, signers: tuple[Path, ...], certificate: Path, private_key: Path, trust_bundle: Path, persist: Path | None
 ) -> None:
@@ -110,7 +101,7 @@ def opa_config(
     from sealbus.envelopes.trust.keys import read_public_key
     from sealbus.policies.opa import config
 
-    keys = [read_public_key(one.read_bytes(), name=str(one)) for one in signers]
+    keys = [read_public_key(file.read_bytes(), name=str(file)) for file in signers]
     files = config.OpaFiles(certificate=certificate, key=private_key, bundle=trust_bundle)
     click.echo(config.opa_config(url, keys, files, persist=persist), nl=False)
 

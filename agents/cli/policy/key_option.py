@@ -1,4 +1,4 @@
-"""`--key FILE`: the private key that signs a bundle, read when it is needed."""
+"""`--key FILE`: the private key that signs a bundle. The file is read when the key is needed."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from sealbus.envelopes.trust.keys import SigningKey
-
-__all__ = ["key_option", "read_key"]
+from sealbus.agents.cli.options import EXISTING_FILE
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -21,7 +20,7 @@ def key_option(*, required: bool = True) -> Callable[[F], F]:
     return click.option(
         "--key",
         "key_file",
-        type=click.Path(path_type=Path, exists=True, dir_okay=False),
+        type=EXISTING_FILE,
         required=required,
         default=None,
         help="Private key on P-256 in PEM: openssl ecparam -name prime256v1 -genkey -noout -out FILE.",
@@ -29,7 +28,7 @@ def key_option(*, required: bool = True) -> Callable[[F], F]:
 
 
 def read_key(file: Path | None) -> SigningKey:
-    """Return the key in `file`. Raises `ConfigurationError` if there is no such key or no file was named."""
+    """Return the key in `file`. Raises `ConfigurationError` without a file, or for a file without such a key."""
     from sealbus.envelopes.errors import ConfigurationError
     from sealbus.envelopes.trust.keys import read_signing_key
 

@@ -1,4 +1,4 @@
-"""`sealbus policy new-action`: declare an action, and who may do it, in the registry of a policy folder."""
+"""`sealbus policy new-action`: declare an action and its callers in the registry of a policy folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sealbus.agents.cli.options import json_option
+from sealbus.agents.cli.options import EXISTING_FOLDER, FILE, json_option, workload_id
 from sealbus.agents.cli.output import note, print_json
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from sealbus.envelopes.trust.names import Names
     from sealbus.policies.decision.documents import DataDocument
 
-__all__ = ["Approval", "FieldLimit", "NewAction", "command", "declare"]
 
 _MOST = 2**53 - 1
 _WEEK = 604_800
@@ -43,7 +42,7 @@ class FieldLimit(click.ParamType[tuple[str, int]]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Approval:
-    """What may be done above the limits once somebody approves it: up to `over`, by who is asked in `queue`."""
+    """An approval that allows values above the limits, up to `over`; people in `queue` are asked for it."""
 
     queue: str
     over: Mapping[str, int]
@@ -52,7 +51,7 @@ class Approval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewAction:
-    """What to declare. `callers` are names or SPIFFE IDs; an `event` is granted to the agent that it is named after."""
+    """The action to declare. `callers` are names or SPIFFE IDs. An `event` is granted to the agent that it is named after."""
 
     name: str
     callers: Sequence[str] = ()
@@ -66,33 +65,34 @@ class NewAction:
 
 @click.command("new-action")
 @click.argument("name", metavar="AGENT.VERB")
-@click.option("--agent", "callers", multiple=True, metavar="CALLER", help="Who may do it: a name or SPIFFE ID.")
+@click.option(
+    "--agent", "callers", multiple=True, metavar="CALLER", help="A caller that may do it: a name or SPIFFE ID."
+)
 @click.option("--user", type=click.Choice(["required", "none"]), default="required", show_default=True)
 @click.option(
     "--resource",
     type=click.Choice(["owned", "any"]),
     default=None,
-    help="owned: only for its owner, and who manages its customer. By default owned if a user is required.",
+    help="owned: only for its owner and managers of its customer. By default owned if a user is required.",
 )
 @click.option("--limit", "limits", type=FieldLimit(), multiple=True, help="Largest value of a field; may be repeated.")
 @click.option("--hours", is_flag=True, help="Only in the business hours of the item's region.")
 @click.option(
-    "--approval", "queue", metavar="QUEUE", help="What is over a limit waits in this queue until somebody approves it."
+    "--approval", "queue", metavar="QUEUE", help="Tasks over a limit wait in this queue until a person approves them."
 )
 @click.option("--over", type=FieldLimit(), multiple=True, help="With --approval: largest value once it is approved.")
-@click.option("--acr", multiple=True, help="With --approval: how who approves must have logged in; may be repeated.")
-@click.option("--event", is_flag=True, help="What the agent publishes: granted to itself, and never answered.")
 @click.option(
-    "--policy",
-    "folder",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    default=Path("policy"),
-    show_default=True,
-    help="The policy folder.",
+    "--acr", multiple=True, help="With --approval: a login that the approving person must have; may be repeated."
+)
+@click.option(
+    "--event", is_flag=True, help="An event that the agent publishes: granted to the agent itself, without a reply."
+)
+@click.option(
+    "--policy", "folder", type=EXISTING_FOLDER, default=Path("policy"), show_default=True, help="The policy folder."
 )
 @click.option(
     "--config",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     default=Path("sealbus.toml"),
     show_default=True,
     help="Settings with the trust domain and the names of agents; example.org without such a file.",
@@ -108,16 +108,16 @@ def command(
 
     if event and callers:
         raise click.UsageError("an --event is granted to the agent that it is named after: leave --agent out")
-    found = resource or ("owned" if user == "required" and not event else "any")
-    if found == "owned" and user == "none":
+    ownership = resource or ("owned" if user == "required" and not event else "any")
+    if ownership == "owned" and user == "none":
         raise click.UsageError("an owned item needs a user: --user required, or --resource any")
     if queue is None and (over or acr):
-        raise click.UsageError("--over and --acr say more of an --approval")
+        raise click.UsageError("--over and --acr need --approval")
     approval = None if queue is None else Approval(queue=queue, over=dict(over), acr=acr)
     if approval is not None:
         _check(approval, dict(limits), user="none" if event else user)
     action = NewAction(
-        name=name, callers=callers, user="none" if event else user, resource=found, limits=dict(limits), hours=hours,
+        name=name, callers=callers, user="none" if event else user, resource=ownership, limits=dict(limits), hours=hours,
         event=event, approval=approval,
     )  # fmt: skip
     changes = declare(folder, action, read_declared(config).names())
@@ -129,17 +129,17 @@ def command(
         for line in lines:
             note(f"  {line}")
     if approval is not None:
-        note(f"who manages the item's customer may approve, by {folder}/sealbus/registry/users/data.json")
+        note(f"managers of the item's customer may approve, by {folder}/sealbus/registry/users/data.json")
     if not callers and not event:
         note(f"nobody may do {name} yet: grant it in {folder}/sealbus/registry/agents/data.json")
 
 
 def _check(approval: Approval, limits: Mapping[str, int], *, user: str) -> None:
-    """Refuse an approval that nobody could ever be asked for, or that no worker takes."""
+    """Raise `UsageError` for an approval that could never be asked for, or that no worker accepts."""
     from sealbus.policies.decision.approval import ApprovalObligation
 
     if user == "none":
-        raise click.UsageError("an --approval is of what a user asks for: --user required")
+        raise click.UsageError("an --approval needs a user: --user required")
     if not approval.over or any(most <= limits.get(field, most) for field, most in approval.over.items()):
         raise click.UsageError("each --over FIELD=NUMBER is above a --limit of its field, and --approval needs one")
     try:
@@ -149,10 +149,10 @@ def _check(approval: Approval, limits: Mapping[str, int], *, user: str) -> None:
 
 
 def declare(folder: Path, action: NewAction, names: Names) -> Mapping[str, Sequence[str]]:
-    """Write `action` into the registry of the policy `folder`; return what was added, by file.
+    """Write `action` into the registry of the policy `folder`; return the added lines by file.
 
-    Raises `ConfigurationError` for an action that is there already, a name that is none, and a folder without a registry;
-    nothing is written then. The files keep their form: an action or a grant a line, sorted by name.
+    Raises `ConfigurationError` for an action that is declared already, for a bad name, and for a folder without a registry;
+    nothing is written then. The files keep their form: one action or grant a line, sorted by name.
     """
     from sealbus.envelopes.errors import ConfigurationError
     from sealbus.envelopes.trust.names import is_token
@@ -161,45 +161,33 @@ def declare(folder: Path, action: NewAction, names: Names) -> Mapping[str, Seque
     owner, *verbs = action.name.split(".")
     if len(verbs) != 1 or not all(map(is_token, (owner, *verbs))):
         raise ConfigurationError(f"{action.name[:255]!r} is not an action: an agent's name, a dot and a verb")
-    actions, agents, asked = (_Document.read(folder, name) for name in ("actions", "agents", "callers"))
+    actions, agents, callers = (_Document.read(folder, name) for name in ("actions", "agents", "callers"))
     if action.name in actions.content:
         raise ConfigurationError(f"{action.name} is declared in {actions.file} already: change it there")
-    itself = _id(owner, names)
-    asking = [itself] if action.event else [_id(one, names) for one in action.callers]
+    itself = str(workload_id(owner, lambda: names))
+    asking = [itself] if action.event else [str(workload_id(caller, lambda: names)) for caller in action.callers]
     limits: DataDocument = dict(action.limits)
     needs: DataDocument = {"user": action.user, "resource": action.resource, "limits": limits, "hours": action.hours}
     if action.approval is not None:
         asked_for: DataDocument = {"over": dict(action.approval.over), "queue": action.approval.queue, "until": _WEEK}
         needs["approval"] = asked_for | ({"acr": list(action.approval.acr)} if action.approval.acr else {})
     actions.declare(action.name, needs)
-    for one in asking:
-        agents.grant(one, action.name)
+    for caller in asking:
+        agents.grant(caller, action.name)
     if not action.event:
-        # A verb of our own, such as `_schedule`, has no reply.
+        # A verb of sealbus itself, such as `_schedule`, has no reply.
         if not verbs[0].startswith("_"):
             actions.declare(f"{action.name}.reply", _REPLY)
             agents.grant(itself, f"{action.name}.reply")
-        asked.ask(owner, asking)
-    changed = [document for document in (actions, agents, asked) if document.lines]
+        callers.ask(owner, asking)
+    changed = [document for document in (actions, agents, callers) if document.lines]
     for document in changed:
         write_file(document.text().encode(), document.file, durable=False)
     return {document.file.relative_to(folder).as_posix(): tuple(document.lines) for document in changed}
 
 
-def _id(said: str, names: Names) -> str:
-    from sealbus.envelopes.errors import ConfigurationError, EnvelopeError
-    from sealbus.envelopes.trust.spiffe_id import SpiffeId
-
-    if not said.startswith("spiffe://"):
-        return str(names.id_of(said))
-    try:
-        return str(SpiffeId.parse(said))
-    except EnvelopeError as error:
-        raise ConfigurationError(f"{said[:255]!r} is not a SPIFFE ID") from error
-
-
 class _Document:
-    """A document of the registry, and what was added to it."""
+    """A document of the registry, with the lines that were added to it."""
 
     def __init__(self, file: Path, content: DataDocument) -> None:
         self.file = file
@@ -234,24 +222,24 @@ class _Document:
             self.lines.append(f"{agent} may do {action}")
 
     def ask(self, token: str, agents: Sequence[str]) -> None:
-        """Add `agents` to who may ask the agent `token`, if that is listed at all: else all grants are looked through."""
+        """Add `agents` to the callers of the agent `token`, if it is listed. If not, the policy searches all grants."""
         if token in self.content:
-            listed = self._below(self.content, token)
-            for one in agents:
-                if listed.get(one) is not True:
-                    listed[one] = True
-                    self.lines.append(f"{token} may be asked by {one}")
+            callers = self._below(self.content, token)
+            for agent in agents:
+                if callers.get(agent) is not True:
+                    callers[agent] = True
+                    self.lines.append(f"{token} may be asked by {agent}")
 
     def _below(self, content: DataDocument, name: str) -> DataDocument:
         from sealbus.envelopes.errors import ConfigurationError
 
-        found = content.setdefault(name, {})
-        if not isinstance(found, dict):
+        value = content.setdefault(name, {})
+        if not isinstance(value, dict):
             raise ConfigurationError(f"{self.file}: {name} is not an object")
-        return found
+        return value
 
     def text(self) -> str:
-        """Return the document with an action, or a grant, a line."""
+        """Return the document as a text with one action or grant a line."""
         if self.file.parent.name != "actions":
             return json.dumps(self.content, indent=2, ensure_ascii=False) + "\n"
         lines = ",\n".join(f"  {_json(name)}: {_needs(self.content[name])}" for name in sorted(self.content))

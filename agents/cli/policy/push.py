@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sealbus.agents.cli.options import as_option, config_option, json_option
+from sealbus.agents.cli.options import EXISTING, Invocation, invocation_options, opa_option
 from sealbus.agents.cli.output import note, print_json
 from sealbus.agents.cli.policy.key_option import key_option, read_key
 
@@ -21,56 +20,22 @@ if TYPE_CHECKING:
     from sealbus.envelopes.trust.keys import PublicKey
     from sealbus.policies.bundle.format import Bundle
 
-__all__ = ["open_store", "push", "rollback", "tell"]
-
-
-_opa = click.option(
-    "--opa", type=click.Path(path_type=Path), default=None, help="The opa executable; by default that on PATH."
-)
-
 
 @click.command("push")
-@click.argument("source", type=click.Path(path_type=Path, exists=True), metavar="FOLDER|FILE")
+@click.argument("source", type=EXISTING, metavar="FOLDER|FILE")
 @click.option("--name", default="platform", show_default=True, help="platform, or the name of a team.")
 @key_option(required=False)
-@_opa
+@opa_option
 @click.option("--revision", default="", help="By default that of .manifest, or one made from the contents.")
-@config_option
-@as_option("operator")
-@json_option
-def push(
-    source: Path, name: str, key_file: Path | None, opa: Path | None, revision: str, config: str | None, as_name: str,
-    as_json: bool,
+@invocation_options("operator")
+async def push(
+    source: Path, name: str, key_file: Path | None, opa: Path | None, revision: str, invocation: Invocation,
 ) -> None:  # fmt: skip
     """Push a policy folder or a bundle signed with --key under the next serial; without --key, push a signed bundle."""
-    if key_file is None and source.is_dir():
-        raise click.UsageError("a folder must be signed: give --key FILE")
-    signed = source.read_bytes() if key_file is None else None
-    asyncio.run(_push(source, signed, name, key_file, opa, revision, config, as_name, as_json=as_json))
-
-
-@click.command("rollback")
-@click.argument("name")
-@click.option("--to", "serial", type=click.IntRange(1), required=True, help="A serial from `sealbus policy status`.")
-@key_option()
-@_opa
-@config_option
-@as_option("operator")
-@json_option
-def rollback(
-    name: str, serial: int, key_file: Path, opa: Path | None, config: str | None, as_name: str, as_json: bool
-) -> None:
-    """Push the part NAME as it was under an older serial again, under a new serial."""
-    asyncio.run(_rollback(name, serial, key_file, opa, config, as_name, as_json=as_json))
-
-
-async def _push(
-    source: Path, signed: bytes | None, name: str, key_file: Path | None, opa: Path | None, revision: str,
-    config: str | None, as_name: str, *, as_json: bool,
-) -> None:  # fmt: skip
     from sealbus.agents.runtime.policy import push as policy_push
 
-    async with open_store(config, as_name) as (store, anchors):
+    signed = _signed_bundle(source) if key_file is None else None
+    async with open_store(invocation) as (store, anchors):
         for change in await store.create():
             note(f"the bucket is not as the settings declare it: {change}; run `sealbus streams apply`")
         if signed is not None:
@@ -78,23 +43,34 @@ async def _push(
         else:
             content = policy_push.content_of(source, revision=revision)
             pushed = await policy_push.push_content(store, anchors, name, content, read_key(key_file), _check(opa))
-    tell(pushed, as_json=as_json)
+    print_pushed(pushed, as_json=invocation.as_json)
 
 
-async def _rollback(
-    name: str, serial: int, key_file: Path, opa: Path | None, config: str | None, as_name: str, *, as_json: bool
-) -> None:
+@click.command("rollback")
+@click.argument("name")
+@click.option("--to", "serial", type=click.IntRange(1), required=True, help="A serial from `sealbus policy status`.")
+@key_option()
+@opa_option
+@invocation_options("operator")
+async def rollback(name: str, serial: int, key_file: Path, opa: Path | None, invocation: Invocation) -> None:
+    """Push the part NAME as it was under an older serial again, under a new serial."""
     from sealbus.agents.runtime.policy.push import roll_back
 
-    async with open_store(config, as_name) as (store, anchors):
+    async with open_store(invocation) as (store, anchors):
         pushed = await roll_back(store, anchors, name, serial, read_key(key_file), _check(opa))
-    tell(pushed, as_json=as_json)
+    print_pushed(pushed, as_json=invocation.as_json)
 
 
-def _check(said: Path | None) -> Callable[[Bundle], None] | None:
+def _signed_bundle(source: Path) -> bytes:
+    if source.is_dir():
+        raise click.UsageError("a folder must be signed: give --key FILE")
+    return source.read_bytes()
+
+
+def _check(program: Path | None) -> Callable[[Bundle], None] | None:
     from sealbus.policies.opa.compiler import find_opa, opa_check
 
-    opa = find_opa(said)
+    opa = find_opa(program)
     if opa is None:
         note("opa was not found: the checks of its own compiler were left out")
         return None
@@ -102,27 +78,24 @@ def _check(said: Path | None) -> Callable[[Bundle], None] | None:
 
 
 @asynccontextmanager
-async def open_store(
-    config: str | None, as_name: str
-) -> AsyncGenerator[tuple[PolicyStore, Mapping[str, PublicKey]], None]:
+async def open_store(invocation: Invocation) -> AsyncGenerator[tuple[PolicyStore, Mapping[str, PublicKey]], None]:
     """Open the store that the settings name, with the keys that sign the platform's part."""
     from sealbus.agents.runtime.open import open_connection
     from sealbus.agents.runtime.policy.source import anchors_of
     from sealbus.agents.runtime.policy.store import PolicyStore
-    from sealbus.agents.runtime.settings.settings import load_settings
     from sealbus.envelopes.errors import ConfigurationError
 
-    settings = load_settings(config).for_command()
+    settings = invocation.settings()
     policy = settings.policy
     if policy.bucket is None or not policy.keys:
         raise ConfigurationError('there is no policy store: set policy.bundle = "nats://policies" and policy.keys')
     anchors = anchors_of(policy)
-    async with open_connection(as_name, settings) as (_, connection):
+    async with open_connection(invocation.as_name, settings) as (_, connection):
         yield PolicyStore(connection, policy.bucket, replicas=settings.streams.replicas), anchors
 
 
-def tell(pushed: Pushed, *, as_json: bool) -> None:
-    """Print what the store holds now."""
+def print_pushed(pushed: Pushed, *, as_json: bool) -> None:
+    """Print the serial of the push, and the policy in the store."""
     if as_json:
         print_json(
             {

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import click
 
-from sealbus.agents.cli.options import as_option, config_option, json_option
-from sealbus.agents.cli.output import note, print_json, print_table
+from sealbus.agents.cli.options import Invocation, invocation_options
+from sealbus.agents.cli.output import note, print_facts, print_json, print_table
 from sealbus.agents.cli.policy.push import open_store
-
-__all__ = ["status"]
+from sealbus.bus.inspection.documents import part_documents
 
 
 @click.command("status")
@@ -18,37 +15,24 @@ __all__ = ["status"]
     "--opa", "url", default=None, metavar="URL", help="Ask a running OPA instead, for instance http://127.0.0.1:8181."
 )
 @click.option("--engine", "of_engine", is_flag=True, help="Ask the engine of the settings instead, as this workload.")
-@config_option
-@as_option("operator")
-@json_option
-def status(url: str | None, of_engine: bool, config: str | None, as_name: str, as_json: bool) -> None:
-    """Print which parts are in force, under which serial and which key; exit code 1 if one is refused."""
+@invocation_options("operator")
+async def status(url: str | None, of_engine: bool, invocation: Invocation) -> int:
+    """Print the parts in force with their serials and keys; exit code 1 if a part is refused."""
     if url is not None:
-        raise SystemExit(asyncio.run(_of_opa(url, as_json=as_json)))
+        return await _of_opa(url, as_json=invocation.as_json)
     if of_engine:
-        raise SystemExit(asyncio.run(_of_engine(config, as_name, as_json=as_json)))
-    raise SystemExit(asyncio.run(_of_store(config, as_name, as_json=as_json)))
+        return await _of_engine(invocation)
+    return await _of_store(invocation)
 
 
-async def _of_store(config: str | None, as_name: str, *, as_json: bool) -> int:
+async def _of_store(invocation: Invocation) -> int:
     from sealbus.agents.runtime.policy.push import stored_parts
 
-    async with open_store(config, as_name) as (store, anchors):
+    async with open_store(invocation) as (store, anchors):
         parts, current = await stored_parts(store, anchors)
         kept = {name: await store.serials(name) for name in sorted(current)}
-    force = {one.name: one for one in parts.parts}
-    rows = [
-        {
-            "part": name,
-            "serial": force[name].serial if name in force else None,
-            "revision": force[name].revision if name in force else "",
-            "key": force[name].signer if name in force else "",
-            "kept": kept[name],
-            "problem": parts.problems.get(name, ""),
-        }
-        for name in kept
-    ]
-    if as_json:
+    rows = part_documents(parts, kept)
+    if invocation.as_json:
         for row in rows:
             print_json(row)
     else:
@@ -60,22 +44,18 @@ async def _of_store(config: str | None, as_name: str, *, as_json: bool) -> int:
     return 1 if parts.problems or parts.composed is None else 0
 
 
-async def _of_engine(config: str | None, as_name: str, *, as_json: bool) -> int:
+async def _of_engine(invocation: Invocation) -> int:
     from sealbus.agents.cli.operate.examination import policy_status
-    from sealbus.agents.runtime.settings.settings import load_settings
 
-    found = await policy_status(load_settings(config).for_command(), as_name)
+    engine = await policy_status(invocation.settings(), invocation.as_name)
     rows = {
-        "engine": found.engine,
-        "revision": found.revision,
-        "problem": found.problem,
-        "missed": list(found.missed),
+        "engine": engine.engine,
+        "revision": engine.revision,
+        "problem": engine.problem,
+        "missed": list(engine.missed),
     }
-    if as_json:
-        print_json(rows)
-    else:
-        print_table("", ("engine", found.engine), [(name, str(value)) for name, value in rows.items()])
-    return 0 if found.revision and not found.problem and not found.missed else 1
+    print_facts(("engine", engine.engine), rows, as_json=invocation.as_json)
+    return 0 if engine.revision and not engine.problem and not engine.missed else 1
 
 
 async def _of_opa(url: str, *, as_json: bool) -> int:
@@ -87,8 +67,5 @@ async def _of_opa(url: str, *, as_json: bool) -> int:
         rows["policies"] = list(facts.policies)
     if facts.problems:
         rows["problems"] = dict(facts.problems)
-    if as_json:
-        print_json(rows)
-    else:
-        print_table("", ("opa", url), [(name, str(value)) for name, value in rows.items()])
+    print_facts(("opa", url), rows, as_json=as_json)
     return 0 if facts.healthy and not facts.problems else 1

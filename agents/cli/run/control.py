@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from sealbus.agents.cli.options import config_option, json_option, log_option, stop_signalled
+from sealbus.agents.cli.options import FOLDER, config_option, json_option, log_option, stop_signalled
 from sealbus.agents.cli.output import log_to_stderr, note, print_json
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from sealbus.agents.runtime.settings.settings import Settings
     from sealbus.agents.runtime.settings.source import Flag
 
-__all__ = ["ROLES", "USUAL", "command", "run_roles"]
 
 ROLES = MappingProxyType(
     {
@@ -36,9 +35,9 @@ ROLES = MappingProxyType(
 )
 """How each role is opened, as `module:name`; imported only where it runs."""
 USUAL = ("callout", "policy", "notary")
-"""The roles of a process that does not say which.
+"""The default roles of a process.
 
-The revoker and the console have identities of their own, and `streams` is for who looks at metrics.
+The revoker and the console have identities of their own, and `streams` is only for metrics.
 """
 
 
@@ -48,7 +47,7 @@ def command() -> None:
 
 
 @command.command("keygen")
-@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("folder", type=FOLDER)
 @json_option
 def keygen(folder: Path, as_json: bool) -> None:
     """Make the keys of the auth callout in FOLDER, and print the public ones for the NATS server.
@@ -96,9 +95,9 @@ async def run_roles(
     *,
     as_json: bool,
     flags: Sequence[Flag] = (),
-    said: Callable[[Settings], str] | None = None,
+    ready_text: Callable[[Settings], str] | None = None,
 ) -> None:
-    """Run `roles` together until a signal; `said` says what is there for people once they run, by default their names."""
+    """Run `roles` together until a signal. `ready_text` returns the line to print once they run; by default their names."""
     from sealbus.agents.control.control import Control
     from sealbus.agents.runtime.health import HealthServer, Probes
     from sealbus.agents.runtime.metric_export import exporting_metrics
@@ -130,7 +129,7 @@ async def run_roles(
         if as_json:
             print_json({"ready": True, "roles": list(roles)})
         else:
-            note(said(settings) if said is not None else f"control runs: {', '.join(roles)}")
+            note(ready_text(settings) if ready_text is not None else f"control runs: {', '.join(roles)}")
 
 
 def _opener(role: str) -> Opener:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sealbus.agents.cli.options import json_option
+from sealbus.agents.cli.options import PATH, engine_options, json_option
 from sealbus.agents.cli.output import note, print_json
 from sealbus.agents.runtime.settings.state_folder import STATE_FOLDER
 
@@ -20,17 +20,14 @@ if TYPE_CHECKING:
     from sealbus.agents.dev.demo.scene import Scene
     from sealbus.agents.dev.demo.stage import Stage
 
-__all__ = ["Shown", "command"]
-
 
 @click.command("demo")
-@click.option("--engine", type=click.Choice(["embedded", "sidecar"]), default="embedded", show_default=True)
-@click.option("--opa", type=click.Path(path_type=Path), default=None, help="The opa executable, for --engine sidecar.")
-@click.option("--state", type=click.Path(path_type=Path), default=Path(STATE_FOLDER) / "demo", show_default=True)
+@engine_options
+@click.option("--state", type=PATH, default=Path(STATE_FOLDER) / "demo", show_default=True)
 @click.option(
     "--export",
     "evidence",
-    type=click.Path(path_type=Path),
+    type=PATH,
     default=None,
     metavar="DIR",
     help="Keep a log here for `sealbus audit verify`; root.json is written next to the folder.",
@@ -46,22 +43,22 @@ async def _demo(engine: str, opa: Path | None, state: Path, evidence: Path | Non
     from sealbus.agents.dev.demo.stage import open_stage
     from sealbus.agents.dev.held_port import held_port
 
-    shown = Shown(as_json=as_json)
-    # Started again at the same addresses, which tokens name.
+    player = ScenePlayer(as_json=as_json)
+    # The second start uses the same addresses, because tokens name them.
     with held_port() as edge, held_port() as idp:
         opening = partial(open_stage, state, engine=engine, opa=opa, ports=(edge, idp))
-        await shown.play(opening(rotate=True), SCENES)
+        await player.play(opening(rotate=True), SCENES)
         if not as_json:
             note("everything was stopped and every key replaced; it is started again")
-        await shown.play(opening(evidence=evidence, again=True), NEXT_DAY)
-    shown.end()
+        await player.play(opening(evidence=evidence, again=True), NEXT_DAY)
+    player.end()
     if evidence is not None and not as_json:
         note(f"the log is in {evidence}: sealbus audit verify {evidence} --root {evidence.parent / 'root.json'}")
-    return shown.ok
+    return player.ok
 
 
-class Shown:
-    """Plays scenes, and prints each as it ends, and at the end how all of them came out."""
+class ScenePlayer:
+    """Plays scenes, prints each result as the scene ends, and a summary at the end."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
@@ -87,14 +84,14 @@ class Shown:
             self._findings += len(stage.findings)
 
     def end(self) -> None:
-        """Print how they came out together."""
+        """Print the summary."""
         if self._as_json:
             scenes = [_document(result) for result in self._results]
             print_json({"scenes": scenes, "ok": self.ok, "records": self._records})
         else:
             verdict = "all as expected" if self.ok else "FAILED"
-            said = f"{self._records} records read back and verified, {self._findings} findings"
-            note(f"{len(self._results)} scenes; {said}; {verdict}")
+            counts = f"{self._records} records read back and verified, {self._findings} findings"
+            note(f"{len(self._results)} scenes; {counts}; {verdict}")
 
 
 def _document(result: SceneResult) -> dict[str, object]:
@@ -108,7 +105,7 @@ def _document(result: SceneResult) -> dict[str, object]:
 
 
 def _print(result: SceneResult) -> None:
-    """Print who acted, for whom, what was done, the decision, its code and reasons."""
+    """Print agent, user and action of a scene, and the decision with code and reasons."""
     scene, got = result.scene, result.got
     why = ", ".join((got.code, *got.reasons) if got.code else got.reasons)
     click.echo(f"{'ok  ' if result.ok else 'FAIL'} {got.got!s:<8} {scene.name}{f': {why}' if why else ''}")

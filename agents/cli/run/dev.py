@@ -11,16 +11,14 @@ from pathlib import Path
 
 import click
 
-from sealbus.agents.cli.options import json_option, log_option, stop_signalled
+from sealbus.agents.cli.options import EXISTING_FOLDER, PATH, engine_options, json_option, log_option, stop_signalled
 from sealbus.agents.cli.output import log_to_stderr, note, print_json
 from sealbus.agents.runtime.settings.state_folder import DEV_LOCK, STARTER_AGENTS, STATE_FOLDER, is_locked
-
-__all__ = ["command"]
 
 
 @click.command("dev")
 @click.option("--agent", "agents", multiple=True, metavar="NAME", help="An agent in addition to those of sealbus.toml.")
-@click.option("--state", type=click.Path(path_type=Path), default=Path(STATE_FOLDER), show_default=True)
+@click.option("--state", type=PATH, default=Path(STATE_FOLDER), show_default=True)
 @click.option("--port", type=click.IntRange(0, 65_535), default=4222, show_default=True, help="NATS; 0: any free port.")
 @click.option(
     "--edge-port", type=click.IntRange(0, 65_535), default=8080, show_default=True, help="Edge; 0: any free port."
@@ -40,11 +38,10 @@ __all__ = ["command"]
     help="Console; 0: any free port.",
 )
 @click.option("--console/--no-console", default=True, help="Show what happens in a browser.")
-@click.option("--engine", type=click.Choice(["embedded", "sidecar"]), default="embedded", show_default=True)
-@click.option("--opa", type=click.Path(path_type=Path), default=None, help="The opa executable, for --engine sidecar.")
+@engine_options
 @click.option(
     "--policy",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    type=EXISTING_FOLDER,
     default=None,
     help="A folder of Rego and data; by default that of sealbus.toml, or the starter policy.",
 )
@@ -106,7 +103,7 @@ def command(
     )
     from sealbus.agents.runtime.tracing import SAMPLER, exporting_spans
 
-    # Somebody looks at each trace here, and agents have this environment.
+    # The developer looks at each trace here. Agents inherit this environment.
     os.environ.setdefault(SAMPLER, "parentbased_always_on")
     with exporting_spans("edge"):
         asyncio.run(_run(options, watch=watch, as_json=as_json, log_json=log_json))
@@ -158,7 +155,7 @@ async def _run(options: object, *, watch: bool, as_json: bool, log_json: bool) -
             note("  sealbus token --user alice")
             if not options.sync:
                 note(
-                    "--fast: NATS ACKNOWLEDGES WHAT IS NOT ON THE DISK; a power failure loses up to two minutes of work"
+                    "--fast: NATS ACKNOWLEDGES BEFORE IT WRITES TO DISK; a power failure loses up to two minutes of work"
                 )
             note("stop with Ctrl-C; --clean removes the state folder at the next start")
         await stop.wait()
@@ -169,6 +166,6 @@ async def _run(options: object, *, watch: bool, as_json: bool, log_json: bool) -
 
 
 def _python() -> str:
-    """Return the interpreter of the project in this folder, or our own."""
+    """Return the interpreter of the project in this folder, or else the interpreter of this process."""
     own = Path(".venv", "bin", "python")
     return str(own.absolute()) if own.exists() else sys.executable

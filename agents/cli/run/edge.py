@@ -1,4 +1,4 @@
-"""`sealbus edge serve|exit`: the way in from HTTP with OAuth, and the way out to it, until SIGTERM, then a graceful stop."""
+"""`sealbus edge serve|exit`: requests from HTTP with OAuth, and requests to HTTP, until SIGTERM; then a graceful stop."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from pathlib import Path
 
 import click
 
-from sealbus.agents.cli.options import config_option, ended_by, json_option, log_option, stop_signalled
+from sealbus.agents.cli.options import PATH, config_option, ended_by, json_option, log_option, stop_signalled
 from sealbus.agents.cli.output import log_to_stderr, note, print_json
-
-__all__ = ["command"]
 
 
 @click.group("edge")
@@ -40,7 +38,7 @@ def serve(address: str | None, health: str | None, config: str | None, as_json: 
 @json_option
 @log_option
 def exit_(health: str | None, config: str | None, as_json: bool, log_json: bool) -> None:
-    """Call the APIs in egress.apis for agents, whose policy decides about each request, and show them their tokens."""
+    """Call the APIs in egress.apis for agents, with the APIs' tokens. The agent's policy decides about each request."""
     log_to_stderr(as_json=log_json)
     from sealbus.agents.runtime.tracing import exporting_spans
 
@@ -50,7 +48,7 @@ def exit_(health: str | None, config: str | None, as_json: bool, log_json: bool)
 
 
 @command.command("key")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=PATH)
 @json_option
 def key(file: Path, as_json: bool) -> None:
     """Write a new key to FILE, which must not exist yet, readable by its owner alone.
@@ -63,7 +61,9 @@ def key(file: Path, as_json: bool) -> None:
     if as_json:
         print_json({"file": str(file)})
         return
-    note(f"{file} is a new key; of one for pseudonyms keep a copy where the log is: without it none can be revealed")
+    note(
+        f"{file} is a new key; keep a copy of a key for pseudonyms with the log: without it no pseudonym can be revealed"
+    )
 
 
 @command.command("openapi")

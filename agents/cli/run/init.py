@@ -19,49 +19,44 @@ from typing import Final
 
 import click
 
-from sealbus.agents.cli.options import json_option
+from sealbus.agents.cli.options import FOLDER, json_option
 from sealbus.agents.cli.output import note, print_json
 
-__all__ = ["command"]
-
 TEMPLATES: Final = {"agent": ("agent",), "two": ("agent", "two"), "llm": ("agent", "two", "llm")}
-"""The folders of files that a template is made of; those of a later one take the place of an earlier one's."""
+"""The folders of files of each template. Files of a later folder replace those of an earlier folder."""
 
 _SECOND: Final = "orders/agent.py"
-"""The second agent, where there is one: that of `agent` under another name."""
+"""The second agent of a template: a copy of the agent of `agent` under another name."""
 _EXAMPLE: Final = re.compile(r"\bdemo\b")
-"""The name of the agent in every template, in which it is nothing else."""
+"""The agent's name in all templates, where the word has no other meaning."""
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,30}")
 _TAKEN: Final = frozenset(
     {"cli", "edge", "exit", "notary", "operator", "orders", "policy", "revoker", "sealbus", "tests", "web"}
 )
 """Workloads and folders that every project has besides its agent."""
 _HIDDEN: Final = frozenset({"github", "gitignore"})
-"""Names that begin with a dot in a project, and not in the package, where tools would take them for ours."""
+"""Names that begin with a dot in a project, but not in the package, where tools would use the files."""
 
 
 @click.command("init")
 @click.argument("name")
 @click.option("--template", type=click.Choice(list(TEMPLATES)), default="agent", show_default=True)
 @click.option(
-    "--folder",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=None,
-    help="Where the project is made: a new or empty folder.  [default: ./NAME]",
+    "--folder", type=FOLDER, default=None, help="Where the project is made: a new or empty folder.  [default: ./NAME]"
 )
 @json_option
 def command(name: str, template: str, folder: Path | None, as_json: bool) -> None:
     """Make a project with the agent NAME, which is also its Python module: letters, digits and _.
 
-    Of the templates, `agent` is one agent; `two` has a second one, which it asks; in `llm` a language model asks that.
+    The template `agent` has one agent. In `two` it asks a second agent. In `llm` a language model asks the second agent.
     """
     _check_name(name)
     place = folder or Path(name)
     try:
         if place.exists() and any(place.iterdir()):
-            raise click.ClickException(f"{place} is not empty: give another by --folder")
+            raise click.ClickException(f"{place} is not empty: give another folder by --folder")
         folders = importlib.resources.files("sealbus") / "templates"
-        files = dict(chain.from_iterable(_files(folders / one, "") for one in TEMPLATES[template]))
+        files = dict(chain.from_iterable(_files(folders / part, "") for part in TEMPLATES[template]))
         if len(TEMPLATES[template]) > 1:
             first = (folders / "agent" / "demo" / "agent.py").read_text(encoding="utf-8")
             files[_SECOND] = _EXAMPLE.sub("orders", first)
@@ -71,7 +66,7 @@ def command(name: str, template: str, folder: Path | None, as_json: bool) -> Non
     if as_json:
         print_json({"name": name, "template": template, "folder": str(place), "files": sorted(_made(place))})
         return
-    note(f"{place}: the agent {name}, who may what with it (policy/), and tests of both")
+    note(f"{place}: the agent {name}, its policy (policy/), and tests of both")
     note("next:")
     note(f"  cd {place}")
     note("  make test   # makes .venv first")
@@ -82,14 +77,14 @@ def _check_name(name: str) -> None:
     if _NAME.fullmatch(name) is None:
         raise click.BadParameter("a lower-case letter, then letters, digits and _, at most 31", param_hint="NAME")
     if keyword.iskeyword(name) or keyword.issoftkeyword(name) or name in sys.stdlib_module_names or name in _TAKEN:
-        raise click.BadParameter(f"{name} means something else already: choose another", param_hint="NAME")
+        raise click.BadParameter(f"{name} has another meaning already: choose another name", param_hint="NAME")
 
 
 def _files(folder: Traversable, before: str) -> Iterator[tuple[str, str]]:
     for entry in folder.iterdir():
         path = f"{before}{entry.name}"
         if entry.is_dir():
-            if entry.name[0] not in "._":  # what tools leave there
+            if entry.name[0] not in "._":  # files of tools
                 yield from _files(entry, f"{path}/")
         else:
             yield path, entry.read_text(encoding="utf-8")
@@ -103,31 +98,31 @@ def _placed(path: str, name: str) -> str:
 def _write(place: Path, files: dict[str, str]) -> None:
     """Make the folder as a whole, or not at all."""
     place.absolute().parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.absolute().parent))
+    temporary = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.absolute().parent))
     try:
         for path, text in files.items():
-            target = made / path
+            target = temporary / path
             target.parent.mkdir(parents=True, exist_ok=True)
-            said = text.replace("SEALBUS_REQUIREMENT", _requirement()) if path == "requirements.txt" else text
-            target.write_text(said, encoding="utf-8")
+            content = text.replace("SEALBUS_REQUIREMENT", _requirement()) if path == "requirements.txt" else text
+            target.write_text(content, encoding="utf-8")
         umask = os.umask(0)
         os.umask(umask)
-        made.chmod(0o777 & ~umask)
-        made.rename(place)
+        temporary.chmod(0o777 & ~umask)
+        temporary.rename(place)
     except BaseException:
-        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         raise
 
 
 def _requirement() -> str:
-    """Return the line by which pip installs the sealbus that runs here: its version, or the place it came from (PEP 610)."""
+    """Return the requirement of the running sealbus for pip: its version, or the place it was installed from (PEP 610)."""
     installed = importlib.metadata.distribution("sealbus")
     origin = installed.read_text("direct_url.json")
     if not origin:
         return f"sealbus=={installed.version}"
-    said = json.loads(origin)
-    version = said.get("vcs_info")
-    place = f"{version['vcs']}+{said['url']}@{version['commit_id']}" if version else said["url"]
+    source = json.loads(origin)
+    version = source.get("vcs_info")
+    place = f"{version['vcs']}+{source['url']}@{version['commit_id']}" if version else source["url"]
     return f"sealbus @ {place}"
 
 

@@ -18,10 +18,8 @@ from sealbus.agents.runtime.process.supervisor import Supervisor
 from sealbus.agents.runtime.settings.settings import load_settings
 from sealbus.envelopes.errors import ConfigurationError
 
-__all__ = ["folders_of", "run_processes", "run_project"]
-
 GRACE = 10.0
-"""Seconds that a process has to end beyond its own `worker.drain`; a handler that blocks its thread never ends."""
+"""Seconds beyond `worker.drain` in which a process must end: a handler that blocks its thread never ends."""
 
 
 def run_processes(
@@ -40,7 +38,7 @@ def run_processes(
     settings = load_settings(config)
     if settings.audit.spool is not None and processes > 1:
         raise ConfigurationError(
-            "audit.spool is a folder of one process: start one worker for each spool, or none with --processes"
+            "audit.spool is a folder for one process: start one worker for each spool, without --processes"
         )
     address = health or settings.health.address
     if address is not None:
@@ -52,12 +50,12 @@ def run_processes(
             "--health": numbered_address(address, (number - 1) * len(targets)) if address is not None else None,
             "--config": config,
         }
-        given = [word for option, value in options.items() if value is not None for word in (option, value)]
+        words = [word for option, value in options.items() if value is not None for word in (option, value)]
         if as_json:
-            given.append("--json")
+            words.append("--json")
         if log_json is not as_json:
-            given += ["--log-format", "json" if log_json else "text"]
-        return [*_worker(sys.executable), "--supervised", str(number), str(line), str(memory), *given, "--", *targets]
+            words += ["--log-format", "json" if log_json else "text"]
+        return [*_worker(sys.executable), "--supervised", str(number), str(line), str(memory), *words, "--", *targets]
 
     supervisor = Supervisor(command, processes=processes, grace=settings.worker.drain + GRACE, say=note)
     return asyncio.run(_supervise(supervisor, SourceFiles(folders_of(targets)) if reloading else None))
@@ -66,7 +64,7 @@ def run_processes(
 async def run_project(
     targets: Sequence[str], *, python: str, config: Path, stop: asyncio.Event, log_json: bool = False
 ) -> None:
-    """Run each of `targets` in a process of the interpreter `python` until `stop`, anew after each change of their files."""
+    """Run each of `targets` in a process of `python` until `stop`; start all again after a change of their files."""
 
     def command(number: int, line: int, memory: int) -> list[str]:
         return [
@@ -87,7 +85,7 @@ async def run_project(
 
 
 def _worker(python: str) -> list[str]:
-    # With -P a folder or file `sealbus` in the current folder is not taken for the package.
+    # With -P, a folder or file `sealbus` in the current folder does not hide the package.
     return [python, "-P", "-m", "sealbus", "worker", "run"]
 
 
@@ -100,7 +98,7 @@ async def _supervise(supervisor: Supervisor, files: SourceFiles | None) -> int:
 
 
 def folders_of(targets: Sequence[str]) -> list[Path]:
-    """Return the folders that the files of `targets` are in; a module is looked for below the current folder alone."""
+    """Return the folders of the files of `targets`. Modules are searched only below the current folder."""
     folders = []
     for target in targets:
         module = target.partition(":")[0]

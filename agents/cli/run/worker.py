@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from sealbus.agents.runtime.worker import Worker
     from sealbus.agents.sdk.agent import Agent
 
-__all__ = ["command", "load_agent", "load_agents"]
-
 
 @click.group("worker")
 def command() -> None:
@@ -103,7 +101,7 @@ def run(
 
 
 def load_agents(targets: Sequence[str]) -> list[Agent]:
-    """Return the agents that `targets` name; raise `ConfigurationError` as `load_agent` does, and for one named twice."""
+    """Return the agents that `targets` name. Raises `ConfigurationError` as `load_agent`, and for an agent named twice."""
     from sealbus.envelopes.errors import ConfigurationError
 
     agents: dict[str, Agent] = {}
@@ -121,7 +119,7 @@ def load_agents(targets: Sequence[str]) -> list[Agent]:
 def load_agent(target: str, files: dict[str, Path] | None = None) -> Agent:
     """Return the `Agent` that `MODULE:AGENT` names; raise `ConfigurationError` with one line if there is none.
 
-    `files` holds what was loaded before for this process, by the name of its module: a file is loaded once.
+    `files` has the files that this process has loaded, by the name of the module: each is loaded once.
     """
     from sealbus.agents.sdk.agent import Agent
     from sealbus.envelopes.errors import ConfigurationError
@@ -154,7 +152,7 @@ def _module_of(path: Path, files: dict[str, Path]) -> ModuleType:
             raise ConfigurationError(f"{path}: {before} is this process's module {path.stem}: start a process for each")
         return sys.modules[path.stem]
     files[path.stem] = path.resolve()
-    # As Python does for a file that it runs: modules in the same folder can be imported.
+    # Python does the same for a file that it runs: modules in the same folder can be imported.
     sys.path.insert(0, str(path.absolute().parent))
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
@@ -187,7 +185,7 @@ async def _run(
     if concurrency:
         limits = replace(limits, concurrency=concurrency)
     address = health or settings.health.address
-    # Handlers that do not stop are replaced, each at most once.
+    # A handler that does not stop is replaced, at most once.
     places = 2 * limits.concurrency
     tables = tables_in(memory, agents=len(agents), places=places) if memory is not None else (None,) * len(agents)
     async with AsyncExitStack() as stack:
@@ -199,7 +197,7 @@ async def _run(
                 workers.append(await stack.enter_async_context(opening))
         if stop.is_set():
             return True
-        # What is imported until here may take longer than a handler should.
+        # Started after the imports, which may block the loop longer than a handler should.
         watch = await stack.enter_async_context(LoopWatch())
         for worker in workers:
             watch.count_in(worker.node.counters)
@@ -217,8 +215,8 @@ async def _run(
                 if parent is not None:
                     parent.ready()
                 for worker in workers:
-                    _say_ready(worker, as_json=as_json)
-        return all(one.result() for one in running)
+                    _print_ready(worker, as_json=as_json)
+        return all(task.result() for task in running)
 
 
 @asynccontextmanager
@@ -252,7 +250,7 @@ async def _probed(worker: Worker, address: str, watch: LoopWatch) -> AsyncGenera
         yield
 
 
-def _say_ready(worker: Worker, *, as_json: bool) -> None:
+def _print_ready(worker: Worker, *, as_json: bool) -> None:
     if as_json:
         print_json({"ready": True, "agent": worker.agent.name, "identity": str(worker.node.own)})
     else:

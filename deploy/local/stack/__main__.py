@@ -18,7 +18,7 @@ import click
 
 from sealbus.agents.cli.options import stop_signalled
 from sealbus.agents.cli.output import note
-from sealbus.agents.cli.run.demo import Shown
+from sealbus.agents.cli.run.demo import ScenePlayer
 from sealbus.agents.dev.demo.play import NEXT_DAY, SCENES
 from sealbus.agents.dev.demo.stage import stage_before
 from sealbus.envelopes.errors import ConfigurationError, SealbusError
@@ -116,7 +116,7 @@ def demo(folder: Path, as_json: bool) -> None:
     """Play the scenes of `sealbus demo` on the stack that runs."""
     state = State.read(folder)
     backstage = StackBackstage(state.site, state.opas)
-    shown = Shown(as_json=as_json)
+    shown = ScenePlayer(as_json=as_json)
     asyncio.run(shown.play(stage_before(backstage), (*SCENES, *NEXT_DAY)))
     shown.end()
     raise SystemExit(0 if shown.ok else 1)

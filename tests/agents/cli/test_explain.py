@@ -47,7 +47,9 @@ def test_no_text_names_a_file_that_only_the_repository_has(folder: str) -> None:
         for node in ast.walk(tree):
             if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
                 node.value.value = None
-            if isinstance(node, ast.FunctionDef) and any("command" in ast.unparse(one) for one in node.decorator_list):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and any(
+                "command" in ast.unparse(one) for one in node.decorator_list
+            ):
                 found += [file.name] * ("docs/" in (ast.get_docstring(node) or ""))
         if file.name != "explanations.py":
             found += [

@@ -6,8 +6,10 @@ import json
 
 import pytest
 
-from sealbus.agents.cli.output import as_mapping, explained, note, print_json, print_table, printable, shown_time
+from sealbus.agents.cli.output import as_mapping, explanation_lines, note, print_json, print_table
+from sealbus.bus.inspection.documents import shown_time
 from sealbus.envelopes.denial import NOTHING_TOLD, Denier, Explanation, Remedy, RemedyKind
+from sealbus.envelopes.printable import printable
 
 
 def test_json_is_one_line_as_it_is_written(capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,7 +91,7 @@ def test_a_denial_is_explained_a_line_for_each_thing() -> None:
             Denier("spiffe://example.org/agent/stock", "stock.update", "denied"),
         ),
     )
-    assert list(explained(told)) == [
+    assert list(explanation_lines(told)) == [
         "late",
         "a\\x1b[2J",
         "denied by spiffe://example.org/agent/planner for planner.plan, by spiffe://example.org/agent/stock for stock.update",
@@ -101,5 +103,5 @@ def test_a_denial_is_explained_a_line_for_each_thing() -> None:
         "to do: ask Frau Müller",
         "to do: try again in 90 s",
     ]
-    assert list(explained(NOTHING_TOLD)) == []
-    assert list(explained(told._replace(remedies=(), via=told.via[:1]))) == ["late", "a\\x1b[2J"]
+    assert list(explanation_lines(NOTHING_TOLD)) == []
+    assert list(explanation_lines(told._replace(remedies=(), via=told.via[:1]))) == ["late", "a\\x1b[2J"]

@@ -20,15 +20,15 @@ from support.console_login import cookies_of, json_of, log_in
 from support.settings import changed
 from support.shapes import unlike
 
-from sealbus.agents.console import area_access, routes
-from sealbus.agents.console import views as views_module
-from sealbus.agents.console.area_access import AreaAccess
+from sealbus.agents.console.api import area_access, routes
+from sealbus.agents.console.api import views as views_module
+from sealbus.agents.console.api.area_access import AreaAccess
+from sealbus.agents.console.api.edge_client import EdgeRefused
+from sealbus.agents.console.api.views import Views
 from sealbus.agents.console.console import open_console
-from sealbus.agents.console.deciding_policies import DecidingPolicies
+from sealbus.agents.console.decisions.deciding_policies import DecidingPolicies
 from sealbus.agents.console.documents import DOCUMENTS
-from sealbus.agents.console.edge_client import EdgeRefused
-from sealbus.agents.console.login import MARK as FIELD
-from sealbus.agents.console.views import Views
+from sealbus.agents.console.pages.login import MARK as FIELD
 from sealbus.agents.dev.environment import DevOptions, Environment, open_environment
 from sealbus.agents.dev.users import dev_token
 from sealbus.agents.examples import inventory, pricing
@@ -237,7 +237,7 @@ async def test_a_record_is_proved_by_a_receipt_and_the_log_verifies(
     receipt = await web.get(f"/api/decisions/{row['record']}/receipt")
     if receipt.status_code == 503:
         # The notary has not come to this record yet: the log is behind the stream by design.
-        assert "not come so far" in json_of(receipt, 503)["detail"]
+        assert "has not reached it" in json_of(receipt, 503)["detail"]
     else:
         assert receipt.text.startswith("sealbus-receipt@v1\n")
         [decision] = json_of(await web.get(f"/api/decisions/{row['record']}"))["decisions"]

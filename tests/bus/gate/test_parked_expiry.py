@@ -84,7 +84,7 @@ async def listed(bus: TestBus, handle: TaskHandle, clock: Clock) -> str:
     )
     last = len(bus.stored("TASKS"))
     async with aclosing(tasks.newest(task_subjects(profile), TaskFilter(), first=1, last=last, most=100)) as found:
-        [state] = [one.told.state async for one in found if one.header.digest == handle.digest]
+        [state] = [one.status.state async for one in found if one.header.digest == handle.digest]
     return state
 
 

@@ -70,12 +70,12 @@ async def bus() -> AsyncIterator[TestBus]:
 async def test_each_task_is_there_with_its_state_the_newest_first(bus: TestBus) -> None:
     waiting, denied, done = await listed(bus)
     assert [one.action for one in (waiting, denied, done)] == ["pricing.count", "inventory.update", "inventory.update"]
-    assert [one.told.state for one in (waiting, denied, done)] == [SUBMITTED, "rejected", "completed"]
+    assert [one.status.state for one in (waiting, denied, done)] == [SUBMITTED, "rejected", "completed"]
     assert [one.user for one in (waiting, denied, done)] == ["", "bob", "alice"]
-    assert denied.told.code == "denied"
+    assert denied.status.code == "denied"
     assert done.header.iss == bus.names.id_of("shop-web")
     assert [one.refused for one in (waiting, denied, done)] == ["", "", ""]
-    assert [one.told.unverified for one in (waiting, denied, done)] == [(), (), ()]
+    assert [one.status.unverified for one in (waiting, denied, done)] == [(), (), ()]
 
 
 @pytest.mark.parametrize("window", [1, 2, 100])
@@ -107,8 +107,8 @@ async def test_no_more_are_shown_than_asked_for_and_these_are_the_newest(bus: Te
 
 async def test_what_nobody_told_of_has_expired_once_its_requester_says_so(bus: TestBus) -> None:
     waiting, denied, done = await listed(bus, ahead=25 * 3_600 * SECOND)
-    assert (waiting.told.state, waiting.told.code) == ("expired", "expired")
-    assert [denied.told.state, done.told.state] == ["rejected", "completed"]
+    assert (waiting.status.state, waiting.status.code) == ("expired", "expired")
+    assert [denied.status.state, done.status.state] == ["rejected", "completed"]
 
 
 async def test_what_a_stranger_tells_changes_no_state_and_is_named(bus: TestBus) -> None:
@@ -119,9 +119,9 @@ async def test_what_a_stranger_tells_changes_no_state_and_is_named(bus: TestBus)
         bus.broker.inject(f"status.shop-web.{task.header.id.hex()}", genuine.payload)
     bus.broker.inject(f"status.shop-web.{waiting.header.id.hex()}", b"\x00")
     after, denied_after, _ = await listed(bus)
-    assert (after.told.state, after.told.unverified) == (SUBMITTED, ("malformed", "wrong_subject"))
+    assert (after.status.state, after.status.unverified) == (SUBMITTED, ("malformed", "wrong_subject"))
     # After the final one nothing counts, whatever it is.
-    assert denied_after.told == denied.told
+    assert denied_after.status == denied.status
     submitted = await listed(bus, TaskFilter(states=frozenset({SUBMITTED})))
     assert [one.header.id for one in submitted] == [waiting.header.id]
 
@@ -145,7 +145,7 @@ async def test_a_forged_task_is_shown_as_one_and_what_is_no_task_is_counted(bus:
 async def test_under_a_key_that_is_gone_nothing_verifies_and_all_is_shown(bus: TestBus) -> None:
     found = await listed(bus, bundles=TrustBundles({}))
     assert {one.refused for one in found} == {"unknown_trust_domain"}
-    assert [(one.told.state, one.told.unverified) for one in found] == [
+    assert [(one.status.state, one.status.unverified) for one in found] == [
         (SUBMITTED, ()),
         (SUBMITTED, ("unknown_trust_domain",)),
         (SUBMITTED, ("unknown_trust_domain",)),
@@ -166,7 +166,7 @@ async def test_who_canceled_a_task_is_told() -> None:
         await handle.cancel("no need")
         await bus.idle()
         (one,) = await listed(bus)
-    assert (one.told.state, one.told.note, one.told.by) == ("canceled", "no need", one.header.iss.value)
+    assert (one.status.state, one.status.note, one.status.by) == ("canceled", "no need", one.header.iss.value)
 
 
 async def test_an_own_subject_belongs_to_its_owner() -> None:

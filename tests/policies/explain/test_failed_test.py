@@ -56,7 +56,9 @@ def test_a_long_literal_is_cut_and_obeys_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["package sealbus.authz_test\n\ntest_x if print(1)\n", "package a\n\nx := \n"])
 def test_what_cannot_be_traced_is_not_told(text: str) -> None:
-    assert FailedTests([Module(path="a_test.rego", text=text)], {}).describe_failure("sealbus.authz_test", "test_x") == ""
+    assert (
+        FailedTests([Module(path="a_test.rego", text=text)], {}).describe_failure("sealbus.authz_test", "test_x") == ""
+    )
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from click.testing import CliRunner
 from support.kept_log import kept_files, log_settings, written
 from support.log_world import make_world
 
-from sealbus.agents.cli.audit import export as audit_export
 from sealbus.agents.cli.audit.group import command
+from sealbus.agents.cli.audit.source import EvidenceSource
 from sealbus.agents.evidence.export import Written
 
 WORLD = make_world(1, 12)
@@ -24,7 +24,7 @@ def test_what_the_stream_no_longer_holds_is_said(
     async def export_live(*_: object) -> Written:
         return Written(entries=12, missing=missing, missing_count=len(missing))
 
-    monkeypatch.setattr(audit_export, "export_live", export_live)
+    monkeypatch.setattr(EvidenceSource, "export_live", export_live)
     (tmp_path / "root.json").write_text(json.dumps(WORLD.root()))
     result = CliRunner().invoke(command, ["export", str(tmp_path / "out"), "--root", str(tmp_path / "root.json")])
     assert result.exit_code == code
@@ -36,7 +36,7 @@ def test_a_policy_that_is_not_in_the_archive_is_said(tmp_path: Path, monkeypatch
     async def export_live(*_: object) -> Written:
         return Written(entries=12, policies=2, missing_policies=["policies/x.tar.gz"])
 
-    monkeypatch.setattr(audit_export, "export_live", export_live)
+    monkeypatch.setattr(EvidenceSource, "export_live", export_live)
     (tmp_path / "root.json").write_text(json.dumps(WORLD.root()))
     result = CliRunner().invoke(command, ["export", str(tmp_path / "out"), "--root", str(tmp_path / "root.json")])
     assert result.exit_code == 4

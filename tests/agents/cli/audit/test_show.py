@@ -14,7 +14,7 @@ from vectors.issuing import INVENTORY, SECOND
 from vectors.recorded import decision, evidence
 
 from sealbus.agents.cli.audit.group import command
-from sealbus.agents.cli.output import shown_time
+from sealbus.bus.inspection.documents import shown_time
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.trust.merkle import leaf_hash
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -11,39 +12,46 @@ from support.kept_log import kept_files, log_settings, root_of, written
 from support.log_world import make_world
 from support.notary import ORIGIN, SIGNER
 
-from sealbus.agents.cli.audit import source as evidence_source
-from sealbus.agents.cli.audit.source import opened_source, read_root, trusted_root
+from sealbus.agents.cli.audit.source import EvidenceSource, read_root
+from sealbus.agents.cli.options import Invocation
 from sealbus.agents.evidence.export import Written
 from sealbus.agents.evidence.files import FolderFiles
 from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.export.trust_root import Root
 
 WORLD = make_world(1, 12)
 ROOT = root_of(WORLD)
 
 
+def source(**options: Any) -> EvidenceSource:
+    config = options.pop("config", None)
+    return EvidenceSource(invocation=Invocation(config=config, as_name="operator", as_json=False), **options)
+
+
 def test_an_export_is_read_where_it_is(tmp_path: Path) -> None:
     written(WORLD.files(), tmp_path)
-    with opened_source(tmp_path, None, None, "operator", ROOT) as files:
+    with source(export=tmp_path).opened(ROOT) as files:
         assert files == FolderFiles(tmp_path)
-    with pytest.raises(ConfigurationError, match="not a folder"), opened_source(tmp_path / "no", None, None, "", ROOT):
+    with pytest.raises(ConfigurationError, match="not a folder"), source(export=tmp_path / "no").opened(ROOT):
         pass
 
 
 def test_otherwise_one_is_made_and_removed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked: list[object] = []
 
-    async def export_live(folder: Path, *arguments: object) -> Written:
-        asked.extend(arguments)
+    async def export_live(of: EvidenceSource, folder: Path, root: Root) -> Written:
+        asked.extend((of, root))
         written(WORLD.files(), folder)
         return Written()
 
-    monkeypatch.setattr(evidence_source, "export_live", export_live)
-    with opened_source(None, tmp_path, "sealbus.toml", "operator", ROOT) as files:
+    monkeypatch.setattr(EvidenceSource, "export_live", export_live)
+    running = source(log_folder=tmp_path, config="sealbus.toml")
+    with running.opened(ROOT) as files:
         assert isinstance(files, FolderFiles)
         assert sorted(files.paths()) == sorted(WORLD.files())
         folder = files.folder
     assert not folder.exists()
-    assert asked == [tmp_path, "sealbus.toml", "operator", ROOT]
+    assert asked == [running, ROOT]
 
 
 def test_the_root_file(tmp_path: Path) -> None:
@@ -57,18 +65,20 @@ def test_the_root_file(tmp_path: Path) -> None:
 def test_only_what_is_running_may_vouch_for_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "root.json"
     path.write_text(json.dumps(WORLD.root()))
-    assert trusted_root(path, live=False, log_folder=None, config=None).encode() == ROOT.encode()
+    assert source(root=path, export=tmp_path).trusted_root().encode() == ROOT.encode()
     with pytest.raises(click.UsageError, match="cannot vouch for itself"):
-        trusted_root(None, live=False, log_folder=None, config=None)
+        source(export=tmp_path).trusted_root()
+    with pytest.raises(click.UsageError, match="cannot vouch for itself"):
+        source().root_file()
     log = written(kept_files(WORLD), tmp_path / "log")
     log_settings(tmp_path)
     config = str(tmp_path / "sealbus.toml")
     with pytest.raises(ConfigurationError, match="give --root FILE"):
-        trusted_root(None, live=True, log_folder=log, config=config)
+        source(log_folder=log, config=config).trusted_root()
     key = tmp_path / "key"
     key.write_text(SIGNER.secret_text() + "\n")
     key.chmod(0o600)
     log_settings(tmp_path, f'origin = "{ORIGIN}"', f'keys = ["{key}"]')
-    made = trusted_root(None, live=True, log_folder=log, config=config)
+    made = source(log_folder=log, config=config).trusted_root()
     assert (made.keys, made.bundles) == ((SIGNER.verifier,), ROOT.bundles)
     assert "trusted" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from support.kept_log import written
 from support.log_world import make_world
 
 from sealbus.agents.cli.audit.group import command
-from sealbus.agents.cli.audit.verify import counted
+from sealbus.agents.cli.audit.verify import findings_text
 from sealbus.envelopes.errors import ConfigurationError
 
 WORLD = make_world(2, 20)
@@ -89,7 +89,7 @@ def test_a_root_file_that_is_none(export: Path) -> None:
 
 
 def test_words() -> None:
-    assert [counted(number) for number in (1, 2)] == ["1 finding", "2 findings"]
+    assert [findings_text(number) for number in (1, 2)] == ["1 finding", "2 findings"]
 
 
 def test_more_findings_than_are_kept(export: Path, monkeypatch: pytest.MonkeyPatch) -> None:

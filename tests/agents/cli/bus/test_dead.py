@@ -11,10 +11,10 @@ from click.testing import CliRunner
 from support.shop import Shop, Update
 
 from sealbus.agents.cli.bus.dead import LetterName, as_document, as_line, command, shown
-from sealbus.agents.cli.output import printable
 from sealbus.bus.inspection.dead import DeadLetter, Death
 from sealbus.envelopes.message.header import parse_header
 from sealbus.envelopes.message.wire import parse_envelope
+from sealbus.envelopes.printable import printable
 from sealbus.testing import TestBus
 
 

@@ -24,7 +24,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> None:
     async def found(*_: object) -> list[RefusedMessages]:
         return FOUND
 
-    monkeypatch.setattr(refused, "_read", found)
+    monkeypatch.setattr(refused, "read_counts", found)
 
 
 def test_a_row_each() -> None:

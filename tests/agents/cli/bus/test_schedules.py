@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from sealbus.agents.cli.bus import schedules
+from sealbus.agents.cli.options import Invocation
 from sealbus.agents.sdk.schedules import KnownSchedule
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
@@ -51,10 +52,10 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
     stands = Asked()
 
     @asynccontextmanager
-    async def opened(config: str | None, as_name: str) -> AsyncGenerator[Asked, None]:
+    async def opened(invocation: Invocation) -> AsyncGenerator[Asked, None]:
         yield stands
 
-    monkeypatch.setattr(schedules, "_opened", opened)
+    monkeypatch.setattr(schedules, "open_schedules", opened)
     return stands
 
 

@@ -10,7 +10,7 @@ from typing import cast
 import click
 import pytest
 
-from sealbus.agents.cli.bus.task import _print, finish
+from sealbus.agents.cli.bus.task import finish, print_status
 from sealbus.agents.sdk.bodies import JSON, OCTETS
 from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.bus.sending.answer import CallExpired, RemoteError
@@ -74,9 +74,9 @@ async def test_the_parts_of_a_result_are_printed_as_they_come(capsys: pytest.Cap
     assert "begin again" in printed.err
     await finished(told, as_json=True)
     assert json.loads(capsys.readouterr().out)["result"] == ["a", "b"]
-    _print(piece(0, b'"x"'), as_json=False)
-    _print(piece(0, b'"x"'), as_json=True)
-    _print(whole, as_json=True)
+    print_status(piece(0, b'"x"'), as_json=False)
+    print_status(piece(0, b'"x"'), as_json=True)
+    print_status(whole, as_json=True)
     first, second, third = capsys.readouterr().out.splitlines()
     assert first == '"x"'
     assert (json.loads(second)["part"], json.loads(second)["value"]) == (0, "x")
@@ -118,9 +118,9 @@ async def test_every_other_end_is_an_error(
 def test_a_denied_status_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
     remedies = (Remedy(kind=RemedyKind.LOGIN, max_age=300),)
     status = Status(state=State.REJECTED, code="denied", reasons=("late",), remedies=remedies)
-    _print(status, as_json=False)
+    print_status(status, as_json=False)
     assert capsys.readouterr().out == "rejected  denied  late\n  to do: log in again: sealbus login --max-age 300\n"
-    _print(status, as_json=True)
+    print_status(status, as_json=True)
     assert json.loads(capsys.readouterr().out)["remedy"] == [{"kind": "login", "max_age": 300}]
 
 

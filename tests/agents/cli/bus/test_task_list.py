@@ -12,13 +12,13 @@ from support.shop import Shop, Update
 
 from sealbus.agents.cli.bus.task_list import as_document, as_line, ls
 from sealbus.agents.cli.options import workload_named
-from sealbus.agents.cli.output import printable
 from sealbus.agents.sdk.task_handle import parse_handle
-from sealbus.bus.inspection.tasks import ListedTask, Told
+from sealbus.bus.inspection.tasks import ListedTask, ReportedStatus
 from sealbus.bus.sending.status import State
 from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.message.header import parse_header
 from sealbus.envelopes.message.wire import parse_envelope
+from sealbus.envelopes.printable import printable
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import TrustDomain
 from sealbus.testing import TestBus
@@ -60,8 +60,8 @@ def test_an_operator_is_given_the_handle_by_which_a_task_is_canceled(task: Liste
 
 def test_a_canceled_task_says_who_canceled_it(task: ListedTask) -> None:
     by = "spiffe://example.org/agent/operator"
-    told = Told(state="canceled", code="canceled", note="no need", by=by)
-    canceled = replace(task, told=told)
+    told = ReportedStatus(state="canceled", code="canceled", note="no need", by=by)
+    canceled = replace(task, status=told)
     assert as_line(canceled).endswith(f"canceled  by {by}  no need")
     assert as_document(canceled)["by"] == by
 
@@ -74,7 +74,9 @@ def test_what_does_not_verify_is_marked_at_the_end(task: ListedTask) -> None:
         action="",
         user="",
         refused="unknown_key",
-        told=Told(state="failed", code="sold_out", note="none left", unverified=("bad_signature", "malformed")),
+        status=ReportedStatus(
+            state="failed", code="sold_out", note="none left", unverified=("bad_signature", "malformed")
+        ),
     )
     line = as_line(doubtful)
     assert " failed " in line
@@ -93,7 +95,7 @@ def test_what_a_task_holds_does_nothing_to_a_terminal(task: ListedTask) -> None:
         header=task.header,
         action="inventory.update",
         user="\u202eecila",
-        told=Told(state="working", note="\x1b[2J\n" + "x" * 250),
+        status=ReportedStatus(state="working", note="\x1b[2J\n" + "x" * 250),
     )
     line = printable(as_line(hostile))
     assert line.isprintable()

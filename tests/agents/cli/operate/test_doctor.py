@@ -52,7 +52,7 @@ async def test_each_part_is_looked_at_whatever_the_others_are(settings: Settings
         ("context", True),
         ("policy", True),
     ]
-    assert checks[5].text == "minted for 600 s to start and 3600 s to go on, taken for 1800 s and 7200 s"
+    assert checks[5].text == "minted for 600 s to start and 3600 s to continue, accepted for 1800 s and 7200 s"
     assert "embedded, revision " in checks[6].text
     for one in checks:
         assert one.text

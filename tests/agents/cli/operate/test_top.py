@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from sealbus.agents.cli.operate.top import _show
+from sealbus.agents.cli.operate.top import print_rates
 from sealbus.bus.inspection.rates import Rate
 
 ROWS = [
@@ -18,7 +18,7 @@ ROWS = [
 
 
 def test_a_look_is_a_table(capsys: pytest.CaptureFixture[str]) -> None:
-    _show(ROWS, as_json=False)
+    print_rates(ROWS, as_json=False)
     said = capsys.readouterr().out
     assert "2 actions" in said
     line = next(one for one in said.splitlines() if "shop.read " in one)
@@ -28,6 +28,6 @@ def test_a_look_is_a_table(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_look_is_one_line_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
-    _show(ROWS, as_json=True)
+    print_rates(ROWS, as_json=True)
     [line] = capsys.readouterr().out.splitlines()
     assert [one["p50"] for one in json.loads(line)] == [2.0, None]

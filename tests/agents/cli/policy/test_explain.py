@@ -84,7 +84,7 @@ def test_a_denial_that_asks_for_an_approval_is_told_as_one(tmp_path: Path) -> No
     lines = result.stdout.splitlines()
     assert lines[1:3] == [
         "asks for an approval in the queue managers: payments.pay: amount 420000, invoice 2041, for alice",
-        "  next: as a task it waits there for who may approve it: sealbus approvals ls --queue managers",
+        "  next: sent as a task, it waits there for an approval: sealbus approvals ls --queue managers",
     ], result.output
 
 
@@ -149,7 +149,9 @@ def test_a_decision_that_was_not_made_by_its_policy_is_not_explained(tmp_path: P
     decide(world, "no", "first", allow=True)
     result = run(ids(world)[-1][0], *export_of(world, tmp_path))
     assert result.exit_code == 1
-    assert "not explained (other_result): made again, it comes out otherwise: allow-to-deny" in result.stdout
+    assert (
+        "not explained (other_result): made again, the decision comes out differently: allow-to-deny" in result.stdout
+    )
 
 
 def test_a_policy_that_is_named_has_to_decide_as_recorded(tmp_path: Path) -> None:
@@ -218,7 +220,7 @@ def test_what_is_not_told_is_said() -> None:
     )
     lines = list(as_lines(one, everything=False))
     assert (lines[0], lines[2]) == ("ALLOW by p r1", f"{SAID}held")
-    assert lines[-2:] == ["  ... and more", "  b.rego cannot be traced: what it did is not told"]
+    assert lines[-2:] == ["  ... and more", "  b.rego cannot be traced: its rules are not listed"]
 
 
 @pytest.mark.parametrize("why", Unexplained)

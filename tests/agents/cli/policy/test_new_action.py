@@ -102,7 +102,7 @@ async def test_what_is_over_a_limit_waits_for_an_approval(folder: Path) -> None:
     limits = ["--limit", "cents=1000", "--approval", "managers", "--over", "cents=9000", "--acr", silver]
     said = run(folder, "till.pay", "--agent", "shop-web", *limits)
     assert said.exit_code == 0, said.output
-    assert "who manages the item's customer may approve" in said.stderr
+    assert "managers of the item's customer may approve" in said.stderr
     assert document(folder, "actions")["till.pay"] == {
         "user": "required", "resource": "owned", "limits": {"cents": 1000}, "hours": False,
         "approval": {"over": {"cents": 9000}, "queue": "managers", "until": 604_800, "acr": [silver]},
@@ -193,15 +193,15 @@ def test_what_is_refused_writes_nothing(folder: Path, arguments: list[str], why:
         (["a.b", "--event", "--agent", "shop-web"], "leave --agent out"),
         (["a.b", "--user", "none", "--resource", "owned"], "an owned item needs a user"),
         (["a.b", "--limit", "quantity"], "is not FIELD=NUMBER"),
-        (["a.b", "--over", "quantity=3"], "say more of an --approval"),
-        (["a.b", "--acr", "silver"], "say more of an --approval"),
+        (["a.b", "--over", "quantity=3"], "need --approval"),
+        (["a.b", "--acr", "silver"], "need --approval"),
         (["a.b", "--limit", "quantity=3", "--approval", "q"], "above a --limit of its field"),
         (["a.b", "--approval", "q", "--over", "quantity=3"], "above a --limit of its field"),
         (["a.b", "--limit", "quantity=3", "--approval", "q", "--over", "quantity=3"], "above a --limit of its field"),
         (["a.b", *QUANTITY, "--approval", "q q"], "queue is not a token"),
         (["a.b", *QUANTITY, "--approval", "q", "--acr", "a b"], "acr does not hold values"),
-        (["a.b", *QUANTITY, "--approval", "q", "--user", "none"], "of what a user asks for"),
-        (["a.b", *QUANTITY, "--approval", "q", "--event"], "of what a user asks for"),
+        (["a.b", *QUANTITY, "--approval", "q", "--user", "none"], "an --approval needs a user"),
+        (["a.b", *QUANTITY, "--approval", "q", "--event"], "an --approval needs a user"),
         (["a.b", "--limit", "=3"], "is not FIELD=NUMBER"),
         (["a.b", "--limit", "quantity=-1"], "is not FIELD=NUMBER"),
         (["a.b", "--limit", "quantity=9007199254740992"], "is not FIELD=NUMBER"),

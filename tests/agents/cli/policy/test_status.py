@@ -36,7 +36,7 @@ def test_what_is_refused_is_told_and_exits_with_1(desk: Desk) -> None:
     desk.push_both()
 
     async def forge() -> None:
-        async with desk._open(None, "operator") as (store, _):
+        async with desk.open_store() as (store, _):
             found = await store.read("stock")
             assert found is not None
             await store.push("stock", b"junk", 2, last=found.last)
@@ -51,7 +51,7 @@ def test_what_is_refused_is_told_and_exits_with_1(desk: Desk) -> None:
 
 def test_a_store_without_a_policy(desk: Desk) -> None:
     async def create() -> None:
-        async with desk._open(None, "operator") as (store, _):
+        async with desk.open_store() as (store, _):
             await store.create()
 
     asyncio.run(create())

@@ -1,0 +1,1 @@
+"""Commands for a person and their login: `sealbus login`, `logout`, `token`, `approvals`, `mcp`."""

@@ -1,0 +1,1 @@
+"""Decisions in the console: the live feed, the search, explanations, and what another policy would decide."""

@@ -76,8 +76,8 @@ def print_error(error: SealbusError) -> None:
 
     What the other side said is indented and made visible, so that it is never taken for our own words.
     """
+    from sealbus.agents.cli.explanations import CODES
     from sealbus.envelopes.errors import Denied
-    from sealbus.envelopes.explanations import CODES
 
     first, *more = (error.detail or str(error.code)).split("\n")
     note("\n".join((f"sealbus: {first} [{error.code}]", *more)))

@@ -15,18 +15,6 @@ from typing import Final, NamedTuple
 
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 
-__all__ = [
-    "DENIERS",
-    "NOTHING_TOLD",
-    "REMEDIES",
-    "Denier",
-    "Explanation",
-    "Remedy",
-    "RemedyKind",
-    "remedies_of",
-    "via_of",
-]
-
 REMEDIES: Final = 4
 """Most remedies of one denial; further ones are not told."""
 

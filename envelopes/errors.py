@@ -39,36 +39,6 @@ from typing import ClassVar, Final
 
 from sealbus.envelopes.denial import NOTHING_TOLD, Denier, Explanation, Remedy
 
-__all__ = [
-    "CODE_FORM",
-    "RETRIED_CODES",
-    "UNAUTHENTICATED_CODES",
-    "AuditUnavailable",
-    "BackupRefused",
-    "BadBody",
-    "BundleRefused",
-    "BusUnavailable",
-    "ClockSkew",
-    "Code",
-    "ConfigurationError",
-    "ConnectRefused",
-    "DecisionError",
-    "Denied",
-    "EnvelopeError",
-    "HandlingError",
-    "IdentityUnavailable",
-    "InfrastructureError",
-    "LogError",
-    "ObligationUnknown",
-    "PolicyFailed",
-    "PolicyUnavailable",
-    "ResourceNotFound",
-    "ResourceUnavailable",
-    "SealError",
-    "SealbusError",
-    "StateUnavailable",
-]
-
 
 class Code(StrEnum):
     """Every code that an error, a refusal or a record may carry (SPEC.md section 7)."""

@@ -12,8 +12,6 @@ from typing import Final
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 
-__all__ = ["DEFAULT_LIFETIMES", "FORMAT_LIFETIMES", "Lifetimes"]
-
 _LONGEST: Final = DEFAULT_LIMITS.live_seconds * SECOND
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["DEFAULT_LIMITS", "SECOND", "Limits"]
-
 SECOND = 1_000_000
 """Microseconds in a second; all times are unsigned microseconds since the Unix epoch (SPEC.md, "Words")."""
 

@@ -28,7 +28,7 @@ from sealbus.bus.routing.stages import Decided, Opened
 from sealbus.bus.routing.timers import being_cancelled
 from sealbus.bus.sending.approval import ApprovalRequest, Verdict, parse_approval
 from sealbus.bus.telemetry import OperatorLog
-from sealbus.envelopes.accept.live import StreamArrival, VerifiedMessage
+from sealbus.envelopes.accept.live import VerifiedMessage
 from sealbus.envelopes.errors import (
     BadBody,
     Code,
@@ -42,6 +42,7 @@ from sealbus.envelopes.errors import (
     SealbusError,
 )
 from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.message.freshness import StreamArrival
 from sealbus.envelopes.message.user_context import UserContext
 from sealbus.policies.decision.approval import ApprovalObligation, approval_question
 from sealbus.policies.decision.decision import Decision, unknown_obligation

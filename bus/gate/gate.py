@@ -32,7 +32,7 @@ from sealbus.bus.routing.routes import Permitted, RouteTable, TaskReporter
 from sealbus.bus.routing.stages import Decided, Opened
 from sealbus.bus.streams.key_book import RestoredStreams, nothing_restored
 from sealbus.bus.telemetry import Counters, OperatorLog
-from sealbus.envelopes.accept.live import CoreArrival, LiveProfile, StreamArrival, VerifiedMessage, accept_live
+from sealbus.envelopes.accept.live import LiveProfile, VerifiedMessage, accept_live
 from sealbus.envelopes.errors import (
     RETRIED_CODES,
     UNAUTHENTICATED_CODES,
@@ -43,6 +43,7 @@ from sealbus.envelopes.errors import (
     StateUnavailable,
 )
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
+from sealbus.envelopes.message.freshness import CoreArrival, StreamArrival
 from sealbus.envelopes.message.restored import RestoredStream
 from sealbus.envelopes.trust.bundles import Trust
 from sealbus.envelopes.trust.caches import Caches, ReplayMemory

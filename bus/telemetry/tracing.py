@@ -22,7 +22,8 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
-from sealbus.envelopes.accept.live import StreamArrival, VerifiedMessage
+from sealbus.envelopes.accept.live import VerifiedMessage
+from sealbus.envelopes.message.freshness import StreamArrival
 from sealbus.envelopes.message.header import ExtValue, Header
 from sealbus.envelopes.message.seal import Draft, Sealed
 

@@ -39,8 +39,6 @@ from sealbus.envelopes.trust.proof import Credential, Proof
 from sealbus.envelopes.trust.signature import MESSAGE_TYPE, verify_proof
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["CoreArrival", "LiveProfile", "StreamArrival", "VerifiedMessage", "accept_live", "credential_issued"]
-
 _STREAM_KINDS: Final = frozenset({Kind.TASK, Kind.EVENT})
 _CORE_KINDS: Final = frozenset({Kind.CALL})
 _new: Final = tuple.__new__

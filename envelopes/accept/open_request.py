@@ -20,8 +20,6 @@ from sealbus.envelopes.message.subjects import status_subject
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["STATUSES", "OpenRequest", "PendingRequest"]
-
 STATUSES: Final = 4_096
 """Most non-terminal statuses of one request that a reader counts, which bounds its memory."""
 

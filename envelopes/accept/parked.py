@@ -27,8 +27,6 @@ from sealbus.envelopes.trust.merkle import leaf_hash
 from sealbus.envelopes.trust.signature import MESSAGE_TYPE, verify_proof
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["accept_parked"]
-
 
 def accept_parked(
     payload: bytes,

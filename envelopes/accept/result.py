@@ -28,8 +28,6 @@ from sealbus.envelopes.trust.proof import Credential, Proof
 from sealbus.envelopes.trust.signature import MESSAGE_TYPE, verify_proof
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["ResultProfile", "VerifiedResult", "accept_reply", "accept_status"]
-
 _REPLIES: Final = frozenset({Kind.REPLY, Kind.CHUNK})
 _STATUSES: Final = frozenset({Kind.STATUS})
 

@@ -20,8 +20,6 @@ import msgpack  # type: ignore[import-untyped]  # it is untyped; its results are
 from sealbus.envelopes.errors import Code, EnvelopeError, SealError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 
-__all__ = ["Value", "array_length", "decode", "encode", "is_text", "pack", "unpack"]
-
 Value: TypeAlias = "bool | int | str | bytes | list[Value] | dict[str, Value] | None"
 """Values that can be encoded. Integers are within +-(2^53-1); text is bounded by each use."""
 

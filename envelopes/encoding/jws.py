@@ -17,16 +17,6 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAlgorithm
 
-__all__ = [
-    "ALGORITHMS",
-    "CompactJws",
-    "VerificationKey",
-    "check_fit",
-    "decode_base64url",
-    "split_compact",
-    "verify_jws",
-]
-
 VerificationKey: TypeAlias = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 
 

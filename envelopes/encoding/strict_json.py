@@ -10,8 +10,6 @@ import json
 import re
 from typing import Final, NoReturn, TypeAlias, cast
 
-__all__ = ["Json", "deeper_than", "parse_object"]
-
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 _STRINGS: Final = re.compile(r'"[^"\\]*+(?:\\(?:.|\Z)[^"\\]*+)*+(?:"|\Z)', re.DOTALL)

@@ -22,18 +22,6 @@ from sealbus.envelopes.records.decision import DecisionRecord, StreamPlace
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = [
-    "REDACTED",
-    "ApprovalAsked",
-    "ApprovalEntry",
-    "ApprovalFact",
-    "ApprovalSaid",
-    "ApprovalUsed",
-    "approvals_of",
-    "covers_approvals",
-    "facts_of",
-]
-
 REDACTED: Final = "its approvals are redacted"
 
 _MOST: Final = 16

@@ -25,8 +25,6 @@ from sealbus.envelopes.records.decision import DecisionRecord
 from sealbus.envelopes.records.record import NOTARY_KINDS, Record
 from sealbus.envelopes.trust.caches import Caches
 
-__all__ = ["EntryReader", "OrderReader", "ShownRestoration", "check_decision", "open_frame"]
-
 _NO_ENTRY = bytes(32)
 """Stands in the tree for what is not an entry, which changes the root."""
 

@@ -7,8 +7,6 @@ from typing import NamedTuple
 
 from sealbus.envelopes.errors import EnvelopeError, LogError
 
-__all__ = ["Finding", "FindingCode", "of_file", "of_sequence"]
-
 
 class FindingCode(StrEnum):
     """The codes of an export's own faults; all other codes are those of envelopes and of the log."""

@@ -20,18 +20,6 @@ from sealbus.envelopes.log.restoration import parse_restoration, restoration_ent
 from sealbus.envelopes.log.tiles import TILE_WIDTH, TileName
 from sealbus.envelopes.message.wire import parse_envelope
 
-__all__ = [
-    "CHECKPOINT",
-    "FRAME_DATA_BYTES",
-    "Frame",
-    "encode_frame",
-    "entry_of",
-    "is_expected",
-    "messages_path",
-    "read_frames",
-    "tiles_of",
-]
-
 FRAME_DATA_BYTES: Final = 67_108_864
 """The largest `max_payload` that NATS allows: a message that does not open may be as long as that."""
 _HEAD: Final = 21

@@ -14,8 +14,6 @@ from sealbus.envelopes.export.finding import Finding, FindingCode, of_file
 from sealbus.envelopes.records.notary import PolicyRecord
 from sealbus.envelopes.records.record import Record
 
-__all__ = ["POLICY_FILE_BYTES", "PolicyFiles", "policy_digest", "policy_path"]
-
 POLICY_FILE_BYTES: Final = 8_388_608
 """Most bytes of a policy bundle."""
 _PATH: Final = re.compile(r"policies/([0-9a-f]{64})\.tar\.gz", re.ASCII)

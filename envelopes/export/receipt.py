@@ -42,17 +42,6 @@ from sealbus.envelopes.trust.proof import Credential, Proof
 from sealbus.envelopes.trust.signature import MESSAGE_TYPE, verify_proof
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = [
-    "EarlierCheckpoint",
-    "ProvenRecord",
-    "RecordReceipt",
-    "ShownBundle",
-    "ShownItem",
-    "ShownMessage",
-    "check_receipt",
-    "show_items",
-]
-
 _FIRST: Final = "sealbus-receipt@v1"
 _BUNDLE: Final = "bundle"
 _RECORD: Final = "record"

@@ -19,8 +19,6 @@ from sealbus.envelopes.records.decision import DecisionRecord, StreamPlace
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["GrantFact", "GrantSaid", "GrantUsed", "StandingUser", "standing_facts_of"]
-
 _SCHEDULE: Final = "._schedule"
 _TICK: Final = "_tick"
 

@@ -18,8 +18,6 @@ from sealbus.envelopes.records.record import Record
 from sealbus.envelopes.records.work import READ_AGAIN, DenialsRecord, OutcomeRecord
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["MOST_ROWS", "NAME_BYTES", "RepeatedRecords", "Row", "Span", "Tally"]
-
 MOST_ROWS = 10_000
 """Most distinct rows, so that invented actions cannot fill memory; further ones count under `...`."""
 

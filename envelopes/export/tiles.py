@@ -20,8 +20,6 @@ from sealbus.envelopes.log.tree_builder import TreeBuilder
 from sealbus.envelopes.log.tree_proofs import Frontier, range_root
 from sealbus.envelopes.trust.merkle import leaf_hash, root
 
-__all__ = ["TileResult", "TileTask", "TreeReader", "read_tile", "tasks_of"]
-
 _ROW: Final = ENTRY_BYTES + 2
 """An entry after its length."""
 

@@ -31,18 +31,6 @@ from sealbus.envelopes.trust.bundles import BundleKey, JwtBundle, TrustBundles
 from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = [
-    "LATE",
-    "ArchivedBundle",
-    "LoggedCheckpoint",
-    "NotaryMessage",
-    "NotaryMessages",
-    "TrustArchive",
-    "TrustReader",
-    "parse_bundle",
-    "pinned_bundles",
-]
-
 LATE: Final = 60 * SECOND
 """How long after a bundle was replaced a reader may still have used it, in microseconds."""
 

@@ -18,8 +18,6 @@ from sealbus.envelopes.records.archive import ArchiveProfile
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = ["Root"]
-
 _NAMES: Final = frozenset(
     {"v", "origin", "keys", "bundles", "checkpoints", "trust_domain", "agents", "minters", "notaries"}
 )

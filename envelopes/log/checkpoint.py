@@ -24,16 +24,6 @@ from sealbus.envelopes.log.note import (
 )
 from sealbus.envelopes.log.tree_proofs import verify_consistency
 
-__all__ = [
-    "Checkpoint",
-    "SignedCheckpoint",
-    "open_checkpoint",
-    "open_strictly",
-    "parse_checkpoint",
-    "sign_checkpoint",
-    "verify_extension",
-]
-
 _LINES: Final = 3
 _EMPTY_ROOT: Final = sha256().digest()
 

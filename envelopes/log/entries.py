@@ -15,18 +15,6 @@ from sealbus.envelopes.errors import Code, LogError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.trust.merkle import leaf_hash
 
-__all__ = [
-    "ENTRY_BYTES",
-    "Entry",
-    "EntryKind",
-    "EntryOrder",
-    "creation_entry",
-    "gap_entry",
-    "previous_entry",
-    "unverified_entry",
-    "verified_entry",
-]
-
 ENTRY_BYTES: Final = 32
 _PREFIX: Final = b"sealbus.entry.v1"
 _MAX: Final = DEFAULT_LIMITS.max_integer

@@ -17,22 +17,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from sealbus.envelopes.errors import Code, ConfigurationError, LogError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 
-__all__ = [
-    "KEY_BYTES",
-    "Note",
-    "NoteSignature",
-    "NoteSigner",
-    "NoteVerifier",
-    "VerifiedNote",
-    "base64_text",
-    "check_key_name",
-    "parse_base64",
-    "parse_note",
-    "parse_number",
-    "sign_note",
-    "verify_note",
-]
-
 _DASH: Final = "\u2014 "
 _KEY_ID: Final = 4
 

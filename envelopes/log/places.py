@@ -13,8 +13,6 @@ from sealbus.envelopes.errors import Code, LogError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.log.entries import Entry, EntryKind
 
-__all__ = ["PLACE_BYTES", "Place", "encode_places", "parse_places", "place_of"]
-
 PLACE_BYTES: Final = 17
 _KINDS: Final = {kind.value: kind for kind in EntryKind if kind is not EntryKind.LOST}
 _MAX: Final = DEFAULT_LIMITS.max_integer

@@ -12,8 +12,6 @@ from sealbus.envelopes.log.checkpoint import Checkpoint, open_checkpoint
 from sealbus.envelopes.log.note import NoteVerifier, base64_text, parse_base64, parse_number
 from sealbus.envelopes.log.tree_proofs import verify_inclusion
 
-__all__ = ["Receipt", "encode_receipt", "parse_receipt", "verify_receipt"]
-
 _FIRST: Final = "c2sp.org/tlog-proof@v1"
 _EXTRA: Final = "extra "
 _INDEX: Final = "index "

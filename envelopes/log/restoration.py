@@ -20,17 +20,6 @@ from sealbus.envelopes.log.note import NoteSigner, NoteVerifier, parse_note, par
 from sealbus.envelopes.message.restored import RestoredStream
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = [
-    "FOLDER",
-    "Restoration",
-    "open_restoration",
-    "parse_restoration",
-    "parse_stream",
-    "restoration_entry",
-    "restoration_path",
-    "sign_restoration",
-]
-
 _FIRST: Final = "sealbus.restored.v1"
 """No checkpoint begins so, unless a log were named so, whose second line would have to be a number."""
 _FIRST_OF_STREAMS: Final = "sealbus.restored.v2"

@@ -25,21 +25,6 @@ from sealbus.envelopes.log.tree_proofs import (
     subtrees,
 )
 
-__all__ = [
-    "HASH_BYTES",
-    "TILE_WIDTH",
-    "Level",
-    "ReadTile",
-    "TileName",
-    "TiledTree",
-    "encode_entries",
-    "grown_tiles",
-    "parse_entries",
-    "parse_hashes",
-    "tile_for",
-    "tile_reader",
-]
-
 TILE_WIDTH: Final = 256
 HASH_BYTES: Final = 32
 Level: TypeAlias = int | Literal["entries", "places"]

@@ -21,8 +21,6 @@ from sealbus.envelopes.log.tiles import (
 from sealbus.envelopes.log.tree_proofs import Frontier, node_hash
 from sealbus.envelopes.trust.merkle import leaf_hash
 
-__all__ = ["TreeBuilder", "check_tiles"]
-
 
 class TreeBuilder:
     """The right edge of a tree: for each level the hashes of its last tile, unless that is full."""

@@ -13,18 +13,6 @@ from typing import TypeAlias
 from sealbus.envelopes.errors import Code, EnvelopeError, LogError
 from sealbus.envelopes.trust.merkle import verify_path
 
-__all__ = [
-    "Frontier",
-    "NodeOf",
-    "consistency_path",
-    "inclusion_path",
-    "node_hash",
-    "range_root",
-    "subtrees",
-    "verify_consistency",
-    "verify_inclusion",
-]
-
 NodeOf: TypeAlias = Callable[[int, int], bytes]
 """Returns the root of the complete subtree number `index` of height `level`, which starts at leaf `index * 2**level`."""
 

@@ -9,8 +9,6 @@ from sealbus.envelopes.records.notary import BundleRecord
 from sealbus.envelopes.trust.bundles import JwtBundle, TrustBundles
 from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
-__all__ = ["TrustHistory"]
-
 
 class TrustHistory:
     """The bundles of each trust domain in the order in which they became current.

@@ -25,8 +25,6 @@ from sealbus.envelopes.trust.merkle import leaf_hash
 from sealbus.envelopes.trust.proof import Proof
 from sealbus.envelopes.trust.signature import MESSAGE_TYPE, verify_proof
 
-__all__ = ["check_grants", "covers", "parsed_ancestor", "verify_chain"]
-
 _SKEW: Final = DEFAULT_LIMITS.clock_skew
 _LINK_KINDS: Final = frozenset({Kind.TASK, Kind.CALL})
 

@@ -13,18 +13,6 @@ from sealbus.envelopes.errors import CODE_FORM, Code, EnvelopeError, SealError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.trust.proof import Proof
 
-__all__ = [
-    "DIGEST_BYTES",
-    "RecordMap",
-    "check_bytes",
-    "check_code",
-    "check_proof",
-    "check_text",
-    "check_texts",
-    "check_uint",
-    "parse_proof",
-]
-
 DIGEST_BYTES = 32
 """Length of a SHA-256 digest."""
 

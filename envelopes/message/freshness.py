@@ -14,8 +14,6 @@ from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.message.header import Header
 from sealbus.envelopes.trust.caches import ReplayMemory
 
-__all__ = ["CoreArrival", "StreamArrival", "check_core", "check_header_block", "check_stored", "check_times"]
-
 _SKEW: Final = DEFAULT_LIMITS.clock_skew
 _STORED_WITHIN: Final = DEFAULT_LIMITS.stored_within
 _START: Final = b"NATS/1.0\r\n"

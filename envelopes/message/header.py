@@ -17,16 +17,6 @@ from sealbus.envelopes.message.kinds import KINDS, RULES, Kind
 from sealbus.envelopes.trust.keys import PublicKey
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = [
-    "ExtValue",
-    "Header",
-    "is_grant",
-    "is_subject",
-    "is_uuid7",
-    "make_header",
-    "parse_header",
-]
-
 ExtValue = bool | int | str | bytes
 """Values of `ext`; integers within +-(2^53-1), text as everywhere."""
 

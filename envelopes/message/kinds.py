@@ -10,8 +10,6 @@ from typing import Final
 
 from sealbus.envelopes.limits import SECOND
 
-__all__ = ["KINDS", "RULES", "Kind", "KindRule", "Profile"]
-
 
 class Kind(StrEnum):
     """The kind of a message; the value is the text of header key `t`."""

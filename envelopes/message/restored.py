@@ -14,8 +14,6 @@ from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.message.freshness import StreamArrival
 from sealbus.envelopes.trust.names import is_token
 
-__all__ = ["RestoredStream", "first_created"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestoredStream:

@@ -27,8 +27,6 @@ from sealbus.envelopes.trust.proof import JWT_SVID, Credential
 from sealbus.envelopes.trust.signature import MESSAGE_TYPE, sign_batch
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["Draft", "Sealed", "Sealer", "seal"]
-
 _BODY_BYTES: Final = DEFAULT_LIMITS.body_bytes
 _RECORD: Final = Kind.RECORD
 _new: Final = tuple.__new__

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["STANDING", "standing_session"]
-
 STANDING: Final = "standing-"
 """What the session of such a context begins with, and no other's."""
 _BYTES: Final = 16

@@ -14,26 +14,6 @@ from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.trust.names import Names, is_token
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = [
-    "REPLY_TOKEN",
-    "RESERVED",
-    "UNHEARD_TOKEN",
-    "OwnSubject",
-    "OwnSubjects",
-    "action_of",
-    "audit_subject",
-    "call_subject",
-    "check_addressing",
-    "control_subject",
-    "dead_subject",
-    "event_subject",
-    "matches",
-    "own_subjects",
-    "refused_subject",
-    "status_subject",
-    "task_subject",
-]
-
 RESERVED: Final = frozenset(
     {"task", "call", "event", "status", "dead", "audit", "refused", "state", "control", "held", "_INBOX"}
 )

@@ -26,17 +26,6 @@ from sealbus.envelopes.trust.proof import Proof
 from sealbus.envelopes.trust.signature import CONTEXT_TYPE, sign_batch, verify_proof
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = [
-    "ClaimValue",
-    "ContextDraft",
-    "SubjectType",
-    "UserContext",
-    "mint_context",
-    "parse_payload",
-    "parsed_context",
-    "verify_context",
-]
-
 ClaimValue: TypeAlias = "str | int | bool | tuple[str, ...]"
 """Values of `clm`; integers within +-(2^53-1)."""
 

@@ -10,17 +10,6 @@ from sealbus.envelopes.errors import Code, EnvelopeError, SealError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.trust.proof import Credential, Proof
 
-__all__ = [
-    "FORMAT",
-    "FORMATS",
-    "Ancestor",
-    "Envelope",
-    "Statement",
-    "check_attached",
-    "encode_envelope",
-    "parse_envelope",
-]
-
 FORMAT: Final = 1
 """The format that this code reads and writes."""
 FORMATS: Final = frozenset({FORMAT})

@@ -31,8 +31,6 @@ from sealbus.envelopes.trust.proof import Credential, Proof
 from sealbus.envelopes.trust.signature import MESSAGE_TYPE, verify_proof
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["ArchiveProfile", "VerifiedAudit", "VerifiedDecided", "accept_decided", "accept_record"]
-
 _RECORDS: Final = frozenset({Kind.RECORD})
 
 

@@ -11,8 +11,6 @@ from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.records.body import ancestor_item, context_item, credential_item, encode_audit_body
 from sealbus.envelopes.trust.merkle import leaf_hash, root
 
-__all__ = ["AuditBatch", "ClosedBatch"]
-
 _FRAME_BYTES: Final = 8
 """The outer array, its version, and the longest heads of its two arrays."""
 _ITEM_HEAD_BYTES: Final = 5

@@ -23,19 +23,6 @@ from sealbus.envelopes.records.record import Record, parse_record
 from sealbus.envelopes.trust.merkle import leaf_hash, root
 from sealbus.envelopes.trust.proof import Credential, Proof
 
-__all__ = [
-    "AUDIT_MEDIA_TYPE",
-    "AuditBody",
-    "Evidence",
-    "SignedBytes",
-    "ancestor_item",
-    "context_item",
-    "credential_item",
-    "encode_audit_body",
-    "parse_audit_body",
-    "parse_evidence",
-]
-
 AUDIT_MEDIA_TYPE: Final = "application/vnd.sealbus.audit.v1"
 """`typ` of the record messages that this code seals; readers do not judge by it."""
 

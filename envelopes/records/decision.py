@@ -21,8 +21,6 @@ from sealbus.envelopes.message.fields import (
 )
 from sealbus.envelopes.trust.proof import Proof
 
-__all__ = ["DECISION_CODES", "RECORDED_BODY_BYTES", "CorePlace", "DecisionRecord", "StreamPlace"]
-
 _NOT_ASKED = frozenset(
     {
         Code.BAD_BODY,

@@ -13,8 +13,6 @@ from sealbus.envelopes.errors import SealError
 from sealbus.envelopes.message.fields import DIGEST_BYTES, RecordMap, check_bytes, check_text, check_uint
 from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
-__all__ = ["BundleRecord", "CheckpointRecord", "PolicyRecord"]
-
 _JWT_BUNDLE_BYTES = 65_536
 _CERTIFICATES = 32
 _CERTIFICATE_BYTES = 8_192

@@ -17,8 +17,6 @@ from sealbus.envelopes.records.notary import BundleRecord, CheckpointRecord, Pol
 from sealbus.envelopes.records.work import SENT_HASHES, DenialsRecord, OutcomeRecord
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["GUARD_ID_BYTES", "NOTARY_KINDS", "Record", "guard_id", "parse_record"]
-
 Record = DecisionRecord | OutcomeRecord | BundleRecord | PolicyRecord | CheckpointRecord | DenialsRecord
 
 NOTARY_KINDS = frozenset({BundleRecord.kind, PolicyRecord.kind, CheckpointRecord.kind})

@@ -13,8 +13,6 @@ from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 from sealbus.envelopes.message.fields import DIGEST_BYTES, RecordMap, check_bytes, check_code, check_uint
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["MINUTE", "READ_AGAIN", "SENT_HASHES", "DenialsRecord", "OutcomeRecord"]
-
 MINUTE = 60 * SECOND
 """The period by which `denials` are counted, in microseconds."""
 

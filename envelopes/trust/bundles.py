@@ -20,8 +20,6 @@ from sealbus.envelopes.errors import BundleRefused
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = ["BundleKey", "JwtBundle", "Trust", "TrustBundles"]
-
 _USE: Final = "jwt-svid"
 _CURVES: Final[Mapping[str, ec.EllipticCurve]] = MappingProxyType(
     {"P-256": ec.SECP256R1(), "P-384": ec.SECP384R1(), "P-521": ec.SECP521R1()}

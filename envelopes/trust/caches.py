@@ -16,8 +16,6 @@ from sealbus.envelopes.errors import Code, EnvelopeError
 from sealbus.envelopes.trust.keys import PublicKey
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["BoundedMap", "Caches", "ReplayKey", "ReplayMemory", "VerifiedRoots"]
-
 ReplayKey = tuple[SpiffeId, bytes]
 """(`iss`, `id`) of a core call."""
 

@@ -20,8 +20,6 @@ from sealbus.envelopes.trust.keys import PublicKey
 from sealbus.envelopes.trust.proof import JWT_SVID, Credential
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = ["VerifiedCredential", "verify_credential"]
-
 _SKEW: Final = DEFAULT_LIMITS.clock_skew
 _LONGEST: Final = DEFAULT_LIMITS.live_seconds
 _JOSE_NAMES: Final = frozenset({"alg", "kid", "typ"})

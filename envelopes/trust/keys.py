@@ -26,8 +26,6 @@ from cryptography.hazmat.primitives.serialization import (
 
 from sealbus.envelopes.errors import Code, ConfigurationError, EnvelopeError, SealError
 
-__all__ = ["PublicKey", "SigningKey", "key_id", "public_pem", "read_public_key", "read_signing_key"]
-
 _CURVE: Final = ec.SECP256R1()
 _ES256: Final = ec.ECDSA(SHA256())
 _ORDER: Final = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551

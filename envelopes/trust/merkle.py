@@ -12,8 +12,6 @@ from hashlib import sha256
 
 from sealbus.envelopes.errors import Code, EnvelopeError
 
-__all__ = ["leaf_hash", "path", "paths", "root", "root_of_path", "root_of_sides", "sides_of", "verify_path"]
-
 
 def leaf_hash(data: bytes) -> bytes:
     """Return the hash of a leaf, H(0x00 || data) (RFC 9162 section 2.1.1)."""

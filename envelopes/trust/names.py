@@ -12,8 +12,6 @@ from typing import Final
 from sealbus.envelopes.errors import ConfigurationError, EnvelopeError
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = ["ANONYMOUS", "Names", "is_token"]
-
 ANONYMOUS: Final = "id-"
 """Prefix of the token of an ID without a name; no name has it."""
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-__all__ = ["JWT_SVID", "Credential", "Proof"]
-
 JWT_SVID: Final = 1
 """The credential kind of SPEC.md section 5, the only one in format 1 so far."""
 

@@ -12,8 +12,6 @@ from sealbus.envelopes.trust.keys import PublicKey, SigningKey
 from sealbus.envelopes.trust.merkle import paths, root_of_path
 from sealbus.envelopes.trust.proof import Proof
 
-__all__ = ["CONTEXT_TYPE", "MESSAGE_TYPE", "pae", "sign_batch", "verify_proof"]
-
 MESSAGE_TYPE: Final = "application/vnd.sealbus.message.v1"
 """Payload type of signatures over headers."""
 CONTEXT_TYPE: Final = "application/vnd.sealbus.context.v1"

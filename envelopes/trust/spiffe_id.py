@@ -14,8 +14,6 @@ from typing import Final
 from sealbus.envelopes.errors import Code, EnvelopeError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 
-__all__ = ["SpiffeId", "TrustDomain"]
-
 _TRUST_DOMAIN: Final = re.compile(r"[a-z0-9._-]{1,255}")
 _SPIFFE_ID: Final = re.compile(r"spiffe://([a-z0-9._-]{1,255})((?:/[A-Za-z0-9._-]+)+)")
 _DOT_SEGMENT: Final = re.compile(r"/\.\.?(?:/|$)")

@@ -34,9 +34,10 @@ from sealbus.agents.identity.svid_files.files import SvidFiles
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.connection.tls import client_context, server_context, spiffe_id_of
 from sealbus.bus.ports import X509Material, wall_clock
-from sealbus.envelopes.accept.live import LiveProfile, StreamArrival, VerifiedMessage, accept_live
+from sealbus.envelopes.accept.live import LiveProfile, VerifiedMessage, accept_live
 from sealbus.envelopes.errors import BusUnavailable, Code, EnvelopeError
 from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.message.freshness import StreamArrival
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.seal import Sealer, seal
 from sealbus.envelopes.trust.bundles import JwtBundle, Trust, TrustBundles

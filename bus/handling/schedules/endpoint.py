@@ -14,8 +14,9 @@ from sealbus.bus.handling.schedules.standing import STANDING_OF_USER, StandingGr
 from sealbus.bus.routing.retry import Reject
 from sealbus.bus.routing.routes import Permitted
 from sealbus.bus.sending.message import Content
-from sealbus.envelopes.accept.live import StreamArrival, VerifiedMessage, credential_issued
+from sealbus.envelopes.accept.live import VerifiedMessage, credential_issued
 from sealbus.envelopes.errors import BadBody, Code, HandlingError, SealbusError, StateUnavailable
+from sealbus.envelopes.message.freshness import StreamArrival
 from sealbus.envelopes.trust.bundles import Trust
 from sealbus.envelopes.trust.caches import Caches
 from sealbus.policies.decision.request import Resource

@@ -156,9 +156,8 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
             "sealbus.bus.gate.resumption.Resumption._first_of_its_key:"
             " known.keys.octets('dig') == message.header.digest [by prefix]"
         ),
-        "sealbus.envelopes.accept.parked.accept_parked: sha256(envelope.body).digest() != header.dig [by prefix]",
         "sealbus.envelopes.records.body.parse_audit_body: leaf not in by_leaf [by prefix]",
-        "sealbus.envelopes.trust.credential._is_of: key.raw == svid.raw_key [by prefix]",
+        "sealbus.envelopes.trust.credential._is_of: claim.key.raw == svid.raw_key [by prefix]",
         "sealbus.envelopes.records.body._put: name in sort [by prefix]",
         "sealbus.envelopes.trust.bundles.BundleKey.is_same: self.digest == other.digest [by prefix]",
         "sealbus.envelopes.export.entries.EntryReader._read_records: name not in self.names [by prefix]",
@@ -596,7 +595,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         ),
         (
             "sealbus.envelopes.trust.credential.verify_credential: trust.revoked_before and says.iat <"
-            " trust.revoked_before.get(iss, 0) [trust.revoked_before dropped]"
+            " trust.revoked_before.get(claim.iss, 0) [trust.revoked_before dropped]"
         ),
         (
             "sealbus.envelopes.export.approvals.facts_of: record.redacted and any(map(covers_approvals,"

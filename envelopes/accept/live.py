@@ -29,7 +29,7 @@ from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.restored import RestoredStream, first_created
 from sealbus.envelopes.message.subjects import OwnSubjects, check_addressing
 from sealbus.envelopes.message.user_context import UserContext, verify_context
-from sealbus.envelopes.message.wire import FORMATS, Ancestor, Statement, parse_envelope
+from sealbus.envelopes.message.wire import FORMATS, Ancestor, Envelope, Statement, parse_envelope
 from sealbus.envelopes.trust.bundles import Trust
 from sealbus.envelopes.trust.caches import Caches, ReplayMemory
 from sealbus.envelopes.trust.credential import verify_credential
@@ -97,9 +97,7 @@ def credential_issued(message: VerifiedMessage, *, trust: Trust, caches: Caches)
     header, arrival = message.header, message.arrival
     return verify_credential(
         message.credential,
-        iss=header.iss,
-        key=header.key,
-        crd=header.crd,
+        header,
         reference=arrival.stored if isinstance(arrival, StreamArrival) else header.iat,
         trust=trust,
         caches=caches,
@@ -149,16 +147,31 @@ def accept_live(
         check_stored(header, stored=arrival.stored, created=created)
     else:
         check_core(header, arrival=arrival, replay=replay, now=now)
+    message = verify_sealed(envelope, header, arrival, profile, reference=reference, trust=trust, caches=caches)
+    # Step 12. Grants.
+    check_grants(message.chain[:-1], action)
+    # Step 13. Remember.
+    if not stream:
+        replay.remember((header.iss, header.id), header.exp, now=now)
+    return message
+
+
+def verify_sealed(
+    envelope: Envelope,
+    header: Header,
+    arrival: StreamArrival | CoreArrival,
+    profile: LiveProfile,
+    *,
+    reference: int,
+    trust: Trust,
+    caches: Caches,
+) -> VerifiedMessage:
+    """Verify a message by steps 7 to 11, which prove what was signed, at the time `reference` (microseconds).
+
+    `header` is the envelope's, parsed. Raises `EnvelopeError` at the first step that the message fails.
+    """
     # Step 7. Credential.
-    verify_credential(
-        envelope.credential,
-        iss=header.iss,
-        key=header.key,
-        crd=header.crd,
-        reference=reference,
-        trust=trust,
-        caches=caches,
-    )
+    verify_credential(envelope.credential, header, reference=reference, trust=trust, caches=caches)
     # Step 8. Proof.
     verify_proof(envelope.proof, leaf_hash(header.raw), MESSAGE_TYPE, header.key, caches.roots)
     # Step 9. Body.
@@ -184,11 +197,6 @@ def accept_live(
         trust=trust,
         caches=caches,
     )
-    # Step 12. Grants.
-    check_grants(parents, action)
-    # Step 13. Remember.
-    if not stream:
-        replay.remember((header.iss, header.id), header.exp, now=now)
     _, raw, body, proof, credential, statement, ancestors = envelope
     chain = (*parents[::-1], header)
     itself = _new(Ancestor, (raw, proof, credential))

@@ -141,15 +141,7 @@ def _verify(
 ) -> VerifiedResult:
     """Apply steps 7 to 11, and only then note the answer."""
     # Step 7. Credential.
-    verify_credential(
-        envelope.credential,
-        iss=header.iss,
-        key=header.key,
-        crd=header.crd,
-        reference=reference,
-        trust=trust,
-        caches=caches,
-    )
+    verify_credential(envelope.credential, header, reference=reference, trust=trust, caches=caches)
     # Step 8. Proof.
     verify_proof(envelope.proof, leaf_hash(header.raw), MESSAGE_TYPE, header.key, caches.roots)
     # Step 9. Body.

@@ -250,13 +250,7 @@ def _open(
     entry = verified_entry(shown.sequence, time=shown.stored, header_digest=header.digest)
     verify_inclusion(entry.leaf, shown.index, checkpoint.size, path, checkpoint.root)
     verify_credential(
-        shown.credential,
-        iss=header.iss,
-        key=header.key,
-        crd=header.crd,
-        reference=shown.stored,
-        trust=Trust(bundles=archive.at(shown.stored)),
-        caches=caches,
+        shown.credential, header, reference=shown.stored, trust=Trust(bundles=archive.at(shown.stored)), caches=caches
     )
     verify_proof(shown.proof, leaf_hash(header.raw), MESSAGE_TYPE, header.key, caches.roots)
     shown.check_items(header.dig)

@@ -146,16 +146,7 @@ def _prove(
     ancestor: Ancestor, header: Header, found: _CachedLink | None, trust: Trust, caches: Caches, step: int
 ) -> int:
     """Apply steps 7 and 8, inside step 11, to one ancestor at its own `iat`; return when its credential ends."""
-    says = verify_credential(
-        ancestor.credential,
-        iss=header.iss,
-        key=header.key,
-        crd=header.crd,
-        reference=header.iat,
-        trust=trust,
-        caches=caches,
-        step=step,
-    )
+    says = verify_credential(ancestor.credential, header, reference=header.iat, trust=trust, caches=caches, step=step)
     if found is None or found.proof != ancestor.proof:
         try:
             verify_proof(ancestor.proof, leaf_hash(ancestor.header), MESSAGE_TYPE, header.key, caches.roots)

@@ -344,16 +344,7 @@ def verify_context(
     if context.iss not in minters:
         raise EnvelopeError(Code.CONTEXT_ISSUER_REFUSED, step)
     # Step 7, inside step 10.
-    verify_credential(
-        statement.credential,
-        iss=context.iss,
-        key=context.key,
-        crd=context.crd,
-        reference=context.iat,
-        trust=trust,
-        caches=caches,
-        step=step,
-    )
+    verify_credential(statement.credential, context, reference=context.iat, trust=trust, caches=caches, step=step)
     # Step 8, inside step 10.
     if remembered is None or remembered.proof != statement.proof:
         try:

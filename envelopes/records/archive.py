@@ -92,15 +92,7 @@ def accept_record(
     check_addressing(header, subject, profile.names, {})
     # Steps 4 to 6 do not apply: a record has no audience, and counts as of its entry's time.
     # Step 7. Credential.
-    verify_credential(
-        envelope.credential,
-        iss=header.iss,
-        key=header.key,
-        crd=header.crd,
-        reference=time,
-        trust=Trust(bundles=bundles),
-        caches=caches,
-    )
+    verify_credential(envelope.credential, header, reference=time, trust=Trust(bundles=bundles), caches=caches)
     # Step 8. Proof.
     verify_proof(envelope.proof, leaf_hash(header.raw), MESSAGE_TYPE, header.key, caches.roots)
     # Step 9. Body.
@@ -140,15 +132,7 @@ def accept_decided(
     if reference > audit.time + DEFAULT_LIMITS.clock_skew:
         raise EnvelopeError(Code.NOT_YET_VALID, 5, "decided after it was recorded")
     # Step 7. Credential.
-    verify_credential(
-        _credential(evidence, header.crd, 7),
-        iss=header.iss,
-        key=header.key,
-        crd=header.crd,
-        reference=reference,
-        trust=trust,
-        caches=caches,
-    )
+    verify_credential(_credential(evidence, header.crd, 7), header, reference=reference, trust=trust, caches=caches)
     # Step 8. Proof.
     verify_proof(decision.proof, leaf_hash(header.raw), MESSAGE_TYPE, header.key, caches.roots)
     # Step 9. Body.

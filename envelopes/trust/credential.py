@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Final
+from typing import Final, NamedTuple, Protocol
 
 from sealbus.envelopes.encoding.jws import ALGORITHMS, check_fit, split_compact, verify_jws
 from sealbus.envelopes.encoding.strict_json import Json, parse_object
@@ -24,6 +24,27 @@ _SKEW: Final = DEFAULT_LIMITS.clock_skew
 _LONGEST: Final = DEFAULT_LIMITS.live_seconds
 _JOSE_NAMES: Final = frozenset({"alg", "kid", "typ"})
 _JOSE_TYPES: Final = frozenset({"JWT", "JOSE"})
+
+
+class KeyClaim(Protocol):
+    """What a header or a user context claims: that `iss` holds `key`, and that the token with the hash `crd` says so."""
+
+    @property
+    def iss(self) -> SpiffeId: ...  # noqa: D102  # the class describes all three
+
+    @property
+    def key(self) -> PublicKey: ...  # noqa: D102
+
+    @property
+    def crd(self) -> bytes: ...  # noqa: D102
+
+
+class ClaimedKey(NamedTuple):
+    """A `KeyClaim` that stands neither in a header nor in a user context."""
+
+    iss: SpiffeId
+    key: PublicKey
+    crd: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,58 +79,50 @@ class _CachedCredential:
 
 
 def verify_credential(
-    credential: Credential,
-    *,
-    iss: SpiffeId,
-    key: PublicKey,
-    crd: bytes,
-    reference: int,
-    trust: Trust,
-    caches: Caches,
-    step: int = 7,
+    credential: Credential, claim: KeyClaim, *, reference: int, trust: Trust, caches: Caches, step: int = 7
 ) -> VerifiedCredential:
     """Step 7: verify `credential` and return its contents, or raise `EnvelopeError`, counted at `step`.
 
-    `iss`, `key` and `crd` come from what it vouches for: a header, or a context's payload. `reference` is the time at
-    which it must have been valid. The order of checks: hash, form, bundle, key, times, revocation, signature. Everything
-    that follows from the token alone (types, `iat < exp`, its life) is form. Steps 10 and 11 and the archive profile call
-    this with another `reference`, `step` or `trust`.
+    `claim` is the header or the user context that it must vouch for. `reference` is the time at which it must have been
+    valid, in microseconds. The order of checks: hash, form, bundle, key, times, revocation, signature. Everything that
+    follows from the token alone (types, `iat < exp`, its life) is form. Steps 10 and 11 and the archive profile call this
+    with another `reference`, `step` or `trust`.
 
     A token whose signature was verified is cached by `crd`. A hit saves only the parsing and the signature's arithmetic,
     if bundle and `kid` still lead to the same key: bundle, times and revocation are checked at every call.
 
     Codes: `bad_credential`, `unknown_trust_domain`, `unknown_key`, `credential_expired`, `revoked`.
     """
-    found = caches.credentials.get(crd)
-    remembered = found if isinstance(found, _CachedCredential) and _is_of(found.svid, credential, iss, key) else None
-    svid = _parse(credential, iss, key, crd, step) if remembered is None else remembered.svid
+    cached = caches.credentials.get(claim.crd)
+    remembered = cached if isinstance(cached, _CachedCredential) and _is_of(cached.svid, credential, claim) else None
+    svid = _parse(credential, claim, step) if remembered is None else remembered.svid
     bundle_key = _bundle_key(svid, trust, step)
-    anew = remembered is None or not remembered.bundle_key.is_same(bundle_key)
-    if anew:
+    unverified = remembered is None or not remembered.bundle_key.is_same(bundle_key)
+    if unverified:
         _check_fit(svid, bundle_key, step)
     says = svid.says
     if says.iat - _SKEW > reference:
         raise EnvelopeError(Code.BAD_CREDENTIAL, step, "issued after the reference time")
     if says.exp <= reference:
         raise EnvelopeError(Code.CREDENTIAL_EXPIRED, step)
-    if trust.revoked_before and says.iat < trust.revoked_before.get(iss, 0):
+    if trust.revoked_before and says.iat < trust.revoked_before.get(claim.iss, 0):
         raise EnvelopeError(Code.REVOKED, step)
-    if anew:
+    if unverified:
         try:
             verify_jws(svid.alg, bundle_key.key, svid.signed, svid.signature)
         except ValueError as error:
             raise EnvelopeError(Code.BAD_CREDENTIAL, step, "signature") from error
-        caches.credentials.put(crd, _CachedCredential(svid=svid, bundle_key=bundle_key))
+        caches.credentials.put(claim.crd, _CachedCredential(svid=svid, bundle_key=bundle_key))
     return says
 
 
-def _is_of(svid: _JwtSvid, credential: Credential, iss: SpiffeId, key: PublicKey) -> bool:
-    """Return whether a cached `svid` is this credential for this ID and key; equal bytes need no hashing."""
+def _is_of(svid: _JwtSvid, credential: Credential, claim: KeyClaim) -> bool:
+    """Return whether a cached `svid` is this credential for the ID and key of `claim`; equal bytes need no hashing."""
     return (
         credential.kind == JWT_SVID
         and credential.token == svid.token
-        and iss.value == svid.says.sub.value
-        and key.raw == svid.raw_key
+        and claim.iss.value == svid.says.sub.value
+        and claim.key.raw == svid.raw_key
     )
 
 
@@ -131,12 +144,12 @@ def _check_fit(svid: _JwtSvid, bundle_key: BundleKey, step: int) -> None:
         raise EnvelopeError(Code.BAD_CREDENTIAL, step, "alg does not fit the key") from error
 
 
-def _parse(credential: Credential, iss: SpiffeId, key: PublicKey, crd: bytes, step: int) -> _JwtSvid:
-    """Parse the token of `credential`, checking hash and form for `iss` and `key`; raise `bad_credential`."""
-    token = credential.token
+def _parse(credential: Credential, claim: KeyClaim, step: int) -> _JwtSvid:
+    """Parse the token of `credential`, checking its hash and form against `claim`; raise `bad_credential`."""
+    token, iss, key = credential.token, claim.iss, claim.key
     if credential.kind != JWT_SVID:
         raise EnvelopeError(Code.BAD_CREDENTIAL, step, "kind")
-    if sha256(token).digest() != crd:
+    if sha256(token).digest() != claim.crd:
         raise EnvelopeError(Code.BAD_CREDENTIAL, step, "crd")
     try:
         jws = split_compact(token)

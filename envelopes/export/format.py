@@ -17,7 +17,7 @@ from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.log.entries import Entry, EntryKind
 from sealbus.envelopes.log.note import parse_note
 from sealbus.envelopes.log.restoration import parse_restoration, restoration_entry
-from sealbus.envelopes.log.tiles import TILE_WIDTH, TileName
+from sealbus.envelopes.log.tiles import TILE_WIDTH, TileName, number_path
 from sealbus.envelopes.message.wire import parse_envelope
 
 FRAME_DATA_BYTES: Final = 67_108_864
@@ -106,10 +106,7 @@ def entry_of(frame: Frame) -> Entry:
 
 def messages_path(tile: int) -> str:
     """Return the path of the file with the frames of entry tile `tile`, for instance `messages/x001/234`."""
-    digits = str(tile)
-    digits = digits.zfill(-(-len(digits) // 3) * 3)
-    parts = [digits[start : start + 3] for start in range(0, len(digits), 3)]
-    return "/".join(["messages", *(f"x{part}" for part in parts[:-1]), parts[-1]])
+    return f"messages/{number_path(tile)}"
 
 
 def tiles_of(size: int) -> int:

@@ -16,8 +16,8 @@ from sealbus.envelopes.log.note import (
     NoteSigner,
     NoteVerifier,
     base64_text,
+    check_all_signers,
     parse_base64,
-    parse_note,
     parse_number,
     sign_note,
     verify_note,
@@ -108,11 +108,5 @@ def open_strictly(note: bytes, origin: str, keys: Sequence[NoteVerifier]) -> Sig
     second one by the same key.
     """
     signed = open_checkpoint(note, origin=origin, verifiers=keys)
-    signatures = parse_note(note).signatures
-    known = {(key.name, key.key_id) for key in keys}
-    by = [(one.name, one.key_id) for one in signatures]
-    if not known.issuperset(by):
-        raise LogError(Code.UNTRUSTED_NOTE, "signed by a key that is not in the root file")
-    if len(set(by)) != len(by):
-        raise LogError(Code.BAD_NOTE, "signed twice by one key")
+    check_all_signers(note, keys)
     return signed

@@ -94,6 +94,18 @@ def verify_note(data: bytes, verifiers: Iterable[NoteVerifier]) -> VerifiedNote:
     return VerifiedNote(note.text, tuple(signers))
 
 
+def check_all_signers(data: bytes, verifiers: Iterable[NoteVerifier]) -> None:
+    """Raise `LogError` if a key other than `verifiers` signed the note (`untrusted_note`), or a key twice (`bad_note`).
+
+    `verify_note` verifies the signatures of known keys; it ignores all others, as a C2SP verifier does.
+    """
+    signers = [(signature.name, signature.key_id) for signature in parse_note(data).signatures]
+    if not {(verifier.name, verifier.key_id) for verifier in verifiers}.issuperset(signers):
+        raise LogError(Code.UNTRUSTED_NOTE, "signed by an unknown key as well")
+    if len(set(signers)) != len(signers):
+        raise LogError(Code.BAD_NOTE, "signed twice by one key")
+
+
 def sign_note(text: str, signers: Sequence[NoteSigner]) -> bytes:
     """Return `text` as a note signed by each of `signers`; there are two while a key is being replaced.
 

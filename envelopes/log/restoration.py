@@ -16,7 +16,7 @@ from typing import Final
 from sealbus.envelopes.errors import Code, EnvelopeError, LogError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.log.entries import Entry, EntryKind
-from sealbus.envelopes.log.note import NoteSigner, NoteVerifier, parse_note, parse_number, sign_note, verify_note
+from sealbus.envelopes.log.note import NoteSigner, NoteVerifier, check_all_signers, parse_number, sign_note, verify_note
 from sealbus.envelopes.message.restored import RestoredStream
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
@@ -86,11 +86,7 @@ def open_restoration(note: bytes, *, origin: str, verifiers: Iterable[NoteVerifi
     """
     keys = tuple(verifiers)
     verified = verify_note(note, keys)
-    by = [(one.name, one.key_id) for one in parse_note(note).signatures]
-    if not {(key.name, key.key_id) for key in keys}.issuperset(by):
-        raise LogError(Code.UNTRUSTED_NOTE, "signed by an unknown key as well")
-    if len(set(by)) != len(by):
-        raise LogError(Code.BAD_NOTE, "signed twice by one key")
+    check_all_signers(note, keys)
     found = parse_restoration(verified.text)
     if found.origin != origin:
         raise LogError(Code.WRONG_LOG, "a restoration of another log's stream")

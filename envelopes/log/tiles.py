@@ -43,6 +43,14 @@ _KEPT: Final = 64
 """Tiles kept: several times what all proofs of one place need in a tree of 2^53 leaves."""
 
 
+def number_path(number: int) -> str:
+    """Return the digits of `number` in threes, as folders: `x001/x234/067` for 1234067 (C2SP tlog-tiles)."""
+    digits = str(number)
+    digits = digits.zfill(-(-len(digits) // 3) * 3)
+    parts = [digits[start : start + 3] for start in range(0, len(digits), 3)]
+    return "/".join([*(f"x{part}" for part in parts[:-1]), parts[-1]])
+
+
 @dataclass(frozen=True, slots=True)
 class TileName:
     """The name of one tile; partial if `width` is under 256. Raises `LogError` (`bad_tile`) for an invalid one."""
@@ -60,11 +68,8 @@ class TileName:
     @property
     def path(self) -> str:
         """The path under a log's prefix, for instance `tile/0/x001/x234/067.p/5`."""
-        digits = str(self.index)
-        digits = digits.zfill(-(-len(digits) // 3) * 3)
-        parts = [digits[start : start + 3] for start in range(0, len(digits), 3)]
-        number = "/".join([*(f"x{part}" for part in parts[:-1]), parts[-1]])
-        return f"tile/{self.level}/{number}" + (f".p/{self.width}" if self.width < TILE_WIDTH else "")
+        partial = f".p/{self.width}" if self.width < TILE_WIDTH else ""
+        return f"tile/{self.level}/{number_path(self.index)}{partial}"
 
     @property
     def bytes(self) -> int:

@@ -7,6 +7,7 @@ parsing and raises `EnvelopeError`, because the bytes are.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 from sealbus.envelopes.encoding.codec import Value, is_text
 from sealbus.envelopes.errors import CODE_FORM, Code, EnvelopeError, SealError
@@ -25,6 +26,8 @@ SIGNATURE_BYTES = 64
 _CODES = frozenset(code.value for code in Code)
 
 _MAX_INTEGER = DEFAULT_LIMITS.max_integer
+
+T = TypeVar("T")
 
 
 def check_uint(name: str, value: int, *, least: int = 0) -> None:
@@ -75,16 +78,8 @@ def parse_proof(name: str, value: Value) -> Proof:
     if not isinstance(value, list) or len(value) != 4:
         raise _malformed(name)
     size, index, path, signature = value
-    if type(size) is not int or type(index) is not int or not isinstance(path, list):
-        raise _malformed(name)
-    nodes: list[bytes] = []
-    for node in path:
-        if not isinstance(node, bytes):
-            raise _malformed(name)
-        nodes.append(node)
-    if not isinstance(signature, bytes):
-        raise _malformed(name)
-    proof = Proof(size, index, tuple(nodes), signature)
+    nodes = tuple(_typed(name, node, bytes) for node in _typed(name, path, list))
+    proof = Proof(_typed(name, size, int), _typed(name, index, int), nodes, _typed(name, signature, bytes))
     try:
         check_proof(name, proof)
     except SealError as error:
@@ -117,31 +112,19 @@ class RecordMap:
 
     def uint(self, key: str) -> int:
         """Take an integer."""
-        value = self.value(key)
-        if type(value) is not int:
-            raise _malformed(key)
-        return value
+        return _typed(key, self.value(key), int)
 
     def flag(self, key: str) -> bool:
         """Take a bool."""
-        value = self.value(key)
-        if not isinstance(value, bool):
-            raise _malformed(key)
-        return value
+        return _typed(key, self.value(key), bool)
 
     def text(self, key: str) -> str:
         """Take text."""
-        value = self.value(key)
-        if not isinstance(value, str):
-            raise _malformed(key)
-        return value
+        return _typed(key, self.value(key), str)
 
     def octets(self, key: str) -> bytes:
         """Take bytes."""
-        value = self.value(key)
-        if not isinstance(value, bytes):
-            raise _malformed(key)
-        return value
+        return _typed(key, self.value(key), bytes)
 
     def proof(self, key: str) -> Proof:
         """Take a proof, within its limits."""
@@ -152,34 +135,17 @@ class RecordMap:
         return _code(key, self.text(key))
 
     def some_texts(self, key: str) -> tuple[str, ...]:
-        """Take an array of text that is not empty, or nothing where the key is absent: never both spellings."""
-        texts: list[str] = []
-        for item in self._some(key):
-            if not isinstance(item, str):
-                raise _malformed(key)
-            texts.append(item)
-        return tuple(texts)
+        """Take an array of text that is not empty; return an empty tuple if the key is absent."""
+        return tuple(_typed(key, item, str) for item in self._some(key))
 
     def some_octets(self, key: str) -> tuple[bytes, ...]:
-        """Take an array of bytes that is not empty, or nothing where the key is absent."""
-        strings: list[bytes] = []
-        for item in self._some(key):
-            if not isinstance(item, bytes):
-                raise _malformed(key)
-            strings.append(item)
-        return tuple(strings)
+        """Take an array of bytes that is not empty; return an empty tuple if the key is absent."""
+        return tuple(_typed(key, item, bytes) for item in self._some(key))
 
     def counts(self, key: str) -> Mapping[str, int]:
         """Take a map of codes to integers."""
-        value = self.value(key)
-        if not isinstance(value, dict):
-            raise _malformed(key)
-        counts: dict[str, int] = {}
-        for code, number in value.items():
-            if type(number) is not int:
-                raise _malformed(key)
-            counts[_code(key, code)] = number
-        return counts
+        counts = _typed(key, self.value(key), dict)
+        return {_code(key, code): _typed(key, number, int) for code, number in counts.items()}
 
     def end(self) -> None:
         """Refuse what the table does not name."""
@@ -189,10 +155,17 @@ class RecordMap:
     def _some(self, key: str) -> list[Value]:
         if key not in self._left:
             return []
-        value = self._left.pop(key)
-        if not isinstance(value, list) or not value:
+        items = _typed(key, self._left.pop(key), list)
+        if not items:
             raise _malformed(key)
-        return value
+        return items
+
+
+def _typed(key: str, value: Value, kind: type[T]) -> T:
+    """Return `value`, or refuse it unless its type is exactly `kind`: a bool is no integer."""
+    if type(value) is not kind:
+        raise _malformed(key)
+    return value
 
 
 def _code(key: str, text: str) -> str:

@@ -72,8 +72,8 @@ class Remedy:
         own = _MEMBERS.get(self.kind)
         if own is None:
             raise ValueError("an unknown kind of remedy")
-        said = self.members().keys() - {"kind"}
-        if not said <= own or (said != own and self.kind != RemedyKind.LOGIN):
+        present = self.members().keys() - {"kind"}
+        if not present <= own or (present != own and self.kind != RemedyKind.LOGIN):
             raise ValueError(f"a remedy of the kind {self.kind} has other members")
         for text, form in ((self.acr, _QUOTABLE), (self.scope, _QUOTABLE), (self.action, _ACTION)):
             if not _is_bounded(text) or (text and not form.fullmatch(text)):
@@ -90,20 +90,20 @@ class Remedy:
         """Return the remedy that a JSON object says; raise `ValueError` for anything else."""
         if type(members) is not dict:
             raise ValueError("a remedy is an object")
-        said = dict(members)
-        kind = RemedyKind(said.pop("kind", ""))
-        if not said.keys() <= _MEMBERS[kind]:
+        entries = dict(members)
+        kind = RemedyKind(entries.pop("kind", ""))
+        if not entries.keys() <= _MEMBERS[kind]:
             raise ValueError(f"a remedy of the kind {kind} has other members")
-        return cls(kind=kind, **said)
+        return cls(kind=kind, **entries)
 
     def members(self) -> dict[str, str | int]:
         """Return it as a JSON object, without what is not said."""
-        said: dict[str, str | int] = {"kind": self.kind.value}
+        members: dict[str, str | int] = {"kind": self.kind.value}
         for name in ("acr", "max_age", "scope", "action", "whom", "after"):
             value = getattr(self, name)
             if value is not None and value != "":
-                said[name] = value
-        return said
+                members[name] = value
+        return members
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,38 +149,38 @@ class Explanation(NamedTuple):
 
     def members(self) -> dict[str, object]:
         """Return the members of a JSON object that tell it, none for what is empty."""
-        said: dict[str, object] = {}
+        members: dict[str, object] = {}
         if self.reasons:
-            said["reasons"] = list(self.reasons)
+            members["reasons"] = list(self.reasons)
         if self.remedies:
-            said["remedy"] = [one.members() for one in self.remedies]
+            members["remedy"] = [remedy.members() for remedy in self.remedies]
         if self.via:
-            said["via"] = [[one.agent, one.action, one.code] for one in self.via]
-        return said
+            members["via"] = [[denier.agent, denier.action, denier.code] for denier in self.via]
+        return members
 
 
 NOTHING_TOLD: Final = Explanation()
 
 
-def remedies_of(said: object) -> tuple[Remedy, ...]:
+def remedies_of(array: object) -> tuple[Remedy, ...]:
     """Return the valid remedies of a JSON array, at most `REMEDIES`; a denial is one whatever its remedies look like."""
-    found: list[Remedy] = []
-    for one in said if isinstance(said, list) else ():
-        if len(found) == REMEDIES:
+    remedies: list[Remedy] = []
+    for members in array if isinstance(array, list) else ():
+        if len(remedies) == REMEDIES:
             break
         with suppress(ValueError):
-            found.append(Remedy.parse(one))
-    return tuple(found)
+            remedies.append(Remedy.parse(members))
+    return tuple(remedies)
 
 
-def via_of(said: object) -> tuple[Denier, ...]:
+def via_of(array: object) -> tuple[Denier, ...]:
     """Return who denied by a JSON array of at most `DENIERS`; nobody for anything else: a chain with gaps is none."""
-    if not isinstance(said, list) or len(said) > DENIERS:
+    if not isinstance(array, list) or len(array) > DENIERS:
         return ()
-    if not all(isinstance(one, list) and len(one) == 3 for one in said):
+    if not all(isinstance(entry, list) and len(entry) == 3 for entry in array):
         return ()
     try:
-        return tuple(Denier(*one) for one in said)
+        return tuple(Denier(*entry) for entry in array)
     except ValueError:
         return ()
 

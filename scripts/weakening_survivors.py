@@ -207,10 +207,10 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         ),
     ),
     "what is remembered under a hash is compared with bytes of that hash": (
-        "sealbus.envelopes.message.user_context.parsed_context: found.payload == payload [by prefix]",
-        "sealbus.envelopes.message.chain.parsed_ancestor: found.header.raw == raw [by prefix]",
-        "sealbus.envelopes.message.chain._find: found.header.raw == ancestor.header [by prefix]",
-        "sealbus.envelopes.message.user_context.verify_context: found.payload == statement.payload [by prefix]",
+        "sealbus.envelopes.message.user_context.parsed_context: cached.payload == payload [by prefix]",
+        "sealbus.envelopes.message.chain.parsed_ancestor: cached.header.raw == raw [by prefix]",
+        "sealbus.envelopes.message.chain._find: cached.header.raw == ancestor.header [by prefix]",
+        "sealbus.envelopes.message.user_context.verify_context: cached.payload == statement.payload [by prefix]",
         "sealbus.envelopes.trust.credential._is_of: credential.token == svid.token [by prefix]",
     ),
     "it is one of a closed set by then, none of which is like another": (
@@ -333,7 +333,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.envelopes.log.tiles.TileName.parse: len(path) <= DEFAULT_LIMITS.text_bytes [bound]",
     ),
     "it is asked again: to be more than the one before, and the first more than 0": (
-        "sealbus.envelopes.export.receipt._check_earlier: 0 < one.size < checkpoint.size [bound at 0]",
+        "sealbus.envelopes.export.receipt._check_earlier: 0 < earlier.size < checkpoint.size [bound at 0]",
     ),
     "no line of a message is like it, and who reads the line compares the whole word": (
         "sealbus.envelopes.export.receipt.RecordReceipt.parse: line.split(' ')[0] == _EARLIER [by prefix]",
@@ -378,7 +378,9 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "independent.verify_export.check_verdict: verdict.message.hex() == given['message'] [by prefix]",
         "sealbus.bus.handling.idempotency.replay_guard.ReplayGuard.use: digest in slot.uses [by prefix]",
     ),
-    "a space is refused before, as white space": ("sealbus.envelopes.log.note.check_key_name: one < ' ' [bound]",),
+    "a space is refused before, as white space": (
+        "sealbus.envelopes.log.note.check_key_name: character < ' ' [bound]",
+    ),
     "bytes of that length are no handle: its one SPIFFE ID and subject take less": (
         "sealbus.envelopes.accept.open_request.PendingRequest.parse: len(handle) > _HANDLE_BYTES [bound]",
     ),
@@ -389,7 +391,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.bus.handling.cancel.stop.parse: len(raw) <= PARTS * _BYTES [bound]",
     ),
     "each is one character": (
-        "sealbus.envelopes.log.note._check_characters: one != '\\n' [by prefix]",
+        "sealbus.envelopes.log.note._check_characters: character != '\\n' [by prefix]",
         "sealbus.envelopes.message.subjects._fits: rest[0] != '_' [by prefix]",
         "sealbus.envelopes.message.subjects._fits: rest[0] != '_' [by case]",
     ),
@@ -594,7 +596,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
             " [self is other dropped]"
         ),
         (
-            "sealbus.envelopes.trust.credential.verify_credential: trust.revoked_before and says.iat <"
+            "sealbus.envelopes.trust.credential.verify_credential: trust.revoked_before and verified.iat <"
             " trust.revoked_before.get(claim.iss, 0) [trust.revoked_before dropped]"
         ),
         (
@@ -607,7 +609,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         ),
         (
             "sealbus.envelopes.export.trust.NotaryMessages.read: frame.kind is not EntryKind.VERIFIED or not"
-            " any((one in head for one in self._ids)) [not any((one in head for one in self._ids)) dropped]"
+            " any((notary in head for notary in self._ids)) [not any((notary in head for notary in self._ids)) dropped]"
         ),
     ),
     "a call has no statuses, and a task nothing else; only chunks and statuses have a number": (

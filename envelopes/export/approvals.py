@@ -121,7 +121,7 @@ def approvals_of(document: bytes) -> tuple[ApprovalEntry, ...]:
     approvals = context.get("approvals", []) if isinstance(context, dict) else []
     if not isinstance(approvals, list) or len(approvals) > _MOST:
         raise ValueError(f"approvals are not an array of at most {_MOST}")
-    return tuple([_entry(one) for one in approvals])
+    return tuple([_entry(entry) for entry in approvals])
 
 
 def covers_approvals(pointer: str) -> bool:

@@ -95,10 +95,10 @@ def entry_of(frame: Frame) -> Entry:
             if not 1 <= len(data) <= _NOTE_BYTES:
                 raise LogError(Code.BAD_ENTRY, "a previous checkpoint")
         case EntryKind.RESTORED:
-            found = parse_restoration(parse_note(data).text)
-            if (found.last, found.time) != (frame.sequence, frame.stored):
+            restoration = parse_restoration(parse_note(data).text)
+            if (restoration.last, restoration.time) != (frame.sequence, frame.stored):
                 raise LogError(Code.BAD_ENTRY, "a restoration of another place")
-            return restoration_entry(data, found)
+            return restoration_entry(data, restoration)
         case _:
             pass  # A message that did not open is covered as it is.
     return Entry(frame.kind, frame.sequence, frame.stored, sha256(data).digest(), 0 if begins else count)
@@ -118,9 +118,9 @@ def is_expected(path: str, size: int) -> bool:
     """Return whether an export of `size` entries has a file at `path`; places are not exported (section 13)."""
     if path == CHECKPOINT:
         return True
-    found = _MESSAGES.fullmatch(path)
-    if found is not None:
-        index = int(found[1].replace("x", "").replace("/", ""))
+    matched = _MESSAGES.fullmatch(path)
+    if matched is not None:
+        index = int(matched[1].replace("x", "").replace("/", ""))
         return index < tiles_of(size) and messages_path(index) == path
     try:
         name = TileName.parse(path)

@@ -26,8 +26,8 @@ def policy_path(digest: bytes) -> str:
 
 def policy_digest(path: str) -> bytes | None:
     """Return the hash that the bundle at `path` must have, or None if `path` is not a bundle's."""
-    found = _PATH.fullmatch(path)
-    return bytes.fromhex(found[1]) if found is not None else None
+    matched = _PATH.fullmatch(path)
+    return bytes.fromhex(matched[1]) if matched is not None else None
 
 
 class PolicyFiles:

@@ -85,8 +85,8 @@ class RecordReceipt:
         for bundle in self.bundles:
             lines += [_BUNDLE, *bundle.message.lines(), " ".join([_PATH, *map(base64_text, bundle.path)])]
         lines += [_RECORD, *self.message.lines()]
-        for one in self.earlier:
-            lines.append(" ".join([_EARLIER, str(one.size), *map(base64_text, (one.root, *one.path))]))
+        for earlier in self.earlier:
+            lines.append(" ".join([_EARLIER, str(earlier.size), *map(base64_text, (earlier.root, *earlier.path))]))
         lines += ["", ""]
         data = "\n".join(lines).encode() + encode_receipt(self.log)
         if len(data) > DEFAULT_LIMITS.receipt_bytes:
@@ -154,7 +154,7 @@ def check_receipt(data: bytes, root: Root) -> ProvenRecord:
     checkpoint = open_strictly(receipt.log.note, root.origin, root.keys).checkpoint
     _check_earlier(receipt, checkpoint, root)
     caches, archive = Caches(), TrustArchive()
-    if any(one.message.index >= other.message.index for one, other in pairwise(receipt.bundles)):
+    if any(former.message.index >= latter.message.index for former, latter in pairwise(receipt.bundles)):
         raise LogError(Code.BAD_NOTE, "receipt: bundles are not in the order of the log")
     for bundle in receipt.bundles:
         _take_bundles(bundle, checkpoint, root, archive, caches)
@@ -169,7 +169,7 @@ def check_receipt(data: bytes, root: Root) -> ProvenRecord:
         audit = VerifiedAudit(
             header,
             AuditBody(
-                evidence=parse_evidence(one.data for one in evidence),
+                evidence=parse_evidence(item.data for item in evidence),
                 records={leaf_hash(item.data): record},
                 leaves=(),
                 root=header.dig,
@@ -189,11 +189,11 @@ def check_receipt(data: bytes, root: Root) -> ProvenRecord:
 def _check_earlier(receipt: RecordReceipt, checkpoint: Checkpoint, root: Root) -> None:
     """Raise `LogError` unless the log is consistent with each checkpoint in the root file (SPEC.md section 14)."""
     roots = {checkpoint.size: checkpoint.root}
-    for one in receipt.earlier:
-        if not 0 < one.size < checkpoint.size or one.size <= max(roots.keys() - {checkpoint.size}, default=0):
+    for earlier in receipt.earlier:
+        if not 0 < earlier.size < checkpoint.size or earlier.size <= max(roots.keys() - {checkpoint.size}, default=0):
             raise LogError(Code.BAD_NOTE, "receipt: earlier checkpoints must be smaller and in ascending order")
-        verify_consistency(one.size, one.root, checkpoint.size, checkpoint.root, one.path)
-        roots[one.size] = one.root
+        verify_consistency(earlier.size, earlier.root, checkpoint.size, checkpoint.root, earlier.path)
+        roots[earlier.size] = earlier.root
     for held in root.held:
         size = held.checkpoint.size
         if size > checkpoint.size:
@@ -327,7 +327,7 @@ class ShownMessage:
             credential=Credential(parse_number(credential[0], "credential"), parse_base64(credential[1], "credential")),
             items=tuple(_item(line) for line in lines[4:]),
         )
-        if any(one.place >= other.place for one, other in pairwise(shown.items)):
+        if any(former.place >= latter.place for former, latter in pairwise(shown.items)):
             raise LogError(Code.BAD_NOTE, "receipt: items are not in the order of the body")
         try:
             check_proof("proof", shown.proof)

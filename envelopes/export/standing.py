@@ -111,9 +111,9 @@ def standing_facts_of(
     if context.sid.startswith(STANDING):
         yield _used(decided.chain[0], context, sequence)
     elif record.allow:
-        said = _said(record, header, context, recorder=recorder, names=names, stored=stored)
-        if said is not None:
-            yield said
+        grant = _said(record, header, context, recorder=recorder, names=names, stored=stored)
+        if grant is not None:
+            yield grant
 
 
 def _said(

@@ -21,7 +21,7 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId
 MOST_ROWS = 10_000
 """Most distinct rows, so that invented actions cannot fill memory; further ones count under `...`."""
 
-_CODES: Final = frozenset({"", *(one.value for one in Code)})
+_CODES: Final = frozenset({"", *(code.value for code in Code)})
 
 _new: Final = tuple.__new__
 """Makes a named tuple in half the time that its own `__new__` takes, which is Python."""
@@ -111,12 +111,12 @@ class RepeatedRecords:
 
     def again(self) -> dict[int, frozenset[bytes]]:
         """Return by tile the names of its records that are also in an earlier tile."""
-        found: dict[int, set[bytes]] = {}
+        repeated: dict[int, set[bytes]] = {}
         for part in self._parts:
             seen: set[bytes] = set()
             for at in range(0, len(part), _ROW):
                 name = bytes(part[at : at + NAME_BYTES])
                 if name in seen:
-                    found.setdefault(int.from_bytes(part[at + NAME_BYTES : at + _ROW], "big"), set()).add(name)
+                    repeated.setdefault(int.from_bytes(part[at + NAME_BYTES : at + _ROW], "big"), set()).add(name)
                 seen.add(name)
-        return {tile: frozenset(names) for tile, names in sorted(found.items())}
+        return {tile: frozenset(names) for tile, names in sorted(repeated.items())}

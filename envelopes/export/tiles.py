@@ -73,7 +73,7 @@ def read_tile(
 
     `frames` may raise `LogError` if their file is cut; missing entries then have a placeholder in the tree.
     """
-    found: list[Finding] = []
+    findings: list[Finding] = []
     rows: list[bytes] = []
     sequences: list[int] = []
     reader.begin(task.only)
@@ -82,21 +82,21 @@ def read_tile(
             sequences.append(frame.sequence)
             rows.append(reader.read(frame))
     except LogError as error:
-        found.append(of_file(messages_path(task.index), error.code, error.detail))
-    found += _first_other(rows, sequences, entries)
+        findings.append(of_file(messages_path(task.index), error.code, error.detail))
+    findings += _first_other(rows, sequences, entries)
     rows += [bytes(32)] * (task.width - len(rows))
     leaves = [leaf_hash(row) for row in rows]
-    for name, given, computed in (
+    for name, stored, computed in (
         (task.hashes, hashes, b"".join(leaves)),
         (task.entries, entries, encode_entries(rows)),
     ):
-        if given is not None and given != computed:
-            found.append(of_file(name.path, Code.BAD_TILE, "not what the messages give"))
+        if stored is not None and stored != computed:
+            findings.append(of_file(name.path, Code.BAD_TILE, "not what the messages give"))
     return TileResult(
         task=task,
         root=root(leaves),
         prefixes={width: root(leaves[:width]) for width in task.prefixes},
-        findings=list(chain(found, reader.findings)),
+        findings=list(chain(findings, reader.findings)),
         tally=reader.tally,
         names=b"".join(reader.names),
         opening=reader.opening,
@@ -128,8 +128,8 @@ def _counted(frames: Iterable[Frame], width: int) -> Iterator[Frame]:
 def tasks_of(size: int, sizes: Iterable[int]) -> Iterator[TileTask]:
     """Yield the tasks for a log of `size` entries, including the roots at `sizes`, each at most `size`."""
     wanted: dict[int, set[int]] = {}
-    for one in sizes:
-        index, width = divmod(one, TILE_WIDTH)
+    for total in sizes:
+        index, width = divmod(total, TILE_WIDTH)
         if width:
             wanted.setdefault(index, set()).add(width)
     for index in range(-(-size // TILE_WIDTH)):
@@ -175,6 +175,6 @@ class TreeReader:
 
     def _compare(self, name: TileName, computed: bytes) -> None:
         real = TileName(int(name.level) + 1, name.index, name.width)
-        given = self._read(real)
-        if given is not None and given != computed:
+        stored = self._read(real)
+        if stored is not None and stored != computed:
             self.findings.append(of_file(real.path, Code.BAD_TILE, "not what the messages give"))

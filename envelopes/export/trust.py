@@ -57,9 +57,9 @@ class _BundlesOfTime(TrustBundles):
     def key(self, trust_domain: TrustDomain, kid: str) -> BundleKey | None:
         """Return the key `kid` of `trust_domain` only; raise `KeyError` if that trust domain is unknown."""
         for bundle in self._order[trust_domain.name]:
-            found = bundle.keys.get(kid)
-            if found is not None:
-                return found
+            bundle_key = bundle.keys.get(kid)
+            if bundle_key is not None:
+                return bundle_key
         return None
 
 
@@ -103,10 +103,10 @@ class TrustArchive:
         """
         # Between two changes it is always the same; there are twice as many changes as bundles.
         place = bisect_right(self._changes, time)
-        found = self._known.get(place)
-        if found is None:
-            found = self._known[place] = self._made_for(time)
-        return found
+        bundles = self._known.get(place)
+        if bundles is None:
+            bundles = self._known[place] = self._made_for(time)
+        return bundles
 
     def current(self, time: int) -> TrustBundles:
         """Return only the bundles that were current at `time`, which every reader had for certain."""
@@ -214,15 +214,15 @@ class TrustReader:
 
 def pinned_bundles(bundles: Iterable[BundleRecord], root: Root) -> TrustArchive:
     """Return those of `bundles`, all of one message, that `root` pins, so that no bundle needs to vouch for them."""
-    found = TrustArchive()
+    pinned = TrustArchive()
     for record in bundles:
         if record.trust_domain == root.names.trust_domain and sha256(record.jwt).digest() in root.bundles:
             try:
-                found.add(parse_bundle(record))
+                pinned.add(parse_bundle(record))
             except BundleRefused:
                 # It was pinned nevertheless; what it would vouch for stays untrusted, which is a finding.
                 continue
-    return found
+    return pinned
 
 
 def parse_bundle(record: BundleRecord) -> ArchivedBundle:
@@ -247,7 +247,7 @@ class NotaryMessages:
     def read(self, frame: Frame) -> NotaryMessage | None:
         """Return the message of `frame` if it claims to be a notary's, or None for all others and for non-messages."""
         head = frame.data[:_HEAD_BYTES]
-        if frame.kind is not EntryKind.VERIFIED or not any(one in head for one in self._ids):
+        if frame.kind is not EntryKind.VERIFIED or not any(notary in head for notary in self._ids):
             return None
         try:
             envelope = parse_envelope(frame.data)

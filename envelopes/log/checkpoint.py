@@ -39,7 +39,7 @@ class Checkpoint:
     def __post_init__(self) -> None:
         if not 1 <= len(self.origin.encode(errors="replace")) <= DEFAULT_LIMITS.log_name_bytes:
             raise LogError(Code.BAD_NOTE, "origin: length")
-        if any(one < " " or "\ud800" <= one <= "\udfff" for one in self.origin):
+        if any(character < " " or "\ud800" <= character <= "\udfff" for character in self.origin):
             raise LogError(Code.BAD_NOTE, "origin: character")
         if not 0 <= self.size <= DEFAULT_LIMITS.max_integer or len(self.root) != len(_EMPTY_ROOT):
             raise LogError(Code.BAD_NOTE, "size or root")

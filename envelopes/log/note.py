@@ -85,10 +85,10 @@ def verify_note(data: bytes, verifiers: Iterable[NoteVerifier]) -> VerifiedNote:
     message = note.text.encode()
     signers: dict[NoteVerifier, None] = {}
     for name, key_id, signature in note.signatures:
-        found = known.get((name, key_id))
-        if found is not None:
-            found.verify(message, signature)
-            signers[found] = None
+        signer = known.get((name, key_id))
+        if signer is not None:
+            signer.verify(message, signature)
+            signers[signer] = None
     if not signers:
         raise LogError(Code.UNTRUSTED_NOTE, "no known key has signed it")
     return VerifiedNote(note.text, tuple(signers))
@@ -122,8 +122,8 @@ def sign_note(text: str, signers: Sequence[NoteSigner]) -> bytes:
     except UnicodeEncodeError as error:
         raise LogError(Code.BAD_NOTE, "not UTF-8") from error
     lines = [
-        f"{_DASH}{one.verifier.name} {base64_text(one.verifier.key_id + one.sign(message))}\n".encode()
-        for one in signers
+        f"{_DASH}{signer.verifier.name} {base64_text(signer.verifier.key_id + signer.sign(message))}\n".encode()
+        for signer in signers
     ]
     note = b"".join([message, b"\n", *lines])
     if len(note) > DEFAULT_LIMITS.published_note_bytes:
@@ -143,7 +143,7 @@ def _signature(line: str) -> NoteSignature:
 
 
 def _check_characters(text: str) -> None:
-    if any(one < " " and one != "\n" for one in text):
+    if any(character < " " and character != "\n" for character in text):
         raise LogError(Code.BAD_NOTE, "control character")
 
 
@@ -247,24 +247,24 @@ def base64_text(data: bytes) -> str:
     return b64encode(data).decode("ascii")
 
 
-def parse_base64(text: str, what: str) -> bytes:
+def parse_base64(text: str, name: str) -> bytes:
     """Decode `text`; raise `LogError` (`bad_note`) unless it is the one canonical base64 spelling."""
     try:
         data = b64decode(text.encode("ascii"), validate=True)
     except ValueError as error:
-        raise LogError(Code.BAD_NOTE, f"{what}: not base64") from error
+        raise LogError(Code.BAD_NOTE, f"{name}: not base64") from error
     if b64encode(data).decode("ascii") != text:
-        raise LogError(Code.BAD_NOTE, f"{what}: not canonical base64")
+        raise LogError(Code.BAD_NOTE, f"{name}: not canonical base64")
     return data
 
 
-def parse_number(text: str, what: str) -> int:
+def parse_number(text: str, name: str) -> int:
     """Parse a decimal number without leading zeroes, at most 2^53-1; raise `LogError` (`bad_note`) for other text."""
     # Sixteen digits hold 2^53-1; longer text is never passed to int().
     if not (text.isascii() and text.isdigit() and len(text) <= 16) or str(number := int(text)) != text:
-        raise LogError(Code.BAD_NOTE, f"{what}: not a number")
+        raise LogError(Code.BAD_NOTE, f"{name}: not a number")
     if number > DEFAULT_LIMITS.max_integer:
-        raise LogError(Code.BAD_NOTE, f"{what}: too large")
+        raise LogError(Code.BAD_NOTE, f"{name}: too large")
     return number
 
 
@@ -275,7 +275,7 @@ def check_key_name(name: str) -> None:
     """
     if not name or len(name) > DEFAULT_LIMITS.log_name_bytes or "+" in name:
         raise LogError(Code.BAD_NOTE, "key name")
-    if any(one.isspace() or one < " " or "\ud800" <= one <= "\udfff" for one in name):
+    if any(character.isspace() or character < " " or "\ud800" <= character <= "\udfff" for character in name):
         raise LogError(Code.BAD_NOTE, "key name")
     if len(name.encode()) > DEFAULT_LIMITS.log_name_bytes:
         raise LogError(Code.BAD_NOTE, "key name")

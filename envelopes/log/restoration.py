@@ -55,9 +55,9 @@ class Restoration:
     def __post_init__(self) -> None:
         if not 1 <= len(self.origin.encode(errors="replace")) <= DEFAULT_LIMITS.log_name_bytes or "\n" in self.origin:
             raise LogError(Code.BAD_NOTE, "origin")
-        if not all(0 <= one <= _MAX for one in (self.before, self.created, self.last, self.time)):
+        if not all(0 <= number <= _MAX for number in (self.before, self.created, self.last, self.time)):
             raise LogError(Code.BAD_NOTE, "a number")
-        names = [one.stream for one in self.streams]
+        names = [stream.stream for stream in self.streams]
         if names != sorted(set(names)) or len(names) > _MOST_STREAMS:
             raise LogError(Code.BAD_NOTE, "streams that are not in order")
         if bool(self.manifest) is not bool(names) or (names and not _MANIFEST.fullmatch(self.manifest)):
@@ -70,7 +70,7 @@ class Restoration:
         rows = [first, self.origin, self.before, self.created, self.last, self.by, self.time]
         if self.streams:
             rows.append(self.manifest)
-        rows += [one.line for one in self.streams]
+        rows += [stream.line for stream in self.streams]
         return "".join(f"{row}\n" for row in rows)
 
 
@@ -87,20 +87,20 @@ def open_restoration(note: bytes, *, origin: str, verifiers: Iterable[NoteVerifi
     keys = tuple(verifiers)
     verified = verify_note(note, keys)
     check_all_signers(note, keys)
-    found = parse_restoration(verified.text)
-    if found.origin != origin:
+    restoration = parse_restoration(verified.text)
+    if restoration.origin != origin:
         raise LogError(Code.WRONG_LOG, "a restoration of another log's stream")
-    return found
+    return restoration
 
 
 def parse_restoration(text: str) -> Restoration:
     """Parse the text of a note as a restoration; raise `LogError` (`bad_note`) for any other text. Nothing is verified."""
     lines = text.split("\n")
-    more = lines[_LINES:-1]
-    if lines[-1] or lines[0] != (_FIRST_OF_STREAMS if more else _FIRST) or len(lines) <= _LINES or len(more) == 1:
+    further = lines[_LINES:-1]
+    if lines[-1] or lines[0] != (_FIRST_OF_STREAMS if further else _FIRST) or len(lines) <= _LINES or len(further) == 1:
         raise LogError(Code.BAD_NOTE, "not a restoration")
     try:
-        who = SpiffeId.parse(lines[5])
+        operator = SpiffeId.parse(lines[5])
     except EnvelopeError as error:
         raise LogError(Code.BAD_NOTE, "by") from error
     return Restoration(
@@ -108,10 +108,10 @@ def parse_restoration(text: str) -> Restoration:
         before=parse_number(lines[2], "before"),
         created=parse_number(lines[3], "created"),
         last=parse_number(lines[4], "last"),
-        by=who,
+        by=operator,
         time=parse_number(lines[6], "time"),
-        manifest=more[0] if more else "",
-        streams=tuple(parse_stream(line) for line in more[1:]),
+        manifest=further[0] if further else "",
+        streams=tuple(parse_stream(line) for line in further[1:]),
     )
 
 

@@ -85,10 +85,10 @@ class TileName:
     @classmethod
     def parse(cls, path: str) -> TileName:
         """Parse a tile's path; raise `LogError` (`bad_tile`) for anything but its one spelling."""
-        found = _PATH.fullmatch(path) if len(path) <= DEFAULT_LIMITS.text_bytes else None
-        if found is None:
+        matched = _PATH.fullmatch(path) if len(path) <= DEFAULT_LIMITS.text_bytes else None
+        if matched is None:
             raise LogError(Code.BAD_TILE, "path")
-        level, number, width = found.groups()
+        level, number, width = matched.groups()
         named: Level = "entries" if level == "entries" else "places" if level == "places" else int(level)
         name = cls(named, int(number.replace("x", "").replace("/", "")), int(width or TILE_WIDTH))
         if name.path != path:

@@ -44,10 +44,10 @@ class TrustHistory:
 
     def retain(self, records: Collection[BundleRecord]) -> None:
         """Forget every bundle whose record is not one of `records`."""
-        kept = [one for some in self._records.values() for one in some if one in records]
+        retained = [record for listed in self._records.values() for record in listed if record in records]
         for table in (self._times, self._records, self._bundles, self._answers):
             table.clear()
-        for record in kept:
+        for record in retained:
             self.add(record)
 
     @property
@@ -65,10 +65,10 @@ class TrustHistory:
 
         These are the records from `time` on and, for each trust domain, the last one before.
         """
-        kept: list[BundleRecord] = []
+        records: list[BundleRecord] = []
         for domain, times in self._times.items():
-            kept += self._records[domain][max(bisect_right(times, time) - 1, 0) :]
-        return tuple(sorted(kept, key=lambda one: (one.current, one.trust_domain.name)))
+            records += self._records[domain][max(bisect_right(times, time) - 1, 0) :]
+        return tuple(sorted(records, key=lambda record: (record.current, record.trust_domain.name)))
 
     def at(self, time: int) -> tuple[TrustBundles, ...]:
         """Return at most two sets of bundles; a message of `time` must open under one of them.
@@ -78,13 +78,13 @@ class TrustHistory:
         nothing is known at all.
         """
         places = tuple(max(bisect_right(times, time) - 1, 0) for times in self._times.values())
-        found = self._answers.get(places)
-        if found is None:
+        answer = self._answers.get(places)
+        if answer is None:
             rows = list(zip(self._bundles.values(), places, strict=True))
-            then = TrustBundles(bundles[place] for bundles, place in rows)
+            current = TrustBundles(bundles[place] for bundles, place in rows)
             after = TrustBundles(bundles[min(place + 1, len(bundles) - 1)] for bundles, place in rows)
             changed = any(place + 1 < len(bundles) for bundles, place in rows)
-            found = () if not rows else (then, after) if changed else (then,)
+            answer = () if not rows else (current, after) if changed else (current,)
             # An answer holds between two changes, which means for hours: caching the last is enough.
-            self._answers = {places: found}
-        return found
+            self._answers = {places: answer}
+        return answer

@@ -61,10 +61,10 @@ def verify_chain(
         raise EnvelopeError(Code.CHAIN_TOO_LONG, step)
     child, remembered, parents = header, [], []
     for ancestor in ancestors:
-        found = _find(ancestor, child.par, caches)
-        parent = _parse(ancestor, child.par, caches, step) if found is None else found.header
+        cached = _find(ancestor, child.par, caches)
+        parent = _parse(ancestor, child.par, caches, step) if cached is None else cached.header
         _check_pair(child, parent, step)
-        remembered.append(found)
+        remembered.append(cached)
         parents.append(parent)
         child = parent
     if child.par is not None:
@@ -78,8 +78,8 @@ def verify_chain(
         raise EnvelopeError(Code.BAD_CHAIN, step, "goes on for too long")
     if not parents:
         return ()
-    for ancestor, parent, found in zip(ancestors, parents, remembered, strict=True):
-        expired = _prove(ancestor, parent, found, trust, caches, step)
+    for ancestor, parent, cached in zip(ancestors, parents, remembered, strict=True):
+        expired = _prove(ancestor, parent, cached, trust, caches, step)
         if lifetimes.chain_after is not None and reference >= expired + lifetimes.chain_after:
             raise EnvelopeError(Code.BAD_CHAIN, step, "goes on for too long after an ancestor's credential")
     return tuple(parents)
@@ -90,14 +90,14 @@ def parsed_ancestor(raw: bytes, digest: bytes, caches: Caches) -> Header:
 
     Raises `EnvelopeError` (`malformed`, step 2).
     """
-    found = caches.links.get(digest)
-    return found.header if isinstance(found, _CachedLink) and found.header.raw == raw else parse_header(raw)
+    cached = caches.links.get(digest)
+    return cached.header if isinstance(cached, _CachedLink) and cached.header.raw == raw else parse_header(raw)
 
 
 def _find(ancestor: Ancestor, par: bytes | None, caches: Caches) -> _CachedLink | None:
-    found = caches.links.get(par)
+    cached = caches.links.get(par)
     # Equal bytes need no hashing: what is cached under `par` hashes to it.
-    return found if isinstance(found, _CachedLink) and found.header.raw == ancestor.header else None
+    return cached if isinstance(cached, _CachedLink) and cached.header.raw == ancestor.header else None
 
 
 def _parse(ancestor: Ancestor, par: bytes | None, caches: Caches, step: int) -> Header:
@@ -143,17 +143,19 @@ def _check_root(root: Header, context: UserContext, step: int) -> None:
 
 
 def _prove(
-    ancestor: Ancestor, header: Header, found: _CachedLink | None, trust: Trust, caches: Caches, step: int
+    ancestor: Ancestor, header: Header, cached: _CachedLink | None, trust: Trust, caches: Caches, step: int
 ) -> int:
     """Apply steps 7 and 8, inside step 11, to one ancestor at its own `iat`; return when its credential ends."""
-    says = verify_credential(ancestor.credential, header, reference=header.iat, trust=trust, caches=caches, step=step)
-    if found is None or found.proof != ancestor.proof:
+    verified = verify_credential(
+        ancestor.credential, header, reference=header.iat, trust=trust, caches=caches, step=step
+    )
+    if cached is None or cached.proof != ancestor.proof:
         try:
             verify_proof(ancestor.proof, leaf_hash(ancestor.header), MESSAGE_TYPE, header.key, caches.roots)
         except EnvelopeError as error:
             raise error.at_step(step) from error
         caches.links.put(header.digest, _CachedLink(header=header, proof=ancestor.proof))
-    return says.exp
+    return verified.exp
 
 
 def _end(header: Header) -> int:

@@ -53,9 +53,11 @@ def first_created(arrival: StreamArrival, restored: Sequence[RestoredStream]) ->
     while arrival.stored < created:
         before = next(
             (
-                one.before
-                for one in restored
-                if one.stream == arrival.stream and one.created == created and arrival.sequence <= one.last
+                restoration.before
+                for restoration in restored
+                if restoration.stream == arrival.stream
+                and restoration.created == created
+                and arrival.sequence <= restoration.last
             ),
             None,
         )

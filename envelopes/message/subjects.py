@@ -73,11 +73,11 @@ def call_subject(agent: str, verb: str) -> str:
     return _built("call", agent, verb)
 
 
-def control_subject(agent: str, what: str) -> str:
+def control_subject(agent: str, control: str) -> str:
     """Return `control.<agent>.<what>`; `agent` is the token of the agent that is told. Raises `ConfigurationError`."""
-    if what not in CONTROLS:
-        raise ConfigurationError(f"{what!r} is nothing that an agent can be told")
-    return _built("control", agent, what)
+    if control not in CONTROLS:
+        raise ConfigurationError(f"{control!r} is nothing that an agent can be told")
+    return _built("control", agent, control)
 
 
 def event_subject(agent: str, name: str) -> str:
@@ -192,8 +192,8 @@ def _fits(kind: Kind, subject: str, party: SpiffeId, names: Names) -> bool:
         return subject == start
     start += "."
     if not subject.startswith(start):
-        told = f"control.{token}."
-        return kind is _TASK and subject.startswith(told) and subject[len(told) :] in CONTROLS
+        control = f"control.{token}."
+        return kind is _TASK and subject.startswith(control) and subject[len(control) :] in CONTROLS
     rest = subject[len(start) :]
     if kind is _STATUS:
         return _TASK_ID.fullmatch(rest) is not None
@@ -209,11 +209,11 @@ def matches(pattern: str, subject: str) -> bool:
     """Return whether `subject` is matched by `pattern`, where `*` stands for one token and a last `>` for one or more."""
     if pattern == subject:
         return True
-    wanted = pattern.split(".")
+    parts = pattern.split(".")
     tokens = subject.split(".")
-    for place, token in enumerate(wanted):
+    for place, token in enumerate(parts):
         if token == ">":
             return len(tokens) > place
         if place >= len(tokens) or token not in ("*", tokens[place]):
             return False
-    return len(tokens) == len(wanted)
+    return len(tokens) == len(parts)

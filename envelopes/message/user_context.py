@@ -301,8 +301,10 @@ def parsed_context(payload: bytes, ctx: bytes, caches: Caches) -> UserContext:
 
     Raises `EnvelopeError` (`bad_context`, step 10).
     """
-    found = caches.contexts.get(ctx)
-    return found.context if isinstance(found, _CachedContext) and found.payload == payload else parse_payload(payload)
+    cached = caches.contexts.get(ctx)
+    return (
+        cached.context if isinstance(cached, _CachedContext) and cached.payload == payload else parse_payload(payload)
+    )
 
 
 def verify_context(
@@ -330,8 +332,8 @@ def verify_context(
             return None
         raise EnvelopeError(Code.BAD_CONTEXT, step, "missing")
     # No hash equals None: a context without `ctx` is refused like a wrong one.
-    found = caches.contexts.get(ctx)
-    remembered = found if isinstance(found, _CachedContext) and found.payload == statement.payload else None
+    cached = caches.contexts.get(ctx)
+    remembered = cached if isinstance(cached, _CachedContext) and cached.payload == statement.payload else None
     if remembered is None and sha256(statement.payload).digest() != ctx:
         raise EnvelopeError(Code.BAD_CONTEXT, step, "ctx")
     context = parse_payload(statement.payload, step=step) if remembered is None else remembered.context

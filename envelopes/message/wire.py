@@ -143,17 +143,17 @@ def _envelope(value: object) -> Envelope:
     return _new(Envelope, parts)
 
 
-def _array(value: object, length: int, what: str) -> tuple[object, ...]:
+def _array(value: object, length: int, name: str) -> tuple[object, ...]:
     if not isinstance(value, tuple) or len(value) != length:
-        raise _refused(Code.MALFORMED, what)
+        raise _refused(Code.MALFORMED, name)
     return value
 
 
-def _bytes(value: object, limit: int, what: str) -> bytes:
+def _bytes(value: object, limit: int, name: str) -> bytes:
     if type(value) is not bytes:
-        raise _refused(Code.MALFORMED, what)
+        raise _refused(Code.MALFORMED, name)
     if len(value) > limit:
-        raise _refused(Code.TOO_LARGE, what)
+        raise _refused(Code.TOO_LARGE, name)
     return value
 
 

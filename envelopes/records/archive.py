@@ -136,8 +136,8 @@ def accept_decided(
     # Step 8. Proof.
     verify_proof(decision.proof, leaf_hash(header.raw), MESSAGE_TYPE, header.key, caches.roots)
     # Step 9. Body.
-    for one in (decision.body, body):
-        if one is not None and sha256(one).digest() != header.dig:
+    for known_body in (decision.body, body):
+        if known_body is not None and sha256(known_body).digest() != header.dig:
             raise EnvelopeError(Code.BAD_DIGEST, 9)
     # Step 10. Context.
     context = verify_context(
@@ -174,10 +174,10 @@ def _statement(evidence: Evidence, ctx: bytes | None, caches: Caches) -> Stateme
     """Reassemble the statement named `ctx`; return None if there is none, which `verify_context` judges."""
     if ctx is None:
         return None
-    found = evidence.contexts.get(ctx)
-    if found is None:
+    signed = evidence.contexts.get(ctx)
+    if signed is None:
         return None
-    return Statement(found.data, found.proof, _credential(evidence, parsed_context(found.data, ctx, caches).crd, 10))
+    return Statement(signed.data, signed.proof, _credential(evidence, parsed_context(signed.data, ctx, caches).crd, 10))
 
 
 def _ancestors(evidence: Evidence, header: Header, caches: Caches) -> tuple[Ancestor, ...]:
@@ -185,12 +185,12 @@ def _ancestors(evidence: Evidence, header: Header, caches: Caches) -> tuple[Ance
     ancestors: list[Ancestor] = []
     # One too many is enough for `verify_chain` to refuse the length.
     while header.par is not None and len(ancestors) <= DEFAULT_LIMITS.ancestors:
-        found = evidence.ancestors.get(header.par)
-        if found is None:
+        signed = evidence.ancestors.get(header.par)
+        if signed is None:
             raise EnvelopeError(Code.BAD_CHAIN, 11, "no evidence of an ancestor")
         try:
-            header = parsed_ancestor(found.data, header.par, caches)
+            header = parsed_ancestor(signed.data, header.par, caches)
         except EnvelopeError as error:
             raise error.at_step(11) from error
-        ancestors.append(Ancestor(found.data, found.proof, _credential(evidence, header.crd, 11)))
+        ancestors.append(Ancestor(signed.data, signed.proof, _credential(evidence, header.crd, 11)))
     return tuple(ancestors)

@@ -67,7 +67,7 @@ class _JwtSvid:
     kid: str
     signed: bytes = field(repr=False)
     signature: bytes = field(repr=False)
-    says: VerifiedCredential
+    contents: VerifiedCredential
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -100,12 +100,12 @@ def verify_credential(
     unverified = remembered is None or not remembered.bundle_key.is_same(bundle_key)
     if unverified:
         _check_fit(svid, bundle_key, step)
-    says = svid.says
-    if says.iat - _SKEW > reference:
+    verified = svid.contents
+    if verified.iat - _SKEW > reference:
         raise EnvelopeError(Code.BAD_CREDENTIAL, step, "issued after the reference time")
-    if says.exp <= reference:
+    if verified.exp <= reference:
         raise EnvelopeError(Code.CREDENTIAL_EXPIRED, step)
-    if trust.revoked_before and says.iat < trust.revoked_before.get(claim.iss, 0):
+    if trust.revoked_before and verified.iat < trust.revoked_before.get(claim.iss, 0):
         raise EnvelopeError(Code.REVOKED, step)
     if unverified:
         try:
@@ -113,7 +113,7 @@ def verify_credential(
         except ValueError as error:
             raise EnvelopeError(Code.BAD_CREDENTIAL, step, "signature") from error
         caches.credentials.put(claim.crd, _CachedCredential(svid=svid, bundle_key=bundle_key))
-    return says
+    return verified
 
 
 def _is_of(svid: _JwtSvid, credential: Credential, claim: KeyClaim) -> bool:
@@ -121,7 +121,7 @@ def _is_of(svid: _JwtSvid, credential: Credential, claim: KeyClaim) -> bool:
     return (
         credential.kind == JWT_SVID
         and credential.token == svid.token
-        and claim.iss.value == svid.says.sub.value
+        and claim.iss.value == svid.contents.sub.value
         and claim.key.raw == svid.raw_key
     )
 
@@ -175,7 +175,7 @@ def _parse(credential: Credential, claim: KeyClaim, step: int) -> _JwtSvid:
         raise EnvelopeError(Code.BAD_CREDENTIAL, step, "exp is not after iat")
     if exp - iat > _LONGEST:
         raise EnvelopeError(Code.BAD_CREDENTIAL, step, "life")
-    says = VerifiedCredential(sub=iss, iat=iat * SECOND, exp=exp * SECOND)
+    verified = VerifiedCredential(sub=iss, iat=iat * SECOND, exp=exp * SECOND)
     return _JwtSvid(
         token=token,
         raw_key=key.raw,
@@ -184,7 +184,7 @@ def _parse(credential: Credential, claim: KeyClaim, step: int) -> _JwtSvid:
         kid=kid,
         signed=jws.signed,
         signature=jws.signature,
-        says=says,
+        contents=verified,
     )
 
 

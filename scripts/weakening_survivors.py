@@ -14,7 +14,9 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "independent.verify_export.read_grant: base64.b64encode(granted).decode() == do['base64'] [by prefix]",
         "independent.verify_export.read_grant: base64.b64encode(granted).decode() == do['base64'] [by case]",
     ),
-    "a code has small letters alone": ("sealbus.envelopes.export.tally.Tally.take: code == READ_AGAIN [by case]",),
+    "a code has small letters alone": (
+        "sealbus.envelopes.export.tally.Tally.take_record: code == READ_AGAIN [by case]",
+    ),
     "what is kept holds its session, so that no other session has its id meanwhile": (
         (
             "sealbus.agents.console.area_access.AreaAccess.check: seen is not None and seen.session is session"

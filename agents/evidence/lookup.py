@@ -112,7 +112,7 @@ def look_up(files: ExportFiles, root: Root, wanted: bytes) -> Lookup:
     needles = {wanted}
     for index, frame in _frames(files, lookup.checkpoint.checkpoint.size):
         known = len(lookup.trust.archive)
-        lookup.trust.take(frame, index)
+        lookup.trust.take_frame(frame, index)
         brought = len(lookup.trust.archive) > known
         # Searched for by its bytes, unless it is a leaf, whose hash is not stored.
         if frame.kind is EntryKind.VERIFIED and (brought or len(wanted) == _DIGEST_BYTES or _holds(frame, needles)):

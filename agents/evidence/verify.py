@@ -128,10 +128,10 @@ def verify_export(
     repeated, opening = RepeatedRecords(), dict[int, bytes]()
     approvals, standing = ApprovalChains(), StandingChains()
     for result in _read_tiles(segment, tasks_of(checkpoint.size, sizes), total, processes):
-        tree.take(result)
+        tree.take_tile(result)
         report.found(result.findings)
         report.tally.add(result.tally)
-        repeated.take(result.task.index, result.names)
+        repeated.take_names(result.task.index, result.names)
         report.found(approvals.take(result.approvals))
         report.found(standing.take(result.grants))
         for sequence, digest in result.opening:
@@ -211,8 +211,8 @@ def _first_pass(
                     for frame in read_frames(file.read):
                         if index == start + task.width:
                             break
-                        order.take(frame, index)
-                        trust.take(frame, index)
+                        order.take_frame(frame, index)
+                        trust.take_frame(frame, index)
                         index += 1
         except LogError:
             # The second pass reports it.

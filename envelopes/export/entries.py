@@ -127,7 +127,7 @@ class EntryReader:
             name = leaf[:NAME_BYTES]
             if name not in self.names and (self._only is None or name in self._only):
                 self.names[name] = None
-                self.tally.take(record, recorder, counted=counted)
+                self.tally.take_record(record, recorder, counted=counted)
 
     def _check_decision(self, frame: Frame, audit: VerifiedAudit, leaf: bytes, record: DecisionRecord) -> None:
         try:
@@ -194,7 +194,7 @@ class OrderReader:
         self.findings: list[Finding] = []
         self.restorations: list[ShownRestoration] = []
 
-    def take(self, frame: Frame, index: int) -> None:
+    def take_frame(self, frame: Frame, index: int) -> None:
         """Take entry number `index`. Frames that are not entries are left to the second pass; order starts over after one."""
         if frame.kind is EntryKind.LOST:
             self._take_lost(frame, index)
@@ -214,7 +214,7 @@ class OrderReader:
         if restored is not None:
             self._take_restored(restored, self._order.next - 1)
         try:
-            self._order.take(entry)
+            self._order.take_entry(entry)
         except LogError as error:
             self.findings.append(of_sequence(frame.sequence, error))
             self._order = EntryOrder(index + 1, before + entry.count) if entry.sequence else None

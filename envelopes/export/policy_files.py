@@ -41,7 +41,7 @@ class PolicyFiles:
         """The hashes of the bundles."""
         return self._sizes.keys()
 
-    def take(self, records: Iterable[Record]) -> None:
+    def take_records(self, records: Iterable[Record]) -> None:
         """Take the records of one message."""
         for record in records:
             if isinstance(record, PolicyRecord):

@@ -68,7 +68,7 @@ class Tally:
         for row, count in other.rows.items():
             self._count(row, -count)
 
-    def take(self, record: Record, recorder: SpiffeId, *, counted: bool) -> None:
+    def take_record(self, record: Record, recorder: SpiffeId, *, counted: bool) -> None:
         """Count a verified record; by row only if it is `counted`."""
         self.records[record.kind] += 1
         if not counted:
@@ -103,7 +103,7 @@ class RepeatedRecords:
         # In parts by the first byte of the name, so that only one part's names are objects at a time.
         self._parts = [bytearray() for _ in range(256)]
 
-    def take(self, tile: int, names: bytes) -> None:
+    def take_names(self, tile: int, names: bytes) -> None:
         """Take the `names` of a tile's records, joined: the first `NAME_BYTES` of each leaf."""
         place = tile.to_bytes(_TILE_BYTES, "big")
         for at in range(0, len(names), NAME_BYTES):

@@ -150,7 +150,7 @@ class TreeReader:
         self._frontier = Frontier()
         self.findings: list[Finding] = []
 
-    def take(self, result: TileResult) -> None:
+    def take_tile(self, result: TileResult) -> None:
         """Take the result of the next tile."""
         start = result.task.index * TILE_WIDTH
         for width, prefix in result.prefixes.items():

@@ -149,13 +149,13 @@ class TrustReader:
         self.policies = PolicyFiles()
         self.findings: list[Finding] = []
 
-    def take(self, frame: Frame, index: int) -> None:
+    def take_frame(self, frame: Frame, index: int) -> None:
         """Take the entry number `index`."""
         message = self._messages.read(frame)
         if message is None:
             return
         header, body = message
-        self.policies.take(body.records.values())
+        self.policies.take_records(body.records.values())
         bundles = [record for record in body.records.values() if isinstance(record, BundleRecord)]
         if bundles:
             self._take_bundles(frame, header, bundles)

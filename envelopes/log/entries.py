@@ -142,7 +142,7 @@ class EntryOrder:
         """Whether a checkpoint may be here: not before the first entry, and not between a gap and the entry that ends it."""
         return self.size > 0 and self._gap is None
 
-    def take(self, entry: Entry) -> None:
+    def take_entry(self, entry: Entry) -> None:
         """Take `entry` as the next one; raise `LogError` (`bad_entry`) if it may not come next."""
         kind = entry.kind
         if (kind is EntryKind.CREATION) != (self.size == 0):
@@ -163,9 +163,9 @@ class EntryOrder:
         self.size += 1
 
     def take_lost(self, sequence: int) -> None:
-        """Take an entry of which only the sequence is known, as `take` does. It is of a message."""
+        """Take an entry of which only the sequence is known, as `take_entry` does. It is of a message."""
         time = self._gap.time if self._gap is not None else 0
-        self.take(Entry(EntryKind.UNVERIFIED, sequence, time, bytes(ENTRY_BYTES)))
+        self.take_entry(Entry(EntryKind.UNVERIFIED, sequence, time, bytes(ENTRY_BYTES)))
 
     def _restore(self, last: int) -> None:
         if self._gap is not None:

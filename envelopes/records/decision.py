@@ -232,7 +232,7 @@ class DecisionRecord(_Fields):
         return pack(record)
 
     @classmethod
-    def take(cls, keys: RecordMap) -> DecisionRecord:
+    def from_keys(cls, keys: RecordMap) -> DecisionRecord:
         """Take the keys of the table from a decoded record; raise `EnvelopeError` or, for ranges, `SealError`."""
         place: StreamPlace | CorePlace
         if "opn" in keys:

@@ -56,7 +56,7 @@ class BundleRecord:
         return encode(record)
 
     @classmethod
-    def take(cls, keys: RecordMap) -> BundleRecord:
+    def from_keys(cls, keys: RecordMap) -> BundleRecord:
         """Take the keys of the table out of a decoded record; raise `EnvelopeError` or, for ranges, `SealError`."""
         return cls(
             trust_domain=TrustDomain(keys.text("dom")),
@@ -97,7 +97,7 @@ class PolicyRecord:
         )
 
     @classmethod
-    def take(cls, keys: RecordMap) -> PolicyRecord:
+    def from_keys(cls, keys: RecordMap) -> PolicyRecord:
         """Take the keys of the table out of a decoded record; raise `EnvelopeError` or, for ranges, `SealError`."""
         return cls(
             revision=keys.text("rev"), digest=keys.octets("sha"), size=keys.uint("siz"), location=keys.text("loc")
@@ -120,6 +120,6 @@ class CheckpointRecord:
         return encode({"v": 1, "k": self.kind, "not": self.note})
 
     @classmethod
-    def take(cls, keys: RecordMap) -> CheckpointRecord:
+    def from_keys(cls, keys: RecordMap) -> CheckpointRecord:
         """Take the keys of the table out of a decoded record; raise `EnvelopeError` or, for ranges, `SealError`."""
         return cls(note=keys.octets("not"))

@@ -24,14 +24,14 @@ NOTARY_KINDS = frozenset({BundleRecord.kind, PolicyRecord.kind, CheckpointRecord
 
 GUARD_ID_BYTES = 16
 
-_TAKERS: MappingProxyType[str, Callable[[RecordMap], Record]] = MappingProxyType(
+_CONSTRUCTORS: MappingProxyType[str, Callable[[RecordMap], Record]] = MappingProxyType(
     {
-        "decision": DecisionRecord.take,
-        "outcome": OutcomeRecord.take,
-        "bundle": BundleRecord.take,
-        "policy": PolicyRecord.take,
-        "checkpoint": CheckpointRecord.take,
-        "denials": DenialsRecord.take,
+        "decision": DecisionRecord.from_keys,
+        "outcome": OutcomeRecord.from_keys,
+        "bundle": BundleRecord.from_keys,
+        "policy": PolicyRecord.from_keys,
+        "checkpoint": CheckpointRecord.from_keys,
+        "denials": DenialsRecord.from_keys,
     }
 )
 
@@ -47,11 +47,11 @@ def parse_record(item: bytes) -> Record:
         # As many items and as long a text as any record may have; each field has its own limit in its constructor.
         decoded = decode(item, items=SENT_HASHES, text_bytes=DEFAULT_LIMITS.spiffe_id_bytes, step=0)
     keys = RecordMap(cast("Value", decoded))
-    take = _TAKERS.get(keys.text("k"))
-    if take is None:
+    construct = _CONSTRUCTORS.get(keys.text("k"))
+    if construct is None:
         raise EnvelopeError(Code.MALFORMED, 0, "record: k")
     try:
-        record = take(keys)
+        record = construct(keys)
     except SealError as error:
         # The constructors' errors are for makers of records; here the bytes are at fault.
         raise EnvelopeError(Code.MALFORMED, 0, f"record: {error.detail}") from error

@@ -108,7 +108,7 @@ class OutcomeRecord(_Outcome):
         return pack(record)
 
     @classmethod
-    def take(cls, keys: RecordMap) -> OutcomeRecord:
+    def from_keys(cls, keys: RecordMap) -> OutcomeRecord:
         """Take the keys of the table out of a decoded record; raise `EnvelopeError` or, for ranges, `SealError`."""
         code = None if keys.flag("suc") else keys.code("cod")
         sent = keys.some_octets("out")
@@ -171,6 +171,6 @@ class DenialsRecord:
         )
 
     @classmethod
-    def take(cls, keys: RecordMap) -> DenialsRecord:
+    def from_keys(cls, keys: RecordMap) -> DenialsRecord:
         """Take the keys of the table out of a decoded record; raise `EnvelopeError` or, for ranges, `SealError`."""
         return cls(iss=SpiffeId.parse(keys.text("iss")), minute=keys.uint("min"), counts=keys.counts("cnt"))

@@ -329,7 +329,7 @@ def facts_in(world: World) -> list[ApprovalFact]:
     root, frames = root_of(world), [ReadFrame(EntryKind(one.kind), *one[1:]) for one in world.frames]
     trust = TrustReader(root)
     for index, frame in enumerate(frames):
-        trust.take(frame, index)
+        trust.take_frame(frame, index)
     reader = EntryReader(root, trust.archive)
     for frame in frames:
         reader.read(frame)

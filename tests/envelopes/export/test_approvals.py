@@ -42,7 +42,7 @@ def facts(approval: Approval, order: str = "D A R") -> list[ApprovalFact]:
     root, frames = root_of(approval.world), [Frame(EntryKind(one.kind), *one[1:]) for one in approval.world.frames]
     trust = TrustReader(root)
     for index, frame in enumerate(frames):
-        trust.take(frame, index)
+        trust.take_frame(frame, index)
     reader = EntryReader(root, trust.archive)
     for frame in frames:
         reader.read(frame)

@@ -36,7 +36,7 @@ def facts(grant: StandingGrant, order: str) -> list[GrantFact]:
     root, frames = root_of(grant.world), [Frame(EntryKind(one.kind), *one[1:]) for one in grant.world.frames]
     trust = TrustReader(root)
     for index, frame in enumerate(frames):
-        trust.take(frame, index)
+        trust.take_frame(frame, index)
     reader = EntryReader(root, trust.archive)
     for frame in frames:
         reader.read(frame)

@@ -1,7 +1,7 @@
-r"""The sealed envelope: who sent a message, for whom, through which hops, and that nothing in it changed (SPEC.md).
+r"""The sealed envelope: it proves a message's sender, user and chain of hops, and that no byte changed (SPEC.md).
 
-Pure: bytes, values, times, trust bundles and bounded caches go in; values or an error of `errors` come out. No clock,
-no randomness, no I/O. This package exports no names: import each from its module.
+Pure: functions take bytes, values, times, trust bundles and bounded caches. They return values or raise an error of
+`errors`. There is no clock, no randomness, no I/O. This package exports no names: import each from its module.
 
     >>> import json
     >>> from base64 import urlsafe_b64encode
@@ -17,7 +17,7 @@ no randomness, no I/O. This package exports no names: import each from its modul
     >>> from sealbus.envelopes.trust.proof import Credential
     >>> from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
-A stand-in for SPIRE vouches for a key that the planner has just made, and publishes its bundle:
+A stand-in for SPIRE vouches for the planner's new key, and publishes its bundle:
 
     >>> issuer, key = (SigningKey(ec.generate_private_key(ec.SECP256R1())) for _ in range(2))
     >>> domain, now = TrustDomain("example.org"), 1_764_000_000_000_000
@@ -29,7 +29,7 @@ A stand-in for SPIRE vouches for a key that the planner has just made, and publi
     >>> x, y = b64(issuer.public.raw[:32]), b64(issuer.public.raw[32:])
     >>> jwks = json.dumps({"keys": [{"kty": "EC", "crv": "P-256", "kid": "1", "x": x, "y": y}]}).encode()
 
-The planner seals an event, and the inventory opens what it received from the stream:
+The planner seals an event. The inventory opens the message that it received from the stream:
 
     >>> planner = Sealer(iss=SpiffeId("spiffe://example.org/agent/planner"), key=key,
     ...                  credential=Credential(1, token), expires=now + 300_000_000)

@@ -1,7 +1,7 @@
 """The live profile: the checks on a task, a call or an event before the policy is asked (SPEC.md section 7).
 
-Steps are numbered as in SPEC.md. Cheap ones come before expensive ones, the first failure ends acceptance, and hostile
-bytes raise nothing but `EnvelopeError`. The gate does what follows step 13 (model, resource, policy, record).
+Steps are numbered as in SPEC.md. Cheap steps come before expensive ones, and the first failure ends acceptance. Hostile
+bytes raise nothing but `EnvelopeError`. The gate does the steps after 13: model, resource, policy and record.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ _new: Final = tuple.__new__
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveProfile:
-    """What one subscription of one agent accepts. Raises `ConfigurationError` for a kind that is not live.
+    """The settings of one subscription of one agent. Raises `ConfigurationError` for a kind that is not live.
 
-    `own` is the agent's SPIFFE ID. `minters` may mint user contexts: nobody, unless set. `lifetimes` bound user contexts
-    and chains. `formats` are those that this reader is configured for.
+    `own` is the agent's SPIFFE ID. `minters` are the workloads that may mint user contexts. `lifetimes` bound user contexts
+    and chains. `formats` are the formats that the reader is configured to accept.
     """
 
     own: SpiffeId
@@ -66,10 +66,10 @@ class LiveProfile:
 
 
 class VerifiedMessage(NamedTuple):
-    """A message that passed steps 1 to 13. Made by `accept_live` only: holding one proves it.
+    """A message that `accept_live` or `accept_parked` accepted. They alone make it, so that having it proves acceptance.
 
-    It is genuine, addressed to us, valid now and not seen before. The policy decides whether it may be handled; `body` is
-    as it was signed, not decoded.
+    A live message is genuine, addressed to us, valid now and not seen before. The policy decides whether it may be handled.
+    `body` is as it was signed, not decoded.
     """
 
     header: Header
@@ -78,21 +78,22 @@ class VerifiedMessage(NamedTuple):
     credential: Credential
     context: UserContext | None
     statement: Statement | None
-    """The context as it was signed, which child messages carry unmodified."""
+    """The signed user context, which child messages carry unmodified."""
     chain: tuple[Header, ...]
-    """The root first, ending with this message's own header."""
+    """The headers from the root to this message's own."""
     arrival: StreamArrival | CoreArrival
     ancestors: tuple[Ancestor, ...]
-    """What a child message carries as its ancestors: this message first, the root last."""
+    """The ancestors that a child message carries: this message first, the root last."""
 
     def __repr__(self) -> str:
         return f"VerifiedMessage(header={self.header!r}, ...)"
 
 
 def credential_issued(message: VerifiedMessage, *, trust: Trust, caches: Caches) -> int:
-    """Return when the credential was issued that `message` was sealed with, microseconds: by that it can be revoked later.
+    """Return the issue time, in microseconds, of the credential that `message` was sealed with.
 
-    Raises `EnvelopeError` as step 7 does, for one that was revoked since it passed that.
+    Revocations are compared with this time. Raises `EnvelopeError` as step 7 does: the credential may have been revoked
+    since the message passed that step.
     """
     header, arrival = message.header, message.arrival
     return verify_credential(
@@ -118,9 +119,9 @@ def accept_live(
 ) -> VerifiedMessage:
     """Verify `payload` by steps 1 to 13 and return its message; raise `EnvelopeError` at the first step that it fails.
 
-    `action` is what the subscription is about to do. `now` is microseconds since the Unix epoch, by this host's clock.
-    `restored` are the restorations of streams that a notary has signed, as far as they are known.
-    Only `caches` and, for a call, `replay` are changed: neither remembers a refused message as accepted.
+    `action` is the action that the subscription is about to do. `now` is microseconds since the Unix epoch, by this host's
+    clock. `restored` are the known restorations of streams, which a notary has signed. Only `caches` and, for a call,
+    `replay` change. Neither remembers a refused message as accepted.
     """
     # Step 1. Form.
     envelope = parse_envelope(payload, profile.formats)
@@ -142,7 +143,7 @@ def accept_live(
     # Step 6. Replay.
     if isinstance(arrival, StreamArrival):
         check_header_block(arrival.header_block, header.id)
-        # Asked only where something is known of restores: a call for every message would be felt.
+        # Skipped unless restorations are known: the call would slow down every message.
         created = first_created(arrival, restored) if restored else arrival.created
         check_stored(header, stored=arrival.stored, created=created)
     else:

@@ -35,8 +35,8 @@ def accept_parked(
 ) -> VerifiedMessage:
     """Verify the task with H(header) `digest` by steps 1 to 3 and 7 to 11, as of `arrival.stored`, and return it.
 
-    `trust` holds the bundles that were current then; revocations apply. Contexts and chains may live as long as the format
-    allows, because what was lawful when it was parked stays so. Raises `EnvelopeError` at the first step that fails.
+    `trust` holds the bundles of that time; revocations apply. Contexts and chains may live as long as the format allows: the
+    task stays valid after the reader's settings change. Raises `EnvelopeError` at the first step that fails.
     """
     # Step 1. Form.
     envelope = parse_envelope(payload, profile.formats)

@@ -1,7 +1,7 @@
 """Checks shared by all record kinds: the values of fields, and the reading of an exact key table.
 
 The `check_*` functions are for constructors and raise `SealError`, because the caller is at fault. `RecordMap` is for
-parsing and raises `EnvelopeError`, because the bytes are.
+parsing and raises `EnvelopeError`, because the sender of the bytes is at fault.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def check_uint(name: str, value: int, *, least: int = 0) -> None:
 
 
 def check_text(name: str, value: str, *, least: int = 0, most: int = DEFAULT_LIMITS.text_bytes) -> None:
-    """Raise `SealError` unless `value` is text of `least` to `most` bytes as SPEC.md section 1 wants it."""
+    """Raise `SealError` unless `value` is text by SPEC.md section 1, of `least` to `most` bytes."""
     if len(value) < least or not is_text(value, most):
         raise SealError(f"{name} is not text of {least} to {most} bytes without control characters")
 
@@ -57,7 +57,7 @@ def check_bytes(name: str, value: bytes, *, least: int = 1, most: int) -> None:
 
 
 def check_code(name: str, value: str) -> None:
-    """Raise `SealError` unless `value` has the form of a code, which a newer writer may have made up."""
+    """Raise `SealError` unless `value` has the form of a code. `Code` need not list it: newer writers have more."""
     if CODE_FORM.fullmatch(value) is None:
         raise SealError(f"{name} is not a code")
 
@@ -74,7 +74,7 @@ def check_proof(name: str, proof: Proof) -> None:
 
 
 def parse_proof(name: str, value: Value) -> Proof:
-    """Return the proof that `value` is, or raise `EnvelopeError` (`malformed`, step 0). It is not verified."""
+    """Parse `value` as a proof; raise `EnvelopeError` (`malformed`, step 0) for any other value. Nothing is verified."""
     if not isinstance(value, list) or len(value) != 4:
         raise _malformed(name)
     size, index, path, signature = value
@@ -88,10 +88,10 @@ def parse_proof(name: str, value: Value) -> Proof:
 
 
 class RecordMap:
-    """A decoded record whose keys are taken one by one, each with its type; left-over keys are refused.
+    """A decoded record. Readers take its keys one by one, each with its type; `end` refuses left-over keys.
 
-    Every method raises `EnvelopeError` (`malformed`, step 0) that names the key, never its content. Ranges are left to
-    the record's constructor.
+    Every method raises `EnvelopeError` (`malformed`, step 0) that names the key, never its content. The record's constructor
+    checks ranges.
     """
 
     def __init__(self, value: Value) -> None:
@@ -131,7 +131,7 @@ class RecordMap:
         return parse_proof(key, self.value(key))
 
     def code(self, key: str) -> str:
-        """Take the text of a code: one of SPEC.md section 10 as a `Code`, or another of their form."""
+        """Take a code: a `Code`, or the text of an unknown code of the same form."""
         return _code(key, self.text(key))
 
     def some_texts(self, key: str) -> tuple[str, ...]:
@@ -148,7 +148,7 @@ class RecordMap:
         return {_code(key, code): _typed(key, number, int) for code, number in counts.items()}
 
     def end(self) -> None:
-        """Refuse what the table does not name."""
+        """Refuse keys that were not taken."""
         if self._left:
             raise _malformed("unknown key")
 

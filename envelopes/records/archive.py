@@ -1,7 +1,7 @@
-"""The archive profile: audit messages as of their log entry's time, and the decided messages that they hold.
+"""The archive profile: acceptance of audit messages as of their log entry's time, and of the decided messages in them.
 
-Steps are numbered as in SPEC.md section 7. Nothing here needs a log: the caller gives, and vouches for, the time at which
-the message was stored and the bundles that were current.
+Steps are numbered as in SPEC.md section 7. No log is read here. The caller passes, and vouches for, the time at which the
+message was stored and the bundles of that time.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ _RECORDS: Final = frozenset({Kind.RECORD})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArchiveProfile:
-    """What a reader of the archive knows beforehand.
+    """The settings of a reader of the archive.
 
-    `names` are those of the deployment, and with them its trust domain; `minters` may mint user contexts: nobody,
-    unless set. `formats` are those that this reader is configured for.
+    `names` are the names of the deployment, with its trust domain. `minters` are the workloads that may mint user contexts.
+    `formats` are the formats that the reader is configured to accept.
     """
 
     names: Names
@@ -48,10 +48,10 @@ class ArchiveProfile:
 
 
 class VerifiedAudit(NamedTuple):
-    """An audit message that passed its steps at `time`. Made by `accept_record` only.
+    """An audit message that was accepted as of `time`. Made by `accept_record`; a receipt makes it from its own parts.
 
-    Its signer stated all this at that time. Whether the records are true is a separate question: `accept_decided` answers
-    it for a decided message, and the reader compares what only the notary may record with the notary's SPIFFE IDs.
+    It proves that the signer stated the records at that time, not that they are true. `accept_decided` verifies decided
+    messages again. The reader compares the sender of records that only the notary may make with the notary's SPIFFE IDs.
     """
 
     header: Header
@@ -59,19 +59,19 @@ class VerifiedAudit(NamedTuple):
     proof: Proof
     credential: Credential
     time: int
-    """The log entry's: when the broker stored the message, in microseconds."""
+    """The log entry's time, at which the broker stored the message, in microseconds."""
 
     def __repr__(self) -> str:
         return f"VerifiedAudit(header={self.header!r}, ...)"
 
 
 class VerifiedDecided(NamedTuple):
-    """A message that a decision record holds, proved again from evidence. Made by `accept_decided` only."""
+    """The message of a decision record, verified again from evidence. `accept_decided` alone makes it."""
 
     header: Header
     context: UserContext | None
     chain: tuple[Header, ...]
-    """The root first, ending with this message's own header."""
+    """The headers from the root to this message's own."""
 
 
 def accept_record(
@@ -79,8 +79,8 @@ def accept_record(
 ) -> VerifiedAudit:
     """Verify an audit message and return it; raise `EnvelopeError` at the first step that it fails.
 
-    `time` is its log entry's (microseconds), `bundles` those that were current then, `subject` where it was stored.
-    Revocations do not apply: they do not undo what was recorded.
+    `time` is the time of its log entry (microseconds), `bundles` are the bundles of that time, and `subject` is the subject
+    on which it was stored. Revocations do not apply: they do not undo records.
     """
     # Step 1. Form.
     envelope = parse_envelope(payload, profile.formats)
@@ -117,18 +117,17 @@ def accept_decided(
     caches: Caches,
     body: bytes | None = None,
 ) -> VerifiedDecided:
-    """Verify again the message that `decision`, a record of `audit`, is about; raise `EnvelopeError` if that fails.
+    """Verify again the message of `decision`, a record in `audit`; raise `EnvelopeError` if that fails.
 
-    `bundles` are those that were current at `decision.place.time`, which is the reference time. Credentials, context and
-    ancestors come from the evidence of `audit`; missing evidence fails as if the message had come without it. `body`, if it
-    was kept, and the record's body, if it has one, are compared with `dig`; otherwise the body is not checked. Contexts and
-    chains may live as long as the format allows: the reader's settings are not known. Whether the decision was right is
-    not checked.
+    `bundles` are the bundles at `decision.place.time`, which is the reference time. Credentials, context and ancestors come
+    from the evidence of `audit`; missing evidence fails as if the message had lacked it. `body`, if it was kept, and the
+    record's body, if it has one, are compared with `dig`; otherwise the body is not checked. Contexts and chains may live as
+    long as the format allows, because the reader's settings are not known. The decision itself is not judged.
     """
     reference, trust, evidence = decision.place.time, Trust(bundles=bundles), audit.body.evidence
     # Step 2. Header.
     header = parse_header(decision.header)
-    # Step 5, as far as it applies to a record: a decision cannot be about a future message.
+    # Step 5, as far as it applies to a record: the decided message cannot be in the future.
     if reference > audit.time + DEFAULT_LIMITS.clock_skew:
         raise EnvelopeError(Code.NOT_YET_VALID, 5, "decided after it was recorded")
     # Step 7. Credential.
@@ -171,7 +170,7 @@ def _credential(evidence: Evidence, crd: bytes, step: int) -> Credential:
 
 
 def _statement(evidence: Evidence, ctx: bytes | None, caches: Caches) -> Statement | None:
-    """Reassemble the statement named `ctx`; return None if there is none, which `verify_context` judges."""
+    """Return the statement with the hash `ctx`, or None if there is none; `verify_context` judges that."""
     if ctx is None:
         return None
     signed = evidence.contexts.get(ctx)
@@ -181,9 +180,9 @@ def _statement(evidence: Evidence, ctx: bytes | None, caches: Caches) -> Stateme
 
 
 def _ancestors(evidence: Evidence, header: Header, caches: Caches) -> tuple[Ancestor, ...]:
-    """Return the ancestors of `header`, the parent first. Names are hashes, so no chain is circular."""
+    """Return the ancestors of `header`, the parent first. Hashes name them, so no chain is circular."""
     ancestors: list[Ancestor] = []
-    # One too many is enough for `verify_chain` to refuse the length.
+    # One ancestor too many is enough: `verify_chain` then refuses the length.
     while header.par is not None and len(ancestors) <= DEFAULT_LIMITS.ancestors:
         signed = evidence.ancestors.get(header.par)
         if signed is None:

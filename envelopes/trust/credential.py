@@ -27,7 +27,7 @@ _JOSE_TYPES: Final = frozenset({"JWT", "JOSE"})
 
 
 class KeyClaim(Protocol):
-    """What a header or a user context claims: that `iss` holds `key`, and that the token with the hash `crd` says so."""
+    """The claim of a header or a user context: `iss` holds `key`, and the token with the hash `crd` states this."""
 
     @property
     def iss(self) -> SpiffeId: ...  # noqa: D102  # the class describes all three
@@ -49,7 +49,7 @@ class ClaimedKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifiedCredential:
-    """What a verified JWT-SVID says: `sub` held the key from `iat` to `exp`, microseconds since the Unix epoch."""
+    """The statement of a verified JWT-SVID: `sub` held the key from `iat` to `exp`, microseconds since the Unix epoch."""
 
     sub: SpiffeId
     iat: int
@@ -58,7 +58,7 @@ class VerifiedCredential:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _JwtSvid:
-    """A well-formed JWT-SVID for `sub` and the key `raw_key`; its signer is not verified yet."""
+    """A well-formed JWT-SVID for `contents.sub` and the key `raw_key`. Its signature is not verified."""
 
     token: bytes = field(repr=False)
     raw_key: bytes
@@ -72,7 +72,7 @@ class _JwtSvid:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _CachedCredential:
-    """A JWT-SVID whose signature was verified, and the bundle key that it was verified with."""
+    """A JWT-SVID with a verified signature, and the bundle key that verified it."""
 
     svid: _JwtSvid
     bundle_key: BundleKey
@@ -127,7 +127,7 @@ def _is_of(svid: _JwtSvid, credential: Credential, claim: KeyClaim) -> bool:
 
 
 def _bundle_key(svid: _JwtSvid, trust: Trust, step: int) -> BundleKey:
-    """Return the key that `svid` names in the bundle of its own trust domain, and in no other (never pooled)."""
+    """Return the key that `svid` names in the bundle of its own trust domain. Other bundles are not searched."""
     try:
         bundle_key = trust.bundles.key(svid.trust_domain, svid.kid)
     except KeyError as error:
@@ -190,7 +190,7 @@ def _parse(credential: Credential, claim: KeyClaim, step: int) -> _JwtSvid:
 
 def _seconds(claims: dict[str, Json], name: str, step: int) -> int:
     value = claims.get(name)
-    # A float of integral value is refused too: two readers might round it to different times.
+    # A float is refused, even with an integral value: two readers might round it to different times.
     if type(value) is not int or not 0 <= value <= DEFAULT_LIMITS.max_integer:
         raise EnvelopeError(Code.BAD_CREDENTIAL, step, name)
     return value

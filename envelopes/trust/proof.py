@@ -1,4 +1,4 @@
-"""What accompanies signed bytes: a proof that they are in a signed batch, and the key's credential (SPEC.md section 2)."""
+"""The proof that bytes are in a signed batch, and the credential of the signing key (SPEC.md section 2)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Proof(NamedTuple):
 
 
 class Credential(NamedTuple):
-    """What vouches for a signing key; kind 1 is a JWT-SVID in its compact form (SPEC.md section 5)."""
+    """The credential that vouches for a signing key; kind 1 is a JWT-SVID in compact form (SPEC.md section 5)."""
 
     kind: int
     token: bytes

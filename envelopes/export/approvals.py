@@ -1,7 +1,8 @@
-"""What a log shows of approvals, message by message (SPEC.md section 14, "Approvals").
+"""The facts about approvals in a log, message by message (SPEC.md section 14, "Approvals").
 
-Three decisions make one: the denial that asks for it, the person's verdict, and the decision that rests on it. They stand
-in different messages, and tiles are read in any order: each gives its facts, which are put together in the order of the log.
+Three decisions show an approval: the denial that asks for it, the person's verdict, and the decision that rests on it. They
+are in different messages, and tiles are read in any order. So each message yields facts, which are combined in the order of
+the log.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ REDACTED: Final = "its approvals are redacted"
 _MOST: Final = 16
 """Most approvals of one message."""
 _LATEST: Final = DEFAULT_LIMITS.max_integer // SECOND
-"""Latest time in seconds that a context can say."""
+"""Latest time that a context can have, in seconds."""
 _NESTING: Final = 32
 """Deepest nesting of an input document."""
 _APPROVE: Final = "._approve"
@@ -39,7 +40,7 @@ _MEMBERS: Final = frozenset({*_TEXTS, "auth_time"})
 
 
 class ApprovalEntry(NamedTuple):
-    """One entry of `context.approvals` of an input document, of the right form. `auth_time` is in seconds, 0 if unknown."""
+    """A well-formed entry of `context.approvals` in an input document. `auth_time` is in seconds, 0 if unknown."""
 
     verdict: str
     user: str
@@ -67,9 +68,9 @@ class ApprovalAsked(NamedTuple):
 
 
 class ApprovalSaid(NamedTuple):
-    """An allowed verdict about the message with H(header) `about`, and by whom. Times are microseconds.
+    """An allowed verdict about the message with H(header) `about`, and the person who gave it. Times are microseconds.
 
-    If `fault` is not empty, it says why this approves nothing, and nothing else counts.
+    If `fault` is not empty, it names the reason why the verdict approves nothing, and no other field counts.
     """
 
     leaf: bytes
@@ -91,12 +92,12 @@ class ApprovalSaid(NamedTuple):
 
     @property
     def person(self) -> tuple[str, str]:
-        """Who said it: one person, whatever their session and client."""
+        """Identity provider and user: the same person in every session and client."""
         return self.idp, self.user
 
 
 class ApprovalUsed(NamedTuple):
-    """An allowed decision that rests on approvals. If `fault` is not empty, it says why they cannot be read."""
+    """An allowed decision that rests on approvals. If `fault` is not empty, it says why these cannot be read."""
 
     sequence: int
     recorder: str
@@ -111,9 +112,9 @@ ApprovalFact = ApprovalAsked | ApprovalSaid | ApprovalUsed
 
 
 def approvals_of(document: bytes) -> tuple[ApprovalEntry, ...]:
-    """Return the approvals that an input document names; none if it has no such member, as older ones.
+    """Return the approvals that an input document names. Older documents have no such member, and name none.
 
-    Raises `ValueError` for one that cannot be read, and for approvals that are not of the form.
+    Raises `ValueError` for a document that cannot be parsed, and for malformed approvals.
     """
     if _says_none(document):
         return ()
@@ -125,7 +126,7 @@ def approvals_of(document: bytes) -> tuple[ApprovalEntry, ...]:
 
 
 def covers_approvals(pointer: str) -> bool:
-    """Return whether a JSON pointer takes approvals out of an input document, or anything that they say."""
+    """Return whether a JSON pointer removes approvals, or parts of them, from an input document."""
     return pointer in ("/context", _POINTER) or pointer.startswith(f"{_POINTER}/")
 
 
@@ -139,9 +140,10 @@ def facts_of(
     sequence: int,
     stored: int,
 ) -> Iterator[ApprovalFact]:
-    """Yield what a decision says about approvals: of most, nothing.
+    """Yield the facts about approvals in a decision; most decisions have none.
 
-    `leaf` names it, `decided` is its message, proved again, `sequence` and `stored` are those of its log entry.
+    `leaf` names the decision's record. `decided` is its message, verified again. `sequence` and `stored` are those of its log
+    entry.
     """
     header, context = decided.header, decided.context
     if not record.allow:
@@ -164,12 +166,12 @@ def facts_of(
 
 
 def _may_ask(obligations: bytes) -> bool:
-    """Return False only if none of them is an approval: the word is not there, and no escape could spell it."""
+    """Return False only if no obligation is an approval: the word is missing, and no escape can spell it."""
     return b"approval" in obligations or b"\\u" in obligations
 
 
 def _says_none(document: bytes) -> bool:
-    """Return True only if no reader finds an approval in it: this decides nearly all without parsing."""
+    """Return True only if no reader finds an approval in `document`. Nearly all documents need no parsing."""
     if b"\\u" in document:
         return False
     named = document.count(b'"approvals"')
@@ -185,7 +187,7 @@ def _entry(value: Json) -> ApprovalEntry:
         raise ValueError("a member of an approval has another type")
     verdict, user, idp, session, client, acr, time, message, record = texts
     if verdict not in ("approve", "deny") or not _HEX.fullmatch(message) or not _HEX.fullmatch(record):
-        raise ValueError("an approval of another verdict, or that names nothing")
+        raise ValueError("an approval has another verdict, or names no message or record")
     return ApprovalEntry(
         verdict, user, idp, session, client, acr, auth_time, time, bytes.fromhex(message), bytes.fromhex(record)
     )
@@ -205,10 +207,10 @@ def _said(
     if (record.action, header.to, header.kind) != (f"{token}{_APPROVE}", f"control.{token}.approve", Kind.TASK):
         fault = "it was no approval for its agent"
     elif context is None or context.wkl is not None or context.typ is not None:
-        fault = "it was by no person"
+        fault = "no person gave it"
     elif header.par is not None:
-        # A root without `wkl` is by who minted its context: step 11 was done again.
-        fault = "it was not by the edge where the person was"
+        # The edge that minted the context sent a root without `wkl`: step 11 was done again.
+        fault = "the edge of the person did not send it"
     elif not isinstance(place, StreamPlace) or record.body is None:
         fault = "it was recorded without its body"
     if fault or context is None:

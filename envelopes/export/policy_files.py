@@ -1,6 +1,6 @@
 """The policy bundles of an export: exactly one file for each bundle that a `policy` record of the notary names.
 
-The contents of bundles are not looked at here; the log holds the hash of their bytes.
+The log has the hash of a bundle's bytes. The contents of bundles are not parsed here.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def policy_digest(path: str) -> bytes | None:
 
 
 class PolicyFiles:
-    """The bundles that a log names, from the records of the notary's messages, of which only `policy` records count."""
+    """The bundles that a log names, from the `policy` records in the notary's messages."""
 
     def __init__(self) -> None:
         self._sizes: dict[bytes, set[int]] = {}
@@ -48,10 +48,10 @@ class PolicyFiles:
                 self._sizes.setdefault(record.digest, set()).add(record.size)
 
     def check(self, read: Callable[[str, int], bytes | None], present: Iterable[bytes]) -> Iterator[Finding]:
-        """Yield what is wrong with the bundles of an export.
+        """Yield the findings about the bundles of an export.
 
-        `read` returns the first bytes of the file at a path, at most one more than the given number, or None if there is no
-        file; `present` are the hashes in the names of the existing files.
+        `read` takes a path and a number of bytes. It returns the beginning of the file, at most one byte more than that, or
+        None if there is no file. `present` are the hashes in the names of the existing files.
         """
         for digest in sorted(set(present) - self.named):
             yield of_file(policy_path(digest), FindingCode.UNKNOWN_FILE, "no policy record of the notary names it")

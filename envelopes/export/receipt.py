@@ -1,11 +1,11 @@
-"""Receipts of records: one text file that proves one record and shows no other (SPEC.md section 15).
+"""Receipts of records: a text file that proves one record and shows no other (SPEC.md section 15).
 
-It holds the record with its evidence; the audit message's header and its credential; the trust bundles that lead from the
-root file to those; the places of all these in the log; proofs that the log extends earlier checkpoints in the root file;
-and the log's checkpoint as C2SP `tlog-proof`.
+A receipt has the record with its evidence, and the audit message's header and credential. It has the trust bundles that lead
+from the root file to these, and the places of all of them in the log. It has proofs that the log extends the root file's
+checkpoints, and the log's own checkpoint as C2SP `tlog-proof`.
 
-It is checked as a whole log is verified: the trust bundles lead from the root file to the record, one vouching for the next,
-and the log is the one whose checkpoints the root file holds.
+A receipt is checked as a whole log is: each trust bundle vouches for the next, from the root file to the record, and the log
+is the log of the root file's checkpoints.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class RecordReceipt:
             raise LogError(Code.BAD_NOTE, "receipt: first line")
         bundles = []
         while lines and lines[0] == _BUNDLE:
-            # Without a path nothing is left for the message, and it is refused.
+            # Without a path, the message has no lines, and is refused.
             end = next((at for at, line in enumerate(lines) if line.split(" ")[0] == _PATH), 0)
             bundles.append(ShownBundle(ShownMessage.parse(lines[1:end]), _path(lines[end].split(" ")[1:])))
             del lines[: end + 1]
@@ -117,14 +117,14 @@ class RecordReceipt:
         earlier = tuple(map(_earlier, lines[end:]))
         receipt = cls(tuple(bundles), ShownMessage.parse(lines[1:end]), parse_receipt(log), earlier)
         if receipt.log.index != receipt.message.index or receipt.log.extra:
-            raise LogError(Code.BAD_NOTE, "receipt: the log's part is of another entry, or holds more")
+            raise LogError(Code.BAD_NOTE, "receipt: the log's part is of another entry, or has extra data")
         return receipt
 
 
 def _earlier(line: str) -> EarlierCheckpoint:
     name, *words = line.split(" ")
     if name != _EARLIER or len(words) < 2:
-        raise LogError(Code.BAD_NOTE, "receipt: no earlier checkpoint")
+        raise LogError(Code.BAD_NOTE, "receipt: not an earlier checkpoint")
     return EarlierCheckpoint(parse_number(words[0], "size"), parse_base64(words[1], "root"), _path(words[2:]))
 
 
@@ -133,7 +133,7 @@ def _path(words: Sequence[str]) -> tuple[bytes, ...]:
 
 
 class ProvenRecord(NamedTuple):
-    """What a receipt proves. Made by `check_receipt` only."""
+    """A record that a receipt proves. `check_receipt` alone makes it."""
 
     record: Record
     recorder: SpiffeId
@@ -141,12 +141,12 @@ class ProvenRecord(NamedTuple):
     stored: int
     """Microseconds."""
     decided: VerifiedDecided | None
-    """The message that a decision is about."""
+    """The decided message, if the record is a decision."""
     checkpoint: Checkpoint
 
 
 def check_receipt(data: bytes, root: Root) -> ProvenRecord:
-    """Return what the receipt `data` proves; raise `LogError` or `EnvelopeError` if it proves nothing.
+    """Return the record that the receipt `data` proves; raise `LogError` or `EnvelopeError` if it proves none.
 
     Every byte counts: each line has one spelling, and every value in it is used.
     """
@@ -242,7 +242,7 @@ def _open(
     archive: TrustArchive,
     caches: Caches,
 ) -> Header:
-    """Return the header of a message that the log holds as one that opened; verify its credential by `archive`."""
+    """Return the header of a message that the log lists as opened; verify its credential by `archive`."""
     header = parse_header(shown.header)
     if header.kind is not Kind.RECORD:
         raise EnvelopeError(Code.WRONG_KIND, 3, "not a record")
@@ -261,7 +261,7 @@ def _open(
 class ShownItem:
     """An item of an audit body, and its path to `dig`: each node, and whether it is on the left.
 
-    The number of items and the item's number are left out: nothing in a receipt covers them.
+    The number of items and the item's number are left out, because a receipt cannot prove them.
     """
 
     data: bytes = field(repr=False)
@@ -269,13 +269,13 @@ class ShownItem:
 
     @property
     def place(self) -> tuple[bool, ...]:
-        """The way from the root to it, each step whether it goes right: places compare in the order of items in the body."""
+        """The way from the root to the item, True for each step to the right. Places sort as the items do in the body."""
         return tuple(left for left, _ in reversed(self.path))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShownMessage:
-    """An audit message as far as a receipt shows it, unverified. `index` is the number of its entry in the log."""
+    """The part of an audit message that a receipt shows, unverified. `index` is the number of its entry in the log."""
 
     index: int
     sequence: int
@@ -284,7 +284,7 @@ class ShownMessage:
     proof: Proof = field(repr=False)
     credential: Credential
     items: tuple[ShownItem, ...]
-    """In body order: evidence, then the record; or bundles."""
+    """In the order of the body: evidence, then the record; or bundle records."""
 
     def check_items(self, dig: bytes) -> None:
         """Raise `EnvelopeError` (`bad_signature`) unless `dig` covers every item at its place."""
@@ -337,7 +337,7 @@ class ShownMessage:
 
 
 def show_items(items: Sequence[bytes], shown: Iterable[int]) -> tuple[ShownItem, ...]:
-    """Return the items of a body with the numbers in `shown`, in body order, each with its path."""
+    """Return the items of a body with the numbers in `shown`, which are in ascending order, each with its path."""
     leaves = [leaf_hash(item) for item in items]
     return tuple(
         ShownItem(items[index], tuple(zip(sides_of(len(items), index), path(leaves, index), strict=True)))

@@ -1,9 +1,8 @@
 """Counts over an export: entries, records, decisions and outcomes, by recorder.
 
-Also finds the records that a log holds more than once: a record is named by its leaf, and counts at its first place.
-
-A recorder that was not sure whether the stream had a record stores it again, and anyone who captured an audit message
-may have it stored again. Only 22 bytes per record are kept.
+It also finds the records that a log has more than once. The leaf of a record names it, and the record counts at its first
+place. A recorder that is not sure whether the stream has a record stores it again. An attacker who captured an audit message
+may store it again, too. Memory is 22 bytes a record.
 """
 
 from __future__ import annotations
@@ -19,16 +18,16 @@ from sealbus.envelopes.records.work import READ_AGAIN, DenialsRecord, OutcomeRec
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 MOST_ROWS = 10_000
-"""Most distinct rows, so that invented actions cannot fill memory; further ones count under `...`."""
+"""Most distinct rows, so that invented actions cannot fill memory. Further rows count under `...`."""
 
 _CODES: Final = frozenset({"", *(code.value for code in Code)})
 
 _new: Final = tuple.__new__
-"""Makes a named tuple in half the time that its own `__new__` takes, which is Python."""
+"""Makes a named tuple in half the time of its own `__new__`, which is written in Python."""
 
 
 class Row(NamedTuple):
-    """What is counted together. `verdict` is allow, deny, done or failed; `code` is empty if there is none."""
+    """The key of a count. `verdict` is allow, deny, done or failed; `code` is empty if there is none."""
 
     agent: str
     action: str
@@ -37,7 +36,7 @@ class Row(NamedTuple):
 
 
 class Span(NamedTuple):
-    """The time in which entries are counted by row, in microseconds, end excluded; None for no end."""
+    """The time in which entries are counted by row, in microseconds, from `since` to before `until`; None for no end."""
 
     since: int = 0
     until: int | None = None
@@ -69,7 +68,7 @@ class Tally:
             self._count(row, -count)
 
     def take_record(self, record: Record, recorder: SpiffeId, *, counted: bool) -> None:
-        """Count a verified record; by row only if it is `counted`."""
+        """Count a verified record by kind and, if it is `counted`, by row."""
         self.records[record.kind] += 1
         if not counted:
             return
@@ -84,13 +83,13 @@ class Tally:
 
     def _count(self, row: Row, count: int) -> None:
         if len(self.rows) >= MOST_ROWS and row not in self.rows:
-            # Any text of the right form may be a code: invented codes must not fill memory either.
+            # Any text of the right form may be a code, and invented codes must not fill memory, either.
             row = Row("...", "...", row.verdict, row.code if row.code in _CODES else "...")
         self.rows[row] += count
 
 
 NAME_BYTES: Final = 16
-"""Bytes of a leaf that identify a record: two leaves with the same beginning take some 2^64 tries to find."""
+"""Bytes of a leaf that identify a record. To find two leaves with the same beginning takes some 2^64 tries."""
 _TILE_BYTES: Final = 6
 """Tiles of a log of 2^53 entries have numbers below 2^45."""
 _ROW: Final = NAME_BYTES + _TILE_BYTES
@@ -104,13 +103,13 @@ class RepeatedRecords:
         self._parts = [bytearray() for _ in range(256)]
 
     def take_names(self, tile: int, names: bytes) -> None:
-        """Take the `names` of a tile's records, joined: the first `NAME_BYTES` of each leaf."""
+        """Take the joined `names` of a tile's records: the first `NAME_BYTES` of each leaf."""
         place = tile.to_bytes(_TILE_BYTES, "big")
         for at in range(0, len(names), NAME_BYTES):
             self._parts[names[at]] += names[at : at + NAME_BYTES] + place
 
     def again(self) -> dict[int, frozenset[bytes]]:
-        """Return by tile the names of its records that are also in an earlier tile."""
+        """Return, by tile, the names of records that an earlier tile has, too."""
         repeated: dict[int, set[bytes]] = {}
         for part in self._parts:
             seen: set[bytes] = set()

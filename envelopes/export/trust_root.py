@@ -1,6 +1,6 @@
-"""The root file: all that a verifier knows from outside an export, and the only source of trust.
+"""The root file: the only source of a verifier's trust, which comes from outside the export.
 
-Strict JSON, so that two readers see one meaning (SPEC.md section 14, "The root file").
+It is strict JSON, so that all readers see the same meaning (SPEC.md section 14, "The root file").
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _MOST_BYTES: Final = 1_048_576
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Root:
-    """What is trusted beforehand. Raises `ConfigurationError` if it trusts nothing, or has another log's checkpoint.
+    """The parts of a log that a verifier trusts. Raises `ConfigurationError` if there are none, or for a bad checkpoint.
 
-    `keys` are the log's, several while one replaces another. `bundles` are H of the own trust domain's JWT bundles that
-    are pinned, with no bundle vouching for them: that of the log's first `bundle` record, and any with which an operator
-    started over. `checkpoints` are notes that others kept.
+    `keys` are the log's keys, several while one replaces another. `bundles` are hashes of JWT bundles of the own trust domain
+    that are pinned, so that no bundle need vouch for them: that of the log's first `bundle` record, and each with which an
+    operator started over. `checkpoints` are notes of this log that others kept.
     """
 
     origin: str
@@ -127,7 +127,7 @@ def _texts(document: dict[str, Json], name: str) -> tuple[str, ...]:
 
 
 def _digest(text: str) -> bytes:
-    # `fromhex` also accepts white space and upper case; only one spelling is allowed.
+    # `fromhex` also accepts white space and upper case, but only one spelling is allowed.
     digest = bytes.fromhex(text)
     if digest.hex() != text or len(text) != _DIGEST_HEX:
         raise ValueError("bundles are SHA-256 in lower-case hex")

@@ -1,4 +1,4 @@
-"""Receipts: proofs that one entry is in a log, to be checked offline (C2SP tlog-proof)."""
+"""Receipts: proofs that an entry is in a log, which verify offline (C2SP tlog-proof)."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _NODES: Final = 63
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """One entry's place, its path to the root, and the checkpoint as a note, unverified.
+    """The index of an entry, its path to the root, and the checkpoint as a note. Nothing is verified.
 
-    `extra` is opaque and not authenticated; empty if there is none.
+    `extra` is opaque and not authenticated, and may be empty.
     """
 
     index: int
@@ -51,10 +51,7 @@ def encode_receipt(receipt: Receipt) -> bytes:
 
 
 def parse_receipt(data: bytes) -> Receipt:
-    """Parse a receipt; raise `LogError` (`bad_note`) for malformed bytes.
-
-    The checkpoint in it is kept as it is, for `verify_receipt` to check.
-    """
+    """Parse a receipt; raise `LogError` (`bad_note`) for malformed bytes. `verify_receipt` checks its checkpoint."""
     if len(data) > DEFAULT_LIMITS.receipt_bytes:
         raise LogError(Code.BAD_NOTE, "receipt: too large")
     head, blank, note = data.partition(b"\n\n")

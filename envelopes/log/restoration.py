@@ -1,8 +1,8 @@
-"""Restorations: that a log's stream was restored from a backup, as a note signed by the log's key (SPEC.md section 13).
+"""Restorations: notes, signed by a log's key, that the log's stream was restored from a backup (SPEC.md section 13).
 
-A restored stream is created anew, and ends where the backup did. The log goes on over it only with such a note, in which the
-operator who restored is named; the note is the log's entry 0x05, and shows for ever what may be missing. The note may also
-name the other streams of the backup: what was waiting in these is handled only then (step 6).
+A restored stream has a new creation time and ends where the backup ended. The log continues over it only with such a note,
+which names the operator. The note becomes an entry of kind 0x05, so that the log always shows which messages may be missing.
+The note may also name the other streams of the backup. Messages that wait in these are handled only if it does (step 6).
 """
 
 from __future__ import annotations
@@ -21,26 +21,27 @@ from sealbus.envelopes.message.restored import RestoredStream
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 _FIRST: Final = "sealbus.restored.v1"
-"""No checkpoint begins so, unless a log were named so, whose second line would have to be a number."""
+"""The first line of a note. A checkpoint of a log with this name would differ in its second line, which is a number."""
 _FIRST_OF_STREAMS: Final = "sealbus.restored.v2"
-"""The first line of a note that names other streams as well."""
+"""The first line of a note that also names other streams."""
 FOLDER: Final = "restored"
 _LINES: Final = 7
 _MAX: Final = DEFAULT_LIMITS.max_integer
 _ROW: Final = 4
-"""Columns of a stream's line."""
+"""Number of columns in a stream's line."""
 _MANIFEST: Final = re.compile("[0-9a-f]{64}")
 _MOST_STREAMS: Final = 64
-"""Streams that one note names: with their numbers they fit into a note that is published."""
+"""Most streams in a note. Their lines fit into a note of the size that may be published."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restoration:
-    """One restoration. Raises `LogError` (`bad_note`) for values that none can have.
+    """One restoration. Raises `LogError` (`bad_note`) for values that no restoration can have.
 
-    `before` and `created` are when the stream was created, before it and by it; `last` is the last sequence that the stream
-    held then; `by` the operator; `time` when, by the notary's clock. All times are microseconds. `manifest` is the SHA-256 of
-    the backup's signed manifest, and `streams` are its other streams, by name; either both are there, or neither.
+    `before` is the creation time of the stream in the backup, `created` that of the restored stream. `last` is the last
+    restored sequence, `by` the operator, and `time` the time of the note by the notary's clock. All times are microseconds.
+    `manifest` is the SHA-256 of the backup's signed manifest, in hex, and `streams` are the backup's other streams, in the
+    order of their names. Either both are present, or neither.
     """
 
     origin: str
@@ -82,7 +83,7 @@ def sign_restoration(restoration: Restoration, signers: Sequence[NoteSigner]) ->
 def open_restoration(note: bytes, *, origin: str, verifiers: Iterable[NoteVerifier]) -> Restoration:
     """Verify `note` as a restoration of the log `origin`: every signature by one of `verifiers`, at most one by each.
 
-    Raises `LogError` as `open_strictly` does for a checkpoint, and `bad_note` for a note that is none.
+    Raises `LogError` as `open_strictly` does for a checkpoint, and `bad_note` for a text that is not a restoration.
     """
     keys = tuple(verifiers)
     verified = verify_note(note, keys)
@@ -129,10 +130,10 @@ def parse_stream(line: str) -> RestoredStream:
 
 
 def restoration_path(time: int) -> str:
-    """Return the path of the note of a restoration at `time` in a log's folder."""
+    """Return the path, in a log's folder, of the note of a restoration at `time`."""
     return f"{FOLDER}/{time:016d}"
 
 
 def restoration_entry(note: bytes, restoration: Restoration) -> Entry:
-    """Return the entry of a restoration: after it the stream's next sequence is the one after `last`."""
+    """Return the entry of a restoration. The sequence after `last` comes next."""
     return Entry(EntryKind.RESTORED, restoration.last, restoration.time, sha256(note).digest(), 0)

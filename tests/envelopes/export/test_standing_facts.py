@@ -97,7 +97,7 @@ def test_what_is_no_grant(changes: dict[str, Any]) -> None:
         ({"task_fields": {"ext": None}}, "it began with no tick"),
         ({"task_fields": {"ext": {"_tick": "now"}}}, "it began with no tick"),
         ({"task_fields": {"re": None}}, "it began with no tick"),
-        ({"away": {"req": {"ip": "192.0.2.1"}}}, "its context is not of one who is away"),
+        ({"away": {"req": {"ip": "192.0.2.1"}}}, "its context is not of an absent user"),
     ],
 )
 def test_what_rests_on_nothing(changes: dict[str, Any], fault: str) -> None:

@@ -28,12 +28,13 @@ from sealbus.agents.runtime.node import Node
 from sealbus.agents.runtime.open import open_node
 from sealbus.agents.runtime.worker import Worker, settle_collector
 from sealbus.agents.sdk.task_handle import TaskHandle
-from sealbus.bus.handling.approvals.parked_tasks import PARKED_TYPE, Parked, parse_parked
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.nats.api import EXPECTED_LAST
-from sealbus.bus.ports import Outgoing, PubAck, uuid7, wall_clock
+from sealbus.bus.ports import Outgoing, PubAck, uuid7
 from sealbus.bus.sending.approval import ApprovalRequest, Verdict, approval_message
 from sealbus.bus.stream_names import RESULTS
 from sealbus.bus.streams.signed_value import signed
+from sealbus.bus.work.approvals.parked_tasks import PARKED_TYPE, Parked, parse_parked
 from sealbus.envelopes.encoding.codec import encode
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 from sealbus.envelopes.message.kinds import Kind

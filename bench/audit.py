@@ -108,9 +108,7 @@ async def recording() -> AsyncIterator[Figure]:
 
 
 def _writer(world: AuditWorld, outbox: Outbox, counters: Counters, spool: Spool | None = None) -> AuditWriter:
-    return AuditWriter(
-        own=world.inventory.spiffe_id, subject="audit.inventory", outbox=outbox, counters=counters, spool=spool
-    )
+    return AuditWriter(subject="audit.inventory", outbox=outbox, counters=counters, spool=spool)
 
 
 @asynccontextmanager

@@ -20,7 +20,8 @@ from support.real_bus import RealBus, real_bus
 
 from bench.report import Figure
 from sealbus import Agent, Client, Context
-from sealbus.agents.runtime.worker import Worker, WorkerLimits, settle_collector
+from sealbus.agents.runtime.assembly import WorkerLimits
+from sealbus.agents.runtime.worker import Worker, settle_collector
 
 __all__ = ["figures"]
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -35,12 +34,12 @@ __all__ = [
     "Overloaded",
     "PubAck",
     "Request",
+    "Settlement",
     "StoredValue",
     "StreamRefused",
     "Transport",
     "X509Material",
     "uuid7",
-    "wall_clock",
 ]
 
 JsonObject = dict[str, object]
@@ -162,11 +161,8 @@ class ConsumerLoad(NamedTuple):
     """How many there may be (`max_ack_pending`). With so many the broker delivers nothing new."""
 
 
-class Pull(Protocol):
-    """One durable consumer of one stream, read in batches; every delivery is settled exactly once."""
-
-    def batches(self) -> AsyncGenerator[Sequence[Delivery], None]:
-        """Yield what has arrived, at least one and at most the configured batch size at a time, until closed."""
+class Settlement(Protocol):
+    """Where deliveries are settled, each exactly once."""
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Acknowledge for good, all in one write."""
@@ -179,6 +175,13 @@ class Pull(Protocol):
 
     def working(self, delivery: Delivery) -> None:
         """Tell the broker that the delivery is still being handled, so that it is not redelivered."""
+
+
+class Pull(Settlement, Protocol):
+    """One durable consumer of one stream, read in batches."""
+
+    def batches(self) -> AsyncGenerator[Sequence[Delivery], None]:
+        """Yield what has arrived, at least one and at most the configured batch size at a time, until closed."""
 
     async def load(self) -> ConsumerLoad:
         """Ask the broker what the consumer holds now, apart from what was taken here. Raises `BusUnavailable`."""
@@ -252,11 +255,6 @@ class Transport(Protocol):
 
     async def broker_time(self, stream: str) -> int:
         """Return when the broker answered a request about `stream`, in microseconds by its clock; 0 if it does not say."""
-
-
-def wall_clock() -> int:
-    """Return the host's clock in microseconds since the Unix epoch."""
-    return time.time_ns() // 1_000
 
 
 def uuid7(now: int) -> bytes:

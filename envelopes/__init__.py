@@ -6,7 +6,7 @@ Pure: functions take bytes, values, times, trust bundles and bounded caches. The
     >>> import json
     >>> from base64 import urlsafe_b64encode
     >>> from cryptography.hazmat.primitives.asymmetric import ec
-    >>> from sealbus.envelopes.accept.live import LiveProfile, accept_live
+    >>> from sealbus.envelopes.accept.live import LiveProfile, Replays, accept_live
     >>> from sealbus.envelopes.message.freshness import StreamArrival
     >>> from sealbus.envelopes.message.kinds import Kind
     >>> from sealbus.envelopes.message.seal import Draft, Sealer, seal
@@ -43,7 +43,7 @@ The planner seals an event. The inventory opens the message that it received fro
     ...     LiveProfile(own=SpiffeId("spiffe://example.org/agent/inventory"), names=Names(domain),
     ...                 kinds=frozenset({Kind.EVENT})),
     ...     action="planner.done", trust=Trust(bundles=TrustBundles([JwtBundle.parse(domain, jwks)])),
-    ...     caches=Caches(), replay=ReplayMemory(1), now=now)
+    ...     caches=Caches(), replays=Replays(ReplayMemory(1)), now=now)
     >>> str(message.header.iss), message.body
     ('spiffe://example.org/agent/planner', b'{}')
 """

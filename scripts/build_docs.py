@@ -1,8 +1,9 @@
 """Build the documents as a site (`make docs`): lay the pages into one folder, generate the reference, run zensical.
 
-Documents stand where they are read in the repository, and link to each other and to code by relative paths. On the site all
-pages are in one folder; a link to another page becomes one to its place there, a link to any other file one to a copy of it
-as text, and a link to a folder without a page only its words. Nothing in the repository is written for the site alone.
+Documents link to each other and to code by relative paths in the repository. On the site all pages are in one folder, except
+decision records and the reference. The build rewrites each link to a page to the page's place there. A link to any other
+file leads to a copy of the file as text. A link to a folder without a page becomes plain words. Nothing in the repository is
+written for the site alone.
 
 Usage: build_docs.py [--stage FOLDER]    with FOLDER only the pages are laid there, and nothing is built
 """
@@ -41,6 +42,9 @@ ELSEWHERE = {
 }
 """Pages that stand outside docs/, and their names on the site."""
 
+DECISIONS = "docs/decisions"
+"""The folder of decision records: on the site it stays a folder, and its README is the index."""
+
 STYLE = "docs/site.css"
 _PICTURES = (".png", ".svg")
 _FENCE = re.compile(r"^( *)```.*?^\1```$", re.MULTILINE | re.DOTALL)
@@ -61,6 +65,8 @@ def slug_function() -> Callable[[str, str], str]:
 def pages(root: Path = ROOT) -> dict[str, str]:
     """Return the name on the site of each page that is written by hand, by its path in the repository."""
     found = {path.relative_to(root).as_posix(): path.name for path in sorted((root / "docs").glob("*.md"))}
+    for path in sorted((root / DECISIONS).glob("*.md")):
+        found[path.relative_to(root).as_posix()] = f"decisions/{path.name.replace('README', 'index')}"
     return found | ELSEWHERE
 
 

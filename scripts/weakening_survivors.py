@@ -39,7 +39,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
             " + KEY_BYTES dropped]"
         ),
         (
-            "sealbus.bus.handling.approvals.parked_tasks.parse_parked: len(tokens) != _SUBJECT_TOKENS or (queue,"
+            "sealbus.bus.work.approvals.parked_tasks.parse_parked: len(tokens) != _SUBJECT_TOKENS or (queue,"
             " digest) != (parked.obligation.queue, parked.digest) [len(tokens) != _SUBJECT_TOKENS dropped]"
         ),
         (
@@ -47,11 +47,11 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
             " != 64 [len(self.raw) != 64 dropped]"
         ),
         (
-            "sealbus.bus.handling.approvals.parking.Parking._parks: decision is None or decision.allow is not"
+            "sealbus.bus.work.approvals.parking.Parking._parks: decision is None or decision.allow is not"
             " False or one.error is not None or (not decision.obligations) [decision.allow is not False dropped]"
         ),
         (
-            "sealbus.bus.handling.approvals.parking.Parking._parks: decision is None or decision.allow is not"
+            "sealbus.bus.work.approvals.parking.Parking._parks: decision is None or decision.allow is not"
             " False or one.error is not None or (not decision.obligations) [not decision.obligations dropped]"
         ),
         (
@@ -165,8 +165,8 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.envelopes.export.entries.EntryReader._read_records: name not in self.names [by prefix]",
         "sealbus.envelopes.export.entries.EntryReader._read_records: name in self._only [by prefix]",
         "sealbus.envelopes.export.tally.RepeatedRecords.again: name in seen [by prefix]",
-        "sealbus.bus.handling.idempotency.replay_guard.ReplayGuard.used: digest not in slot.uses [by prefix]",
-        "sealbus.bus.handling.idempotency.replay_guard.ReplayGuard.used: digest in slot.uses [by prefix]",
+        "sealbus.bus.work.idempotency.replay_guard.ReplayGuard.used: digest not in slot.uses [by prefix]",
+        "sealbus.bus.work.idempotency.replay_guard.ReplayGuard.used: digest in slot.uses [by prefix]",
         "sealbus.bus.gate.resumption.Resumption.mark: one.opened.message.header.digest not in self._under_way [by prefix]",
         "sealbus.bus.gate.resumption.Resumption.put: digest in self._under_way [by prefix]",
         ("sealbus.envelopes.export.trust.pinned_bundles: sha256(record.jwt).digest() in root.bundles [by prefix]"),
@@ -197,14 +197,14 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.bus.gate.resumption.Resumption._kept_open: until <= parked.until [bound]",
     ),
     "it is looked for once more, and nothing is there": (
-        "sealbus.bus.handling.approvals.parking.Parking.park: delivery.number > 1 [bound]",
+        "sealbus.bus.work.approvals.parking.Parking.park: delivery.number > 1 [bound]",
     ),
     "one byte more or less of what people are asked is bounded again where the question about it is made": (
         "sealbus.bus.gate.resumption.Resumption._can_be_asked: len(decided.input_document) <= INPUT_BYTES [bound]",
     ),
     "its requester looks at the same moment, and finds it expired either way": (
         (
-            "sealbus.bus.handling.approvals.parking.Parking._parks:"
+            "sealbus.bus.work.approvals.parking.Parking._parks:"
             " _waits_until(one.opened.message.header) <= self._clock() [bound]"
         ),
     ),
@@ -378,7 +378,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
     ),
     "all digests have one length": (
         "independent.verify_export.check_verdict: verdict.message.hex() == given['message'] [by prefix]",
-        "sealbus.bus.handling.idempotency.replay_guard.ReplayGuard.use: digest in slot.uses [by prefix]",
+        "sealbus.bus.work.idempotency.replay_guard.ReplayGuard.use: digest in slot.uses [by prefix]",
     ),
     "a space is refused before, as white space": (
         "sealbus.envelopes.log.note.check_key_name: character < ' ' [bound]",
@@ -390,7 +390,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.envelopes.accept.open_request.PendingRequest.from_text: request.to_text() != text [by case]",
     ),
     "bytes of that length are no stop: the parts of one take less": (
-        "sealbus.bus.handling.cancel.stop.parse: len(raw) <= PARTS * _BYTES [bound]",
+        "sealbus.bus.work.cancel.stop.parse: len(raw) <= PARTS * _BYTES [bound]",
     ),
     "each is one character": (
         "sealbus.envelopes.log.note._check_characters: character != '\\n' [by prefix]",
@@ -580,7 +580,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
     ),
     "it only saves a look where nothing is": (
         (
-            "sealbus.bus.handling.approvals.parking.Parking.park: self._stops.suspects(message) and (stored :="
+            "sealbus.bus.work.approvals.parking.Parking.park: self._stops.suspects(message) and (stored :="
             " (await self._tasks.find(parked.digest))) [self._stops.suspects(message) dropped]"
         ),
     ),
@@ -628,7 +628,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.envelopes.message.user_context.parsed_context: caches.contexts.get of ctx [payload instead]",
     ),
     "what another process has stored and told meanwhile stands: its marker holds, and no reader takes a status before it": (
-        "sealbus.bus.handling.approvals.parking.Parking.park: known or parked [known dropped]",
+        "sealbus.bus.work.approvals.parking.Parking.park: known or parked [known dropped]",
     ),
     "where nobody has more, the list fits as it did": (
         "sealbus.agents.control.revoker.revoker._crowding: more and most <= 0 [more dropped]",

@@ -67,23 +67,24 @@ TARGETS: dict[str, str] = {
     "agents/edge/oauth/possession": "agents/edge/oauth/test_possession",
     "agents/edge/oauth/security_events": "agents/edge/oauth/test_security_events attack/test_security_events",
     "agents/evidence/standing": "agents/evidence/test_standing attack/test_forged_grants",
-    "bus/handling/schedules/standing": (
-        "bus/handling/schedules/test_standing attack/test_standing_grants agents/edge/test_schedule_routes"
+    "bus/work/schedules/standing": (
+        "bus/work/schedules/test_standing attack/test_standing_grants agents/edge/test_schedule_routes"
         " agents/edge/test_standing_grants"
     ),
     "agents/evidence/approvals": "attack/test_forged_approvals agents/evidence/test_approvals",
     "bus/gate/authorizer": "bus/gate/test_authorizer bus/gate/test_gate",
     "bus/gate/gate": "bus/gate/test_gate bus/gate/test_restored_streams",
-    "bus/handling/idempotency/replay_guard": (
-        "bus/handling/idempotency/test_replay_guard bus/streams/test_state_vectors"
-    ),
-    "bus/handling/cancel/stop": "bus/handling/cancel/test_stop",
+    "bus/work/idempotency/replay_guard": ("bus/work/idempotency/test_replay_guard bus/streams/test_state_vectors"),
+    "bus/work/cancel/stop": "bus/work/cancel/test_stop",
     "bus/gate/approval_authorizer": "bus/gate/test_approval_authorizer attack/test_approvals bus/gate/test_resumption",
+    "bus/gate/opener": "bus/gate/test_gate bus/gate/test_restored_streams bus/gate/test_resumption",
     "bus/gate/resumption": "bus/gate/test_resumption attack/test_approvals",
-    "bus/handling/approvals/parking": "bus/handling/approvals/test_parking attack/test_approvals bus/gate/test_resumption",
-    "bus/handling/approvals/marker": "bus/handling/approvals/test_marker",
-    "bus/handling/approvals/parked_tasks": (
-        "bus/handling/approvals/test_parked_tasks bus/handling/approvals/test_marker attack/test_approvals"
+    "bus/work/approvals/progress": "bus/gate/test_resumption bus/gate/test_parked_expiry attack/test_approvals",
+    "bus/work/executor/ending": "bus/work/executor/test_ending",
+    "bus/work/approvals/parking": "bus/work/approvals/test_parking attack/test_approvals bus/gate/test_resumption",
+    "bus/work/approvals/marker": "bus/work/approvals/test_marker",
+    "bus/work/approvals/parked_tasks": (
+        "bus/work/approvals/test_parked_tasks bus/work/approvals/test_marker attack/test_approvals"
     ),
     "bus/sending/approval": "bus/sending/test_approval",
     "envelopes/accept/parked": "envelopes/accept/test_parked",

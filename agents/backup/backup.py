@@ -27,9 +27,10 @@ from sealbus.agents.backup.manifest import (
     is_audit,
 )
 from sealbus.agents.runtime.settings.settings import Settings
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.nats.api import StreamState, takes_records
 from sealbus.bus.nats.connection.connection import Connection
-from sealbus.bus.ports import Clock, wall_clock
+from sealbus.bus.ports import Clock
 from sealbus.bus.stream_names import EVENTS, HELD, STATE, TASKS
 from sealbus.bus.streams.snapshot import list_streams, take_snapshot
 from sealbus.envelopes.errors import ConfigurationError

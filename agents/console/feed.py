@@ -20,7 +20,8 @@ from sealbus.agents.console.rows import DecisionRow, OutcomeRow, row_of
 from sealbus.agents.console.traffic import Traffic
 from sealbus.agents.edge.event_streams import event
 from sealbus.bus.audit.trail import AuditEntry, AuditTrail, Finding
-from sealbus.bus.ports import Clock, wall_clock
+from sealbus.bus.clocks import wall_clock
+from sealbus.bus.ports import Clock
 from sealbus.envelopes.backoff import Backoff
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.limits import SECOND

@@ -42,8 +42,8 @@ from sealbus.agents.edge.http.bodies import read_bytes
 from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS
 from sealbus.agents.edge.http.problem import EdgeError
 from sealbus.agents.evidence.lookup import identifier
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.inspection.tasks import TaskFilter
-from sealbus.bus.ports import wall_clock
 from sealbus.envelopes.encoding.strict_json import parse_object
 from sealbus.envelopes.errors import Code, SealbusError
 from sealbus.envelopes.records.decision import DecisionRecord

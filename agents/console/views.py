@@ -40,16 +40,16 @@ from sealbus.agents.runtime.node import Node
 from sealbus.agents.runtime.open import reading_profile
 from sealbus.agents.runtime.settings.settings import Settings
 from sealbus.agents.sdk.task_handle import handle_text
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.gate.status_reader import AskedTask
-from sealbus.bus.handling.schedules.book import Schedule, every_schedule
-from sealbus.bus.handling.schedules.rule import shown_when
 from sealbus.bus.inspection.agents import AgentSeen, Queue, actions_of, agents_seen
 from sealbus.bus.inspection.dead import DeadLetter, DeadLetterList, dead_subjects
 from sealbus.bus.inspection.tasks import ListedTask, TaskFilter, TaskList, task_subjects
 from sealbus.bus.nats.api import RECORDS, audit_stream, consumer_states, existing_stream
 from sealbus.bus.nats.connection.connection import Connection
-from sealbus.bus.ports import wall_clock
 from sealbus.bus.stream_names import DEAD, EVENTS, TASKS
+from sealbus.bus.work.schedules.book import Schedule, every_schedule
+from sealbus.bus.work.schedules.rule import shown_when
 from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.errors import BusUnavailable, Code, ConfigurationError
 from sealbus.envelopes.export.format import CHECKPOINT

@@ -24,8 +24,8 @@ from sealbus.agents.dev.idp.registry import DEMO_USERS, DemoUser, merged_users
 from sealbus.agents.dev.users import EDGE_PATH
 from sealbus.agents.edge.egress.exit import open_exit
 from sealbus.agents.runtime.settings.schema import ClientTable, IssuerTable
-from sealbus.agents.runtime.settings.settings import Flag, Settings, load_settings
-from sealbus.agents.runtime.settings.source import Key, dotted, file_entries
+from sealbus.agents.runtime.settings.settings import Settings, load_settings
+from sealbus.agents.runtime.settings.source import Flag, Key, dotted, file_entries
 from sealbus.bus.background import Background
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.message.subjects import OwnSubject

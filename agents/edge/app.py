@@ -37,7 +37,8 @@ from sealbus.envelopes.denial import RemedyKind
 from sealbus.envelopes.errors import Code, SealbusError
 
 if TYPE_CHECKING:
-    from sealbus.bus.telemetry.tracing import HttpRequest, Tracer
+    from sealbus.bus.telemetry.spans import HttpRequest
+    from sealbus.bus.telemetry.tracing import Tracer
 
 __all__ = ["Application", "Methods", "edge_app"]
 

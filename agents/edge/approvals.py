@@ -23,13 +23,13 @@ from sealbus.agents.runtime.node import Node
 from sealbus.agents.sdk.bodies import JSON
 from sealbus.bus.gate.approval_authorizer import ask_about
 from sealbus.bus.gate.authorizer import caller_for, request_about
-from sealbus.bus.gate.resumption import reopened
-from sealbus.bus.handling.approvals.marker import MARKER_TYPE, parsed_marker
-from sealbus.bus.handling.approvals.parked_tasks import PARKED_TYPE, Parked, ParkedState, parse_parked
-from sealbus.bus.handling.cancel.kept import STOP_PLACES, KeptStops, StopPlaces
+from sealbus.bus.gate.opener import reopened_message
 from sealbus.bus.sending.approval import LONGEST_WAIT
 from sealbus.bus.streams.held import HeldValue, Part, Place, Scan
 from sealbus.bus.telemetry import OperatorLog
+from sealbus.bus.work.approvals.marker import MARKER_TYPE, parsed_marker
+from sealbus.bus.work.approvals.parked_tasks import PARKED_TYPE, Parked, ParkedState, parse_parked
+from sealbus.bus.work.cancel.kept import STOP_PLACES, KeptStops, StopPlaces
 from sealbus.envelopes.accept.live import LiveProfile, VerifiedMessage
 from sealbus.envelopes.encoding.strict_json import deeper_than
 from sealbus.envelopes.errors import Code, ConfigurationError, EnvelopeError, SealbusError, SealError
@@ -344,7 +344,7 @@ class Waiting:
     async def _proved(self, parked: Parked) -> ParkedTask | None:
         node = self._node
         try:
-            message = await reopened(
+            message = await reopened_message(
                 parked, profile=self._profile, trust=node.trust(), past=node.past, caches=node.caches
             )
             _check_times(parked, message)

@@ -16,10 +16,10 @@ from sealbus.agents.edge.http.problem import EdgeError, problem_of
 from sealbus.agents.edge.oauth.access_token import AccessToken
 from sealbus.agents.edge.task_routes import answer_of
 from sealbus.agents.sdk.messages import Origin, call_message
+from sealbus.agents.sdk.options import CallOptions
 from sealbus.bus.sending.answer import ChunkedAnswer
 from sealbus.bus.sending.message import Content, OutgoingMessage
 from sealbus.envelopes.errors import Code, SealbusError
-from sealbus.envelopes.limits import SECOND
 
 __all__ = ["Calls", "connected"]
 
@@ -75,7 +75,7 @@ class Calls:
             names=front.node.deployment.names,
             origin=Origin.user(front.context(token, request)),
             reply_to=front.node.requests.address(),
-            life=int(front.limits.call_seconds * SECOND),
+            options=CallOptions(timeout=front.limits.call_seconds),
             own=front.node.deployment.own_subjects,
         )
 

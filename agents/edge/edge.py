@@ -49,8 +49,8 @@ from sealbus.agents.runtime.worker import Worker
 from sealbus.agents.sdk.agent import Agent
 from sealbus.agents.sdk.messages import NO_SUBJECTS
 from sealbus.bus.background import Background
-from sealbus.bus.handling.idempotency.replay_guard import ReplayGuard
 from sealbus.bus.streams.key_value import KeyValue
+from sealbus.bus.work.idempotency.replay_guard import ReplayGuard
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.lifetimes import Lifetimes
 from sealbus.envelopes.limits import SECOND

@@ -22,10 +22,10 @@ from sealbus.agents.edge.oauth.issuers import Issuer
 from sealbus.agents.edge.task_routes import SUBMITTED
 from sealbus.agents.sdk.bodies import JSON, MSGPACK
 from sealbus.agents.sdk.schema import REFERENCE, SCHEMA_BYTES, ActionSchema, AgentSchema, reachable
-from sealbus.bus.handling.schedules.request import Overlap
-from sealbus.bus.handling.schedules.standing import STANDING_SHORTEST
 from sealbus.bus.sending.approval import Verdict
 from sealbus.bus.sending.status import State
+from sealbus.bus.work.schedules.request import Overlap
+from sealbus.bus.work.schedules.standing import STANDING_SHORTEST
 from sealbus.envelopes.denial import RemedyKind
 from sealbus.envelopes.errors import ConfigurationError
 

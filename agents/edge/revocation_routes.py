@@ -23,10 +23,10 @@ from sealbus.agents.edge.oauth.security_events import ReportedEvent
 from sealbus.agents.runtime.policy.revocation import REVOKE, Revocation
 from sealbus.agents.sdk.bodies import JSON
 from sealbus.agents.sdk.messages import Origin, call_message
+from sealbus.agents.sdk.options import CallOptions
 from sealbus.bus.sending.message import Content
 from sealbus.envelopes.encoding.codec import is_text
 from sealbus.envelopes.errors import Code, SealbusError
-from sealbus.envelopes.limits import SECOND
 
 __all__ = ["LOGOUT_PATH", "SECURITY_EVENTS_PATH", "RevocationRoutes"]
 
@@ -108,7 +108,7 @@ class RevocationRoutes:
             names=front.node.deployment.names,
             origin=Origin(tid=request.scope[REQUEST_ID]),
             reply_to=requests.address(),
-            life=int(within * SECOND),
+            options=CallOptions(timeout=within),
             own=front.node.deployment.own_subjects,
         )
         try:

@@ -18,9 +18,10 @@ from sealbus.agents.edge.http.problem import HEADERS, EdgeError
 from sealbus.agents.edge.oauth.access_token import AccessToken
 from sealbus.agents.edge.standing_grants import EdgeGrants
 from sealbus.agents.sdk.bodies import JSON
-from sealbus.bus.handling.schedules.book import Schedule
-from sealbus.bus.handling.schedules.cron import Cron
-from sealbus.bus.handling.schedules.request import (
+from sealbus.bus.sending.message import Content
+from sealbus.bus.work.schedules.book import Schedule
+from sealbus.bus.work.schedules.cron import Cron
+from sealbus.bus.work.schedules.request import (
     CATCHUP,
     Overlap,
     Planned,
@@ -28,15 +29,14 @@ from sealbus.bus.handling.schedules.request import (
     ScheduleState,
     schedule_message,
 )
-from sealbus.bus.handling.schedules.rule import At, Every, When, shown_when
-from sealbus.bus.handling.schedules.standing import (
+from sealbus.bus.work.schedules.rule import At, Every, When, shown_when
+from sealbus.bus.work.schedules.standing import (
     STANDING_SCOPE,
     STANDING_UNSAID,
     check_granted,
     own_name,
     standing_name,
 )
-from sealbus.bus.sending.message import Content
 from sealbus.envelopes.denial import Remedy, RemedyKind
 from sealbus.envelopes.encoding.strict_json import Json, parse_object
 from sealbus.envelopes.errors import BusUnavailable, Code, Denied

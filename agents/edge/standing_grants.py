@@ -19,11 +19,11 @@ from sealbus.agents.sdk.messages import split_action
 from sealbus.agents.sdk.task_handle import handle_text
 from sealbus.bus.gate.authorizer import caller_for
 from sealbus.bus.gate.status_reader import AskedTask
-from sealbus.bus.handling.schedules.book import Schedule
-from sealbus.bus.handling.schedules.request import Planned, ScheduleRequest
-from sealbus.bus.handling.schedules.rule import shown_when
-from sealbus.bus.handling.schedules.standing import check_standing, is_of, standing_draft
 from sealbus.bus.telemetry import OperatorLog
+from sealbus.bus.work.schedules.book import Schedule
+from sealbus.bus.work.schedules.request import Planned, ScheduleRequest
+from sealbus.bus.work.schedules.rule import shown_when
+from sealbus.bus.work.schedules.standing import check_standing, is_of, standing_draft
 from sealbus.envelopes.accept.live import VerifiedMessage
 from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.errors import (

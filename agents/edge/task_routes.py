@@ -19,6 +19,8 @@ from sealbus.agents.edge.http.problem import HEADERS, EdgeError, problem_of
 from sealbus.agents.edge.oauth.access_token import AccessToken
 from sealbus.agents.edge.task_owners import TaskOwners
 from sealbus.agents.sdk.bodies import JSON
+from sealbus.agents.sdk.messages import Origin
+from sealbus.agents.sdk.options import SubmitOptions
 from sealbus.agents.sdk.task_handle import TaskHandle, failure_of
 from sealbus.bus.sending.answer import CallExpired
 from sealbus.bus.sending.message import Content
@@ -85,10 +87,8 @@ class Tasks:
                 handle: TaskHandle = await front.node.sending.submit(
                     action,
                     body,
-                    user=front.context(token, request),
-                    life=life,
-                    idempotency_key=key,
-                    wait=front.limits.approval_wait_seconds,
+                    origin=Origin.user(front.context(token, request)),
+                    options=SubmitOptions(life=life, idempotency_key=key, wait=front.limits.approval_wait_seconds),
                 )
                 await self.owners.keep(handle, token)
         except TimeoutError as error:

@@ -15,7 +15,8 @@ from urllib.parse import parse_qsl, urlencode
 from sealbus.agents.login.loopback import Loopback
 from sealbus.agents.login.provider import Answer, LoginFailed, Provider, refusal
 from sealbus.agents.login.token_answer import Tokens, is_token
-from sealbus.bus.ports import Clock, wall_clock
+from sealbus.bus.clocks import wall_clock
+from sealbus.bus.ports import Clock
 
 __all__ = ["authorization_page", "by_browser", "new_secrets", "tokens_for"]
 

@@ -11,7 +11,8 @@ from typing import Final, Self, TypeGuard
 from sealbus.agents.edge.oauth.issuers import is_secure_url
 from sealbus.agents.login.provider import LoginFailed, Provider, ProviderUnavailable, refusal
 from sealbus.agents.login.token_answer import Tokens, is_token
-from sealbus.bus.ports import Clock, wall_clock
+from sealbus.bus.clocks import wall_clock
+from sealbus.bus.ports import Clock
 from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.limits import SECOND
 

@@ -12,7 +12,8 @@ from sealbus.agents.login.provider import LoginFailed, Provider, ProviderUnavail
 from sealbus.agents.login.public_client import PublicClient
 from sealbus.agents.login.token_answer import Tokens
 from sealbus.agents.runtime.settings.schema import ClientTable
-from sealbus.bus.ports import Clock, wall_clock
+from sealbus.bus.clocks import wall_clock
+from sealbus.bus.ports import Clock
 from sealbus.envelopes.errors import Code, ConfigurationError, SealbusError
 from sealbus.envelopes.limits import SECOND
 

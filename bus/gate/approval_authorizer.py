@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from sealbus.bus.clocks import BusClock
 from sealbus.bus.gate.authorizer import request_of
-from sealbus.bus.handling.approvals.parked_cancels import ParkedCancels
-from sealbus.bus.handling.approvals.parked_tasks import (
+from sealbus.bus.routing.stages import Decided, Opened
+from sealbus.bus.routing.timers import being_cancelled
+from sealbus.bus.sending.approval import ApprovalRequest, Verdict, parse_approval
+from sealbus.bus.telemetry import OperatorLog
+from sealbus.bus.work.approvals.parked_cancels import ParkedCancels
+from sealbus.bus.work.approvals.parked_tasks import (
     MOST_VERDICTS,
     CountedVerdict,
     Parked,
@@ -22,12 +27,7 @@ from sealbus.bus.handling.approvals.parked_tasks import (
     ParkedTasks,
     without,
 )
-from sealbus.bus.handling.cancel.stop import Stop
-from sealbus.bus.ports import Clock, wall_clock
-from sealbus.bus.routing.stages import Decided, Opened
-from sealbus.bus.routing.timers import being_cancelled
-from sealbus.bus.sending.approval import ApprovalRequest, Verdict, parse_approval
-from sealbus.bus.telemetry import OperatorLog
+from sealbus.bus.work.cancel.stop import Stop
 from sealbus.envelopes.accept.live import VerifiedMessage
 from sealbus.envelopes.errors import (
     BadBody,
@@ -85,7 +85,10 @@ class ApprovalCase:
 
 
 class ApprovalAuthorizer:
-    """Decides about approvals for one agent. `cancels` knows whether a parked task was canceled, or what it follows from."""
+    """Decides about approvals for one agent. `cancels` knows whether a parked task was canceled, or what it follows from.
+
+    `under_way` holds H(header) of each approval that this process has taken and not settled.
+    """
 
     def __init__(
         self,
@@ -93,23 +96,30 @@ class ApprovalAuthorizer:
         tasks: ParkedTasks,
         engine: PolicyEngine,
         cancels: ParkedCancels,
-        clock: Clock = wall_clock,
+        under_way: Container[bytes],
+        clock: BusClock,
     ) -> None:
         self._tasks = tasks
         self._engine = engine
         self._cancels = cancels
+        self._under_way = under_way
         self._clock = clock
         self._said = OperatorLog(_log)
 
     async def authorize(self, opened: Sequence[Opened]) -> list[Decided]:
-        """Return the decision about each approval, in order; a failure affects only its own."""
+        """Return the decision about each approval, in order, without approvals under way; a failure affects only its own.
+
+        The server delivers an approval again if its task takes longer than `ack_wait`. Counted again, it would take the task
+        away from its own earlier delivery, which then could not end it. The earlier delivery settles both.
+        """
         room = asyncio.Semaphore(AT_ONCE)
 
         async def decided(one: Opened) -> Decided:
             async with room:
                 return await self._authorize(one)
 
-        return await asyncio.gather(*[decided(one) for one in opened])
+        decisions = await asyncio.gather(*[decided(one) for one in opened])
+        return [decision for decision in decisions if decision.opened.message.header.digest not in self._under_way]
 
     async def _authorize(self, opened: Opened) -> Decided:
         message, document = opened.message, b""

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
-from sealbus.bus.ports import Clock, wall_clock
+from sealbus.bus.clocks import wall_clock
+from sealbus.bus.ports import Clock
 from sealbus.bus.routing.stages import Decided, Opened
 from sealbus.bus.routing.timers import being_cancelled
 from sealbus.bus.telemetry import Counters, OperatorLog
@@ -60,8 +61,8 @@ class Authorizer:
             ready = _Prepared(one)
             prepared.append(ready)
             try:
-                ready.value = one.route.endpoint.decode(one.message.body, one.message.header.typ)
-                ready.properties = one.route.endpoint.properties(ready.value)
+                ready.value = one.route.handler.decode(one.message.body, one.message.header.typ)
+                ready.properties = one.route.handler.properties(ready.value)
             except BadBody as error:
                 ready.error = error
                 continue
@@ -135,7 +136,7 @@ class Authorizer:
         for ready, answer in zip(asking, answers, strict=True):
             if isinstance(answer, Decision):
                 ready.decision = answer
-                unknown = unknown_obligation(answer.obligations, ready.opened.route.honours)
+                unknown = unknown_obligation(answer.obligations, ready.opened.route.options.honours)
                 if answer.allow is True and unknown is not None:
                     ready.error = ObligationUnknown(f"no handler honours {unknown[:64]!a}")
             else:
@@ -164,7 +165,7 @@ async def _load_one(ready: _Prepared, said: OperatorLog) -> None:
     route = ready.opened.route
     try:
         async with asyncio.timeout(route.resource_timeout):
-            ready.resource = await route.endpoint.resource(ready.value)
+            ready.resource = await route.handler.resource(ready.value)
         ready.error = None
     except ResourceNotFound as error:
         ready.error = error

@@ -17,9 +17,10 @@ from types import TracebackType
 from typing import Final, Self
 
 from sealbus.bus.background import Background
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.gate.refusals import Refusals
 from sealbus.bus.gate.reply_policy import Received, ReplyPolicy
-from sealbus.bus.ports import Clock, Delivery, Transport, wall_clock
+from sealbus.bus.ports import Clock, Delivery, Transport
 from sealbus.bus.routing.timers import Deadlines
 from sealbus.bus.sending.answer import ONE_ANSWER, CallExpired, ChunkedAnswer, NoListener, RemoteError, code_of
 from sealbus.bus.sending.cancel import CancelRequest, cancel_message

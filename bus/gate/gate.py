@@ -3,11 +3,12 @@
 ::
 
     deliveries --1..13--> Opened --14..16--> Decided --17 recorded--> Permitted --18--> handler
-         |       `-- a verb that is unknown here: put off for a replica that has it
-                  `-- refusal (counted)   `-- retried, or denied: recorded, never handled
+         |                  ^ `-- a verb that is unknown here: put off for a replica that has it
+         |                  `---- a parked task that an approval takes up (`admit_opened`)
+         `-- refusal (counted)      `-- retried, or denied: recorded, never handled
 
-There is no other way to a handler: `Permitted` is built here, after the audit stream acknowledged the decision. The next
-batch is opened and decided while the previous one is being recorded; handlers start in order of arrival.
+There is no other way to a handler: `permit` alone builds `Permitted`, after the audit stream acknowledged the decision. The
+next batch is opened and decided while the previous one is being recorded; handlers start in order of arrival.
 """
 
 from __future__ import annotations
@@ -16,23 +17,24 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 from sealbus.bus.audit.writer import AuditWriter, RecordPlaces
 from sealbus.bus.background import Background
+from sealbus.bus.gate.opener import Opener
 from sealbus.bus.gate.refusals import Refusals
-from sealbus.bus.handling.places import Cause, Places
-from sealbus.bus.ports import Clock, Delivery, Pull, wall_clock
+from sealbus.bus.ports import Delivery, Pull, Settlement
 from sealbus.bus.routing.cancellation import Cancellation
 from sealbus.bus.routing.retry import KEY_AWAITED, UNTIL_EXPIRY
-from sealbus.bus.routing.routes import Permitted, RouteTable, TaskReporter
+from sealbus.bus.routing.routes import Permitted, TaskReporter
 from sealbus.bus.routing.stages import Decided, Opened
-from sealbus.bus.streams.key_book import RestoredStreams, nothing_restored
-from sealbus.bus.telemetry import Counters, OperatorLog
-from sealbus.envelopes.accept.live import LiveProfile, VerifiedMessage, accept_live
+from sealbus.bus.site import Site
+from sealbus.bus.telemetry import OperatorLog
+from sealbus.bus.telemetry.processed import ProcessedMessage
+from sealbus.bus.work.executor.executor import Executor
+from sealbus.bus.work.places import Cause, Places
 from sealbus.envelopes.errors import (
     RETRIED_CODES,
     UNAUTHENTICATED_CODES,
@@ -40,106 +42,83 @@ from sealbus.envelopes.errors import (
     EnvelopeError,
     ObligationUnknown,
     SealbusError,
-    StateUnavailable,
 )
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
-from sealbus.envelopes.message.freshness import CoreArrival, StreamArrival
-from sealbus.envelopes.message.restored import RestoredStream
-from sealbus.envelopes.trust.bundles import Trust
-from sealbus.envelopes.trust.caches import Caches, ReplayMemory
 
 if TYPE_CHECKING:
-    from sealbus.bus.telemetry.tracing import Processing, Tracer
+    from sealbus.bus.telemetry.spans import Processing
 
-__all__ = ["CoreOrigin", "Gate", "Turn"]
-
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 RECORDING = 4
 """Batches that are being recorded at a time: enough to hide the acknowledgement's round trip."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CoreOrigin:
-    """The times that step 6 needs for core calls: when this process started and when its audit stream was created."""
-
-    started: int
-    audit_created: int
-
-
 class Authorizes(Protocol):
-    """Does steps 14 to 16: an `Authorizer`, or for approvals one of their own."""
+    """Does steps 14 to 16: an `Authorizer`, or an `ApprovalAuthorizer`."""
 
     async def authorize(self, opened: Sequence[Opened]) -> list[Decided]:
-        """Return the decision about each message, in order."""
+        """Return the decision about each message, in order, without messages that are to be left alone."""
 
 
-class Handling(Protocol):
-    """What stands behind the gate: an `Executor`, or for approvals what counts them."""
+Take = Callable[[Permitted, Delivery, Pull], Awaitable[None]]
+"""Takes a permitted message of a stream; returns once there is room for it."""
 
-    def reporter(self, message: VerifiedMessage, delivery: Delivery) -> TaskReporter | None:
-        """Return the reporter of a task's status, or `None` for a call or an event."""
 
-    def mark(self, decided: Sequence[Decided]) -> Sequence[Decided]:
-        """Return what of `decided` is to be recorded and handled, those marked that are to be parked."""
+class TaskSource(Protocol):
+    """A parked task that goes on: `Gate.admit_opened` decides and records it, and asks its source for what follows."""
 
-    async def put(self, permitted: Permitted, delivery: Delivery, pull: Pull | None) -> None:
-        """Take one permitted message; returns once there is room for it."""
+    @property
+    def settlement(self) -> Settlement:
+        """Where the task is settled."""
 
-    async def put_off(self, message: VerifiedMessage, delivery: Delivery, pull: Pull) -> None:
-        """Put off a message whose verb has no handler here."""
+    def mark(self, decided: Decided) -> Decided:
+        """Return the decision, marked if the task is to wait for an approval."""
 
-    async def turn_down(self, decided: Decided, pull: Pull | None) -> None:
-        """End what steps 14 to 16 refused."""
+    async def may_run(self, decided: Decided, leaf: bytes, reporter: TaskReporter | None) -> bool:
+        """Return whether the task, which is allowed and recorded, is handed on; otherwise the source has ended it."""
 
-    async def answer_error(self, decided: Decided, error: SealbusError) -> None:
-        """Answer a call whose decision is not recorded."""
+    async def wait(self, decided: Decided, reporter: TaskReporter | None) -> None:
+        """Have the task wait for the approval that its recorded denial asks for."""
+
+
+class _RecordedBatch(NamedTuple):
+    """A batch that is being recorded: where it is settled, when its opening began, and when it was decided."""
+
+    decided: Sequence[Decided]
+    pull: Pull | None
+    began: float
+    at: int
 
 
 class Gate:
-    """The gate of one agent's deliveries; `executor` runs the handlers of what is permitted.
+    """The gate of one agent's deliveries; `executor` handles permitted messages, unless `take` does.
 
-    Enter with `async with`, and call `settle` before leaving: what was not handed on by then will be redelivered.
+    Enter with `async with`, and call `settle` before leaving: a delivery that was not handed on by then will be redelivered.
     """
 
     def __init__(
         self,
+        site: Site,
         *,
-        profile: LiveProfile,
-        routes: RouteTable,
-        trust: Callable[[], Trust],
+        opener: Opener,
         authorizer: Authorizes,
         audit: AuditWriter,
         refusals: Refusals,
-        executor: Handling,
+        executor: Executor,
         places: Places,
-        counters: Counters,
-        core: CoreOrigin,
-        caches: Caches,
-        replay: ReplayMemory,
-        random: Callable[[], float],
-        restored: RestoredStreams = nothing_restored,
-        clock: Clock = wall_clock,
-        tracer: Tracer | None = None,
+        take: Take | None = None,
     ) -> None:
-        self._restored_streams = restored
-        self._tracer = tracer
-        self._profile = profile
-        self._routes = routes
-        self._trust = trust
+        self._site = site
+        self._opener = opener
         self._authorizer = authorizer
         self._audit = audit
         self._refusals = refusals
         self._executor = executor
         self._places = places
-        self._counters = counters
-        self._core = core
-        self._caches = caches
-        self._replay = replay
-        self._random = random
-        self._clock = clock
-        self._took = counters.histogram("sealbus_gate_seconds", ("source",))
-        self._said = OperatorLog(_log)
+        self._take = take
+        self._seconds = site.counters.histogram("sealbus_gate_seconds", ("source",))
+        self._operator_log = OperatorLog(_logger)
         self._group = Background()
         self._finishing: set[asyncio.Task[None]] = set()
         self._recording = asyncio.Semaphore(RECORDING)
@@ -151,31 +130,57 @@ class Gate:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # After `settle` nothing is left; without it, this would also wait for what waits for room in the executor.
+        # After `settle` nothing is left; without it, this would also wait for room in the executor.
         for task in self._finishing:
             task.cancel()
         await self._group.__aexit__(kind, error, trace)
 
     async def admit(self, deliveries: Sequence[Delivery], pull: Pull | None, turn: Turn) -> None:
-        """Open and decide one batch now; record it and hand it to the executor, after the batch before it, in a new task.
+        """Open and decide one batch now; record it and hand it on, after the batch before it, in a new task.
 
         `pull` settles stream deliveries and is `None` for core calls. `turn` keeps the order of one source. Returns once the
         batch is decided; waits first while `RECORDING` batches are being recorded.
         """
         began = time.perf_counter()
-        known, restored = await self._known_places(deliveries, pull)
-        opened, unknown = self._open(known, pull, restored)
+        batch = await self._opener.open(deliveries)
+        for error, delivery in batch.refused:
+            self._refuse(error, delivery, pull)
         if pull is not None:
-            for message, delivery in unknown:
+            for message, delivery in batch.unknown:
                 await self._executor.put_off(message, delivery, pull)
-        decided = self._executor.mark(await self._authorizer.authorize(opened))
-        at = self._clock() if self._tracer is not None else 0
-        lasting = [one for one in decided if not self._try_again(one, pull)]
+        decided = self._executor.mark(await self._authorizer.authorize(batch.opened))
+        at = self._site.host_clock() if self._site.tracer is not None else 0
+        lasting = [decision for decision in decided if not self._try_again(decision, pull)]
         await self._recording.acquire()
         before, done = turn.take()
-        task = self._group.create_task(self._finish(lasting, pull, before, done, began, at), name="gate-finish")
+        finish = self._finish(_RecordedBatch(lasting, pull, began, at), before, done)
+        task = self._group.create_task(finish, name="gate-finish")
         self._finishing.add(task)
         task.add_done_callback(self._finishing.discard)
+
+    async def admit_opened(self, opened: Opened, source: TaskSource) -> None:
+        """Decide and record one task that `source` has opened; hand it on, have it wait, or turn it down.
+
+        Raises `SealbusError` if the task is to be tried again: a step failed for a temporary reason, or the record is not
+        stored.
+        """
+        [decided] = await self._authorizer.authorize([opened])
+        if decided.error is not None and decided.error.code in RETRIED_CODES:
+            raise decided.error
+        at = self._site.host_clock()
+        decided = source.mark(decided)
+        [leaf] = await self._audit.decisions([decided])
+        if not isinstance(leaf, bytes):
+            raise leaf
+        self._count([decided])
+        reporter = self._executor.reporter(opened.message, opened.delivery)
+        if decided.parks:
+            await source.wait(decided, reporter)
+        elif not decided.allowed:
+            await self._executor.turn_down(decided, source.settlement)
+        elif await source.may_run(decided, leaf, reporter):
+            permitted = permit(decided, leaf, reporter, self._span(decided, leaf, at))
+            await self._executor.put(permitted, opened.delivery, source.settlement)
 
     def turn_away(self, deliveries: Sequence[Delivery], pull: Pull | None, error: SealbusError) -> None:
         """Refuse a batch unopened, for a reason of our own: deliveries are retried as usual, and calls are not answered."""
@@ -189,77 +194,12 @@ class Gate:
         for _ in range(RECORDING):
             self._recording.release()
 
-    async def _known_places(
-        self, deliveries: Sequence[Delivery], pull: Pull | None
-    ) -> tuple[Sequence[Delivery], Sequence[RestoredStream]]:
-        """Return the deliveries that can be opened, and how their streams were restored.
-
-        Only a restored stream holds what was stored before its creation: without such a delivery nobody is asked. These
-        deliveries are put off while it is not known how the stream was restored.
-        """
-        for arrival in [one.arrival for one in deliveries if one.arrival is not None]:
-            if arrival.stored >= arrival.created:
-                continue
-            try:
-                return deliveries, await self._restored_streams.restored(arrival.created)
-            except StateUnavailable as error:
-                waiting = [
-                    one for one in deliveries if one.arrival is not None and one.arrival.stored < arrival.created
-                ]
-                self.turn_away(waiting, pull, error)
-                left = [one for one in deliveries if one.arrival is None or one.arrival.stored >= arrival.created]
-                return left, ()
-        return deliveries, ()
-
-    def _open(
-        self, deliveries: Sequence[Delivery], pull: Pull | None, restored: Sequence[RestoredStream]
-    ) -> tuple[list[Opened], list[tuple[VerifiedMessage, Delivery]]]:
-        """Return the messages that passed steps 1 to 13, and separately those whose verb has no handler here."""
-        trust, now = self._trust(), self._clock()
-        opened: list[Opened] = []
-        unknown: list[tuple[VerifiedMessage, Delivery]] = []
-        for delivery in deliveries:
-            try:
-                route = self._routes.find(delivery.subject)
-                message = accept_live(
-                    delivery.payload,
-                    self._arrival(delivery),
-                    self._profile,
-                    action=route.action if route is not None else self._unknown_action(delivery),
-                    trust=trust,
-                    caches=self._caches,
-                    replay=self._replay,
-                    now=now,
-                    restored=restored,
-                )
-            except EnvelopeError as error:
-                self._refuse(error, delivery, pull)
-            else:
-                if route is not None:
-                    opened.append(Opened(delivery, route, message, now))
-                else:
-                    unknown.append((message, delivery))
-        return opened, unknown
-
-    def _unknown_action(self, delivery: Delivery) -> str:
-        """Return the action that a subject without a handler stands for; refuse a call without a handler."""
-        subject = delivery.subject
-        if delivery.arrival is None:
-            return self._routes.of(subject).action
-        declared = self._profile.own_subjects.get(subject)
-        return declared.action if declared is not None else self._routes.unknown_action(subject)
-
-    def _arrival(self, delivery: Delivery) -> StreamArrival | CoreArrival:
-        if delivery.arrival is not None:
-            return delivery.arrival
-        return CoreArrival(subject=delivery.subject, started=self._core.started, audit_created=self._core.audit_created)
-
     def _refuse(self, error: SealbusError, delivery: Delivery, pull: Pull | None) -> None:
         """Count a refusal, which is never answered. A stream delivery is retried or terminated, by its code."""
         self._refusals.count(error, delivery)
         if pull is None or delivery.arrival is None:
             return
-        now = self._clock()
+        now = self._site.host_clock()
         if error.code in UNAUTHENTICATED_CODES:
             cause, schedule = Cause.UNAUTHENTICATED, KEY_AWAITED
             until = delivery.arrival.stored + DEFAULT_LIMITS.key_awaited
@@ -267,7 +207,7 @@ class Gate:
             cause, schedule = Cause.PASSING, UNTIL_EXPIRY
             # The message's `exp` is unknown if it failed early; a retry after `exp` ends at step 5.
             until = now + DEFAULT_LIMITS.live_seconds * SECOND
-        delay = schedule.delay(delivery.number, random=self._random(), now=now, until=until)
+        delay = schedule.delay(delivery.number, random=self._site.random(), now=now, until=until)
         again = error.code in RETRIED_CODES and delay is not None
         if not again or not self._places.put_off(cause, delivery, pull, delay or 0.0):
             pull.term(delivery)
@@ -277,39 +217,34 @@ class Gate:
         delivery = decided.opened.delivery
         if decided.error is None or decided.error.code not in RETRIED_CODES or pull is None or delivery.arrival is None:
             return False
-        exp = decided.opened.message.header.exp
-        delay = UNTIL_EXPIRY.delay(delivery.number, random=self._random(), now=self._clock(), until=exp)
+        exp, now = decided.opened.message.header.exp, self._site.host_clock()
+        delay = UNTIL_EXPIRY.delay(delivery.number, random=self._site.random(), now=now, until=exp)
         if delay is None:
             return False
         self._refusals.count(decided.error, delivery)
         return self._places.put_off(Cause.PASSING, delivery, pull, delay)
 
-    async def _finish(
-        self,
-        decided: Sequence[Decided],
-        pull: Pull | None,
-        before: asyncio.Event,
-        done: asyncio.Event,
-        began: float,
-        at: int,
-    ) -> None:
-        """Do step 17, then hand on to the executor: a message whose record is not stored is not handled."""
+    async def _finish(self, batch: _RecordedBatch, before: asyncio.Event, done: asyncio.Event) -> None:
+        """Do step 17, then hand on: a message whose record is not stored is not handled."""
+        decided, pull = batch.decided, batch.pull
         try:
-            places: RecordPlaces | None = {} if self._tracer is not None else None
+            places: RecordPlaces | None = {} if self._site.tracer is not None else None
             leaves = await self._record(decided, pull, places)
             await before.wait()
-            self._took.observe(time.perf_counter() - began, "call" if pull is None else "stream", n=len(decided))
-            self._count([one for one, leaf in zip(decided, leaves, strict=True) if isinstance(leaf, bytes)])
-            for number, (one, leaf) in enumerate(zip(decided, leaves, strict=True)):
+            seconds = time.perf_counter() - batch.began
+            self._seconds.observe(seconds, "call" if pull is None else "stream", n=len(decided))
+            recorded = list(zip(decided, leaves, strict=True))
+            self._count([decision for decision, leaf in recorded if isinstance(leaf, bytes)])
+            for number, (decision, leaf) in enumerate(recorded):
                 if isinstance(leaf, bytes):
-                    span = self._processing(one, leaf, at, (places or {}).get(number))
-                    await self._pass_on(one, leaf, pull, span)
+                    span = self._span(decision, leaf, batch.at, (places or {}).get(number))
+                    await self._hand_on(decision, leaf, pull, span)
                 else:
                     # A call that another replica took is refused like any replay and never answered:
                     # an answer from here would end the call that is being handled there.
                     if not isinstance(leaf, EnvelopeError):
-                        await self._executor.answer_error(one, leaf)
-                    self._refuse(leaf, one.opened.delivery, pull)
+                        await self._executor.answer_error(decision, leaf)
+                    self._refuse(leaf, decision.opened.delivery, pull)
         finally:
             done.set()
             self._recording.release()
@@ -324,49 +259,46 @@ class Gate:
         return await self._audit.decisions(decided, places)
 
     def _count(self, recorded: Iterable[Decided]) -> None:
-        counts = Counter([(one.opened.route.action, str(one.code or "allow")) for one in recorded])
+        counts = Counter([(decided.opened.route.action, str(decided.code or "allow")) for decided in recorded])
         for (action, verdict), number in counts.items():
-            self._counters.add("sealbus_decisions_total", number, action=action, verdict=verdict)
+            self._site.counters.add("sealbus_decisions_total", number, action=action, verdict=verdict)
 
-    def _processing(self, decided: Decided, leaf: bytes, at: int, place: tuple[str, int] | None) -> Processing | None:
-        if self._tracer is None:
+    def _span(self, decided: Decided, leaf: bytes, at: int, place: tuple[str, int] | None = None) -> Processing | None:
+        """Return the span of a message that was decided `at` (microseconds) and recorded; `None` without a tracer."""
+        if self._site.tracer is None:
             return None
-        return self._tracer.processing(
-            decided.opened.message,
-            action=decided.opened.route.action,
-            opened=decided.opened.time,
-            decided=at,
-            code=decided.code,
-            revision=(decided.decision.revision or "") if decided.decision is not None else "",
-            record=leaf,
-            place=place,
+        opened, decision = decided.opened, decided.decision
+        return self._site.tracer.processing(
+            ProcessedMessage(
+                opened.message,
+                action=opened.route.action,
+                opened=opened.time,
+                decided=at,
+                verdict=decided.code or "allow",
+                revision=(decision.revision or "") if decision is not None else "",
+                record=leaf,
+                place=place,
+                approval=opened.resumed.approval.header if opened.resumed is not None else None,
+            )
         )
 
-    async def _pass_on(self, decided: Decided, leaf: bytes, pull: Pull | None, span: Processing | None) -> None:
+    async def _hand_on(self, decided: Decided, leaf: bytes, pull: Pull | None, span: Processing | None) -> None:
+        """Hand a recorded message to its handler if it is allowed, and turn it down otherwise."""
         opened = decided.opened
-        code = decided.code
-        if code is None and decided.decision is not None:
-            permitted = Permitted(
-                message=opened.message,
-                value=decided.value,
-                route=opened.route,
-                leaf=leaf,
-                sent=[],
-                cancellation=Cancellation(),
-                obligations=decided.decision.obligations,
-                reporter=self._executor.reporter(opened.message, opened.delivery),
-                span=span,
-            )
-            await self._executor.put(permitted, opened.delivery, pull)
+        if decided.allowed:
+            reporter = self._executor.reporter(opened.message, opened.delivery)
+            permitted = permit(decided, leaf, reporter, span)
+            if self._take is not None and pull is not None:
+                await self._take(permitted, opened.delivery, pull)
+            else:
+                await self._executor.put(permitted, opened.delivery, pull)
             return
-        extra = decided.error.detail if isinstance(decided.error, ObligationUnknown) else ""
-        code = code or Code.DENIED
-        self._said.message(
+        self._operator_log.message(
             "denied",
             opened.message.header,
             action=opened.route.action,
-            code=code,
-            extra=extra,
+            code=decided.code or Code.DENIED,
+            extra=decided.error.detail if isinstance(decided.error, ObligationUnknown) else "",
             reasons=decided.decision.reasons if decided.decision is not None else (),
             context=opened.message.context,
             user=self._audit.recording.shows_user(opened.message.header.to),
@@ -374,6 +306,28 @@ class Gate:
         if span is not None:
             span.end("denied")
         await self._executor.turn_down(decided, pull)
+
+
+def permit(decided: Decided, leaf: bytes, reporter: TaskReporter | None, span: Processing | None) -> Permitted:
+    """Return the only input that a handler can get, for a message whose decision is recorded as `leaf`.
+
+    Raises `ValueError` for a message that is not allowed.
+    """
+    if not decided.allowed or decided.decision is None:
+        raise ValueError("not allowed")
+    opened = decided.opened
+    return Permitted(
+        message=opened.message,
+        value=decided.value,
+        route=opened.route,
+        leaf=leaf,
+        sent=[],
+        cancellation=Cancellation(),
+        obligations=decided.decision.obligations,
+        reporter=reporter,
+        resumed=opened.resumed,
+        span=span,
+    )
 
 
 class Turn:

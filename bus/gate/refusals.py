@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from sealbus.bus.ports import Clock, Delivery, Outgoing, PubAck, Transport, wall_clock
+from sealbus.bus.clocks import wall_clock
+from sealbus.bus.ports import Clock, Delivery, Outgoing, PubAck, Transport
 from sealbus.bus.telemetry import Counters, OperatorLog
 from sealbus.envelopes.errors import Code, EnvelopeError, SealbusError
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND

@@ -17,15 +17,16 @@ from functools import partial
 from types import TracebackType
 from typing import Final, Protocol, Self
 
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.gate.refusals import Refusals
 from sealbus.bus.gate.reply_policy import Received, ReplyPolicy
 from sealbus.bus.gate.status_feed import ReadingTurn, StatusFeed, Watch
-from sealbus.bus.handling.approvals.marker import marker_of, waits_note
-from sealbus.bus.ports import Clock, Delivery, Overloaded, Transport, wall_clock
+from sealbus.bus.ports import Clock, Delivery, Overloaded, Transport
 from sealbus.bus.sending import status as status_body
 from sealbus.bus.sending.status import State, Status
 from sealbus.bus.stream_names import RESULTS
 from sealbus.bus.streams.held import Held, PastTrust, current_only
+from sealbus.bus.work.approvals.marker import marker_of, waits_note
 from sealbus.envelopes.accept.open_request import OpenRequest, PendingRequest
 from sealbus.envelopes.accept.result import ResultProfile, VerifiedResult, accept_status
 from sealbus.envelopes.backoff import Backoff

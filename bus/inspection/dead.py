@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Final
 
-from sealbus.bus.handling.dead_letters import DEAD_EVENT
 from sealbus.bus.inspection.backwards import WINDOW, backwards, read_on
 from sealbus.bus.inspection.tasks import user_of, verified
 from sealbus.bus.nats.api import api
@@ -22,6 +21,7 @@ from sealbus.bus.ports import Delivery, Request, Transport
 from sealbus.bus.sending.message import OutgoingMessage
 from sealbus.bus.sending.outbox import Outbox, Posted
 from sealbus.bus.stream_names import DEAD, EVENTS, SUBJECTS
+from sealbus.bus.work.executor.dead_letters import DEAD_EVENT
 from sealbus.envelopes.accept.live import LiveProfile, VerifiedMessage
 from sealbus.envelopes.encoding.strict_json import parse_object
 from sealbus.envelopes.errors import BusUnavailable, Code, ConfigurationError, EnvelopeError

@@ -14,15 +14,16 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Final
 
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.gate.status_reader import StatusRequest, parsed_status
-from sealbus.bus.handling.approvals.marker import Marker, marker_of
 from sealbus.bus.inspection.backwards import WINDOW, backwards, read_on
-from sealbus.bus.ports import Clock, Delivery, Transport, wall_clock
+from sealbus.bus.ports import Clock, Delivery, Transport
 from sealbus.bus.sending.status import State, Status
 from sealbus.bus.stream_names import RESULTS, TASKS
 from sealbus.bus.streams.held import Held, PastTrust, current_only
 from sealbus.bus.streams.key_book import RestoredStreams, nothing_restored
-from sealbus.envelopes.accept.live import LiveProfile, VerifiedMessage, accept_live
+from sealbus.bus.work.approvals.marker import Marker, marker_of
+from sealbus.envelopes.accept.live import LiveProfile, Replays, VerifiedMessage, accept_live
 from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.accept.result import ResultProfile, accept_status
 from sealbus.envelopes.errors import BadBody, BusUnavailable, Code, ConfigurationError, EnvelopeError, StateUnavailable
@@ -366,9 +367,8 @@ def verified(
         action=action_of(header.to, profile.own_subjects),
         trust=trust,
         caches=caches,
-        replay=ReplayMemory(1),
+        replays=Replays(ReplayMemory(1), restored),
         now=arrival.stored,
-        restored=restored,
     )
 
 

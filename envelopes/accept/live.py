@@ -105,6 +105,13 @@ def credential_issued(message: VerifiedMessage, *, trust: Trust, caches: Caches)
     ).iat
 
 
+class Replays(NamedTuple):
+    """The knowledge of step 6: the accepted calls, and the restorations of streams that a notary has signed."""
+
+    memory: ReplayMemory
+    restored: Sequence[RestoredStream] = ()
+
+
 def accept_live(
     payload: bytes,
     arrival: StreamArrival | CoreArrival,
@@ -113,15 +120,13 @@ def accept_live(
     action: str,
     trust: Trust,
     caches: Caches,
-    replay: ReplayMemory,
+    replays: Replays,
     now: int,
-    restored: Sequence[RestoredStream] = (),
 ) -> VerifiedMessage:
     """Verify `payload` by steps 1 to 13 and return its message; raise `EnvelopeError` at the first step that it fails.
 
     `action` is the action that the subscription is about to do. `now` is microseconds since the Unix epoch, by this host's
-    clock. `restored` are the known restorations of streams, which a notary has signed. Only `caches` and, for a call,
-    `replay` change. Neither remembers a refused message as accepted.
+    clock. Only `caches` and, for a call, the memory of `replays` change. Neither remembers a refused message as accepted.
     """
     # Step 1. Form.
     envelope = parse_envelope(payload, profile.formats)
@@ -144,16 +149,16 @@ def accept_live(
     if isinstance(arrival, StreamArrival):
         check_header_block(arrival.header_block, header.id)
         # Skipped unless restorations are known: the call would slow down every message.
-        created = first_created(arrival, restored) if restored else arrival.created
+        created = first_created(arrival, replays.restored) if replays.restored else arrival.created
         check_stored(header, stored=arrival.stored, created=created)
     else:
-        check_core(header, arrival=arrival, replay=replay, now=now)
+        check_core(header, arrival=arrival, replay=replays.memory, now=now)
     message = verify_sealed(envelope, header, arrival, profile, reference=reference, trust=trust, caches=caches)
     # Step 12. Grants.
     check_grants(message.chain[:-1], action)
     # Step 13. Remember.
     if not stream:
-        replay.remember((header.iss, header.id), header.exp, now=now)
+        replays.memory.remember((header.iss, header.id), header.exp, now=now)
     return message
 
 

@@ -1,8 +1,8 @@
 """opa-python-client with our bounds: the only module that imports it.
 
 The package follows redirects, tries failures again and reads an answer of any length. Here a request is made once, goes to
-no other place with its token, and its answer is at most `ANSWER_BYTES`. It knows neither unix sockets nor a certificate
-authority of one's own, so the sidecar and the central engine have requests of their own (docs/decisions.md).
+no other place with its token, and its answer is at most `ANSWER_BYTES`. The package cannot use a unix socket or a
+certificate authority of the caller, so the sidecar and the central engine make their own requests (decision 0083).
 """
 
 from __future__ import annotations

@@ -29,22 +29,24 @@ from sealbus.agents.dev.memory.broker import MemoryBroker, MemoryPull
 from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.agents.dev.users import EDGE_PATH, mint_user
 from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
+from sealbus.agents.runtime.assembly import WorkerLimits
 from sealbus.agents.runtime.client import Client
-from sealbus.agents.runtime.node import Deployment, Node
-from sealbus.agents.runtime.worker import Worker, WorkerLimits
+from sealbus.agents.runtime.node import AuditOptions, Deployment, Feeds, Host, Node
+from sealbus.agents.runtime.worker import Worker
 from sealbus.agents.sdk.agent import Agent
 from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.bus.audit.redaction import Recording
 from sealbus.bus.audit.trail import AuditEntry, AuditTrail, Finding
 from sealbus.bus.audit.writer import AuditLimits
 from sealbus.bus.background import Background
-from sealbus.bus.handling.approvals.parked_tasks import PARKED_TYPE, Parked, ParkedState, parse_parked
-from sealbus.bus.handling.told_detail import verbs_served
-from sealbus.bus.ports import Clock, Delivery, wall_clock
+from sealbus.bus.clocks import HostClock, wall_clock
+from sealbus.bus.ports import Clock, Delivery
 from sealbus.bus.sending.approval import ApprovalRequest, Verdict
 from sealbus.bus.sending.status import State, Status
 from sealbus.bus.stream_names import AUDIT, REFUSALS, TASKS
 from sealbus.bus.streams.declared import declared_streams
+from sealbus.bus.work.approvals.parked_tasks import PARKED_TYPE, Parked, ParkedState, parse_parked
+from sealbus.bus.work.executor.told_detail import verbs_served
 from sealbus.envelopes.errors import ConfigurationError, SealbusError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.subjects import OwnSubject, own_subjects
@@ -183,13 +185,9 @@ class TestBus:
                 identity=identity,
                 transport=self.broker.connect(),
                 engine=self._engine,
-                audit_limits=self._audit_limits,
-                recording=self._recording,
-                revocations=self._revocations,
-                served=self._served if self.deployment.development else str,
-                clock=self._clock,
-                elapsed=self._clock.elapsed,
-                random=self._random,
+                audit=AuditOptions(limits=self._audit_limits or AuditLimits(), recording=self._recording),
+                feeds=Feeds(revocations=self._revocations, served=self._served if self.deployment.development else str),
+                host=Host(clock=HostClock(self._clock), elapsed=self._clock.elapsed, random=self._random),
             )
             self._nodes[name] = await self._stack.enter_async_context(node)
         return self._nodes[name]

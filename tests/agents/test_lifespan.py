@@ -10,7 +10,7 @@ from support.engines import ScriptedEngine
 from support.shop import Price, Update
 
 from sealbus import Agent, Context, Resource
-from sealbus.agents.runtime.worker import WorkerLimits
+from sealbus.agents.runtime.assembly import WorkerLimits
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.testing import TestBus
 

@@ -20,10 +20,10 @@ from sealbus.agents.edge.approvals import Waiting
 from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.bus.audit.writer import AuditWriter
 from sealbus.bus.gate import resumption
-from sealbus.bus.handling.approvals.parked_tasks import PARKED_TYPE, ParkedState, parse_parked
 from sealbus.bus.sending.answer import RemoteError
 from sealbus.bus.sending.approval import ApprovalRequest, Verdict
 from sealbus.bus.stream_names import HELD
+from sealbus.bus.work.approvals.parked_tasks import PARKED_TYPE, ParkedState, parse_parked
 from sealbus.envelopes.denial import Remedy, RemedyKind
 from sealbus.envelopes.errors import Code, Denied
 from sealbus.envelopes.limits import SECOND
@@ -515,7 +515,6 @@ async def test_an_edge_shows_nothing_that_no_requester_has_sent(bus: TestBus, pa
         parked.keys(),
         "application/vnd.sealbus.parked.v1",
         node.identity.sealer(),
-        own=node.own,
         before=parked.value,
         extra=bytes(forged),
     )

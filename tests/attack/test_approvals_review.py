@@ -23,12 +23,12 @@ from sealbus.agents.edge.approvals import Waiting
 from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.bus.audit.redaction import Recording
 from sealbus.bus.audit.writer import AuditLimits
-from sealbus.bus.handling.approvals.parked_tasks import PARKED_TYPE
 from sealbus.bus.ports import Delivery
 from sealbus.bus.sending.answer import CallExpired, RemoteError
 from sealbus.bus.sending.approval import Verdict
 from sealbus.bus.sending.message import Content
 from sealbus.bus.streams.held import FORGERIES, HeldValue
+from sealbus.bus.work.approvals.parked_tasks import PARKED_TYPE
 from sealbus.envelopes.encoding.codec import Value
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, SealbusError
 from sealbus.envelopes.limits import SECOND
@@ -80,7 +80,6 @@ async def rewritten(bus: TestBus, handle: TaskHandle, **changed: Any) -> None:
         keys,
         PARKED_TYPE,
         node.identity.sealer(),
-        own=node.own,
         before=parked.value,
         extra=parked.envelope,
     )

@@ -24,21 +24,12 @@ from sealbus.agents.dev.workload_api import DevelopmentAuthority
 from sealbus.agents.edge.a2a.kept_tasks import MOST_LISTED, KeptTasks
 from sealbus.agents.edge.oauth.access_token import AccessToken
 from sealbus.agents.edge.task_owners import TaskOwners
+from sealbus.agents.runtime.assembly import WorkerLimits
 from sealbus.agents.runtime.schedules import book_of, scheduler_of
-from sealbus.agents.runtime.worker import WorkerLimits
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.gate.status_reader import AskedTask, StatusLimits
-from sealbus.bus.handling.approvals.parked_tasks import PARKED_TYPE, ParkedTasks
-from sealbus.bus.handling.cancel import in_force, room
-from sealbus.bus.handling.cancel.kept import KEPT_STOP_TYPE
-from sealbus.bus.handling.idempotency.replay_guard import MOST as MOST_USES
-from sealbus.bus.handling.idempotency.replay_guard import SLOTS, ReplayGuard
-from sealbus.bus.handling.schedules.book import Schedule, ScheduleBook, ScheduleChange
-from sealbus.bus.handling.schedules.endpoint import MOST
-from sealbus.bus.handling.schedules.request import Planned, ScheduleRequest, ScheduleState, encode_schedule
-from sealbus.bus.handling.schedules.rule import Every
-from sealbus.bus.handling.schedules.scheduler import UNPROVED
 from sealbus.bus.nats.transport import NatsTransport
-from sealbus.bus.ports import Outgoing, Overloaded, wall_clock
+from sealbus.bus.ports import Outgoing, Overloaded
 from sealbus.bus.routing.retry import Retry
 from sealbus.bus.sending.answer import CallExpired
 from sealbus.bus.sending.message import Content
@@ -46,6 +37,16 @@ from sealbus.bus.sending.status import State
 from sealbus.bus.streams import held as held_module
 from sealbus.bus.streams.key_book import KEY_BOOK_TYPE, KeyBook, key_book_subject
 from sealbus.bus.streams.key_value import KeyValue
+from sealbus.bus.work.approvals.parked_tasks import PARKED_TYPE, ParkedTasks
+from sealbus.bus.work.cancel import in_force, room
+from sealbus.bus.work.cancel.kept import KEPT_STOP_TYPE
+from sealbus.bus.work.idempotency.replay_guard import MOST as MOST_USES
+from sealbus.bus.work.idempotency.replay_guard import SLOTS, ReplayGuard
+from sealbus.bus.work.schedules.book import Schedule, ScheduleBook, ScheduleChange
+from sealbus.bus.work.schedules.endpoint import MOST
+from sealbus.bus.work.schedules.request import Planned, ScheduleRequest, ScheduleState, encode_schedule
+from sealbus.bus.work.schedules.rule import Every
+from sealbus.bus.work.schedules.scheduler import UNPROVED
 from sealbus.envelopes.accept.open_request import STATUSES, PendingRequest
 from sealbus.envelopes.errors import StateUnavailable
 from sealbus.envelopes.limits import SECOND
@@ -123,7 +124,7 @@ async def test_bytes_in_the_places_of_cancels_take_no_room_from_them(ground: Gro
         assert await ended(handle) is State.CANCELED
         # What is not canceled is done, whether its place was flooded or not.
         assert await (await shop.submit("works.soon", Job(number=2))).result(int) == 2
-        assert len(worker._stops._unproved) <= in_force.UNPROVED
+        assert len(worker.parts.stops._unproved) <= in_force.UNPROVED
 
 
 async def test_bytes_over_a_cancel_do_not_undo_it_however_many_others_there_are(ground: Ground) -> None:
@@ -172,11 +173,11 @@ async def test_two_requesters_fill_no_room_but_their_own(ground: Ground, monkeyp
             for replica in replicas:
                 await until(
                     lambda replica=replica, confirmed=confirmed: all(  # type: ignore[misc]
-                        replica._stops._room.under(digest) for digest in confirmed
+                        replica.parts.stops._room.under(digest) for digest in confirmed
                     )
                 )
-                assert all(replica._stops._room.under(digest) for digest in confirmed)
-                assert len(replica._stops._room) <= 80
+                assert all(replica.parts.stops._room.under(digest) for digest in confirmed)
+                assert len(replica.parts.stops._room) <= 80
         handle = await shop.submit("works.later", Job(number=1))
         await until(lambda: works.handled == [1])
         await handle.cancel("enough")
@@ -195,14 +196,14 @@ async def test_8192_cancels_of_one_requester_are_in_force_and_the_next_is_refuse
 
         for start in range(1, room.OF_REQUESTER + 1, 256):
             await asyncio.gather(*[cancel(start + number) for number in range(256)])
-        assert len(worker._stops._room) == room.OF_REQUESTER
+        assert len(worker.parts.stops._room) == room.OF_REQUESTER
         over, held, state = room.OF_REQUESTER + 1, await ground.stored("HELD"), await ground.stored("STATE")
         with pytest.raises(RemoteError) as refused:
             await cancel(over)
         assert refused.value.code == "overloaded"
         assert (await ground.stored("HELD"), await ground.stored("STATE")) == (held, state)
-        assert not worker._stops._room.under(over.to_bytes(32))
-        assert all(worker._stops._room.under(number.to_bytes(32)) for number in range(1, over))
+        assert not worker.parts.stops._room.under(over.to_bytes(32))
+        assert all(worker.parts.stops._room.under(number.to_bytes(32)) for number in range(1, over))
         handle = await shop.submit("works.later", Job(number=1))
         await until(lambda: works.handled == [1])
         await handle.cancel("enough")
@@ -234,7 +235,7 @@ async def test_cancels_that_a_process_does_not_keep_are_in_force_all_the_same(
         await handle.cancel("enough")
     async with ground.workers(works.agent) as [worker]:
         assert await (await shop.submit("works.soon", Job(number=9))).result(int) == 9
-        assert len([one for one in worker._stops._room._until if one.agent == "market"]) == 8
+        assert len([one for one in worker.parts.stops._room._until if one.agent == "market"]) == 8
     assert 1 not in works.handled
     assert 9 in works.handled
 

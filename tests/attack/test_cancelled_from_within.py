@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from support.engines import ScriptedEngine, Verdict
 
 from sealbus import Agent, Context, Resource
-from sealbus.agents.runtime.worker import WorkerLimits
+from sealbus.agents.runtime.assembly import WorkerLimits
 from sealbus.bus.sending.answer import RemoteError
 from sealbus.bus.sending.status import State
 from sealbus.envelopes.errors import Code

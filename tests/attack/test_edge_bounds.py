@@ -33,10 +33,10 @@ from sealbus.agents.edge.edge import serve_edge
 from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS
 from sealbus.agents.edge.oauth.private_file import write_key
 from sealbus.bus.audit.recorded_reads import MOST
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.gate.reply_policy import Received
-from sealbus.bus.handling.approvals.parked_tasks import PARKED_TYPE
-from sealbus.bus.ports import wall_clock
 from sealbus.bus.sending.status import State
+from sealbus.bus.work.approvals.parked_tasks import PARKED_TYPE
 from sealbus.envelopes.errors import SealbusError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.user_context import UserContext, parse_payload

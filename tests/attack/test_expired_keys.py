@@ -13,7 +13,8 @@ from support.engines import ScriptedEngine
 from support.shop import Shop, Update
 
 from sealbus.agents.dev.memory.broker import header_block
-from sealbus.bus.ports import Outgoing, uuid7, wall_clock
+from sealbus.bus.clocks import wall_clock
+from sealbus.bus.ports import Outgoing, uuid7
 from sealbus.envelopes.lifetimes import Lifetimes
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.kinds import Kind

@@ -31,10 +31,11 @@ from sealbus.agents.dev.nats.config import Permissions
 from sealbus.agents.edge.http.peer import peer_of
 from sealbus.agents.identity import WorkloadIdentity
 from sealbus.agents.identity.svid_files.files import SvidFiles
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.connection.tls import client_context, server_context, spiffe_id_of
-from sealbus.bus.ports import X509Material, wall_clock
-from sealbus.envelopes.accept.live import LiveProfile, VerifiedMessage, accept_live
+from sealbus.bus.ports import X509Material
+from sealbus.envelopes.accept.live import LiveProfile, Replays, VerifiedMessage, accept_live
 from sealbus.envelopes.errors import BusUnavailable, Code, EnvelopeError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.freshness import StreamArrival
@@ -142,7 +143,7 @@ def arrived(sealer: Sealer, bundles: TrustBundles) -> VerifiedMessage:
         action="inventory.update",
         trust=Trust(bundles=bundles),
         caches=Caches(),
-        replay=ReplayMemory(8),
+        replays=Replays(ReplayMemory(8)),
         now=now,
     )
 

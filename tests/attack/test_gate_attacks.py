@@ -14,8 +14,9 @@ from sealbus.agents.dev.memory.broker import header_block
 from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.agents.dev.users import mint_user
 from sealbus.bus.audit.trail import AuditTrail, Finding
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.gate.refusals import MAX_KEYS
-from sealbus.bus.ports import Delivery, Outgoing, uuid7, wall_clock
+from sealbus.bus.ports import Delivery, Outgoing, uuid7
 from sealbus.bus.sending.answer import CallExpired
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.header import Header, parse_header

@@ -20,9 +20,9 @@ from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.agents.dev.nats.config import BrokerRole
 from sealbus.agents.dev.nats.server import EmbeddedNatsServer
 from sealbus.agents.dev.workload_api import DevelopmentAuthority
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.transport import NatsTransport
-from sealbus.bus.ports import wall_clock
 from sealbus.bus.streams.held import Held, HeldValue, PastTrust, current_only
 from sealbus.bus.streams.key_book import KEY_BOOK_TYPE, KeyBook, key_book_subject
 from sealbus.bus.streams.plan import apply
@@ -109,8 +109,8 @@ async def test_what_was_planted_counts_for_nothing_and_the_owner_goes_on(bus: Bu
                 pass
         before, last = found
         assert (before, last) == (None, 1)
-        assert await owner.write(SUBJECT, {"txt": "first"}, TYPE, sealer, own=PRICING) is None
-        written = await owner.write(SUBJECT, {"txt": "first"}, TYPE, sealer, own=PRICING, last=last)
+        assert await owner.write(SUBJECT, {"txt": "first"}, TYPE, sealer) is None
+        written = await owner.write(SUBJECT, {"txt": "first"}, TYPE, sealer, last=last)
         assert written is not None
         assert written.last == 2
         first = (await reader.newest("held.*.task.>", TYPE))[SUBJECT]
@@ -119,10 +119,10 @@ async def test_what_was_planted_counts_for_nothing_and_the_owner_goes_on(bus: Bu
         mine = "held.inventory.task.q.00"
         async with bus.connection(INVENTORY) as connection:
             own = bus.identity(INVENTORY).sealer()
-            assert await bus.held(connection).write(mine, {"txt": "mine"}, TYPE, own, own=INVENTORY) is not None
+            assert await bus.held(connection).write(mine, {"txt": "mine"}, TYPE, own) is not None
             with pytest.raises(BusUnavailable):
-                await bus.held(connection).write(SUBJECT, {"txt": "mine"}, TYPE, sealer, own=PRICING, last=2, within=2)
-        writes = [owner.write(SUBJECT, {"txt": str(n)}, TYPE, sealer, own=PRICING, before=first) for n in range(2)]
+                await bus.held(connection).write(SUBJECT, {"txt": "mine"}, TYPE, sealer, last=2, within=2)
+        writes = [owner.write(SUBJECT, {"txt": str(n)}, TYPE, sealer, before=first) for n in range(2)]
         assert {one.last if one is not None else None for one in await asyncio.gather(*writes)} == {4, None}
         found_now = await reader.newest("held.*.task.>", TYPE)
         assert {one: value.number for one, value in found_now.items()} == {SUBJECT: 2, mine: 1}
@@ -139,14 +139,14 @@ async def test_a_key_book_on_a_real_server_and_a_forged_one(bus: Bus) -> None:
         bus.site.connect(bus.server, OPERATOR) as thief,
     ):
         history = TrustHistory([bus.record()])
-        await bus.held(pricing).write(SUBJECT, {"txt": "parked"}, TYPE, bus.identity(PRICING).sealer(), own=PRICING)
+        await bus.held(pricing).write(SUBJECT, {"txt": "parked"}, TYPE, bus.identity(PRICING).sealer())
         bus.rotate()
         history.add(bus.record())
         # What an agent signs as a key book is nobody's, wherever it stands.
         forged = {"rec": [one.encode() for one in history.since(0)]}
         own = "held.inventory.keys"
         signer = bus.identity(INVENTORY).sealer()
-        assert await bus.held(inventory).write(own, forged, KEY_BOOK_TYPE, signer, own=INVENTORY)  # type: ignore[arg-type]  # bytes
+        assert await bus.held(inventory).write(own, forged, KEY_BOOK_TYPE, signer)  # type: ignore[arg-type]  # bytes
         [raw] = [one.payload async for batch in NatsTransport(inventory).read("HELD", [own]) for one in batch]
         await plant(thief, key_book_subject("notary"), raw)
         book = bus.key_book(pricing)

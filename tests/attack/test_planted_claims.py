@@ -19,11 +19,11 @@ from support.dev_broker import running as broker
 from support.engines import ScriptedEngine
 
 from sealbus import Agent, Context
-from sealbus.bus.handling.idempotency import effects
-from sealbus.bus.handling.idempotency.claim import Stage, StoredClaim, parse, sign, unsigned
 from sealbus.bus.sending.answer import RemoteError
 from sealbus.bus.sending.message import Content
 from sealbus.bus.streams.plan import apply
+from sealbus.bus.work.idempotency import effects
+from sealbus.bus.work.idempotency.claim import Stage, StoredClaim, parse, sign, unsigned
 from sealbus.envelopes.encoding.codec import pack
 from sealbus.envelopes.errors import Code
 from sealbus.envelopes.trust.caches import Caches

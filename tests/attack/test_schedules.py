@@ -15,11 +15,11 @@ from support.tick_site import Host, TickSite
 
 from sealbus import Agent, Context, Denied
 from sealbus.agents.dev.memory.identity import MemoryIdentity
-from sealbus.bus.handling.schedules.request import ScheduleState
-from sealbus.bus.handling.schedules.scheduler import UNPROVED
-from sealbus.bus.handling.schedules.tick import TakenTick, Tick, TickStage
 from sealbus.bus.ports import Outgoing
 from sealbus.bus.streams.signed_value import signed
+from sealbus.bus.work.schedules.request import ScheduleState
+from sealbus.bus.work.schedules.scheduler import UNPROVED
+from sealbus.bus.work.schedules.tick import TakenTick, Tick, TickStage
 from sealbus.envelopes.encoding.codec import decode, encode
 from sealbus.envelopes.errors import BusUnavailable
 from sealbus.envelopes.limits import SECOND

@@ -17,17 +17,17 @@ from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.agents.dev.users import mint_user
 from sealbus.agents.evidence.files import MemoryFiles
 from sealbus.agents.evidence.verify import verify_export
-from sealbus.bus.handling.schedules.request import (
+from sealbus.bus.sending.message import Content
+from sealbus.bus.streams.signed_value import signed
+from sealbus.bus.work.schedules.request import (
     Planned,
     ScheduleRequest,
     ScheduleState,
     encode_schedule,
     schedule_message,
 )
-from sealbus.bus.handling.schedules.rule import Every
-from sealbus.bus.handling.schedules.standing import standing_draft, standing_name
-from sealbus.bus.sending.message import Content
-from sealbus.bus.streams.signed_value import signed
+from sealbus.bus.work.schedules.rule import Every
+from sealbus.bus.work.schedules.standing import standing_draft, standing_name
 from sealbus.envelopes.encoding.codec import decode, encode
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.user_context import SubjectType, mint_context, parse_payload

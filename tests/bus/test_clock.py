@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 import uuid
 
-from sealbus.bus.ports import uuid7, wall_clock
+from sealbus.bus.clocks import wall_clock
+from sealbus.bus.ports import uuid7
 
 
 def test_the_clock_is_in_microseconds() -> None:

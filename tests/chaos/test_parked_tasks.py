@@ -30,16 +30,17 @@ from sealbus.agents.dev.environment import Environment
 from sealbus.agents.dev.users import mint_user
 from sealbus.agents.edge.edge import serve_edge
 from sealbus.agents.edge.http.limits import EdgeLimits
+from sealbus.agents.runtime.assembly import WorkerLimits
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.runtime.open import open_audit_trail, open_node
-from sealbus.agents.runtime.worker import Worker, WorkerLimits
+from sealbus.agents.runtime.worker import Worker
 from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.bus.audit.trail import AuditEntry
-from sealbus.bus.handling.approvals.parked_tasks import PARKED_TYPE, ParkedState, parse_parked
-from sealbus.bus.ports import wall_clock
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.sending.answer import RemoteError
 from sealbus.bus.sending.approval import ApprovalRequest, Verdict
 from sealbus.bus.sending.status import State, Status
+from sealbus.bus.work.approvals.parked_tasks import PARKED_TYPE, ParkedState, parse_parked
 from sealbus.envelopes.errors import BusUnavailable, Code
 from sealbus.envelopes.export.approvals import approvals_of
 from sealbus.envelopes.records.decision import DecisionRecord

@@ -25,11 +25,11 @@ from sealbus.agents.dev.users import mint_user
 from sealbus.agents.runtime.open import open_node
 from sealbus.agents.runtime.settings.settings import load_settings
 from sealbus.agents.sdk.task_handle import TaskHandle
-from sealbus.bus.handling.approvals.parked_tasks import PARKED_TYPE, parse_parked
-from sealbus.bus.ports import wall_clock
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.sending.answer import RemoteError
 from sealbus.bus.sending.approval import ApprovalRequest, Verdict
 from sealbus.bus.sending.status import State
+from sealbus.bus.work.approvals.parked_tasks import PARKED_TYPE, parse_parked
 from sealbus.envelopes.errors import Code
 
 pytestmark = [pytest.mark.nats, pytest.mark.slow]

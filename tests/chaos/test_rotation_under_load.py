@@ -24,9 +24,9 @@ from sealbus.agents.runtime.node import Node
 from sealbus.agents.runtime.open import deployment_of, open_audit_trail, open_connection
 from sealbus.agents.runtime.worker import Worker
 from sealbus.bus.audit.trail import Finding
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.transport import NatsTransport
-from sealbus.bus.ports import wall_clock
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.message.header import parse_header
 from sealbus.envelopes.message.wire import Statement

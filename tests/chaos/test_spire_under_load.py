@@ -23,9 +23,10 @@ from support.workload_api import short_folder
 
 from sealbus.agents.dev.nats.config import Permissions
 from sealbus.agents.identity import WorkloadIdentity
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.transport import NatsTransport
-from sealbus.bus.ports import PubAck, wall_clock
+from sealbus.bus.ports import PubAck
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 

@@ -20,6 +20,7 @@ DOCUMENTS = sorted(
     for path in (
         *ROOT.glob("*.md"),
         *ROOT.glob("docs/*.md"),
+        *ROOT.glob("docs/decisions/*.md"),
         ROOT / "envelopes" / "SPEC.md",
         ROOT / "policies" / "rego" / "README.md",
     )

@@ -22,8 +22,8 @@ from sealbus.agents.control.revoker.revoker import Revoker
 from sealbus.agents.runtime.policy.push import push_signed, stored_parts
 from sealbus.agents.runtime.policy.revocation import Revocation
 from sealbus.agents.runtime.policy.store import PolicyStore
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.nats.api import api
-from sealbus.bus.ports import wall_clock
 from sealbus.bus.streams.snapshot import delete_stream, last_id, put_snapshot, take_snapshot
 from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.errors import BusUnavailable

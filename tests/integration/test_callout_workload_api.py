@@ -33,7 +33,7 @@ from sealbus.agents.runtime.open import open_connection, open_node, streams_of
 from sealbus.agents.runtime.settings.settings import Settings, load_settings
 from sealbus.agents.runtime.worker import Worker
 from sealbus.agents.sdk.agent import Agent
-from sealbus.bus.ports import wall_clock
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.streams.plan import apply
 from sealbus.policies.bundle.files import STARTER, build_bundle, write_bundle
 from sealbus.policies.engines.embedded import EmbeddedEngine

@@ -152,9 +152,9 @@ async def test_a_cancel_holds_through_a_restart_of_the_server(bus: RealBus, chai
     client = Client.on(await bus.node("shop", ScriptedEngine()))
     async with bus.workers(*chain.agents) as running:
         await bus.server.kill9()
-        await until(lambda: not any(worker._stops.current.is_set() for worker in running))
+        await until(lambda: not any(worker.parts.stops.current.is_set() for worker in running))
         await bus.server.restart()
-        await until(lambda: all(worker._stops.current.is_set() for worker in running))
+        await until(lambda: all(worker.parts.stops.current.is_set() for worker in running))
         handle = await client.submit("plans.plan", Job())
         await chain.deepest.wait()
         await handle.cancel("enough")
@@ -169,10 +169,10 @@ async def test_a_cancel_holds_after_the_stream_of_stops_was_deleted_and_made_aga
     request = bus.connections["operator"].jetstream
     async with bus.workers(*chain.agents) as running:
         await api(request, "STREAM.DELETE.STATE")
-        await until(lambda: not any(worker._stops.current.is_set() for worker in running))
+        await until(lambda: not any(worker.parts.stops.current.is_set() for worker in running))
         assert all("state" in worker.not_ready() for worker in running)
         await apply(declared_streams({"TASKS": 1 << 26, "AUDIT": 1 << 26}), request)
-        await until(lambda: all(worker._stops.current.is_set() for worker in running))
+        await until(lambda: all(worker.parts.stops.current.is_set() for worker in running))
         handle = await client.submit("plans.plan", Job())
         await chain.deepest.wait()
         await handle.cancel("enough")
@@ -188,15 +188,15 @@ async def test_bytes_that_were_stored_over_a_stop_undo_nothing(bus: RealBus, cha
         await until(lambda: chain.handled == [1])
         await handle.cancel("enough")
         assert await ended(handle) == CANCELED
-        [place] = worker._stops._room.under(handle.digest)
+        [place] = worker.parts.stops._room.under(handle.digest)
         frame = publish_frame(Outgoing(subject="$JS.API.STREAM.NAMES", payload=b"{}"), reply=place.subject)
         bus.operator.link.write(frame)
         await until(lambda: worker.node.counters.value("sealbus_stops_unverified_total", code="malformed") == 1)
-        assert place in worker._stops._room
+        assert place in worker.parts.stops._room
     # A process that knows nothing but what is stored now: HELD tells it of the cancel.
     async with bus.workers(works) as [worker]:
-        assert place not in worker._stops._room
-        [stop] = await worker._kept.under(handle.digest)
+        assert place not in worker.parts.stops._room
+        [stop] = await worker.parts.kept_stops.under(handle.digest)
         assert (stop.by, stop.reason) == (bus.names.id_of("shop"), "enough")
 
 

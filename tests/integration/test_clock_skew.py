@@ -15,8 +15,8 @@ from support.shop import Price, Shop, Update
 
 from sealbus import Client
 from sealbus.agents.runtime.worker import Worker
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.nats.api import parse_time
-from sealbus.bus.ports import wall_clock
 from sealbus.envelopes.limits import SECOND
 
 pytestmark = [pytest.mark.nats]

@@ -17,10 +17,10 @@ from support.shop import Update
 from sealbus import Agent, Client, Context
 from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.agents.runtime.worker import Worker
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.gate.status_reader import AskedTask
 from sealbus.bus.inspection.dead import DeadLetter, DeadLetterList, dead_subjects, drop, sent_again
 from sealbus.bus.nats.api import existing_stream
-from sealbus.bus.ports import wall_clock
 from sealbus.envelopes.accept.live import LiveProfile
 from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.errors import ConfigurationError

@@ -36,7 +36,7 @@ from sealbus.agents.runtime.client import Client
 from sealbus.agents.runtime.open import open_connection, streams_of
 from sealbus.agents.runtime.settings.schema import DevTable
 from sealbus.agents.runtime.settings.state_folder import STARTER_AGENTS
-from sealbus.bus.ports import wall_clock
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.streams.check import check_streams
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.limits import SECOND

@@ -43,7 +43,7 @@ LOGGERS = {
     *(
         "sealbus.agents.edge.app",
         "sealbus.agents.edge.foreign_logs",
-        "sealbus.bus.handling.attempt",
+        "sealbus.bus.work.executor.attempt",
         "sealbus.bus.gate.gate",
         "sealbus.bus.gate.authorizer",
     ),

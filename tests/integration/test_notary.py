@@ -20,8 +20,9 @@ from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.agents.dev.nats.config import BrokerRole
 from sealbus.agents.runtime.open import open_connection
 from sealbus.agents.runtime.settings.settings import load_settings
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.nats.transport import NatsTransport
-from sealbus.bus.ports import Identity, Outgoing, PubAck, wall_clock
+from sealbus.bus.ports import Identity, Outgoing, PubAck
 from sealbus.bus.streams.held import Held, HeldValue, PastTrust, current_only
 from sealbus.bus.streams.key_book import KeyBook
 from sealbus.envelopes.errors import StateUnavailable
@@ -104,7 +105,7 @@ async def test_what_was_signed_with_keys_that_are_gone_verifies(environment: Env
         await record()
         value, then = "held.shop.task.q.00", wall_clock()
         held = held_by(shop, transport, environment)
-        assert await held.write(value, {}, "t", shop.sealer(), own=shop.spiffe_id) is not None
+        assert await held.write(value, {}, "t", shop.sealer()) is not None
         authority.prepare_jwt()
         await record()
         authority.activate_jwt()

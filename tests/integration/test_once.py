@@ -15,8 +15,8 @@ from sealbus import Client
 from sealbus.agents.dev.environment import Environment
 from sealbus.agents.runtime.open import open_connection, open_node
 from sealbus.agents.sdk.task_handle import TaskHandle
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.nats.transport import NatsTransport
-from sealbus.bus.ports import wall_clock
 from sealbus.bus.sending.answer import RemoteError
 from sealbus.bus.sending.status import State
 from sealbus.bus.streams.key_value import KeyValue

@@ -16,7 +16,8 @@ from support.lab import until
 from support.real_bus import RealBus, real_bus
 
 from sealbus import Agent, Client, Context, RetryPolicy
-from sealbus.agents.runtime.worker import Worker, WorkerLimits
+from sealbus.agents.runtime.assembly import WorkerLimits
+from sealbus.agents.runtime.worker import Worker
 from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.bus.nats.api import api
 from sealbus.bus.nats.transport import NatsTransport

@@ -28,7 +28,7 @@ from support.workload_api import short_folder
 
 from sealbus.agents.identity import Endpoint, WorkloadIdentity
 from sealbus.agents.identity.workload_api import RawClient
-from sealbus.bus.ports import wall_clock
+from sealbus.bus.clocks import wall_clock
 from sealbus.envelopes.errors import ConfigurationError, IdentityUnavailable
 from sealbus.envelopes.trust.bundles import Trust
 from sealbus.envelopes.trust.caches import Caches

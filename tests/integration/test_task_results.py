@@ -18,8 +18,8 @@ from sealbus import Agent, Context, Denied
 from sealbus.agents.runtime.client import Client
 from sealbus.agents.runtime.worker import Worker
 from sealbus.agents.sdk.task_handle import TaskHandle
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.nats.api import api
-from sealbus.bus.ports import wall_clock
 from sealbus.bus.sending.answer import CallExpired
 from sealbus.bus.sending.status import State
 from sealbus.envelopes.limits import SECOND

@@ -19,7 +19,7 @@ from sealbus.agents.edge.edge import serve_edge
 from sealbus.agents.edge.oauth.client_authentication import PrivateKeyJwt
 from sealbus.agents.examples import inventory, pricing
 from sealbus.agents.runtime.settings.schema import EdgeTable
-from sealbus.bus.ports import wall_clock
+from sealbus.bus.clocks import wall_clock
 from sealbus.policies.bundle.files import STARTER
 from sealbus.testing import TestBus
 

@@ -45,7 +45,7 @@ time.time_ns = _time_ns
 
 
 if "LEDGER_DEAF" in os.environ:
-    from sealbus.bus.handling.cancel.stop import Stop
+    from sealbus.bus.work.cancel.stop import Stop
 
     Stop.concerns = lambda *_: False  # type: ignore[method-assign]
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from support.acceptance import INVENTORY, ISSUER, TRUST
+from support.acceptance import INVENTORY, ISSUER
 from support.envelopes import NOW
-from support.identity import StaticIdentity
-from support.x509 import ThrowawayCa
+from support.sites import inventory_identity, site_of
 
 from sealbus.agents.dev.memory.broker import MemoryBroker
-from sealbus.bus.handling.idempotency.claim_store import ClaimStore
 from sealbus.bus.streams.key_value import KeyValue
 from sealbus.bus.telemetry import Counters
+from sealbus.bus.work.idempotency.claim_store import ClaimStore
 from sealbus.envelopes.message.seal import Sealer
-from sealbus.envelopes.trust.caches import Caches
 
 __all__ = ["MARGIN", "Site"]
 
@@ -39,14 +37,6 @@ class Site:
         self.keyed = KeyValue(self.broker.connect())
 
     def process(self, number: int, seal: Callable[[], Sealer] = sealer) -> ClaimStore:
-        return ClaimStore(
-            keyed=KeyValue(self.broker.connect()),
-            token="inventory",
-            identity=StaticIdentity(ThrowawayCa("example.org"), INVENTORY.value, sealer=seal),
-            trust=lambda: TRUST,
-            caches=Caches(),
-            counters=self.counters,
-            instance=bytes([number] * 16),
-            margin=MARGIN,
-            clock=lambda: self.now,
-        )
+        identity = inventory_identity(seal)
+        site = site_of(self.broker.connect(), lambda: self.now, identity=identity, counters=self.counters)
+        return ClaimStore(site, instance=bytes([number] * 16), margin=MARGIN)

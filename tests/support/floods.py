@@ -19,11 +19,13 @@ from support.real_bus import RealBus, real_bus
 
 from sealbus import Agent, Client
 from sealbus.agents.dev.memory.identity import MemoryIdentity
-from sealbus.agents.runtime.worker import Worker, WorkerLimits
+from sealbus.agents.runtime.assembly import WorkerLimits
+from sealbus.agents.runtime.worker import Worker
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.nats.api import api
 from sealbus.bus.nats.connection.frames import publish_frame
 from sealbus.bus.nats.transport import NatsTransport
-from sealbus.bus.ports import Outgoing, wall_clock
+from sealbus.bus.ports import Outgoing
 from sealbus.bus.stream_names import STATE
 from sealbus.bus.streams.declared import declared_streams
 from sealbus.bus.streams.plan import apply

@@ -16,7 +16,7 @@ from joserfc import jwt
 from joserfc.jwk import KeySet
 
 from sealbus.agents.dev.idp import DevelopmentIdp
-from sealbus.bus.ports import wall_clock
+from sealbus.bus.clocks import wall_clock
 from sealbus.envelopes.limits import SECOND
 
 __all__ = ["CALLBACK", "DEVICE", "EDGE", "Browser", "LaterClock", "Pkce", "browsing", "read_token"]

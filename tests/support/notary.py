@@ -17,7 +17,8 @@ from sealbus.agents.control.notary.resume import LogPlan
 from sealbus.agents.dev.memory.broker import MemoryBroker
 from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.agents.dev.workload_api import DevelopmentAuthority
-from sealbus.bus.ports import Clock, Delivery, Transport, wall_clock
+from sealbus.bus.clocks import wall_clock
+from sealbus.bus.ports import Clock, Delivery, Transport
 from sealbus.bus.sending.outbox import Outbox
 from sealbus.envelopes.errors import EnvelopeError
 from sealbus.envelopes.log.checkpoint import Checkpoint, open_checkpoint

@@ -14,9 +14,10 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from sealbus import Agent, Context
+from sealbus.agents.runtime.assembly import WorkerLimits
 from sealbus.agents.runtime.open import open_node
 from sealbus.agents.runtime.settings.settings import load_settings
-from sealbus.agents.runtime.worker import Worker, WorkerLimits
+from sealbus.agents.runtime.worker import Worker
 
 __all__ = ["TIMEOUT", "Effect"]
 

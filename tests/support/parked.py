@@ -11,9 +11,9 @@ from support.audit import decision_of, opened
 from support.envelopes import MINUTE, NOW, message_id
 
 from sealbus.bus.gate.approval_authorizer import ApprovalCase
-from sealbus.bus.handling.approvals.parked_tasks import PARKED_TYPE, CountedVerdict, Parked
 from sealbus.bus.sending.approval import APPROVAL_TYPE, ApprovalRequest, Verdict, encode_approval
 from sealbus.bus.streams.held import HeldValue
+from sealbus.bus.work.approvals.parked_tasks import PARKED_TYPE, CountedVerdict, Parked
 from sealbus.envelopes.accept.live import VerifiedMessage
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.fields import RecordMap

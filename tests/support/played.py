@@ -12,12 +12,12 @@ from support.replicas import Fault, Faults, Replicas
 
 from sealbus import Context
 from sealbus.agents.sdk.task_handle import TaskHandle
-from sealbus.bus.handling.approvals.marker import MARKER_TYPE, parsed_marker
-from sealbus.bus.handling.approvals.parked_tasks import PARKED_TYPE, Parked, ParkedState, parse_parked
 from sealbus.bus.routing.retry import RetryPolicy
 from sealbus.bus.sending.answer import RemoteError
 from sealbus.bus.sending.status import FINAL
 from sealbus.bus.stream_names import AUDIT, DEAD, TASKS
+from sealbus.bus.work.approvals.marker import MARKER_TYPE, parsed_marker
+from sealbus.bus.work.approvals.parked_tasks import PARKED_TYPE, Parked, ParkedState, parse_parked
 from sealbus.envelopes.errors import Code
 from sealbus.envelopes.export.approvals import approvals_of
 from sealbus.envelopes.records.decision import DecisionRecord

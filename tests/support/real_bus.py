@@ -17,13 +17,16 @@ from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.agents.dev.nats.config import BrokerRole, Permissions, permissions_of
 from sealbus.agents.dev.users import EDGE_PATH, mint_user
 from sealbus.agents.dev.workload_api import DevelopmentAuthority
-from sealbus.agents.runtime.node import Deployment, Node
-from sealbus.agents.runtime.worker import Worker, WorkerLimits
+from sealbus.agents.runtime.assembly import WorkerLimits
+from sealbus.agents.runtime.node import AuditOptions, Deployment, Feeds, Host, Node
+from sealbus.agents.runtime.worker import Worker
 from sealbus.agents.sdk.agent import Agent
 from sealbus.bus.audit.spool import SpoolOptions
+from sealbus.bus.clocks import HostClock, wall_clock
 from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.nats.connection.options import ConnectionOptions
 from sealbus.bus.nats.transport import NatsTransport
-from sealbus.bus.ports import Clock, wall_clock
+from sealbus.bus.ports import Clock
 from sealbus.bus.streams.declared import declared_streams
 from sealbus.bus.streams.plan import apply
 from sealbus.envelopes.message.subjects import OwnSubject, own_subjects
@@ -67,7 +70,7 @@ class RealBus:
                 identity=identity,
                 server_ids=frozenset({SpiffeId(self.server.spiffe_id)}),
                 inbox_prefix=self.names.inbox_prefix(memory.spiffe_id),
-                name=name,
+                options=ConnectionOptions(name=name),
             )
         )
         self.connections[name] = connection
@@ -79,9 +82,9 @@ class RealBus:
                 identity=identity,
                 transport=NatsTransport(connection),
                 engine=engine,
-                connected=lambda: connection.connected,
-                spool=spool,
-                clock=clock,
+                audit=AuditOptions(spool=spool),
+                feeds=Feeds(connected=lambda: connection.connected),
+                host=Host(clock=HostClock(clock)),
             )
         )
 

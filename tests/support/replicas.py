@@ -16,14 +16,16 @@ import pytest
 
 from sealbus.agents.dev.memory.broker import MemoryPull, MemoryTransport
 from sealbus.agents.dev.memory.identity import MemoryIdentity
-from sealbus.agents.runtime.node import Node
-from sealbus.agents.runtime.worker import Worker, WorkerLimits
+from sealbus.agents.runtime.assembly import WorkerLimits
+from sealbus.agents.runtime.node import Host, Node
+from sealbus.agents.runtime.worker import Worker
 from sealbus.agents.sdk.agent import Agent
+from sealbus.bus.clocks import HostClock
 from sealbus.bus.gate import gate, resumption
-from sealbus.bus.handling import durable
-from sealbus.bus.handling.approvals import parking
 from sealbus.bus.ports import ConsumerLoad, Delivery, Outgoing, PubAck, Pull
 from sealbus.bus.routing.retry import RetryPolicy
+from sealbus.bus.work.approvals import parking, progress
+from sealbus.bus.work.executor import ending, settlement
 from sealbus.envelopes.errors import BusUnavailable
 from sealbus.policies.decision.engine import PolicyEngine
 from sealbus.testing import TestBus
@@ -196,7 +198,7 @@ class Replicas:
             identity=MemoryIdentity(bus.authority, bus.names.id_of(self._agent.name)),
             transport=transport,
             engine=self._engine,
-            clock=bus.broker.clock,
+            host=Host(clock=HostClock(bus.broker.clock)),
         )
         async with node, Worker(self._agent, node, self._limits) as worker:
             self.workers[number] = worker
@@ -224,9 +226,9 @@ class Replicas:
 
 def hasten(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have everything that is put off tried again at once."""
-    for module in (gate, resumption, durable, parking):
+    for module in (gate, resumption, ending, parking):
         monkeypatch.setattr(module, "UNTIL_EXPIRY", SOON)
-    monkeypatch.setattr(resumption, "END_AGAIN", (0.0, 0.001, 0.002))
-    monkeypatch.setattr(resumption, "LOST", 0.001)
-    monkeypatch.setattr(durable, "TELL_AGAIN", RetryPolicy(initial_interval=0.001, maximum_attempts=9))
-    monkeypatch.setattr(durable, "BURY_AGAIN", 0.001)
+    monkeypatch.setattr(progress, "END_AGAIN", (0.0, 0.001, 0.002))
+    monkeypatch.setattr(progress, "LOST", 0.001)
+    monkeypatch.setattr(settlement, "TELL_AGAIN", RetryPolicy(initial_interval=0.001, maximum_attempts=9))
+    monkeypatch.setattr(settlement, "BURY_AGAIN", 0.001)

@@ -19,17 +19,17 @@ from sealbus.agents.dev.memory.broker import MemoryBroker, MemoryTransport
 from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.agents.dev.workload_api import DevelopmentAuthority
 from sealbus.agents.sdk.messages import Origin, task_message
-from sealbus.bus.handling.schedules.book import Schedule, ScheduleBook, ScheduleChange
-from sealbus.bus.handling.schedules.request import Planned, ScheduleRequest, ScheduleState, encode_schedule
-from sealbus.bus.handling.schedules.rule import Every, When
-from sealbus.bus.handling.schedules.scheduler import Scheduler
-from sealbus.bus.handling.schedules.tick import TickClaims
 from sealbus.bus.ports import Delivery, Outgoing, PubAck, StoredValue
 from sealbus.bus.sending.message import Content, OutgoingMessage
 from sealbus.bus.sending.outbox import Outbox, OutboxLimits
 from sealbus.bus.streams.held import Held
 from sealbus.bus.streams.key_value import KeyValue
 from sealbus.bus.telemetry import Counters
+from sealbus.bus.work.schedules.book import Schedule, ScheduleBook, ScheduleChange
+from sealbus.bus.work.schedules.request import Planned, ScheduleRequest, ScheduleState, encode_schedule
+from sealbus.bus.work.schedules.rule import Every, When
+from sealbus.bus.work.schedules.scheduler import Scheduler
+from sealbus.bus.work.schedules.tick import TickClaims
 from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.header import Header, parse_header

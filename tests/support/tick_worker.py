@@ -16,9 +16,10 @@ from typing import Any
 from pydantic import BaseModel
 
 from sealbus import Agent, Context
+from sealbus.agents.runtime.assembly import WorkerLimits
 from sealbus.agents.runtime.open import open_node
 from sealbus.agents.runtime.settings.settings import load_settings
-from sealbus.agents.runtime.worker import Worker, WorkerLimits
+from sealbus.agents.runtime.worker import Worker
 from sealbus.bus.sending.message import OutgoingMessage
 from sealbus.bus.sending.outbox import Outbox, Posted
 

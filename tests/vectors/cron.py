@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from vectors.issuing import Json
 
-from sealbus.bus.handling.schedules.cron import Cron
+from sealbus.bus.work.schedules.cron import Cron
 
 __all__ = ["cron"]
 

@@ -243,9 +243,9 @@ async def _retry(
     from sealbus.agents.cli.bus.task import finish
     from sealbus.agents.runtime.client import Client
     from sealbus.agents.sdk.task_handle import TaskHandle
+    from sealbus.bus.clocks import wall_clock
     from sealbus.bus.gate.status_reader import AskedTask
     from sealbus.bus.inspection.dead import sent_again
-    from sealbus.bus.ports import wall_clock
     from sealbus.envelopes.accept.open_request import PendingRequest
     from sealbus.envelopes.errors import Code
     from sealbus.envelopes.message.subjects import action_of

@@ -88,7 +88,7 @@ def command(
 
 def _print_own(config: str | None, *, as_json: bool) -> None:
     from sealbus.agents.runtime.settings.settings import load_client
-    from sealbus.bus.ports import wall_clock
+    from sealbus.bus.clocks import wall_clock
     from sealbus.envelopes.limits import SECOND
 
     login = asyncio.run(kept(load_client(config)))

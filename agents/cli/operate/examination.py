@@ -15,8 +15,8 @@ from sealbus.agents.runtime.nats_monitor import read_page, read_varz
 from sealbus.agents.runtime.open import open_connection, open_engine, open_identity, streams_of
 from sealbus.agents.runtime.policy.source import open_source
 from sealbus.agents.runtime.settings.settings import Settings
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.nats.api import existing_stream
-from sealbus.bus.ports import wall_clock
 from sealbus.bus.stream_names import TASKS
 from sealbus.bus.streams.check import check_streams
 from sealbus.bus.streams.durability import acknowledged_means, describe_sync

@@ -74,8 +74,8 @@ async def _restored(
     from sealbus.agents.control.notary.role import notary_options
     from sealbus.agents.runtime.open import open_connection
     from sealbus.agents.runtime.settings.settings import load_settings
+    from sealbus.bus.clocks import wall_clock
     from sealbus.bus.nats.api import existing_stream
-    from sealbus.bus.ports import wall_clock
     from sealbus.envelopes.errors import ConfigurationError
     from sealbus.envelopes.message.restored import RestoredStream
 

@@ -42,9 +42,9 @@ def command(every: float, times: int, config: str | None, as_name: str, as_json:
 async def _top(every: float, times: int, config: str | None, as_name: str, *, as_json: bool) -> None:
     from sealbus.agents.runtime.open import open_audit_trail, open_connection
     from sealbus.agents.runtime.settings.settings import load_settings
+    from sealbus.bus.clocks import wall_clock
     from sealbus.bus.inspection.rates import Rates
     from sealbus.bus.nats.api import audit_stream
-    from sealbus.bus.ports import wall_clock
 
     settings, stop, rates, looks = load_settings(config).for_command(), stop_signalled(), Rates(), 0
     async with open_connection(as_name, settings) as (_, connection):

@@ -77,7 +77,7 @@ async def _add(
 ) -> None:
     from sealbus.agents.runtime.policy import deny_list as denials
     from sealbus.agents.runtime.policy.push import change_platform
-    from sealbus.bus.ports import wall_clock
+    from sealbus.bus.clocks import wall_clock
 
     denial = denials.Denial(
         kind=kind, id=_named(kind, one, config), before=before, at=shown_time(wall_clock()), reason=reason

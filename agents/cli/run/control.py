@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from sealbus.agents.control.control import Opener
-    from sealbus.agents.runtime.settings.settings import Flag, Settings
+    from sealbus.agents.runtime.settings.settings import Settings
+    from sealbus.agents.runtime.settings.source import Flag
 
 __all__ = ["ROLES", "USUAL", "command", "run_roles"]
 
@@ -100,8 +101,8 @@ async def run_roles(
     """Run `roles` together until a signal; `said` says what is there for people once they run, by default their names."""
     from sealbus.agents.control.control import Control
     from sealbus.agents.runtime.health import HealthServer, Probes
-    from sealbus.agents.runtime.loop_watch import LoopWatch
     from sealbus.agents.runtime.metric_export import exporting_metrics
+    from sealbus.agents.runtime.process.loop_watch import LoopWatch
     from sealbus.agents.runtime.settings.settings import load_settings
     from sealbus.bus.telemetry import Counters
 

@@ -19,10 +19,11 @@ from sealbus.agents.cli.options import config_option, ended_by, json_option, log
 from sealbus.agents.cli.output import log_to_stderr, note, print_json
 
 if TYPE_CHECKING:
-    from sealbus.agents.runtime.in_flight import InFlightTable
-    from sealbus.agents.runtime.loop_watch import LoopWatch
+    from sealbus.agents.runtime.assembly import WorkerLimits
+    from sealbus.agents.runtime.process.in_flight import InFlightTable
+    from sealbus.agents.runtime.process.loop_watch import LoopWatch
     from sealbus.agents.runtime.settings.settings import Settings
-    from sealbus.agents.runtime.worker import Worker, WorkerLimits
+    from sealbus.agents.runtime.worker import Worker
     from sealbus.agents.sdk.agent import Agent
 
 __all__ = ["command", "load_agent", "load_agents"]
@@ -171,13 +172,14 @@ async def _run(
     memory: int | None,
     as_json: bool,
 ) -> bool:
+    from sealbus.agents.runtime.assembly import WorkerLimits
     from sealbus.agents.runtime.health import numbered_address
-    from sealbus.agents.runtime.in_flight import tables_in
-    from sealbus.agents.runtime.loop_watch import LoopWatch
     from sealbus.agents.runtime.metric_export import exporting_metrics
+    from sealbus.agents.runtime.process.in_flight import tables_in
+    from sealbus.agents.runtime.process.loop_watch import LoopWatch
+    from sealbus.agents.runtime.process.supervisor import ParentLine
     from sealbus.agents.runtime.settings.settings import load_settings
-    from sealbus.agents.runtime.supervisor import ParentLine
-    from sealbus.agents.runtime.worker import WorkerLimits, settle_collector
+    from sealbus.agents.runtime.worker import settle_collector
 
     settings = load_settings(config)
     stop = stop_signalled()

@@ -18,10 +18,11 @@ from sealbus.agents.control.callout.nkeys import NkeyError, SigningKey
 from sealbus.agents.control.callout.peer import VerifiedPeer, verify_peer
 from sealbus.agents.control.callout.permissions import grants_of, own_facts
 from sealbus.agents.control.callout.protocol import AuthorizationRequest, allowing, refusing, user_jwt, verify_request
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.connection.frames import header_value
 from sealbus.bus.nats.subscription import Asked, Responder
-from sealbus.bus.ports import Clock, Identity, wall_clock
+from sealbus.bus.ports import Clock, Identity
 from sealbus.bus.telemetry import Counters, OperatorLog, shown
 from sealbus.envelopes.errors import Code, ConnectRefused, SealbusError
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND

@@ -25,9 +25,8 @@ from sealbus.agents.control.control import CONTROL
 from sealbus.agents.runtime.open import connection_of, open_engine, open_identity
 from sealbus.agents.runtime.settings.settings import Settings
 from sealbus.bus.gate.refusals import Refusals
-from sealbus.bus.nats.connection.client import NkeyLogin
 from sealbus.bus.nats.connection.connection import Connection
-from sealbus.bus.nats.connection.rotation import ConnectionOptions
+from sealbus.bus.nats.connection.options import ConnectionOptions, NkeyLogin
 from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import Delivery, Identity
 from sealbus.bus.telemetry import Counters
@@ -144,9 +143,8 @@ async def open_callout(
         identity=identity,
         server_ids=frozenset(settings.nats_ids),
         inbox_prefix=INBOX,
-        name="callout",
+        options=ConnectionOptions(name="callout", login=NkeyLogin(public=keys.user.public, sign=keys.user.sign)),
         counters=counters,
-        login=NkeyLogin(public=keys.user.public, sign=keys.user.sign),
     ) as connection:
         yield Callout(
             connection=connection,

@@ -134,7 +134,6 @@ class KeyBookWriter:
             {RECORDS: [one.encode() for one in records], **named},
             KEY_BOOK_TYPE,
             sealer,
-            own=self._identity.spiffe_id,
             before=before,
             last=last,
         )

@@ -27,7 +27,8 @@ from sealbus.agents.control.notary.publisher import RecordPublisher
 from sealbus.agents.control.notary.resume import LogPlan, Taken, take_up
 from sealbus.agents.control.notary.term import Term
 from sealbus.agents.identity.threads import in_thread
-from sealbus.bus.ports import Clock, Identity, Transport, wall_clock
+from sealbus.bus.clocks import wall_clock
+from sealbus.bus.ports import Clock, Identity, Transport
 from sealbus.bus.sending.outbox import Outbox
 from sealbus.bus.streams.key_value import KeyValue
 from sealbus.bus.telemetry import Counters

@@ -21,8 +21,9 @@ from sealbus.agents.runtime.open import open_connection
 from sealbus.agents.runtime.policy.source import open_sync
 from sealbus.agents.runtime.policy.sync import PolicySync
 from sealbus.agents.runtime.settings.settings import Settings
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.nats.connection.connection import Connection
-from sealbus.bus.ports import Clock, Identity, wall_clock
+from sealbus.bus.ports import Clock, Identity
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.trust.keys import SigningKey, read_signing_key

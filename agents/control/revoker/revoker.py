@@ -21,7 +21,8 @@ from typing import Final
 
 from sealbus.agents.runtime.policy.revocation import Revocation, listed_with
 from sealbus.agents.runtime.policy.store import PolicyStore
-from sealbus.bus.ports import Clock, wall_clock
+from sealbus.bus.clocks import wall_clock
+from sealbus.bus.ports import Clock
 from sealbus.bus.streams.object_store import ONE_MESSAGE
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.backoff import Backoff

@@ -10,12 +10,13 @@ from typing import Final
 
 from sealbus.agents.control.revoker.revoker import WAITING, Revoker
 from sealbus.agents.edge.oauth.private_file import read_private
+from sealbus.agents.runtime.assembly import WorkerLimits
 from sealbus.agents.runtime.open import open_connected_node
 from sealbus.agents.runtime.policy.revocation import REVOKER, Revocation
 from sealbus.agents.runtime.policy.source import anchors_of
 from sealbus.agents.runtime.policy.store import PolicyStore
 from sealbus.agents.runtime.settings.settings import Settings
-from sealbus.agents.runtime.worker import Worker, WorkerLimits
+from sealbus.agents.runtime.worker import Worker
 from sealbus.agents.sdk.agent import Agent
 from sealbus.agents.sdk.context import Context
 from sealbus.bus.routing.retry import Reject

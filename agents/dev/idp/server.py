@@ -28,7 +28,8 @@ from sealbus.agents.dev.idp.registry import CODE, DEMO_CLIENTS, DEMO_USERS, DEVI
 from sealbus.agents.dev.idp.requests import LoopbackHostOnly, MalformedRequest, form_of, parameters
 from sealbus.agents.dev.idp.signing import ALGORITHM
 from sealbus.agents.edge.http.protocol import ConnectionLimits, EdgeProtocol
-from sealbus.bus.ports import Clock, wall_clock
+from sealbus.bus.clocks import wall_clock
+from sealbus.bus.ports import Clock
 from sealbus.envelopes.errors import ConfigurationError
 
 __all__ = ["ISSUER_PATH", "DevelopmentIdp", "application", "metadata"]

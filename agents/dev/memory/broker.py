@@ -14,7 +14,8 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from sealbus.bus.ports import Clock, ConsumerLoad, Delivery, Outgoing, PubAck, StoredValue, StreamRefused, wall_clock
+from sealbus.bus.clocks import wall_clock
+from sealbus.bus.ports import Clock, ConsumerLoad, Delivery, Outgoing, PubAck, StoredValue, StreamRefused
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.freshness import StreamArrival

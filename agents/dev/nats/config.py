@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Final
 
 from sealbus.agents.dev.nats.accounts import POLICIES, SYSTEM, accounts
-from sealbus.bus.handling.cancel.stop import STOPS
 from sealbus.bus.ports import JsonObject
 from sealbus.bus.stream_names import EVENTS, HELD, RESULTS, STATE, TASKS
 from sealbus.bus.streams.declared import approval_durable, control_durable, own_durable, schedule_durable
+from sealbus.bus.work.cancel.stop import STOPS
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.message.kinds import Kind

@@ -25,7 +25,8 @@ from sealbus.agents.dev.workload_api.server import prepare_folder
 from sealbus.agents.dev.workload_api.server_svid import ServerSvidFiles
 from sealbus.agents.dev.workload_api.state import PRIVATE, replace_file
 from sealbus.agents.runtime.settings.state_folder import lock_folder
-from sealbus.bus.ports import Clock, wall_clock
+from sealbus.bus.clocks import wall_clock
+from sealbus.bus.ports import Clock
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, SealbusError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.subjects import OwnSubject

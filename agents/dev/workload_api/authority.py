@@ -16,7 +16,8 @@ from sealbus.agents.dev.workload_api.jwt_keys import (
     make_jwt_key,
 )
 from sealbus.agents.dev.workload_api.state import AuthorityState, load_state, save_state
-from sealbus.bus.ports import Clock, wall_clock
+from sealbus.bus.clocks import wall_clock
+from sealbus.bus.ports import Clock
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain

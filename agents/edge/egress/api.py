@@ -26,7 +26,8 @@ from sealbus.agents.edge.oauth.issuers import is_secure_url
 from sealbus.agents.runtime.tracing import traceparent_fields
 from sealbus.agents.sdk.http import MOST_FIELDS, ApiAnswer, ApiRequest
 from sealbus.agents.sdk.resource import Resource
-from sealbus.bus.ports import Clock, wall_clock
+from sealbus.bus.clocks import wall_clock
+from sealbus.bus.ports import Clock
 from sealbus.bus.routing.retry import Reject
 from sealbus.envelopes.encoding.codec import is_text
 from sealbus.envelopes.errors import ConfigurationError, ResourceNotFound

@@ -38,11 +38,12 @@ from sealbus.agents.edge.oauth.client_authentication import (
 from sealbus.agents.edge.oauth.discovery import Documents
 from sealbus.agents.edge.oauth.kept_tokens import KeptTokens
 from sealbus.agents.edge.oauth.private_file import read_key
+from sealbus.agents.runtime.assembly import WorkerLimits
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.runtime.open import open_node
 from sealbus.agents.runtime.settings.schema import ApiTable
 from sealbus.agents.runtime.settings.settings import Settings
-from sealbus.agents.runtime.worker import Worker, WorkerLimits
+from sealbus.agents.runtime.worker import Worker
 from sealbus.agents.sdk.agent import Agent
 from sealbus.agents.sdk.context import Context
 from sealbus.agents.sdk.http import ApiAnswer, ApiRequest

@@ -17,7 +17,7 @@ from sealbus.agents.edge.oauth.access_token import AccessToken, contents_of
 from sealbus.agents.edge.oauth.issuers import Issuer
 from sealbus.agents.edge.oauth.jwks import KeySource
 from sealbus.agents.edge.oauth.jwt import Claims, checked_header, is_signed, parsed
-from sealbus.bus.handling.idempotency.replay_guard import DIGEST_BYTES, ReplayGuard
+from sealbus.bus.work.idempotency.replay_guard import DIGEST_BYTES, ReplayGuard
 from sealbus.envelopes.errors import Code
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.trust.spiffe_id import SpiffeId

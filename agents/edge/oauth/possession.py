@@ -16,7 +16,7 @@ from sealbus.agents.edge.http.problem import TokenRefused
 from sealbus.agents.edge.oauth.access_token import AccessToken, BindingKind
 from sealbus.agents.edge.oauth.bearer import Presented, Scheme
 from sealbus.agents.edge.oauth.dpop import FIELD, Nonces, Proof, ProofRefused, public_urls, verify_proof
-from sealbus.bus.handling.idempotency.replay_guard import ReplayGuard
+from sealbus.bus.work.idempotency.replay_guard import ReplayGuard
 from sealbus.envelopes.limits import SECOND
 
 __all__ = ["Possession"]

@@ -27,7 +27,7 @@ from sealbus.agents.edge.oauth.issuers import Issuer
 from sealbus.agents.edge.oauth.jwks import KeySource
 from sealbus.agents.edge.oauth.jwt import Claims, checked_header, is_signed, parsed
 from sealbus.agents.runtime.policy.revocation import KEPT, Revocation
-from sealbus.bus.handling.idempotency.replay_guard import DIGEST_BYTES, ReplayGuard
+from sealbus.bus.work.idempotency.replay_guard import DIGEST_BYTES, ReplayGuard
 from sealbus.envelopes.errors import BusUnavailable, Code, IdentityUnavailable, StateUnavailable
 from sealbus.envelopes.limits import SECOND
 

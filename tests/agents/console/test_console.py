@@ -35,7 +35,7 @@ from sealbus.agents.examples import inventory, pricing
 from sealbus.agents.runtime.open import open_connected_node, open_node
 from sealbus.agents.runtime.worker import Worker
 from sealbus.bus.background import Background
-from sealbus.bus.ports import wall_clock
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, SealbusError
 from sealbus.envelopes.limits import SECOND

@@ -18,9 +18,9 @@ from support.payments import ASKED, Payments
 from sealbus.agents.edge import approvals as shown
 from sealbus.agents.edge.approvals import ParkedTask, Waiting
 from sealbus.agents.sdk.task_handle import TaskHandle
-from sealbus.bus.handling.approvals.parked_tasks import PARKED_TYPE, Parked
 from sealbus.bus.sending.message import Content
 from sealbus.bus.stream_names import HELD
+from sealbus.bus.work.approvals.parked_tasks import PARKED_TYPE, Parked
 from sealbus.envelopes.encoding.codec import Value
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.user_context import UserContext, parse_payload
@@ -86,7 +86,6 @@ class Site:
             said,
             PARKED_TYPE,
             node.identity.sealer(),
-            own=node.own,
             before=parked.value,
             extra=parked.envelope if envelope is None else envelope,
         )

@@ -169,7 +169,7 @@ async def test_what_answers_in_chunks_is_406_and_is_not_run(edge: Door, shop: Sh
 async def test_an_answer_in_chunks_of_who_does_not_know_the_mark_is_502_and_says_so(
     edge: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sealbus.bus.handling.attempt.takes_one_answer", lambda header: False)
+    monkeypatch.setattr("sealbus.bus.work.executor.attempt.takes_one_answer", lambda header: False)
     answer = await edge.post("/v1/calls/pricing/count", {"item_id": "42", "quantity": 3})
     assert (answer.status_code, answer.json()["code"]) == (502, "bad_result")
     assert answer.json()["detail"] == "pricing.count answers in chunks, which a call over HTTP does not carry"

@@ -11,7 +11,7 @@ from support.edge import door
 from support.engines import ScriptedEngine, Verdict, allow, deny
 from support.granting import Desk, asked, grant, granting, headers, login
 
-from sealbus.bus.handling.schedules import endpoint
+from sealbus.bus.work.schedules import endpoint
 from sealbus.envelopes.message.standing import standing_session
 
 

@@ -23,7 +23,7 @@ from support.workload_api import Served
 
 from sealbus.agents.identity import WorkloadIdentity
 from sealbus.agents.identity.x509_svid import read_x509
-from sealbus.bus.ports import wall_clock
+from sealbus.bus.clocks import wall_clock
 from sealbus.envelopes.trust.bundles import JwtBundle, Trust
 from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.credential import ClaimedKey, verify_credential

@@ -14,9 +14,10 @@ from support.shop import Price, Update
 
 from sealbus import Agent, Context
 from sealbus.agents.runtime import draining
+from sealbus.agents.runtime.assembly import WorkerLimits
 from sealbus.agents.runtime.draining import describe_unfinished, say_while_draining
-from sealbus.agents.runtime.worker import Worker, WorkerLimits
-from sealbus.bus.handling.work import Work
+from sealbus.agents.runtime.worker import Worker
+from sealbus.bus.work.executor.work import Work
 from sealbus.envelopes.limits import SECOND
 from sealbus.testing import TestBus
 
@@ -99,7 +100,7 @@ async def test_a_worker_says_at_once_and_again_what_it_waits_for(
             await until(lambda: slow.begun == 1)
             for _ in range(2):
                 await client.submit("slow.work", Update(item_id="SECRET"))
-            await until(lambda: slow.begun == 2 and len(worker._work.executor.unfinished()) == 3)
+            await until(lambda: slow.begun == 2 and len(worker.parts.work.executor.unfinished()) == 3)
             stop.set()
             await until(lambda: sum("slow drains, for" in line for line in caplog.messages) >= 2)
             slow.go.set()

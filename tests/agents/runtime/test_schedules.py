@@ -9,8 +9,8 @@ from support.engines import ScriptedEngine, deny
 
 from sealbus import Agent, Context
 from sealbus.agents.runtime.schedules import QUARTER, WEEK, scheduler_of
-from sealbus.bus.handling.schedules.request import ScheduleState
 from sealbus.bus.streams.key_book import KeyBook
+from sealbus.bus.work.schedules.request import ScheduleState
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.header import Header, parse_header
 from sealbus.envelopes.message.wire import parse_envelope

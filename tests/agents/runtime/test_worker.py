@@ -13,11 +13,12 @@ from support.shop import Price, Shop, Update
 
 from sealbus import Agent, Context
 from sealbus.agents.dev.memory.broker import MemoryPull
-from sealbus.agents.runtime import worker as worker_module
+from sealbus.agents.runtime import assembly
+from sealbus.agents.runtime.assembly import WorkerLimits
 from sealbus.agents.runtime.client import Client
 from sealbus.agents.runtime.node import Node
-from sealbus.agents.runtime.worker import Worker, WorkerLimits
-from sealbus.bus.handling.executor import Executor
+from sealbus.agents.runtime.worker import Worker
+from sealbus.bus.work.executor.executor import ExecutorLimits
 from sealbus.envelopes.errors import ConfigurationError, PolicyUnavailable
 from sealbus.envelopes.trust.names import Names
 from sealbus.testing import TestBus
@@ -170,7 +171,7 @@ async def test_two_replicas_share_the_work() -> None:
 async def test_stopping_does_not_wait_for_what_was_not_even_begun(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches whose records are stored may wait for room in the executor: with them, a stop would wait for all before."""
     slow = Slow()
-    monkeypatch.setattr(worker_module, "Executor", partial(Executor, waiting=1))
+    monkeypatch.setattr(assembly, "ExecutorLimits", partial(ExecutorLimits, waiting=1))
     async with TestBus(engine=ScriptedEngine()) as bus:
         client, stop = await bus.client("slow"), asyncio.Event()
         limits = WorkerLimits(drain=0.05, concurrency=1, batch=1)

@@ -11,7 +11,7 @@ from support.own_subjects import OWN, Orders
 from support.shop import Price, Update
 
 from sealbus import Agent, Context
-from sealbus.agents.runtime.worker import WorkerLimits
+from sealbus.agents.runtime.assembly import WorkerLimits
 from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.envelopes.errors import SealError
 from sealbus.testing import TestBus

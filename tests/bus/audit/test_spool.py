@@ -19,7 +19,7 @@ from sealbus.agents.dev.workload_api import DevelopmentAuthority
 from sealbus.bus.audit import spool as spool_module
 from sealbus.bus.audit.spool import Spool, SpoolOptions
 from sealbus.bus.audit.writer import AuditWriter
-from sealbus.bus.ports import wall_clock
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.sending.outbox import Outbox, OutboxLimits
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.backoff import Backoff
@@ -220,9 +220,7 @@ async def test_the_audit_writer_stores_in_the_spool_what_is_not_about_a_call(des
     desk.broker.fail("AUDIT", AWAY)
     written = asyncio.Event()
     async with desk.spool() as spool:
-        writer = AuditWriter(
-            own=INVENTORY, subject="audit.inventory", outbox=spool._outbox, counters=desk.counters, spool=spool
-        )
+        writer = AuditWriter(subject="audit.inventory", outbox=spool._outbox, counters=desk.counters, spool=spool)
         async with writer:
             await writer.note(outcome(1), written.set)
             async with asyncio.timeout(60):

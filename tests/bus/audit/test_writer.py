@@ -131,7 +131,7 @@ async def test_a_call_that_a_replica_decided_on_is_replayed_here(bus: TestBus, m
     await (await bus.client("shop-web")).call("pricing.quote", Update(item_id="1"), returns=Price)
     async with (
         Outbox(identity=node.identity, transport=bus.broker.connect()) as outbox,
-        AuditWriter(own=node.own, subject="audit.pricing", outbox=outbox, counters=node.counters) as replica,
+        AuditWriter(subject="audit.pricing", outbox=outbox, counters=node.counters) as replica,
     ):
         (answer,) = await replica.call_decisions(seen.decided)
     assert isinstance(answer, EnvelopeError)

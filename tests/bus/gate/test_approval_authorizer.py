@@ -21,8 +21,8 @@ from sealbus.bus.gate.approval_authorizer import (
     strong_enough,
     verdict_of,
 )
-from sealbus.bus.handling.approvals.parked_tasks import ParkedState
 from sealbus.bus.sending.approval import Verdict
+from sealbus.bus.work.approvals.parked_tasks import ParkedState
 from sealbus.envelopes.accept.live import VerifiedMessage
 from sealbus.envelopes.errors import Code, PolicyUnavailable, ResourceUnavailable
 from sealbus.envelopes.limits import SECOND

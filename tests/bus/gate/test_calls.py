@@ -16,10 +16,10 @@ from sealbus import Agent, Context
 from sealbus.agents.dev.memory.broker import MemoryTransport
 from sealbus.agents.runtime.client import Client
 from sealbus.bus.gate import calls as module
-from sealbus.bus.handling.replies import error_answer
 from sealbus.bus.ports import Delivery, Outgoing
 from sealbus.bus.sending.answer import CallExpired, ChunkedAnswer, RemoteError
 from sealbus.bus.sending.message import ERROR_TYPE, Content
+from sealbus.bus.work.executor.replies import error_answer
 from sealbus.envelopes.denial import Denier, Explanation, Remedy, RemedyKind
 from sealbus.envelopes.errors import Code, Denied
 from sealbus.envelopes.records.work import OutcomeRecord
@@ -179,7 +179,7 @@ async def test_a_call_of_what_answers_in_chunks_raises_and_drops_nothing_in_sile
     client: Client, quantity: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By an agent that does not know of the mark."""
-    monkeypatch.setattr("sealbus.bus.handling.attempt.takes_one_answer", lambda header: False)
+    monkeypatch.setattr("sealbus.bus.work.executor.attempt.takes_one_answer", lambda header: False)
     with pytest.raises(ChunkedAnswer) as caught:
         await client.call("slow.many", Update(item_id="1", quantity=quantity), returns=int)
     assert (caught.value.code, caught.value.detail) == (Code.BAD_RESULT, "slow.many answers in chunks: use stream")

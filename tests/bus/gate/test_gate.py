@@ -16,13 +16,13 @@ from support.spans import KeptSpans
 from sealbus import Agent, Context, Denied, Resource
 from sealbus.agents.dev.memory.broker import header_block
 from sealbus.agents.dev.workload_api import DevelopmentAuthority
-from sealbus.agents.runtime.worker import WorkerLimits
+from sealbus.agents.runtime.assembly import WorkerLimits
 from sealbus.bus.audit.writer import AuditLimits, RecordPlaces
-from sealbus.bus.handling import verb_room
 from sealbus.bus.ports import Outgoing, Overloaded, StreamRefused
 from sealbus.bus.routing.retry import RetryPolicy
 from sealbus.bus.routing.stages import Decided
 from sealbus.bus.sending.answer import CallExpired, RemoteError
+from sealbus.bus.work import verb_room
 from sealbus.envelopes.denial import NOTHING_TOLD, Denier, Remedy, RemedyKind
 from sealbus.envelopes.errors import (
     BusUnavailable,

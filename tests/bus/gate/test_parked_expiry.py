@@ -15,15 +15,15 @@ from support.replicas import hasten
 
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.sdk.task_handle import TaskHandle
-from sealbus.bus.gate.resumption import DECIDED_WITHIN
 from sealbus.bus.gate.status_reader import StatusLimits
-from sealbus.bus.handling.approvals.marker import MARKER_TYPE, marker_subject
-from sealbus.bus.handling.approvals.parked_tasks import PARKED_TYPE, ParkedState, parse_parked
-from sealbus.bus.handling.status_writer import Statuses
 from sealbus.bus.inspection.tasks import TaskFilter, TaskList, task_subjects
 from sealbus.bus.sending.answer import CallExpired, RemoteError
 from sealbus.bus.sending.status import State
 from sealbus.bus.streams.held import FORGERIES
+from sealbus.bus.work.approvals.marker import MARKER_TYPE, marker_subject
+from sealbus.bus.work.approvals.parked_tasks import PARKED_TYPE, ParkedState, parse_parked
+from sealbus.bus.work.approvals.progress import DECIDED_WITHIN
+from sealbus.bus.work.status_writer import Statuses
 from sealbus.envelopes.accept.live import LiveProfile
 from sealbus.envelopes.backoff import Backoff
 from sealbus.envelopes.errors import BusUnavailable

@@ -13,12 +13,13 @@ from support.shop import Shop, Update
 
 from sealbus.agents.control.notary.key_book import KeyBookWriter
 from sealbus.agents.dev.memory.identity import MemoryIdentity
-from sealbus.agents.runtime.worker import Worker, WorkerLimits
-from sealbus.bus.gate.gate import Gate
+from sealbus.agents.runtime.assembly import WorkerLimits
+from sealbus.agents.runtime.worker import Worker
+from sealbus.bus.gate.opener import OpenedBatch, Opener
 from sealbus.bus.inspection.tasks import TaskFilter, TaskList, task_subjects
-from sealbus.bus.ports import Delivery, Pull
+from sealbus.bus.ports import Delivery
 from sealbus.bus.streams import key_book
-from sealbus.envelopes.errors import SealbusError
+from sealbus.envelopes.errors import StateUnavailable
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.log.trust_history import TrustHistory
 from sealbus.envelopes.message.restored import RestoredStream
@@ -67,12 +68,12 @@ class Site:
         worker = self.bus.workers["inventory"]
         tasks = TaskList(
             transport=self.bus.broker.connect(),
-            profile=worker._profile(),
+            profile=worker.parts.profile,
             trust=worker.node.trust,
             restored=worker.node.restored,
             clock=self.bus.broker.clock,
         )
-        subjects, last = task_subjects(worker._profile()), len(self.bus.stored("TASKS"))
+        subjects, last = task_subjects(worker.parts.profile), len(self.bus.stored("TASKS"))
         return [one.refused async for one in tasks.newest(subjects, TaskFilter(), first=1, last=last, most=9)]
 
 
@@ -164,13 +165,15 @@ async def test_without_a_notary_in_the_settings_it_is_refused_at_once() -> None:
 
 async def test_what_came_after_the_restore_waits_for_no_notary(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(key_book, "_AGAIN", 0.0)
-    away, turn_away = set[int](), Gate.turn_away
+    away, open_batch = set[int](), Opener.open
 
-    def noted(gate: Gate, deliveries: Sequence[Delivery], pull: Pull | None, error: SealbusError) -> None:
-        away.update(one.arrival.sequence for one in deliveries if one.arrival is not None)
-        turn_away(gate, deliveries, pull, error)
+    async def noted(opener: Opener, deliveries: Sequence[Delivery]) -> OpenedBatch:
+        batch = await open_batch(opener, deliveries)
+        refused = [delivery.arrival for error, delivery in batch.refused if isinstance(error, StateUnavailable)]
+        away.update(arrival.sequence for arrival in refused if arrival is not None)
+        return batch
 
-    monkeypatch.setattr(Gate, "turn_away", noted)
+    monkeypatch.setattr(Opener, "open", noted)
     shop = Shop()
     bus = TestBus(engine=ScriptedEngine())
     bus.deployment = replace(bus.deployment, notaries=frozenset({bus.names.id_of("notary")}))

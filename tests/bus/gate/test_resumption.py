@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from support.engines import Verdict, deny
@@ -21,14 +21,16 @@ from support.replicas import Fault, FaultyTransport, Replicas, hasten
 
 from sealbus import Context, Retry
 from sealbus.agents.sdk.task_handle import TaskHandle
-from sealbus.bus.gate.resumption import Resumption, reopened
-from sealbus.bus.handling.approvals.marker import MARKER_TYPE
-from sealbus.bus.handling.approvals.parked_tasks import PARKED_TYPE, Parked, ParkedState
+from sealbus.bus.gate.opener import reopened_message
+from sealbus.bus.gate.resumption import verdicts_in_force
 from sealbus.bus.routing.retry import RetryPolicy
 from sealbus.bus.sending.approval import Verdict as Said
 from sealbus.bus.stream_names import HELD, TASKS
 from sealbus.bus.streams.declared import approval_durable
 from sealbus.bus.streams.held import current_only
+from sealbus.bus.work.approvals.marker import MARKER_TYPE
+from sealbus.bus.work.approvals.parked_tasks import PARKED_TYPE, Parked, ParkedState
+from sealbus.bus.work.approvals.progress import ParkedProgress, ParkedStores
 from sealbus.envelopes.accept.live import LiveProfile
 from sealbus.envelopes.encoding.codec import Value
 from sealbus.envelopes.errors import Code, EnvelopeError, InfrastructureError, SealError
@@ -342,7 +344,7 @@ async def test_a_marker_of_somebody_else_keeps_nobody_waiting(forger: str) -> No
             node = (await bus.client(forger)).node
             own = f"held.{forger}.wait.shop.{handle.message_id}"
             keys: dict[str, Value] = {"dig": handle.digest, "unt": clock.now + 7 * 86_400 * SECOND, "end": False}
-            assert await node.held.write(own, keys, MARKER_TYPE, node.identity.sealer(), own=node.own) is not None
+            assert await node.held.write(own, keys, MARKER_TYPE, node.identity.sealer()) is not None
             [stored] = [one.payload for one in bus.stored(HELD)]
             bus.broker.inject(subject, stored)
         else:
@@ -365,7 +367,6 @@ async def test_what_does_not_verify_any_more_is_not_handled() -> None:
             parked.keys(),
             PARKED_TYPE,
             node.identity.sealer(),
-            own=node.own,
             before=parked.value,
             extra=forged,
         )
@@ -393,7 +394,7 @@ async def test_it_is_opened_again_with_the_bundles_of_its_time() -> None:
                 return gone, then, gone
 
         async def opened(trust: Trust, past: Any) -> bytes:
-            message = await reopened(parked, profile=profile, trust=trust, past=past, caches=Caches())
+            message = await reopened_message(parked, profile=profile, trust=trust, past=past, caches=Caches())
             return message.header.digest
 
         assert await opened(then, current_only) == parked.digest
@@ -433,8 +434,15 @@ async def test_what_somebody_else_has_stored_has_ended_only_if_that_says_so(
     async def find(_: bytes) -> Parked | None:
         return replace(parked, state=state) if state is not None else None
 
-    known: Any = SimpleNamespace(_tasks=SimpleNamespace(change=change, find=find))
-    assert await Resumption._store_end(known, parked) is ended
+    async def put(*_: object, **__: object) -> None:
+        return None
+
+    fakes: Any = ParkedStores(
+        tasks=cast("Any", SimpleNamespace(change=change, find=find)),
+        markers=cast("Any", SimpleNamespace(put=put)),
+        statuses=cast("Any", None),
+    )
+    assert await ParkedProgress(cast("Any", None), fakes, cast("Any", None)).end(parked) is ended
 
 
 async def test_how_long_it_took_is_recorded() -> None:
@@ -458,6 +466,5 @@ def test_what_the_operator_has_revoked_since_does_not_count() -> None:
     before, at, after = (verdict(user, issued=NOW + number) for number, user in ((-1, "a"), (0, "b"), (1, "c")))
     elsewhere = replace(before, edge=agent("edge-2"))
     taken_back = replace(after, verdict=Said.WITHDRAW)
-    trust = Trust(bundles=TrustBundles([]), revoked_before={before.edge: NOW})
-    known: Any = SimpleNamespace(_trust=lambda: trust)
-    assert Resumption._in_force(known, [before, at, after, taken_back, elsewhere]) == [at, after, elsewhere]
+    verdicts = [before, at, after, taken_back, elsewhere]
+    assert verdicts_in_force(verdicts, {before.edge: NOW}) == [at, after, elsewhere]

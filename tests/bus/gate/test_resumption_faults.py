@@ -11,8 +11,8 @@ from support.payments import ASKED, Payments
 from support.played import QUICK, Played, approved, looked_at, play, submitted
 from support.replicas import Fault, Faults, Replicas, hasten
 
-from sealbus.bus.handling.approvals.parked_tasks import ParkedState
 from sealbus.bus.stream_names import AUDIT, HELD
+from sealbus.bus.work.approvals.parked_tasks import ParkedState
 from sealbus.testing import TestBus
 
 STORES = 24

@@ -11,8 +11,8 @@ from support.engines import ScriptedEngine
 from support.shop import Update
 
 from sealbus import Agent, Context
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.inspection.dead import DeadLetter, DeadLetterList, _grants, dead_subjects, drop, sent_again
-from sealbus.bus.ports import wall_clock
 from sealbus.bus.sending.message import OutgoingMessage
 from sealbus.envelopes.accept.live import LiveProfile
 from sealbus.envelopes.errors import BusUnavailable, Code, ConfigurationError, EnvelopeError

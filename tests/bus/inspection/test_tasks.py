@@ -11,8 +11,8 @@ from support.engines import ScriptedEngine, allow, deny
 from support.shop import Shop, Update
 
 from sealbus import Agent, Context
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.inspection.tasks import SUBMITTED, ListedTask, TaskFilter, TaskList, task_subjects
-from sealbus.bus.ports import wall_clock
 from sealbus.envelopes.accept.live import LiveProfile
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.kinds import Kind

@@ -10,10 +10,10 @@ from independent import control_bodies as independent
 from independent.verify_export import Bad
 from support.vectors import Given, load, octets
 
-from sealbus.bus.handling.schedules.request import ScheduleRequest, encode_schedule, parse_schedule
-from sealbus.bus.handling.schedules.rule import when_json
 from sealbus.bus.sending.approval import ApprovalRequest, encode_approval, parse_approval
 from sealbus.bus.sending.cancel import CancelRequest, encode_cancel, parse_cancel
+from sealbus.bus.work.schedules.request import ScheduleRequest, encode_schedule, parse_schedule
+from sealbus.bus.work.schedules.rule import when_json
 from sealbus.envelopes.errors import BadBody
 
 VECTORS = load("control.json")

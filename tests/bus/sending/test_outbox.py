@@ -10,6 +10,7 @@ import pytest
 from sealbus.agents.dev.memory.broker import MemoryBroker, MemoryTransport
 from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.agents.dev.workload_api import DevelopmentAuthority
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.ports import (
     DuplicateFirstAttempt,
     NotAcknowledged,
@@ -19,7 +20,6 @@ from sealbus.bus.ports import (
     PubAck,
     StreamRefused,
     uuid7,
-    wall_clock,
 )
 from sealbus.bus.sending import outbox as outbox_module
 from sealbus.bus.sending.message import OutgoingMessage

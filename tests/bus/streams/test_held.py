@@ -22,7 +22,6 @@ from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.seal import Sealer
 from sealbus.envelopes.trust.bundles import JwtBundle, Trust, TrustBundles
 from sealbus.envelopes.trust.caches import Caches
-from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 TYPE = "application/vnd.sealbus.test.v1"
 OWN = ISSUER.sealer(INVENTORY)
@@ -80,11 +79,8 @@ class Site:
         extra: bytes = b"",
         subject: str = SUBJECT,
         sealer: Sealer = OWN,
-        own: SpiffeId = INVENTORY,
     ) -> int | None:
-        stored = await self.held().write(
-            subject, {"txt": text}, TYPE, sealer, own=own, before=before, last=last, extra=extra
-        )
+        stored = await self.held().write(subject, {"txt": text}, TYPE, sealer, before=before, last=last, extra=extra)
         return stored.last if stored is not None else None
 
     async def value(self, pattern: str = PATTERN) -> HeldValue | None:
@@ -284,7 +280,6 @@ async def test_what_no_reader_would_take_is_not_written() -> None:
         {"subject": "held.planner.task.q.00"},
         {"subject": "held"},
         {"sealer": PLANNER},
-        {"own": agent("planner")},
         {"extra": b"x" * VALUE_BYTES},
         {"text": "x" * 2_049},
     ]
@@ -294,7 +289,7 @@ async def test_what_no_reader_would_take_is_not_written() -> None:
     large: list[dict[str, Value]] = [{"txt": b"x" * PAYLOAD_BYTES}, {"txt": ["x"] * (PAYLOAD_ITEMS + 1)}]
     for keys in large:
         with pytest.raises(SealError):
-            await site.held().write(SUBJECT, keys, TYPE, OWN, own=INVENTORY, before=before)
+            await site.held().write(SUBJECT, keys, TYPE, OWN, before=before)
     await site.write("x")
     value = await site.value()
     with pytest.raises(SealError):
@@ -305,7 +300,7 @@ async def test_what_no_reader_would_take_is_not_written() -> None:
 async def test_as_much_as_is_said_can_be_held() -> None:
     site = Site()
     keys: dict[str, Value] = {"txt": "large", "all": [b"x" * 100] * PAYLOAD_ITEMS}
-    stored = await site.held().write(SUBJECT, keys, TYPE, OWN, own=INVENTORY, extra=b"x" * 300_000)
+    stored = await site.held().write(SUBJECT, keys, TYPE, OWN, extra=b"x" * 300_000)
     assert stored is not None
     assert stored.last == 1
     assert await site.text() == "large"
@@ -334,7 +329,7 @@ async def test_forgeries_under_one_subject_are_bounded_and_hide_nothing_else(mon
         site.plant(forged)
     assert list(await site.held().newest(PATTERN, TYPE)) == [SUBJECT]
     site.plant(forged)
-    with pytest.raises(StateUnavailable, match=f"{SUBJECT}: over 10 that are not genuine"):
+    with pytest.raises(StateUnavailable, match=f"{SUBJECT}: over 10 values there are not genuine"):
         await site.held().newest(PATTERN, TYPE)
     assert list(await site.held().newest("held.inventory.>", TYPE, flooded=False)) == [other]
     # A genuine one that is behind them may be newer than the one before them: neither counts.

@@ -13,12 +13,12 @@ from support.x509 import ThrowawayCa
 from vectors.issuing import INVENTORY, NOW, SECOND
 
 from sealbus.agents.dev.memory.broker import MemoryBroker
-from sealbus.bus.handling.approvals.marker import marker_of
-from sealbus.bus.handling.approvals.parked_tasks import PARKED_TYPE, CountedVerdict, Parked, parse_parked
-from sealbus.bus.handling.cancel.kept import KeptStops
-from sealbus.bus.handling.schedules.book import ScheduleBook
 from sealbus.bus.streams.held import Held, HeldValue
 from sealbus.bus.streams.key_book import KEY_BOOK_TYPE, read_book
+from sealbus.bus.work.approvals.marker import marker_of
+from sealbus.bus.work.approvals.parked_tasks import PARKED_TYPE, CountedVerdict, Parked, parse_parked
+from sealbus.bus.work.cancel.kept import KeptStops
+from sealbus.bus.work.schedules.book import ScheduleBook
 from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.errors import SealError, StateUnavailable
 from sealbus.envelopes.log.trust_history import TrustHistory

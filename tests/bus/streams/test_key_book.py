@@ -107,9 +107,7 @@ class Site:
         subject = key_book_subject(NAMES.token(who))
         before, last = await held.standing(subject, payload_type)
         contents: dict[str, Value] = {"rec": [one.encode() for one in records], **more}
-        written = await held.write(
-            subject, contents, payload_type, self.sealer(who, signer), own=who, before=before, last=last
-        )
+        written = await held.write(subject, contents, payload_type, self.sealer(who, signer), before=before, last=last)
         assert written is not None
 
     async def keys(self, time: int) -> list[str]:
@@ -129,7 +127,7 @@ async def test_a_value_whose_key_has_left_the_bundle_counts_by_the_key_book_alon
     site = Site(now=NOW - 2 * DAY, issuer=FORMER)
     subject = "held.inventory.task.q.00"
     own = site.sealer(INVENTORY)
-    await site.held(current=True).write(subject, {"txt": "parked"}, TYPE, own, own=INVENTORY)
+    await site.held(current=True).write(subject, {"txt": "parked"}, TYPE, own)
     site.now, site.issuer = NOW, ISSUER
     assert await site.held(current=True).newest(subject, TYPE) == {}
     with pytest.raises(StateUnavailable, match="no key book of"):

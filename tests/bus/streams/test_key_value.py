@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from sealbus.agents.dev.memory.broker import MemoryBroker
-from sealbus.bus.ports import StreamRefused, wall_clock
+from sealbus.bus.clocks import wall_clock
+from sealbus.bus.ports import StreamRefused
 from sealbus.bus.streams.key_value import KeyValue
 from sealbus.envelopes.errors import BusUnavailable
 from sealbus.envelopes.limits import SECOND

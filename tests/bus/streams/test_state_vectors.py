@@ -11,22 +11,23 @@ import pytest
 from independent import stored_values as independent
 from independent import verify_export
 from support.identity import StaticIdentity
+from support.sites import site_of
 from support.vectors import Given, load, octets
 from support.x509 import ThrowawayCa
 from vectors.issuing import INVENTORY, NOW, SECOND, party
 
 from sealbus.agents.dev.memory.broker import MemoryBroker
-from sealbus.bus.handling.attempt_counts import FAILED, FailedAttempts, StoredCounts
-from sealbus.bus.handling.cancel import stop as stops
-from sealbus.bus.handling.cancel.stop import Stop
-from sealbus.bus.handling.idempotency import claim as claims
-from sealbus.bus.handling.idempotency.effects import effect_key
-from sealbus.bus.handling.idempotency.replay_guard import ReplayGuard
-from sealbus.bus.handling.poison import ATTEMPTS, PoisonGuard
-from sealbus.bus.handling.schedules.tick import TakenTick, Tick, TickClaims, WaitingTick
 from sealbus.bus.sending.cancel import CancelRole
 from sealbus.bus.streams.key_value import KeyValue
 from sealbus.bus.telemetry import Counters
+from sealbus.bus.work.cancel import stop as stops
+from sealbus.bus.work.cancel.stop import Stop
+from sealbus.bus.work.executor.attempt_counts import FAILED, FailedAttempts, StoredCounts
+from sealbus.bus.work.executor.poison import ATTEMPTS, PoisonGuard
+from sealbus.bus.work.idempotency import claim as claims
+from sealbus.bus.work.idempotency.effects import effect_key
+from sealbus.bus.work.idempotency.replay_guard import ReplayGuard
+from sealbus.bus.work.schedules.tick import TakenTick, Tick, TickClaims, WaitingTick
 from sealbus.envelopes.accept.live import VerifiedMessage
 from sealbus.envelopes.errors import Code, EnvelopeError, HandlingError, StateUnavailable
 from sealbus.envelopes.message.header import parse_header
@@ -260,17 +261,17 @@ async def test_what_stands_in_the_place_of_uses(case: Given) -> None:
     assert not await guard_of(case).used(digest, made=case["stored"] + 5 * SECOND + 1)
 
 
-def counts_of(name: str, case: Given, keyed: KeyValue) -> StoredCounts:
-    return StoredCounts(
-        name, keyed=keyed, token="inventory", identity=IDENTITY, trust=lambda: trust_of(case), caches=Caches(),
-        clock=lambda: case["stored"] + SECOND,
-    )  # fmt: skip
+def counts_of(name: str, case: Given, broker: MemoryBroker) -> StoredCounts:
+    site = site_of(
+        broker.connect(), lambda: int(case["stored"]) + SECOND, identity=IDENTITY, trust=lambda: trust_of(case)
+    )
+    return StoredCounts(name, site)
 
 
 async def our_attempt(case: Given) -> Given:
     """Begin a redelivery of the message at the case's subject, and return what stands there then, as they read it."""
-    broker, keyed = site(case)
-    guard = PoisonGuard(counts=counts_of(ATTEMPTS, case, keyed))
+    broker, _ = site(case)
+    guard = PoisonGuard(counts=counts_of(ATTEMPTS, case, broker))
     digest = bytes.fromhex(case["subject"].split(".")[3])
     work = Mock(header=Mock(digest=digest), tried=Mock(number=2), permitted=Mock(route=Mock(once=False)))
     await guard.begin(work)
@@ -301,10 +302,10 @@ async def test_what_is_no_count_of_attempts(case: Given) -> None:
 
 async def our_failed(case: Given) -> int:
     """Count one more failed attempt at the message of the case's subject, in its ninth delivery; return its number."""
-    broker, keyed = site(case)
+    broker, _ = site(case)
     digest = bytes.fromhex(case["subject"].split(".")[3])
     work = Mock(header=Mock(digest=digest), tried=Mock(number=9))
-    number = await FailedAttempts(counts_of(FAILED, case, keyed)).count(work)
+    number = await FailedAttempts(counts_of(FAILED, case, broker)).count(work)
     found = broker.streams["STATE"].stored[-1]
     assert found.arrival is not None
     written = independent.read_failed(found.payload, case["subject"], found.arrival.stored, INVENTORY, world_of({}))

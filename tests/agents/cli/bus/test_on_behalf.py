@@ -16,7 +16,7 @@ from sealbus.agents.login.kept_login import LoginRequired, keep_login
 from sealbus.agents.login.login_file import LoginFile
 from sealbus.agents.login.public_client import PublicClient
 from sealbus.agents.login.token_answer import Tokens
-from sealbus.bus.ports import wall_clock
+from sealbus.bus.clocks import wall_clock
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.limits import SECOND
 

@@ -190,7 +190,7 @@ async def test_a_notary_writes_its_book_beside_its_log_and_readers_take_it(bench
         await until(lambda: books(bench) == 1)
         # A value of an agent under the key of today, which then leaves the bundle.
         subject, then = "held.shop.task.q.00", bench.now()
-        await held(bench).write(subject, {}, "t", bench.agent.sealer(), own=bench.agent.spiffe_id)
+        await held(bench).write(subject, {}, "t", bench.agent.sealer())
         bench.authority.prepare_jwt()
         bench.authority.activate_jwt()
         bench.authority.prune_jwt()
@@ -247,8 +247,7 @@ async def test_a_new_log_goes_on_with_what_the_book_before_knew(bench: Bench) ->
         SUBJECT,
         {"rec": [one.encode() for one in old]},
         KEY_BOOK_TYPE,
-        (identity := MemoryIdentity(bench.authority, NOTARY)).sealer(),
-        own=identity.spiffe_id,
+        MemoryIdentity(bench.authority, NOTARY).sealer(),
     )
     before, _ = await held(bench).standing(SUBJECT, KEY_BOOK_TYPE)
     # Its own first bundle and what follows stand as they are: a book of somebody who had the key changes nothing of that.
@@ -261,8 +260,7 @@ async def test_a_book_before_that_is_none_says_nothing(bench: Bench) -> None:
         SUBJECT,
         {"rec": "none"},
         KEY_BOOK_TYPE,
-        (identity := MemoryIdentity(bench.authority, NOTARY)).sealer(),
-        own=identity.spiffe_id,
+        MemoryIdentity(bench.authority, NOTARY).sealer(),
     )
     before, _ = await held(bench).standing(SUBJECT, KEY_BOOK_TYPE)
     assert isinstance(before, HeldValue)
@@ -350,5 +348,5 @@ async def test_what_fits_can_be_written_and_read(bench: Bench, size: int) -> Non
     identity = MemoryIdentity(bench.authority, NOTARY)
     contents = {"rec": [one.encode() for one in kept]}
     sealer = identity.sealer()
-    assert await held(bench).write(SUBJECT, contents, KEY_BOOK_TYPE, sealer, own=NOTARY)  # type: ignore[arg-type]  # bytes
+    assert await held(bench).write(SUBJECT, contents, KEY_BOOK_TYPE, sealer)  # type: ignore[arg-type]  # bytes
     assert (await book(bench))[1] == kept

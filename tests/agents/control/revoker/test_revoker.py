@@ -22,9 +22,9 @@ from sealbus.agents.runtime.policy.push import push_signed, roll_back
 from sealbus.agents.runtime.policy.revocation import KEPT, Revocation
 from sealbus.agents.runtime.policy.store import PolicyStore
 from sealbus.agents.runtime.policy.sync import PolicySync, policy_synced
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.nats.api import stream_state
 from sealbus.bus.nats.connection.connection import Connection
-from sealbus.bus.ports import wall_clock
 from sealbus.bus.streams.object_store import ONE_MESSAGE
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import BusUnavailable

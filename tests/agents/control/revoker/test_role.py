@@ -21,7 +21,7 @@ from sealbus.agents.control.revoker.role import open_revoker, revoker_agent, rev
 from sealbus.agents.runtime.policy.push import push_signed
 from sealbus.agents.runtime.policy.revocation import REVOKE, Revocation
 from sealbus.agents.runtime.policy.store import PolicyStore
-from sealbus.bus.ports import wall_clock
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.sending.answer import RemoteError
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import ConfigurationError, Denied

@@ -223,7 +223,7 @@ async def test_no_token_and_no_argument_is_in_log_message_or_record(
             one.payload + one.header_block for name in desk.door.published() for one in desk.door.bus.stored(name)
         )
     # The test's own HTTP client and its handler's exception, which development shows, say what they were given.
-    ours = [one for one in caplog.records if not one.name.startswith(("http", "sealbus.bus.handling"))]
+    ours = [one for one in caplog.records if not one.name.startswith(("http", "sealbus.bus.work"))]
     told = "\n".join(one.getMessage() + json.dumps(one.exc_text) for one in ours)
     assert "marker" not in told
     assert not any(part in told or part.encode() in stored for part in token.split("."))

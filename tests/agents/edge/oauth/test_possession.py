@@ -33,8 +33,8 @@ from sealbus.agents.edge.oauth.bearer import Presented, Scheme
 from sealbus.agents.edge.oauth.dpop import Proof, ProofRefused
 from sealbus.agents.edge.oauth.possession import Possession
 from sealbus.agents.edge.oauth.private_file import write_key
-from sealbus.bus.handling.idempotency.replay_guard import SLOTS, ReplayGuard
 from sealbus.bus.streams.key_value import KeyValue
+from sealbus.bus.work.idempotency.replay_guard import SLOTS, ReplayGuard
 from sealbus.envelopes.errors import BusUnavailable, StateUnavailable
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.trust.caches import Caches

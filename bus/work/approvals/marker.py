@@ -1,0 +1,183 @@
+"""The marker of a parked task: what its requester may know of it, until when it waits, and whether it has ended.
+
+It stands beside the parked task in HELD, at `held.<agent>.wait.<token of the requester>.<hex id of the task>`, and lives as
+long: statuses are gone after a day. A requester looks for it before it concludes that a task has expired.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from sealbus.bus.clocks import BusClock
+from sealbus.bus.ports import Identity
+from sealbus.bus.streams.held import Held, HeldValue
+from sealbus.envelopes.accept.open_request import PendingRequest
+from sealbus.envelopes.encoding.codec import Value
+from sealbus.envelopes.errors import EnvelopeError, StateUnavailable
+from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
+from sealbus.envelopes.message.header import Header
+from sealbus.envelopes.trust.names import Names
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+from sealbus.policies.decision.request import rfc3339
+
+__all__ = [
+    "MARKER_TYPE",
+    "Marker",
+    "Markers",
+    "StoredMarker",
+    "marker_of",
+    "marker_subject",
+    "parsed_marker",
+    "waits_note",
+]
+
+MARKER_TYPE: Final = "application/vnd.sealbus.parked-marker.v1"
+"""Payload type of the signature."""
+
+_WRITES: Final = 4
+"""Tries to write a marker while others write in its place."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Marker:
+    """What a requester may know of its parked task. `until` is microseconds."""
+
+    digest: bytes
+    until: int
+    ended: bool
+
+    def keys(self) -> dict[str, Value]:
+        """Return the keys of its payload, beside those of every value."""
+        return {"dig": self.digest, "unt": self.until, "end": self.ended}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMarker:
+    """A marker, and the version of its value that says so."""
+
+    marker: Marker
+    value: HeldValue
+
+
+class Markers:
+    """The markers that one agent writes."""
+
+    def __init__(self, held: Held, *, identity: Identity, names: Names, clock: BusClock) -> None:
+        self._held = held
+        self._identity = identity
+        self._names = names
+        self._clock = clock
+
+    async def put(
+        self, task: Header, *, until: int, ended: bool, first: bool = False, known: StoredMarker | None = None
+    ) -> StoredMarker:
+        """Store the marker of `task`, in place of the one that is there, and return it; one that says the same stays.
+
+        What was told before holds: a task that has ended does not wait again, and none waits for a shorter time (`move`
+        changes that). Where it should be the `first`, or follow `known`, it is
+        written before anybody looks what is there, which the write tells. Raises `BusUnavailable` and `StateUnavailable` as
+        `Held` does.
+        """
+        own = self._names.token(self._identity.spiffe_id)
+        subject = marker_subject(own, self._names.token(task.iss), task.id)
+        before, last = (known.value if known is not None else None), 0
+        said = known.marker if known is not None else None
+        for number in range(_WRITES):
+            if number or not (first or known):
+                before, last = await self._held.standing(subject, MARKER_TYPE)
+                said = parsed_marker(before) if before is not None else None
+            marker = Marker(digest=task.digest, until=until, ended=ended)
+            if said is not None and said.digest == task.digest:
+                marker = replace(marker, until=max(until, said.until), ended=ended or said.ended)
+            if before is not None and said == marker:
+                return StoredMarker(marker, before)
+            stored = await self._held.write(
+                subject,
+                marker.keys(),
+                MARKER_TYPE,
+                self._identity.sealer(),
+                before=before,
+                last=last,
+            )
+            if stored is not None:
+                return StoredMarker(marker, stored)
+        raise StateUnavailable(f"{subject}: others write in its place")
+
+    async def move(self, task: Header, *, until: int, since: int) -> StoredMarker | None:
+        """Have the readers of `task` wait until `until`, later or earlier than they do, and return its marker.
+
+        Returns `None` where some reader may have concluded by now that the task has expired, or may before `until`: then
+        nothing may be done or told any more. `since` is until when they wait where no marker is there yet. Readers conclude
+        twice the clock skew after the time that the marker says, and look at it again then. So one that was acknowledged
+        before that time is seen by all of them. Raises as `put`.
+        """
+        own = self._names.token(self._identity.spiffe_id)
+        subject = marker_subject(own, self._names.token(task.iss), task.id)
+        for _ in range(_WRITES):
+            before, last = await self._held.standing(subject, MARKER_TYPE)
+            said = parsed_marker(before) if before is not None else None
+            if said is None or said.digest != task.digest:
+                said = Marker(digest=task.digest, until=since, ended=False)
+            bound = min(said.until, until)
+            if said.ended or self._clock() >= bound or (before is not None and _moved_late(before)):
+                return None
+            if before is not None and said.until == until:
+                return StoredMarker(said, before)
+            marker = replace(said, until=until)
+            stored = await self._held.write(
+                subject,
+                marker.keys(),
+                MARKER_TYPE,
+                self._identity.sealer(),
+                before=before,
+                last=last,
+            )
+            if stored is not None:
+                return StoredMarker(marker, stored) if self._clock() < bound else None
+        raise StateUnavailable(f"{subject}: others write in its place")
+
+    async def has_ended(self, task: Header) -> bool:
+        """Return whether the marker of `task` says that it has ended. Raises as `put`."""
+        own = self._names.token(self._identity.spiffe_id)
+        subject = marker_subject(own, self._names.token(task.iss), task.id)
+        value, _ = await self._held.standing(subject, MARKER_TYPE)
+        marker = parsed_marker(value) if value is not None else None
+        return marker is not None and marker.digest == task.digest and marker.ended
+
+
+async def marker_of(held: Held, pending: PendingRequest, *, own: SpiffeId, names: Names) -> Marker | None:
+    """Return what the agent of our task `pending` says of its waiting, or `None`. Raises as `Held.newest` does."""
+    subject = marker_subject(names.token(pending.aud), names.token(own), pending.id)
+    value = (await held.newest(subject, MARKER_TYPE)).get(subject)
+    marker = parsed_marker(value) if value is not None and value.own == pending.aud else None
+    return marker if marker is not None and marker.digest == pending.digest else None
+
+
+def waits_note(until: int) -> str:
+    """Return what a requester reads of a task that waits until `until` (microseconds)."""
+    return f"waits for an approval until {rfc3339(until // SECOND)}"
+
+
+def marker_subject(agent: str, requester: str, task: bytes) -> str:
+    """Return the place of a marker; `agent` and `requester` are tokens, `task` is the task's id."""
+    return f"held.{agent}.wait.{requester}.{task.hex()}"
+
+
+def _moved_late(value: HeldValue) -> bool:
+    """Return whether a marker was stored so long after it was made that a reader may not have seen it when it had to.
+
+    Its write may have been answered by nobody, and stored all the same.
+    """
+    return value.number > 1 and value.stored > value.at + DEFAULT_LIMITS.clock_skew
+
+
+def parsed_marker(value: HeldValue) -> Marker | None:
+    """Return the marker in a genuine value, or `None` if it is none."""
+    keys = value.keys
+    try:
+        marker = Marker(digest=keys.octets("dig"), until=keys.uint("unt"), ended=keys.flag("end"))
+        keys.end()
+    except EnvelopeError:
+        return None
+    return marker

@@ -1,0 +1,201 @@
+"""Parks tasks that the policy denied until somebody approves: off every queue, and out of memory.
+
+What is stored comes in this order: the decision's record, the parked task, its marker, the status; then the delivery is
+acknowledged. A crash in between repeats it: each has a name of its own, and is there once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from sealbus.bus.audit.writer import AuditWriter
+from sealbus.bus.ports import Settlement
+from sealbus.bus.routing.retry import UNTIL_EXPIRY
+from sealbus.bus.routing.stages import Decided
+from sealbus.bus.sending.approval import LONGEST_WAIT, WAIT
+from sealbus.bus.sending.status import State
+from sealbus.bus.site import Site
+from sealbus.bus.telemetry import OperatorLog
+from sealbus.bus.work.approvals.marker import waits_note
+from sealbus.bus.work.approvals.parked_cancels import ParkedCancels
+from sealbus.bus.work.approvals.parked_tasks import ENVELOPE_BYTES, INPUT_BYTES, Parked, ParkedState
+from sealbus.bus.work.approvals.progress import ParkedStores
+from sealbus.bus.work.cancel.in_force import Stops
+from sealbus.bus.work.places import Cause, Places
+from sealbus.envelopes.denial import Explanation
+from sealbus.envelopes.errors import Code, SealbusError, SealError, StateUnavailable
+from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.message.header import Header
+from sealbus.envelopes.message.kinds import Kind
+from sealbus.policies.decision.approval import approval_of
+
+_logger = logging.getLogger(__name__)
+
+A_MINUTE: Final = 20
+"""Tasks of one user, or of one requester without a user, that are parked in a minute; others are denied plainly."""
+_KNOWN: Final = 65_536
+"""Users whose tasks are counted within a minute; of others none is parked."""
+MINUTE: Final = 60 * SECOND
+
+
+class Parking:
+    """Parks the tasks of one agent. `a_minute` bounds how many of one user it does."""
+
+    def __init__(
+        self,
+        site: Site,
+        stores: ParkedStores,
+        *,
+        stops: Stops,
+        cancels: ParkedCancels,
+        audit: AuditWriter,
+        places: Places,
+        a_minute: int = A_MINUTE,
+    ) -> None:
+        self._site = site
+        self._stores = stores
+        self._stops = stops
+        self._cancels = cancels
+        self._audit = audit
+        self._places = places
+        self._a_minute = a_minute
+        self._minute = 0
+        self._parked: Counter[tuple[str, str, str]] = Counter()
+        self._operator_log = OperatorLog(_logger)
+
+    def mark(self, decided: Sequence[Decided]) -> list[Decided]:
+        """Return `decided`, those marked that are to be parked: their decisions are recorded, whatever else is counted."""
+        return [one._replace(parks=True) if self._parks(one) else one for one in decided]
+
+    def _parks(self, one: Decided) -> bool:
+        decision, message = one.decision, one.opened.message
+        if decision is None or decision.allow is not False or one.error is not None or not decision.obligations:
+            return False
+        if (
+            message.header.kind is not Kind.TASK
+            or one.opened.delivery.arrival is None
+            or one.opened.resumed is not None
+        ):
+            return False
+        if approval_of(decision.obligations) is None:
+            return False
+        if len(one.opened.delivery.payload) > ENVELOPE_BYTES or len(one.input_document) > INPUT_BYTES:
+            self._operator_log.warning("a task of %s is too large to be parked", one.opened.route.action)
+            return False
+        if _waits_until(one.opened.message.header) <= self._site.host_clock():
+            # Its requester would look for nothing.
+            return False
+        try:
+            redacted = self._audit.record(one).redacted
+        except SealError:
+            # It is refused once it is to be recorded.
+            return False
+        if redacted:
+            # Who approves is asked about the input document as it was recorded, which must not lack who asked.
+            self._operator_log.warning(
+                "a task of %s is not parked: audit.redact takes from its record", one.opened.route.action
+            )
+            return False
+        return one.opened.delivery.number > 1 or self._within_budget(one)
+
+    def _within_budget(self, one: Decided) -> bool:
+        minute = self._site.host_clock() // MINUTE
+        if minute != self._minute:
+            self._minute = minute
+            self._parked.clear()
+        context = one.opened.message.context
+        user = (context.idp, context.sub) if context is not None else ("", "")
+        key = (one.opened.message.header.iss.value, *user)
+        if self._parked[key] >= self._a_minute or (key not in self._parked and len(self._parked) >= _KNOWN):
+            self._site.counters.add("sealbus_parked_total", 1, outcome="over_budget")
+            self._operator_log.warning("%s asks for too many approvals: denied", key[0])
+            return False
+        self._parked[key] += 1
+        return True
+
+    async def park(self, decided: Decided, settlement: Settlement, explanation: Explanation) -> None:
+        """Park the task of a recorded decision, tell its requester, and acknowledge the delivery.
+
+        While HELD cannot be written the delivery is put off, until its `exp`.
+        """
+        delivery, message = decided.opened.delivery, decided.opened.message
+        parked = self.parked(decided)
+        try:
+            # Of a first delivery nothing is here as a rule: its write tells.
+            known = await self._stores.tasks.find(parked.digest) if delivery.number > 1 else None
+            if known is None:
+                if not await self._stores.tasks.create(parked):
+                    # Another process has stored it since; or bytes of others are in its place.
+                    known = await self._stores.tasks.find(parked.digest)
+                    if known is None:
+                        raise StateUnavailable("the place of a parked task is taken")
+                known = known or parked
+            if known.state is not ParkedState.ENDED:
+                await self._stores.markers.put(message.header, until=known.until, ended=False, first=known is parked)
+            # A cancel that came first did not find it here.
+            if self._stops.suspects(message) and (stored := await self._stores.tasks.find(parked.digest)):
+                ended = await self._cancels.met(stored)
+                known = replace(stored, state=ParkedState.ENDED) if ended else stored
+        except SealbusError as error:
+            delay = UNTIL_EXPIRY.delay(
+                delivery.number, random=self._site.random(), now=self._site.host_clock(), until=message.header.exp
+            )
+            self._site.counters.add("sealbus_parked_total", 1, outcome="put_off")
+            self._operator_log.warning("a task of %s is not parked: %s", decided.opened.route.action, error.detail)
+            if delay is not None:
+                self._places.put_off(Cause.PASSING, delivery, settlement, delay)
+                return
+            reporter = self._stores.statuses.reporter(message, delivery)
+            if reporter is not None and await self._given_up(parked.digest):
+                await reporter.tell(State.EXPIRED, code=Code.STATE_UNAVAILABLE)
+            settlement.term(delivery)
+            return
+        if known.state is ParkedState.WAITING:
+            # By the number of when it was parked, however often it was delivered since: what comes of it has a higher one.
+            reporter, note = self._stores.statuses.of(message.header, known.arrival.delivery), waits_note(known.until)
+            await reporter.tell(State.INPUT_REQUIRED, code=Code.APPROVAL_REQUIRED, explanation=explanation, note=note)
+        self._site.counters.add("sealbus_parked_total", 1, outcome="parked")
+        action = decided.opened.route.action
+        self._operator_log.message(
+            "parked", message.header, action=action, code=Code.APPROVAL_REQUIRED, context=message.context
+        )
+        settlement.ack([delivery])
+
+    async def _given_up(self, digest: bytes) -> bool:
+        """End what was stored of a task that is not parked after all; return whether nobody can approve it any more."""
+        try:
+            known = await self._stores.tasks.find(digest)
+            if known is None:
+                return True
+            ended = replace(known, state=ParkedState.ENDED)
+            return known.state is ParkedState.WAITING and await self._stores.tasks.change(known, ended) is not None
+        except SealbusError:
+            return False
+
+    def parked(self, decided: Decided) -> Parked:
+        """Return what is to be parked of a decision that `mark` marked."""
+        delivery, message = decided.opened.delivery, decided.opened.message
+        obligation = approval_of(decided.decision.obligations) if decided.decision is not None else None
+        if obligation is None or delivery.arrival is None:
+            raise ValueError("not to be parked")
+        since = self._site.host_clock()
+        until = min(
+            since + obligation.until * SECOND,
+            _waits_until(message.header),
+            delivery.arrival.stored + LONGEST_WAIT,
+        )
+        record = self._audit.record(decided).encode()
+        return Parked(record=record, envelope=delivery.payload, since=since, until=until)
+
+
+def _waits_until(header: Header) -> int:
+    """Return until when the requester of a task looks for its result: its mark says so, or the task's own end."""
+    asked = header.ext.get(WAIT) if header.ext is not None else None
+    longest = header.iat + LONGEST_WAIT
+    if type(asked) is int and asked > 0:
+        return min(asked, longest)
+    return header.end if header.end is not None else header.exp

@@ -1,0 +1,399 @@
+"""The stops that are in force: read from STATE from the start on, matched with what is handled here.
+
+A process reads the stops of all agents, keeps them as long as anything that they concern may still be delivered, and matches
+messages by their verified headers. While there are none, that is one look at an empty table for each message. Bytes that do
+not verify stop nothing and take no room of a stop. Where they stand in a stop's place, HELD is asked before the message of
+that place begins: there nothing is erased.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+from sealbus.bus.clocks import wall_clock
+from sealbus.bus.ports import Clock, Delivery, Transport
+from sealbus.bus.routing.cancellation import Canceled
+from sealbus.bus.routing.routes import Permitted
+from sealbus.bus.sending.answer import is_detached
+from sealbus.bus.stream_names import STATE
+from sealbus.bus.streams.declared import KEPT_SECONDS
+from sealbus.bus.streams.held import PastTrust, current_only
+from sealbus.bus.telemetry import Counters, OperatorLog
+from sealbus.bus.work.cancel.kept import KeptStops
+from sealbus.bus.work.cancel.room import KEPT_AFTER, Doubts, StopRoom, Taken
+from sealbus.bus.work.cancel.stop import STOPS, Stop, StopPlace, parse, place_of
+from sealbus.envelopes.accept.live import VerifiedMessage
+from sealbus.envelopes.backoff import Backoff
+from sealbus.envelopes.errors import BusUnavailable, Code, ConfigurationError, EnvelopeError, StateUnavailable
+from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
+from sealbus.envelopes.message.header import Header
+from sealbus.envelopes.message.subjects import OwnSubjects
+from sealbus.envelopes.trust.bundles import Trust
+from sealbus.envelopes.trust.caches import Caches
+from sealbus.envelopes.trust.names import Names
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+
+__all__ = ["StopVerifier", "Stops"]
+
+_log = logging.getLogger(__name__)
+
+CURRENT_WITHIN: Final = 5.0
+"""Seconds that a message waits until it is known again which stops there are, before it is put off."""
+
+STILL_WITHIN: Final = 2.0
+"""Seconds for which the event loop may have stood still before a message has to wait until it turns again: what came
+meanwhile, a stop or that the server is silent, is not seen yet."""
+TURN: Final = 0.25
+"""Seconds between two looks at that."""
+
+PUT_OFF_BYTES: Final = 67_108_864
+"""Bytes of messages that were put off and are watched for stops; each counts with its body, and `HEADERS` beside it."""
+HEADERS: Final = 4_096
+
+PROVED_AGAIN: Final = 1.0
+"""Seconds after which stops whose signature does not verify are looked at again."""
+UNPROVED: Final = 256
+"""Such stops that are looked at again: their keys may be new. Of all others HELD is asked when their messages begin."""
+UNPROVED_OF_AGENT: Final = 64
+"""Those of them that stand in one agent's places."""
+
+_AGAIN: Final = Backoff(initial_interval=0.25, maximum_interval=5.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopVerifier:
+    """Verifies what stands in the place of a stop, by the bundles of now or of the past."""
+
+    names: Names
+    trust: Callable[[], Trust]
+    caches: Caches
+    past: PastTrust = current_only
+
+    def verified(self, raw: bytes, place: StopPlace, *, stored: int) -> Stop:
+        """Return the stop that was stored in `place` at `stored`, by the bundles of now; raises as `parse` does."""
+        return parse(raw, place, stored=stored, names=self.names, trust=self.trust(), caches=self.caches)
+
+    async def verified_then(self, raw: bytes, place: StopPlace, *, stored: int) -> Stop:
+        """Return it by the bundles of now or of when it was stored: its key may have left them since."""
+        parsed = partial(parse, raw, place, stored=stored, names=self.names, caches=self.caches)
+        with suppress(StateUnavailable):
+            for trust in await self.past.at(stored):
+                with suppress(EnvelopeError):
+                    return parsed(trust=trust)
+        return parsed(trust=self.trust())
+
+
+class _PutOff(NamedTuple):
+    message: VerifiedMessage
+    until: int
+    size: int
+    end: Callable[[Canceled], None]
+
+
+class Stops:
+    """The stops that are in force for one process, whose identity is `own`; `run` reads them, `kept` has those of HELD."""
+
+    def __init__(
+        self,
+        *,
+        own: SpiffeId,
+        transport: Transport,
+        verifier: StopVerifier,
+        kept: KeptStops,
+        own_subjects: OwnSubjects,
+        counters: Counters,
+        required: bool = True,
+        clock: Clock = wall_clock,
+    ) -> None:
+        self._required = required
+        """Whether nothing begins while it is not known what was canceled."""
+        self._transport = transport
+        self._verifier = verifier
+        self._kept = kept
+        self._own_subjects = own_subjects
+        self._counters = counters
+        self._clock = clock
+        self.current = asyncio.Event()
+        """Set while everything that was stored a few seconds ago is known."""
+        self._position = 0
+        """The highest sequence of STATE that was taken in, since it is read."""
+        self._room = StopRoom(verifier.names.token(own))
+        self._doubts = Doubts()
+        self._unproved: dict[StopPlace, tuple[int, bytes]] = {}
+        """Stops whose signature does not verify, which may be because our bundle lags behind their signer's key."""
+        self._unproved_of: Counter[str] = Counter()
+        self._running: dict[int, Permitted] = {}
+        self._put_off: dict[bytes, _PutOff] = {}
+        """What waits to be tried again, by the hash of its message; bounded by what it holds."""
+        self._held = 0
+        self._turned = 0.0
+        """When the event loop was last seen to turn, by its time; 0 before."""
+        self._news = asyncio.Event()
+        """Set, and another put in its place, when stops have come."""
+        self._said = OperatorLog(_log)
+
+    async def run(self) -> None:
+        """Read the stops until cancelled; a stream that was created again is read from its beginning."""
+        failures = 0
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._prove_again(), name="stops-unproved")
+            group.create_task(self._watch_turns(), name="stops-turns")
+            while True:
+                try:
+                    # All that there are: the stream keeps each as long as it matters, and our clock may be wrong.
+                    self._position = 0
+                    reading = self._transport.read(STATE, [STOPS], follow=True, current=self.current)
+                    async with aclosing(reading) as batches:
+                        async for batch in batches:
+                            failures = 0
+                            self._take(batch)
+                except (BusUnavailable, ConfigurationError) as error:
+                    self._said.warning("reading stops: %s", error.detail)
+                failures += 1
+                self.current.clear()
+                await asyncio.sleep(_AGAIN.interval(failures))
+
+    async def met(self, permitted: Permitted) -> Canceled | None:
+        """Return who canceled the work of a message that is about to be handled, and watch for it until `leave`.
+
+        Raises `StateUnavailable` if it is not known within `CURRENT_WITHIN` seconds which stops there are, and that is
+        required; or if HELD has to be asked, and does not answer within as many.
+        """
+        if self._required and (not self.current.is_set() or self._stood_still()):
+            try:
+                async with asyncio.timeout(CURRENT_WITHIN):
+                    while self._stood_still():  # noqa: ASYNC110  an event would be set before what came is seen
+                        await asyncio.sleep(TURN)
+                    await self.current.wait()
+            except TimeoutError as error:
+                raise StateUnavailable("what was canceled is not known") from error
+        self._running[id(permitted)] = permitted
+        message = permitted.message
+        if self._put_off:
+            self._taken_up(message.header.digest)
+        canceled = self.find(message)
+        if canceled is None and self._doubtful(message):
+            canceled = await self._asked(message)
+        # Or it has come while HELD was asked.
+        return canceled or permitted.cancellation.canceled
+
+    async def expected(self, message: VerifiedMessage) -> Canceled | None:
+        """Return who canceled a message whose handler ended because something that it asked for was canceled.
+
+        If that is because the message itself was, the news of its end may come before the stop, for which this waits at most
+        `CURRENT_WITHIN` seconds. Returns `None` if nobody did.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CURRENT_WITHIN):
+                while (canceled := self.find(message)) is None:
+                    await self._news.wait()
+                return canceled
+        with suppress(StateUnavailable):
+            return await self._asked(message)
+        return None
+
+    async def admits(self, stop: Stop, sequence: int) -> bool:
+        """Return whether `stop`, which its agent has stored in STATE at `sequence`, has room by the order of the stream.
+
+        `False` where its requester had no room left when it was stored, whoever stored the others. Raises `StateUnavailable`
+        if this process has not read it within `CURRENT_WITHIN` seconds, or does not know its own key yet.
+        """
+        place = stop.place(self._verifier.names)
+        try:
+            async with asyncio.timeout(CURRENT_WITHIN):
+                while self._position < sequence:
+                    await self._news.wait()
+        except TimeoutError as error:
+            raise StateUnavailable("a stop is stored and was not read") from error
+        if place in self._room or _until(stop) < self._clock():
+            return True
+        if self._room.is_full(place.agent, place.requester):
+            return False
+        raise StateUnavailable("a stop of our own does not verify")
+
+    def put_off(self, message: VerifiedMessage, seconds: float, end: Callable[[Canceled], None]) -> None:
+        """Call `end` once somebody cancels `message`, or now if somebody has; it is delivered again in `seconds`.
+
+        Where too much waits already, the stop is met when it is delivered.
+        """
+        self._taken_up(message.header.digest)
+        if (canceled := self.find(message)) is not None:
+            # It came after the handler had ended: nothing was running that could be told, and nothing waited yet.
+            end(canceled)
+            return
+        now, size = self._clock(), len(message.body) + HEADERS
+        if self._held + size > PUT_OFF_BYTES:
+            for digest in [digest for digest, one in self._put_off.items() if one.until < now]:
+                self._taken_up(digest)
+        if self._held + size <= PUT_OFF_BYTES:
+            self._put_off[message.header.digest] = _PutOff(message, now + int(seconds * SECOND), size, end)
+            self._held += size
+
+    def _taken_up(self, digest: bytes) -> None:
+        if (known := self._put_off.pop(digest, None)) is not None:
+            self._held -= known.size
+
+    def leave(self, permitted: Permitted) -> None:
+        """Watch no longer: the work has ended."""
+        self._running.pop(id(permitted), None)
+
+    def find(self, message: VerifiedMessage) -> Canceled | None:
+        """Return who canceled a message, or one that it follows from and is not detached from; `None` if nobody is known."""
+        return self._canceled(message, lambda digest: self._room.under(digest).values()) if self._room else None
+
+    def suspects(self, message: VerifiedMessage) -> bool:
+        """Return whether a message is canceled, or HELD has to be asked whether it is."""
+        return self.find(message) is not None or self._doubtful(message)
+
+    def full_for(self, place: StopPlace) -> bool:
+        """Return whether there is no room for a stop in `place`, where none stands yet."""
+        self._room.forget(self._clock())
+        return place not in self._room and self._room.is_full(place.agent, place.requester)
+
+    def _canceled(self, message: VerifiedMessage, under: Callable[[bytes], Iterable[Stop]]) -> Canceled | None:
+        for header in _bound(message):
+            for stop in under(header.digest):
+                if stop.concerns(header, self._own_subjects):
+                    return Canceled(stop.by, stop.reason)
+        return None
+
+    def _doubtful(self, message: VerifiedMessage) -> bool:
+        if not self._room and not self._doubts:
+            return False
+        now = self._clock()
+        return any(self._is_doubtful(header, now) for header in _bound(message))
+
+    def _is_doubtful(self, header: Header, now: int) -> bool:
+        # An older version of a stop, of another action for instance, may have been stored again over the one that counts.
+        return self._doubts.has(header.digest, now) or bool(self._room.under(header.digest))
+
+    async def _asked(self, message: VerifiedMessage) -> Canceled | None:
+        """Return who canceled a message by what HELD has; raises `StateUnavailable` if that is not known."""
+        now = self._clock()
+        try:
+            async with asyncio.timeout(CURRENT_WITHIN):
+                for header in _bound(message):
+                    if header.aud is None or not self._is_doubtful(header, now):
+                        continue
+                    self._counters.add("sealbus_stops_asked_total", 1)
+                    for stop in await self._kept.under(header.digest, header.aud, fresh=True):
+                        if stop.concerns(header, self._own_subjects):
+                            return Canceled(stop.by, stop.reason)
+        except (TimeoutError, BusUnavailable, ConfigurationError) as error:
+            raise StateUnavailable("whether it was canceled is not known") from error
+        return None
+
+    def _take(self, deliveries: Sequence[Delivery]) -> None:
+        passing: dict[bytes, list[Stop]] = {}
+        for delivery in deliveries:
+            place, arrival = place_of(delivery.subject), delivery.arrival
+            if arrival is None:
+                continue
+            if place is not None:
+                try:
+                    stop = self._verifier.verified(delivery.payload, place, stored=arrival.stored)
+                except EnvelopeError as error:
+                    self._doubt(place, arrival.stored, delivery.payload, error)
+                else:
+                    self._unproved_no_more(place)
+                    if self._put(place, stop, arrival.stored) is Taken.NO_MEMORY:
+                        passing.setdefault(place.digest, []).append(stop)
+            self._position = max(self._position, arrival.sequence)
+        self._interrupt(passing)
+
+    def _put(self, place: StopPlace, stop: Stop, stored: int) -> Taken:
+        until = min(stored + KEPT_SECONDS * SECOND, _until(stop))
+        taken = self._room.put(place, stop, until=until, now=stored)
+        if taken is Taken.NEW:
+            self._counters.add("sealbus_stops_total", 1)
+        elif taken is not Taken.AGAIN:
+            # Whatever it says, one that counts may have stood there before.
+            self._doubts.add(place.digest, stored + KEPT_SECONDS * SECOND)
+        if taken in (Taken.FULL, Taken.NO_MEMORY):
+            self._counters.add("sealbus_stops_unkept_total", 1)
+            self._said.warning("a stop of %s for %s is not kept: %s", place.agent, place.requester, taken.value)
+        return taken
+
+    def _doubt(self, place: StopPlace, stored: int, raw: bytes, error: EnvelopeError) -> None:
+        """Note that what stands in `place` does not verify; a genuine one that is known stays in force."""
+        self._doubts.add(place.digest, stored + KEPT_SECONDS * SECOND)
+        self._counters.add("sealbus_stops_unverified_total", 1, code=str(error.code))
+        self._said.warning("a stop of %s does not verify: %s", place.agent, error)
+        self._unproved_no_more(place)
+        of_agent = self._unproved_of[place.agent]
+        if error.code is Code.BAD_SIGNATURE and len(self._unproved) < UNPROVED and of_agent < UNPROVED_OF_AGENT:
+            self._unproved[place] = stored, raw
+            self._unproved_of[place.agent] += 1
+
+    def _unproved_no_more(self, place: StopPlace) -> None:
+        if self._unproved.pop(place, None) is not None:
+            self._unproved_of[place.agent] -= 1
+            if not self._unproved_of[place.agent]:
+                del self._unproved_of[place.agent]
+
+    def _stood_still(self) -> bool:
+        return 0.0 < self._turned < asyncio.get_running_loop().time() - STILL_WITHIN
+
+    async def _watch_turns(self) -> None:
+        """Note that the event loop turns, and after a pause only once it has turned for a while."""
+        loop = asyncio.get_running_loop()
+        self._turned = loop.time()
+        while True:
+            before = loop.time()
+            await asyncio.sleep(TURN)
+            if loop.time() - before < STILL_WITHIN:
+                self._turned = loop.time()
+
+    async def _prove_again(self) -> None:
+        """Verify once more what did not verify, for as long as a bundle may lag, and with the keys of its time."""
+        while True:
+            await asyncio.sleep(PROVED_AGAIN)
+            for place, (stored, raw) in list(self._unproved.items()):
+                try:
+                    stop = await self._verifier.verified_then(raw, place, stored=stored)
+                except EnvelopeError:
+                    if self._clock() <= stored + DEFAULT_LIMITS.key_awaited:
+                        continue
+                else:
+                    # Unless something else was stored there meanwhile.
+                    if self._unproved.get(place) == (stored, raw):
+                        self._put(place, stop, stored)
+                        self._interrupt()
+                if self._unproved.get(place) == (stored, raw):
+                    self._unproved_no_more(place)
+
+    def _interrupt(self, passing: Mapping[bytes, Sequence[Stop]] = MappingProxyType({})) -> None:
+        """End what runs or waits here and is canceled, also by stops that are `passing`, which are not kept."""
+
+        def under(digest: bytes) -> Iterable[Stop]:
+            return [*self._room.under(digest).values(), *passing.get(digest, ())]
+
+        for permitted in list(self._running.values()):
+            if (canceled := self._canceled(permitted.message, under)) is not None:
+                permitted.cancellation.request(canceled)
+        for digest, waiting in list(self._put_off.items()):
+            if (canceled := self._canceled(waiting.message, under)) is not None:
+                self._taken_up(digest)
+                waiting.end(canceled)
+        self._news.set()
+        self._news = asyncio.Event()
+
+
+def _bound(message: VerifiedMessage) -> Iterable[Header]:
+    """Yield the headers of a message and of what it follows from, up to the first that is detached from what is before it."""
+    for header in reversed(message.chain):
+        yield header
+        if is_detached(header):
+            return
+
+
+def _until(stop: Stop) -> int:
+    return stop.end + KEPT_AFTER * SECOND

@@ -1,0 +1,185 @@
+"""Stops that outlive a day: what was canceled while a task waits for an approval, or what it follows from.
+
+STATE forgets a stop after a day, because nothing that it stops is delivered after that. A task that is parked waits longer.
+So each stop is kept in HELD as well, at `held.<agent>.stop.<hex of the message's hash>.<token of who canceled>`, and
+looked up when a parked task is to go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import aclosing
+from typing import Final
+
+from sealbus.bus.ports import Identity, Transport
+from sealbus.bus.routing.cancellation import Canceled
+from sealbus.bus.sending.answer import is_detached
+from sealbus.bus.sending.cancel import CancelRole
+from sealbus.bus.stream_names import HELD
+from sealbus.bus.streams.held import Held, HeldValue
+from sealbus.bus.work.cancel.stop import Stop
+from sealbus.envelopes.errors import EnvelopeError, SealError, StateUnavailable
+from sealbus.envelopes.message.header import Header
+from sealbus.envelopes.message.subjects import OwnSubjects
+from sealbus.envelopes.trust.names import Names
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+
+__all__ = ["KEPT_STOP_TYPE", "STOP_PLACES", "KeptStops", "StopPlaces"]
+
+KEPT_STOP_TYPE: Final = "application/vnd.sealbus.kept-stop.v1"
+"""Payload type of the signature."""
+
+
+STOP_PLACES: Final = 262_144
+"""Messages of which it is remembered that something is kept of them: some 8,000 cancels on each of 32 days, and 26 MB."""
+
+_STOPS: Final = "held.*.stop.*.*"
+
+
+class KeptStops:
+    """The stops in HELD, written for one agent and read of all."""
+
+    def __init__(self, held: Held, *, identity: Identity, names: Names, own_subjects: OwnSubjects) -> None:
+        self._held = held
+        self._identity = identity
+        self._names = names
+        self._own_subjects = own_subjects
+
+    async def keep(self, stop: Stop) -> None:
+        """Store `stop`; one that is there already stays, but for a requester's where an operator's comes.
+
+        Raises `BusUnavailable` and `StateUnavailable` as `Held` does.
+        """
+        place = stop.place(self._names)
+        subject = f"held.{place.agent}.stop.{place.digest.hex()}.{place.requester}"
+        before, last = await self._held.standing(subject, KEPT_STOP_TYPE)
+        known = _stop(before) if before is not None else None
+        if known is not None and known.action == stop.action and known.role in (stop.role, CancelRole.OPERATOR):
+            return
+        stored = await self._held.write(
+            subject,
+            {
+                "dig": stop.digest,
+                "act": stop.action,
+                "by": stop.by.value,
+                "rol": stop.role.value,
+                "rsn": stop.reason,
+                "end": stop.end,
+                "mad": stop.at,
+                "can": stop.cancel,
+            },
+            KEPT_STOP_TYPE,
+            self._identity.sealer(),
+            before=before,
+            last=last,
+        )
+        if stored is None:
+            raise StateUnavailable("others write in the place of a stop")
+
+    async def under(self, digest: bytes, agent: SpiffeId | None = None, *, fresh: bool = False) -> Sequence[Stop]:
+        """Return what `agent`, or we, have kept of the message with H(header) `digest`.
+
+        Raises as `Held.newest` does, which says what `fresh` means.
+        """
+        pattern = f"held.{self._names.token(agent or self._identity.spiffe_id)}.stop.{digest.hex()}.*"
+        found = await self._held.newest(pattern, KEPT_STOP_TYPE, fresh=fresh)
+        return [stop for value in found.values() if (stop := _stop(value)) is not None]
+
+    async def find(self, chain: Sequence[Header], *, last: Sequence[Stop] | None = None) -> Canceled | None:
+        """Return who canceled the last message of `chain`, or one that it follows from and is not detached from.
+
+        `chain` has the root first; `last` is what `under` returned of its last message. Raises as `Held.newest` does.
+        """
+        for header in reversed(chain):
+            if last is None and header.aud is not None:
+                last = await self.under(header.digest, header.aud)
+            for stop in last or ():
+                if stop.concerns(header, self._own_subjects):
+                    return Canceled(stop.by, stop.reason)
+            if is_detached(header):
+                return None
+            last = None
+        return None
+
+
+class StopPlaces:
+    """The messages under whose hashes anybody has stored something where stops are kept: what else was not canceled.
+
+    Use it where many tasks are looked up: it reads only what was stored since, without the values. `most` bounds how many
+    hashes are remembered, some 100 bytes each. Beyond it, and while HELD is not read within `within` seconds, every message
+    may have been canceled, and each has to be looked up.
+    """
+
+    def __init__(self, transport: Transport, *, most: int = STOP_PLACES, within: float = 5.0) -> None:
+        self._transport = transport
+        self._most = most
+        self._within = within
+        self._created = -1
+        self._read = 0
+        self._digests: set[bytes] = set()
+        self._reading = asyncio.Lock()
+
+    async def refresh(self) -> bool:
+        """Read what was stored since; return whether `may_hold` is to be believed.
+
+        Raises `BusUnavailable`, and `ConfigurationError` if there is no such stream.
+        """
+        async with self._reading:
+            created = await self._transport.created(HELD)
+            if created != self._created:
+                # The stream was deleted and created again.
+                self._created, self._read, self._digests = created, 0, set()
+            try:
+                async with asyncio.timeout(self._within):
+                    await self._read_on()
+            except TimeoutError:
+                return False
+            return len(self._digests) < self._most
+
+    async def _read_on(self) -> None:
+        source = self._transport.read(HELD, [_STOPS], start=self._read + 1, headers_only=True)
+        async with aclosing(source) as batches:
+            async for batch in batches:
+                for one in batch:
+                    if len(self._digests) >= self._most:
+                        return
+                    if one.arrival is not None:
+                        self._read = one.arrival.sequence
+                        self._digests.add(_digest_of(one.subject))
+
+    def may_hold(self, chain: Sequence[Header]) -> bool:
+        """Return whether something is kept of a message of `chain`, as `KeptStops.find` would look it up."""
+        for header in reversed(chain):
+            if header.digest in self._digests:
+                return True
+            if is_detached(header):
+                return False
+        return False
+
+
+def _digest_of(subject: str) -> bytes:
+    try:
+        return bytes.fromhex(subject.split(".")[3])
+    except ValueError:
+        return b""
+
+
+def _stop(value: HeldValue) -> Stop | None:
+    keys = value.keys
+    try:
+        stop = Stop(
+            agent=value.own,
+            digest=keys.octets("dig"),
+            action=keys.text("act"),
+            by=SpiffeId.parse(keys.text("by")),
+            role=CancelRole(keys.text("rol")),
+            reason=keys.text("rsn"),
+            end=keys.uint("end"),
+            at=keys.uint("mad"),
+            cancel=keys.octets("can"),
+        )
+        keys.end()
+    except (EnvelopeError, SealError, ValueError):
+        return None
+    return stop if value.subject.split(".")[3] == stop.digest.hex() else None

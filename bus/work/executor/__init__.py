@@ -1,0 +1,1 @@
+"""Runs the handlers of permitted messages, and ends each of their attempts."""

@@ -1,0 +1,76 @@
+"""Dead letters: deliveries that could not be handled, stored verbatim, each with a sealed event that gives the reason."""
+
+from __future__ import annotations
+
+import json
+
+from sealbus.bus.ports import Outgoing, PubAck, Transport
+from sealbus.bus.sending.message import OutgoingMessage
+from sealbus.bus.sending.outbox import Outbox
+from sealbus.bus.work.executor.work import Work
+from sealbus.envelopes.errors import BusUnavailable, HandlingError
+from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.message.kinds import Kind
+from sealbus.envelopes.message.seal import Draft
+
+__all__ = ["DEAD_EVENT", "DeadLetters"]
+
+DEAD_EVENT = "dead"
+"""Name of the event, sent on `event.<agent>.dead`."""
+
+EVENT_LIFE = 3_600 * SECOND
+DETAIL = 256
+"""Characters of the failure's detail that the event holds."""
+STORE_WITHIN = 5.0
+"""Seconds within which the DEAD stream must acknowledge."""
+
+
+class DeadLetters:
+    """The dead letters of one agent, whose subject token is `token`."""
+
+    def __init__(self, *, token: str, transport: Transport, outbox: Outbox) -> None:
+        self._token = token
+        self._transport = transport
+        self._outbox = outbox
+
+    async def bury(self, work: Work, failure: HandlingError) -> None:
+        """Store the delivery's bytes on `dead.<agent>.<verb>` and publish the reason on `event.<agent>.dead`.
+
+        Raises `BusUnavailable` if either is not acknowledged. The same bytes may be buried again: they are stored once.
+        """
+        header = work.header
+        verb = work.delivery.subject.split(".", 2)[-1]
+        answers = await self._transport.publish(
+            [
+                Outgoing(
+                    subject=f"dead.{self._token}.{verb}",
+                    payload=work.delivery.payload,
+                    message_id=header.id.hex(),
+                )
+            ],
+            deadline=STORE_WITHIN,
+        )
+        if not isinstance(answers[0], PubAck):
+            raise BusUnavailable("the dead letter was not stored") from answers[0]
+        reason = {
+            "message": header.id.hex(),
+            "subject": work.delivery.subject,
+            "code": str(failure.code),
+            # A handler's detail may be of any length, and the event must not fail because of it.
+            "detail": failure.detail[:DETAIL],
+            "deliveries": work.delivery.number,
+        }
+        await self._outbox.publish(
+            OutgoingMessage(
+                Draft(
+                    kind=Kind.EVENT,
+                    to=f"event.{self._token}.{DEAD_EVENT}",
+                    body=json.dumps(reason, separators=(",", ":")).encode(),
+                    typ="application/json",
+                    re=header.digest,
+                    tid=header.tid,
+                ),
+                life=EVENT_LIFE,
+            ),
+            within=STORE_WITHIN,
+        )

@@ -1,0 +1,62 @@
+"""What requester and log are told of an error beside its code: nothing, or, where all is one developer's own, its text.
+
+Texts of errors may hold what a body or a resource says. They are told only where the settings say that it is for development
+(`sealbus dev`), and in tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from sealbus.bus.routing.routes import Route
+from sealbus.bus.sending.status import NOTE_BYTES
+from sealbus.envelopes.errors import HandlingError, SealbusError
+from sealbus.envelopes.message.kinds import Kind
+
+TellDetail = Callable[[SealbusError], str]
+"""Returns what is told of an error, as a note can hold it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorDetail:
+    """What is told beside a code: `of` returns it for an error, `verbs` for a verb without a handler."""
+
+    of: TellDetail
+    verbs: str = ""
+
+
+def tell_nothing(error: SealbusError) -> str:
+    """Return nothing."""
+    del error
+    return ""
+
+
+def tell_text(error: SealbusError) -> str:
+    """Return the detail of an error, or, of a handler that failed, its own exception, as a note can hold it."""
+    cause = error.__cause__
+    text = error.detail
+    if isinstance(error, HandlingError) and cause is not None:
+        text = f"{type(cause).__name__}: {cause}"
+    return as_note(text)
+
+
+NO_DETAIL = ErrorDetail(tell_nothing)
+"""Outside of development: errors have their code alone."""
+
+
+def development_detail(routes: Iterable[Route]) -> ErrorDetail:
+    """Return the detail for development: the texts of errors, and the verbs that `routes` serve."""
+    return ErrorDetail(tell_text, as_note(verbs_served(routes)))
+
+
+def verbs_served(routes: Iterable[Route]) -> str:
+    """Return which tasks and calls there are at these routes, for a requester that asked for another."""
+    served = {route.action: f"{route.action} (a {route.kind})" for route in routes if route.kind is not Kind.EVENT}
+    return f"there is {', '.join(served.values()) or 'no task and no call'}"
+
+
+def as_note(text: str) -> str:
+    """Return `text` as a note of a status can hold it: without control characters, and cut."""
+    plain = "".join(character if character.isprintable() else " " for character in text)
+    return plain.encode(errors="replace")[:NOTE_BYTES].decode(errors="ignore").strip()

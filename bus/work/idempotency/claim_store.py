@@ -1,0 +1,241 @@
+"""Claims on effects in STATE, which hold for all processes of one identity and outlive them (SPEC.md section 7).
+
+::
+
+    nothing --create--> started --handler returned--> done       found: not handled again, its result told again
+               ^           |`-----handler raised----> free       found: claimed again
+               |           |                           |
+               |           `--its time is over------> unknown    found: not handled again, an operator must decide
+               `--------------------------------------'
+
+A process that finds `started` waits until that handler's time is over, because it cannot see whether the other process
+still lives. Conclusions are written by compare-and-set, so that of two processes that conclude differently only one
+succeeds. `done` and `free` are signed; if they are not, or the claim is unreadable, the conclusion is `unknown` too.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from typing import Final, NamedTuple
+
+from sealbus.bus.sending.message import Content
+from sealbus.bus.site import Site
+from sealbus.bus.streams.key_value import KeyValue
+from sealbus.bus.work.idempotency.claim import SIGNED, Stage, StoredClaim, parse, sign, unsigned
+from sealbus.envelopes.errors import (
+    BusUnavailable,
+    Code,
+    EnvelopeError,
+    HandlingError,
+    IdentityUnavailable,
+    SealbusError,
+    StateUnavailable,
+)
+from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.trust.caches import BoundedMap
+
+__all__ = ["MARGIN", "AlreadyDone", "BusyEffect", "Claim", "ClaimStore", "same_body"]
+
+_log = logging.getLogger(__name__)
+
+MARGIN: Final = 15.0
+"""Seconds after a handler's own time at which its claim is given up: covers marking it, and clocks that differ."""
+
+WITHIN: Final = 5.0
+"""Seconds for one read or write of STATE."""
+
+_MARKS: Final = 3
+"""Tries to write a mark that is not acknowledged."""
+_ROUNDS: Final = 4
+"""Tries to write a claim while other processes are quicker."""
+_IDLE: Final = 4_096
+"""Own claims that a process remembers as idle; a forgotten one is treated like another process's claim."""
+
+
+class BusyEffect(Exception):
+    """Another copy may be being handled; look again in `seconds`."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
+
+
+class Claim(NamedTuple):
+    """Permission to run the handler; report its end by `done` or `failed`. `last` is 0 without a stored claim."""
+
+    key: bytes
+    dig: bytes
+    first: bytes
+    last: int = 0
+    until: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlreadyDone:
+    """The effect has happened. `result` is absent if it is not, or no longer, kept.
+
+    `same` means that this delivery is a copy of the message that caused it, and not another one under its idempotency key;
+    `told` that besides its requester knows the result.
+    """
+
+    result: Content | None
+    same: bool
+    told: bool
+
+
+class ClaimStore:
+    """The claims of one worker. `instance` (16 bytes) names this process."""
+
+    def __init__(self, site: Site, *, instance: bytes, margin: float = MARGIN) -> None:
+        self._site = site
+        self._keyed = KeyValue(site.transport)
+        self._prefix = f"state.{site.token}.effect."
+        self._instance = instance
+        self._margin = margin
+        self._idle: BoundedMap[bytes, bool] = BoundedMap(_IDLE)
+        """Effects that STATE may show as started by us, but whose handler did not run or has failed."""
+
+    async def claim(self, claim: Claim, timeout: float) -> Claim | AlreadyDone:
+        """Claim for a handler that may take `timeout` seconds, unless the effect has happened.
+
+        Raises `BusyEffect`; `HandlingError` `idempotency_conflict`, or `outcome_unknown` if a process was gone before it
+        wrote an outcome; `StateUnavailable`. Call it only while this process does not run the same effect.
+        """
+        try:
+            begun = await self._claim(claim, timeout)
+        except BusUnavailable as error:
+            # Our claim may have been stored nevertheless.
+            self._idle.put(claim.key, True)
+            raise StateUnavailable("the effect cannot be claimed") from error
+        self._idle.put(claim.key, False)
+        return begun
+
+    async def kept(self, claim: Claim) -> Content | None:
+        """Return the stored result of an effect that has happened; `None` if there is none, or it cannot be read."""
+        try:
+            found = await self._keyed.get(self._prefix + claim.key.hex(), within=WITHIN)
+            return self._held(found.payload, claim).result if found is not None else None
+        except SealbusError:
+            return None
+
+    async def mark(self, claim: Claim, stage: Stage, result: Content | None) -> None:
+        """Write the outcome of a claim; a failure to write it is counted and logged. Raises nothing."""
+        subject = self._prefix + claim.key.hex()
+        outcome = ""
+        for _ in range(_MARKS):
+            try:
+                mark = self._stored_claim(claim, stage, at=self._site.host_clock(), until=claim.until, result=result)
+                stored = self._stored(mark)
+                if await self._keyed.replace(subject, stored, last=claim.last, within=WITHIN) is not None:
+                    return
+            except SealbusError as error:
+                outcome = str(error.code)
+            else:
+                # Either an earlier try was stored but not acknowledged, or our time was over and another process concluded.
+                outcome = "replaced"
+                break
+        if outcome == "replaced" and await self._is_marked(subject, stage):
+            return
+        if stage is Stage.FREE:
+            self._idle.put(claim.key, True)
+        self._site.counters.add("sealbus_effects_unmarked_total", 1, stage=stage.value, reason=outcome)
+        _log.error("an effect is not marked %s: %s", stage, outcome)
+
+    async def _claim(self, claim: Claim, timeout: float) -> Claim | AlreadyDone:
+        subject = self._prefix + claim.key.hex()
+        for _ in range(_ROUNDS):
+            now = self._site.host_clock()
+            mine = self._stored_claim(claim, Stage.STARTED, at=now, until=now + int((timeout + self._margin) * SECOND))
+            last = await self._keyed.create(subject, unsigned(mine), within=WITHIN)
+            if last is None:
+                found = await self._keyed.get(subject, within=WITHIN)
+                if found is None:
+                    continue  # a replica that is behind answered
+                held = self._held(found.payload, claim)
+                if held.stage is Stage.DONE:
+                    same = held.first == claim.first
+                    return AlreadyDone(result=held.result, same=same, told=same and held.result is None)
+                last = await self._take_over(subject, found.sequence, held, mine)
+            if last is not None:
+                return Claim(key=claim.key, dig=claim.dig, first=claim.first, last=last, until=mine.until)
+        raise StateUnavailable("other processes claim the same effect")
+
+    async def _take_over(self, subject: str, last: int, held: StoredClaim, mine: StoredClaim) -> int | None:
+        """Replace a claim that is not done; return `None` if another process was quicker."""
+        # That we started it is not enough: it may have happened, and only marking it done may have failed.
+        ours = held.by == self._instance and self._idle.get(held.key) is True
+        if held.stage is Stage.FREE or (held.stage is Stage.STARTED and ours):
+            return await self._keyed.replace(subject, unsigned(mine), last=last, within=WITHIN)
+        if held.stage is Stage.STARTED:
+            if mine.at < held.until:
+                raise BusyEffect((held.until - mine.at) / SECOND)
+            gone = StoredClaim(
+                key=held.key,
+                dig=held.dig,
+                first=held.first,
+                by=self._instance,
+                stage=Stage.UNKNOWN,
+                at=mine.at,
+                until=held.until,
+            )
+            if await self._keyed.replace(subject, unsigned(gone), last=last, within=WITHIN) is None:
+                return None
+        raise HandlingError(Code.OUTCOME_UNKNOWN, "its handler was started by a process that is gone")
+
+    def _held(self, stored: bytes, claim: Claim) -> StoredClaim:
+        try:
+            held, signed = parse(
+                stored, own=self._site.identity.spiffe_id, trust=self._site.trust(), caches=self._site.caches
+            )
+        except EnvelopeError as error:
+            # Another's bytes, or a newer version's: whether the effect has happened is unknown, so it must not happen again.
+            raise HandlingError(Code.OUTCOME_UNKNOWN, "its claim is not readable") from error
+        if held.key != claim.key:
+            raise HandlingError(Code.OUTCOME_UNKNOWN, "its claim is another effect's")
+        if held.stage in SIGNED and not signed:
+            raise HandlingError(Code.OUTCOME_UNKNOWN, f"its claim says {held.stage} without our signature")
+        same_body(held.dig, claim.dig)
+        return held
+
+    async def _is_marked(self, subject: str, stage: Stage) -> bool:
+        try:
+            found = await self._keyed.get(subject, within=WITHIN)
+            if found is None:
+                return False
+            held, _ = parse(
+                found.payload, own=self._site.identity.spiffe_id, trust=self._site.trust(), caches=self._site.caches
+            )
+        except SealbusError:
+            return False
+        return held.stage is stage and held.by == self._instance
+
+    def _stored(self, mark: StoredClaim) -> bytes:
+        try:
+            return sign(mark, self._site.identity.sealer())
+        except IdentityUnavailable as error:
+            if mark.stage is not Stage.DONE:
+                raise
+            # Others conclude `unknown` from this at once; a claim that is only started would make them wait.
+            _log.warning("an effect is marked done without a signature: %s", error)
+            return unsigned(replace(mark, result=None))
+
+    def _stored_claim(
+        self, claim: Claim, stage: Stage, *, at: int, until: int, result: Content | None = None
+    ) -> StoredClaim:
+        return StoredClaim(
+            key=claim.key,
+            dig=claim.dig,
+            first=claim.first,
+            by=self._instance,
+            stage=stage,
+            at=at,
+            until=until,
+            result=result,
+        )
+
+
+def same_body(known: bytes, dig: bytes) -> None:
+    """Raise `HandlingError` `idempotency_conflict` if one effect was requested with two bodies."""
+    if known != dig:
+        raise HandlingError(Code.IDEMPOTENCY_CONFLICT, "the same idempotency key with another body")

@@ -1,0 +1,117 @@
+"""The effects that have happened, so that a redelivery, or the same message sealed again, is not handled again.
+
+Every process remembers what it handled, within bounds. The effect of a handler declared `once` is also claimed in STATE
+before it runs and marked there afterwards (`claim_store`), which outlives the process and holds for all replicas.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Final, NamedTuple
+
+from sealbus.bus.routing.routes import Permitted
+from sealbus.bus.sending.message import Content
+from sealbus.bus.work.idempotency.claim import RESULT_BYTES, Stage
+from sealbus.bus.work.idempotency.claim_store import AlreadyDone, BusyEffect, Claim, ClaimStore, same_body
+from sealbus.envelopes.accept.live import VerifiedMessage
+from sealbus.envelopes.encoding.codec import pack
+from sealbus.envelopes.trust.caches import BoundedMap
+
+__all__ = ["BUSY_AGAIN", "Effects", "effect_key"]
+
+REMEMBERED: Final = 65_536
+"""Handled effects that a process remembers."""
+
+RESULTS: Final = 4_096
+"""Results that a process remembers with them, each of at most `REMEMBERED_BYTES`."""
+REMEMBERED_BYTES: Final = 4_096
+
+BUSY_AGAIN: Final = 1.0
+"""Seconds until a copy is tried again while this process handles the first one."""
+
+
+class _Remembered(NamedTuple):
+    dig: bytes
+    first: bytes
+
+
+class Effects:
+    """The effects of one worker."""
+
+    def __init__(self, claims: ClaimStore) -> None:
+        self._claims = claims
+        self._running: dict[bytes, bytes] = {}
+        self._handled: BoundedMap[bytes, _Remembered] = BoundedMap(REMEMBERED)
+        self._results: BoundedMap[bytes, Content] = BoundedMap(RESULTS)
+
+    async def begin(self, permitted: Permitted) -> Claim | AlreadyDone:
+        """Claim the effect of a message, in STATE if its route says `once`, before its handler runs.
+
+        Raises `BusyEffect`, `StateUnavailable` and `HandlingError` as `ClaimStore.claim` does; without `once`, only from
+        this process's own memory.
+        """
+        header = permitted.message.header
+        key = effect_key(permitted.message)
+        running = self._running.get(key)
+        if running is not None:
+            same_body(running, header.dig)
+            raise BusyEffect(BUSY_AGAIN)
+        known = self._handled.get(key)
+        if known is not None:
+            same_body(known.dig, header.dig)
+            same, result = known.first == header.digest, self._results.get(key)
+            if result is None and not same and permitted.route.options.once:
+                result = await self._claims.kept(Claim(key=key, dig=header.dig, first=header.digest))
+            return AlreadyDone(result=result, same=same, told=same)
+        claim = Claim(key=key, dig=header.dig, first=header.digest)
+        self._running[key] = header.dig
+        if not permitted.route.options.once:
+            return claim
+        begun: Claim | AlreadyDone | None = None
+        try:
+            begun = await self._claims.claim(claim, permitted.route.options.timeout)
+        finally:
+            if not isinstance(begun, Claim):
+                del self._running[key]
+        return begun
+
+    async def done(self, claim: Claim, result: Content | None) -> None:
+        """Note that the effect has happened, and mark its claim, with a bounded number of tries.
+
+        `result` is kept if it is small. A mark that cannot be stored is counted and logged: this process still knows, and
+        another one concludes `outcome_unknown`, so that nothing is handled twice.
+        """
+        self._handled.put(claim.key, _Remembered(claim.dig, claim.first))
+        if result is not None and len(result.body) <= REMEMBERED_BYTES:
+            self._results.put(claim.key, result)
+        self._running.pop(claim.key, None)
+        if claim.last:
+            kept = result if result is not None and len(result.body) <= RESULT_BYTES else None
+            await self._claims.mark(claim, Stage.DONE, kept)
+
+    def untold(self, claim: Claim) -> None:
+        """Note that the requester was not told the result of an effect that has happened."""
+        self._handled.put(claim.key, _Remembered(claim.dig, b""))
+
+    async def failed(self, claim: Claim) -> None:
+        """Release the claim, so that the next delivery may be handled."""
+        try:
+            if claim.last:
+                await self._claims.mark(claim, Stage.FREE, None)
+        finally:
+            self._running.pop(claim.key, None)
+
+
+def effect_key(message: VerifiedMessage) -> bytes:
+    """Return the key of a message's effect: from its idempotency key (SPEC.md section 7) if it has one, else H(header).
+
+    Two copies of one message have the same header, and so the same key in either case.
+    """
+    header, context = message.header, message.context
+    if header.idm is None:
+        return header.digest
+    user: tuple[str | None, ...] = (context.idp, context.sub) if context is not None else (None, None)
+    if context is not None and context.typ is not None:
+        # A client is not the user whose id it has, and gets no result that was kept for that user.
+        user = (*user, context.typ.value)
+    return sha256(pack(("idm", header.iss.value, header.to, *user, header.idm))).digest()

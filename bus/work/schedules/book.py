@@ -1,0 +1,173 @@
+"""The schedules of one identity as they stand in HELD: `held.<owner>.schedule.<name>`, signed by their owner."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from sealbus.bus.ports import Identity, StoredValue
+from sealbus.bus.sending.message import Content
+from sealbus.bus.streams.held import Held, HeldValue
+from sealbus.bus.work.schedules.request import Planned, ScheduleState, parse_schedule
+from sealbus.bus.work.schedules.rule import next_tick
+from sealbus.envelopes.errors import BadBody, EnvelopeError
+from sealbus.envelopes.trust.bundles import Trust
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+
+__all__ = ["Schedule", "ScheduleBook", "ScheduleChange", "every_schedule"]
+
+_TYPE: Final = "application/vnd.sealbus.held-schedule.v1"
+
+
+class ScheduleChange(NamedTuple):
+    """The message that asked for a schedule, or for a change of it.
+
+    `digest` is its H(header), `by` who sealed it, `issued` when their credential was issued (microseconds).
+    """
+
+    digest: bytes
+    by: SpiffeId
+    issued: int
+
+    def is_revoked(self, trust: Trust) -> bool:
+        """Return whether credentials such as the one that it was sealed with are revoked by now."""
+        return self.issued < trust.revoked_before.get(self.by, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """One schedule as its owner knows it.
+
+    `grant` is the message that said what is to be done, `change` the last one about this schedule, which was stored at
+    `order`: time and sequence. Ticks are after `since` (microseconds).
+    """
+
+    name: str
+    state: ScheduleState
+    planned: Planned
+    body: Content = field(repr=False)
+    """The body of `grant`, of which `planned` is the contents."""
+    grant: ScheduleChange
+    change: ScheduleChange
+    order: tuple[int, int]
+    since: int
+    user: bytes = field(default=b"", repr=False)
+    """The payload of the context in which `grant` was said, if it acts for a user: a standing grant (`standing.py`)."""
+    held: HeldValue | None = field(default=None, repr=False, compare=False)
+
+    def ticks(self, trust: Trust) -> bool:
+        """Return whether it is on, and neither who asked for it nor who changed it last is revoked."""
+        revoked = self.grant.is_revoked(trust) or self.change.is_revoked(trust)
+        return self.state is ScheduleState.ON and not revoked
+
+    def stands(self, now: int) -> bool:
+        """Return whether it is neither removed nor over: one that is paused stands."""
+        return self.state is not ScheduleState.REMOVED and self.next(now) is not None
+
+    def next(self, after: int) -> int | None:
+        """Return its first tick after `after`."""
+        return next_tick(self.planned.when, after=after, since=self.since, until=self.planned.until)
+
+
+class ScheduleBook:
+    """The schedules of the identity `identity`, whose token is `token`."""
+
+    def __init__(self, held: Held, *, identity: Identity, token: str) -> None:
+        self._held = held
+        self._identity = identity
+        self.prefix: Final = f"held.{token}.schedule."
+        """What the subject of each begins with, before its name."""
+
+    async def all(self) -> dict[str, Schedule]:
+        """Return all schedules by name, those too that are removed; raises as `Held.newest`.
+
+        One that others have flooded with forgeries is left out, as long as HELD keeps these; the others are here.
+        """
+        found = await self._held.newest(self.prefix + "*", _TYPE, flooded=False, patient=True)
+        return self._parsed(found)
+
+    async def one(self, name: str) -> Schedule | None:
+        """Return the schedule `name`, if there ever was one; raises as `Held.newest`."""
+        return self._parsed(await self._held.newest(self.prefix + name, _TYPE)).get(name)
+
+    def may_hold(self, subject: str, stored: StoredValue) -> bool:
+        """Return whether a message may be a version of a schedule; who signed it is not looked at."""
+        return subject.startswith(self.prefix) and self._held.claimed(subject, stored) is not None
+
+    async def store(self, schedule: Schedule, before: Schedule | None) -> bool:
+        """Store a version that follows `before`; return whether that was the newest one. Raises as `Held.write`."""
+        subject = self.prefix + schedule.name
+        known = before.held if before is not None else None
+        stored = await self._held.write(
+            subject,
+            {
+                "sta": schedule.state.value,
+                "typ": schedule.body.typ,
+                **_asked("g", schedule.grant),
+                **_asked("c", schedule.change),
+                "sto": schedule.order[0],
+                "seq": schedule.order[1],
+                "snc": schedule.since,
+                **({"ctx": schedule.user} if schedule.user else {}),
+            },
+            _TYPE,
+            self._identity.sealer(),
+            before=known,
+            last=(await self._held.standing(subject, _TYPE))[1] if known is None else 0,
+            extra=schedule.body.body,
+        )
+        return stored is not None
+
+    def _parsed(self, found: Mapping[str, HeldValue]) -> dict[str, Schedule]:
+        parsed = {subject.removeprefix(self.prefix): value for subject, value in found.items()}
+        schedules = {name: _parsed(name, value) for name, value in parsed.items()}
+        return {name: one for name, one in schedules.items() if one is not None}
+
+
+async def every_schedule(held: Held) -> dict[tuple[str, str], Schedule]:
+    """Return all schedules by the token of their owner and their name, for an operator who looks; raises as `Held.newest`."""
+    found = await held.newest("held.*.schedule.*", _TYPE, flooded=False, patient=True)
+    schedules: dict[tuple[str, str], Schedule] = {}
+    for subject, value in found.items():
+        _, owner, _, name = subject.split(".")
+        schedule = _parsed(name, value)
+        if schedule is not None:
+            schedules[owner, name] = schedule
+    return schedules
+
+
+def _asked(prefix: str, asked: ScheduleChange) -> Mapping[str, bytes | str | int]:
+    return {f"{prefix}dig": asked.digest, f"{prefix}iss": asked.by.value, f"{prefix}isu": asked.issued}
+
+
+def _parsed(name: str, value: HeldValue) -> Schedule | None:
+    """Return the schedule in a genuine value; `None` for one that another version of ours wrote."""
+    keys = value.keys
+    try:
+        body = Content(value.extra, keys.text("typ"))
+        request = parse_schedule(*body)
+        state = ScheduleState(keys.text("sta"))
+        grant, change = (
+            ScheduleChange(keys.octets(f"{one}dig"), SpiffeId.parse(keys.text(f"{one}iss")), keys.uint(f"{one}isu"))
+            for one in "gc"
+        )
+        order, since = (keys.uint("sto"), keys.uint("seq")), keys.uint("snc")
+        user = keys.octets("ctx") if "ctx" in keys else b""
+        keys.end()
+    except (BadBody, EnvelopeError, ValueError):
+        return None
+    if request.name != name or request.planned is None:
+        return None
+    return Schedule(
+        name=name,
+        state=state,
+        planned=request.planned,
+        body=body,
+        grant=grant,
+        change=change,
+        order=order,
+        since=since,
+        user=user,
+        held=value,
+    )

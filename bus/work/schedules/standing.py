@@ -1,0 +1,181 @@
+"""Standing grants: schedules that act for the user who asked for them, and the floors that no policy lifts. Pure.
+
+The owner is an edge. A user covers one action with one body: at each tick the edge mints a context in which they are who
+they were then, with less scope, and a session that says that they are not there.
+"""
+
+from __future__ import annotations
+
+import re
+from hashlib import sha256
+from typing import Final, Protocol
+
+from sealbus.bus.work.schedules.book import Schedule
+from sealbus.bus.work.schedules.request import Planned, ScheduleRequest, ScheduleState
+from sealbus.bus.work.schedules.rule import Every
+from sealbus.envelopes.accept.live import VerifiedMessage
+from sealbus.envelopes.accept.open_request import PendingRequest
+from sealbus.envelopes.errors import Code, HandlingError
+from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
+from sealbus.envelopes.message.standing import STANDING, standing_session
+from sealbus.envelopes.message.user_context import ContextDraft, UserContext
+from sealbus.envelopes.message.wire import Statement
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+
+__all__ = [
+    "STANDING_LASTS",
+    "STANDING_OF_USER",
+    "STANDING_SCOPE",
+    "STANDING_SHORTEST",
+    "STANDING_UNSAID",
+    "StandingGrants",
+    "check_granted",
+    "check_standing",
+    "is_of",
+    "own_name",
+    "standing_draft",
+    "standing_name",
+    "users_part",
+]
+
+STANDING_SCOPE: Final = "sealbus:schedule"
+"""The scope that somebody needs to let an edge act for them later."""
+STANDING_SHORTEST: Final = 60
+"""Seconds between two ticks for a user, at least; a cron expression has no less."""
+STANDING_LASTS: Final = 90 * 86_400 * SECOND
+"""Microseconds that a standing grant lasts at most."""
+STANDING_UNSAID: Final = 30 * 86_400 * SECOND
+"""The same, unless said."""
+STANDING_OF_USER: Final = 32
+"""Standing grants of one user that are neither removed nor over."""
+
+_PREFIX: Final = 24
+"""Hex digits of what a user's names begin with: nobody finds another user with the same."""
+_OWN: Final = re.compile(r"[A-Za-z0-9_-]{1,39}")
+_ASKING: Final = 60 * SECOND
+_OURS: Final = "sealbus:"
+"""What scopes begin with that are about sealbus itself: what acts for a user later may neither approve nor schedule."""
+
+
+class StandingGrants(Protocol):
+    """What an owner of standing grants checks and mints. Without one, no schedule acts for anybody."""
+
+    def admit(self, request: ScheduleRequest, message: VerifiedMessage, known: Schedule | None) -> bytes:
+        """Return the payload of the context to keep with what is asked for; raise `HandlingError` for what breaks a floor."""
+        ...
+
+    async def may_send(self, schedule: Schedule) -> bool:
+        """Ask again whether this may be done for its user. Raises `SealbusError` where that cannot be asked."""
+        ...
+
+    def ended(self, schedule: Schedule) -> str:
+        """Return why a schedule is over for good, or an empty text."""
+        ...
+
+    def statement(self, schedule: Schedule) -> Statement:
+        """Mint the context of one tick."""
+        ...
+
+    async def sent(self, schedule: Schedule, task: PendingRequest) -> None:
+        """Take note of the task of a tick; raises nothing."""
+        ...
+
+
+def standing_name(user: UserContext, name: str) -> str:
+    """Return how the schedule that `user` calls `name` is called: those of two users never are the same.
+
+    Raises `ValueError` for a name that is not 1 to 39 letters, digits, `_` and `-`.
+    """
+    if _OWN.fullmatch(name) is None:
+        raise ValueError("a name is 1 to 39 letters, digits, _ and -")
+    return f"{_prefix(user)}-{name}"
+
+
+def own_name(stored: str) -> str:
+    """Return what its user calls the schedule `stored`."""
+    return stored[_PREFIX + 1 :]
+
+
+def is_of(stored: str, user: UserContext) -> bool:
+    """Return whether `stored` is the name of a schedule of `user`."""
+    return stored.startswith(f"{_prefix(user)}-")
+
+
+def users_part(stored: str) -> str:
+    """Return the part of a stored name that those of one user have in common."""
+    return stored[: _PREFIX + 1]
+
+
+def check_standing(request: ScheduleRequest, message: VerifiedMessage, *, own: SpiffeId, fresh: int) -> UserContext:
+    """Return the context of the person who asks for `request`; raise `HandlingError` (`bad_body`) for what breaks a floor.
+
+    `own` is the edge; their login is at most `fresh` seconds old where something is granted.
+    """
+    header, context = message.header, message.context
+    if context is None or header.par is not None or header.iss != own or context.iss != own or context.wkl is not None:
+        raise _broken("it is not by this edge, for a user who is there")
+    if context.typ is not None or context.sid.startswith(STANDING):
+        raise _broken("it is by no person")
+    if not is_of(request.name, context):
+        raise _broken("its name is not of its user")
+    if request.planned is None:
+        if request.state is not ScheduleState.REMOVED:
+            raise _broken("what stands for a user is granted or removed")
+        return context
+    if STANDING_SCOPE not in context.scp:
+        raise _broken("the scope is missing")
+    # Routes count from when they were asked; what is refused here only would end what it was to replace in a log's eyes.
+    if context.aut is None or header.iat - context.aut > fresh * SECOND + _ASKING:
+        raise _broken("the login is too old")
+    try:
+        check_granted(request.planned, header.iat)
+    except ValueError as error:
+        raise _broken(str(error)) from error
+    return context
+
+
+def check_granted(planned: Planned, now: int) -> None:
+    """Raise `ValueError` unless a user may grant this at `now`."""
+    if planned.grants is None:
+        raise ValueError("grants have to be said: [] lets nothing follow")
+    if isinstance(planned.when, Every) and planned.when.seconds < STANDING_SHORTEST:
+        raise ValueError(f"an interval is at least {STANDING_SHORTEST} s")
+    if planned.until > now + STANDING_LASTS + DEFAULT_LIMITS.clock_skew:
+        raise ValueError("until is at most 90 days away")
+    if planned.partition is not None:
+        raise ValueError("there are no partitions here")
+
+
+def standing_draft(
+    user: UserContext, grant: bytes, *, transaction: bytes, now: int, start: int, life: int
+) -> ContextDraft:
+    """Return the context of a tick: `user` as the message with H(header) `grant` had them, who is not there.
+
+    A chain may start with it for `start` microseconds, and go on for `life`.
+    """
+    return ContextDraft(
+        txn=transaction,
+        aud=user.aud,
+        iat=now,
+        exp=now + start,
+        end=now + life,
+        sub=user.sub,
+        idp=user.idp,
+        sid=standing_session(grant),
+        cid=user.cid,
+        scp=tuple([one for one in user.scp if not one.startswith(_OURS)]),
+        clm=user.clm,
+        ten=user.ten,
+        acr=user.acr,
+        amr=user.amr,
+        aut=user.aut,
+        dom=user.dom,
+    )
+
+
+def _prefix(user: UserContext) -> str:
+    return sha256(f"{user.idp}\0{user.sub}".encode()).hexdigest()[:_PREFIX]
+
+
+def _broken(detail: str) -> HandlingError:
+    return HandlingError(Code.BAD_BODY, detail)

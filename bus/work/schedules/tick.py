@@ -1,0 +1,243 @@
+"""A tick: one instant of one schedule, which one process of its owner claims, sends and marks (SPEC.md section 7).
+
+::
+
+    nothing --create--> claimed --published--> sent          found: somebody has, or had to leave it out
+                         |   `--left out-----> void
+                         `--its time is over--> claimed by another, who sends the same id
+
+A claim is signed: bytes that others had stored in its place, before or after, are no claim. Its time is less than the stream
+remembers ids for, so that what a process sent before it died is a duplicate of what the next one sends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from hashlib import sha256
+from typing import Final, NamedTuple
+
+from sealbus.bus.clocks import wall_clock
+from sealbus.bus.ports import Clock, Identity, StoredValue
+from sealbus.bus.streams.key_value import KeyValue
+from sealbus.bus.streams.signed_value import PARTS, is_own, signed
+from sealbus.bus.telemetry import Counters
+from sealbus.envelopes.accept.open_request import PendingRequest
+from sealbus.envelopes.encoding.codec import Value, decode, encode
+from sealbus.envelopes.errors import EnvelopeError, SealbusError
+from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
+from sealbus.envelopes.message.fields import RecordMap
+from sealbus.envelopes.message.header import ExtValue
+from sealbus.envelopes.message.seal import Sealer
+from sealbus.envelopes.trust.bundles import Trust
+from sealbus.envelopes.trust.caches import Caches
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+
+__all__ = ["CLAIMED_FOR", "TICK_MARK", "TakenTick", "Tick", "TickClaims", "TickStage", "WaitingTick", "tick_of"]
+
+CLAIMED_FOR: Final = 45.0
+"""Seconds for which a process has a tick to itself; streams remember ids for 120 s."""
+TICK_MARK: Final = "_tick"
+"""The mark of a task that a schedule sent: the instant that was meant, in microseconds."""
+
+_TYPE: Final = "application/vnd.sealbus.tick.v1"
+_LAST_TYPE: Final = "application/vnd.sealbus.last-tick.v1"
+_BYTES: Final = 8_192
+_MARKS: Final = 3
+AGAIN: Final = SECOND
+"""When to look again where another was quicker."""
+
+
+class Tick(NamedTuple):
+    """The instant `time` (microseconds) of the schedule that the message with H(header) `grant` asked for."""
+
+    grant: bytes
+    time: int
+
+    @property
+    def digest(self) -> bytes:
+        """What names it."""
+        return sha256(self.grant + self.time.to_bytes(8, "big")).digest()
+
+    @property
+    def message_id(self) -> bytes:
+        """The id of its task, the same in every process: a UUIDv7 by form."""
+        rest = bytearray(self.digest[16:26])
+        rest[0] = 0x70 | (rest[0] & 0x0F)
+        rest[2] = 0x80 | (rest[2] & 0x3F)
+        return (self.time // 1_000).to_bytes(6, "big") + bytes(rest)
+
+    @property
+    def idempotency_key(self) -> str:
+        """The key of its task: should a stream have forgotten its id, `once` has not."""
+        return f"tick-{self.digest.hex()[:32]}"
+
+    def subject(self, token: str) -> str:
+        """Return where its claim stands; `token` is its owner's."""
+        return f"state.{token}.tick.{self.digest.hex()}"
+
+
+class TickStage(StrEnum):
+    """How far a tick is."""
+
+    CLAIMED = "claimed"
+    SENT = "sent"
+    VOID = "void"
+    """It was left out: its predecessor had not ended, or the schedule holds no more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakenTick:
+    """A tick that is ours until `until`, and that we send before `send_by` or not at all (both microseconds).
+
+    `fresh` if nobody of ours can have sent it before.
+    """
+
+    tick: Tick
+    last: int
+    send_by: int
+    until: int
+    fresh: bool
+
+
+class WaitingTick(NamedTuple):
+    """A tick that another process has; look again at `until` (microseconds)."""
+
+    until: int
+
+
+class _Stored(NamedTuple):
+    stage: TickStage
+    until: int
+
+
+class TickClaims:
+    """The claims on ticks of one identity, whose token is `token`, and which task each of its schedules sent last."""
+
+    def __init__(
+        self,
+        *,
+        keyed: KeyValue,
+        token: str,
+        identity: Identity,
+        trust: Callable[[], Trust],
+        caches: Caches,
+        counters: Counters,
+        claimed_for: float = CLAIMED_FOR,
+        clock: Clock = wall_clock,
+    ) -> None:
+        self._keyed = keyed
+        self._token = token
+        self._identity = identity
+        self._trust = trust
+        self._caches = caches
+        self._counters = counters
+        self._claimed_for = int(claimed_for * SECOND)
+        self._clock = clock
+
+    async def claim(self, tick: Tick) -> TakenTick | WaitingTick | None:
+        """Claim a tick; return whose it is, `None` if it was sent or left out.
+
+        Raises `BusUnavailable`, `IdentityUnavailable`.
+        """
+        subject, now = tick.subject(self._token), self._clock()
+        until = now + self._claimed_for
+        # Another takes over at its end, by a clock that may differ from ours.
+        send_by = until - self._claimed_for // 9
+        mine = self._claim(subject, TickStage.CLAIMED, until=until)
+        last = await self._keyed.create(subject, mine)
+        if last is not None:
+            return TakenTick(tick=tick, last=last, send_by=send_by, until=until, fresh=True)
+        found = await self._keyed.get(subject)
+        if found is None:
+            # A replica answered that is behind.
+            return WaitingTick(now + AGAIN)
+        stored = self._parsed(subject, found)
+        if stored is None:
+            self._counters.add("sealbus_ticks_unverified_total", 1)
+        elif stored.stage is not TickStage.CLAIMED:
+            return None
+        elif now < stored.until:
+            return WaitingTick(stored.until)
+        last = await self._keyed.replace(subject, mine, last=found.sequence)
+        if last is None:
+            return WaitingTick(now + AGAIN)
+        return TakenTick(tick=tick, last=last, send_by=send_by, until=until, fresh=False)
+
+    async def mark(self, taken: TakenTick, stage: TickStage) -> bool:
+        """Write what became of a tick that is ours; return whether that is stored. Raises nothing."""
+        subject = taken.tick.subject(self._token)
+        for _ in range(_MARKS):
+            try:
+                stored = self._claim(subject, stage, until=taken.until)
+                # Otherwise an earlier try was stored but not acknowledged, or our time was over.
+                return await self._keyed.replace(subject, stored, last=taken.last) is not None
+            except SealbusError:
+                continue
+        self._counters.add("sealbus_ticks_unmarked_total", 1)
+        return False
+
+    async def sent_last(self, name: str) -> tuple[int, PendingRequest] | None:
+        """Return the tick that the schedule `name` sent last, and its task, if that is known. Raises `BusUnavailable`."""
+        subject = self._last_subject(name)
+        found = await self._keyed.get(subject)
+        keys = self._own(subject, found, _LAST_TYPE) if found is not None else None
+        if keys is None:
+            return None
+        try:
+            return keys.uint("t"), PendingRequest.parse(keys.octets("task"))
+        except EnvelopeError:
+            return None
+
+    async def keep_sent(self, name: str, tick: Tick, task: PendingRequest) -> None:
+        """Keep which task a schedule sent last; raises `BusUnavailable`, `IdentityUnavailable`."""
+        subject = self._last_subject(name)
+        fields: dict[str, Value] = {"t": tick.time, "task": task.encode()}
+        stored = self._sign(subject, fields, _LAST_TYPE, self._identity.sealer())
+        found = await self._keyed.get(subject)
+        await self._keyed.replace(subject, stored, last=found.sequence if found is not None else 0)
+
+    def _last_subject(self, name: str) -> str:
+        return f"state.{self._token}.last.{name}"
+
+    def _claim(self, subject: str, stage: TickStage, *, until: int) -> bytes:
+        return self._sign(subject, {"stage": stage.value, "until": until}, _TYPE, self._identity.sealer())
+
+    def _sign(self, subject: str, fields: dict[str, Value], payload_type: str, sealer: Sealer) -> bytes:
+        payload = encode({**fields, "v": 1, "sub": subject, "at": self._clock()}, text_bytes=_BYTES)
+        return encode([*signed(payload, payload_type, sealer)], text_bytes=_BYTES)
+
+    def _parsed(self, subject: str, found: StoredValue) -> _Stored | None:
+        keys = self._own(subject, found, _TYPE)
+        try:
+            return _Stored(TickStage(keys.text("stage")), keys.uint("until")) if keys is not None else None
+        except (EnvelopeError, ValueError):
+            return None
+
+    def _own(self, subject: str, found: StoredValue, payload_type: str) -> RecordMap | None:
+        """Return what we signed for this place when it was stored; `None` for everything else."""
+        try:
+            array = decode(found.payload, text_bytes=_BYTES, step=0) if len(found.payload) <= PARTS * _BYTES else None
+            if not isinstance(array, list):
+                return None
+            parts = [one for one in array if isinstance(one, bytes)]
+            if len(parts) != PARTS or len(array) != PARTS:
+                return None
+            keys = RecordMap(decode(parts[0], text_bytes=_BYTES, step=0))
+            place, at = keys.text("sub"), keys.uint("at")
+        except EnvelopeError:
+            return None
+        timely = at - DEFAULT_LIMITS.clock_skew <= found.stored <= at + DEFAULT_LIMITS.stored_within
+        own: SpiffeId = self._identity.spiffe_id
+        if place != subject or not timely:
+            return None
+        if not is_own(parts, payload_type, own=own, at=at, trust=self._trust(), caches=self._caches):
+            return None
+        return keys
+
+
+def tick_of(ext: Mapping[str, ExtValue] | None) -> int | None:
+    """Return the instant that a schedule meant with the task that has these marks, in microseconds; `None` if none did."""
+    found = (ext or {}).get(TICK_MARK)
+    return found if type(found) is int else None

@@ -15,7 +15,7 @@ from typing import cast
 from sealbus.agents.control.notary.log.ledger import Ledger
 from sealbus.agents.dev.memory.broker import header_block
 from sealbus.agents.dev.memory.identity import MemoryIdentity
-from sealbus.agents.dev.users import EDGE_PATH, mint_user
+from sealbus.agents.dev.users import EDGE_PATH, DevUser, mint_user
 from sealbus.agents.dev.workload_api import DevelopmentAuthority
 from sealbus.agents.evidence.export import ExportWriter
 from sealbus.bus.audit.writer import decision_record
@@ -98,10 +98,9 @@ class AuditWorld:
         self.users = [
             mint_user(
                 self.edge.sealer(),
-                f"user-{number}",
+                DevUser(f"user-{number}", workload=self.planner.spiffe_id),
                 trust_domain=DOMAIN,
                 now=self.minted,
-                workload=self.planner.spiffe_id,
             )
             for number in range(self.many)
         ]

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Self
 
 from sealbus.agents.dev.memory.broker import MemoryBroker, MemoryPull
 from sealbus.agents.dev.memory.identity import MemoryIdentity
-from sealbus.agents.dev.users import EDGE_PATH, mint_user
+from sealbus.agents.dev.users import EDGE_PATH, DevUser, mint_user
 from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
 from sealbus.agents.runtime.assembly import WorkerLimits
 from sealbus.agents.runtime.client import Client
@@ -223,20 +223,22 @@ class TestBus:
         """
         return mint_user(
             self.edge.sealer(),
-            identifier,
+            DevUser(
+                identifier,
+                session=session,
+                client=client,
+                scope=scope,
+                claims=claims,
+                tenant=tenant,
+                workload=self.names.id_of(workload),
+                acr=acr,
+                amr=amr,
+                login_age=login_age,
+                typ=typ,
+                domain=TrustDomain(domain) if domain is not None else None,
+            ),
             trust_domain=self.trust_domain,
             now=self._clock(),
-            session=session,
-            client=client,
-            scope=scope,
-            claims=claims,
-            tenant=tenant,
-            workload=self.names.id_of(workload),
-            acr=acr,
-            amr=amr,
-            login_age=login_age,
-            typ=typ,
-            domain=TrustDomain(domain) if domain is not None else None,
         )
 
     async def waiting(self) -> list[Parked]:
@@ -270,14 +272,16 @@ class TestBus:
             raise LookupError("this task does not wait for an approval")
         user = mint_user(
             self.edge.sealer(),
-            identifier,
+            DevUser(
+                identifier,
+                session=session,
+                scope=("sealbus:approve",),
+                claims=claims,
+                acr=acr,
+                login_age=login_age,
+            ),
             trust_domain=self.trust_domain,
             now=self._clock(),
-            session=session,
-            scope=("sealbus:approve",),
-            claims=claims,
-            acr=acr,
-            login_age=login_age,
         )
         await (await self.client("edge")).node.sending.approve(
             digest,
@@ -517,8 +521,8 @@ class LiveBus:
                 raise LookupError("this task does not wait for an approval")
         token = await asyncio.to_thread(lambda: approver_token(settings, identifier, acr=acr))
         async with Approvals(settings.edge.resource or "", token) as approvals:
-            shown = await approvals.one(task.digest.hex())
-            await approvals.say(task.digest.hex(), verdict, decision=str(shown["decision"]), note=note)
+            shown = await approvals.approval(task.digest.hex())
+            await approvals.submit_verdict(task.digest.hex(), verdict, decision=str(shown["decision"]), note=note)
 
 
 @asynccontextmanager

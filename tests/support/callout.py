@@ -22,7 +22,7 @@ from support.raw_nats import RawNats
 from support.x509 import IssuedSvid, ThrowawayCa
 
 from sealbus.agents.control.callout.key_files import CalloutKeys, write_keys
-from sealbus.agents.control.callout.responder import Callout, RefusedConnection
+from sealbus.agents.control.callout.responder import Callout, ConnectRules, RefusedConnection
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.connection.options import ConnectionOptions, NkeyLogin
 from sealbus.bus.streams.declared import declared_streams
@@ -180,16 +180,11 @@ class CalloutSite:
         )
         refused: list[RefusedConnection] = []
         callout = Callout(
+            ConnectRules(names=NAMES, accounts=accounts, own=self.own, servers=servers, longest=longest),
             connection=connection,
             identity=identity,
             engine=engine,
-            keys=self.keys,
-            previous=previous,
-            names=NAMES,
-            accounts=accounts,
-            own=self.own,
-            servers=servers,
-            longest=longest,
+            keys=(self.keys, previous) if previous is not None else (self.keys,),
             counters=counters,
             on_refused=refused.append,
         )

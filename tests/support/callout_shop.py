@@ -12,7 +12,7 @@ from support.identity import StaticIdentity
 from support.lab import QUICK
 
 from sealbus.agents.dev.memory.identity import MemoryIdentity
-from sealbus.agents.dev.users import EDGE_PATH, mint_user
+from sealbus.agents.dev.users import EDGE_PATH, DevUser, mint_user
 from sealbus.agents.dev.workload_api import DevelopmentAuthority
 from sealbus.agents.runtime.client import Client
 from sealbus.agents.runtime.node import Deployment, Feeds, Node
@@ -103,7 +103,9 @@ class CalloutShop:
     def user(self, identifier: str, workload: str) -> Statement:
         """Return a user context that the edge minted for `workload`."""
         sealer = MemoryIdentity(self.authority, EDGE).sealer()
-        return mint_user(sealer, identifier, trust_domain=DOMAIN, now=wall_clock(), workload=NAMES.id_of(workload))
+        return mint_user(
+            sealer, DevUser(identifier, workload=NAMES.id_of(workload)), trust_domain=DOMAIN, now=wall_clock()
+        )
 
     def violations(self) -> list[str]:
         """Return what the server refused since it started."""

@@ -15,7 +15,7 @@ from support.x509 import ThrowawayCa
 
 from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.agents.dev.nats.config import BrokerRole, Permissions, permissions_of
-from sealbus.agents.dev.users import EDGE_PATH, mint_user
+from sealbus.agents.dev.users import EDGE_PATH, DevUser, mint_user
 from sealbus.agents.dev.workload_api import DevelopmentAuthority
 from sealbus.agents.runtime.assembly import WorkerLimits
 from sealbus.agents.runtime.node import AuditOptions, Deployment, Feeds, Host, Node
@@ -115,10 +115,9 @@ class RealBus:
         sealer = MemoryIdentity(self.authority, self.edge).sealer()
         return mint_user(
             sealer,
-            identifier,
+            DevUser(identifier, workload=self.names.id_of(workload)),
             trust_domain=TrustDomain(DOMAIN),
             now=wall_clock(),
-            workload=self.names.id_of(workload),
         )
 
 

@@ -27,11 +27,11 @@ __all__ = ["ROLES", "USUAL", "command", "run_roles"]
 ROLES = MappingProxyType(
     {
         "callout": "sealbus.agents.control.callout.role:open_callout_role",
-        "policy": "sealbus.agents.control.policy_server.server:open_policy_role",
+        "policy": "sealbus.agents.control.policy_server:open_policy_role",
         "notary": "sealbus.agents.control.notary.role:open_notary",
         "streams": "sealbus.agents.control.streams:open_streams",
         "console": "sealbus.agents.console.console:open_console",
-        "revoker": "sealbus.agents.control.revoker.role:open_revoker",
+        "revoker": "sealbus.agents.control.revoker:open_revoker",
     }
 )
 """How each role is opened, as `module:name`; imported only where it runs."""

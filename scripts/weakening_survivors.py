@@ -155,7 +155,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.envelopes.trust.bundles.BundleKey.is_same: self.digest == other.digest [by prefix]",
         "sealbus.envelopes.export.entries.EntryReader._read_records: name not in self.names [by prefix]",
         "sealbus.envelopes.export.entries.EntryReader._read_records: name in self._only [by prefix]",
-        "sealbus.envelopes.export.tally.RepeatedRecords.again: name in seen [by prefix]",
+        "sealbus.envelopes.export.tally.RepeatedRecords.repeated_by_tile: name in seen [by prefix]",
         "sealbus.bus.work.idempotency.replay_guard.ReplayGuard.used: digest not in slot.uses [by prefix]",
         "sealbus.bus.work.idempotency.replay_guard.ReplayGuard.used: digest in slot.uses [by prefix]",
         "sealbus.bus.gate.resumption.Resumption.mark: one.opened.message.header.digest not in self._under_way [by prefix]",
@@ -181,7 +181,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "independent.verify_export.read_grant: 'aut' in context [by case]",
     ),
     "who sent it has minted its context, and minters are of the one trust domain that the recorder is of": (
-        "sealbus.envelopes.export.standing._said: header.iss != recorder [by path]",
+        "sealbus.envelopes.export.standing._statement: header.iss != recorder [by path]",
     ),
     "a marker of the same time is the one that is there, and is not written again": (
         "sealbus.bus.gate.resumption.Resumption._run: max(end, self._clock()) > parked.until [bound]",
@@ -597,12 +597,12 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
             " trust.revoked_before.get(claim.iss, 0) [trust.revoked_before dropped]"
         ),
         (
-            "sealbus.envelopes.export.approvals.facts_of: record.redacted and any(map(covers_approvals,"
+            "sealbus.envelopes.export.approvals.approval_facts_of: record.redacted and any(map(covers_approvals,"
             " record.redacted)) [record.redacted dropped]"
         ),
         (
-            "sealbus.envelopes.export.approvals.facts_of: not _says_none(record.input or b'') and"
-            " _CONTROL.fullmatch(header.to) is None [not _says_none(record.input or b'') dropped]"
+            "sealbus.envelopes.export.approvals.approval_facts_of: not _names_no_approval(record.input or b'') and"
+            " _CONTROL.fullmatch(header.to) is None [not _names_no_approval(record.input or b'') dropped]"
         ),
         (
             "sealbus.envelopes.export.trust.NotaryMessages.read: frame.kind is not EntryKind.VERIFIED or not"

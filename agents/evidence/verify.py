@@ -217,7 +217,7 @@ def _first_pass(
 
 def _count_once(segment: Segment, size: int, repeated: RepeatedRecords, report: Verification) -> None:
     """Subtract the counts of records that an earlier tile also holds."""
-    report.repeated = repeated.again()
+    report.repeated = repeated.repeated_by_tile()
     reader = SegmentReader(segment)
     for index, names in report.repeated.items():
         task = TileTask(index, min(TILE_WIDTH, size - index * TILE_WIDTH), only=names)

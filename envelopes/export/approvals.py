@@ -54,7 +54,7 @@ class ApprovalEntry(NamedTuple):
     record: bytes
 
 
-class ApprovalAsked(NamedTuple):
+class ApprovalRequested(NamedTuple):
     """A denial that may ask for an approval of the message with H(header) `message`. Times are microseconds."""
 
     leaf: bytes
@@ -67,7 +67,7 @@ class ApprovalAsked(NamedTuple):
     """Time of the log entry."""
 
 
-class ApprovalSaid(NamedTuple):
+class ApprovalVerdict(NamedTuple):
     """An allowed verdict about the message with H(header) `about`, and the person who gave it. Times are microseconds.
 
     If `fault` is not empty, it names the reason why the verdict approves nothing, and no other field counts.
@@ -108,7 +108,7 @@ class ApprovalUsed(NamedTuple):
     fault: str = ""
 
 
-ApprovalFact = ApprovalAsked | ApprovalSaid | ApprovalUsed
+ApprovalFact = ApprovalRequested | ApprovalVerdict | ApprovalUsed
 
 
 def approvals_of(document: bytes) -> tuple[ApprovalEntry, ...]:
@@ -116,7 +116,7 @@ def approvals_of(document: bytes) -> tuple[ApprovalEntry, ...]:
 
     Raises `ValueError` for a document that cannot be parsed, and for malformed approvals.
     """
-    if _says_none(document):
+    if _names_no_approval(document):
         return ()
     context = parse_object(document, depth=_NESTING).get("context")
     approvals = context.get("approvals", []) if isinstance(context, dict) else []
@@ -130,7 +130,7 @@ def covers_approvals(pointer: str) -> bool:
     return pointer in ("/context", _POINTER) or pointer.startswith(f"{_POINTER}/")
 
 
-def facts_of(
+def approval_facts_of(
     leaf: bytes,
     record: DecisionRecord,
     decided: VerifiedDecided,
@@ -147,14 +147,14 @@ def facts_of(
     """
     header, context = decided.header, decided.context
     if not record.allow:
-        if record.code == Code.DENIED and _may_ask(record.obligations):
-            yield ApprovalAsked(leaf, recorder.value, header.digest, record.obligations, header.iat, stored)
+        if record.code == Code.DENIED and _may_ask_for_approval(record.obligations):
+            yield ApprovalRequested(leaf, recorder.value, header.digest, record.obligations, header.iat, stored)
         return
     if record.action.endswith(_APPROVE):
-        yield _said(leaf, record, header, context, recorder=recorder, names=names)
+        yield _verdict(leaf, record, header, context, recorder=recorder, names=names)
     if record.redacted and any(map(covers_approvals, record.redacted)):
         yield ApprovalUsed(sequence, recorder.value, header.digest, None, fault=REDACTED)
-    elif not _says_none(record.input or b"") and _CONTROL.fullmatch(header.to) is None:
+    elif not _names_no_approval(record.input or b"") and _CONTROL.fullmatch(header.to) is None:
         try:
             entries = approvals_of(record.input or b"")
         except ValueError:
@@ -165,12 +165,12 @@ def facts_of(
             yield ApprovalUsed(sequence, recorder.value, header.digest, requester, entries)
 
 
-def _may_ask(obligations: bytes) -> bool:
+def _may_ask_for_approval(obligations: bytes) -> bool:
     """Return False only if no obligation is an approval: the word is missing, and no escape can spell it."""
     return b"approval" in obligations or b"\\u" in obligations
 
 
-def _says_none(document: bytes) -> bool:
+def _names_no_approval(document: bytes) -> bool:
     """Return True only if no reader finds an approval in `document`. Nearly all documents need no parsing."""
     if b"\\u" in document:
         return False
@@ -193,7 +193,7 @@ def _entry(value: Json) -> ApprovalEntry:
     )
 
 
-def _said(
+def _verdict(
     leaf: bytes,
     record: DecisionRecord,
     header: Header,
@@ -201,7 +201,7 @@ def _said(
     *,
     recorder: SpiffeId,
     names: Names,
-) -> ApprovalSaid:
+) -> ApprovalVerdict:
     place, token = record.place, names.token(recorder)
     fault = ""
     if (record.action, header.to, header.kind) != (f"{token}{_APPROVE}", f"control.{token}.approve", Kind.TASK):
@@ -214,8 +214,8 @@ def _said(
     elif not isinstance(place, StreamPlace) or record.body is None:
         fault = "it was recorded without its body"
     if fault or context is None:
-        return ApprovalSaid(leaf, recorder.value, header.digest, fault)
-    return ApprovalSaid(
+        return ApprovalVerdict(leaf, recorder.value, header.digest, fault)
+    return ApprovalVerdict(
         leaf,
         recorder.value,
         header.digest,

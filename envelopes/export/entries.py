@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sealbus.envelopes.errors import Code, EnvelopeError, LogError
-from sealbus.envelopes.export.approvals import ApprovalFact, facts_of
+from sealbus.envelopes.export.approvals import ApprovalFact, approval_facts_of
 from sealbus.envelopes.export.finding import Finding, FindingCode, of_file, of_sequence
 from sealbus.envelopes.export.format import Frame, entry_of
 from sealbus.envelopes.export.standing import GrantFact, standing_facts_of
@@ -87,7 +87,7 @@ class EntryReader:
             return _NO_ENTRY
         self.tally.entries[frame.kind.name.lower()] += 1
         if frame.kind is EntryKind.UNVERIFIED:
-            self._look_into(frame)
+            self._check_unverified(frame)
         if frame.kind is EntryKind.VERIFIED:
             try:
                 audit = open_frame(frame, self._root, self._archive, self._caches)
@@ -100,12 +100,12 @@ class EntryReader:
     def _lost(self, frame: Frame) -> bytes:
         """Return the entry that replaces its message. `OrderReader` checks whether the message may be lost."""
         if frame.stored or len(frame.data) != ENTRY_BYTES:
-            self._found(frame, Code.BAD_ENTRY, "a lost message's frame has no time, and holds an entry")
+            self._add_finding(frame, Code.BAD_ENTRY, "a lost message's frame has no time, and holds an entry")
             return _NO_ENTRY
         self.tally.entries["lost"] += 1
         return frame.data
 
-    def _look_into(self, frame: Frame) -> None:
+    def _check_unverified(self, frame: Frame) -> None:
         """Record a message of kind 0x00 that opens with the bundles that the notary had when the message was stored."""
         try:
             header = parse_header(parse_envelope(frame.data).header)
@@ -123,7 +123,7 @@ class EntryReader:
             if isinstance(record, DecisionRecord):
                 self._check_decision(frame, audit, leaf, record)
             elif record.kind in NOTARY_KINDS and recorder not in self._root.notaries:
-                self._found(frame, FindingCode.NOT_THE_NOTARY, _by_another(record))
+                self._add_finding(frame, FindingCode.NOT_THE_NOTARY, _by_another(record))
             name = leaf[:NAME_BYTES]
             if name not in self.names and (self._only is None or name in self._only):
                 self.names[name] = None
@@ -137,9 +137,9 @@ class EntryReader:
             return
         aud = decided.header.aud
         if aud is not None and aud != audit.header.iss:
-            self._found(frame, FindingCode.WRONG_AUDIENCE, "a decision not recorded by the message's recipient")
+            self._add_finding(frame, FindingCode.WRONG_AUDIENCE, "a decision not recorded by the message's recipient")
             return
-        self.approvals += facts_of(
+        self.approvals += approval_facts_of(
             leaf,
             record,
             decided,
@@ -157,7 +157,7 @@ class EntryReader:
             stored=frame.stored,
         )
 
-    def _found(self, frame: Frame, code: Code | FindingCode, detail: str) -> None:
+    def _add_finding(self, frame: Frame, code: Code | FindingCode, detail: str) -> None:
         self.findings.append(Finding("", frame.sequence, code, detail))
 
 

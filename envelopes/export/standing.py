@@ -52,7 +52,7 @@ class StandingUser(NamedTuple):
         )
 
 
-class GrantSaid(NamedTuple):
+class GrantStatement(NamedTuple):
     """An allowed message of a present user to an edge, about a schedule. Times are microseconds."""
 
     edge: str
@@ -89,7 +89,7 @@ class GrantUsed(NamedTuple):
     made: int = 0
 
 
-GrantFact = GrantSaid | GrantUsed
+GrantFact = GrantStatement | GrantUsed
 
 
 def standing_facts_of(
@@ -109,14 +109,14 @@ def standing_facts_of(
     if context is None:
         return
     if context.sid.startswith(STANDING):
-        yield _used(decided.chain[0], context, sequence)
+        yield _use(decided.chain[0], context, sequence)
     elif record.allow:
-        grant = _said(record, header, context, recorder=recorder, names=names, stored=stored)
+        grant = _statement(record, header, context, recorder=recorder, names=names, stored=stored)
         if grant is not None:
             yield grant
 
 
-def _said(
+def _statement(
     record: DecisionRecord,
     header: Header,
     context: UserContext,
@@ -124,7 +124,7 @@ def _said(
     recorder: SpiffeId,
     names: Names,
     stored: int,
-) -> GrantSaid | None:
+) -> GrantStatement | None:
     token, place = names.token(recorder), record.place
     if (record.action, header.to, header.kind) != (f"{token}{_SCHEDULE}", f"control.{token}.schedule", Kind.TASK):
         return None
@@ -133,7 +133,7 @@ def _said(
         return None
     if not isinstance(place, StreamPlace) or record.body is None:
         return None
-    return GrantSaid(
+    return GrantStatement(
         edge=recorder.value,
         message=header.digest,
         user=StandingUser.of(context),
@@ -146,7 +146,7 @@ def _said(
     )
 
 
-def _used(root: Header, context: UserContext, sequence: int) -> GrantUsed:
+def _use(root: Header, context: UserContext, sequence: int) -> GrantUsed:
     tick = (root.ext or {}).get(_TICK)
     if root.kind is not Kind.TASK or root.re is None or type(tick) is not int:
         return GrantUsed(sequence, "it began with no tick")

@@ -108,7 +108,7 @@ class RepeatedRecords:
         for at in range(0, len(names), NAME_BYTES):
             self._parts[names[at]] += names[at : at + NAME_BYTES] + place
 
-    def again(self) -> dict[int, frozenset[bytes]]:
+    def repeated_by_tile(self) -> dict[int, frozenset[bytes]]:
         """Return, by tile, the names of records that an earlier tile has, too."""
         repeated: dict[int, set[bytes]] = {}
         for part in self._parts:

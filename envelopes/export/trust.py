@@ -105,14 +105,14 @@ class TrustArchive:
         place = bisect_right(self._changes, time)
         bundles = self._known.get(place)
         if bundles is None:
-            bundles = self._known[place] = self._made_for(time)
+            bundles = self._known[place] = self._bundles_around(time)
         return bundles
 
     def current(self, time: int) -> TrustBundles:
         """Return only the bundles that were current at `time`, which every reader had."""
         return TrustBundles(bundles[_last(self._times[domain], time)] for domain, bundles in self._bundles.items())
 
-    def _made_for(self, time: int) -> TrustBundles:
+    def _bundles_around(self, time: int) -> TrustBundles:
         order: dict[str, list[JwtBundle]] = {}
         for domain, bundles in self._bundles.items():
             times = self._times[domain]

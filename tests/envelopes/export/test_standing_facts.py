@@ -13,7 +13,7 @@ from vectors.issuing import EDGE, INVENTORY, SECOND
 
 from sealbus.envelopes.export.entries import EntryReader
 from sealbus.envelopes.export.format import Frame
-from sealbus.envelopes.export.standing import GrantFact, GrantSaid, GrantUsed, StandingUser
+from sealbus.envelopes.export.standing import GrantFact, GrantStatement, GrantUsed, StandingUser
 from sealbus.envelopes.export.trust import TrustReader
 from sealbus.envelopes.log.entries import EntryKind
 
@@ -49,10 +49,10 @@ def test_the_two_of_a_grant_and_what_follows() -> None:
     grant = StandingGrant(world=approval_world())
     said, used, followed = facts(grant, "S T C")
     user = USER._replace(authenticated=grant.start - 10 * SECOND)
-    assert isinstance(said, GrantSaid)
+    assert isinstance(said, GrantStatement)
     assert isinstance(used, GrantUsed)
     message, task = grant.grant(), grant.tick()
-    assert said == GrantSaid(
+    assert said == GrantStatement(
         edge=EDGE,
         message=message.digest(),
         user=user,
@@ -118,10 +118,10 @@ def test_a_call_rests_on_no_grant() -> None:
 def test_a_session_that_looks_alike_is_of_one_who_is_there() -> None:
     grant = StandingGrant(world=approval_world(), user={"sid": "Standing-0"}, away={"sid": "Standing-0"})
     [said] = facts(grant, "S T")
-    assert isinstance(said, GrantSaid)
+    assert isinstance(said, GrantStatement)
 
 
 def test_a_user_of_a_partner() -> None:
     [said] = facts(StandingGrant(world=approval_world(), user={"sub": "u@p.example", "dom": "p.example"}), "S")
-    assert isinstance(said, GrantSaid)
+    assert isinstance(said, GrantStatement)
     assert (said.user.user, said.user.domain) == ("u@p.example", "p.example")

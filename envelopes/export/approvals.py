@@ -210,7 +210,7 @@ def _verdict(
         fault = "no person gave it"
     elif header.par is not None:
         # The edge that minted the context sent a root without `wkl`: step 11 was done again.
-        fault = "the edge of the person did not send it"
+        fault = "the person's edge did not send it"
     elif not isinstance(place, StreamPlace) or record.body is None:
         fault = "it was recorded without its body"
     if fault or context is None:

@@ -118,7 +118,7 @@ def test_what_an_agent_sends_on_for_somebody_is_said_by_no_person() -> None:
     world.put(world.audit(INVENTORY, evidence(below, task), [record]))
     said = facts(approval, "")[-1]
     assert isinstance(said, ApprovalVerdict)
-    assert "not by the edge" in said.fault
+    assert "edge did not send it" in said.fault
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def test_a_checkpoint_lies_neither_before_the_first_entry_nor_in_a_gap() -> None
         ([CREATION, gap_entry(2, 1, time=10)], "another sequence"),
         ([CREATION, gap_entry(1, 1, time=10), gap_entry(2, 1, time=10)], "two gaps"),
         ([CREATION, gap_entry(1, 2, time=10), message(2)], "another sequence"),
-        ([CREATION, gap_entry(1, 2, time=10), message(3, 11)], "stored time of what comes after"),
+        ([CREATION, gap_entry(1, 2, time=10), message(3, 11)], "stored time of the entry after it"),
         ([CREATION, message(1), CREATION], "a log begins with"),
     ],
 )
@@ -80,7 +80,7 @@ def test_what_may_not_come_next(entries: list[Entry], why: str) -> None:
 def test_a_stream_is_restored_to_at_most_what_was_logged() -> None:
     assert taken(CREATION, message(1), message(2), Entry(EntryKind.RESTORED, 2, 10, bytes(32), 0)).next == 3
     assert taken(CREATION, message(1), message(2), Entry(EntryKind.RESTORED, 0, 10, bytes(32), 0), message(1)).next == 2
-    assert "what was not logged" in refused(
+    assert "beyond the logged entries" in refused(
         CREATION, message(1), message(2), Entry(EntryKind.RESTORED, 3, 10, bytes(32), 0)
     )
 

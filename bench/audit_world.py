@@ -25,11 +25,12 @@ from sealbus.bus.routing.retry import UNTIL_EXPIRY
 from sealbus.bus.routing.routes import Endpoint, HandlerOptions, Route
 from sealbus.bus.routing.stages import Decided, Opened
 from sealbus.bus.sending.message import OutgoingMessage, record_message
-from sealbus.envelopes.accept.live import LiveProfile, Replays, StreamArrival, accept_live
+from sealbus.envelopes.accept.live import LiveProfile, Replays, accept_live
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.log.checkpoint import Checkpoint, sign_checkpoint
 from sealbus.envelopes.log.entries import creation_entry, verified_entry
 from sealbus.envelopes.log.note import NoteSigner
+from sealbus.envelopes.message.freshness import StreamArrival
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.seal import Draft, Sealed, Sealer, seal
 from sealbus.envelopes.records.batch import AuditBatch

@@ -33,7 +33,8 @@ from sealbus.agents.runtime.policy.store import PolicyStore
 from sealbus.agents.runtime.policy.sync import PolicySync
 from sealbus.agents.runtime.worker import Worker, settle_collector
 from sealbus.bus.ports import Outgoing, PubAck
-from sealbus.envelopes.accept.live import CoreArrival, LiveProfile, Replays, accept_live
+from sealbus.envelopes.accept.live import LiveProfile, Replays, accept_live
+from sealbus.envelopes.message.freshness import CoreArrival
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.seal import Sealed, seal
 from sealbus.envelopes.trust.bundles import JwtBundle, Trust, TrustBundles

@@ -15,7 +15,8 @@ from support.envelopes import NAMES, NOW, Issuer, agent, call_draft, private_key
 
 from bench.report import Figure
 from bench.rounds import Rounds
-from sealbus.envelopes.accept.live import CoreArrival, LiveProfile, Replays, accept_live
+from sealbus.envelopes.accept.live import LiveProfile, Replays, accept_live
+from sealbus.envelopes.message.freshness import CoreArrival
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.seal import Sealed, seal
 from sealbus.envelopes.trust.bundles import JwtBundle, Trust, TrustBundles

@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-__all__ = ["Backoff"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backoff:
-    """Intervals in seconds: the first is `initial_interval`, each further one `backoff_coefficient` times the one before.
+    """Intervals in seconds. The first is `initial_interval`; each next interval is `backoff_coefficient` times as long.
 
-    None exceeds `maximum_interval`. Up to the share `jitter` of each is taken off at random, so that what failed together
-    is not retried together. Raises `ValueError` for values that would not wait, would shrink, or would wait for ever.
+    No interval exceeds `maximum_interval`. A random part of each, up to the share `jitter`, is taken off, so that
+    simultaneous failures are not retried simultaneously. Raises `ValueError` for intervals that would be zero, would shrink,
+    or would be infinite.
     """
 
     initial_interval: float
@@ -30,8 +29,8 @@ class Backoff:
             raise ValueError("jitter must be from 0 to under 1")
 
     def interval(self, failures: int, random: float = 0.0) -> float:
-        """Return the seconds to wait after failure number `failures`, from 1; `random` is from [0, 1)."""
-        # By logarithms, because a power could overflow for a large count of failures.
+        """Return the seconds to wait after failure number `failures`, counted from 1; `random` is from [0, 1)."""
+        # Logarithms are compared, because a power could overflow for a large count of failures.
         steps = failures - 1
         if steps * math.log(self.backoff_coefficient) < math.log(self.maximum_interval / self.initial_interval):
             whole = self.initial_interval * self.backoff_coefficient**steps

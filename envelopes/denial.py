@@ -1,7 +1,7 @@
-"""What a denial may tell: the policy's reasons, remedies, and who denied (SPEC.md section 7, "What a denial tells").
+"""The explanation of a denial: reasons, remedies and the agents that denied (SPEC.md section 7, "What a denial tells").
 
-All of it informs, and none of it permits anything: a remedy is the word of the policy that denied, and of `via` only the
-first is known to have said so, because it signed the message.
+An explanation informs and permits nothing. A remedy is a claim of the policy that denied. Only the first entry of `via` is
+proved, because that agent signed the message.
 """
 
 from __future__ import annotations
@@ -15,37 +15,26 @@ from typing import Final, NamedTuple
 
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 
-__all__ = [
-    "DENIERS",
-    "NOTHING_TOLD",
-    "REMEDIES",
-    "Denier",
-    "Explanation",
-    "Remedy",
-    "RemedyKind",
-    "remedies_of",
-    "via_of",
-]
-
 REMEDIES: Final = 4
-"""Most remedies of one denial; further ones are not told."""
+"""Most remedies of one denial; further remedies are left out."""
 
 DENIERS: Final = 8
-"""Most that `via` names: as many as a chain has ancestors."""
+"""Most entries of `via`: as many as a chain has ancestors."""
 
 SECONDS: Final = 31_536_000
 """Longest time in a remedy, a year."""
 
 _QUOTABLE: Final = re.compile(r"[!#-\[\]-~]+(?: [!#-\[\]-~]+)*")
-"""RFC 6749 appendix A.4, a `scope`: what stands in a quoted string of a header field as it is. So must an `acr`."""
+"""A `scope` of RFC 6749 appendix A.4, which needs no escape in a quoted string of a header field. An `acr` has this form
+too."""
 _ACTION: Final = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 _AGENT: Final = re.compile(r"spiffe://[a-z0-9._-]{1,255}(?:/[A-Za-z0-9._-]+)+")
 _CODE: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
-"""`CODE_FORM` of the errors, which cannot be imported from here: they have explanations."""
+"""`errors.CODE_FORM`, which cannot be imported here: `errors` imports this module."""
 
 
 class RemedyKind(StrEnum):
-    """What would help."""
+    """The kind of a remedy: what the requester may do."""
 
     LOGIN = "login"
     SCOPE = "scope"
@@ -65,11 +54,11 @@ _MEMBERS: Final[Mapping[str, frozenset[str]]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remedy:
-    """One thing that would help, as the policy that denied says. Raises `ValueError` for an invalid one.
+    """A way to have a request allowed, as the denying policy states it. Raises `ValueError` for an invalid remedy.
 
-    A login of the user by one of the methods `acr` (separated by spaces), at most `max_age` seconds ago; an access token with
-    `scope`; an approval, if `action` is submitted as a task; a person to ask, `whom`; another try `after` seconds. A kind has
-    its own members, all of them but for those of a login, and no others.
+    `login`: the user logs in by one of the methods `acr` (separated by spaces), at most `max_age` seconds ago. `scope`: an
+    access token with `scope`. `approval`: `action`, submitted as a task, can be approved. `ask`: `whom` to ask. `later`:
+    another try after `after` seconds. A remedy has exactly the members of its kind; those of a login are optional.
     """
 
     kind: RemedyKind
@@ -84,13 +73,13 @@ class Remedy:
         own = _MEMBERS.get(self.kind)
         if own is None:
             raise ValueError("an unknown kind of remedy")
-        said = self.members().keys() - {"kind"}
-        if not said <= own or (said != own and self.kind != RemedyKind.LOGIN):
+        present = self.members().keys() - {"kind"}
+        if not present <= own or (present != own and self.kind != RemedyKind.LOGIN):
             raise ValueError(f"a remedy of the kind {self.kind} has other members")
         for text, form in ((self.acr, _QUOTABLE), (self.scope, _QUOTABLE), (self.action, _ACTION)):
             if not _is_bounded(text) or (text and not form.fullmatch(text)):
                 raise ValueError("acr, scope and action are short and of the form that they have in a request")
-        # Any other character could move a terminal's cursor, or turn the direction of what follows.
+        # Any other character could move a terminal's cursor, or change the direction of the following text.
         if not _is_bounded(self.whom) or not self.whom.isprintable():
             raise ValueError("whom is a short printable text")
         for seconds, least in ((self.max_age, 0), (self.after, 1)):
@@ -99,30 +88,31 @@ class Remedy:
 
     @classmethod
     def parse(cls, members: object) -> Remedy:
-        """Return the remedy that a JSON object says; raise `ValueError` for anything else."""
+        """Return the remedy in a JSON object; raise `ValueError` for any other value."""
         if type(members) is not dict:
             raise ValueError("a remedy is an object")
-        said = dict(members)
-        kind = RemedyKind(said.pop("kind", ""))
-        if not said.keys() <= _MEMBERS[kind]:
+        entries = dict(members)
+        kind = RemedyKind(entries.pop("kind", ""))
+        if not entries.keys() <= _MEMBERS[kind]:
             raise ValueError(f"a remedy of the kind {kind} has other members")
-        return cls(kind=kind, **said)
+        return cls(kind=kind, **entries)
 
     def members(self) -> dict[str, str | int]:
-        """Return it as a JSON object, without what is not said."""
-        said: dict[str, str | int] = {"kind": self.kind.value}
+        """Return the remedy as a JSON object, without empty members."""
+        members: dict[str, str | int] = {"kind": self.kind.value}
         for name in ("acr", "max_age", "scope", "action", "whom", "after"):
             value = getattr(self, name)
             if value is not None and value != "":
-                said[name] = value
-        return said
+                members[name] = value
+        return members
 
 
 @dataclass(frozen=True, slots=True)
 class Denier:
-    """One that denied: its SPIFFE ID, the action that it was asked for, its code. Raises `ValueError` for an invalid one.
+    """An agent that denied: its SPIFFE ID, the action that was requested of it, and its code.
 
-    Texts of the right form, and no more: who is told of it trusts whoever signed it, not the agents that it names.
+    Raises `ValueError` for texts of another form. Nothing else is checked: a reader trusts the signer of the message, not
+    the agents that it names.
     """
 
     agent: str
@@ -139,9 +129,9 @@ class Denier:
 
 
 class Explanation(NamedTuple):
-    """What is told of one denial, empty where the policy does not let it be shown.
+    """The explanation of one denial, empty as far as the policy does not let it be shown.
 
-    `via` says who denied what: the one that was asked first, the one whose own policy denied last.
+    `via` are the agents that denied: the first is the agent that was requested, the last the agent whose own policy denied.
     """
 
     reasons: tuple[str, ...] = ()
@@ -149,50 +139,56 @@ class Explanation(NamedTuple):
     via: tuple[Denier, ...] = ()
 
     def passed_on(self, by: Denier) -> Explanation:
-        """Return what `by` tells, which denies because of it: itself in front, the middle dropped beyond `DENIERS`."""
+        """Return the explanation by `by`, which denies because of this denial: `by` comes first in `via`.
+
+        Beyond `DENIERS` entries, the middle is dropped.
+        """
         via = (by, *self.via)
         if len(via) > DENIERS:
             via = (*via[: DENIERS // 2], *via[DENIERS // 2 - DENIERS :])
         return self._replace(via=via)
 
     def told_by(self, signer: str) -> Explanation:
-        """Return it without a `via` that does not begin with `signer`, the SPIFFE ID whose message tells it."""
+        """Return the explanation without `via`, unless that begins with `signer`, the SPIFFE ID that signed the message."""
         return self if not self.via or self.via[0].agent == signer else self._replace(via=())
 
     def members(self) -> dict[str, object]:
-        """Return the members of a JSON object that tell it, none for what is empty."""
-        said: dict[str, object] = {}
+        """Return the members of a JSON object for the explanation, without empty ones."""
+        members: dict[str, object] = {}
         if self.reasons:
-            said["reasons"] = list(self.reasons)
+            members["reasons"] = list(self.reasons)
         if self.remedies:
-            said["remedy"] = [one.members() for one in self.remedies]
+            members["remedy"] = [remedy.members() for remedy in self.remedies]
         if self.via:
-            said["via"] = [[one.agent, one.action, one.code] for one in self.via]
-        return said
+            members["via"] = [[denier.agent, denier.action, denier.code] for denier in self.via]
+        return members
 
 
 NOTHING_TOLD: Final = Explanation()
 
 
-def remedies_of(said: object) -> tuple[Remedy, ...]:
-    """Return the valid remedies of a JSON array, at most `REMEDIES`; a denial is one whatever its remedies look like."""
-    found: list[Remedy] = []
-    for one in said if isinstance(said, list) else ():
-        if len(found) == REMEDIES:
+def remedies_of(array: object) -> tuple[Remedy, ...]:
+    """Return the valid remedies of a JSON array, at most `REMEDIES`; invalid ones do not invalidate the denial."""
+    remedies: list[Remedy] = []
+    for members in array if isinstance(array, list) else ():
+        if len(remedies) == REMEDIES:
             break
         with suppress(ValueError):
-            found.append(Remedy.parse(one))
-    return tuple(found)
+            remedies.append(Remedy.parse(members))
+    return tuple(remedies)
 
 
-def via_of(said: object) -> tuple[Denier, ...]:
-    """Return who denied by a JSON array of at most `DENIERS`; nobody for anything else: a chain with gaps is none."""
-    if not isinstance(said, list) or len(said) > DENIERS:
+def via_of(array: object) -> tuple[Denier, ...]:
+    """Return the agents that denied, from a JSON array of at most `DENIERS`.
+
+    The result is empty for any other value, and if one entry is invalid: a chain with gaps would mislead.
+    """
+    if not isinstance(array, list) or len(array) > DENIERS:
         return ()
-    if not all(isinstance(one, list) and len(one) == 3 for one in said):
+    if not all(isinstance(entry, list) and len(entry) == 3 for entry in array):
         return ()
     try:
-        return tuple(Denier(*one) for one in said)
+        return tuple(Denier(*entry) for entry in array)
     except ValueError:
         return ()
 

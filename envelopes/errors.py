@@ -1,33 +1,34 @@
-"""The error tree of sealbus: whose fault an error is, its stable code, and what is done next.
+"""The errors of sealbus: each tells whose fault it is and has a stable code.
 
 ::
 
-    SealbusError                 root; has .code
-    +-- EnvelopeError            the peer's fault: what it sent fails acceptance step .step (1 to 13)
-    +-- SealError                the caller's fault: what was to be sealed may not be sealed
-    +-- LogError                 the log's fault: an invalid note, tile, proof, entry or receipt
-    +-- DecisionError            steps 14 to 16: the message is genuine, but is not handled
-    |   +-- BadBody              14: the body does not fit the handler's model
-    |   +-- ResourceNotFound     15: the handler's agent knows no such resource
-    |   +-- Denied               16: the policy denied; has .reasons, .remedies and .via
-    |       +-- ObligationUnknown  16: the policy allowed with an obligation that no handler has declared to honour
-    +-- InfrastructureError      our own side cannot answer now; nothing is handled, durable tasks are retried
-    |   +-- ResourceUnavailable  15: loading the resource failed or took too long
-    |   +-- PolicyUnavailable    16: no answer from the policy engine
-    |   +-- PolicyFailed         16: the engine answered, but not with a decision
-    |   +-- AuditUnavailable     17: the decision is not stored
-    |   +-- StateUnavailable     18: the effect cannot be claimed, or it is not known whether it has happened
-    |   +-- ClockSkew            our clock is too far from the broker's for anything to be decided
-    |   +-- IdentityUnavailable  no SVID with enough life left
-    |   +-- BusUnavailable       no connection, or no acknowledgement within the deadline
-    +-- ConnectRefused           a connection to NATS that the auth callout refuses
-    +-- HandlingError            18: the handler failed, timed out, or returned what cannot be encoded
-    +-- ConfigurationError       the operator's fault: a setting, a file, a stream that is not as declared
-        +-- BackupRefused        a backup is damaged, of another deployment or older than what runs, or something runs
-        +-- BundleRefused        a JWT bundle breaks a rule of SPEC.md section 5; the previous one stays in force
+    SealbusError
+    +-- EnvelopeError
+    +-- SealError: seal_refused
+    +-- LogError
+    +-- DecisionError
+    |   +-- BadBody: bad_body
+    |   +-- ResourceNotFound: resource_not_found
+    |   +-- Denied: denied
+    |       +-- ObligationUnknown: obligation_unknown
+    +-- InfrastructureError
+    |   +-- ResourceUnavailable: resource_unavailable, retried
+    |   +-- PolicyUnavailable: policy_unavailable, retried
+    |   +-- PolicyFailed: policy_error
+    |   +-- AuditUnavailable: audit_unavailable, retried
+    |   +-- StateUnavailable: state_unavailable, retried
+    |   +-- ClockSkew: clock_skew, retried
+    |   +-- IdentityUnavailable: identity_unavailable
+    |   +-- BusUnavailable: bus_unavailable
+    +-- ConnectRefused
+    +-- HandlingError
+    +-- ConfigurationError: configuration
+        +-- BackupRefused: bad_backup
+        +-- BundleRefused
 
-Codes are part of the wire contract (error replies, records, refusals) and never change their meaning.
-Texts are for operators and hold no payload, token or key.
+The code of a class follows its name. A delivery from a stream that fails with a *retried* code is retried until its `exp`.
+Codes are part of the wire contract (error replies, records, refusals) and never change their meaning. Texts are for
+operators and hold no payload, token or key.
 """
 
 from __future__ import annotations
@@ -39,39 +40,9 @@ from typing import ClassVar, Final
 
 from sealbus.envelopes.denial import NOTHING_TOLD, Denier, Explanation, Remedy
 
-__all__ = [
-    "CODE_FORM",
-    "RETRIED_CODES",
-    "UNAUTHENTICATED_CODES",
-    "AuditUnavailable",
-    "BackupRefused",
-    "BadBody",
-    "BundleRefused",
-    "BusUnavailable",
-    "ClockSkew",
-    "Code",
-    "ConfigurationError",
-    "ConnectRefused",
-    "DecisionError",
-    "Denied",
-    "EnvelopeError",
-    "HandlingError",
-    "IdentityUnavailable",
-    "InfrastructureError",
-    "LogError",
-    "ObligationUnknown",
-    "PolicyFailed",
-    "PolicyUnavailable",
-    "ResourceNotFound",
-    "ResourceUnavailable",
-    "SealError",
-    "SealbusError",
-    "StateUnavailable",
-]
-
 
 class Code(StrEnum):
-    """Every code that an error, a refusal or a record may carry (SPEC.md section 7)."""
+    """Every code that an error, a refusal or a record may have (SPEC.md section 10)."""
 
     # Steps 1 to 13.
     MALFORMED = "malformed"
@@ -138,7 +109,7 @@ class Code(StrEnum):
     RATE_LIMITED = "rate_limited"
     TOKEN_SERVICE_UNAVAILABLE = "token_service_unavailable"
     INTERNAL = "internal"
-    # The auth callout, towards NATS (with `replayed`, `overloaded`, `unknown_trust_domain` and those of step 16).
+    # The auth callout, towards NATS. It also uses `replayed`, `overloaded`, `unknown_trust_domain` and the codes of step 16.
     BAD_AUTH_REQUEST = "bad_auth_request"
     UNKNOWN_SERVER = "unknown_server"
     AUTH_REQUEST_EXPIRED = "auth_request_expired"
@@ -172,7 +143,7 @@ class Code(StrEnum):
 
 
 CODE_FORM: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
-"""What a code is made of; a newer writer, and a handler that rejects, have codes that are not listed above."""
+"""The form of every code. Newer writers, and handlers that reject, have codes that `Code` does not list."""
 
 RETRIED_CODES = frozenset(
     {
@@ -186,11 +157,11 @@ RETRIED_CODES = frozenset(
         Code.CLOCK_SKEW,
     }
 )
-"""Stream deliveries that fail with these are retried with backoff until `exp`; every other code ends them (SPEC.md
-section 7). A handler's own failures are retried as its declaration says, which is not decided here."""
+"""Stream deliveries that fail with these codes are retried with backoff until `exp`; every other code ends them (SPEC.md
+section 7). How often a handler's own failure is retried is declared with the handler."""
 
 UNAUTHENTICATED_CODES = frozenset({Code.UNKNOWN_KEY, Code.UNKNOWN_TRUST_DOMAIN})
-"""Those of them where the sender is not authenticated: retried only for a short time, and few at once."""
+"""Retried codes that leave the sender unauthenticated: few such deliveries wait at once, and only for a short time."""
 
 
 class SealbusError(Exception):
@@ -210,7 +181,7 @@ class EnvelopeError(SealbusError):
     """A message, statement or record failed acceptance: the only error that hostile bytes can raise.
 
     `step` is the number of the acceptance step in SPEC.md section 7; 0 if bytes are parsed outside a profile.
-    `detail` names the field or rule, never its content.
+    `detail` names a field or a rule, never the field's content.
     """
 
     code: Code
@@ -221,20 +192,20 @@ class EnvelopeError(SealbusError):
         self.step = step
 
     def at_step(self, step: int) -> EnvelopeError:
-        """Return the same refusal, counted at `step`: steps 10 and 11 keep the codes of the steps that they repeat."""
+        """Return this refusal counted at `step`: steps 10 and 11 repeat steps 2, 7 and 8, and keep their codes."""
         return EnvelopeError(self.code, step, self.detail)
 
 
 class SealError(SealbusError):
-    """A value to be encoded or sealed breaks a rule, so that every reader would refuse it; nothing was sent."""
+    """The caller's fault: every reader would refuse the value to be encoded or sealed. Nothing was sent."""
 
     code: Code = Code.SEAL_REFUSED
 
 
 class LogError(SealbusError):
-    """Bytes of an audit log are invalid: the only error that hostile bytes can raise (SPEC.md section 13).
+    """Bytes of an audit log are invalid: the only error that hostile bytes of a log can raise (SPEC.md section 13).
 
-    `detail` names the part or rule, never its content.
+    `detail` names a part or a rule, never the part's content.
     """
 
     code: Code
@@ -262,7 +233,7 @@ class LogError(SealbusError):
 
 
 class DecisionError(SealbusError):
-    """A genuine message is not handled: recorded as a decision with `allow` false and this code."""
+    """Steps 14 to 16: a genuine message is not handled. It is recorded as a decision with `allow` false and this code."""
 
     code: Code
 
@@ -274,7 +245,7 @@ class BadBody(DecisionError):
 
 
 class ResourceNotFound(DecisionError):
-    """Step 15: raised by a resource loader for a resource that does not exist."""
+    """Step 15: the resource does not exist. Resource loaders raise this."""
 
     code = Code.RESOURCE_NOT_FOUND
 
@@ -282,7 +253,7 @@ class ResourceNotFound(DecisionError):
 class Denied(DecisionError):
     """Step 16: the policy denied, or the peer says that its policy did.
 
-    `reasons`, `remedies` and `via`, who denied what, are empty unless they may be shown (`Explanation`).
+    `reasons`, `remedies` and `via` (the agents that denied) are empty unless the policy lets them be shown (`Explanation`).
     """
 
     code = Code.DENIED
@@ -304,24 +275,24 @@ class Denied(DecisionError):
 
     @property
     def explanation(self) -> Explanation:
-        """What is told of the denial."""
+        """The reasons, remedies and denying agents, as one value."""
         return Explanation(self.reasons, self.remedies, self.via)
 
 
 class ObligationUnknown(Denied):
-    """Step 16: the policy allowed with an obligation that neither sealbus nor the handler honours, which is a denial."""
+    """Step 16: the policy allowed with an obligation that neither sealbus nor the handler honours. This is a denial."""
 
     code = Code.OBLIGATION_UNKNOWN
 
 
 class InfrastructureError(SealbusError):
-    """Our own side cannot answer now: fail closed, and retry if the message is durable."""
+    """Our own side cannot answer now, so nothing is handled."""
 
     code: Code
 
 
 class ResourceUnavailable(InfrastructureError):
-    """Step 15: the resource could not be loaded within its deadline."""
+    """Step 15: loading the resource failed or took too long."""
 
     code = Code.RESOURCE_UNAVAILABLE
 
@@ -333,7 +304,7 @@ class PolicyUnavailable(InfrastructureError):
 
 
 class PolicyFailed(InfrastructureError):
-    """Step 16: the engine answered with an error or with something that is not a decision; not retried."""
+    """Step 16: the engine answered with an error, or with a value that is not a decision."""
 
     code = Code.POLICY_ERROR
 
@@ -345,13 +316,13 @@ class AuditUnavailable(InfrastructureError):
 
 
 class StateUnavailable(InfrastructureError):
-    """Step 18: an effect that may happen only once could not be claimed; the handler did not run."""
+    """Stored state cannot be read or written. At step 18: the effect could not be claimed, so the handler did not run."""
 
     code = Code.STATE_UNAVAILABLE
 
 
 class ClockSkew(InfrastructureError):
-    """Our clock and the broker's differ by more than `Limits.clock_skew`: nothing is opened or decided."""
+    """Our clock and the broker's differ by more than `Limits.clock_skew`, so nothing is opened or decided."""
 
     code = Code.CLOCK_SKEW
 
@@ -363,13 +334,13 @@ class IdentityUnavailable(InfrastructureError):
 
 
 class BusUnavailable(InfrastructureError):
-    """NATS cannot be reached, or did not acknowledge within the deadline."""
+    """NATS, or an agent behind it, cannot be reached or did not acknowledge within the deadline."""
 
     code = Code.BUS_UNAVAILABLE
 
 
 class ConnectRefused(SealbusError):
-    """The auth callout refuses a connection to NATS; `code` says why, the client gets an authorization violation."""
+    """The auth callout refuses a connection to NATS for the reason `code`. The client sees an authorization violation."""
 
     code: Code
 
@@ -379,9 +350,9 @@ class ConnectRefused(SealbusError):
 
 
 class HandlingError(SealbusError):
-    """Step 18: the handler failed, or may not run (again); `code` says how or why not.
+    """Step 18: the handler failed, or may not run; `code` is one of `ALLOWED`.
 
-    If a request of the handler was denied, this is a denial too: `explanation` is what the handler was told.
+    If a request that the handler sent was denied, `code` is `denied`, and `explanation` is that of the denial.
     """
 
     code: Code
@@ -411,13 +382,13 @@ class HandlingError(SealbusError):
 
 
 class ConfigurationError(SealbusError):
-    """A setting, file or stream is invalid; the text names it and what to do."""
+    """The operator's fault: a setting, file or stream is invalid. The text names it and says what to do."""
 
     code: Code = Code.CONFIGURATION
 
 
 class BackupRefused(ConfigurationError):
-    """A backup is damaged, of another deployment, or older than what runs, or it would be restored over something."""
+    """A backup is damaged, of another deployment, or older than the running state, or a restore would overwrite state."""
 
     code: Code = Code.BAD_BACKUP
 

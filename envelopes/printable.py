@@ -1,16 +1,16 @@
-"""Text as it is shown to people: what a terminal or a browser would obey, or nobody would see, is made visible."""
+"""Text as people are shown it: characters that a terminal would obey, or that are invisible, are escaped."""
 
 from __future__ import annotations
 
-__all__ = ["printable"]
-
 
 def printable(text: str) -> str:
-    """Return `text` on one line, with everything escaped that would not be seen as itself.
+    """Return `text` on one line, with control characters, line ends, changes of direction and lone surrogates escaped.
 
-    That is control characters, line ends, changes of direction and lone surrogates. Anyone may have chosen what a log holds,
-    and a terminal obeys what it is sent.
+    An attacker may have chosen the text of a log, and terminals obey control characters.
     """
     if text.isprintable():
         return text
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )

@@ -23,6 +23,7 @@ from pydantic_core import PydanticUndefined
 
 import sealbus
 import sealbus.testing
+from sealbus.agents.cli.explanations import CODES
 from sealbus.agents.cli.main import root as root_command
 from sealbus.agents.runtime.settings import schema
 from sealbus.agents.sdk import options as method_options
@@ -30,7 +31,6 @@ from sealbus.bus.stream_names import AUDIT, TASKS
 from sealbus.bus.streams.declared import Stream, declared_streams
 from sealbus.envelopes import errors
 from sealbus.envelopes.errors import RETRIED_CODES, Code, SealbusError
-from sealbus.envelopes.explanations import CODES
 from sealbus.envelopes.message import subjects
 from sealbus.envelopes.records.decision import DecisionRecord
 from sealbus.envelopes.records.notary import BundleRecord, CheckpointRecord, PolicyRecord

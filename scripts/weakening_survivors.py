@@ -14,7 +14,9 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "independent.verify_export.read_grant: base64.b64encode(granted).decode() == do['base64'] [by prefix]",
         "independent.verify_export.read_grant: base64.b64encode(granted).decode() == do['base64'] [by case]",
     ),
-    "a code has small letters alone": ("sealbus.envelopes.export.tally.Tally.take: code == READ_AGAIN [by case]",),
+    "a code has small letters alone": (
+        "sealbus.envelopes.export.tally.Tally.take_record: code == READ_AGAIN [by case]",
+    ),
     "what is kept holds its session, so that no other session has its id meanwhile": (
         (
             "sealbus.agents.console.api.area_access.AreaAccess.check: seen is not None and seen.session is session"
@@ -147,14 +149,13 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
             "sealbus.bus.gate.resumption.Resumption._first_of_its_key:"
             " known.keys.octets('dig') == message.header.digest [by prefix]"
         ),
-        "sealbus.envelopes.accept.parked.accept_parked: sha256(envelope.body).digest() != header.dig [by prefix]",
         "sealbus.envelopes.records.body.parse_audit_body: leaf not in by_leaf [by prefix]",
-        "sealbus.envelopes.trust.credential._is_of: key.raw == svid.raw_key [by prefix]",
+        "sealbus.envelopes.trust.credential._is_of: claim.key.raw == svid.raw_key [by prefix]",
         "sealbus.envelopes.records.body._put: name in sort [by prefix]",
         "sealbus.envelopes.trust.bundles.BundleKey.is_same: self.digest == other.digest [by prefix]",
         "sealbus.envelopes.export.entries.EntryReader._read_records: name not in self.names [by prefix]",
         "sealbus.envelopes.export.entries.EntryReader._read_records: name in self._only [by prefix]",
-        "sealbus.envelopes.export.tally.RepeatedRecords.again: name in seen [by prefix]",
+        "sealbus.envelopes.export.tally.RepeatedRecords.repeated_by_tile: name in seen [by prefix]",
         "sealbus.bus.work.idempotency.replay_guard.ReplayGuard.used: digest not in slot.uses [by prefix]",
         "sealbus.bus.work.idempotency.replay_guard.ReplayGuard.used: digest in slot.uses [by prefix]",
         "sealbus.bus.gate.resumption.Resumption.mark: one.opened.message.header.digest not in self._under_way [by prefix]",
@@ -180,7 +181,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "independent.verify_export.read_grant: 'aut' in context [by case]",
     ),
     "who sent it has minted its context, and minters are of the one trust domain that the recorder is of": (
-        "sealbus.envelopes.export.standing._said: header.iss != recorder [by path]",
+        "sealbus.envelopes.export.standing._statement: header.iss != recorder [by path]",
     ),
     "a marker of the same time is the one that is there, and is not written again": (
         "sealbus.bus.gate.resumption.Resumption._run: max(end, self._clock()) > parked.until [bound]",
@@ -199,10 +200,10 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         ),
     ),
     "what is remembered under a hash is compared with bytes of that hash": (
-        "sealbus.envelopes.message.user_context.parsed_context: found.payload == payload [by prefix]",
-        "sealbus.envelopes.message.chain.parsed_ancestor: found.header.raw == raw [by prefix]",
-        "sealbus.envelopes.message.chain._find: found.header.raw == ancestor.header [by prefix]",
-        "sealbus.envelopes.message.user_context.verify_context: found.payload == statement.payload [by prefix]",
+        "sealbus.envelopes.message.user_context.parsed_context: cached.payload == payload [by prefix]",
+        "sealbus.envelopes.message.chain.parsed_ancestor: cached.header.raw == raw [by prefix]",
+        "sealbus.envelopes.message.chain._find: cached.header.raw == ancestor.header [by prefix]",
+        "sealbus.envelopes.message.user_context.verify_context: cached.payload == statement.payload [by prefix]",
         "sealbus.envelopes.trust.credential._is_of: credential.token == svid.token [by prefix]",
     ),
     "it is one of a closed set by then, none of which is like another": (
@@ -325,7 +326,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.envelopes.log.tiles.TileName.parse: len(path) <= DEFAULT_LIMITS.text_bytes [bound]",
     ),
     "it is asked again: to be more than the one before, and the first more than 0": (
-        "sealbus.envelopes.export.receipt._check_earlier: 0 < one.size < checkpoint.size [bound at 0]",
+        "sealbus.envelopes.export.receipt._check_earlier: 0 < earlier.size < checkpoint.size [bound at 0]",
     ),
     "no line of a message is like it, and who reads the line compares the whole word": (
         "sealbus.envelopes.export.receipt.RecordReceipt.parse: line.split(' ')[0] == _EARLIER [by prefix]",
@@ -370,7 +371,9 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "independent.verify_export.check_verdict: verdict.message.hex() == given['message'] [by prefix]",
         "sealbus.bus.work.idempotency.replay_guard.ReplayGuard.use: digest in slot.uses [by prefix]",
     ),
-    "a space is refused before, as white space": ("sealbus.envelopes.log.note.check_key_name: one < ' ' [bound]",),
+    "a space is refused before, as white space": (
+        "sealbus.envelopes.log.note.check_key_name: character < ' ' [bound]",
+    ),
     "bytes of that length are no handle: its one SPIFFE ID and subject take less": (
         "sealbus.envelopes.accept.open_request.PendingRequest.parse: len(handle) > _HANDLE_BYTES [bound]",
     ),
@@ -381,7 +384,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.bus.work.cancel.stop.parse: len(raw) <= PARTS * _BYTES [bound]",
     ),
     "each is one character": (
-        "sealbus.envelopes.log.note._check_characters: one != '\\n' [by prefix]",
+        "sealbus.envelopes.log.note._check_characters: character != '\\n' [by prefix]",
         "sealbus.envelopes.message.subjects._fits: rest[0] != '_' [by prefix]",
         "sealbus.envelopes.message.subjects._fits: rest[0] != '_' [by case]",
     ),
@@ -590,20 +593,20 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
             " [self is other dropped]"
         ),
         (
-            "sealbus.envelopes.trust.credential.verify_credential: trust.revoked_before and says.iat <"
-            " trust.revoked_before.get(iss, 0) [trust.revoked_before dropped]"
+            "sealbus.envelopes.trust.credential.verify_credential: trust.revoked_before and verified.iat <"
+            " trust.revoked_before.get(claim.iss, 0) [trust.revoked_before dropped]"
         ),
         (
-            "sealbus.envelopes.export.approvals.facts_of: record.redacted and any(map(covers_approvals,"
+            "sealbus.envelopes.export.approvals.approval_facts_of: record.redacted and any(map(covers_approvals,"
             " record.redacted)) [record.redacted dropped]"
         ),
         (
-            "sealbus.envelopes.export.approvals.facts_of: not _says_none(record.input or b'') and"
-            " _CONTROL.fullmatch(header.to) is None [not _says_none(record.input or b'') dropped]"
+            "sealbus.envelopes.export.approvals.approval_facts_of: not _names_no_approval(record.input or b'') and"
+            " _CONTROL.fullmatch(header.to) is None [not _names_no_approval(record.input or b'') dropped]"
         ),
         (
             "sealbus.envelopes.export.trust.NotaryMessages.read: frame.kind is not EntryKind.VERIFIED or not"
-            " any((one in head for one in self._ids)) [not any((one in head for one in self._ids)) dropped]"
+            " any((notary in head for notary in self._ids)) [not any((notary in head for notary in self._ids)) dropped]"
         ),
     ),
     "a call has no statuses, and a task nothing else; only chunks and statuses have a number": (

@@ -150,6 +150,7 @@ TARGETS: dict[str, str] = {
     "envelopes/log/entries": "envelopes/log/test_entries envelopes/log/test_log_vectors envelopes/log/test_entry_order",
     "envelopes/log/note": (
         "envelopes/log/test_lines envelopes/log/test_log_vectors envelopes/log/test_note_keys envelopes/log/test_note"
+        " envelopes/log/test_strict_note"
     ),
     "envelopes/log/tree_proofs": "envelopes/log/test_tree_proofs envelopes/log/test_log_vectors envelopes/log/test_frontier",
     "envelopes/log/receipt": "envelopes/log/test_receipt envelopes/log/test_log_vectors",

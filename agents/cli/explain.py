@@ -11,7 +11,7 @@ from sealbus.agents.cli.options import json_option
 from sealbus.agents.cli.output import print_json
 
 if TYPE_CHECKING:
-    from sealbus.envelopes.explanations import CodeText
+    from sealbus.agents.cli.explanations import CodeText
 
 
 @click.command("explain")
@@ -23,7 +23,7 @@ def command(code: str | None, as_json: bool) -> None:
     Codes stand in brackets behind errors, and in records, statuses and findings. Without CODE all are listed. To explain a
     decision of a policy, see `sealbus policy explain`.
     """
-    from sealbus.envelopes.explanations import CODES, FINDINGS, STEPS, page_named
+    from sealbus.agents.cli.explanations import CODES, FINDINGS, STEPS, page_named
 
     if code is None:
         _list(as_json=as_json)
@@ -50,7 +50,7 @@ def command(code: str | None, as_json: bool) -> None:
 
 
 def _list(*, as_json: bool) -> None:
-    from sealbus.envelopes.explanations import CODES, FINDINGS
+    from sealbus.agents.cli.explanations import CODES, FINDINGS
 
     for kind, texts in (("", CODES), ("finding", FINDINGS)):
         for code, text in texts.items():
@@ -75,7 +75,7 @@ def _lines(text: CodeText) -> Iterator[str]:
 def _unknown(code: str) -> str:
     from difflib import get_close_matches
 
-    from sealbus.envelopes.explanations import CODES, FINDINGS
+    from sealbus.agents.cli.explanations import CODES, FINDINGS
 
     near = get_close_matches(code[:64], [*CODES, *FINDINGS], n=3)
     hint = (

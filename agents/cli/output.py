@@ -72,8 +72,8 @@ def print_error(error: SealbusError) -> None:
 
     Texts of the other side are indented and made visible, so that nobody takes them for texts of this command.
     """
+    from sealbus.agents.cli.explanations import CODES
     from sealbus.envelopes.errors import Denied
-    from sealbus.envelopes.explanations import CODES
 
     first, *more = (error.detail or str(error.code)).split("\n")
     note("\n".join((f"sealbus: {first} [{error.code}]", *more)))

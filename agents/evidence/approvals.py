@@ -12,7 +12,13 @@ from typing import Final, NamedTuple, cast
 from sealbus.bus.sending.approval import LONGEST_WAIT, ApprovalRequest, Verdict, parse_approval
 from sealbus.envelopes.encoding.strict_json import parse_object
 from sealbus.envelopes.errors import BadBody
-from sealbus.envelopes.export.approvals import ApprovalAsked, ApprovalEntry, ApprovalFact, ApprovalSaid, ApprovalUsed
+from sealbus.envelopes.export.approvals import (
+    ApprovalEntry,
+    ApprovalFact,
+    ApprovalRequested,
+    ApprovalUsed,
+    ApprovalVerdict,
+)
 from sealbus.envelopes.export.finding import Finding, FindingCode
 from sealbus.envelopes.limits import SECOND
 from sealbus.policies.decision.approval import ApprovalObligation, approval_of
@@ -37,7 +43,7 @@ class _OpenQuestion(NamedTuple):
 class _JudgedVerdict(NamedTuple):
     """A verdict, and the question that it answers. If `fault` is not empty, it approves nothing."""
 
-    message: ApprovalSaid
+    message: ApprovalVerdict
     fault: str = ""
     request: ApprovalRequest | None = None
     question: _OpenQuestion | None = None
@@ -54,17 +60,17 @@ class ApprovalChains:
         """Take the next facts; yield a finding (`bad_approval`) for each decision without the approvals that it claims."""
         for fact in facts:
             match fact:
-                case ApprovalAsked():
+                case ApprovalRequested():
                     if (question := _open_question(fact)) is not None:
                         self._questions.setdefault(fact.leaf, question)
-                case ApprovalSaid():
+                case ApprovalVerdict():
                     # Of a repeated record the first place counts: the question must be before that place.
                     self._verdicts.setdefault(fact.leaf, self._judge(fact))
                 case ApprovalUsed():
                     if fault := fact.fault or self._fault_of(fact):
                         yield Finding("", fact.sequence, FindingCode.BAD_APPROVAL, fault)
 
-    def _judge(self, message: ApprovalSaid) -> _JudgedVerdict:
+    def _judge(self, message: ApprovalVerdict) -> _JudgedVerdict:
         if message.fault:
             return _JudgedVerdict(message, message.fault)
         try:
@@ -103,7 +109,7 @@ class ApprovalChains:
         return ""
 
 
-def _open_question(denied: ApprovalAsked) -> _OpenQuestion | None:
+def _open_question(denied: ApprovalRequested) -> _OpenQuestion | None:
     try:
         # The strict reader reads only objects: the obligations must be the only member of one.
         read = parse_object(b'{"obligations":' + denied.obligations + b"}", depth=_NESTING + 1)
@@ -140,7 +146,7 @@ def _other_than_said(entry: ApprovalEntry, verdict: _JudgedVerdict) -> str:
     return ""
 
 
-def _not_for(approved: ApprovalUsed, message: ApprovalSaid) -> str:
+def _not_for(approved: ApprovalUsed, message: ApprovalVerdict) -> str:
     """Return why an approval is not for this decision, or an empty text."""
     if message.about != approved.message:
         return "it is about another message"

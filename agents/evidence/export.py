@@ -239,7 +239,7 @@ class ExportWriter:
             raise ConfigurationError("a closed export takes no more messages")
         self._file.write(encode_frame(frame))
         if (message := self._messages.read(frame)) is not None:
-            self._policies.take(message.body.records.values())
+            self._policies.take_records(message.body.records.values())
         self._count += 1
         self.written.entries = self._count
 

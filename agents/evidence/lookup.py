@@ -99,7 +99,7 @@ def look_up(files: ExportFiles, root: Root, wanted: bytes) -> Lookup:
     needles = {wanted}
     for index, frame in _frames(files, lookup.checkpoint.checkpoint.size):
         known = len(lookup.trust.archive)
-        lookup.trust.take(frame, index)
+        lookup.trust.take_frame(frame, index)
         brought = len(lookup.trust.archive) > known
         # A message is searched for by its bytes; a leaf is not, because its hash is not stored.
         if frame.kind is EntryKind.VERIFIED and (

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from sealbus.envelopes.encoding.strict_json import Json, parse_object
 from sealbus.envelopes.export.finding import Finding, FindingCode
-from sealbus.envelopes.export.standing import GrantFact, GrantSaid, GrantUsed
+from sealbus.envelopes.export.standing import GrantFact, GrantStatement, GrantUsed
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 from sealbus.envelopes.message.standing import standing_session
 
@@ -44,7 +44,7 @@ class _Planned(NamedTuple):
 class _Standing:
     """A grant, and when its end was recorded (microseconds)."""
 
-    message: GrantSaid
+    message: GrantStatement
     planned: _Planned
     ended: int | None = None
 
@@ -54,20 +54,20 @@ class StandingChains:
 
     def __init__(self) -> None:
         self._grants: dict[tuple[str, bytes], _Standing] = {}
-        self._newest: dict[tuple[str, str], GrantSaid] = {}
+        self._newest: dict[tuple[str, str], GrantStatement] = {}
         """The newest message, by edge and name."""
 
     def take_facts(self, facts: Iterable[GrantFact]) -> Iterator[Finding]:
         """Take the next facts; yield a finding (`bad_grant`) for each decision without the grant that it claims."""
         for fact in facts:
             match fact:
-                case GrantSaid():
+                case GrantStatement():
                     self._add_message(fact)
                 case GrantUsed():
                     if fault := fact.fault or self._fault_of(fact):
                         yield Finding("", fact.sequence, FindingCode.BAD_GRANT, fault)
 
-    def _add_message(self, message: GrantSaid) -> None:
+    def _add_message(self, message: GrantStatement) -> None:
         key = message.edge, message.message
         if key in self._grants:
             return
@@ -110,7 +110,7 @@ class StandingChains:
         return ""
 
 
-def _parsed(message: GrantSaid) -> tuple[str, _Planned | None]:
+def _parsed(message: GrantStatement) -> tuple[str, _Planned | None]:
     """Return the name in a message and its grant, `None` for a message that ends it; raise `ValueError`."""
     if message.typ != _TYPE or len(message.body) > _BYTES:
         raise ValueError("no schedule")

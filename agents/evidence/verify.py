@@ -115,10 +115,10 @@ def verify_export(
     repeated, opening = RepeatedRecords(), dict[int, bytes]()
     approvals, standing = ApprovalChains(), StandingChains()
     for result in _read_tiles(segment, tasks_of(checkpoint.size, sizes), total, processes):
-        tree.take(result)
+        tree.take_tile(result)
         report.add_findings(result.findings)
         report.tally.add(result.tally)
-        repeated.take(result.task.index, result.names)
+        repeated.take_names(result.task.index, result.names)
         report.add_findings(approvals.take_facts(result.approvals))
         report.add_findings(standing.take_facts(result.grants))
         for sequence, digest in result.opening:
@@ -195,8 +195,8 @@ def _first_pass(
             for frame in frames_of(files, task.index):
                 if index == start + task.width:
                     break
-                order.take(frame, index)
-                trust.take(frame, index)
+                order.take_frame(frame, index)
+                trust.take_frame(frame, index)
                 index += 1
         except LogError:
             # The second pass reports it.
@@ -217,7 +217,7 @@ def _first_pass(
 
 def _count_once(segment: Segment, size: int, repeated: RepeatedRecords, report: Verification) -> None:
     """Subtract the counts of records that an earlier tile also holds."""
-    report.repeated = repeated.again()
+    report.repeated = repeated.repeated_by_tile()
     reader = SegmentReader(segment)
     for index, names in report.repeated.items():
         task = TileTask(index, min(TILE_WIDTH, size - index * TILE_WIDTH), only=names)

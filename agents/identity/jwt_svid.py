@@ -18,7 +18,7 @@ from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.seal import Sealer
 from sealbus.envelopes.trust.bundles import JwtBundle, Trust, TrustBundles
 from sealbus.envelopes.trust.caches import Caches
-from sealbus.envelopes.trust.credential import VerifiedCredential, verify_credential
+from sealbus.envelopes.trust.credential import ClaimedKey, VerifiedCredential, verify_credential
 from sealbus.envelopes.trust.keys import PublicKey, SigningKey
 from sealbus.envelopes.trust.proof import JWT_SVID, Credential
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
@@ -97,9 +97,7 @@ class KeyCredential:
     ) -> VerifiedCredential:
         return verify_credential(
             credential,
-            iss=spiffe_id,
-            key=self._key.public,
-            crd=sha256(credential.token).digest(),
+            ClaimedKey(spiffe_id, self._key.public, sha256(credential.token).digest()),
             reference=now,
             trust=Trust(bundles=bundles),
             caches=Caches(),

@@ -28,7 +28,7 @@ from sealbus.bus.work.approvals.parked_tasks import (
     without,
 )
 from sealbus.bus.work.cancel.stop import Stop
-from sealbus.envelopes.accept.live import StreamArrival, VerifiedMessage
+from sealbus.envelopes.accept.live import VerifiedMessage
 from sealbus.envelopes.errors import (
     BadBody,
     Code,
@@ -42,6 +42,7 @@ from sealbus.envelopes.errors import (
     SealbusError,
 )
 from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.message.freshness import StreamArrival
 from sealbus.envelopes.message.user_context import UserContext
 from sealbus.policies.decision.approval import ApprovalObligation, approval_question
 from sealbus.policies.decision.decision import Decision, unknown_obligation

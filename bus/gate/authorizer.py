@@ -15,7 +15,7 @@ from sealbus.bus.ports import Clock
 from sealbus.bus.routing.stages import Decided, Opened
 from sealbus.bus.routing.timers import being_cancelled
 from sealbus.bus.telemetry import Counters, OperatorLog
-from sealbus.envelopes.accept.live import StreamArrival, VerifiedMessage
+from sealbus.envelopes.accept.live import VerifiedMessage
 from sealbus.envelopes.errors import (
     BadBody,
     ConfigurationError,
@@ -27,6 +27,7 @@ from sealbus.envelopes.errors import (
     SealbusError,
 )
 from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.message.freshness import StreamArrival
 from sealbus.envelopes.message.user_context import UserContext
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.decision.decision import Decision, unknown_obligation

@@ -13,10 +13,11 @@ from sealbus.bus.site import Site
 from sealbus.bus.streams.held import PastTrust, current_only
 from sealbus.bus.streams.key_book import RestoredStreams, nothing_restored
 from sealbus.bus.work.approvals.parked_tasks import Parked
-from sealbus.envelopes.accept.live import CoreArrival, LiveProfile, Replays, StreamArrival, VerifiedMessage, accept_live
+from sealbus.envelopes.accept.live import LiveProfile, Replays, VerifiedMessage, accept_live
 from sealbus.envelopes.accept.parked import accept_parked
 from sealbus.envelopes.accept.result import ResultProfile
 from sealbus.envelopes.errors import Code, EnvelopeError, SealbusError, StateUnavailable
+from sealbus.envelopes.message.freshness import CoreArrival, StreamArrival
 from sealbus.envelopes.message.restored import RestoredStream
 from sealbus.envelopes.trust.bundles import Trust
 from sealbus.envelopes.trust.caches import Caches, ReplayMemory

@@ -23,11 +23,12 @@ from sealbus.bus.sending.message import OutgoingMessage
 from sealbus.bus.sending.outbox import Outbox, Posted
 from sealbus.bus.stream_names import DEAD, EVENTS, SUBJECTS
 from sealbus.bus.work.executor.dead_letters import DEAD_EVENT
-from sealbus.envelopes.accept.live import LiveProfile, StreamArrival, VerifiedMessage
+from sealbus.envelopes.accept.live import LiveProfile, VerifiedMessage
 from sealbus.envelopes.encoding.strict_json import parse_object
 from sealbus.envelopes.errors import BusUnavailable, Code, ConfigurationError, EnvelopeError
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 from sealbus.envelopes.message.chain import covers
+from sealbus.envelopes.message.freshness import StreamArrival
 from sealbus.envelopes.message.header import Header, parse_header
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.seal import Draft

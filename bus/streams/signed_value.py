@@ -17,7 +17,7 @@ from sealbus.envelopes.errors import EnvelopeError, SealError
 from sealbus.envelopes.message.seal import Sealer
 from sealbus.envelopes.trust.bundles import Trust
 from sealbus.envelopes.trust.caches import Caches
-from sealbus.envelopes.trust.credential import verify_credential
+from sealbus.envelopes.trust.credential import ClaimedKey, verify_credential
 from sealbus.envelopes.trust.keys import PublicKey
 from sealbus.envelopes.trust.merkle import leaf_hash
 from sealbus.envelopes.trust.proof import Credential, Proof
@@ -42,13 +42,7 @@ def is_own(parts: Sequence[bytes], payload_type: str, *, own: SpiffeId, at: int,
     try:
         key = PublicKey.parse(raw)
         verify_credential(
-            Credential(1, token),
-            iss=own,
-            key=key,
-            crd=sha256(token).digest(),
-            reference=at,
-            trust=trust,
-            caches=caches,
+            Credential(1, token), ClaimedKey(own, key, sha256(token).digest()), reference=at, trust=trust, caches=caches
         )
         verify_proof(Proof(1, 0, (), signature), leaf_hash(payload), payload_type, key, caches.roots)
     except (EnvelopeError, SealError, ValueError):

@@ -26,7 +26,7 @@ from sealbus.bus.telemetry.spans import (
     now,
     parse_traceparent,
 )
-from sealbus.envelopes.accept.live import StreamArrival
+from sealbus.envelopes.message.freshness import StreamArrival
 from sealbus.envelopes.message.header import Header
 from sealbus.envelopes.message.seal import Draft
 

@@ -1,1 +1,1 @@
-"""Acceptance: the live profile, the result profile, and the open requests that results must answer."""
+"""Acceptance: the profiles for live, parked and result messages, and the open requests that results answer."""

@@ -1,7 +1,7 @@
 """The live profile: the checks on a task, a call or an event before the policy is asked (SPEC.md section 7).
 
-Steps are numbered as in SPEC.md. Cheap ones come before expensive ones, the first failure ends acceptance, and hostile
-bytes raise nothing but `EnvelopeError`. The gate does what follows step 13 (model, resource, policy, record).
+Steps are numbered as in SPEC.md. Cheap steps come before expensive ones, and the first failure ends acceptance. Hostile
+bytes raise nothing but `EnvelopeError`. The gate does the steps after 13: model, resource, policy and record.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.restored import RestoredStream, first_created
 from sealbus.envelopes.message.subjects import OwnSubjects, check_addressing
 from sealbus.envelopes.message.user_context import UserContext, verify_context
-from sealbus.envelopes.message.wire import FORMATS, Ancestor, Statement, parse_envelope
+from sealbus.envelopes.message.wire import FORMATS, Ancestor, Envelope, Statement, parse_envelope
 from sealbus.envelopes.trust.bundles import Trust
 from sealbus.envelopes.trust.caches import Caches, ReplayMemory
 from sealbus.envelopes.trust.credential import verify_credential
@@ -39,16 +39,6 @@ from sealbus.envelopes.trust.proof import Credential, Proof
 from sealbus.envelopes.trust.signature import MESSAGE_TYPE, verify_proof
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = [
-    "CoreArrival",
-    "LiveProfile",
-    "Replays",
-    "StreamArrival",
-    "VerifiedMessage",
-    "accept_live",
-    "credential_issued",
-]
-
 _STREAM_KINDS: Final = frozenset({Kind.TASK, Kind.EVENT})
 _CORE_KINDS: Final = frozenset({Kind.CALL})
 _new: Final = tuple.__new__
@@ -56,10 +46,10 @@ _new: Final = tuple.__new__
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveProfile:
-    """What one subscription of one agent accepts. Raises `ConfigurationError` for a kind that is not live.
+    """The settings of one subscription of one agent. Raises `ConfigurationError` for a kind that is not live.
 
-    `own` is the agent's SPIFFE ID. `minters` may mint user contexts: nobody, unless set. `lifetimes` bound user contexts
-    and chains. `formats` are those that this reader is configured for.
+    `own` is the agent's SPIFFE ID. `minters` are the workloads that may mint user contexts. `lifetimes` bound user contexts
+    and chains. `formats` are the formats that the reader is configured to accept.
     """
 
     own: SpiffeId
@@ -76,10 +66,10 @@ class LiveProfile:
 
 
 class VerifiedMessage(NamedTuple):
-    """A message that passed steps 1 to 13. Made by `accept_live` only: holding one proves it.
+    """A message that `accept_live` or `accept_parked` accepted. They alone make it, so that having it proves acceptance.
 
-    It is genuine, addressed to us, valid now and not seen before. The policy decides whether it may be handled; `body` is
-    as it was signed, not decoded.
+    A live message is genuine, addressed to us, valid now and not seen before. The policy decides whether it may be handled.
+    `body` is as it was signed, not decoded.
     """
 
     header: Header
@@ -88,28 +78,27 @@ class VerifiedMessage(NamedTuple):
     credential: Credential
     context: UserContext | None
     statement: Statement | None
-    """The context as it was signed, which child messages carry unmodified."""
+    """The signed user context, which child messages carry unmodified."""
     chain: tuple[Header, ...]
-    """The root first, ending with this message's own header."""
+    """The headers from the root to this message's own."""
     arrival: StreamArrival | CoreArrival
     ancestors: tuple[Ancestor, ...]
-    """What a child message carries as its ancestors: this message first, the root last."""
+    """The ancestors that a child message carries: this message first, the root last."""
 
     def __repr__(self) -> str:
         return f"VerifiedMessage(header={self.header!r}, ...)"
 
 
 def credential_issued(message: VerifiedMessage, *, trust: Trust, caches: Caches) -> int:
-    """Return when the credential was issued that `message` was sealed with, microseconds: by that it can be revoked later.
+    """Return the issue time, in microseconds, of the credential that `message` was sealed with.
 
-    Raises `EnvelopeError` as step 7 does, for one that was revoked since it passed that.
+    Revocations are compared with this time. Raises `EnvelopeError` as step 7 does: the credential may have been revoked
+    since the message passed that step.
     """
     header, arrival = message.header, message.arrival
     return verify_credential(
         message.credential,
-        iss=header.iss,
-        key=header.key,
-        crd=header.crd,
+        header,
         reference=arrival.stored if isinstance(arrival, StreamArrival) else header.iat,
         trust=trust,
         caches=caches,
@@ -117,7 +106,7 @@ def credential_issued(message: VerifiedMessage, *, trust: Trust, caches: Caches)
 
 
 class Replays(NamedTuple):
-    """What step 6 knows: the calls that were accepted before, and the restorations of streams that a notary has signed."""
+    """The knowledge of step 6: the accepted calls, and the restorations of streams that a notary has signed."""
 
     memory: ReplayMemory
     restored: Sequence[RestoredStream] = ()
@@ -136,8 +125,8 @@ def accept_live(
 ) -> VerifiedMessage:
     """Verify `payload` by steps 1 to 13 and return its message; raise `EnvelopeError` at the first step that it fails.
 
-    `action` is what the subscription is about to do. `now` is microseconds since the Unix epoch, by this host's clock.
-    Only `caches` and, for a call, the memory of `replays` are changed: neither remembers a refused message as accepted.
+    `action` is the action that the subscription is about to do. `now` is microseconds since the Unix epoch, by this host's
+    clock. Only `caches` and, for a call, the memory of `replays` change. Neither remembers a refused message as accepted.
     """
     # Step 1. Form.
     envelope = parse_envelope(payload, profile.formats)
@@ -159,21 +148,36 @@ def accept_live(
     # Step 6. Replay.
     if isinstance(arrival, StreamArrival):
         check_header_block(arrival.header_block, header.id)
-        # Asked only where something is known of restores: a call for every message would be felt.
+        # Skipped unless restorations are known: the call would slow down every message.
         created = first_created(arrival, replays.restored) if replays.restored else arrival.created
         check_stored(header, stored=arrival.stored, created=created)
     else:
         check_core(header, arrival=arrival, replay=replays.memory, now=now)
+    message = verify_sealed(envelope, header, arrival, profile, reference=reference, trust=trust, caches=caches)
+    # Step 12. Grants.
+    check_grants(message.chain[:-1], action)
+    # Step 13. Remember.
+    if not stream:
+        replays.memory.remember((header.iss, header.id), header.exp, now=now)
+    return message
+
+
+def verify_sealed(
+    envelope: Envelope,
+    header: Header,
+    arrival: StreamArrival | CoreArrival,
+    profile: LiveProfile,
+    *,
+    reference: int,
+    trust: Trust,
+    caches: Caches,
+) -> VerifiedMessage:
+    """Verify a message by steps 7 to 11, which prove what was signed, at the time `reference` (microseconds).
+
+    `header` is the envelope's, parsed. Raises `EnvelopeError` at the first step that the message fails.
+    """
     # Step 7. Credential.
-    verify_credential(
-        envelope.credential,
-        iss=header.iss,
-        key=header.key,
-        crd=header.crd,
-        reference=reference,
-        trust=trust,
-        caches=caches,
-    )
+    verify_credential(envelope.credential, header, reference=reference, trust=trust, caches=caches)
     # Step 8. Proof.
     verify_proof(envelope.proof, leaf_hash(header.raw), MESSAGE_TYPE, header.key, caches.roots)
     # Step 9. Body.
@@ -199,11 +203,6 @@ def accept_live(
         trust=trust,
         caches=caches,
     )
-    # Step 12. Grants.
-    check_grants(parents, action)
-    # Step 13. Remember.
-    if not stream:
-        replays.memory.remember((header.iss, header.id), header.exp, now=now)
     _, raw, body, proof, credential, statement, ancestors = envelope
     chain = (*parents[::-1], header)
     itself = _new(Ancestor, (raw, proof, credential))

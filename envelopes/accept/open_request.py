@@ -1,7 +1,7 @@
-"""An open request: what its requester keeps, and the one state machine for its replies, chunks and statuses.
+"""An open request: the state that its requester keeps, and the state machine for its replies, chunks and statuses.
 
-Nothing here verifies anything. `counted` and `check` judge a header before the expensive steps and change nothing; `take`
-notes one that passed all steps. A handle encodes what is kept (SPEC.md section 7).
+This module verifies no signature. `counted` and `check` judge a header before the expensive steps and change nothing.
+`take` records an answer that passed all steps. A handle encodes the kept state (SPEC.md section 7).
 """
 
 from __future__ import annotations
@@ -20,17 +20,15 @@ from sealbus.envelopes.message.subjects import status_subject
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["STATUSES", "OpenRequest", "PendingRequest"]
-
 STATUSES: Final = 4_096
-"""Most non-terminal statuses of one request that a reader counts, which bounds its memory."""
+"""Most non-terminal statuses of one request that a reader counts, to bound its memory."""
 
 _ID_BYTES: Final = 16
 _HANDLE_BYTES: Final = 4_096
 
 
 class OpenRequest:
-    """A request while it is open: until its `end`, a reply or a `fin`; it never reopens."""
+    """A request that is open until its `end`, a reply or a `fin`. It never reopens."""
 
     __slots__ = ("_closed", "_counted", "_key", "_next", "pending")
 
@@ -42,9 +40,9 @@ class OpenRequest:
         self._counted: set[int] = set()
 
     def until(self, end: int) -> Self:
-        """Return this request as open until `end` (microseconds), with what it has counted; `pending` has another end then.
+        """Return this request with another `end` (microseconds), and with the statuses that it has counted.
 
-        For a task that is parked: its agent says until when it waits (SPEC.md section 7, "Approvals").
+        A parked task waits until the end that its agent names (SPEC.md section 7, "Approvals").
         """
         request = type(self)(replace(self.pending, end=end))
         request._closed = self._closed
@@ -53,35 +51,36 @@ class OpenRequest:
 
     @property
     def closed(self) -> bool:
-        """Whether the last answer has come."""
+        """Whether the last answer has arrived."""
         return self._closed
 
     def expired(self, now: int) -> bool:
-        """Return whether the requester itself concludes `expired`: `end` has passed without a last answer.
+        """Return whether `end` has passed without a last answer, so that the requester itself concludes `expired`.
 
-        For a task, only once every status that was stored before `end` has been read.
+        Conclude this for a task only after reading every status that was stored before `end`.
         """
         return not self._closed and now >= self.pending.end
 
     def check_sender(self, header: Header) -> None:
         """Raise `EnvelopeError` (`unexpected_reply`, step 4) unless `header` is from the recipient of the request.
 
-        That replies answer calls and statuses answer tasks is checked by their subjects.
+        The subject shows whether a reply answers a call, or a status a task.
         """
         if header.iss != self.pending.aud:
-            raise _unexpected("from another than was asked")
+            raise _unexpected("from an agent that was not asked")
 
     def counted(self, header: Header) -> bool:
-        """Return whether a status with this number was counted before, so that this one is ignored.
+        """Return whether a status with this number was counted before, so that this status is ignored.
 
-        That holds for every header seen before, even after the terminal one: a stream may redeliver.
+        This covers every status seen before, even after the terminal one, because a stream may redeliver.
         """
         return header.seq in self._counted
 
     def check(self, header: Header, *, reference: int) -> None:
         """Raise `EnvelopeError` (`unexpected_reply`, step 4) unless `header` may come next.
 
-        `reference` is now or, for a status, its stored time. Chunks have one key and are numbered from 0 without gaps.
+        `reference` is the present or, for a status, its stored time, in microseconds. All chunks have one key, and their
+        numbers are gapless from 0.
         """
         if self._closed:
             raise _unexpected("closed")
@@ -89,14 +88,14 @@ class OpenRequest:
             raise _unexpected("past its end")
         if header.kind is Kind.CHUNK:
             if header.seq != self._next:
-                raise _unexpected("a gap, or a chunk again")
+                raise _unexpected("a gap, or a repeated chunk")
             if self._key is not None and header.key.raw != self._key:
                 raise _unexpected("chunks of another key")
         elif header.kind is Kind.STATUS and not header.fin and len(self._counted) >= STATUSES:
             raise _unexpected("too many statuses")
 
     def take(self, header: Header) -> None:
-        """Note an answer that passed `check` and all steps."""
+        """Record an answer that passed `check` and all steps."""
         if header.kind is Kind.REPLY or header.fin:
             self._closed = True
         if header.kind is Kind.CHUNK:
@@ -112,11 +111,11 @@ def _unexpected(detail: str) -> EnvelopeError:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingRequest:
-    """Our request, as far as needed to recognise its answers; holds nothing secret. Raises `SealError` for bad fields.
+    """The parts of our request that recognise its answers. None is secret. Raises `SealError` for bad fields.
 
-    `digest` is H(header), `id` the message id, `aud` who may answer, `end` until when (microseconds). `rpl` is where the
-    replies to a call go; None for a task, whose statuses go to the requester's status subject. A handle decides what its
-    reader accepts as an answer: read handles only from a trusted store.
+    `digest` is H(header), `id` the message id, `aud` the agent that may answer, and `end` the time until which it may, in
+    microseconds. `rpl` is the subject of the replies to a call. It is None for a task, whose statuses go to the requester's
+    status subject. A handle decides which answers its reader accepts: read handles only from a trusted store.
     """
 
     digest: bytes
@@ -134,13 +133,13 @@ class PendingRequest:
 
     @classmethod
     def of(cls, header: Header) -> PendingRequest:
-        """Return what to keep of a sealed task or call; raise `SealError` for other kinds."""
+        """Return the pending request of a sealed task or call; raise `SealError` for other kinds."""
         if header.aud is None or header.end is None:
-            raise SealError(f"nothing answers to a {header.kind}")
+            raise SealError(f"a {header.kind} has no answer")
         return cls(digest=header.digest, id=header.id, aud=header.aud, end=header.end, rpl=header.rpl)
 
     def answers_to(self, own: SpiffeId, names: Names) -> str:
-        """Return the subject that answers arrive on; `own` is the requester."""
+        """Return the subject on which answers arrive; `own` is the requester."""
         return self.rpl if self.rpl is not None else status_subject(names.token(own), self.id)
 
     def encode(self) -> bytes:
@@ -162,7 +161,7 @@ class PendingRequest:
 
     @classmethod
     def parse(cls, handle: bytes) -> PendingRequest:
-        """Parse what `encode` wrote; raise `EnvelopeError` (`malformed`, step 0) for anything else."""
+        """Parse a handle of `encode`; raise `EnvelopeError` (`malformed`, step 0) for any other bytes."""
         if len(handle) > _HANDLE_BYTES:
             raise EnvelopeError(Code.MALFORMED, 0, "handle: too large")
         keys = RecordMap(decode(handle, text_bytes=DEFAULT_LIMITS.spiffe_id_bytes, step=0))
@@ -181,7 +180,7 @@ class PendingRequest:
 
     @classmethod
     def from_text(cls, text: str) -> PendingRequest:
-        """Parse what `to_text` wrote; raise `EnvelopeError` (`malformed`, step 0) for anything else."""
+        """Parse a text of `to_text`; raise `EnvelopeError` (`malformed`, step 0) for any other text."""
         try:
             handle = urlsafe_b64decode(text + "=" * (-len(text) % 4))
         except ValueError as error:

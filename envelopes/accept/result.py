@@ -1,7 +1,7 @@
-"""The result profile: replies and chunks of our calls, statuses of our tasks (SPEC.md section 7).
+"""The result profile: acceptance of replies and chunks of our calls, and of statuses of our tasks (SPEC.md section 7).
 
-Steps are numbered as in SPEC.md. Step 6 is skipped: an answer is fresh because it answers an open request of ours. An
-answer that fails changes no state.
+Steps are numbered as in SPEC.md. Step 6 is skipped: an answer is fresh because it answers an open request of ours. A
+refused answer changes no state.
 """
 
 from __future__ import annotations
@@ -28,15 +28,13 @@ from sealbus.envelopes.trust.proof import Credential, Proof
 from sealbus.envelopes.trust.signature import MESSAGE_TYPE, verify_proof
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["ResultProfile", "VerifiedResult", "accept_reply", "accept_status"]
-
 _REPLIES: Final = frozenset({Kind.REPLY, Kind.CHUNK})
 _STATUSES: Final = frozenset({Kind.STATUS})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultProfile:
-    """The requester: its SPIFFE ID, the names of the deployment, and the formats that it is configured for."""
+    """The requester: its SPIFFE ID, the names of the deployment, and the formats that it accepts."""
 
     own: SpiffeId
     names: Names
@@ -44,9 +42,9 @@ class ResultProfile:
 
 
 class VerifiedResult(NamedTuple):
-    """An answer to our request that passed its steps. Made by `accept_reply` and `accept_status` only.
+    """An accepted answer to our request. `accept_reply` and `accept_status` alone make it.
 
-    `body` is as it was signed, not decoded. The policy decides whether it may be used.
+    `body` is as it was signed, not decoded. The policy decides whether the answer may be used.
     """
 
     header: Header
@@ -57,7 +55,7 @@ class VerifiedResult(NamedTuple):
 
     @property
     def final(self) -> bool:
-        """Whether this was the last answer."""
+        """Whether this is the last answer."""
         return self.header.kind is Kind.REPLY or self.header.fin
 
     def __repr__(self) -> str:
@@ -74,7 +72,7 @@ def accept_reply(
     caches: Caches,
     now: int,
 ) -> VerifiedResult:
-    """Verify a reply or chunk, note it in its request and return it; raise `EnvelopeError` if it fails a step.
+    """Verify a reply or chunk, record it in its request and return it; raise `EnvelopeError` if it fails a step.
 
     `requests` are our calls, by H(header). `now` (microseconds) is the reference time.
     """
@@ -95,11 +93,11 @@ def accept_status(
     trust: Trust,
     caches: Caches,
 ) -> VerifiedResult | None:
-    """Verify a status, note it in its request and return it, or None if it was counted before.
+    """Verify a status, record it in its request and return it; return None if it was counted before.
 
     `requests` are our tasks, by H(header). `stored` is the broker's stored time (microseconds), which is the reference
-    time; `trust` holds the bundles that were current then. The reader of the body checks that `fin` is set exactly on
-    terminal statuses. Raises `EnvelopeError` if it fails a step.
+    time; `trust` holds the bundles of that time. The reader of the body checks that terminal statuses, and no others, have
+    `fin`. Raises `EnvelopeError` if the status fails a step.
     """
     envelope, header, request = _open(payload, subject, profile, requests, _STATUSES)
     if request.counted(header):
@@ -117,7 +115,7 @@ def _open(
     requests: Mapping[bytes, OpenRequest],
     kinds: AbstractSet[Kind],
 ) -> tuple[Envelope, Header, OpenRequest]:
-    """Apply steps 1 to 4, except for which answer may come next, which differs."""
+    """Apply steps 1 to 4, except the check that this answer may come next."""
     # Step 1. Form.
     envelope = parse_envelope(payload, profile.formats)
     # Step 2. Header.
@@ -134,24 +132,16 @@ def _open(
         raise EnvelopeError(Code.UNEXPECTED_REPLY, 4, "answers nothing of ours")
     request.check_sender(header)
     if header.to != request.pending.answers_to(profile.own, profile.names):
-        raise EnvelopeError(Code.UNEXPECTED_REPLY, 4, "on another subject than was asked for")
+        raise EnvelopeError(Code.UNEXPECTED_REPLY, 4, "not on the subject that the request named")
     return envelope, header, request
 
 
 def _verify(
     envelope: Envelope, header: Header, request: OpenRequest, *, reference: int, trust: Trust, caches: Caches
 ) -> VerifiedResult:
-    """Apply steps 7 to 11, and only then note the answer."""
+    """Apply steps 7 to 11, then record the answer."""
     # Step 7. Credential.
-    verify_credential(
-        envelope.credential,
-        iss=header.iss,
-        key=header.key,
-        crd=header.crd,
-        reference=reference,
-        trust=trust,
-        caches=caches,
-    )
+    verify_credential(envelope.credential, header, reference=reference, trust=trust, caches=caches)
     # Step 8. Proof.
     verify_proof(envelope.proof, leaf_hash(header.raw), MESSAGE_TYPE, header.key, caches.roots)
     # Step 9. Body.

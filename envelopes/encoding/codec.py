@@ -1,12 +1,12 @@
 """The one encoding of every value: a canonical subset of msgpack (SPEC.md section 1).
 
-Every value has exactly one encoding, so that two readers refuse the same bytes: shortest forms, map keys that are text
-and strictly ascending by their bytes, no float, no extension type, nothing after the value. Form is checked by
-encoding again and comparing, types and text by a walk over what was decoded.
+Every value has exactly one encoding, so that all readers refuse the same bytes. Forms are the shortest. Map keys are text,
+strictly ascending by their bytes. There is no float, no extension type, and no byte after the value. `unpack` checks forms
+by encoding the value again; `decode` checks types and text by a walk over the decoded value.
 
-Declared lengths allocate next to nothing. The C decoder is given bounds on arrays and maps, which it checks before it
-allocates, and it refuses nesting deeper than its own stack of 1,024: at most 1,024 arrays of `items` are open at a
-time, 8 bytes per item.
+Declared lengths cannot make a reader allocate much. The C decoder checks the bounds of arrays and maps before it
+allocates, and refuses nesting deeper than its stack of 1,024. So at most 1,024 arrays of `items` are open at a time, with 8
+bytes per item.
 """
 
 from __future__ import annotations
@@ -20,24 +20,22 @@ import msgpack  # type: ignore[import-untyped]  # it is untyped; its results are
 from sealbus.envelopes.errors import Code, EnvelopeError, SealError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 
-__all__ = ["Value", "array_length", "decode", "encode", "is_text", "pack", "unpack"]
-
 Value: TypeAlias = "bool | int | str | bytes | list[Value] | dict[str, Value] | None"
-"""Values that can be encoded. Integers are within +-(2^53-1); text is bounded by each use."""
+"""Values that can be encoded. Integers are within +-(2^53-1); each use sets its own bound for text."""
 
 _MAX_INTEGER: Final = DEFAULT_LIMITS.max_integer
 _NESTING: Final = DEFAULT_LIMITS.nesting
 _REFUSED_IN_TEXT: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-"""C0, DEL, C1 and surrogates. Nothing else is refused and nothing is normalized."""
+"""C0, DEL, C1 and surrogates. No other character is refused, and none is normalized."""
 
 _idle_packers: Final[list[msgpack.Packer]] = []
-"""Idle packers: making one allocates its buffer, which costs as much as packing a header."""
+"""Idle packers. A new packer allocates its buffer, which costs as much as packing a header."""
 
 
 def is_text(text: str, limit: int = DEFAULT_LIMITS.text_bytes) -> bool:
     """Return whether `text` is at most `limit` bytes of UTF-8 without control characters and surrogates."""
     if text.isascii():
-        # For ASCII, printable means exactly 0x20..0x7e; this decides nearly all texts without a search.
+        # For ASCII, printable means exactly 0x20..0x7e. Nearly all texts need no search.
         return len(text) <= limit and text.isprintable()
     return len(text) <= limit and not _REFUSED_IN_TEXT.search(text) and len(text.encode()) <= limit
 
@@ -45,15 +43,15 @@ def is_text(text: str, limit: int = DEFAULT_LIMITS.text_bytes) -> bool:
 def pack(value: object) -> bytes:
     """Return the msgpack encoding of a value whose types, text and key order the caller has checked.
 
-    Tuples are arrays. Raises what msgpack raises: `ValueError`, `TypeError` or `OverflowError`.
+    Tuples are arrays. Raises the errors of msgpack: `ValueError`, `TypeError` or `OverflowError`.
     """
     try:
         packer = _idle_packers.pop()
     except IndexError:
         packer = msgpack.Packer()
     encoded: bytes = packer.pack(value)
-    # Taken and returned by atomic operations, so that no packer is ever used by two threads and there are never more
-    # packers than threads; one that raised is dropped.
+    # `pop` and `append` are atomic, so that no two threads use one packer, and there are never more packers than threads.
+    # A packer that raised is dropped.
     _idle_packers.append(packer)
     return encoded
 
@@ -62,8 +60,8 @@ def unpack(data: bytes, *, items: int, entries: int, lists: bool = False, step: 
     """Return the value that `data` encodes, if every form is the shortest; arrays are tuples unless `lists` is set.
 
     Arrays have at most `items` elements, maps at most `entries` entries and no two equal keys; with `entries` 0 there
-    are no maps at all. Types (a float, nil or extension may be inside), text, the order of keys and nesting are not
-    checked: this is only for callers that check each node by its exact type. All others use `decode`.
+    are no maps at all. Types, text, the order of keys and nesting are not checked: the value may contain floats, nil and
+    extensions. Call this only if you check each node by its exact type; otherwise call `decode`.
     Raises `EnvelopeError` (`malformed`, `step`).
     """
     try:
@@ -83,14 +81,14 @@ def unpack(data: bytes, *, items: int, entries: int, lists: bool = False, step: 
 
 
 def _refuse_map(entries: object) -> NoReturn:
-    # An empty map is one byte on the wire and 64 in memory; a megabyte of them is refused at the first.
+    # An empty map is one byte on the wire and 64 in memory. A megabyte of maps is refused at the first.
     raise ValueError("a map where there can be none")
 
 
 def array_length(data: bytes, outer: int, index: int) -> int | None:
     """Return the declared length of the array that is element `index` of `data`, an array of `outer`; else None.
 
-    Nothing is decoded or allocated for the declared length: this tells *why* an oversized value was refused.
+    Nothing is decoded or allocated for the declared length. A caller learns *why* an oversized value was refused.
     """
     unpacker = msgpack.Unpacker(max_buffer_size=max(len(data), 1))
     unpacker.feed(data)
@@ -117,7 +115,7 @@ def decode(
     """Return the value that `data` canonically encodes.
 
     `items` and `entries` bound arrays and maps, `text_bytes` every text and key; `negative` and `nil` allow negative
-    integers and nil. The value's meaning is not checked. Raises `EnvelopeError` (`malformed`, `step`) for anything else.
+    integers and nil. The value's meaning is not checked. Raises `EnvelopeError` (`malformed`, `step`) for other bytes.
     """
     value = cast("Value", unpack(data, items=items, entries=entries, lists=True, step=step))
     try:
@@ -130,7 +128,7 @@ def decode(
 def encode(value: Value, *, text_bytes: int = DEFAULT_LIMITS.text_bytes) -> bytes:
     """Return the canonical encoding of `value`; the keys of maps are sorted here.
 
-    Raises `SealError` for what format 1 cannot hold: a float or any other type, or a subclass of an allowed type; an
+    Raises `SealError` for a value that format 1 cannot hold: a float or any other type, or a subclass of an allowed type; an
     integer beyond +-(2^53-1); text that `is_text` refuses at `text_bytes`; nesting over 5.
     """
     try:
@@ -178,7 +176,7 @@ def _check_keys(entries: dict[object, object], text_bytes: int) -> None:
 
 
 def _ordered(value: object, depth: int) -> object:
-    """Return `value` with its maps in key order; what is nested too deep is left for `_check` to refuse."""
+    """Return `value` with its maps in key order. Values that are nested too deep stay as they are; `_check` refuses them."""
     if depth <= _NESTING:
         if type(value) is dict:
             entries = cast("dict[str, object]", value)

@@ -1,7 +1,7 @@
 """JWS compact form and the algorithms that JWT-SVIDs may use (RFC 7515, RFC 7518; SPEC.md section 5).
 
-Every function refuses with `ValueError`, which each caller turns into the code of its own step. Nothing here knows of
-bundles, times or SPIFFE IDs.
+Every function refuses with `ValueError`; each caller turns it into the code of its own step. Bundles, times and SPIFFE IDs
+are checked by callers.
 """
 
 from __future__ import annotations
@@ -16,16 +16,6 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAlgorithm
-
-__all__ = [
-    "ALGORITHMS",
-    "CompactJws",
-    "VerificationKey",
-    "check_fit",
-    "decode_base64url",
-    "split_compact",
-    "verify_jws",
-]
 
 VerificationKey: TypeAlias = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 
@@ -48,7 +38,7 @@ def _rs(digest: HashAlgorithm) -> _Algorithm:
 
 
 def _ps(digest: HashAlgorithm) -> _Algorithm:
-    # The salt is as long as the hash (RFC 7518 section 3.5), whatever length the signature itself claims.
+    # The salt must be as long as the hash (RFC 7518 section 3.5), even if the signature claims another length.
     return _Algorithm(digest, padding=padding.PSS(mgf=padding.MGF1(digest), salt_length=digest.digest_size))
 
 
@@ -70,7 +60,7 @@ ALGORITHMS: Final[Mapping[str, _Algorithm]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompactJws:
-    """The three parts of a token, decoded, and the bytes that its signature covers. Nothing is verified."""
+    """The three decoded parts of a token, and the bytes that its signature covers. Nothing is verified."""
 
     header: bytes
     payload: bytes
@@ -79,9 +69,9 @@ class CompactJws:
 
 
 def decode_base64url(text: bytes) -> bytes:
-    """Decode `text`; raise `ValueError` unless it is the one canonical unpadded spelling (RFC 7515)."""
+    """Decode `text`; raise `ValueError` unless it is canonical base64url without padding (RFC 7515)."""
     decoded = urlsafe_b64decode(text + b"=" * (-len(text) % 4))
-    # Python's decoder drops invalid characters and ignores unused bits; encoding again detects both.
+    # Python's decoder drops invalid characters and ignores unused bits. Encoding again detects both.
     if urlsafe_b64encode(decoded).rstrip(b"=") != text:
         raise ValueError("base64url is not canonical")
     return decoded

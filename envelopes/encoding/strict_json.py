@@ -1,7 +1,7 @@
 """Strict JSON for untrusted input: one meaning or none (SPEC.md section 5; RFC 8259 leaves repeated names to the reader).
 
-Only JOSE parts and JWK sets are JSON here. Both are parsed by these rules, so that no two readers of one token can see
-two different claims in it.
+Tokens, key sets, root files and other untrusted documents are parsed by these rules, so that two readers of one cannot
+see different claims in it.
 """
 
 from __future__ import annotations
@@ -10,24 +10,22 @@ import json
 import re
 from typing import Final, NoReturn, TypeAlias, cast
 
-__all__ = ["Json", "deeper_than", "parse_object"]
-
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 _STRINGS: Final = re.compile(r'"[^"\\]*+(?:\\(?:.|\Z)[^"\\]*+)*+(?:"|\Z)', re.DOTALL)
-"""A string up to its end or, if it has none, the rest of the text: no part is scanned twice."""
+"""A string up to its end or, if the end is missing, the rest of the text. No part is scanned twice."""
 _BRACKETS: Final = re.compile(r"[\[{\]}]")
 _RUN: Final = re.compile(rf'(?:[^"]++|{_STRINGS.pattern}){{1,4096}}+', re.DOTALL)
-"""Whole strings and what is between them: other threads of Python have to wait while one is matched."""
+"""Whole strings and the text between them. Runs are bounded, because other threads wait while the pattern matches."""
 _ONE_RUN: Final = 65_536
-"""Longest text that is one run, in characters."""
+"""Longest text that is scanned as one run, in characters."""
 
 
 def parse_object(data: bytes, *, depth: int) -> dict[str, Json]:
     """Parse `data` as a JSON object; objects and arrays nest at most `depth` deep, the outermost is 1.
 
-    Raises only `ValueError`: for anything that is not UTF-8, a byte order mark, a name that occurs twice in one object,
-    NaN and the infinities, anything but an object, anything after it. The caller bounds the length. Numbers with a
+    Raises only `ValueError`: for bytes that are not UTF-8, a byte order mark, a name that occurs twice in one object, NaN
+    and the infinities, any value but an object, and bytes after the object. The caller bounds the length. Numbers with a
     fraction or an exponent are floats, which no caller accepts as integers.
     """
     text = data.decode("utf-8")
@@ -42,8 +40,8 @@ def parse_object(data: bytes, *, depth: int) -> dict[str, Json]:
 def deeper_than(text: str, depth: int) -> bool:
     """Return whether brackets outside strings nest deeper than `depth`.
 
-    This is checked before parsing, because json's parser recurses. Up to the first syntax error both see the same strings;
-    what is counted after it makes no difference, because the parser refuses there.
+    Check this before parsing, because json's parser recurses. Up to the first syntax error, both see the same strings.
+    Brackets after the error do not matter, because the parser refuses there.
     """
     if text.count("[") + text.count("{") <= depth:
         return False

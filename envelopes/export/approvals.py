@@ -1,7 +1,8 @@
-"""What a log shows of approvals, message by message (SPEC.md section 14, "Approvals").
+"""The facts about approvals in a log, message by message (SPEC.md section 14, "Approvals").
 
-Three decisions make one: the denial that asks for it, the person's verdict, and the decision that rests on it. They stand
-in different messages, and tiles are read in any order: each gives its facts, which are put together in the order of the log.
+Three decisions show an approval: the denial that asks for it, the person's verdict, and the decision that rests on it. They
+are in different messages, and tiles are read in any order. So each message yields facts, which are combined in the order of
+the log.
 """
 
 from __future__ import annotations
@@ -22,24 +23,12 @@ from sealbus.envelopes.records.decision import DecisionRecord, StreamPlace
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = [
-    "REDACTED",
-    "ApprovalAsked",
-    "ApprovalEntry",
-    "ApprovalFact",
-    "ApprovalSaid",
-    "ApprovalUsed",
-    "approvals_of",
-    "covers_approvals",
-    "facts_of",
-]
-
 REDACTED: Final = "its approvals are redacted"
 
 _MOST: Final = 16
 """Most approvals of one message."""
 _LATEST: Final = DEFAULT_LIMITS.max_integer // SECOND
-"""Latest time in seconds that a context can say."""
+"""Latest time that a context can have, in seconds."""
 _NESTING: Final = 32
 """Deepest nesting of an input document."""
 _APPROVE: Final = "._approve"
@@ -51,7 +40,7 @@ _MEMBERS: Final = frozenset({*_TEXTS, "auth_time"})
 
 
 class ApprovalEntry(NamedTuple):
-    """One entry of `context.approvals` of an input document, of the right form. `auth_time` is in seconds, 0 if unknown."""
+    """A well-formed entry of `context.approvals` in an input document. `auth_time` is in seconds, 0 if unknown."""
 
     verdict: str
     user: str
@@ -65,7 +54,7 @@ class ApprovalEntry(NamedTuple):
     record: bytes
 
 
-class ApprovalAsked(NamedTuple):
+class ApprovalRequested(NamedTuple):
     """A denial that may ask for an approval of the message with H(header) `message`. Times are microseconds."""
 
     leaf: bytes
@@ -78,10 +67,10 @@ class ApprovalAsked(NamedTuple):
     """Time of the log entry."""
 
 
-class ApprovalSaid(NamedTuple):
-    """An allowed verdict about the message with H(header) `about`, and by whom. Times are microseconds.
+class ApprovalVerdict(NamedTuple):
+    """An allowed verdict about the message with H(header) `about`, and the person who gave it. Times are microseconds.
 
-    If `fault` is not empty, it says why this approves nothing, and nothing else counts.
+    If `fault` is not empty, it names the reason why the verdict approves nothing, and no other field counts.
     """
 
     leaf: bytes
@@ -103,12 +92,12 @@ class ApprovalSaid(NamedTuple):
 
     @property
     def person(self) -> tuple[str, str]:
-        """Who said it: one person, whatever their session and client."""
+        """Identity provider and user: the same person in every session and client."""
         return self.idp, self.user
 
 
 class ApprovalUsed(NamedTuple):
-    """An allowed decision that rests on approvals. If `fault` is not empty, it says why they cannot be read."""
+    """An allowed decision that rests on approvals. If `fault` is not empty, it says why these cannot be read."""
 
     sequence: int
     recorder: str
@@ -119,29 +108,29 @@ class ApprovalUsed(NamedTuple):
     fault: str = ""
 
 
-ApprovalFact = ApprovalAsked | ApprovalSaid | ApprovalUsed
+ApprovalFact = ApprovalRequested | ApprovalVerdict | ApprovalUsed
 
 
 def approvals_of(document: bytes) -> tuple[ApprovalEntry, ...]:
-    """Return the approvals that an input document names; none if it has no such member, as older ones.
+    """Return the approvals that an input document names. Older documents have no such member, and name none.
 
-    Raises `ValueError` for one that cannot be read, and for approvals that are not of the form.
+    Raises `ValueError` for a document that cannot be parsed, and for malformed approvals.
     """
-    if _says_none(document):
+    if _names_no_approval(document):
         return ()
     context = parse_object(document, depth=_NESTING).get("context")
     approvals = context.get("approvals", []) if isinstance(context, dict) else []
     if not isinstance(approvals, list) or len(approvals) > _MOST:
         raise ValueError(f"approvals are not an array of at most {_MOST}")
-    return tuple([_entry(one) for one in approvals])
+    return tuple([_entry(entry) for entry in approvals])
 
 
 def covers_approvals(pointer: str) -> bool:
-    """Return whether a JSON pointer takes approvals out of an input document, or anything that they say."""
+    """Return whether a JSON pointer removes approvals, or parts of them, from an input document."""
     return pointer in ("/context", _POINTER) or pointer.startswith(f"{_POINTER}/")
 
 
-def facts_of(
+def approval_facts_of(
     leaf: bytes,
     record: DecisionRecord,
     decided: VerifiedDecided,
@@ -151,20 +140,21 @@ def facts_of(
     sequence: int,
     stored: int,
 ) -> Iterator[ApprovalFact]:
-    """Yield what a decision says about approvals: of most, nothing.
+    """Yield the facts about approvals in a decision; most decisions have none.
 
-    `leaf` names it, `decided` is its message, proved again, `sequence` and `stored` are those of its log entry.
+    `leaf` names the decision's record. `decided` is its message, verified again. `sequence` and `stored` are those of its log
+    entry.
     """
     header, context = decided.header, decided.context
     if not record.allow:
-        if record.code == Code.DENIED and _may_ask(record.obligations):
-            yield ApprovalAsked(leaf, recorder.value, header.digest, record.obligations, header.iat, stored)
+        if record.code == Code.DENIED and _may_ask_for_approval(record.obligations):
+            yield ApprovalRequested(leaf, recorder.value, header.digest, record.obligations, header.iat, stored)
         return
     if record.action.endswith(_APPROVE):
-        yield _said(leaf, record, header, context, recorder=recorder, names=names)
+        yield _verdict(leaf, record, header, context, recorder=recorder, names=names)
     if record.redacted and any(map(covers_approvals, record.redacted)):
         yield ApprovalUsed(sequence, recorder.value, header.digest, None, fault=REDACTED)
-    elif not _says_none(record.input or b"") and _CONTROL.fullmatch(header.to) is None:
+    elif not _names_no_approval(record.input or b"") and _CONTROL.fullmatch(header.to) is None:
         try:
             entries = approvals_of(record.input or b"")
         except ValueError:
@@ -175,13 +165,13 @@ def facts_of(
             yield ApprovalUsed(sequence, recorder.value, header.digest, requester, entries)
 
 
-def _may_ask(obligations: bytes) -> bool:
-    """Return False only if none of them is an approval: the word is not there, and no escape could spell it."""
+def _may_ask_for_approval(obligations: bytes) -> bool:
+    """Return False only if no obligation is an approval: the word is missing, and no escape can spell it."""
     return b"approval" in obligations or b"\\u" in obligations
 
 
-def _says_none(document: bytes) -> bool:
-    """Return True only if no reader finds an approval in it: this decides nearly all without parsing."""
+def _names_no_approval(document: bytes) -> bool:
+    """Return True only if no reader finds an approval in `document`. Nearly all documents need no parsing."""
     if b"\\u" in document:
         return False
     named = document.count(b'"approvals"')
@@ -197,13 +187,13 @@ def _entry(value: Json) -> ApprovalEntry:
         raise ValueError("a member of an approval has another type")
     verdict, user, idp, session, client, acr, time, message, record = texts
     if verdict not in ("approve", "deny") or not _HEX.fullmatch(message) or not _HEX.fullmatch(record):
-        raise ValueError("an approval of another verdict, or that names nothing")
+        raise ValueError("an approval has another verdict, or names no message or record")
     return ApprovalEntry(
         verdict, user, idp, session, client, acr, auth_time, time, bytes.fromhex(message), bytes.fromhex(record)
     )
 
 
-def _said(
+def _verdict(
     leaf: bytes,
     record: DecisionRecord,
     header: Header,
@@ -211,21 +201,21 @@ def _said(
     *,
     recorder: SpiffeId,
     names: Names,
-) -> ApprovalSaid:
+) -> ApprovalVerdict:
     place, token = record.place, names.token(recorder)
     fault = ""
     if (record.action, header.to, header.kind) != (f"{token}{_APPROVE}", f"control.{token}.approve", Kind.TASK):
         fault = "it was no approval for its agent"
     elif context is None or context.wkl is not None or context.typ is not None:
-        fault = "it was by no person"
+        fault = "no person gave it"
     elif header.par is not None:
-        # A root without `wkl` is by who minted its context: step 11 was done again.
-        fault = "it was not by the edge where the person was"
+        # The edge that minted the context sent a root without `wkl`: step 11 was done again.
+        fault = "the person's edge did not send it"
     elif not isinstance(place, StreamPlace) or record.body is None:
         fault = "it was recorded without its body"
     if fault or context is None:
-        return ApprovalSaid(leaf, recorder.value, header.digest, fault)
-    return ApprovalSaid(
+        return ApprovalVerdict(leaf, recorder.value, header.digest, fault)
+    return ApprovalVerdict(
         leaf,
         recorder.value,
         header.digest,

@@ -1,6 +1,6 @@
-"""The second pass over an export, entry by entry: messages open, decided messages are proved again, order is checked.
+"""The second pass over an export: opens each message, verifies decided messages again, and checks the entries' order.
 
-Each entry's place is checked, even after a wrong one (SPEC.md section 13, "Entries").
+The place of every entry is checked, even after a wrong entry (SPEC.md section 13, "Entries").
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sealbus.envelopes.errors import Code, EnvelopeError, LogError
-from sealbus.envelopes.export.approvals import ApprovalFact, facts_of
+from sealbus.envelopes.export.approvals import ApprovalFact, approval_facts_of
 from sealbus.envelopes.export.finding import Finding, FindingCode, of_file, of_sequence
 from sealbus.envelopes.export.format import Frame, entry_of
 from sealbus.envelopes.export.standing import GrantFact, standing_facts_of
@@ -25,18 +25,16 @@ from sealbus.envelopes.records.decision import DecisionRecord
 from sealbus.envelopes.records.record import NOTARY_KINDS, Record
 from sealbus.envelopes.trust.caches import Caches
 
-__all__ = ["EntryReader", "OrderReader", "ShownRestoration", "check_decision", "open_frame"]
-
 _NO_ENTRY = bytes(32)
-"""Stands in the tree for what is not an entry, which changes the root."""
+"""Stands in the tree for a frame without an entry, so that the root differs."""
 
 _ANY_DIGEST = bytes(32)
 _RANGES = 100
-"""Most ranges of lost sequences that are kept; the messages are counted."""
+"""Most ranges of lost sequences that are listed. All lost messages are counted."""
 
 
 def open_frame(frame: Frame, root: Root, archive: TrustArchive, caches: Caches) -> VerifiedAudit:
-    """Return the audit message of a frame, opened as of its entry; raise `EnvelopeError` if it does not open."""
+    """Return the audit message in a frame, accepted as of its entry; raise `EnvelopeError` if it does not open."""
     to = parse_header(parse_envelope(frame.data).header).to
     bundles = archive.at(frame.stored)
     return accept_record(frame.data, to, root.profile, time=frame.stored, bundles=bundles, caches=caches)
@@ -45,14 +43,14 @@ def open_frame(frame: Frame, root: Root, archive: TrustArchive, caches: Caches) 
 def check_decision(
     record: DecisionRecord, audit: VerifiedAudit, root: Root, archive: TrustArchive, caches: Caches
 ) -> VerifiedDecided:
-    """Prove the decided message again and return it; raise `EnvelopeError` if that fails (SPEC.md section 7, archive)."""
+    """Verify a decided message again and return it; raise `EnvelopeError` if that fails (SPEC.md section 7, archive)."""
     return accept_decided(record, audit, root.profile, bundles=archive.at(record.place.time), caches=caches)
 
 
 class EntryReader:
-    """Reads entries in any order; `findings`, `tally`, `approvals`, `grants` are the results.
+    """Reads entries in any order; `findings`, `tally`, `approvals` and `grants` are the results.
 
-    `span` is what is counted by row.
+    Decisions and outcomes in `span` are counted by row.
     """
 
     def __init__(self, root: Root, archive: TrustArchive, *, span: Span | None = None) -> None:
@@ -63,21 +61,21 @@ class EntryReader:
         self.begin()
 
     def begin(self, only: frozenset[bytes] | None = None) -> None:
-        """Start over without any results; count only records named in `only`, if given."""
+        """Start over without results. If `only` is not None, count only the records that it names."""
         self._only = only
         self.findings: list[Finding] = []
         self.tally = Tally()
         self.names: dict[bytes, None] = {}
-        """The names of the records that were counted (`RepeatedRecords`)."""
+        """The names of the counted records (`RepeatedRecords`)."""
         self.opening: list[tuple[int, bytes]] = []
-        """Sequence and H(header) of messages that are logged as not opening, but do open."""
+        """Sequence and H(header) of messages that open although the log says that they do not."""
         self.approvals: list[ApprovalFact] = []
-        """What the decisions that verify say about approvals, in their order."""
+        """The facts about approvals in verified decisions, in the order of the log."""
         self.grants: list[GrantFact] = []
-        """What they say about standing grants, likewise."""
+        """The facts about standing grants in verified decisions, in the order of the log."""
 
     def read(self, frame: Frame) -> bytes:
-        """Return the 32 bytes of the entry that follows from `frame`, and note what is wrong with it."""
+        """Return the 32 bytes of the entry that follows from `frame`, and add its findings."""
         if frame.kind is EntryKind.LOST:
             return self._lost(frame)
         try:
@@ -89,7 +87,7 @@ class EntryReader:
             return _NO_ENTRY
         self.tally.entries[frame.kind.name.lower()] += 1
         if frame.kind is EntryKind.UNVERIFIED:
-            self._look_into(frame)
+            self._check_unverified(frame)
         if frame.kind is EntryKind.VERIFIED:
             try:
                 audit = open_frame(frame, self._root, self._archive, self._caches)
@@ -100,15 +98,15 @@ class EntryReader:
         return entry
 
     def _lost(self, frame: Frame) -> bytes:
-        """Return the entry that stands in the place of its message; whether it may is checked in order."""
+        """Return the entry that replaces its message. `OrderReader` checks whether the message may be lost."""
         if frame.stored or len(frame.data) != ENTRY_BYTES:
-            self._found(frame, Code.BAD_ENTRY, "a lost message has no time, and its entry instead of its bytes")
+            self._add_finding(frame, Code.BAD_ENTRY, "a lost message's frame has no time, and holds an entry")
             return _NO_ENTRY
         self.tally.entries["lost"] += 1
         return frame.data
 
-    def _look_into(self, frame: Frame) -> None:
-        """Note a message of kind 0x00 that does open with the bundles that the notary had when it came."""
+    def _check_unverified(self, frame: Frame) -> None:
+        """Record a message of kind 0x00 that opens with the bundles that the notary had when the message was stored."""
         try:
             header = parse_header(parse_envelope(frame.data).header)
             bundles = self._archive.current(frame.stored)
@@ -125,11 +123,11 @@ class EntryReader:
             if isinstance(record, DecisionRecord):
                 self._check_decision(frame, audit, leaf, record)
             elif record.kind in NOTARY_KINDS and recorder not in self._root.notaries:
-                self._found(frame, FindingCode.NOT_THE_NOTARY, _by_another(record))
+                self._add_finding(frame, FindingCode.NOT_THE_NOTARY, _by_another(record))
             name = leaf[:NAME_BYTES]
             if name not in self.names and (self._only is None or name in self._only):
                 self.names[name] = None
-                self.tally.take(record, recorder, counted=counted)
+                self.tally.take_record(record, recorder, counted=counted)
 
     def _check_decision(self, frame: Frame, audit: VerifiedAudit, leaf: bytes, record: DecisionRecord) -> None:
         try:
@@ -139,9 +137,9 @@ class EntryReader:
             return
         aud = decided.header.aud
         if aud is not None and aud != audit.header.iss:
-            self._found(frame, FindingCode.WRONG_AUDIENCE, "a decision not recorded by the message's recipient")
+            self._add_finding(frame, FindingCode.WRONG_AUDIENCE, "a decision not recorded by the message's recipient")
             return
-        self.approvals += facts_of(
+        self.approvals += approval_facts_of(
             leaf,
             record,
             decided,
@@ -159,7 +157,7 @@ class EntryReader:
             stored=frame.stored,
         )
 
-    def _found(self, frame: Frame, code: Code | FindingCode, detail: str) -> None:
+    def _add_finding(self, frame: Frame, code: Code | FindingCode, detail: str) -> None:
         self.findings.append(Finding("", frame.sequence, code, detail))
 
 
@@ -169,9 +167,9 @@ def _by_another(record: Record) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShownRestoration:
-    """A restoration as the log shows it: the log had come to `logged`, and `lost` messages of what it had are gone.
+    """A restoration in the log. The log had reached the sequence `logged`, and `lost` of its messages are gone.
 
-    `ranges` are the first of their sequences, each from one to another.
+    `ranges` are the first ranges of lost sequences, each with its first and last sequence.
     """
 
     restoration: Restoration
@@ -181,9 +179,10 @@ class ShownRestoration:
 
 
 class OrderReader:
-    """Checks the order of a log's entries, all frames in turn; `findings` are the places with a wrong entry.
+    """Checks the order of a log's entries, frame by frame; `findings` are the places with a wrong entry.
 
-    `restorations` are those of the stream. What it lost by one is a finding, and what is lost without one is another.
+    `restorations` are the restorations of the stream. Messages that the stream lost by a restoration are a finding, and
+    messages that it lost without a restoration are another.
     """
 
     def __init__(self) -> None:
@@ -192,12 +191,12 @@ class OrderReader:
         self._lost = 0
         self._ranges: list[tuple[int, int]] = []
         self._least = 0
-        """The least sequence of what is lost and not explained yet, 0 for none."""
+        """The least lost sequence that no restoration explains yet, 0 for none."""
         self.findings: list[Finding] = []
         self.restorations: list[ShownRestoration] = []
 
-    def take(self, frame: Frame, index: int) -> None:
-        """Take entry number `index`. Frames that are not entries are left to the second pass; order starts over after one."""
+    def take_frame(self, frame: Frame, index: int) -> None:
+        """Take entry number `index`. A frame without an entry starts the order over; `EntryReader` reports it."""
         if frame.kind is EntryKind.LOST:
             self._take_lost(frame, index)
             return
@@ -209,14 +208,14 @@ class OrderReader:
             return
         before = entry.sequence if restored is not None else entry.sequence - 1
         if self._order is None:
-            # What came before is lost: order starts over with this one.
+            # Earlier frames could not be read: the order starts over with this entry.
             self._order = EntryOrder(index, max(before, 0)) if index else EntryOrder()
         if entry.kind is EntryKind.CREATION:
             self._created = entry.time
         if restored is not None:
             self._take_restored(restored, self._order.next - 1)
         try:
-            self._order.take(entry)
+            self._order.take_entry(entry)
         except LogError as error:
             self.findings.append(of_sequence(frame.sequence, error))
             self._order = EntryOrder(index + 1, before + entry.count) if entry.sequence else None
@@ -245,7 +244,7 @@ class OrderReader:
         if self._least and self._least <= restored.last:
             self.findings.append(_unexplained(self._least))
         elif self._lost:
-            detail = f"{self._lost} messages up to {logged} were logged, and not in the backup that was restored"
+            detail = f"{self._lost} messages up to {logged} were logged, but are not in the restored backup"
             self.findings.append(Finding("", self._least, FindingCode.LOST_RECORDS, detail))
         shown = ShownRestoration(restoration=restored, logged=logged, lost=self._lost, ranges=tuple(self._ranges))
         self.restorations.append(shown)
@@ -253,11 +252,11 @@ class OrderReader:
         self._ranges.clear()
 
     def lose(self) -> None:
-        """Start over with the next entry: some before it are missing, and the second pass says which."""
+        """Start over with the next entry, because entries before it are missing; the second pass reports which."""
         self._order = None
 
     def end(self) -> None:
-        """Check that a checkpoint may come after the last entry, and that a restoration explains what is lost."""
+        """Check that a checkpoint may follow the last entry, and that a restoration explains every lost message."""
         if self._least:
             self.findings.append(_unexplained(self._least))
         if self._order is not None and not self._order.settled:
@@ -265,11 +264,11 @@ class OrderReader:
 
 
 def _unexplained(sequence: int) -> Finding:
-    return of_sequence(sequence, LogError(Code.BAD_ENTRY, "lost, and no restoration of the stream says why"))
+    return of_sequence(sequence, LogError(Code.BAD_ENTRY, "lost, and no restoration of the stream explains it"))
 
 
 def _place(frame: Frame) -> Entry:
-    """Return an entry for this place; order does not depend on its digest, but a gap's does on its count."""
+    """Return an entry for the place of `frame`. Order does not depend on the digest, except that a gap's has its count."""
     match frame.kind:
         case EntryKind.GAP:
             return gap_entry(frame.sequence, int.from_bytes(frame.data[:8], "big"), time=frame.stored)

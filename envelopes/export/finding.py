@@ -1,4 +1,4 @@
-"""Findings: what a verifier found wrong with a log or an export: where, a stable code, and a detail (SPEC.md section 14)."""
+"""Findings: the faults of a log or an export, each with its place, a stable code and a detail (SPEC.md section 14)."""
 
 from __future__ import annotations
 
@@ -7,42 +7,40 @@ from typing import NamedTuple
 
 from sealbus.envelopes.errors import EnvelopeError, LogError
 
-__all__ = ["Finding", "FindingCode", "of_file", "of_sequence"]
-
 
 class FindingCode(StrEnum):
-    """The codes of an export's own faults; all other codes are those of envelopes and of the log."""
+    """The codes of an export's own faults. Other findings have the codes of envelopes and of the log."""
 
     MISSING_FILE = "missing_file"
     UNKNOWN_FILE = "unknown_file"
     LOST_RECORDS = "lost_records"
-    """Messages that were logged, and that the restored stream no longer holds: an operator has said so."""
+    """The restored stream no longer has messages that were logged. A restoration explains this."""
     ROLLED_BACK = "rolled_back"
-    """A known checkpoint covers more entries than there are here."""
+    """A known checkpoint covers more entries than the export has."""
     NO_BUNDLE = "no_bundle"
-    """No trust bundle that the root leads to: nothing can be verified."""
+    """The root leads to no trust bundle, so no message can be verified."""
     BAD_BUNDLE = "bad_bundle"
     """The notary recorded a bundle that breaks a rule of section 5; the previous one stays in force."""
     UNTRUSTED_BUNDLE = "untrusted_bundle"
-    """A notary's bundle record that neither an earlier bundle nor the root vouches for."""
+    """Neither an earlier bundle nor the root vouches for a notary's bundle record."""
     NOT_THE_NOTARY = "not_the_notary"
-    """A record that counts only from the notary, by another sender."""
+    """Another sender made a record that only the notary may make."""
     WRONG_AUDIENCE = "wrong_audience"
-    """A decision not recorded by the message's recipient."""
+    """The recorder of a decision is not the message's recipient."""
     BAD_POLICY = "bad_policy"
-    """A policy bundle that is not the one that the notary's record names."""
+    """A policy bundle differs from the bundle that the notary's record names."""
     BAD_DECISION = "bad_decision"
-    """A decision that does not follow from its recorded input and policy."""
+    """A decision does not follow from its recorded input and policy."""
     BAD_APPROVAL = "bad_approval"
-    """An allowed decision that rests on an approval which the log does not show."""
+    """An allowed decision rests on an approval that the log does not show."""
     BAD_GRANT = "bad_grant"
-    """A decision about what was done for a user who was away, and has not granted it as far as the log shows."""
+    """A decision rests on a standing grant of an absent user that the log does not show."""
 
 
 class Finding(NamedTuple):
-    """One finding. `file` is a path in the export, or empty; `sequence` is that of the stream, or 0.
+    """A finding. `file` is a path in the export, or empty; `sequence` is a sequence of the stream, or 0.
 
-    `detail` names a field or rule and holds no content.
+    `detail` names a field or a rule and shows no content.
     """
 
     file: str
@@ -52,7 +50,7 @@ class Finding(NamedTuple):
 
     @property
     def place(self) -> str:
-        """The file, or `#` and the sequence."""
+        """The file, or `#` with the sequence."""
         return self.file or f"#{self.sequence}"
 
 
@@ -62,6 +60,6 @@ def of_file(file: str, code: str, detail: str = "") -> Finding:
 
 
 def of_sequence(sequence: int, error: EnvelopeError | LogError) -> Finding:
-    """Return a finding about the message of this sequence."""
+    """Return a finding about the message at `sequence`."""
     step = f"step {error.step}: " if isinstance(error, EnvelopeError) else ""
     return Finding("", sequence, str(error.code), f"{step}{error.detail}".removesuffix(": "))

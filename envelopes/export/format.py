@@ -1,8 +1,8 @@
 """The format of an export: the files for a log of a given size, and the frames in its message files.
 
-A frame is `kind || u64(sequence) || u64(stored time) || u32(length) || data`; its entry follows from it, so that no byte
-of it can change unnoticed. It has no subject: for messages that open it is the header's `to`, for others it would prove
-nothing. Any other file is a finding.
+A frame is `kind || u64(sequence) || u64(stored time) || u32(length) || data`. Its entry follows from it, so that a change of
+any byte is noticed. A frame has no subject: the header of a message that opens has it as `to`, and for other messages it
+would prove nothing. Any other file is a finding.
 """
 
 from __future__ import annotations
@@ -17,23 +17,11 @@ from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.log.entries import Entry, EntryKind
 from sealbus.envelopes.log.note import parse_note
 from sealbus.envelopes.log.restoration import parse_restoration, restoration_entry
-from sealbus.envelopes.log.tiles import TILE_WIDTH, TileName
+from sealbus.envelopes.log.tiles import TILE_WIDTH, TileName, number_path
 from sealbus.envelopes.message.wire import parse_envelope
 
-__all__ = [
-    "CHECKPOINT",
-    "FRAME_DATA_BYTES",
-    "Frame",
-    "encode_frame",
-    "entry_of",
-    "is_expected",
-    "messages_path",
-    "read_frames",
-    "tiles_of",
-]
-
 FRAME_DATA_BYTES: Final = 67_108_864
-"""The largest `max_payload` that NATS allows: a message that does not open may be as long as that."""
+"""The largest `max_payload` that NATS allows, which bounds a message that does not open."""
 _HEAD: Final = 21
 _KINDS: Final = {kind.value: kind for kind in EntryKind}
 _MAX: Final = DEFAULT_LIMITS.max_integer
@@ -46,9 +34,9 @@ _MESSAGES: Final = re.compile(r"messages/((?:x[0-9]{3}/){0,5}[0-9]{3})", re.ASCI
 
 
 class Frame(NamedTuple):
-    """One entry and its data: the payload of a message, a gap's count, a stream's name, or the note of an entry that has one.
+    """An entry and its data: the payload of a message, a gap's count, a stream's name, or a note.
 
-    Of a message that is lost it is the entry itself, and `stored` is 0.
+    The frame of a lost message has the entry itself as its data, and `stored` is 0.
     """
 
     kind: EntryKind
@@ -68,9 +56,9 @@ def encode_frame(frame: Frame) -> bytes:
 
 
 def read_frames(read: Callable[[int], bytes]) -> Iterator[Frame]:
-    """Yield the frames of a file; `read` returns its next bytes, as many as asked for, and fewer only at the end.
+    """Yield the frames of a file; `read` takes a number and returns that many bytes, fewer only at the end.
 
-    Raises `LogError` (`bad_entry`) if the rest does not begin with a frame; nothing after that can be found.
+    Raises `LogError` (`bad_entry`) if the rest does not begin with a frame. Later frames cannot be found then.
     """
     while head := read(_HEAD):
         length = int.from_bytes(head[17:21], "big")
@@ -85,18 +73,18 @@ def read_frames(read: Callable[[int], bytes]) -> Iterator[Frame]:
 
 
 def entry_of(frame: Frame) -> Entry:
-    """Return the entry that follows from `frame`, without judging anything else.
+    """Return the entry that follows from `frame`.
 
     Raises `LogError` (`bad_entry`, `bad_note`) for a malformed gap, name, checkpoint or restoration, for a place that no
-    entry can have, and for a message that is lost, whose entry does not follow from anything;
-    `EnvelopeError` (step 1) for a message that is marked as opened but is not an envelope.
+    entry can have, and for a lost message, whose entry cannot be computed. Raises `EnvelopeError` (step 1) for a message that
+    is marked as opened but is not an envelope.
     """
     data, count, begins = frame.data, 1, False
     match frame.kind:
         case EntryKind.VERIFIED:
             return Entry(frame.kind, frame.sequence, frame.stored, sha256(parse_envelope(data).header).digest())
         case EntryKind.GAP:
-            # Eight bytes, or its digest is not that of the count.
+            # Unless the data is eight bytes, its digest is not that of the count, and `Entry` refuses it.
             count = int.from_bytes(data[:_COUNT_BYTES], "big")
         case EntryKind.CREATION:
             begins = True
@@ -107,25 +95,22 @@ def entry_of(frame: Frame) -> Entry:
             if not 1 <= len(data) <= _NOTE_BYTES:
                 raise LogError(Code.BAD_ENTRY, "a previous checkpoint")
         case EntryKind.RESTORED:
-            found = parse_restoration(parse_note(data).text)
-            if (found.last, found.time) != (frame.sequence, frame.stored):
+            restoration = parse_restoration(parse_note(data).text)
+            if (restoration.last, restoration.time) != (frame.sequence, frame.stored):
                 raise LogError(Code.BAD_ENTRY, "a restoration of another place")
-            return restoration_entry(data, found)
+            return restoration_entry(data, restoration)
         case _:
-            pass  # A message that did not open is covered as it is.
+            pass  # The digest of a message that did not open is that of its payload.
     return Entry(frame.kind, frame.sequence, frame.stored, sha256(data).digest(), 0 if begins else count)
 
 
 def messages_path(tile: int) -> str:
     """Return the path of the file with the frames of entry tile `tile`, for instance `messages/x001/234`."""
-    digits = str(tile)
-    digits = digits.zfill(-(-len(digits) // 3) * 3)
-    parts = [digits[start : start + 3] for start in range(0, len(digits), 3)]
-    return "/".join(["messages", *(f"x{part}" for part in parts[:-1]), parts[-1]])
+    return f"messages/{number_path(tile)}"
 
 
 def tiles_of(size: int) -> int:
-    """Return how many tiles the entries of a log of `size` take, the last one perhaps partial."""
+    """Return the number of tiles for the entries of a log of `size`; the last tile may be partial."""
     return -(-size // TILE_WIDTH)
 
 
@@ -133,9 +118,9 @@ def is_expected(path: str, size: int) -> bool:
     """Return whether an export of `size` entries has a file at `path`; places are not exported (section 13)."""
     if path == CHECKPOINT:
         return True
-    found = _MESSAGES.fullmatch(path)
-    if found is not None:
-        index = int(found[1].replace("x", "").replace("/", ""))
+    matched = _MESSAGES.fullmatch(path)
+    if matched is not None:
+        index = int(matched[1].replace("x", "").replace("/", ""))
         return index < tiles_of(size) and messages_path(index) == path
     try:
         name = TileName.parse(path)

@@ -1,6 +1,6 @@
 """The policy bundles of an export: exactly one file for each bundle that a `policy` record of the notary names.
 
-The contents of bundles are not looked at here; the log holds the hash of their bytes.
+The log has the hash of a bundle's bytes. The contents of bundles are not parsed here.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from sealbus.envelopes.export.finding import Finding, FindingCode, of_file
 from sealbus.envelopes.records.notary import PolicyRecord
 from sealbus.envelopes.records.record import Record
 
-__all__ = ["POLICY_FILE_BYTES", "PolicyFiles", "policy_digest", "policy_path"]
-
 POLICY_FILE_BYTES: Final = 8_388_608
 """Most bytes of a policy bundle."""
 _PATH: Final = re.compile(r"policies/([0-9a-f]{64})\.tar\.gz", re.ASCII)
@@ -28,12 +26,12 @@ def policy_path(digest: bytes) -> str:
 
 def policy_digest(path: str) -> bytes | None:
     """Return the hash that the bundle at `path` must have, or None if `path` is not a bundle's."""
-    found = _PATH.fullmatch(path)
-    return bytes.fromhex(found[1]) if found is not None else None
+    matched = _PATH.fullmatch(path)
+    return bytes.fromhex(matched[1]) if matched is not None else None
 
 
 class PolicyFiles:
-    """The bundles that a log names, from the records of the notary's messages, of which only `policy` records count."""
+    """The bundles that a log names, from the `policy` records in the notary's messages."""
 
     def __init__(self) -> None:
         self._sizes: dict[bytes, set[int]] = {}
@@ -43,17 +41,17 @@ class PolicyFiles:
         """The hashes of the bundles."""
         return self._sizes.keys()
 
-    def take(self, records: Iterable[Record]) -> None:
+    def take_records(self, records: Iterable[Record]) -> None:
         """Take the records of one message."""
         for record in records:
             if isinstance(record, PolicyRecord):
                 self._sizes.setdefault(record.digest, set()).add(record.size)
 
     def check(self, read: Callable[[str, int], bytes | None], present: Iterable[bytes]) -> Iterator[Finding]:
-        """Yield what is wrong with the bundles of an export.
+        """Yield the findings about the bundles of an export.
 
-        `read` returns the first bytes of the file at a path, at most one more than the given number, or None if there is no
-        file; `present` are the hashes in the names of the existing files.
+        `read` takes a path and a number of bytes. It returns the beginning of the file, at most one byte more than that, or
+        None if there is no file. `present` are the hashes in the names of the existing files.
         """
         for digest in sorted(set(present) - self.named):
             yield of_file(policy_path(digest), FindingCode.UNKNOWN_FILE, "no policy record of the notary names it")

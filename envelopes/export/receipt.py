@@ -1,11 +1,11 @@
-"""Receipts of records: one text file that proves one record and shows no other (SPEC.md section 15).
+"""Receipts of records: a text file that proves one record and shows no other (SPEC.md section 15).
 
-It holds the record with its evidence; the audit message's header and its credential; the trust bundles that lead from the
-root file to those; the places of all these in the log; proofs that the log extends earlier checkpoints in the root file;
-and the log's checkpoint as C2SP `tlog-proof`.
+A receipt has the record with its evidence, and the audit message's header and credential. It has the trust bundles that lead
+from the root file to these, and the places of all of them in the log. It has proofs that the log extends the root file's
+checkpoints, and the log's own checkpoint as C2SP `tlog-proof`.
 
-It is checked as a whole log is verified: the trust bundles lead from the root file to the record, one vouching for the next,
-and the log is the one whose checkpoints the root file holds.
+A receipt is checked as a whole log is: each trust bundle vouches for the next, from the root file to the record, and the log
+is the log of the root file's checkpoints.
 """
 
 from __future__ import annotations
@@ -41,17 +41,6 @@ from sealbus.envelopes.trust.merkle import leaf_hash, path, root_of_sides, sides
 from sealbus.envelopes.trust.proof import Credential, Proof
 from sealbus.envelopes.trust.signature import MESSAGE_TYPE, verify_proof
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
-
-__all__ = [
-    "EarlierCheckpoint",
-    "ProvenRecord",
-    "RecordReceipt",
-    "ShownBundle",
-    "ShownItem",
-    "ShownMessage",
-    "check_receipt",
-    "show_items",
-]
 
 _FIRST: Final = "sealbus-receipt@v1"
 _BUNDLE: Final = "bundle"
@@ -96,8 +85,8 @@ class RecordReceipt:
         for bundle in self.bundles:
             lines += [_BUNDLE, *bundle.message.lines(), " ".join([_PATH, *map(base64_text, bundle.path)])]
         lines += [_RECORD, *self.message.lines()]
-        for one in self.earlier:
-            lines.append(" ".join([_EARLIER, str(one.size), *map(base64_text, (one.root, *one.path))]))
+        for earlier in self.earlier:
+            lines.append(" ".join([_EARLIER, str(earlier.size), *map(base64_text, (earlier.root, *earlier.path))]))
         lines += ["", ""]
         data = "\n".join(lines).encode() + encode_receipt(self.log)
         if len(data) > DEFAULT_LIMITS.receipt_bytes:
@@ -118,7 +107,7 @@ class RecordReceipt:
             raise LogError(Code.BAD_NOTE, "receipt: first line")
         bundles = []
         while lines and lines[0] == _BUNDLE:
-            # Without a path nothing is left for the message, and it is refused.
+            # Without a path, the message has no lines, and is refused.
             end = next((at for at, line in enumerate(lines) if line.split(" ")[0] == _PATH), 0)
             bundles.append(ShownBundle(ShownMessage.parse(lines[1:end]), _path(lines[end].split(" ")[1:])))
             del lines[: end + 1]
@@ -128,14 +117,14 @@ class RecordReceipt:
         earlier = tuple(map(_earlier, lines[end:]))
         receipt = cls(tuple(bundles), ShownMessage.parse(lines[1:end]), parse_receipt(log), earlier)
         if receipt.log.index != receipt.message.index or receipt.log.extra:
-            raise LogError(Code.BAD_NOTE, "receipt: the log's part is of another entry, or holds more")
+            raise LogError(Code.BAD_NOTE, "receipt: the log's part is of another entry, or has extra data")
         return receipt
 
 
 def _earlier(line: str) -> EarlierCheckpoint:
     name, *words = line.split(" ")
     if name != _EARLIER or len(words) < 2:
-        raise LogError(Code.BAD_NOTE, "receipt: no earlier checkpoint")
+        raise LogError(Code.BAD_NOTE, "receipt: not an earlier checkpoint")
     return EarlierCheckpoint(parse_number(words[0], "size"), parse_base64(words[1], "root"), _path(words[2:]))
 
 
@@ -144,7 +133,7 @@ def _path(words: Sequence[str]) -> tuple[bytes, ...]:
 
 
 class ProvenRecord(NamedTuple):
-    """What a receipt proves. Made by `check_receipt` only."""
+    """A record that a receipt proves. `check_receipt` alone makes it."""
 
     record: Record
     recorder: SpiffeId
@@ -152,12 +141,12 @@ class ProvenRecord(NamedTuple):
     stored: int
     """Microseconds."""
     decided: VerifiedDecided | None
-    """The message that a decision is about."""
+    """The decided message, if the record is a decision."""
     checkpoint: Checkpoint
 
 
 def check_receipt(data: bytes, root: Root) -> ProvenRecord:
-    """Return what the receipt `data` proves; raise `LogError` or `EnvelopeError` if it proves nothing.
+    """Return the record that the receipt `data` proves; raise `LogError` or `EnvelopeError` if it proves none.
 
     Every byte counts: each line has one spelling, and every value in it is used.
     """
@@ -165,7 +154,7 @@ def check_receipt(data: bytes, root: Root) -> ProvenRecord:
     checkpoint = open_strictly(receipt.log.note, root.origin, root.keys).checkpoint
     _check_earlier(receipt, checkpoint, root)
     caches, archive = Caches(), TrustArchive()
-    if any(one.message.index >= other.message.index for one, other in pairwise(receipt.bundles)):
+    if any(former.message.index >= latter.message.index for former, latter in pairwise(receipt.bundles)):
         raise LogError(Code.BAD_NOTE, "receipt: bundles are not in the order of the log")
     for bundle in receipt.bundles:
         _take_bundles(bundle, checkpoint, root, archive, caches)
@@ -180,7 +169,7 @@ def check_receipt(data: bytes, root: Root) -> ProvenRecord:
         audit = VerifiedAudit(
             header,
             AuditBody(
-                evidence=parse_evidence(one.data for one in evidence),
+                evidence=parse_evidence(item.data for item in evidence),
                 records={leaf_hash(item.data): record},
                 leaves=(),
                 root=header.dig,
@@ -200,11 +189,11 @@ def check_receipt(data: bytes, root: Root) -> ProvenRecord:
 def _check_earlier(receipt: RecordReceipt, checkpoint: Checkpoint, root: Root) -> None:
     """Raise `LogError` unless the log is consistent with each checkpoint in the root file (SPEC.md section 14)."""
     roots = {checkpoint.size: checkpoint.root}
-    for one in receipt.earlier:
-        if not 0 < one.size < checkpoint.size or one.size <= max(roots.keys() - {checkpoint.size}, default=0):
+    for earlier in receipt.earlier:
+        if not 0 < earlier.size < checkpoint.size or earlier.size <= max(roots.keys() - {checkpoint.size}, default=0):
             raise LogError(Code.BAD_NOTE, "receipt: earlier checkpoints must be smaller and in ascending order")
-        verify_consistency(one.size, one.root, checkpoint.size, checkpoint.root, one.path)
-        roots[one.size] = one.root
+        verify_consistency(earlier.size, earlier.root, checkpoint.size, checkpoint.root, earlier.path)
+        roots[earlier.size] = earlier.root
     for held in root.held:
         size = held.checkpoint.size
         if size > checkpoint.size:
@@ -253,7 +242,7 @@ def _open(
     archive: TrustArchive,
     caches: Caches,
 ) -> Header:
-    """Return the header of a message that the log holds as one that opened; verify its credential by `archive`."""
+    """Return the header of a message that the log lists as opened; verify its credential by `archive`."""
     header = parse_header(shown.header)
     if header.kind is not Kind.RECORD:
         raise EnvelopeError(Code.WRONG_KIND, 3, "not a record")
@@ -261,13 +250,7 @@ def _open(
     entry = verified_entry(shown.sequence, time=shown.stored, header_digest=header.digest)
     verify_inclusion(entry.leaf, shown.index, checkpoint.size, path, checkpoint.root)
     verify_credential(
-        shown.credential,
-        iss=header.iss,
-        key=header.key,
-        crd=header.crd,
-        reference=shown.stored,
-        trust=Trust(bundles=archive.at(shown.stored)),
-        caches=caches,
+        shown.credential, header, reference=shown.stored, trust=Trust(bundles=archive.at(shown.stored)), caches=caches
     )
     verify_proof(shown.proof, leaf_hash(header.raw), MESSAGE_TYPE, header.key, caches.roots)
     shown.check_items(header.dig)
@@ -278,7 +261,7 @@ def _open(
 class ShownItem:
     """An item of an audit body, and its path to `dig`: each node, and whether it is on the left.
 
-    The number of items and the item's number are left out: nothing in a receipt covers them.
+    The number of items and the item's number are left out, because a receipt cannot prove them.
     """
 
     data: bytes = field(repr=False)
@@ -286,13 +269,13 @@ class ShownItem:
 
     @property
     def place(self) -> tuple[bool, ...]:
-        """The way from the root to it, each step whether it goes right: places compare in the order of items in the body."""
+        """The way from the root to the item, True for each step to the right. Places sort as the items do in the body."""
         return tuple(left for left, _ in reversed(self.path))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShownMessage:
-    """An audit message as far as a receipt shows it, unverified. `index` is the number of its entry in the log."""
+    """The part of an audit message that a receipt shows, unverified. `index` is the number of its entry in the log."""
 
     index: int
     sequence: int
@@ -301,7 +284,7 @@ class ShownMessage:
     proof: Proof = field(repr=False)
     credential: Credential
     items: tuple[ShownItem, ...]
-    """In body order: evidence, then the record; or bundles."""
+    """In the order of the body: evidence, then the record; or bundle records."""
 
     def check_items(self, dig: bytes) -> None:
         """Raise `EnvelopeError` (`bad_signature`) unless `dig` covers every item at its place."""
@@ -344,7 +327,7 @@ class ShownMessage:
             credential=Credential(parse_number(credential[0], "credential"), parse_base64(credential[1], "credential")),
             items=tuple(_item(line) for line in lines[4:]),
         )
-        if any(one.place >= other.place for one, other in pairwise(shown.items)):
+        if any(former.place >= latter.place for former, latter in pairwise(shown.items)):
             raise LogError(Code.BAD_NOTE, "receipt: items are not in the order of the body")
         try:
             check_proof("proof", shown.proof)
@@ -354,7 +337,7 @@ class ShownMessage:
 
 
 def show_items(items: Sequence[bytes], shown: Iterable[int]) -> tuple[ShownItem, ...]:
-    """Return the items of a body with the numbers in `shown`, in body order, each with its path."""
+    """Return the items of a body with the numbers in `shown`, which are in ascending order, each with its path."""
     leaves = [leaf_hash(item) for item in items]
     return tuple(
         ShownItem(items[index], tuple(zip(sides_of(len(items), index), path(leaves, index), strict=True)))

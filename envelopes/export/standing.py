@@ -1,8 +1,8 @@
-"""What a log shows of standing grants, message by message (SPEC.md section 14, "Grants of the past").
+"""The facts about standing grants in a log, message by message (SPEC.md section 14, "Grants of the past").
 
-A context whose session is that of a grant rests on the user's own message to the edge, decided and recorded before. They
-stand in different messages, and tiles are read in any order: each gives its facts, which are put together in the order of
-the log.
+A context with the session of a grant rests on an earlier message of the user to the edge, which was decided and recorded.
+The two are in different messages, and tiles are read in any order. So each message yields facts, which are combined in the
+order of the log.
 """
 
 from __future__ import annotations
@@ -19,14 +19,12 @@ from sealbus.envelopes.records.decision import DecisionRecord, StreamPlace
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["GrantFact", "GrantSaid", "GrantUsed", "StandingUser", "standing_facts_of"]
-
 _SCHEDULE: Final = "._schedule"
 _TICK: Final = "_tick"
 
 
 class StandingUser(NamedTuple):
-    """Who a context is about, and their login, as far as a grant keeps it; claims are spelled out with their types."""
+    """The user of a context and the parts of their login that a grant keeps. Claims are spelled out with their types."""
 
     idp: str
     user: str
@@ -40,7 +38,7 @@ class StandingUser(NamedTuple):
 
     @classmethod
     def of(cls, context: UserContext) -> StandingUser:
-        """Return those of a context."""
+        """Return the user of `context`."""
         return cls(
             context.idp,
             context.sub,
@@ -54,12 +52,12 @@ class StandingUser(NamedTuple):
         )
 
 
-class GrantSaid(NamedTuple):
-    """An allowed message to an edge about a schedule, by a user who was there. Times are microseconds."""
+class GrantStatement(NamedTuple):
+    """An allowed message of a present user to an edge, about a schedule. Times are microseconds."""
 
     edge: str
     message: bytes
-    """Its H(header)."""
+    """H(header) of the message."""
     user: StandingUser
     scope: tuple[str, ...]
     typ: str
@@ -71,9 +69,9 @@ class GrantSaid(NamedTuple):
 
 
 class GrantUsed(NamedTuple):
-    """A decision about what was done for a user who was not there. `root` is what began it.
+    """A decision about a message for an absent user. The other fields come from its context and the root of its chain.
 
-    If `fault` is not empty, it says why that rests on no grant, and nothing else counts.
+    If `fault` is not empty, it names the reason why the message rests on no grant, and no other field counts.
     """
 
     sequence: int
@@ -91,7 +89,7 @@ class GrantUsed(NamedTuple):
     made: int = 0
 
 
-GrantFact = GrantSaid | GrantUsed
+GrantFact = GrantStatement | GrantUsed
 
 
 def standing_facts_of(
@@ -103,22 +101,22 @@ def standing_facts_of(
     sequence: int,
     stored: int,
 ) -> Iterator[GrantFact]:
-    """Yield what a decision says about standing grants: of most, nothing.
+    """Yield the facts about standing grants in a decision; most decisions have none.
 
-    `decided` is its message, proved again, `sequence` and `stored` are those of its log entry.
+    `decided` is its message, verified again. `sequence` and `stored` are those of its log entry.
     """
     header, context = decided.header, decided.context
     if context is None:
         return
     if context.sid.startswith(STANDING):
-        yield _used(decided.chain[0], context, sequence)
+        yield _use(decided.chain[0], context, sequence)
     elif record.allow:
-        said = _said(record, header, context, recorder=recorder, names=names, stored=stored)
-        if said is not None:
-            yield said
+        grant = _statement(record, header, context, recorder=recorder, names=names, stored=stored)
+        if grant is not None:
+            yield grant
 
 
-def _said(
+def _statement(
     record: DecisionRecord,
     header: Header,
     context: UserContext,
@@ -126,16 +124,16 @@ def _said(
     recorder: SpiffeId,
     names: Names,
     stored: int,
-) -> GrantSaid | None:
+) -> GrantStatement | None:
     token, place = names.token(recorder), record.place
     if (record.action, header.to, header.kind) != (f"{token}{_SCHEDULE}", f"control.{token}.schedule", Kind.TASK):
         return None
-    # A root without `wkl` is by who minted its context: step 11 was done again.
+    # The edge that minted the context sent a root without `wkl`: step 11 was done again.
     if header.iss != recorder or header.par is not None or context.wkl is not None or context.typ is not None:
         return None
     if not isinstance(place, StreamPlace) or record.body is None:
         return None
-    return GrantSaid(
+    return GrantStatement(
         edge=recorder.value,
         message=header.digest,
         user=StandingUser.of(context),
@@ -148,12 +146,12 @@ def _said(
     )
 
 
-def _used(root: Header, context: UserContext, sequence: int) -> GrantUsed:
+def _use(root: Header, context: UserContext, sequence: int) -> GrantUsed:
     tick = (root.ext or {}).get(_TICK)
     if root.kind is not Kind.TASK or root.re is None or type(tick) is not int:
         return GrantUsed(sequence, "it began with no tick")
     if context.wkl is not None or context.typ is not None or context.req is not None:
-        return GrantUsed(sequence, "its context is not of one who is away")
+        return GrantUsed(sequence, "its context is not of an absent user")
     return GrantUsed(
         sequence,
         edge=context.iss.value,

@@ -1,9 +1,8 @@
 """Counts over an export: entries, records, decisions and outcomes, by recorder.
 
-Also finds the records that a log holds more than once: a record is named by its leaf, and counts at its first place.
-
-A recorder that was not sure whether the stream had a record stores it again, and anyone who captured an audit message
-may have it stored again. Only 22 bytes per record are kept.
+It also finds the records that a log has more than once. The leaf of a record names it, and the record counts at its first
+place. A recorder that is not sure whether the stream has a record stores it again. An attacker who captured an audit message
+may store it again, too. Memory is 22 bytes a record.
 """
 
 from __future__ import annotations
@@ -18,19 +17,17 @@ from sealbus.envelopes.records.record import Record
 from sealbus.envelopes.records.work import READ_AGAIN, DenialsRecord, OutcomeRecord
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["MOST_ROWS", "NAME_BYTES", "RepeatedRecords", "Row", "Span", "Tally"]
-
 MOST_ROWS = 10_000
-"""Most distinct rows, so that invented actions cannot fill memory; further ones count under `...`."""
+"""Most distinct rows, so that invented actions cannot fill memory. Further rows count under `...`."""
 
-_CODES: Final = frozenset({"", *(one.value for one in Code)})
+_CODES: Final = frozenset({"", *(code.value for code in Code)})
 
 _new: Final = tuple.__new__
-"""Makes a named tuple in half the time that its own `__new__` takes, which is Python."""
+"""Makes a named tuple in half the time of its own `__new__`, which is written in Python."""
 
 
 class Row(NamedTuple):
-    """What is counted together. `verdict` is allow, deny, done or failed; `code` is empty if there is none."""
+    """The key of a count. `verdict` is allow, deny, done or failed; `code` is empty if there is none."""
 
     agent: str
     action: str
@@ -39,7 +36,7 @@ class Row(NamedTuple):
 
 
 class Span(NamedTuple):
-    """The time in which entries are counted by row, in microseconds, end excluded; None for no end."""
+    """The time in which entries are counted by row, in microseconds, from `since` to before `until`; None for no end."""
 
     since: int = 0
     until: int | None = None
@@ -70,8 +67,8 @@ class Tally:
         for row, count in other.rows.items():
             self._count(row, -count)
 
-    def take(self, record: Record, recorder: SpiffeId, *, counted: bool) -> None:
-        """Count a verified record; by row only if it is `counted`."""
+    def take_record(self, record: Record, recorder: SpiffeId, *, counted: bool) -> None:
+        """Count a verified record by kind and, if it is `counted`, by row."""
         self.records[record.kind] += 1
         if not counted:
             return
@@ -86,13 +83,13 @@ class Tally:
 
     def _count(self, row: Row, count: int) -> None:
         if len(self.rows) >= MOST_ROWS and row not in self.rows:
-            # Any text of the right form may be a code: invented codes must not fill memory either.
+            # Any text of the right form may be a code, and invented codes must not fill memory, either.
             row = Row("...", "...", row.verdict, row.code if row.code in _CODES else "...")
         self.rows[row] += count
 
 
 NAME_BYTES: Final = 16
-"""Bytes of a leaf that identify a record: two leaves with the same beginning take some 2^64 tries to find."""
+"""Bytes of a leaf that identify a record. To find two leaves with the same beginning takes some 2^64 tries."""
 _TILE_BYTES: Final = 6
 """Tiles of a log of 2^53 entries have numbers below 2^45."""
 _ROW: Final = NAME_BYTES + _TILE_BYTES
@@ -105,20 +102,20 @@ class RepeatedRecords:
         # In parts by the first byte of the name, so that only one part's names are objects at a time.
         self._parts = [bytearray() for _ in range(256)]
 
-    def take(self, tile: int, names: bytes) -> None:
-        """Take the `names` of a tile's records, joined: the first `NAME_BYTES` of each leaf."""
+    def take_names(self, tile: int, names: bytes) -> None:
+        """Take the joined `names` of a tile's records: the first `NAME_BYTES` of each leaf."""
         place = tile.to_bytes(_TILE_BYTES, "big")
         for at in range(0, len(names), NAME_BYTES):
             self._parts[names[at]] += names[at : at + NAME_BYTES] + place
 
-    def again(self) -> dict[int, frozenset[bytes]]:
-        """Return by tile the names of its records that are also in an earlier tile."""
-        found: dict[int, set[bytes]] = {}
+    def repeated_by_tile(self) -> dict[int, frozenset[bytes]]:
+        """Return, by tile, the names of records that an earlier tile has, too."""
+        repeated: dict[int, set[bytes]] = {}
         for part in self._parts:
             seen: set[bytes] = set()
             for at in range(0, len(part), _ROW):
                 name = bytes(part[at : at + NAME_BYTES])
                 if name in seen:
-                    found.setdefault(int.from_bytes(part[at + NAME_BYTES : at + _ROW], "big"), set()).add(name)
+                    repeated.setdefault(int.from_bytes(part[at + NAME_BYTES : at + _ROW], "big"), set()).add(name)
                 seen.add(name)
-        return {tile: frozenset(names) for tile, names in sorted(found.items())}
+        return {tile: frozenset(names) for tile, names in sorted(repeated.items())}

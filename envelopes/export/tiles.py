@@ -1,4 +1,4 @@
-"""The tiles of an export: each, up to 256 frames, is computed and compared alone; then the tree over them, in order."""
+"""The tiles of an export: each, of up to 256 frames, is computed and compared alone; then the tree over them, in order."""
 
 from __future__ import annotations
 
@@ -20,8 +20,6 @@ from sealbus.envelopes.log.tree_builder import TreeBuilder
 from sealbus.envelopes.log.tree_proofs import Frontier, range_root
 from sealbus.envelopes.trust.merkle import leaf_hash, root
 
-__all__ = ["TileResult", "TileTask", "TreeReader", "read_tile", "tasks_of"]
-
 _ROW: Final = ENTRY_BYTES + 2
 """An entry after its length."""
 
@@ -30,7 +28,7 @@ ReadTileFile = Callable[[TileName], bytes | None]
 
 @dataclass(frozen=True, slots=True)
 class TileTask:
-    """Tile number `index` of `width` entries; roots are asked for over its first entries, by their numbers."""
+    """Tile number `index` of `width` entries. `prefixes` are the numbers of first entries whose roots are needed."""
 
     index: int
     width: int
@@ -51,7 +49,7 @@ class TileTask:
 
 @dataclass(frozen=True, slots=True)
 class TileResult:
-    """The result of one tile: the root of all its leaves, the other roots asked for, findings and counts."""
+    """The result of one tile: the root of all its leaves, the roots of its `prefixes`, findings and counts."""
 
     task: TileTask
     root: bytes
@@ -59,23 +57,23 @@ class TileResult:
     findings: Sequence[Finding]
     tally: Tally
     names: bytes = b""
-    """The names of the records that were counted, joined (`RepeatedRecords`)."""
+    """The joined names of the counted records (`RepeatedRecords`)."""
     opening: Sequence[tuple[int, bytes]] = ()
-    """Sequence and H(header) of messages of kind 0x00 that do open."""
+    """Sequence and H(header) of messages of kind 0x00 that open."""
     approvals: Sequence[ApprovalFact] = ()
-    """What its decisions say about approvals, in the order of the log."""
+    """The facts about approvals in the tile's decisions, in the order of the log."""
     grants: Sequence[GrantFact] = ()
-    """What they say about standing grants, likewise."""
+    """The facts about standing grants in the tile's decisions, in the order of the log."""
 
 
 def read_tile(
     task: TileTask, frames: Iterable[Frame], reader: EntryReader, *, hashes: bytes | None, entries: bytes | None
 ) -> TileResult:
-    """Read the frames of one tile. `hashes` and `entries` are the files of its tiles, None if missing.
+    """Read the frames of a tile. `hashes` and `entries` are the files of its tiles, None if missing.
 
-    `frames` may raise `LogError` if their file is cut; missing entries then have a placeholder in the tree.
+    `frames` may raise `LogError` if their file is cut. Missing entries then have a placeholder in the tree.
     """
-    found: list[Finding] = []
+    findings: list[Finding] = []
     rows: list[bytes] = []
     sequences: list[int] = []
     reader.begin(task.only)
@@ -84,21 +82,21 @@ def read_tile(
             sequences.append(frame.sequence)
             rows.append(reader.read(frame))
     except LogError as error:
-        found.append(of_file(messages_path(task.index), error.code, error.detail))
-    found += _first_other(rows, sequences, entries)
+        findings.append(of_file(messages_path(task.index), error.code, error.detail))
+    findings += _first_other(rows, sequences, entries)
     rows += [bytes(32)] * (task.width - len(rows))
     leaves = [leaf_hash(row) for row in rows]
-    for name, given, computed in (
+    for name, stored, computed in (
         (task.hashes, hashes, b"".join(leaves)),
         (task.entries, entries, encode_entries(rows)),
     ):
-        if given is not None and given != computed:
-            found.append(of_file(name.path, Code.BAD_TILE, "not what the messages give"))
+        if stored is not None and stored != computed:
+            findings.append(of_file(name.path, Code.BAD_TILE, "not what the messages give"))
     return TileResult(
         task=task,
         root=root(leaves),
         prefixes={width: root(leaves[:width]) for width in task.prefixes},
-        findings=list(chain(found, reader.findings)),
+        findings=list(chain(findings, reader.findings)),
         tally=reader.tally,
         names=b"".join(reader.names),
         opening=reader.opening,
@@ -108,7 +106,7 @@ def read_tile(
 
 
 def _first_other(rows: Sequence[bytes], sequences: Sequence[int], entries: bytes | None) -> list[Finding]:
-    """Return the first message whose entry differs from the one in the tile, which itself names no message."""
+    """Return a finding for the first message whose entry differs from the tile's. The tile itself names no message."""
     if entries is not None:
         for number, (row, sequence) in enumerate(zip(rows, sequences, strict=True)):
             if entries[number * _ROW : number * _ROW + _ROW] != encode_entries([row]):
@@ -117,7 +115,7 @@ def _first_other(rows: Sequence[bytes], sequences: Sequence[int], entries: bytes
 
 
 def _counted(frames: Iterable[Frame], width: int) -> Iterator[Frame]:
-    """Yield `frames`; raise `LogError` (`bad_entry`) at the first surplus frame, and at the end if there are too few."""
+    """Yield `frames`; raise `LogError` (`bad_entry`) at a surplus frame, or at the end if frames are missing."""
     count = 0
     for count, frame in enumerate(frames, 1):
         if count > width:
@@ -128,10 +126,10 @@ def _counted(frames: Iterable[Frame], width: int) -> Iterator[Frame]:
 
 
 def tasks_of(size: int, sizes: Iterable[int]) -> Iterator[TileTask]:
-    """Yield the tasks for a log of `size` entries, including the roots at `sizes`, each at most `size`."""
+    """Yield the tasks for a log of `size` entries, with the roots at `sizes`, each at most `size`."""
     wanted: dict[int, set[int]] = {}
-    for one in sizes:
-        index, width = divmod(one, TILE_WIDTH)
+    for total in sizes:
+        index, width = divmod(total, TILE_WIDTH)
         if width:
             wanted.setdefault(index, set()).add(width)
     for index in range(-(-size // TILE_WIDTH)):
@@ -140,10 +138,10 @@ def tasks_of(size: int, sizes: Iterable[int]) -> Iterator[TileTask]:
 
 
 class TreeReader:
-    """Builds the tree from the results of a log's tiles, in order. Memory holds only the roots asked for."""
+    """Builds the tree from the results of a log's tiles, in order. Memory has only the requested roots."""
 
     def __init__(self, read: ReadTileFile, sizes: Iterable[int]) -> None:
-        """Start empty. `read` returns the file of a tile, or None if missing; `sizes` are those with roots to ask for."""
+        """Start empty. `read` returns the file of a tile, or None if missing; `root_at` answers for `sizes`."""
         self._read = read
         self._wanted = set(sizes)
         self._roots: dict[int, bytes] = {}
@@ -152,7 +150,7 @@ class TreeReader:
         self._frontier = Frontier()
         self.findings: list[Finding] = []
 
-    def take(self, result: TileResult) -> None:
+    def take_tile(self, result: TileResult) -> None:
         """Take the result of the next tile."""
         start = result.task.index * TILE_WIDTH
         for width, prefix in result.prefixes.items():
@@ -172,11 +170,11 @@ class TreeReader:
             self._compare(name, data)
 
     def root_at(self, size: int) -> bytes:
-        """Return the root of the first `size` entries, one of the given `sizes`; raise `KeyError` for others."""
+        """Return the root of the first `size` entries, one of the `sizes`; raise `KeyError` for others."""
         return self._roots[size] if size else range_root(())
 
     def _compare(self, name: TileName, computed: bytes) -> None:
         real = TileName(int(name.level) + 1, name.index, name.width)
-        given = self._read(real)
-        if given is not None and given != computed:
+        stored = self._read(real)
+        if stored is not None and stored != computed:
             self.findings.append(of_file(real.path, Code.BAD_TILE, "not what the messages give"))

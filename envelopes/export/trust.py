@@ -1,9 +1,8 @@
-"""Trust over time: which trust bundle was current when, as the notary recorded it (SPEC.md section 14).
+"""Trust over time: the trust bundle that was current at each time, as the notary recorded it (SPEC.md section 14).
 
-Every credential is judged as of its entry, with the bundles current then, long after all keys have been replaced. Bundles
-change what counts as verified, so a first pass over an export reads them in sequence. It is cheap because it looks only
-into messages that claim to be the notary's; the second pass, which verifies all messages in any order, opens them or
-reports a finding.
+Every credential is judged as of its entry, with the bundles of that time, even after all keys were replaced. Bundles decide
+which messages verify, so a first pass over an export reads them in sequence. It is cheap, because it parses only messages
+that claim to be the notary's. The second pass verifies all messages, in any order, and reports findings.
 """
 
 from __future__ import annotations
@@ -31,34 +30,22 @@ from sealbus.envelopes.trust.bundles import BundleKey, JwtBundle, TrustBundles
 from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = [
-    "LATE",
-    "ArchivedBundle",
-    "LoggedCheckpoint",
-    "NotaryMessage",
-    "NotaryMessages",
-    "TrustArchive",
-    "TrustReader",
-    "parse_bundle",
-    "pinned_bundles",
-]
-
 LATE: Final = 60 * SECOND
-"""How long after a bundle was replaced a reader may still have used it, in microseconds."""
+"""How long a reader may still use a bundle after its replacement, in microseconds."""
 
 _HEAD_BYTES = 8_300
 """The latest end of an envelope's header."""
 
 
 class ArchivedBundle(NamedTuple):
-    """A bundle and the time from which it was current, in microseconds, by the notary's clock."""
+    """A bundle, and the time since which it was current, in microseconds by the notary's clock."""
 
     since: int
     bundle: JwtBundle
 
 
 class _BundlesOfTime(TrustBundles):
-    """The bundles of one moment. A key that the current bundle lacks is looked up in its neighbours, in their order."""
+    """The bundles of one moment. If the current bundle lacks a key, its neighbours are searched in order."""
 
     __slots__ = ("_order",)
 
@@ -69,16 +56,16 @@ class _BundlesOfTime(TrustBundles):
     def key(self, trust_domain: TrustDomain, kid: str) -> BundleKey | None:
         """Return the key `kid` of `trust_domain` only; raise `KeyError` if that trust domain is unknown."""
         for bundle in self._order[trust_domain.name]:
-            found = bundle.keys.get(kid)
-            if found is not None:
-                return found
+            bundle_key = bundle.keys.get(kid)
+            if bundle_key is not None:
+                return bundle_key
         return None
 
 
 class TrustArchive:
-    """The bundles of a log, in its order. A bundle counts from its `since`, or the `since` of the one before if later.
+    """The bundles of a log, in its order. A bundle counts from its `since`, or from that of its predecessor if later.
 
-    The first of a trust domain counts from the beginning: no earlier one is known.
+    The first bundle of a trust domain counts from the beginning, because no earlier bundle is known.
     """
 
     def __init__(self, bundles: Iterable[ArchivedBundle] = ()) -> None:
@@ -110,21 +97,22 @@ class TrustArchive:
     def at(self, time: int) -> TrustBundles:
         """Return the bundles trusted at `time`, in microseconds.
 
-        A key is looked up in the bundle current then; else in later ones, the next first, because the notary may learn of a
-        bundle after agents did; else in those that were current during the `LATE` before, the latest first.
+        A key is looked up in the bundle of that time. Then it is looked up in later bundles, the next first, because agents
+        may learn of a bundle before the notary does. Then it is looked up in the bundles that were current within `LATE`
+        before `time`, the latest first.
         """
-        # Between two changes it is always the same; there are twice as many changes as bundles.
+        # The answer changes only at the start of a bundle and at the end of its `LATE`.
         place = bisect_right(self._changes, time)
-        found = self._known.get(place)
-        if found is None:
-            found = self._known[place] = self._made_for(time)
-        return found
+        bundles = self._known.get(place)
+        if bundles is None:
+            bundles = self._known[place] = self._bundles_around(time)
+        return bundles
 
     def current(self, time: int) -> TrustBundles:
-        """Return only the bundles that were current at `time`, which every reader had for certain."""
+        """Return only the bundles that were current at `time`, which every reader had."""
         return TrustBundles(bundles[_last(self._times[domain], time)] for domain, bundles in self._bundles.items())
 
-    def _made_for(self, time: int) -> TrustBundles:
+    def _bundles_around(self, time: int) -> TrustBundles:
         order: dict[str, list[JwtBundle]] = {}
         for domain, bundles in self._bundles.items():
             times = self._times[domain]
@@ -134,12 +122,12 @@ class TrustArchive:
 
 
 def _last(times: Sequence[int], time: int) -> int:
-    """Return the number of the last bundle that had become current by `time`, or of the first if there was none."""
+    """Return the index of the last bundle that was current by `time`, or of the first bundle."""
     return max(bisect_right(times, time) - 1, 0)
 
 
 class LoggedCheckpoint(NamedTuple):
-    """A checkpoint that the log itself holds: the root that it had at `size`. `sequence` is that of the record."""
+    """A checkpoint in the log itself: its root at `size`. `sequence` is that of the message with the record."""
 
     sequence: int
     size: int
@@ -149,7 +137,7 @@ class LoggedCheckpoint(NamedTuple):
 class TrustReader:
     """The first pass over a log's frames, in order; the results are `archive`, `checkpoints`, `policies` and `findings`.
 
-    It decides whether a message counts as verified only for those that bring bundles.
+    It verifies only the messages with trust bundles.
     """
 
     def __init__(self, root: Root) -> None:
@@ -161,20 +149,20 @@ class TrustReader:
         self.policies = PolicyFiles()
         self.findings: list[Finding] = []
 
-    def take(self, frame: Frame, index: int) -> None:
+    def take_frame(self, frame: Frame, index: int) -> None:
         """Take the entry number `index`."""
         message = self._messages.read(frame)
         if message is None:
             return
         header, body = message
-        self.policies.take(body.records.values())
+        self.policies.take_records(body.records.values())
         bundles = [record for record in body.records.values() if isinstance(record, BundleRecord)]
         if bundles:
             self._take_bundles(frame, header, bundles)
         self._take_checkpoints(frame, index, body)
 
     def end(self) -> None:
-        """Note a finding if there is no bundle at all: then nothing verifies."""
+        """Add a finding if there is no bundle at all: then no message verifies."""
         if not len(self.archive):
             self.findings.append(of_file("messages", FindingCode.NO_BUNDLE, "none that the root file leads to"))
 
@@ -215,7 +203,7 @@ class TrustReader:
 
     def _take_checkpoint(self, frame: Frame, index: int, note: bytes) -> None:
         if not note.startswith(self._root.origin.encode() + b"\n"):
-            # Of the previous log, or of one for which this notary keeps checkpoints: its keys are not known here.
+            # A checkpoint of the previous log, or of another log that this notary watches. Their keys are not known here.
             parse_note(note)
             return
         checkpoint = open_strictly(note, self._root.origin, self._root.keys).checkpoint
@@ -225,25 +213,25 @@ class TrustReader:
 
 
 def pinned_bundles(bundles: Iterable[BundleRecord], root: Root) -> TrustArchive:
-    """Return those of `bundles`, all of one message, that `root` pins, so that no bundle needs to vouch for them."""
-    found = TrustArchive()
+    """Return the bundles of one message that `root` pins, so that no bundle need vouch for them."""
+    pinned = TrustArchive()
     for record in bundles:
         if record.trust_domain == root.names.trust_domain and sha256(record.jwt).digest() in root.bundles:
             try:
-                found.add(parse_bundle(record))
+                pinned.add(parse_bundle(record))
             except BundleRefused:
-                # It was pinned nevertheless; what it would vouch for stays untrusted, which is a finding.
+                # A pinned bundle that breaks a rule. The messages that it would vouch for stay untrusted, which is a finding.
                 continue
-    return found
+    return pinned
 
 
 def parse_bundle(record: BundleRecord) -> ArchivedBundle:
-    """Return the bundle that a record holds; raise `BundleRefused` for one that breaks a rule of section 5."""
+    """Return the bundle in a record; raise `BundleRefused` if it breaks a rule of SPEC.md section 5."""
     return ArchivedBundle(record.current, JwtBundle.parse(record.trust_domain, record.jwt))
 
 
 class NotaryMessage(NamedTuple):
-    """A message as it describes itself, unverified."""
+    """The header and body of a message, unverified."""
 
     header: Header
     body: AuditBody
@@ -257,15 +245,15 @@ class NotaryMessages:
         self._ids = [notary.value.encode() for notary in self._notaries]
 
     def read(self, frame: Frame) -> NotaryMessage | None:
-        """Return the message of `frame` if it claims to be a notary's, or None for all others and for non-messages."""
+        """Return the message of `frame` if it claims to be a notary's, else None."""
         head = frame.data[:_HEAD_BYTES]
-        if frame.kind is not EntryKind.VERIFIED or not any(one in head for one in self._ids):
+        if frame.kind is not EntryKind.VERIFIED or not any(notary in head for notary in self._ids):
             return None
         try:
             envelope = parse_envelope(frame.data)
             header = parse_header(envelope.header)
             body = parse_audit_body(envelope.body) if header.iss in self._notaries else None
         except EnvelopeError:
-            # The second pass reports what is wrong with it.
+            # The second pass reports the fault.
             return None
         return NotaryMessage(header, body) if body is not None else None

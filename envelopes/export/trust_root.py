@@ -1,6 +1,6 @@
-"""The root file: all that a verifier knows from outside an export, and the only source of trust.
+"""The root file: the only source of a verifier's trust, which comes from outside the export.
 
-Strict JSON, so that two readers see one meaning (SPEC.md section 14, "The root file").
+It is strict JSON, so that all readers see the same meaning (SPEC.md section 14, "The root file").
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ from sealbus.envelopes.records.archive import ArchiveProfile
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = ["Root"]
-
 _NAMES: Final = frozenset(
     {"v", "origin", "keys", "bundles", "checkpoints", "trust_domain", "agents", "minters", "notaries"}
 )
@@ -29,11 +27,11 @@ _MOST_BYTES: Final = 1_048_576
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Root:
-    """What is trusted beforehand. Raises `ConfigurationError` if it trusts nothing, or has another log's checkpoint.
+    """The parts of a log that a verifier trusts. Raises `ConfigurationError` if there are none, or for a bad checkpoint.
 
-    `keys` are the log's, several while one replaces another. `bundles` are H of the own trust domain's JWT bundles that
-    are pinned, with no bundle vouching for them: that of the log's first `bundle` record, and any with which an operator
-    started over. `checkpoints` are notes that others kept.
+    `keys` are the log's keys, several while one replaces another. `bundles` are hashes of JWT bundles of the own trust domain
+    that are pinned, so that no bundle need vouch for them: that of the log's first `bundle` record, and each with which an
+    operator started over. `checkpoints` are notes of this log that others kept.
     """
 
     origin: str
@@ -49,9 +47,9 @@ class Root:
     """The profile for reading this deployment's record messages."""
 
     def __post_init__(self) -> None:
-        for what, trusted in (("keys", self.keys), ("bundles", self.bundles), ("notaries", self.notaries)):
+        for name, trusted in (("keys", self.keys), ("bundles", self.bundles), ("notaries", self.notaries)):
             if not trusted:
-                raise ConfigurationError(f"root file: {what} is empty")
+                raise ConfigurationError(f"root file: {name} is empty")
         try:
             held = tuple(open_strictly(note, self.origin, self.keys) for note in self.checkpoints)
         except LogError as error:
@@ -82,15 +80,15 @@ class Root:
         if type(agents) is not dict or agents.keys() != {"template", "table"} or type(agents["table"]) is not dict:
             raise ValueError("agents has template and table")
         template = _text("agents.template", agents["template"])
-        table = {name: SpiffeId.parse(_text("agents.table", one)) for name, one in agents["table"].items()}
+        table = {name: SpiffeId.parse(_text("agents.table", spiffe_id)) for name, spiffe_id in agents["table"].items()}
         return cls(
             origin=_text("origin", document["origin"]),
-            keys=tuple(NoteVerifier.parse(one) for one in _texts(document, "keys")),
-            bundles=frozenset(_digest(one) for one in _texts(document, "bundles")),
+            keys=tuple(NoteVerifier.parse(key) for key in _texts(document, "keys")),
+            bundles=frozenset(_digest(digest) for digest in _texts(document, "bundles")),
             names=Names(TrustDomain(_text("trust_domain", document["trust_domain"])), template, table),
-            minters=frozenset(SpiffeId.parse(one) for one in _texts(document, "minters")),
-            notaries=frozenset(SpiffeId.parse(one) for one in _texts(document, "notaries")),
-            checkpoints=tuple(one.encode() for one in _texts(document, "checkpoints")),
+            minters=frozenset(SpiffeId.parse(minter) for minter in _texts(document, "minters")),
+            notaries=frozenset(SpiffeId.parse(notary) for notary in _texts(document, "notaries")),
+            checkpoints=tuple(note.encode() for note in _texts(document, "checkpoints")),
         )
 
     def encode(self) -> bytes:
@@ -99,12 +97,12 @@ class Root:
             "v": 1,
             "origin": self.origin,
             "keys": [key.text for key in self.keys],
-            "bundles": sorted(one.hex() for one in self.bundles),
-            "checkpoints": [one.decode() for one in self.checkpoints],
+            "bundles": sorted(digest.hex() for digest in self.bundles),
+            "checkpoints": [note.decode() for note in self.checkpoints],
             "trust_domain": self.names.trust_domain.name,
             "agents": {
                 "template": self.names.template,
-                "table": {name: str(one) for name, one in sorted(self.names.table.items())},
+                "table": {name: str(spiffe_id) for name, spiffe_id in sorted(self.names.table.items())},
             },
             "minters": sorted(map(str, self.minters)),
             "notaries": sorted(map(str, self.notaries)),
@@ -122,14 +120,14 @@ def _texts(document: dict[str, Json], name: str) -> tuple[str, ...]:
     listed = document[name]
     if type(listed) is not list:
         raise ValueError(f"{name} is not an array")
-    texts = tuple(_text(name, one) for one in listed)
+    texts = tuple(_text(name, item) for item in listed)
     if len(set(texts)) != len(texts):
         raise ValueError(f"{name} repeats an item")
     return texts
 
 
 def _digest(text: str) -> bytes:
-    # `fromhex` also accepts white space and upper case; only one spelling is allowed.
+    # `fromhex` also accepts white space and upper case, but only one spelling is allowed.
     digest = bytes.fromhex(text)
     if digest.hex() != text or len(text) != _DIGEST_HEX:
         raise ValueError("bundles are SHA-256 in lower-case hex")

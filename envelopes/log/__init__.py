@@ -1,7 +1,7 @@
 """The audit log: entries, Merkle tree, tiles, proofs, signed checkpoints, receipts (SPEC.md section 13).
 
 Pure: callers that read files or streams pass bytes, and get values or `LogError`. The formats are those of C2SP, so that
-tools that know nothing of sealbus can check a log too.
+tools without knowledge of sealbus can check a log, too.
 
     >>> from sealbus.envelopes.log.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
     >>> from sealbus.envelopes.log.entries import creation_entry, verified_entry
@@ -13,7 +13,7 @@ tools that know nothing of sealbus can check a log too.
     >>> tiles = [tile for entry in entries for tile in tree.append(entry.leaf)]
     >>> note = sign_checkpoint(Checkpoint("log.example.org/audit", tree.size, tree.root()), [signer])
 
-Anyone with the verifier key can check the checkpoint and, with a receipt, that one entry is in the log:
+Anyone with the verifier key can check the checkpoint and, with a receipt, that an entry is in the log:
 
     >>> open_checkpoint(note, origin="log.example.org/audit", verifiers=[signer.verifier]).checkpoint.size
     2

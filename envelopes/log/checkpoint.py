@@ -1,6 +1,6 @@
-"""Checkpoints: what a log commits itself to, its size and root, as a signed note (C2SP tlog-checkpoint).
+"""Checkpoints: signed notes that commit a log to its size and root (C2SP tlog-checkpoint).
 
-A C2SP verifier ignores signatures of unknown keys; in an export every byte of a checkpoint counts (`open_strictly`).
+A C2SP verifier ignores signatures by unknown keys. In an export, `open_strictly` refuses them: every byte counts there.
 """
 
 from __future__ import annotations
@@ -16,23 +16,13 @@ from sealbus.envelopes.log.note import (
     NoteSigner,
     NoteVerifier,
     base64_text,
+    check_all_signers,
     parse_base64,
-    parse_note,
     parse_number,
     sign_note,
     verify_note,
 )
 from sealbus.envelopes.log.tree_proofs import verify_consistency
-
-__all__ = [
-    "Checkpoint",
-    "SignedCheckpoint",
-    "open_checkpoint",
-    "open_strictly",
-    "parse_checkpoint",
-    "sign_checkpoint",
-    "verify_extension",
-]
 
 _LINES: Final = 3
 _EMPTY_ROOT: Final = sha256().digest()
@@ -49,7 +39,7 @@ class Checkpoint:
     def __post_init__(self) -> None:
         if not 1 <= len(self.origin.encode(errors="replace")) <= DEFAULT_LIMITS.log_name_bytes:
             raise LogError(Code.BAD_NOTE, "origin: length")
-        if any(one < " " or "\ud800" <= one <= "\udfff" for one in self.origin):
+        if any(character < " " or "\ud800" <= character <= "\udfff" for character in self.origin):
             raise LogError(Code.BAD_NOTE, "origin: character")
         if not 0 <= self.size <= DEFAULT_LIMITS.max_integer or len(self.root) != len(_EMPTY_ROOT):
             raise LogError(Code.BAD_NOTE, "size or root")
@@ -64,7 +54,7 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class SignedCheckpoint:
-    """A checkpoint whose note a known key signed. Made by `open_checkpoint` only."""
+    """A checkpoint whose note a known key has signed. `open_checkpoint` alone makes it."""
 
     checkpoint: Checkpoint
     note: bytes = field(repr=False)
@@ -84,15 +74,15 @@ def parse_checkpoint(text: str) -> Checkpoint:
 
 
 def sign_checkpoint(checkpoint: Checkpoint, signers: Sequence[NoteSigner]) -> bytes:
-    """Return the note of `checkpoint`. The signer must make sure that it extends every checkpoint that was signed before."""
+    """Return the note of `checkpoint`. The caller ensures that it extends every checkpoint that was signed before."""
     return sign_note(checkpoint.text, signers)
 
 
 def open_checkpoint(note: bytes, *, origin: str, verifiers: Iterable[NoteVerifier]) -> SignedCheckpoint:
     """Verify `note` as a checkpoint of the log `origin`, signed by one of `verifiers`, the keys of that log.
 
-    Raises `LogError` as `verify_note` does, `bad_note` for a text that is not a checkpoint, `wrong_log` for another log's.
-    `verify_extension` checks that it extends earlier checkpoints.
+    Raises `LogError` as `verify_note` does, `bad_note` for a text that is not a checkpoint, and `wrong_log` for a checkpoint
+    of another log. `verify_extension` checks that it extends earlier checkpoints.
     """
     verified = verify_note(note, verifiers)
     checkpoint = parse_checkpoint(verified.text)
@@ -104,7 +94,7 @@ def open_checkpoint(note: bytes, *, origin: str, verifiers: Iterable[NoteVerifie
 def verify_extension(old: Checkpoint, new: Checkpoint, path: Sequence[bytes]) -> None:
     """Raise `LogError` unless the log at `new` begins with the whole log at `old`.
 
-    `wrong_log` for two origins; else `inconsistent_log` or `bad_proof`, as `verify_consistency` says.
+    `wrong_log`: the origins differ. `inconsistent_log` and `bad_proof`: as for `verify_consistency`.
     """
     if old.origin != new.origin:
         raise LogError(Code.WRONG_LOG, "checkpoints of two logs")
@@ -112,17 +102,10 @@ def verify_extension(old: Checkpoint, new: Checkpoint, path: Sequence[bytes]) ->
 
 
 def open_strictly(note: bytes, origin: str, keys: Sequence[NoteVerifier]) -> SignedCheckpoint:
-    """Verify `note` as a checkpoint of the log `origin`, every signature by one of `keys`, at most one by each.
+    """Verify `note` as a checkpoint of the log `origin`, with every signature by one of `keys`, and at most one by each.
 
-    Raises `LogError` as `open_checkpoint` does; `untrusted_note` for a signature by any other key, `bad_note` for a
-    second one by the same key.
+    Raises `LogError` as `open_checkpoint` and `check_all_signers` do.
     """
     signed = open_checkpoint(note, origin=origin, verifiers=keys)
-    signatures = parse_note(note).signatures
-    known = {(key.name, key.key_id) for key in keys}
-    by = [(one.name, one.key_id) for one in signatures]
-    if not known.issuperset(by):
-        raise LogError(Code.UNTRUSTED_NOTE, "signed by a key that is not in the root file")
-    if len(set(by)) != len(by):
-        raise LogError(Code.BAD_NOTE, "signed twice by one key")
+    check_all_signers(note, keys)
     return signed

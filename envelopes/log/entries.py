@@ -1,7 +1,7 @@
-"""Entries of the audit log: 32 bytes for each message of the stream, each gap, and the beginning of a log.
+"""Entries of the audit log: 32 bytes for each message of the stream, each gap, and each event of the stream.
 
-An entry states what was at a place and when, as a hash (SPEC.md section 13, "Entries"). It is verified by computing it
-again from the stream or from an export. Entries are in the order of the stream, every sequence once, from 1.
+An entry is a hash of a place, a time and a message (SPEC.md section 13, "Entries"). To verify it, compute it again from the
+stream or from an export. Entries are in the order of the stream, every sequence once, from 1.
 """
 
 from __future__ import annotations
@@ -14,18 +14,6 @@ from typing import Final
 from sealbus.envelopes.errors import Code, LogError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.trust.merkle import leaf_hash
-
-__all__ = [
-    "ENTRY_BYTES",
-    "Entry",
-    "EntryKind",
-    "EntryOrder",
-    "creation_entry",
-    "gap_entry",
-    "previous_entry",
-    "unverified_entry",
-    "verified_entry",
-]
 
 ENTRY_BYTES: Final = 32
 _PREFIX: Final = b"sealbus.entry.v1"
@@ -41,23 +29,23 @@ class EntryKind(IntEnum):
     GAP = 0x02
     """Sequences that the stream does not hold."""
     CREATION = 0x03
-    """The stream's creation: first in every log."""
+    """The stream's creation: the first entry of every log."""
     PREVIOUS = 0x04
-    """The last checkpoint of the previous period's log: second, if there was one."""
+    """The last checkpoint of the previous period's log: the second entry, if there is such a log."""
     RESTORED = 0x05
-    """The stream was restored from a backup (`restoration.py`): the sequence after this one's comes next, perhaps again."""
+    """The stream was restored from a backup (`restoration.py`). The sequence after this entry's comes next, perhaps again."""
     LOST = 0x06
-    """In exports only, in the place of a message that the restored stream no longer holds. No entry is of this kind."""
+    """In exports only: stands for a message that the restored stream no longer has. No entry has this kind."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One entry. Raises `LogError` (`bad_entry`) for values that no entry can have.
 
-    `sequence` is that of the message, or the first of a gap; 0 for the first two, that are for no message, and the last one
-    of a stream that was restored. `time` is when the broker stored the message; of a gap that of the message after it, of the
-    first two when the stream was created, and of a restoration when it was: microseconds. `count` is how many sequences it
-    stands for.
+    `sequence` is that of the message, the first of a gap, the last restored one, or 0 for `CREATION` and `PREVIOUS`. `time`,
+    in microseconds, is the time at which the broker stored the message. A gap has the time of the message after it, a
+    restoration the time of its note, and the first two entries have the creation time of the stream. `count` is the number of
+    sequences that the entry covers.
     """
 
     kind: EntryKind
@@ -102,12 +90,12 @@ def verified_entry(sequence: int, *, time: int, header_digest: bytes) -> Entry:
 
 
 def unverified_entry(sequence: int, *, time: int, payload: bytes) -> Entry:
-    """Return the entry of a message that did not open, over all of its payload."""
+    """Return the entry of a message that did not open. It covers the whole payload."""
     return Entry(EntryKind.UNVERIFIED, sequence, time, sha256(payload).digest())
 
 
 def gap_entry(first: int, count: int, *, time: int) -> Entry:
-    """Return the entry of `count` missing sequences from `first` on; `time` is the stored time of what comes after."""
+    """Return the entry of `count` missing sequences from `first` on; `time` is the stored time of the next message."""
     if not 1 <= count <= _MAX:
         raise LogError(Code.BAD_ENTRY, "count")
     return Entry(EntryKind.GAP, first, time, _count_digest(count), count)
@@ -119,7 +107,7 @@ def creation_entry(stream: str, *, created: int) -> Entry:
 
 
 def previous_entry(note: bytes, *, created: int) -> Entry:
-    """Return the second entry of a log whose stream follows another: over the last checkpoint of that one's log."""
+    """Return the second entry of a log whose stream follows another stream: `note` is that log's last checkpoint."""
     return Entry(EntryKind.PREVIOUS, 0, created, sha256(note).digest(), 0)
 
 
@@ -128,16 +116,16 @@ def _count_digest(count: int) -> bytes:
 
 
 class EntryOrder:
-    """The order of one log's entries, checked one by one, from the first or from any place where a checkpoint may be.
+    """Checks the order of a log's entries one by one, from the first or from any place where a checkpoint may be.
 
-    Neither the truth of an entry is checked nor stored times: a broker whose clock is set back, or whose leader changes,
-    stores earlier times after later ones.
+    The digests of entries are not checked. Nor is the order of stored times: a broker whose clock is set back, or whose
+    leader changes, stores earlier times after later times.
     """
 
     __slots__ = ("_gap", "_last", "size")
 
     def __init__(self, size: int = 0, last: int = 0) -> None:
-        """Start after `size` entries, the last of which was for sequence `last` (0 if for none)."""
+        """Start after `size` entries; the last covered sequence is `last`, 0 for none."""
         if size < 0 or last < 0 or (last > 0 and size == 0):
             raise LogError(Code.BAD_ENTRY, "no log can have this size and sequence")
         self.size = size
@@ -151,11 +139,11 @@ class EntryOrder:
 
     @property
     def settled(self) -> bool:
-        """Whether a checkpoint may be here: not before the first entry, and not between a gap and the entry that ends it."""
+        """Whether a checkpoint may be here: not before the first entry, and not between a gap and the next entry."""
         return self.size > 0 and self._gap is None
 
-    def take(self, entry: Entry) -> None:
-        """Take `entry` as the next one; raise `LogError` (`bad_entry`) if it may not come next."""
+    def take_entry(self, entry: Entry) -> None:
+        """Take the next entry; raise `LogError` (`bad_entry`) if `entry` may not come next."""
         kind = entry.kind
         if (kind is EntryKind.CREATION) != (self.size == 0):
             raise LogError(Code.BAD_ENTRY, "a log begins with its stream's creation, and nothing else does")
@@ -169,20 +157,20 @@ class EntryOrder:
         if entry.sequence and entry.sequence != self.next:
             raise LogError(Code.BAD_ENTRY, "another sequence comes next")
         if self._gap is not None and entry.time != self._gap.time:
-            raise LogError(Code.BAD_ENTRY, "a gap has the stored time of what comes after it")
+            raise LogError(Code.BAD_ENTRY, "a gap has the stored time of the entry after it")
         self._gap = entry if kind is EntryKind.GAP else None
         self._last += entry.count
         self.size += 1
 
     def take_lost(self, sequence: int) -> None:
-        """Take an entry of which only the sequence is known, as `take` does. It is of a message."""
+        """Take the next entry, of a message of which only the sequence is known; raise as `take_entry` does."""
         time = self._gap.time if self._gap is not None else 0
-        self.take(Entry(EntryKind.UNVERIFIED, sequence, time, bytes(ENTRY_BYTES)))
+        self.take_entry(Entry(EntryKind.UNVERIFIED, sequence, time, bytes(ENTRY_BYTES)))
 
     def _restore(self, last: int) -> None:
         if self._gap is not None:
-            raise LogError(Code.BAD_ENTRY, "a restoration between a gap and what comes after it")
+            raise LogError(Code.BAD_ENTRY, "a restoration between a gap and the entry after it")
         if last > self._last:
-            raise LogError(Code.BAD_ENTRY, "a stream that was restored to what was not logged")
+            raise LogError(Code.BAD_ENTRY, "a stream that was restored beyond the logged entries")
         self._last = last
         self.size += 1

@@ -1,6 +1,6 @@
 """Signed notes: a text with signatures by keys that have a name and an id (C2SP signed-note; Ed25519, type 0x01).
 
-What notes share with checkpoints and receipts is here too: strict base64, decimal numbers, and names.
+Notes, checkpoints and receipts share the functions for strict base64, decimal numbers and names.
 """
 
 from __future__ import annotations
@@ -16,22 +16,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from sealbus.envelopes.errors import Code, ConfigurationError, LogError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
-
-__all__ = [
-    "KEY_BYTES",
-    "Note",
-    "NoteSignature",
-    "NoteSigner",
-    "NoteVerifier",
-    "VerifiedNote",
-    "base64_text",
-    "check_key_name",
-    "parse_base64",
-    "parse_note",
-    "parse_number",
-    "sign_note",
-    "verify_note",
-]
 
 _DASH: Final = "\u2014 "
 _KEY_ID: Final = 4
@@ -51,14 +35,14 @@ class NoteSignature(NamedTuple):
 
 
 class Note(NamedTuple):
-    """A well-formed note. Its text must be ignored until a known key is found to have signed it."""
+    """A well-formed note. Ignore its text until a known key is found to have signed it."""
 
     text: str
     signatures: tuple[NoteSignature, ...]
 
 
 class VerifiedNote(NamedTuple):
-    """A note that at least one known key has signed. Made by `verify_note` only."""
+    """A note that at least one known key has signed. `verify_note` alone makes it."""
 
     text: str
     signers: tuple[NoteVerifier, ...]
@@ -89,9 +73,9 @@ def parse_note(data: bytes) -> Note:
 def verify_note(data: bytes, verifiers: Iterable[NoteVerifier]) -> VerifiedNote:
     """Parse a note and verify that at least one of `verifiers` signed it.
 
-    Signatures of other keys are ignored; every signature of a known key must verify. Raises `LogError`: `bad_note` for
-    malformed bytes, `bad_note_signature` for a bad signature of a known key, `untrusted_note` if no known key signed.
-    Raises `ConfigurationError` for two verifiers of one name and key id.
+    Signatures by other keys are ignored. Every signature by a known key must verify. Raises `LogError`: `bad_note` for
+    malformed bytes, `bad_note_signature` for a bad signature by a known key, `untrusted_note` if no known key signed.
+    Raises `ConfigurationError` for two verifiers with one name and key id.
     """
     known: dict[tuple[str, bytes], NoteVerifier] = {}
     for verifier in verifiers:
@@ -101,23 +85,35 @@ def verify_note(data: bytes, verifiers: Iterable[NoteVerifier]) -> VerifiedNote:
     message = note.text.encode()
     signers: dict[NoteVerifier, None] = {}
     for name, key_id, signature in note.signatures:
-        found = known.get((name, key_id))
-        if found is not None:
-            found.verify(message, signature)
-            signers[found] = None
+        signer = known.get((name, key_id))
+        if signer is not None:
+            signer.verify(message, signature)
+            signers[signer] = None
     if not signers:
         raise LogError(Code.UNTRUSTED_NOTE, "no known key has signed it")
     return VerifiedNote(note.text, tuple(signers))
 
 
-def sign_note(text: str, signers: Sequence[NoteSigner]) -> bytes:
-    """Return `text` as a note signed by each of `signers`; there are two while a key is being replaced.
+def check_all_signers(data: bytes, verifiers: Iterable[NoteVerifier]) -> None:
+    """Raise `LogError` if a key other than `verifiers` signed the note (`untrusted_note`), or a key twice (`bad_note`).
 
-    Raises `LogError` (`bad_note`) for a text that no note can have, for no signer, and for more bytes than may be
-    published (8,192).
+    `verify_note` verifies the signatures by known keys and, as a C2SP verifier does, ignores all others.
+    """
+    signers = [(signature.name, signature.key_id) for signature in parse_note(data).signatures]
+    if not {(verifier.name, verifier.key_id) for verifier in verifiers}.issuperset(signers):
+        raise LogError(Code.UNTRUSTED_NOTE, "signed by an unknown key as well")
+    if len(set(signers)) != len(signers):
+        raise LogError(Code.BAD_NOTE, "signed twice by one key")
+
+
+def sign_note(text: str, signers: Sequence[NoteSigner]) -> bytes:
+    """Return `text` as a note signed by each of `signers`: two while one key replaces another.
+
+    Raises `LogError` (`bad_note`) for a text that no note can have, without signers, and for a note over 8,192 bytes, which
+    may not be published.
     """
     if not signers:
-        raise LogError(Code.BAD_NOTE, "nobody signs")
+        raise LogError(Code.BAD_NOTE, "no signer")
     if not text.endswith("\n"):
         raise LogError(Code.BAD_NOTE, "the text must end with a newline")
     _check_characters(text)
@@ -126,8 +122,8 @@ def sign_note(text: str, signers: Sequence[NoteSigner]) -> bytes:
     except UnicodeEncodeError as error:
         raise LogError(Code.BAD_NOTE, "not UTF-8") from error
     lines = [
-        f"{_DASH}{one.verifier.name} {base64_text(one.verifier.key_id + one.sign(message))}\n".encode()
-        for one in signers
+        f"{_DASH}{signer.verifier.name} {base64_text(signer.verifier.key_id + signer.sign(message))}\n".encode()
+        for signer in signers
     ]
     note = b"".join([message, b"\n", *lines])
     if len(note) > DEFAULT_LIMITS.published_note_bytes:
@@ -147,18 +143,18 @@ def _signature(line: str) -> NoteSignature:
 
 
 def _check_characters(text: str) -> None:
-    if any(one < " " and one != "\n" for one in text):
+    if any(character < " " and character != "\n" for character in text):
         raise LogError(Code.BAD_NOTE, "control character")
 
 
 @dataclass(frozen=True, slots=True)
 class NoteVerifier:
-    """A public key that notes may be signed with. Raises `LogError` (`bad_note`) for a name or key that cannot be one."""
+    """A public key that verifies notes. Raises `LogError` (`bad_note`) for an invalid name or key."""
 
     name: str
     public: bytes = field(repr=False)
     key_id: bytes = field(init=False)
-    """The first 4 bytes of `H(name || 0x0a || 0x01 || public)`; an identifier, not a strong hash."""
+    """The first 4 bytes of `H(name || 0x0a || 0x01 || public)`: an identifier, not a strong hash."""
     _loaded: Ed25519PublicKey = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -217,7 +213,7 @@ class NoteSigner:
 
     @classmethod
     def parse(cls, text: str) -> NoteSigner:
-        """Parse what `secret_text` wrote; raise `LogError` (`bad_note`) for any other text."""
+        """Parse a text of `secret_text`; raise `LogError` (`bad_note`) for any other text."""
         if not text.startswith(_PRIVATE):
             raise LogError(Code.BAD_NOTE, "not a private key for notes")
         name, key_id, seed = _parts(text.removeprefix(_PRIVATE))
@@ -236,7 +232,7 @@ class NoteSigner:
 
 
 def _parts(text: str) -> tuple[str, str, bytes]:
-    # Base64 may hold a plus and a name may not: split from the left.
+    # Base64 may contain a plus and a name may not, so split from the left.
     parts = text.split("+", 2)
     if len(parts) != 3:
         raise LogError(Code.BAD_NOTE, "a key has three parts")
@@ -251,35 +247,35 @@ def base64_text(data: bytes) -> str:
     return b64encode(data).decode("ascii")
 
 
-def parse_base64(text: str, what: str) -> bytes:
-    """Decode `text`; raise `LogError` (`bad_note`) unless it is the one canonical base64 spelling."""
+def parse_base64(text: str, name: str) -> bytes:
+    """Decode `text`; raise `LogError` (`bad_note`) unless it is canonical base64."""
     try:
         data = b64decode(text.encode("ascii"), validate=True)
     except ValueError as error:
-        raise LogError(Code.BAD_NOTE, f"{what}: not base64") from error
+        raise LogError(Code.BAD_NOTE, f"{name}: not base64") from error
     if b64encode(data).decode("ascii") != text:
-        raise LogError(Code.BAD_NOTE, f"{what}: not canonical base64")
+        raise LogError(Code.BAD_NOTE, f"{name}: not canonical base64")
     return data
 
 
-def parse_number(text: str, what: str) -> int:
+def parse_number(text: str, name: str) -> int:
     """Parse a decimal number without leading zeroes, at most 2^53-1; raise `LogError` (`bad_note`) for other text."""
     # Sixteen digits hold 2^53-1; longer text is never passed to int().
     if not (text.isascii() and text.isdigit() and len(text) <= 16) or str(number := int(text)) != text:
-        raise LogError(Code.BAD_NOTE, f"{what}: not a number")
+        raise LogError(Code.BAD_NOTE, f"{name}: not a number")
     if number > DEFAULT_LIMITS.max_integer:
-        raise LogError(Code.BAD_NOTE, f"{what}: too large")
+        raise LogError(Code.BAD_NOTE, f"{name}: too large")
     return number
 
 
 def check_key_name(name: str) -> None:
     """Raise `LogError` (`bad_note`) unless `name` may name a key: not empty, at most 256 bytes, no space and no plus.
 
-    Nor may it hold control characters or surrogates, which a note cannot hold.
+    Control characters and surrogates are refused, too, because a note cannot contain them.
     """
     if not name or len(name) > DEFAULT_LIMITS.log_name_bytes or "+" in name:
         raise LogError(Code.BAD_NOTE, "key name")
-    if any(one.isspace() or one < " " or "\ud800" <= one <= "\udfff" for one in name):
+    if any(character.isspace() or character < " " or "\ud800" <= character <= "\udfff" for character in name):
         raise LogError(Code.BAD_NOTE, "key name")
     if len(name.encode()) > DEFAULT_LIMITS.log_name_bytes:
         raise LogError(Code.BAD_NOTE, "key name")

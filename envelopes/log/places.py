@@ -1,7 +1,7 @@
-"""Places: which message of the stream each entry is for, in rows parallel to the entries (SPEC.md section 13, "Places").
+"""Places: the stream's message for each entry, in rows parallel to the entries (SPEC.md section 13, "Places").
 
-Entries are hashes and do not show it. A reader that has the message computes the entry again from its place and compares;
-a wrong place leads to another entry, so that nothing here needs to be trusted.
+Entries are hashes and do not show their place. A reader that has the message computes the entry from its place and compares.
+A wrong place leads to another entry, so that places need no trust.
 """
 
 from __future__ import annotations
@@ -13,15 +13,13 @@ from sealbus.envelopes.errors import Code, LogError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.log.entries import Entry, EntryKind
 
-__all__ = ["PLACE_BYTES", "Place", "encode_places", "parse_places", "place_of"]
-
 PLACE_BYTES: Final = 17
 _KINDS: Final = {kind.value: kind for kind in EntryKind if kind is not EntryKind.LOST}
 _MAX: Final = DEFAULT_LIMITS.max_integer
 
 
 class Place(NamedTuple):
-    """The place of an entry in the stream: `kind || u64(sequence) || u64(time)` of the entry."""
+    """The place of an entry in the stream, as a row of `kind || u64(sequence) || u64(time)`."""
 
     kind: EntryKind
     sequence: int

@@ -1,4 +1,4 @@
-"""Receipts: proofs that one entry is in a log, to be checked offline (C2SP tlog-proof)."""
+"""Receipts: proofs that an entry is in a log, which verify offline (C2SP tlog-proof)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from sealbus.envelopes.log.checkpoint import Checkpoint, open_checkpoint
 from sealbus.envelopes.log.note import NoteVerifier, base64_text, parse_base64, parse_number
 from sealbus.envelopes.log.tree_proofs import verify_inclusion
 
-__all__ = ["Receipt", "encode_receipt", "parse_receipt", "verify_receipt"]
-
 _FIRST: Final = "c2sp.org/tlog-proof@v1"
 _EXTRA: Final = "extra "
 _INDEX: Final = "index "
@@ -23,9 +21,9 @@ _NODES: Final = 63
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """One entry's place, its path to the root, and the checkpoint as a note, unverified.
+    """The index of an entry, its path to the root, and the checkpoint as a note. Nothing is verified.
 
-    `extra` is opaque and not authenticated; empty if there is none.
+    `extra` is opaque and not authenticated, and may be empty.
     """
 
     index: int
@@ -53,10 +51,7 @@ def encode_receipt(receipt: Receipt) -> bytes:
 
 
 def parse_receipt(data: bytes) -> Receipt:
-    """Parse a receipt; raise `LogError` (`bad_note`) for malformed bytes.
-
-    The checkpoint in it is kept as it is, for `verify_receipt` to check.
-    """
+    """Parse a receipt; raise `LogError` (`bad_note`) for malformed bytes. `verify_receipt` checks its checkpoint."""
     if len(data) > DEFAULT_LIMITS.receipt_bytes:
         raise LogError(Code.BAD_NOTE, "receipt: too large")
     head, blank, note = data.partition(b"\n\n")

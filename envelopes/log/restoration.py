@@ -1,8 +1,8 @@
-"""Restorations: that a log's stream was restored from a backup, as a note signed by the log's key (SPEC.md section 13).
+"""Restorations: notes, signed by a log's key, that the log's stream was restored from a backup (SPEC.md section 13).
 
-A restored stream is created anew, and ends where the backup did. The log goes on over it only with such a note, in which the
-operator who restored is named; the note is the log's entry 0x05, and shows for ever what may be missing. The note may also
-name the other streams of the backup: what was waiting in these is handled only then (step 6).
+A restored stream has a new creation time and ends where the backup ended. The log continues over it only with such a note,
+which names the operator. The note becomes an entry of kind 0x05, so that the log always shows which messages may be missing.
+The note may also name the other streams of the backup. Messages that wait in these are handled only if it does (step 6).
 """
 
 from __future__ import annotations
@@ -16,42 +16,32 @@ from typing import Final
 from sealbus.envelopes.errors import Code, EnvelopeError, LogError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.log.entries import Entry, EntryKind
-from sealbus.envelopes.log.note import NoteSigner, NoteVerifier, parse_note, parse_number, sign_note, verify_note
+from sealbus.envelopes.log.note import NoteSigner, NoteVerifier, check_all_signers, parse_number, sign_note, verify_note
 from sealbus.envelopes.message.restored import RestoredStream
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = [
-    "FOLDER",
-    "Restoration",
-    "open_restoration",
-    "parse_restoration",
-    "parse_stream",
-    "restoration_entry",
-    "restoration_path",
-    "sign_restoration",
-]
-
 _FIRST: Final = "sealbus.restored.v1"
-"""No checkpoint begins so, unless a log were named so, whose second line would have to be a number."""
+"""The first line of a note. A checkpoint of a log with this name would differ in its second line, which is a number."""
 _FIRST_OF_STREAMS: Final = "sealbus.restored.v2"
-"""The first line of a note that names other streams as well."""
+"""The first line of a note that also names other streams."""
 FOLDER: Final = "restored"
 _LINES: Final = 7
 _MAX: Final = DEFAULT_LIMITS.max_integer
 _ROW: Final = 4
-"""Columns of a stream's line."""
+"""Number of columns in a stream's line."""
 _MANIFEST: Final = re.compile("[0-9a-f]{64}")
 _MOST_STREAMS: Final = 64
-"""Streams that one note names: with their numbers they fit into a note that is published."""
+"""Most streams in a note. Their lines fit into a note of the size that may be published."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restoration:
-    """One restoration. Raises `LogError` (`bad_note`) for values that none can have.
+    """One restoration. Raises `LogError` (`bad_note`) for values that no restoration can have.
 
-    `before` and `created` are when the stream was created, before it and by it; `last` is the last sequence that the stream
-    held then; `by` the operator; `time` when, by the notary's clock. All times are microseconds. `manifest` is the SHA-256 of
-    the backup's signed manifest, and `streams` are its other streams, by name; either both are there, or neither.
+    `before` is the creation time of the stream in the backup, `created` that of the restored stream. `last` is the last
+    restored sequence, `by` the operator, and `time` the time of the note by the notary's clock. All times are microseconds.
+    `manifest` is the SHA-256 of the backup's signed manifest, in hex, and `streams` are the backup's other streams, in the
+    order of their names. Either both are present, or neither.
     """
 
     origin: str
@@ -66,9 +56,9 @@ class Restoration:
     def __post_init__(self) -> None:
         if not 1 <= len(self.origin.encode(errors="replace")) <= DEFAULT_LIMITS.log_name_bytes or "\n" in self.origin:
             raise LogError(Code.BAD_NOTE, "origin")
-        if not all(0 <= one <= _MAX for one in (self.before, self.created, self.last, self.time)):
+        if not all(0 <= number <= _MAX for number in (self.before, self.created, self.last, self.time)):
             raise LogError(Code.BAD_NOTE, "a number")
-        names = [one.stream for one in self.streams]
+        names = [stream.stream for stream in self.streams]
         if names != sorted(set(names)) or len(names) > _MOST_STREAMS:
             raise LogError(Code.BAD_NOTE, "streams that are not in order")
         if bool(self.manifest) is not bool(names) or (names and not _MANIFEST.fullmatch(self.manifest)):
@@ -81,7 +71,7 @@ class Restoration:
         rows = [first, self.origin, self.before, self.created, self.last, self.by, self.time]
         if self.streams:
             rows.append(self.manifest)
-        rows += [one.line for one in self.streams]
+        rows += [stream.line for stream in self.streams]
         return "".join(f"{row}\n" for row in rows)
 
 
@@ -93,29 +83,25 @@ def sign_restoration(restoration: Restoration, signers: Sequence[NoteSigner]) ->
 def open_restoration(note: bytes, *, origin: str, verifiers: Iterable[NoteVerifier]) -> Restoration:
     """Verify `note` as a restoration of the log `origin`: every signature by one of `verifiers`, at most one by each.
 
-    Raises `LogError` as `open_strictly` does for a checkpoint, and `bad_note` for a note that is none.
+    Raises `LogError` as `open_strictly` does for a checkpoint, and `bad_note` for a text that is not a restoration.
     """
     keys = tuple(verifiers)
     verified = verify_note(note, keys)
-    by = [(one.name, one.key_id) for one in parse_note(note).signatures]
-    if not {(key.name, key.key_id) for key in keys}.issuperset(by):
-        raise LogError(Code.UNTRUSTED_NOTE, "signed by an unknown key as well")
-    if len(set(by)) != len(by):
-        raise LogError(Code.BAD_NOTE, "signed twice by one key")
-    found = parse_restoration(verified.text)
-    if found.origin != origin:
+    check_all_signers(note, keys)
+    restoration = parse_restoration(verified.text)
+    if restoration.origin != origin:
         raise LogError(Code.WRONG_LOG, "a restoration of another log's stream")
-    return found
+    return restoration
 
 
 def parse_restoration(text: str) -> Restoration:
     """Parse the text of a note as a restoration; raise `LogError` (`bad_note`) for any other text. Nothing is verified."""
     lines = text.split("\n")
-    more = lines[_LINES:-1]
-    if lines[-1] or lines[0] != (_FIRST_OF_STREAMS if more else _FIRST) or len(lines) <= _LINES or len(more) == 1:
+    further = lines[_LINES:-1]
+    if lines[-1] or lines[0] != (_FIRST_OF_STREAMS if further else _FIRST) or len(lines) <= _LINES or len(further) == 1:
         raise LogError(Code.BAD_NOTE, "not a restoration")
     try:
-        who = SpiffeId.parse(lines[5])
+        operator = SpiffeId.parse(lines[5])
     except EnvelopeError as error:
         raise LogError(Code.BAD_NOTE, "by") from error
     return Restoration(
@@ -123,10 +109,10 @@ def parse_restoration(text: str) -> Restoration:
         before=parse_number(lines[2], "before"),
         created=parse_number(lines[3], "created"),
         last=parse_number(lines[4], "last"),
-        by=who,
+        by=operator,
         time=parse_number(lines[6], "time"),
-        manifest=more[0] if more else "",
-        streams=tuple(parse_stream(line) for line in more[1:]),
+        manifest=further[0] if further else "",
+        streams=tuple(parse_stream(line) for line in further[1:]),
     )
 
 
@@ -144,10 +130,10 @@ def parse_stream(line: str) -> RestoredStream:
 
 
 def restoration_path(time: int) -> str:
-    """Return the path of the note of a restoration at `time` in a log's folder."""
+    """Return the path, in a log's folder, of the note of a restoration at `time`."""
     return f"{FOLDER}/{time:016d}"
 
 
 def restoration_entry(note: bytes, restoration: Restoration) -> Entry:
-    """Return the entry of a restoration: after it the stream's next sequence is the one after `last`."""
+    """Return the entry of a restoration. The sequence after `last` comes next."""
     return Entry(EntryKind.RESTORED, restoration.last, restoration.time, sha256(note).digest(), 0)

@@ -1,7 +1,7 @@
-"""Tiles, in which a log's tree is stored and served: names, paths and bytes (C2SP tlog-tiles; SPEC.md section 13).
+"""Tiles, which store and serve a log's tree: names, paths and bytes (C2SP tlog-tiles; SPEC.md section 13).
 
-A tile of level L holds up to 256 hashes, each the root of 256**L leaves. Every tile of level 0 also has a tile of
-entries and one of places. Roots, frontiers and proofs of any size need only a few tiles at a time.
+A tile of level L has up to 256 hashes, each the root of 256**L leaves. Beside every tile of level 0 there is a tile of
+entries and a tile of places. Roots, frontiers and proofs of any size need only a few tiles at a time.
 """
 
 from __future__ import annotations
@@ -25,25 +25,10 @@ from sealbus.envelopes.log.tree_proofs import (
     subtrees,
 )
 
-__all__ = [
-    "HASH_BYTES",
-    "TILE_WIDTH",
-    "Level",
-    "ReadTile",
-    "TileName",
-    "TiledTree",
-    "encode_entries",
-    "grown_tiles",
-    "parse_entries",
-    "parse_hashes",
-    "tile_for",
-    "tile_reader",
-]
-
 TILE_WIDTH: Final = 256
 HASH_BYTES: Final = 32
 Level: TypeAlias = int | Literal["entries", "places"]
-"""The tree's levels from 0, or the tiles parallel to level 0. `places` are ours, not part of C2SP."""
+"""A level of the tree, from 0, or the tiles parallel to level 0. C2SP does not have `places`."""
 
 TILE_HEIGHT: Final = 8
 _MOST_LEVEL: Final = 63
@@ -55,12 +40,20 @@ _ENTRY_HEAD: Final = ENTRY_BYTES.to_bytes(2, "big")
 _ENTRY_ROW: Final = len(_ENTRY_HEAD) + ENTRY_BYTES
 
 _KEPT: Final = 64
-"""Tiles kept: several times what all proofs of one place need in a tree of 2^53 leaves."""
+"""Number of cached tiles: several times the tiles for all proofs of one place in a tree of 2^53 leaves."""
+
+
+def number_path(number: int) -> str:
+    """Return the digits of `number` in threes, as folders: `x001/x234/067` for 1234067 (C2SP tlog-tiles)."""
+    digits = str(number)
+    digits = digits.zfill(-(-len(digits) // 3) * 3)
+    parts = [digits[start : start + 3] for start in range(0, len(digits), 3)]
+    return "/".join([*(f"x{part}" for part in parts[:-1]), parts[-1]])
 
 
 @dataclass(frozen=True, slots=True)
 class TileName:
-    """The name of one tile; partial if `width` is under 256. Raises `LogError` (`bad_tile`) for an invalid one."""
+    """The name of a tile, which is partial if `width` is under 256. Raises `LogError` (`bad_tile`) for invalid parts."""
 
     level: Level
     index: int
@@ -75,11 +68,8 @@ class TileName:
     @property
     def path(self) -> str:
         """The path under a log's prefix, for instance `tile/0/x001/x234/067.p/5`."""
-        digits = str(self.index)
-        digits = digits.zfill(-(-len(digits) // 3) * 3)
-        parts = [digits[start : start + 3] for start in range(0, len(digits), 3)]
-        number = "/".join([*(f"x{part}" for part in parts[:-1]), parts[-1]])
-        return f"tile/{self.level}/{number}" + (f".p/{self.width}" if self.width < TILE_WIDTH else "")
+        partial = f".p/{self.width}" if self.width < TILE_WIDTH else ""
+        return f"tile/{self.level}/{number_path(self.index)}{partial}"
 
     @property
     def bytes(self) -> int:
@@ -89,16 +79,16 @@ class TileName:
 
     @property
     def full(self) -> TileName:
-        """The full tile that this one is, or will become."""
+        """The full tile that this tile is or will become."""
         return TileName(self.level, self.index)
 
     @classmethod
     def parse(cls, path: str) -> TileName:
-        """Parse a tile's path; raise `LogError` (`bad_tile`) for anything but its one spelling."""
-        found = _PATH.fullmatch(path) if len(path) <= DEFAULT_LIMITS.text_bytes else None
-        if found is None:
+        """Parse a tile's path; raise `LogError` (`bad_tile`) for any text but the one spelling of a path."""
+        matched = _PATH.fullmatch(path) if len(path) <= DEFAULT_LIMITS.text_bytes else None
+        if matched is None:
             raise LogError(Code.BAD_TILE, "path")
-        level, number, width = found.groups()
+        level, number, width = matched.groups()
         named: Level = "entries" if level == "entries" else "places" if level == "places" else int(level)
         name = cls(named, int(number.replace("x", "").replace("/", "")), int(width or TILE_WIDTH))
         if name.path != path:
@@ -119,9 +109,9 @@ def tile_for(level: int, index: int, size: int) -> tuple[TileName, int]:
 
 
 def grown_tiles(old: int, new: int, *, beside: bool = True) -> Iterator[TileName]:
-    """Yield the tiles, as they are for `new`, that a tree of `new` leaves has and one of `old` leaves has not.
+    """Yield the tiles of a tree of `new` leaves that a tree of `old` leaves does not have.
 
-    For `old` 0 these are all tiles. `beside` includes the tiles of entries and places, each before the hashes over it.
+    If `old` is 0, these are all tiles. `beside` includes the tiles of entries and places, each before its tile of hashes.
     """
     level = 0
     while new >> (TILE_HEIGHT * level):
@@ -137,10 +127,10 @@ def grown_tiles(old: int, new: int, *, beside: bool = True) -> Iterator[TileName
 
 
 def tile_reader(get: Callable[[str], bytes | None]) -> Callable[[TileName], bytes]:
-    """Return a function that reads tiles; `get` looks up a path, and returns None if there is nothing.
+    """Return a function that reads tiles; `get` returns the bytes at a path, or None.
 
-    Instead of a partial tile that is gone it returns the beginning of the full one. Raises `LogError` (`bad_tile`) if
-    there is neither.
+    Instead of a missing partial tile, the function returns the beginning of the full tile. It raises `LogError` (`bad_tile`)
+    if both are missing.
     """
 
     def read(name: TileName) -> bytes:
@@ -178,14 +168,14 @@ def parse_entries(data: bytes, width: int) -> tuple[bytes, ...]:
 
 
 ReadTile: TypeAlias = Callable[[TileName], bytes]
-"""Returns the bytes of a tile, or those of the full tile if a partial one is gone: its first hashes are the same."""
+"""Returns the bytes of a tile. Instead of a missing partial tile, it may return the full tile, which begins alike."""
 
 
 class TiledTree:
-    """The tree of the first `size` leaves. Tiles are checked for their form only.
+    """The tree of the first `size` leaves. Only the form of tiles is checked.
 
-    A tile with a wrong hash gives a wrong root or a proof that does not verify: compare `root` with a checkpoint first.
-    Exceptions of `read` pass through; malformed tiles raise `LogError` (`bad_tile`).
+    A tile with a wrong hash leads to a wrong root or to a proof that does not verify: compare `root` with a checkpoint
+    first. Exceptions of `read` pass through; malformed tiles raise `LogError` (`bad_tile`).
     """
 
     def __init__(self, size: int, read: ReadTile) -> None:
@@ -203,19 +193,19 @@ class TiledTree:
         return hashes[0]
 
     def root(self, size: int | None = None) -> bytes:
-        """Return the root of the first `size` leaves, by default of all."""
+        """Return the root of the first `size` leaves, of all leaves by default."""
         return range_root([self.node(*place) for place in subtrees(0, self.size if size is None else size)])
 
     def frontier(self) -> Frontier:
-        """Return the frontier of the whole tree, from which it can grow."""
+        """Return the frontier of the whole tree, from which the tree can grow."""
         return Frontier(self.size, [self.node(*place) for place in subtrees(0, self.size)])
 
     def inclusion(self, index: int, size: int | None = None) -> tuple[bytes, ...]:
-        """Return the inclusion path of entry `index` in the tree of the first `size` leaves, by default of all."""
+        """Return the inclusion path of entry `index` in the tree of the first `size` leaves, of all leaves by default."""
         return inclusion_path(index, self.size if size is None else size, self.node)
 
     def consistency(self, old: int, new: int | None = None) -> tuple[bytes, ...]:
-        """Return the proof that the tree of `new` leaves, by default of all, begins with the one of `old`."""
+        """Return the proof that the tree of `new` leaves, of all leaves by default, begins with that of `old`."""
         return consistency_path(old, self.size if new is None else new, self.node)
 
     def _hashes(self, name: TileName) -> tuple[bytes, ...]:

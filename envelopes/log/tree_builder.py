@@ -1,7 +1,4 @@
-"""A growing tree and its tiles: the notary writes them, and a whole log's tiles are checked against them.
-
-Memory is O(log n).
-"""
+"""A growing tree and its tiles, in memory of O(log n): the notary writes them, and `check_tiles` checks them."""
 
 from __future__ import annotations
 
@@ -21,11 +18,9 @@ from sealbus.envelopes.log.tiles import (
 from sealbus.envelopes.log.tree_proofs import Frontier, node_hash
 from sealbus.envelopes.trust.merkle import leaf_hash
 
-__all__ = ["TreeBuilder", "check_tiles"]
-
 
 class TreeBuilder:
-    """The right edge of a tree: for each level the hashes of its last tile, unless that is full."""
+    """The right edge of a tree: for each level, the hashes of its last tile, unless the tile is full."""
 
     __slots__ = ("_frontier", "_rows")
 
@@ -38,8 +33,8 @@ class TreeBuilder:
     def resume(cls, size: int, root: bytes, read: ReadTile) -> TreeBuilder:
         """Return a builder for a tree of `size` leaves, with its right edge read from tiles.
 
-        Raises `LogError` (`log_mismatch`) unless they lead to `root`, (`bad_tile`) if one is malformed, and what `read`
-        raises. Tiles to the left of the edge are not read.
+        Raises `LogError`: `log_mismatch` unless the tiles lead to `root`, `bad_tile` for a malformed tile. Errors of `read`
+        pass through. Tiles to the left of the edge are not read.
         """
         tree, level, nodes = cls(), 0, list[bytes]()
         while held := size >> (TILE_HEIGHT * level):
@@ -68,7 +63,7 @@ class TreeBuilder:
         return self._frontier.root()
 
     def append(self, leaf: bytes) -> list[tuple[TileName, bytes]]:
-        """Add one leaf, given as its hash; return the tiles that it filled, lowest first."""
+        """Add the hash of a leaf; return the tiles that it filled, lowest first."""
         self._frontier.append(leaf)
         filled: list[tuple[TileName, bytes]] = []
         level, node = 0, leaf
@@ -86,7 +81,7 @@ class TreeBuilder:
             level += 1
 
     def partial(self) -> Iterator[tuple[TileName, bytes]]:
-        """Yield the tiles that are not full, as they are for this size."""
+        """Yield the partial tiles of the tree."""
         for level, row in enumerate(self._rows):
             if row:
                 held = self.size >> (TILE_HEIGHT * level)
@@ -100,7 +95,7 @@ def _folded(hashes: list[bytes], times: int) -> list[bytes]:
 
 
 def _complete(row: list[bytes]) -> list[bytes]:
-    """Return the roots of the complete subtrees that make up the hashes of a partial tile, largest first."""
+    """Return the roots of the complete subtrees over the hashes of a partial tile, largest first."""
     nodes, start = list[bytes](), 0
     while start < len(row):
         height = (len(row) - start).bit_length() - 1
@@ -110,11 +105,10 @@ def _complete(row: list[bytes]) -> list[bytes]:
 
 
 def check_tiles(size: int, root: bytes, read: ReadTile) -> TreeBuilder:
-    """Check the tiles of the first `size` entries, read by `read`, and return their tree, from which the log can grow.
+    """Check the tiles of the first `size` entries and return their tree, from which the log can grow.
 
     Raises `LogError`: `log_mismatch` for a tile that does not follow from the entries, or entries that do not lead to
-    `root`; `bad_tile` for a malformed one; and what `read` raises. Places are checked only for their form: their contents
-    are compared with messages.
+    `root`; `bad_tile` for a malformed tile. Errors of `read` pass through. Only the form of places is checked.
     """
     tree = TreeBuilder()
     for index in range(-(-size // TILE_WIDTH)):

@@ -1,7 +1,7 @@
 """Inclusion and consistency proofs of large trees: made from subtree roots, and verified (RFC 9162 sections 2.1.3, 2.1.4).
 
-Making a proof needs only the roots of complete subtrees, which are what tiles hold. A tree that only grows needs no more
-for its root: memory is O(log n) (section 2.1).
+A proof is made from the roots of complete subtrees, which tiles store. The root of a growing tree needs only these as well,
+in memory of O(log n) (section 2.1).
 """
 
 from __future__ import annotations
@@ -13,26 +13,14 @@ from typing import TypeAlias
 from sealbus.envelopes.errors import Code, EnvelopeError, LogError
 from sealbus.envelopes.trust.merkle import verify_path
 
-__all__ = [
-    "Frontier",
-    "NodeOf",
-    "consistency_path",
-    "inclusion_path",
-    "node_hash",
-    "range_root",
-    "subtrees",
-    "verify_consistency",
-    "verify_inclusion",
-]
-
 NodeOf: TypeAlias = Callable[[int, int], bytes]
 """Returns the root of the complete subtree number `index` of height `level`, which starts at leaf `index * 2**level`."""
 
 
 def subtrees(start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Yield level and index of the complete subtrees that make up leaves `start` to `end`, largest first.
+    """Yield level and index of the complete subtrees over leaves `start` to `end`, largest first.
 
-    `start` is a multiple of the least power of two that is not less than `end - start`, as RFC 9162 splits.
+    `start` must be a multiple of the least power of two that is at least `end - start`, as in the splits of RFC 9162.
     """
     while start < end:
         level = (end - start).bit_length() - 1
@@ -43,7 +31,7 @@ def subtrees(start: int, end: int) -> Iterator[tuple[int, int]]:
 def inclusion_path(index: int, size: int, node_of: NodeOf) -> tuple[bytes, ...]:
     """Return the inclusion path of leaf `index` in the tree of the first `size` leaves, from the leaf upwards.
 
-    Raises `LogError` (`bad_proof`) if there is no such leaf, and what `node_of` raises.
+    Raises `LogError` (`bad_proof`) if there is no such leaf, and the errors of `node_of`.
     """
     if not 0 <= index < size:
         raise LogError(Code.BAD_PROOF, "no such entry")
@@ -60,9 +48,9 @@ def inclusion_path(index: int, size: int, node_of: NodeOf) -> tuple[bytes, ...]:
 
 
 def consistency_path(old: int, new: int, node_of: NodeOf) -> tuple[bytes, ...]:
-    """Return the proof that the tree of `new` leaves begins with the one of `old`; empty for 0 and for equal sizes.
+    """Return the proof that the tree of `new` leaves begins with that of `old`; empty if `old` is 0 or `new`.
 
-    Raises `LogError` (`bad_proof`) unless `0 <= old <= new`, and what `node_of` raises.
+    Raises `LogError` (`bad_proof`) unless `0 <= old <= new`, and the errors of `node_of`.
     """
     if not 0 <= old <= new:
         raise LogError(Code.BAD_PROOF, "no such sizes")
@@ -78,7 +66,7 @@ def consistency_path(old: int, new: int, node_of: NodeOf) -> tuple[bytes, ...]:
             path.append(_root(low, middle, node_of))
             low = middle
     if low:
-        # What is left is a subtree of both; if nothing was cut off on its left, it is the old tree, known already.
+        # The rest is a subtree of both trees. If `low` is 0, it is the old tree itself, which verifiers know.
         path.append(_root(low, high, node_of))
     return tuple(reversed(path))
 
@@ -96,10 +84,10 @@ def verify_inclusion(leaf: bytes, index: int, size: int, path: Sequence[bytes], 
 
 
 def verify_consistency(old: int, old_root: bytes, new: int, new_root: bytes, path: Sequence[bytes]) -> None:
-    """Raise `LogError` unless the tree of `new` leaves begins with the one of `old` (RFC 9162 section 2.1.4.2).
+    """Raise `LogError` unless the tree of `new` leaves begins with that of `old` (RFC 9162 section 2.1.4.2).
 
-    `inconsistent_log`: fewer leaves than before, or as many with another root. `bad_proof`: the path does not prove it,
-    which may be the fault of the path's maker.
+    `inconsistent_log`: fewer leaves than before, or as many with another root. `bad_proof`: the path does not prove
+    consistency, perhaps by the fault of its maker.
     """
     if new < old:
         raise LogError(Code.INCONSISTENT_LOG, "smaller than before")
@@ -110,7 +98,7 @@ def verify_consistency(old: int, old_root: bytes, new: int, new_root: bytes, pat
             raise LogError(Code.BAD_PROOF, "consistency: left-over node")
         return
     _check_nodes(path)
-    # If the old tree is complete, it is itself the first node, and not repeated in the path.
+    # A complete old tree is itself the first node, and the path does not repeat it.
     nodes = [old_root, *path] if old & (old - 1) == 0 else [*path]
     if not path:
         raise LogError(Code.BAD_PROOF, "consistency: missing node")
@@ -124,7 +112,7 @@ def verify_consistency(old: int, old_root: bytes, new: int, new_root: bytes, pat
             raise LogError(Code.BAD_PROOF, "consistency: left-over node")
         if first & 1 or first == last:
             before, after = node_hash(node, before), node_hash(node, after)
-            # An even `first` is `last` here, and not 0, so that both have a lowest bit to stop at.
+            # An even `first` equals `last` here and is not 0, so the loop ends at their lowest set bit.
             while not first & 1:
                 first >>= 1
                 last >>= 1
@@ -158,7 +146,7 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 
 
 def range_root(nodes: Sequence[bytes]) -> bytes:
-    """Return the root over adjacent complete subtrees, each smaller than the one before; H() for none."""
+    """Return the root over adjacent complete subtrees, in descending size; H() for none."""
     if not nodes:
         return sha256().digest()
     result = nodes[-1]
@@ -168,12 +156,12 @@ def range_root(nodes: Sequence[bytes]) -> bytes:
 
 
 class Frontier:
-    """The complete subtrees of a tree of `size` leaves, largest first: one for each bit of `size` that is set."""
+    """The complete subtrees of a tree of `size` leaves, largest first: a subtree for each set bit of `size`."""
 
     __slots__ = ("_nodes", "size")
 
     def __init__(self, size: int = 0, nodes: Iterable[bytes] = ()) -> None:
-        """Make the frontier; raise `LogError` (`bad_tile`) unless `nodes` are as many, of 32 bytes, as `size` needs."""
+        """Make the frontier; raise `LogError` (`bad_tile`) unless `nodes` are 32 bytes each, and as many as `size` needs."""
         self._nodes = list(nodes)
         self.size = size
         if size < 0 or len(self._nodes) != size.bit_count() or any(len(node) != 32 for node in self._nodes):
@@ -181,11 +169,11 @@ class Frontier:
 
     @property
     def nodes(self) -> tuple[bytes, ...]:
-        """Their roots."""
+        """The roots of the subtrees."""
         return tuple(self._nodes)
 
     def append(self, leaf: bytes) -> None:
-        """Add one leaf, given as its hash."""
+        """Add the hash of a leaf."""
         carry = self.size
         while carry & 1:
             leaf = node_hash(self._nodes.pop(), leaf)

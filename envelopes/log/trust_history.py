@@ -1,4 +1,4 @@
-"""The history of trust bundles, from the `bundle` records of the notary (SPEC.md section 13, "Trust")."""
+"""The history of trust bundles, from the notary's `bundle` records (SPEC.md section 13, "Trust")."""
 
 from __future__ import annotations
 
@@ -9,17 +9,15 @@ from sealbus.envelopes.records.notary import BundleRecord
 from sealbus.envelopes.trust.bundles import JwtBundle, TrustBundles
 from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
-__all__ = ["TrustHistory"]
-
 
 class TrustHistory:
     """The bundles of each trust domain in the order in which they became current.
 
-    The caller checks that records are the notary's. Times are those of the records, in microseconds.
+    The caller checks that the notary made the records. Times are those of the records, in microseconds.
     """
 
     def __init__(self, records: Iterable[BundleRecord] = ()) -> None:
-        """Start with `records`; raises as `add` does."""
+        """Start with `records`; raise as `add` does."""
         self._times: dict[TrustDomain, list[int]] = {}
         self._records: dict[TrustDomain, list[BundleRecord]] = {}
         self._bundles: dict[TrustDomain, list[JwtBundle]] = {}
@@ -28,7 +26,7 @@ class TrustHistory:
             self.add(record)
 
     def add(self, record: BundleRecord) -> bool:
-        """Add the bundle that became current at `record.current`; return False, changing nothing, if it is there already.
+        """Add the bundle that became current at `record.current`; return False if the record is known already.
 
         Raises `BundleRefused` for a bundle that breaks a rule of SPEC.md section 5.
         """
@@ -45,11 +43,11 @@ class TrustHistory:
         return True
 
     def retain(self, records: Collection[BundleRecord]) -> None:
-        """Forget every bundle whose record is not one of `records`."""
-        kept = [one for some in self._records.values() for one in some if one in records]
+        """Forget every bundle whose record is not in `records`."""
+        retained = [record for listed in self._records.values() for record in listed if record in records]
         for table in (self._times, self._records, self._bundles, self._answers):
             table.clear()
-        for record in kept:
+        for record in retained:
             self.add(record)
 
     @property
@@ -58,35 +56,35 @@ class TrustHistory:
         return tuple(self._records)
 
     def last(self, trust_domain: TrustDomain) -> BundleRecord | None:
-        """Return the record of the latest bundle of `trust_domain`, or None if it is unknown."""
+        """Return the record of the latest bundle of `trust_domain`, or None for an unknown trust domain."""
         records = self._records.get(trust_domain)
         return records[-1] if records else None
 
     def since(self, time: int) -> tuple[BundleRecord, ...]:
-        """Return what a history needs to answer for `time` and later, the oldest first.
+        """Return the records that a history for `time` and later needs, the oldest first.
 
-        These are the records from `time` on and, for each trust domain, the last one before.
+        These are the records from `time` on and, for each trust domain, the last record before `time`.
         """
-        kept: list[BundleRecord] = []
+        records: list[BundleRecord] = []
         for domain, times in self._times.items():
-            kept += self._records[domain][max(bisect_right(times, time) - 1, 0) :]
-        return tuple(sorted(kept, key=lambda one: (one.current, one.trust_domain.name)))
+            records += self._records[domain][max(bisect_right(times, time) - 1, 0) :]
+        return tuple(sorted(records, key=lambda record: (record.current, record.trust_domain.name)))
 
     def at(self, time: int) -> tuple[TrustBundles, ...]:
         """Return at most two sets of bundles; a message of `time` must open under one of them.
 
-        The first has each trust domain's bundle of that time; the second the next bundle of each, because a key is used as
-        soon as it exists, and the notary learns of it later. For times before the first record its bundle is used. Empty if
-        nothing is known at all.
+        The first set has each trust domain's bundle of that time. The second has the next bundle of each, because agents may
+        use a key before the notary learns of it. Before the first record, its bundle counts. Without records, the result is
+        empty.
         """
         places = tuple(max(bisect_right(times, time) - 1, 0) for times in self._times.values())
-        found = self._answers.get(places)
-        if found is None:
+        answer = self._answers.get(places)
+        if answer is None:
             rows = list(zip(self._bundles.values(), places, strict=True))
-            then = TrustBundles(bundles[place] for bundles, place in rows)
+            current = TrustBundles(bundles[place] for bundles, place in rows)
             after = TrustBundles(bundles[min(place + 1, len(bundles) - 1)] for bundles, place in rows)
             changed = any(place + 1 < len(bundles) for bundles, place in rows)
-            found = () if not rows else (then, after) if changed else (then,)
-            # An answer holds between two changes, which means for hours: caching the last is enough.
-            self._answers = {places: found}
-        return found
+            answer = () if not rows else (current, after) if changed else (current,)
+            # An answer holds until the next change, which means for hours. Caching the last answer is enough.
+            self._answers = {places: answer}
+        return answer

@@ -1,29 +1,18 @@
 """Checks shared by all record kinds: the values of fields, and the reading of an exact key table.
 
 The `check_*` functions are for constructors and raise `SealError`, because the caller is at fault. `RecordMap` is for
-parsing and raises `EnvelopeError`, because the bytes are.
+parsing and raises `EnvelopeError`, because the sender of the bytes is at fault.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 from sealbus.envelopes.encoding.codec import Value, is_text
 from sealbus.envelopes.errors import CODE_FORM, Code, EnvelopeError, SealError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.trust.proof import Proof
-
-__all__ = [
-    "DIGEST_BYTES",
-    "RecordMap",
-    "check_bytes",
-    "check_code",
-    "check_proof",
-    "check_text",
-    "check_texts",
-    "check_uint",
-    "parse_proof",
-]
 
 DIGEST_BYTES = 32
 """Length of a SHA-256 digest."""
@@ -38,6 +27,8 @@ _CODES = frozenset(code.value for code in Code)
 
 _MAX_INTEGER = DEFAULT_LIMITS.max_integer
 
+T = TypeVar("T")
+
 
 def check_uint(name: str, value: int, *, least: int = 0) -> None:
     """Raise `SealError` unless `value` is an integer from `least` to 2^53-1, and not a bool (SPEC.md section 1)."""
@@ -46,7 +37,7 @@ def check_uint(name: str, value: int, *, least: int = 0) -> None:
 
 
 def check_text(name: str, value: str, *, least: int = 0, most: int = DEFAULT_LIMITS.text_bytes) -> None:
-    """Raise `SealError` unless `value` is text of `least` to `most` bytes as SPEC.md section 1 wants it."""
+    """Raise `SealError` unless `value` is text by SPEC.md section 1, of `least` to `most` bytes."""
     if len(value) < least or not is_text(value, most):
         raise SealError(f"{name} is not text of {least} to {most} bytes without control characters")
 
@@ -66,7 +57,7 @@ def check_bytes(name: str, value: bytes, *, least: int = 1, most: int) -> None:
 
 
 def check_code(name: str, value: str) -> None:
-    """Raise `SealError` unless `value` has the form of a code, which a newer writer may have made up."""
+    """Raise `SealError` unless `value` has the form of a code. `Code` need not list it: newer writers have more."""
     if CODE_FORM.fullmatch(value) is None:
         raise SealError(f"{name} is not a code")
 
@@ -83,20 +74,12 @@ def check_proof(name: str, proof: Proof) -> None:
 
 
 def parse_proof(name: str, value: Value) -> Proof:
-    """Return the proof that `value` is, or raise `EnvelopeError` (`malformed`, step 0). It is not verified."""
+    """Parse `value` as a proof; raise `EnvelopeError` (`malformed`, step 0) for any other value. Nothing is verified."""
     if not isinstance(value, list) or len(value) != 4:
         raise _malformed(name)
     size, index, path, signature = value
-    if type(size) is not int or type(index) is not int or not isinstance(path, list):
-        raise _malformed(name)
-    nodes: list[bytes] = []
-    for node in path:
-        if not isinstance(node, bytes):
-            raise _malformed(name)
-        nodes.append(node)
-    if not isinstance(signature, bytes):
-        raise _malformed(name)
-    proof = Proof(size, index, tuple(nodes), signature)
+    nodes = tuple(_typed(name, node, bytes) for node in _typed(name, path, list))
+    proof = Proof(_typed(name, size, int), _typed(name, index, int), nodes, _typed(name, signature, bytes))
     try:
         check_proof(name, proof)
     except SealError as error:
@@ -105,10 +88,10 @@ def parse_proof(name: str, value: Value) -> Proof:
 
 
 class RecordMap:
-    """A decoded record whose keys are taken one by one, each with its type; left-over keys are refused.
+    """A decoded record. Readers take its keys one by one, each with its type; `end` refuses left-over keys.
 
-    Every method raises `EnvelopeError` (`malformed`, step 0) that names the key, never its content. Ranges are left to
-    the record's constructor.
+    Every method raises `EnvelopeError` (`malformed`, step 0) that names the key, never its content. The record's constructor
+    checks ranges.
     """
 
     def __init__(self, value: Value) -> None:
@@ -129,82 +112,60 @@ class RecordMap:
 
     def uint(self, key: str) -> int:
         """Take an integer."""
-        value = self.value(key)
-        if type(value) is not int:
-            raise _malformed(key)
-        return value
+        return _typed(key, self.value(key), int)
 
     def flag(self, key: str) -> bool:
         """Take a bool."""
-        value = self.value(key)
-        if not isinstance(value, bool):
-            raise _malformed(key)
-        return value
+        return _typed(key, self.value(key), bool)
 
     def text(self, key: str) -> str:
         """Take text."""
-        value = self.value(key)
-        if not isinstance(value, str):
-            raise _malformed(key)
-        return value
+        return _typed(key, self.value(key), str)
 
     def octets(self, key: str) -> bytes:
         """Take bytes."""
-        value = self.value(key)
-        if not isinstance(value, bytes):
-            raise _malformed(key)
-        return value
+        return _typed(key, self.value(key), bytes)
 
     def proof(self, key: str) -> Proof:
         """Take a proof, within its limits."""
         return parse_proof(key, self.value(key))
 
     def code(self, key: str) -> str:
-        """Take the text of a code: one of SPEC.md section 10 as a `Code`, or another of their form."""
+        """Take a code: a `Code`, or the text of an unknown code of the same form."""
         return _code(key, self.text(key))
 
     def some_texts(self, key: str) -> tuple[str, ...]:
-        """Take an array of text that is not empty, or nothing where the key is absent: never both spellings."""
-        texts: list[str] = []
-        for item in self._some(key):
-            if not isinstance(item, str):
-                raise _malformed(key)
-            texts.append(item)
-        return tuple(texts)
+        """Take an array of text that is not empty; return an empty tuple if the key is absent."""
+        return tuple(_typed(key, item, str) for item in self._some(key))
 
     def some_octets(self, key: str) -> tuple[bytes, ...]:
-        """Take an array of bytes that is not empty, or nothing where the key is absent."""
-        strings: list[bytes] = []
-        for item in self._some(key):
-            if not isinstance(item, bytes):
-                raise _malformed(key)
-            strings.append(item)
-        return tuple(strings)
+        """Take an array of bytes that is not empty; return an empty tuple if the key is absent."""
+        return tuple(_typed(key, item, bytes) for item in self._some(key))
 
     def counts(self, key: str) -> Mapping[str, int]:
         """Take a map of codes to integers."""
-        value = self.value(key)
-        if not isinstance(value, dict):
-            raise _malformed(key)
-        counts: dict[str, int] = {}
-        for code, number in value.items():
-            if type(number) is not int:
-                raise _malformed(key)
-            counts[_code(key, code)] = number
-        return counts
+        counts = _typed(key, self.value(key), dict)
+        return {_code(key, code): _typed(key, number, int) for code, number in counts.items()}
 
     def end(self) -> None:
-        """Refuse what the table does not name."""
+        """Refuse keys that were not taken."""
         if self._left:
             raise _malformed("unknown key")
 
     def _some(self, key: str) -> list[Value]:
         if key not in self._left:
             return []
-        value = self._left.pop(key)
-        if not isinstance(value, list) or not value:
+        items = _typed(key, self._left.pop(key), list)
+        if not items:
             raise _malformed(key)
-        return value
+        return items
+
+
+def _typed(key: str, value: Value, kind: type[T]) -> T:
+    """Return `value`, or refuse it unless its type is exactly `kind`: a bool is no integer."""
+    if type(value) is not kind:
+        raise _malformed(key)
+    return value
 
 
 def _code(key: str, text: str) -> str:

@@ -1,8 +1,8 @@
 """Freshness and replay: steps 5 and 6 of the live profile (SPEC.md section 7).
 
-The guard against replay needs no database. A message from a stream counts only if the broker stored it within a minute
-of its `iat`, under the signed id: within the stream's duplicate window the broker drops a second copy, and outside it
-this refuses one.
+The guard against replay needs no database. A message from a stream is accepted only if the broker stored it within a minute
+of its `iat`, under the signed id. The broker drops a second copy within the stream's duplicate window. Step 6 refuses a copy
+that was stored later.
 """
 
 from __future__ import annotations
@@ -14,29 +14,27 @@ from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.message.header import Header
 from sealbus.envelopes.trust.caches import ReplayMemory
 
-__all__ = ["CoreArrival", "StreamArrival", "check_core", "check_header_block", "check_stored", "check_times"]
-
 _SKEW: Final = DEFAULT_LIMITS.clock_skew
 _STORED_WITHIN: Final = DEFAULT_LIMITS.stored_within
 _START: Final = b"NATS/1.0\r\n"
 _END: Final = b"\r\n\r\n"
 
 
-# Named tuples, because one is made for every message, and a frozen dataclass costs several times as much.
+# Named tuples: every message has one, and a frozen dataclass costs several times as much.
 
 
 class StreamArrival(NamedTuple):
-    """How a message came from a stream, as the broker says. Times are microseconds since the Unix epoch."""
+    """The delivery of a message from a stream, as the broker reports it. Times are microseconds since the Unix epoch."""
 
     subject: str
     header_block: bytes
-    """The NATS headers exactly as received; empty if there were none."""
+    """The NATS headers exactly as received; empty if there are none."""
     stream: str
     sequence: int
     stored: int
-    """When the broker stored it: the reference time."""
+    """The time at which the broker stored the message: the reference time."""
     created: int
-    """When the stream was created."""
+    """The time at which the stream was created."""
     delivery: int
     """The number of this delivery, from 1."""
 
@@ -45,19 +43,19 @@ class StreamArrival(NamedTuple):
 
 
 class CoreArrival(NamedTuple):
-    """How a message came over core NATS. Times are microseconds since the Unix epoch."""
+    """The delivery of a message over core NATS. Times are microseconds since the Unix epoch."""
 
     subject: str
     started: int
-    """When this process started: it cannot know what was accepted before."""
+    """The time at which this process started. It does not know the messages that were accepted before."""
     audit_created: int
-    """When the audit stream was created, whose deduplication replicas share as their guard."""
+    """The time at which the audit stream was created. Its deduplication is the guard that replicas share."""
 
 
 def check_times(header: Header, *, reference: int, now: int | None) -> None:
-    """Step 5: raise `EnvelopeError` (`not_yet_valid`, `expired`) unless it is the message's time.
+    """Step 5: raise `EnvelopeError` (`not_yet_valid`, `expired`) unless the message is valid at `reference` and `now`.
 
-    `now` is None where `now < exp` is not asked (a status).
+    `now` is None for a status, whose `exp` is not compared with the present.
     """
     if header.iat > reference + _SKEW:
         raise EnvelopeError(Code.NOT_YET_VALID, 5)
@@ -72,17 +70,17 @@ def check_header_block(block: bytes, identifier: bytes) -> None:
 
     `block` is `NATS/1.0` CRLF, lines that end with CRLF, CRLF, with no folded line and no bare CR or LF. Of all lines,
     the name of exactly one starts with `nats-`, in any case, and that line is `Nats-Msg-Id: ` and the lower-case hex of
-    `identifier`. The broker deduplicates by its own reading of these bytes; there must be only one.
+    `identifier`. The broker deduplicates by its own reading of these bytes, so they must allow only one reading.
 
-    Linear in C over the whole block, never a loop over its lines, which could be a hundred thousand.
+    The checks are linear and run in C over the whole block. A loop over its lines could take a hundred thousand rounds.
     """
     line = b"Nats-Msg-Id: %b\r\n" % identifier.hex().encode()
     if block == b"%b%b\r\n" % (_START, line):
-        # Exactly this line, byte for byte: nothing is left to check.
+        # Exactly this line, byte for byte. No check is left.
         return
     if not block.startswith(_START):
         raise _malformed("start")
-    # The first empty line is the last one.
+    # The first empty line must be the last line.
     if block.find(_END) != len(block) - len(_END):
         raise _malformed("end")
     lines = block.count(b"\r\n")
@@ -102,8 +100,8 @@ def check_header_block(block: bytes, identifier: bytes) -> None:
 def check_stored(header: Header, *, stored: int, created: int) -> None:
     """Step 6, stream: raise `EnvelopeError` (`replayed`) unless the broker stored the message within its window.
 
-    `created` is when the stream was created that first stored it: an earlier message may have been in a stream before that.
-    No need to check `iat - 5 s <= stored`: it is the first clause of step 5, whose reference time is `stored`.
+    `created` is the creation time of the stream that first stored the message. An earlier message may have been in a
+    previous stream. `iat - 5 s <= stored` needs no check: it is the first clause of step 5, whose reference time is `stored`.
     """
     if stored > header.iat + _STORED_WITHIN:
         raise EnvelopeError(Code.REPLAYED, 6, "stored too long after iat")
@@ -114,8 +112,8 @@ def check_stored(header: Header, *, stored: int, created: int) -> None:
 def check_core(header: Header, *, arrival: CoreArrival, replay: ReplayMemory, now: int) -> None:
     """Step 6, core: raise `EnvelopeError` unless this call is known not to have been accepted before.
 
-    `replayed` if it was, or if it was made before this process or the audit stream could remember it; `overloaded` if
-    there is no room to remember it. Nothing is remembered here: that is step 13.
+    `replayed`: the call was accepted before, or is older than this process or the audit stream, which could not remember it.
+    `overloaded`: there is no room to remember it. Step 13, not this step, remembers the call.
     """
     if header.iat < arrival.started:
         raise EnvelopeError(Code.REPLAYED, 6, "made before this process started")

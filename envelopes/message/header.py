@@ -17,16 +17,6 @@ from sealbus.envelopes.message.kinds import KINDS, RULES, Kind
 from sealbus.envelopes.trust.keys import PublicKey
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = [
-    "ExtValue",
-    "Header",
-    "is_grant",
-    "is_subject",
-    "is_uuid7",
-    "make_header",
-    "parse_header",
-]
-
 ExtValue = bool | int | str | bytes
 """Values of `ext`; integers within +-(2^53-1), text as everywhere."""
 
@@ -41,7 +31,7 @@ _ORDER: Final = (
     "id", "iss", "to", "aud", "iat", "exp", "end", "key", "crd", "dig", "typ", "sch", "ctx", "par", "re", "rpl", "seq",
     "fin", "grt", "idm", "tid", "ext",
 )  # fmt: skip
-"""The keys in the order in which `Header` has them, after `kind`."""
+"""The keys in the order of the fields of `Header`, after `kind`."""
 
 _SUBJECT: Final = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 _GRANT: Final = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*(?:\.\*)?")
@@ -54,10 +44,10 @@ _RECORD: Final = Kind.RECORD
 
 
 class Header(NamedTuple):
-    """A header that passed step 2. Made by `parse_header` and `make_header` only, so holding one proves its form.
+    """A header that passed step 2. `parse_header` and `make_header` alone make it, so that having it proves its form.
 
-    A named tuple, because one is made for up to nine headers a message, and a frozen dataclass costs 3 us more each.
-    Times are microseconds since the Unix epoch, hashes SHA-256. Absent entries are None, an absent `fin` is False.
+    Times are microseconds since the Unix epoch, hashes SHA-256. Absent entries are None; an absent `fin` is False. A named
+    tuple, because a message has up to nine headers, and each frozen dataclass would cost 3 us more.
     """
 
     kind: Kind
@@ -84,7 +74,7 @@ class Header(NamedTuple):
     tid: bytes | None
     ext: Mapping[str, ExtValue] | None
     raw: bytes
-    """The bytes that were parsed, which are what was signed."""
+    """The bytes that were parsed. They are what the signature covers."""
     digest: bytes
     """H(header): the identity of the message."""
 
@@ -95,20 +85,20 @@ def is_uuid7(value: bytes) -> bool:
 
 
 def is_subject(text: str) -> bool:
-    """Return whether `text` is tokens joined by dots, at most 255 bytes; their meaning is checked by `subjects`."""
+    """Return whether `text` is tokens joined by dots, at most 255 bytes. `subjects` checks their meaning."""
     return len(text) <= DEFAULT_LIMITS.subject_bytes and _SUBJECT.fullmatch(text) is not None
 
 
 def is_grant(text: str) -> bool:
-    """Return whether `text` can stand in `grt`: an action, or `p.*` for all that start with `p.`; at most 256 bytes."""
+    """Return whether `text` can stand in `grt`: an action, or `p.*` for all actions under `p.`; at most 256 bytes."""
     return len(text) <= DEFAULT_LIMITS.text_bytes and _GRANT.fullmatch(text) is not None
 
 
 def parse_header(raw: bytes) -> Header:
     """Step 2: return the header that `raw` encodes, or raise `EnvelopeError` (`malformed`, step 2).
 
-    Checks the encoding, exactly the keys of its kind, types, IDs, the key on the curve, life and order of times. Does not
-    check who made it, on which subject, when, or for whom. Step 1 checks the size of `raw`.
+    Checks the encoding, exactly the keys of its kind, types, IDs, the key on the curve, life and order of times. The sender,
+    the subject, the present time and the recipient are not checked. Step 1 checks the size of `raw`.
     """
     decoded = unpack(raw, items=_TEXT_ITEMS, entries=_ENTRIES, step=2)
     if type(decoded) is not dict:
@@ -117,9 +107,9 @@ def parse_header(raw: bytes) -> Header:
 
 
 def make_header(entries: dict[str, object]) -> Header:
-    """Return the header of `entries`, by key and in the order of keys; its `raw` is what is to be signed.
+    """Return the header of `entries`, which are in the order of keys; sign its `raw`.
 
-    The checks are those of `parse_header`, and `parse_header(raw)` gives an equal header. Raises `SealError`.
+    The checks are those of `parse_header`, and `parse_header(raw)` returns an equal header. Raises `SealError`.
     """
     try:
         return _checked(entries, None)
@@ -132,11 +122,11 @@ _Values = tuple[
     bytes | None, bytes | None, str | None, int | None, bool | None, tuple[object, ...] | None, str | None,
     bytes | None, dict[object, object] | None,
 ]  # fmt: skip
-"""The entries of a header in the order of `Header`, from `id` to `ext`; None for those that are absent."""
+"""The entries of a header in the order of `Header`, from `id` to `ext`; None for absent entries."""
 
 
 class _Shape(NamedTuple):
-    """What follows from a header's kind and keys alone: `pick` puts its values, and a None, in order."""
+    """The properties that a header's kind and keys decide. `pick` puts the values of its keys, and a None, in order."""
 
     kind: Kind
     life: int
@@ -148,7 +138,7 @@ class _Shape(NamedTuple):
 def _shape(text: str, keys: tuple[str, ...]) -> _Shape:
     """Return the shape of a header of kind `text` with `keys` in this order, or refuse it.
 
-    Senders use a few dozen shapes. One that is refused is not remembered.
+    Senders use a few dozen shapes, which are cached. Refused shapes are not.
     """
     kind = KINDS.get(text)
     if kind is None:
@@ -166,7 +156,7 @@ def _shape(text: str, keys: tuple[str, ...]) -> _Shape:
 
 @lru_cache(maxsize=1024)
 def _addresses(iss: str, to: str, aud: str | None, typ: str, sch: str | None) -> tuple[SpiffeId, SpiffeId | None]:
-    """Return the SPIFFE IDs in these entries, each checked. They repeat from message to message, and are cached."""
+    """Return the SPIFFE IDs in these entries, each checked. Cached, because they repeat from message to message."""
     if not is_subject(to):
         raise _malformed("to")
     if not is_text(typ) or (sch is not None and not is_text(sch)):
@@ -178,7 +168,7 @@ def _addresses(iss: str, to: str, aud: str | None, typ: str, sch: str | None) ->
 
 
 def _checked(decoded: dict[str, object], raw: bytes | None) -> Header:
-    """Return the header of `decoded`, each entry checked; `raw` is its encoding, made here if None."""
+    """Return the header of `decoded`, each entry checked. `raw` is its encoding; if it is None, the encoding is made here."""
     text = decoded.get("t")
     if type(text) is not str:
         raise _malformed("t")
@@ -211,7 +201,7 @@ def _checked(decoded: dict[str, object], raw: bytes | None) -> Header:
     extensions = _extensions(ext) if ext is not None else None
     if raw is None:
         raw = pack(decoded)
-    # In the order of the class, bypassing its `__new__`: naming each of 25 costs as much as half of the checks.
+    # In the order of the class, without its `__new__`: 25 named arguments cost half as much as all checks.
     checked = (
         kind, ident, iss, to, aud, iat, exp, end, key, crd, dig, typ, sch, ctx, par, re_, rpl, seq, fin is not None,
         grants, idm, tid, extensions, raw, sha256(raw).digest(),
@@ -220,11 +210,11 @@ def _checked(decoded: dict[str, object], raw: bytes | None) -> Header:
 
 
 def _check_id_and_times(kind: Kind, life: int, ident: bytes, iat: int, exp: int, end: int | None) -> None:
-    """Raise `EnvelopeError` (`malformed`, step 2) unless a header of this kind may have these; part of `parse_header`.
+    """Raise `EnvelopeError` (`malformed`, step 2) unless a header of `kind` may have this id and these times.
 
-    `life` is the kind's.
+    `life` is the longest life of the kind.
     """
-    # A record may carry the guard id of section 7 instead of a UUIDv7, which is any 16 bytes.
+    # Instead of a UUIDv7, a record may have the guard id of section 7, which is any 16 bytes.
     if len(ident) != 16 or not (kind is _RECORD or is_uuid7(ident)):
         raise _malformed("id")
     if not 0 <= iat < exp <= _MAX_INTEGER or exp - iat > life:
@@ -234,7 +224,7 @@ def _check_id_and_times(kind: Kind, life: int, ident: bytes, iat: int, exp: int,
 
 
 def _grants(items: tuple[object, ...]) -> tuple[str, ...]:
-    # Here and below, headers that are being made are bounded as the decoder bounds decoded ones.
+    # The decoder has bounded parsed headers. Here and below, the same bounds hold for headers that are being made.
     if len(items) > DEFAULT_LIMITS.text_items or not all(type(item) is str and is_grant(item) for item in items):
         raise _malformed("grt")
     return cast("tuple[str, ...]", items)

@@ -1,4 +1,4 @@
-"""The seven kinds of message and what each must, may and cannot hold (SPEC.md section 3)."""
+"""The seven kinds of message, and the header keys that each must and may have (SPEC.md section 3)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from types import MappingProxyType
 from typing import Final
 
 from sealbus.envelopes.limits import SECOND
-
-__all__ = ["KINDS", "RULES", "Kind", "KindRule", "Profile"]
 
 
 class Kind(StrEnum):
@@ -26,7 +24,7 @@ class Kind(StrEnum):
 
 
 class Profile(StrEnum):
-    """Which acceptance steps apply (SPEC.md section 7); fixed by the subscription, never inferred from a message."""
+    """The set of acceptance steps that apply (SPEC.md section 7). The subscription decides it, never the message."""
 
     LIVE = "live"
     RESULT = "result"
@@ -37,8 +35,7 @@ class Profile(StrEnum):
 class KindRule:
     """The rule for headers of one kind: required keys, optional keys, and the longest life.
 
-    `must` and `may` are complete: they include the keys that every kind has or may have. `life` bounds `exp - iat`, in
-    microseconds.
+    `must` and `may` include the keys that every kind has or may have. `life` bounds `exp - iat`, in microseconds.
     """
 
     must: frozenset[str]
@@ -76,4 +73,4 @@ RULES: Final[Mapping[Kind, KindRule]] = MappingProxyType(
 """The table of SPEC.md section 3, by kind."""
 
 KINDS: Final[Mapping[str, Kind]] = MappingProxyType({kind.value: kind for kind in Kind})
-"""Kinds by their text; a plain lookup, because `Kind(text)` would raise on hostile text."""
+"""Kinds by their text. A lookup here does not raise on hostile text, as `Kind(text)` would."""

@@ -1,7 +1,8 @@
-"""Streams that were restored from a backup: which stream a message was first stored in (step 6, SPEC.md section 7).
+"""Streams that were restored from a backup: finds the stream that first stored a message (step 6, SPEC.md section 7).
 
-A restored stream is created anew, and is younger than what it holds. A notary names it by the time of that creation, and says
-from which stream its messages are. Only these messages are measured by that stream; whatever was stored since is not.
+A restored stream is younger than its messages, because a restore creates it again. A notary signs the new creation time and
+that of the stream in the backup. Step 6 measures restored messages by the earlier creation, and later messages by the new
+creation.
 """
 
 from __future__ import annotations
@@ -14,15 +15,13 @@ from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.message.freshness import StreamArrival
 from sealbus.envelopes.trust.names import is_token
 
-__all__ = ["RestoredStream", "first_created"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestoredStream:
-    """One restoration of one stream. Raises `LogError` (`bad_note`) for values that none can have.
+    """One restoration of one stream. Raises `LogError` (`bad_note`) for values that no restoration can have.
 
-    `before` is when the stream was created that the backup was taken of, `created` when the restored one was; `last` is the
-    last sequence that was restored. Times are microseconds.
+    `before` is the creation time of the stream in the backup, `created` that of the restored stream, both in microseconds.
+    `last` is the last restored sequence.
     """
 
     stream: str
@@ -33,7 +32,7 @@ class RestoredStream:
     def __post_init__(self) -> None:
         if not is_token(self.stream) or len(self.stream) > DEFAULT_LIMITS.subject_bytes:
             raise LogError(Code.BAD_NOTE, "a stream's name")
-        # A chain of restorations leads back in time, so that it ends.
+        # `before` is earlier, so that a chain of restorations ends.
         if not 0 <= self.before < self.created <= DEFAULT_LIMITS.max_integer:
             raise LogError(Code.BAD_NOTE, "when a stream was created")
         if not 0 <= self.last <= DEFAULT_LIMITS.max_integer:
@@ -41,23 +40,26 @@ class RestoredStream:
 
     @property
     def line(self) -> str:
-        """Its line in a note and in a key book: name, `before`, `created`, `last`."""
+        """The line of the restoration in a note and in a key book: name, `before`, `created`, `last`."""
         return f"{self.stream} {self.before} {self.created} {self.last}"
 
 
 def first_created(arrival: StreamArrival, restored: Sequence[RestoredStream]) -> int:
-    """Return when the stream was created that the message was first stored in, in microseconds.
+    """Return the creation time, in microseconds, of the stream that first stored the message.
 
-    `restored` are the restorations that are known. Each counts for the stream with exactly its `created`, and there for what
-    is at or below its `last` and was stored before that creation: nobody can store that now. Several form a chain.
+    `restored` are the known restorations. A restoration applies to the stream with exactly its `created`, and to messages at
+    or below its `last` that were stored before that creation: no message can be stored in the past. Restorations can form a
+    chain.
     """
     created = arrival.created
     while arrival.stored < created:
         before = next(
             (
-                one.before
-                for one in restored
-                if one.stream == arrival.stream and one.created == created and arrival.sequence <= one.last
+                restoration.before
+                for restoration in restored
+                if restoration.stream == arrival.stream
+                and restoration.created == created
+                and arrival.sequence <= restoration.last
             ),
             None,
         )

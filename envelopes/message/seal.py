@@ -1,10 +1,10 @@
-"""Sealing: drafts in, signed envelopes out, one signature for all of them (SPEC.md sections 2 to 4).
+"""Sealing: drafts become signed envelopes, with one signature for a whole batch (SPEC.md sections 2 to 4).
 
 ::
 
     sealer = Sealer(iss=iss, key=key, credential=Credential(1, token), expires=expires)
     for sealed in seal([draft, another], sealer):
-        ...  # sealed.wire is what is published
+        ...  # publish sealed.wire
 """
 
 from __future__ import annotations
@@ -27,8 +27,6 @@ from sealbus.envelopes.trust.proof import JWT_SVID, Credential
 from sealbus.envelopes.trust.signature import MESSAGE_TYPE, sign_batch
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["Draft", "Sealed", "Sealer", "seal"]
-
 _BODY_BYTES: Final = DEFAULT_LIMITS.body_bytes
 _RECORD: Final = Kind.RECORD
 _new: Final = tuple.__new__
@@ -37,9 +35,8 @@ _new: Final = tuple.__new__
 class Draft(NamedTuple):
     """A message before it is sealed: the header's entries, except those that the sealer adds or that follow from others.
 
-    `ctx` is the hash of `context`, `par` the hash of the first of `ancestors`. `dig` is the hash of `body` and is given
-    only for a record, where it must be the root of SPEC.md section 8. Not checked until it is sealed. A named tuple,
-    because one is made for every message.
+    `ctx` follows from `context` and `par` from the first of `ancestors`, as hashes. So does `dig` from `body`; only a record
+    states it, as the root of SPEC.md section 8. `seal` checks drafts. A named tuple, because every message has a draft.
     """
 
     kind: Kind
@@ -47,7 +44,7 @@ class Draft(NamedTuple):
     body: bytes
     typ: str
     id: bytes = b""
-    """Set at the latest when it is sealed, like `iat`, `exp` and `end`: no header is made without."""
+    """Required before sealing, as are `iat`, `exp` and, for a task or call, `end`."""
     iat: int = 0
     exp: int = 0
     end: int | None = None
@@ -55,7 +52,7 @@ class Draft(NamedTuple):
     sch: str | None = None
     context: Statement | None = None
     ancestors: tuple[Ancestor, ...] = ()
-    """Those of the message that is being handled, itself first."""
+    """The message that is being handled, then its own ancestors."""
     re: bytes | None = None
     rpl: str | None = None
     seq: int | None = None
@@ -74,7 +71,7 @@ class Draft(NamedTuple):
 class Sealer:
     """A sender: its SPIFFE ID, its key, and the credential that vouches for both until `expires` (microseconds).
 
-    Raises `SealError` for a token that no reader would accept. Whether the token fits the ID and key is not checked here.
+    Raises `SealError` for a token of a kind or size that no reader accepts. The token is not verified.
     """
 
     iss: SpiffeId
@@ -106,8 +103,8 @@ class Sealed(NamedTuple):
 def seal(drafts: Sequence[Draft], sealer: Sealer) -> list[Sealed]:
     """Seal 1 to 4,096 drafts under one signature and return them in the same order.
 
-    All or none: raises `SealError` if a reader would refuse one of them at step 1 or 2 or for its credential's age.
-    Subjects, chain and context are checked only for their form.
+    Seals all or none: raises `SealError` if a reader would refuse any of them at step 1 or 2, or for its credential's age.
+    Of subjects, chain and context, only the form is checked.
     """
     headers = [_header(draft, sealer) for draft in drafts]
     proofs = sign_batch([leaf_hash(header.raw) for header in headers], MESSAGE_TYPE, sealer.key)
@@ -122,9 +119,9 @@ def seal(drafts: Sequence[Draft], sealer: Sealer) -> list[Sealed]:
 
 @lru_cache(maxsize=128)
 def _attached(context: Statement | None, ancestors: tuple[Ancestor, ...]) -> tuple[bytes | None, bytes | None]:
-    """Return `ctx` and `par` for the attachments of a message, checked as its readers do in step 1.
+    """Return `ctx` and `par` for the attachments of a message, checked as in step 1.
 
-    Cached, because all messages of one chain carry the same.
+    Cached, because all messages of a chain carry the same attachments.
     """
     check_attached(context, ancestors)
     return (
@@ -134,7 +131,7 @@ def _attached(context: Statement | None, ancestors: tuple[Ancestor, ...]) -> tup
 
 
 def _header(draft: Draft, sealer: Sealer) -> Header:
-    """Return the header of `draft`, made by the same rules as its readers parse it."""
+    """Return the header of `draft`, checked by the rules by which readers parse it."""
     (
         kind, to, body, typ, ident, iat, exp, end, aud, sch, context, ancestors, re_, rpl, seq, fin, grt, idm, tid, ext,
         dig,
@@ -142,7 +139,7 @@ def _header(draft: Draft, sealer: Sealer) -> Header:
     if iat >= sealer.expires:
         raise SealError("the credential expires before the message is made")
     if (kind is _RECORD) is (dig is None):
-        raise SealError("dig: given for a record, and for nothing else")
+        raise SealError("dig: records have it, and no other kind does")
     if type(body) is not bytes or len(body) > _BODY_BYTES:
         raise SealError("body: bytes, at most 917,504")
     ctx = par = None
@@ -151,7 +148,7 @@ def _header(draft: Draft, sealer: Sealer) -> Header:
             ctx, par = _attached(context, ancestors)
         except TypeError as error:
             raise SealError("context or ancestors: a part is not a value") from error
-    # In the order of the keys, which is how they are encoded.
+    # The order of the keys is that of the encoding.
     entries: dict[str, object] = {}
     if aud is not None:
         entries["aud"] = aud.value

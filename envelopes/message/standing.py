@@ -1,16 +1,14 @@
-"""The session of a user's standing grant: what a schedule does for them says so in every context (SPEC.md section 6)."""
+"""The session of a standing grant: it marks every context of a schedule that acts for an absent user (SPEC.md section 6)."""
 
 from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["STANDING", "standing_session"]
-
 STANDING: Final = "standing-"
-"""What the session of such a context begins with, and no other's."""
+"""The beginning of the session in such contexts. No other session begins with it."""
 _BYTES: Final = 16
 
 
 def standing_session(grant: bytes) -> str:
-    """Return the session of contexts for what the message with H(header) `grant` asked for."""
+    """Return the session for contexts that rest on the grant in the message with H(header) `grant`."""
     return STANDING + grant[:_BYTES].hex()

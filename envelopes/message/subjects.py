@@ -14,47 +14,27 @@ from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.trust.names import Names, is_token
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = [
-    "REPLY_TOKEN",
-    "RESERVED",
-    "UNHEARD_TOKEN",
-    "OwnSubject",
-    "OwnSubjects",
-    "action_of",
-    "audit_subject",
-    "call_subject",
-    "check_addressing",
-    "control_subject",
-    "dead_subject",
-    "event_subject",
-    "matches",
-    "own_subjects",
-    "refused_subject",
-    "status_subject",
-    "task_subject",
-]
-
 RESERVED: Final = frozenset(
     {"task", "call", "event", "status", "dead", "audit", "refused", "state", "control", "held", "_INBOX"}
 )
 """First tokens with a special meaning; everything that starts with `$` is special too, but not a token."""
 
 REPLY_TOKEN: Final = "reply"
-"""What follows the inbox prefix in every `rpl` that we send: `<inbox prefix>reply.<random>.<number>`.
+"""The token after the inbox prefix in every `rpl` that we send: `<inbox prefix>reply.<random>.<number>`.
 
-It lets a broker allow agents to answer each other without access to the rest of an inbox, where its own answers and a
-stream's deliveries come. Acceptance does not require it.
+With it, a broker can allow agents to answer each other without access to the rest of an inbox, where the broker's own
+answers and a stream's deliveries arrive. Acceptance does not require it.
 """
 UNHEARD_TOKEN: Final = "unheard"
-"""In our own inbox: where the server says that nobody listens to a call. No peer may publish there."""
+"""The token in our own inbox under which the server reports that no process listens to a call. No peer may publish there."""
 
 CONTROLS: Final = frozenset({"approve", "cancel", "schedule"})
-"""What an agent can be told on `control.<agent>.<what>`; its action is `<agent>._<what>`."""
+"""The controls of an agent, on `control.<agent>.<control>`. The action of a control is `<agent>._<control>`."""
 
 _TASK_ID: Final = re.compile("[0-9a-f]{32}")
 _AGENT_KINDS: Final[Mapping[str, Kind]] = {"task": Kind.TASK, "call": Kind.CALL, "event": Kind.EVENT}
 _OF_ISSUER: Final = frozenset({Kind.EVENT, Kind.RECORD})
-"""Kinds whose subject names their sender; the subject of the others names the recipient."""
+"""Kinds whose subject names their sender. The subjects of other kinds name the recipient."""
 _STARTS: Final[Mapping[Kind, str]] = {
     Kind.TASK: "task.",
     Kind.CALL: "call.",
@@ -64,9 +44,9 @@ _STARTS: Final[Mapping[Kind, str]] = {
     Kind.CHUNK: "_INBOX.",
     Kind.RECORD: "audit.",
 }
-"""What precedes the agent's token (SPEC.md section 3)."""
+"""The text before the agent's token (SPEC.md section 3)."""
 _ANSWERS: Final = frozenset({Kind.REPLY, Kind.CHUNK})
-# Looking up a member in its class takes longer than everything else here.
+# A lookup of a member in its class takes longer than all other work here.
 _TASK: Final = Kind.TASK
 _STATUS: Final = Kind.STATUS
 _RECORD: Final = Kind.RECORD
@@ -93,11 +73,11 @@ def call_subject(agent: str, verb: str) -> str:
     return _built("call", agent, verb)
 
 
-def control_subject(agent: str, what: str) -> str:
-    """Return `control.<agent>.<what>`; `agent` is the token of the agent that is told. Raises `ConfigurationError`."""
-    if what not in CONTROLS:
-        raise ConfigurationError(f"{what!r} is nothing that an agent can be told")
-    return _built("control", agent, what)
+def control_subject(agent: str, control: str) -> str:
+    """Return `control.<agent>.<control>`; `agent` is the token of the recipient. Raises `ConfigurationError`."""
+    if control not in CONTROLS:
+        raise ConfigurationError(f"{control!r} is not a control of agents")
+    return _built("control", agent, control)
 
 
 def event_subject(agent: str, name: str) -> str:
@@ -111,7 +91,7 @@ def status_subject(requester: str, task: bytes) -> str:
 
 
 def dead_subject(agent: str, verb: str) -> str:
-    """Return `dead.<agent>.<verb>`; `agent` is the token of the agent that could not handle it."""
+    """Return `dead.<agent>.<verb>`; `agent` is the token of the agent that could not handle the message."""
     return _built("dead", agent, verb)
 
 
@@ -129,8 +109,7 @@ def refused_subject(agent: str) -> str:
 class OwnSubject:
     """A subject outside our own scheme, declared in the settings. Raises `ConfigurationError` for a bad declaration.
 
-    `owner` is the owner of the subject: the one consumer of a task or call, the one emitter of an event. The policy is
-    asked about `action`.
+    `owner` is the only consumer of a task or call, or the only emitter of an event. The policy decides about `action`.
     """
 
     subject: str
@@ -153,11 +132,11 @@ class OwnSubject:
 
 
 OwnSubjects = Mapping[str, OwnSubject]
-"""Own subjects by their text."""
+"""Own subjects, by subject."""
 
 
 def own_subjects(*declared: OwnSubject) -> OwnSubjects:
-    """Return `declared` by subject; raise `ConfigurationError` if one is declared twice."""
+    """Return `declared` by subject; raise `ConfigurationError` if a subject is declared twice."""
     table = {own.subject: own for own in declared}
     if len(table) != len(declared):
         raise ConfigurationError("an own subject is declared twice")
@@ -165,10 +144,9 @@ def own_subjects(*declared: OwnSubject) -> OwnSubjects:
 
 
 def action_of(subject: str, own: OwnSubjects) -> str:
-    """Return the action of a task, call or event by its subject, `<agent>.<verb or name>`.
+    """Return the action of the task, call, event or control on `subject`: `<agent>.<verb or name>`.
 
-    The token of an agent is its name, and an agent without a name acts under its token. Raises `EnvelopeError`
-    (`wrong_subject`, step 3) for every other subject.
+    `<agent>` is the token in the subject. Raises `EnvelopeError` (`wrong_subject`, step 3) for every other subject.
     """
     declared = own.get(subject)
     if declared is not None:
@@ -184,9 +162,9 @@ def action_of(subject: str, own: OwnSubjects) -> str:
 def check_addressing(header: Header, subject: str, names: Names, own: OwnSubjects) -> None:
     """Step 3 without its first clause: raise `EnvelopeError` (`wrong_subject`) unless `header` belongs on `subject`.
 
-    `to` is the `subject` that it was delivered on; the agent token is that of `aud` or `iss` as in the table of section 3;
-    an own subject is declared for this kind and owner; `rpl` is under the inbox prefix of `iss`. The caller checks that
-    the kind is one of the subscription's (`wrong_kind`), and that `aud` is us (step 4).
+    `to` must be the `subject` of the delivery. The agent token must be that of `aud` or `iss`, as in the table of section 3.
+    An own subject must be declared for this kind and owner. `rpl` must be under the inbox prefix of `iss`. The caller checks
+    that the subscription takes this kind (`wrong_kind`), and that `aud` is us (step 4).
     """
     if header.to != subject:
         raise _refused("to")
@@ -205,19 +183,19 @@ def check_addressing(header: Header, subject: str, names: Names, own: OwnSubject
 
 
 def _fits(kind: Kind, subject: str, party: SpiffeId, names: Names) -> bool:
-    """Return whether `subject`, which is tokens joined by dots, is one of our scheme for `kind` and `party`."""
+    """Return whether `subject`, tokens joined by dots, follows our scheme for `kind` and `party`."""
     token = names.token(party)
     start = _STARTS[kind] + token
     if kind is _RECORD:
         return subject == start
     start += "."
     if not subject.startswith(start):
-        told = f"control.{token}."
-        return kind is _TASK and subject.startswith(told) and subject[len(told) :] in CONTROLS
+        control = f"control.{token}."
+        return kind is _TASK and subject.startswith(control) and subject[len(control) :] in CONTROLS
     rest = subject[len(start) :]
     if kind is _STATUS:
         return _TASK_ID.fullmatch(rest) is not None
-    # Verbs and names that begin with `_` are ours: no handler has one.
+    # Verbs and names that begin with `_` are reserved: no handler has such a verb.
     return kind in _ANSWERS or (rest[0] != "_" and rest.count(".") <= (kind is _TASK))
 
 
@@ -226,14 +204,14 @@ def _refused(detail: str) -> EnvelopeError:
 
 
 def matches(pattern: str, subject: str) -> bool:
-    """Return whether `subject` is matched by `pattern`, where `*` stands for one token and a last `>` for one or more."""
+    """Return whether `pattern` matches `subject`; `*` stands for one token, a last `>` for one or more."""
     if pattern == subject:
         return True
-    wanted = pattern.split(".")
+    parts = pattern.split(".")
     tokens = subject.split(".")
-    for place, token in enumerate(wanted):
+    for place, token in enumerate(parts):
         if token == ">":
             return len(tokens) > place
         if place >= len(tokens) or token not in ("*", tokens[place]):
             return False
-    return len(tokens) == len(wanted)
+    return len(tokens) == len(parts)

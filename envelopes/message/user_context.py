@@ -1,4 +1,4 @@
-"""The user context: who is behind a chain of messages, as the edge signed it (SPEC.md section 6; step 10)."""
+"""The user context: the edge's signed statement about the user behind a chain of messages (SPEC.md section 6; step 10)."""
 
 from __future__ import annotations
 
@@ -26,17 +26,6 @@ from sealbus.envelopes.trust.proof import Proof
 from sealbus.envelopes.trust.signature import CONTEXT_TYPE, sign_batch, verify_proof
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = [
-    "ClaimValue",
-    "ContextDraft",
-    "SubjectType",
-    "UserContext",
-    "mint_context",
-    "parse_payload",
-    "parsed_context",
-    "verify_context",
-]
-
 ClaimValue: TypeAlias = "str | int | bool | tuple[str, ...]"
 """Values of `clm`; integers within +-(2^53-1)."""
 
@@ -48,7 +37,7 @@ _LONGEST: Final = DEFAULT_LIMITS.live_seconds * SECOND
 
 
 class SubjectType(StrEnum):
-    """What the subject of a context is, if it is no user."""
+    """The type of a context's subject that is not a user."""
 
     CLIENT = "client"
     """An OAuth client that acts for itself."""
@@ -58,13 +47,13 @@ class SubjectType(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class UserContext:
-    """A user context whose payload is well formed. Made by `parse_payload` only.
+    """A user context with a well-formed payload. `parse_payload` alone makes it.
 
-    Times are microseconds since the Unix epoch, `iat < exp <= end <= iat + 24 h`. Holding one says nothing about who
-    signed it: `verify_context` does. Absent entries are None: without `typ` the subject is a user, without `dom` one of our
-    own; with it, `sub` ends with `@` and the domain. Its text shows no user.
+    Times are microseconds since the Unix epoch, `iat < exp <= end <= iat + 24 h`. `verify_context` verifies the signer; this
+    class does not. Absent entries are None. Without `typ`, the subject is a user. Without `dom`, it is of our own domain;
+    with `dom`, `sub` ends with `@` and that domain. The `repr` shows no user.
 
-    Only itself is equal to a context: 1 and `true` are equal here, and are not to a policy.
+    Contexts are compared by identity, because Python takes 1 and `true` for equal and a policy does not.
     """
 
     txn: bytes
@@ -107,7 +96,7 @@ def parse_payload(payload: bytes, *, step: int = 10) -> UserContext:
 
 @lru_cache(maxsize=256)
 def _parsed(payload: bytes) -> UserContext:
-    """Return the context in `payload`. Who mints one parses it three times: minting, sending and deciding on the answer."""
+    """Return the context in `payload`. Cached: an edge parses each to mint it, to send it and to decide on the answer."""
     fields = decode(
         payload,
         entries=DEFAULT_LIMITS.context_bytes,
@@ -161,7 +150,7 @@ def _typed(fields: dict[str, Value]) -> UserContext:
 
 
 def _text(value: Value, limit: int = DEFAULT_LIMITS.text_bytes) -> str:
-    # Characters were checked when it was decoded, with the limit of the longest text that may stand anywhere here.
+    # The decoder has checked the characters, and the length by the limit of the longest text of a context.
     if type(value) is not str or len(value.encode()) > limit:
         raise _misshapen("text")
     return value
@@ -169,7 +158,7 @@ def _text(value: Value, limit: int = DEFAULT_LIMITS.text_bytes) -> str:
 
 def _subject(value: Value, dom: TrustDomain | None) -> str:
     subject = _text(value)
-    # So that a reader who looks at `sub` alone takes nobody else's user for one of ours.
+    # So a reader that looks at `sub` alone never takes a foreign user for one of ours.
     if dom is not None and not (subject.endswith(f"@{dom.name}") and len(subject) > len(dom.name) + 1):
         raise _misshapen("sub is not of dom")
     return subject
@@ -183,14 +172,14 @@ def _subject_type(value: Value) -> SubjectType:
 
 
 def _texts(value: Value) -> tuple[str, ...]:
-    # At most 32 items: so much for the decoder.
+    # The decoder has checked that there are at most 32 items.
     if type(value) is not list:
         raise _misshapen("array of text")
     return tuple([_text(item) for item in value])
 
 
 def _time(value: Value) -> int:
-    # Below 2^53: so much for the decoder.
+    # The decoder has checked that it is below 2^53.
     if type(value) is not int or value < 0:
         raise _misshapen("time")
     return value
@@ -225,14 +214,14 @@ def _facts(value: Value) -> Mapping[str, str]:
 
 
 def _misshapen(detail: str) -> EnvelopeError:
-    # Its step is the caller's: see `parse_payload`.
+    # `parse_payload` replaces the step by its caller's.
     return EnvelopeError(Code.BAD_CONTEXT, 10, f"payload: {detail}")
 
 
 class ContextDraft(NamedTuple):
     """A user context before it is minted: the payload's entries, except those that the minting edge adds.
 
-    Not checked until it is minted. The caller must not put a token or secret in it.
+    `mint_context` checks it. It must not contain a token or secret.
     """
 
     txn: bytes
@@ -260,10 +249,10 @@ class ContextDraft(NamedTuple):
 
 
 def mint_context(draft: ContextDraft, sealer: Sealer) -> Statement:
-    """Sign a statement about a user by `sealer`, an edge; a batch of one.
+    """Return `draft` as a statement that `sealer`, an edge, has signed; a batch of one.
 
-    `ctx` of the messages that carry it is H(payload). Raises `SealError` for a form, size or times that a reader would
-    refuse at step 10, or for a credential that ends before `iat`. Readers decide whether this edge may mint.
+    H(payload) is the `ctx` of the messages that carry the statement. Raises `SealError` for a form, size or time that a
+    reader would refuse at step 10, or for a credential that ends before `iat`. Readers decide whether this edge may mint.
     """
     if draft.iat >= sealer.expires:
         raise SealError("the credential expires before the context is minted")
@@ -300,7 +289,7 @@ def _value(claim: ClaimValue) -> Value:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _CachedContext:
-    """A context whose form and proof were verified under its own key; not who holds that key."""
+    """A context with verified form, and a proof that holds under its own key. The key's holder is not verified."""
 
     payload: bytes
     proof: Proof
@@ -308,12 +297,14 @@ class _CachedContext:
 
 
 def parsed_context(payload: bytes, ctx: bytes, caches: Caches) -> UserContext:
-    """Parse the context `payload`, whose hash is `ctx`; cheap if it was verified before. Nothing is verified.
+    """Parse the context `payload`, whose hash is `ctx`; cheap for a verified context. Nothing is verified.
 
     Raises `EnvelopeError` (`bad_context`, step 10).
     """
-    found = caches.contexts.get(ctx)
-    return found.context if isinstance(found, _CachedContext) and found.payload == payload else parse_payload(payload)
+    cached = caches.contexts.get(ctx)
+    return (
+        cached.context if isinstance(cached, _CachedContext) and cached.payload == payload else parse_payload(payload)
+    )
 
 
 def verify_context(
@@ -330,8 +321,8 @@ def verify_context(
     """Step 10: return the user context of a message whose header says `ctx`, None if it has none.
 
     Raises `EnvelopeError`, counted at `step`: `bad_context`, `context_issuer_refused`, and the codes of steps 7 and 8,
-    which are applied at the context's own `iat`. `trust_domain` is the reader's own, `minters` are who may mint,
-    `lifetimes` how long what they mint may live.
+    which are applied at the context's own `iat`. `trust_domain` is the reader's own. `minters` are the workloads that may
+    mint, and `lifetimes` bound the contexts' lives.
 
     Form and proof are cached by `ctx`; audience, life, issuer and credential are checked at every call. Step 11 checks how
     the context's times and `wkl` fit the chain.
@@ -340,9 +331,9 @@ def verify_context(
         if ctx is None:
             return None
         raise EnvelopeError(Code.BAD_CONTEXT, step, "missing")
-    # No hash equals None: a context without `ctx` is refused like a wrong one.
-    found = caches.contexts.get(ctx)
-    remembered = found if isinstance(found, _CachedContext) and found.payload == statement.payload else None
+    # No hash equals None, so a context without `ctx` in the header is refused like a wrong context.
+    cached = caches.contexts.get(ctx)
+    remembered = cached if isinstance(cached, _CachedContext) and cached.payload == statement.payload else None
     if remembered is None and sha256(statement.payload).digest() != ctx:
         raise EnvelopeError(Code.BAD_CONTEXT, step, "ctx")
     context = parse_payload(statement.payload, step=step) if remembered is None else remembered.context
@@ -355,16 +346,7 @@ def verify_context(
     if context.iss not in minters:
         raise EnvelopeError(Code.CONTEXT_ISSUER_REFUSED, step)
     # Step 7, inside step 10.
-    verify_credential(
-        statement.credential,
-        iss=context.iss,
-        key=context.key,
-        crd=context.crd,
-        reference=context.iat,
-        trust=trust,
-        caches=caches,
-        step=step,
-    )
+    verify_credential(statement.credential, context, reference=context.iat, trust=trust, caches=caches, step=step)
     # Step 8, inside step 10.
     if remembered is None or remembered.proof != statement.proof:
         try:

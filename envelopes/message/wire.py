@@ -10,17 +10,6 @@ from sealbus.envelopes.errors import Code, EnvelopeError, SealError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.trust.proof import Credential, Proof
 
-__all__ = [
-    "FORMAT",
-    "FORMATS",
-    "Ancestor",
-    "Envelope",
-    "Statement",
-    "check_attached",
-    "encode_envelope",
-    "parse_envelope",
-]
-
 FORMAT: Final = 1
 """The format that this code reads and writes."""
 FORMATS: Final = frozenset({FORMAT})
@@ -39,10 +28,10 @@ _ANCESTORS: Final = DEFAULT_LIMITS.ancestors
 _MAX_INTEGER: Final = DEFAULT_LIMITS.max_integer
 _ARRAY_ITEMS: Final = max(_PROOF_NODES, _ANCESTORS, _ELEMENTS)
 _new: Final = tuple.__new__
-"""Makes a named tuple in half the time that its own `__new__` takes, which is Python."""
+"""Makes a named tuple in half the time of its own `__new__`, which is written in Python."""
 
-# Named tuples, because a message holds up to twenty of these and a frozen dataclass costs several times as much. Those
-# that hold payloads or tokens do not show them.
+# Named tuples, because a message has up to twenty of these, and a frozen dataclass costs several times as much. No `repr`
+# shows a payload or a token.
 
 
 class Statement(NamedTuple):
@@ -57,7 +46,7 @@ class Statement(NamedTuple):
 
 
 class Ancestor(NamedTuple):
-    """A message further up the chain, without its body: header bytes, proof, credential."""
+    """An earlier message of the chain, without its body: header bytes, proof, credential."""
 
     header: bytes
     proof: Proof
@@ -65,7 +54,7 @@ class Ancestor(NamedTuple):
 
 
 class Envelope(NamedTuple):
-    """An envelope that passed step 1: well formed and within limits. Nothing in it is verified."""
+    """An envelope that passed step 1: well formed and within limits. Nothing is verified."""
 
     format: int
     header: bytes
@@ -81,11 +70,11 @@ class Envelope(NamedTuple):
 
 
 def parse_envelope(data: bytes, formats: AbstractSet[int] = FORMATS) -> Envelope:
-    """Step 1: return the envelope that `data` encodes; `formats` are those that the reader is configured for.
+    """Step 1: return the envelope that `data` encodes; `formats` are the formats that the reader accepts.
 
-    Raises `EnvelopeError` (step 1): `unsupported_format` by element 0, whatever follows it; `too_large` for the whole,
-    header, body, a token or the context's payload over its limit; `chain_too_long` for over 8 ancestors; else
-    `malformed`. The bytes of header and payload are not looked into.
+    Raises `EnvelopeError` (step 1). `unsupported_format`: by element 0 alone. `too_large`: the whole, the header, the body, a
+    token or the context's payload is over its limit. `chain_too_long`: over 8 ancestors. `malformed`: any other fault. The
+    bytes of header and payload are not parsed.
     """
     if data[:2] != _START or FORMAT not in formats:
         _judge_format(data, formats & FORMATS)
@@ -101,9 +90,9 @@ def parse_envelope(data: bytes, formats: AbstractSet[int] = FORMATS) -> Envelope
 
 
 def encode_envelope(envelope: Envelope) -> bytes:
-    """Return the wire form of `envelope`; raise `SealError` for what `parse_envelope` would refuse.
+    """Return the wire form of `envelope`; raise `SealError` if `parse_envelope` would refuse it.
 
-    The total size needs no check: parts within their limits stay below its limit together.
+    The total size needs no check: parts within their limits together stay below its limit.
     """
     try:
         return pack(_envelope(envelope))
@@ -122,9 +111,9 @@ def check_attached(context: Statement | None, ancestors: tuple[Ancestor, ...]) -
 
 
 def _judge_format(data: bytes, readable: AbstractSet[int]) -> None:
-    """Refuse a format that is not `readable`. Bytes that don't start with any format are left to the decoder."""
+    """Refuse a format that is not `readable`. The decoder refuses bytes that start with no format."""
     count = data[0] if data else 0
-    # Array headers: 1 to 15 elements, then the 16- and 32-bit lengths.
+    # Array headers: 1 to 15 elements, else a length of 16 or 32 bits.
     start = 1 if 0x91 <= count <= 0x9F else {0xDC: 3, 0xDD: 5}.get(count)
     if start is None or start >= len(data):
         return
@@ -138,7 +127,7 @@ def _judge_format(data: bytes, readable: AbstractSet[int]) -> None:
 
 
 def _envelope(value: object) -> Envelope:
-    """Return the envelope that nested tuples hold, each node checked by its exact type."""
+    """Return the envelope in nested tuples, each node checked by its exact type."""
     format_, header, body, proof, credential, context, ancestors = _array(value, _ELEMENTS, "envelope")
     if type(format_) is not int or format_ != FORMAT:
         raise _refused(Code.MALFORMED, "format")
@@ -154,17 +143,17 @@ def _envelope(value: object) -> Envelope:
     return _new(Envelope, parts)
 
 
-def _array(value: object, length: int, what: str) -> tuple[object, ...]:
+def _array(value: object, length: int, name: str) -> tuple[object, ...]:
     if not isinstance(value, tuple) or len(value) != length:
-        raise _refused(Code.MALFORMED, what)
+        raise _refused(Code.MALFORMED, name)
     return value
 
 
-def _bytes(value: object, limit: int, what: str) -> bytes:
+def _bytes(value: object, limit: int, name: str) -> bytes:
     if type(value) is not bytes:
-        raise _refused(Code.MALFORMED, what)
+        raise _refused(Code.MALFORMED, name)
     if len(value) > limit:
-        raise _refused(Code.TOO_LARGE, what)
+        raise _refused(Code.TOO_LARGE, name)
     return value
 
 

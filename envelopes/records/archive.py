@@ -1,7 +1,7 @@
-"""The archive profile: audit messages as of their log entry's time, and the decided messages that they hold.
+"""The archive profile: acceptance of audit messages as of their log entry's time, and of the decided messages in them.
 
-Steps are numbered as in SPEC.md section 7. Nothing here needs a log: the caller gives, and vouches for, the time at which
-the message was stored and the bundles that were current.
+Steps are numbered as in SPEC.md section 7. No log is read here. The caller passes, and vouches for, the time at which the
+message was stored and the bundles of that time.
 """
 
 from __future__ import annotations
@@ -31,17 +31,15 @@ from sealbus.envelopes.trust.proof import Credential, Proof
 from sealbus.envelopes.trust.signature import MESSAGE_TYPE, verify_proof
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["ArchiveProfile", "VerifiedAudit", "VerifiedDecided", "accept_decided", "accept_record"]
-
 _RECORDS: Final = frozenset({Kind.RECORD})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArchiveProfile:
-    """What a reader of the archive knows beforehand.
+    """The settings of a reader of the archive.
 
-    `names` are those of the deployment, and with them its trust domain; `minters` may mint user contexts: nobody,
-    unless set. `formats` are those that this reader is configured for.
+    `names` are the names of the deployment, with its trust domain. `minters` are the workloads that may mint user contexts.
+    `formats` are the formats that the reader is configured to accept.
     """
 
     names: Names
@@ -50,10 +48,10 @@ class ArchiveProfile:
 
 
 class VerifiedAudit(NamedTuple):
-    """An audit message that passed its steps at `time`. Made by `accept_record` only.
+    """An audit message that was accepted as of `time`. Made by `accept_record`; a receipt makes it from its own parts.
 
-    Its signer stated all this at that time. Whether the records are true is a separate question: `accept_decided` answers
-    it for a decided message, and the reader compares what only the notary may record with the notary's SPIFFE IDs.
+    It proves that the signer stated the records at that time, not that they are true. `accept_decided` verifies decided
+    messages again. The reader compares the sender of records that only the notary may make with the notary's SPIFFE IDs.
     """
 
     header: Header
@@ -61,19 +59,19 @@ class VerifiedAudit(NamedTuple):
     proof: Proof
     credential: Credential
     time: int
-    """The log entry's: when the broker stored the message, in microseconds."""
+    """The log entry's time, at which the broker stored the message, in microseconds."""
 
     def __repr__(self) -> str:
         return f"VerifiedAudit(header={self.header!r}, ...)"
 
 
 class VerifiedDecided(NamedTuple):
-    """A message that a decision record holds, proved again from evidence. Made by `accept_decided` only."""
+    """The message of a decision record, verified again from evidence. `accept_decided` alone makes it."""
 
     header: Header
     context: UserContext | None
     chain: tuple[Header, ...]
-    """The root first, ending with this message's own header."""
+    """The headers from the root to this message's own."""
 
 
 def accept_record(
@@ -81,8 +79,8 @@ def accept_record(
 ) -> VerifiedAudit:
     """Verify an audit message and return it; raise `EnvelopeError` at the first step that it fails.
 
-    `time` is its log entry's (microseconds), `bundles` those that were current then, `subject` where it was stored.
-    Revocations do not apply: they do not undo what was recorded.
+    `time` is the time of its log entry (microseconds), `bundles` are the bundles of that time, and `subject` is the subject
+    on which it was stored. Revocations do not apply: they do not undo records.
     """
     # Step 1. Form.
     envelope = parse_envelope(payload, profile.formats)
@@ -94,15 +92,7 @@ def accept_record(
     check_addressing(header, subject, profile.names, {})
     # Steps 4 to 6 do not apply: a record has no audience, and counts as of its entry's time.
     # Step 7. Credential.
-    verify_credential(
-        envelope.credential,
-        iss=header.iss,
-        key=header.key,
-        crd=header.crd,
-        reference=time,
-        trust=Trust(bundles=bundles),
-        caches=caches,
-    )
+    verify_credential(envelope.credential, header, reference=time, trust=Trust(bundles=bundles), caches=caches)
     # Step 8. Proof.
     verify_proof(envelope.proof, leaf_hash(header.raw), MESSAGE_TYPE, header.key, caches.roots)
     # Step 9. Body.
@@ -127,35 +117,26 @@ def accept_decided(
     caches: Caches,
     body: bytes | None = None,
 ) -> VerifiedDecided:
-    """Verify again the message that `decision`, a record of `audit`, is about; raise `EnvelopeError` if that fails.
+    """Verify again the message of `decision`, a record in `audit`; raise `EnvelopeError` if that fails.
 
-    `bundles` are those that were current at `decision.place.time`, which is the reference time. Credentials, context and
-    ancestors come from the evidence of `audit`; missing evidence fails as if the message had come without it. `body`, if it
-    was kept, and the record's body, if it has one, are compared with `dig`; otherwise the body is not checked. Contexts and
-    chains may live as long as the format allows: the reader's settings are not known. Whether the decision was right is
-    not checked.
+    `bundles` are the bundles at `decision.place.time`, which is the reference time. Credentials, context and ancestors come
+    from the evidence of `audit`; missing evidence fails as if the message had lacked it. `body`, if it was kept, and the
+    record's body, if it has one, are compared with `dig`; otherwise the body is not checked. Contexts and chains may live as
+    long as the format allows, because the reader's settings are not known. The decision itself is not judged.
     """
     reference, trust, evidence = decision.place.time, Trust(bundles=bundles), audit.body.evidence
     # Step 2. Header.
     header = parse_header(decision.header)
-    # Step 5, as far as it applies to a record: a decision cannot be about a future message.
+    # Step 5, as far as it applies to a record: the decided message cannot be in the future.
     if reference > audit.time + DEFAULT_LIMITS.clock_skew:
         raise EnvelopeError(Code.NOT_YET_VALID, 5, "decided after it was recorded")
     # Step 7. Credential.
-    verify_credential(
-        _credential(evidence, header.crd, 7),
-        iss=header.iss,
-        key=header.key,
-        crd=header.crd,
-        reference=reference,
-        trust=trust,
-        caches=caches,
-    )
+    verify_credential(_credential(evidence, header.crd, 7), header, reference=reference, trust=trust, caches=caches)
     # Step 8. Proof.
     verify_proof(decision.proof, leaf_hash(header.raw), MESSAGE_TYPE, header.key, caches.roots)
     # Step 9. Body.
-    for one in (decision.body, body):
-        if one is not None and sha256(one).digest() != header.dig:
+    for known_body in (decision.body, body):
+        if known_body is not None and sha256(known_body).digest() != header.dig:
             raise EnvelopeError(Code.BAD_DIGEST, 9)
     # Step 10. Context.
     context = verify_context(
@@ -189,26 +170,26 @@ def _credential(evidence: Evidence, crd: bytes, step: int) -> Credential:
 
 
 def _statement(evidence: Evidence, ctx: bytes | None, caches: Caches) -> Statement | None:
-    """Reassemble the statement named `ctx`; return None if there is none, which `verify_context` judges."""
+    """Return the statement with the hash `ctx`, or None if there is none; `verify_context` judges that."""
     if ctx is None:
         return None
-    found = evidence.contexts.get(ctx)
-    if found is None:
+    signed = evidence.contexts.get(ctx)
+    if signed is None:
         return None
-    return Statement(found.data, found.proof, _credential(evidence, parsed_context(found.data, ctx, caches).crd, 10))
+    return Statement(signed.data, signed.proof, _credential(evidence, parsed_context(signed.data, ctx, caches).crd, 10))
 
 
 def _ancestors(evidence: Evidence, header: Header, caches: Caches) -> tuple[Ancestor, ...]:
-    """Return the ancestors of `header`, the parent first. Names are hashes, so no chain is circular."""
+    """Return the ancestors of `header`, the parent first. Hashes name them, so no chain is circular."""
     ancestors: list[Ancestor] = []
-    # One too many is enough for `verify_chain` to refuse the length.
+    # One ancestor too many is enough: `verify_chain` then refuses the length.
     while header.par is not None and len(ancestors) <= DEFAULT_LIMITS.ancestors:
-        found = evidence.ancestors.get(header.par)
-        if found is None:
+        signed = evidence.ancestors.get(header.par)
+        if signed is None:
             raise EnvelopeError(Code.BAD_CHAIN, 11, "no evidence of an ancestor")
         try:
-            header = parsed_ancestor(found.data, header.par, caches)
+            header = parsed_ancestor(signed.data, header.par, caches)
         except EnvelopeError as error:
             raise error.at_step(11) from error
-        ancestors.append(Ancestor(found.data, found.proof, _credential(evidence, header.crd, 11)))
+        ancestors.append(Ancestor(signed.data, signed.proof, _credential(evidence, header.crd, 11)))
     return tuple(ancestors)

@@ -11,8 +11,6 @@ from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.records.body import ancestor_item, context_item, credential_item, encode_audit_body
 from sealbus.envelopes.trust.merkle import leaf_hash, root
 
-__all__ = ["AuditBatch", "ClosedBatch"]
-
 _FRAME_BYTES: Final = 8
 """The outer array, its version, and the longest heads of its two arrays."""
 _ITEM_HEAD_BYTES: Final = 5
@@ -20,7 +18,7 @@ _ITEM_HEAD_BYTES: Final = 5
 
 
 class ClosedBatch(NamedTuple):
-    """What a record message is sealed from: its body, and the root that is its `dig`."""
+    """The body of a record message, and the root that is its `dig`."""
 
     body: bytes
     dig: bytes
@@ -32,8 +30,8 @@ class ClosedBatch(NamedTuple):
 class AuditBatch:
     """Records and their evidence, while they wait for their audit message.
 
-    It is full at 917,504 bytes or 4,096 items, evidence included; an empty batch has room for any record with its evidence.
-    Evidence is taken only from verified messages, whose hashes have been compared already, so nothing is hashed for it.
+    It is full at 917,504 bytes or 4,096 items, evidence included. An empty batch has room for any record with its evidence.
+    Evidence comes only from verified messages, whose hashes are known, so evidence is not hashed here.
     """
 
     __slots__ = ("_bytes", "_evidence", "_leaves", "_records")
@@ -50,14 +48,14 @@ class AuditBatch:
 
     @property
     def size(self) -> int:
-        """Bytes of the body so far, at most a few bytes too many for each item."""
+        """Bytes of the body so far, overestimated by at most a few bytes an item."""
         return self._bytes
 
     def add(self, record: bytes, message: VerifiedMessage | VerifiedResult | None = None) -> bytes | None:
-        """Add an encoded record and return its leaf, by which it is named; None, with nothing added, if it has no room.
+        """Add an encoded record and return its leaf, which names it. If it has no room, add nothing and return None.
 
-        `message` is what a `decision` record is about; other records have no evidence. A record that is there already is not
-        added again. Raises `SealError` for a record that does not fit even into an empty batch.
+        `message` is the decided message of a `decision` record; other records have no evidence. A record that is in the batch
+        already is not added again. Raises `SealError` for a record that does not fit even into an empty batch.
         """
         leaf = leaf_hash(record)
         if leaf in self._leaves:
@@ -79,7 +77,7 @@ class AuditBatch:
         return leaf
 
     def close(self) -> ClosedBatch:
-        """Return the body and its root; raise `SealError` if nothing was added. More may be added afterwards."""
+        """Return the body and its root; raise `SealError` if the batch is empty. Records may be added afterwards."""
         evidence = list(self._evidence.values())
         body = encode_audit_body(evidence, self._records)
         return ClosedBatch(body, root([*map(leaf_hash, evidence), *self._leaves]))
@@ -107,10 +105,10 @@ class AuditBatch:
             fresh[context.crd] = credential_item(statement.credential)
 
     def _add_ancestors(self, message: VerifiedMessage, fresh: dict[bytes, bytes]) -> None:
-        # The chain has the root first and ends with the message; its ancestors have the message first.
+        # The chain begins with the root and ends with the message. `ancestors` begins with the message.
         for parent, ancestor in zip(message.chain[-2::-1], message.ancestors[1:], strict=True):
             if parent.digest in self._evidence:
-                # It was added with all of its own ancestors.
+                # The batch has its ancestors, too.
                 return
             fresh[parent.digest] = ancestor_item(ancestor.header, ancestor.proof)
             if parent.crd not in self._evidence:

@@ -1,10 +1,10 @@
 """The body of an audit message: evidence and records under one Merkle root, which its header signs (SPEC.md section 8).
 
-A record is named by its leaf, H(0x00 || item). One signature covers all items, and one item with its path can be shown
-without any other.
+The leaf of a record, H(0x00 || item), names it. One signature covers all items, and one item with its path can be shown
+without the others.
 
-Evidence is credentials, contexts and ancestors. A record refers to its evidence only by hashes, so that what many records
-share is stored once. Names are computed here from the bytes, never read from them.
+Evidence is credentials, contexts and ancestors. A record refers to its evidence only by hashes, so that evidence that many
+records share is stored once. Hashes are computed here from the bytes, never read from them.
 """
 
 from __future__ import annotations
@@ -23,19 +23,6 @@ from sealbus.envelopes.records.record import Record, parse_record
 from sealbus.envelopes.trust.merkle import leaf_hash, root
 from sealbus.envelopes.trust.proof import Credential, Proof
 
-__all__ = [
-    "AUDIT_MEDIA_TYPE",
-    "AuditBody",
-    "Evidence",
-    "SignedBytes",
-    "ancestor_item",
-    "context_item",
-    "credential_item",
-    "encode_audit_body",
-    "parse_audit_body",
-    "parse_evidence",
-]
-
 AUDIT_MEDIA_TYPE: Final = "application/vnd.sealbus.audit.v1"
 """`typ` of the record messages that this code seals; readers do not judge by it."""
 
@@ -46,11 +33,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditBody:
-    """An audit body with well-formed items. `archive` checks, at step 9, that a header signs its root."""
+    """An audit body with well-formed items. At step 9, `archive` checks that the header signs its root."""
 
     evidence: Evidence
     records: Mapping[bytes, Record]
-    """By leaf, in the order of the body; a repeated record is there once."""
+    """By leaf, in the order of the body; a repeated record is listed once."""
     leaves: tuple[bytes, ...]
     """Of all evidence items, then of all records, repeats included: `root` covers these."""
     root: bytes
@@ -59,7 +46,7 @@ class AuditBody:
 def encode_audit_body(evidence: Sequence[bytes], records: Sequence[bytes]) -> bytes:
     """Return the body `[1, evidence, records]`; the items are encoded already and are not checked.
 
-    Raises `SealError` for none, for over 4,096 items, and for a body over 917,504 bytes.
+    Raises `SealError` for no items, for over 4,096 items, and for a body over 917,504 bytes.
     """
     if not 1 <= len(evidence) + len(records) <= DEFAULT_LIMITS.batch_leaves:
         raise SealError("an audit body has 1 to 4,096 items")
@@ -92,7 +79,7 @@ def parse_audit_body(body: bytes) -> AuditBody:
 
 
 def _halves(value: Value) -> tuple[list[bytes], list[bytes]]:
-    # The exact type: True equals 1 but is not 1.
+    # The exact type, because True equals 1.
     if not isinstance(value, list) or len(value) != 3 or type(value[0]) is not int or value[0] != _VERSION:
         raise _refused("form")
     halves = [_items(half) for half in value[1:]]
@@ -154,7 +141,7 @@ def ancestor_item(header: bytes, proof: Proof) -> bytes:
 def parse_evidence(items: Iterable[bytes]) -> Evidence:
     """Parse evidence, by name; raise `EnvelopeError` (`malformed`, step 0) for an invalid item.
 
-    Two items of one sort with the same name are refused: a reader that took the first and one that took the last would
+    Two items of one sort with the same hash are refused: a reader that took the first and a reader that took the last would
     verify different proofs.
     """
     credentials: dict[bytes, Credential] = {}

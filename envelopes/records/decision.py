@@ -1,4 +1,4 @@
-"""The `decision` record: what the gate decided about one delivery, stored before it is handled (SPEC.md section 8)."""
+"""The `decision` record: the gate's decision about one delivery, stored before it is handled (SPEC.md section 8)."""
 
 from __future__ import annotations
 
@@ -21,8 +21,6 @@ from sealbus.envelopes.message.fields import (
 )
 from sealbus.envelopes.trust.proof import Proof
 
-__all__ = ["DECISION_CODES", "RECORDED_BODY_BYTES", "CorePlace", "DecisionRecord", "StreamPlace"]
-
 _NOT_ASKED = frozenset(
     {
         Code.BAD_BODY,
@@ -39,24 +37,24 @@ _NOT_ASKED = frozenset(
 _ANSWERED = frozenset({Code.DENIED, Code.OBLIGATION_UNKNOWN})
 
 DECISION_CODES = _NOT_ASKED | _ANSWERED | {Code.POLICY_UNAVAILABLE, Code.POLICY_ERROR}
-"""The known failures of steps 14 to 16: the possible codes of a decision that did not allow."""
+"""The known failures of steps 14 to 16: the codes that a decision which does not allow can have."""
 
 
 RECORDED_BODY_BYTES: Final = 65_536
-"""Longest recorded body; of a longer one only the hash is kept, which the header holds."""
+"""Longest recorded body. Of a longer body, only the hash in the header is kept."""
 
 _HEADER_BYTES: Final = DEFAULT_LIMITS.header_bytes
 _INPUT_BYTES: Final = DEFAULT_LIMITS.input_document_bytes
 _MAX_INTEGER: Final = DEFAULT_LIMITS.max_integer
 _ACTION: Final = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 
-# Named tuples, because one of each is made for every message, and a frozen dataclass costs 2 us more.
+# Named tuples: each message has a place and a decision, and a frozen dataclass costs 2 us more.
 
 
 class StreamPlace(NamedTuple):
-    """Where the broker stored a decided message: stream name, sequence (from 1) and stored time (microseconds).
+    """The place of a decided message in a stream: stream name, sequence (from 1) and stored time (microseconds).
 
-    Checked by the record that it is put in.
+    The constructor of the record checks it.
     """
 
     stream: str
@@ -102,13 +100,13 @@ class _Fields(NamedTuple):
 class DecisionRecord(_Fields):
     """One decision, allow or not. Construction raises `SealError` for combinations that SPEC.md section 8 does not allow.
 
-    `header` and `proof` are the decided message's as received; `archive` verifies them, not this class. `input` is the
-    exact JSON document that the engine was given; `obligations` is a JSON array, or empty for none; `micros` is the
-    engine's time. What the policy was not asked for, or did not answer, is None. `redacted` are the JSON pointers (RFC
-    6901) of what was replaced by null in `input` before it was recorded: such a document is not what the engine was given,
-    and cannot be decided again. `code` is a `Code`, or a newer writer's text; combinations are checked for
-    `DECISION_CODES`, of other codes nothing is known. `body` is the decided message's, if the recorder was told to keep it;
-    `accept_decided` checks it.
+    `header` and `proof` are those of the decided message, as received; `archive` verifies them, this class does not.
+    `input` is the exact JSON document that the engine read. `obligations` is a JSON array, or empty for none. `micros` is the
+    time that the engine took, in microseconds. If the policy was not asked or did not answer, its fields are None.
+    `redacted` are JSON pointers (RFC 6901): their values were replaced by null in `input` before it was recorded. Such a
+    document is not the one that the engine read, and cannot be decided again. `code` is a `Code` or the text of a newer
+    writer's code; combinations are checked for `DECISION_CODES` only. `body` is that of the decided message, if the recorder
+    keeps bodies; `accept_decided` checks it.
     """
 
     __slots__ = ()
@@ -133,7 +131,7 @@ class DecisionRecord(_Fields):
         body: bytes | None = None,
     ) -> Self:
         """Check all fields, by themselves and together."""
-        # Comparisons are inlined: a call for each would cost more than all of them.
+        # Comparisons are inlined: a call for each would cost more than all comparisons.
         if not 0 < len(header) <= _HEADER_BYTES:
             raise SealError("header is not 1 to 8,192 bytes")
         check_proof("proof", proof)
@@ -145,7 +143,7 @@ class DecisionRecord(_Fields):
         else:
             check_uint("opened", place.time)
             if delivery != 1:
-                raise SealError("core NATS delivers once")
+                raise SealError("delivery is not 1, though core NATS delivers once")
         _check_texts(action, stream, reasons, revision, policy, engine)
         if type(delivery) is not int or not 0 < delivery <= _MAX_INTEGER:
             raise SealError("delivery is not an integer from 1 to 2^53-1")
@@ -162,7 +160,7 @@ class DecisionRecord(_Fields):
         if (engine is None) is not (micros is None):
             raise SealError("engine and micros come together")
         if (code is None) is not allow:
-            raise SealError("a decision has a code exactly if it does not allow")
+            raise SealError("a decision has a code if it does not allow, and only then")
         if code is None or code in _ANSWERED:
             if input is None or revision is None or policy is None or engine is None:
                 raise SealError("a policy's answer has input, revision, policy, engine and micros")
@@ -180,7 +178,7 @@ class DecisionRecord(_Fields):
 
     @classmethod
     def _make(cls, iterable: Iterable[Any]) -> Self:  # type: ignore[override]  # the base is generic in its own type
-        # `_replace` uses this; its result is checked too.
+        # `_replace` uses this, so its result is checked, too.
         return cls(*iterable)
 
     @property
@@ -197,8 +195,8 @@ class DecisionRecord(_Fields):
             header, proof, action, place, delivery, allow, code,
             input_, reasons, obligations, revision, policy, engine, micros, redacted, body,
         ) = self  # fmt: skip
-        # Every value was checked at construction, and the keys are inserted here in order: packing suffices, and costs
-        # a third of `codec.encode`.
+        # The constructor has checked every value, and the keys are inserted in order. So packing suffices, at a third of the
+        # cost of `codec.encode`.
         record: dict[str, object] = {"act": action, "alw": allow}
         if body is not None:
             record["bdy"] = body
@@ -234,8 +232,8 @@ class DecisionRecord(_Fields):
         return pack(record)
 
     @classmethod
-    def take(cls, keys: RecordMap) -> DecisionRecord:
-        """Take the keys of the table from a decoded record; raise `EnvelopeError` or, for ranges, `SealError`."""
+    def from_keys(cls, keys: RecordMap) -> DecisionRecord:
+        """Return the record in a decoded map; raise `EnvelopeError` or, for ranges, `SealError`."""
         place: StreamPlace | CorePlace
         if "opn" in keys:
             place = CorePlace(opened=keys.uint("opn"))
@@ -270,7 +268,7 @@ class DecisionRecord(_Fields):
 def _check_texts(
     action: str, stream: str, reasons: tuple[str, ...], revision: str | None, policy: str | None, engine: str | None
 ) -> None:
-    """Check all texts of a record at once: they repeat together, and only texts that passed are cached."""
+    """Check all texts of a record. Cached, because the same texts come together again; refused texts are not cached."""
     check_text("action", action, least=1)
     if _ACTION.fullmatch(action) is None:
         raise SealError("action is not dotted tokens")

@@ -1,6 +1,6 @@
 """The records that only the notary may make: trust bundles, policy bundles and checkpoints as they came into force.
 
-Whether the sender is the notary is not checked here; readers compare the record message's `iss` with their settings.
+Readers check that the sender is the notary: they compare the record message's `iss` with their settings.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from sealbus.envelopes.errors import SealError
 from sealbus.envelopes.message.fields import DIGEST_BYTES, RecordMap, check_bytes, check_text, check_uint
 from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
-__all__ = ["BundleRecord", "CheckpointRecord", "PolicyRecord"]
-
 _JWT_BUNDLE_BYTES = 65_536
 _CERTIFICATES = 32
 _CERTIFICATE_BYTES = 8_192
@@ -23,10 +21,10 @@ _NOTE_BYTES = 8_192
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BundleRecord:
-    """The bundles of one trust domain as they became current at `current` by the notary's clock.
+    """The bundles of one trust domain that became current at `current`, in microseconds by the notary's clock.
 
-    `jwt` is the JWK set exactly as the Workload API gave it, its hash H(jwt); `x509` are DER certificates in the order
-    given, empty if there is no X.509 bundle. Neither is parsed here.
+    `jwt` is the JWK set exactly as the Workload API gave it. `x509` are the DER certificates in the order of the Workload
+    API, empty if there is no X.509 bundle. Neither is parsed here.
     """
 
     kind: ClassVar[str] = "bundle"
@@ -58,8 +56,8 @@ class BundleRecord:
         return encode(record)
 
     @classmethod
-    def take(cls, keys: RecordMap) -> BundleRecord:
-        """Take the keys of the table out of a decoded record; raise `EnvelopeError` or, for ranges, `SealError`."""
+    def from_keys(cls, keys: RecordMap) -> BundleRecord:
+        """Return the record in a decoded map; raise `EnvelopeError` or, for ranges, `SealError`."""
         return cls(
             trust_domain=TrustDomain(keys.text("dom")),
             current=keys.uint("cur"),
@@ -70,7 +68,7 @@ class BundleRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyRecord:
-    """A policy bundle that came into force: its revision, H of its bytes, their number, and where they are kept."""
+    """A policy bundle that came into force: its revision, the hash of its bytes, their number, and where it is kept."""
 
     kind: ClassVar[str] = "policy"
 
@@ -99,8 +97,8 @@ class PolicyRecord:
         )
 
     @classmethod
-    def take(cls, keys: RecordMap) -> PolicyRecord:
-        """Take the keys of the table out of a decoded record; raise `EnvelopeError` or, for ranges, `SealError`."""
+    def from_keys(cls, keys: RecordMap) -> PolicyRecord:
+        """Return the record in a decoded map; raise `EnvelopeError` or, for ranges, `SealError`."""
         return cls(
             revision=keys.text("rev"), digest=keys.octets("sha"), size=keys.uint("siz"), location=keys.text("loc")
         )
@@ -108,7 +106,7 @@ class PolicyRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointRecord:
-    """A checkpoint of this or the previous log: the C2SP signed note exactly as published, not verified here."""
+    """A checkpoint of this or another log: the C2SP signed note exactly as published. It is not verified here."""
 
     kind: ClassVar[str] = "checkpoint"
 
@@ -122,6 +120,6 @@ class CheckpointRecord:
         return encode({"v": 1, "k": self.kind, "not": self.note})
 
     @classmethod
-    def take(cls, keys: RecordMap) -> CheckpointRecord:
-        """Take the keys of the table out of a decoded record; raise `EnvelopeError` or, for ranges, `SealError`."""
+    def from_keys(cls, keys: RecordMap) -> CheckpointRecord:
+        """Return the record in a decoded map; raise `EnvelopeError` or, for ranges, `SealError`."""
         return cls(note=keys.octets("not"))

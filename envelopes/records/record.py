@@ -1,4 +1,4 @@
-"""Audit records: any one of the six kinds as a typed value, from and to its one encoding (SPEC.md section 8)."""
+"""Audit records: parses each of the six kinds into a typed value (SPEC.md section 8)."""
 
 from __future__ import annotations
 
@@ -17,45 +17,42 @@ from sealbus.envelopes.records.notary import BundleRecord, CheckpointRecord, Pol
 from sealbus.envelopes.records.work import SENT_HASHES, DenialsRecord, OutcomeRecord
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["GUARD_ID_BYTES", "NOTARY_KINDS", "Record", "guard_id", "parse_record"]
-
 Record = DecisionRecord | OutcomeRecord | BundleRecord | PolicyRecord | CheckpointRecord | DenialsRecord
 
 NOTARY_KINDS = frozenset({BundleRecord.kind, PolicyRecord.kind, CheckpointRecord.kind})
-"""Kinds that count only from the notary's configured SPIFFE IDs."""
+"""Kinds that count only if a configured SPIFFE ID of the notary sent them."""
 
 GUARD_ID_BYTES = 16
 
-_TAKERS: MappingProxyType[str, Callable[[RecordMap], Record]] = MappingProxyType(
+_CONSTRUCTORS: MappingProxyType[str, Callable[[RecordMap], Record]] = MappingProxyType(
     {
-        "decision": DecisionRecord.take,
-        "outcome": OutcomeRecord.take,
-        "bundle": BundleRecord.take,
-        "policy": PolicyRecord.take,
-        "checkpoint": CheckpointRecord.take,
-        "denials": DenialsRecord.take,
+        "decision": DecisionRecord.from_keys,
+        "outcome": OutcomeRecord.from_keys,
+        "bundle": BundleRecord.from_keys,
+        "policy": PolicyRecord.from_keys,
+        "checkpoint": CheckpointRecord.from_keys,
+        "denials": DenialsRecord.from_keys,
     }
 )
 
 
 def parse_record(item: bytes) -> Record:
-    """Parse a record; raise `EnvelopeError` (`malformed`, step 0) for anything else.
+    """Parse a record; raise `EnvelopeError` (`malformed`, step 0) for any other bytes.
 
-    It must have exactly the keys of its kind's table, with their types and limits. What a record says about a message is
-    not verified here.
+    It must have exactly the keys of its kind's table, with their types and limits. Its statements are not verified.
     """
     decoded = unpack(item, items=SENT_HASHES, entries=DEFAULT_LIMITS.text_items, lists=True, step=0)
     if type(decoded) is not dict or not _is_flat(decoded):
-        # As many items and as long a text as any record may have; each field has its own limit in its constructor.
+        # The largest limits of any record. The constructors check each field's own limit.
         decoded = decode(item, items=SENT_HASHES, text_bytes=DEFAULT_LIMITS.spiffe_id_bytes, step=0)
     keys = RecordMap(cast("Value", decoded))
-    take = _TAKERS.get(keys.text("k"))
-    if take is None:
+    construct = _CONSTRUCTORS.get(keys.text("k"))
+    if construct is None:
         raise EnvelopeError(Code.MALFORMED, 0, "record: k")
     try:
-        record = take(keys)
+        record = construct(keys)
     except SealError as error:
-        # The constructors' errors are for makers of records; here the bytes are at fault.
+        # Constructors blame the maker of a record; here the sender of the bytes is at fault.
         raise EnvelopeError(Code.MALFORMED, 0, f"record: {error.detail}") from error
     keys.end()
     return record
@@ -64,15 +61,15 @@ def parse_record(item: bytes) -> Record:
 def _is_flat(decoded: dict[object, object]) -> bool:
     """Return whether this is a decision or an outcome with its keys in order, as nearly all records are.
 
-    Their constructors check the contents of these two node by node, so a walk over all of it would find nothing more, and
-    costs as much as everything else that is done with a record.
+    The constructors of these two check every node. A walk over the whole record would find no more faults, and would double
+    the cost of a record.
     """
     return decoded.get("k") in ("decision", "outcome") and _are_keys(tuple(decoded))
 
 
 @lru_cache(maxsize=256)
 def _are_keys(keys: tuple[object, ...]) -> bool:
-    """Return whether `keys` are in order, and of three characters at most, as all of these tables' are."""
+    """Return whether `keys` are in order and have at most three characters, as in the tables of these kinds."""
     return all(type(key) is str and len(key) <= 3 for key in keys) and tuple(sorted(cast("list[str]", keys))) == keys
 
 

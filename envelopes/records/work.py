@@ -1,4 +1,4 @@
-"""An agent's records besides decisions: the `outcome` of an allowed one, and `denials`, decisions that were only counted."""
+"""An agent's records besides decisions: the `outcome` of an allowed decision, and `denials`, which only count decisions."""
 
 from __future__ import annotations
 
@@ -13,19 +13,17 @@ from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 from sealbus.envelopes.message.fields import DIGEST_BYTES, RecordMap, check_bytes, check_code, check_uint
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["MINUTE", "READ_AGAIN", "SENT_HASHES", "DenialsRecord", "OutcomeRecord"]
-
 MINUTE = 60 * SECOND
-"""The period by which `denials` are counted, in microseconds."""
+"""The period of one `denials` record, in microseconds."""
 
 READ_AGAIN = "read_again"
-"""The code by which answers are counted that were allowed to be used again, and have a record of that. No decision has it."""
+"""The code that counts allowed repeated uses of an answer, in `denials` records. No decision has it."""
 
 SENT_HASHES = 1_024
 """Most hashes of sent messages in an outcome; a stream of chunks may be longer (SPEC.md section 8)."""
 
 
-# A named tuple, because one is made for every message.
+# A named tuple, which costs less than a frozen dataclass: every message has an outcome.
 
 
 class _Outcome(NamedTuple):
@@ -38,11 +36,11 @@ class _Outcome(NamedTuple):
 
 
 class OutcomeRecord(_Outcome):
-    """The outcome of one allowed decision; `decision` is the leaf that names its record.
+    """The outcome of one allowed decision; `decision` is the leaf that names the decision's record.
 
-    `code` is None on success, else a `Code` or a newer writer's text. `micros` counts from the start of handling. `sent` are
-    H(header) of the messages sealed meanwhile, in order; pass all of them to `of`, which keeps the first 1,024 and counts
-    the rest in `sent_count`.
+    `code` is None on success, else a `Code` or the text of a newer writer's code. `micros` is the time of handling, in
+    microseconds. `sent` are H(header) of the messages that the handler sealed, in order. Pass all of them to `of`, which
+    keeps the first 1,024; `sent_count` counts all.
     """
 
     __slots__ = ()
@@ -73,14 +71,14 @@ class OutcomeRecord(_Outcome):
 
     @classmethod
     def _make(cls, iterable: Iterable[Any]) -> Self:  # type: ignore[override]  # the base is generic in its own type
-        # `_replace` uses this; its result is checked too.
+        # `_replace` uses this, so its result is checked, too.
         return cls(*iterable)
 
     @classmethod
     def of(
         cls, *, decision: bytes, code: str | None = None, micros: int, delivery: int, sent: tuple[bytes, ...] = ()
     ) -> OutcomeRecord:
-        """Make the record of everything that was sent, however much it was."""
+        """Return the record of an outcome with all hashes in `sent`, of any number."""
         return cls(
             decision=decision,
             code=code,
@@ -92,7 +90,7 @@ class OutcomeRecord(_Outcome):
 
     def encode(self) -> bytes:
         """Return the encoded map."""
-        # As with decisions: every value was checked when this was made, and the keys are put in here in their order.
+        # As with decisions: the constructor has checked every value, and the keys are inserted in order.
         decision, micros, delivery, code, sent, sent_count = self
         record: dict[str, object] = {}
         if sent_count > SENT_HASHES:
@@ -110,8 +108,8 @@ class OutcomeRecord(_Outcome):
         return pack(record)
 
     @classmethod
-    def take(cls, keys: RecordMap) -> OutcomeRecord:
-        """Take the keys of the table out of a decoded record; raise `EnvelopeError` or, for ranges, `SealError`."""
+    def from_keys(cls, keys: RecordMap) -> OutcomeRecord:
+        """Return the record in a decoded map; raise `EnvelopeError` or, for ranges, `SealError`."""
         code = None if keys.flag("suc") else keys.code("cod")
         sent = keys.some_octets("out")
         count = len(sent)
@@ -132,8 +130,8 @@ class OutcomeRecord(_Outcome):
 class DenialsRecord:
     """How often messages of `iss` were denied, by code, in the minute that starts at `minute` (a multiple of 60 s).
 
-    They stand for decisions beyond a budget, which were made but not recorded singly. With the code `READ_AGAIN` they were
-    allowed: answers of `iss` that somebody has read once more.
+    They count decisions beyond a budget, which were made but have no record of their own. The code `READ_AGAIN` counts
+    decisions that allowed: a requester read an answer of `iss` once more.
     """
 
     kind: ClassVar[str] = "denials"
@@ -156,12 +154,12 @@ class DenialsRecord:
 
     @property
     def allowed(self) -> int:
-        """How many of the decisions allowed something."""
+        """The number of decisions that allowed."""
         return self.counts.get(READ_AGAIN, 0)
 
     @property
     def denied(self) -> int:
-        """How many of the decisions denied something."""
+        """The number of decisions that denied."""
         return sum(self.counts.values()) - self.allowed
 
     def encode(self) -> bytes:
@@ -173,6 +171,6 @@ class DenialsRecord:
         )
 
     @classmethod
-    def take(cls, keys: RecordMap) -> DenialsRecord:
-        """Take the keys of the table out of a decoded record; raise `EnvelopeError` or, for ranges, `SealError`."""
+    def from_keys(cls, keys: RecordMap) -> DenialsRecord:
+        """Return the record in a decoded map; raise `EnvelopeError` or, for ranges, `SealError`."""
         return cls(iss=SpiffeId.parse(keys.text("iss")), minute=keys.uint("min"), counts=keys.counts("cnt"))

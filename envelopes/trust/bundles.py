@@ -1,6 +1,6 @@
-"""What a verifier trusts: one JWT bundle for each trust domain, and the operator's revocations (SPEC.md section 5).
+"""The trust of a verifier: a JWT bundle for each trust domain, and the operator's revocations (SPEC.md section 5).
 
-Bundles come from the Workload API and never from a message. If one is refused here, the previous one stays in force.
+Bundles come from the Workload API, never from a message. After a refused bundle, the previous bundle stays in force.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ from sealbus.envelopes.errors import BundleRefused
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = ["BundleKey", "JwtBundle", "Trust", "TrustBundles"]
-
 _USE: Final = "jwt-svid"
 _CURVES: Final[Mapping[str, ec.EllipticCurve]] = MappingProxyType(
     {"P-256": ec.SECP256R1(), "P-384": ec.SECP384R1(), "P-521": ec.SECP521R1()}
@@ -34,12 +32,12 @@ _PRIVATE_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BundleKey:
-    """One key that may sign JWT-SVIDs, loaded."""
+    """A loaded key that may sign JWT-SVIDs."""
 
     kid: str
     key: VerificationKey = field(repr=False)
     digest: bytes = field(init=False, repr=False)
-    """H of its SubjectPublicKeyInfo: the same for the same key in any bundle."""
+    """H of the key's SubjectPublicKeyInfo, which is the same in every bundle."""
 
     def __post_init__(self) -> None:
         info = self.key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
@@ -52,7 +50,7 @@ class BundleKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class JwtBundle:
-    """The JWT bundle of one trust domain, its keys loaded once. Made by `parse` only."""
+    """The JWT bundle of one trust domain, its keys loaded once. `parse` alone makes it."""
 
     trust_domain: TrustDomain
     jwks: bytes = field(repr=False)
@@ -64,10 +62,10 @@ class JwtBundle:
     def parse(cls, trust_domain: TrustDomain, jwks: bytes) -> JwtBundle:
         """Parse the JWK set `jwks` as the bundle of `trust_domain`.
 
-        Raises `BundleRefused` for a set that is not strict JSON, is over 65,536 bytes or 32 keys, repeats a `kid`, or
-        holds a misshapen key, one without `kid`, or a private or shared one. A key with a `use` other than `jwt-svid`
-        is not used, and nor is a well-formed one of a type that JWT-SVIDs cannot have (RFC 7517 section 5). Other
-        members of a key, `alg` and `key_ops` among them, are ignored.
+        Raises `BundleRefused` for a set that is not strict JSON, is over 65,536 bytes or 32 keys, repeats a `kid`, or has a
+        malformed key, a key without `kid`, or a private or shared key. A key with a `use` other than `jwt-svid` is left
+        out. So is a well-formed key of a type that JWT-SVIDs cannot have (RFC 7517 section 5). Other members of a key, such
+        as `alg` and `key_ops`, are ignored.
         """
         if len(jwks) > DEFAULT_LIMITS.bundle_bytes:
             raise BundleRefused(f"JWT bundle of {trust_domain}: over {DEFAULT_LIMITS.bundle_bytes} bytes")
@@ -98,7 +96,7 @@ def _parse_keys(jwks: bytes) -> Mapping[str, BundleKey]:
                 raise ValueError("a key without kid")
             continue
         if kid in seen:
-            # Over keys of every use: choosing one of two at random would sooner or later choose the wrong one.
+            # This counts keys of every use: a choice between two keys would sooner or later be wrong.
             raise ValueError("a kid is repeated")
         seen.add(kid)
         loaded = _load(jwk) if used else None
@@ -123,8 +121,8 @@ def _load(jwk: Mapping[str, Json]) -> VerificationKey | None:
         x, y = _octets(jwk, "x"), _octets(jwk, "y")
         if len(x) != octets:
             raise ValueError("a coordinate of the wrong length")
-        # Raises ValueError for another length of both, a point that is not on the curve, and a coordinate that is not below
-        # the field's prime.
+        # Raises ValueError for a `y` of another length, for a point that is not on the curve, and for a coordinate that is
+        # not below the field's prime.
         return ec.EllipticCurvePublicKey.from_encoded_point(curve, b"\x04" + x + y)
     return None
 
@@ -145,7 +143,7 @@ def _integer(jwk: Mapping[str, Json], member: str) -> int:
 
 
 class TrustBundles(Mapping[TrustDomain, JwtBundle]):
-    """A frozen set of bundles, one for each trust domain; it is replaced as a whole, never key by key."""
+    """A frozen set of bundles, one for each trust domain. Replace it as a whole, never key by key."""
 
     __slots__ = ("_bundles", "_keys")
 
@@ -155,7 +153,7 @@ class TrustBundles(Mapping[TrustDomain, JwtBundle]):
         self._bundles: Final = MappingProxyType({bundle.trust_domain: bundle for bundle in listed})
         if len(self._bundles) != len(listed):
             raise BundleRefused("two JWT bundles of one trust domain")
-        # By plain text, whose hash is cached: there are three lookups for every message.
+        # By plain text, whose hash Python caches: every message needs three lookups.
         self._keys: Final = {bundle.trust_domain.name: bundle.keys for bundle in listed}
 
     def __getitem__(self, trust_domain: TrustDomain) -> JwtBundle:
@@ -180,10 +178,10 @@ class TrustBundles(Mapping[TrustDomain, JwtBundle]):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Trust:
-    """Everything that decides which credentials are valid at one moment.
+    """The bundles and revocations that decide which credentials are valid at one moment.
 
-    `revoked_before` is the operator's: credentials of a SPIFFE ID that were issued before that time, in microseconds since
-    the Unix epoch, are refused. An archive is read with the bundles of its time and without revocations.
+    `revoked_before` is set by the operator: credentials of a SPIFFE ID that were issued before that time, in microseconds
+    since the Unix epoch, are refused. An archive is read with the bundles of its time and without revocations.
     """
 
     bundles: TrustBundles

@@ -1,7 +1,7 @@
-"""Bounded memories of what was verified and of what was accepted (SPEC.md sections 4 and 7).
+"""Bounded memories of verified values and of accepted calls (SPEC.md sections 4 and 7).
 
-Forgetting a verified value costs time; forgetting an accepted call would cost safety. So caches evict the least recently
-used entry, while `ReplayMemory` refuses new entries rather than forget an old one.
+A forgotten verified value costs time; a forgotten accepted call would cost safety. So caches evict the least recently used
+entry, while a full `ReplayMemory` refuses new entries.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from sealbus.envelopes.errors import Code, EnvelopeError
 from sealbus.envelopes.trust.keys import PublicKey
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["BoundedMap", "Caches", "ReplayKey", "ReplayMemory", "VerifiedRoots"]
-
 ReplayKey = tuple[SpiffeId, bytes]
 """(`iss`, `id`) of a core call."""
 
@@ -28,8 +26,8 @@ V = TypeVar("V")
 class VerifiedRoots:
     """The verified signatures over Merkle roots, by (type, key, root, size, signature).
 
-    A hit says that this key made this signature over this root, which does not change with time. It says nothing about
-    credential, times, kind or path, which are checked for each message.
+    A hit says that this key made this signature over this root, which stays true. Credential, times, kind and path are
+    checked for each message.
     """
 
     __slots__ = ("_seen",)
@@ -41,7 +39,7 @@ class VerifiedRoots:
         return len(self._seen)
 
     def knows(self, payload_type: str, key: PublicKey, root: bytes, size: int, signature: bytes) -> bool:
-        """Return whether exactly this was remembered."""
+        """Return whether exactly this signature was remembered."""
         return self._seen.get((payload_type, key.raw, root, size, signature)) is not None
 
     def remember(self, payload_type: str, key: PublicKey, root: bytes, size: int, signature: bytes) -> None:
@@ -51,10 +49,10 @@ class VerifiedRoots:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caches:
-    """The caches of one process's verifications. Shared by its subscriptions, never between processes.
+    """The caches of one process's verifications. The process's subscriptions share them.
 
-    `credentials`, `contexts` and `links` belong to the modules that verify those, which narrow the values by type. Defaults
-    bound their total memory to a few tens of MB, even if every entry is as large as possible.
+    `credentials`, `contexts` and `links` belong to the modules that verify those, which narrow the values by type. With the
+    defaults, the total memory is at most a few tens of MB, even if every entry is as large as possible.
     """
 
     roots: VerifiedRoots = field(default_factory=VerifiedRoots)
@@ -64,9 +62,9 @@ class Caches:
 
 
 class ReplayMemory:
-    """The core calls that were accepted and have not expired (steps 6 and 13). Full, it refuses; it never forgets.
+    """The core calls that were accepted and have not expired (steps 6 and 13). If full, it refuses; it never forgets.
 
-    Expired entries leave as `now` passes them, each at the cost of one heap operation.
+    Entries leave when `now` passes their expiry, each at the cost of one heap operation.
     """
 
     __slots__ = ("_by_expiry", "_max_entries", "_until")
@@ -87,7 +85,7 @@ class ReplayMemory:
         return key in self._until
 
     def check(self, key: ReplayKey, *, now: int, step: int = 6) -> None:
-        """Raise `EnvelopeError`, `replayed` if `key` was seen, `overloaded` if nothing more can be remembered."""
+        """Raise `EnvelopeError`: `replayed` if `key` was seen, `overloaded` if there is no room for another key."""
         self._purge(now)
         if key in self._until:
             raise EnvelopeError(Code.REPLAYED, step, "id seen before")
@@ -108,7 +106,7 @@ class ReplayMemory:
 
 
 class BoundedMap(Generic[K, V]):
-    """A map of at most `max_entries` entries that forgets the least recently used one. Values are never None."""
+    """A map of at most `max_entries` entries that forgets the least recently used entry. Values are never None."""
 
     __slots__ = ("_entries", "_max_entries")
 
@@ -136,5 +134,5 @@ class BoundedMap(Generic[K, V]):
             self._entries.popitem(last=False)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Forget all entries."""
         self._entries.clear()

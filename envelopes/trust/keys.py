@@ -1,8 +1,8 @@
 """The keys that messages are signed with: ECDSA on P-256 with SHA-256, ES256 (SPEC.md sections 3 to 5).
 
-Signatures are `r || s`, 32 bytes each, with `s` in the lower half of the group order: for every `(r, s)` that verifies,
+Signatures are `r || s`, 32 bytes each, with `s` in the lower half of the group order. For every `(r, s)` that verifies,
 `(r, n - s)` does too, and a signature must have only one valid form. PEM texts and key ids are for keys that people keep,
-not for those that processes make.
+not for keys that processes make.
 """
 
 from __future__ import annotations
@@ -26,8 +26,6 @@ from cryptography.hazmat.primitives.serialization import (
 
 from sealbus.envelopes.errors import Code, ConfigurationError, EnvelopeError, SealError
 
-__all__ = ["PublicKey", "SigningKey", "key_id", "public_pem", "read_public_key", "read_signing_key"]
-
 _CURVE: Final = ec.SECP256R1()
 _ES256: Final = ec.ECDSA(SHA256())
 _ORDER: Final = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
@@ -41,7 +39,7 @@ _THUMBPRINT_URN: Final = "urn:ietf:params:oauth:jwk-thumbprint:sha-256:"
 class PublicKey:
     """A P-256 public key that is on the curve, as the 64 bytes `x || y`.
 
-    Raises `EnvelopeError` (`malformed`, step 2) for any other bytes. The credential, not this class, states who holds the
+    Raises `EnvelopeError` (`malformed`, step 2) for any other bytes. The credential, not this class, names the holder of the
     private key.
     """
 
@@ -64,7 +62,7 @@ class PublicKey:
 
     @classmethod
     def parse(cls, raw: bytes) -> PublicKey:
-        """Parse a key, as the constructor does; cheap for one that was seen before."""
+        """Parse a key, as the constructor does; cheap for a known key."""
         return _parse(raw)
 
     def verify(self, message: bytes, signature: bytes) -> None:
@@ -80,7 +78,7 @@ class PublicKey:
 
 @lru_cache(maxsize=4096)
 def _parse(raw: bytes) -> PublicKey:
-    # Bounded, and only points on the curve are kept: forged ones cost their sender as much as us, and us only time.
+    # The cache is bounded and has only points on the curve. An invented point costs its sender as much time as us.
     return PublicKey(raw)
 
 
@@ -117,14 +115,14 @@ class SigningKey:
 
 
 def key_id(key: PublicKey) -> str:
-    """Return the JWK thumbprint of `key` (RFC 7638, SHA-256), 43 characters: key ids need no agreement."""
+    """Return the JWK thumbprint of `key` (RFC 7638, SHA-256), 43 characters, which serves as a key id."""
     return key.thumbprint.rpartition(":")[2]
 
 
 def read_signing_key(pem: bytes, *, name: str) -> SigningKey:
     """Read a private key in PEM, PKCS#8 or SEC 1 without a password.
 
-    Raises `ConfigurationError`, one line that begins with `name` and shows nothing of the content, for anything else.
+    Raises `ConfigurationError` for any other content: one line that begins with `name` and does not show the content.
     """
     try:
         private = load_pem_private_key(pem, password=None)
@@ -148,5 +146,5 @@ def read_public_key(pem: bytes, *, name: str) -> PublicKey:
 
 
 def public_pem(key: PublicKey) -> str:
-    """Return `key` as a SubjectPublicKeyInfo in PEM, which is what OPA's `keys` take."""
+    """Return `key` as a SubjectPublicKeyInfo in PEM, the form that OPA's `keys` take."""
     return key.loaded.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()

@@ -1,7 +1,7 @@
 """Merkle trees of RFC 9162 section 2.1: roots, inclusion paths, and their check.
 
-Used for batches of messages (SPEC.md section 4), for the items of an audit message and for the audit log (section 8).
-Leaves are given as their hashes; `leaf_hash` makes one from its bytes.
+Used for batches of messages (SPEC.md section 4), for the items of an audit message (section 8) and for the audit log
+(section 13). Leaves are passed as hashes; `leaf_hash` returns the hash of a leaf's bytes.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ from functools import lru_cache
 from hashlib import sha256
 
 from sealbus.envelopes.errors import Code, EnvelopeError
-
-__all__ = ["leaf_hash", "path", "paths", "root", "root_of_path", "root_of_sides", "sides_of", "verify_path"]
 
 
 def leaf_hash(data: bytes) -> bytes:
@@ -47,7 +45,7 @@ def _siblings(levels: Sequence[Sequence[bytes]], index: int) -> tuple[bytes, ...
 
 
 def root(leaves: Sequence[bytes]) -> bytes:
-    """Return the Merkle tree hash of `leaves` (RFC 9162 section 2.1.1); of none, H of nothing; of one, the leaf."""
+    """Return the Merkle tree hash of `leaves` (RFC 9162 section 2.1.1): H() without leaves, the leaf itself for one."""
     return _levels(leaves)[-1][0] if leaves else sha256().digest()
 
 
@@ -78,8 +76,8 @@ def paths(leaves: Sequence[bytes]) -> tuple[bytes, list[tuple[bytes, ...]]]:
 def root_of_path(leaf: bytes, size: int, index: int, nodes: Sequence[bytes]) -> bytes:
     """Return the root that `nodes` leads to from `leaf` in a tree of `size` (RFC 9162 section 2.1.3.2, steps 1 to 4).
 
-    The path has exactly the length that `size` and `index` demand, or this raises `EnvelopeError` (`bad_signature`,
-    step 8). Nothing says yet that the root is right: the caller compares it, or checks a signature over it.
+    Raises `EnvelopeError` (`bad_signature`, step 8) unless the path has exactly the length that `size` and `index` demand.
+    The root is not verified: the caller compares it, or checks a signature over it.
     """
     if not 0 <= index < size:
         raise EnvelopeError(Code.BAD_SIGNATURE, 8, "leaf outside its tree")
@@ -92,9 +90,9 @@ def root_of_path(leaf: bytes, size: int, index: int, nodes: Sequence[bytes]) -> 
 
 
 def root_of_sides(leaf: bytes, nodes: Iterable[tuple[bool, bytes]]) -> bytes:
-    """Return the root that `nodes` lead to from `leaf`, each with whether it is on the left.
+    """Return the root that `nodes` lead to from `leaf`; each node comes with whether it is on the left.
 
-    The path itself identifies the leaf, in a tree of any size, without trusting a number.
+    The sides identify the place of the leaf, in a tree of any size. No number need be trusted.
     """
     result = leaf
     for left, node in nodes:
@@ -106,7 +104,7 @@ def root_of_sides(leaf: bytes, nodes: Iterable[tuple[bool, bytes]]) -> bytes:
 def _parent(left: bytes, right: bytes) -> bytes:
     """Return the hash of an inner node, H(0x01 || left || right) (RFC 9162 section 2.1.1).
 
-    Cached for equal bytes: the messages of one batch share all nodes but the lowest with their neighbours.
+    Cached, because the messages of one batch share most nodes of their paths.
     """
     return sha256(b"\x01" + left + right).digest()
 
@@ -115,13 +113,13 @@ def _parent(left: bytes, right: bytes) -> bytes:
 def sides_of(size: int, index: int) -> tuple[bool, ...]:
     """Return for each node of the path of leaf `index`, from the leaf upwards, whether it is on the left.
 
-    RFC 9162 section 2.1.3.2 without its hashes: the rest depends only on the two numbers, and is cached.
+    RFC 9162 section 2.1.3.2 without its hashes. Cached, because it depends only on the two numbers.
     """
     first, last, sides = index, size - 1, []
     while last:
         left = bool(first & 1) or first == last
         sides.append(left)
-        # An even `first` on the left is `last`, so neither is 0 and both have a lowest bit to stop at.
+        # With a node on the left, an even `first` equals `last`. Neither is 0, so the loop ends at their lowest set bit.
         while left and not first & 1:
             first >>= 1
             last >>= 1

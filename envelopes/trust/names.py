@@ -1,4 +1,4 @@
-"""Names of agents and the SPIFFE IDs they stand for, one to one (SPEC.md section 1, "Names")."""
+"""Names of agents and their SPIFFE IDs, one to one (SPEC.md section 1, "Names")."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ from typing import Final
 from sealbus.envelopes.errors import ConfigurationError, EnvelopeError
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = ["ANONYMOUS", "Names", "is_token"]
-
 ANONYMOUS: Final = "id-"
-"""Prefix of the token of an ID without a name; no name has it."""
+"""Prefix of the token of an ID without a name. No name begins with it."""
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]+")
 _PLACE: Final = "{name}"
@@ -27,10 +25,10 @@ def is_token(text: str) -> bool:
 
 
 class Names:
-    """The settings' mapping of names to SPIFFE IDs and back: a template in the local trust domain, below a table.
+    """The mapping of names to SPIFFE IDs and back, from the settings: a template, and a table that overrides it.
 
-    `template` is a path with `{name}` once, within one segment. `table` overrides it, and may name IDs of other trust
-    domains. Raises `ConfigurationError` for a template or table that is not one to one or gives no valid IDs.
+    `template` is a path in the local trust domain with `{name}` once, within one segment. `table` may name IDs of other
+    trust domains. Raises `ConfigurationError` for a template or table that is not one to one or gives no valid IDs.
     """
 
     __slots__ = ("_by_id", "_prefix", "_suffix", "_table", "_token", "template", "trust_domain")
@@ -59,19 +57,19 @@ class Names:
                 raise ConfigurationError(f"agent name {name!r}: letters, digits, _ and -, not starting with id-")
         if len(self._by_id) != len(self._table):
             raise ConfigurationError("the table of agents gives two names to one SPIFFE ID")
-        # Bounded, and per instance; IDs come from peers. By text, whose hash is cached.
+        # Bounded, because IDs come from peers. The key is the text, whose hash Python caches.
         self._token = lru_cache(maxsize=4096)(self._make_token)
 
     @property
     def table(self) -> Mapping[str, SpiffeId]:
-        """The table as it was given."""
+        """The table of the settings."""
         return self._table
 
     def id_of(self, name: str) -> SpiffeId:
-        """Return the SPIFFE ID that `name` stands for; raise `ConfigurationError` if there is none.
+        """Return the SPIFFE ID of `name`; raise `ConfigurationError` if it has none.
 
-        A name whose template ID has another name in the table is invalid: two names for one ID would mean two inboxes and two
-        actions for one agent.
+        If the table gives another name to the template's ID, `name` is invalid: one agent would have two inboxes and two
+        actions.
         """
         listed = self._table.get(name)
         if listed is not None:
@@ -87,7 +85,7 @@ class Names:
         return spiffe_id
 
     def name_of(self, spiffe_id: SpiffeId) -> str | None:
-        """Return the name of `spiffe_id`, or None; `id_of` of it is `spiffe_id` again."""
+        """Return the name of `spiffe_id`, or None; `id_of` maps the name back."""
         listed = self._by_id.get(spiffe_id)
         if listed is not None:
             return listed
@@ -109,7 +107,7 @@ class Names:
 
     @property
     def remembered(self) -> int:
-        """How many tokens are kept in memory, at most 4,096."""
+        """The number of cached tokens, at most 4,096."""
         return self._token.cache_info().currsize
 
     def _make_token(self, text: str) -> str:

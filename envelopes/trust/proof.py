@@ -1,10 +1,8 @@
-"""What accompanies signed bytes: a proof that they are in a signed batch, and the key's credential (SPEC.md section 2)."""
+"""The proof that bytes are in a signed batch, and the credential of the signing key (SPEC.md section 2)."""
 
 from __future__ import annotations
 
 from typing import Final, NamedTuple
-
-__all__ = ["JWT_SVID", "Credential", "Proof"]
 
 JWT_SVID: Final = 1
 """The credential kind of SPEC.md section 5, the only one in format 1 so far."""
@@ -20,7 +18,7 @@ class Proof(NamedTuple):
 
 
 class Credential(NamedTuple):
-    """What vouches for a signing key; kind 1 is a JWT-SVID in its compact form (SPEC.md section 5)."""
+    """The credential that vouches for a signing key; kind 1 is a JWT-SVID in compact form (SPEC.md section 5)."""
 
     kind: int
     token: bytes

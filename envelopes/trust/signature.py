@@ -12,12 +12,10 @@ from sealbus.envelopes.trust.keys import PublicKey, SigningKey
 from sealbus.envelopes.trust.merkle import paths, root_of_path
 from sealbus.envelopes.trust.proof import Proof
 
-__all__ = ["CONTEXT_TYPE", "MESSAGE_TYPE", "pae", "sign_batch", "verify_proof"]
-
 MESSAGE_TYPE: Final = "application/vnd.sealbus.message.v1"
 """Payload type of signatures over headers."""
 CONTEXT_TYPE: Final = "application/vnd.sealbus.context.v1"
-"""Payload type of signatures over user contexts; no signature of one type is valid as the other."""
+"""Payload type of signatures over user contexts. A signature of one type is invalid as the other."""
 
 _new: Final = tuple.__new__
 
@@ -47,8 +45,8 @@ def sign_batch(leaves: Sequence[bytes], payload_type: str, key: SigningKey) -> l
 def verify_proof(proof: Proof, leaf: bytes, payload_type: str, key: PublicKey, roots: VerifiedRoots) -> None:
     """Step 8: raise `EnvelopeError` (`bad_signature`) unless `key` signed the batch that holds `leaf` at its place.
 
-    The path is checked each time; only a signature that was verified before is looked up in `roots`. Step 7 checks whose
-    `key` it is and whether it was valid.
+    The path is checked each time. `roots` are the signatures that were verified before. Step 7 checks the holder of `key`
+    and whether the key was valid.
     """
     root = root_of_path(leaf, proof.size, proof.index, proof.path)
     if roots.knows(payload_type, key, root, proof.size, proof.signature):

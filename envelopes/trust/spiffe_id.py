@@ -1,7 +1,7 @@
 """SPIFFE IDs and trust domains: canonical, or refused (SPEC.md section 1; SPIFFE-ID.md section 2).
 
-Nothing is normalized. Strings that would need lower-casing, decoding or resolving are refused, because they are signed
-and compared byte by byte.
+Nothing is normalized. IDs are signed and compared byte by byte, so text that would need lower-casing, decoding or resolving
+is refused.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from typing import Final
 
 from sealbus.envelopes.errors import Code, EnvelopeError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
-
-__all__ = ["SpiffeId", "TrustDomain"]
 
 _TRUST_DOMAIN: Final = re.compile(r"[a-z0-9._-]{1,255}")
 _SPIFFE_ID: Final = re.compile(r"spiffe://([a-z0-9._-]{1,255})((?:/[A-Za-z0-9._-]+)+)")
@@ -45,15 +43,15 @@ class TrustDomain:
 
 @dataclass(frozen=True, slots=True, order=True)
 class SpiffeId:
-    """One workload's SPIFFE ID, as it is in signed bytes. Always has a path; at most 2,048 bytes.
+    """A workload's SPIFFE ID, as it is in signed bytes. It always has a path, and at most 2,048 bytes.
 
-    Raises `EnvelopeError` (`malformed`, step 0) for every other text. Equal only to another `SpiffeId`, never to a str.
+    Raises `EnvelopeError` (`malformed`, step 0) for every other text. It equals only another `SpiffeId`, never a str.
     """
 
     value: str
 
     def __post_init__(self) -> None:
-        # The length first: the pattern is linear, but a peer's text may be of any length. Matches are pure ASCII.
+        # The length comes first: the pattern is linear, but a peer's text may be of any length. Matches are pure ASCII.
         if (
             type(self.value) is not str
             or len(self.value) > DEFAULT_LIMITS.spiffe_id_bytes
@@ -63,12 +61,12 @@ class SpiffeId:
             raise EnvelopeError(Code.MALFORMED, 0, "SPIFFE ID")
 
     def __hash__(self) -> int:
-        # The text's hash, which is cached: these are the keys of most lookups that a message needs.
+        # Python caches the hash of the text. IDs are the keys of most lookups for a message.
         return hash(self.value)
 
     @classmethod
     def parse(cls, text: str) -> SpiffeId:
-        """Parse a SPIFFE ID, as the constructor does; cheap for one that was seen before."""
+        """Parse a SPIFFE ID, as the constructor does; cheap for a known ID."""
         return _parse(text)
 
     @property
@@ -85,7 +83,7 @@ class SpiffeId:
         return self.value
 
 
-# Both caches are bounded, hold valid values only, and only save time: at their largest 8 MiB of hostile but valid IDs.
+# Both caches are bounded, hold valid values only, and save time: at most 8 MiB of hostile but valid IDs.
 @lru_cache(maxsize=4096)
 def _parse(text: str) -> SpiffeId:
     return SpiffeId(text)

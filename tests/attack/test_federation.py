@@ -35,9 +35,10 @@ from sealbus.bus.clocks import wall_clock
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.connection.tls import client_context, server_context, spiffe_id_of
 from sealbus.bus.ports import X509Material
-from sealbus.envelopes.accept.live import LiveProfile, Replays, StreamArrival, VerifiedMessage, accept_live
+from sealbus.envelopes.accept.live import LiveProfile, Replays, VerifiedMessage, accept_live
 from sealbus.envelopes.errors import BusUnavailable, Code, EnvelopeError
 from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.message.freshness import StreamArrival
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.seal import Sealer, seal
 from sealbus.envelopes.trust.bundles import JwtBundle, Trust, TrustBundles

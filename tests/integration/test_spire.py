@@ -32,7 +32,7 @@ from sealbus.bus.clocks import wall_clock
 from sealbus.envelopes.errors import ConfigurationError, IdentityUnavailable
 from sealbus.envelopes.trust.bundles import Trust
 from sealbus.envelopes.trust.caches import Caches
-from sealbus.envelopes.trust.credential import verify_credential
+from sealbus.envelopes.trust.credential import ClaimedKey, verify_credential
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
 pytestmark = [pytest.mark.spire, pytest.mark.workload_api]
@@ -247,9 +247,7 @@ async def test_authorities_change_and_nobody_notices(running: Spire) -> None:
         await until(lambda: key_of(identity.sealer().credential.token) == next_jwt)
         verify_credential(
             identity.sealer().credential,
-            iss=identity.spiffe_id,
-            key=identity.sealer().key.public,
-            crd=identity.sealer().crd,
+            ClaimedKey(identity.spiffe_id, identity.sealer().key.public, identity.sealer().crd),
             reference=wall_clock(),
             trust=Trust(bundles=identity.bundles()),
             caches=Caches(),

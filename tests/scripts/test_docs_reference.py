@@ -16,11 +16,11 @@ import pytest
 from pydantic import BaseModel
 
 import sealbus
+from sealbus.agents.cli.explanations import CODES
 from sealbus.agents.cli.main import root as root_command
 from sealbus.agents.runtime.settings.schema import Document
 from sealbus.bus.stream_names import SUBJECTS
 from sealbus.envelopes.errors import RETRIED_CODES, Code
-from sealbus.envelopes.explanations import CODES
 from sealbus.envelopes.records.record import NOTARY_KINDS
 from sealbus.envelopes.records.work import DenialsRecord, OutcomeRecord
 

@@ -10,8 +10,9 @@ from support.both_readers import agreed, proven
 from support.both_readers import opened as opened_alone
 from support.envelopes import HOUR, NAMES, NOW, message_id
 
-from sealbus.envelopes.accept.live import StreamArrival, VerifiedMessage
+from sealbus.envelopes.accept.live import VerifiedMessage
 from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.message.freshness import StreamArrival
 from sealbus.envelopes.records.archive import (
     ArchiveProfile,
     VerifiedAudit,

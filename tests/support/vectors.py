@@ -8,10 +8,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from sealbus.envelopes.accept.live import CoreArrival, LiveProfile, Replays, StreamArrival, VerifiedMessage, accept_live
+from sealbus.envelopes.accept.live import LiveProfile, Replays, VerifiedMessage, accept_live
 from sealbus.envelopes.accept.open_request import OpenRequest, PendingRequest
 from sealbus.envelopes.accept.result import ResultProfile, VerifiedResult, accept_reply, accept_status
 from sealbus.envelopes.lifetimes import Lifetimes
+from sealbus.envelopes.message.freshness import CoreArrival, StreamArrival
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.restored import RestoredStream
 from sealbus.envelopes.message.subjects import OwnSubject, own_subjects

@@ -14,8 +14,9 @@ from sealbus.bus.work.schedules.request import ScheduleRequest, ScheduleState, p
 from sealbus.bus.work.schedules.rule import At, shown_when
 from sealbus.bus.work.schedules.scheduler import Scheduler
 from sealbus.bus.work.schedules.standing import STANDING_OF_USER, StandingGrants, users_part
-from sealbus.envelopes.accept.live import StreamArrival, VerifiedMessage, credential_issued
+from sealbus.envelopes.accept.live import VerifiedMessage, credential_issued
 from sealbus.envelopes.errors import BadBody, Code, HandlingError, SealbusError, StateUnavailable
+from sealbus.envelopes.message.freshness import StreamArrival
 from sealbus.envelopes.trust.bundles import Trust
 from sealbus.envelopes.trust.caches import Caches
 from sealbus.policies.decision.request import Resource

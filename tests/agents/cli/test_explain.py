@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from sealbus.agents.cli.explain import command
-from sealbus.envelopes.explanations import CODES, FINDINGS, CodeText
+from sealbus.agents.cli.explanations import CODES, FINDINGS, CodeText
 
 root = importlib.import_module("sealbus.agents.cli.main").root
 ROOT = Path(__file__).parents[3]

@@ -10,10 +10,10 @@ import sys
 import click
 import pytest
 
+from sealbus.agents.cli.explanations import CODES
 from sealbus.bus.sending.answer import RemoteError
 from sealbus.envelopes.denial import Remedy, RemedyKind
 from sealbus.envelopes.errors import BusUnavailable, Code, ConfigurationError, Denied, EnvelopeError
-from sealbus.envelopes.explanations import CODES
 
 root = importlib.import_module("sealbus.agents.cli.main")
 """By its path: the package gives the name to the function."""

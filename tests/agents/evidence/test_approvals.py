@@ -19,7 +19,7 @@ from vectors.issuing import INVENTORY, SECOND
 
 from sealbus.agents.evidence.approvals import LATEST, ApprovalChains
 from sealbus.agents.evidence.verify import verify_export
-from sealbus.envelopes.export.approvals import ApprovalAsked, ApprovalFact, ApprovalSaid, ApprovalUsed
+from sealbus.envelopes.export.approvals import ApprovalFact, ApprovalRequested, ApprovalUsed, ApprovalVerdict
 from sealbus.envelopes.export.entries import EntryReader
 from sealbus.envelopes.export.format import Frame as ReadFrame
 from sealbus.envelopes.export.trust import TrustReader
@@ -282,8 +282,8 @@ def test_what_is_nearly_right() -> None:
     world = approval_world()
     Approval(world=world).put()
     asked, said, used = facts_in(world)
-    assert isinstance(asked, ApprovalAsked)
-    assert isinstance(said, ApprovalSaid)
+    assert isinstance(asked, ApprovalRequested)
+    assert isinstance(said, ApprovalVerdict)
     assert isinstance(used, ApprovalUsed)
     [entry] = used.entries
 
@@ -329,7 +329,7 @@ def facts_in(world: World) -> list[ApprovalFact]:
     root, frames = root_of(world), [ReadFrame(EntryKind(one.kind), *one[1:]) for one in world.frames]
     trust = TrustReader(root)
     for index, frame in enumerate(frames):
-        trust.take(frame, index)
+        trust.take_frame(frame, index)
     reader = EntryReader(root, trust.archive)
     for frame in frames:
         reader.read(frame)

@@ -24,7 +24,7 @@ TASK = TileTask(0, len(WORLD.frames))
 def segment(files: dict[str, bytes]) -> Segment:
     trust = TrustReader(ROOT)
     for index, frame in enumerate(WORLD.frames):
-        trust.take(Frame(EntryKind(frame.kind), *frame[1:]), index)
+        trust.take_frame(Frame(EntryKind(frame.kind), *frame[1:]), index)
     return Segment.of(MemoryFiles(files), ROOT, trust.archive, Span())
 
 

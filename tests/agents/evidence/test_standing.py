@@ -11,7 +11,7 @@ from support.envelopes import NOW
 
 from sealbus.agents.evidence.standing import StandingChains
 from sealbus.envelopes.export.finding import FindingCode
-from sealbus.envelopes.export.standing import GrantSaid, GrantUsed, StandingUser
+from sealbus.envelopes.export.standing import GrantStatement, GrantUsed, StandingUser
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.standing import standing_session
 
@@ -22,7 +22,7 @@ NAME = sha256(f"{ALICE.idp}\0{ALICE.user}".encode()).hexdigest()[:24] + "-often"
 BODY = b'{"item":1}'
 
 
-def said(message: bytes = GRANT, at: int = NOW, **changes: Any) -> GrantSaid:
+def said(message: bytes = GRANT, at: int = NOW, **changes: Any) -> GrantStatement:
     body = {
         "v": 1,
         "name": NAME,
@@ -42,7 +42,7 @@ def said(message: bytes = GRANT, at: int = NOW, **changes: Any) -> GrantSaid:
         "stored": at,
         "logged": at,
     }
-    return GrantSaid(**{**fields, **changes})
+    return GrantStatement(**{**fields, **changes})
 
 
 def used(**changes: Any) -> GrantUsed:
@@ -63,7 +63,7 @@ def used(**changes: Any) -> GrantUsed:
     return GrantUsed(**{**fields, **changes})
 
 
-def found(*facts: GrantSaid | GrantUsed) -> list[tuple[int, str]]:
+def found(*facts: GrantStatement | GrantUsed) -> list[tuple[int, str]]:
     return [(one.sequence, one.code) for one in StandingChains().take_facts(facts)]
 
 

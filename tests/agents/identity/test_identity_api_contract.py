@@ -26,7 +26,7 @@ from sealbus.agents.identity.x509_svid import read_x509
 from sealbus.bus.clocks import wall_clock
 from sealbus.envelopes.trust.bundles import JwtBundle, Trust
 from sealbus.envelopes.trust.caches import Caches
-from sealbus.envelopes.trust.credential import verify_credential
+from sealbus.envelopes.trust.credential import ClaimedKey, verify_credential
 from sealbus.envelopes.trust.keys import SigningKey
 
 pytestmark = pytest.mark.workload_api
@@ -220,9 +220,7 @@ async def test_workload_identity_is_whole(served: Served) -> None:
         assert identity.spiffe_id == identity.x509().spiffe_id == sealer.iss == served.spiffe_id
         says = verify_credential(
             sealer.credential,
-            iss=sealer.iss,
-            key=sealer.key.public,
-            crd=sealer.crd,
+            ClaimedKey(sealer.iss, sealer.key.public, sealer.crd),
             reference=wall_clock(),
             trust=Trust(bundles=identity.bundles()),
             caches=Caches(),

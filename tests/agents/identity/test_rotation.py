@@ -14,7 +14,7 @@ from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.trust.bundles import Trust
 from sealbus.envelopes.trust.caches import Caches
-from sealbus.envelopes.trust.credential import verify_credential
+from sealbus.envelopes.trust.credential import ClaimedKey, verify_credential
 
 pytestmark = pytest.mark.workload_api
 
@@ -34,9 +34,7 @@ def check(identity: WorkloadIdentity, now: int) -> bytes:
     sealer = identity.sealer()
     says = verify_credential(
         sealer.credential,
-        iss=identity.spiffe_id,
-        key=sealer.key.public,
-        crd=sealer.crd,
+        ClaimedKey(identity.spiffe_id, sealer.key.public, sealer.crd),
         reference=now,
         trust=Trust(bundles=identity.bundles()),
         caches=Caches(),

@@ -23,9 +23,10 @@ from sealbus.bus.gate.approval_authorizer import (
 )
 from sealbus.bus.sending.approval import Verdict
 from sealbus.bus.work.approvals.parked_tasks import ParkedState
-from sealbus.envelopes.accept.live import CoreArrival, VerifiedMessage
+from sealbus.envelopes.accept.live import VerifiedMessage
 from sealbus.envelopes.errors import Code, PolicyUnavailable, ResourceUnavailable
 from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.message.freshness import CoreArrival
 from sealbus.envelopes.message.user_context import SubjectType
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 

@@ -25,9 +25,10 @@ from support.acceptance import (
 )
 from support.envelopes import HOUR, MINUTE, NAMES, NOW, agent, message_id
 
-from sealbus.envelopes.accept.live import CoreArrival, LiveProfile, StreamArrival, credential_issued
+from sealbus.envelopes.accept.live import LiveProfile, credential_issued
 from sealbus.envelopes.errors import Code, ConfigurationError, EnvelopeError
 from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.message.freshness import CoreArrival, StreamArrival
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.seal import Draft, seal
 from sealbus.envelopes.trust.bundles import Trust, TrustBundles

@@ -62,7 +62,7 @@ def test_a_reply_closes_a_call(call: OpenRequest) -> None:
 
 def test_only_who_was_asked_answers(call: OpenRequest) -> None:
     other = seal([reply_draft(CALL.digest, "_INBOX.planner.1")], ISSUER.sealer(agent("inventory")))[0].header
-    with pytest.raises(EnvelopeError, match="from another") as caught:
+    with pytest.raises(EnvelopeError, match="from an agent that was not asked") as caught:
         call.check_sender(other)
     assert (caught.value.code, caught.value.step) == (Code.UNEXPECTED_REPLY, 4)
 
@@ -75,7 +75,7 @@ def test_chunks_come_without_gaps_until_fin(call: OpenRequest) -> None:
         call.take(header)
         assert call.closed is (seq == 2)
         if seq < 2:
-            refused(call, header, "a chunk again")
+            refused(call, header, "a repeated chunk")
             refused(call, sealed(chunk(seq + 2)), "a gap")
     refused(call, sealed(chunk(3)), "closed")
 

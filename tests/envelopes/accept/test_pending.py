@@ -33,7 +33,7 @@ def test_of_a_task_and_of_a_call() -> None:
 def test_of_nothing_else() -> None:
     [plain, directed] = seal([event_draft(), event_draft(2)._replace(aud=agent("planner"))], PLANNER)
     for sealed in (plain, directed):
-        with pytest.raises(SealError, match="nothing answers to a event"):
+        with pytest.raises(SealError, match="a event has no answer"):
             PendingRequest.of(sealed.header)
 
 

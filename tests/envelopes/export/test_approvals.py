@@ -17,11 +17,11 @@ from vectors.recorded import decision, evidence
 
 from sealbus.envelopes.export.approvals import (
     REDACTED,
-    ApprovalAsked,
     ApprovalEntry,
     ApprovalFact,
-    ApprovalSaid,
+    ApprovalRequested,
     ApprovalUsed,
+    ApprovalVerdict,
     approvals_of,
     covers_approvals,
 )
@@ -42,7 +42,7 @@ def facts(approval: Approval, order: str = "D A R") -> list[ApprovalFact]:
     root, frames = root_of(approval.world), [Frame(EntryKind(one.kind), *one[1:]) for one in approval.world.frames]
     trust = TrustReader(root)
     for index, frame in enumerate(frames):
-        trust.take(frame, index)
+        trust.take_frame(frame, index)
     reader = EntryReader(root, trust.archive)
     for frame in frames:
         reader.read(frame)
@@ -56,7 +56,7 @@ def test_the_three_of_an_approval() -> None:
     approval = Approval(world=world, verdict_fields={"grt": ["a.b"]}, login=10 * SECOND)
     asked, said, used = facts(approval)
     task, verdict = approval.task(), approval.made["verdict"]
-    assert asked == ApprovalAsked(
+    assert asked == ApprovalRequested(
         leaf=bytes.fromhex(json.loads(verdict.body)["decision"]),
         recorder=INVENTORY,
         message=task.digest(),
@@ -64,7 +64,7 @@ def test_the_three_of_an_approval() -> None:
         made=approval.made["stored"],
         stored=world.frames[2].stored,
     )
-    assert said == ApprovalSaid(
+    assert said == ApprovalVerdict(
         leaf=bytes.fromhex(approval.one()["record"]),
         recorder=INVENTORY,
         message=verdict.digest(),
@@ -102,7 +102,7 @@ def test_the_three_of_an_approval() -> None:
 )
 def test_what_cannot_approve_anything(changes: dict[str, Any], fault: str) -> None:
     _, said, _ = facts(Approval(world=approval_world(), **changes))
-    assert isinstance(said, ApprovalSaid)
+    assert isinstance(said, ApprovalVerdict)
     assert fault in said.fault
     assert said.user == ""
 
@@ -117,8 +117,8 @@ def test_what_an_agent_sends_on_for_somebody_is_said_by_no_person() -> None:
     record = decision(below, sto=world.time, act="inventory._approve", bdy=below.body)
     world.put(world.audit(INVENTORY, evidence(below, task), [record]))
     said = facts(approval, "")[-1]
-    assert isinstance(said, ApprovalSaid)
-    assert "not by the edge" in said.fault
+    assert isinstance(said, ApprovalVerdict)
+    assert "edge did not send it" in said.fault
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_a_denial_that_asks_for_nothing_is_no_fact(denial: dict[str, Any]) -> No
 
 def test_a_denial_that_may_spell_it_otherwise_is_one() -> None:
     [fact] = facts(Approval(world=approval_world(), denial={"obl": b'["\\u0061"]'}), "D")
-    assert isinstance(fact, ApprovalAsked)
+    assert isinstance(fact, ApprovalRequested)
 
 
 @pytest.mark.parametrize("pointer", ["/context", "/context/approvals", "/context/approvals/0/user"])
@@ -160,9 +160,9 @@ def test_what_rests_on_nothing_is_no_fact() -> None:
 
 def test_what_an_approval_says_of_others_is_no_fact() -> None:
     approval = Approval(world=approval_world(), verdict={"inp": b'{"context":{"approvals":[1]}}'})
-    assert [type(fact) for fact in facts(approval, "D A")] == [ApprovalAsked, ApprovalSaid]
+    assert [type(fact) for fact in facts(approval, "D A")] == [ApprovalRequested, ApprovalVerdict]
     approval = Approval(world=approval_world(), verdict={"inp": b"{}", "red": ["/context"]})
-    assert [type(fact) for fact in facts(approval, "D A")] == [ApprovalAsked, ApprovalSaid, ApprovalUsed]
+    assert [type(fact) for fact in facts(approval, "D A")] == [ApprovalRequested, ApprovalVerdict, ApprovalUsed]
 
 
 def read(document: bytes) -> tuple[ApprovalEntry, ...]:
@@ -222,7 +222,7 @@ def test_approvals_that_cannot_be_read(document: bytes) -> None:
 @pytest.mark.parametrize("action", ["inventory._Approve", "inventory._approve2", "inventory.approve"])
 def test_another_action_says_nothing(action: str) -> None:
     said = facts(Approval(world=approval_world(), verdict={"act": action}), "D A")
-    assert [type(fact) for fact in said] == [ApprovalAsked]
+    assert [type(fact) for fact in said] == [ApprovalRequested]
 
 
 def test_what_takes_approvals_out() -> None:

@@ -30,7 +30,7 @@ def reader_of(world: World, frames: list[Frame], span: Span | None = None) -> En
     root = Root.parse(json.dumps(world.root()).encode())
     trust = TrustReader(root)
     for index, frame in enumerate(frames):
-        trust.take(frame, index)
+        trust.take_frame(frame, index)
     return EntryReader(root, trust.archive, span=span)
 
 

@@ -29,7 +29,7 @@ def gap(first: int, count: int, stored: int = 7) -> Frame:
 def places(*frames: Frame) -> list[str]:
     reader = OrderReader()
     for index, frame in enumerate(frames):
-        reader.take(frame, index)
+        reader.take_frame(frame, index)
     reader.end()
     return [finding.place for finding in reader.findings]
 
@@ -61,18 +61,18 @@ def test_what_is_out_of_order_is_said_once(frames: list[Frame], found: list[str]
 
 def test_order_begins_anew_after_what_is_lost() -> None:
     reader = OrderReader()
-    reader.take(CREATION, 0)
+    reader.take_frame(CREATION, 0)
     reader.lose()
     for index, sequence in enumerate((40, 41, 43), 7):
-        reader.take(message(sequence), index)
+        reader.take_frame(message(sequence), index)
     reader.end()
     assert [finding.place for finding in reader.findings] == ["#43"]
 
 
 def test_nothing_is_said_of_an_end_that_is_lost() -> None:
     reader = OrderReader()
-    reader.take(CREATION, 0)
-    reader.take(gap(1, 4), 1)
+    reader.take_frame(CREATION, 0)
+    reader.take_frame(gap(1, 4), 1)
     reader.lose()
     reader.end()
     assert reader.findings == []
@@ -81,8 +81,8 @@ def test_nothing_is_said_of_an_end_that_is_lost() -> None:
 def test_a_lost_beginning() -> None:
     reader = OrderReader()
     reader.lose()
-    reader.take(CREATION, 0)
-    reader.take(message(1), 1)
+    reader.take_frame(CREATION, 0)
+    reader.take_frame(message(1), 1)
     assert reader.findings == []
 
 
@@ -118,7 +118,7 @@ def restored(last: int, *, before: int = 5, time: int = 40) -> Frame:
 def test_a_restored_stream_goes_on_from_its_last_sequence(frames: list[Frame], found: list[str]) -> None:
     reader = OrderReader()
     for index, frame in enumerate([CREATION, *frames]):
-        reader.take(frame, index)
+        reader.take_frame(frame, index)
     reader.end()
     assert [f"{one.place} {one.code}" for one in reader.findings] == found
 
@@ -126,22 +126,22 @@ def test_a_restored_stream_goes_on_from_its_last_sequence(frames: list[Frame], f
 def test_what_was_lost_is_told_by_sequence() -> None:
     reader = OrderReader()
     for index, frame in enumerate([CREATION, message(1), lost(2), lost(3), message(4), lost(5), restored(1)]):
-        reader.take(frame, index)
+        reader.take_frame(frame, index)
     [shown] = reader.restorations
     assert (shown.logged, shown.lost, shown.ranges, shown.restoration.last) == (5, 3, ((2, 3), (5, 5)), 1)
     for index, sequence in enumerate(range(2, 2 * 150, 2), 7):
         reader.lose()
-        reader.take(lost(sequence), index)
+        reader.take_frame(lost(sequence), index)
     reader.lose()
-    reader.take(restored(1, before=6), 999)
+    reader.take_frame(restored(1, before=6), 999)
     assert (len(reader.restorations[1].ranges), reader.restorations[1].lost) == (100, 149)
 
 
 def test_order_begins_anew_where_what_is_lost_stands() -> None:
     reader = OrderReader()
     reader.lose()
-    reader.take(lost(40), 7)
-    reader.take(message(41), 8)
+    reader.take_frame(lost(40), 7)
+    reader.take_frame(message(41), 8)
     reader.lose()
-    reader.take(restored(39, before=8), 0)
+    reader.take_frame(restored(39, before=8), 0)
     assert [f"{one.place} {one.code}" for one in reader.findings] == ["#40 lost_records", "#39 bad_entry"]

@@ -24,7 +24,7 @@ def record(raw: bytes, size: int | None = None) -> PolicyRecord:
 
 def found(named: list[PolicyRecord], files: Mapping[str, bytes]) -> list[tuple[str, str]]:
     policies = PolicyFiles()
-    policies.take([*named, CheckpointRecord(note=b"note")])
+    policies.take_records([*named, CheckpointRecord(note=b"note")])
     present = [one for path in files if (one := policy_digest(path)) is not None]
 
     def read(path: str, most: int) -> bytes | None:

@@ -13,7 +13,7 @@ from vectors.issuing import EDGE, INVENTORY, SECOND
 
 from sealbus.envelopes.export.entries import EntryReader
 from sealbus.envelopes.export.format import Frame
-from sealbus.envelopes.export.standing import GrantFact, GrantSaid, GrantUsed, StandingUser
+from sealbus.envelopes.export.standing import GrantFact, GrantStatement, GrantUsed, StandingUser
 from sealbus.envelopes.export.trust import TrustReader
 from sealbus.envelopes.log.entries import EntryKind
 
@@ -36,7 +36,7 @@ def facts(grant: StandingGrant, order: str) -> list[GrantFact]:
     root, frames = root_of(grant.world), [Frame(EntryKind(one.kind), *one[1:]) for one in grant.world.frames]
     trust = TrustReader(root)
     for index, frame in enumerate(frames):
-        trust.take(frame, index)
+        trust.take_frame(frame, index)
     reader = EntryReader(root, trust.archive)
     for frame in frames:
         reader.read(frame)
@@ -49,10 +49,10 @@ def test_the_two_of_a_grant_and_what_follows() -> None:
     grant = StandingGrant(world=approval_world())
     said, used, followed = facts(grant, "S T C")
     user = USER._replace(authenticated=grant.start - 10 * SECOND)
-    assert isinstance(said, GrantSaid)
+    assert isinstance(said, GrantStatement)
     assert isinstance(used, GrantUsed)
     message, task = grant.grant(), grant.tick()
-    assert said == GrantSaid(
+    assert said == GrantStatement(
         edge=EDGE,
         message=message.digest(),
         user=user,
@@ -97,7 +97,7 @@ def test_what_is_no_grant(changes: dict[str, Any]) -> None:
         ({"task_fields": {"ext": None}}, "it began with no tick"),
         ({"task_fields": {"ext": {"_tick": "now"}}}, "it began with no tick"),
         ({"task_fields": {"re": None}}, "it began with no tick"),
-        ({"away": {"req": {"ip": "192.0.2.1"}}}, "its context is not of one who is away"),
+        ({"away": {"req": {"ip": "192.0.2.1"}}}, "its context is not of an absent user"),
     ],
 )
 def test_what_rests_on_nothing(changes: dict[str, Any], fault: str) -> None:
@@ -118,10 +118,10 @@ def test_a_call_rests_on_no_grant() -> None:
 def test_a_session_that_looks_alike_is_of_one_who_is_there() -> None:
     grant = StandingGrant(world=approval_world(), user={"sid": "Standing-0"}, away={"sid": "Standing-0"})
     [said] = facts(grant, "S T")
-    assert isinstance(said, GrantSaid)
+    assert isinstance(said, GrantStatement)
 
 
 def test_a_user_of_a_partner() -> None:
     [said] = facts(StandingGrant(world=approval_world(), user={"sub": "u@p.example", "dom": "p.example"}), "S")
-    assert isinstance(said, GrantSaid)
+    assert isinstance(said, GrantStatement)
     assert (said.user.user, said.user.domain) == ("u@p.example", "p.example")

@@ -18,7 +18,7 @@ RECORDER = SpiffeId(INVENTORY)
 def counted(kind: str) -> dict[Row, int]:
     tally = Tally()
     for record in ALL[kind]:
-        tally.take(record, RECORDER, counted=True)
+        tally.take_record(record, RECORDER, counted=True)
     assert tally.records[kind] == len(ALL[kind])
     return dict(tally.rows)
 
@@ -50,7 +50,7 @@ def test_what_was_read_again_was_allowed() -> None:
     tally = Tally()
     # What only begins like the code, or is its beginning, is another code.
     counts = {READ_AGAIN: 7, "denied": 2, f"{READ_AGAIN}_x": 3, READ_AGAIN[:-1]: 1}
-    tally.take(DenialsRecord(iss=RECORDER, minute=0, counts=counts), RECORDER, counted=True)
+    tally.take_record(DenialsRecord(iss=RECORDER, minute=0, counts=counts), RECORDER, counted=True)
     assert tally.rows == {
         Row(RECORDER.value, "", "allow", READ_AGAIN): 7,
         Row(RECORDER.value, "", "deny", "denied"): 2,
@@ -62,7 +62,7 @@ def test_what_was_read_again_was_allowed() -> None:
 def test_what_is_not_counted_by_row() -> None:
     assert counted("policy") == {}
     tally = Tally()
-    tally.take(ALL["decision"][0], RECORDER, counted=False)
+    tally.take_record(ALL["decision"][0], RECORDER, counted=False)
     assert (tally.records.total(), tally.rows.total()) == (1, 0)
 
 
@@ -70,7 +70,7 @@ def test_what_was_counted_before_is_removed() -> None:
     tally, again = Tally(), Tally()
     for one in (tally, tally, again):
         one.entries["verified"] += 1
-        one.take(ALL["decision"][0], SpiffeId(PLANNER), counted=True)
+        one.take_record(ALL["decision"][0], SpiffeId(PLANNER), counted=True)
     tally.remove(again)
     assert (tally.entries["verified"], tally.records["decision"], tally.rows.total()) == (2, 1, 1)
 
@@ -78,10 +78,10 @@ def test_what_was_counted_before_is_removed() -> None:
 def test_rows_that_are_there_are_counted_however_many_there_are() -> None:
     tally = Tally()
     for number in range(MOST_ROWS):
-        tally.take(DenialsRecord(iss=RECORDER, minute=0, counts={f"code_{number}": 1}), RECORDER, counted=True)
+        tally.take_record(DenialsRecord(iss=RECORDER, minute=0, counts={f"code_{number}": 1}), RECORDER, counted=True)
     assert len(tally.rows) == MOST_ROWS
     for code in ("code_0", "denied", "another"):
-        tally.take(DenialsRecord(iss=RECORDER, minute=0, counts={code: 1}), RECORDER, counted=True)
+        tally.take_record(DenialsRecord(iss=RECORDER, minute=0, counts={code: 1}), RECORDER, counted=True)
     assert tally.rows[Row(RECORDER.value, "", "deny", "code_0")] == 2
     assert (tally.rows[Row("...", "...", "deny", "denied")], tally.rows[Row("...", "...", "deny", "...")]) == (1, 1)
 
@@ -90,7 +90,7 @@ def test_two_are_added() -> None:
     tally, other = Tally(), Tally()
     for one in (tally, other):
         one.entries["verified"] += 2
-        one.take(ALL["decision"][0], SpiffeId(PLANNER), counted=True)
+        one.take_record(ALL["decision"][0], SpiffeId(PLANNER), counted=True)
     tally.add(other)
     assert (tally.entries["verified"], tally.records["decision"], tally.rows.total()) == (4, 2, 2)
 

@@ -29,7 +29,7 @@ def reader(world: World = WORLD) -> EntryReader:
     root = Root.parse(json.dumps(world.root()).encode())
     trust = TrustReader(root)
     for index, frame in enumerate(FRAMES):
-        trust.take(frame, index)
+        trust.take_frame(frame, index)
     return EntryReader(root, trust.archive)
 
 

@@ -20,7 +20,7 @@ def read(size: int, sizes: list[int], files: dict[str, bytes]) -> TreeReader:
     for task in tasks_of(size, sizes):
         leaves = LEAVES[task.index * 256 : task.index * 256 + task.width]
         prefixes = {width: root(leaves[:width]) for width in task.prefixes}
-        tree.take(TileResult(task, root(leaves), prefixes, [], Tally()))
+        tree.take_tile(TileResult(task, root(leaves), prefixes, [], Tally()))
     tree.end()
     return tree
 
@@ -51,5 +51,5 @@ def test_a_full_tile_above_is_compared_as_soon_as_it_is_full() -> None:
     leaf = bytes(32)
     tile = root([leaf] * 256)
     for task in tasks_of(256 * 256, ()):
-        tree.take(TileResult(task, tile, {}, [], Tally()))
+        tree.take_tile(TileResult(task, tile, {}, [], Tally()))
     assert [finding.file for finding in tree.findings] == ["tile/1/000"]

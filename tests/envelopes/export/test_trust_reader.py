@@ -34,7 +34,7 @@ def read(made: World, **changes: object) -> TrustReader:
     root = made.root() | changes
     reader = TrustReader(Root.parse(json.dumps(root).encode()))
     for index, frame in enumerate(made.frames):
-        reader.take(Frame(EntryKind(frame.kind), *frame[1:]), index)
+        reader.take_frame(Frame(EntryKind(frame.kind), *frame[1:]), index)
     reader.end()
     return reader
 

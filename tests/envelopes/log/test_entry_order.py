@@ -29,14 +29,14 @@ def message(sequence: int, time: int = 10) -> Entry:
 def taken(*entries: Entry) -> EntryOrder:
     order = EntryOrder()
     for entry in entries:
-        order.take(entry)
+        order.take_entry(entry)
     return order
 
 
 def refused(*entries: Entry) -> str:
     order = taken(*entries[:-1])
     with pytest.raises(LogError) as caught:
-        order.take(entries[-1])
+        order.take_entry(entries[-1])
     assert caught.value.code is Code.BAD_ENTRY
     assert order.size == len(entries) - 1
     return caught.value.detail
@@ -69,7 +69,7 @@ def test_a_checkpoint_lies_neither_before_the_first_entry_nor_in_a_gap() -> None
         ([CREATION, gap_entry(2, 1, time=10)], "another sequence"),
         ([CREATION, gap_entry(1, 1, time=10), gap_entry(2, 1, time=10)], "two gaps"),
         ([CREATION, gap_entry(1, 2, time=10), message(2)], "another sequence"),
-        ([CREATION, gap_entry(1, 2, time=10), message(3, 11)], "stored time of what comes after"),
+        ([CREATION, gap_entry(1, 2, time=10), message(3, 11)], "stored time of the entry after it"),
         ([CREATION, message(1), CREATION], "a log begins with"),
     ],
 )
@@ -80,17 +80,17 @@ def test_what_may_not_come_next(entries: list[Entry], why: str) -> None:
 def test_a_stream_is_restored_to_at_most_what_was_logged() -> None:
     assert taken(CREATION, message(1), message(2), Entry(EntryKind.RESTORED, 2, 10, bytes(32), 0)).next == 3
     assert taken(CREATION, message(1), message(2), Entry(EntryKind.RESTORED, 0, 10, bytes(32), 0), message(1)).next == 2
-    assert "what was not logged" in refused(
+    assert "beyond the logged entries" in refused(
         CREATION, message(1), message(2), Entry(EntryKind.RESTORED, 3, 10, bytes(32), 0)
     )
 
 
 def test_it_goes_on_where_a_checkpoint_was() -> None:
     order = EntryOrder(size=12, last=9)
-    order.take(message(10))
+    order.take_entry(message(10))
     assert (order.size, order.next) == (13, 11)
     beginning = EntryOrder(size=1)
-    beginning.take(PREVIOUS)
+    beginning.take_entry(PREVIOUS)
     assert beginning.next == 1
 
 
@@ -106,9 +106,9 @@ def test_every_sequence_is_accounted_for_once(steps: list[int]) -> None:
     order, last, entries = taken(CREATION), 0, 1
     for step in steps:
         if step > 1:
-            order.take(gap_entry(last + 1, step - 1, time=10))
+            order.take_entry(gap_entry(last + 1, step - 1, time=10))
             entries += 1
         last += step
-        order.take(message(last))
+        order.take_entry(message(last))
         entries += 1
     assert (order.next, order.size, order.settled) == (last + 1, entries, True)

@@ -81,12 +81,12 @@ def test_orders(case: Given) -> None:
     order = EntryOrder()
     *before, last = case["entries"]
     for row in before:
-        order.take(entry(row))
+        order.take_entry(entry(row))
     if case["good"]:
-        order.take(entry(last))
+        order.take_entry(entry(last))
         return
     with pytest.raises(LogError):
-        order.take(entry(last))
+        order.take_entry(entry(last))
 
 
 @pytest.mark.parametrize("tree", LOG["trees"], ids=lambda tree: str(tree["size"]))

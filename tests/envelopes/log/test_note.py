@@ -132,8 +132,8 @@ def test_what_cannot_be_signed(text: str) -> None:
     assert caught.value.code is Code.BAD_NOTE
 
 
-def test_somebody_signs() -> None:
-    with pytest.raises(LogError, match="nobody"):
+def test_a_note_has_a_signer() -> None:
+    with pytest.raises(LogError, match="no signer"):
         sign_note("text\n", [])
 
 

@@ -92,21 +92,21 @@ def test_after_its_entry_the_sequences_go_on_from_its_last() -> None:
     order = EntryOrder()
     note = sign_restoration(ONE, [SIGNER])
     for entry in (creation_entry("AUDIT", created=1), *(unverified_entry(n, time=5, payload=b"") for n in range(1, 6))):
-        order.take(entry)
+        order.take_entry(entry)
     assert order.next == 6
-    order.take(restoration_entry(note, ONE))
+    order.take_entry(restoration_entry(note, ONE))
     assert (order.next, order.size, order.settled) == (4, 7, True)
-    order.take(unverified_entry(4, time=9, payload=b""))
+    order.take_entry(unverified_entry(4, time=9, payload=b""))
     order.take_lost(5)
-    order.take(gap_entry(6, 2, time=9))
+    order.take_entry(gap_entry(6, 2, time=9))
     order.take_lost(8)
     assert (order.next, order.settled) == (9, True)
 
 
 def test_a_stream_without_messages_may_be_restored() -> None:
     order = EntryOrder()
-    order.take(creation_entry("AUDIT", created=1))
-    order.take(Entry(EntryKind.RESTORED, 0, 4, bytes(32), 0))
+    order.take_entry(creation_entry("AUDIT", created=1))
+    order.take_entry(Entry(EntryKind.RESTORED, 0, 4, bytes(32), 0))
     assert order.next == 1
 
 

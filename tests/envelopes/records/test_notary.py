@@ -22,7 +22,7 @@ Any3 = BundleRecord | PolicyRecord | CheckpointRecord
 def read(item: bytes) -> Any3:
     keys = RecordMap(decode(item))
     kinds: dict[str, type[Any3]] = {"bundle": BundleRecord, "policy": PolicyRecord, "checkpoint": CheckpointRecord}
-    record = kinds[keys.text("k")].take(keys)
+    record = kinds[keys.text("k")].from_keys(keys)
     keys.end()
     return record
 

@@ -23,7 +23,7 @@ COUNTED = DenialsRecord(
 
 def read(item: bytes) -> OutcomeRecord | DenialsRecord:
     keys = RecordMap(decode(item, items=SENT_HASHES, text_bytes=DEFAULT_LIMITS.spiffe_id_bytes))
-    record = OutcomeRecord.take(keys) if keys.text("k") == "outcome" else DenialsRecord.take(keys)
+    record = OutcomeRecord.from_keys(keys) if keys.text("k") == "outcome" else DenialsRecord.from_keys(keys)
     keys.end()
     return record
 

@@ -17,7 +17,7 @@ from sealbus.envelopes.errors import Code
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.trust.bundles import JwtBundle, Trust, TrustBundles
 from sealbus.envelopes.trust.caches import Caches
-from sealbus.envelopes.trust.credential import VerifiedCredential, verify_credential
+from sealbus.envelopes.trust.credential import ClaimedKey, VerifiedCredential, verify_credential
 from sealbus.envelopes.trust.keys import PublicKey
 from sealbus.envelopes.trust.proof import Credential
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
@@ -40,9 +40,7 @@ def verify(
     """Verify a credential of the planner, unless said otherwise."""
     return verify_credential(
         Credential(kind, token),
-        iss=iss,
-        key=key,
-        crd=crd if crd is not None else sha256(token).digest(),
+        ClaimedKey(iss, key, crd if crd is not None else sha256(token).digest()),
         reference=reference,
         trust=trust,
         caches=caches if caches is not None else Caches(),

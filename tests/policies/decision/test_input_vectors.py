@@ -14,8 +14,9 @@ from support.vectors import Given, load, octets
 from vectors.issuing import SECOND
 
 from sealbus.bus.gate.authorizer import request_about
-from sealbus.envelopes.accept.live import StreamArrival, VerifiedMessage
+from sealbus.envelopes.accept.live import VerifiedMessage
 from sealbus.envelopes.errors import PolicyFailed
+from sealbus.envelopes.message.freshness import StreamArrival
 from sealbus.envelopes.message.header import parse_header
 from sealbus.envelopes.message.user_context import parse_payload
 from sealbus.policies.decision.documents import checked_document

@@ -103,7 +103,7 @@ class Ledger:
 
     def append(self, entry: Entry) -> None:
         """Add one entry; raise `LogError` (`bad_entry`) if it may not come next."""
-        self._order.take(entry)
+        self._order.take_entry(entry)
         self._entries.append(entry.hash)
         self._places.append(place_of(entry))
         self.latest = max(self.latest, entry.time)

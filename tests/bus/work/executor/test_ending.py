@@ -46,10 +46,10 @@ from sealbus.bus.work.executor.ending import (
 )
 from sealbus.bus.work.executor.work import Work
 from sealbus.bus.work.idempotency.claim_store import AlreadyDone
-from sealbus.envelopes.accept.live import StreamArrival
 from sealbus.envelopes.denial import NOTHING_TOLD, Explanation, RemedyKind
 from sealbus.envelopes.errors import Code, HandlingError
 from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.message.freshness import StreamArrival
 from sealbus.envelopes.message.header import Header
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.policies.decision.decision import Decision

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from sealbus.agents.cli.explanations import CODES, FINDINGS, STEPS, CodeText, Fault, page_named
 from sealbus.envelopes.errors import Code
-from sealbus.envelopes.explanations import CODES, FINDINGS, STEPS, CodeText, Fault, page_named
 from sealbus.envelopes.export.finding import FindingCode
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ALL = [
     *(pytest.param(text, id=f"code-{code}") for code, text in CODES.items()),
     *(pytest.param(text, id=f"finding-{code}") for code, text in FINDINGS.items()),

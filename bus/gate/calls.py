@@ -17,16 +17,16 @@ from types import TracebackType
 from typing import Final, Self
 
 from sealbus.bus.background import Background
-from sealbus.bus.clocks import wall_clock
 from sealbus.bus.gate.refusals import Refusals
 from sealbus.bus.gate.reply_policy import Received, ReplyPolicy
-from sealbus.bus.ports import Clock, Delivery, Transport
+from sealbus.bus.ports import Delivery
 from sealbus.bus.routing.timers import Deadlines
 from sealbus.bus.sending.answer import ONE_ANSWER, CallExpired, ChunkedAnswer, NoListener, RemoteError, code_of
 from sealbus.bus.sending.cancel import CancelRequest, cancel_message
 from sealbus.bus.sending.message import ERROR_TYPE, Content, OutgoingMessage
 from sealbus.bus.sending.outbox import Outbox
 from sealbus.bus.sending.status import NOTE_BYTES
+from sealbus.bus.site import Site
 from sealbus.envelopes.accept.open_request import OpenRequest, PendingRequest
 from sealbus.envelopes.accept.result import ResultProfile, VerifiedResult, accept_reply
 from sealbus.envelopes.denial import Explanation, remedies_of, via_of
@@ -38,10 +38,6 @@ from sealbus.envelopes.message.seal import Sealed
 from sealbus.envelopes.message.subjects import REPLY_TOKEN, UNHEARD_TOKEN
 from sealbus.envelopes.message.user_context import UserContext, parse_payload
 from sealbus.envelopes.records.decision import CorePlace
-from sealbus.envelopes.trust.bundles import Trust
-from sealbus.envelopes.trust.caches import Caches
-from sealbus.envelopes.trust.names import Names
-from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 __all__ = ["Requests"]
 
@@ -108,29 +104,22 @@ class Requests:
 
     def __init__(
         self,
+        site: Site,
         *,
-        names: Names,
-        own: SpiffeId,
-        transport: Transport,
         outbox: Outbox,
         policy: ReplyPolicy,
         refusals: Refusals,
-        trust: Callable[[], Trust],
-        caches: Caches,
         served: Callable[[], str] = str,
-        clock: Clock = wall_clock,
     ) -> None:
-        self._profile = ResultProfile(own=own, names=names)
-        self._transport = transport
+        self._site = site
+        self._profile = ResultProfile(own=site.own, names=site.names)
         self._outbox = outbox
         self._policy = policy
         self._refusals = refusals
-        self._trust = trust
-        self._caches = caches
         self._served = served
-        self._clock = clock
-        self._prefix = f"{names.inbox_prefix(own)}{REPLY_TOKEN}.{secrets.token_hex(8)}"
-        self._unheard = f"{names.inbox_prefix(own)}{UNHEARD_TOKEN}.{secrets.token_hex(8)}"
+        inbox = site.names.inbox_prefix(site.own)
+        self._prefix = f"{inbox}{REPLY_TOKEN}.{secrets.token_hex(8)}"
+        self._unheard = f"{inbox}{UNHEARD_TOKEN}.{secrets.token_hex(8)}"
         self._number = 0
         self._open: dict[bytes, _Open] = {}
         self._requests: dict[bytes, OpenRequest] = {}
@@ -251,7 +240,7 @@ class Requests:
             request is None
             or self._closing
             or stopped()
-            or request.pending.end - self._clock() < WORTH_CANCELLING * SECOND
+            or request.pending.end - self._site.host_clock() < WORTH_CANCELLING * SECOND
         ):
             return
         cancel = CancelRequest(
@@ -260,7 +249,7 @@ class Requests:
             end=request.pending.end,
             reason="its caller has left",
         )
-        message = cancel_message(cancel, request.pending, names=self._profile.names, now=self._clock())
+        message = cancel_message(cancel, request.pending, names=self._profile.names, now=self._site.host_clock())
         self._group.create_task(self._tell(message), name="call-left")
 
     async def _tell(self, message: OutgoingMessage) -> None:
@@ -285,12 +274,12 @@ class Requests:
             await live.wait()
 
     async def _receive(self, live: asyncio.Event) -> None:
-        async with aclosing(self._transport.listen(f"{self._prefix}.*", live=live)) as batches:
+        async with aclosing(self._site.transport.listen(f"{self._prefix}.*", live=live)) as batches:
             async for batch in batches:
                 await self._take(batch)
 
     async def _hear_of_silence(self, live: asyncio.Event) -> None:
-        async with aclosing(self._transport.listen(f"{self._unheard}.*", live=live)) as batches:
+        async with aclosing(self._site.transport.listen(f"{self._unheard}.*", live=live)) as batches:
             async for batch in batches:
                 for delivery in batch:
                     waiting = self._asked.get(delivery.subject)
@@ -301,7 +290,7 @@ class Requests:
     async def _take(self, deliveries: Sequence[Delivery]) -> None:
         """Verify a batch of answers, decide on them together, and hand on the allowed ones."""
         results: list[tuple[_Open, VerifiedResult]] = []
-        trust, now = self._trust(), self._clock()
+        trust, now = self._site.trust(), self._site.host_clock()
         for delivery in deliveries:
             try:
                 result = accept_reply(
@@ -310,7 +299,7 @@ class Requests:
                     self._profile,
                     self._requests,
                     trust=trust,
-                    caches=self._caches,
+                    caches=self._site.caches,
                     now=now,
                 )
             except EnvelopeError as error:

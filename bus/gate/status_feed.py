@@ -17,7 +17,8 @@ from types import TracebackType
 from typing import Final, Self
 
 from sealbus.bus.background import Background
-from sealbus.bus.ports import Clock, Delivery, Transport
+from sealbus.bus.ports import Delivery
+from sealbus.bus.site import Site
 from sealbus.bus.stream_names import RESULTS
 from sealbus.envelopes.backoff import Backoff
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
@@ -98,12 +99,12 @@ class ReadingTurn:
 
 
 class StatusFeed:
-    """The news of all tasks of one requester, whose statuses have subjects of the form `subjects`. Use with `async with`."""
+    """Tells readings that a status of one of the tasks of the process's identity was stored. Enter with `async with`."""
 
-    def __init__(self, transport: Transport, subjects: str, *, clock: Clock) -> None:
-        self._transport = transport
-        self._subjects = subjects
-        self._clock = clock
+    def __init__(self, site: Site) -> None:
+        self._transport = site.transport
+        self._subjects = f"status.{site.token}.*"
+        self._clock = site.host_clock
         self._watches: dict[str, set[Watch]] = {}
         self._recent: OrderedDict[str, int] = OrderedDict()
         self._created = 0

@@ -110,7 +110,7 @@ class ScheduleEndpoint:
             return
         try:
             request.planned.check_from(message.header.iat)
-            self._scheduler.compose(request.planned, message.statement if self._standing is not None else None)
+            self._scheduler.tasks.compose(request.planned, message.statement if self._standing is not None else None)
         except (ValueError, SealbusError) as error:
             raise HandlingError(Code.BAD_BODY, str(error)) from error
 

@@ -15,15 +15,16 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
-from sealbus.bus.clocks import wall_clock
-from sealbus.bus.ports import Clock, Delivery, DuplicateFirstAttempt, NotPermitted, StoredValue, Transport
+from sealbus.bus.clocks import BusClock
+from sealbus.bus.ports import Delivery, DuplicateFirstAttempt, NotPermitted, StoredValue
 from sealbus.bus.sending.message import OutgoingMessage
 from sealbus.bus.sending.outbox import Outbox
+from sealbus.bus.site import Site
 from sealbus.bus.stream_names import HELD
-from sealbus.bus.telemetry import Counters, OperatorLog
+from sealbus.bus.telemetry import OperatorLog
 from sealbus.bus.work.schedules.book import Schedule, ScheduleBook
 from sealbus.bus.work.schedules.request import Overlap, Planned, ScheduleState
 from sealbus.bus.work.schedules.rule import GRACE, newest_missed
@@ -35,7 +36,6 @@ from sealbus.envelopes.errors import ClockSkew, ConfigurationError, SealbusError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.freshness import StreamArrival
 from sealbus.envelopes.message.wire import Statement
-from sealbus.envelopes.trust.bundles import Trust
 
 __all__ = ["Compose", "HasEnded", "Scheduler", "TickTimer"]
 
@@ -49,6 +49,15 @@ Raises `SealError` for what nobody could send.
 
 HasEnded = Callable[[PendingRequest, bool], Awaitable[bool]]
 """Says whether a task has ended; if the second argument is true, returns once it has. Raises `SealbusError`."""
+
+
+@dataclass(frozen=True, slots=True)
+class TickTasks:
+    """How a scheduler makes the tasks of its ticks, and learns that they have ended."""
+
+    compose: Compose
+    has_ended: HasEnded
+
 
 AT_A_TIME: Final = 16
 """Ticks that a process sends at a time, each some round trips."""
@@ -76,7 +85,7 @@ _RESTART: Final = Backoff(initial_interval=0.25, maximum_interval=5.0)
 class TickTimer:
     """Waits until times of a clock that may be set, or moved by a test; knows who waits for what is still to come."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: BusClock) -> None:
         self._clock = clock
         self._turned = asyncio.Event()
         self.turn = 0
@@ -137,33 +146,26 @@ class Scheduler:
 
     def __init__(
         self,
+        site: Site,
         book: ScheduleBook,
         claims: TickClaims,
+        tasks: TickTasks,
         *,
-        transport: Transport,
         outbox: Outbox,
-        has_ended: HasEnded,
-        compose: Compose,
-        trust: Callable[[], Trust],
-        counters: Counters,
         settle: Callable[[], Awaitable[ClockSkew | None]],
         renewed_after: int,
         standing: StandingGrants | None = None,
-        clock: Clock = wall_clock,
     ) -> None:
         self.book: Final = book
-        self.compose: Final = compose
+        self.tasks: Final = tasks
         self._claims = claims
-        self._transport = transport
+        self._site = site
+        self._clock = site.bus_clock
         self._outbox = outbox
-        self._has_ended = has_ended
-        self._trust = trust
-        self._counters = counters
         self._settle_clocks = settle
         self._renewed_after = renewed_after
         self._standing = standing
-        self._clock = clock
-        self._timer = TickTimer(clock)
+        self._timer = TickTimer(site.bus_clock)
         self._known: dict[str, Schedule] = {}
         self._runs: dict[str, _Run] = {}
         self._acts: set[_Act] = set()
@@ -270,7 +272,7 @@ class Scheduler:
                 pattern = self.book.prefix + "*"
                 begun = self._clock() - RECENT
                 await self.changed()
-                reading = self._transport.read(HELD, [pattern], since=begun, follow=True)
+                reading = self._site.transport.read(HELD, [pattern], since=begun, follow=True)
                 async with aclosing(reading) as batches:
                     async for batch in batches:
                         failures = 0
@@ -289,14 +291,14 @@ class Scheduler:
 
     async def _tend(self) -> None:
         """Look again at what did not verify, and write anew what HELD would forget, or whose key bundles would."""
-        trust = self._trust()
+        trust = self._site.trust()
         while True:
             await asyncio.sleep(TEND)
             now = self._clock()
             self._unproved = {name: until for name, until in self._unproved.items() if until > now}
             try:
-                if self._trust() is not trust:
-                    trust = self._trust()
+                if self._site.trust() is not trust:
+                    trust = self._site.trust()
                     await self.changed()
                 elif self._unproved:
                     await self.changed(*self._unproved)
@@ -415,7 +417,7 @@ class Scheduler:
                 return claimed.until if claimed is not None else None
             claim.taken = taken = claimed
         current = await self.book.one(schedule.name)
-        if current is None or current.grant != schedule.grant or not current.ticks(self._trust()):
+        if current is None or current.grant != schedule.grant or not current.ticks(self._site.trust()):
             await self._leave(taken, "void")
         elif not await self._may_send(current):
             await self._leave(taken, "refused")
@@ -438,7 +440,7 @@ class Scheduler:
         tick = taken.tick
         try:
             statement = self._standing.statement(schedule) if self._standing is not None else None
-            message = self.compose(schedule.planned, statement).with_entries(
+            message = self.tasks.compose(schedule.planned, statement).with_entries(
                 id=tick.message_id,
                 idm=tick.idempotency_key,
                 re=schedule.grant.digest,
@@ -474,7 +476,7 @@ class Scheduler:
 
     async def _is_open(self, name: str) -> bool:
         last = await self._claims.sent_last(name)
-        return last is not None and not await self._has_ended(last[1], False)
+        return last is not None and not await self.tasks.has_ended(last[1], False)
 
     async def _predecessor(self, schedule: Schedule, act: _Act) -> None:
         """Wait until the task of the last tick has ended, or can no longer be handled."""
@@ -484,12 +486,12 @@ class Scheduler:
         act.queued = True
         self._rested.set()
         try:
-            await self._has_ended(last[1], True)
+            await self.tasks.has_ended(last[1], True)
         finally:
             act.queued = False
 
     def _count(self, outcome: str, number: int = 1) -> None:
-        self._counters.add("sealbus_ticks_total", number, outcome=outcome)
+        self._site.counters.add("sealbus_ticks_total", number, outcome=outcome)
 
 
 def _stored(delivery: Delivery, arrival: StreamArrival) -> StoredValue:

@@ -12,17 +12,16 @@ remembers ids for, so that what a process sent before it died is a duplicate of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
 from typing import Final, NamedTuple
 
-from sealbus.bus.clocks import wall_clock
-from sealbus.bus.ports import Clock, Identity, StoredValue
+from sealbus.bus.ports import StoredValue
+from sealbus.bus.site import Site
 from sealbus.bus.streams.key_value import KeyValue
 from sealbus.bus.streams.signed_value import PARTS, is_own, signed
-from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.encoding.codec import Value, decode, encode
 from sealbus.envelopes.errors import EnvelopeError, SealbusError
@@ -30,9 +29,6 @@ from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 from sealbus.envelopes.message.fields import RecordMap
 from sealbus.envelopes.message.header import ExtValue
 from sealbus.envelopes.message.seal import Sealer
-from sealbus.envelopes.trust.bundles import Trust
-from sealbus.envelopes.trust.caches import Caches
-from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 __all__ = ["CLAIMED_FOR", "TICK_MARK", "TakenTick", "Tick", "TickClaims", "TickStage", "WaitingTick", "tick_of"]
 
@@ -113,35 +109,21 @@ class _Stored(NamedTuple):
 
 
 class TickClaims:
-    """The claims on ticks of one identity, whose token is `token`, and which task each of its schedules sent last."""
+    """The claims of one identity on ticks, each for `claimed_for` seconds, and which task each schedule sent last."""
 
-    def __init__(
-        self,
-        *,
-        keyed: KeyValue,
-        token: str,
-        identity: Identity,
-        trust: Callable[[], Trust],
-        caches: Caches,
-        counters: Counters,
-        claimed_for: float = CLAIMED_FOR,
-        clock: Clock = wall_clock,
-    ) -> None:
-        self._keyed = keyed
-        self._token = token
-        self._identity = identity
-        self._trust = trust
-        self._caches = caches
-        self._counters = counters
+    def __init__(self, site: Site, *, claimed_for: float = CLAIMED_FOR) -> None:
+        self._site = site
+        self._keyed = KeyValue(site.transport)
+        self._token = site.token
+        self._identity = site.identity
         self._claimed_for = int(claimed_for * SECOND)
-        self._clock = clock
 
     async def claim(self, tick: Tick) -> TakenTick | WaitingTick | None:
         """Claim a tick; return whose it is, `None` if it was sent or left out.
 
         Raises `BusUnavailable`, `IdentityUnavailable`.
         """
-        subject, now = tick.subject(self._token), self._clock()
+        subject, now = tick.subject(self._token), self._site.bus_clock()
         until = now + self._claimed_for
         # Another takes over at its end, by a clock that may differ from ours.
         send_by = until - self._claimed_for // 9
@@ -155,7 +137,7 @@ class TickClaims:
             return WaitingTick(now + AGAIN)
         stored = self._parsed(subject, found)
         if stored is None:
-            self._counters.add("sealbus_ticks_unverified_total", 1)
+            self._site.counters.add("sealbus_ticks_unverified_total", 1)
         elif stored.stage is not TickStage.CLAIMED:
             return None
         elif now < stored.until:
@@ -175,7 +157,7 @@ class TickClaims:
                 return await self._keyed.replace(subject, stored, last=taken.last) is not None
             except SealbusError:
                 continue
-        self._counters.add("sealbus_ticks_unmarked_total", 1)
+        self._site.counters.add("sealbus_ticks_unmarked_total", 1)
         return False
 
     async def sent_last(self, name: str) -> tuple[int, PendingRequest] | None:
@@ -205,7 +187,7 @@ class TickClaims:
         return self._sign(subject, {"stage": stage.value, "until": until}, _TYPE, self._identity.sealer())
 
     def _sign(self, subject: str, fields: dict[str, Value], payload_type: str, sealer: Sealer) -> bytes:
-        payload = encode({**fields, "v": 1, "sub": subject, "at": self._clock()}, text_bytes=_BYTES)
+        payload = encode({**fields, "v": 1, "sub": subject, "at": self._site.bus_clock()}, text_bytes=_BYTES)
         return encode([*signed(payload, payload_type, sealer)], text_bytes=_BYTES)
 
     def _parsed(self, subject: str, found: StoredValue) -> _Stored | None:
@@ -229,10 +211,11 @@ class TickClaims:
         except EnvelopeError:
             return None
         timely = at - DEFAULT_LIMITS.clock_skew <= found.stored <= at + DEFAULT_LIMITS.stored_within
-        own: SpiffeId = self._identity.spiffe_id
         if place != subject or not timely:
             return None
-        if not is_own(parts, payload_type, own=own, at=at, trust=self._trust(), caches=self._caches):
+        if not is_own(
+            parts, payload_type, own=self._site.own, at=at, trust=self._site.trust(), caches=self._site.caches
+        ):
             return None
         return keys
 

@@ -141,7 +141,10 @@ class Node:
             clock=clock,
         )
         self.refusals = Refusals(
-            transport=transport, subject=refused_subject(self.token), counters=self.counters, clock=clock
+            transport=transport,
+            subject=refused_subject(self.token),
+            counters=self.counters,
+            clock=self.site.host_clock,
         )
         self.counters.gauge("sealbus_clock_ahead_seconds", self.clocks.seconds_ahead)
         self.counters.gauge("sealbus_outbox_waiting_messages", lambda: self.outbox.waiting)
@@ -160,7 +163,7 @@ class Node:
             clock=self.clocks.now,
         )
         """Values that outlive a day, as this identity reads and writes them."""
-        self.authorizer = Authorizer(engine=self.engine, counters=self.counters, clock=clock)
+        self.authorizer = Authorizer(engine=self.engine, counters=self.counters, clock=self.site.host_clock)
         self.answers = ReplyPolicy(authorizer=self.authorizer, audit=self.audit, revocations=revocations)
         self.requests = Requests(
             self.site, outbox=self.outbox, policy=self.answers, refusals=self.refusals, served=served

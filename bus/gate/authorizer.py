@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
-from sealbus.bus.clocks import wall_clock
-from sealbus.bus.ports import Clock
+from sealbus.bus.clocks import HostClock
 from sealbus.bus.routing.stages import Decided, Opened
 from sealbus.bus.routing.timers import being_cancelled
 from sealbus.bus.telemetry import Counters, OperatorLog
@@ -44,10 +43,12 @@ LOADING = 32
 class Authorizer:
     """Asks one policy engine about opened messages."""
 
-    def __init__(self, *, engine: PolicyEngine, counters: Counters | None = None, clock: Clock = wall_clock) -> None:
+    def __init__(
+        self, *, engine: PolicyEngine, counters: Counters | None = None, clock: HostClock | None = None
+    ) -> None:
         self._engine = engine
         self._took = (counters or Counters()).histogram("sealbus_decision_seconds")
-        self._clock = clock
+        self._clock = clock or HostClock()
         self._said = OperatorLog(_log)
 
     async def authorize(self, opened: Sequence[Opened]) -> list[Decided]:

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from sealbus.bus.clocks import wall_clock
-from sealbus.bus.ports import Clock, Delivery, Outgoing, PubAck, Transport
+from sealbus.bus.clocks import HostClock
+from sealbus.bus.ports import Delivery, Outgoing, PubAck, Transport
 from sealbus.bus.telemetry import Counters, OperatorLog
 from sealbus.envelopes.errors import Code, EnvelopeError, SealbusError
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
@@ -46,13 +46,13 @@ class Refusals:
         transport: Transport,
         subject: str,
         counters: Counters,
-        clock: Clock = wall_clock,
+        clock: HostClock | None = None,
         every: float = 1.0,
     ) -> None:
         self._transport = transport
         self._subject = subject
         self._counters = counters
-        self._clock = clock
+        self._clock = clock or HostClock()
         self._every = every
         self._counts: dict[tuple[str, str, int], _Count] = {}
         self._said = OperatorLog(_log)

@@ -6,12 +6,11 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
-from sealbus.bus.clocks import wall_clock
-from sealbus.bus.ports import Clock, Identity
 from sealbus.bus.routing.retry import Refused
 from sealbus.bus.routing.routes import Permitted
 from sealbus.bus.sending.cancel import CancelRequest, CancelRole, parse_cancel
 from sealbus.bus.sending.message import Content
+from sealbus.bus.site import Site
 from sealbus.bus.streams.key_value import KeyValue
 from sealbus.bus.work.cancel.in_force import Stops, StopVerifier
 from sealbus.bus.work.cancel.room import OF_REQUESTER
@@ -26,24 +25,25 @@ _WRITES: Final = 4
 
 
 class CancelEndpoint:
-    """The handler of cancels for one agent, whose identity is `identity`. Raises what a handler may raise."""
+    """The handler of cancels for one agent; `end_parked` ends the parked tasks that a stop concerns.
+
+    Its methods raise what a handler may raise.
+    """
 
     def __init__(
         self,
+        site: Site,
         *,
-        keyed: KeyValue,
         stops: Stops,
-        parked: Callable[[Stop], Awaitable[None]] | None = None,
-        identity: Identity,
-        verifier: StopVerifier,
-        clock: Clock = wall_clock,
+        end_parked: Callable[[Stop], Awaitable[None]] | None = None,
     ) -> None:
-        self._keyed = keyed
+        self._keyed = KeyValue(site.transport)
         self._stops = stops
-        self._parked = parked
-        self._identity = identity
-        self._verifier = verifier
-        self._clock = clock
+        self._verifier = StopVerifier(site=site)
+        self._names = site.names
+        self._end_parked = end_parked
+        self._identity = site.identity
+        self._clock = site.bus_clock
 
     def decode(self, body: bytes, typ: str) -> CancelRequest:
         """Return the request (step 14)."""
@@ -68,10 +68,10 @@ class CancelEndpoint:
         if not await self._stops.admits(stop, sequence):
             # Other processes stored as many at the same moment. It must not come into force once there is room.
             over = sign(replace(stop, end=0, at=self._clock()), self._identity.sealer())
-            await self._keyed.replace(stop.place(self._verifier.names).subject, over, last=sequence)
+            await self._keyed.replace(stop.place(self._names).subject, over, last=sequence)
             raise _overloaded()
-        if self._parked is not None:
-            await self._parked(stop)
+        if self._end_parked is not None:
+            await self._end_parked(stop)
         return None
 
     async def _stored(self, permitted: Permitted) -> tuple[Stop, int]:
@@ -88,7 +88,7 @@ class CancelEndpoint:
             at=self._clock(),
             cancel=header.digest,
         )
-        place = stop.place(self._verifier.names)
+        place = stop.place(self._names)
         if self._stops.full_for(place):
             raise _overloaded()
         stored = sign(stop, self._identity.sealer())

@@ -18,15 +18,15 @@ from functools import partial
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from sealbus.bus.clocks import wall_clock
-from sealbus.bus.ports import Clock, Delivery, Transport
+from sealbus.bus.ports import Delivery
 from sealbus.bus.routing.cancellation import Canceled
 from sealbus.bus.routing.routes import Permitted
 from sealbus.bus.sending.answer import is_detached
+from sealbus.bus.site import Site
 from sealbus.bus.stream_names import STATE
 from sealbus.bus.streams.declared import KEPT_SECONDS
 from sealbus.bus.streams.held import PastTrust, current_only
-from sealbus.bus.telemetry import Counters, OperatorLog
+from sealbus.bus.telemetry import OperatorLog
 from sealbus.bus.work.cancel.kept import KeptStops
 from sealbus.bus.work.cancel.room import KEPT_AFTER, Doubts, StopRoom, Taken
 from sealbus.bus.work.cancel.stop import STOPS, Stop, StopPlace, parse, place_of
@@ -35,11 +35,6 @@ from sealbus.envelopes.backoff import Backoff
 from sealbus.envelopes.errors import BusUnavailable, Code, ConfigurationError, EnvelopeError, StateUnavailable
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 from sealbus.envelopes.message.header import Header
-from sealbus.envelopes.message.subjects import OwnSubjects
-from sealbus.envelopes.trust.bundles import Trust
-from sealbus.envelopes.trust.caches import Caches
-from sealbus.envelopes.trust.names import Names
-from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 __all__ = ["StopVerifier", "Stops"]
 
@@ -72,23 +67,22 @@ _AGAIN: Final = Backoff(initial_interval=0.25, maximum_interval=5.0)
 class StopVerifier:
     """Verifies what stands in the place of a stop, by the bundles of now or of the past."""
 
-    names: Names
-    trust: Callable[[], Trust]
-    caches: Caches
+    site: Site
     past: PastTrust = current_only
 
     def verified(self, raw: bytes, place: StopPlace, *, stored: int) -> Stop:
         """Return the stop that was stored in `place` at `stored`, by the bundles of now; raises as `parse` does."""
-        return parse(raw, place, stored=stored, names=self.names, trust=self.trust(), caches=self.caches)
+        site = self.site
+        return parse(raw, place, stored=stored, names=site.names, trust=site.trust(), caches=site.caches)
 
     async def verified_then(self, raw: bytes, place: StopPlace, *, stored: int) -> Stop:
-        """Return it by the bundles of now or of when it was stored: its key may have left them since."""
-        parsed = partial(parse, raw, place, stored=stored, names=self.names, caches=self.caches)
+        """Return the stop by the bundles of now or of the time when it was stored: its key may have left them since."""
+        parsed = partial(parse, raw, place, stored=stored, names=self.site.names, caches=self.site.caches)
         with suppress(StateUnavailable):
             for trust in await self.past.at(stored):
                 with suppress(EnvelopeError):
                     return parsed(trust=trust)
-        return parsed(trust=self.trust())
+        return parsed(trust=self.site.trust())
 
 
 class _PutOff(NamedTuple):
@@ -99,33 +93,30 @@ class _PutOff(NamedTuple):
 
 
 class Stops:
-    """The stops that are in force for one process, whose identity is `own`; `run` reads them, `kept` has those of HELD."""
+    """The stops that are in force for one process; `run` reads them from STATE, `kept` has those of HELD.
+
+    With `required`, nothing begins while it is not known what was canceled.
+    """
 
     def __init__(
         self,
+        site: Site,
         *,
-        own: SpiffeId,
-        transport: Transport,
-        verifier: StopVerifier,
         kept: KeptStops,
-        own_subjects: OwnSubjects,
-        counters: Counters,
+        past: PastTrust = current_only,
         required: bool = True,
-        clock: Clock = wall_clock,
     ) -> None:
         self._required = required
-        """Whether nothing begins while it is not known what was canceled."""
-        self._transport = transport
-        self._verifier = verifier
+        self._site = site
+        self._verifier = StopVerifier(site=site, past=past)
         self._kept = kept
-        self._own_subjects = own_subjects
-        self._counters = counters
-        self._clock = clock
+        self._own_subjects = site.own_subjects
+        self._clock = site.bus_clock
         self.current = asyncio.Event()
         """Set while everything that was stored a few seconds ago is known."""
         self._position = 0
         """The highest sequence of STATE that was taken in, since it is read."""
-        self._room = StopRoom(verifier.names.token(own))
+        self._room = StopRoom(site.token)
         self._doubts = Doubts()
         self._unproved: dict[StopPlace, tuple[int, bytes]] = {}
         """Stops whose signature does not verify, which may be because our bundle lags behind their signer's key."""
@@ -150,7 +141,7 @@ class Stops:
                 try:
                     # All that there are: the stream keeps each as long as it matters, and our clock may be wrong.
                     self._position = 0
-                    reading = self._transport.read(STATE, [STOPS], follow=True, current=self.current)
+                    reading = self._site.transport.read(STATE, [STOPS], follow=True, current=self.current)
                     async with aclosing(reading) as batches:
                         async for batch in batches:
                             failures = 0
@@ -206,7 +197,7 @@ class Stops:
         `False` where its requester had no room left when it was stored, whoever stored the others. Raises `StateUnavailable`
         if this process has not read it within `CURRENT_WITHIN` seconds, or does not know its own key yet.
         """
-        place = stop.place(self._verifier.names)
+        place = stop.place(self._site.names)
         try:
             async with asyncio.timeout(CURRENT_WITHIN):
                 while self._position < sequence:
@@ -283,7 +274,7 @@ class Stops:
                 for header in _bound(message):
                     if header.aud is None or not self._is_doubtful(header, now):
                         continue
-                    self._counters.add("sealbus_stops_asked_total", 1)
+                    self._site.counters.add("sealbus_stops_asked_total", 1)
                     for stop in await self._kept.under(header.digest, header.aud, fresh=True):
                         if stop.concerns(header, self._own_subjects):
                             return Canceled(stop.by, stop.reason)
@@ -313,19 +304,19 @@ class Stops:
         until = min(stored + KEPT_SECONDS * SECOND, _until(stop))
         taken = self._room.put(place, stop, until=until, now=stored)
         if taken is Taken.NEW:
-            self._counters.add("sealbus_stops_total", 1)
+            self._site.counters.add("sealbus_stops_total", 1)
         elif taken is not Taken.AGAIN:
             # Whatever it says, one that counts may have stood there before.
             self._doubts.add(place.digest, stored + KEPT_SECONDS * SECOND)
         if taken in (Taken.FULL, Taken.NO_MEMORY):
-            self._counters.add("sealbus_stops_unkept_total", 1)
+            self._site.counters.add("sealbus_stops_unkept_total", 1)
             self._said.warning("a stop of %s for %s is not kept: %s", place.agent, place.requester, taken.value)
         return taken
 
     def _doubt(self, place: StopPlace, stored: int, raw: bytes, error: EnvelopeError) -> None:
         """Note that what stands in `place` does not verify; a genuine one that is known stays in force."""
         self._doubts.add(place.digest, stored + KEPT_SECONDS * SECOND)
-        self._counters.add("sealbus_stops_unverified_total", 1, code=str(error.code))
+        self._site.counters.add("sealbus_stops_unverified_total", 1, code=str(error.code))
         self._said.warning("a stop of %s does not verify: %s", place.agent, error)
         self._unproved_no_more(place)
         of_agent = self._unproved_of[place.agent]

@@ -17,19 +17,16 @@ before: until they are over, only what cannot have been used before counts as un
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from sealbus.bus.ports import Clock, Identity, StoredValue
+from sealbus.bus.ports import StoredValue
+from sealbus.bus.site import Site
 from sealbus.bus.streams.key_value import KeyValue
 from sealbus.bus.streams.signed_value import PARTS, is_own, signed
 from sealbus.envelopes.encoding.codec import decode, encode
 from sealbus.envelopes.errors import EnvelopeError, StateUnavailable
 from sealbus.envelopes.limits import DEFAULT_LIMITS
-from sealbus.envelopes.trust.bundles import Trust
-from sealbus.envelopes.trust.caches import Caches
-from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 __all__ = ["DIGEST_BYTES", "MOST", "SLOTS", "ReplayGuard"]
 
@@ -61,28 +58,13 @@ class _Slot:
 
 
 class ReplayGuard:
-    """The uses under one `name`, a token of a subject, of the identity `own`, whose token is `token`."""
+    """The uses under one `name`, a token of a subject, of the identity of `site`."""
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        own: SpiffeId,
-        token: str,
-        keyed: KeyValue,
-        identity: Identity,
-        trust: Callable[[], Trust],
-        caches: Caches,
-        clock: Clock,
-    ) -> None:
+    def __init__(self, name: str, site: Site) -> None:
         self._name: Final = name
-        self._own: Final = own
-        self._prefix: Final = f"state.{token}.{name}."
-        self._keyed: Final = keyed
-        self._identity: Final = identity
-        self._trust: Final = trust
-        self._caches: Final = caches
-        self._clock: Final = clock
+        self._site: Final = site
+        self._prefix: Final = f"state.{site.token}.{name}."
+        self._keyed: Final = KeyValue(site.transport)
         self._slots: Final[dict[int, _Slot]] = {}
 
     async def use(self, digest: bytes, *, made: int, until: int) -> bool:
@@ -101,7 +83,7 @@ class ReplayGuard:
             for attempt in range(_TRIES):
                 if digest in slot.uses:
                     return False
-                now = self._clock()
+                now = self._site.host_clock()
                 uses = {one: end for one, end in slot.uses.items() if end > now} | {digest: until}
                 if len(uses) > MOST:
                     raise StateUnavailable("too many uses at a time")
@@ -129,7 +111,7 @@ class ReplayGuard:
     async def _write(self, number: int, last: int, uses: dict[bytes, int], now: int) -> int | None:
         listed = b"".join(digest + until.to_bytes(_TIME_BYTES) for digest, until in uses.items())
         payload = encode([_VERSION, self._name, number, now, listed], text_bytes=_BYTES)
-        value = encode([*signed(payload, _TYPE, self._identity.sealer())], text_bytes=_BYTES)
+        value = encode([*signed(payload, _TYPE, self._site.identity.sealer())], text_bytes=_BYTES)
         return await self._keyed.replace(f"{self._prefix}{number}", value, last=last)
 
     async def _read(self, number: int, slot: _Slot, made: int) -> None:
@@ -166,7 +148,7 @@ class ReplayGuard:
             return None
         if not ours or not at - limits.clock_skew <= found.stored <= at + limits.stored_within:
             return None
-        if not is_own(parts, _TYPE, own=self._own, at=at, trust=self._trust(), caches=self._caches):
+        if not is_own(parts, _TYPE, own=self._site.own, at=at, trust=self._site.trust(), caches=self._site.caches):
             return None
         return {
             listed[start : start + DIGEST_BYTES]: int.from_bytes(listed[start + DIGEST_BYTES : start + size])

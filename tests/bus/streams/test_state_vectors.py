@@ -232,11 +232,9 @@ def test_what_is_no_claim(case: Given) -> None:
 
 
 def guard_of(case: Given) -> ReplayGuard:
-    _, keyed = site(case)
-    return ReplayGuard(
-        VECTORS["uses"]["use"], own=OWN, token="inventory", keyed=keyed, identity=IDENTITY,
-        trust=lambda: trust_of(case), caches=Caches(), clock=lambda: NOW,
-    )  # fmt: skip
+    broker, _ = site(case)
+    world = site_of(broker.connect(), lambda: NOW, identity=IDENTITY, trust=lambda: trust_of(case))
+    return ReplayGuard(VECTORS["uses"]["use"], world)
 
 
 @parametrized("uses", "accept")
